@@ -1,0 +1,189 @@
+//! The words that describe a call: where it goes, on whose behalf, and how it came out.
+
+mod target;
+
+pub use target::Target;
+
+use std::time::Duration;
+
+use crate::attribution::CallerId;
+
+/// All that the engine wants to know of a request before it is sent.
+///
+/// Borrowed: building one allocates nothing.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Head<'a> {
+    /// The request method, as on the wire (RFC 9110, section 9).
+    pub method: &'a str,
+    /// Where the request goes.
+    pub target: Target<'a>,
+    /// On whose behalf the call is made, where the application said so.
+    pub customer: Option<&'a str>,
+    /// Free-form tags, `(key, value)`. At most [`MAX_TAGS`](crate::attribution::MAX_TAGS) are kept.
+    pub tags: &'a [(&'a str, &'a str)],
+    /// The program that calls; [`CallerId::SELF`] unless one engine serves many programs (the sidecar).
+    pub caller: CallerId,
+    /// Where the call was seen.
+    pub tap: Tap,
+}
+
+impl<'a> Head<'a> {
+    /// A head from a method and an absolute URL. A URL that cannot be read gives [`Target::UNREADABLE`]:
+    /// the call is still counted, under the vendor `unreadable`.
+    #[must_use]
+    pub fn new(method: &'a str, url: &'a str) -> Self {
+        Self::to(method, Target::parse(url).unwrap_or(Target::UNREADABLE))
+    }
+
+    /// A head from a method and a target.
+    #[must_use]
+    pub const fn to(method: &'a str, target: Target<'a>) -> Self {
+        Self { method, target, customer: None, tags: &[], caller: CallerId::SELF, tap: Tap::Library }
+    }
+
+    /// Sets on whose behalf the call is made.
+    #[must_use]
+    pub const fn customer(mut self, customer: Option<&'a str>) -> Self {
+        self.customer = customer;
+        self
+    }
+
+    /// Sets the tags.
+    #[must_use]
+    pub const fn tags(mut self, tags: &'a [(&'a str, &'a str)]) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Sets the program that calls and where the call was seen.
+    #[must_use]
+    pub const fn seen(mut self, caller: CallerId, tap: Tap) -> Self {
+        self.caller = caller;
+        self.tap = tap;
+        self
+    }
+}
+
+/// Where a call was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Tap {
+    /// In the process, by an adapter.
+    Library = 0,
+    /// From below, by the sidecar.
+    Kernel = 1,
+}
+
+impl Tap {
+    /// The word for it, as in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Library => "library",
+            Self::Kernel => "kernel",
+        }
+    }
+}
+
+/// How a call came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// A response arrived to its last byte, whatever its status.
+    Complete,
+    /// A response began, and the application let go of it before its last byte.
+    Abandoned,
+    /// No response, or only a part of one.
+    Failed(ErrorType),
+}
+
+impl Outcome {
+    /// The word for it, as in the ledger: `complete`, `abandoned`, or the error's type.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Abandoned => "abandoned",
+            Self::Failed(error) => error.as_str(),
+        }
+    }
+}
+
+/// Why there was no (whole) response; the low-cardinality values of OpenTelemetry's `error.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum ErrorType {
+    /// The name did not resolve.
+    Dns = 1,
+    /// No connection: refused, unreachable, or closed before the request was out.
+    Connect = 2,
+    /// The TLS handshake failed.
+    Tls = 3,
+    /// A timeout of the client passed.
+    Timeout = 4,
+    /// The connection broke while the exchange was under way.
+    Reset = 5,
+    /// What came back was not HTTP, or not whole.
+    Protocol = 6,
+    /// The application cancelled before a response began.
+    Cancelled = 7,
+    /// Anything else.
+    Other = 8,
+}
+
+impl ErrorType {
+    /// All of them, in the order of their numbers, which start at 1.
+    pub const ALL: [Self; 8] = [
+        Self::Dns,
+        Self::Connect,
+        Self::Tls,
+        Self::Timeout,
+        Self::Reset,
+        Self::Protocol,
+        Self::Cancelled,
+        Self::Other,
+    ];
+
+    /// The word for it, as in the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::Cancelled => "cancelled",
+            Self::Other => "other",
+        }
+    }
+
+    /// The error of this number, as the bindings pass it; [`ErrorType::Other`] for an unknown one.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Dns,
+            2 => Self::Connect,
+            3 => Self::Tls,
+            4 => Self::Timeout,
+            5 => Self::Reset,
+            6 => Self::Protocol,
+            7 => Self::Cancelled,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What making the connection took, where the adapter can see it. A part that did not happen (no TLS, a
+/// literal address) or could not be seen is `None`; a reused connection reports nothing at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectTimes {
+    /// Resolving the name.
+    pub dns: Option<Duration>,
+    /// The TCP handshake.
+    pub connect: Option<Duration>,
+    /// The TLS handshake.
+    pub tls: Option<Duration>,
+}

@@ -1,0 +1,140 @@
+//! Where a call goes: the parts of a URL that the engine reads.
+
+/// The longest host name that can exist (RFC 1035, section 2.3.4).
+const MAX_HOST: usize = 253;
+
+/// Where a call goes: scheme, host, port and path. Query, fragment and user information are dropped here, so
+/// that no secret in them can reach the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Target<'a> {
+    /// Whether the call is protected by TLS.
+    pub tls: bool,
+    /// The host, without brackets and port, in whatever case the application wrote it.
+    pub host: &'a str,
+    /// The port; the scheme's default where none is given.
+    pub port: u16,
+    /// The path, from its first slash, without query and fragment.
+    pub path: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// What an unreadable URL becomes: counted under the vendor `unreadable`.
+    pub const UNREADABLE: Self = Self { tls: false, host: "", port: 0, path: "/" };
+
+    /// A target from its parts, as a transport knows them. A query in `path` is cut off; a trailing dot or
+    /// brackets of `host` are dropped.
+    #[must_use]
+    pub fn new(tls: bool, host: &'a str, port: u16, path: &'a str) -> Self {
+        let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if !is_host(host) {
+            return Self::UNREADABLE;
+        }
+        let path = match path.find(['?', '#']) {
+            Some(end) => &path[..end],
+            None => path,
+        };
+        Self { tls, host, port, path: if path.starts_with('/') { path } else { "/" } }
+    }
+
+    /// A target from an absolute URL (RFC 3986, section 4.3) with the scheme `http` or `https` (also `ws` and
+    /// `wss`); `None` for anything else.
+    #[must_use]
+    pub fn parse(url: &'a str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let tls = match scheme {
+            _ if scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") => true,
+            _ if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("ws") => false,
+            _ => return None,
+        };
+        let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let (host, port) = split_port(authority)?;
+        let port = match port {
+            "" => default_port(tls),
+            digits => digits.parse().ok()?,
+        };
+        Some(Self::new(tls, host, port, path)).filter(|target| *target != Self::UNREADABLE)
+    }
+
+    /// A target from an absolute [`http::Uri`]; `None` where it has no host.
+    #[must_use]
+    pub fn from_uri(uri: &'a http::Uri) -> Option<Self> {
+        let tls = uri.scheme().is_some_and(|scheme| *scheme == http::uri::Scheme::HTTPS);
+        let port = uri.port_u16().unwrap_or(default_port(tls));
+        Some(Self::new(tls, uri.host()?, port, uri.path())).filter(|target| *target != Self::UNREADABLE)
+    }
+}
+
+const fn default_port(tls: bool) -> u16 {
+    if tls { 443 } else { 80 }
+}
+
+/// Splits `host:port`, minding the brackets of an IPv6 literal (RFC 3986, section 3.2.2).
+fn split_port(authority: &str) -> Option<(&str, &str)> {
+    if authority.starts_with('[') {
+        let end = authority.find(']')?;
+        let (host, rest) = authority.split_at(end + 1);
+        return match rest.strip_prefix(':') {
+            Some(port) => Some((host, port)),
+            None if rest.is_empty() => Some((host, "")),
+            None => None,
+        };
+    }
+    Some(authority.split_once(':').unwrap_or((authority, "")))
+}
+
+/// Whether this may be a host: a name of letters, digits, `-`, `_` and dots, an internationalised one as the
+/// application wrote it, or an address.
+fn is_host(host: &str) -> bool {
+    !host.is_empty()
+        && host.len() <= MAX_HOST
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'%') || b >= 0x80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_url_gives_its_parts() {
+        let target =
+            Target::parse("https://user:pass@API.stripe.com:8443/v1/customers?email=a@b.c#x").unwrap();
+        assert_eq!(target, Target { tls: true, host: "API.stripe.com", port: 8443, path: "/v1/customers" });
+    }
+
+    #[test]
+    fn a_port_and_a_path_have_defaults() {
+        let target = Target::parse("http://example.com?q=/a").unwrap();
+        assert_eq!((target.port, target.path), (80, "/"));
+        assert_eq!(Target::parse("wss://example.com.").unwrap().host, "example.com");
+    }
+
+    #[test]
+    fn an_address_in_brackets_keeps_its_colons() {
+        let target = Target::parse("http://[2001:db8::1]:8080/x").unwrap();
+        assert_eq!((target.host, target.port), ("2001:db8::1", 8080));
+    }
+
+    #[test]
+    fn absurd_urls_are_refused_not_guessed() {
+        for url in [
+            "",
+            "/v1",
+            "https://",
+            "https:///x",
+            "ftp://a/b",
+            "http://a b/",
+            "http://a:99999/",
+            "http://[::1/",
+            "http://[::1]x/",
+        ] {
+            assert_eq!(Target::parse(url), None, "{url:?}");
+        }
+        assert_eq!(Target::parse(&format!("https://{}/", "a".repeat(300))), None);
+    }
+}

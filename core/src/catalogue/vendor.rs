@@ -1,0 +1,24 @@
+//! What the catalogue says of a vendor.
+
+use super::Pattern;
+
+/// A vendor, as a file of the catalogue or a `[[vendor]]` of `farcall.toml` describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Vendor {
+    /// The short name that rules, reports and filters use: lower case letters, digits, `-`.
+    pub name: String,
+    /// The name as the vendor writes it.
+    pub label: String,
+    /// Hosts in lower case: exact (`api.stripe.com`), wildcard (`*.my.salesforce.com`: any number of labels)
+    /// or a registrable domain, which stands for all hosts below it that nobody else claims.
+    pub hosts: Vec<String>,
+    /// What kind of vendor it is (`llm`, `payments`, `flags`); rules and filters match on it.
+    pub tags: Vec<String>,
+    /// Where the vendor tells how it is doing.
+    pub status_page: Option<String>,
+    /// Where its API is documented.
+    pub docs: Option<String>,
+    /// Its endpoints.
+    pub endpoints: Vec<Pattern>,
+}

@@ -1,0 +1,151 @@
+//! `farcall.toml`: parse, don't validate. What leaves this module is never checked again.
+//!
+//! All errors of a file are reported at once, each with its line and column and what to write instead. A file
+//! with errors still gives everything in it that is right, so that a typing mistake in one vendor does not
+//! switch off the others; whoever loads the file decides whether to accept that.
+
+mod duration;
+mod error;
+mod ledger;
+mod section;
+mod vendor;
+
+pub use duration::parse_duration;
+pub use error::ConfigError;
+pub use ledger::LedgerConfig;
+
+use crate::catalogue::Vendor;
+
+/// What `farcall.toml` says; [`Config::default`] is an empty file.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// `service`: the name under which this program's calls appear. Without it the agent derives one
+    /// (`OTEL_SERVICE_NAME`, else the program's name).
+    pub service: Option<String>,
+    /// `[ledger]`: how much detail is kept, and how long.
+    pub ledger: LedgerConfig,
+    /// `[[vendor]]`: vendors beside the built-in ones, or instead of those with the same name.
+    pub vendors: Vec<Vendor>,
+}
+
+impl Config {
+    /// Reads the text of a configuration file; `file` is the name that errors show.
+    ///
+    /// # Errors
+    /// All that is wrong with it, in the order of the file.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
+        let (config, errors) = Self::read(file, text);
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    /// Reads the text of a configuration file, and gives what is right in it beside what is wrong.
+    #[must_use]
+    pub fn read(file: &str, text: &str) -> (Self, Vec<ConfigError>) {
+        let mut config = Self::default();
+        let errors = section::read(file, text, |root| {
+            config.service = root.string("service");
+            if let Some(section) = root.table("ledger") {
+                config.ledger = ledger::read(section);
+            }
+            for section in root.tables("vendor") {
+                config.vendors.extend(vendor::read(section));
+            }
+        });
+        (config, errors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn errors(text: &str) -> Vec<String> {
+        Config::parse("farcall.toml", text).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let config = Config::parse(
+            "farcall.toml",
+            r#"
+            service = "checkout"
+            [ledger]
+            retention = "7d"
+            max_series = 2000
+            [[vendor]]
+            name = "internal-search"
+            label = "Search team"
+            hosts = ["search.internal", "*.Search.internal"]
+            tags = ["internal"]
+            endpoints = ["GET /q/{term}"]
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.service.as_deref(), Some("checkout"));
+        assert_eq!(config.ledger.retention, Duration::from_secs(7 * 86_400));
+        assert_eq!(config.ledger.max_series, 2000);
+        assert_eq!(config.vendors[0].hosts, ["search.internal", "*.search.internal"]);
+        assert_eq!(config.vendors[0].endpoints[0].as_str(), "GET /q/{term}");
+    }
+
+    #[test]
+    fn all_errors_come_at_once_with_place_and_remedy() {
+        let errors = errors(
+            "servcie = \"x\"\n[ledger]\nretention = \"7 fortnights\"\nmax_series = \"many\"\n[[vendor]]\nname = \"A B\"\nhosts = [\"a.example\", 7]\nendpoints = [\"FETCH\"]\n",
+        );
+        let expected = [
+            "farcall.toml:1:1: unknown key `servcie`; did you mean `service`?",
+            "farcall.toml:3:13: `retention` is not a duration; write a number and a unit, such as \"30s\", \"5m\", \"1h\" or \"7d\"",
+            "farcall.toml:4:14: `max_series` is a string, not a whole number; write it without quotes",
+            "farcall.toml:6:8: `name` is not a vendor's name; use lower case letters, digits and `-`",
+            "farcall.toml:7:23: an entry of `hosts` is a whole number, not a string; write it in quotes",
+            "farcall.toml:8:14: an entry of `endpoints` is not an endpoint; an endpoint starts with a method in capital letters or `*`, as in `GET /v1/items/{id}`",
+        ];
+        assert_eq!(errors, expected);
+    }
+
+    #[test]
+    fn what_is_not_toml_says_where() {
+        let errors = errors("a = [1,\nb = 2\n");
+        assert!(errors[0].starts_with("farcall.toml:2:"), "{errors:?}");
+    }
+
+    #[test]
+    fn a_vendor_without_a_name_or_host_is_an_error() {
+        let errors = errors("[[vendor]]\nlabel = \"x\"\n");
+        assert_eq!(
+            errors,
+            [
+                "farcall.toml:1:1: `name` is missing; every [[vendor]] has one",
+                "farcall.toml:1:1: `hosts` is missing; a vendor without a host is never called"
+            ]
+        );
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused() {
+        let errors = errors("[ledger]\nmax_series = -1\nretention = \"0s\"\n");
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert!(errors[0].contains("between 64 and 1000000"), "{errors:?}");
+    }
+
+    #[test]
+    fn right_vendors_survive_a_wrong_one() {
+        let (config, errors) = Config::read(
+            "f",
+            "[[vendor]]\nname=\"a\"\nhosts=[\"a.example\"]\n[[vendor]]\nname=\"b\"\nhots=[\"b.example\"]\n",
+        );
+        assert_eq!(errors.len(), 2);
+        assert_eq!(config.vendors.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[\\[\\]a-z=\"{} \n0-9.é]{0,200}") {
+            let _ = Config::read("f", &text);
+        }
+    }
+}

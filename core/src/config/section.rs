@@ -1,0 +1,212 @@
+//! A table of the file, read key by key: each key that is asked for is known, each that is left over is an
+//! error with the nearest known one.
+
+use super::{ConfigError, parse_duration};
+use std::cell::RefCell;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The place where errors gather while a file is read.
+pub(super) struct Report<'t> {
+    file: &'t str,
+    text: &'t str,
+    errors: RefCell<Vec<(usize, ConfigError)>>,
+}
+
+impl Report<'_> {
+    fn add(&self, offset: usize, message: impl Into<String>) {
+        let error = ConfigError::at(self.file, self.text, offset, message);
+        self.errors.borrow_mut().push((offset, error));
+    }
+}
+
+/// One table of the file.
+pub(super) struct Section<'t, 'd> {
+    report: &'t Report<'t>,
+    table: &'d DeTable<'d>,
+    offset: usize,
+    known: Vec<&'static str>,
+    children: Vec<(&'static str, Vec<Section<'t, 'd>>)>,
+}
+
+/// Parses `text`, lets `read` ask for what it knows, and gives all errors in the order of the file.
+pub(super) fn read(file: &str, text: &str, read: impl FnOnce(&mut Section<'_, '_>)) -> Vec<ConfigError> {
+    let report = Report { file, text, errors: RefCell::new(Vec::new()) };
+    match DeTable::parse(text) {
+        Err(error) => {
+            let offset = error.span().map_or(0, |span| span.start);
+            report.add(offset, format!("this is not TOML: {}", error.message().trim()));
+        }
+        Ok(root) => {
+            let mut section = Section::new(&report, root.get_ref(), 0);
+            read(&mut section);
+            section.finish();
+        }
+    }
+    let mut errors = report.errors.into_inner();
+    errors.sort_by_key(|(offset, _)| *offset);
+    errors.into_iter().map(|(_, error)| error).collect()
+}
+
+impl<'t, 'd> Section<'t, 'd> {
+    fn new(report: &'t Report<'t>, table: &'d DeTable<'d>, offset: usize) -> Self {
+        Self { report, table, offset, known: Vec::new(), children: Vec::new() }
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    pub(super) fn missing(&self, key: &str, why: &str) {
+        self.report.add(self.offset, format!("`{key}` is missing; {why}"));
+    }
+
+    pub(super) fn string(&mut self, key: &'static str) -> Option<String> {
+        self.checked_string(key, |text| Ok(text.to_owned()))
+    }
+
+    /// A string that `check` turns into something; its error completes the sentence "`key` is not ...".
+    pub(super) fn checked_string<T>(
+        &mut self,
+        key: &'static str,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = self.value(key)?;
+        self.check(value, &format!("`{key}`"), &check)
+    }
+
+    pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
+        self.checked_string(key, |text| {
+            parse_duration(text).ok_or_else(|| {
+                r#"a duration; write a number and a unit, such as "30s", "5m", "1h" or "7d""#.into()
+            })
+        })
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<usize>) -> Option<usize> {
+        let value = self.value(key)?;
+        let DeValue::Integer(number) = value.get_ref() else {
+            let remedy =
+                if value.get_ref().is_str() { "write it without quotes" } else { "write digits only" };
+            self.wrong_type(value, &format!("`{key}`"), "a whole number", remedy);
+            return None;
+        };
+        let number = i64::from_str_radix(number.as_str(), number.radix()).ok();
+        let number =
+            number.and_then(|number| usize::try_from(number).ok()).filter(|number| range.contains(number));
+        if number.is_none() {
+            let (least, most) = (range.start(), range.end());
+            self.report.add(
+                value.span().start,
+                format!("`{key}` is out of range; give a number between {least} and {most}"),
+            );
+        }
+        number
+    }
+
+    /// A list of strings; what `check` refuses is reported and left out.
+    pub(super) fn list<T>(&mut self, key: &'static str, check: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong_type(value, &format!("`{key}`"), "a list", "put it in square brackets");
+            return Vec::new();
+        };
+        let what = format!("an entry of `{key}`");
+        items.iter().filter_map(|item| self.check(item, &what, &check)).collect()
+    }
+
+    /// The table `[key]`.
+    pub(super) fn table(&mut self, key: &'static str) -> Option<&mut Self> {
+        let value = self.value(key)?;
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong_type(value, &format!("`{key}`"), "a table", &format!("write a section [{key}]"));
+            return None;
+        };
+        let child = Section::new(self.report, table, value.span().start);
+        self.children.push((key, vec![child]));
+        self.children.last_mut().and_then(|(_, sections)| sections.first_mut())
+    }
+
+    /// The tables `[[key]]`.
+    pub(super) fn tables(&mut self, key: &'static str) -> &mut [Self] {
+        let mut sections = Vec::new();
+        if let Some(value) = self.value(key) {
+            let remedy = format!("write sections [[{key}]]");
+            match value.get_ref() {
+                DeValue::Array(items) => {
+                    for item in items.iter() {
+                        match item.get_ref() {
+                            DeValue::Table(table) => {
+                                sections.push(Section::new(self.report, table, item.span().start))
+                            }
+                            _ => self.wrong_type(item, &format!("an entry of `{key}`"), "a table", &remedy),
+                        }
+                    }
+                }
+                _ => self.wrong_type(value, &format!("`{key}`"), "a list of tables", &remedy),
+            }
+        }
+        self.children.push((key, sections));
+        self.children.last_mut().map_or(&mut [], |(_, sections)| sections.as_mut_slice())
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
+        self.known.push(key);
+        self.table.get(key)
+    }
+
+    fn check<T>(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        what: &str,
+        check: &impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let Some(text) = value.get_ref().as_str() else {
+            self.wrong_type(value, what, "a string", "write it in quotes");
+            return None;
+        };
+        check(text).map_err(|not| self.report.add(value.span().start, format!("{what} is not {not}"))).ok()
+    }
+
+    fn wrong_type(&self, value: &Spanned<DeValue<'_>>, what: &str, wanted: &str, remedy: &str) {
+        let found = match value.get_ref() {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a number with a fraction",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.report.add(value.span().start, format!("{what} is {found}, not {wanted}; {remedy}"));
+    }
+
+    /// Reports the keys that nobody asked for.
+    fn finish(self) {
+        for key in self.table.keys() {
+            let name: &str = key.get_ref();
+            if self.known.contains(&name) {
+                continue;
+            }
+            let nearest = self
+                .known
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+            let hint = match nearest {
+                Some(nearest) if strsim::jaro_winkler(name, nearest) > 0.7 => {
+                    format!("did you mean `{nearest}`?")
+                }
+                _ => format!(
+                    "the keys here are {}",
+                    self.known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+                ),
+            };
+            self.report.add(key.span().start, format!("unknown key `{name}`; {hint}"));
+        }
+        for (_, sections) in self.children {
+            sections.into_iter().for_each(Section::finish);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The order of decisions.
+//!
+//! A call passes these steps from top to bottom when it begins, and back up when it ends. Each step is a
+//! concept with a module of its own that knows none of the others; only this file joins them. The order is
+//! the design's: catalogue, attribution, (policy, rollout, cache, budget, quota, breaker,) attempt, (cost,)
+//! ledger. What stands in brackets is not built yet, and so is not here.
+
+use super::call::State;
+use super::{Attempt, Call, Engine, Step};
+use crate::attribution::{TagText, cut};
+use crate::call::{Head, Outcome, Target};
+use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
+use crate::ledger::{Entry, Found, SeriesKey, Shard, Text, path_hash};
+use crate::units::Timestamp;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+impl Engine {
+    /// Begins a call. `seed` is any number that differs from call to call: all randomness of the call comes
+    /// from it, so that the same inputs give the same decisions.
+    pub fn begin(&self, head: &Head<'_>, now: Timestamp, seed: u64) -> Call {
+        let lower: Text<256>;
+        let host = if head.target.host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            lower = Text::lower(head.target.host);
+            lower.as_str()
+        } else {
+            head.target.host
+        };
+        let number = self.shards.own();
+        let mut shard = self.shards.lock(number);
+
+        // Whom the call goes to comes first: every rule matches on vendor and endpoint.
+        let vendor = self.find_vendor(&mut shard, host);
+        let endpoint = self.find_endpoint(&mut shard, vendor, head);
+        // On whose behalf: captured by value now, so that a stream abandoned later still settles on the right
+        // customer.
+        let (customer, tags) = self.find_customer(&mut shard, head);
+        drop(shard);
+
+        // Both taps recognise a call by this; it costs a hash, so only where somebody listens.
+        let sighting = match self.sightings.load(Ordering::Relaxed) {
+            true => path_hash(head.method, host, head.target.path).max(1),
+            false => 0,
+        };
+        Call {
+            id: mix(seed),
+            shard: number,
+            found: Found { vendor, endpoint, customer, tags },
+            caller: head.caller,
+            tap: head.tap,
+            sighting,
+            begun: now,
+            head_at: now,
+            times: crate::call::ConnectTimes::default(),
+            bytes_out: 0,
+            bytes_in: 0,
+            status: 0,
+            attempts: 0,
+            state: State::Begun,
+        }
+    }
+
+    /// Counts a call that came out as `outcome`.
+    pub(super) fn settle(&self, call: &mut Call, outcome: Outcome, now: Timestamp) {
+        call.state = State::Settled;
+        let key = SeriesKey {
+            vendor: call.found.vendor,
+            endpoint: call.found.endpoint,
+            customer: call.found.customer,
+            tags: call.found.tags,
+            caller: call.caller.0,
+            status: call.status,
+            outcome: SeriesKey::outcome_number(outcome),
+            tap: call.tap as u8,
+        };
+        let times = call.times;
+        let entry = Entry {
+            id: call.id,
+            begun: call.begun,
+            ended: now,
+            duration: now.since(call.begun),
+            ttfb: call.ttfb(),
+            connected: times.dns.is_some() || times.connect.is_some() || times.tls.is_some(),
+            dns: times.dns.unwrap_or_default(),
+            connect: times.connect.unwrap_or_default(),
+            tls: times.tls.unwrap_or_default(),
+            bytes_out: call.bytes_out,
+            bytes_in: call.bytes_in,
+            attempts: call.attempts,
+            sighting: call.sighting,
+        };
+        // The shard where the call began, whatever thread it ends on: its names live there.
+        self.shards.lock(call.shard).settle(call.found, key, &entry, &self.tallies);
+    }
+
+    fn find_vendor(&self, shard: &mut Shard, host: &str) -> u32 {
+        if host.is_empty() {
+            self.tallies.unreadable_targets.fetch_add(1, Ordering::Relaxed);
+            return shard.learned_vendor(UNREADABLE, &self.tallies);
+        }
+        if let Some(vendor) = shard.hosts.get(0, host) {
+            shard.keep_vendor(vendor);
+            return vendor;
+        }
+        let vendor = match self.catalogue.find(host) {
+            Some(vendor) => Shard::known_vendor(vendor),
+            None => shard.learned_vendor(name_of_unknown(host), &self.tallies),
+        };
+        shard.hosts.insert(0, host, vendor);
+        vendor
+    }
+
+    fn find_endpoint(&self, shard: &mut Shard, vendor: u32, head: &Head<'_>) -> u32 {
+        let Target { path, .. } = head.target;
+        if vendor < self.catalogue.vendor_count()
+            && let Some(known) =
+                self.catalogue.find_endpoint(crate::catalogue::VendorIndex(vendor), head.method, path)
+        {
+            return known;
+        }
+        let normalised = normalise(head.method, path);
+        let generation = self.learned.load(Ordering::Acquire);
+        if shard.generation != generation {
+            // Something was merged since: what was found before may have another template now.
+            shard.paths.clear();
+            shard.generation = generation;
+        }
+        if let Some(seen) = shard.paths.get(vendor, normalised.as_str()) {
+            shard.keep_endpoint(seen);
+            return seen;
+        }
+        let template = {
+            let mut learner = self.learner.lock().unwrap_or_else(PoisonError::into_inner);
+            let template = learner.template(shard.vendor_name(&self.catalogue, vendor), normalised.as_str());
+            self.learned.store(learner.generation(), Ordering::Release);
+            template
+        };
+        let endpoint = shard.learned_endpoint(vendor, template.as_str(), &self.tallies);
+        shard.paths.insert(vendor, normalised.as_str(), endpoint);
+        endpoint
+    }
+
+    fn find_customer(&self, shard: &mut Shard, head: &Head<'_>) -> (u32, u32) {
+        let name = head.customer.map(cut);
+        if name.map(str::len) != head.customer.map(str::len) {
+            self.tallies.cut_names.fetch_add(1, Ordering::Relaxed);
+        }
+        let customer = shard.customer(name, &self.tallies);
+        if head.tags.is_empty() {
+            return (customer, Shard::no_tags());
+        }
+        let text = TagText::new(head.tags);
+        self.tallies.cut_names.fetch_add(u64::from(text.cut), Ordering::Relaxed);
+        (customer, shard.tag_set(text.as_str(), &self.tallies))
+    }
+}
+
+impl Call {
+    /// What to do next. Stale after every event: ask again after [`Call::head`] or [`Call::failed`].
+    pub fn step(&mut self, _engine: &Engine, _now: Timestamp) -> Step {
+        match self.state {
+            State::Begun => {
+                self.attempts += 1;
+                self.state = State::Sent;
+                Step::Send(Attempt { number: self.attempts })
+            }
+            State::Sent | State::Answered | State::Failed(_) | State::Settled => Step::Settled,
+        }
+    }
+}
+
+/// Spreads a seed over all 64 bits (the finaliser of SplitMix64).
+const fn mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}

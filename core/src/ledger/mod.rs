@@ -1,0 +1,26 @@
+//! The ledger: the account of all calls, as sums and sketches that can be merged, never as a log of
+//! everything.
+//!
+//! Each thread adds to a shard of its own; [`Engine::drain`](crate::Engine::drain) empties all of them into
+//! [`Rollup`]s, one for each combination of vendor, endpoint, customer, tags, caller, tap, status and outcome
+//! and minute. Totals are exact: what does not fit into the bounds is added to [`OTHER`], never dropped.
+
+mod interner;
+mod rollup;
+mod series;
+mod shard;
+mod sighting;
+mod sketch;
+mod text;
+
+pub use rollup::{Batch, Exemplar, Rollup, Sums};
+pub use sighting::Sighting;
+pub use sketch::{BadSketch, Sketch};
+
+pub(crate) use series::SeriesKey;
+pub(crate) use shard::{Entry, Found, Shard, Shards};
+pub(crate) use sighting::path_hash;
+pub(crate) use text::Text;
+
+/// The name under which detail is added up that did not fit into the bounds.
+pub const OTHER: &str = "other";

@@ -1,0 +1,123 @@
+//! What leaves the ledger when it is drained.
+
+use super::{Sighting, Sketch};
+use crate::attribution::CallerId;
+use crate::call::{Outcome, Tap};
+use crate::units::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Sums over the calls of a series. All exact; durations saturate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sums {
+    /// Calls.
+    pub calls: u64,
+    /// Attempts: exchanges on the wire.
+    pub attempts: u64,
+    /// Bytes of request bodies.
+    pub bytes_out: u64,
+    /// Bytes of response bodies, as the tap saw them (before decoding where it can).
+    pub bytes_in: u64,
+    /// From begin to the last byte.
+    pub duration: Duration,
+    /// From begin to the head of the response, over the calls that had one.
+    pub ttfb: Duration,
+    /// From the head of the response to its last byte.
+    pub transfer: Duration,
+    /// Calls that had a head of a response.
+    pub answered: u64,
+    /// Calls that made a connection of which something is known.
+    pub connections: u64,
+    /// Resolving names.
+    pub dns: Duration,
+    /// TCP handshakes.
+    pub connect: Duration,
+    /// TLS handshakes.
+    pub tls: Duration,
+}
+
+impl Sums {
+    /// Adds another account to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.attempts += other.attempts;
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.answered += other.answered;
+        self.connections += other.connections;
+        for (mine, more) in [
+            (&mut self.duration, other.duration),
+            (&mut self.ttfb, other.ttfb),
+            (&mut self.transfer, other.transfer),
+            (&mut self.dns, other.dns),
+            (&mut self.connect, other.connect),
+            (&mut self.tls, other.tls),
+        ] {
+            *mine = mine.saturating_add(more);
+        }
+    }
+}
+
+/// The account of one series over a part of one minute.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Rollup {
+    /// Minutes since the Unix epoch, by the calls' end.
+    pub minute: u64,
+    /// The vendor's name.
+    pub vendor: Arc<str>,
+    /// Method and URL template.
+    pub endpoint: Arc<str>,
+    /// The customer; `unknown` where nobody said, `other` where there were too many.
+    pub customer: Arc<str>,
+    /// The tags in their one written form, `key=value,key=value`; empty for none.
+    pub tags: Arc<str>,
+    /// The program that called.
+    pub caller: CallerId,
+    /// Where the calls were seen.
+    pub tap: Tap,
+    /// The HTTP status; 0 where no response came.
+    pub status: u16,
+    /// How the calls came out.
+    pub outcome: Outcome,
+    /// The sums.
+    pub sums: Sums,
+    /// From begin to the last byte, as a distribution.
+    pub latency: Sketch,
+}
+
+/// A single call that stands for others: the slowest of a series since the last drain, or a failed one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Exemplar {
+    /// The call's id: unique among the calls of an engine for all practical purposes.
+    pub id: u64,
+    /// When it began.
+    pub begun: Timestamp,
+    /// How long it took to its last byte.
+    pub duration: Duration,
+    /// How long to the head of the response; `None` where there was none.
+    pub ttfb: Option<Duration>,
+    /// Bytes of the request's body.
+    pub bytes_out: u64,
+    /// Bytes of the response's body.
+    pub bytes_in: u64,
+    /// Exchanges on the wire.
+    pub attempts: u32,
+    /// The row of the same batch that the call was counted in.
+    pub row: usize,
+}
+
+/// All that happened since the last drain.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Batch {
+    /// The rollups.
+    pub rows: Vec<Rollup>,
+    /// Single calls worth showing.
+    pub exemplars: Vec<Exemplar>,
+    /// Each call, for the sidecar to match; empty unless
+    /// [`Engine::record_sightings`](crate::Engine::record_sightings) asked for them.
+    pub sightings: Vec<Sighting>,
+}

@@ -1,0 +1,518 @@
+//! Shards: each thread counts in one of its own, so that threads do not wait for each other; whoever drains
+//! takes one lock at a time, for a few series at a time.
+
+use super::interner::Interner;
+use super::series::Series;
+use super::{Batch, Exemplar, OTHER, Rollup, Sighting};
+use crate::attribution::{CallerId, UNKNOWN};
+use crate::call::Outcome;
+use crate::catalogue::{Catalogue, VendorIndex};
+use crate::engine::Tallies;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use std::cell::Cell;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) use super::series::{Entry, SeriesKey};
+
+/// The first number of a learned name; below it the catalogue's own.
+const LEARNED: u32 = 1 << 31;
+/// Stands for [`OTHER`], whatever the kind.
+const FOLDED: u32 = u32::MAX;
+/// Stands for a customer that nobody named, and for no tags.
+const NONE: u32 = u32::MAX - 1;
+
+const MAX_VENDORS: usize = 2_048;
+const MAX_HOSTS: usize = 4_096;
+const MAX_PATHS: usize = 8_192;
+const MAX_ENDPOINTS: usize = 8_192;
+const MAX_TAG_SETS: usize = 2_048;
+/// Failed calls that are kept one by one between two drains.
+const MAX_FAILURES: usize = 128;
+/// Sightings between two drains; further ones are counted as lost.
+const MAX_SIGHTINGS: usize = 65_536;
+/// Series that are drained under one hold of the lock.
+const STRIDE: usize = 64;
+/// Drains after which a series without calls leaves.
+const IDLE: u32 = 120;
+
+thread_local! {
+    static SLOT: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+static NEXT_SLOT: AtomicUsize = AtomicUsize::new(0);
+
+/// The shards of an engine.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    shards: Box<[Padded]>,
+}
+
+/// On cache lines of its own: two threads' locks must not share one.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(Mutex<Shard>);
+
+/// Where a call's names were found; each is held until the call settles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) vendor: u32,
+    pub(crate) endpoint: u32,
+    pub(crate) customer: u32,
+    pub(crate) tags: u32,
+}
+
+impl Shards {
+    pub(crate) fn new(count: usize, max_series: usize, seed: u64) -> Self {
+        let count = count.clamp(1, 64);
+        let each = (max_series / count).max(64);
+        let shards =
+            (0..count).map(|number| Padded(Mutex::new(Shard::new(each, seed ^ number as u64)))).collect();
+        Self { shards }
+    }
+
+    /// The shard of the thread that asks. Which one that is changes nothing but who waits for whom.
+    pub(crate) fn own(&self) -> usize {
+        SLOT.with(|slot| {
+            if slot.get() == usize::MAX {
+                slot.set(NEXT_SLOT.fetch_add(1, Ordering::Relaxed));
+            }
+            slot.get() % self.shards.len()
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// A panic while the lock was held (there is none known) leaves counts that are at most one call off, so
+    /// poisoning is ignored: the host goes on.
+    pub(crate) fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
+        self.shards[number].0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The names and series of one shard.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) hosts: Cache,
+    pub(crate) paths: Cache,
+    vendors: Interner,
+    endpoints: Interner,
+    customers: Interner,
+    tags: Interner,
+    index: HashTable<u32>,
+    series: Vec<Series>,
+    max_series: usize,
+    hasher: FixedState,
+    failures: Vec<(SeriesKey, Entry)>,
+    /// Rows of a minute that ended before they were drained.
+    turned: Vec<Series>,
+    sightings: Vec<Sighting>,
+    /// What the learner had merged when [`Shard::paths`] was last filled.
+    pub(crate) generation: u32,
+}
+
+impl Shard {
+    fn new(max_series: usize, seed: u64) -> Self {
+        Self {
+            hosts: Cache::new(MAX_HOSTS, seed),
+            paths: Cache::new(MAX_PATHS, seed),
+            vendors: Interner::new(MAX_VENDORS, seed),
+            endpoints: Interner::new(MAX_ENDPOINTS, seed),
+            customers: Interner::new(max_series, seed),
+            tags: Interner::new(MAX_TAG_SETS, seed),
+            index: HashTable::new(),
+            series: Vec::new(),
+            max_series,
+            hasher: FixedState::with_seed(seed),
+            failures: Vec::new(),
+            turned: Vec::new(),
+            sightings: Vec::new(),
+            generation: 0,
+        }
+    }
+
+    /// The number of a vendor that the catalogue does not know.
+    pub(crate) fn learned_vendor(&mut self, name: &str, tallies: &Tallies) -> u32 {
+        numbered(self.vendors.insert(0, name), &tallies.folded_vendors)
+    }
+
+    /// The number of a vendor of the catalogue.
+    pub(crate) fn known_vendor(vendor: VendorIndex) -> u32 {
+        vendor.0
+    }
+
+    /// One more reference to a vendor that the host cache named.
+    pub(crate) fn keep_vendor(&mut self, vendor: u32) {
+        if is_learned(vendor) {
+            self.vendors.keep(vendor - LEARNED);
+        }
+    }
+
+    /// The name of a vendor.
+    pub(crate) fn vendor_name<'a>(&'a self, catalogue: &'a Catalogue, vendor: u32) -> &'a str {
+        match vendor {
+            FOLDED => OTHER,
+            learned if learned >= LEARNED => self.vendors.name(learned - LEARNED),
+            known => &catalogue.vendor(VendorIndex(known)).name,
+        }
+    }
+
+    /// One more reference to an endpoint that the cache of paths named.
+    pub(crate) fn keep_endpoint(&mut self, endpoint: u32) {
+        if is_learned(endpoint) {
+            self.endpoints.keep(endpoint - LEARNED);
+        }
+    }
+
+    /// The number of a learned endpoint.
+    pub(crate) fn learned_endpoint(&mut self, vendor: u32, template: &str, tallies: &Tallies) -> u32 {
+        numbered(self.endpoints.insert(vendor, template), &tallies.folded_endpoints)
+    }
+
+    pub(crate) fn customer(&mut self, name: Option<&str>, tallies: &Tallies) -> u32 {
+        match name {
+            None | Some("" | UNKNOWN) => NONE,
+            Some(OTHER) => FOLDED,
+            Some(name) => numbered(self.customers.insert(0, name), &tallies.folded_customers),
+        }
+    }
+
+    pub(crate) fn tag_set(&mut self, text: &str, tallies: &Tallies) -> u32 {
+        if text.is_empty() { NONE } else { numbered(self.tags.insert(0, text), &tallies.folded_tags) }
+    }
+
+    pub(crate) const fn no_tags() -> u32 {
+        NONE
+    }
+
+    /// Counts a call and lets go of its names.
+    pub(crate) fn settle(&mut self, found: Found, key: SeriesKey, entry: &Entry, tallies: &Tallies) {
+        let place = self.place_of(key, tallies);
+        let minute = entry.ended.minute();
+        let series = &mut self.series[place];
+        if series.minute != minute {
+            if series.sums.calls > 0 {
+                // The minute turned between two drains: what belongs to the old one leaves first.
+                let mut old = Series::new(series.key);
+                old.minute = series.minute;
+                std::mem::swap(&mut old.sums, &mut series.sums);
+                old.latency = series.latency.clone();
+                old.slowest = series.slowest;
+                series.clear();
+                self.turned.push(old);
+                self.keep_names(found_of(self.series[place].key));
+            }
+            self.series[place].minute = minute;
+        }
+        let series = &mut self.series[place];
+        series.add(entry);
+        if matches!(key.outcome(), Outcome::Failed(_)) && self.failures.len() < MAX_FAILURES {
+            let key = series.key;
+            self.failures.push((key, *entry));
+        }
+        if entry.sighting != 0 {
+            if self.sightings.len() < MAX_SIGHTINGS {
+                self.sightings.push(Sighting {
+                    begun: entry.begun,
+                    ended: entry.ended,
+                    key: entry.sighting,
+                    status: key.status,
+                    attempts: u16::try_from(entry.attempts).unwrap_or(u16::MAX),
+                });
+            } else {
+                tallies.lost_sightings.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.release_names(found);
+    }
+
+    /// The series of a key; where there is no room for a new one, the series that it is added to instead.
+    fn place_of(&mut self, mut key: SeriesKey, tallies: &Tallies) -> usize {
+        if let Some(place) = self.find(key) {
+            return place;
+        }
+        // Detail goes in steps: first the customer, then the endpoint, then the vendor and caller, whose last
+        // resort is bounded by the number of statuses alone.
+        for (step, room) in
+            [self.max_series, self.max_series + self.max_series / 8, self.max_series + self.max_series / 4]
+                .into_iter()
+                .enumerate()
+        {
+            if step > 0 {
+                key.customer = FOLDED;
+                key.tags = NONE;
+            }
+            if step > 1 {
+                key.endpoint = FOLDED;
+            }
+            if step > 0 {
+                tallies.folded_series.fetch_add(u64::from(step == 1), Ordering::Relaxed);
+                if let Some(place) = self.find(key) {
+                    return place;
+                }
+            }
+            if self.series.len() < room {
+                return self.add_series(key);
+            }
+        }
+        key.vendor = FOLDED;
+        key.caller = 0;
+        self.find(key).unwrap_or_else(|| self.add_series(key))
+    }
+
+    fn find(&self, key: SeriesKey) -> Option<usize> {
+        let found =
+            self.index.find(self.hasher.hash_one(key), |&place| self.series[place as usize].key == key);
+        found.map(|&place| place as usize)
+    }
+
+    fn add_series(&mut self, key: SeriesKey) -> usize {
+        let place = self.series.len();
+        self.series.push(Series::new(key));
+        self.keep_names(found_of(key));
+        let Self { index, series, hasher, .. } = self;
+        // Bounded by `max_series` and the statuses, so it fits.
+        let number = u32::try_from(place).unwrap_or(u32::MAX);
+        index.insert_unique(hasher.hash_one(key), number, |&place| {
+            hasher.hash_one(series[place as usize].key)
+        });
+        place
+    }
+
+    fn remove_series(&mut self, place: usize) {
+        let removed = self.series[place].key;
+        let last = self.series.len() - 1;
+        let number_of = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        if let Ok(entry) = self.index.find_entry(self.hasher.hash_one(removed), |&n| n == number_of(place)) {
+            entry.remove();
+        }
+        if place != last {
+            let moved = self.series[last].key;
+            if let Some(number) = self.index.find_mut(self.hasher.hash_one(moved), |&n| n == number_of(last))
+            {
+                *number = number_of(place);
+            }
+        }
+        self.series.swap_remove(place);
+        self.release_names(found_of(removed));
+    }
+
+    fn keep_names(&mut self, found: Found) {
+        for (interner, number) in [
+            (&mut self.vendors, found.vendor),
+            (&mut self.endpoints, found.endpoint),
+            (&mut self.customers, found.customer),
+            (&mut self.tags, found.tags),
+        ] {
+            if is_learned(number) {
+                interner.keep(number - LEARNED);
+            }
+        }
+    }
+
+    fn release_names(&mut self, found: Found) {
+        for (interner, number) in [
+            (&mut self.vendors, found.vendor),
+            (&mut self.endpoints, found.endpoint),
+            (&mut self.customers, found.customer),
+            (&mut self.tags, found.tags),
+        ] {
+            if is_learned(number) {
+                interner.release(number - LEARNED);
+            }
+        }
+    }
+
+    /// Moves the rows of minutes that turned, and the failures and sightings, into a batch.
+    pub(crate) fn drain_turned(&mut self, catalogue: &Catalogue, batch: &mut Batch) {
+        for series in std::mem::take(&mut self.turned) {
+            let row = self.rollup(catalogue, &series);
+            batch.exemplars.push(exemplar(&series.slowest, batch.rows.len()));
+            batch.rows.push(row);
+            self.release_names(found_of(series.key));
+        }
+        batch.sightings.append(&mut self.sightings);
+    }
+
+    /// Moves up to [`STRIDE`] series from `cursor` on into a batch; the next cursor, `None` at the end.
+    pub(crate) fn drain_some(
+        &mut self,
+        catalogue: &Catalogue,
+        cursor: usize,
+        rows: &mut Vec<(SeriesKey, usize)>,
+        batch: &mut Batch,
+    ) -> Option<usize> {
+        let mut place = cursor;
+        let crowded = self.series.len() >= self.max_series * 3 / 4;
+        let mut steps = 0;
+        while place < self.series.len() && steps < STRIDE {
+            steps += 1;
+            if self.series[place].sums.calls > 0 {
+                let row = self.rollup(catalogue, &self.series[place]);
+                let series = &mut self.series[place];
+                rows.push((series.key, batch.rows.len()));
+                batch.exemplars.push(exemplar(&series.slowest, batch.rows.len()));
+                batch.rows.push(row);
+                series.clear();
+                if !crowded {
+                    place += 1;
+                    continue;
+                }
+            } else {
+                self.series[place].idle += 1;
+            }
+            if crowded || self.series[place].idle >= IDLE {
+                // The last one takes this place, and is looked at next.
+                self.remove_series(place);
+            } else {
+                place += 1;
+            }
+        }
+        (place < self.series.len()).then_some(place)
+    }
+
+    /// Ends a drain: failures join the rows that they were counted in, names that nobody uses leave.
+    pub(crate) fn drain_end(&mut self, rows: &[(SeriesKey, usize)], batch: &mut Batch) {
+        for (key, entry) in std::mem::take(&mut self.failures) {
+            let row = rows.iter().find(|(known, _)| *known == key);
+            // A failure that came after its series was drained waits for the next row.
+            match row {
+                Some(&(_, row)) => {
+                    let slowest =
+                        batch.exemplars.iter().any(|exemplar| exemplar.row == row && exemplar.id == entry.id);
+                    if !slowest {
+                        batch.exemplars.push(exemplar(&entry, row));
+                    }
+                }
+                None if self.failures.len() < MAX_FAILURES && self.find(key).is_some() => {
+                    self.failures.push((key, entry))
+                }
+                None => {}
+            }
+        }
+        if self.vendors.sweep() {
+            // The cache may name a vendor that just left.
+            self.hosts.clear();
+        }
+        if self.endpoints.sweep() {
+            self.paths.clear();
+        }
+        self.customers.sweep();
+        self.tags.sweep();
+        if self.series.is_empty() && self.series.capacity() > 256 {
+            self.series = Vec::new();
+            self.index = HashTable::new();
+        }
+    }
+
+    fn rollup(&self, catalogue: &Catalogue, series: &Series) -> Rollup {
+        let key = series.key;
+        Rollup {
+            minute: series.minute,
+            vendor: Arc::from(self.vendor_name(catalogue, key.vendor)),
+            endpoint: match key.endpoint {
+                FOLDED => Arc::from(OTHER),
+                learned if learned >= LEARNED => Arc::clone(self.endpoints.name(learned - LEARNED)),
+                known => Arc::clone(catalogue.endpoint(known)),
+            },
+            customer: match key.customer {
+                FOLDED => Arc::from(OTHER),
+                NONE => Arc::from(UNKNOWN),
+                number => Arc::clone(self.customers.name(number - LEARNED)),
+            },
+            tags: match key.tags {
+                FOLDED => Arc::from(OTHER),
+                NONE => Arc::from(""),
+                number => Arc::clone(self.tags.name(number - LEARNED)),
+            },
+            caller: CallerId(key.caller),
+            tap: key.tap(),
+            status: key.status,
+            outcome: key.outcome(),
+            sums: series.sums,
+            latency: series.latency.clone(),
+        }
+    }
+}
+
+/// Numbers found the long way before, by the text that was looked up. Holds no reference: it is emptied when
+/// a name leaves.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    table: HashTable<Cached>,
+    hasher: FixedState,
+    cap: usize,
+}
+
+#[derive(Debug)]
+struct Cached {
+    hash: u64,
+    scope: u32,
+    text: Box<str>,
+    number: u32,
+}
+
+impl Cache {
+    fn new(cap: usize, seed: u64) -> Self {
+        Self { table: HashTable::new(), hasher: FixedState::with_seed(seed), cap }
+    }
+
+    pub(crate) fn get(&self, scope: u32, text: &str) -> Option<u32> {
+        let hash = self.hash(scope, text);
+        let found = self.table.find(hash, |cached| {
+            cached.hash == hash && cached.scope == scope && cached.text.as_ref() == text
+        });
+        found.map(|cached| cached.number)
+    }
+
+    pub(crate) fn insert(&mut self, scope: u32, text: &str, number: u32) {
+        if self.table.len() >= self.cap {
+            self.table.clear();
+        }
+        let hash = self.hash(scope, text);
+        self.table
+            .insert_unique(hash, Cached { hash, scope, text: text.into(), number }, |cached| cached.hash);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.table.clear();
+    }
+
+    fn hash(&self, scope: u32, text: &str) -> u64 {
+        self.hasher.hash_one(text) ^ u64::from(scope).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+}
+
+fn is_learned(number: u32) -> bool {
+    (LEARNED..NONE).contains(&number)
+}
+
+fn numbered(slot: Option<u32>, folded: &std::sync::atomic::AtomicU64) -> u32 {
+    match slot {
+        Some(number) => number + LEARNED,
+        None => {
+            folded.fetch_add(1, Ordering::Relaxed);
+            FOLDED
+        }
+    }
+}
+
+fn found_of(key: SeriesKey) -> Found {
+    Found { vendor: key.vendor, endpoint: key.endpoint, customer: key.customer, tags: key.tags }
+}
+
+fn exemplar(entry: &Entry, row: usize) -> Exemplar {
+    Exemplar {
+        id: entry.id,
+        begun: entry.begun,
+        duration: entry.duration,
+        ttfb: entry.ttfb,
+        bytes_out: entry.bytes_out,
+        bytes_in: entry.bytes_in,
+        attempts: entry.attempts,
+        row,
+    }
+}

@@ -1,0 +1,95 @@
+//! Sightings: the least that has to be known of a single call so that the other tap's account of it can be
+//! recognised, and the call counted once.
+
+use crate::units::Timestamp;
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
+
+/// One call, as the library saw it; compared with the kernel's account of the same process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sighting {
+    /// When it began.
+    pub begun: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// [`Sighting::key`] of method, host and path.
+    pub key: u64,
+    /// The HTTP status; 0 where no response came.
+    pub status: u16,
+    /// Exchanges on the wire.
+    pub attempts: u16,
+}
+
+impl Sighting {
+    /// How many bytes one takes when it is written.
+    pub const SIZE: usize = 28;
+
+    /// The hash by which two taps recognise the same request. Equal in every process on every machine: part
+    /// of the hub's protocol. `host` in any case, `path` without query.
+    #[must_use]
+    pub fn key(method: &str, host: &str, path: &str) -> u64 {
+        path_hash(method, super::Text::<256>::lower(host).as_str(), path)
+    }
+
+    /// The sighting as bytes, little-endian, in the order of its fields.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..8].copy_from_slice(&self.begun.as_nanos().to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.ended.as_nanos().to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.key.to_le_bytes());
+        bytes[24..26].copy_from_slice(&self.status.to_le_bytes());
+        bytes[26..28].copy_from_slice(&self.attempts.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`Sighting::to_bytes`] wrote.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::SIZE]) -> Self {
+        let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
+        let short = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        Self {
+            begun: Timestamp::from_nanos(long(0)),
+            ended: Timestamp::from_nanos(long(8)),
+            key: long(16),
+            status: short(24),
+            attempts: short(26),
+        }
+    }
+}
+
+/// [`Sighting::key`] of a host that is in lower case already.
+pub(crate) fn path_hash(method: &str, host: &str, path: &str) -> u64 {
+    let hasher = FixedState::with_seed(0x0066_6172_6361_6C6C);
+    let mut hash = hasher.hash_one(path.as_bytes());
+    hash = hash.rotate_left(23) ^ hasher.hash_one(host.as_bytes());
+    hash.rotate_left(23) ^ hasher.hash_one(method.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sighting_survives_the_wire() {
+        let sighting = Sighting {
+            begun: Timestamp::from_nanos(1),
+            ended: Timestamp::from_nanos(u64::MAX),
+            key: Sighting::key("GET", "API.example.com", "/x"),
+            status: 200,
+            attempts: 2,
+        };
+        assert_eq!(Sighting::from_bytes(&sighting.to_bytes()), sighting);
+    }
+
+    #[test]
+    fn the_key_is_the_same_everywhere() {
+        // A stored value: another version of the hash would make every call count twice.
+        assert_eq!(
+            Sighting::key("GET", "API.example.com", "/x"),
+            Sighting::key("GET", "api.example.com", "/x")
+        );
+        assert_ne!(Sighting::key("GET", "a", "/x"), Sighting::key("POST", "a", "/x"));
+    }
+}
