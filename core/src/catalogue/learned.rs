@@ -286,13 +286,9 @@ mod tests {
     #[test]
     fn too_many_different_segments_become_one() {
         let mut learner = Learner::new();
-        let names: Vec<String> = (0..200)
-            .map(|n| {
-                (0..6)
-                    .map(|k| char::from(b'a' + u8::try_from((n * 7 + k * 3 + n / 26) % 26).unwrap()))
-                    .collect()
-            })
-            .collect();
+        let letter = |n: u8| char::from(b'a' + n % 26);
+        let names: Vec<String> =
+            (0..200_u8).map(|n| ['u', letter(n), letter(n / 26), 'x'].iter().collect()).collect();
         for name in &names {
             learner.template("v", &template("GET", &format!("/users/{name}/posts")));
         }
