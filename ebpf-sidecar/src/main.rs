@@ -1,2 +1,25 @@
-//! 
-fn main() {}
+//! `farcall-sidecar`: sees the outbound calls of programs that nobody instrumented.
+
+mod cli;
+mod signals;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Watch(arguments) => watch::watch(&arguments),
+        Command::Check(arguments) => return cli::check(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("farcall-sidecar: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause)
+// Which programs run in the scope: a curl may be gone before anyone reads /proc.
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(fc_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+{
+	if (!fc_in_scope())
+		return 0;
+	struct fc_exec_event *event = bpf_ringbuf_reserve(&fc_events, sizeof(*event), 0);
+	if (!event) {
+		fc_count_loss(FC_LOSS_RING, 1);
+		return 0;
+	}
+	fc_fill_head(&event->head, FC_EXEC, 0);
+	event->started = BPF_CORE_READ(task, group_leader, start_boottime);
+	event->cgroup = bpf_get_current_cgroup_id();
+	event->parent = BPF_CORE_READ(task, real_parent, tgid);
+	event->uid = (u32)bpf_get_current_uid_gid();
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	const char *path = BPF_CORE_READ(bprm, filename);
+	if (bpf_probe_read_kernel_str(event->path, sizeof(event->path), path) < 0)
+		event->path[0] = 0;
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(fc_exit, struct task_struct *task)
+{
+	if (!fc_in_scope() || BPF_CORE_READ(task, signal, live.counter) != 0)
+		return 0;
+	struct fc_head *event = bpf_ringbuf_reserve(&fc_events, sizeof(*event), 0);
+	if (!event) {
+		fc_count_loss(FC_LOSS_RING, 1);
+		return 0;
+	}
+	fc_fill_head(event, FC_EXIT, 0);
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}

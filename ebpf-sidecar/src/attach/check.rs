@@ -1,0 +1,201 @@
+//! What this machine offers, and what depends on it.
+
+use std::{fs, path::Path};
+
+use libbpf_rs::{MapType, ProgramType, btf::types as btf};
+use serde::Serialize;
+
+use super::cgroup;
+
+/// How much depends on a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Need {
+    /// Without it nothing is seen.
+    Connections,
+    /// Without it connections are seen, calls are not.
+    Calls,
+    /// Without it some detail is missing.
+    Detail,
+}
+
+/// One feature of this machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// What was looked for.
+    pub feature: &'static str,
+    /// Whether it is there.
+    pub present: bool,
+    /// How much depends on it.
+    pub need: Need,
+    /// What depends on it, for people.
+    pub used_for: &'static str,
+    /// What was found, or what to do.
+    pub detail: String,
+}
+
+/// Looks for everything that the sidecar uses, without attaching to anything.
+#[must_use]
+pub fn check() -> Vec<Finding> {
+    let capabilities = capabilities();
+    let btf = libbpf_rs::btf::Btf::from_vmlinux().ok();
+    let has_tracepoint = |name: &str| {
+        btf.as_ref()
+            .is_some_and(|btf| btf.type_by_name::<btf::Typedef<'_>>(&format!("btf_trace_{name}")).is_some())
+    };
+    let has_function =
+        |name: &str| btf.as_ref().is_some_and(|btf| btf.type_by_name::<btf::Func<'_>>(name).is_some());
+    let finding = |feature, present, need, used_for, found: &str, missing: &str| Finding {
+        feature,
+        present,
+        need,
+        used_for,
+        detail: if present { found } else { missing }.to_owned(),
+    };
+    let mount = cgroup::mount_point();
+    vec![
+        finding(
+            "privileges",
+            capabilities.is_some_and(|held| held & NEEDED == NEEDED),
+            Need::Connections,
+            "loading and attaching BPF programs",
+            "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE are held",
+            "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE",
+        ),
+        Finding {
+            feature: "cgroup version 2",
+            present: mount.is_ok(),
+            need: Need::Connections,
+            used_for: "confining the capture to the services that you name",
+            detail: mount
+                .map_or_else(|error| error.to_string(), |path| format!("mounted at {}", path.display())),
+        },
+        finding(
+            "BTF",
+            Path::new("/sys/kernel/btf/vmlinux").exists(),
+            Need::Connections,
+            "finding kernel fields, whatever the version (CO-RE)",
+            "/sys/kernel/btf/vmlinux",
+            "this kernel was built without CONFIG_DEBUG_INFO_BTF; distributions since 2021 have it",
+        ),
+        finding(
+            "ring buffer",
+            MapType::RingBuf.is_supported().unwrap_or(false),
+            Need::Connections,
+            "carrying records in order",
+            "supported",
+            "needs Linux 5.8",
+        ),
+        finding(
+            "cgroup packet programs",
+            ProgramType::CgroupSkb.is_supported().unwrap_or(false),
+            Need::Connections,
+            "DNS answers, TLS server names, plaintext HTTP/1",
+            "supported",
+            "needs CONFIG_CGROUP_BPF",
+        ),
+        finding(
+            "TCP state tracepoint",
+            has_tracepoint("inet_sock_set_state"),
+            Need::Connections,
+            "connections, their owners and exact byte counts",
+            "inet_sock_set_state",
+            "needs Linux 4.16 with BTF",
+        ),
+        finding(
+            "process tracepoints",
+            has_tracepoint("sched_process_exec") && has_tracepoint("sched_process_exit"),
+            Need::Connections,
+            "naming programs that end within milliseconds",
+            "sched_process_exec, sched_process_exit",
+            "needs BTF",
+        ),
+        finding(
+            "uprobes",
+            Path::new("/sys/bus/event_source/devices/uprobe/type").exists(),
+            Need::Calls,
+            "calls inside TLS (OpenSSL 1.1 and 3 as shared libraries)",
+            "supported",
+            "needs CONFIG_UPROBES, and /sys mounted",
+        ),
+        finding(
+            "socket length tracepoints",
+            has_tracepoint("sock_send_length") && has_tracepoint("sock_recv_length"),
+            Need::Detail,
+            "joining a TLS stream with its socket where the program does its own I/O (curl)",
+            "sock_send_length, sock_recv_length",
+            "needs Linux 6.3; until then only programs that call SSL_set_fd are joined",
+        ),
+        finding(
+            "preemption guard",
+            has_function("bpf_preempt_disable") || !uprobes_are_preemptible(),
+            Need::Detail,
+            "keeping two probes on one CPU apart (Linux 6.13 and later)",
+            if has_function("bpf_preempt_disable") {
+                "bpf_preempt_disable"
+            } else {
+                "not needed on this kernel"
+            },
+            "this kernel preempts uprobe programs but lacks bpf_preempt_disable",
+        ),
+        finding(
+            "host process identifiers",
+            in_first_pid_namespace(),
+            Need::Calls,
+            "finding the executable and libraries of a process",
+            "this is the host's pid namespace",
+            "run in the host's pid namespace (docker run --pid=host, hostPID: true)",
+        ),
+    ]
+}
+
+/// Whether calls are seen: nothing is missing but details.
+#[must_use]
+pub fn sufficient(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.present || finding.need == Need::Detail)
+}
+
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+const CAP_PERFMON: u64 = 1 << 38;
+const CAP_BPF: u64 = 1 << 39;
+const NEEDED: u64 = CAP_NET_ADMIN | CAP_SYS_PTRACE | CAP_PERFMON | CAP_BPF;
+
+/// The effective capabilities of this process.
+fn capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn uprobes_are_preemptible() -> bool {
+    let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else { return true };
+    let mut parts = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (6, 13)
+}
+
+/// The first pid namespace has a fixed inode number (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+fn in_first_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_detail_is_no_failure_and_a_missing_tracepoint_is_one() {
+        let finding =
+            |present, need| Finding { feature: "f", present, need, used_for: "", detail: String::new() };
+        assert!(sufficient(&[finding(true, Need::Connections), finding(false, Need::Detail)]));
+        assert!(!sufficient(&[finding(false, Need::Calls)]));
+        assert!(!sufficient(&[finding(false, Need::Connections)]));
+    }
+
+    #[test]
+    fn every_finding_says_what_it_is_for() {
+        for finding in check() {
+            assert!(!finding.used_for.is_empty() && !finding.detail.is_empty(), "{finding:?}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Arguments, and the commands that need no capture.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use farcall_sidecar::attach::check::{self, Need};
+
+/// Sees the outbound calls of programs that nobody instrumented, from the kernel.
+///
+/// The sidecar looks at one cgroup and its descendants: a container, a systemd service, or a cgroup that you make
+/// yourself. It reports every TCP connection that leaves it, and the calls inside where it can read them (OpenSSL as
+/// a shared library, plaintext HTTP/1). It never alters, delays or blocks traffic.
+#[derive(Debug, Parser)]
+#[command(
+    name = "farcall-sidecar",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Begin with `farcall-sidecar check`. Then, to look at one service:
+  farcall-sidecar watch --cgroup /system.slice/my.service
+or at a program in a cgroup of its own (the version 2 hierarchy may be mounted elsewhere):
+  mkdir /sys/fs/cgroup/look && echo $$ > /sys/fs/cgroup/look/cgroup.procs
+  farcall-sidecar watch --cgroup /look"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print connections and calls as JSON, one a line, until interrupted
+    Watch(Scope),
+    /// Say what this kernel offers, what is missing and what depends on it. Exits 1 if calls cannot be seen
+    Check(CheckArguments),
+}
+
+/// What to look at.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Scope {
+    /// The cgroup to look at, with its descendants: a directory, or a path below the version 2 hierarchy
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup: PathBuf,
+    /// Also report connections to loopback addresses (vendors behind a local proxy, tests)
+    #[arg(long)]
+    pub(crate) include_loopback: bool,
+    /// Probe this TLS library from the start, before any process maps it. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) library: Vec<PathBuf>,
+    /// Create this file once everything is attached
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
+    let findings = check::check();
+    let sufficient = check::sufficient(&findings);
+    if arguments.json {
+        println!("{}", serde_json::json!({ "sufficient": sufficient, "findings": findings }));
+    } else {
+        for finding in &findings {
+            let mark = match (finding.present, finding.need) {
+                (true, _) => "yes    ",
+                (false, Need::Detail) => "missing",
+                (false, _) => "MISSING",
+            };
+            println!("{mark}  {}: {}", finding.feature, finding.detail);
+            println!("         for {}", finding.used_for);
+        }
+        println!();
+        println!(
+            "{}",
+            if sufficient {
+                "Calls can be seen here."
+            } else {
+                "Calls cannot be seen here: see MISSING above."
+            }
+        );
+    }
+    if sufficient { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,180 @@
+//! Which TLS implementation a process uses: from the libraries that it maps and the executable itself.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+use object::{Object, ObjectSection, ObjectSymbol};
+
+/// A TLS implementation found in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tls {
+    /// OpenSSL or a fork, as a shared library: the only one that is tapped so far.
+    OpenSsl,
+    /// OpenSSL inside the Node executable.
+    Node,
+    /// OpenSSL or BoringSSL linked into the executable.
+    StaticOpenSsl,
+    /// Go's own `crypto/tls`.
+    Go,
+    /// rustls.
+    Rustls,
+    /// GnuTLS.
+    GnuTls,
+    /// Mozilla's NSS.
+    Nss,
+    /// Nothing that we recognise.
+    Unknown,
+}
+
+impl Tls {
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenSsl => "OpenSSL",
+            Self::Node => "OpenSSL inside node (static)",
+            Self::StaticOpenSsl => "OpenSSL or BoringSSL linked into the executable",
+            Self::Go => "Go crypto/tls",
+            Self::Rustls => "rustls",
+            Self::GnuTls => "GnuTLS",
+            Self::Nss => "NSS",
+            Self::Unknown => "unknown TLS implementation",
+        }
+    }
+}
+
+/// Bytes of an executable that are searched at most.
+const SEARCH_LIMIT: u64 = 256 * 1024 * 1024;
+
+/// What was found in executables, by device, inode and change time: each is read once.
+#[derive(Debug, Default)]
+pub struct Executables {
+    known: HashMap<(u64, u64, i64), Tls>,
+}
+
+impl Executables {
+    /// The TLS implementation of a living process. Shared libraries are asked first: they are certain.
+    pub fn tls_of(&mut self, tgid: u32) -> Tls {
+        let Ok(maps) = fs::read_to_string(format!("/proc/{tgid}/maps")) else { return Tls::Unknown };
+        from_libraries(&maps).unwrap_or_else(|| self.inside(Path::new(&format!("/proc/{tgid}/exe"))))
+    }
+
+    fn inside(&mut self, path: &Path) -> Tls {
+        let Ok(metadata) = fs::metadata(path) else { return Tls::Unknown };
+        let key = (metadata.dev(), metadata.ino(), metadata.ctime());
+        if self.known.len() > 4096 {
+            self.known.clear();
+        }
+        *self.known.entry(key).or_insert_with(|| from_executable(path))
+    }
+}
+
+/// From the names of mapped files, in the format of `/proc/<pid>/maps`.
+fn from_libraries(maps: &str) -> Option<Tls> {
+    let mut found = None;
+    for line in maps.lines() {
+        let Some(name) = line.rsplit('/').next().filter(|_| line.contains('/')) else { continue };
+        if name.starts_with("libssl.so") {
+            return Some(Tls::OpenSsl);
+        } else if name.starts_with("libgnutls.so") {
+            found = found.or(Some(Tls::GnuTls));
+        } else if name.starts_with("libssl3.so") {
+            found = found.or(Some(Tls::Nss));
+        }
+    }
+    found
+}
+
+fn from_executable(path: &Path) -> Tls {
+    let Ok(file) = File::open(path) else { return Tls::Unknown };
+    let cache = object::ReadCache::new(file);
+    let Ok(elf) = object::File::parse(&cache) else { return Tls::Unknown };
+    if elf.section_by_name(".go.buildinfo").is_some() {
+        return Tls::Go;
+    }
+    let openssl = elf
+        .dynamic_symbols()
+        .chain(elf.symbols())
+        .any(|symbol| symbol.name() == Ok("SSL_write") && symbol.is_definition());
+    if openssl {
+        let node = path.read_link().ok().and_then(|target| target.file_name().map(|name| name == "node"));
+        return if node == Some(true) { Tls::Node } else { Tls::StaticOpenSsl };
+    }
+    // Names of source files stay in panic messages even where symbols are stripped.
+    let Some(range) = elf.section_by_name(".rodata").and_then(|section| section.file_range()) else {
+        return Tls::Unknown;
+    };
+    let contents = read_range(path, range);
+    if contains(&contents, b"rustls") && contains(&contents, b"ClientHello") {
+        Tls::Rustls
+    } else if contains(&contents, b"OpenSSL 1.")
+        || contains(&contents, b"OpenSSL 3.")
+        || contains(&contents, b"BoringSSL")
+    {
+        Tls::StaticOpenSsl
+    } else {
+        Tls::Unknown
+    }
+}
+
+fn read_range(path: &Path, (at, len): (u64, u64)) -> Vec<u8> {
+    use std::io::{Seek, SeekFrom};
+    let mut contents = Vec::new();
+    if let Ok(mut file) = File::open(path)
+        && file.seek(SeekFrom::Start(at)).is_ok()
+        && file.take(len.min(SEARCH_LIMIT)).read_to_end(&mut contents).is_err()
+    {
+        contents.clear();
+    }
+    contents
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    let Some((first, _)) = needle.split_first() else { return true };
+    let mut rest = haystack;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        rest = &rest[at..];
+        if rest.starts_with(needle) {
+            return true;
+        }
+        rest = &rest[1..];
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openssl_among_the_mapped_files_wins_over_other_libraries() {
+        let gnutls = "7f00-7f01 r-xp 0 fe:00 1   /usr/lib/libgnutls.so.30\n";
+        let openssl = "7f02-7f03 r-xp 0 fe:00 2   /usr/lib/libssl.so.3\n";
+        assert_eq!(from_libraries(gnutls), Some(Tls::GnuTls));
+        assert_eq!(from_libraries(&[gnutls, openssl].concat()), Some(Tls::OpenSsl));
+        assert_eq!(from_libraries("7f00-7f01 rw-p 0 00:00 0\n"), None);
+    }
+
+    #[test]
+    fn a_program_without_tls_is_unknown_and_asked_once() {
+        let mut executables = Executables::default();
+        assert_eq!(
+            executables.inside(Path::new("/proc/self/exe")),
+            executables.inside(Path::new("/proc/self/exe"))
+        );
+        assert_eq!(executables.inside(Path::new("/nonexistent")), Tls::Unknown);
+        assert_eq!(executables.known.len(), 1);
+    }
+
+    #[test]
+    fn search_finds_only_whole_words() {
+        assert!(contains(b"aab", b"ab"));
+        assert!(contains(b"xxrustls", b"rustls"));
+        assert!(!contains(b"rustl", b"rustls"));
+    }
+}

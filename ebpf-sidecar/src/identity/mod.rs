@@ -1,0 +1,8 @@
+//! Who connects, and to which name.
+
+pub mod executable;
+pub mod names;
+pub mod process;
+
+pub use names::Names;
+pub use process::{Process, Processes};
