@@ -41,13 +41,13 @@ struct Paced {
     target: u64,
 }
 
-/// Tells hyper to break the stream off.
+/// Tells hyper to break the exchange off.
 #[derive(Debug)]
 pub(crate) struct BrokenOff;
 
 impl fmt::Display for BrokenOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the script broke the answer off")
+        f.write_str("the exchange was broken off")
     }
 }
 

@@ -1,7 +1,6 @@
 //! One request from its head to its answer.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
@@ -15,7 +14,7 @@ use hyper::body::{Body, Incoming};
 use tokio::time::sleep;
 
 use crate::answer::{Answer, Content, Ending};
-use crate::body::SimBody;
+use crate::body::{BrokenOff, SimBody};
 use crate::control;
 use crate::counts::{Exchange, Key, Tallies, lock};
 use crate::raw::Takeover;
@@ -55,7 +54,7 @@ pub(crate) async fn serve(
     world: Arc<World>,
     connection: Arc<Connection>,
     request: Request<Incoming>,
-) -> Result<Response<SimBody>, Infallible> {
+) -> Result<Response<SimBody>, BrokenOff> {
     let (parts, body) = request.into_parts();
     let host = host(&parts, &connection);
     let path = parts.uri.path();
@@ -66,8 +65,8 @@ pub(crate) async fn serve(
     let effect = world.script.strike(&host, parts.method.as_str(), path);
     let body = match receive(body, world.max_body, &mut exchange).await {
         Ok(body) => body,
-        // The client went away, or sent more than fits: there is nobody to answer, or not for long.
-        Err(Unreceived::Gone) => pending().await,
+        // The error ends the connection or stream, of which the client has left anyway.
+        Err(Unreceived::Gone) => return Err(BrokenOff),
         Err(Unreceived::TooLong) => {
             let answer = Answer::text(StatusCode::PAYLOAD_TOO_LARGE, "");
             return deliver(answer, exchange, &connection, &parts).await;
@@ -193,7 +192,7 @@ async fn deliver(
     mut exchange: Exchange,
     connection: &Connection,
     parts: &Parts,
-) -> Result<Response<SimBody>, Infallible> {
+) -> Result<Response<SimBody>, BrokenOff> {
     if answer.ending == Ending::Stall(u64::MAX) {
         pending::<()>().await;
     }
