@@ -76,14 +76,17 @@ fn totals(rows: &[Rollup]) -> Totals {
     totals
 }
 
+/// A call under way, and what the model knows of it: customer, attempts, bytes out and in.
+type Slot = Option<(Call, String, u64, u64, u64)>;
+
 /// Plays events against an engine and, in plain arithmetic, against a model of what it promises.
 fn play(events: &[Event], toml: &str) -> (Vec<Rollup>, Totals) {
     let engine = engine(toml, 3);
     let mut now = START;
     let mut rows = Vec::new();
     let mut model = Totals::default();
-    let mut slots: [Option<(Call, String, u64, u64, u64)>; 4] = [const { None }; 4];
-    let settle = |slot: &mut Option<(Call, String, u64, u64, u64)>, model: &mut Totals, end: bool, now| {
+    let mut slots: [Slot; 4] = [const { None }; 4];
+    let settle = |slot: &mut Slot, model: &mut Totals, end: bool, now| {
         let Some((mut call, customer, attempts, out, received)) = slot.take() else { return };
         if end {
             call.end(&engine, now)

@@ -16,26 +16,29 @@ pub struct Target<'a> {
     pub port: u16,
     /// The path, from its first slash, without query and fragment.
     pub path: &'a str,
+    /// Whether the host has capital letters.
+    pub(crate) mixed_case: bool,
 }
 
 impl<'a> Target<'a> {
     /// What an unreadable URL becomes: counted under the vendor `unreadable`.
-    pub const UNREADABLE: Self = Self { tls: false, host: "", port: 0, path: "/" };
+    pub const UNREADABLE: Self = Self { tls: false, host: "", port: 0, path: "/", mixed_case: false };
 
     /// A target from its parts, as a transport knows them. A query in `path` is cut off; a trailing dot or
     /// brackets of `host` are dropped.
     #[must_use]
     pub fn new(tls: bool, host: &'a str, port: u16, path: &'a str) -> Self {
-        let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        let host = host.strip_suffix('.').unwrap_or(host);
-        if !is_host(host) {
-            return Self::UNREADABLE;
-        }
-        let path = match path.find(['?', '#']) {
+        let host = match host.as_bytes() {
+            [b'[', .., b']'] => &host[1..host.len() - 1],
+            [.., b'.'] => &host[..host.len() - 1],
+            _ => host,
+        };
+        let Some(mixed_case) = check_host(host) else { return Self::UNREADABLE };
+        let path = match path.bytes().position(|byte| matches!(byte, b'?' | b'#')) {
             Some(end) => &path[..end],
             None => path,
         };
-        Self { tls, host, port, path: if path.starts_with('/') { path } else { "/" } }
+        Self { tls, host, port, path: if path.starts_with('/') { path } else { "/" }, mixed_case }
     }
 
     /// A target from an absolute URL (RFC 3986, section 4.3) with the scheme `http` or `https` (also `ws` and
@@ -56,7 +59,7 @@ impl<'a> Target<'a> {
             "" => default_port(tls),
             digits => digits.parse().ok()?,
         };
-        Some(Self::new(tls, host, port, path)).filter(|target| *target != Self::UNREADABLE)
+        Some(Self::new(tls, host, port, path)).filter(|target| !target.host.is_empty())
     }
 
     /// A target from an absolute [`http::Uri`]; `None` where it has no host.
@@ -64,7 +67,7 @@ impl<'a> Target<'a> {
     pub fn from_uri(uri: &'a http::Uri) -> Option<Self> {
         let tls = uri.scheme().is_some_and(|scheme| *scheme == http::uri::Scheme::HTTPS);
         let port = uri.port_u16().unwrap_or(default_port(tls));
-        Some(Self::new(tls, uri.host()?, port, uri.path())).filter(|target| *target != Self::UNREADABLE)
+        Some(Self::new(tls, uri.host()?, port, uri.path())).filter(|target| !target.host.is_empty())
     }
 }
 
@@ -86,14 +89,38 @@ fn split_port(authority: &str) -> Option<(&str, &str)> {
     Some(authority.split_once(':').unwrap_or((authority, "")))
 }
 
-/// Whether this may be a host: a name of letters, digits, `-`, `_` and dots, an internationalised one as the
-/// application wrote it, or an address.
-fn is_host(host: &str) -> bool {
-    !host.is_empty()
-        && host.len() <= MAX_HOST
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'%') || b >= 0x80)
+const FORBIDDEN: u8 = 1;
+const CAPITAL: u8 = 2;
+
+/// What each byte means in a host: letters, digits, `-`, `_`, dots and colons may be there, and so may an
+/// internationalised name as the application wrote it.
+static HOST_BYTES: [u8; 256] = {
+    let mut table = [FORBIDDEN; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[allow(clippy::cast_possible_truncation)]
+        let b = byte as u8;
+        if b.is_ascii_lowercase()
+            || b.is_ascii_digit()
+            || matches!(b, b'.' | b'-' | b'_' | b':' | b'%')
+            || b >= 0x80
+        {
+            table[byte] = 0;
+        } else if b.is_ascii_uppercase() {
+            table[byte] = CAPITAL;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// Whether the host has capital letters; `None` where it can be no host.
+fn check_host(host: &str) -> Option<bool> {
+    if host.is_empty() || host.len() > MAX_HOST {
+        return None;
+    }
+    let seen = host.bytes().fold(0, |seen, byte| seen | HOST_BYTES[usize::from(byte)]);
+    (seen & FORBIDDEN == 0).then_some(seen & CAPITAL != 0)
 }
 
 #[cfg(test)]
@@ -104,7 +131,10 @@ mod tests {
     fn an_ordinary_url_gives_its_parts() {
         let target =
             Target::parse("https://user:pass@API.stripe.com:8443/v1/customers?email=a@b.c#x").unwrap();
-        assert_eq!(target, Target { tls: true, host: "API.stripe.com", port: 8443, path: "/v1/customers" });
+        assert_eq!(
+            target,
+            Target { tls: true, host: "API.stripe.com", port: 8443, path: "/v1/customers", mixed_case: true }
+        );
     }
 
     #[test]

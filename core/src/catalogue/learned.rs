@@ -24,17 +24,20 @@ pub(crate) fn normalise(method: &str, path: &str) -> Text<MAX_TEMPLATE> {
     text.push(" ");
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
-    let start = text.len();
-    for (place, segment) in path.split('/').enumerate() {
+    let mut rest = Some(path);
+    for place in 0.. {
+        let Some(left) = rest else { break };
+        let (segment, next) = match left.bytes().position(|byte| byte == b'/') {
+            Some(slash) => (&left[..slash], Some(&left[slash + 1..])),
+            None => (left, None),
+        };
         if place >= MAX_SEGMENTS || text.len() + segment.len() + 8 > MAX_TEMPLATE {
             text.push("/…");
             break;
         }
         text.push("/");
         text.push(if looks_like_id(segment) { ID } else { segment });
-    }
-    if text.len() == start {
-        text.push("/");
+        rest = next;
     }
     text
 }

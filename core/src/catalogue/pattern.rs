@@ -101,12 +101,47 @@ pub(crate) struct PatternSet {
 
 #[derive(Debug, Default)]
 struct Node {
-    /// Sorted.
-    literals: Vec<(Box<str>, u32)>,
+    literals: Vec<Literal>,
     /// Longest surrounding text first, so that the bare brace comes last.
     params: Vec<(Box<str>, Box<str>, u32)>,
-    rest: Vec<(Box<str>, u32)>,
-    ends: Vec<(Box<str>, u32)>,
+    rest: Vec<Literal>,
+    ends: Vec<Literal>,
+}
+
+/// A text, compared by its first bytes before all of it: on the hot path a call of `memcmp` for each
+/// candidate costs more than the rest of the search.
+#[derive(Debug)]
+struct Literal {
+    start: u64,
+    text: Box<str>,
+    /// The next node of a segment, the number of the pattern of a method.
+    target: u32,
+}
+
+impl Literal {
+    fn new(text: &str, target: u32) -> Self {
+        Self { start: start_of(text), text: text.into(), target }
+    }
+
+    fn find(list: &[Self], text: &str) -> Option<u32> {
+        let start = start_of(text);
+        list.iter()
+            .find(|known| known.start == start && (text.len() <= 7 || known.text.as_ref() == text))
+            .map(|known| known.target)
+    }
+}
+
+/// The first seven bytes of a text and, up to 255, its length: equal for equal texts, and of texts up to
+/// seven bytes for those alone.
+fn start_of(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let start = match bytes.first_chunk::<8>() {
+        Some(first) => u64::from_le_bytes(*first) & 0x00ff_ffff_ffff_ffff,
+        None => {
+            bytes.iter().rev().fold(0, |start, &byte| start << 8 | u64::from(byte)) & 0x00ff_ffff_ffff_ffff
+        }
+    };
+    start | (bytes.len().min(255) as u64) << 56
 }
 
 impl PatternSet {
@@ -125,15 +160,13 @@ impl PatternSet {
             let fresh = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
             let node = &mut self.nodes[at];
             let next = match Segment::parse(text) {
-                Ok(Segment::Literal(literal)) => {
-                    match node.literals.binary_search_by(|(known, _)| known.as_ref().cmp(literal)) {
-                        Ok(place) => node.literals[place].1,
-                        Err(place) => {
-                            node.literals.insert(place, (literal.into(), fresh));
-                            fresh
-                        }
+                Ok(Segment::Literal(literal)) => match Literal::find(&node.literals, literal) {
+                    Some(next) => next,
+                    None => {
+                        node.literals.push(Literal::new(literal, fresh));
+                        fresh
                     }
-                }
+                },
                 Ok(Segment::Param { prefix, suffix }) => {
                     match node.params.iter().find(|(p, s, _)| p.as_ref() == prefix && s.as_ref() == suffix) {
                         Some((_, _, next)) => *next,
@@ -145,7 +178,7 @@ impl PatternSet {
                     }
                 }
                 Ok(Segment::Rest) => {
-                    node.rest.push((method.into(), number));
+                    node.rest.push(Literal::new(method, number));
                     return;
                 }
                 Err(_) => return, // Cannot be: `Pattern::parse` refused it.
@@ -155,7 +188,7 @@ impl PatternSet {
             }
             at = next as usize;
         }
-        self.nodes[at].ends.push((method.into(), number));
+        self.nodes[at].ends.push(Literal::new(method, number));
     }
 
     /// The number of the pattern that a request asks for.
@@ -170,19 +203,21 @@ impl PatternSet {
         let node = &self.nodes[at];
         let Some(rest) = rest else { return by_method(&node.ends, method) };
         if depth < MAX_SEGMENTS {
-            let (segment, next) = match rest.split_once('/') {
-                Some((segment, next)) => (segment, Some(next)),
+            let (segment, next) = match rest.bytes().position(|byte| byte == b'/') {
+                Some(slash) => (&rest[..slash], Some(&rest[slash + 1..])),
                 None => (rest, None),
             };
-            if let Ok(place) = node.literals.binary_search_by(|(known, _)| known.as_ref().cmp(segment))
-                && let Some(found) = self.find_from(node.literals[place].1 as usize, method, next, depth + 1)
+            if let Some(target) = Literal::find(&node.literals, segment)
+                && let Some(found) = self.find_from(target as usize, method, next, depth + 1)
             {
                 return Some(found);
             }
             for (prefix, suffix, target) in &node.params {
+                // An empty text is not compared: `memcmp` of nothing at a dangling address takes a slow path of
+                // the processor.
                 if segment.len() > prefix.len() + suffix.len()
-                    && segment.starts_with(prefix.as_ref())
-                    && segment.ends_with(suffix.as_ref())
+                    && (prefix.is_empty() || segment.starts_with(prefix.as_ref()))
+                    && (suffix.is_empty() || segment.ends_with(suffix.as_ref()))
                     && let Some(found) = self.find_from(*target as usize, method, next, depth + 1)
                 {
                     return Some(found);
@@ -193,9 +228,8 @@ impl PatternSet {
     }
 }
 
-fn by_method(ends: &[(Box<str>, u32)], method: &str) -> Option<u32> {
-    let named = ends.iter().find(|(known, _)| known.as_ref() == method);
-    named.or_else(|| ends.iter().find(|(known, _)| known.as_ref() == "*")).map(|(_, number)| *number)
+fn by_method(ends: &[Literal], method: &str) -> Option<u32> {
+    Literal::find(ends, method).or_else(|| Literal::find(ends, "*"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use crate::call::{ConnectTimes, ErrorType, Outcome, Tap};
 use crate::ledger::Found;
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// A call under way. Made by [`Engine::begin`]; the adapter asks [`step`](Call::step) what to do, reports
 /// what it saw, and ends with [`end`](Call::end) or [`abandon`](Call::abandon).
@@ -142,9 +141,5 @@ impl Call {
     #[must_use]
     pub fn begun(&self) -> Timestamp {
         self.begun
-    }
-
-    pub(super) fn ttfb(&self) -> Option<Duration> {
-        (self.status != 0).then(|| self.head_at.since(self.begun))
     }
 }

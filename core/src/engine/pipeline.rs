@@ -10,8 +10,9 @@ use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
 use crate::call::{Head, Outcome, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
-use crate::ledger::{Entry, Found, SeriesKey, Shard, Text, path_hash};
+use crate::ledger::{Entry, Found, SeriesKey, Settled, Shard, Text, path_hash};
 use crate::units::Timestamp;
+use std::num::NonZeroU64;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +21,7 @@ impl Engine {
     /// from it, so that the same inputs give the same decisions.
     pub fn begin(&self, head: &Head<'_>, now: Timestamp, seed: u64) -> Call {
         let lower: Text<256>;
-        let host = if head.target.host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        let host = if head.target.mixed_case {
             lower = Text::lower(head.target.host);
             lower.as_str()
         } else {
@@ -73,24 +74,22 @@ impl Engine {
             outcome: SeriesKey::outcome_number(outcome),
             tap: call.tap as u8,
         };
-        let times = call.times;
         let entry = Entry {
             id: call.id,
             begun: call.begun,
-            ended: now,
-            duration: now.since(call.begun),
-            ttfb: call.ttfb(),
-            connected: times.dns.is_some() || times.connect.is_some() || times.tls.is_some(),
-            dns: times.dns.unwrap_or_default(),
-            connect: times.connect.unwrap_or_default(),
-            tls: times.tls.unwrap_or_default(),
+            duration: nanos_between(call.begun, now),
+            // A head in the same nanosecond counts as one.
+            ttfb: (call.status != 0).then(|| {
+                NonZeroU64::MIN.saturating_add(nanos_between(call.begun, call.head_at).saturating_sub(1))
+            }),
             bytes_out: call.bytes_out,
             bytes_in: call.bytes_in,
             attempts: call.attempts,
-            sighting: call.sighting,
         };
+        let settled =
+            Settled { found: call.found, key, entry, times: call.times, ended: now, sighting: call.sighting };
         // The shard where the call began, whatever thread it ends on: its names live there.
-        self.shards.lock(call.shard).settle(call.found, key, &entry, &self.tallies);
+        self.shards.lock(call.shard).settle(&settled, &self.tallies);
     }
 
     fn find_vendor(&self, shard: &mut Shard, host: &str) -> u32 {
@@ -167,6 +166,10 @@ impl Call {
             State::Sent | State::Answered | State::Failed(_) | State::Settled => Step::Settled,
         }
     }
+}
+
+const fn nanos_between(earlier: Timestamp, later: Timestamp) -> u64 {
+    later.as_nanos().saturating_sub(earlier.as_nanos())
 }
 
 /// Spreads a seed over all 64 bits (the finaliser of SplitMix64).

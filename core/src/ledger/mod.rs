@@ -18,7 +18,7 @@ pub use sighting::Sighting;
 pub use sketch::{BadSketch, Sketch};
 
 pub(crate) use series::SeriesKey;
-pub(crate) use shard::{Entry, Found, Shard, Shards};
+pub(crate) use shard::{Entry, Found, Settled, Shard, Shards};
 pub(crate) use sighting::path_hash;
 pub(crate) use text::Text;
 

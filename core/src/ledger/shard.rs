@@ -3,11 +3,12 @@
 
 use super::interner::Interner;
 use super::series::Series;
-use super::{Batch, Exemplar, OTHER, Rollup, Sighting};
+use super::{Batch, OTHER, Rollup, Sighting};
 use crate::attribution::{CallerId, UNKNOWN};
-use crate::call::Outcome;
+use crate::call::{ConnectTimes, Outcome};
 use crate::catalogue::{Catalogue, VendorIndex};
 use crate::engine::Tallies;
+use crate::units::Timestamp;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::cell::Cell;
@@ -53,6 +54,18 @@ pub(crate) struct Shards {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded(Mutex<Shard>);
+
+/// A call that came to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settled {
+    pub(crate) found: Found,
+    pub(crate) key: SeriesKey,
+    pub(crate) entry: Entry,
+    pub(crate) times: ConnectTimes,
+    pub(crate) ended: Timestamp,
+    /// The key of its sighting; 0 where nobody listens.
+    pub(crate) sighting: u64,
+}
 
 /// Where a call's names were found; each is held until the call settles.
 #[derive(Clone, Copy, Debug)]
@@ -189,36 +202,32 @@ impl Shard {
     }
 
     /// Counts a call and lets go of its names.
-    pub(crate) fn settle(&mut self, found: Found, key: SeriesKey, entry: &Entry, tallies: &Tallies) {
-        let place = self.place_of(key, tallies);
-        let minute = entry.ended.minute();
+    pub(crate) fn settle(&mut self, settled: &Settled, tallies: &Tallies) {
+        let Settled { found, key, entry, times, ended, sighting } = settled;
+        let place = self.place_of(*key, tallies);
+        let minute = ended.minute();
         let series = &mut self.series[place];
         if series.minute != minute {
-            if series.sums.calls > 0 {
+            if !series.is_empty() {
                 // The minute turned between two drains: what belongs to the old one leaves first.
-                let mut old = Series::new(series.key);
-                old.minute = series.minute;
-                std::mem::swap(&mut old.sums, &mut series.sums);
-                old.latency = series.latency.clone();
-                old.slowest = series.slowest;
-                series.clear();
+                let old = series.split_off();
+                self.keep_names(found_of(old.key));
                 self.turned.push(old);
-                self.keep_names(found_of(self.series[place].key));
             }
             self.series[place].minute = minute;
         }
         let series = &mut self.series[place];
-        series.add(entry);
+        series.add(entry, *times);
         if matches!(key.outcome(), Outcome::Failed(_)) && self.failures.len() < MAX_FAILURES {
             let key = series.key;
             self.failures.push((key, *entry));
         }
-        if entry.sighting != 0 {
+        if *sighting != 0 {
             if self.sightings.len() < MAX_SIGHTINGS {
                 self.sightings.push(Sighting {
                     begun: entry.begun,
-                    ended: entry.ended,
-                    key: entry.sighting,
+                    ended: *ended,
+                    key: *sighting,
                     status: key.status,
                     attempts: u16::try_from(entry.attempts).unwrap_or(u16::MAX),
                 });
@@ -226,7 +235,7 @@ impl Shard {
                 tallies.lost_sightings.fetch_add(1, Ordering::Relaxed);
             }
         }
-        self.release_names(found);
+        self.release_names(*found);
     }
 
     /// The series of a key; where there is no room for a new one, the series that it is added to instead.
@@ -271,6 +280,10 @@ impl Shard {
 
     fn add_series(&mut self, key: SeriesKey) -> usize {
         let place = self.series.len();
+        if place == self.series.capacity() {
+            // By a quarter, not by doubling: series are large, and their number settles soon.
+            self.series.reserve_exact((place / 4).max(16));
+        }
         self.series.push(Series::new(key));
         self.keep_names(found_of(key));
         let Self { index, series, hasher, .. } = self;
@@ -330,7 +343,7 @@ impl Shard {
     pub(crate) fn drain_turned(&mut self, catalogue: &Catalogue, batch: &mut Batch) {
         for series in std::mem::take(&mut self.turned) {
             let row = self.rollup(catalogue, &series);
-            batch.exemplars.push(exemplar(&series.slowest, batch.rows.len()));
+            batch.exemplars.push(series.slowest.exemplar(batch.rows.len()));
             batch.rows.push(row);
             self.release_names(found_of(series.key));
         }
@@ -350,11 +363,11 @@ impl Shard {
         let mut steps = 0;
         while place < self.series.len() && steps < STRIDE {
             steps += 1;
-            if self.series[place].sums.calls > 0 {
+            if !self.series[place].is_empty() {
                 let row = self.rollup(catalogue, &self.series[place]);
                 let series = &mut self.series[place];
                 rows.push((series.key, batch.rows.len()));
-                batch.exemplars.push(exemplar(&series.slowest, batch.rows.len()));
+                batch.exemplars.push(series.slowest.exemplar(batch.rows.len()));
                 batch.rows.push(row);
                 series.clear();
                 if !crowded {
@@ -384,7 +397,7 @@ impl Shard {
                     let slowest =
                         batch.exemplars.iter().any(|exemplar| exemplar.row == row && exemplar.id == entry.id);
                     if !slowest {
-                        batch.exemplars.push(exemplar(&entry, row));
+                        batch.exemplars.push(entry.exemplar(row));
                     }
                 }
                 None if self.failures.len() < MAX_FAILURES && self.find(key).is_some() => {
@@ -432,7 +445,7 @@ impl Shard {
             tap: key.tap(),
             status: key.status,
             outcome: key.outcome(),
-            sums: series.sums,
+            sums: series.sums(),
             latency: series.latency.clone(),
         }
     }
@@ -502,17 +515,4 @@ fn numbered(slot: Option<u32>, folded: &std::sync::atomic::AtomicU64) -> u32 {
 
 fn found_of(key: SeriesKey) -> Found {
     Found { vendor: key.vendor, endpoint: key.endpoint, customer: key.customer, tags: key.tags }
-}
-
-fn exemplar(entry: &Entry, row: usize) -> Exemplar {
-    Exemplar {
-        id: entry.id,
-        begun: entry.begun,
-        duration: entry.duration,
-        ttfb: entry.ttfb,
-        bytes_out: entry.bytes_out,
-        bytes_in: entry.bytes_in,
-        attempts: entry.attempts,
-        row,
-    }
 }

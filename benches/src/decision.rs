@@ -1,0 +1,153 @@
+//! The decision path: begin to end, ledger included, clock reads included, no export; beside a stack of
+//! breaker, bulkhead and rate limiter of tower-resilience around a service that does nothing.
+
+use crate::harness::{Row, in_turns, timed};
+use farcall::{Caller, Config, Engine, Head, Step, Target, Timestamp};
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_resilience::bulkhead::BulkheadLayer;
+use tower_resilience::circuitbreaker::CircuitBreakerLayer;
+use tower_resilience::ratelimiter::RateLimiterLayer;
+
+const PEER: &str = "tower-resilience 0.13: breaker, bulkhead, rate limiter";
+const CALLS: u32 = 100_000;
+
+const URLS: [&str; 8] = [
+    "https://api.stripe.com/v1/customers/cus_9s6XKzkNRiz8i3",
+    "https://api.stripe.com/v1/payment_intents",
+    "https://api.openai.com/v1/chat/completions",
+    "https://api.github.com/repos/acme/shop/issues/42",
+    "https://app.launchdarkly.com/sdk/latest-all",
+    "https://hooks.slack.com/services/T024BE7LD/B024BE7LH/abcdefghijklmnop",
+    "https://eu.search.example.com/v2/items/3f2a9c01e4/offers",
+    "https://internal-billing.example.net/invoices/2026-11/lines",
+];
+const CUSTOMERS: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
+
+pub(crate) fn engine(shards: usize) -> Engine {
+    Engine::new(Config::default(), Caller::new("bench"), shards, 42)
+}
+
+/// A clock as the agent's: one read of the monotonic clock.
+#[derive(Clone, Copy)]
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(self) -> Timestamp {
+        Timestamp::from_nanos(1_763_700_000_000_000_000).plus(self.0.elapsed())
+    }
+}
+
+/// One call as an adapter makes it: three clock reads.
+fn decide(engine: &Engine, clock: Clock, uris: &[http::Uri], n: u32) {
+    let uri = black_box(&uris[n as usize % URLS.len()]);
+    let customer = CUSTOMERS[(n / 8) as usize % CUSTOMERS.len()];
+    let now = clock.now();
+    let mut call = engine.begin(
+        &Head::to("GET", Target::from_uri(uri).unwrap()).customer(Some(customer)),
+        now,
+        n.into(),
+    );
+    if let Step::Send(_) = call.step(engine, now) {
+        call.sent(0);
+        call.head(200, clock.now());
+    }
+    call.body(512);
+    call.end(engine, clock.now());
+}
+
+fn ours(engine: &Engine, clock: Clock, threads: usize, calls: u32) -> Duration {
+    // As a client has them: parsed when the request was built.
+    let uris: Vec<http::Uri> = URLS.iter().map(|url| url.parse().unwrap()).collect();
+    on_threads(threads, |thread| {
+        for n in 0..calls / u32::try_from(threads).unwrap() {
+            decide(engine, clock, &uris, n + u32::try_from(thread).unwrap());
+        }
+    })
+}
+
+/// Runs `work` on each of `threads` threads at once, and times them together.
+fn on_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
+    if threads == 1 {
+        return timed(|| work(0));
+    }
+    let (ready, done) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (work, ready, done) = (&work, &ready, &done);
+            scope.spawn(move || {
+                ready.wait();
+                work(thread);
+                done.wait();
+            });
+        }
+        ready.wait();
+        timed(|| {
+            done.wait();
+        })
+    })
+}
+
+macro_rules! peer_stack {
+    () => {
+        ServiceBuilder::new()
+            .layer(CircuitBreakerLayer::builder().failure_rate_threshold(0.5).build().unwrap())
+            .layer(BulkheadLayer::builder().max_concurrent_calls(1_000).build().unwrap())
+            .layer(
+                RateLimiterLayer::builder()
+                    .limit_for_period(1_000_000_000)
+                    .refresh_period(Duration::from_secs(1))
+                    .build()
+                    .unwrap(),
+            )
+            .service(tower::service_fn(|n: u32| async move { Ok::<_, Infallible>(black_box(n)) }))
+    };
+}
+
+pub(crate) fn measure() -> Vec<Row> {
+    let clock = Clock::start();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut rows = Vec::new();
+    let mut medians = Vec::new();
+    for (threads, name) in [(1, "decision_path/1"), (2, "decision_path/2")] {
+        let engine = engine(2);
+        let stack = peer_stack!();
+        let (mine, theirs) = in_turns(
+            CALLS,
+            |calls| {
+                let time = ours(&engine, clock, threads, calls);
+                // Once a second in life; here after each round, outside the timing.
+                black_box(engine.drain(clock.now()));
+                time
+            },
+            |calls| {
+                on_threads(threads, |_| {
+                    let mut stack = stack.clone();
+                    runtime().block_on(async {
+                        for n in 0..calls / u32::try_from(threads).unwrap() {
+                            let _ = black_box(stack.ready().await.unwrap().call(n).await);
+                        }
+                    });
+                })
+            },
+        );
+        rows.push(Row::less(name, "ns per call, wall", mine, theirs, PEER));
+        medians.push((mine, theirs));
+    }
+    let scaling = |pick: fn(&(f64, f64)) -> f64| pick(&medians[0]) / pick(&medians[1]);
+    rows.push(Row::more(
+        "decision_path/scaling",
+        "throughput on 2 threads / on 1",
+        scaling(|m| m.0),
+        scaling(|m| m.1),
+        PEER,
+    ));
+    rows
+}

@@ -1,0 +1,27 @@
+//! Farcall beside its peers, in one run: each pair is measured in turns, so that a drift of the machine's
+//! speed meets both, and the result is their ratio.
+//!
+//! `make bench` runs this with `cargo run --release -p farcall-benches -- OUT.json`; the Python and Node rows
+//! come from the scripts beside it.
+#![allow(clippy::unwrap_used)]
+
+mod decision;
+mod harness;
+mod memory;
+mod tower_loopback;
+
+use harness::Row;
+
+fn main() {
+    let out = std::env::args().nth(1).expect("usage: farcall-benches OUT.json");
+    let mut rows: Vec<Row> = Vec::new();
+    for (name, measure) in [
+        ("decision_path", decision::measure as fn() -> Vec<Row>),
+        ("memory", memory::measure),
+        ("tower", tower_loopback::measure),
+    ] {
+        eprintln!("bench: {name} ...");
+        rows.extend(measure());
+    }
+    std::fs::write(&out, serde_json::to_string_pretty(&rows).unwrap()).unwrap();
+}
