@@ -66,6 +66,7 @@ async fn encrypted(tcp: TcpStream, peer: SocketAddr, number: u64, world: Arc<Wor
     let handshake = timeout(HANDSHAKE, async {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
         let sni = hello.client_hello().server_name().map(str::to_ascii_lowercase);
+        let hello = trouble(hello, sni.as_deref()).await?;
         let config = if offers(sni.as_deref()) { &tls.http2 } else { &tls.http1 };
         let stream = StartHandshake::into_stream(hello, Arc::clone(config)).await?;
         io::Result::Ok((stream, sni))
@@ -77,6 +78,22 @@ async fn encrypted(tcp: TcpStream, peer: SocketAddr, number: u64, world: Arc<Wor
     let http1 = stream.get_ref().1.alpn_protocol() != Some(b"h2");
     let connection = connection(number, peer, sni, true, http1);
     run(Transport::Tls(Box::new(stream)), Bytes::new(), connection, world).await;
+}
+
+/// Hosts named for it get no handshake: `reset-handshake.*` an RST, `hang-handshake.*` silence.
+async fn trouble(
+    mut hello: StartHandshake<TcpStream>,
+    sni: Option<&str>,
+) -> io::Result<StartHandshake<TcpStream>> {
+    match sni.and_then(|s| s.split('.').next()) {
+        Some("reset-handshake") => hello.io.set_zero_linger()?,
+        Some("hang-handshake") => {
+            let mut sink = [0; 1_024];
+            while hello.io.read(&mut sink).await? > 0 {}
+        }
+        _ => return Ok(hello),
+    }
+    Err(io::ErrorKind::ConnectionAborted.into())
 }
 
 async fn plain(mut tcp: TcpStream, peer: SocketAddr, number: u64, world: Arc<World>) {

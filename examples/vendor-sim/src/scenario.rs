@@ -57,7 +57,7 @@ fn at_once(name: &str, rest: &str, ask: &Ask<'_>) -> Option<Answer> {
         }
         "chunked" => {
             let (bytes, chunks) = (ask.count("bytes", 10_000).min(1 << 26), ask.count("chunks", 10));
-            pieces(bytes, chunks.clamp(1, bytes.max(1)), every)
+            pieces(bytes, chunks.clamp(1, bytes.clamp(1, 1_000_000)), every)
         }
         "sse" => {
             let events = ask.count("events", 10).min(1_000_000);
@@ -81,7 +81,7 @@ fn at_once(name: &str, rest: &str, ask: &Ask<'_>) -> Option<Answer> {
             answer.headers.insert(header::CONTENT_TYPE, content_type);
             answer
         }
-        "etag" => crate::vendors::tagged(Answer::text(StatusCode::OK, "the same as ever"), ask),
+        "etag" => crate::vendors::tagged_by_body(Answer::text(StatusCode::OK, "the same as ever"), ask),
         "garbage" => wrong("garbage-status"),
         "wrong" => wrong_named(rest).ok()?,
         _ => return None,

@@ -3,10 +3,11 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{Client, Way, handshake, sim};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -52,6 +53,16 @@ async fn bad_certificates_are_refused_each_for_its_own_reason() {
     }
     common::until("four failures counted", || sim.counts().tls_failures == 4).await;
     assert_eq!(sim.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn a_handshake_can_be_reset_or_left_hanging_by_name() {
+    let sim = sim();
+    let reset = handshake(&sim, "reset-handshake.test", BOTH, &TLS13).await.unwrap_err();
+    assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
+    let hanging = handshake(&sim, "hang-handshake.test", BOTH, &TLS13);
+    assert!(tokio::time::timeout(Duration::from_millis(80), hanging).await.is_err());
+    common::until("both counted as failed", || sim.counts().tls_failures == 2).await;
 }
 
 #[test]

@@ -233,11 +233,25 @@ impl Limits {
     }
 }
 
-/// Adds a strong `ETag` over the body, and answers 304 to a client that has it (RFC 9110 section 13.1.2).
-pub(crate) fn tagged(mut answer: Answer, ask: &Ask<'_>) -> Answer {
-    let Content::Whole(body) = &answer.body else { return answer };
-    let tag = format!("\"{}\"", &digest(body)[..32]);
-    answer.set("etag", &tag);
+/// A strong entity tag over a body.
+fn tag(body: &[u8]) -> String {
+    format!("\"{}\"", &digest(body)[..32])
+}
+
+/// Adds an `ETag` made from the body, and answers 304 to a client that has it.
+pub(crate) fn tagged_by_body(answer: Answer, ask: &Ask<'_>) -> Answer {
+    match &answer.body {
+        Content::Whole(body) => {
+            let tag = tag(body);
+            tagged(answer, ask, &tag)
+        }
+        _ => answer,
+    }
+}
+
+/// Adds an `ETag`, and answers 304 to a client that has it (RFC 9110 section 13.1.2).
+fn tagged(mut answer: Answer, ask: &Ask<'_>, tag: &str) -> Answer {
+    answer.set("etag", tag);
     let known = ask.header("if-none-match").is_some_and(|known| {
         known.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t == "*" || t == tag)
     });

@@ -11,6 +11,9 @@ use crate::clock;
 
 const WORDS: [&str; 6] = ["The", " vendor", " simulator", " answers", " you", "."];
 
+/// OpenAI's own bound on the inputs of one embeddings request.
+const MAX_INPUTS: usize = 2_048;
+
 pub(super) fn answer(ask: &Ask<'_>, seq: u64) -> Option<Answer> {
     if ask.method != Method::POST {
         return None;
@@ -130,7 +133,7 @@ fn responses(ask: &Value, seq: u64) -> Option<Answer> {
 
 fn embeddings(ask: &Value) -> Option<Answer> {
     let model = ask["model"].as_str()?;
-    let inputs = ask["input"].as_array().map_or(1, Vec::len);
+    let inputs = ask["input"].as_array().map_or(1, Vec::len).min(MAX_INPUTS);
     let size = ask["dimensions"].as_u64().unwrap_or(8).clamp(1, 3_072);
     let vector: Value = if ask["encoding_format"] == "base64" {
         json!(base64_floats(size))

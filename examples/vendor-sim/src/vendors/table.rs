@@ -4,12 +4,14 @@
 //! far), `{hex}` (32 hexadecimal digits, one for each `seq`), `{now}` (RFC 3339), `{epoch}` (seconds),
 //! `{host}`, `{query.x}`, `{form.x}`, `{json.x}`. A string that is only `{#word}` becomes a number.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Ask, form, tagged};
+use super::{Ask, form, tag, tagged, tagged_by_body};
 use crate::answer::Answer;
 use crate::clock;
 
@@ -29,6 +31,9 @@ pub(super) struct Route {
     /// Answer conditional requests.
     #[serde(default)]
     etag: bool,
+    /// The body and its tag, where no request changes them.
+    #[serde(skip)]
+    fixed: OnceLock<Option<(Bytes, String)>>,
 }
 
 fn ok() -> u16 {
@@ -46,7 +51,8 @@ impl Route {
             Value::Null => Answer::new(status, ""),
             Value::String(template) => Answer::text(status, text(template, &names, ask, seq)),
             json => {
-                let bytes = Bytes::from(filled(json, &names, ask, seq).to_string());
+                let fill = || Bytes::from(filled(json, &names, ask, seq).to_string());
+                let bytes = self.fixed().map_or_else(fill, |(bytes, _)| bytes.clone());
                 Answer::new(status, bytes).with(header::CONTENT_TYPE, "application/json; charset=utf-8")
             }
         };
@@ -55,7 +61,32 @@ impl Route {
             let value = HeaderValue::from_str(&text(template, &names, ask, seq)).ok()?;
             answer.headers.insert(name, value);
         }
-        Some(if self.etag { tagged(answer, ask) } else { answer })
+        Some(match self.fixed() {
+            _ if !self.etag => answer,
+            Some((_, tag)) => tagged(answer, ask, tag),
+            None => tagged_by_body(answer, ask),
+        })
+    }
+
+    fn fixed(&self) -> Option<&(Bytes, String)> {
+        let make = || {
+            is_fixed(&self.body).then(|| {
+                let bytes = Bytes::from(self.body.to_string());
+                let tag = tag(&bytes);
+                (bytes, tag)
+            })
+        };
+        self.fixed.get_or_init(make).as_ref()
+    }
+}
+
+/// JSON without a placeholder.
+fn is_fixed(template: &Value) -> bool {
+    match template {
+        Value::String(text) => !text.contains('{'),
+        Value::Array(list) => list.iter().all(is_fixed),
+        Value::Object(map) => map.values().all(is_fixed),
+        _ => true,
     }
 }
 
