@@ -1,1 +1,49 @@
-//! 
+//! Farcall for Rust services: what they ask of other people's APIs, counted where the calls are made.
+//!
+//! Put [`EgressLayer`] around the client, next to the transport:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use farcall_tower::{Egress, RequestBody};
+//! use http_body_util::Full;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower::{Service, ServiceExt};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let client: Client<_, RequestBody<Full<Bytes>>> = Client::builder(TokioExecutor::new()).build_http();
+//! let mut client: Egress<_> = Egress::new(client);
+//!
+//! let request = http::Request::get("http://api.example.com/v1/things").body(Full::<Bytes>::default())?;
+//! let response = farcall_tower::customer("acme").scope(client.ready().await?.call(request)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! That is all: calls are counted in the ledger of this user, which `farcall report vendors` shows.
+//!
+//! | client | what to add |
+//! |---|---|
+//! | hyper-util, any tower stack over `http` | [`EgressLayer`] |
+//! | a connector of hyper-util | [`connector::ConnectTimesLayer`], for DNS, TCP and TLS times |
+//! | tonic | `EgressLayer::new().origin(uri).request_body(tonic::body::Body::new)` over the `Channel` |
+//! | reqwest | the middleware of the feature `reqwest` |
+//!
+//! Who is served by a call is said by [`customer`] around the code, or by the request extension [`Customer`].
+//!
+//! The layer adds no task, no lock and no box to a call. Its errors are those of the service below, unchanged.
+//! The one thing it puts on a request is a mark among its extensions, by which a second layer below knows that
+//! the call is counted already; the mark never leaves the process.
+
+#[cfg(feature = "hyper")]
+pub mod connector;
+mod egress;
+mod error;
+mod local;
+mod scope;
+mod watched;
+
+pub use egress::{AsIs, Egress, EgressFuture, EgressLayer, Mapped, Rebody, RequestBody, ResponseBody};
+pub use error::{Boxed, Cause, Plain, classify};
+pub use farcall_agent::{Farcall, Options};
+pub use scope::{Customer, Scope, Scoped, Tags, customer, tags};

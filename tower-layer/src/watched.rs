@@ -1,0 +1,171 @@
+//! A call under way, in the hands of whoever sees its events: the future, then the response's body.
+
+use crate::scope::{Customer, Scope, Tags, with_current};
+use farcall::attribution::MAX_TAGS;
+use farcall::{Call, ConnectTimes, ErrorType, Head, Step, Target, Timestamp};
+use farcall_agent::Farcall;
+use http::Extensions;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A call and the handle that counts it. Dropped before the end, it counts the call as abandoned.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    farcall: Farcall,
+    call: Call,
+    sent: Option<Sent>,
+}
+
+impl Watched {
+    /// Begins a call now, for the customer and with the tags that the request's extensions or else the scope
+    /// around name.
+    pub(crate) fn begin(
+        farcall: &Farcall,
+        method: &str,
+        target: Target<'_>,
+        extensions: &Extensions,
+    ) -> Self {
+        Self::begin_at(farcall, method, target, extensions, farcall.now())
+    }
+
+    /// Begins a call that started at `now`.
+    pub(crate) fn begin_at(
+        farcall: &Farcall,
+        method: &str,
+        target: Target<'_>,
+        extensions: &Extensions,
+        now: Timestamp,
+    ) -> Self {
+        let call = with_current(|scope| {
+            let customer = extensions.get::<Customer>().or(scope.and_then(|scope| scope.customer.as_ref()));
+            let tags = extensions.get::<Tags>().or(scope.map(|scope: &Scope| &scope.tags));
+            let pairs = tags.map_or(&[][..], Tags::pairs);
+            let mut borrowed = [("", ""); MAX_TAGS + 1];
+            for (slot, (key, value)) in borrowed.iter_mut().zip(pairs) {
+                *slot = (key, value);
+            }
+            let head = Head::to(method, target)
+                .customer(customer.map(Customer::name))
+                .tags(&borrowed[..pairs.len().min(borrowed.len())]);
+            farcall.engine().begin(&head, now, farcall.seed())
+        });
+        Self { farcall: farcall.clone(), call, sent: None }
+    }
+
+    /// Counts what the request's body sends from now on.
+    pub(crate) fn count_sent(&mut self) -> Sent {
+        self.sent.insert(Sent::take()).clone()
+    }
+
+    /// What to do next, as of `now`.
+    pub(crate) fn step(&mut self, now: Timestamp) -> Step {
+        self.call.step(self.farcall.engine(), now)
+    }
+
+    pub(crate) fn begun(&self) -> Timestamp {
+        self.call.begun()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.farcall.now()
+    }
+
+    pub(crate) fn connected(&mut self, times: ConnectTimes) {
+        self.call.connected(times);
+    }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn farcall(&self) -> &Farcall {
+        &self.farcall
+    }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.call.sent(bytes);
+    }
+
+    pub(crate) fn head(&mut self, status: u16, now: Timestamp) {
+        self.call.head(status, now);
+    }
+
+    pub(crate) fn body(&mut self, bytes: usize) {
+        self.call.body(bytes as u64);
+    }
+
+    /// The attempt failed: counts the call.
+    pub(crate) fn fail(mut self, error: ErrorType) {
+        self.call.failed(error);
+        self.end();
+    }
+
+    /// The last byte arrived: counts the call.
+    pub(crate) fn end(self) {
+        let now = self.now();
+        self.end_at(now);
+    }
+
+    /// The last byte arrived at `now`: counts the call.
+    pub(crate) fn end_at(mut self, now: Timestamp) {
+        self.add_sent();
+        self.call.end(self.farcall.engine(), now);
+    }
+
+    fn add_sent(&mut self) {
+        if let Some(sent) = self.sent.take() {
+            self.call.sent(sent.bytes());
+            sent.give_back();
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.call.is_settled() {
+            self.add_sent();
+            let now = self.now();
+            self.call.abandon(self.farcall.engine(), now);
+        }
+    }
+}
+
+/// Bytes of a request's body that the transport has taken. The body goes its own way, into the connection's
+/// task, hence the sharing; counters are used again, so that a call allocates none.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent(Arc<AtomicU64>);
+
+/// Counters kept for the next call, on each thread.
+const SPARE_COUNTERS: usize = 64;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Sent>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Sent {
+    fn take() -> Self {
+        let spare = SPARE.try_with(|spare| spare.try_borrow_mut().ok().and_then(|mut spare| spare.pop()));
+        spare.ok().flatten().unwrap_or_else(|| Self(Arc::new(AtomicU64::new(0))))
+    }
+
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Keeps the counter for another call, unless the body still holds it.
+    fn give_back(mut self) {
+        if let Some(bytes) = Arc::get_mut(&mut self.0) {
+            *bytes.get_mut() = 0;
+            let _ = SPARE.try_with(|spare| {
+                if let Ok(mut spare) = spare.try_borrow_mut()
+                    && spare.len() < SPARE_COUNTERS
+                {
+                    spare.push(self);
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! A handle of its own for each test, and what it counted.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use farcall::ledger::Rollup;
+use farcall::{ErrorType, Outcome};
+use farcall_tower::{Farcall, Options};
+use tempfile::TempDir;
+
+/// A ledger of the test's own, which nobody else flushes.
+pub(crate) struct Ledger {
+    pub(crate) farcall: Farcall,
+    _home: TempDir,
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let options = Options {
+            home: Some(home.path().to_owned()),
+            service: Some("test".into()),
+            flush_every: None,
+            hub: false,
+            enabled: true,
+            ..Options::default()
+        };
+        Self { farcall: Farcall::start(options), _home: home }
+    }
+
+    /// What was counted since the last look.
+    pub(crate) fn rows(&self) -> Vec<Rollup> {
+        self.farcall.engine().drain(self.farcall.now()).rows
+    }
+
+    /// The one call that was counted since the last look.
+    pub(crate) fn only(&self) -> Rollup {
+        let mut rows = self.rows();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        let row = rows.remove(0);
+        assert_eq!(row.sums.calls, 1, "{row:?}");
+        row
+    }
+}
+
+pub(crate) fn failed(error: ErrorType) -> Outcome {
+    Outcome::Failed(error)
+}
