@@ -88,7 +88,8 @@ static __noinline int fc_tls_copy(struct fc_call *call, struct fc_stream *stream
 		u32 n = left > FC_PIECE_MAX ? FC_PIECE_MAX : left;
 		shape.offset = offset;
 		shape.len = n;
-		shape.last = n == left;
+		shape.first = i == 0;
+		shape.last = n == left || i == FC_PIECES - 1;
 		shape.lost = stream->lost;
 		if (FC_COPY(&shape, FC_READ_USER, FC_LOSS_FAULT))
 			fc_tls_lost(stream);

@@ -105,7 +105,8 @@ static __always_inline void fc_copy_packet(struct __sk_buff *skb, const struct f
 		u32 n = left > FC_PIECE_MAX ? FC_PIECE_MAX : left;
 		shape.offset = offset;
 		shape.len = n;
-		shape.last = n == left;
+		shape.first = i == 0;
+		shape.last = n == left || i == FC_PIECES - 1;
 		shape.lost = conn->lost;
 		if (FC_COPY(&shape, FC_READ_SKB, FC_LOSS_PACKET))
 			conn->lost += 1;

@@ -105,5 +105,6 @@ struct fc_data_event {
 	__u32 lost;    // of this stream so far
 	__u8 dir;
 	__u8 joined; // the stream began before we looked
-	__u16 last;  // last piece of this operation
+	__u8 first;  // first piece of this operation
+	__u8 last;   // last piece that is copied of it; the bytes up to `total` are cut
 };

@@ -8,6 +8,7 @@
 //! Nothing here alters, delays or blocks traffic.
 
 pub mod attach;
+mod clock;
 pub mod coverage;
 pub mod identity;
 pub mod tap;

@@ -10,7 +10,7 @@ use std::{
 
 use farcall_sidecar::{
     attach::{Capture, Options, cgroup::Cgroup},
-    tap::{Observation, Progress},
+    tap::{Exchange, Observation, Progress},
 };
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ pub(crate) fn watch(scope: &Scope) -> Result<(), Box<dyn Error>> {
     signals::install();
     let cgroup = Cgroup::open(&scope.cgroup)?;
     let mut storage = MaybeUninit::uninit();
-    let options = Options { include_loopback: scope.include_loopback };
+    let options = Options { include_loopback: scope.include_loopback, libraries: scope.library.clone() };
     let mut capture = Capture::start(&mut storage, &cgroup, &options)?;
     eprintln!("farcall-sidecar: watching {}", cgroup.path.display());
     if let Some(path) = &scope.ready_file {
@@ -37,8 +37,13 @@ pub(crate) fn watch(scope: &Scope) -> Result<(), Box<dyn Error>> {
             swept = Instant::now();
         }
     }
-    print(capture.sweep()?)?;
-    print_line(&json!({ "kind": "end", "losses": capture.losses()? }))?;
+    print(capture.finish()?)?;
+    print_line(&json!({
+        "kind": "end",
+        "losses": capture.losses()?,
+        "libraries": capture.libraries(),
+        "unprobed": capture.unprobed(),
+    }))?;
     Ok(())
 }
 
@@ -46,6 +51,7 @@ fn print(observations: Vec<Observation>) -> io::Result<()> {
     for observation in observations {
         match observation {
             Observation::Connection(progress) => print_line(&connection(&progress))?,
+            Observation::Exchange(observed) => print_line(&exchange(&observed))?,
         }
     }
     Ok(())
@@ -87,5 +93,27 @@ fn connection(progress: &Progress) -> Value {
         "offered": connection.offered,
         "exchanges": connection.exchanges,
         "completeness": connection.verdict,
+    })
+}
+
+fn exchange(exchange: &Exchange) -> Value {
+    let http = &exchange.http;
+    json!({
+        "kind": "exchange",
+        "connection": exchange.connection,
+        "pid": exchange.process.tgid,
+        "executable": exchange.process.executable,
+        "tls": exchange.tls,
+        "host": exchange.host,
+        "port": exchange.port,
+        "method": http.method,
+        "path": http.path,
+        "status": http.status,
+        "body_out": http.body_out,
+        "body_in": http.body_in,
+        "begun_ns": http.begun,
+        "first_byte_ns": http.head.checked_sub(http.begun),
+        "duration_ns": http.ended.saturating_sub(http.begun),
+        "outcome": http.outcome,
     })
 }

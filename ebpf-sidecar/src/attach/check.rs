@@ -120,7 +120,7 @@ pub fn check() -> Vec<Finding> {
         ),
         finding(
             "socket length tracepoints",
-            has_tracepoint("sock_send_length") && has_tracepoint("sock_recv_length"),
+            has_socket_lengths(),
             Need::Detail,
             "joining a TLS stream with its socket where the program does its own I/O (curl)",
             "sock_send_length, sock_recv_length",
@@ -147,6 +147,15 @@ pub fn check() -> Vec<Finding> {
             "run in the host's pid namespace (docker run --pid=host, hostPID: true)",
         ),
     ]
+}
+
+/// Whether the kernel tells which socket a thread sends to and receives from.
+pub(super) fn has_socket_lengths() -> bool {
+    libbpf_rs::btf::Btf::from_vmlinux().is_ok_and(|btf| {
+        ["btf_trace_sock_send_length", "btf_trace_sock_recv_length"]
+            .iter()
+            .all(|name| btf.type_by_name::<btf::Typedef<'_>>(name).is_some())
+    })
 }
 
 /// Whether calls are seen: nothing is missing but details.

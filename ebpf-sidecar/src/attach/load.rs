@@ -3,20 +3,28 @@
 use std::{
     cell::RefCell,
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsRawFd,
+    path::PathBuf,
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libbpf_rs::{
-    Link, MapCore, MapFlags, OpenObject, RingBufferBuilder,
+    Link, MapCore, MapFlags, OpenObject, ProgramMut, RingBufferBuilder, UprobeOpts,
     skel::{OpenSkel, SkelBuilder},
 };
 use serde::Serialize;
 
-use super::{AttachError, Attempting, cgroup::Cgroup};
+use super::{
+    AttachError, Attempting,
+    cgroup::Cgroup,
+    check,
+    discover::{Discovery, Library},
+    table::{OPENSSL, Program},
+};
 use crate::{
-    tap::{Observation, Observer},
+    clock,
+    tap::{Fresh, Observation, Observer},
     wire::record::Socket,
 };
 
@@ -25,13 +33,24 @@ mod skeleton {
     // SAFETY (all blocks of the generated file): libbpf-cargo keeps maps and programs alive as long as the object.
     include!(concat!(env!("OUT_DIR"), "/farcall.skel.rs"));
 }
-use skeleton::{FarcallSkel, FarcallSkelBuilder};
+use skeleton::{FarcallProgs, FarcallSkel, FarcallSkelBuilder};
 
 /// What to capture.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Whether connections to this machine's own loopback addresses count as egress.
     pub include_loopback: bool,
+    /// TLS libraries to probe before any process maps them.
+    pub libraries: Vec<PathBuf>,
+}
+
+/// A library that was found and could not be probed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unprobed {
+    /// Its file name.
+    pub library: String,
+    /// Why not.
+    pub reason: String,
 }
 
 /// How often the kernel could not deliver something, by reason. All zero is the normal state.
@@ -69,6 +88,10 @@ pub struct Capture<'obj> {
     links: Vec<Link>,
     ring: libbpf_rs::RingBuffer<'obj>,
     observer: Rc<RefCell<Observer>>,
+    discovery: Discovery,
+    cgroup: &'obj Cgroup,
+    libraries: Vec<String>,
+    unprobed: Vec<Unprobed>,
 }
 
 impl std::fmt::Debug for Capture<'_> {
@@ -84,21 +107,24 @@ impl<'obj> Capture<'obj> {
     /// Loads the programs into `storage` and attaches them to `cgroup`. Nothing outside of it is reported.
     ///
     /// # Errors
-    /// When the kernel lacks a feature that Level 0 needs, or privileges are missing.
+    /// When the kernel lacks a feature that connections need, or privileges are missing.
     pub fn start(
         storage: &'obj mut MaybeUninit<OpenObject>,
-        cgroup: &Cgroup,
+        cgroup: &'obj Cgroup,
         options: &Options,
     ) -> Result<Self, AttachError> {
         let mut open = FarcallSkelBuilder::default().open(storage).attempting("opening the BPF object")?;
         if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
             rodata.fc_include_loopback = options.include_loopback;
         }
+        let can_pair = check::has_socket_lengths();
+        open.progs.fc_sock_send.set_autoload(can_pair);
+        open.progs.fc_sock_recv.set_autoload(can_pair);
         let skel = open.load().attempting("loading the BPF programs")?;
-        let scope = cgroup.directory.as_raw_fd();
+        let descriptor = cgroup.directory.as_raw_fd();
         skel.maps
             .fc_scope
-            .update(&0u32.to_ne_bytes(), &(scope as u32).to_ne_bytes(), MapFlags::ANY)
+            .update(&0u32.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)
             .attempting("setting the scope")?;
         let observer = Rc::new(RefCell::new(Observer::default()));
         let sink = Rc::clone(&observer);
@@ -110,29 +136,44 @@ impl<'obj> Capture<'obj> {
             })
             .attempting("mapping the ring buffer")?;
         let ring = builder.build().attempting("mapping the ring buffer")?;
-        let mut capture = Self { skel, links: Vec::new(), ring, observer };
-        capture.attach_level0(scope)?;
+        let mut capture = Self {
+            skel,
+            links: Vec::new(),
+            ring,
+            observer,
+            discovery: Discovery::default(),
+            cgroup,
+            libraries: Vec::new(),
+            unprobed: Vec::new(),
+        };
+        capture.attach_everywhere(can_pair)?;
+        for path in &options.libraries {
+            let library = capture.discovery.named(path);
+            let library = library.map_err(|source| AttachError::Read { path: path.clone(), source })?;
+            capture.probe(library);
+        }
+        capture.look_at_everyone();
         Ok(capture)
     }
 
-    fn attach_level0(&mut self, scope: i32) -> Result<(), AttachError> {
+    fn attach_everywhere(&mut self, can_pair: bool) -> Result<(), AttachError> {
+        let scope = self.cgroup.directory.as_raw_fd();
         let programs = &self.skel.progs;
         // Processes first: who connects a moment later is then known.
-        let links = [
+        self.links.extend([
             programs.fc_exec.attach_trace().attempting("attaching to sched_process_exec")?,
             programs.fc_exit.attach_trace().attempting("attaching to sched_process_exit")?,
             programs.fc_tcp_state.attach_trace().attempting("attaching to inet_sock_set_state")?,
             programs.fc_egress.attach_cgroup(scope).attempting("attaching to the cgroup's egress")?,
             programs.fc_ingress.attach_cgroup(scope).attempting("attaching to the cgroup's ingress")?,
-        ];
-        self.links.extend(links);
+        ]);
+        if can_pair {
+            self.links.extend([
+                programs.fc_sock_send.attach_trace().attempting("attaching to sock_send_length")?,
+                programs.fc_sock_recv.attach_trace().attempting("attaching to sock_recv_length")?,
+            ]);
+        }
         Ok(())
-    }
-
-    /// The ring buffer's descriptor, readable when records wait.
-    #[must_use]
-    pub fn descriptor(&self) -> i32 {
-        self.ring.epoll_fd()
     }
 
     /// Waits for records, at most `timeout`, and returns what they tell.
@@ -140,7 +181,12 @@ impl<'obj> Capture<'obj> {
     /// # Errors
     /// When the ring buffer cannot be read.
     pub fn poll(&mut self, timeout: Duration) -> Result<Vec<Observation>, AttachError> {
+        let now = Instant::now();
+        let until_look = self.discovery.next().map(|next| next.saturating_duration_since(now));
+        // The descriptor waits in whole milliseconds.
+        let timeout = until_look.map_or(timeout, |look| look.min(timeout).max(Duration::from_millis(1)));
         self.ring.poll(timeout).or_else(ignore_interruption).attempting("reading the ring buffer")?;
+        self.discover();
         Ok(self.observer.borrow_mut().observations())
     }
 
@@ -163,13 +209,79 @@ impl<'obj> Capture<'obj> {
         }
         self.ring.consume().or_else(ignore_interruption).attempting("reading the ring buffer")?;
         // Closed and still in the map: its last record found no room.
-        let mut observer = self.observer.borrow_mut();
         for socket in &ended {
-            observer.closed(socket);
+            self.observer.borrow_mut().closed(socket);
             // An entry that is gone already is as good as deleted.
-            let _gone = map.delete(&socket.cookie.to_ne_bytes());
+            let _gone = self.skel.maps.fc_conns.delete(&socket.cookie.to_ne_bytes());
         }
-        Ok(observer.observations())
+        self.observer.borrow_mut().expire(clock::monotonic());
+        self.discover();
+        self.look_at_everyone();
+        Ok(self.observer.borrow_mut().observations())
+    }
+
+    /// Takes everything that waits, and ends every connection that has been closed. For the end of a capture.
+    ///
+    /// # Errors
+    /// When the kernel's maps cannot be read.
+    pub fn finish(&mut self) -> Result<Vec<Observation>, AttachError> {
+        let mut observations = self.sweep()?;
+        let mut observer = self.observer.borrow_mut();
+        observer.finish();
+        observations.extend(observer.observations());
+        Ok(observations)
+    }
+
+    /// Probes the libraries of processes that came or connect, where they are new.
+    fn discover(&mut self) {
+        let now = Instant::now();
+        let mut found = Vec::new();
+        let fresh = self.observer.borrow_mut().fresh();
+        for process in fresh {
+            match process {
+                Fresh::Executed(tgid) => self.discovery.expect(tgid, now),
+                Fresh::Connecting(tgid) => {
+                    self.discovery.look_at(tgid, &mut found);
+                }
+            }
+        }
+        found.extend(self.discovery.look_at_due(now));
+        self.probe(found);
+    }
+
+    /// Probes the libraries of all processes of the scope, where they are new.
+    fn look_at_everyone(&mut self) {
+        let mut found = Vec::new();
+        for tgid in self.cgroup.processes() {
+            self.discovery.look_at(tgid, &mut found);
+        }
+        self.probe(found);
+    }
+
+    fn probe(&mut self, libraries: impl IntoIterator<Item = Library>) {
+        for library in libraries {
+            match attach_openssl(&self.skel.progs, &library) {
+                Ok(links) => {
+                    self.links.extend(links);
+                    self.libraries.push(library.name);
+                }
+                Err(error) => {
+                    self.unprobed.push(Unprobed { library: library.name, reason: error.to_string() })
+                }
+            }
+        }
+    }
+
+    /// File names of the libraries that are probed.
+    #[must_use]
+    pub fn libraries(&self) -> &[String] {
+        &self.libraries
+    }
+
+    /// Libraries that could not be probed, and why.
+    #[must_use]
+    pub fn unprobed(&self) -> &[Unprobed] {
+        &self.unprobed
     }
 
     /// What the kernel could not deliver since the start.
@@ -201,13 +313,39 @@ impl<'obj> Capture<'obj> {
             packet: count(7)?,
         })
     }
-
-    /// The cgroup array that holds the scope, for tests of the map itself.
-    #[must_use]
-    pub fn scope_map(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.skel.maps.fc_scope.as_fd()
-    }
 }
+
+/// Puts every probe of the table on a library. All required ones, or none.
+fn attach_openssl(programs: &FarcallProgs<'_>, library: &Library) -> Result<Vec<Link>, libbpf_rs::Error> {
+    // The kernel resolves this path in our own process, so that it means this very file, whatever its name does.
+    let path = format!("/proc/self/fd/{}", library.file.as_raw_fd());
+    let mut links = Vec::new();
+    for probe in OPENSSL {
+        let program: &ProgramMut<'_> = match probe.program {
+            Program::Read => &programs.fc_ssl_read,
+            Program::Write => &programs.fc_ssl_write,
+            Program::ReadEx => &programs.fc_ssl_read_ex,
+            Program::WriteEx => &programs.fc_ssl_write_ex,
+            Program::Return => &programs.fc_ssl_return,
+            Program::SetFd => &programs.fc_ssl_set_fd,
+            Program::Free => &programs.fc_ssl_free,
+        };
+        let options = UprobeOpts {
+            retprobe: probe.at_return,
+            func_name: Some(probe.symbol.to_owned()),
+            ..UprobeOpts::default()
+        };
+        match program.attach_uprobe_with_opts(EVERY_PROCESS, &path, 0, options) {
+            Ok(link) => links.push(link),
+            Err(error) if probe.required => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(links)
+}
+
+/// The programs themselves check whether a process is in the scope.
+const EVERY_PROCESS: i32 = -1;
 
 fn ignore_interruption(error: libbpf_rs::Error) -> Result<(), libbpf_rs::Error> {
     if error.kind() == libbpf_rs::ErrorKind::Interrupted { Ok(()) } else { Err(error) }

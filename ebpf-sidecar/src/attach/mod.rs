@@ -2,9 +2,11 @@
 
 pub mod cgroup;
 pub mod check;
+mod discover;
 mod load;
+mod table;
 
-pub use load::{Capture, Losses, Options};
+pub use load::{Capture, Losses, Options, Unprobed};
 
 use std::{io, path::PathBuf};
 

@@ -3,135 +3,107 @@
 //! [`Observer`] is fed every record in order and, once a second, the counters of the sockets still open. It answers
 //! with [`Observation`]s: what a ledger needs and what coverage needs, each byte and each exchange once.
 
+mod connection;
+mod stream;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    net::IpAddr,
     sync::Arc,
 };
 
-use serde::Serialize;
+use connection::Live;
+pub use connection::{Connection, NameSource, Progress};
+use stream::Stream;
 
 use crate::{
-    coverage::Completeness,
-    identity::{
-        Names, Process, Processes,
-        executable::{Executables, Tls},
-    },
+    identity::{Names, Process, Processes, executable::Executables},
     wire::{
         client_hello::{self, Hello},
-        dns,
-        record::{Piece, Protocol, Record, Socket},
+        dns, http1,
+        record::{Piece, Record, Socket},
     },
 };
-
-/// Where a connection's name comes from, the most certain first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NameSource {
-    /// The server name that the client sent in its ClientHello.
-    Sni,
-    /// The `Host` field of a plaintext request.
-    Host,
-    /// The DNS answer that gave the address.
-    Dns,
-}
-
-/// An outbound TCP connection.
-#[derive(Clone, Debug)]
-pub struct Connection {
-    /// The socket's cookie: unique until the machine restarts.
-    pub id: u64,
-    /// Who connected.
-    pub process: Arc<Process>,
-    /// Address and port on this machine.
-    pub local: (IpAddr, u16),
-    /// The vendor's address and port.
-    pub remote: (IpAddr, u16),
-    /// The vendor's name, and who said so.
-    pub name: Option<(Arc<str>, NameSource)>,
-    /// Payload sent so far, in bytes; retransmissions do not count.
-    pub bytes_out: u64,
-    /// Payload received so far, in bytes.
-    pub bytes_in: u64,
-    /// When `connect` was called, `CLOCK_MONOTONIC` nanoseconds.
-    pub opened: u64,
-    /// When the TCP handshake was complete, 0 if it never was.
-    pub established: u64,
-    /// When the socket was closed, 0 while it is open.
-    pub closed: u64,
-    /// Smoothed round-trip time in microseconds, 0 where it is unknown.
-    pub rtt_us: u32,
-    /// Segments sent again.
-    pub retransmits: u32,
-    /// What the first bytes looked like.
-    pub protocol: Protocol,
-    /// The TLS implementation, where the connection uses TLS.
-    pub tls: Option<Tls>,
-    /// Application protocols that the client offered in its ClientHello.
-    pub offered: Vec<String>,
-    /// Exchanges seen on it.
-    pub exchanges: u64,
-    /// How much of it was understood, so far.
-    pub verdict: Completeness,
-}
-
-/// News of a connection since the last report of it.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// The connection as it is now.
-    pub connection: Connection,
-    /// Whether it is reported for the first time.
-    pub first: bool,
-    /// Whether it is closed: the last report.
-    pub last: bool,
-    /// Bytes sent since the last report.
-    pub new_out: u64,
-    /// Bytes received since the last report.
-    pub new_in: u64,
-}
 
 /// What the observer has to tell.
 #[derive(Clone, Debug)]
 pub enum Observation {
     /// A connection was opened, moved bytes, or ended.
     Connection(Progress),
+    /// An exchange ended.
+    Exchange(Exchange),
 }
 
-/// Bytes of ClientHello kept over all connections that have not shown theirs completely.
-const HELLO_LIMIT: usize = client_hello::MAX_BYTES;
-
-#[derive(Debug)]
-struct Live {
-    connection: Connection,
-    hello: Option<Vec<u8>>,
-    lost: u32,
-    reported: Option<(u64, u64)>,
+/// An HTTP exchange, and who made it.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// Who made the call.
+    pub process: Arc<Process>,
+    /// The connection that carried it, where it is known.
+    pub connection: Option<u64>,
+    /// Whether it travelled inside TLS.
+    pub tls: bool,
+    /// The vendor's host: the `Host` field, else the connection's name, else its address.
+    pub host: String,
+    /// The vendor's port.
+    pub port: u16,
+    /// What was exchanged. Times are `CLOCK_MONOTONIC` nanoseconds.
+    pub http: http1::Exchange,
 }
 
-/// Joins records into observations. Holds the state of open connections, bounded by the kernel's own map.
+/// Streams followed at once. Beyond, new ones are not followed, and counted.
+const MAX_STREAMS: usize = 32_768;
+
+/// How long a closed connection waits for what the TLS library still returns of it.
+const LINGER_NS: u64 = 500_000_000;
+
+/// Joins records into observations. Its memory is bounded by the kernel's maps and the caps of its parts.
 #[derive(Debug, Default)]
 pub struct Observer {
     processes: Processes,
     names: Names,
     executables: Executables,
     live: HashMap<u64, Live>,
+    lingering: VecDeque<(u64, u64)>,
+    tls: HashMap<u64, Stream>,
+    plain: HashMap<u64, Stream>,
+    /// Processes with TLS streams whose socket is unknown.
+    loose: HashSet<u32>,
     ended: Recent,
+    fresh: Vec<Fresh>,
     out: Vec<Observation>,
     undecodable: u64,
+    unfollowed: u64,
+}
+
+/// A process that may map libraries which nobody has probed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// It has just executed a program: libraries come in the next milliseconds.
+    Executed(u32),
+    /// It connects: what it needs for that is mapped.
+    Connecting(u32),
 }
 
 impl Observer {
     /// Takes one record of the ring buffer.
     pub fn record(&mut self, bytes: &[u8]) {
         match Record::decode(bytes) {
-            Some(Record::Open(socket) | Record::Up(socket)) => self.seen(&socket),
+            Some(Record::Open(socket)) => {
+                self.fresh.push(Fresh::Connecting(socket.tgid));
+                self.seen(&socket);
+            }
+            Some(Record::Up(socket)) => self.seen(&socket),
             Some(Record::Close(socket)) => self.closed(&socket),
             Some(Record::Exec(execution)) => {
+                self.fresh.push(Fresh::Executed(execution.tgid));
                 self.processes.executed(&execution);
             }
+            Some(Record::Exit { tgid, at }) => self.exited(tgid, at),
             Some(Record::Hello(piece)) => self.hello(&piece),
             Some(Record::Dns(piece)) => self.answer(&piece),
-            Some(Record::Exit { .. } | Record::Plain(_) | Record::Tls(_) | Record::TlsEnd { .. }) => {}
+            Some(Record::Plain(piece)) => self.plain(&piece),
+            Some(Record::Tls(piece)) => self.tls(&piece),
+            Some(Record::TlsEnd { stream, at }) => self.tls_ended(stream, at),
             None => self.undecodable += 1,
         }
     }
@@ -139,26 +111,54 @@ impl Observer {
     /// Takes the counters of a socket that is open.
     pub fn counted(&mut self, socket: &Socket) {
         self.seen(socket);
-        if let Some(live) = self.live.get_mut(&socket.cookie) {
-            let moved = live.reported != Some((live.connection.bytes_out, live.connection.bytes_in));
-            if live.connection.established != 0 && moved {
-                self.out.push(Observation::Connection(live.report(false)));
-            }
+        let Some(live) = self.live.get_mut(&socket.cookie) else { return };
+        if live.has_news() {
+            let stream = stream_of(live, &self.tls, &self.plain);
+            self.out.push(Observation::Connection(live.report(stream, false)));
         }
     }
 
     /// Takes the final counters of a socket. The second time for the same socket does nothing.
     pub fn closed(&mut self, socket: &Socket) {
         self.seen(socket);
-        let Some(mut live) = self.live.remove(&socket.cookie) else { return };
-        self.ended.insert(socket.cookie);
-        live.connection.verdict = live.verdict();
-        self.out.push(Observation::Connection(live.report(true)));
+        let Some(live) = self.live.get_mut(&socket.cookie) else { return };
+        let at = socket.closed;
+        if live.tls_stream.is_some_and(|stream| self.tls.contains_key(&stream)) {
+            // The program may still read what has arrived, until it frees the stream.
+            self.lingering.push_back((at.saturating_add(LINGER_NS), socket.cookie));
+        } else {
+            self.settle(socket.cookie, at);
+        }
+    }
+
+    /// Ends what has waited long enough at `now`, in `CLOCK_MONOTONIC` nanoseconds.
+    pub fn expire(&mut self, now: u64) {
+        while let Some(&(until, cookie)) = self.lingering.front().filter(|(until, _)| *until <= now) {
+            self.lingering.pop_front();
+            self.settle(cookie, now.min(until));
+        }
+    }
+
+    /// Ends everything, because nobody will look any more. Connections still open are reported as they are.
+    pub fn finish(&mut self) {
+        self.expire(u64::MAX);
+        let cookies: Vec<u64> = self.live.keys().copied().collect();
+        for cookie in cookies {
+            if let Some(live) = self.live.get_mut(&cookie).filter(|live| live.has_news()) {
+                let stream = stream_of(live, &self.tls, &self.plain);
+                self.out.push(Observation::Connection(live.report(stream, false)));
+            }
+        }
     }
 
     /// Everything learned since the last time.
     pub fn observations(&mut self) -> Vec<Observation> {
         std::mem::take(&mut self.out)
+    }
+
+    /// Processes that executed a program or connected since the last time.
+    pub fn fresh(&mut self) -> Vec<Fresh> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// Records that could not be decoded: programs and user space of different builds. Never anything but 0.
@@ -167,24 +167,46 @@ impl Observer {
         self.undecodable
     }
 
+    /// Streams that were not followed because too many were open at once.
+    #[must_use]
+    pub fn unfollowed(&self) -> u64 {
+        self.unfollowed
+    }
+
     fn seen(&mut self, socket: &Socket) {
         if self.ended.contains(socket.cookie) {
             return;
         }
-        if !self.live.contains_key(&socket.cookie) {
+        let live = self.live.entry(socket.cookie).or_insert_with(|| {
             let process = self.processes.of(socket);
             let name = self.names.of(socket.cgroup, socket.remote.0).map(|name| (name, NameSource::Dns));
-            self.live.insert(socket.cookie, Live::new(socket, process, name));
+            Live::new(socket, process, name)
+        });
+        live.update(socket);
+    }
+
+    /// Reports a connection for the last time.
+    fn settle(&mut self, cookie: u64, at: u64) {
+        let Some(mut live) = self.live.remove(&cookie) else { return };
+        self.ended.insert(cookie);
+        let mut stream = match live.tls_stream {
+            Some(id) => self.tls.remove(&id),
+            None => self.plain.remove(&cookie),
+        };
+        if let Some(stream) = &mut stream {
+            let exchanges = stream.close(at);
+            live.connection.exchanges += exchanges.len() as u64;
+            let tls = live.tls_stream.is_some();
+            self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, tls)));
         }
-        if let Some(live) = self.live.get_mut(&socket.cookie) {
-            live.update(socket);
-        }
+        live.process_has_loose_streams = self.loose.contains(&live.connection.process.tgid);
+        self.out.push(Observation::Connection(live.report(stream.as_ref(), true)));
     }
 
     fn hello(&mut self, piece: &Piece<'_>) {
         let Some(live) = self.live.get_mut(&piece.cookie) else { return };
         let Some(bytes) = live.hello.as_mut() else { return };
-        if piece.offset != bytes.len() as u64 || bytes.len() + piece.bytes.len() > HELLO_LIMIT {
+        if piece.offset != bytes.len() as u64 || bytes.len() + piece.bytes.len() > client_hello::MAX_BYTES {
             live.hello = None; // a piece is missing: the name stays what DNS said
             return;
         }
@@ -210,6 +232,120 @@ impl Observer {
             self.names.learn(piece.library, address, &name);
         }
     }
+
+    fn plain(&mut self, piece: &Piece<'_>) {
+        let Some(live) = self.live.get_mut(&piece.cookie) else { return };
+        if self.plain.len() >= MAX_STREAMS && !self.plain.contains_key(&piece.cookie) {
+            self.unfollowed += 1;
+            return;
+        }
+        let stream = self.plain.entry(piece.cookie).or_insert_with(|| Stream::new(piece.tgid));
+        for http in stream.unordered(piece) {
+            live.connection.exchanges += 1;
+            if live.connection.name.is_none() && !http.host.is_empty() {
+                live.connection.name = Some((http.host.as_str().into(), NameSource::Host));
+            }
+            self.out.push(observe(&live.connection, http, false));
+        }
+    }
+
+    fn tls(&mut self, piece: &Piece<'_>) {
+        if self.tls.len() >= MAX_STREAMS && !self.tls.contains_key(&piece.stream) {
+            self.unfollowed += 1;
+            return;
+        }
+        let stream = self.tls.entry(piece.stream).or_insert_with(|| Stream::new(piece.tgid));
+        let exchanges = stream.ordered(piece);
+        if stream.cookie == 0 && self.loose.len() < MAX_STREAMS {
+            self.loose.insert(piece.tgid);
+        }
+        if let Some(live) = self.live.get_mut(&stream.cookie) {
+            live.tls_stream = Some(piece.stream);
+            live.connection.exchanges += exchanges.len() as u64;
+            self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, true)));
+        } else if let Some(process) = self.processes.latest(piece.tgid) {
+            self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)));
+        }
+    }
+
+    /// The library freed a stream. Its connection may live on.
+    fn tls_ended(&mut self, id: u64, at: u64) {
+        let Some(mut stream) = self.tls.remove(&id) else { return };
+        let exchanges = stream.close(at);
+        match self.live.get_mut(&stream.cookie) {
+            Some(live) => {
+                live.connection.exchanges += exchanges.len() as u64;
+                live.past = Some(stream.understanding());
+                live.tls_stream = None;
+                let closed = live.connection.closed != 0;
+                self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, true)));
+                if closed {
+                    self.settle(stream.cookie, at);
+                }
+            }
+            None => {
+                if let Some(process) = self.processes.latest(stream.tgid) {
+                    self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)));
+                }
+            }
+        }
+    }
+
+    /// A process ended without freeing its streams. Those with a socket end with it.
+    fn exited(&mut self, tgid: u32, at: u64) {
+        self.loose.remove(&tgid);
+        let ended: Vec<u64> = self
+            .tls
+            .iter()
+            .filter(|(_, stream)| stream.tgid == tgid)
+            .filter(|(_, stream)| {
+                self.live.get(&stream.cookie).is_none_or(|live| live.connection.closed != 0)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ended {
+            self.tls_ended(id, at);
+        }
+    }
+}
+
+fn stream_of<'a>(
+    live: &Live,
+    tls: &'a HashMap<u64, Stream>,
+    plain: &'a HashMap<u64, Stream>,
+) -> Option<&'a Stream> {
+    match live.tls_stream {
+        Some(id) => tls.get(&id),
+        None => plain.get(&live.connection.id),
+    }
+}
+
+fn observe(connection: &Connection, http: http1::Exchange, tls: bool) -> Observation {
+    let host = match (&http.host, &connection.name) {
+        (host, _) if !host.is_empty() => host.clone(),
+        (_, Some((name, _))) => name.to_string(),
+        (_, None) => connection.remote.0.to_string(),
+    };
+    Observation::Exchange(Exchange {
+        process: Arc::clone(&connection.process),
+        connection: Some(connection.id),
+        tls,
+        host,
+        port: http.port.unwrap_or(connection.remote.1),
+        http,
+    })
+}
+
+/// An exchange inside TLS whose socket is unknown.
+fn observe_loose(process: &Arc<Process>, http: http1::Exchange) -> Observation {
+    Observation::Exchange(Exchange {
+        process: Arc::clone(process),
+        connection: None,
+        tls: true,
+        host: http.host.clone(),
+        port: http.port.unwrap_or(443),
+        http,
+    })
 }
 
 /// Identifiers of the latest connections that ended, so that a late record does not bring one back.
@@ -234,74 +370,5 @@ impl Recent {
 
     fn contains(&self, id: u64) -> bool {
         self.known.contains(&id)
-    }
-}
-
-impl Live {
-    fn new(socket: &Socket, process: Arc<Process>, name: Option<(Arc<str>, NameSource)>) -> Self {
-        let connection = Connection {
-            id: socket.cookie,
-            process,
-            local: socket.local,
-            remote: socket.remote,
-            name,
-            bytes_out: 0,
-            bytes_in: 0,
-            opened: socket.opened,
-            established: 0,
-            closed: 0,
-            rtt_us: 0,
-            retransmits: 0,
-            protocol: socket.protocol,
-            tls: None,
-            offered: Vec::new(),
-            exchanges: 0,
-            verdict: Completeness::Complete,
-        };
-        Self { connection, hello: Some(Vec::new()), lost: 0, reported: None }
-    }
-
-    fn update(&mut self, socket: &Socket) {
-        self.lost = self.lost.max(socket.lost);
-        let connection = &mut self.connection;
-        connection.local = socket.local;
-        connection.established = connection.established.max(socket.established);
-        connection.closed = socket.closed;
-        // Counters are read on several CPUs: one read a moment earlier may arrive a moment later.
-        connection.bytes_out = connection.bytes_out.max(socket.bytes_out);
-        connection.bytes_in = connection.bytes_in.max(socket.bytes_in);
-        connection.retransmits = connection.retransmits.max(socket.retransmits);
-        connection.rtt_us = if socket.rtt_us == 0 { connection.rtt_us } else { socket.rtt_us };
-        if socket.protocol != Protocol::Unseen {
-            connection.protocol = socket.protocol;
-        }
-        self.connection.verdict = self.verdict();
-    }
-
-    fn report(&mut self, last: bool) -> Progress {
-        let (out, inn) = self.reported.unwrap_or_default();
-        let first = self.reported.is_none();
-        self.reported = Some((self.connection.bytes_out, self.connection.bytes_in));
-        Progress {
-            new_out: self.connection.bytes_out - out,
-            new_in: self.connection.bytes_in - inn,
-            connection: self.connection.clone(),
-            first,
-            last,
-        }
-    }
-
-    fn verdict(&self) -> Completeness {
-        let opaque = |reason: &str| Completeness::Opaque { reason: reason.to_owned() };
-        match self.connection.protocol {
-            Protocol::Unseen if self.connection.bytes_out + self.connection.bytes_in == 0 => {
-                Completeness::Complete
-            }
-            Protocol::Unseen => opaque("the first bytes were not seen"),
-            Protocol::Http2 => opaque("HTTP/2 is not decoded yet"),
-            Protocol::Other => opaque("not a protocol that we know"),
-            Protocol::Http1 => opaque("HTTP/1 is not decoded yet"),
-            Protocol::Tls => opaque(self.connection.tls.unwrap_or(Tls::Unknown).name()),
-        }
     }
 }

@@ -5,4 +5,5 @@
 
 pub mod client_hello;
 pub mod dns;
+pub mod http1;
 pub mod record;

@@ -107,6 +107,10 @@ pub struct Piece<'a> {
     pub total: u32,
     /// Pieces of this stream that could not be delivered so far.
     pub lost: u32,
+    /// Whether the operation begins with this piece.
+    pub first: bool,
+    /// Whether it is the last piece that was copied. Bytes of the operation behind it are cut off.
+    pub last: bool,
     /// Which way it travels.
     pub direction: Direction,
     /// `FC_DNS`: identifier of the receiving socket's cgroup. `FC_TLS`: the library's connection object.
@@ -130,6 +134,8 @@ pub enum Record<'a> {
     Exit {
         /// Process identifier.
         tgid: u32,
+        /// When.
+        at: u64,
     },
     /// A DNS response arrived.
     Dns(Piece<'a>),
@@ -241,7 +247,7 @@ impl<'a> Record<'a> {
                 comm: fields.text(56, 16)?,
                 path: fields.text(72, 256)?,
             }),
-            5 => Self::Exit { tgid },
+            5 => Self::Exit { tgid, at },
             6 => Self::Dns(piece(bytes, tgid, at, id)?),
             7 => Self::Plain(piece(bytes, tgid, at, id)?),
             8 => Self::Hello(piece(bytes, tgid, at, id)?),
@@ -266,6 +272,8 @@ fn piece(bytes: &[u8], tgid: u32, at: u64, stream: u64) -> Option<Piece<'_>> {
         total: fields.u32(68)?,
         lost: fields.u32(72)?,
         direction: if fields.bytes::<1>(76)?[0] == 0 { Direction::Out } else { Direction::In },
+        first: fields.bytes::<1>(78)?[0] != 0,
+        last: fields.bytes::<1>(79)?[0] != 0,
         bytes: bytes.get(PIECE..PIECE + len)?,
     })
 }

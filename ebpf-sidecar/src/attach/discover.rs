@@ -1,0 +1,165 @@
+//! Which TLS libraries the processes of the scope map, and when to look.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::table;
+
+/// A library file, held open so that it can be probed even after its process has ended.
+#[derive(Debug)]
+pub(super) struct Library {
+    pub(super) file: File,
+    pub(super) name: String,
+}
+
+/// Libraries found so far, by device and inode, and processes to look at again.
+///
+/// A process maps its libraries some milliseconds after `execve`, and nothing tells us when: so a new process is looked
+/// at several times, at growing distances, and once more when it connects.
+#[derive(Debug, Default)]
+pub(super) struct Discovery {
+    known: HashSet<(u64, u64)>,
+    due: BTreeMap<(Instant, u32), Duration>,
+}
+
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(256);
+/// Processes waiting to be looked at again; beyond, only the periodic look over the whole scope finds them.
+const MAX_DUE: usize = 4096;
+
+impl Discovery {
+    /// A process executed a program: look soon, and then again.
+    pub(super) fn expect(&mut self, tgid: u32, now: Instant) {
+        if self.due.len() < MAX_DUE {
+            self.due.insert((now + FIRST_LOOK, tgid), FIRST_LOOK);
+        }
+    }
+
+    /// When to look next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Looks at the processes whose time has come and returns the libraries that are new.
+    pub(super) fn look_at_due(&mut self, now: Instant) -> Vec<Library> {
+        let mut found = Vec::new();
+        while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
+            let ((_, tgid), distance) = entry.remove_entry();
+            let alive = self.look_at(tgid, &mut found);
+            if alive && distance < LAST_LOOK {
+                self.due.insert((now + distance * 2, tgid), distance * 2);
+            }
+        }
+        found
+    }
+
+    /// Looks at one process now. Returns whether it lives.
+    pub(super) fn look_at(&mut self, tgid: u32, found: &mut Vec<Library>) -> bool {
+        let Ok(maps) = fs::read_to_string(format!("/proc/{tgid}/maps")) else { return false };
+        for line in maps.lines() {
+            let Some(mapping) = Mapping::parse(line) else { continue };
+            if !table::is_openssl(mapping.name) || self.known.contains(&(mapping.device, mapping.inode)) {
+                continue;
+            }
+            // The mapping itself leads to the file even where the path means something else in our own root.
+            let by_mapping = File::open(format!("/proc/{tgid}/map_files/{}", mapping.range));
+            let Ok(file) = by_mapping.or_else(|_| File::open(format!("/proc/{tgid}/root{}", mapping.path)))
+            else {
+                continue;
+            };
+            found.extend(self.new_library(file, mapping.name.to_owned()));
+            self.known.insert((mapping.device, mapping.inode));
+        }
+        true
+    }
+
+    /// Opens a library that the user named.
+    pub(super) fn named(&mut self, path: &Path) -> std::io::Result<Option<Library>> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let file = File::open(path)?;
+        Ok(self.new_library(file, name))
+    }
+
+    fn new_library(&mut self, file: File, name: String) -> Option<Library> {
+        let metadata = file.metadata().ok()?;
+        self.known.insert((metadata.dev(), metadata.ino())).then_some(Library { file, name })
+    }
+}
+
+/// An executable or readable mapping of a file, from a line of `/proc/<pid>/maps` (proc(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Mapping<'a> {
+    range: &'a str,
+    device: u64,
+    inode: u64,
+    path: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Mapping<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.splitn(6, ' ');
+        let range = fields.next()?;
+        let _permissions = fields.next()?;
+        let _offset = fields.next()?;
+        let (major, minor) = fields.next()?.split_once(':')?;
+        let inode = fields.next()?.parse().ok().filter(|inode| *inode != 0)?;
+        let path = fields.next()?.trim_start();
+        let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+        let (major, minor) = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
+        Some(Self { range, device: libc::makedev(major, minor), inode, path, name: path.rsplit('/').next()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_is_known_by_device_and_inode() {
+        let line = "7f96aca00000-7f96acb00000 r-xp 00001000 fe:00 131337                     /opt/my libs/libssl.so.3 (deleted)";
+        let mapping = Mapping::parse(line).unwrap();
+        assert_eq!(mapping.name, "libssl.so.3");
+        assert_eq!(mapping.path, "/opt/my libs/libssl.so.3");
+        assert_eq!((mapping.device, mapping.inode), (libc::makedev(0xfe, 0), 131_337));
+        assert_eq!(Mapping::parse("7f96aca00000-7f96acb00000 rw-p 00000000 00:00 0"), None);
+        assert_eq!(Mapping::parse("garbage"), None);
+    }
+
+    #[test]
+    fn a_process_is_looked_at_with_growing_distance_and_not_for_ever() {
+        let mut discovery = Discovery::default();
+        let start = Instant::now();
+        discovery.expect(std::process::id(), start);
+        let mut looks = 0;
+        while let Some(next) = discovery.next() {
+            discovery.look_at_due(next);
+            looks += 1;
+            assert!(looks < 20);
+        }
+        assert_eq!(looks, 9);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_not_looked_at_again() {
+        let mut discovery = Discovery::default();
+        let now = Instant::now();
+        discovery.expect(u32::MAX, now);
+        assert!(discovery.look_at_due(now + FIRST_LOOK).is_empty());
+        assert_eq!(discovery.next(), None);
+    }
+
+    #[test]
+    fn a_library_is_found_once() {
+        let mut discovery = Discovery::default();
+        let path = std::env::current_exe().unwrap();
+        assert!(discovery.named(&path).unwrap().is_some());
+        assert!(discovery.named(&path).unwrap().is_none());
+    }
+}

@@ -1,0 +1,208 @@
+//! A connection: what is known of it while it lives, and the verdict on it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use serde::Serialize;
+
+use super::stream::Stream;
+use crate::{
+    coverage::Completeness,
+    identity::{Process, executable::Tls},
+    wire::{
+        http1::Understanding,
+        record::{Protocol, Socket},
+    },
+};
+
+/// Where a connection's name comes from, the most certain first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NameSource {
+    /// The server name that the client sent in its ClientHello.
+    Sni,
+    /// The `Host` field of a plaintext request.
+    Host,
+    /// The DNS answer that gave the address.
+    Dns,
+}
+
+/// An outbound TCP connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The socket's cookie: unique until the machine restarts.
+    pub id: u64,
+    /// Who connected.
+    pub process: Arc<Process>,
+    /// Address and port on this machine.
+    pub local: (IpAddr, u16),
+    /// The vendor's address and port.
+    pub remote: (IpAddr, u16),
+    /// The vendor's name, and who said so.
+    pub name: Option<(Arc<str>, NameSource)>,
+    /// Payload sent so far, in bytes; retransmissions do not count.
+    pub bytes_out: u64,
+    /// Payload received so far, in bytes.
+    pub bytes_in: u64,
+    /// When `connect` was called, `CLOCK_MONOTONIC` nanoseconds.
+    pub opened: u64,
+    /// When the TCP handshake was complete, 0 if it never was.
+    pub established: u64,
+    /// When the socket was closed, 0 while it is open.
+    pub closed: u64,
+    /// Smoothed round-trip time in microseconds, 0 where it is unknown.
+    pub rtt_us: u32,
+    /// Segments sent again.
+    pub retransmits: u32,
+    /// What the first bytes looked like.
+    pub protocol: Protocol,
+    /// The TLS implementation, where the connection uses TLS.
+    pub tls: Option<Tls>,
+    /// Application protocols that the client offered in its ClientHello.
+    pub offered: Vec<String>,
+    /// Exchanges seen on it.
+    pub exchanges: u64,
+    /// How much of it was understood, so far.
+    pub verdict: Completeness,
+}
+
+/// News of a connection since the last report of it.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The connection as it is now.
+    pub connection: Connection,
+    /// Whether it is reported for the first time.
+    pub first: bool,
+    /// Whether it is closed: the last report.
+    pub last: bool,
+    /// Bytes sent since the last report.
+    pub new_out: u64,
+    /// Bytes received since the last report.
+    pub new_in: u64,
+}
+
+/// A connection that is open, or closed a moment ago.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) connection: Connection,
+    /// The ClientHello so far; `None` once it is read or hopeless.
+    pub(super) hello: Option<Vec<u8>>,
+    /// The TLS library's stream on this socket.
+    pub(super) tls_stream: Option<u64>,
+    /// What was understood of streams that have ended.
+    pub(super) past: Option<Understanding>,
+    /// Whether its process has TLS streams without a socket.
+    pub(super) process_has_loose_streams: bool,
+    lost: u32,
+    reported: Option<(u64, u64)>,
+}
+
+impl Live {
+    pub(super) fn new(socket: &Socket, process: Arc<Process>, name: Option<(Arc<str>, NameSource)>) -> Self {
+        let connection = Connection {
+            id: socket.cookie,
+            process,
+            local: socket.local,
+            remote: socket.remote,
+            name,
+            bytes_out: 0,
+            bytes_in: 0,
+            opened: socket.opened,
+            established: 0,
+            closed: 0,
+            rtt_us: 0,
+            retransmits: 0,
+            protocol: socket.protocol,
+            tls: None,
+            offered: Vec::new(),
+            exchanges: 0,
+            verdict: Completeness::Complete,
+        };
+        Self {
+            connection,
+            hello: Some(Vec::new()),
+            tls_stream: None,
+            past: None,
+            process_has_loose_streams: false,
+            lost: 0,
+            reported: None,
+        }
+    }
+
+    /// Takes the kernel's counters.
+    pub(super) fn update(&mut self, socket: &Socket) {
+        self.lost = self.lost.max(socket.lost);
+        let connection = &mut self.connection;
+        connection.local = socket.local;
+        connection.established = connection.established.max(socket.established);
+        connection.closed = socket.closed;
+        // Counters are read on several CPUs: one read a moment earlier may arrive a moment later.
+        connection.bytes_out = connection.bytes_out.max(socket.bytes_out);
+        connection.bytes_in = connection.bytes_in.max(socket.bytes_in);
+        connection.retransmits = connection.retransmits.max(socket.retransmits);
+        connection.rtt_us = if socket.rtt_us == 0 { connection.rtt_us } else { socket.rtt_us };
+        if socket.protocol != Protocol::Unseen {
+            connection.protocol = socket.protocol;
+        }
+    }
+
+    /// Whether bytes moved since the last report, or there was none.
+    pub(super) fn has_news(&self) -> bool {
+        let now = (self.connection.bytes_out, self.connection.bytes_in);
+        self.connection.established != 0 && self.reported != Some(now)
+    }
+
+    /// A report of it, with the verdict so far.
+    pub(super) fn report(&mut self, stream: Option<&Stream>, last: bool) -> Progress {
+        let (out, inn) = self.reported.unwrap_or_default();
+        let first = self.reported.is_none();
+        self.connection.verdict = self.verdict(stream);
+        self.reported = Some((self.connection.bytes_out, self.connection.bytes_in));
+        Progress {
+            new_out: self.connection.bytes_out - out,
+            new_in: self.connection.bytes_in - inn,
+            connection: self.connection.clone(),
+            first,
+            last,
+        }
+    }
+
+    fn verdict(&self, stream: Option<&Stream>) -> Completeness {
+        let connection = &self.connection;
+        let lost = self.lost.max(stream.map_or(0, |stream| stream.lost));
+        let understanding = stream.map(Stream::understanding).or_else(|| self.past.clone());
+        match (connection.protocol, understanding) {
+            _ if connection.bytes_out + connection.bytes_in == 0 => Completeness::Complete,
+            (Protocol::Other, _) => opaque("the protocol is unknown"),
+            (Protocol::Http2, _) => opaque("HTTP/2 is not decoded yet"),
+            (Protocol::Unseen, None) if connection.bytes_out == 0 => {
+                opaque("the server spoke first: not HTTP")
+            }
+            (Protocol::Unseen, None) => opaque("its first bytes were not seen"),
+            (Protocol::Tls, None) => opaque(&self.why_tls_is_opaque()),
+            (_, Some(Understanding::Opaque(reason))) => opaque(reason),
+            (_, Some(Understanding::Broken { .. })) if connection.exchanges == 0 && lost == 0 => {
+                opaque("what it carries is not HTTP/1")
+            }
+            (_, Some(_) | None) if lost > 0 => Completeness::Lost { events: u64::from(lost) },
+            (_, Some(Understanding::Broken { at })) => Completeness::Truncated { at },
+            (_, Some(Understanding::Whole) | None) => Completeness::Complete,
+        }
+    }
+
+    fn why_tls_is_opaque(&self) -> String {
+        match self.connection.tls {
+            Some(Tls::OpenSsl) if self.process_has_loose_streams => {
+                "OpenSSL with memory BIOs: its calls are seen, but not joined with this socket".to_owned()
+            }
+            Some(Tls::OpenSsl) => "no plaintext crossed OpenSSL after it was probed".to_owned(),
+            Some(Tls::Unknown) | None => {
+                format!("unknown TLS implementation in {}", self.connection.process.executable)
+            }
+            Some(tls) => format!("{}: not tapped yet", tls.name()),
+        }
+    }
+}
+
+fn opaque(reason: &str) -> Completeness {
+    Completeness::Opaque { reason: reason.to_owned() }
+}

@@ -1,0 +1,247 @@
+//! Pieces of one stream, put in order and followed as HTTP/1.
+
+use std::collections::BTreeMap;
+
+use crate::wire::{
+    http1::{Chunk, Conversation, Exchange, Understanding},
+    record::{Direction, Piece},
+};
+
+/// Bytes kept per direction while an earlier piece is missing.
+const STASH_LIMIT: usize = 256 * 1024;
+
+/// One stream in both directions: the plaintext of a TLS library, or of a socket.
+#[derive(Debug)]
+pub(super) struct Stream {
+    conversation: Conversation,
+    lanes: [Lane; 2],
+    /// Pieces that the kernel could not deliver.
+    pub(super) lost: u32,
+    /// Exchanges yielded so far.
+    pub(super) exchanges: u64,
+    /// The socket, 0 while it is unknown.
+    pub(super) cookie: u64,
+    /// The process.
+    pub(super) tgid: u32,
+    /// Host of the latest request.
+    pub(super) host: String,
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Lane {
+    next: u64,
+    /// Where the operation under way ends.
+    operation_end: u64,
+    early: BTreeMap<u64, Early>,
+    stashed: usize,
+}
+
+#[derive(Debug)]
+struct Early {
+    bytes: Vec<u8>,
+    begun: u64,
+    at: u64,
+    first: bool,
+}
+
+impl Stream {
+    pub(super) fn new(tgid: u32) -> Self {
+        Self {
+            conversation: Conversation::default(),
+            lanes: [Lane::default(), Lane::default()],
+            lost: 0,
+            exchanges: 0,
+            cookie: 0,
+            tgid,
+            host: String::new(),
+        }
+    }
+
+    /// Takes a piece of a TLS library's plaintext: in order, so whatever is skipped is missing for good.
+    pub(super) fn ordered(&mut self, piece: &Piece<'_>) -> Vec<Exchange> {
+        self.lost = self.lost.max(piece.lost);
+        if piece.cookie != 0 {
+            self.cookie = piece.cookie;
+        }
+        let lane = &mut self.lanes[piece.direction as usize];
+        if piece.offset > lane.next {
+            self.conversation.skip(piece.direction, piece.offset - lane.next, piece.at);
+        }
+        if piece.first {
+            lane.operation_end = piece.offset + u64::from(piece.total);
+        }
+        lane.next = piece.offset + piece.bytes.len() as u64;
+        let cut = if piece.last { lane.operation_end.saturating_sub(lane.next) } else { 0 };
+        lane.next += cut;
+        let chunk = Chunk { bytes: piece.bytes, begun: piece.begun, at: piece.at, boundary: piece.first };
+        self.conversation.feed(piece.direction, chunk);
+        self.conversation.skip(piece.direction, cut, piece.at);
+        self.settled()
+    }
+
+    /// Takes a piece of a packet: packets come again and out of order, and their offsets count modulo 2^32.
+    pub(super) fn unordered(&mut self, piece: &Piece<'_>) -> Vec<Exchange> {
+        let newly_lost = piece.lost > self.lost;
+        self.lost = self.lost.max(piece.lost);
+        let lane = &mut self.lanes[piece.direction as usize];
+        let distance = (piece.offset as u32).wrapping_sub(lane.next as u32) as i32;
+        let Some(offset) = lane.next.checked_add_signed(i64::from(distance)) else { return Vec::new() };
+        let early =
+            Early { bytes: piece.bytes.to_vec(), begun: piece.begun, at: piece.at, first: piece.first };
+        lane.stashed += early.bytes.len();
+        if let Some(replaced) = lane.early.insert(offset, early) {
+            lane.stashed -= replaced.bytes.len();
+        }
+        self.advance(piece.direction);
+        // What the kernel lost will not come again; what is merely late must not fill our memory.
+        let lane = &self.lanes[piece.direction as usize];
+        if newly_lost || lane.stashed > STASH_LIMIT {
+            self.give_up_waiting(piece.direction);
+        }
+        self.settled()
+    }
+
+    /// Says that nothing more will come.
+    pub(super) fn close(&mut self, at: u64) -> Vec<Exchange> {
+        for direction in [Direction::Out, Direction::In] {
+            while !self.lanes[direction as usize].early.is_empty() {
+                self.give_up_waiting(direction);
+            }
+        }
+        self.conversation.close(at);
+        self.settled()
+    }
+
+    pub(super) fn understanding(&self) -> Understanding {
+        self.conversation.understanding()
+    }
+
+    /// Passes on what is next in order.
+    fn advance(&mut self, direction: Direction) {
+        let lane = &mut self.lanes[direction as usize];
+        while let Some(entry) = lane.early.first_entry().filter(|entry| *entry.key() <= lane.next) {
+            let (offset, early) = entry.remove_entry();
+            lane.stashed -= early.bytes.len();
+            let known = usize::try_from(lane.next - offset).unwrap_or(usize::MAX);
+            let Some(fresh) = early.bytes.get(known..).filter(|fresh| !fresh.is_empty()) else { continue };
+            lane.next += fresh.len() as u64;
+            let boundary = early.first && known == 0;
+            self.conversation
+                .feed(direction, Chunk { bytes: fresh, begun: early.begun, at: early.at, boundary });
+        }
+    }
+
+    /// Takes the bytes before the earliest piece for missing.
+    fn give_up_waiting(&mut self, direction: Direction) {
+        let lane = &mut self.lanes[direction as usize];
+        let Some((&offset, early)) = lane.early.first_key_value() else { return };
+        self.conversation.skip(direction, offset.saturating_sub(lane.next), early.at);
+        lane.next = lane.next.max(offset);
+        self.advance(direction);
+    }
+
+    fn settled(&mut self) -> Vec<Exchange> {
+        let exchanges = self.conversation.exchanges();
+        self.exchanges += exchanges.len() as u64;
+        if let Some(last) = exchanges.last() {
+            self.host.clone_from(&last.host);
+        }
+        exchanges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn piece(direction: Direction, offset: u64, bytes: &[u8]) -> Piece<'_> {
+        Piece {
+            cookie: 1,
+            stream: 1,
+            tgid: 1,
+            offset,
+            begun: 0,
+            at: 0,
+            total: bytes.len() as u32,
+            lost: 0,
+            first: true,
+            last: true,
+            direction,
+            library: 0,
+            bytes,
+        }
+    }
+
+    const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+
+    #[test]
+    fn a_lost_piece_of_a_body_is_counted_and_one_of_a_head_breaks() {
+        let mut stream = Stream::new(1);
+        stream.ordered(&piece(Direction::Out, 0, REQUEST));
+        stream.ordered(&piece(Direction::In, 0, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"));
+        let exchanges = stream.ordered(&piece(Direction::In, 40 + 90, b"0123456789"));
+        assert_eq!(exchanges.first().map(|exchange| exchange.body_in), Some(100));
+        assert_eq!(stream.understanding(), Understanding::Whole);
+        stream.ordered(&piece(Direction::Out, 500, REQUEST));
+        assert_eq!(stream.understanding(), Understanding::Broken { at: REQUEST.len() as u64 });
+    }
+
+    #[test]
+    fn the_rest_of_an_operation_that_was_cut_off_counts_at_once() {
+        let mut stream = Stream::new(1);
+        let head = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n";
+        stream.ordered(&piece(Direction::Out, 0, head));
+        let mut cut = piece(Direction::Out, head.len() as u64, b"0123456789");
+        cut.total = 100;
+        stream.ordered(&cut);
+        let exchanges =
+            stream.ordered(&piece(Direction::In, 0, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(exchanges.first().map(|exchange| exchange.body_out), Some(100));
+    }
+
+    #[test]
+    fn offsets_of_packets_wrap() {
+        let mut stream = Stream::new(1);
+        stream.lanes[0].next = u64::from(u32::MAX) - 4;
+        stream.unordered(&piece(Direction::Out, u64::from(u32::MAX) - 4, &REQUEST[..10]));
+        stream.unordered(&piece(Direction::Out, 5, &REQUEST[10..]));
+        assert_eq!(stream.lanes[0].next, u64::from(u32::MAX) - 4 + REQUEST.len() as u64);
+        assert_eq!(stream.understanding(), Understanding::Whole);
+    }
+
+    #[test]
+    fn what_waits_for_a_missing_packet_is_bounded() {
+        let mut stream = Stream::new(1);
+        let flood = vec![b'x'; 16 * 1024];
+        for n in 0..100 {
+            stream.unordered(&piece(Direction::Out, 1 + n * flood.len() as u64, &flood));
+            assert!(stream.lanes[0].stashed <= STASH_LIMIT);
+        }
+        assert_eq!(stream.understanding(), Understanding::Broken { at: 0 });
+    }
+
+    proptest! {
+        #[test]
+        fn packets_in_any_order_and_again_give_the_same_exchanges(
+            cuts in proptest::collection::vec(0usize..200, 1..8),
+            order in proptest::collection::vec(0usize..1000, 20),
+        ) {
+            let wire: Vec<u8> = [REQUEST, b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n123456789"].concat();
+            let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % wire.len()).chain([0, wire.len()]).collect();
+            bounds.sort_unstable();
+            let mut stream = Stream::new(1);
+            let pieces: Vec<(usize, usize)> = bounds.windows(2).map(|pair| (pair[0], pair[1])).collect();
+            let late = order.iter().map(|n| pieces[n % pieces.len()]);
+            for (start, end) in late.chain(pieces.iter().copied()) {
+                stream.unordered(&piece(Direction::Out, start as u64, &wire[start..end]));
+            }
+            let exchanges = stream.close(0);
+            prop_assert_eq!(exchanges.len(), 2);
+            prop_assert_eq!(exchanges[1].body_out, 9);
+            prop_assert_eq!(stream.understanding(), Understanding::Whole);
+        }
+    }
+}
