@@ -1,1 +1,57 @@
-//! 
+//! Everything of Farcall that has I/O and threads. Each adapter holds one handle, [`Farcall`]: it owns the
+//! engine, reads the clock for it, and writes what was counted to the ledger once a second.
+//!
+//! Nothing in here ever fails or delays the host: what cannot be done is counted, said once on stderr and
+//! shown by `farcall doctor`.
+//!
+//! ```
+//! use farcall::{Head, Step};
+//! use farcall_agent::{Farcall, Options};
+//!
+//! # let home = std::env::temp_dir().join(format!("farcall-doc-{}", std::process::id()));
+//! let farcall = Farcall::start(Options { home: Some(home.clone()), ..Options::default() });
+//! farcall.adapter_installed("example");
+//!
+//! let head = Head::new("GET", "https://api.stripe.com/v1/balance").customer(Some("acme"));
+//! let mut call = farcall.guard(farcall.begin(&head));
+//! if let Step::Send(_) = call.step() {
+//!     // Here the adapter performs the exchange.
+//!     call.head(200);
+//! }
+//! call.body(512);
+//! call.end();
+//!
+//! farcall.shutdown();
+//! # std::fs::remove_dir_all(&home).ok();
+//! ```
+
+mod caller;
+mod clock;
+mod handle;
+mod home;
+mod hub;
+mod options;
+mod say;
+mod store;
+mod tally;
+
+pub use handle::{CallGuard, Farcall, Flush};
+pub use options::{Options, Role};
+pub use store::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};
+
+/// The home directory of the ledger, as [`Options::home`] would find it: the first of `given`,
+/// `$FARCALL_HOME`, `$XDG_STATE_HOME/farcall`, `~/.local/state/farcall`. `None` where none of them is known.
+#[must_use]
+pub fn home(given: Option<&std::path::Path>) -> Option<std::path::PathBuf> {
+    home::find(given)
+}
+
+/// The configuration file that [`Farcall::start`] would read, where there is one: the first of `given`,
+/// `$FARCALL_CONFIG`, `./farcall.toml`, `$FARCALL_HOME/farcall.toml`.
+#[must_use]
+pub fn config_file(
+    given: Option<&std::path::Path>,
+    home: Option<&std::path::Path>,
+) -> Option<std::path::PathBuf> {
+    home::find_config(given, home)
+}

@@ -1,0 +1,81 @@
+//! The clock: monotonic, anchored to the wall clock, so that differences are exact and the values still say
+//! when something happened.
+
+use farcall::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The wall clock may drift from the monotonic one by so much before the anchor moves: steps of NTP and
+/// suspended machines, not its everyday slewing.
+const TOLERANCE: u64 = 1_000_000_000;
+
+#[derive(Debug)]
+pub(crate) struct Clock {
+    /// Wall nanoseconds less monotonic nanoseconds, wrapping.
+    anchor: AtomicU64,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self { anchor: AtomicU64::new(nanos(ClockId::Realtime).wrapping_sub(nanos(ClockId::Monotonic))) }
+    }
+
+    /// This moment, by one clock read.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(nanos(ClockId::Monotonic).wrapping_add(self.anchor()))
+    }
+
+    /// Unix nanoseconds less those of CLOCK_MONOTONIC, wrapping: what the hub calls the anchor.
+    pub(crate) fn anchor(&self) -> u64 {
+        self.anchor.load(Ordering::Relaxed)
+    }
+
+    /// Follows the wall clock where it moved away by more than a second. Whether it did.
+    pub(crate) fn follow(&self) -> bool {
+        self.follow_wall(nanos(ClockId::Realtime).wrapping_sub(nanos(ClockId::Monotonic)))
+    }
+
+    fn follow_wall(&self, anchor: u64) -> bool {
+        let moved = anchor.abs_diff(self.anchor()) > TOLERANCE;
+        if moved {
+            self.anchor.store(anchor, Ordering::Relaxed);
+        }
+        moved
+    }
+}
+
+fn nanos(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let secs = u64::try_from(time.tv_sec).unwrap_or(0);
+    secs.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    #[test]
+    fn it_tells_the_wall_time_and_never_goes_back() {
+        let clock = Clock::new();
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let first = clock.now();
+        assert!(first.as_nanos().abs_diff(u64::try_from(wall.as_nanos()).unwrap()) < 1_000_000_000);
+        let mut last = first;
+        for _ in 0..1_000 {
+            let now = clock.now();
+            assert!(now >= last);
+            last = now;
+        }
+    }
+
+    #[test]
+    fn it_follows_a_step_of_the_wall_clock_and_ignores_its_slewing() {
+        let clock = Clock::new();
+        let anchor = clock.anchor();
+        assert!(!clock.follow_wall(anchor.wrapping_add(900_000_000)));
+        assert_eq!(clock.anchor(), anchor);
+        assert!(clock.follow_wall(anchor.wrapping_sub(2_000_000_000)));
+        assert_eq!(clock.anchor(), anchor.wrapping_sub(2_000_000_000));
+    }
+}

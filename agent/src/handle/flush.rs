@@ -1,0 +1,196 @@
+//! One flush: engine -> sidecar and ledger.
+
+use super::Setup;
+use super::process::Process;
+use crate::home::SOCKET;
+use crate::hub::Hub;
+use crate::say;
+use crate::store::{Failure, Kind, Pending, Presence, Store};
+use crate::tally::Tallies;
+use farcall::Timestamp;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A process without calls says so often that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// What a flush did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Flush {
+    /// Rows (calls of one kind, connections, confirmations) that it wrote.
+    pub written: usize,
+    /// Rows that could not be written, and wait for the next flush.
+    pub pending: usize,
+}
+
+/// Everything that one flush at a time touches.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) pending: Pending,
+    store: Option<Store>,
+    hub: Option<Hub>,
+    retention: Duration,
+    said: HashSet<&'static str>,
+    last_written: Timestamp,
+    last_presence: (usize, bool),
+    has_called: bool,
+    greeted: bool,
+    sightings_from: Timestamp,
+}
+
+impl Writer {
+    pub(super) fn new(setup: &Setup) -> Self {
+        let home = setup.home.as_deref().filter(|_| setup.options.enabled);
+        Self {
+            pending: Pending::new(setup.config.ledger.max_rows_per_minute),
+            store: home.map(|home| Store::new(home.into())),
+            hub: home.filter(|_| setup.options.hub).map(|home| Hub::new(Path::join(home, SOCKET))),
+            retention: setup.config.ledger.retention,
+            said: HashSet::new(),
+            last_written: Timestamp::EPOCH,
+            last_presence: (0, false),
+            has_called: false,
+            greeted: false,
+            sightings_from: Timestamp::EPOCH,
+        }
+    }
+
+    /// Says a sentence on stderr, the first time that this happens.
+    pub(super) fn say_once(&mut self, what: &'static str, sentence: &str) {
+        if self.said.insert(what) {
+            say::say(sentence);
+        }
+    }
+
+    pub(super) fn leave_hub(&mut self) {
+        if let Some(hub) = &mut self.hub {
+            hub.leave();
+        }
+    }
+
+    /// Looks for a sidecar, and asks the engine for sightings once there is one.
+    pub(super) fn look_for_hub(&mut self, process: &Process) {
+        let Some(hub) = &mut self.hub else { return };
+        if hub.look() {
+            process.engine.record_sightings(true);
+            self.sightings_from = process.clock.now();
+            self.greeted = false;
+        }
+    }
+
+    /// Tells the sidecar of the calls. Only once there is an adapter or a call: a process that said hello
+    /// claims that its library sees everything.
+    fn tell_hub(&mut self, process: &Process, sightings: &[farcall::ledger::Sighting]) {
+        self.look_for_hub(process);
+        let Some(hub) = self.hub.as_mut().filter(|hub| hub.is_connected()) else { return };
+        let adapters = process.adapters();
+        if !self.greeted {
+            if adapters.names.is_empty() && !self.has_called {
+                return;
+            }
+            let since = adapters.since.unwrap_or(process.since);
+            hub.hello(process.clock.anchor(), since, self.sightings_from.max(since));
+            self.greeted = true;
+        }
+        hub.tell(sightings, &process.tallies);
+        if !hub.is_connected() {
+            process.engine.record_sightings(false);
+        }
+    }
+
+    fn presence(&self, process: &Process, ended: bool) -> Presence {
+        Presence {
+            caller: process.caller.clone(),
+            role: process.setup.options.role.as_str(),
+            adapters: process.adapters().names.join(","),
+            hub: self.hub.as_ref().is_some_and(Hub::is_connected),
+            since: process.since,
+            now: process.clock.now(),
+            ended,
+            counters: process.counters(),
+        }
+    }
+
+    fn write(&mut self, process: &Process, ended: bool) -> Flush {
+        let presence = self.presence(process, ended);
+        let state = (presence.adapters.len(), presence.hub);
+        let due = ended || state != self.last_presence || presence.now.since(self.last_written) > HEARTBEAT;
+        if self.pending.is_empty() && !due {
+            return Flush { written: 0, pending: 0 };
+        }
+        let rows = self.pending.len();
+        let mut aside = None;
+        let result = match &self.store {
+            None => return Flush { written: 0, pending: rows },
+            Some(store) if process.unusable => Err(Failure::forked(store)),
+            Some(store) => {
+                process.writing.store(true, Ordering::Release);
+                let result = store.write(&self.pending, &presence, self.retention, &mut aside);
+                process.writing.store(false, Ordering::Release);
+                result
+            }
+        };
+        if let Some(aside) = aside {
+            Tallies::add(&process.tallies.corrupt_ledgers, 1);
+            self.say_once(
+                "aside",
+                &format!("the ledger was damaged; it is now {aside}, and a new one begins"),
+            );
+        }
+        match result {
+            Ok(()) => {
+                self.pending.written();
+                self.last_written = presence.now;
+                self.last_presence = state;
+                Flush { written: rows, pending: 0 }
+            }
+            Err(failure) => {
+                Tallies::add(&process.tallies.failed_flushes, 1);
+                self.say_once(failure.kind.as_str(), &format!("{failure}; {}", failure.remedy()));
+                Flush { written: 0, pending: rows }
+            }
+        }
+    }
+}
+
+impl Process {
+    /// Drains the engine, tells the sidecar, writes the ledger. With `ended` also that the process ended.
+    pub(super) fn flush(&self, ended: bool) -> Flush {
+        if ended {
+            self.mark_ended();
+        }
+        let mut writer = self.writer();
+        // A fork may have been in between: what is counted here is the parent's.
+        if !self.is_current() {
+            return Flush { written: 0, pending: 0 };
+        }
+        self.clock.follow();
+        let now = self.clock.now();
+        self.tended.store(now.as_nanos(), Ordering::Relaxed);
+        if !self.setup.options.enabled {
+            return Flush { written: 0, pending: 0 };
+        }
+        let batch = self.engine.drain(now);
+        writer.has_called |= !batch.rows.is_empty();
+        writer.tell_hub(self, &batch.sightings);
+        writer.pending.add(batch, &self.engine, &self.tallies);
+        writer.write(self, ended)
+    }
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Denied => "denied",
+            Self::Busy => "busy",
+            Self::Corrupt => "corrupt",
+            Self::Newer => "newer",
+            Self::Forked => "forked",
+            Self::Other => "other",
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A call in the hands of an adapter.
+
+use super::Farcall;
+use super::process::Process;
+use farcall::{Call, ConnectTimes, ErrorType, Step};
+use std::sync::Arc;
+
+/// Owns a call and its handle, reads the clock for it, and abandons it when it is dropped before its end: a
+/// response that the application lets go of, an exception, a cancelled future.
+#[derive(Debug)]
+pub struct CallGuard {
+    farcall: Farcall,
+    /// Where the call began. After a fork it is the parent's, and counts there.
+    process: Arc<Process>,
+    call: Call,
+}
+
+impl CallGuard {
+    pub(super) fn new(farcall: Farcall, call: Call) -> Self {
+        let process = Arc::clone(farcall.process());
+        Self { farcall, process, call }
+    }
+
+    /// What to do next; see [`Call::step`].
+    pub fn step(&mut self) -> Step {
+        self.call.step(&self.process.engine, self.process.clock.now())
+    }
+
+    /// Making the connection took so long; see [`Call::connected`].
+    pub fn connected(&mut self, times: ConnectTimes) {
+        self.call.connected(times);
+    }
+
+    /// So many more bytes of the request's body went out.
+    pub fn sent(&mut self, bytes: u64) {
+        self.call.sent(bytes);
+    }
+
+    /// The head of a response arrived.
+    pub fn head(&mut self, status: u16) {
+        self.call.head(status, self.process.clock.now());
+    }
+
+    /// So many more bytes of the response's body arrived.
+    pub fn body(&mut self, bytes: u64) {
+        self.call.body(bytes);
+    }
+
+    /// The attempt failed; [`end`](CallGuard::end) or the drop counts it.
+    pub fn failed(&mut self, error: ErrorType) {
+        self.call.failed(error);
+    }
+
+    /// The last byte arrived, or the call failed: counts it.
+    pub fn end(&mut self) {
+        if self.is_ours() {
+            self.call.end(&self.process.engine, self.process.clock.now());
+        }
+    }
+
+    /// The application let go of the response, or cancelled the call: counts it, once.
+    pub fn abandon(&mut self) {
+        if self.is_ours() {
+            self.call.abandon(&self.process.engine, self.process.clock.now());
+        }
+    }
+
+    /// Whether the call has been counted.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.call.is_settled()
+    }
+
+    /// The call itself.
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// The handle.
+    #[must_use]
+    pub fn farcall(&self) -> &Farcall {
+        &self.farcall
+    }
+
+    /// Whether the call began in this process: its copy in the child of a fork must not be counted again, and
+    /// its engine's locks may be held for ever there.
+    fn is_ours(&self) -> bool {
+        self.process.next.get().is_none()
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}

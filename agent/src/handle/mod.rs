@@ -1,0 +1,275 @@
+//! The handle that every adapter holds.
+
+mod flush;
+mod guard;
+mod process;
+mod sigterm;
+mod thread;
+
+pub use flush::Flush;
+pub use guard::CallGuard;
+
+use crate::store::{Confirmation, ConnectionRollup};
+use crate::tally::Tallies;
+use crate::{Options, caller, home, say};
+use farcall::{Call, Config, Engine, Head, Timestamp};
+use process::Process;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+/// The agent of this process: one engine, one flush thread, one place in the ledger. Cheap to clone; when the
+/// last clone goes, what is left is written.
+///
+/// Nothing here ever fails or delays the application. See the [crate's example](crate).
+///
+/// # Forks
+/// A fork is survived where the binding says so: [`before_fork`](Farcall::before_fork) ahead of it,
+/// [`after_fork_in_parent`](Farcall::after_fork_in_parent) and [`after_fork`](Farcall::after_fork) behind it
+/// (Python: `os.register_at_fork`). The child starts from zero, with a flush thread and a ledger connection of
+/// its own; calls that were under way stay the parent's. A fork that nobody announced is noticed by the first
+/// call of the child about a second later.
+#[derive(Clone, Debug)]
+pub struct Farcall {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    /// The process that started it; its forks hang behind it.
+    first: Arc<Process>,
+}
+
+/// What a handle was started with, resolved. The same in all forks.
+#[derive(Debug)]
+struct Setup {
+    options: Options,
+    home: Option<PathBuf>,
+    config: Config,
+    config_errors: u64,
+    service: Option<String>,
+}
+
+static GLOBAL: OnceLock<Farcall> = OnceLock::new();
+
+impl Farcall {
+    /// Starts Farcall in this process. Never fails: what goes wrong is counted and said once on stderr, and
+    /// the rest works.
+    #[must_use]
+    pub fn start(options: Options) -> Self {
+        let first = Process::start(Arc::new(Setup::resolve(options)), Vec::new());
+        Self { handle: Arc::new(Handle { first }) }
+    }
+
+    /// The one of this process, started with [`Options::default`] where nobody called
+    /// [`start_global`](Farcall::start_global) before. It is never dropped: end it with
+    /// [`shutdown`](Farcall::shutdown).
+    pub fn global() -> &'static Self {
+        Self::start_global(Options::default)
+    }
+
+    /// The one of this process, started with these options unless it was before.
+    pub fn start_global(options: impl FnOnce() -> Options) -> &'static Self {
+        GLOBAL.get_or_init(|| Self::start(options()))
+    }
+
+    /// Whether anything is counted. An adapter that finds `false` need not hook anything.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.process().setup.options.enabled
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.process().engine
+    }
+
+    /// This moment, by one clock read: monotonic, anchored to the wall clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.process().clock.now()
+    }
+
+    /// A number that differs from call to call, in all threads and processes; costs a few nanoseconds.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.process().seed()
+    }
+
+    /// Begins a call: [`Engine::begin`] with this moment and a fresh seed.
+    pub fn begin(&self, head: &Head<'_>) -> Call {
+        let mut process = self.process();
+        let mut now = process.clock.now();
+        if process.is_untended(now) {
+            self.tend();
+            process = self.process();
+            now = process.clock.now();
+        }
+        process.engine.begin(head, now, process.seed())
+    }
+
+    /// A guard that owns the call: dropping it abandons the call, so that none is lost.
+    #[must_use]
+    pub fn guard(&self, call: Call) -> CallGuard {
+        CallGuard::new(self.clone(), call)
+    }
+
+    /// Tells that an adapter (`requests`, `fetch`, `tower`) is in place. `farcall doctor` lists them: an
+    /// adapter that never attached looks just like a program that makes no calls.
+    pub fn adapter_installed(&self, name: &str) {
+        self.process().adapter_installed(name);
+    }
+
+    /// Counts a failure of an adapter under a name (`python_hook_errors`); `farcall doctor` shows it.
+    pub fn count_failure(&self, name: &str) {
+        self.process().tallies.count(name, 1);
+    }
+
+    /// Adds connections that the sidecar saw; written with the next flush.
+    pub fn record_connections(&self, connections: Vec<ConnectionRollup>) {
+        let process = self.process();
+        process.writer().pending.add_connections(connections, &process.tallies.lost_connections);
+    }
+
+    /// Adds calls of a library that the sidecar saw too; written with the next flush.
+    pub fn record_confirmed(&self, confirmed: Vec<Confirmation>) {
+        self.process().writer().pending.add_confirmed(confirmed);
+    }
+
+    /// The home directory of the ledger; `None` where none could be found, and nothing is written.
+    #[must_use]
+    pub fn home(&self) -> Option<PathBuf> {
+        self.process().setup.home.clone()
+    }
+
+    /// Name and value of each counter of engine and agent: what could not be done as asked.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        self.process().counters()
+    }
+
+    /// Writes what was counted until now. Waits for a flush that is under way.
+    pub fn flush(&self) -> Flush {
+        self.tend();
+        self.process().flush(false)
+    }
+
+    /// To be called right before a fork: stops the flush thread, so that no lock is held and no file is open
+    /// when the process is copied.
+    pub fn before_fork(&self) {
+        let process = self.process();
+        if process.is_current() {
+            process.stop_thread();
+        }
+    }
+
+    /// To be called in the parent after a fork that [`before_fork`](Farcall::before_fork) was called for.
+    pub fn after_fork_in_parent(&self) {
+        let process = self.process();
+        if process.is_current() {
+            Process::start_thread(process);
+        }
+    }
+
+    /// To be called in the child after a fork: an engine without the parent's counts, a flush thread and a
+    /// ledger connection of its own. Does nothing in any other process.
+    pub fn after_fork(&self) {
+        let process = self.process();
+        if !process.is_current() {
+            process.next.get_or_init(|| Process::start_forked(process));
+        }
+    }
+
+    /// The last flush: stops the thread, writes what is left, and says in the ledger that the process ended.
+    /// Calls after it are still counted, and written by another `shutdown` or [`flush`](Farcall::flush).
+    /// Bindings call it at exit.
+    pub fn shutdown(&self) {
+        let process = self.process();
+        if process.is_current() {
+            process.stop_thread();
+            process.flush(true);
+        }
+    }
+
+    /// What belongs to this process, or to the nearest one that it was forked from.
+    fn process(&self) -> &Arc<Process> {
+        let mut process = &self.handle.first;
+        while let Some(next) = process.next.get() {
+            process = next;
+        }
+        process
+    }
+
+    /// Does what a flush thread would, in its absence: the fork that nobody announced, a handle that is
+    /// switched off, a thread that could not be started.
+    #[cold]
+    fn tend(&self) {
+        let process = self.process();
+        if process.is_current() {
+            Process::tend(process);
+            return;
+        }
+        Tallies::add(&self.forked().tallies.late_forks, 1);
+    }
+
+    fn forked(&self) -> &Arc<Process> {
+        self.after_fork();
+        self.process()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut process = &self.first;
+        while let Some(next) = process.next.get() {
+            process = next;
+        }
+        if process.is_current() && !process.has_ended() {
+            process.stop_thread();
+            process.flush(true);
+        }
+    }
+}
+
+impl Setup {
+    fn resolve(options: Options) -> Self {
+        let home = home::find(options.home.as_deref());
+        let mut setup = Self { home, config: Config::default(), config_errors: 0, service: None, options };
+        if setup.options.enabled {
+            setup.read_config();
+            if setup.home.is_none() {
+                say::say("there is no home directory for the ledger; set FARCALL_HOME. Nothing is recorded");
+            }
+        }
+        setup.service = setup
+            .options
+            .service
+            .clone()
+            .or_else(|| setup.config.service.clone())
+            .or_else(caller::service_of_environment)
+            .or_else(|| setup.options.service_hint.clone())
+            .filter(|name| !name.trim().is_empty());
+        setup
+    }
+
+    /// Takes what is right in the file; says and counts what is not.
+    fn read_config(&mut self) {
+        let Some(file) = home::find_config(self.options.config.as_deref(), self.home.as_deref()) else {
+            return;
+        };
+        let name = file.display().to_string();
+        match fs::read_to_string(&file) {
+            Ok(text) => {
+                let (config, errors) = Config::read(&name, &text);
+                errors.iter().for_each(|error| say::say(&error.to_string()));
+                self.config_errors = errors.len() as u64;
+                self.config = config;
+            }
+            Err(error) => {
+                say::say(&format!("cannot read {name}: {error}; going on without it"));
+                self.config_errors = 1;
+            }
+        }
+    }
+}

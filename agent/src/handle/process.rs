@@ -1,0 +1,204 @@
+//! What belongs to one process. A fork leaves its copy untouched and starts another: locks that some thread of
+//! the parent held at that moment are never free in the child.
+
+use super::flush::Writer;
+use super::thread::Thread;
+use super::{Setup, sigterm};
+use crate::clock::Clock;
+use crate::tally::Tallies;
+use crate::{caller, say};
+use farcall::{Caller, Engine, Timestamp};
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// A flush thread that did not show up for so long is looked for.
+const UNTENDED: Duration = Duration::from_millis(1_400);
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) setup: Arc<Setup>,
+    pub(super) pid: u32,
+    pub(super) caller: Caller,
+    pub(super) engine: Engine,
+    pub(super) clock: Clock,
+    pub(super) tallies: Tallies,
+    pub(super) since: Timestamp,
+    /// When somebody last looked after this process, in Unix nanoseconds.
+    pub(super) tended: AtomicU64,
+    /// Whether a flush has the ledger open. A fork at that moment makes SQLite unusable in the child.
+    pub(super) writing: AtomicBool,
+    /// Whether SQLite is unusable, because of that.
+    pub(super) unusable: bool,
+    pub(super) adapters: Mutex<Adapters>,
+    pub(super) thread: Thread,
+    /// The process that was forked from this one, seen from there.
+    pub(super) next: OnceLock<Arc<Process>>,
+    writer: Mutex<Writer>,
+    salt: u64,
+    ended: AtomicBool,
+    watches_sigterm: AtomicBool,
+}
+
+/// The adapters that said they are in place, and since when the first one is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Adapters {
+    pub(super) names: Vec<String>,
+    pub(super) since: Option<Timestamp>,
+}
+
+/// How many adapters are listed.
+const MAX_ADAPTERS: usize = 32;
+
+impl Process {
+    pub(super) fn start(setup: Arc<Setup>, adapters: Vec<String>) -> Arc<Self> {
+        let process = Self::new(setup, adapters, false);
+        process.begin(process.setup.options.handle_sigterm && sigterm::is_default());
+        process
+    }
+
+    pub(super) fn start_forked(parent: &Self) -> Arc<Self> {
+        // Held for ever where another thread of the parent had it: then the list starts empty.
+        let adapters = parent.adapters.try_lock().map(|adapters| adapters.names.clone()).unwrap_or_default();
+        if let Ok(mut writer) = parent.writer.try_lock() {
+            // The socket is the parent's; its copy here would keep the sidecar from seeing the parent's end.
+            writer.leave_hub();
+        }
+        let unusable = parent.unusable || parent.writing.load(Ordering::Acquire);
+        let process = Self::new(Arc::clone(&parent.setup), adapters, unusable);
+        process.begin(parent.watches_sigterm.load(Ordering::Relaxed));
+        process
+    }
+
+    fn new(setup: Arc<Setup>, adapters: Vec<String>, unusable: bool) -> Arc<Self> {
+        let clock = Clock::new();
+        let since = clock.now();
+        let caller = caller::of_this_process(setup.service.clone());
+        let salt = RandomState::new().hash_one((caller.pid, since.as_nanos()));
+        let shards = std::thread::available_parallelism().map_or(4, usize::from);
+        let tallies = Tallies::default();
+        Tallies::add(&tallies.config_errors, setup.config_errors);
+        Arc::new(Self {
+            pid: caller.pid,
+            engine: Engine::new(setup.config.clone(), caller.clone(), shards, salt),
+            caller,
+            clock,
+            tallies,
+            since,
+            tended: AtomicU64::new(since.as_nanos()),
+            writing: AtomicBool::new(false),
+            unusable,
+            adapters: Mutex::new(Adapters {
+                since: (!adapters.is_empty()).then_some(since),
+                names: adapters,
+            }),
+            thread: Thread::default(),
+            next: OnceLock::new(),
+            writer: Mutex::new(Writer::new(&setup)),
+            salt,
+            ended: AtomicBool::new(false),
+            watches_sigterm: AtomicBool::new(false),
+            setup,
+        })
+    }
+
+    fn begin(self: &Arc<Self>, watch_sigterm: bool) {
+        if !self.setup.options.enabled {
+            return;
+        }
+        // Before the first call, so that a sidecar that is there already learns of every one.
+        self.writer().look_for_hub(self);
+        Self::start_thread(self);
+        if watch_sigterm {
+            self.watches_sigterm.store(sigterm::watch(self), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this is the process that runs. Asks the system.
+    pub(super) fn is_current(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    /// Whether nobody looked after this process for too long.
+    pub(super) fn is_untended(&self, now: Timestamp) -> bool {
+        now.since(Timestamp::from_nanos(self.tended.load(Ordering::Relaxed))) > UNTENDED
+    }
+
+    /// Does what can be done without a flush thread, at most about once a second.
+    pub(super) fn tend(process: &Arc<Self>) {
+        process.tended.store(process.clock.now().as_nanos(), Ordering::Relaxed);
+        if !process.setup.options.enabled {
+            // Counted by adapters that did not ask whether to; without this it would add up in memory.
+            drop(process.engine.drain(process.clock.now()));
+        } else if process.thread.is_missing() && !process.has_ended() {
+            Self::start_thread(process);
+        }
+    }
+
+    pub(super) fn start_thread(process: &Arc<Self>) {
+        let options = &process.setup.options;
+        let Some(every) = options.flush_every.filter(|_| options.enabled) else { return };
+        if let Err(error) = process.thread.start(process, every) {
+            process.writer().say_once("thread", &format!("cannot start the flush thread: {error}"));
+        }
+    }
+
+    pub(super) fn stop_thread(&self) {
+        self.thread.stop();
+    }
+
+    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn adapter_installed(&self, name: &str) {
+        let now = self.clock.now();
+        let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        adapters.since.get_or_insert(now);
+        let name = name.replace(',', "_");
+        if adapters.names.len() < MAX_ADAPTERS && !adapters.names.contains(&name) {
+            adapters.names.push(name);
+        }
+    }
+
+    pub(super) fn adapters(&self) -> Adapters {
+        self.adapters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn counters(&self) -> Vec<(String, u64)> {
+        let engine = self.engine.counters();
+        let engine = engine.named().into_iter().map(|(name, value)| (name.to_owned(), value));
+        engine.chain(self.tallies.all()).collect()
+    }
+
+    pub(super) fn mark_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// A Weyl sequence for each thread, told apart by where its counter lives; the engine spreads its bits.
+    pub(super) fn seed(&self) -> u64 {
+        thread_local! {
+            static COUNT: Cell<u64> = const { Cell::new(0) };
+        }
+        COUNT.with(|count| {
+            if count.get() == 0 {
+                count.set(RandomState::new().hash_one(std::thread::current().id()) | 1);
+            }
+            count.set(count.get().wrapping_add(0x9E37_79B9_7F4A_7C15));
+            count.get() ^ self.salt
+        })
+    }
+}
+
+/// Says that a panic of ours was caught; once.
+pub(super) fn caught(process: &Process) {
+    if process.tallies.panics.fetch_add(1, Ordering::Relaxed) == 0 {
+        say::say("an error of farcall's own was caught (please report it); the program goes on");
+    }
+}

@@ -1,0 +1,147 @@
+//! Upkeep: minutes become hours, hours become days, what is older than the retention leaves. Done by whichever
+//! process comes first after it is due, in short transactions, so that no other waits long.
+
+use super::write::int_time;
+use farcall::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use std::time::Duration;
+
+/// How many single calls are kept, the newest.
+const MAX_EXEMPLARS: i64 = 20_000;
+const EXEMPLARS_EVERY: Duration = Duration::from_secs(60);
+const ROLLUPS_EVERY: Duration = Duration::from_secs(3_600);
+/// Minutes stay for two days, hours for two weeks.
+const SPANS: [(i64, i64, Duration); 2] =
+    [(1, 60, Duration::from_secs(2 * 86_400)), (60, 1_440, Duration::from_secs(14 * 86_400))];
+/// Steps of one hour's upkeep: a ledger that lay still for long catches up over some hours.
+const MAX_STEPS: usize = 200;
+
+pub(super) fn when_due(
+    connection: &mut Connection,
+    now: Timestamp,
+    retention: Duration,
+) -> rusqlite::Result<()> {
+    if claim(connection, "exemplars", now, EXEMPLARS_EVERY)? {
+        connection.execute(
+            "DELETE FROM exemplars WHERE begun < (SELECT begun FROM exemplars ORDER BY begun DESC LIMIT 1 OFFSET ?1)",
+            [MAX_EXEMPLARS - 1],
+        )?;
+    }
+    if claim(connection, "rollups", now, ROLLUPS_EVERY)? {
+        for (from, to, keep) in SPANS {
+            compact(connection, from, to, minute(now.minus(keep)))?;
+        }
+        retain(connection, minute(now.minus(retention)), int_time(now.minus(retention)))?;
+    }
+    Ok(())
+}
+
+/// Whether a task is due and this process is the one to do it.
+fn claim(connection: &Connection, task: &str, now: Timestamp, every: Duration) -> rusqlite::Result<bool> {
+    let due = int_time(now.minus(every));
+    let last: Option<i64> = connection
+        .prepare_cached("SELECT at FROM upkeep WHERE task = ?1")?
+        .query_row([task], |row| row.get(0))
+        .optional()?;
+    // A time in the future is that of a clock that was wrong.
+    if last.is_some_and(|last| last > due && last <= int_time(now)) {
+        return Ok(false);
+    }
+    let claimed = connection.execute(
+        "INSERT INTO upkeep VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = excluded.at WHERE at IS ?3",
+        params![task, int_time(now), last],
+    )?;
+    Ok(claimed == 1)
+}
+
+/// Adds up the rows of span `from` that began before `before` in rows of span `to`.
+fn compact(connection: &mut Connection, from: i64, to: i64, before: i64) -> rusqlite::Result<()> {
+    // Only whole target spans.
+    let before = before - before.rem_euclid(to);
+    for _ in 0..MAX_STEPS {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let oldest: Option<i64> = transaction.query_row(
+            "SELECT min(minute) FROM (
+                SELECT minute FROM rollups WHERE span = ?1 AND minute < ?2
+                UNION ALL SELECT minute FROM connections WHERE span = ?1 AND minute < ?2
+                UNION ALL SELECT minute FROM confirmed WHERE span = ?1 AND minute < ?2)",
+            [from, before],
+            |row| row.get(0),
+        )?;
+        let Some(oldest) = oldest else { return Ok(()) };
+        let start = oldest - oldest.rem_euclid(to);
+        fold(&transaction, from, to, start)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Replaces the rows of span `from` within one span `to` from `start` on by their sum.
+fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqlite::Result<()> {
+    let range = params![from, to, start, start + to];
+    transaction.execute(
+        "INSERT INTO rollups SELECT ?2, ?3, vendor, endpoint, customer, tags, caller, tap, status, outcome,
+            calls, attempts, bytes_out, bytes_in, duration, ttfb, transfer, answered, connections, dns, connect,
+            tls, latency
+         FROM rollups WHERE span = ?1 AND minute >= ?3 AND minute < ?4
+         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, attempts = attempts + excluded.attempts,
+            bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
+            duration = duration + excluded.duration, ttfb = ttfb + excluded.ttfb,
+            transfer = transfer + excluded.transfer, answered = answered + excluded.answered,
+            connections = connections + excluded.connections, dns = dns + excluded.dns,
+            connect = connect + excluded.connect, tls = tls + excluded.tls,
+            latency = sketch_merge(latency, excluded.latency)",
+        range,
+    )?;
+    transaction.execute(
+        "INSERT INTO connections SELECT ?2, ?3, caller, vendor, name, address, port, library, verdict, reason,
+            explained_by, connections, bytes_out, bytes_in, rtt, rtt_samples, retransmits, duration
+         FROM connections WHERE span = ?1 AND minute >= ?3 AND minute < ?4
+         ON CONFLICT DO UPDATE SET connections = connections + excluded.connections,
+            bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
+            rtt = rtt + excluded.rtt, rtt_samples = rtt_samples + excluded.rtt_samples,
+            retransmits = retransmits + excluded.retransmits, duration = duration + excluded.duration",
+        range,
+    )?;
+    transaction.execute(
+        "INSERT INTO confirmed SELECT ?2, ?3, vendor, endpoint, caller, calls
+         FROM confirmed WHERE span = ?1 AND minute >= ?3 AND minute < ?4
+         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
+        range,
+    )?;
+    for table in ["rollups", "connections", "confirmed"] {
+        transaction.execute(
+            &format!("DELETE FROM {table} WHERE span = ?1 AND minute >= ?2 AND minute < ?3"),
+            [from, start, start + to],
+        )?;
+    }
+    Ok(())
+}
+
+/// Forgets what is older than the retention, and names and callers that nothing refers to any more.
+fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for table in ["rollups", "connections", "confirmed"] {
+        transaction.execute(&format!("DELETE FROM {table} WHERE minute + span <= ?1"), [before_minute])?;
+    }
+    transaction.execute("DELETE FROM exemplars WHERE begun < ?1", [before])?;
+    transaction.execute("DELETE FROM processes WHERE last_flush < ?1", [before])?;
+    transaction.execute_batch(
+        "DELETE FROM counters WHERE caller NOT IN (SELECT caller FROM processes);
+         DELETE FROM callers WHERE id NOT IN (SELECT caller FROM rollups UNION SELECT caller FROM connections
+            UNION SELECT caller FROM confirmed UNION SELECT caller FROM exemplars UNION SELECT caller FROM processes);
+         DELETE FROM names WHERE id NOT IN (
+            SELECT vendor FROM rollups UNION SELECT endpoint FROM rollups UNION SELECT customer FROM rollups
+            UNION SELECT tags FROM rollups UNION SELECT vendor FROM exemplars UNION SELECT endpoint FROM exemplars
+            UNION SELECT customer FROM exemplars UNION SELECT tags FROM exemplars
+            UNION SELECT vendor FROM connections UNION SELECT name FROM connections
+            UNION SELECT address FROM connections UNION SELECT library FROM connections
+            UNION SELECT reason FROM connections UNION SELECT vendor FROM confirmed
+            UNION SELECT endpoint FROM confirmed);",
+    )?;
+    transaction.commit()
+}
+
+fn minute(time: Timestamp) -> i64 {
+    i64::try_from(time.minute()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,184 @@
+//! What was counted and is not on disk yet. Bounded: when nothing can be written for long, detail goes first
+//! (the customer), then counts, and what goes is counted.
+
+use super::connection::{Confirmation, ConnectionRollup, Numbers};
+use crate::tally::Tallies;
+use farcall::ledger::{Batch, Exemplar, OTHER, Rollup, Sketch, Sums};
+use farcall::{Caller, Engine, Outcome, Tap};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Rows that are kept while nothing can be written, about half a KiB each.
+const MAX_ROWS: usize = 65_536;
+/// Exemplars that one flush writes; of more, those that did not fail go first.
+const MAX_EXEMPLARS: usize = 2_000;
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// What the store adds up calls by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) minute: u64,
+    pub(super) vendor: Arc<str>,
+    pub(super) endpoint: Arc<str>,
+    pub(super) customer: Arc<str>,
+    pub(super) tags: Arc<str>,
+    pub(super) caller: Arc<Caller>,
+    pub(super) tap: Tap,
+    pub(super) status: u16,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    pub(super) sums: Sums,
+    pub(super) latency: Sketch,
+}
+
+/// Everything that waits for the next flush.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(super) rows: HashMap<Key, Row>,
+    pub(super) exemplars: Vec<(Key, Exemplar)>,
+    pub(super) connections: HashMap<ConnectionRollup, Numbers>,
+    pub(super) confirmed: HashMap<Confirmation, u64>,
+    /// Hashes of the rows that this process has, by minute: the last two of them.
+    seen: [(u64, HashSet<u64>); 2],
+    max_rows_per_minute: usize,
+    hasher: RandomState,
+    other: Arc<str>,
+    none: Arc<str>,
+}
+
+impl Pending {
+    pub(crate) fn new(max_rows_per_minute: usize) -> Self {
+        Self {
+            rows: HashMap::new(),
+            exemplars: Vec::new(),
+            connections: HashMap::new(),
+            confirmed: HashMap::new(),
+            seen: [(0, HashSet::new()), (0, HashSet::new())],
+            max_rows_per_minute,
+            hasher: RandomState::new(),
+            other: OTHER.into(),
+            none: "".into(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+            && self.exemplars.is_empty()
+            && self.connections.is_empty()
+            && self.confirmed.is_empty()
+    }
+
+    /// How many rows wait.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len() + self.connections.len() + self.confirmed.len()
+    }
+
+    /// Adds what an engine drained.
+    pub(crate) fn add(&mut self, batch: Batch, engine: &Engine, tallies: &Tallies) {
+        let mut keys = Vec::with_capacity(batch.rows.len());
+        for row in &batch.rows {
+            let key = self.key(row, engine, tallies);
+            if self.rows.len() < MAX_ROWS || self.rows.contains_key(&key) {
+                let known = self.rows.entry(key.clone()).or_default();
+                known.sums.add(&row.sums);
+                known.latency.merge(&row.latency);
+            } else {
+                Tallies::add(&tallies.lost_calls, row.sums.calls);
+            }
+            keys.push(key);
+        }
+        for exemplar in batch.exemplars {
+            if let Some(key) = keys.get(exemplar.row) {
+                self.exemplars.push((key.clone(), exemplar));
+            }
+        }
+        if self.exemplars.len() > MAX_EXEMPLARS {
+            // The newest failures are worth most, then the newest of the others.
+            let failed = |key: &Key| matches!(key.outcome, Outcome::Failed(_)) || key.status >= 400;
+            self.exemplars.sort_by_key(|(key, exemplar)| {
+                (std::cmp::Reverse(failed(key)), std::cmp::Reverse(exemplar.begun))
+            });
+            Tallies::add(&tallies.lost_exemplars, (self.exemplars.len() - MAX_EXEMPLARS) as u64);
+            self.exemplars.truncate(MAX_EXEMPLARS);
+        }
+    }
+
+    /// Adds connections.
+    pub(crate) fn add_connections(&mut self, connections: Vec<ConnectionRollup>, lost: &AtomicU64) {
+        for mut connection in connections {
+            let numbers = connection.take_numbers();
+            if self.connections.len() < MAX_CONNECTIONS || self.connections.contains_key(&connection) {
+                self.connections.entry(connection).or_default().add(&numbers);
+            } else {
+                Tallies::add(lost, numbers.connections);
+            }
+        }
+    }
+
+    /// Adds confirmations.
+    pub(crate) fn add_confirmed(&mut self, confirmed: Vec<Confirmation>) {
+        for mut confirmation in confirmed {
+            let calls = std::mem::take(&mut confirmation.calls);
+            if self.confirmed.len() < MAX_CONNECTIONS || self.confirmed.contains_key(&confirmation) {
+                *self.confirmed.entry(confirmation).or_default() += calls;
+            }
+        }
+    }
+
+    /// Forgets what was written; what each minute had already stays known.
+    pub(crate) fn written(&mut self) {
+        let Self { rows, exemplars, connections, confirmed, .. } = self;
+        rows.clear();
+        exemplars.clear();
+        connections.clear();
+        confirmed.clear();
+        // After a flood, give its memory back.
+        rows.shrink_to(1_024);
+        exemplars.shrink_to(256);
+    }
+
+    fn key(&mut self, row: &Rollup, engine: &Engine, tallies: &Tallies) -> Key {
+        let caller = engine.caller(row.caller).or_else(|| engine.caller(farcall::CallerId::SELF));
+        let mut key = Key {
+            minute: row.minute,
+            vendor: Arc::clone(&row.vendor),
+            endpoint: Arc::clone(&row.endpoint),
+            customer: Arc::clone(&row.customer),
+            tags: Arc::clone(&row.tags),
+            caller: caller.unwrap_or_default(),
+            tap: row.tap,
+            status: row.status,
+            outcome: row.outcome,
+        };
+        let room = self.has_room(&key) && self.rows.len() < MAX_ROWS / 2;
+        if !room && !self.rows.contains_key(&key) {
+            Tallies::add(&tallies.folded_rows, row.sums.calls);
+            key.customer = Arc::clone(&self.other);
+            key.tags = Arc::clone(&self.none);
+        }
+        key
+    }
+
+    /// Whether the key's minute has it already, or has room for it.
+    fn has_room(&mut self, key: &Key) -> bool {
+        let place = match self.seen.iter().position(|(minute, _)| *minute == key.minute) {
+            Some(place) => place,
+            None => {
+                let oldest = usize::from(self.seen[1].0 < self.seen[0].0);
+                self.seen[oldest] = (key.minute, HashSet::new());
+                oldest
+            }
+        };
+        let hash = self.hasher.hash_one(key);
+        let seen = &mut self.seen[place].1;
+        if seen.contains(&hash) {
+            return true;
+        }
+        seen.len() < self.max_rows_per_minute && seen.insert(hash)
+    }
+}

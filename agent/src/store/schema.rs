@@ -1,0 +1,149 @@
+//! The tables of `ledger.db`.
+//!
+//! Times are whole numbers of nanoseconds, sizes of bytes. A rollup spans 1, 60 or 1,440 minutes from `minute`
+//! on (minutes since the Unix epoch). Names that repeat are numbers of `names`; the view `ledger` shows them.
+
+use rusqlite::{Connection, Transaction};
+
+/// The version that this program writes; `PRAGMA user_version`.
+pub(crate) const VERSION: i64 = 1;
+
+/// One script for each version: what brings the version before to it.
+const MIGRATIONS: [&str; VERSION as usize] = [r"
+CREATE TABLE names (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE callers (
+    id INTEGER PRIMARY KEY,
+    service TEXT NOT NULL,
+    executable TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    container TEXT NOT NULL,
+    user TEXT NOT NULL,
+    UNIQUE (pid, started, service, executable)
+) STRICT;
+
+CREATE TABLE rollups (
+    span INTEGER NOT NULL,
+    minute INTEGER NOT NULL,
+    vendor INTEGER NOT NULL,
+    endpoint INTEGER NOT NULL,
+    customer INTEGER NOT NULL,
+    tags INTEGER NOT NULL,
+    caller INTEGER NOT NULL,
+    tap TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    duration INTEGER NOT NULL,
+    ttfb INTEGER NOT NULL,
+    transfer INTEGER NOT NULL,
+    answered INTEGER NOT NULL,
+    connections INTEGER NOT NULL,
+    dns INTEGER NOT NULL,
+    connect INTEGER NOT NULL,
+    tls INTEGER NOT NULL,
+    latency BLOB NOT NULL,
+    PRIMARY KEY (span, minute, vendor, endpoint, customer, tags, caller, tap, status, outcome)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE confirmed (
+    span INTEGER NOT NULL,
+    minute INTEGER NOT NULL,
+    vendor INTEGER NOT NULL,
+    endpoint INTEGER NOT NULL,
+    caller INTEGER NOT NULL,
+    calls INTEGER NOT NULL,
+    PRIMARY KEY (span, minute, vendor, endpoint, caller)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE connections (
+    span INTEGER NOT NULL,
+    minute INTEGER NOT NULL,
+    caller INTEGER NOT NULL,
+    vendor INTEGER NOT NULL,
+    name INTEGER NOT NULL,
+    address INTEGER NOT NULL,
+    port INTEGER NOT NULL,
+    library INTEGER NOT NULL,
+    verdict TEXT NOT NULL,
+    reason INTEGER NOT NULL,
+    explained_by TEXT NOT NULL,
+    connections INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    rtt INTEGER NOT NULL,
+    rtt_samples INTEGER NOT NULL,
+    retransmits INTEGER NOT NULL,
+    duration INTEGER NOT NULL,
+    PRIMARY KEY (span, minute, caller, vendor, name, address, port, library, verdict, reason, explained_by)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE exemplars (
+    begun INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    caller INTEGER NOT NULL,
+    vendor INTEGER NOT NULL,
+    endpoint INTEGER NOT NULL,
+    customer INTEGER NOT NULL,
+    tags INTEGER NOT NULL,
+    tap TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    duration INTEGER NOT NULL,
+    ttfb INTEGER,
+    bytes_out INTEGER NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    PRIMARY KEY (begun, id, caller)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE processes (
+    caller INTEGER PRIMARY KEY,
+    role TEXT NOT NULL,
+    version TEXT NOT NULL,
+    adapters TEXT NOT NULL,
+    hub INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    last_flush INTEGER NOT NULL,
+    ended INTEGER
+) STRICT;
+
+CREATE TABLE counters (
+    caller INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    value INTEGER NOT NULL,
+    PRIMARY KEY (caller, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE upkeep (
+    task TEXT PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW ledger AS
+SELECT datetime(r.minute * 60, 'unixepoch') AS utc, r.span AS minutes, v.name AS vendor, e.name AS endpoint,
+    c.name AS customer, t.name AS tags, p.service, p.pid, r.tap, r.status, r.outcome, r.calls,
+    r.duration / 1000000.0 / r.calls AS mean_ms, r.bytes_out, r.bytes_in
+FROM rollups r JOIN names v ON v.id = r.vendor JOIN names e ON e.id = r.endpoint
+JOIN names c ON c.id = r.customer JOIN names t ON t.id = r.tags JOIN callers p ON p.id = r.caller;
+"];
+
+/// The version of a file; 0 for an empty one.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Brings a file from `version` to [`VERSION`]. To be called by one process at a time.
+pub(super) fn migrate(transaction: &Transaction<'_>, version: i64) -> rusqlite::Result<()> {
+    for script in &MIGRATIONS[usize::try_from(version).unwrap_or(0)..] {
+        transaction.execute_batch(script)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)
+}

@@ -1,0 +1,307 @@
+//! One flush: everything that waits, in one transaction.
+
+use super::connection::{ConnectionRollup, Numbers};
+use super::file::Open;
+use super::pending::{Key, Row};
+use super::{Failure, Kind, Pending, Store, compact};
+use crate::home::LEDGER;
+use farcall::ledger::Exemplar;
+use farcall::{Caller, Timestamp};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// One row holds 290 years of durations, and as many bytes as an `i64`: each addend stays so far below that
+/// thousands of absurd ones do not overflow the sum.
+const MOST: i64 = i64::MAX / 4_096;
+
+/// What a process says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Presence {
+    pub(crate) caller: Caller,
+    pub(crate) role: &'static str,
+    /// Adapter names, separated by commas.
+    pub(crate) adapters: String,
+    /// Whether a sidecar is connected.
+    pub(crate) hub: bool,
+    pub(crate) since: Timestamp,
+    pub(crate) now: Timestamp,
+    pub(crate) ended: bool,
+    pub(crate) counters: Vec<(String, u64)>,
+}
+
+impl Store {
+    /// Writes everything that waits, or nothing. A damaged file is moved aside first; its new name comes
+    /// beside the result.
+    pub(crate) fn write(
+        &self,
+        pending: &Pending,
+        presence: &Presence,
+        retention: Duration,
+        aside: &mut Option<String>,
+    ) -> Result<(), Failure> {
+        let before = self.inode();
+        match self.try_write(pending, presence, retention) {
+            Err(failure) if failure.kind == Kind::Corrupt => {
+                match self.set_aside(before.or_else(|| self.inode())) {
+                    Ok(name) => *aside = name.map(|name| name.display().to_string()),
+                    Err(error) => {
+                        return Err(Failure::new(
+                            self.file(),
+                            Kind::Corrupt,
+                            format!("{LEDGER} is damaged, and cannot be moved aside: {error}"),
+                        ));
+                    }
+                }
+                self.try_write(pending, presence, retention)
+            }
+            result => result,
+        }
+    }
+
+    fn try_write(&self, pending: &Pending, presence: &Presence, retention: Duration) -> Result<(), Failure> {
+        let mut open = self.open()?;
+        write_all(&mut open, pending, presence).map_err(|error| Failure::sqlite(self.file(), &error))?;
+        // What was written is written: upkeep that fails is due again an hour later, and must not make the
+        // caller write the same counts twice.
+        let _ = compact::when_due(&mut open.connection, presence.now, retention);
+        Ok(())
+    }
+}
+
+fn write_all(open: &mut Open, pending: &Pending, presence: &Presence) -> rusqlite::Result<()> {
+    // Immediate: two writers that both began by reading could not both go on.
+    let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut names = Names { connection: &transaction, known: HashMap::new(), callers: HashMap::new() };
+    for (key, row) in &pending.rows {
+        write_row(&mut names, key, row)?;
+    }
+    for (key, exemplar) in &pending.exemplars {
+        write_exemplar(&mut names, key, exemplar)?;
+    }
+    for (key, numbers) in &pending.connections {
+        write_connection(&mut names, key, numbers)?;
+    }
+    for (key, calls) in &pending.confirmed {
+        let (vendor, endpoint) = (names.number(&key.vendor)?, names.number(&key.endpoint)?);
+        let caller = names.caller(&key.caller)?;
+        transaction
+            .prepare_cached(
+                "INSERT INTO confirmed VALUES (1, ?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
+            )?
+            .execute(params![int(key.minute), vendor, endpoint, caller, int(*calls)])?;
+    }
+    write_presence(&mut names, presence)?;
+    transaction.commit()
+}
+
+fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()> {
+    let sums = &row.sums;
+    let (vendor, endpoint) = (names.number(&key.vendor)?, names.number(&key.endpoint)?);
+    let (customer, tags) = (names.number(&key.customer)?, names.number(&key.tags)?);
+    let caller = names.caller(&key.caller)?;
+    names
+        .connection
+        .prepare_cached(
+            "INSERT INTO rollups VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+                ?16, ?17, ?18, ?19, ?20, ?21, ?22)
+             ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, attempts = attempts + excluded.attempts,
+                bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
+                duration = duration + excluded.duration, ttfb = ttfb + excluded.ttfb,
+                transfer = transfer + excluded.transfer, answered = answered + excluded.answered,
+                connections = connections + excluded.connections, dns = dns + excluded.dns,
+                connect = connect + excluded.connect, tls = tls + excluded.tls,
+                latency = sketch_merge(latency, excluded.latency)",
+        )?
+        .execute(params![
+            int(key.minute),
+            vendor,
+            endpoint,
+            customer,
+            tags,
+            caller,
+            key.tap.as_str(),
+            key.status,
+            key.outcome.as_str(),
+            int(sums.calls),
+            int(sums.attempts),
+            int(sums.bytes_out),
+            int(sums.bytes_in),
+            nanos(sums.duration),
+            nanos(sums.ttfb),
+            nanos(sums.transfer),
+            int(sums.answered),
+            int(sums.connections),
+            nanos(sums.dns),
+            nanos(sums.connect),
+            nanos(sums.tls),
+            row.latency.to_bytes(),
+        ])?;
+    Ok(())
+}
+
+fn write_exemplar(names: &mut Names<'_>, key: &Key, exemplar: &Exemplar) -> rusqlite::Result<()> {
+    let (vendor, endpoint) = (names.number(&key.vendor)?, names.number(&key.endpoint)?);
+    let (customer, tags) = (names.number(&key.customer)?, names.number(&key.tags)?);
+    let caller = names.caller(&key.caller)?;
+    names
+        .connection
+        .prepare_cached(
+            "INSERT INTO exemplars VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            i64::try_from(exemplar.begun.as_nanos()).unwrap_or(i64::MAX),
+            exemplar.id.cast_signed(),
+            caller,
+            vendor,
+            endpoint,
+            customer,
+            tags,
+            key.tap.as_str(),
+            key.status,
+            key.outcome.as_str(),
+            nanos(exemplar.duration),
+            exemplar.ttfb.map(nanos),
+            int(exemplar.bytes_out),
+            int(exemplar.bytes_in),
+            exemplar.attempts,
+        ])?;
+    Ok(())
+}
+
+fn write_connection(
+    names: &mut Names<'_>,
+    key: &ConnectionRollup,
+    numbers: &Numbers,
+) -> rusqlite::Result<()> {
+    let caller = names.caller(&key.caller)?;
+    let (vendor, name) = (names.number(&key.vendor)?, names.number(&key.name)?);
+    let (address, library) = (names.number(&key.address)?, names.number(&key.library)?);
+    let reason = names.number(&key.reason)?;
+    names
+        .connection
+        .prepare_cached(
+            "INSERT INTO connections VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
+                ?15, ?16, ?17)
+             ON CONFLICT DO UPDATE SET connections = connections + excluded.connections,
+                bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
+                rtt = rtt + excluded.rtt, rtt_samples = rtt_samples + excluded.rtt_samples,
+                retransmits = retransmits + excluded.retransmits, duration = duration + excluded.duration",
+        )?
+        .execute(params![
+            int(key.minute),
+            caller,
+            vendor,
+            name,
+            address,
+            key.port,
+            library,
+            key.verdict.as_str(),
+            reason,
+            key.explained_by.as_str(),
+            int(numbers.connections),
+            int(numbers.bytes_out),
+            int(numbers.bytes_in),
+            nanos(numbers.rtt),
+            int(numbers.rtt_samples),
+            int(numbers.retransmits),
+            nanos(numbers.duration),
+        ])?;
+    Ok(())
+}
+
+fn write_presence(names: &mut Names<'_>, presence: &Presence) -> rusqlite::Result<()> {
+    let caller = names.caller(&presence.caller)?;
+    let now = int_time(presence.now);
+    names
+        .connection
+        .prepare_cached(
+            "INSERT INTO processes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT DO UPDATE SET adapters = excluded.adapters, hub = excluded.hub,
+                last_flush = excluded.last_flush, ended = excluded.ended",
+        )?
+        .execute(params![
+            caller,
+            presence.role,
+            env!("CARGO_PKG_VERSION"),
+            presence.adapters,
+            presence.hub,
+            int_time(presence.since),
+            now,
+            presence.ended.then_some(now),
+        ])?;
+    for (name, value) in presence.counters.iter().filter(|(_, value)| *value > 0) {
+        names
+            .connection
+            .prepare_cached(
+                "INSERT INTO counters VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET value = excluded.value",
+            )?
+            .execute(params![caller, name, int(*value)])?;
+    }
+    Ok(())
+}
+
+/// Names and callers as their numbers, for the length of one transaction: a later one may find them gone.
+struct Names<'t> {
+    connection: &'t Connection,
+    known: HashMap<String, i64>,
+    callers: HashMap<Caller, i64>,
+}
+
+impl Names<'_> {
+    fn number(&mut self, name: &str) -> rusqlite::Result<i64> {
+        if let Some(&number) = self.known.get(name) {
+            return Ok(number);
+        }
+        let mut find = self.connection.prepare_cached("SELECT id FROM names WHERE name = ?1")?;
+        let number = match find.query_row([name], |row| row.get(0)).optional()? {
+            Some(number) => number,
+            None => self.connection.prepare_cached("INSERT INTO names (name) VALUES (?1)")?.insert([name])?,
+        };
+        self.known.insert(name.to_owned(), number);
+        Ok(number)
+    }
+
+    fn caller(&mut self, caller: &Caller) -> rusqlite::Result<i64> {
+        if let Some(&number) = self.callers.get(caller) {
+            return Ok(number);
+        }
+        let key = params![caller.pid, int(caller.started), caller.service, caller.executable];
+        let mut find = self.connection.prepare_cached(
+            "SELECT id FROM callers WHERE pid = ?1 AND started = ?2 AND service = ?3 AND executable = ?4",
+        )?;
+        let number = match find.query_row(key, |row| row.get(0)).optional()? {
+            Some(number) => number,
+            None => self
+                .connection
+                .prepare_cached(
+                    "INSERT INTO callers (service, executable, pid, started, container, user)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .insert(params![
+                    caller.service,
+                    caller.executable,
+                    caller.pid,
+                    int(caller.started),
+                    caller.container,
+                    caller.user
+                ])?,
+        };
+        self.callers.insert(caller.clone(), number);
+        Ok(number)
+    }
+}
+
+pub(super) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(MOST).min(MOST)
+}
+
+pub(super) fn int_time(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(MOST).min(MOST)
+}
