@@ -17,7 +17,7 @@ build: setup ## build everything: crates, Python extension, Node addon
 	scripts/build-bindings dev
 
 demo: build ## five programs in five languages call five vendors; see what Farcall sees (about a minute, 20 s of it running)
-	@scripts/demo
+	@$(PYTHON) examples/demo/demo.py
 
 test: build ## run all tests of all languages; ends with "N passed, N failed"
 	@$(PYTHON) scripts/test.py
@@ -30,8 +30,8 @@ lint: build ## formatters, clippy, ruff, mypy, tsc, cargo deny
 
 format: setup ## format the sources
 	cargo fmt --all
-	$(PYTHON) -m ruff format py examples/python-service scripts
-	$(PYTHON) -m ruff check --fix py examples/python-service scripts
+	$(PYTHON) -m ruff format py examples scripts
+	$(PYTHON) -m ruff check --fix py examples scripts
 
 fuzz: $(STAMPS)/system ## fuzz the wire parsers for FUZZ_SECONDS (default 600) each
 	scripts/fuzz

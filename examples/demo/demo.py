@@ -1,0 +1,361 @@
+"""Runs five programs against vendor-sim in namespaces of their own, and shows what Farcall saw.
+
+See README.md beside this file. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+OUT = ROOT / "target" / "demo"
+BIN = ROOT / "target" / "debug"
+
+# Real names, addresses of the documentation range (RFC 5737): routed nowhere, and here on `lo`.
+HOSTS = {
+    name: f"203.0.113.{number}"
+    for number, name in enumerate(
+        [
+            "api.openai.com",
+            "api.stripe.com",
+            "api.github.com",
+            "hooks.slack.com",
+            "app.launchdarkly.com",
+            "api.twilio.com",
+            "ip-api.com",
+        ],
+        start=10,
+    )
+}
+# Whom only a program calls whose TLS nobody can look into yet.
+OPAQUE = {"api.twilio.com"}
+QUESTIONS = ["vendors", "endpoints", "customers", "callers", "coverage", "findings"]
+
+
+def say(text: str) -> None:
+    """Prints at once: progress is for people who wait."""
+    print(text, flush=True)
+
+
+class Processes:
+    """The processes that the demo started; none other is ever signalled."""
+
+    def __init__(self) -> None:
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: list[str], cgroup: Path | None = None, **options: Any) -> subprocess.Popen[bytes]:
+        """Starts a command, in a cgroup of its own below the demo's where one is given."""
+        if cgroup is not None:
+            cgroup.mkdir(parents=True, exist_ok=True)
+            enter = 'echo $$ > "$0" && exec "$@"'
+            command = ["/bin/sh", "-c", enter, str(cgroup / "cgroup.procs"), *command]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
+        self.running.append(process)
+        return process
+
+    def stop(self, process: subprocess.Popen[bytes]) -> int:
+        """Asks a process to end, and waits until it has."""
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        return process.wait()
+
+    def stop_all(self) -> None:
+        """Ends all that still runs."""
+        for process in reversed(self.running):
+            self.stop(process)
+
+
+def enter_namespaces() -> None:
+    """Runs this script again inside a network and a mount namespace of its own."""
+    inside = [sys.executable, str(Path(__file__).resolve()), "--inside", *sys.argv[1:]]
+    flags = ["--net", "--mount", "--propagation", "private"]
+    if os.geteuid() != 0:
+        flags.append("--map-root-user")
+        if subprocess.run(["unshare", *flags, "true"], capture_output=True).returncode != 0:
+            say("demo: this user may make no network namespace, and without one the vendors' names cannot be")
+            say("demo: played here. Run `sudo make demo`, or allow unprivileged user namespaces.")
+            sys.exit(1)
+        os.environ["FARCALL_DEMO_UNPRIVILEGED"] = "1"
+    os.execvp("unshare", ["unshare", *flags, "--", *inside])
+
+
+def make_network() -> None:
+    """Gives the vendors their names and addresses."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for address in HOSTS.values():
+        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+    hosts = OUT / "hosts"
+    lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in HOSTS.items())]
+    hosts.write_text("\n".join(lines) + "\n")
+    subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
+
+
+def make_private_libraries() -> None:
+    """Puts copies of the TLS libraries in their own places, in this mount namespace alone.
+
+    A probe sits on an inode: with copies, no program outside pays for it.
+    """
+    private = OUT / "libraries"
+    private.mkdir(exist_ok=True)
+    listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    paths = {Path(line.split(" => ")[1]).resolve() for line in listed.splitlines() if "libssl.so" in line}
+    for path in paths:
+        copy = private / path.name
+        shutil.copy2(path, copy)
+        subprocess.run(["mount", "--bind", str(copy), str(path)], check=True)
+
+
+def find_cgroup() -> Path | None:
+    """Makes the demo's own cgroup; `None` where that is not allowed."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            cgroup = Path(fields.split()[4]) / f"farcall-demo-{os.getpid()}"
+            try:
+                cgroup.mkdir()
+            except OSError:
+                return None
+            return cgroup
+    return None
+
+
+def start_sidecar(processes: Processes, cgroup: Path, home: Path) -> tuple[subprocess.Popen[bytes] | None, str]:
+    """Starts the sidecar; where it cannot run, says why."""
+    sidecar = BIN / "farcall-sidecar"
+    ready = OUT / "sidecar.ready"
+    log = OUT / "sidecar.log"
+    command = [str(sidecar), "run", "--cgroup", str(cgroup), "--home", str(home), "--ready-file", str(ready)]
+    with log.open("wb") as stream:
+        process = processes.start(command, stdout=stream, stderr=stream)
+    end = time.monotonic() + 30
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > end:
+            processes.stop(process)
+            last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            return None, f"the sidecar does not run here: {last[0]}"
+        time.sleep(0.05)
+    return process, ""
+
+
+def counted_by_vendors(settled_ms: int = 0) -> dict[str, int]:
+    """What vendor-sim counted, by host."""
+    url = f"http://{HOSTS['api.openai.com']}/_sim/counts?settled_ms={settled_ms}"
+    with urllib.request.urlopen(url, timeout=10) as response:
+        counts = json.load(response)
+    totals = dict.fromkeys(HOSTS, 0)
+    for row in counts["by_host"]:
+        totals[row["host"]] = totals.get(row["host"], 0) + row["count"]
+    return totals
+
+
+def report(home: Path, question: str, as_json: bool) -> Any:
+    """One question to the command line, as people and programs ask it."""
+    command = [str(BIN / "farcall"), "report", question, "--since", "10m", "--home", str(home)]
+    if as_json:
+        output = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout
+        return json.loads(output)
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def run_inside(seconds: int) -> int:
+    """The demo itself, inside its namespaces."""
+    privileged = "FARCALL_DEMO_UNPRIVILEGED" not in os.environ
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    home = OUT / "home"
+    home.mkdir()
+    processes = Processes()
+    cgroup = find_cgroup() if privileged else None
+    missing = ""
+    sidecar = None
+    try:
+        say("demo: a network namespace, a hosts file and a throw-away CA of its own; nothing leaves this machine")
+        make_network()
+        make_private_libraries()
+        sim_ready = OUT / "vendor-sim.ready"
+        sim = [str(BIN / "vendor-sim"), "--listen", "0.0.0.0:443", "--plain", "0.0.0.0:80", "--dir", str(OUT)]
+        with (OUT / "vendor-sim.log").open("wb") as log:
+            processes.start([*sim, "--ready-file", str(sim_ready)], stdout=log, stderr=log)
+        wait_for(sim_ready, 20)
+        if cgroup is None:
+            missing = "the sidecar needs root and a writable cgroup v2 tree"
+        else:
+            sidecar, missing = start_sidecar(processes, cgroup, home)
+
+        programs = start_programs(processes, cgroup if sidecar else None, home, seconds)
+        say(f"demo: {', '.join(programs)} run for {seconds} s")
+        follow(programs, seconds)
+        failed = [name for name, process in programs.items() if processes.stop(process) != 0]
+        vendors = counted_by_vendors(settled_ms=2000)
+        if sidecar is not None:
+            processes.stop(sidecar)
+    finally:
+        processes.stop_all()
+        remove_cgroup(cgroup)
+    return show(home, vendors, failed, missing, sidecar is not None)
+
+
+def wait_for(path: Path, seconds: float) -> None:
+    """Waits until a file is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > end:
+            raise SystemExit(f"demo: {path} did not appear in {seconds:.0f} s; see {OUT}/*.log")
+        time.sleep(0.02)
+
+
+def start_programs(
+    processes: Processes, cgroup: Path | None, home: Path, seconds: int
+) -> dict[str, subprocess.Popen[bytes]]:
+    """Starts the five programs, each with its log, its name and the throw-away CA."""
+    ca = str(OUT / "ca.pem")
+    environment = {
+        **os.environ,
+        "FARCALL_HOME": str(home),
+        "SSL_CERT_FILE": ca,
+        "REQUESTS_CA_BUNDLE": ca,
+        "CURL_CA_BUNDLE": ca,
+        "NODE_EXTRA_CA_CERTS": ca,
+        "OPENAI_API_KEY": "sk-demo",
+        "STRIPE_API_KEY": "sk_test_demo",
+    }
+    go = OUT / "go-service"
+    go_source = ROOT / "examples" / "go-service"
+    subprocess.run(["go", "build", "-o", str(go), "."], cwd=go_source, check=True)
+    examples = ROOT / "examples"
+    n = str(seconds)
+    commands = {
+        "python-service": [sys.executable, str(examples / "python-service" / "service.py"), "--seconds", n],
+        "node-service": [node(), str(examples / "node-service" / "service.mjs"), "--seconds", n],
+        "rust-service": [str(BIN / "rust-service"), "--seconds", n],
+        "shell-service": [str(examples / "shell-service" / "service.sh"), n],
+        "go-service": [str(go), "--seconds", n],
+    }
+    if cgroup is None:
+        # Nobody would see these: they bring no library.
+        del commands["shell-service"], commands["go-service"]
+    started = {}
+    for name, command in commands.items():
+        with (OUT / f"{name}.log").open("wb") as log:
+            started[name] = processes.start(
+                command,
+                cgroup / name if cgroup else None,
+                env={**environment, "OTEL_SERVICE_NAME": name},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+    return started
+
+
+def node() -> str:
+    """The Node to run."""
+    return shutil.which("node") or "node"
+
+
+def follow(programs: dict[str, subprocess.Popen[bytes]], seconds: int) -> None:
+    """Shows progress until all programs have ended."""
+    start = time.monotonic()
+    while any(process.poll() is None for process in programs.values()):
+        elapsed = time.monotonic() - start
+        if elapsed > seconds + 30:
+            late = [name for name, process in programs.items() if process.poll() is None]
+            raise SystemExit(f"demo: {', '.join(late)} did not end; see {OUT}")
+        calls = sum(counted_by_vendors().values())
+        text = f"demo: {min(elapsed, seconds):3.0f} of {seconds} s, {calls:5} calls arrived at the vendors"
+        print(text, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+        time.sleep(1 if sys.stdout.isatty() else 4)
+    if sys.stdout.isatty():
+        print()
+
+
+def remove_cgroup(cgroup: Path | None) -> None:
+    """Removes the demo's cgroups; they are empty by now."""
+    if cgroup is None:
+        return
+    for child in [*(path for path in cgroup.iterdir() if path.is_dir()), cgroup]:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            try:
+                child.rmdir()
+                break
+            except OSError:
+                time.sleep(0.05)
+
+
+def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, complete: bool) -> int:
+    """Prints the inventory, writes report.json, and compares both with what the vendors counted."""
+    answers = {question: report(home, question, as_json=True) for question in QUESTIONS}
+    whole: dict[str, Any] = {question: answers[question]["rows"] for question in QUESTIONS if question != "coverage"}
+    whole["coverage"] = answers["coverage"]
+    for question in QUESTIONS:
+        say("")
+        say(report(home, question, as_json=False).rstrip())
+
+    hosts = {row["vendor"]: row for row in whole["vendors"]}
+    names = {
+        "api.openai.com": "openai",
+        "api.stripe.com": "stripe",
+        "api.github.com": "github",
+        "hooks.slack.com": "slack",
+        "app.launchdarkly.com": "launchdarkly",
+        "api.twilio.com": "twilio",
+        "ip-api.com": "ip-api.com",
+    }
+    comparison = []
+    for host, counted in vendors.items():
+        row = hosts.get(names.get(host, host))
+        seen = row["calls"] if row else 0
+        comparison.append({"host": host, "farcall": seen, "vendor": counted, "opaque": host in OPAQUE})
+    whole["comparison"] = comparison
+    (OUT / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
+
+    say("")
+    say("Compared with what the vendors counted, call by call:")
+    wrong = []
+    for line in comparison:
+        if line["opaque"]:
+            verdict = "connections only: Go's own TLS (see coverage)"
+        elif line["farcall"] == line["vendor"]:
+            verdict = "equal"
+        else:
+            verdict = "DIFFERENT"
+            wrong.append(line["host"])
+        say(f"  {line['host']:24} {line['farcall']:6} seen {line['vendor']:6} counted   {verdict}")
+    say("")
+    say(f"The report is in {(OUT / 'report.json').relative_to(ROOT)}")
+    if not complete:
+        say(f"Only the instrumented programs ran: {missing}")
+    for name in failed:
+        say(f"FAILED: {name} ended with an error; see {(OUT / name).relative_to(ROOT)}.log")
+    for host in wrong:
+        say(f"FAILED: Farcall and {host} do not agree")
+    return 1 if failed or wrong else 0
+
+
+def main() -> int:
+    """Parses the arguments, and goes where the demo can run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=20, help="how long the programs run (20)")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.inside:
+        enter_namespaces()
+    return run_inside(arguments.seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+module farcall.example/go-service
+
+go 1.19
