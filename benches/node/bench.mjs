@@ -23,14 +23,15 @@ async function instrument(how) {
     const farcall = require('../../node')
     farcall.install({ home: mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-')) })
   } else if (how === 'opentelemetry') {
-    const { NodeTracerProvider } = require('@opentelemetry/sdk-trace-node')
-    const { BatchSpanProcessor } = require('@opentelemetry/sdk-trace-base')
+    const { context, trace } = require('@opentelemetry/api')
+    const { AsyncLocalStorageContextManager } = require('@opentelemetry/context-async-hooks')
+    const { BatchSpanProcessor, TracerProvider } = require('@opentelemetry/sdk-trace')
     const { registerInstrumentations } = require('@opentelemetry/instrumentation')
     const { HttpInstrumentation } = require('@opentelemetry/instrumentation-http')
     const { UndiciInstrumentation } = require('@opentelemetry/instrumentation-undici')
-    const nowhere = { export: (_spans, done) => done({ code: 0 }), shutdown: async () => {} }
-    const provider = new NodeTracerProvider({ spanProcessors: [new BatchSpanProcessor(nowhere)] })
-    provider.register()
+    const nowhere = { export: (_spans, done) => done({ code: 0 }), shutdown: async () => {}, forceFlush: async () => {} }
+    context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
+    trace.setGlobalTracerProvider(new TracerProvider({ spanProcessors: [new BatchSpanProcessor(nowhere)] }))
     registerInstrumentations({ instrumentations: [new HttpInstrumentation(), new UndiciInstrumentation()] })
   }
 }
