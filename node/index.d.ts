@@ -1,0 +1,67 @@
+/** What `install` may be told. */
+export interface InstallOptions {
+  /** The service's name in the ledger. Default: `OTEL_SERVICE_NAME`, else the name of the script. */
+  service?: string
+  /** The directory of the ledger. Default: `FARCALL_HOME`, else `farcall` in the XDG state directory. */
+  home?: string
+  /** Which clients are looked at; all of them by default. `http` stands for `http` and `https`. */
+  adapters?: { fetch?: boolean; http?: boolean }
+}
+
+/** How Farcall itself is doing in this thread. */
+export interface Status {
+  /** Whether calls are counted. */
+  installed: boolean
+  adapters: { fetch: boolean; http: boolean }
+  /** The directory of the ledger; null where there is none, or nothing is installed. */
+  home: string | null
+  /** Calls that have begun and not ended. */
+  inFlight: number
+  /** Exceptions inside Farcall's hooks: each was caught, and the application's call went on. */
+  problems: { count: number; last: string | null }
+  /** What engine and agent could not do as asked, by name, in the whole process. */
+  counters: Record<string, number>
+}
+
+export type Question = 'vendors' | 'endpoints' | 'customers' | 'callers' | 'coverage' | 'calls'
+
+/**
+ * Counts, from now on, the calls that this process makes with `fetch`, undici, `http` and `https`, and what
+ * stands on them (axios, got, node-fetch, the vendors' SDKs). The second time it does nothing.
+ *
+ * Never throws, and never makes a call of the application fail. Worker threads count their own calls after
+ * an `install` of their own: `node --import farcall/register` brings it to all of them. With
+ * `FARCALL_DISABLED=1` it does nothing. `service` and `home` are those of the first install in the process.
+ */
+export function install(options?: InstallOptions): void
+
+/** Leaves the clients as they were, and writes what was counted. */
+export function uninstall(): void
+
+/**
+ * Runs `fn(...args)` with its calls, and those of all that it starts, made on behalf of `customer`; returns
+ * what `fn` returns. A stream that outlives `fn` still settles on this customer.
+ */
+export function withCustomer<R, A extends unknown[]>(customer: string, fn: (...args: A) => R, ...args: A): R
+
+/** Runs `fn(...args)` with `tags` on its calls (at most 8); an inner tag of the same key wins. */
+export function withTags<R, A extends unknown[]>(
+  tags: Record<string, string | number | boolean>,
+  fn: (...args: A) => R,
+  ...args: A
+): R
+
+/**
+ * The answer of `farcall report QUESTION --json`, from the ledger of this process: the calls of every
+ * process that shares it. What was counted in the last second may not be in it yet: see `flush`.
+ *
+ * Rejects where the ledger cannot be read, or where `since` is not a duration (`"90s"`, `"15m"`, `"1h"`,
+ * `"7d"`, a number of milliseconds) or a moment. Default: the last hour.
+ */
+export function report(question: Question, options?: { since?: string | number | Date }): Promise<any>
+
+/** Writes what was counted to the ledger; resolves once it is there. Farcall does so each second by itself, and at exit. */
+export function flush(): Promise<void>
+
+/** How Farcall itself is doing in this thread. */
+export function status(): Status

@@ -1,0 +1,242 @@
+'use strict'
+// Global fetch, and undici from npm: every copy of undici publishes its exchanges on the same diagnostics
+// channels, one message an exchange whatever sits above (a redirect's hops, an interceptor's retries). So a
+// client that took hold of `fetch` before Farcall was installed is seen as well, and the response that the
+// application gets is the one that undici made.
+//
+// The channels say when an exchange begins, is answered, ends and fails. Bytes they tell only from undici 7
+// on (Node 24), and an upgrade's end only since then, so these two come from the methods of the `Request`
+// that the channels show. Each copy of undici has its own; it is prepared at its first exchange.
+
+const channels = require('node:diagnostics_channel')
+const net = require('node:net')
+const { timeConnecting } = require('../connecting.js')
+const { begin } = require('../exchange.js')
+const { note } = require('../problems.js')
+const { currentScope, inScope } = require('../scope.js')
+
+/** @typedef {InstanceType<typeof import('../exchange.js').Exchange>} Exchange */
+/** @typedef {InstanceType<typeof import('../connecting.js').ConnectTimes>} ConnectTimes */
+/** @typedef {import('node:net').Socket} Socket */
+
+const kExchange = Symbol('farcall.exchange')
+
+/**
+ * undici's Request, as far as it matters here (`lib/core/request.js`).
+ *
+ * @typedef {object} Request
+ * @property {string | URL} origin
+ * @property {string | null} host the Host header, where the application set one
+ * @property {string} method
+ * @property {string} path
+ * @property {Exchange | undefined} [kExchange]
+ */
+
+/** @typedef {(this: any, ...args: any[]) => any} Method */
+
+let active = false
+
+/** The `Request.prototype`s that are prepared. */
+const prepared = new WeakSet()
+
+/** @param {unknown} message */
+function onCreate (message) {
+  try {
+    const { request } = /** @type {{ request: any }} */ (message)
+    // A tunnel through a proxy is a connection, not a call: the calls inside it are seen one by one.
+    if (request.method === 'CONNECT') return
+    prepare(Object.getPrototypeOf(request))
+    let origin = typeof request.origin === 'string' ? request.origin : request.origin.origin
+    let path = request.path
+    if (request.host) origin = origin.slice(0, origin.indexOf('://') + 3) + request.host
+    if (path.charCodeAt(0) !== 47 && URL.canParse(path)) {
+      // The absolute form, as a proxy wants it.
+      const url = new URL(path)
+      origin = url.origin
+      path = url.pathname
+    }
+    request[kExchange] = begin(origin, request.method, path)
+  } catch (error) {
+    note(error)
+  }
+}
+
+/** @param {unknown} message */
+function onHeaders (message) {
+  const { request, response } = /** @type {any} */ (message)
+  request[kExchange]?.head(response.statusCode)
+}
+
+/** @param {unknown} message */
+function onTrailers (message) {
+  /** @type {any} */ (message).request[kExchange]?.end()
+}
+
+/** @param {unknown} message */
+function onError (message) {
+  const { request, error } = /** @type {any} */ (message)
+  // What has no code is the reason that the application gave for letting go: undici's own errors have one.
+  if (typeof error?.code === 'string') request[kExchange]?.fail(error)
+  else request[kExchange]?.abandon(error)
+}
+
+/**
+ * The connections that undici makes: the connector that is at work begins to connect a socket right after
+ * the message, in the same turn.
+ *
+ * @type {{ tls: boolean } | undefined}
+ */
+let awaited
+
+/**
+ * What connecting took, until the first request on the connection takes it along.
+ *
+ * @type {WeakMap<object, ConnectTimes>}
+ */
+const connectTimes = new WeakMap()
+
+/** @param {unknown} message */
+function beforeConnect (message) {
+  const { connectParams } = /** @type {any} */ (message)
+  awaited = { tls: connectParams?.protocol === 'https:' }
+  queueMicrotask(() => {
+    awaited = undefined
+  })
+}
+
+/** @param {Socket} socket */
+function onSocketConnect (socket) {
+  if (awaited === undefined) return
+  const { tls } = awaited
+  awaited = undefined
+  timeConnecting(socket, tls, (times, done) => {
+    if (done) connectTimes.set(socket, times)
+  })
+}
+
+/** @param {unknown} message */
+function onSendHeaders (message) {
+  const { request, socket } = /** @type {any} */ (message)
+  const times = connectTimes.get(socket)
+  if (times === undefined) return
+  connectTimes.delete(socket)
+  request[kExchange]?.connected(times)
+}
+
+/**
+ * Prepares the methods of a `Request`; by undici's version they have the one name or the other.
+ *
+ * @param {any} prototype
+ */
+function prepare (prototype) {
+  if (prepared.has(prototype)) return
+  prepared.add(prototype)
+  look(prototype, ['onBodySent'], (exchange, chunk) => {
+    exchange.sent += size(chunk)
+  })
+  look(prototype, ['onData', 'onResponseData'], (exchange, chunk) => {
+    exchange.received += size(chunk)
+  })
+  look(prototype, ['onUpgrade', 'onRequestUpgrade'], (exchange, status) => {
+    exchange.head(status)
+    exchange.end()
+  })
+  // undici's own redirects and retries begin the next exchange in here, called by the socket: in the scope
+  // of whoever opened the connection, were it not for this.
+  keepScope(prototype, ['onComplete', 'onResponseEnd'])
+  keepScope(prototype, ['onError', 'onResponseError'])
+}
+
+/** @param {unknown} chunk */
+function size (chunk) {
+  return typeof chunk === 'string' ? Buffer.byteLength(chunk) : /** @type {Uint8Array} */ (chunk).byteLength
+}
+
+/**
+ * Has `see` look at the argument before the method gets it.
+ *
+ * @param {any} prototype
+ * @param {string[]} names
+ * @param {(exchange: Exchange, argument: any) => void} see
+ */
+function look (prototype, names, see) {
+  replace(prototype, names, (original) => function (argument) {
+    const exchange = this[kExchange]
+    if (exchange !== undefined) {
+      try {
+        see(exchange, argument)
+      } catch (error) {
+        note(error)
+      }
+    }
+    return Reflect.apply(original, this, arguments)
+  })
+}
+
+/**
+ * @param {any} prototype
+ * @param {string[]} names
+ */
+function keepScope (prototype, names) {
+  replace(prototype, names, (original) => function (...args) {
+    const exchange = this[kExchange]
+    if (exchange === undefined || exchange.scope === currentScope()) return Reflect.apply(original, this, args)
+    return inScope(exchange.scope, () => Reflect.apply(original, this, args))
+  })
+}
+
+/**
+ * @param {any} prototype
+ * @param {string[]} names
+ * @param {(original: Method) => Method} wrap
+ */
+function replace (prototype, names, wrap) {
+  const name = names.find((name) => typeof prototype[name] === 'function')
+  if (name === undefined) {
+    note(new Error(`this undici has none of ${names.join(', ')}: calls are counted, but not exactly`))
+    return
+  }
+  const value = wrap(prototype[name])
+  Object.defineProperty(value, 'name', { value: name })
+  Object.defineProperty(prototype, name, { configurable: true, writable: true, value })
+}
+
+/** @type {[string, (message: unknown) => void][]} */
+const subscriptions = [
+  ['undici:request:create', onCreate],
+  ['undici:request:headers', onHeaders],
+  ['undici:request:trailers', onTrailers],
+  ['undici:request:error', onError],
+  ['undici:client:beforeConnect', beforeConnect],
+  ['undici:client:sendHeaders', onSendHeaders]
+]
+
+const prototype = net.Socket.prototype
+/** @type {Method} */
+const socketConnect = prototype.connect
+
+/** @type {Method} */
+function connect () {
+  try {
+    if (active) onSocketConnect(this)
+  } catch (error) {
+    note(error)
+  }
+  return Reflect.apply(socketConnect, this, arguments)
+}
+
+function install () {
+  if (active) return
+  active = true
+  for (const [name, see] of subscriptions) channels.subscribe(name, see)
+  if (prototype.connect === socketConnect) prototype.connect = connect
+}
+
+function uninstall () {
+  if (!active) return
+  active = false
+  for (const [name, see] of subscriptions) channels.unsubscribe(name, see)
+  if (prototype.connect === connect) prototype.connect = socketConnect
+}
+
+module.exports = { install, uninstall }

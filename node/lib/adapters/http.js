@@ -1,0 +1,310 @@
+'use strict'
+// http and https, and so axios, got, node-fetch and all that stands on them: every request of either module
+// is an `http.ClientRequest`, whoever made it and however it got hold of `request`. Its prototype, and the
+// parser below, are where Farcall looks on: no listener is added to a request or a response, because each
+// would show, and some would act ('data' makes a stream flow, 'response' keeps a body waiting for a
+// reader, 'error' swallows a crash).
+//
+// The parser counts the body's bytes after the chunk framing and before any decoding, also where nobody
+// reads them, and says when the last one arrived.
+
+const http = require('node:http')
+const { timeConnecting } = require('../connecting.js')
+const { begin } = require('../exchange.js')
+const { note } = require('../problems.js')
+const { classify, ErrorType } = require('../errors.js')
+
+const kExchange = Symbol('farcall.exchange')
+
+/** @typedef {InstanceType<typeof import('../exchange.js').Exchange>} Exchange */
+/** @typedef {(this: any, ...args: any[]) => any} Method */
+/** @typedef {import('node:net').Socket} Socket */
+
+/**
+ * A ClientRequest, with what is not in its public types.
+ *
+ * @typedef {http.ClientRequest & {
+ *   parser: any,
+ *   res: http.IncomingMessage | null,
+ *   _header: string | null,
+ *   socketPath?: string,
+ *   [kExchange]?: Exchange | null,
+ * }} Request
+ */
+
+let active = false
+
+/**
+ * The request's exchange, begun at the first sign of life: that is inside `http.request()` for most, and
+ * so in the scope of the code that called it. Null where it is not counted.
+ *
+ * @param {any} request
+ * @returns {Exchange | null}
+ */
+function exchangeOf (request) {
+  const known = request[kExchange]
+  if (known !== undefined) return known
+  request[kExchange] = null
+  // A tunnel through a proxy is a connection, not a call; a Unix socket does not leave the machine.
+  if (request.method === 'CONNECT' || request.socketPath) return null
+  let origin = request.protocol + '//' + (request.getHeader('host') ?? hostOf(request))
+  let path = request.path
+  if (path.charCodeAt(0) !== 47 && URL.canParse(path)) {
+    // The absolute form, as a proxy wants it.
+    const url = new URL(path)
+    origin = url.origin
+    path = url.pathname
+  }
+  return (request[kExchange] = begin(origin, request.method, path))
+}
+
+/**
+ * The authority of a request whose headers came as a list: Node keeps them only as text.
+ *
+ * @param {Request} request
+ */
+function hostOf (request) {
+  const line = /\r\nhost: *([^\r\n]+)/i.exec(request._header ?? '')
+  return line?.[1] ?? request.host
+}
+
+/**
+ * Times the connection where it is made for this request.
+ *
+ * @param {Exchange} exchange
+ * @param {Socket} socket
+ * @param {boolean} tls
+ */
+function time (exchange, socket, tls) {
+  exchange.connecting = true
+  timeConnecting(socket, tls, (times, done) => {
+    exchange.connecting = !done
+    exchange.connected(times)
+  })
+}
+
+/**
+ * @param {Exchange} exchange
+ * @param {Request} request
+ * @param {unknown} error
+ */
+function fail (exchange, request, error) {
+  if (exchange.connecting) {
+    // Nothing went out, whatever the application wrote.
+    exchange.sent = 0
+    if (classify(error) === ErrorType.RESET) {
+      exchange.failAs(request.protocol === 'https:' ? ErrorType.TLS : ErrorType.CONNECT)
+      return
+    }
+  }
+  exchange.fail(error)
+}
+
+/**
+ * The application let go of a request, or of its response.
+ *
+ * @param {Exchange} exchange
+ * @param {Request} request
+ * @param {unknown} [reason]
+ */
+function abandon (exchange, request, reason) {
+  if (exchange.connecting) exchange.sent = 0
+  // follow-redirects lets go of each hop at its head, which is all there is of most.
+  if (exchange.answered && exchange.received === 0 && isEmpty(request)) exchange.end()
+  else exchange.abandon(reason)
+}
+
+/**
+ * Whether the response has no body (RFC 9110, section 6.4.1).
+ *
+ * @param {Request} request
+ */
+function isEmpty ({ method, res }) {
+  return method === 'HEAD' || res?.statusCode === 204 || res?.statusCode === 304 ||
+    res?.headers['content-length'] === '0'
+}
+
+/**
+ * An event of the request, before the application gets it.
+ *
+ * @param {Request} request
+ * @param {string} type
+ * @param {any} argument
+ */
+function see (request, type, argument) {
+  const exchange = request[kExchange]
+  if (!exchange || exchange.settled) return
+  switch (type) {
+    case 'socket':
+      watchParser(request.parser)
+      break
+    case 'response':
+      exchange.head(argument.statusCode)
+      argument[kExchange] = exchange
+      break
+    case 'upgrade':
+      exchange.head(argument.statusCode)
+      exchange.end()
+      break
+    case 'timeout':
+      exchange.timedOut = true
+      break
+    case 'error':
+      fail(exchange, request, argument)
+      break
+    case 'close':
+      close(exchange, request)
+      break
+  }
+}
+
+/**
+ * The connection is gone before the last byte: the server's doing where Node says so on the response, else
+ * the application let go.
+ *
+ * @param {Exchange} exchange
+ * @param {Request} request
+ */
+function close (exchange, request) {
+  const { res } = request
+  if (res && !exchange.answered) exchange.head(res.statusCode ?? 0)
+  const error = /** @type {any} */ (res?.errored)
+  // Node's word for a server that hung up.
+  if (error?.code === 'ECONNRESET') fail(exchange, request, error)
+  else abandon(exchange, request, error ?? undefined)
+}
+
+/** @type {Method | undefined} */
+let parserOnBody
+/** @type {Method | undefined} */
+let parserOnMessageComplete
+let bodySlot = -1
+let completeSlot = -1
+
+/**
+ * Looks on while a parser works. Node keeps a pool of them, with its callbacks in numbered slots.
+ *
+ * @param {any} parser
+ */
+function watchParser (parser) {
+  if (bodySlot < 0 && !findSlots(parser)) return
+  if (parser[bodySlot] === parserOnBody) parser[bodySlot] = onBody
+  if (parser[completeSlot] === parserOnMessageComplete) parser[completeSlot] = onMessageComplete
+}
+
+/** @param {any} parser */
+function findSlots (parser) {
+  for (let slot = 0; slot < 8; slot += 1) {
+    const name = parser[slot]?.name
+    if (name === 'parserOnBody') {
+      bodySlot = slot
+      parserOnBody = parser[slot]
+    } else if (name === 'parserOnMessageComplete') {
+      completeSlot = slot
+      parserOnMessageComplete = parser[slot]
+    }
+  }
+  if (bodySlot >= 0 && completeSlot >= 0) return true
+  bodySlot = -1
+  note(new Error(`the HTTP parser of Node ${process.version} is not known: bodies are not counted`))
+  return false
+}
+
+/** @type {Method} */
+function onBody (chunk) {
+  const exchange = this.incoming?.[kExchange]
+  if (exchange) exchange.received += chunk.length
+  return Reflect.apply(/** @type {Method} */ (parserOnBody), this, arguments)
+}
+
+/** @type {Method} */
+function onMessageComplete () {
+  this.incoming?.[kExchange]?.end()
+  return Reflect.apply(/** @type {Method} */ (parserOnMessageComplete), this, arguments)
+}
+
+/** @param {unknown} chunk @param {unknown} encoding */
+function size (chunk, encoding) {
+  if (typeof chunk === 'string') {
+    return Buffer.byteLength(chunk, typeof encoding === 'string' ? /** @type {BufferEncoding} */ (encoding) : 'utf8')
+  }
+  return ArrayBuffer.isView(chunk) ? chunk.byteLength : 0
+}
+
+/**
+ * What is looked at before Node's own method runs.
+ *
+ * @type {Record<string, (request: any, first: any, second: any) => void>}
+ */
+const looks = {
+  onSocket (request, socket) {
+    const exchange = exchangeOf(request)
+    if (exchange && socket?.connecting && !request.reusedSocket) {
+      time(exchange, socket, request.protocol === 'https:')
+    }
+  },
+  write (request, chunk, encoding) {
+    const exchange = exchangeOf(request)
+    if (exchange) exchange.sent += size(chunk, encoding)
+  },
+  end (request, chunk, encoding) {
+    const exchange = exchangeOf(request)
+    if (exchange && chunk && !request.finished) exchange.sent += size(chunk, encoding)
+  },
+  destroy (request, error) {
+    const exchange = request[kExchange]
+    if (!exchange || exchange.settled || request.destroyed) return
+    abandon(exchange, request, error)
+  },
+  emit: see
+}
+
+/** @type {any} */
+const prototype = http.ClientRequest.prototype
+
+/** What was on the prototype itself (not inherited) before us, by name. */
+/** @type {Map<string, PropertyDescriptor | undefined>} */
+const before = new Map()
+/** @type {Map<string, Method>} */
+const ours = new Map()
+
+function install () {
+  if (active) return
+  active = true
+  for (const [name, look] of Object.entries(looks)) {
+    // Where somebody wrapped ours in the meantime, it is still in place below theirs.
+    if (ours.has(name)) continue
+    /** @type {Method} */
+    const original = prototype[name]
+    const method = {
+      /** @type {Method} */
+      [name] (first, second) {
+        if (active) {
+          try {
+            look(this, first, second)
+          } catch (error) {
+            note(error)
+          }
+        }
+        return Reflect.apply(original, this, arguments)
+      }
+    }[name]
+    before.set(name, Object.getOwnPropertyDescriptor(prototype, name))
+    ours.set(name, method)
+    Object.defineProperty(prototype, name, { configurable: true, writable: true, value: method })
+  }
+}
+
+function uninstall () {
+  if (!active) return
+  active = false
+  for (const [name, method] of ours) {
+    if (prototype[name] !== method) continue
+    const descriptor = before.get(name)
+    if (descriptor) Object.defineProperty(prototype, name, descriptor)
+    else delete prototype[name]
+    ours.delete(name)
+  }
+}
+
+module.exports = { install, uninstall }

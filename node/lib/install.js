@@ -1,0 +1,133 @@
+'use strict'
+// Turns Farcall on in this process (in a worker: in this thread), and off.
+
+const { basename, extname } = require('node:path')
+const { isMainThread } = require('node:worker_threads')
+const fetchAdapter = require('./adapters/fetch.js')
+const httpAdapter = require('./adapters/http.js')
+const { native } = require('./native.js')
+const { note, problems } = require('./problems.js')
+
+/** @typedef {'fetch' | 'http'} AdapterName */
+/** @typedef {{ service?: string, home?: string, adapters?: Partial<Record<AdapterName, boolean>> }} Options */
+
+/** @type {Record<AdapterName, { install: () => void, uninstall: () => void }>} */
+const adapters = { fetch: fetchAdapter, http: httpAdapter }
+
+/**
+ * The copy of this package that is installed in this thread: two copies (of two versions, say) would count
+ * each call twice.
+ */
+const kInstalled = Symbol.for('farcall.installed')
+
+/** @type {Set<AdapterName>} */
+const installed = new Set()
+let hooked = false
+
+/** What the service is called where nobody named it. */
+function scriptName () {
+  const script = process.argv[1]
+  return script ? basename(script, extname(script)) : undefined
+}
+
+/**
+ * See index.d.ts.
+ *
+ * @param {Options} [options]
+ */
+function install (options = {}) {
+  /** @type {unknown} */
+  const other = /** @type {any} */ (globalThis)[kInstalled]
+  if (other !== undefined && other !== module) return
+  try {
+    if (!native().start(options.service, options.home, scriptName())) return
+  } catch (error) {
+    // No addon for this platform, say: the application runs without Farcall, and hears of it once.
+    if (problems().count === 0) process.emitWarning(`Farcall counts nothing: ${String(error)}`, { code: 'FARCALL' })
+    note(error)
+    return
+  }
+  Object.defineProperty(globalThis, kInstalled, { value: module, configurable: true })
+  for (const name of /** @type {AdapterName[]} */ (Object.keys(adapters))) {
+    if (options.adapters?.[name] === false || installed.has(name)) continue
+    try {
+      adapters[name].install()
+      installed.add(name)
+      native().adapterInstalled(name)
+    } catch (error) {
+      note(error)
+    }
+  }
+  if (hooked) return
+  hooked = true
+  process.on('beforeExit', flushNow)
+  process.on('exit', last)
+  if (isMainThread) process.on('SIGTERM', onTerminate)
+}
+
+/** See index.d.ts. */
+function uninstall () {
+  for (const name of installed) adapters[name].uninstall()
+  installed.clear()
+  if (/** @type {any} */ (globalThis)[kInstalled] === module) delete (/** @type {any} */ (globalThis)[kInstalled])
+  if (!hooked) return
+  hooked = false
+  process.off('beforeExit', flushNow)
+  process.off('exit', last)
+  process.off('SIGTERM', onTerminate)
+  flushNow()
+}
+
+function flushNow () {
+  try {
+    native().flushNow()
+  } catch (error) {
+    note(error)
+  }
+}
+
+/** What is still under way when the thread ends was let go of. */
+function last () {
+  try {
+    native().abandonAll()
+    // Calls of other threads may still be under way when a worker ends.
+    if (isMainThread) native().shutdown()
+    else native().flushNow()
+  } catch (error) {
+    note(error)
+  }
+}
+
+/**
+ * Node dies by SIGTERM unless somebody listens. Farcall listens only to write what it counted: where the
+ * application listens too, the signal is the application's; where not, the process dies as it would have.
+ */
+function onTerminate () {
+  if (process.listenerCount('SIGTERM') > 1) {
+    flushNow()
+    return
+  }
+  last()
+  process.off('SIGTERM', onTerminate)
+  process.kill(process.pid, 'SIGTERM')
+}
+
+/** See index.d.ts. */
+async function flush () {
+  if (installed.size > 0) await native().flush()
+}
+
+/** See index.d.ts. */
+function status () {
+  const on = installed.size > 0
+  return {
+    installed: on,
+    home: on ? native().home() : null,
+    adapters: { fetch: installed.has('fetch'), http: installed.has('http') },
+    inFlight: on ? native().inFlight() : 0,
+    problems: problems(),
+    counters: on ? /** @type {Record<string, number>} */ (JSON.parse(native().counters())) : {}
+  }
+}
+
+module.exports = { install, uninstall, flush, status }

@@ -1,0 +1,61 @@
+'use strict'
+// The addon: node/src, one build for each platform.
+
+const { existsSync, readFileSync } = require('node:fs')
+const { join } = require('node:path')
+
+/**
+ * @typedef {object} Native
+ * @property {(service: string | undefined, home: string | undefined, hint: string | undefined) => boolean} start
+ * @property {(name: string) => void} adapterInstalled
+ * @property {() => void} countFailure
+ * @property {() => string | null} home
+ * @property {() => void} shutdown
+ * @property {(tls: boolean, host: string, port: number) => number} nameOrigin
+ * @property {(method: string) => number} nameMethod
+ * @property {(customer: string | undefined, tags: string[]) => number} nameScope
+ * @property {() => void} forgetOrigins
+ * @property {() => void} forgetMethods
+ * @property {() => void} forgetScopes
+ * @property {(origin: number, method: number, scope: number, path: string) => number} begin
+ * @property {(ticket: number, dnsMs: number, connectMs: number, tlsMs: number) => void} connected
+ * @property {(ticket: number, status: number) => void} head
+ * @property {(ticket: number, how: number, sent: number, received: number) => void} settle
+ * @property {() => void} abandonAll
+ * @property {() => number} inFlight
+ * @property {() => void} flushNow
+ * @property {() => Promise<void>} flush
+ * @property {() => string} counters
+ * @property {(question: string, sinceMs: number) => Promise<string>} report
+ */
+
+/** The file name of the addon for this platform: `farcall.linux-x64-gnu.node`. */
+function addonFile () {
+  let name = `${process.platform}-${process.arch}`
+  if (process.platform === 'linux') name += isMusl() ? '-musl' : '-gnu'
+  return `farcall.${name}.node`
+}
+
+/** As detect-libc does it: musl's `ldd` says so in its text, glibc's is a script that does not. */
+function isMusl () {
+  try {
+    return readFileSync('/usr/bin/ldd', 'latin1').includes('musl')
+  } catch {
+    return existsSync('/etc/alpine-release')
+  }
+}
+
+/** @type {Native | undefined} */
+let loaded
+
+/**
+ * Loads the addon, once. Throws where there is none for this platform.
+ *
+ * @returns {Native}
+ */
+function native () {
+  loaded ??= /** @type {Native} */ (require(join(__dirname, '..', addonFile())))
+  return loaded
+}
+
+module.exports = { addonFile, native }
