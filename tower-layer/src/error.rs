@@ -98,8 +98,9 @@ impl Findings {
             return;
         }
         #[cfg(feature = "reqwest")]
-        if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+        if let Some(error) = error.downcast_ref::<::reqwest::Error>() {
             self.connecting |= error.is_connect();
+            self.timed_out |= error.is_timeout();
             return; // its words repeat the URL, which may say anything
         }
         self.read(&error.to_string());

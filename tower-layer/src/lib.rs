@@ -40,6 +40,8 @@ pub mod connector;
 mod egress;
 mod error;
 mod local;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 mod scope;
 mod watched;
 

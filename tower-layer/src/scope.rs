@@ -124,6 +124,18 @@ impl Scope {
     }
 }
 
+#[cfg(feature = "reqwest")]
+impl Scope {
+    /// What holds for a request with these extensions.
+    pub(crate) fn of(extensions: &http::Extensions) -> Self {
+        let around = Self::current();
+        Self {
+            customer: extensions.get().cloned().or(around.customer),
+            tags: extensions.get().cloned().unwrap_or(around.tags),
+        }
+    }
+}
+
 /// Shows the scope in force.
 pub(crate) fn with_current<R>(f: impl FnOnce(Option<&Scope>) -> R) -> R {
     local::look(&CURRENT, |scope| f(scope.as_deref()))

@@ -1,11 +1,12 @@
 //! A call under way, in the hands of whoever sees its events: the future, then the response's body.
 
-use crate::scope::{Customer, Scope, Tags, with_current};
+use crate::scope::{Customer, Tags, with_current};
 use farcall::attribution::MAX_TAGS;
 use farcall::{Call, ConnectTimes, ErrorType, Head, Step, Target, Timestamp};
 use farcall_agent::Farcall;
 use http::Extensions;
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,32 +26,40 @@ impl Watched {
         method: &str,
         target: Target<'_>,
         extensions: &Extensions,
-    ) -> Self {
-        Self::begin_at(farcall, method, target, extensions, farcall.now())
+    ) -> Option<Self> {
+        with_current(|scope| {
+            let customer = extensions.get().or(scope.and_then(|scope| scope.customer.as_ref()));
+            let tags = extensions.get().or(scope.map(|scope| &scope.tags));
+            Self::begin_at(farcall, method, target, customer, tags, None)
+        })
     }
 
-    /// Begins a call that started at `now`.
+    /// Begins a call that started at `at`, or else now. `None` where nothing is counted.
     pub(crate) fn begin_at(
         farcall: &Farcall,
         method: &str,
         target: Target<'_>,
-        extensions: &Extensions,
-        now: Timestamp,
-    ) -> Self {
-        let call = with_current(|scope| {
-            let customer = extensions.get::<Customer>().or(scope.and_then(|scope| scope.customer.as_ref()));
-            let tags = extensions.get::<Tags>().or(scope.map(|scope: &Scope| &scope.tags));
-            let pairs = tags.map_or(&[][..], Tags::pairs);
-            let mut borrowed = [("", ""); MAX_TAGS + 1];
-            for (slot, (key, value)) in borrowed.iter_mut().zip(pairs) {
-                *slot = (key, value);
-            }
-            let head = Head::to(method, target)
-                .customer(customer.map(Customer::name))
-                .tags(&borrowed[..pairs.len().min(borrowed.len())]);
-            farcall.engine().begin(&head, now, farcall.seed())
-        });
-        Self { farcall: farcall.clone(), call, sent: None }
+        customer: Option<&Customer>,
+        tags: Option<&Tags>,
+        at: Option<Timestamp>,
+    ) -> Option<Self> {
+        if !farcall.is_enabled() {
+            return None;
+        }
+        let pairs = tags.map_or(&[][..], Tags::pairs);
+        // One more than the engine keeps, so that it counts what it drops.
+        let mut borrowed = [("", ""); MAX_TAGS + 1];
+        for (slot, (key, value)) in borrowed.iter_mut().zip(pairs) {
+            *slot = (key, value);
+        }
+        let head = Head::to(method, target)
+            .customer(customer.map(Customer::name))
+            .tags(&borrowed[..pairs.len().min(borrowed.len())]);
+        let call = unharmed(farcall, || match at {
+            Some(at) => farcall.engine().begin(&head, at, farcall.seed()),
+            None => farcall.begin(&head),
+        })?;
+        Some(Self { farcall: farcall.clone(), call, sent: None })
     }
 
     /// Counts what the request's body sends from now on.
@@ -73,11 +82,6 @@ impl Watched {
 
     pub(crate) fn connected(&mut self, times: ConnectTimes) {
         self.call.connected(times);
-    }
-
-    #[cfg(feature = "reqwest")]
-    pub(crate) fn farcall(&self) -> &Farcall {
-        &self.farcall
     }
 
     #[cfg(feature = "reqwest")]
@@ -108,7 +112,8 @@ impl Watched {
     /// The last byte arrived at `now`: counts the call.
     pub(crate) fn end_at(mut self, now: Timestamp) {
         self.add_sent();
-        self.call.end(self.farcall.engine(), now);
+        let Self { farcall, call, .. } = &mut self;
+        unharmed(farcall, || call.end(farcall.engine(), now));
     }
 
     fn add_sent(&mut self) {
@@ -123,10 +128,20 @@ impl Drop for Watched {
     fn drop(&mut self) {
         if !self.call.is_settled() {
             self.add_sent();
-            let now = self.now();
-            self.call.abandon(self.farcall.engine(), now);
+            let Self { farcall, call, .. } = self;
+            unharmed(farcall, || call.abandon(farcall.engine(), farcall.now()));
         }
     }
+}
+
+/// Keeps a panic of ours from the application, and counts it.
+fn unharmed<R>(farcall: &Farcall, f: impl FnOnce() -> R) -> Option<R> {
+    // What a panic may leave half done is the engine's, whose locks recover from poison.
+    let result = catch_unwind(AssertUnwindSafe(f));
+    if result.is_err() {
+        farcall.count_failure("tower_panics");
+    }
+    result.ok()
 }
 
 /// Bytes of a request's body that the transport has taken. The body goes its own way, into the connection's
@@ -167,5 +182,40 @@ impl Sent {
                 }
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farcall_agent::Options;
+
+    #[test]
+    fn a_panic_of_ours_is_counted_and_goes_no_further() {
+        let home = tempfile::tempdir().unwrap();
+        let options = Options {
+            home: Some(home.path().to_owned()),
+            flush_every: None,
+            hub: false,
+            enabled: true,
+            ..Options::default()
+        };
+        let farcall = Farcall::start(options);
+        assert_eq!(unharmed(&farcall, || -> u8 { panic!("ours") }), None);
+        assert_eq!(unharmed(&farcall, || 1), Some(1));
+        assert!(farcall.counters().contains(&("tower_panics".to_owned(), 1)));
+    }
+
+    #[test]
+    fn counters_are_used_again_once_their_body_is_gone() {
+        let (first, held) = (Sent::take(), Sent::take());
+        let body = held.clone();
+        let place = Arc::as_ptr(&first.0);
+        first.add(5);
+        first.give_back();
+        held.give_back();
+        let next = Sent::take();
+        assert_eq!((Arc::as_ptr(&next.0), next.bytes()), (place, 0));
+        assert!(!Arc::ptr_eq(&Sent::take().0, &body.0), "a counter that a body still holds is left to it");
     }
 }

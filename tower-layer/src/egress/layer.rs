@@ -39,6 +39,7 @@ impl<M> EgressLayer<AsIs, M> {
     /// A layer that counts with this handle.
     #[must_use]
     pub fn with(farcall: Farcall) -> Self {
+        farcall.adapter_installed("tower");
         Self { farcall, origin: None, rebody: AsIs, errors: PhantomData }
     }
 }

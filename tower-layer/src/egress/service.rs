@@ -34,6 +34,7 @@ impl<S, M> Egress<S, AsIs, M> {
 
     /// Counts the calls of `inner` with this handle.
     pub fn with(farcall: Farcall, inner: S) -> Self {
+        farcall.adapter_installed("tower");
         Self { inner, farcall, origin: None, rebody: AsIs, errors: PhantomData }
     }
 }
@@ -74,24 +75,25 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        if parts.extensions.get::<Counted>().is_some() {
+        let watched = match parts.extensions.get::<Counted>() {
+            Some(Counted) => None,
+            None => {
+                let target = target(&parts.uri, self.origin.as_ref(), &parts.headers);
+                Watched::begin(&self.farcall, parts.method.as_str(), target, &parts.extensions)
+            }
+        };
+        let Some(mut watched) = watched else {
             let request = Request::from_parts(parts, self.rebody.rebody(RequestBody::uncounted(body)));
             return EgressFuture::new(self.inner.call(request), None, false);
-        }
-        let target = target(&parts.uri, self.origin.as_ref(), &parts.headers);
-        let mut watched = Watched::begin(&self.farcall, parts.method.as_str(), target, &parts.extensions);
+        };
         parts.extensions.insert(Counted);
         let body = match body.is_end_stream() {
             true => RequestBody::uncounted(body),
             false => RequestBody::counted(body, watched.count_sent()),
         };
         let bodiless = parts.method == Method::HEAD;
-        // The first step is always to send; the service was made ready for that, once. A step that asks for
-        // more goes into the future, which asks again when the answer is there.
-        let Step::Send(_) = watched.step(watched.begun()) else {
-            let request = Request::from_parts(parts, self.rebody.rebody(body));
-            return EgressFuture::new(self.inner.call(request), None, bodiless);
-        };
+        // The service below was made ready for one request, and the first step is to send it.
+        let _send: Step = watched.step(watched.begun());
         let request = Request::from_parts(parts, self.rebody.rebody(body));
         EgressFuture::new(self.inner.call(request), Some(watched), bodiless)
     }

@@ -1,0 +1,64 @@
+use super::exchange::{Exchange, Exchanging};
+use crate::egress::Counted;
+use ::reqwest::{Request, Response};
+use ::reqwest_middleware::{Middleware, Next, Result};
+use async_trait::async_trait;
+use farcall_agent::Farcall;
+use http::Extensions;
+
+/// Counts the calls of a `reqwest_middleware` client. See the [module](super) for what it sees.
+///
+/// The customer of a request is [`Customer`](crate::Customer) among its extensions
+/// (`RequestBuilder::with_extension`), or else that of the [scope](crate::customer) around.
+#[derive(Clone, Debug)]
+pub struct EgressMiddleware {
+    farcall: Farcall,
+}
+
+impl EgressMiddleware {
+    /// A middleware that counts with [`Farcall::global`], which starts on first use.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(Farcall::global().clone())
+    }
+
+    /// A middleware that counts with this handle.
+    #[must_use]
+    pub fn with(farcall: Farcall) -> Self {
+        farcall.adapter_installed("reqwest");
+        Self { farcall }
+    }
+}
+
+impl Default for EgressMiddleware {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Middleware for EgressMiddleware {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        if extensions.get::<Counted>().is_some() {
+            return next.run(request, extensions).await;
+        }
+        let exchange = Some(Exchange::begin(&self.farcall, &mut request, extensions));
+        extensions.insert(Counted);
+        let (answer, exchange) = Exchanging { inner: next.run(request, extensions), exchange }.await;
+        // A retry middleware above sends the next attempt with the same extensions.
+        extensions.remove::<Counted>();
+        match (answer, exchange) {
+            (Ok(response), Some(exchange)) => Ok(exchange.answered(response)),
+            (Err(error), Some(exchange)) => {
+                exchange.failed(&error);
+                Err(error)
+            }
+            (answer, None) => answer,
+        }
+    }
+}
