@@ -1,1 +1,24 @@
-//! 
+//! The engine of Farcall under Python: this crate converts types, and nothing else.
+//!
+//! What is hooked, and when a call begins and ends, is written in Python beside it (`python/farcall/`); what
+//! follows from it is decided by the engine.
+
+mod call;
+mod handle;
+mod scope;
+
+use pyo3::prelude::*;
+
+/// The native half of the package `farcall`; its stub is `_farcall.pyi`.
+#[pymodule(gil_used = false)]
+mod _farcall {
+    #[pymodule_export]
+    use super::call::{Call, begin};
+    #[pymodule_export]
+    use super::handle::{
+        after_fork, after_fork_in_parent, attached, before_fork, calls, counters, failed, flush, home,
+        is_enabled, shutdown, start, watch,
+    };
+    #[pymodule_export]
+    use super::scope::Scope;
+}

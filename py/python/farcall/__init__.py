@@ -1,0 +1,18 @@
+"""What your service asks of other people's APIs: counted, and attributed to your customers, in your own process.
+
+import farcall
+
+farcall.install(service="checkout")
+
+with farcall.customer("acme"):
+    openai.OpenAI().chat.completions.create(...)
+
+farcall.report("vendors", since="1h")
+"""
+
+from __future__ import annotations
+
+from farcall._install import FarcallWarning, flush, install, status, uninstall
+from farcall._scope import customer, tags
+
+__all__ = ["FarcallWarning", "customer", "flush", "install", "status", "tags", "uninstall"]

@@ -1,0 +1,163 @@
+//! The one handle of this process.
+
+use farcall_agent::{Farcall, Options};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The most adapters that calls are counted by.
+const ADAPTERS: usize = 16;
+
+static HANDLE: OnceLock<Handle> = OnceLock::new();
+
+/// The agent, and what Python's side of it needs beside.
+pub(crate) struct Handle {
+    pub(crate) farcall: &'static Farcall,
+    watching: AtomicBool,
+    calls: [AtomicU64; ADAPTERS],
+}
+
+/// The handle; `None` before `start`.
+pub(crate) fn handle() -> Option<&'static Handle> {
+    HANDLE.get()
+}
+
+impl Handle {
+    /// Whether calls are to be counted: between `install()` and `uninstall()`.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.watching.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn tally(&self, adapter: usize) {
+        if let Some(calls) = self.calls.get(adapter) {
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Starts the agent. Returns whether this was the first time; later ones do nothing.
+#[pyfunction]
+#[pyo3(signature = (service, service_hint, home, /))]
+pub(crate) fn start(
+    py: Python<'_>,
+    service: Option<String>,
+    service_hint: Option<String>,
+    home: Option<PathBuf>,
+) -> bool {
+    // Opening the ledger may wait for the disk: other threads go on.
+    py.detach(|| {
+        let mut first = false;
+        HANDLE.get_or_init(|| {
+            first = true;
+            let options =
+                || Options { service, service_hint, home, handle_sigterm: true, ..Options::default() };
+            Handle {
+                farcall: Farcall::start_global(options),
+                watching: AtomicBool::new(false),
+                calls: [const { AtomicU64::new(0) }; ADAPTERS],
+            }
+        });
+        first
+    })
+}
+
+/// Whether anything is counted; False where `FARCALL_DISABLED` says so, and before `start`.
+#[pyfunction]
+pub(crate) fn is_enabled() -> bool {
+    handle().is_some_and(|handle| handle.farcall.is_enabled())
+}
+
+/// Counts the calls that begin from now on, or no longer does.
+#[pyfunction]
+#[pyo3(signature = (on, /))]
+pub(crate) fn watch(on: bool) {
+    if let Some(handle) = handle() {
+        handle.watching.store(on, Ordering::Relaxed);
+    }
+}
+
+/// Notes in the ledger that this process is attached to a library.
+#[pyfunction]
+#[pyo3(signature = (library, /))]
+pub(crate) fn attached(py: Python<'_>, library: &str) {
+    if let Some(handle) = handle() {
+        py.detach(|| handle.farcall.adapter_installed(library));
+    }
+}
+
+/// Counts a failure of a hook.
+#[pyfunction]
+pub(crate) fn failed() {
+    if let Some(handle) = handle() {
+        handle.farcall.count_failure("python_hook_errors");
+    }
+}
+
+/// Writes what was counted to the ledger, now.
+#[pyfunction]
+pub(crate) fn flush(py: Python<'_>) {
+    if let Some(handle) = handle() {
+        py.detach(|| handle.farcall.flush());
+    }
+}
+
+/// Writes what was counted, and stops the agent's thread.
+#[pyfunction]
+pub(crate) fn shutdown(py: Python<'_>) {
+    if let Some(handle) = handle() {
+        py.detach(|| handle.farcall.shutdown());
+    }
+}
+
+/// Before a fork: stops the agent's thread, so that no lock is held when the process is copied.
+#[pyfunction]
+pub(crate) fn before_fork(py: Python<'_>) {
+    if let Some(handle) = handle() {
+        py.detach(|| handle.farcall.before_fork());
+    }
+}
+
+/// After a fork, in the parent: goes on.
+#[pyfunction]
+pub(crate) fn after_fork_in_parent(py: Python<'_>) {
+    if let Some(handle) = handle() {
+        py.detach(|| handle.farcall.after_fork_in_parent());
+    }
+}
+
+/// After a fork, in the child: begins from zero; what the parent had counted is the parent's.
+#[pyfunction]
+pub(crate) fn after_fork(py: Python<'_>) {
+    if let Some(handle) = handle() {
+        py.detach(|| handle.farcall.after_fork());
+        for calls in &handle.calls {
+            calls.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How many calls each adapter began in this process, by the adapter's number.
+#[pyfunction]
+pub(crate) fn calls() -> Vec<u64> {
+    handle().map_or_else(Vec::new, |handle| handle.calls.iter().map(|n| n.load(Ordering::Relaxed)).collect())
+}
+
+/// What could not be done as asked, by name.
+#[pyfunction]
+pub(crate) fn counters(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let named = PyDict::new(py);
+    if let Some(handle) = handle() {
+        for (name, value) in handle.farcall.counters() {
+            named.set_item(name, value)?;
+        }
+    }
+    Ok(named)
+}
+
+/// The folder of the ledger that this process writes to.
+#[pyfunction]
+pub(crate) fn home() -> Option<PathBuf> {
+    handle().and_then(|handle| handle.farcall.home())
+}
