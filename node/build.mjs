@@ -1,4 +1,4 @@
-// Builds the addon with cargo and puts it where lib/native.js looks for it. `--debug`: quick to build, slow to run.
+// Builds the addon with cargo and puts it where lib/native.js looks for it; `--release` for a quick one.
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, renameSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 const here = dirname(fileURLToPath(import.meta.url))
 const { addonFile } = createRequire(import.meta.url)('./lib/native.js')
 
-const profile = process.argv.includes('--debug') ? [] : ['--release']
+const profile = process.argv.includes('--release') ? ['--release'] : []
 const cargo = spawnSync(
   'cargo',
   ['build', '--package', 'farcall-node', '--message-format', 'json-render-diagnostics', ...profile],

@@ -13,6 +13,7 @@ const { timeConnecting } = require('../connecting.js')
 const { begin } = require('../exchange.js')
 const { note } = require('../problems.js')
 const { classify, ErrorType } = require('../errors.js')
+const { byTimeoutSignal } = require('../timeout.js')
 
 const kExchange = Symbol('farcall.exchange')
 
@@ -110,8 +111,12 @@ function fail (exchange, request, error) {
 function abandon (exchange, request, reason) {
   if (exchange.connecting) exchange.sent = 0
   // follow-redirects lets go of each hop at its head, which is all there is of most.
-  if (exchange.answered && exchange.received === 0 && isEmpty(request)) exchange.end()
-  else exchange.abandon(reason)
+  if (exchange.answered && exchange.received === 0 && isEmpty(request)) {
+    exchange.end()
+    return
+  }
+  if (byTimeoutSignal()) exchange.timedOut = true
+  exchange.abandon(reason)
 }
 
 /**
