@@ -18,6 +18,8 @@ use farcall_sidecar::attach::check::{self, Need};
     after_help = "\
 Begin with `farcall-sidecar check`. Then, to look at one service:
   farcall-sidecar watch --cgroup /system.slice/my.service
+to count its calls, and read them with `farcall report`:
+  farcall-sidecar run --cgroup /system.slice/my.service --home /var/lib/farcall
 or at a program in a cgroup of its own (the version 2 hierarchy may be mounted elsewhere):
   mkdir /sys/fs/cgroup/look && echo $$ > /sys/fs/cgroup/look/cgroup.procs
   farcall-sidecar watch --cgroup /look"
@@ -29,6 +31,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Count the calls of a cgroup in the ledger, beside those that the libraries count, until interrupted
+    Run(RunArguments),
     /// Print connections and calls as JSON, one a line, until interrupted
     Watch(Scope),
     /// Say what this kernel offers, what is missing and what depends on it. Exits 1 if calls cannot be seen
@@ -50,6 +54,15 @@ pub(crate) struct Scope {
     /// Create this file once everything is attached
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Where the ledger is; libraries find the sidecar there [default: $FARCALL_HOME, then the XDG state directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,12 +4,14 @@
 //! its processes map. Their records are decoded by [`wire`], which also holds the protocol parsers: pure functions
 //! and state machines without I/O. [`identity`] knows who a process is and which name an address had. [`tap`] joins
 //! these into connections and exchanges, and [`coverage`] says of each connection how much of it was understood.
+//! [`hub`] keeps what the libraries inside the processes counted from being counted again, and writes the rest.
 //!
 //! Nothing here alters, delays or blocks traffic.
 
 pub mod attach;
 mod clock;
 pub mod coverage;
+pub mod hub;
 pub mod identity;
 pub mod tap;
 pub mod wire;

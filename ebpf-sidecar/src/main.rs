@@ -1,6 +1,7 @@
 //! `farcall-sidecar`: sees the outbound calls of programs that nobody instrumented.
 
 mod cli;
+mod run;
 mod signals;
 mod watch;
 
@@ -12,6 +13,7 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
         Command::Watch(arguments) => watch::watch(&arguments),
         Command::Check(arguments) => return cli::check(&arguments),
     };

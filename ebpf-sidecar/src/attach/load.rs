@@ -75,10 +75,24 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Whether nothing was lost.
+    /// Name and value of each, as `farcall doctor` shows them.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("sidecar_ring_full", self.ring_full),
+            ("sidecar_ring_pressure", self.ring_pressure),
+            ("sidecar_unreadable_buffers", self.fault),
+            ("sidecar_too_many_connections", self.connection_map),
+            ("sidecar_too_many_tls_calls", self.call_map),
+            ("sidecar_too_many_tls_streams", self.stream_map),
+            ("sidecar_unreadable_packets", self.packet),
+        ]
+    }
+
+    /// Whether nothing was lost. Bytes that were cut are none of it: their number is known.
     #[must_use]
     pub fn none(&self) -> bool {
-        *self == Self::default()
+        self.named().iter().all(|(_, count)| *count == 0)
     }
 }
 

@@ -32,6 +32,21 @@ pub enum Tls {
 }
 
 impl Tls {
+    /// Its word in the ledger; empty where it is unknown.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OpenSsl => "openssl",
+            Self::Node => "openssl in node",
+            Self::StaticOpenSsl => "openssl or boringssl, static",
+            Self::Go => "go",
+            Self::Rustls => "rustls",
+            Self::GnuTls => "gnutls",
+            Self::Nss => "nss",
+            Self::Unknown => "",
+        }
+    }
+
     /// Its name, for people.
     #[must_use]
     pub fn name(self) -> &'static str {

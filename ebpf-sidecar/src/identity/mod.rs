@@ -3,6 +3,7 @@
 pub mod executable;
 pub mod names;
 pub mod process;
+mod service;
 
 pub use names::Names;
 pub use process::{Process, Processes};

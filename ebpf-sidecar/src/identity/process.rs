@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use super::service;
 use crate::wire::record::{Execution, Socket};
 
 /// A process, as it was when it was seen.
@@ -22,12 +23,32 @@ pub struct Process {
     pub uid: u32,
     /// Path of the executable inside the process's own root, or the thread's name where nothing better was known.
     pub executable: String,
+    /// What people would call the program: the executable's base name, or the script's under an interpreter.
+    pub service: String,
+    /// The user's name, or number where the host's user database has none.
+    pub user: String,
     /// The name of the thread that was seen first.
     pub comm: String,
     /// Path of the cgroup below the version 2 hierarchy, empty where the process was gone too soon.
     pub cgroup: String,
     /// The cgroup's identifier.
     pub cgroup_id: u64,
+}
+
+impl Process {
+    /// Start in clock ticks since boot, as field 22 of `/proc/PID/stat` gives it (proc_pid_stat(5)).
+    #[must_use]
+    pub fn started_ticks(&self) -> u64 {
+        // USER_HZ is 100 on every architecture that we know.
+        self.started / 10_000_000
+    }
+
+    /// The container's identifier, where the cgroup's path holds one: 64 hexadecimal digits. Else empty.
+    #[must_use]
+    pub fn container(&self) -> &str {
+        let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        self.cgroup.split(['/', '-', '.', ':']).rev().find(is_id).unwrap_or_default()
+    }
 }
 
 /// Processes remembered, the dead ones until room is needed.
@@ -38,17 +59,22 @@ pub const CAPACITY: usize = 16_384;
 pub struct Processes {
     by_tgid: HashMap<u32, Arc<Process>>,
     order: VecDeque<(u32, u64)>,
+    users: Users,
 }
 
 impl Processes {
     /// A process executed a program.
     pub fn executed(&mut self, execution: &Execution) -> Arc<Process> {
+        let executable = executable(execution.tgid).unwrap_or_else(|| execution.path.clone());
+        let user = self.users.name(execution.uid);
         self.insert(Process {
             tgid: execution.tgid,
             parent: execution.parent,
             started: execution.started,
             uid: execution.uid,
-            executable: executable(execution.tgid).unwrap_or_else(|| execution.path.clone()),
+            service: service::name(execution.tgid, &executable),
+            user,
+            executable,
             comm: execution.comm.clone(),
             cgroup: cgroup_path(execution.tgid).unwrap_or_default(),
             cgroup_id: execution.cgroup,
@@ -61,9 +87,15 @@ impl Processes {
             return process;
         }
         let parent = self.by_tgid.get(&socket.parent).cloned();
-        let executable = executable(socket.tgid)
-            .or_else(|| parent.as_ref().map(|parent| parent.executable.clone()))
-            .unwrap_or_else(|| socket.comm.clone());
+        let (executable, service) = match (executable(socket.tgid), &parent) {
+            (Some(executable), _) => {
+                let service = service::name(socket.tgid, &executable);
+                (executable, service)
+            }
+            (None, Some(parent)) => (parent.executable.clone(), parent.service.clone()),
+            (None, None) => (socket.comm.clone(), socket.comm.clone()),
+        };
+        let user = self.users.name(socket.uid);
         let cgroup = cgroup_path(socket.tgid)
             .or_else(|| {
                 parent.filter(|parent| parent.cgroup_id == socket.cgroup).map(|parent| parent.cgroup.clone())
@@ -74,6 +106,8 @@ impl Processes {
             parent: socket.parent,
             started: socket.started,
             uid: socket.uid,
+            service,
+            user,
             executable,
             comm: socket.comm.clone(),
             cgroup,
@@ -107,6 +141,35 @@ impl Processes {
     }
 }
 
+/// Names of users, from the host's user database as it was at the first question.
+#[derive(Debug, Default)]
+struct Users {
+    names: Option<HashMap<u32, String>>,
+}
+
+impl Users {
+    fn name(&mut self, uid: u32) -> String {
+        let names = self.names.get_or_insert_with(|| {
+            fs::read_to_string("/etc/passwd").map(|text| parse_passwd(&text)).unwrap_or_default()
+        });
+        names.get(&uid).cloned().unwrap_or_else(|| uid.to_string())
+    }
+}
+
+fn parse_passwd(text: &str) -> HashMap<u32, String> {
+    let entries = text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        Some((uid, name.to_owned()))
+    });
+    // The first entry of a number gives its name, as in getpwuid(3).
+    entries.fold(HashMap::new(), |mut names, (uid, name)| {
+        names.entry(uid).or_insert(name);
+        names
+    })
+}
+
 fn executable(tgid: u32) -> Option<String> {
     let path: PathBuf = fs::read_link(format!("/proc/{tgid}/exe")).ok()?;
     let path = path.to_string_lossy();
@@ -124,10 +187,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn a_reused_identifier_is_another_process() {
-        let mut processes = Processes::default();
-        let mut execution = Execution {
+    fn execution() -> Execution {
+        Execution {
             tgid: u32::MAX, // no such process: nothing is read from /proc
             parent: 1,
             uid: 0,
@@ -135,7 +196,34 @@ mod tests {
             cgroup: 5,
             comm: "curl".into(),
             path: "/usr/bin/curl".into(),
+        }
+    }
+
+    #[test]
+    fn a_user_has_the_name_of_its_first_entry() {
+        let names = parse_passwd("root:x:0:0:root:/root:/bin/sh\nbroken\ntoor:x:0:0::/:\nweb:x:33:33::/:\n");
+        assert_eq!(names.get(&0).map(String::as_str), Some("root"));
+        assert_eq!(names.get(&33).map(String::as_str), Some("web"));
+        assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn a_container_is_known_by_its_cgroup() {
+        let id = "0123456789abcdef".repeat(4);
+        let mut processes = Processes::default();
+        let mut in_cgroup = |cgroup: String| {
+            let process = Process { cgroup, ..(*processes.executed(&execution())).clone() };
+            process.container().to_owned()
         };
+        assert_eq!(in_cgroup(format!("/system.slice/docker-{id}.scope")), id);
+        assert_eq!(in_cgroup(format!("/kubepods/pod7/{id}")), id);
+        assert_eq!(in_cgroup("/system.slice/ssh.service".into()), "");
+    }
+
+    #[test]
+    fn a_reused_identifier_is_another_process() {
+        let mut processes = Processes::default();
+        let mut execution = execution();
         let gone = execution.tgid;
         processes.executed(&execution);
         assert_eq!(processes.get(gone, 100).unwrap().executable, "/usr/bin/curl");
@@ -164,6 +252,8 @@ mod tests {
                 started: n,
                 uid: 0,
                 executable: String::new(),
+                service: String::new(),
+                user: String::new(),
                 comm: String::new(),
                 cgroup: String::new(),
                 cgroup_id: 0,

@@ -1,0 +1,182 @@
+//! Writes what was decided to the ledger, through the agent's engine.
+
+use std::{collections::HashMap, time::Duration};
+
+use farcall::{Caller, CallerId, ErrorType, Head, Step, Tap, Target, Timestamp};
+use farcall_agent::{Confirmation, ConnectionRollup, ExplainedBy, Farcall, Verdict};
+
+use crate::{
+    clock,
+    coverage::Completeness,
+    identity::Process,
+    tap::{Exchange, Progress},
+    wire::{http1::Outcome, record::Protocol},
+};
+
+/// How long a caller that makes no calls stays known to the engine; several flushes.
+const IDLE: u64 = 30_000_000_000;
+
+/// The ledger's side of the hub.
+#[derive(Debug)]
+pub(super) struct Account {
+    farcall: Farcall,
+    callers: HashMap<Caller, (CallerId, u64)>,
+    swept: u64,
+}
+
+impl Account {
+    pub(super) fn new(farcall: Farcall) -> Self {
+        Self { farcall, callers: HashMap::new(), swept: 0 }
+    }
+
+    /// Counts a call that the kernel alone saw.
+    pub(super) fn count(&mut self, exchange: &Exchange, instrumented: bool) {
+        let caller = self.caller(&exchange.process, instrumented);
+        let anchor = self.anchor();
+        let at = |monotonic: u64| Timestamp::from_nanos(monotonic.wrapping_add(anchor));
+        let http = &exchange.http;
+        let target = Target::new(exchange.tls, &exchange.host, exchange.port, &http.path);
+        let head = Head::to(&http.method, target).seen(caller, Tap::Kernel);
+        let engine = self.farcall.engine();
+        let mut call = engine.begin(&head, at(http.begun), self.farcall.seed());
+        if let Step::Send(_) = call.step(engine, at(http.begun)) {
+            call.sent(http.body_out);
+            if http.status != 0 {
+                call.head(http.status, at(http.head));
+            }
+            call.body(http.body_in);
+            match http.outcome {
+                Outcome::Complete | Outcome::Switched => {}
+                // That we lost track says nothing about the call itself, once it was answered.
+                Outcome::Unknown if http.status != 0 => {}
+                Outcome::Unknown => call.failed(ErrorType::Other),
+                Outcome::NoResponse | Outcome::Aborted => call.failed(ErrorType::Reset),
+            }
+        }
+        if let Step::Send(_) = call.step(engine, at(http.ended)) {
+            // The engine would try again; what was seen has ended all the same.
+            call.failed(ErrorType::Other);
+        }
+        call.end(engine, at(http.ended));
+    }
+
+    /// Notes a call that the library counted and the kernel saw too.
+    pub(super) fn confirm(&mut self, exchange: &Exchange) {
+        let host = exchange.host.to_ascii_lowercase();
+        let endpoint = self.farcall.engine().catalogue().endpoint_of(&host, &exchange.http.method, &exchange.http.path);
+        let confirmation = Confirmation {
+            minute: Timestamp::from_nanos(exchange.http.ended.wrapping_add(self.anchor())).minute(),
+            caller: caller_of(&exchange.process, true),
+            vendor: self.vendor(&host),
+            endpoint: endpoint.unwrap_or_default().to_owned(),
+            calls: 1,
+        };
+        self.farcall.record_confirmed(vec![confirmation]);
+    }
+
+    /// Notes a connection, or the part of it since the last time.
+    pub(super) fn connection(&mut self, progress: &Progress, explained_by: ExplainedBy, instrumented: bool) {
+        let connection = &progress.connection;
+        let seen = if connection.closed == 0 { clock::monotonic() } else { connection.closed };
+        let address = connection.remote.0.to_string();
+        let name = connection.name.as_ref().map(|(name, _)| name.to_string()).unwrap_or_default();
+        let (verdict, reason) = match &connection.verdict {
+            Completeness::Complete => (Verdict::Complete, String::new()),
+            Completeness::Truncated { .. } => {
+                (Verdict::Truncated, "what it carried could not be followed to its end".to_owned())
+            }
+            Completeness::Lost { .. } => (Verdict::Lost, "events were lost on the way out of the kernel".to_owned()),
+            Completeness::Opaque { reason } => (Verdict::Opaque, reason.clone()),
+        };
+        let measured = progress.last && connection.rtt_us > 0;
+        let lasted = if progress.last { connection.closed.saturating_sub(connection.opened) } else { 0 };
+        let rollup = ConnectionRollup {
+            minute: Timestamp::from_nanos(seen.wrapping_add(self.anchor())).minute(),
+            caller: caller_of(&connection.process, instrumented),
+            vendor: self.vendor(if name.is_empty() { &address } else { &name }),
+            name,
+            address,
+            port: connection.remote.1,
+            library: library(progress),
+            verdict,
+            reason,
+            explained_by,
+            connections: u64::from(progress.last),
+            bytes_out: progress.new_out,
+            bytes_in: progress.new_in,
+            rtt: if measured { Duration::from_micros(connection.rtt_us.into()) } else { Duration::ZERO },
+            rtt_samples: u64::from(measured),
+            retransmits: if progress.last { connection.retransmits.into() } else { 0 },
+            duration: Duration::from_nanos(lasted),
+        };
+        self.farcall.record_connections(vec![rollup]);
+    }
+
+    /// Lets the engine forget programs that have been quiet.
+    pub(super) fn forget_idle(&mut self, now: u64) {
+        if now.saturating_sub(self.swept) < IDLE {
+            return;
+        }
+        self.swept = now;
+        let engine = self.farcall.engine();
+        self.callers.retain(|_, (id, used)| {
+            let idle = now.saturating_sub(*used) > IDLE;
+            if idle {
+                engine.remove_caller(*id);
+            }
+            !idle
+        });
+    }
+
+    /// Writes what is left.
+    pub(super) fn close(&self) {
+        self.farcall.shutdown();
+    }
+
+    fn caller(&mut self, process: &Process, instrumented: bool) -> CallerId {
+        let caller = caller_of(process, instrumented);
+        let now = clock::monotonic();
+        let engine = self.farcall.engine();
+        let (id, used) =
+            self.callers.entry(caller).or_insert_with_key(|caller| (engine.add_caller(caller.clone()), now));
+        *used = now;
+        *id
+    }
+
+    /// The vendor's name, as the engine gives it.
+    fn vendor(&self, host: &str) -> String {
+        let catalogue = self.farcall.engine().catalogue();
+        if let Some(vendor) = catalogue.vendor_of(host) {
+            return vendor.name.clone();
+        }
+        // An address has no registrable domain: no top-level domain ends in a digit.
+        let address = host.contains(':') || host.ends_with(|last: char| last.is_ascii_digit());
+        if address { host.to_owned() } else { psl::domain_str(host).unwrap_or(host).to_owned() }
+    }
+
+    /// Unix nanoseconds less `CLOCK_MONOTONIC` nanoseconds, wrapping.
+    fn anchor(&self) -> u64 {
+        self.farcall.now().as_nanos().wrapping_sub(clock::monotonic())
+    }
+}
+
+/// The program, as the ledger names it. Of programs without the library each run is the same caller: a script that runs
+/// curl a thousand times must not make a thousand of them.
+fn caller_of(process: &Process, instrumented: bool) -> Caller {
+    Caller {
+        service: process.service.clone(),
+        executable: process.executable.clone(),
+        pid: if instrumented { process.tgid } else { 0 },
+        started: if instrumented { process.started_ticks() } else { 0 },
+        container: process.container().to_owned(),
+        user: process.user.clone(),
+    }
+}
+
+fn library(progress: &Progress) -> String {
+    match (progress.connection.protocol, progress.connection.tls) {
+        (_, Some(tls)) => tls.word().to_owned(),
+        (Protocol::Http1 | Protocol::Http2, None) => "plaintext".to_owned(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,287 @@
+//! Which exchanges of the kernel are calls that the library counted. All times are `CLOCK_MONOTONIC` nanoseconds.
+//!
+//! An exchange waits until a sighting can no longer come. Everything is bounded: what finds no room is decided at once.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use farcall::ledger::Sighting as Wire;
+use farcall_agent::ExplainedBy;
+
+use crate::{
+    coverage::Completeness,
+    tap::{Exchange, Progress},
+};
+
+/// How long an exchange waits for the library, from its end: two flushes of the library and some.
+const HOLD: u64 = 3_000_000_000;
+/// How far the intervals of one call may be apart: the two taps read their clocks at different moments.
+const SLACK: u64 = 50_000_000;
+/// How long a sighting waits for its exchange. An abandoned response ends for the kernel when its connection does.
+const PATIENCE: u64 = 600_000_000_000;
+/// How long a process that said hello is remembered after its last word.
+const MEMORY: u64 = 60_000_000_000;
+/// Exchanges, sightings and connections that wait, each.
+const CAPACITY: usize = 65_536;
+
+/// What a library said of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hello {
+    /// From when on it saw every call.
+    pub(super) since: u64,
+    /// From when on it tells of every call that ends.
+    pub(super) sightings_from: u64,
+    /// When it said so.
+    pub(super) at: u64,
+}
+
+/// A call that a library counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sighting {
+    pub(super) begun: u64,
+    pub(super) ended: u64,
+    pub(super) key: u64,
+    pub(super) status: u16,
+    /// Exchanges that it may still match.
+    pub(super) attempts: u16,
+    /// Whether it was one exchange only, which must then have the same status.
+    pub(super) single: bool,
+}
+
+/// What becomes of what was seen. The flag says whether the process has a library.
+#[derive(Clone, Debug)]
+pub(super) enum Decision {
+    /// The kernel alone saw this call.
+    Count(Exchange, bool),
+    /// The library counted this call.
+    Confirm(Exchange),
+    /// Bytes of a connection, and who explains them.
+    Connection(Progress, ExplainedBy, bool),
+}
+
+#[derive(Debug)]
+struct Held {
+    exchange: Exchange,
+    key: u64,
+    number: u64,
+}
+
+/// What is known of one process.
+#[derive(Debug, Default)]
+struct Process {
+    hellos: Vec<Hello>,
+    sightings: VecDeque<Sighting>,
+    held: VecDeque<Held>,
+    last_word: u64,
+}
+
+/// Matches exchanges with sightings.
+#[derive(Debug, Default)]
+pub(super) struct Matcher {
+    processes: HashMap<u32, Process>,
+    /// Exchanges in order of arrival, by process and number, with the time at which they are decided.
+    due: VecDeque<(u64, u32, u64)>,
+    connections: VecDeque<(u64, Progress)>,
+    /// Connections still open on which the library made a call.
+    of_library: HashSet<u64>,
+    confirmed_on: HashMap<u64, u64>,
+    decided: Vec<Decision>,
+    numbers: u64,
+    sightings: usize,
+}
+
+impl Matcher {
+    /// A library said hello.
+    pub(super) fn hello(&mut self, pid: u32, hello: Hello) {
+        let process = self.processes.entry(pid).or_default();
+        process.last_word = process.last_word.max(hello.at);
+        if process.hellos.len() < 16 {
+            process.hellos.push(hello);
+        }
+        // What is held may have ended before the library began to tell.
+        let held = std::mem::take(&mut process.held);
+        for held in held {
+            self.place(held.exchange, held.key, held.number);
+        }
+    }
+
+    /// A library has told of every call that ended before `at`.
+    pub(super) fn told(&mut self, pid: u32, at: u64) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.last_word = process.last_word.max(at);
+        }
+    }
+
+    /// A library counted a call.
+    pub(super) fn sighting(&mut self, pid: u32, mut sighting: Sighting) {
+        let process = self.processes.entry(pid).or_default();
+        while sighting.attempts > 0 {
+            let Some(place) = process.held.iter().position(|held| matches(&sighting, &held.exchange, held.key)) else {
+                break;
+            };
+            let Some(held) = process.held.remove(place) else { break };
+            sighting.attempts -= 1;
+            confirm(&mut self.decided, &mut self.confirmed_on, held.exchange);
+        }
+        if self.sightings < CAPACITY {
+            self.sightings += 1;
+            process.sightings.push_back(sighting);
+        }
+    }
+
+    /// The kernel saw an exchange.
+    pub(super) fn exchange(&mut self, exchange: Exchange) {
+        let host = exchange.http.host.trim_start_matches('[').trim_end_matches(']');
+        let host = if host.is_empty() { exchange.host.as_str() } else { host };
+        let key = Wire::key(&exchange.http.method, host.trim_end_matches('.'), &exchange.http.path);
+        self.numbers += 1;
+        let number = self.numbers;
+        self.due.push_back((exchange.http.ended.saturating_add(HOLD), exchange.process.tgid, number));
+        self.place(exchange, key, number);
+        while self.due.len() > CAPACITY {
+            let Some((_, pid, number)) = self.due.pop_front() else { break };
+            self.decide(pid, number);
+        }
+    }
+
+    /// Confirms an exchange where that can be said now, or holds it.
+    fn place(&mut self, exchange: Exchange, key: u64, number: u64) {
+        let process = self.processes.entry(exchange.process.tgid).or_default();
+        let ended = exchange.http.ended;
+        if process.hellos.iter().any(|hello| hello.since <= ended && ended < hello.sightings_from) {
+            return confirm(&mut self.decided, &mut self.confirmed_on, exchange);
+        }
+        let sighting = process.sightings.iter_mut().find(|sighting| matches(sighting, &exchange, key));
+        match sighting {
+            Some(sighting) => {
+                sighting.attempts -= 1;
+                confirm(&mut self.decided, &mut self.confirmed_on, exchange);
+            }
+            None => process.held.push_back(Held { exchange, key, number }),
+        }
+    }
+
+    /// The kernel saw bytes on a connection. Who explains them shows later.
+    pub(super) fn connection(&mut self, progress: Progress, now: u64) {
+        self.connections.push_back((now.saturating_add(HOLD + SLACK), progress));
+        if self.connections.len() > CAPACITY
+            && let Some((_, progress)) = self.connections.pop_front()
+        {
+            self.explain(progress, now);
+        }
+    }
+
+    /// Decides what has waited long enough at `now`.
+    pub(super) fn due(&mut self, now: u64) -> Vec<Decision> {
+        while let Some(&(_, pid, number)) = self.due.front().filter(|(until, ..)| *until <= now) {
+            self.due.pop_front();
+            self.decide(pid, number);
+        }
+        while self.connections.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, progress)) = self.connections.pop_front() {
+                self.explain(progress, now);
+            }
+        }
+        self.forget(now);
+        std::mem::take(&mut self.decided)
+    }
+
+    /// Decides everything. A call that its library has not had the time to tell of is taken for the library's: it will
+    /// be in the ledger either way, and must not be there twice.
+    pub(super) fn finish(&mut self) -> Vec<Decision> {
+        for (_, pid, number) in std::mem::take(&mut self.due) {
+            let Some(process) = self.processes.get_mut(&pid) else { continue };
+            let untold = !process.hellos.is_empty()
+                && process.held.iter().any(|held| held.number == number && held.exchange.http.ended > process.last_word);
+            if untold {
+                let place = process.held.iter().position(|held| held.number == number);
+                if let Some(held) = place.and_then(|place| process.held.remove(place)) {
+                    confirm(&mut self.decided, &mut self.confirmed_on, held.exchange);
+                }
+            } else {
+                self.decide(pid, number);
+            }
+        }
+        for (_, progress) in std::mem::take(&mut self.connections) {
+            self.explain(progress, u64::MAX);
+        }
+        std::mem::take(&mut self.decided)
+    }
+
+    /// Counts an exchange that nobody confirmed.
+    fn decide(&mut self, pid: u32, number: u64) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        if let Some(place) = process.held.iter().position(|held| held.number == number)
+            && let Some(held) = process.held.remove(place)
+        {
+            self.decided.push(Decision::Count(held.exchange, !process.hellos.is_empty()));
+        }
+    }
+
+    fn explain(&mut self, progress: Progress, now: u64) {
+        let connection = &progress.connection;
+        let process = self.processes.get(&connection.process.tgid);
+        let instrumented = process.is_some_and(|process| !process.hellos.is_empty());
+        let until = if connection.closed == 0 { now } else { connection.closed };
+        // Where the kernel cannot read, a call of the library that it did not see at the time is the explanation.
+        let unseen_call = || {
+            process.is_some_and(|process| {
+                process.sightings.iter().any(|sighting| {
+                    sighting.attempts > 0
+                        && sighting.begun <= until.saturating_add(SLACK)
+                        && sighting.ended.saturating_add(SLACK) >= connection.opened
+                })
+            })
+        };
+        let confirmed = self.confirmed_on.get(&connection.id).copied().unwrap_or(0);
+        let explained = match connection.verdict {
+            Completeness::Complete if connection.exchanges > 0 && confirmed >= connection.exchanges => {
+                ExplainedBy::Library
+            }
+            Completeness::Complete => ExplainedBy::Kernel,
+            _ if confirmed > 0 || self.of_library.contains(&connection.id) || unseen_call() => ExplainedBy::Library,
+            _ => ExplainedBy::Nobody,
+        };
+        if progress.last {
+            self.of_library.remove(&connection.id);
+            self.confirmed_on.remove(&connection.id);
+        } else if explained == ExplainedBy::Library && self.of_library.len() < CAPACITY {
+            self.of_library.insert(connection.id);
+        }
+        self.decided.push(Decision::Connection(progress, explained, instrumented));
+    }
+
+    fn forget(&mut self, now: u64) {
+        let mut sightings = 0;
+        self.processes.retain(|_, process| {
+            process.sightings.retain(|sighting| sighting.ended.saturating_add(PATIENCE) > now);
+            sightings += process.sightings.len();
+            let silent = process.last_word.saturating_add(MEMORY) < now;
+            if silent && process.held.is_empty() {
+                process.hellos.clear();
+            }
+            !(process.hellos.is_empty() && process.sightings.is_empty() && process.held.is_empty())
+        });
+        self.sightings = sightings;
+    }
+}
+
+fn confirm(decided: &mut Vec<Decision>, confirmed_on: &mut HashMap<u64, u64>, exchange: Exchange) {
+    if let Some(connection) = exchange.connection
+        && (confirmed_on.len() < CAPACITY || confirmed_on.contains_key(&connection))
+    {
+        *confirmed_on.entry(connection).or_default() += 1;
+    }
+    decided.push(Decision::Confirm(exchange));
+}
+
+fn matches(sighting: &Sighting, exchange: &Exchange, key: u64) -> bool {
+    let http = &exchange.http;
+    sighting.attempts > 0
+        && sighting.key == key
+        && (!sighting.single || sighting.status == http.status)
+        && http.begun <= sighting.ended.saturating_add(SLACK)
+        && sighting.begun <= http.ended.saturating_add(SLACK)
+}
+
+#[cfg(test)]
+mod tests;

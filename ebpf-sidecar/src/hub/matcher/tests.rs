@@ -1,0 +1,221 @@
+#![allow(clippy::unwrap_used)]
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    identity::Process as Identity,
+    tap::{Connection, NameSource},
+    wire::{
+        http1::{self, Outcome},
+        record::Protocol,
+    },
+};
+
+const S: u64 = 1_000_000_000;
+const PID: u32 = 42;
+
+fn process() -> Arc<Identity> {
+    Arc::new(Identity {
+        tgid: PID,
+        parent: 1,
+        started: 1,
+        uid: 0,
+        executable: "/usr/bin/app".into(),
+        service: "app".into(),
+        user: "root".into(),
+        comm: "app".into(),
+        cgroup: "/".into(),
+        cgroup_id: 1,
+    })
+}
+
+fn exchange(path: &str, begun: u64, ended: u64, status: u16) -> Exchange {
+    Exchange {
+        process: process(),
+        connection: Some(7),
+        tls: true,
+        host: "api.stripe.com".into(),
+        port: 443,
+        http: http1::Exchange {
+            method: "GET".into(),
+            host: "api.stripe.com".into(),
+            port: None,
+            path: path.into(),
+            status,
+            begun,
+            head: ended,
+            ended,
+            body_out: 0,
+            body_in: 0,
+            outcome: Outcome::Complete,
+        },
+    }
+}
+
+fn sighting(path: &str, begun: u64, ended: u64, status: u16, attempts: u16) -> Sighting {
+    let key = Wire::key("GET", "API.stripe.com", path);
+    Sighting { begun, ended, key, status, attempts, single: attempts <= 1 }
+}
+
+fn hello(matcher: &mut Matcher) {
+    matcher.hello(PID, Hello { since: 0, sightings_from: 0, at: 0 });
+}
+
+fn progress(verdict: Completeness, exchanges: u64) -> Progress {
+    Progress {
+        connection: Connection {
+            id: 7,
+            process: process(),
+            local: ([127, 0, 0, 1].into(), 1),
+            remote: ([127, 0, 0, 2].into(), 443),
+            name: Some(("api.stripe.com".into(), NameSource::Sni)),
+            bytes_out: 10,
+            bytes_in: 10,
+            opened: S,
+            established: S,
+            closed: 2 * S,
+            rtt_us: 1,
+            retransmits: 0,
+            protocol: Protocol::Tls,
+            tls: None,
+            offered: Vec::new(),
+            exchanges,
+            verdict,
+        },
+        first: true,
+        last: true,
+        new_out: 10,
+        new_in: 10,
+    }
+}
+
+/// Counted and confirmed exchanges, and who explains connections.
+fn tally(decisions: Vec<Decision>) -> (usize, usize, Vec<ExplainedBy>) {
+    let mut tally = (0, 0, Vec::new());
+    for decision in decisions {
+        match decision {
+            Decision::Count(..) => tally.0 += 1,
+            Decision::Confirm(_) => tally.1 += 1,
+            Decision::Connection(_, explained, _) => tally.2.push(explained),
+        }
+    }
+    tally
+}
+
+#[test]
+fn a_call_that_both_taps_saw_is_confirmed_in_either_order() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.exchange(exchange("/a", S, 2 * S, 200));
+    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.sighting(PID, sighting("/b", 3 * S, 4 * S, 404, 1));
+    matcher.exchange(exchange("/b", 3 * S + 1000, 4 * S - 1000, 404));
+    assert_eq!(tally(matcher.due(4 * S)), (0, 2, vec![]));
+    assert_eq!(tally(matcher.due(100 * S)), (0, 0, vec![]));
+}
+
+#[test]
+fn a_call_that_bypassed_the_library_is_counted_when_its_time_is_over_and_not_before() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.exchange(exchange("/a", S, 2 * S, 200));
+    assert_eq!(tally(matcher.due(2 * S + HOLD - 1)), (0, 0, vec![]));
+    assert_eq!(tally(matcher.due(2 * S + HOLD)), (1, 0, vec![]));
+}
+
+#[test]
+fn matching_is_one_to_one() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    for n in 0..5 {
+        matcher.exchange(exchange("/a", n * S / 100, n * S / 100 + 1, 200));
+    }
+    for n in 0..3 {
+        matcher.sighting(PID, sighting("/a", n * S / 100, n * S / 100 + 1, 200, 1));
+    }
+    assert_eq!(tally(matcher.due(100 * S)), (2, 3, vec![]));
+}
+
+#[test]
+fn another_path_status_time_or_process_does_not_match() {
+    for (pid, other) in [
+        (PID, sighting("/b", S, 2 * S, 200, 1)),
+        (PID, sighting("/a", S, 2 * S, 500, 1)),
+        (PID, sighting("/a", 2 * S + SLACK + 1, 3 * S, 200, 1)),
+        (PID + 1, sighting("/a", S, 2 * S, 200, 1)),
+    ] {
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        matcher.exchange(exchange("/a", S, 2 * S, 200));
+        matcher.sighting(pid, other);
+        assert_eq!(tally(matcher.due(100 * S)), (1, 0, vec![]), "{other:?}");
+    }
+}
+
+#[test]
+fn a_call_with_retries_takes_as_many_exchanges_whatever_their_status() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.exchange(exchange("/a", S, 2 * S, 503));
+    matcher.exchange(exchange("/a", 2 * S, 3 * S, 200));
+    matcher.exchange(exchange("/a", 3 * S, 4 * S, 200));
+    matcher.sighting(PID, sighting("/a", S, 3 * S, 200, 2));
+    assert_eq!(tally(matcher.due(100 * S)), (1, 2, vec![]));
+}
+
+#[test]
+fn what_ended_before_the_library_began_to_tell_is_the_librarys() {
+    let mut matcher = Matcher::default();
+    matcher.exchange(exchange("/before-install", S, 2 * S, 200));
+    matcher.exchange(exchange("/counted-untold", 3 * S, 4 * S, 200));
+    matcher.hello(PID, Hello { since: 3 * S, sightings_from: 5 * S, at: 5 * S });
+    matcher.exchange(exchange("/told", 5 * S, 6 * S, 200));
+    matcher.sighting(PID, sighting("/told", 5 * S, 6 * S, 200, 1));
+    assert_eq!(tally(matcher.due(100 * S)), (1, 2, vec![]));
+}
+
+#[test]
+fn at_the_end_only_what_the_library_could_have_told_counts_as_bypassing_it() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.told(PID, 5 * S);
+    matcher.exchange(exchange("/bypassed", 3 * S, 4 * S, 200));
+    matcher.exchange(exchange("/not-yet-told", 5 * S, 6 * S, 200));
+    assert_eq!(tally(matcher.finish()), (1, 1, vec![]));
+}
+
+#[test]
+fn connections_are_explained_by_whoever_knows_their_calls() {
+    let opaque = || Completeness::Opaque { reason: "Go".into() };
+    let explained = |verdict, exchanges, told: Option<Sighting>, seen: bool| {
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        if seen {
+            matcher.exchange(exchange("/a", S, 2 * S, 200));
+        }
+        if let Some(sighting) = told {
+            matcher.sighting(PID, sighting);
+        }
+        matcher.connection(progress(verdict, exchanges), 2 * S);
+        tally(matcher.due(100 * S)).2
+    };
+    let call = || Some(sighting("/a", S, 2 * S, 200, 1));
+    assert_eq!(explained(Completeness::Complete, 1, None, true), [ExplainedBy::Kernel]);
+    assert_eq!(explained(Completeness::Complete, 1, call(), true), [ExplainedBy::Library]);
+    assert_eq!(explained(opaque(), 0, call(), false), [ExplainedBy::Library]);
+    assert_eq!(explained(opaque(), 0, None, false), [ExplainedBy::Nobody]);
+    let later = sighting("/a", 9 * S, 10 * S, 200, 1);
+    assert_eq!(explained(opaque(), 0, Some(later), false), [ExplainedBy::Nobody]);
+}
+
+#[test]
+fn memory_is_bounded_and_nothing_is_forgotten_uncounted() {
+    let mut matcher = Matcher::default();
+    let n = CAPACITY + 10;
+    for _ in 0..n {
+        matcher.exchange(exchange("/a", S, 2 * S, 200));
+    }
+    assert!(matcher.due.len() <= CAPACITY);
+    assert_eq!(tally(matcher.due(100 * S)).0, n);
+    assert!(matcher.processes.is_empty());
+}

@@ -1,0 +1,271 @@
+//! The libraries' end of the hub: a Unix socket on which each tells of the calls that it counted (docs/hub.md).
+
+use std::{
+    fs,
+    io::{ErrorKind, Read},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use farcall::ledger::Sighting as Wire;
+
+use super::{
+    HubError,
+    matcher::{Hello, Sighting},
+};
+use crate::clock;
+
+/// Processes connected at once; more are turned away, and their calls may then count twice.
+const MAX_PEERS: usize = 4_096;
+/// Bytes taken from one peer at a time, so that none keeps the others waiting.
+const TURN: usize = 256 * 1024;
+/// Sightings in one frame; a peer that announces more does not speak our protocol.
+const MAX_FRAME: u32 = 1_000_000;
+
+const MAGIC: &[u8; 8] = b"FARCALL1";
+const HELLO: usize = 32;
+
+/// What a peer said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    Hello(Hello),
+    Sighting(Sighting),
+    /// Everything that ended before this moment has been told.
+    Told(u64),
+}
+
+/// The listening socket and the processes connected to it.
+#[derive(Debug)]
+pub(super) struct Peers {
+    listener: UnixListener,
+    path: PathBuf,
+    peers: Vec<Peer>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    stream: UnixStream,
+    pid: u32,
+    decoder: Decoder,
+}
+
+impl Peers {
+    pub(super) fn listen(path: &Path) -> Result<Self, HubError> {
+        let failed = |source| HubError::Listen { path: path.display().to_string(), source };
+        if UnixStream::connect(path).is_ok() {
+            return Err(HubError::Taken(path.display().to_string()));
+        }
+        // A socket that nobody answers is what a killed sidecar left.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        // Any user's process may tell; it can only ever speak for itself.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(failed)?;
+        Ok(Self { listener, path: path.to_path_buf(), peers: Vec::new() })
+    }
+
+    /// What has been said since the last time, without waiting, by process.
+    pub(super) fn messages(&mut self) -> Vec<(u32, Message)> {
+        while let Ok((stream, _)) = self.listener.accept() {
+            if self.peers.len() >= MAX_PEERS || stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let Ok(credentials) = rustix::net::sockopt::socket_peercred(&stream) else { continue };
+            let Ok(pid) = u32::try_from(credentials.pid.as_raw_nonzero().get()) else { continue };
+            self.peers.push(Peer { stream, pid, decoder: Decoder::default() });
+        }
+        let mut messages = Vec::new();
+        self.peers.retain_mut(|peer| peer.read(&mut messages));
+        messages
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        let _left_behind = fs::remove_file(&self.path);
+    }
+}
+
+impl Peer {
+    /// Reads what there is. Returns whether more may come.
+    fn read(&mut self, messages: &mut Vec<(u32, Message)>) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        let mut taken = 0;
+        while taken < TURN {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(len) => {
+                    taken += len;
+                    let pid = self.pid;
+                    let understood = self.decoder.feed(&buffer[..len], clock::monotonic(), |message| {
+                        messages.push((pid, message));
+                    });
+                    if !understood {
+                        return false;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+        true
+    }
+}
+
+/// Reads the bytes of one peer, in whatever pieces they come.
+#[derive(Debug, Default)]
+struct Decoder {
+    pending: Vec<u8>,
+    anchor: Option<u64>,
+    left: u32,
+}
+
+impl Decoder {
+    /// Takes bytes that arrived at `now`. Returns `false` where they are not our protocol.
+    fn feed(&mut self, bytes: &[u8], now: u64, mut say: impl FnMut(Message)) -> bool {
+        self.pending.extend_from_slice(bytes);
+        let mut rest = self.pending.as_slice();
+        let understood = loop {
+            let Some(anchor) = self.anchor else {
+                let Some((hello, tail)) = rest.split_first_chunk::<HELLO>() else { break true };
+                rest = tail;
+                if !hello.starts_with(MAGIC) {
+                    break false;
+                }
+                let field = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| hello[at + n]));
+                let anchor = field(8);
+                self.anchor = Some(anchor);
+                let hello = Hello {
+                    since: monotonic(field(16), anchor),
+                    sightings_from: monotonic(field(24), anchor),
+                    at: now,
+                };
+                say(Message::Hello(hello));
+                continue;
+            };
+            if self.left == 0 {
+                let Some((count, tail)) = rest.split_first_chunk::<4>() else { break true };
+                rest = tail;
+                self.left = u32::from_le_bytes(*count);
+                if self.left > MAX_FRAME {
+                    break false;
+                }
+            } else {
+                let Some((sighting, tail)) = rest.split_first_chunk::<{ Wire::SIZE }>() else { break true };
+                rest = tail;
+                self.left -= 1;
+                let wire = Wire::from_bytes(sighting);
+                say(Message::Sighting(Sighting {
+                    begun: monotonic(wire.begun.as_nanos(), anchor),
+                    ended: monotonic(wire.ended.as_nanos(), anchor),
+                    key: wire.key,
+                    status: wire.status,
+                    attempts: wire.attempts,
+                    single: wire.attempts <= 1,
+                }));
+            }
+            if self.left == 0 {
+                say(Message::Told(now));
+            }
+        };
+        let consumed = self.pending.len() - rest.len();
+        self.pending.drain(..consumed);
+        understood
+    }
+}
+
+/// A moment of the peer's wall clock on our monotonic clock; before the machine's start is its start.
+fn monotonic(unix: u64, anchor: u64) -> u64 {
+    let moment = unix.wrapping_sub(anchor);
+    if moment > u64::MAX / 2 { 0 } else { moment }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Write;
+
+    use super::*;
+
+    fn hello(anchor: u64, since: u64, from: u64) -> Vec<u8> {
+        [&MAGIC[..], &anchor.to_le_bytes(), &since.to_le_bytes(), &from.to_le_bytes()].concat()
+    }
+
+    fn sighting(begun: u64, key: u64) -> [u8; Wire::SIZE] {
+        let mut bytes = [0; Wire::SIZE];
+        bytes[0..8].copy_from_slice(&begun.to_le_bytes());
+        bytes[8..16].copy_from_slice(&(begun + 5).to_le_bytes());
+        bytes[16..24].copy_from_slice(&key.to_le_bytes());
+        bytes[24..26].copy_from_slice(&200u16.to_le_bytes());
+        bytes[26..28].copy_from_slice(&1u16.to_le_bytes());
+        bytes
+    }
+
+    fn said(pieces: impl IntoIterator<Item = Vec<u8>>) -> (Vec<Message>, bool) {
+        let mut decoder = Decoder::default();
+        let mut messages = Vec::new();
+        let understood = pieces.into_iter().all(|piece| decoder.feed(&piece, 7, |message| messages.push(message)));
+        (messages, understood)
+    }
+
+    #[test]
+    fn times_are_put_on_our_clock_and_frames_end_with_what_was_told() {
+        let wire = [hello(1_000, 1_010, 500), 2u32.to_le_bytes().to_vec()];
+        let wire = [wire.concat(), sighting(1_020, 9).to_vec(), sighting(1_030, 8).to_vec(), vec![0; 4]].concat();
+        let expected = |begun, key| {
+            Message::Sighting(Sighting { begun, ended: begun + 5, key, status: 200, attempts: 1, single: true })
+        };
+        let whole = said([wire.clone()]);
+        assert_eq!(
+            whole.0,
+            [
+                Message::Hello(Hello { since: 10, sightings_from: 0, at: 7 }),
+                expected(20, 9),
+                expected(30, 8),
+                Message::Told(7),
+                Message::Told(7),
+            ]
+        );
+        assert!(whole.1);
+        assert_eq!(said(wire.chunks(1).map(<[u8]>::to_vec)), whole);
+    }
+
+    #[test]
+    fn a_peer_that_speaks_something_else_is_dropped() {
+        assert!(!said([b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()]).1);
+        assert!(!said([hello(0, 0, 0), u32::MAX.to_le_bytes().to_vec()]).1);
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_credentials_and_a_second_hub_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sidecar.sock");
+        let mut peers = Peers::listen(&path).unwrap();
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(&hello(0, 1, 2)).unwrap();
+        let messages = peers.messages();
+        assert_eq!(messages.len(), 1);
+        assert_eq!(messages[0].0, std::process::id());
+        assert!(matches!(Peers::listen(&path), Err(HubError::Taken(_))));
+        drop(stream);
+        assert!(peers.messages().is_empty());
+        assert!(peers.peers.iter().all(|peer| peer.decoder.anchor.is_none()));
+        drop(peers);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_hub_left_behind_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sidecar.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        assert!(Peers::listen(&path).is_ok());
+    }
+}

@@ -1,0 +1,132 @@
+//! `farcall-sidecar run`: counts what is seen in the ledger.
+
+use std::{
+    error::Error,
+    fs,
+    io::{self, IsTerminal, Write},
+    mem::MaybeUninit,
+    time::{Duration, Instant},
+};
+
+use farcall_agent::{Farcall, Options as AgentOptions, Role};
+use farcall_sidecar::{
+    attach::{Capture, Losses, Options, cgroup::Cgroup},
+    hub::Hub,
+    tap::Observation,
+};
+
+use crate::{cli::RunArguments, signals};
+
+/// How often connections still open are counted.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long to wait for records before listening to the libraries again.
+const TURN: Duration = Duration::from_millis(100);
+
+pub(crate) fn run(arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
+    signals::install();
+    let scope = &arguments.scope;
+    let cgroup = Cgroup::open(&scope.cgroup)?;
+    let home = farcall_agent::home(arguments.home.as_deref())
+        .ok_or("there is no home directory for the ledger; give --home DIR or set FARCALL_HOME")?;
+    fs::create_dir_all(&home).map_err(|error| format!("cannot make {}: {error}", home.display()))?;
+
+    let mut storage = MaybeUninit::uninit();
+    let options = Options { include_loopback: scope.include_loopback, libraries: scope.library.clone() };
+    let mut capture = Capture::start(&mut storage, &cgroup, &options)?;
+    let farcall = Farcall::start(AgentOptions {
+        home: Some(home.clone()),
+        service: Some("farcall-sidecar".to_owned()),
+        hub: false,
+        role: Role::Sidecar,
+        enabled: true,
+        ..AgentOptions::default()
+    });
+    let mut hub = Hub::start(&home, farcall.clone())?;
+    let mut seen = Seen::default();
+    eprintln!("farcall-sidecar: watching {}, counting in {}", cgroup.path.display(), home.display());
+    if let Some(path) = &scope.ready_file {
+        fs::write(path, "ready\n").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+
+    let mut swept = Instant::now();
+    while !signals::stopped() {
+        let observations = capture.poll(TURN)?;
+        hub.observe(seen.count(observations));
+        if swept.elapsed() >= SWEEP {
+            swept = Instant::now();
+            let observations = capture.sweep()?;
+            hub.observe(seen.count(observations));
+            seen.report_losses(&capture, &farcall)?;
+            seen.show(capture.libraries().len())?;
+        }
+        hub.tick();
+    }
+    let observations = capture.finish()?;
+    hub.observe(seen.count(observations));
+    seen.report_losses(&capture, &farcall)?;
+    hub.finish();
+    seen.end()?;
+    Ok(())
+}
+
+/// What was seen so far, for the progress line.
+#[derive(Debug, Default)]
+struct Seen {
+    connections: u64,
+    exchanges: u64,
+    losses: Losses,
+    unprobed: usize,
+}
+
+impl Seen {
+    fn count(&mut self, observations: Vec<Observation>) -> Vec<Observation> {
+        for observation in &observations {
+            match observation {
+                Observation::Connection(progress) => self.connections += u64::from(progress.last),
+                Observation::Exchange(_) => self.exchanges += 1,
+            }
+        }
+        observations
+    }
+
+    /// Makes losses known to `farcall doctor`, and here once.
+    fn report_losses(&mut self, capture: &Capture<'_>, farcall: &Farcall) -> Result<(), Box<dyn Error>> {
+        let losses = capture.losses()?;
+        for ((name, now), (_, before)) in losses.named().into_iter().zip(self.losses.named()) {
+            for _ in before..now.min(before.saturating_add(10_000)) {
+                farcall.count_failure(name);
+            }
+        }
+        if self.losses.none() && !losses.none() {
+            eprintln!("farcall-sidecar: the kernel could not deliver everything; `farcall doctor` counts it");
+        }
+        self.losses = losses;
+        for unprobed in &capture.unprobed()[self.unprobed..] {
+            eprintln!("farcall-sidecar: cannot probe {}: {}", unprobed.library, unprobed.reason);
+            farcall.count_failure("sidecar_unprobed_libraries");
+        }
+        self.unprobed = capture.unprobed().len();
+        Ok(())
+    }
+
+    fn line(&self) -> String {
+        format!("{} connections, {} calls", self.connections, self.exchanges)
+    }
+
+    /// The progress line, on terminals only: logs get the last one.
+    fn show(&self, libraries: usize) -> io::Result<()> {
+        let mut out = io::stderr().lock();
+        if out.is_terminal() {
+            write!(out, "\r\x1b[Kfarcall-sidecar: {}, {libraries} TLS libraries probed", self.line())?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> io::Result<()> {
+        let mut out = io::stderr().lock();
+        let start = if out.is_terminal() { "\r\x1b[K" } else { "" };
+        let lost = if self.losses.none() { "nothing lost" } else { "some events lost" };
+        writeln!(out, "{start}farcall-sidecar: {}; {lost}", self.line())
+    }
+}
