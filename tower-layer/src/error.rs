@@ -155,8 +155,18 @@ impl Findings {
         if self.dns {
             return ErrorType::Dns;
         }
-        let garbage = matches!(self.io, Some(Io::InvalidData | Io::UnexpectedEof));
-        if self.tls || (self.connecting && !self.below_tls && garbage) {
+        // Connected, and yet no connection: the handshake met garbage, or a peer that hung up on it.
+        let broken = matches!(
+            self.io,
+            Some(
+                Io::InvalidData
+                    | Io::UnexpectedEof
+                    | Io::ConnectionReset
+                    | Io::ConnectionAborted
+                    | Io::BrokenPipe
+            )
+        );
+        if self.tls || (self.connecting && !self.below_tls && broken) {
             return ErrorType::Tls;
         }
         match self.io {
