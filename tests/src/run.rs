@@ -1,0 +1,182 @@
+//! One column of the matrix: every scenario through one adapter.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::adapter::{Adapter, Runtime};
+use crate::grid::Cell;
+use crate::judge;
+use crate::ledger::{self, Account};
+use crate::scenario::{Over, Scenario, Send};
+use crate::shim::{Reply, Shim, Surroundings};
+use crate::vendor::Vendor;
+
+/// How long the accounts may take to agree: a stream that was let go of settles when its client gets to it.
+const AGREEMENT: Duration = Duration::from_secs(3);
+
+/// The name of the last cell, which compares the totals after the process has ended.
+pub(crate) const AT_EXIT: &str = "totals-at-exit";
+
+/// Runs `scenarios` through `adapter`, in order, and says how each came out; one cell more, `totals-at-exit`,
+/// says whether the ledger still adds up after the process has ended.
+#[must_use]
+pub fn run(adapter: &Adapter, runtime: &Runtime, scenarios: &[&Scenario]) -> Vec<(String, Cell)> {
+    let names = || scenarios.iter().map(|s| s.name.clone()).chain([AT_EXIT.to_owned()]);
+    let run = match runtime {
+        Runtime::Missing(reason) => {
+            return names().map(|name| (name, Cell::Missing(reason.clone()))).collect();
+        }
+        Runtime::Ready(run) => run,
+    };
+    match Column::start(adapter, run) {
+        Err(reason) => names().map(|name| (name, Cell::Fail(reason.clone()))).collect(),
+        Ok(mut column) => {
+            let mut cells: Vec<(String, Cell)> =
+                scenarios.iter().map(|s| (s.name.clone(), Cell::of(column.play(s)))).collect();
+            cells.push((AT_EXIT.to_owned(), Cell::of(column.finish())));
+            cells
+        }
+    }
+}
+
+struct Column<'a> {
+    adapter: &'a Adapter,
+    run: &'a [String],
+    vendor: Vendor,
+    home: TempDir,
+    shim: Shim,
+    /// What the ledger gained in all cells together.
+    calls: u64,
+}
+
+impl<'a> Column<'a> {
+    fn start(adapter: &'a Adapter, run: &'a [String]) -> Result<Self, String> {
+        let home = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
+        let vendor = Vendor::start(home.path())?;
+        let shim = start(run, home.path(), &vendor, adapter)?;
+        Ok(Self { adapter, run, vendor, home, shim, calls: 0 })
+    }
+
+    fn play(&mut self, scenario: &Scenario) -> Result<(), String> {
+        for over in &scenario.over {
+            let outcome = self.play_over(scenario, *over);
+            outcome.map_err(|wrong| format!("over {over}: {wrong}\n  promise: {}", scenario.promise))?;
+        }
+        Ok(())
+    }
+
+    fn play_over(&mut self, scenario: &Scenario, over: Over) -> Result<(), String> {
+        self.vendor.script(&scenario.script)?;
+        // A shim that was lost in the scenario before is started anew, so that one failure stays one cell.
+        if self.shim.flush().is_err() {
+            self.shim = start(self.run, self.home.path(), &self.vendor, self.adapter)?;
+        }
+        let before = ledger::read(self.home.path())?;
+        let arrived_before = self.vendor.counts();
+        let mut replies = Vec::new();
+        for send in &scenario.send {
+            for _ in 0..send.repeat {
+                replies.push((send, self.send(send, over)?));
+            }
+        }
+        let deadline = Instant::now() + AGREEMENT;
+        loop {
+            self.shim.flush()?;
+            let after = ledger::read(self.home.path())?;
+            let gained = after.since(&before).ok_or("the ledger lost what it had")?;
+            let arrived = self.vendor.counts().since(&arrived_before);
+            let mut wrong: Vec<String> = replies
+                .iter()
+                .flat_map(|(send, reply)| {
+                    judge::answer(scenario, self.adapter, send, reply, arrived.bytes_out)
+                })
+                .collect();
+            wrong.extend(judge::ledger(scenario, self.adapter, over, &gained));
+            wrong.extend(judge::vendor(scenario, &gained, &arrived));
+            if wrong.is_empty() {
+                self.calls += gained.total().calls;
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                self.calls += gained.total().calls;
+                return Err(explain(&wrong, &gained, &arrived, &replies));
+            }
+        }
+    }
+
+    /// Sends one command; for a client that leaves redirects to its user, one for each hop.
+    fn send(&mut self, send: &Send, over: Over) -> Result<Reply, String> {
+        if send.hops.is_empty() || self.adapter.follows_redirects {
+            return self.shim.tell(self.command(send, over, &send.path));
+        }
+        let mut last = Err("a redirect without hops".to_owned());
+        for hop in &send.hops {
+            last = self.shim.tell(self.command(send, over, hop));
+        }
+        last
+    }
+
+    fn command(&self, send: &Send, over: Over, path: &str) -> Value {
+        let path = self.vendor.fill(path);
+        let url = if path.starts_with('/') { self.vendor.origin(over) + &path } else { path };
+        json!({
+            "client": self.adapter.client,
+            "method": send.method,
+            "url": url,
+            "headers": {},
+            "body": send.body.as_ref().map(|body| body.repeat(send.body_times)),
+            "timeout_ms": send.timeout_ms,
+            "read": send.read.as_str(),
+            "follow_redirects": send.follow_redirects,
+            "customer": send.customer,
+            "parallel": send.parallel,
+            "customers": send.customers,
+        })
+    }
+
+    /// What came late, or twice, after the cell that it belongs to, shows here.
+    fn finish(self) -> Result<(), String> {
+        self.shim.finish()?;
+        let account = ledger::read(self.home.path())?;
+        let total = account.total();
+        if total.calls != self.calls {
+            return Err(format!(
+                "after the end of the process the ledger has {} calls; the cells saw {}",
+                total.calls, self.calls
+            ));
+        }
+        // A client may open a connection in one scenario and first use it in another: only their sum is certain.
+        let accepted = self.vendor.counts().connections();
+        let answered = account.rows.values().filter(|sums| sums.answered > 0);
+        let known: u64 = answered.map(|sums| sums.connections).sum();
+        if known > accepted {
+            return Err(format!("the ledger has {known} new connections, the vendor accepted {accepted}"));
+        }
+        Ok(())
+    }
+}
+
+fn start(run: &[String], home: &Path, vendor: &Vendor, adapter: &Adapter) -> Result<Shim, String> {
+    let surroundings = Surroundings { home, ca: vendor.ca(), service: &adapter.name };
+    let mut shim = Shim::start(run, &surroundings)?;
+    shim.flush().map_err(|e| format!("it does not start: {e}"))?;
+    Ok(shim)
+}
+
+fn explain(
+    wrong: &[String],
+    gained: &Account,
+    arrived: &crate::vendor::Arrived,
+    replies: &[(&Send, Reply)],
+) -> String {
+    let mut text = wrong.join("\n  ");
+    text.push_str(&format!("\n  the ledger gained:{gained}"));
+    text.push_str(&format!("\n  the vendor counted: {arrived:?}"));
+    if let Some((_, last)) = replies.last() {
+        text.push_str(&format!("\n  the last answer: {last:?}"));
+    }
+    text
+}
