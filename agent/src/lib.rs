@@ -22,7 +22,10 @@
 //! call.end();
 //!
 //! farcall.shutdown();
+//! let query = farcall_agent::report::Query::at(&home);
+//! assert_eq!(farcall_agent::report::vendors(&query)?.rows[0].label, "Stripe");
 //! # std::fs::remove_dir_all(&home).ok();
+//! # Ok::<(), farcall_agent::report::ReportError>(())
 //! ```
 
 mod caller;
@@ -31,6 +34,7 @@ mod handle;
 mod home;
 mod hub;
 mod options;
+pub mod report;
 mod say;
 mod store;
 mod tally;

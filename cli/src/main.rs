@@ -1,2 +1,86 @@
-//! 
-fn main() {}
+//! `farcall`: the read side at the command line. Each command prints a table, or the stable JSON that
+//! docs/report.md describes.
+
+mod config;
+mod doctor;
+mod output;
+mod report;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// How commands end; `farcall --help` documents it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// It worked, and nothing is wrong.
+    Fine = 0,
+    /// It worked, and found something that somebody should look at.
+    Wrong = 1,
+    /// The command was not understood.
+    Usage = 2,
+    /// There is no ledger, or it cannot be read.
+    NoLedger = 3,
+}
+
+/// See what your services ask of other people's APIs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "farcall",
+    version,
+    after_help = "Examples:
+  farcall report vendors                      whom we called in the last hour
+  farcall report endpoints vendor=stripe      what we asked of Stripe
+  farcall report calls 'status>=500' --since 1d
+  farcall report all --json > report.json
+  farcall doctor                              is farcall attached, and well?
+  farcall config check farcall.toml
+
+The ledger is looked for in --home, $FARCALL_HOME, $XDG_STATE_HOME/farcall, ~/.local/state/farcall.
+
+Exit codes: 0 fine; 1 something to look at (doctor, config check); 2 the command was not understood;
+3 there is no ledger, or it cannot be read."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Ask the ledger a question
+    Report(report::Arguments),
+    /// Is farcall attached everywhere, and well?
+    Doctor(doctor::Arguments),
+    /// Check the configuration file
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// What all commands that read the ledger know.
+#[derive(Debug, clap::Args)]
+struct Ledger {
+    /// How far back to look: 90s, 15m, 1h, 7d
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
+    since: std::time::Duration,
+    /// Print JSON (docs/report.md) instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Where the ledger is
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    farcall::config::parse_duration(text)
+        .ok_or_else(|| "write a number and a unit, such as 30s, 15m, 1h or 7d".into())
+}
+
+fn main() -> ExitCode {
+    let exit = match Cli::parse().command {
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Config(command) => config::run(&command),
+    };
+    ExitCode::from(exit as u8)
+}

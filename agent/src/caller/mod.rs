@@ -13,11 +13,8 @@ pub(crate) fn of_this_process(service: Option<String>) -> Caller {
     Caller {
         service,
         pid: std::process::id(),
-        started: fs::read_to_string("/proc/self/stat").ok().and_then(|stat| start_ticks(&stat)).unwrap_or(0),
-        container: fs::read_to_string("/proc/self/cgroup")
-            .ok()
-            .and_then(|cgroup| container::id(&cgroup))
-            .unwrap_or_default(),
+        started: start_ticks_of(std::process::id()).unwrap_or(0),
+        container: container_of_this_process(),
         user: user(),
         executable,
     }
@@ -38,6 +35,17 @@ pub(crate) fn service_of_environment() -> Option<String> {
 pub(crate) fn base_name(path: &str) -> String {
     let name = path.trim_end_matches(" (deleted)").rsplit('/').next().unwrap_or_default();
     if name.is_empty() { "unknown".into() } else { name.into() }
+}
+
+/// When a process started, in clock ticks since boot; `None` where there is none of this pid.
+pub(crate) fn start_ticks_of(pid: u32) -> Option<u64> {
+    start_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The container that this process runs in; empty outside of one.
+pub(crate) fn container_of_this_process() -> String {
+    let cgroup = fs::read_to_string("/proc/self/cgroup").ok();
+    cgroup.and_then(|cgroup| container::id(&cgroup)).unwrap_or_default()
 }
 
 /// Field 22 of `/proc/PID/stat`. The second field, the program's name in brackets, may hold anything.

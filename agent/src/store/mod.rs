@@ -10,6 +10,7 @@ mod connection;
 mod failure;
 mod file;
 mod pending;
+mod read;
 mod schema;
 mod write;
 
@@ -18,4 +19,5 @@ pub use connection::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};
 pub(crate) use failure::{Failure, Kind};
 pub(crate) use file::Store;
 pub(crate) use pending::Pending;
+pub(crate) use read::{ReadFailure, open as open_for_reading};
 pub(crate) use write::Presence;

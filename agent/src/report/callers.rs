@@ -1,0 +1,103 @@
+//! From which programs?
+
+use super::numbers::Account;
+use super::source::{Source, sorted};
+use super::{Numbers, Query, ReportError, Table};
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+/// A program that made calls; all its processes together.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct CallerRow {
+    /// The service's name.
+    pub service: String,
+    /// The executable's path.
+    pub executable: String,
+    /// The user that it runs as.
+    pub user: String,
+    /// Its containers; empty outside of one.
+    pub containers: Vec<String>,
+    /// Its processes that made calls, at most 100 of them.
+    pub pids: Vec<u32>,
+    /// How many processes.
+    pub process_count: usize,
+    /// Whether a library lives in it; without one, only the kernel sees its calls.
+    pub instrumented: bool,
+    /// What its calls amount to.
+    #[serde(flatten)]
+    pub numbers: Numbers,
+    /// The vendors that it called.
+    pub vendors: Vec<String>,
+}
+
+const MAX_PIDS: usize = 100;
+
+#[derive(Default)]
+struct Under {
+    account: Account,
+    containers: HashSet<Rc<str>>,
+    processes: HashSet<(u32, u64)>,
+    vendors: HashSet<Rc<str>>,
+    instrumented: bool,
+}
+
+/// Which programs call: a row for each service, executable and user, the one with the most calls first.
+///
+/// # Errors
+/// When there is no ledger, or it cannot be read.
+pub fn callers(query: &Query) -> Result<Table<CallerRow>, ReportError> {
+    let source = Source::open(query)?;
+    let mut under: HashMap<[String; 3], Under> = HashMap::new();
+    let mut totals = Account::default();
+    source.rows(|row| {
+        let caller = row.caller;
+        let known = under
+            .entry([caller.service.clone(), caller.executable.clone(), caller.user.clone()])
+            .or_default();
+        known.account.add(row);
+        totals.add(row);
+        known.processes.insert((caller.pid, caller.started));
+        known.instrumented |= !row.is_kernel() || source.is_instrumented(caller);
+        if !caller.container.is_empty() {
+            known.containers.insert(caller.container.as_str().into());
+        }
+        if !known.vendors.contains(row.vendor) {
+            known.vendors.insert(Rc::clone(row.vendor));
+        }
+    })?;
+    source.confirmed(|_, _, caller, calls| {
+        let key = [caller.service.clone(), caller.executable.clone(), caller.user.clone()];
+        if let Some(known) = under.get_mut(&key) {
+            known.account.confirmed += calls;
+            totals.confirmed += calls;
+        }
+    })?;
+    let mut rows: Vec<CallerRow> = under
+        .into_iter()
+        .map(|([service, executable, user], under)| {
+            let mut pids: Vec<u32> = under.processes.iter().map(|(pid, _)| *pid).collect();
+            pids.sort_unstable();
+            pids.truncate(MAX_PIDS);
+            CallerRow {
+                service,
+                executable,
+                user,
+                containers: sorted(&under.containers),
+                pids,
+                process_count: under.processes.len(),
+                instrumented: under.instrumented,
+                numbers: under.account.numbers(),
+                vendors: sorted(&under.vendors),
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| {
+        b.numbers
+            .calls
+            .cmp(&a.numbers.calls)
+            .then_with(|| (&a.service, &a.executable).cmp(&(&b.service, &b.executable)))
+    });
+    Ok(Table { report: "callers", window: query.window(), rows, totals: totals.numbers(), notes: Vec::new() })
+}

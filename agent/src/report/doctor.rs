@@ -1,0 +1,281 @@
+//! Is Farcall itself well? "Never attached" must not look like "no calls".
+
+use super::source::Source;
+use super::{Query, ReportError, Window, time};
+use crate::caller::start_ticks_of;
+use crate::home::{LEDGER, SOCKET};
+use farcall::Caller;
+use rusqlite::Connection;
+use serde::Serialize;
+use std::fs;
+use std::os::unix::net::UnixStream;
+
+/// What `farcall doctor` shows.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Doctor {
+    /// Which report this is: `doctor`.
+    pub report: &'static str,
+    /// The time that it covers; processes that ended before are left out.
+    pub window: Window,
+    /// Whether there is nothing that somebody should look at.
+    pub healthy: bool,
+    /// What somebody should look at, in sentences.
+    pub problems: Vec<String>,
+    /// The ledger's file.
+    pub ledger: LedgerHealth,
+    /// The sidecar.
+    pub sidecar: SidecarHealth,
+    /// Each process that Farcall started in.
+    pub processes: Vec<ProcessRow>,
+    /// Counters that are not zero: what could not be done as asked.
+    pub counters: Vec<Counter>,
+}
+
+/// The ledger's file.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct LedgerHealth {
+    /// Where it is.
+    pub path: String,
+    /// Its size with its log, in bytes.
+    pub bytes: u64,
+    /// Rollup rows.
+    pub rollups: u64,
+    /// Single calls that were kept.
+    pub exemplars: u64,
+    /// When its oldest rollup starts, RFC 3339; null where there is none.
+    pub oldest: Option<String>,
+    /// Damaged ledgers that were moved aside.
+    pub moved_aside: Vec<String>,
+}
+
+/// The sidecar of this home directory.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct SidecarHealth {
+    /// Whether one answers on the socket.
+    pub listening: bool,
+    /// When one last wrote into the ledger; null where none ever did.
+    pub last_seen: Option<String>,
+}
+
+/// A process that Farcall started in.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ProcessRow {
+    /// The service's name.
+    pub service: String,
+    /// The executable's path.
+    pub executable: String,
+    /// The process id.
+    pub pid: u32,
+    /// The user that it runs as.
+    pub user: String,
+    /// `program` or `sidecar`.
+    pub role: String,
+    /// `running`, `ended`, or `vanished` where it went without a last flush.
+    pub state: &'static str,
+    /// The adapters that are in place. None means that no call of it can be counted by the library.
+    pub adapters: Vec<String>,
+    /// Whether it is connected to a sidecar.
+    pub hub: bool,
+    /// Calls in the window, seen by either tap.
+    pub calls: u64,
+    /// When Farcall started in it, RFC 3339.
+    pub since: String,
+    /// When it last wrote.
+    pub last_flush: String,
+    /// The version of Farcall in it.
+    pub version: String,
+}
+
+/// A counter of a process that is not zero.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Counter {
+    /// The service's name.
+    pub service: String,
+    /// The process id.
+    pub pid: u32,
+    /// The counter's name.
+    pub name: String,
+    /// Its value.
+    pub value: u64,
+}
+
+/// A process says that it is alive twice a minute.
+const SILENCE: u64 = 70_000_000_000;
+
+/// Is Farcall itself well? The filters of the query are not used.
+///
+/// # Errors
+/// When there is no ledger, or it cannot be read.
+pub fn doctor(query: &Query) -> Result<Doctor, ReportError> {
+    let source = Source::open(query)?;
+    let mut doctor = Doctor {
+        report: "doctor",
+        window: query.window(),
+        healthy: true,
+        problems: Vec::new(),
+        ledger: ledger_file(query),
+        sidecar: SidecarHealth {
+            listening: UnixStream::connect(query.home.join(SOCKET)).is_ok(),
+            last_seen: None,
+        },
+        processes: Vec::new(),
+        counters: Vec::new(),
+    };
+    if let Some(connection) = source.connection() {
+        doctor.read_ledger(connection)?;
+        doctor.read_processes(&source, connection)?;
+        doctor.read_counters(&source, connection)?;
+    }
+    doctor.judge();
+    Ok(doctor)
+}
+
+fn ledger_file(query: &Query) -> LedgerHealth {
+    let path = query.home.join(LEDGER);
+    let size = |suffix: &str| {
+        let file = query.home.join(format!("{LEDGER}{suffix}"));
+        fs::metadata(file).map_or(0, |metadata| metadata.len())
+    };
+    let mut moved_aside: Vec<String> = fs::read_dir(&query.home)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| {
+            name.starts_with(&format!("{LEDGER}.corrupt-"))
+                && !name.ends_with("-wal")
+                && !name.ends_with("-shm")
+        })
+        .collect();
+    moved_aside.sort_unstable();
+    LedgerHealth {
+        path: path.display().to_string(),
+        bytes: size("") + size("-wal"),
+        moved_aside,
+        ..LedgerHealth::default()
+    }
+}
+
+impl Doctor {
+    fn read_ledger(&mut self, connection: &Connection) -> Result<(), ReportError> {
+        let count = |table: &str| -> rusqlite::Result<u64> {
+            let sql = format!("SELECT count(*) FROM {table}");
+            connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+        };
+        self.ledger.rollups = count("rollups")?;
+        self.ledger.exemplars = count("exemplars")?;
+        let oldest: Option<i64> =
+            connection.query_row("SELECT min(minute) FROM rollups", [], |row| row.get(0))?;
+        self.ledger.oldest = oldest.map(|minute| time::rfc3339(minute.unsigned_abs() * 60_000_000_000));
+        let sidecar: Option<i64> = connection.query_row(
+            "SELECT max(last_flush) FROM processes WHERE role = 'sidecar'",
+            [],
+            |row| row.get(0),
+        )?;
+        self.sidecar.last_seen = sidecar.map(|nanos| time::rfc3339(nanos.unsigned_abs()));
+        Ok(())
+    }
+
+    fn read_processes(&mut self, source: &Source<'_>, connection: &Connection) -> Result<(), ReportError> {
+        let mut calls = std::collections::HashMap::<(u32, u64), u64>::new();
+        source.rows(|row| {
+            *calls.entry((row.caller.pid, row.caller.started)).or_default() += row.sums.calls;
+        })?;
+        let from = i64::try_from(source.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
+        let mut statement = connection.prepare(
+            "SELECT caller, role, version, adapters, hub, since, last_flush, ended FROM processes
+             WHERE last_flush >= ?1 ORDER BY ended IS NOT NULL, since DESC",
+        )?;
+        let mut rows = statement.query([from])?;
+        while let Some(row) = rows.next()? {
+            let Some(caller) = source.caller(row.get(0)?) else { continue };
+            let adapters: String = row.get(3)?;
+            let last_flush = row.get::<_, i64>(6)?.unsigned_abs();
+            let ended: Option<i64> = row.get(7)?;
+            self.processes.push(ProcessRow {
+                service: caller.service.clone(),
+                executable: caller.executable.clone(),
+                pid: caller.pid,
+                user: caller.user.clone(),
+                role: row.get(1)?,
+                state: state(caller, ended.is_some(), source.query.now.as_nanos().saturating_sub(last_flush)),
+                adapters: adapters.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+                hub: row.get(4)?,
+                calls: calls.get(&(caller.pid, caller.started)).copied().unwrap_or(0),
+                since: time::rfc3339(row.get::<_, i64>(5)?.unsigned_abs()),
+                last_flush: time::rfc3339(last_flush),
+                version: row.get(2)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn read_counters(&mut self, source: &Source<'_>, connection: &Connection) -> Result<(), ReportError> {
+        let from = i64::try_from(source.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
+        let mut statement = connection.prepare(
+            "SELECT c.caller, c.name, c.value FROM counters c JOIN processes p ON p.caller = c.caller
+             WHERE p.last_flush >= ?1 AND c.value > 0 ORDER BY c.value DESC",
+        )?;
+        let mut rows = statement.query([from])?;
+        while let Some(row) = rows.next()? {
+            let Some(caller) = source.caller(row.get(0)?) else { continue };
+            self.counters.push(Counter {
+                service: caller.service.clone(),
+                pid: caller.pid,
+                name: row.get(1)?,
+                value: row.get::<_, i64>(2)?.unsigned_abs(),
+            });
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self) {
+        for process in &self.processes {
+            let ProcessRow { service, pid, .. } = process;
+            if process.role == "program" && process.adapters.is_empty() && process.state == "running" {
+                self.problems.push(format!(
+                    "{service} (pid {pid}) has no adapter in place: it counts no call, however many it makes"
+                ));
+            }
+            if process.state == "vanished" {
+                self.problems.push(format!(
+                    "{service} (pid {pid}) went without a last flush (killed?): up to a second of its calls is \
+                     missing"
+                ));
+            }
+        }
+        if self.processes.is_empty() {
+            self.problems.push(
+                "no process with farcall was seen in this window: it was never attached, or attached with \
+                 another FARCALL_HOME"
+                    .into(),
+            );
+        }
+        for file in &self.ledger.moved_aside {
+            self.problems.push(format!("a damaged ledger was moved aside to {file}"));
+        }
+        self.healthy = self.problems.is_empty() && self.counters.is_empty();
+    }
+}
+
+/// Whether a process runs. One of another pid namespace cannot be asked for, but says itself that it is alive.
+fn state(caller: &Caller, ended: bool, silent: u64) -> &'static str {
+    if ended {
+        "ended"
+    } else if start_ticks_of(caller.pid) == Some(caller.started)
+        || silent < SILENCE && other_namespace(caller)
+    {
+        "running"
+    } else {
+        "vanished"
+    }
+}
+
+fn other_namespace(caller: &Caller) -> bool {
+    !caller.container.is_empty() && caller.container != crate::caller::container_of_this_process()
+}

@@ -1,0 +1,57 @@
+//! The read side: a question becomes a typed table. The command line prints it, the bindings return it, and
+//! its JSON is stable: docs/report.md describes it field by field.
+//!
+//! Every question is asked over a window of whole minutes that ends now. Both taps are added up: rows of the
+//! kernel are only those calls that no library accounts for, so each call counts once.
+
+mod callers;
+mod calls;
+mod coverage;
+mod customers;
+mod doctor;
+mod endpoints;
+mod error;
+mod filter;
+mod findings;
+mod inventory;
+mod numbers;
+mod query;
+mod question;
+mod render;
+mod source;
+mod time;
+mod vendors;
+
+pub use callers::{CallerRow, callers};
+pub use calls::{CallRow, calls};
+pub use coverage::{Coverage, CoverageRow, CoverageTotals, Share, Unexplained, coverage};
+pub use customers::{CustomerRow, customers};
+pub use doctor::{Counter, Doctor, LedgerHealth, ProcessRow, SidecarHealth, doctor};
+pub use endpoints::{EndpointRow, endpoints};
+pub use error::ReportError;
+pub use filter::{BadFilter, Filter};
+pub use findings::{Finding, findings};
+pub use inventory::{Inventory, inventory};
+pub use numbers::Numbers;
+pub use query::{Query, Window};
+pub use question::{Question, Report};
+pub use render::{Render, Style};
+pub use vendors::{VendorRow, vendors};
+
+use serde::Serialize;
+
+/// The answer to a question: rows, sorted by what matters, with their totals.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Table<R> {
+    /// Which report this is.
+    pub report: &'static str,
+    /// The time that it covers.
+    pub window: Window,
+    /// The rows.
+    pub rows: Vec<R>,
+    /// All rows together.
+    pub totals: Numbers,
+    /// What a reader should know, in sentences.
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,98 @@
+//! The numbers that every table of calls shows.
+
+use super::source::Row;
+use farcall::ledger::{Sketch, Sums};
+use serde::Serialize;
+use std::time::Duration;
+
+/// Counts, latencies and bytes over the calls of a row. Latencies are within 2%; everything else is exact.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Numbers {
+    /// Calls.
+    pub calls: u64,
+    /// Calls that failed, or were answered with 4xx or 5xx.
+    pub errors: u64,
+    /// Errors as a share of the calls, 0 to 1.
+    pub error_rate: f64,
+    /// The median from begin to the last byte, in milliseconds; null without calls.
+    pub p50_ms: Option<f64>,
+    /// The 99th percentile of the same.
+    pub p99_ms: Option<f64>,
+    /// Bytes of request bodies.
+    pub bytes_out: u64,
+    /// Bytes of response bodies.
+    pub bytes_in: u64,
+    /// Exchanges on the wire.
+    pub attempts: u64,
+    /// Calls that a library counted.
+    pub library_calls: u64,
+    /// Calls that only the kernel saw.
+    pub kernel_calls: u64,
+    /// Calls that a library counted and the kernel saw too; part of `library_calls`.
+    pub confirmed_calls: u64,
+    /// `library`, `kernel`, or `library+kernel` where both taps saw some.
+    pub tap: &'static str,
+}
+
+/// Numbers under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Account {
+    pub(super) sums: Sums,
+    pub(super) errors: u64,
+    pub(super) latency: Sketch,
+    pub(super) kernel: u64,
+    pub(super) confirmed: u64,
+}
+
+impl Account {
+    pub(super) fn add(&mut self, row: &Row<'_>) {
+        self.sums.add(&row.sums);
+        self.latency.merge(&row.latency);
+        if row.is_error() {
+            self.errors += row.sums.calls;
+        }
+        if row.is_kernel() {
+            self.kernel += row.sums.calls;
+        }
+    }
+
+    pub(super) fn numbers(&self) -> Numbers {
+        let library = self.sums.calls - self.kernel;
+        Numbers {
+            calls: self.sums.calls,
+            errors: self.errors,
+            error_rate: share(self.errors, self.sums.calls),
+            p50_ms: self.latency.quantile(0.5).map(millis),
+            p99_ms: self.latency.quantile(0.99).map(millis),
+            bytes_out: self.sums.bytes_out,
+            bytes_in: self.sums.bytes_in,
+            attempts: self.sums.attempts,
+            library_calls: library,
+            kernel_calls: self.kernel,
+            confirmed_calls: self.confirmed.min(library),
+            tap: match (library > 0, self.kernel > 0 || self.confirmed > 0) {
+                (true, true) => "library+kernel",
+                (false, true) => "kernel",
+                _ => "library",
+            },
+        }
+    }
+}
+
+/// `part` of `whole`, 0 to 1; 0 of nothing.
+#[allow(clippy::cast_precision_loss)]
+pub(super) fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Milliseconds, to the microsecond.
+pub(super) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// The mean in milliseconds; `None` of nothing.
+pub(super) fn mean(sum: Duration, count: u64) -> Option<f64> {
+    #[allow(clippy::cast_precision_loss)]
+    (count > 0).then(|| (sum.as_secs_f64() / count as f64 * 1e6).round() / 1e3)
+}

@@ -1,0 +1,113 @@
+//! Questions by name, for bindings and the command line.
+
+use super::{
+    CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Inventory, Query, Render, ReportError,
+    Style, Table, VendorRow,
+};
+use serde::Serialize;
+use std::str::FromStr;
+
+/// A question, by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Question {
+    /// Whom do we call?
+    Vendors,
+    /// What do we ask of them, and where does the time go?
+    Endpoints,
+    /// On whose behalf?
+    Customers,
+    /// From which programs?
+    Callers,
+    /// What can we not see?
+    Coverage,
+    /// Which single calls were slow or failed?
+    Calls,
+    /// What should we look at?
+    Findings,
+    /// All of these but the single calls.
+    All,
+}
+
+const QUESTIONS: [(&str, Question); 8] = [
+    ("vendors", Question::Vendors),
+    ("endpoints", Question::Endpoints),
+    ("customers", Question::Customers),
+    ("callers", Question::Callers),
+    ("coverage", Question::Coverage),
+    ("calls", Question::Calls),
+    ("findings", Question::Findings),
+    ("all", Question::All),
+];
+
+/// An answer; its JSON is that of the report itself.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Report {
+    Vendors(Table<VendorRow>),
+    Endpoints(Table<EndpointRow>),
+    Customers(Table<CustomerRow>),
+    Callers(Table<CallerRow>),
+    Coverage(Coverage),
+    Calls(Table<CallRow>),
+    Findings(Table<Finding>),
+    All(Box<Inventory>),
+}
+
+impl Question {
+    /// Asks the ledger.
+    ///
+    /// # Errors
+    /// When there is no ledger, it cannot be read, or a filter does not fit the question.
+    pub fn ask(self, query: &Query) -> Result<Report, ReportError> {
+        Ok(match self {
+            Self::Vendors => Report::Vendors(super::vendors(query)?),
+            Self::Endpoints => Report::Endpoints(super::endpoints(query)?),
+            Self::Customers => Report::Customers(super::customers(query)?),
+            Self::Callers => Report::Callers(super::callers(query)?),
+            Self::Coverage => Report::Coverage(super::coverage(query)?),
+            Self::Calls => Report::Calls(super::calls(query)?),
+            Self::Findings => Report::Findings(super::findings(query)?),
+            Self::All => Report::All(Box::new(super::inventory(query)?)),
+        })
+    }
+
+    pub(super) fn names() -> String {
+        QUESTIONS.map(|(name, _)| name).join(", ")
+    }
+}
+
+impl FromStr for Question {
+    type Err = ReportError;
+
+    fn from_str(name: &str) -> Result<Self, ReportError> {
+        let found = QUESTIONS.into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, question)| question).ok_or_else(|| ReportError::NoSuchReport(name.into()))
+    }
+}
+
+impl Report {
+    /// The answer as JSON, as docs/report.md describes it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Only maps with keys that are not text could fail, and there are none.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+}
+
+impl Render for Report {
+    fn render(&self, style: &Style) -> String {
+        match self {
+            Self::Vendors(table) => table.render(style),
+            Self::Endpoints(table) => table.render(style),
+            Self::Customers(table) => table.render(style),
+            Self::Callers(table) => table.render(style),
+            Self::Coverage(table) => table.render(style),
+            Self::Calls(table) => table.render(style),
+            Self::Findings(table) => table.render(style),
+            Self::All(inventory) => inventory.render(style),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Columns that fit.
+
+use super::Style;
+use std::fmt::Write;
+
+const GAP: &str = "  ";
+/// A name is not cut shorter than this; then columns go.
+const MIN_NAME: usize = 10;
+
+/// How a column behaves.
+#[derive(Clone, Copy)]
+pub(super) struct Column {
+    title: &'static str,
+    right: bool,
+    /// Names may be cut, numbers may not.
+    name: bool,
+    /// What goes first where there is no room; 0 stays.
+    rank: u8,
+}
+
+impl Column {
+    /// A name, which is cut where there is no room.
+    pub(super) const fn name(title: &'static str) -> Self {
+        Self { title, right: false, name: true, rank: 0 }
+    }
+
+    /// A number, which is never cut.
+    pub(super) const fn number(title: &'static str) -> Self {
+        Self { title, right: true, name: false, rank: 0 }
+    }
+
+    /// The column goes where there is no room, those of the highest rank first.
+    pub(super) const fn rank(mut self, rank: u8) -> Self {
+        self.rank = rank;
+        self
+    }
+}
+
+/// A cell: its text, and whether it speaks of something wrong.
+#[derive(Clone)]
+pub(super) struct Cell {
+    text: String,
+    wrong: bool,
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        // Names come from the network: a control character among them could rewrite the terminal.
+        let text = text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
+        Self { text, wrong: false }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl Cell {
+    pub(super) fn wrong(mut self, wrong: bool) -> Self {
+        self.wrong = wrong;
+        self
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+/// A table under way.
+pub(super) struct Grid {
+    columns: Vec<Column>,
+    rows: Vec<Vec<Cell>>,
+    total: Option<Vec<Cell>>,
+}
+
+impl Grid {
+    pub(super) fn new(columns: Vec<Column>) -> Self {
+        Self { columns, rows: Vec::new(), total: None }
+    }
+
+    pub(super) fn row(&mut self, cells: Vec<Cell>) {
+        self.rows.push(cells);
+    }
+
+    pub(super) fn total(&mut self, cells: Vec<Cell>) {
+        self.total = Some(cells);
+    }
+
+    /// The table; what had to go is named below it.
+    pub(super) fn write(&self, style: &Style, out: &mut String) {
+        let mut widths: Vec<usize> = (0..self.columns.len()).map(|place| self.natural(place)).collect();
+        let mut shown = vec![true; self.columns.len()];
+        let mut hidden = Vec::new();
+        while let Some(excess) = excess(&widths, &shown, style.width) {
+            if self.cut_names(&mut widths, &shown, excess) {
+                break;
+            }
+            let worst = (0..shown.len())
+                .filter(|&place| shown[place] && self.columns[place].rank > 0)
+                .max_by_key(|&place| self.columns[place].rank);
+            let Some(worst) = worst else { break };
+            shown[worst] = false;
+            hidden.push(self.columns[worst].title);
+            // Names grow back into the room that this gives.
+            for (place, width) in widths.iter_mut().enumerate() {
+                *width = self.natural(place);
+            }
+        }
+        let line = |cells: &[Cell], out: &mut String, code: &str| {
+            self.line(cells, &widths, &shown, style, out, code);
+        };
+        let titles: Vec<Cell> = self.columns.iter().map(|column| column.title.into()).collect();
+        line(&titles, out, "1");
+        self.rows.iter().for_each(|row| line(row, out, ""));
+        if let Some(total) = &self.total {
+            line(total, out, "1");
+        }
+        if !hidden.is_empty() {
+            let _ =
+                writeln!(out, "(no room for: {}; a wider terminal or --json shows all)", hidden.join(", "));
+        }
+    }
+
+    fn natural(&self, place: usize) -> usize {
+        let cells = self.rows.iter().chain(&self.total).filter_map(|row| row.get(place));
+        cells.map(Cell::width).chain([self.columns[place].title.chars().count()]).max().unwrap_or(0)
+    }
+
+    /// Takes `excess` from the widest names; whether that was enough.
+    fn cut_names(&self, widths: &mut [usize], shown: &[bool], mut excess: usize) -> bool {
+        while excess > 0 {
+            let widest = (0..widths.len())
+                .filter(|&place| shown[place] && self.columns[place].name && widths[place] > MIN_NAME)
+                .max_by_key(|&place| widths[place]);
+            let Some(widest) = widest else { return false };
+            widths[widest] -= 1;
+            excess -= 1;
+        }
+        true
+    }
+
+    fn line(
+        &self,
+        cells: &[Cell],
+        widths: &[usize],
+        shown: &[bool],
+        style: &Style,
+        out: &mut String,
+        code: &str,
+    ) {
+        let mut text = String::new();
+        for (place, cell) in cells.iter().enumerate().filter(|(place, _)| shown[*place]) {
+            if !text.is_empty() {
+                text.push_str(GAP);
+            }
+            let width = widths[place];
+            let shortened = cut(&cell.text, width);
+            let padded = match self.columns[place].right {
+                true => format!("{shortened:>width$}"),
+                false => format!("{shortened:<width$}"),
+            };
+            match style.color {
+                true if cell.wrong => {
+                    let _ = write!(text, "\x1b[31m{padded}\x1b[0m");
+                }
+                true if !code.is_empty() => {
+                    let _ = write!(text, "\x1b[{code}m{padded}\x1b[0m");
+                }
+                _ => text.push_str(&padded),
+            }
+        }
+        let _ = writeln!(out, "{}", text.trim_end());
+    }
+}
+
+/// How many columns too many there are; `None` where it fits.
+fn excess(widths: &[usize], shown: &[bool], room: usize) -> Option<usize> {
+    let visible: Vec<usize> =
+        widths.iter().zip(shown).filter(|(_, shown)| **shown).map(|(width, _)| *width).collect();
+    let needed = visible.iter().sum::<usize>() + GAP.len() * visible.len().saturating_sub(1);
+    needed.checked_sub(room).filter(|excess| *excess > 0)
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// Text broken into lines at spaces, each after the first indented like the text behind its bullet.
+pub(super) fn wrap(text: &str, width: usize, indent: usize, out: &mut String) {
+    let mut column = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            let _ = write!(out, "\n{:indent$}", "");
+            column = indent;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.extend(word.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }));
+        column += length;
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> Grid {
+        let mut grid = Grid::new(vec![
+            Column::name("vendor"),
+            Column::number("calls"),
+            Column::number("received").rank(1),
+        ]);
+        grid.row(vec!["a-vendor-with-a-very-long-name".into(), "1,234".into(), "9.9MB".into()]);
+        grid.total(vec!["total".into(), "1,234".into(), "9.9MB".into()]);
+        grid
+    }
+
+    fn at(width: usize) -> Vec<String> {
+        let mut out = String::new();
+        grid().write(&Style { width, color: false }, &mut out);
+        out.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn names_are_cut_before_columns_go() {
+        assert_eq!(at(80)[1], "a-vendor-with-a-very-long-name  1,234     9.9MB");
+        assert_eq!(at(34)[1], "a-vendor-with-a-…  1,234     9.9MB");
+        let narrow = at(20);
+        assert_eq!(narrow[1], "a-vendor-wit…  1,234");
+        assert!(narrow[3..].join(" ").contains("no room for: received"));
+        assert!(at(34).iter().all(|line| line.chars().count() <= 34));
+    }
+
+    #[test]
+    fn a_name_from_the_network_cannot_rewrite_the_terminal() {
+        let mut out = String::new();
+        let mut grid = Grid::new(vec![Column::name("customer")]);
+        grid.row(vec!["evil\x1b[2J\r\n".into()]);
+        grid.write(&Style::default(), &mut out);
+        wrap("evil\x1b[2J\nname", 80, 0, &mut out);
+        assert!(!out.contains('\x1b') && !out.contains('\r'), "{out:?}");
+    }
+
+    #[test]
+    fn errors_are_red_where_colours_are_wanted() {
+        let mut grid = Grid::new(vec![Column::number("errors")]);
+        grid.row(vec![Cell::from("3").wrong(true)]);
+        let mut out = String::new();
+        grid.write(&Style { width: 80, color: true }, &mut out);
+        assert!(out.contains("\x1b[31m     3\x1b[0m"), "{out:?}");
+    }
+
+    #[test]
+    fn long_sentences_are_wrapped() {
+        let mut out = String::new();
+        wrap("- one two three four", 11, 2, &mut out);
+        assert_eq!(out, "- one two\n  three\n  four\n");
+    }
+}

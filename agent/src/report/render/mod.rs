@@ -1,0 +1,37 @@
+//! Tables for people: units, totals, at home in 80 columns.
+
+mod grid;
+mod tables;
+mod units;
+
+pub(super) use units::{grouped, percent};
+
+/// How a table is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Style {
+    /// The columns that there are.
+    pub width: usize,
+    /// Whether errors and headings may have colours (ANSI escape codes).
+    pub color: bool,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { width: 80, color: false }
+    }
+}
+
+impl Style {
+    /// So many columns (40 at least), with or without colours.
+    #[must_use]
+    pub fn new(width: usize, color: bool) -> Self {
+        Self { width: width.max(40), color }
+    }
+}
+
+/// What can be written as a table for people.
+pub trait Render {
+    /// The text, ending in a line break.
+    fn render(&self, style: &Style) -> String;
+}

@@ -1,0 +1,459 @@
+//! Each report as a table for people.
+
+use super::grid::{Cell, Column, Grid, wrap};
+use super::units::{bytes, grouped, millis, percent};
+use super::{Render, Style};
+use crate::report::{
+    CallRow, CallerRow, Coverage, CustomerRow, Doctor, EndpointRow, Finding, Inventory, Numbers, Table,
+    VendorRow,
+};
+use std::fmt::Write;
+
+/// What to do where there is nothing to show.
+const NO_CALLS: &str = "No calls in this window. Make some with a program that has farcall installed, look further \
+                        back with --since 1d, or ask `farcall doctor` whether it is attached at all.";
+
+impl Render for Table<VendorRow> {
+    fn render(&self, style: &Style) -> String {
+        let mut grid = Grid::new(vec![
+            Column::name("vendor"),
+            Column::number("calls"),
+            Column::number("errors"),
+            Column::number("p50"),
+            Column::number("p99"),
+            Column::number("sent").rank(3),
+            Column::number("received").rank(2),
+            Column::number("cust.").rank(1),
+            Column::name("callers").rank(4),
+            Column::name("tap"),
+        ]);
+        for row in &self.rows {
+            let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
+            let (customers, callers) = (grouped(row.customer_count as u64).into(), list(&row.callers).into());
+            grid.row(vec![
+                row.label.as_str().into(),
+                calls,
+                errors,
+                p50,
+                p99,
+                sent,
+                received,
+                customers,
+                callers,
+                tap,
+            ]);
+        }
+        let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
+        grid.total(vec![
+            "total".into(),
+            calls,
+            errors,
+            p50,
+            p99,
+            sent,
+            received,
+            "".into(),
+            "".into(),
+            "".into(),
+        ]);
+        page(style, "Whom we call", self, &grid)
+    }
+}
+
+impl Render for Table<EndpointRow> {
+    fn render(&self, style: &Style) -> String {
+        let mut grid = Grid::new(vec![
+            Column::name("vendor"),
+            Column::name("endpoint"),
+            Column::number("calls"),
+            Column::number("errors"),
+            Column::number("p50"),
+            Column::number("p99"),
+            Column::number("ttfb").rank(1),
+            Column::number("transfer").rank(5),
+            Column::number("dns").rank(6),
+            Column::number("connect").rank(7),
+            Column::number("tls").rank(6),
+            Column::number("sent").rank(4),
+            Column::number("received").rank(3),
+            Column::name("tap").rank(2),
+        ]);
+        for row in &self.rows {
+            let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
+            grid.row(vec![
+                row.label.as_str().into(),
+                row.endpoint.as_str().into(),
+                calls,
+                errors,
+                p50,
+                p99,
+                millis(row.ttfb_ms).into(),
+                millis(row.transfer_ms).into(),
+                millis(row.dns_ms).into(),
+                millis(row.connect_ms).into(),
+                millis(row.tls_ms).into(),
+                sent,
+                received,
+                tap,
+            ]);
+        }
+        let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
+        let mut total = vec!["total".into(), "".into(), calls, errors, p50, p99];
+        total.extend(std::iter::repeat_n(Cell::from(""), 5));
+        total.extend([sent, received, "".into()]);
+        grid.total(total);
+        page(style, "What we ask of them", self, &grid)
+    }
+}
+
+impl Render for Table<CustomerRow> {
+    fn render(&self, style: &Style) -> String {
+        let mut grid = Grid::new(vec![
+            Column::name("customer"),
+            Column::number("calls"),
+            Column::number("share"),
+            Column::number("errors"),
+            Column::number("p50").rank(2),
+            Column::number("p99"),
+            Column::number("sent").rank(3),
+            Column::number("received").rank(1),
+            Column::name("vendors"),
+        ]);
+        for row in &self.rows {
+            let [calls, errors, p50, p99, sent, received, _] = cells(&row.numbers);
+            let share = percent(row.share).into();
+            let vendors = list(&row.vendors).into();
+            grid.row(vec![
+                row.customer.as_str().into(),
+                calls,
+                share,
+                errors,
+                p50,
+                p99,
+                sent,
+                received,
+                vendors,
+            ]);
+        }
+        let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
+        grid.total(vec!["total".into(), calls, "100%".into(), errors, p50, p99, sent, received, "".into()]);
+        page(style, "On whose behalf", self, &grid)
+    }
+}
+
+impl Render for Table<CallerRow> {
+    fn render(&self, style: &Style) -> String {
+        let mut grid = Grid::new(vec![
+            Column::name("service"),
+            Column::name("program").rank(2),
+            Column::number("pids"),
+            Column::name("user").rank(4),
+            Column::name("container").rank(5),
+            Column::number("calls"),
+            Column::number("errors"),
+            Column::number("p50").rank(6),
+            Column::number("p99").rank(3),
+            Column::number("sent").rank(8),
+            Column::number("received").rank(7),
+            Column::name("tap"),
+            Column::name("vendors"),
+        ]);
+        for row in &self.rows {
+            let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
+            grid.row(vec![
+                row.service.as_str().into(),
+                row.executable.rsplit('/').next().unwrap_or_default().into(),
+                grouped(row.process_count as u64).into(),
+                row.user.as_str().into(),
+                if row.containers.is_empty() { "-".into() } else { list(&row.containers).into() },
+                calls,
+                errors,
+                p50,
+                p99,
+                sent,
+                received,
+                tap,
+                list(&row.vendors).into(),
+            ]);
+        }
+        let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
+        let mut total: Vec<Cell> = vec!["total".into()];
+        total.extend(std::iter::repeat_n(Cell::from(""), 4));
+        total.extend([calls, errors, p50, p99, sent, received, "".into(), "".into()]);
+        grid.total(total);
+        page(style, "Who calls", self, &grid)
+    }
+}
+
+impl Render for Table<CallRow> {
+    fn render(&self, style: &Style) -> String {
+        let mut grid = Grid::new(vec![
+            Column::name("time"),
+            Column::name("id").rank(5),
+            Column::name("caller").rank(3),
+            Column::name("customer").rank(2),
+            Column::name("vendor"),
+            Column::name("endpoint"),
+            Column::name("result"),
+            Column::number("took"),
+            Column::number("ttfb").rank(4),
+            Column::number("sent").rank(7),
+            Column::number("received").rank(6),
+        ]);
+        for row in &self.rows {
+            let result = match (row.status, row.outcome.as_str()) {
+                (0, outcome) => outcome.to_owned(),
+                (status, "complete") => status.to_string(),
+                (status, outcome) => format!("{status} {outcome}"),
+            };
+            grid.row(vec![
+                // The date is the window's; seconds and tenths tell calls apart.
+                row.begun.get(11..21).unwrap_or_default().into(),
+                row.id.as_str().into(),
+                row.service.as_str().into(),
+                row.customer.as_str().into(),
+                row.vendor.as_str().into(),
+                row.endpoint.as_str().into(),
+                Cell::from(result).wrong(row.error),
+                millis(Some(row.duration_ms)).into(),
+                millis(row.ttfb_ms).into(),
+                bytes(row.bytes_out).into(),
+                bytes(row.bytes_in).into(),
+            ]);
+        }
+        page(style, "Single calls, the newest first (times in UTC)", self, &grid)
+    }
+}
+
+impl Render for Table<Finding> {
+    fn render(&self, style: &Style) -> String {
+        let mut out = title(style, "What to look at", self.window.seconds);
+        if self.totals.calls == 0 && self.rows.is_empty() {
+            wrap(NO_CALLS, style.width, 0, &mut out);
+        } else if self.rows.is_empty() {
+            out.push_str("Nothing stands out.\n");
+        }
+        for finding in &self.rows {
+            wrap(&format!("- {} [{}]", finding.sentence, finding.rule), style.width, 2, &mut out);
+        }
+        out
+    }
+}
+
+impl Render for Coverage {
+    fn render(&self, style: &Style) -> String {
+        let mut out = title(style, "What is explained", self.window.seconds);
+        let mut sentence = self.sentence.clone();
+        if let Some(first) = sentence.get_mut(..1) {
+            first.make_ascii_uppercase();
+        }
+        wrap(&format!("{sentence}."), style.width, 0, &mut out);
+        if self.rows.is_empty() {
+            return out;
+        }
+        let mut grid = Grid::new(vec![
+            Column::name("caller"),
+            Column::name("vendor"),
+            Column::number("conns"),
+            Column::number("bytes"),
+            Column::number("library"),
+            Column::number("kernel"),
+            Column::number("unexplained"),
+        ]);
+        let of = |part: u64, whole: u64| match part {
+            0 => "-".to_owned(),
+            _ if whole == 0 => grouped(part),
+            _ => percent(crate::report::numbers::share(part, whole)),
+        };
+        for row in &self.rows {
+            let all = row.all.bytes;
+            grid.row(vec![
+                row.service.as_str().into(),
+                row.vendor.as_str().into(),
+                grouped(row.all.connections).into(),
+                bytes(all).into(),
+                of(row.library.bytes, all).into(),
+                of(row.kernel.bytes, all).into(),
+                Cell::from(of(row.unexplained.bytes, all)).wrong(row.unexplained.bytes > 0),
+            ]);
+        }
+        grid.total(vec![
+            "total".into(),
+            "".into(),
+            grouped(self.totals.connections).into(),
+            bytes(self.totals.bytes).into(),
+            "".into(),
+            "".into(),
+            of(self.totals.bytes - self.totals.explained_bytes, self.totals.bytes).into(),
+        ]);
+        grid.write(style, &mut out);
+        for row in &self.rows {
+            for reason in &row.reasons {
+                let text = format!(
+                    "- {} to {}: {} ({}), {}: {}",
+                    row.service,
+                    list(&reason.to),
+                    match reason.share.connections {
+                        1 => "1 connection".to_owned(),
+                        count => format!("{} connections", grouped(count)),
+                    },
+                    bytes(reason.share.bytes),
+                    reason.verdict,
+                    reason.reason
+                );
+                wrap(&text, style.width, 2, &mut out);
+            }
+        }
+        out
+    }
+}
+
+impl Render for Inventory {
+    fn render(&self, style: &Style) -> String {
+        let mut parts = vec![
+            self.vendors.render(style),
+            self.endpoints.render(style),
+            self.customers.render(style),
+            self.callers.render(style),
+        ];
+        parts.extend(self.coverage.as_ref().map(|coverage| coverage.render(style)));
+        parts.push(self.findings.render(style));
+        parts.join("\n")
+    }
+}
+
+impl Render for Doctor {
+    fn render(&self, style: &Style) -> String {
+        let mut out = title(style, "Is farcall well?", self.window.seconds);
+        let ledger = &self.ledger;
+        let since = ledger.oldest.as_deref().and_then(|oldest| oldest.get(..16)).unwrap_or("nothing yet");
+        wrap(
+            &format!(
+                "Ledger: {}, {}, {} rollups, {} single calls, since {since}.",
+                ledger.path,
+                bytes(ledger.bytes),
+                grouped(ledger.rollups),
+                grouped(ledger.exemplars)
+            ),
+            style.width,
+            2,
+            &mut out,
+        );
+        let sidecar = match (self.sidecar.listening, &self.sidecar.last_seen) {
+            (true, _) => "Sidecar: running.".to_owned(),
+            (false, Some(last)) => {
+                format!("Sidecar: not running; last seen {}.", last.get(..19).unwrap_or(last))
+            }
+            (false, None) => {
+                "Sidecar: none; programs without the library, and calls past it, are invisible. \
+                              Start one with farcall-sidecar run."
+                    .to_owned()
+            }
+        };
+        wrap(&sidecar, style.width, 2, &mut out);
+        if !self.processes.is_empty() {
+            out.push('\n');
+            let mut grid = Grid::new(vec![
+                Column::name("process"),
+                Column::number("pid"),
+                Column::name("state"),
+                Column::name("adapters in place"),
+                Column::name("sidecar"),
+                Column::number("calls"),
+                Column::name("last flush").rank(1),
+            ]);
+            for row in &self.processes {
+                let none = row.adapters.is_empty() && row.role == "program";
+                let adapters = match row.role.as_str() {
+                    "sidecar" => "(sidecar)".to_owned(),
+                    _ if none => "NONE".to_owned(),
+                    _ => list(&row.adapters),
+                };
+                grid.row(vec![
+                    row.service.as_str().into(),
+                    row.pid.to_string().into(),
+                    Cell::from(row.state).wrong(row.state == "vanished"),
+                    Cell::from(adapters).wrong(none),
+                    if row.hub { "connected".into() } else { "-".into() },
+                    grouped(row.calls).into(),
+                    row.last_flush.get(11..19).unwrap_or_default().into(),
+                ]);
+            }
+            grid.write(style, &mut out);
+        }
+        if !self.counters.is_empty() {
+            out.push('\n');
+            let mut grid =
+                Grid::new(vec![Column::name("counter"), Column::number("value"), Column::name("process")]);
+            for counter in &self.counters {
+                grid.row(vec![
+                    counter.name.as_str().into(),
+                    grouped(counter.value).into(),
+                    format!("{} ({})", counter.service, counter.pid).into(),
+                ]);
+            }
+            grid.write(style, &mut out);
+        }
+        out.push('\n');
+        if self.healthy {
+            out.push_str("Nothing to worry about.\n");
+        }
+        for problem in &self.problems {
+            wrap(&format!("- {problem}."), style.width, 2, &mut out);
+        }
+        out
+    }
+}
+
+/// The numbers that all tables of calls share.
+fn cells(numbers: &Numbers) -> [Cell; 7] {
+    let errors = match numbers.errors {
+        0 => "-".to_owned(),
+        errors => format!("{} {}", grouped(errors), percent(numbers.error_rate)),
+    };
+    let tap = match numbers.tap {
+        "library+kernel" => "both",
+        tap => tap,
+    };
+    [
+        grouped(numbers.calls).into(),
+        Cell::from(errors).wrong(numbers.errors > 0),
+        millis(numbers.p50_ms).into(),
+        millis(numbers.p99_ms).into(),
+        bytes(numbers.bytes_out).into(),
+        bytes(numbers.bytes_in).into(),
+        tap.into(),
+    ]
+}
+
+fn list(names: &[String]) -> String {
+    names.join(", ")
+}
+
+fn page<R>(style: &Style, heading: &str, table: &Table<R>, grid: &Grid) -> String {
+    let mut out = title(style, heading, table.window.seconds);
+    if table.rows.is_empty() {
+        wrap(NO_CALLS, style.width, 0, &mut out);
+        return out;
+    }
+    grid.write(style, &mut out);
+    for note in &table.notes {
+        wrap(note, style.width, 0, &mut out);
+    }
+    out
+}
+
+fn title(style: &Style, heading: &str, seconds: u64) -> String {
+    let window = match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    };
+    let mut out = String::new();
+    let _ = match style.color {
+        true => writeln!(out, "\x1b[1m{heading}\x1b[0m, last {window}"),
+        false => writeln!(out, "{heading}, last {window}"),
+    };
+    out
+}

@@ -1,0 +1,98 @@
+//! Numbers as people read them.
+
+/// A whole number with commas.
+pub(in crate::report) fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A share (0 to 1) in percent: `0.4%`, `12.5%`, `50%`.
+pub(in crate::report) fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    let text = format!("{percent:.1}");
+    match text.strip_suffix(".0") {
+        Some("0") if share > 0.0 => "<0.1%".into(),
+        Some("100") if share < 1.0 => ">99.9%".into(),
+        Some(whole) => format!("{whole}%"),
+        None => format!("{text}%"),
+    }
+}
+
+/// Milliseconds: `0.4ms`, `85ms`, `1.2s`, `3m05s`; `-` for none.
+pub(super) fn millis(value: Option<f64>) -> String {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    match value {
+        None => "-".into(),
+        Some(ms) if ms < 9.95 => format!("{ms:.1}ms"),
+        Some(ms) if ms < 999.5 => format!("{ms:.0}ms"),
+        Some(ms) if ms < 59_950.0 => format!("{:.1}s", ms / 1e3),
+        Some(ms) => {
+            let seconds = (ms / 1e3).round() as u64;
+            format!("{}m{:02}s", seconds / 60, seconds % 60)
+        }
+    }
+}
+
+/// Bytes in decimal units: `0B`, `999B`, `1.2kB`, `3.4GB`.
+pub(super) fn bytes(value: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if value < 1_000 {
+        return format!("{value}B");
+    }
+    #[allow(clippy::cast_precision_loss)]
+    let mut scaled = value as f64 / 1e3;
+    let mut unit = 0;
+    while scaled >= 999.5 && unit + 1 < UNITS.len() {
+        scaled /= 1e3;
+        unit += 1;
+    }
+    if scaled < 99.95 { format!("{scaled:.1}{}", UNITS[unit]) } else { format!("{scaled:.0}{}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (value, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(value), text);
+        }
+    }
+
+    #[test]
+    fn shares_never_round_to_nothing_or_all() {
+        for (share, text) in [
+            (0.0, "0%"),
+            (0.000_1, "<0.1%"),
+            (0.004, "0.4%"),
+            (0.125, "12.5%"),
+            (0.5, "50%"),
+            (0.999_9, ">99.9%"),
+            (1.0, "100%"),
+        ] {
+            assert_eq!(percent(share), text);
+        }
+    }
+
+    #[test]
+    fn times_and_sizes_have_the_unit_that_fits() {
+        let times =
+            [(0.42, "0.4ms"), (85.4, "85ms"), (999.6, "1.0s"), (12_340.0, "12.3s"), (185_000.0, "3m05s")];
+        for (ms, text) in times {
+            assert_eq!(millis(Some(ms)), text);
+        }
+        assert_eq!(millis(None), "-");
+        let sizes = [(0, "0B"), (999, "999B"), (1_204, "1.2kB"), (999_600, "1.0MB"), (u64::MAX, "18.4EB")];
+        for (size, text) in sizes {
+            assert_eq!(bytes(size), text);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The ledger as the reports read it: one pass over the rows of a window, with names resolved.
+
+use super::{Query, ReportError};
+use crate::{home, store};
+use farcall::catalogue::Catalogue;
+use farcall::ledger::{Sketch, Sums};
+use farcall::{Caller, Config};
+use rusqlite::types::FromSql;
+use rusqlite::{Connection, Row as SqlRow, params};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The spans of rollups, in minutes.
+const SPANS: [i64; 3] = [1, 60, 1_440];
+
+/// A ledger that is open for a question.
+pub(super) struct Source<'q> {
+    pub(super) query: &'q Query,
+    connection: Option<Connection>,
+    names: HashMap<i64, Rc<str>>,
+    callers: HashMap<i64, Rc<Caller>>,
+    /// Callers that hold a library, by pid and start.
+    instrumented: HashMap<(u32, u64), Rc<Caller>>,
+    catalogue: Catalogue,
+}
+
+/// A rollup with its names.
+pub(super) struct Row<'r> {
+    pub(super) vendor: &'r Rc<str>,
+    pub(super) endpoint: &'r Rc<str>,
+    pub(super) customer: &'r Rc<str>,
+    pub(super) tags: &'r str,
+    pub(super) caller: &'r Rc<Caller>,
+    pub(super) tap: &'r str,
+    pub(super) status: u16,
+    pub(super) outcome: &'r str,
+    pub(super) sums: Sums,
+    pub(super) latency: Sketch,
+}
+
+/// A single call that was kept.
+pub(super) struct Kept {
+    pub(super) id: u64,
+    pub(super) begun: u64,
+    pub(super) duration: Duration,
+    pub(super) ttfb: Option<Duration>,
+    pub(super) bytes_out: u64,
+    pub(super) bytes_in: u64,
+    pub(super) attempts: u32,
+}
+
+/// A rollup of connections, with its names.
+pub(super) struct ConnectionRow<'r> {
+    pub(super) caller: &'r Rc<Caller>,
+    pub(super) vendor: &'r Rc<str>,
+    pub(super) name: &'r Rc<str>,
+    pub(super) address: &'r Rc<str>,
+    pub(super) library: &'r Rc<str>,
+    pub(super) reason: &'r Rc<str>,
+    pub(super) verdict: String,
+    pub(super) explained_by: String,
+    pub(super) connections: u64,
+    pub(super) bytes_out: u64,
+    pub(super) bytes_in: u64,
+}
+
+impl Row<'_> {
+    pub(super) fn is_kernel(&self) -> bool {
+        self.tap == farcall::Tap::Kernel.as_str()
+    }
+
+    /// A call that failed, or was answered with 4xx or 5xx.
+    pub(super) fn is_error(&self) -> bool {
+        is_error(self.status, self.outcome)
+    }
+}
+
+pub(super) fn is_error(status: u16, outcome: &str) -> bool {
+    status >= 400 || !matches!(outcome, "complete" | "abandoned")
+}
+
+impl<'q> Source<'q> {
+    pub(super) fn open(query: &'q Query) -> Result<Self, ReportError> {
+        let connection = store::open_for_reading(&query.home)?;
+        // The user's own vendors have labels and tags too; what is wrong in the file, its program says.
+        let config = home::find_config(None, Some(&query.home))
+            .and_then(|file| fs::read_to_string(file).ok())
+            .map(|text| Config::read("farcall.toml", &text).0)
+            .unwrap_or_default();
+        let mut source = Self {
+            query,
+            connection,
+            names: HashMap::new(),
+            callers: HashMap::new(),
+            instrumented: HashMap::new(),
+            catalogue: Catalogue::new(config.vendors),
+        };
+        source.load()?;
+        Ok(source)
+    }
+
+    /// One state of the ledger for all that follows, and who is in it.
+    fn load(&mut self) -> Result<(), ReportError> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        connection.execute_batch("BEGIN")?;
+        let mut statement = connection.prepare("SELECT id, name FROM names")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            self.names.insert(row.get(0)?, Rc::from(row.get::<_, String>(1)?));
+        }
+        let mut statement = connection
+            .prepare("SELECT id, service, executable, pid, started, container, user FROM callers")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let caller = Caller {
+                service: row.get(1)?,
+                executable: row.get(2)?,
+                pid: get(row, 3)?,
+                started: get(row, 4)?,
+                container: row.get(5)?,
+                user: row.get(6)?,
+            };
+            self.callers.insert(row.get(0)?, Rc::new(caller));
+        }
+        let mut statement = connection.prepare("SELECT caller FROM processes WHERE role = 'program'")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Some(caller) = self.callers.get(&row.get(0)?) {
+                self.instrumented.insert((caller.pid, caller.started), Rc::clone(caller));
+            }
+        }
+        // What the sidecar saw of a program that names itself goes under the program's own name.
+        for caller in self.callers.values_mut() {
+            if let Some(known) =
+                self.instrumented.get(&(caller.pid, caller.started)).filter(|_| caller.started != 0)
+            {
+                *caller = Rc::clone(known);
+            }
+        }
+        Ok(())
+    }
+
+    /// The name as the vendor writes it.
+    pub(super) fn label(&self, vendor: &str) -> String {
+        self.find_vendor(vendor).map_or_else(|| vendor.to_owned(), |vendor| vendor.label.clone())
+    }
+
+    /// Whether the catalogue gives the vendor this tag.
+    pub(super) fn has_tag(&self, vendor: &str, tag: &str) -> bool {
+        self.find_vendor(vendor).is_some_and(|vendor| vendor.tags.iter().any(|known| known == tag))
+    }
+
+    fn find_vendor(&self, name: &str) -> Option<&farcall::catalogue::Vendor> {
+        self.catalogue.vendors().iter().find(|vendor| vendor.name == name)
+    }
+
+    /// Whether a library lives in this program.
+    pub(super) fn is_instrumented(&self, caller: &Caller) -> bool {
+        self.instrumented.contains_key(&(caller.pid, caller.started))
+    }
+
+    /// Each rollup of the window that the filters let through.
+    pub(super) fn rows(&self, mut each: impl FnMut(&Row<'_>)) -> Result<(), ReportError> {
+        self.scan("rollups", |row, names| {
+            let (tap, outcome): (String, String) = (row.get("tap")?, row.get("outcome")?);
+            let nanos = |column: &str| get::<u64>(row, column).map(Duration::from_nanos);
+            let mut sums = Sums::default();
+            sums.calls = get(row, "calls")?;
+            sums.attempts = get(row, "attempts")?;
+            sums.bytes_out = get(row, "bytes_out")?;
+            sums.bytes_in = get(row, "bytes_in")?;
+            sums.duration = nanos("duration")?;
+            sums.ttfb = nanos("ttfb")?;
+            sums.transfer = nanos("transfer")?;
+            sums.answered = get(row, "answered")?;
+            sums.connections = get(row, "connections")?;
+            sums.dns = nanos("dns")?;
+            sums.connect = nanos("connect")?;
+            sums.tls = nanos("tls")?;
+            let latency = row.get_ref("latency")?.as_blob().map(Sketch::from_bytes);
+            let Some(caller) = names.caller(row)? else { return Ok(()) };
+            let row = Row {
+                vendor: names.get(row, "vendor")?,
+                endpoint: names.get(row, "endpoint")?,
+                customer: names.get(row, "customer")?,
+                tags: names.get(row, "tags")?,
+                caller,
+                tap: &tap,
+                status: get(row, "status")?,
+                outcome: &outcome,
+                sums,
+                latency: latency.unwrap_or(Ok(Sketch::new())).unwrap_or_default(),
+            };
+            if self.query.filters.iter().all(|filter| filter.matches(&row)) {
+                each(&row);
+            }
+            Ok(())
+        })
+    }
+
+    /// Each kept call of the window that the filters let through, the newest first, until `each` has enough.
+    pub(super) fn kept(&self, mut each: impl FnMut(&Row<'_>, Kept) -> bool) -> Result<(), ReportError> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let from = i64::try_from(self.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
+        let mut statement =
+            connection.prepare("SELECT * FROM exemplars WHERE begun >= ?1 ORDER BY begun DESC, id")?;
+        let mut rows = statement.query([from])?;
+        let names = Names { names: &self.names, callers: &self.callers };
+        while let Some(row) = rows.next()? {
+            let (tap, outcome): (String, String) = (row.get("tap")?, row.get("outcome")?);
+            let Some(caller) = names.caller(row)? else { continue };
+            let kept = Kept {
+                id: row.get::<_, i64>("id")?.cast_unsigned(),
+                begun: get(row, "begun")?,
+                duration: Duration::from_nanos(get(row, "duration")?),
+                ttfb: row
+                    .get::<_, Option<i64>>("ttfb")?
+                    .map(|nanos| Duration::from_nanos(nanos.unsigned_abs())),
+                bytes_out: get(row, "bytes_out")?,
+                bytes_in: get(row, "bytes_in")?,
+                attempts: get(row, "attempts")?,
+            };
+            let row = Row {
+                vendor: names.get(row, "vendor")?,
+                endpoint: names.get(row, "endpoint")?,
+                customer: names.get(row, "customer")?,
+                tags: names.get(row, "tags")?,
+                caller,
+                tap: &tap,
+                status: get(row, "status")?,
+                outcome: &outcome,
+                sums: Sums::default(),
+                latency: Sketch::new(),
+            };
+            if self.query.filters.iter().all(|filter| filter.matches(&row)) && !each(&row, kept) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls of a library that the kernel saw too, by vendor and endpoint, where the filters can tell.
+    pub(super) fn confirmed(
+        &self,
+        mut each: impl FnMut(&Rc<str>, &Rc<str>, &Rc<Caller>, u64),
+    ) -> Result<(), ReportError> {
+        if self.query.filters.iter().any(|filter| filter.is_about_single_calls()) {
+            return Ok(());
+        }
+        self.scan("confirmed", |row, names| {
+            let Some(caller) = names.caller(row)? else { return Ok(()) };
+            let (vendor, endpoint) = (names.get(row, "vendor")?, names.get(row, "endpoint")?);
+            let of_calls = Row {
+                vendor,
+                endpoint,
+                caller,
+                customer: endpoint,
+                tags: "",
+                tap: "",
+                status: 0,
+                outcome: "",
+                sums: Sums::default(),
+                latency: Sketch::new(),
+            };
+            if self.query.filters.iter().all(|filter| filter.matches(&of_calls)) {
+                each(vendor, endpoint, caller, get(row, "calls")?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Each rollup of connections in the window that the filters let through.
+    pub(super) fn connections(&self, mut each: impl FnMut(&ConnectionRow<'_>)) -> Result<(), ReportError> {
+        self.scan("connections", |row, names| {
+            let Some(caller) = names.caller(row)? else { return Ok(()) };
+            let row = ConnectionRow {
+                caller,
+                vendor: names.get(row, "vendor")?,
+                name: names.get(row, "name")?,
+                address: names.get(row, "address")?,
+                library: names.get(row, "library")?,
+                reason: names.get(row, "reason")?,
+                verdict: row.get("verdict")?,
+                explained_by: row.get("explained_by")?,
+                connections: get(row, "connections")?,
+                bytes_out: get(row, "bytes_out")?,
+                bytes_in: get(row, "bytes_in")?,
+            };
+            let filters = &self.query.filters;
+            if filters.iter().all(|filter| filter.matches_connection(row.vendor, row.caller)) {
+                each(&row);
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether a sidecar wrote into the ledger within the window.
+    pub(super) fn had_sidecar(&self) -> Result<bool, ReportError> {
+        let Some(connection) = &self.connection else { return Ok(false) };
+        let from = i64::try_from(self.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
+        let mut statement = connection
+            .prepare("SELECT EXISTS (SELECT 1 FROM processes WHERE role = 'sidecar' AND last_flush >= ?1)")?;
+        Ok(statement.query_row([from], |row| row.get(0))?)
+    }
+
+    /// The database itself, for what only one report asks; `None` for a ledger that was never written.
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.connection.as_ref()
+    }
+
+    pub(super) fn caller(&self, number: i64) -> Option<&Rc<Caller>> {
+        self.callers.get(&number)
+    }
+
+    fn scan(
+        &self,
+        table: &str,
+        mut each: impl FnMut(&SqlRow<'_>, &Names<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), ReportError> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let names = Names { names: &self.names, callers: &self.callers };
+        let from = i64::try_from(self.query.first_minute()).unwrap_or(i64::MAX);
+        let to = i64::try_from(self.query.now.minute()).unwrap_or(i64::MAX);
+        for span in SPANS {
+            let mut statement = connection.prepare(&format!(
+                "SELECT * FROM {table} WHERE span = ?1 AND minute > ?2 - ?1 AND minute <= ?3"
+            ))?;
+            let mut rows = statement.query(params![span, from, to])?;
+            while let Some(row) = rows.next()? {
+                each(row, &names)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Numbers as names.
+struct Names<'s> {
+    names: &'s HashMap<i64, Rc<str>>,
+    callers: &'s HashMap<i64, Rc<Caller>>,
+}
+
+impl<'s> Names<'s> {
+    fn get(&self, row: &SqlRow<'_>, column: &str) -> rusqlite::Result<&'s Rc<str>> {
+        let number: i64 = row.get(column)?;
+        // Names and rows are written and removed together.
+        self.names.get(&number).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, number))
+    }
+
+    fn caller(&self, row: &SqlRow<'_>) -> rusqlite::Result<Option<&'s Rc<Caller>>> {
+        Ok(self.callers.get(&row.get("caller")?))
+    }
+}
+
+/// A number that is never negative.
+fn get<T: TryFrom<i64> + Default>(row: &SqlRow<'_>, column: impl rusqlite::RowIndex) -> rusqlite::Result<T>
+where
+    i64: FromSql,
+{
+    Ok(T::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
+}
+
+/// The names in a set, sorted.
+pub(super) fn sorted(names: &HashSet<Rc<str>>) -> Vec<String> {
+    let mut names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    names
+}
