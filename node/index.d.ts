@@ -23,7 +23,106 @@ export interface Status {
   counters: Record<string, number>
 }
 
-export type Question = 'vendors' | 'endpoints' | 'customers' | 'callers' | 'coverage' | 'calls'
+/** What the calls of a row amount to. Latencies are within 2%; everything else is exact. */
+export interface Numbers {
+  calls: number
+  /** Calls that failed, or were answered with 4xx or 5xx; and their share, 0 to 1. */
+  errors: number
+  error_rate: number
+  p50_ms: number | null
+  p99_ms: number | null
+  /** Bytes of the bodies on the wire. */
+  bytes_out: number
+  bytes_in: number
+  attempts: number
+  library_calls: number
+  kernel_calls: number
+  confirmed_calls: number
+  tap: 'library' | 'kernel' | 'library+kernel'
+}
+
+/** The answer to a question: rows, what matters most first. docs/report.md describes each field. */
+export interface Table<Row> {
+  report: string
+  window: { from: string; to: string; seconds: number }
+  rows: Row[]
+  totals: Numbers
+  notes: string[]
+}
+
+export interface VendorRow extends Numbers {
+  vendor: string
+  label: string
+  customers: string[]
+  customer_count: number
+  callers: string[]
+  endpoint_count: number
+}
+
+export interface EndpointRow extends Numbers {
+  vendor: string
+  label: string
+  endpoint: string
+  dns_ms: number | null
+  connect_ms: number | null
+  tls_ms: number | null
+  ttfb_ms: number | null
+  transfer_ms: number | null
+  connections: number
+}
+
+export interface CustomerRow extends Numbers {
+  customer: string
+  share: number
+  vendors: string[]
+}
+
+export interface CallerRow extends Numbers {
+  service: string
+  executable: string
+  user: string
+  containers: string[]
+  pids: number[]
+  process_count: number
+  instrumented: boolean
+  vendors: string[]
+}
+
+export interface CallRow {
+  id: string
+  begun: string
+  service: string
+  pid: number
+  customer: string
+  tags: string
+  vendor: string
+  endpoint: string
+  tap: 'library' | 'kernel'
+  status: number
+  outcome: string
+  error: boolean
+  duration_ms: number
+  ttfb_ms: number | null
+  bytes_out: number
+  bytes_in: number
+  attempts: number
+}
+
+/** The questions whose answer is a table, and its rows. */
+export interface Answers {
+  vendors: Table<VendorRow>
+  endpoints: Table<EndpointRow>
+  customers: Table<CustomerRow>
+  callers: Table<CallerRow>
+  calls: Table<CallRow>
+}
+
+export interface ReportOptions {
+  /** How far back: a duration (`"90s"`, `"15m"`, `"1h"`, `"7d"`, a number of milliseconds) or a moment. Default: an hour. */
+  since?: string | number | Date
+  /** Only what all of these match, as on the command line: `"vendor=stripe"`, `"status>=500"`. */
+  filter?: string | string[]
+}
 
 /**
  * Counts, from now on, the calls that this process makes with `fetch`, undici, `http` and `https`, and what
@@ -55,10 +154,10 @@ export function withTags<R, A extends unknown[]>(
  * The answer of `farcall report QUESTION --json`, from the ledger of this process: the calls of every
  * process that shares it. What was counted in the last second may not be in it yet: see `flush`.
  *
- * Rejects where the ledger cannot be read, or where `since` is not a duration (`"90s"`, `"15m"`, `"1h"`,
- * `"7d"`, a number of milliseconds) or a moment. Default: the last hour.
+ * Rejects where the ledger cannot be read, or an option cannot be understood.
  */
-export function report(question: Question, options?: { since?: string | number | Date }): Promise<any>
+export function report<Q extends keyof Answers>(question: Q, options?: ReportOptions): Promise<Answers[Q]>
+export function report(question: 'coverage' | 'findings' | 'all', options?: ReportOptions): Promise<any>
 
 /** Writes what was counted to the ledger; resolves once it is there. Farcall does so each second by itself, and at exit. */
 export function flush(): Promise<void>

@@ -26,7 +26,7 @@ const { join } = require('node:path')
  * @property {() => void} flushNow
  * @property {() => Promise<void>} flush
  * @property {() => string} counters
- * @property {(question: string, sinceMs: number) => Promise<string>} report
+ * @property {(question: string, sinceMs: number, filters: string[]) => Promise<string>} report
  */
 
 /** The file name of the addon for this platform: `farcall.linux-x64-gnu.node`. */

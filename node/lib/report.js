@@ -21,11 +21,12 @@ function sinceMs (since) {
  * See index.d.ts.
  *
  * @param {string} question
- * @param {{ since?: string | number | Date }} [options]
+ * @param {{ since?: string | number | Date, filter?: string | string[] }} [options]
  * @returns {Promise<any>}
  */
 async function report (question, options = {}) {
-  return JSON.parse(await native().report(question, sinceMs(options.since ?? '1h')))
+  const filters = typeof options.filter === 'string' ? [options.filter] : options.filter ?? []
+  return JSON.parse(await native().report(question, sinceMs(options.since ?? '1h'), filters))
 }
 
 module.exports = { report, sinceMs }

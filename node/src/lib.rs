@@ -9,3 +9,4 @@
 
 mod call;
 mod handle;
+mod report;
