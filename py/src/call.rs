@@ -124,3 +124,14 @@ impl Call {
         self.lock().is_settled()
     }
 }
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // The guard abandons what is not settled.
+        if let Some(handle) = handle()
+            && !self.lock().is_settled()
+        {
+            handle.note_dropped();
+        }
+    }
+}

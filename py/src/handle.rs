@@ -16,6 +16,9 @@ static HANDLE: OnceLock<Handle> = OnceLock::new();
 pub(crate) struct Handle {
     pub(crate) farcall: &'static Farcall,
     watching: AtomicBool,
+    /// Whether the last flush is over, and whether a call was counted after it.
+    ended: AtomicBool,
+    late: AtomicBool,
     calls: [AtomicU64; ADAPTERS],
 }
 
@@ -28,6 +31,13 @@ impl Handle {
     /// Whether calls are to be counted: between `install()` and `uninstall()`.
     pub(crate) fn is_watching(&self) -> bool {
         self.watching.load(Ordering::Relaxed)
+    }
+
+    /// A call was let go of, and counts as abandoned: at the interpreter's end there is one flush more for it.
+    pub(crate) fn note_dropped(&self) {
+        if self.ended.load(Ordering::Relaxed) {
+            self.late.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn tally(&self, adapter: usize) {
@@ -56,6 +66,8 @@ pub(crate) fn start(
             Handle {
                 farcall: Farcall::start_global(options),
                 watching: AtomicBool::new(false),
+                ended: AtomicBool::new(false),
+                late: AtomicBool::new(false),
                 calls: [const { AtomicU64::new(0) }; ADAPTERS],
             }
         });
@@ -108,6 +120,25 @@ pub(crate) fn flush(py: Python<'_>) {
 pub(crate) fn shutdown(py: Python<'_>) {
     if let Some(handle) = handle() {
         py.detach(|| handle.farcall.shutdown());
+        handle.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Writes at the very end of the interpreter what it let go of on the way there: responses in global variables
+/// live longer than `atexit`.
+#[pyfunction]
+pub(crate) fn flush_late() -> bool {
+    // SAFETY: the function is valid for the life of the process, and calls nothing of Python, which is over
+    // when it runs.
+    #[allow(unsafe_code)]
+    let registered = unsafe { pyo3::ffi::Py_AtExit(Some(at_exit)) };
+    registered == 0
+}
+
+extern "C" fn at_exit() {
+    if let Some(handle) = handle().filter(|handle| handle.late.load(Ordering::Relaxed)) {
+        // A panic must not cross into C.
+        let _ = std::panic::catch_unwind(|| handle.farcall.shutdown());
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod call;
 mod handle;
+mod report;
 mod scope;
 
 use pyo3::prelude::*;
@@ -16,9 +17,11 @@ mod _farcall {
     use super::call::{Call, begin};
     #[pymodule_export]
     use super::handle::{
-        after_fork, after_fork_in_parent, attached, before_fork, calls, counters, failed, flush, home,
-        is_enabled, shutdown, start, watch,
+        after_fork, after_fork_in_parent, attached, before_fork, calls, counters, failed, flush, flush_late,
+        home, is_enabled, shutdown, start, watch,
     };
+    #[pymodule_export]
+    use super::report::report;
     #[pymodule_export]
     use super::scope::Scope;
 }

@@ -8,7 +8,9 @@ import os
 import socket
 import sqlite3
 import subprocess
+import sys
 import tempfile
+import textwrap
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,12 +79,13 @@ def sim() -> Iterator[Sim]:
 class Ledger:
     """What the ledger holds for one customer; the tests' own reading of it, beside `farcall.report`."""
 
-    def __init__(self, customer: str) -> None:
+    def __init__(self, customer: str, home: str | os.PathLike[str] = HOME) -> None:
         self.customer = customer
+        self.home = home
 
     def rows(self) -> list[dict[str, Any]]:
         farcall.flush()
-        with closing(sqlite3.connect(f"file:{HOME}/ledger.db?mode=ro", uri=True)) as db:
+        with closing(sqlite3.connect(f"file:{self.home}/ledger.db?mode=ro", uri=True)) as db:
             db.row_factory = sqlite3.Row
             query = """
                 SELECT v.name vendor, e.name endpoint, t.name tags, r.status, r.outcome,
@@ -94,6 +97,12 @@ class Ledger:
                 WHERE c.name = ?
                 GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"""
             return [dict(row) for row in db.execute(query, [self.customer])]
+
+    def services(self) -> list[str]:
+        """The programs that made calls."""
+        with closing(sqlite3.connect(f"file:{self.home}/ledger.db?mode=ro", uri=True)) as db:
+            query = "SELECT DISTINCT service FROM rollups JOIN callers c ON c.id = caller ORDER BY 1"
+            return [service for (service,) in db.execute(query)]
 
     def calls(self) -> dict[tuple[int, str], int]:
         """How many calls came out with which status and outcome."""
@@ -107,13 +116,50 @@ class Ledger:
         return sum(row[column] for row in self.rows())
 
 
+class Program:
+    """Python programs in processes of their own, which share a ledger of their own."""
+
+    def __init__(self, home: Path, sim: Sim) -> None:
+        self.home = home
+        self.environment = os.environ | {
+            "FARCALL_HOME": str(home),
+            "SIM": sim.plain,
+            "SIM_TLS": sim.tls,
+            "SIM_CA": sim.ca,
+        }
+
+    def start(self, code: str, **kwargs: Any) -> subprocess.Popen[str]:
+        head = "import os, sys\nSIM = os.environ['SIM']\n"
+        return subprocess.Popen(
+            [sys.executable, "-c", head + textwrap.dedent(code)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **kwargs,
+        )
+
+    def run(self, code: str) -> str:
+        process = self.start(code)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "Traceback" not in err, err
+        return out.strip()
+
+    def ledger(self, customer: str = "unknown") -> Ledger:
+        return Ledger(customer, self.home)
+
+
 @pytest.fixture
-def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
-    """The calls of this test, which runs as a customer of its own."""
+def program(tmp_path: Path, sim: Sim) -> Program:
+    return Program(tmp_path / "home", sim)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """The calls of a customer that only this test has."""
     farcall.install(service="farcall-tests")
-    name = f"test-{next(_numbers)}"
-    with farcall.customer(name):
-        yield Ledger(name)
+    return Ledger(f"test-{next(_numbers)}")
 
 
 _numbers = itertools.count(1)

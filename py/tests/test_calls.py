@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import farcall
 import pytest
 from clients import CLIENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from conftest import Ledger, Sim
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(params=CLIENTS)
-def client(request: pytest.FixtureRequest) -> Client:
-    return CLIENTS[request.param]
+def client(request: pytest.FixtureRequest, ledger: Ledger) -> Iterator[Client]:
+    """A client, whose calls are those of the ledger's customer."""
+    with farcall.customer(ledger.customer):
+        yield CLIENTS[request.param]
 
 
 def test_a_call_is_one_call_with_the_bytes_of_its_bodies(client: Client, sim: Sim, ledger: Ledger) -> None:
@@ -169,16 +172,10 @@ def test_a_body_of_unknown_length_is_counted_as_it_goes(client: Client, sim: Sim
 
 
 def test_a_hundred_calls_at_once_are_a_hundred_calls(client: Client, sim: Sim, ledger: Ledger) -> None:
-    import contextvars
+    def call(_: int) -> int:
+        with farcall.customer(ledger.customer):
+            return client("GET", f"{sim.plain}/scenario/ok", sim.ca).status
 
-    threads = [
-        threading.Thread(
-            target=contextvars.copy_context().run, args=(client, "GET", f"{sim.plain}/scenario/ok", sim.ca)
-        )
-        for _ in range(20)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert ledger.calls() == {(200, "complete"): 20}
+    with ThreadPoolExecutor(100) as threads:
+        assert list(threads.map(call, range(100))) == [200] * 100
+    assert ledger.calls() == {(200, "complete"): 100}

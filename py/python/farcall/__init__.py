@@ -13,6 +13,7 @@ farcall.report("vendors", since="1h")
 from __future__ import annotations
 
 from farcall._install import FarcallWarning, flush, install, status, uninstall
+from farcall._report import report
 from farcall._scope import customer, tags
 
-__all__ = ["FarcallWarning", "customer", "flush", "install", "status", "tags", "uninstall"]
+__all__ = ["FarcallWarning", "customer", "flush", "install", "report", "status", "tags", "uninstall"]

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class Scope:
     """A customer and tags."""
 
-    def __init__(self, customer: str | None, tags: list[tuple[str, str]]) -> None:
-        self.customer = customer
-        self.tags = tags
+    customer: str | None
+    tags: list[tuple[str, str]]
+
+    def __new__(cls, customer: str | None, tags: list[tuple[str, str]]) -> Self:
+        scope = super().__new__(cls)
+        scope.customer, scope.tags = customer, tags
+        return scope
 
 
 def begin(*_: object) -> None:
@@ -53,6 +62,11 @@ def flush() -> None:
     """Writes nothing."""
 
 
+def flush_late() -> bool:
+    """Writes nothing."""
+    return False
+
+
 def shutdown() -> None:
     """Stops nothing."""
 
@@ -69,3 +83,9 @@ def calls() -> list[int]:
 def counters() -> dict[str, int]:
     """Counts nothing."""
     return {}
+
+
+def report(*_: object) -> NoReturn:
+    """Cannot read the ledger."""
+    msg = "the native module of farcall cannot be loaded in this interpreter"
+    raise RuntimeError(msg)

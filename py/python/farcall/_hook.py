@@ -23,6 +23,9 @@ BODILESS = frozenset({101, 204, 304})
 
 _MARK = "__farcall__"
 
+# Hooks that somebody else has wrapped, and that nobody can take out again; the next install wakes them up.
+_wrapped: set[tuple[Any, str]] = set()
+
 
 def fail(place: str, call: Call, error: BaseException, sent: int) -> None:
     """The exchange ended in `error`, before a response began."""
@@ -54,7 +57,7 @@ class Patches:
     def replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Puts `make(original)` where `owner.name` is; does nothing where one of ours is already."""
         original = vars(owner)[name]
-        if getattr(original, _MARK, False):
+        if getattr(original, _MARK, False) or (owner, name) in _wrapped:
             return
         hook = make(original)
         for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
@@ -73,3 +76,5 @@ class Patches:
             owner, name, original, hook = self._done.pop()
             if vars(owner).get(name) is hook:
                 setattr(owner, name, original)
+            else:
+                _wrapped.add((owner, name))

@@ -176,6 +176,7 @@ def _start(service: str | None, home: str | os.PathLike[str] | None) -> None:
     if not native.start(service, _service_hint(), None if home is None else os.fspath(home)):
         return
     atexit.register(native.shutdown)
+    native.flush_late()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=native.before_fork, after_in_parent=native.after_fork_in_parent, after_in_child=_after_fork

@@ -1,0 +1,37 @@
+//! The read side, as JSON: the text that `farcall report --json` prints.
+
+use crate::handle::handle;
+use farcall::config::parse_duration;
+use farcall_agent::report::{Filter, Query, Question, ReportError};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use std::path::PathBuf;
+
+/// Answers a question from the ledger, as JSON. `home` is the ledger's folder; None is this process's own.
+#[pyfunction]
+#[pyo3(signature = (question, since, filters, limit, home, /))]
+pub(crate) fn report(
+    py: Python<'_>,
+    question: &str,
+    since: &str,
+    filters: Vec<String>,
+    limit: usize,
+    home: Option<PathBuf>,
+) -> PyResult<String> {
+    let question: Question = question.parse().map_err(to_python)?;
+    let since = parse_duration(since)
+        .ok_or_else(|| PyValueError::new_err(format!("`{since}` is not a time span; write 15m, 1h or 7d")))?;
+    let filters: Result<Vec<Filter>, _> = filters.iter().map(|filter| filter.parse()).collect();
+    let filters = filters.map_err(|error| to_python(ReportError::Filter(error)))?;
+    let home = home.or_else(|| handle()?.farcall.home());
+    let query = Query::here(home.as_deref()).ok_or(ReportError::NoHome).map_err(to_python)?;
+    let query = Query { since, filters, limit, ..query };
+    py.detach(|| question.ask(&query)).map(|report| report.to_json()).map_err(to_python)
+}
+
+fn to_python(error: ReportError) -> PyErr {
+    match error {
+        ReportError::NoSuchReport(_) | ReportError::Filter(_) => PyValueError::new_err(error.to_string()),
+        other => PyOSError::new_err(other.to_string()),
+    }
+}
