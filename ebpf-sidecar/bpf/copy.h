@@ -5,7 +5,10 @@
 // stays empty: user space sees the gap in `offset`.
 
 #define FC_PIECE_MAX 16384
-#define FC_PIECES 5 // of one operation; what lies beyond is counted as cut
+// Pieces of one operation. The largest packet that a device hands over is 512 KiB. Of a longer operation of a TLS
+// library the middle is left out and counted: framing sits at both ends.
+#define FC_PACKET_PIECES 33
+#define FC_CALL_PIECES 16
 
 // `READ(destination, length)` copies from wherever the payload is and returns 0, or negative on failure.
 #define FC_COPY_SIZED(SIZE, SHAPE, READ, REASON)                                                         \

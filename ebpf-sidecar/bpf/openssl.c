@@ -84,12 +84,19 @@ static __noinline int fc_tls_copy(struct fc_call *call, struct fc_stream *stream
 	shape.total = moved;
 	shape.dir = call->dir;
 	u64 left = moved;
-	for (int i = 0; i < FC_PIECES && left > 0; i++) {
+	for (int i = 0; i < FC_CALL_PIECES && left > 0; i++) {
+		if (i == FC_CALL_PIECES - 1 && left > FC_PIECE_MAX) {
+			u64 middle = left - FC_PIECE_MAX;
+			fc_count_loss(FC_LOSS_CUT_BYTES, middle);
+			from += middle;
+			offset += middle;
+			left = FC_PIECE_MAX;
+		}
 		u32 n = left > FC_PIECE_MAX ? FC_PIECE_MAX : left;
 		shape.offset = offset;
 		shape.len = n;
 		shape.first = i == 0;
-		shape.last = n == left || i == FC_PIECES - 1;
+		shape.last = n == left;
 		shape.lost = stream->lost;
 		if (FC_COPY(&shape, FC_READ_USER, FC_LOSS_FAULT))
 			fc_tls_lost(stream);
@@ -97,8 +104,6 @@ static __noinline int fc_tls_copy(struct fc_call *call, struct fc_stream *stream
 		offset += n;
 		left -= n;
 	}
-	if (left > 0)
-		fc_count_loss(FC_LOSS_CUT_BYTES, left);
 	return 0;
 }
 

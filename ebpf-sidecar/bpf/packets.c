@@ -101,12 +101,12 @@ static __always_inline void fc_copy_packet(struct __sk_buff *skb, const struct f
 		conn->lost += 1;
 		return;
 	}
-	for (int i = 0; i < FC_PIECES && left > 0; i++) {
+	for (int i = 0; i < FC_PACKET_PIECES && left > 0; i++) {
 		u32 n = left > FC_PIECE_MAX ? FC_PIECE_MAX : left;
 		shape.offset = offset;
 		shape.len = n;
 		shape.first = i == 0;
-		shape.last = n == left || i == FC_PIECES - 1;
+		shape.last = n == left;
 		shape.lost = conn->lost;
 		if (FC_COPY(&shape, FC_READ_SKB, FC_LOSS_PACKET))
 			conn->lost += 1;

@@ -35,7 +35,7 @@ enum fc_loss {
 	FC_LOSS_CONN_MAP = 3,   // more connections at once than the map holds
 	FC_LOSS_CALL_MAP = 4,   // more threads inside a TLS call than the map holds
 	FC_LOSS_STREAM_MAP = 5, // more TLS streams than the map holds
-	FC_LOSS_CUT_BYTES = 6,  // bytes beyond the cap of one operation
+	FC_LOSS_CUT_BYTES = 6,  // bytes in the middle of a long operation, left out
 	FC_LOSS_PACKET = 7,     // a packet whose payload could not be read
 	FC_LOSS_REASONS = 8,
 };
@@ -106,5 +106,5 @@ struct fc_data_event {
 	__u8 dir;
 	__u8 joined; // the stream began before we looked
 	__u8 first;  // first piece of this operation
-	__u8 last;   // last piece that is copied of it; the bytes up to `total` are cut
+	__u8 last;   // last piece of it
 };

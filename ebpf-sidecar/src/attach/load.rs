@@ -68,7 +68,7 @@ pub struct Losses {
     pub call_map: u64,
     /// More TLS streams than the kernel map holds.
     pub stream_map: u64,
-    /// Bytes beyond the cap of one operation, which were not copied.
+    /// Bytes in the middle of long operations, which were left out. Their number is known, so nothing is lost.
     pub cut_bytes: u64,
     /// Packets whose payload could not be read.
     pub packet: u64,
@@ -286,6 +286,12 @@ impl<'obj> Capture<'obj> {
         }
     }
 
+    /// How many connections have been seen to open and not to end.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.observer.borrow().open_connections()
+    }
+
     /// File names of the libraries that are probed.
     #[must_use]
     pub fn libraries(&self) -> &[String] {
@@ -363,4 +369,31 @@ const EVERY_PROCESS: i32 = -1;
 
 fn ignore_interruption(error: libbpf_rs::Error) -> Result<(), libbpf_rs::Error> {
     if error.kind() == libbpf_rs::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{offset_of, size_of};
+
+    use super::{Socket, skeleton::types::fc_conn};
+
+    #[test]
+    fn both_sides_agree_on_the_layout_of_a_connection() {
+        // The offsets that `Socket::decode` reads at.
+        assert_eq!(size_of::<fc_conn>(), Socket::SIZE);
+        assert_eq!(offset_of!(fc_conn, cookie), 0);
+        assert_eq!(offset_of!(fc_conn, closed), 24);
+        assert_eq!(offset_of!(fc_conn, bytes_in), 40);
+        assert_eq!(offset_of!(fc_conn, cgroup), 56);
+        assert_eq!(offset_of!(fc_conn, tgid), 64);
+        assert_eq!(offset_of!(fc_conn, retransmits), 80);
+        assert_eq!(offset_of!(fc_conn, lost), 100);
+        assert_eq!(offset_of!(fc_conn, local), 104);
+        assert_eq!(offset_of!(fc_conn, remote), 120);
+        assert_eq!(offset_of!(fc_conn, local_port), 136);
+        assert_eq!(offset_of!(fc_conn, family), 140);
+        assert_eq!(offset_of!(fc_conn, proto), 142);
+        assert_eq!(offset_of!(fc_conn, joined), 143);
+        assert_eq!(offset_of!(fc_conn, comm), 144);
+    }
 }

@@ -63,7 +63,8 @@ impl Account {
     /// Notes a call that the library counted and the kernel saw too.
     pub(super) fn confirm(&mut self, exchange: &Exchange) {
         let host = exchange.host.to_ascii_lowercase();
-        let endpoint = self.farcall.engine().catalogue().endpoint_of(&host, &exchange.http.method, &exchange.http.path);
+        let endpoint =
+            self.farcall.engine().catalogue().endpoint_of(&host, &exchange.http.method, &exchange.http.path);
         let confirmation = Confirmation {
             minute: Timestamp::from_nanos(exchange.http.ended.wrapping_add(self.anchor())).minute(),
             caller: caller_of(&exchange.process, true),
@@ -85,7 +86,9 @@ impl Account {
             Completeness::Truncated { .. } => {
                 (Verdict::Truncated, "what it carried could not be followed to its end".to_owned())
             }
-            Completeness::Lost { .. } => (Verdict::Lost, "events were lost on the way out of the kernel".to_owned()),
+            Completeness::Lost { .. } => {
+                (Verdict::Lost, "events were lost on the way out of the kernel".to_owned())
+            }
             Completeness::Opaque { reason } => (Verdict::Opaque, reason.clone()),
         };
         let measured = progress.last && connection.rtt_us > 0;

@@ -71,7 +71,32 @@ struct Process {
     hellos: Vec<Hello>,
     sightings: VecDeque<Sighting>,
     held: VecDeque<Held>,
+    /// Calls whose socket is unknown, by host: they explain a connection to that host.
+    loose: VecDeque<Loose>,
     last_word: u64,
+}
+
+#[derive(Debug)]
+struct Loose {
+    host: String,
+    begun: u64,
+    ended: u64,
+    by: ExplainedBy,
+}
+
+/// Calls without a socket that are remembered of one process.
+const MAX_LOOSE: usize = 1_024;
+
+impl Process {
+    fn decided(&mut self, exchange: &Exchange, by: ExplainedBy) {
+        if exchange.connection.is_none() {
+            if self.loose.len() == MAX_LOOSE {
+                self.loose.pop_front();
+            }
+            let (begun, ended) = (exchange.http.begun, exchange.http.ended);
+            self.loose.push_back(Loose { host: exchange.host.clone(), begun, ended, by });
+        }
+    }
 }
 
 /// Matches exchanges with sightings.
@@ -115,11 +140,14 @@ impl Matcher {
     pub(super) fn sighting(&mut self, pid: u32, mut sighting: Sighting) {
         let process = self.processes.entry(pid).or_default();
         while sighting.attempts > 0 {
-            let Some(place) = process.held.iter().position(|held| matches(&sighting, &held.exchange, held.key)) else {
+            let Some(place) =
+                process.held.iter().position(|held| matches(&sighting, &held.exchange, held.key))
+            else {
                 break;
             };
             let Some(held) = process.held.remove(place) else { break };
             sighting.attempts -= 1;
+            process.decided(&held.exchange, ExplainedBy::Library);
             confirm(&mut self.decided, &mut self.confirmed_on, held.exchange);
         }
         if self.sightings < CAPACITY {
@@ -148,12 +176,14 @@ impl Matcher {
         let process = self.processes.entry(exchange.process.tgid).or_default();
         let ended = exchange.http.ended;
         if process.hellos.iter().any(|hello| hello.since <= ended && ended < hello.sightings_from) {
+            process.decided(&exchange, ExplainedBy::Library);
             return confirm(&mut self.decided, &mut self.confirmed_on, exchange);
         }
         let sighting = process.sightings.iter_mut().find(|sighting| matches(sighting, &exchange, key));
         match sighting {
             Some(sighting) => {
                 sighting.attempts -= 1;
+                process.decided(&exchange, ExplainedBy::Library);
                 confirm(&mut self.decided, &mut self.confirmed_on, exchange);
             }
             None => process.held.push_back(Held { exchange, key, number }),
@@ -191,7 +221,10 @@ impl Matcher {
         for (_, pid, number) in std::mem::take(&mut self.due) {
             let Some(process) = self.processes.get_mut(&pid) else { continue };
             let untold = !process.hellos.is_empty()
-                && process.held.iter().any(|held| held.number == number && held.exchange.http.ended > process.last_word);
+                && process
+                    .held
+                    .iter()
+                    .any(|held| held.number == number && held.exchange.http.ended > process.last_word);
             if untold {
                 let place = process.held.iter().position(|held| held.number == number);
                 if let Some(held) = place.and_then(|place| process.held.remove(place)) {
@@ -213,6 +246,7 @@ impl Matcher {
         if let Some(place) = process.held.iter().position(|held| held.number == number)
             && let Some(held) = process.held.remove(place)
         {
+            process.decided(&held.exchange, ExplainedBy::Kernel);
             self.decided.push(Decision::Count(held.exchange, !process.hellos.is_empty()));
         }
     }
@@ -232,13 +266,24 @@ impl Matcher {
                 })
             })
         };
+        let loose = connection.name.as_ref().and_then(|(name, _)| {
+            let during = |call: &&Loose| {
+                call.host == **name
+                    && call.begun >= connection.opened
+                    && call.ended <= until.saturating_add(SLACK)
+            };
+            process?.loose.iter().find(during).map(|call| call.by)
+        });
         let confirmed = self.confirmed_on.get(&connection.id).copied().unwrap_or(0);
         let explained = match connection.verdict {
             Completeness::Complete if connection.exchanges > 0 && confirmed >= connection.exchanges => {
                 ExplainedBy::Library
             }
             Completeness::Complete => ExplainedBy::Kernel,
-            _ if confirmed > 0 || self.of_library.contains(&connection.id) || unseen_call() => ExplainedBy::Library,
+            Completeness::Opaque { .. } if loose.is_some() => loose.unwrap_or_default(),
+            _ if confirmed > 0 || self.of_library.contains(&connection.id) || unseen_call() => {
+                ExplainedBy::Library
+            }
             _ => ExplainedBy::Nobody,
         };
         if progress.last {
@@ -255,11 +300,15 @@ impl Matcher {
         self.processes.retain(|_, process| {
             process.sightings.retain(|sighting| sighting.ended.saturating_add(PATIENCE) > now);
             sightings += process.sightings.len();
+            process.loose.retain(|call| call.ended.saturating_add(PATIENCE) > now);
             let silent = process.last_word.saturating_add(MEMORY) < now;
             if silent && process.held.is_empty() {
                 process.hellos.clear();
             }
-            !(process.hellos.is_empty() && process.sightings.is_empty() && process.held.is_empty())
+            !(process.hellos.is_empty()
+                && process.sightings.is_empty()
+                && process.held.is_empty()
+                && process.loose.is_empty())
         });
         self.sightings = sightings;
     }

@@ -210,16 +210,25 @@ mod tests {
     fn said(pieces: impl IntoIterator<Item = Vec<u8>>) -> (Vec<Message>, bool) {
         let mut decoder = Decoder::default();
         let mut messages = Vec::new();
-        let understood = pieces.into_iter().all(|piece| decoder.feed(&piece, 7, |message| messages.push(message)));
+        let understood =
+            pieces.into_iter().all(|piece| decoder.feed(&piece, 7, |message| messages.push(message)));
         (messages, understood)
     }
 
     #[test]
     fn times_are_put_on_our_clock_and_frames_end_with_what_was_told() {
         let wire = [hello(1_000, 1_010, 500), 2u32.to_le_bytes().to_vec()];
-        let wire = [wire.concat(), sighting(1_020, 9).to_vec(), sighting(1_030, 8).to_vec(), vec![0; 4]].concat();
+        let wire =
+            [wire.concat(), sighting(1_020, 9).to_vec(), sighting(1_030, 8).to_vec(), vec![0; 4]].concat();
         let expected = |begun, key| {
-            Message::Sighting(Sighting { begun, ended: begun + 5, key, status: 200, attempts: 1, single: true })
+            Message::Sighting(Sighting {
+                begun,
+                ended: begun + 5,
+                key,
+                status: 200,
+                attempts: 1,
+                single: true,
+            })
         };
         let whole = said([wire.clone()]);
         assert_eq!(

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::Read,
+    io::{Read, Seek, SeekFrom},
     os::unix::fs::MetadataExt,
     path::Path,
 };
@@ -80,12 +80,15 @@ impl Executables {
     }
 
     fn inside(&mut self, path: &Path) -> Tls {
-        let Ok(metadata) = fs::metadata(path) else { return Tls::Unknown };
+        // Both at once, before the process ends: reading takes longer than some programs live.
+        let (Ok(file), name) = (File::open(path), fs::read_link(path)) else { return Tls::Unknown };
+        let Ok(metadata) = file.metadata() else { return Tls::Unknown };
         let key = (metadata.dev(), metadata.ino(), metadata.ctime());
         if self.known.len() > 4096 {
             self.known.clear();
         }
-        *self.known.entry(key).or_insert_with(|| from_executable(path))
+        let name = name.unwrap_or_else(|_| path.to_path_buf());
+        *self.known.entry(key).or_insert_with(|| from_executable(&file, &name))
     }
 }
 
@@ -105,8 +108,7 @@ fn from_libraries(maps: &str) -> Option<Tls> {
     found
 }
 
-fn from_executable(path: &Path) -> Tls {
-    let Ok(file) = File::open(path) else { return Tls::Unknown };
+fn from_executable(file: &File, path: &Path) -> Tls {
     let cache = object::ReadCache::new(file);
     let Ok(elf) = object::File::parse(&cache) else { return Tls::Unknown };
     if elf.section_by_name(".go.buildinfo").is_some() {
@@ -116,34 +118,36 @@ fn from_executable(path: &Path) -> Tls {
         .dynamic_symbols()
         .chain(elf.symbols())
         .any(|symbol| symbol.name() == Ok("SSL_write") && symbol.is_definition());
+    let linked_in = || {
+        let name = path.file_name().unwrap_or_default();
+        if name == "node" || name == "nodejs" { Tls::Node } else { Tls::StaticOpenSsl }
+    };
     if openssl {
-        let node = path.read_link().ok().and_then(|target| target.file_name().map(|name| name == "node"));
-        return if node == Some(true) { Tls::Node } else { Tls::StaticOpenSsl };
+        return linked_in();
     }
     // Names of source files stay in panic messages even where symbols are stripped.
     let Some(range) = elf.section_by_name(".rodata").and_then(|section| section.file_range()) else {
         return Tls::Unknown;
     };
-    let contents = read_range(path, range);
+    let contents = read_range(file, range);
     if contains(&contents, b"rustls") && contains(&contents, b"ClientHello") {
         Tls::Rustls
     } else if contains(&contents, b"OpenSSL 1.")
         || contains(&contents, b"OpenSSL 3.")
         || contains(&contents, b"BoringSSL")
     {
-        Tls::StaticOpenSsl
+        linked_in()
     } else {
         Tls::Unknown
     }
 }
 
-fn read_range(path: &Path, (at, len): (u64, u64)) -> Vec<u8> {
-    use std::io::{Seek, SeekFrom};
+fn read_range(mut file: &File, (at, len): (u64, u64)) -> Vec<u8> {
     let mut contents = Vec::new();
-    if let Ok(mut file) = File::open(path)
-        && file.seek(SeekFrom::Start(at)).is_ok()
-        && file.take(len.min(SEARCH_LIMIT)).read_to_end(&mut contents).is_err()
-    {
+    let read = file
+        .seek(SeekFrom::Start(at))
+        .and_then(|_| file.take(len.min(SEARCH_LIMIT)).read_to_end(&mut contents));
+    if read.is_err() {
         contents.clear();
     }
     contents

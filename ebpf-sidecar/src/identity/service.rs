@@ -3,11 +3,14 @@
 use std::fs;
 
 /// Interpreters whose name says nothing about the program: there the script is meant. Version suffixes are ignored.
-const INTERPRETERS: &[&str] =
-    &["python", "pypy", "node", "nodejs", "ruby", "perl", "php", "java", "bash", "sh", "dash", "zsh", "deno", "bun"];
+const INTERPRETERS: &[&str] = &[
+    "python", "pypy", "node", "nodejs", "ruby", "perl", "php", "java", "bash", "sh", "dash", "zsh", "deno",
+    "bun",
+];
 
 /// Arguments of interpreters that take the next argument with them.
-const WITH_VALUE: &[&str] = &["-W", "-X", "-r", "--require", "--import", "--loader", "-e", "-C", "-cp", "-classpath"];
+const WITH_VALUE: &[&str] =
+    &["-W", "-X", "-r", "--require", "--import", "--loader", "-e", "-C", "-cp", "-classpath"];
 
 /// The name of a living process; from its executable alone where it is gone.
 pub(super) fn name(tgid: u32, executable: &str) -> String {
@@ -65,7 +68,10 @@ mod tests {
     #[test]
     fn a_program_is_its_executable_and_a_script_its_file() {
         assert_eq!(named("/usr/bin/curl", &["-s", "https://x"]), "curl");
-        assert_eq!(named("/usr/bin/python3.11", &["-u", "-W", "ignore", "/srv/billing.py", "x"]), "billing.py");
+        assert_eq!(
+            named("/usr/bin/python3.11", &["-u", "-W", "ignore", "/srv/billing.py", "x"]),
+            "billing.py"
+        );
         assert_eq!(named("/usr/bin/python3", &["-m", "gunicorn", "app:app"]), "gunicorn");
         assert_eq!(named("/usr/bin/node", &["--import", "farcall/register", "app.js"]), "app.js");
         assert_eq!(named("/usr/bin/java", &["-Xmx1g", "-jar", "/opt/shop.jar"]), "shop.jar");

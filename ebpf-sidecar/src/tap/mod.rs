@@ -161,6 +161,12 @@ impl Observer {
         std::mem::take(&mut self.fresh)
     }
 
+    /// How many connections have been seen to open and not to end.
+    #[must_use]
+    pub fn open_connections(&self) -> usize {
+        self.live.len()
+    }
+
     /// Records that could not be decoded: programs and user space of different builds. Never anything but 0.
     #[must_use]
     pub fn undecodable(&self) -> u64 {

@@ -31,8 +31,6 @@ pub(super) struct Stream {
 #[derive(Debug, Default)]
 struct Lane {
     next: u64,
-    /// Where the operation under way ends.
-    operation_end: u64,
     early: BTreeMap<u64, Early>,
     stashed: usize,
 }
@@ -68,15 +66,9 @@ impl Stream {
         if piece.offset > lane.next {
             self.conversation.skip(piece.direction, piece.offset - lane.next, piece.at);
         }
-        if piece.first {
-            lane.operation_end = piece.offset + u64::from(piece.total);
-        }
         lane.next = piece.offset + piece.bytes.len() as u64;
-        let cut = if piece.last { lane.operation_end.saturating_sub(lane.next) } else { 0 };
-        lane.next += cut;
         let chunk = Chunk { bytes: piece.bytes, begun: piece.begun, at: piece.at, boundary: piece.first };
         self.conversation.feed(piece.direction, chunk);
-        self.conversation.skip(piece.direction, cut, piece.at);
         self.settled()
     }
 
@@ -168,7 +160,6 @@ mod tests {
             total: bytes.len() as u32,
             lost: 0,
             first: true,
-            last: true,
             direction,
             library: 0,
             bytes,
@@ -190,16 +181,17 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_an_operation_that_was_cut_off_counts_at_once() {
+    fn the_middle_of_a_chunk_may_be_left_out() {
         let mut stream = Stream::new(1);
-        let head = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n";
+        let head = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\nabc";
         stream.ordered(&piece(Direction::Out, 0, head));
-        let mut cut = piece(Direction::Out, head.len() as u64, b"0123456789");
-        cut.total = 100;
-        stream.ordered(&cut);
+        let mut tail = piece(Direction::Out, head.len() as u64 + 990, b"0123456\r\n0\r\n\r\n");
+        tail.first = false;
+        stream.ordered(&tail);
         let exchanges =
             stream.ordered(&piece(Direction::In, 0, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
-        assert_eq!(exchanges.first().map(|exchange| exchange.body_out), Some(100));
+        assert_eq!(exchanges.first().map(|exchange| exchange.body_out), Some(1000));
+        assert_eq!(stream.understanding(), Understanding::Whole);
     }
 
     #[test]

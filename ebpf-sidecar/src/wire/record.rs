@@ -109,8 +109,6 @@ pub struct Piece<'a> {
     pub lost: u32,
     /// Whether the operation begins with this piece.
     pub first: bool,
-    /// Whether it is the last piece that was copied. Bytes of the operation behind it are cut off.
-    pub last: bool,
     /// Which way it travels.
     pub direction: Direction,
     /// `FC_DNS`: identifier of the receiving socket's cgroup. `FC_TLS`: the library's connection object.
@@ -273,7 +271,6 @@ fn piece(bytes: &[u8], tgid: u32, at: u64, stream: u64) -> Option<Piece<'_>> {
         lost: fields.u32(72)?,
         direction: if fields.bytes::<1>(76)?[0] == 0 { Direction::Out } else { Direction::In },
         first: fields.bytes::<1>(78)?[0] != 0,
-        last: fields.bytes::<1>(79)?[0] != 0,
         bytes: bytes.get(PIECE..PIECE + len)?,
     })
 }

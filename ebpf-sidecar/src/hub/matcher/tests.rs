@@ -209,6 +209,26 @@ fn connections_are_explained_by_whoever_knows_their_calls() {
 }
 
 #[test]
+fn a_call_without_a_socket_explains_the_connection_to_its_host() {
+    let explained = |host: &str, told: bool| {
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        let mut call = exchange("/a", S, 2 * S, 200);
+        call.connection = None;
+        call.host = host.into();
+        matcher.exchange(call);
+        if told {
+            matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+        }
+        matcher.connection(progress(Completeness::Opaque { reason: "memory BIOs".into() }, 0), 2 * S);
+        tally(matcher.due(100 * S)).2
+    };
+    assert_eq!(explained("api.stripe.com", false), [ExplainedBy::Kernel]);
+    assert_eq!(explained("api.stripe.com", true), [ExplainedBy::Library]);
+    assert_eq!(explained("api.github.com", false), [ExplainedBy::Nobody]);
+}
+
+#[test]
 fn memory_is_bounded_and_nothing_is_forgotten_uncounted() {
     let mut matcher = Matcher::default();
     let n = CAPACITY + 10;

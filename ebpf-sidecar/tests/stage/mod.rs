@@ -1,0 +1,269 @@
+//! A stage for the kernel tests: a cgroup of our own, private copies of the TLS libraries, and a capture.
+//!
+//! Nothing outside of it is touched. Probes sit on inodes, so programs under test get copies of libssl; everything else
+//! is confined to the cgroup, which is removed at the end.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    mem::MaybeUninit,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use farcall_sidecar::{
+    attach::{Capture, Losses, Options, cgroup, check},
+    tap::{Connection, Exchange, Observation, Progress},
+};
+use vendor_sim::Sim;
+
+/// (host, method, path, status) to (count, bytes up, bytes down).
+pub(crate) type Tally = BTreeMap<(String, String, String, u16), (u64, u64, u64)>;
+
+/// What a test saw.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) progress: Vec<Progress>,
+    pub(crate) exchanges: Vec<Exchange>,
+    pub(crate) losses: Losses,
+    /// What the programs printed, in the order in which they ended.
+    pub(crate) printed: Vec<String>,
+}
+
+impl Seen {
+    /// Connections that have ended, in the order in which they did.
+    pub(crate) fn closed(&self) -> Vec<&Connection> {
+        self.progress.iter().filter(|progress| progress.last).map(|progress| &progress.connection).collect()
+    }
+
+    /// The one connection.
+    pub(crate) fn connection(&self) -> &Connection {
+        let closed = self.closed();
+        assert_eq!(closed.len(), 1, "{closed:#?}");
+        closed[0]
+    }
+
+    /// Exchanges as vendor-sim counts them.
+    pub(crate) fn tally(&self) -> Tally {
+        let mut tally = BTreeMap::new();
+        for exchange in &self.exchanges {
+            let http = &exchange.http;
+            let key = (http.host.clone(), http.method.clone(), http.path.clone(), http.status);
+            let sums: &mut (u64, u64, u64) = tally.entry(key).or_default();
+            *sums = (sums.0 + 1, sums.1 + http.body_out, sums.2 + http.body_in);
+        }
+        tally
+    }
+}
+
+/// What vendor-sim counted, in the same form.
+pub(crate) fn counted(sim: &Sim) -> Tally {
+    let counts = sim.settled_counts(Duration::from_secs(5));
+    let rows = counts.rows.iter().map(|row| {
+        let key = (row.host.clone(), row.method.clone(), row.path.clone(), row.status.unwrap_or(0));
+        (key, (row.count, row.bytes_in, row.bytes_out))
+    });
+    rows.collect()
+}
+
+/// Why the kernel tests cannot run here; printed loudly, because a skipped test proves nothing.
+pub(crate) fn missing() -> Option<String> {
+    let findings = check::check();
+    if check::sufficient(&findings) {
+        return None;
+    }
+    let missing: Vec<_> =
+        findings.iter().filter(|finding| !finding.present).map(|finding| finding.feature).collect();
+    Some(format!("this machine lacks {}", missing.join(", ")))
+}
+
+/// Begins a kernel test, or says that it is skipped and returns from it.
+#[macro_export]
+macro_rules! stage {
+    () => {
+        match stage::missing() {
+            None => stage::Stage::new(),
+            Some(reason) => {
+                println!("SKIPPED (kernel): {reason}");
+                eprintln!("SKIPPED (kernel): {reason}");
+                return;
+            }
+        }
+    };
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A cgroup and a folder that live as long as the test.
+pub(crate) struct Stage {
+    cgroup: PathBuf,
+    pub(crate) folder: tempfile::TempDir,
+    libraries: PathBuf,
+}
+
+impl Stage {
+    pub(crate) fn new() -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("farcall-test-{}-{number}", std::process::id());
+        let cgroup = cgroup::mount_point().unwrap().join(name);
+        fs::create_dir(&cgroup).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let libraries = folder.path().join("lib");
+        fs::create_dir(&libraries).unwrap();
+        for library in openssl_of(Path::new("/usr/bin/curl")) {
+            fs::copy(&library, libraries.join(library.file_name().unwrap())).unwrap();
+        }
+        Self { cgroup, folder, libraries }
+    }
+
+    /// The private copy of libssl.
+    pub(crate) fn libssl(&self) -> PathBuf {
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with("libssl.so");
+        fs::read_dir(&self.libraries)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| name(path))
+            .unwrap()
+    }
+
+    /// Writes a file into the folder.
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A program that runs inside the cgroup.
+    pub(crate) fn inside(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(self.cgroup.join("cgroup.procs"))
+            .arg(program)
+            .args(arguments)
+            .env("LD_LIBRARY_PATH", &self.libraries);
+        command
+    }
+
+    /// The same program outside.
+    pub(crate) fn outside(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).env("LD_LIBRARY_PATH", &self.libraries);
+        command
+    }
+
+    /// curl, quiet, HTTP/1.1, to the simulator under any name.
+    pub(crate) fn curl(&self, sim: &Sim, arguments: &[&str]) -> Command {
+        let ca = self.file("ca.pem", sim.ca_pem());
+        let mut command =
+            self.inside("curl", &["--silent", "--show-error", "--http1.1", "--output", "/dev/null"]);
+        command.arg("--cacert").arg(ca);
+        command.args(["--connect-to", &format!("::{}", sim.tls_addr())]).args(arguments);
+        command
+    }
+
+    /// Captures while the programs run one after the other. `probe` names the private libssl to the capture from the
+    /// start; else it must find it by itself.
+    pub(crate) fn capture(&self, probe: bool, programs: Vec<Command>) -> Seen {
+        self.capture_at_once(probe, programs.into_iter().map(|program| vec![program]).collect())
+    }
+
+    /// Captures while the programs run, and asks for connections still open several times a second.
+    pub(crate) fn capture_sweeping(&self, programs: Vec<Command>) -> Seen {
+        self.run(false, true, vec![programs])
+    }
+
+    /// Captures while groups of programs run, those of one group at once.
+    pub(crate) fn capture_at_once(&self, probe: bool, groups: Vec<Vec<Command>>) -> Seen {
+        self.run(probe, false, groups)
+    }
+
+    fn run(&self, probe: bool, sweep: bool, groups: Vec<Vec<Command>>) -> Seen {
+        let cgroup = cgroup::Cgroup::open(&self.cgroup).unwrap();
+        let mut storage = MaybeUninit::uninit();
+        let libraries = if probe { vec![self.libssl()] } else { Vec::new() };
+        let options = Options { include_loopback: true, libraries };
+        let mut capture = Capture::start(&mut storage, &cgroup, &options).unwrap();
+        let mut observations = Vec::new();
+        let mut printed = Vec::new();
+        for group in groups {
+            let mut children: Vec<Child> = group
+                .into_iter()
+                .map(|mut program| program.stdout(Stdio::piped()).spawn().unwrap())
+                .collect();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !children.is_empty() {
+                assert!(Instant::now() < deadline, "a program under test did not end");
+                observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
+                if sweep {
+                    observations.extend(capture.sweep().unwrap());
+                }
+                children.retain_mut(|child| match child.try_wait().unwrap() {
+                    None => true,
+                    Some(status) => {
+                        let mut text = String::new();
+                        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+                        assert!(status.success(), "a program under test failed: {status}\n{text}");
+                        printed.push(text);
+                        false
+                    }
+                });
+            }
+        }
+        // Sockets close a moment after their process; so wait for what is still open, but not for ever.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline && capture.open_connections() > 0 {
+            observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
+            observations.extend(capture.sweep().unwrap());
+        }
+        observations.extend(capture.finish().unwrap());
+        let losses = capture.losses().unwrap();
+        let mut seen = Seen { progress: Vec::new(), exchanges: Vec::new(), losses, printed };
+        for observation in observations {
+            match observation {
+                Observation::Connection(progress) => seen.progress.push(progress),
+                Observation::Exchange(exchange) => seen.exchanges.push(exchange),
+            }
+        }
+        seen
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Processes that ended leave the cgroup a moment later.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The same program, whose failure is no failure of the test.
+pub(crate) fn whatever_it_returns(program: Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "\"$@\" || true", "sh"]).arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// The files of libssl and libcrypto that a program loads.
+fn openssl_of(program: &Path) -> Vec<PathBuf> {
+    let listed = Command::new("ldd").arg(program).output().unwrap();
+    String::from_utf8(listed.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| line.split_once("=> ")?.1.split(' ').next().map(PathBuf::from))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with("libssl.so") || name.starts_with("libcrypto.so")
+        })
+        .collect()
+}
