@@ -137,9 +137,34 @@ pub fn read(home: &Path) -> Result<Account, String> {
     rows(&file).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-fn rows(file: &Path) -> rusqlite::Result<Account> {
+/// What processes that have ended left behind: each counter that is not zero (something was not done as asked),
+/// and each process that did not say goodbye.
+///
+/// # Errors
+/// The file is not a ledger.
+pub(crate) fn remains(home: &Path) -> Result<Vec<String>, String> {
+    let file = home.join("ledger.db");
+    let remains = || -> rusqlite::Result<Vec<String>> {
+        let connection = open(&file)?;
+        let mut statement = connection.prepare(
+            "SELECT name || ' = ' || value FROM counters WHERE value <> 0
+            UNION ALL SELECT 'the process did not say that it ended' FROM processes WHERE ended IS NULL",
+        )?;
+        let lines = statement.query_map([], |row| row.get(0))?;
+        lines.collect()
+    };
+    remains().map_err(|e| format!("{}: {e}", file.display()))
+}
+
+fn open(file: &Path) -> rusqlite::Result<Connection> {
+    // Not read-only: who reads a ledger in WAL mode may have to recover it first.
     let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+fn rows(file: &Path) -> rusqlite::Result<Account> {
+    let connection = open(file)?;
     let mut statement = connection.prepare(
         "SELECT v.name, e.name, c.name, r.status, r.outcome, r.tap, p.service, sum(r.calls), sum(r.attempts),
             sum(r.bytes_out), sum(r.bytes_in), sum(r.answered), sum(r.connections), sum(r.duration), sum(r.ttfb),

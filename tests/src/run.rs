@@ -50,6 +50,8 @@ struct Column<'a> {
     shim: Shim,
     /// What the ledger gained in all cells together.
     calls: u64,
+    /// Whether a shim was lost on the way, and with it what it had not flushed.
+    restarted: bool,
 }
 
 impl<'a> Column<'a> {
@@ -57,7 +59,7 @@ impl<'a> Column<'a> {
         let home = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
         let vendor = Vendor::start(home.path())?;
         let shim = start(run, home.path(), &vendor, adapter)?;
-        Ok(Self { adapter, run, vendor, home, shim, calls: 0 })
+        Ok(Self { adapter, run, vendor, home, shim, calls: 0, restarted: false })
     }
 
     fn play(&mut self, scenario: &Scenario) -> Result<(), String> {
@@ -73,6 +75,7 @@ impl<'a> Column<'a> {
         // A shim that was lost in the scenario before is started anew, so that one failure stays one cell.
         if self.shim.flush().is_err() {
             self.shim = start(self.run, self.home.path(), &self.vendor, self.adapter)?;
+            self.restarted = true;
         }
         let before = ledger::read(self.home.path())?;
         let arrived_before = self.vendor.counts();
@@ -147,6 +150,10 @@ impl<'a> Column<'a> {
                 "after the end of the process the ledger has {} calls; the cells saw {}",
                 total.calls, self.calls
             ));
+        }
+        let remains = ledger::remains(self.home.path())?;
+        if !remains.is_empty() && !self.restarted {
+            return Err(format!("left behind: {}", remains.join(", ")));
         }
         // A client may open a connection in one scenario and first use it in another: only their sum is certain.
         let accepted = self.vendor.counts().connections();
