@@ -31,9 +31,9 @@
 //!
 //! Who is served by a call is said by [`customer`] around the code, or by the request extension [`Customer`].
 //!
-//! The layer adds no task, no lock and no box to a call. Its errors are those of the service below, unchanged.
-//! The one thing it puts on a request is a mark among its extensions, by which a second layer below knows that
-//! the call is counted already; the mark never leaves the process.
+//! The layer adds no task, no lock, no box and no allocation to a call. Its errors are those of the service below,
+//! unchanged. Where a process has more than one such layer, it puts a mark among the request's extensions, by which
+//! a second layer below knows that the call is counted already; the mark never leaves the process.
 
 #[cfg(feature = "hyper")]
 pub mod connector;

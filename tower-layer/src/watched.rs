@@ -2,7 +2,7 @@
 
 use crate::scope::{Customer, Tags, with_current};
 use farcall::attribution::MAX_TAGS;
-use farcall::{Call, ConnectTimes, ErrorType, Head, Step, Target, Timestamp};
+use farcall::{Call, ErrorType, Head, Step, Target, Timestamp};
 use farcall_agent::Farcall;
 use http::Extensions;
 use std::cell::RefCell;
@@ -80,7 +80,8 @@ impl Watched {
         self.farcall.now()
     }
 
-    pub(crate) fn connected(&mut self, times: ConnectTimes) {
+    #[cfg(feature = "hyper")]
+    pub(crate) fn connected(&mut self, times: farcall::ConnectTimes) {
         self.call.connected(times);
     }
 

@@ -5,7 +5,9 @@ mod support;
 
 use bytes::Bytes;
 use farcall::{ErrorType, Outcome};
-use farcall_tower::{Customer, Egress, EgressLayer, RequestBody, ResponseBody, Scope, Tags, customer};
+use farcall_tower::{
+    Customer, Egress, EgressLayer, Farcall, Options, RequestBody, ResponseBody, Scope, Tags, customer,
+};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full};
@@ -383,6 +385,20 @@ async fn customers_do_not_mix_when_their_calls_run_at_the_same_time() {
     }
     let expected = ["acme", "globex", "initech"].map(|name| (name.to_owned(), 200));
     assert_eq!(counts, std::collections::BTreeMap::from(expected));
+}
+
+#[test]
+fn a_handle_that_is_switched_off_counts_nothing_and_changes_nothing() {
+    let farcall = Farcall::start(Options { enabled: false, flush_every: None, ..Options::default() });
+    let answer = |request: Request<RequestBody<Full<Bytes>>>| async move {
+        assert!(request.extensions().is_empty());
+        Ok::<_, Infallible>(Response::new(request.into_body()))
+    };
+    let service = Egress::with(farcall.clone(), service_fn(answer));
+    let response = tokio_test::block_on(service.oneshot(charge())).unwrap();
+    let echoed = tokio_test::block_on(response.into_body().collect()).unwrap().to_bytes();
+    assert_eq!(echoed, "amount=1");
+    assert!(farcall.engine().drain(farcall.now()).rows.is_empty());
 }
 
 #[test]

@@ -99,6 +99,7 @@ async fn without_the_policy_a_redirect_chain_is_one_call_to_its_first_url() {
     let row = ledger.only();
     assert_eq!((row.status, row.outcome), (200, Outcome::Complete));
     assert!(row.endpoint.contains("redirect"), "{}", row.endpoint);
+    assert!(ledger.farcall.counters().contains(&("reqwest_unseen_redirects".into(), 1)), "and says so");
 }
 
 #[tokio::test]

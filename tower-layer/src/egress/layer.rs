@@ -17,6 +17,9 @@ use tower_layer::Layer;
 /// # }
 /// ```
 ///
+/// Its place is next to the transport. Retries and redirects belong above it, so that each exchange on the wire
+/// is a call; a timeout belongs below it, since above it the call is dropped, and counted as cancelled.
+///
 /// It changes nothing of what it sees but the types of the bodies: [`RequestBody`](super::RequestBody) around
 /// the request's, for which the service below must be ready (hyper-util's client is made for a body type;
 /// [`request_body`](EgressLayer::request_body) turns it back for a service that insists on one), and
@@ -71,13 +74,7 @@ impl<S, R: Clone, M> Layer<S> for EgressLayer<R, M> {
     type Service = Egress<S, R, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Egress {
-            inner,
-            farcall: self.farcall.clone(),
-            origin: self.origin.clone(),
-            rebody: self.rebody.clone(),
-            errors: PhantomData,
-        }
+        Egress::assemble(inner, self.farcall.clone(), self.origin.clone(), self.rebody.clone())
     }
 }
 

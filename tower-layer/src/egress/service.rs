@@ -8,11 +8,17 @@ use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Body;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use tower_service::Service;
 
 /// How errors are looked into where both the service's and the response body's are ordinary ones.
 pub(super) type PlainErrors = (Plain, Plain);
+
+/// How many of these services this process made, clones aside. A request needs no mark where there is no second
+/// one to read it, and an empty set of extensions costs two allocations to put the first one in. Whoever is below
+/// another was made before that one is called.
+static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// A service whose calls are counted. Made by [`EgressLayer`](super::EgressLayer).
 ///
@@ -35,11 +41,16 @@ impl<S, M> Egress<S, AsIs, M> {
     /// Counts the calls of `inner` with this handle.
     pub fn with(farcall: Farcall, inner: S) -> Self {
         farcall.adapter_installed("tower");
-        Self { inner, farcall, origin: None, rebody: AsIs, errors: PhantomData }
+        Self::assemble(inner, farcall, None, AsIs)
     }
 }
 
 impl<S, R, M> Egress<S, R, M> {
+    pub(super) fn assemble(inner: S, farcall: Farcall, origin: Option<Uri>, rebody: R) -> Self {
+        MADE.fetch_add(1, Ordering::Relaxed);
+        Self { inner, farcall, origin, rebody, errors: PhantomData }
+    }
+
     /// The service below.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -86,7 +97,9 @@ where
             let request = Request::from_parts(parts, self.rebody.rebody(RequestBody::uncounted(body)));
             return EgressFuture::new(self.inner.call(request), None, false);
         };
-        parts.extensions.insert(Counted);
+        if MADE.load(Ordering::Relaxed) > 1 {
+            parts.extensions.insert(Counted);
+        }
         let body = match body.is_end_stream() {
             true => RequestBody::uncounted(body),
             false => RequestBody::counted(body, watched.count_sent()),

@@ -128,11 +128,15 @@ impl Exchange {
     pub(super) fn answered(mut self, response: Response) -> Response {
         if self.asked.is_some() {
             // Had this redirect been followed and led to another one, the policy would have been asked again.
-            let same = *response.url() == self.url;
+            let same = without_fragment(response.url()) == self.url;
             match same && response.status().is_redirection() && response.headers().contains_key(LOCATION) {
                 true => return self.handed_over(response),
                 false => self.follow(),
             }
+        }
+        if without_fragment(response.url()) != self.url {
+            // Followed below a policy that is not ours: `farcall doctor` shows that calls were not told apart.
+            self.farcall.count_failure("reqwest_unseen_redirects");
         }
         if let Some(watched) = &mut self.watched {
             watched.sent(self.replayable);

@@ -19,7 +19,7 @@
 //!
 //! - **Redirects.** With [`redirects`] around the client's policy, each hop is a call of its own, with its own
 //!   target and time. Without it, reqwest follows unseen: the whole chain is one call to the first URL, with the
-//!   last status.
+//!   last status; `farcall doctor` shows how often, as `reqwest_unseen_redirects`.
 //! - **Retries** that reqwest makes itself (after a refused HTTP/2 stream, or by `ClientBuilder::retry`) are part
 //!   of the call.
 //! - **Compression.** With reqwest's `gzip`, `brotli`, `zstd` or `deflate`, the bytes counted are those after
