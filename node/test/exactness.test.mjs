@@ -110,6 +110,12 @@ for (const client of /** @type {Client[]} */ (Object.keys(clients))) {
     assert.equal(await outcomes(customer, 'timeout', 0), 1)
   })
 
+  test(`${client}: the client's timeout within the body keeps its status, and the bytes that arrived`, async () => {
+    const customer = newCustomer()
+    await assert.rejects(make(client, customer, plain + '/scenario/stall?after=5000', { timeout_ms: 200 }))
+    assert.deepEqual(await counted(customer, 'outcome=timeout', 'status=200'), { calls: 1, bytesOut: 0, bytesIn: 5_000 })
+  })
+
   for (const read of /** @type {const} */ (['first-chunk', 'none'])) {
     test(`${client}: a stream that is let go of (read: ${read}) is abandoned, once`, async () => {
       const customer = newCustomer()

@@ -16,6 +16,7 @@ const { classify, ErrorType } = require('../errors.js')
 const { byTimeoutSignal } = require('../timeout.js')
 
 const kExchange = Symbol('farcall.exchange')
+const kWatched = Symbol('farcall.watched')
 
 /** @typedef {InstanceType<typeof import('../exchange.js').Exchange>} Exchange */
 /** @typedef {(this: any, ...args: any[]) => any} Method */
@@ -67,6 +68,17 @@ function exchangeOf (request) {
 function hostOf (request) {
   const line = /\r\nhost: *([^\r\n]+)/i.exec(request._header ?? '')
   return line?.[1] ?? request.host
+}
+
+/**
+ * Marks the call whose socket was idle for as long as the client allows: follow-redirects, under axios, then
+ * destroys the socket, and the request hears of no timeout.
+ *
+ * @this {any}
+ */
+function onSocketTimeout () {
+  const exchange = this._httpMessage?.[kExchange]
+  if (exchange) exchange.timedOut = true
 }
 
 /**
@@ -174,9 +186,11 @@ function close (exchange, request) {
   const { res } = request
   if (res && !exchange.answered) exchange.head(res.statusCode ?? 0)
   const error = /** @type {any} */ (res?.errored)
-  // Node's word for a server that hung up.
-  if (error?.code === 'ECONNRESET') fail(exchange, request, error)
-  else abandon(exchange, request, error ?? undefined)
+  // "aborted" is Node's word for a connection that closed early: by the server, if its end was read; else
+  // somebody here destroyed the socket.
+  if (error?.code !== 'ECONNRESET') abandon(exchange, request, error ?? undefined)
+  else if (request.socket?.readableEnded) fail(exchange, request, error)
+  else abandon(exchange, request)
 }
 
 /** @type {Method | undefined} */
@@ -244,9 +258,10 @@ function size (chunk, encoding) {
 const looks = {
   onSocket (request, socket) {
     const exchange = exchangeOf(request)
-    if (exchange && socket?.connecting && !request.reusedSocket) {
-      time(exchange, socket, request.protocol === 'https:')
-    }
+    if (!exchange || !socket || socket[kWatched]) return
+    socket[kWatched] = true
+    socket.on('timeout', onSocketTimeout)
+    if (socket.connecting) time(exchange, socket, request.protocol === 'https:')
   },
   write (request, chunk, encoding) {
     const exchange = exchangeOf(request)
