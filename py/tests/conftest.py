@@ -146,6 +146,9 @@ class Program:
         assert "Traceback" not in err, err
         return out.strip()
 
+    def script(self, path: Path) -> None:
+        subprocess.run([sys.executable, path], env=self.environment, check=True, timeout=60)
+
     def ledger(self, customer: str = "unknown") -> Ledger:
         return Ledger(customer, self.home)
 

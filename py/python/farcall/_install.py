@@ -177,6 +177,7 @@ def _start(service: str | None, home: str | os.PathLike[str] | None) -> None:
         return
     atexit.register(native.shutdown)
     native.flush_late()
+    _exit.listen()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=native.before_fork, after_in_parent=native.after_fork_in_parent, after_in_child=_after_fork
@@ -186,10 +187,23 @@ def _start(service: str | None, home: str | os.PathLike[str] | None) -> None:
 class _Exit:
     """Flushes at the end of a multiprocessing child, which ends without atexit."""
 
-    def after_fork(self) -> None:
-        util = sys.modules["multiprocessing.util"]
+    def __init__(self) -> None:
+        self._listens = False
+
+    def listen(self) -> None:
+        """Asks to be told of a child's beginning.
+
+        Not for a finalizer at once: a child forgets those that it has when it begins, also the ones of its own
+        imports (forkserver).
+        """
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None and not self._listens:
+            util.register_after_fork(self, _Exit._begin)
+            self._listens = True
+
+    def _begin(self) -> None:
         # Last, after the finalizers that may still make calls.
-        util.Finalize(None, native.shutdown, exitpriority=-1_000)
+        sys.modules["multiprocessing.util"].Finalize(None, native.shutdown, exitpriority=-1_000)
 
 
 _exit = _Exit()
@@ -202,10 +216,7 @@ def _after_fork() -> None:
     try:
         _faults.forget()
         native.after_fork()
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            # multiprocessing forgets the parent's finalizers first, and then asks who has come through the fork.
-            util.register_after_fork(_exit, _Exit.after_fork)
+        _exit.listen()
     except Exception as error:
         _faults.fault("fork", error)
 

@@ -1,0 +1,259 @@
+"""Forks, exits and signals: every process counts its own calls, exactly, and ends as it would have."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Program
+
+
+def test_parent_and_children_each_count_their_own(program: Program) -> None:
+    program.run("""
+        import farcall, requests
+        farcall.install()
+        session = requests.Session()
+        with farcall.customer("parent"):
+            for _ in range(5):
+                session.get(SIM + "/scenario/ok")
+        children = []
+        for number in range(4):
+            child = os.fork()
+            if child == 0:
+                with farcall.customer(f"child-{number}"):
+                    for _ in range(10):
+                        requests.get(SIM + "/scenario/ok")
+                assert farcall.status()["adapters"]["urllib3"]["calls"] == 10
+                sys.exit(0)
+            children.append(child)
+        with farcall.customer("parent"):
+            for _ in range(5):
+                session.get(SIM + "/scenario/ok")
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        assert farcall.status()["counters"]["late_forks"] == 0
+    """)
+    assert program.ledger("parent").calls() == {(200, "complete"): 10}
+    for number in range(4):
+        assert program.ledger(f"child-{number}").calls() == {(200, "complete"): 10}
+
+
+def test_a_response_that_is_open_across_a_fork_counts_once(program: Program) -> None:
+    program.run("""
+        import farcall, httpx2
+        farcall.install()
+        with httpx2.Client() as client, client.stream("GET", SIM + "/scenario/bytes/3000") as response:
+            child = os.fork()
+            if child == 0:
+                del response
+                os._exit(0)
+            os.waitpid(child, 0)
+            assert len(response.read()) == 3000
+    """)
+    assert program.ledger().calls() == {(200, "complete"): 1}
+    assert program.ledger().total("bytes_in") == 3000
+
+
+def test_forks_while_other_threads_are_calling_hang_nobody(program: Program) -> None:
+    program.run("""
+        import farcall, httpx, signal, threading
+        farcall.install()
+        signal.alarm(45)
+        stop = threading.Event()
+        counts = [0] * 3
+
+        def work(number):
+            with httpx.Client() as client, farcall.customer("parent"):
+                while not stop.is_set():
+                    client.get(SIM + "/scenario/ok")
+                    counts[number] += 1
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        while not all(counts):  # a fork within an import hangs in Python's own import lock
+            threads[0].join(0.01)
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                with farcall.customer("child"):
+                    httpx.get(SIM + "/scenario/ok")
+                farcall.flush()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+        with open(os.environ["FARCALL_HOME"] + "/made", "w") as file:
+            file.write(str(sum(counts)))
+    """)
+    made = int((program.home / "made").read_text())
+    assert program.ledger("child").calls() == {(200, "complete"): 20}
+    assert program.ledger("parent").calls() == {(200, "complete"): made}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_lose_nothing_at_their_end(program: Program, method: str) -> None:
+    script = program.home.parent / "workers.py"
+    script.write_text(f"""
+import multiprocessing, os
+import farcall, requests
+farcall.install(service="workers")
+
+def work(number):
+    with farcall.customer("acme"):
+        return requests.get(os.environ["SIM"] + "/scenario/ok").status_code
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("{method}")
+    children = [context.Process(target=work, args=(number,)) for number in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0] * 4
+    work(4)
+""")
+    program.script(script)
+    assert program.ledger("acme").calls() == {(200, "complete"): 5}
+
+
+def test_a_program_that_just_ends_loses_nothing(program: Program) -> None:
+    program.run("""
+        import farcall, httpx2
+        farcall.install()
+        httpx2.get(SIM + "/scenario/ok")
+    """)
+    assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+def test_responses_that_nobody_closed_count_at_the_end(program: Program) -> None:
+    program.run("""
+        import farcall, httpx2, requests
+        farcall.install()
+        client = httpx2.Client()
+        one = client.send(client.build_request("GET", SIM + "/scenario/endless"), stream=True)
+        two = requests.get(SIM + "/scenario/endless", stream=True)
+    """)
+    assert program.ledger().calls() == {(200, "abandoned"): 2}
+
+
+def test_a_program_that_fails_loses_nothing(program: Program) -> None:
+    process = program.start("""
+        import farcall, requests
+        farcall.install()
+        requests.get(SIM + "/scenario/ok")
+        raise SystemExit(3)
+    """)
+    process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+def test_sigterm_writes_what_was_counted_and_kills_as_before(program: Program) -> None:
+    process = program.start("""
+        import farcall, requests, signal
+        farcall.install()
+        requests.get(SIM + "/scenario/ok")
+        print("ready", flush=True)
+        signal.pause()
+    """)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_sigterm_handler_of_the_application_is_left_alone(program: Program, when: str) -> None:
+    process = program.start(f"""
+        import farcall, requests, signal
+
+        class Ended(Exception):
+            pass
+
+        def end(*_):
+            raise Ended
+
+        if {when == "after"}:
+            farcall.install()
+        signal.signal(signal.SIGTERM, end)
+        if {when == "before"}:
+            farcall.install()
+        requests.get(SIM + "/scenario/ok")
+        try:
+            print("ready", flush=True)
+            signal.pause()
+        except Ended:
+            print("ended", flush=True)
+            sys.exit(7)
+    """)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("ended\n", 7), err
+    assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+def test_a_daemon_thread_that_still_calls_does_not_hold_up_the_end(program: Program) -> None:
+    program.run("""
+        import farcall, requests, threading
+        farcall.install()
+        started = threading.Event()
+
+        def work():
+            session = requests.Session()
+            while True:
+                session.get(SIM + "/scenario/ok")
+                started.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        started.wait()
+    """)
+    assert program.ledger().total("calls") >= 1
+
+
+def test_a_home_that_cannot_be_written_disturbs_nobody(program: Program) -> None:
+    program.home.write_text("a file where the folder should be")
+    process = program.start("""
+        import farcall, requests
+        farcall.install()
+        print(requests.get(SIM + "/scenario/ok").status_code)
+    """)
+    out, err = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("200\n", 0)
+    assert err.count("farcall") <= 2, err
+
+
+def test_a_subinterpreter_is_told_that_nothing_is_counted(program: Program) -> None:
+    out = program.run("""
+        import textwrap
+        try:
+            import _xxsubinterpreters as interpreters
+        except ImportError:
+            import _interpreters as interpreters
+        sub = interpreters.create()
+        interpreters.run_string(sub, textwrap.dedent('''
+            import warnings
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                import farcall
+                farcall.install()
+            with farcall.customer("acme"):
+                pass
+            print(len(said), farcall.status()["problem"], flush=True)
+        '''))
+        interpreters.destroy(sub)
+        import farcall, requests
+        farcall.install()
+        requests.get(SIM + "/scenario/ok")
+    """)
+    assert out == "1 the native module cannot be loaded: this is a subinterpreter"
+    assert program.ledger().calls() == {(200, "complete"): 1}
