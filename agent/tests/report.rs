@@ -206,7 +206,7 @@ fn findings_are_sentences_with_their_evidence() {
         ["uncached-polling", "rate-limited", "errors", "uninstrumented", "opaque", "unattributed"]
     );
     let polling = &findings.rows[0];
-    assert!(polling.sentence.starts_with("LaunchDarkly was asked 30 times in "), "{}", polling.sentence);
+    assert!(polling.sentence.starts_with("LaunchDarkly was asked 30 times "), "{}", polling.sentence);
     assert!(
         polling.sentence.ends_with(
             "GET /sdk/latest-all, about once for each other call of checkout; every answer had the same size \

@@ -20,6 +20,9 @@ pub(super) struct Source<'q> {
     pub(super) query: &'q Query,
     connection: Option<Connection>,
     names: HashMap<i64, Rc<str>>,
+    /// As they are written.
+    written: HashMap<i64, Rc<Caller>>,
+    /// As they are shown.
     callers: HashMap<i64, Rc<Caller>>,
     /// Callers that hold a library, by pid and start.
     instrumented: HashMap<(u32, u64), Rc<Caller>>,
@@ -93,6 +96,7 @@ impl<'q> Source<'q> {
             query,
             connection,
             names: HashMap::new(),
+            written: HashMap::new(),
             callers: HashMap::new(),
             instrumented: HashMap::new(),
             catalogue: Catalogue::new(config.vendors),
@@ -131,6 +135,7 @@ impl<'q> Source<'q> {
                 self.instrumented.insert((caller.pid, caller.started), Rc::clone(caller));
             }
         }
+        self.written.clone_from(&self.callers);
         // What the sidecar saw of a program that names itself goes under the program's own name.
         for caller in self.callers.values_mut() {
             if let Some(known) =
@@ -310,8 +315,9 @@ impl<'q> Source<'q> {
         self.connection.as_ref()
     }
 
+    /// The caller of this number, as it is written.
     pub(super) fn caller(&self, number: i64) -> Option<&Rc<Caller>> {
-        self.callers.get(&number)
+        self.written.get(&number)
     }
 
     fn scan(

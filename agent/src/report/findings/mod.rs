@@ -65,7 +65,6 @@ pub(super) struct Scene<'s> {
     pub(super) source: &'s Source<'s>,
     pub(super) series: Vec<Series>,
     pub(super) examples: Vec<Example>,
-    pub(super) window_seconds: u64,
 }
 
 /// What should we look at: what costs most to overlook first.
@@ -104,7 +103,7 @@ pub fn findings(query: &Query) -> Result<Table<Finding>, ReportError> {
         true
     })?;
     let window = query.window();
-    let scene = Scene { source: &source, series, examples, window_seconds: window.seconds };
+    let scene = Scene { source: &source, series, examples };
     let mut rows = Vec::new();
     polling::find(&scene, &mut rows);
     rate_limited::find(&scene, &mut rows);

@@ -76,12 +76,15 @@ fn describe(
     if revalidated > 0 || share(fine, asked) < 0.9 || (size.is_none() && !flags) {
         return None;
     }
-    let seconds = seconds_of(&examples).unwrap_or(scene.window_seconds);
+    let seconds = seconds_of(&examples);
+    let time = match seconds {
+        Some(seconds) => format!("in {} s", words::number(seconds)),
+        None => "in this window".into(),
+    };
     let mut sentence = format!(
-        "{} was asked {} in {} s, {endpoint}",
+        "{} was asked {} {time}, {endpoint}",
         scene.source.label(vendor),
         words::count(asked, "time"),
-        words::number(seconds),
     );
     if others > 0 {
         let per_other = share(asked, others);

@@ -4,7 +4,7 @@ use super::Style;
 use std::fmt::Write;
 
 const GAP: &str = "  ";
-/// A name is not cut shorter than this; then columns go.
+/// A name is not cut shorter than this, unless its column says so; then columns go.
 const MIN_NAME: usize = 10;
 
 /// How a column behaves.
@@ -12,8 +12,8 @@ const MIN_NAME: usize = 10;
 pub(super) struct Column {
     title: &'static str,
     right: bool,
-    /// Names may be cut, numbers may not.
-    name: bool,
+    /// To how many characters it may be cut: names may, numbers may not.
+    least: Option<usize>,
     /// What goes first where there is no room; 0 stays.
     rank: u8,
 }
@@ -21,12 +21,18 @@ pub(super) struct Column {
 impl Column {
     /// A name, which is cut where there is no room.
     pub(super) const fn name(title: &'static str) -> Self {
-        Self { title, right: false, name: true, rank: 0 }
+        Self { title, right: false, least: Some(MIN_NAME), rank: 0 }
     }
 
     /// A number, which is never cut.
     pub(super) const fn number(title: &'static str) -> Self {
-        Self { title, right: true, name: false, rank: 0 }
+        Self { title, right: true, least: None, rank: 0 }
+    }
+
+    /// A name that says little when it is cut to fewer characters than this.
+    pub(super) const fn at_least(mut self, least: usize) -> Self {
+        self.least = Some(least);
+        self
     }
 
     /// The column goes where there is no room, those of the highest rank first.
@@ -118,8 +124,8 @@ impl Grid {
             line(total, out, "1");
         }
         if !hidden.is_empty() {
-            let _ =
-                writeln!(out, "(no room for: {}; a wider terminal or --json shows all)", hidden.join(", "));
+            let text = format!("(no room for: {}; a wider terminal or --json shows all)", hidden.join(", "));
+            wrap(&text, style.width, 0, out);
         }
     }
 
@@ -132,7 +138,9 @@ impl Grid {
     fn cut_names(&self, widths: &mut [usize], shown: &[bool], mut excess: usize) -> bool {
         while excess > 0 {
             let widest = (0..widths.len())
-                .filter(|&place| shown[place] && self.columns[place].name && widths[place] > MIN_NAME)
+                .filter(|&place| {
+                    shown[place] && self.columns[place].least.is_some_and(|least| widths[place] > least)
+                })
                 .max_by_key(|&place| widths[place]);
             let Some(widest) = widest else { return false };
             widths[widest] -= 1;

@@ -21,10 +21,10 @@ impl Render for Table<VendorRow> {
             Column::number("errors"),
             Column::number("p50"),
             Column::number("p99"),
-            Column::number("sent").rank(3),
-            Column::number("received").rank(2),
+            Column::number("sent").rank(4),
+            Column::number("received").rank(3),
             Column::number("cust.").rank(1),
-            Column::name("callers").rank(4),
+            Column::name("callers").rank(2),
             Column::name("tap"),
         ]);
         for row in &self.rows {
@@ -64,19 +64,19 @@ impl Render for Table<EndpointRow> {
     fn render(&self, style: &Style) -> String {
         let mut grid = Grid::new(vec![
             Column::name("vendor"),
-            Column::name("endpoint"),
+            Column::name("endpoint").at_least(22),
             Column::number("calls"),
             Column::number("errors"),
-            Column::number("p50"),
+            Column::number("p50").rank(1),
             Column::number("p99"),
-            Column::number("ttfb").rank(1),
-            Column::number("transfer").rank(5),
-            Column::number("dns").rank(6),
-            Column::number("connect").rank(7),
-            Column::number("tls").rank(6),
-            Column::number("sent").rank(4),
-            Column::number("received").rank(3),
-            Column::name("tap").rank(2),
+            Column::number("ttfb").rank(2),
+            Column::number("transfer").rank(6),
+            Column::number("dns").rank(7),
+            Column::number("connect").rank(8),
+            Column::number("tls").rank(7),
+            Column::number("sent").rank(5),
+            Column::number("received").rank(4),
+            Column::name("tap").rank(3),
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
@@ -192,8 +192,8 @@ impl Render for Table<CallRow> {
             Column::name("id").rank(5),
             Column::name("caller").rank(3),
             Column::name("customer").rank(2),
-            Column::name("vendor"),
-            Column::name("endpoint"),
+            Column::name("vendor").rank(1),
+            Column::name("endpoint").at_least(22),
             Column::name("result"),
             Column::number("took"),
             Column::number("ttfb").rank(4),
@@ -254,10 +254,10 @@ impl Render for Coverage {
         let mut grid = Grid::new(vec![
             Column::name("caller"),
             Column::name("vendor"),
-            Column::number("conns"),
+            Column::number("conns").rank(1),
             Column::number("bytes"),
-            Column::number("library"),
-            Column::number("kernel"),
+            Column::number("library").rank(2),
+            Column::number("kernel").rank(2),
             Column::number("unexplained"),
         ]);
         let of = |part: u64, whole: u64| match part {

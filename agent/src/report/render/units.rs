@@ -30,6 +30,7 @@ pub(super) fn millis(value: Option<f64>) -> String {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     match value {
         None => "-".into(),
+        Some(ms) if ms < 0.05 => "<0.1ms".into(),
         Some(ms) if ms < 9.95 => format!("{ms:.1}ms"),
         Some(ms) if ms < 999.5 => format!("{ms:.0}ms"),
         Some(ms) if ms < 59_950.0 => format!("{:.1}s", ms / 1e3),
@@ -86,6 +87,7 @@ mod tests {
     fn times_and_sizes_have_the_unit_that_fits() {
         let times =
             [(0.42, "0.4ms"), (85.4, "85ms"), (999.6, "1.0s"), (12_340.0, "12.3s"), (185_000.0, "3m05s")];
+        assert_eq!(millis(Some(0.012)), "<0.1ms");
         for (ms, text) in times {
             assert_eq!(millis(Some(ms)), text);
         }

@@ -1,0 +1,263 @@
+//! Many processes, one ledger: nothing is lost and nothing is counted twice, whoever dies.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use farcall_agent::{Farcall, Options};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::{call, calls, child, counter, number, options, role};
+
+const THREADS: usize = 4;
+const CALLS: usize = 3_000;
+
+/// The bodies of the child processes of these tests; as a test of its own it has nothing to do.
+#[test]
+fn child_body() {
+    let Some(role) = role() else { return };
+    let home = PathBuf::from(std::env::var_os("FARCALL_HOME").unwrap());
+    match role.as_str() {
+        "worker" => worker(&home, CALLS),
+        "endless" => worker(&home, usize::MAX),
+        "terminated" => terminated(&home),
+        "handles-sigterm" => handles_sigterm(&home),
+        "forks" => forks(&home),
+        "forks-unannounced" => forks_unannounced(&home),
+        other => panic!("no such role: {other}"),
+    }
+}
+
+fn start(role: &str, home: &Path) -> Child {
+    child(role, home).spawn().unwrap()
+}
+
+/// Waits until the child says a word on stdout.
+fn says(child: &mut Child, word: &str) {
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(word)), "the child never said {word}");
+}
+
+fn worker(home: &Path, count: usize) {
+    let every = Some(Duration::from_millis(20));
+    let service = Some(format!("worker-{}", std::process::id()));
+    let farcall = Farcall::start(Options { flush_every: every, service, ..options(home) });
+    println!("started");
+    let threads: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let farcall = farcall.clone();
+            std::thread::spawn(move || {
+                for n in 0..count {
+                    call(&farcall, &format!("c{}", (n + thread) % 7), if n % 10 == 0 { 500 } else { 200 });
+                    if n % 100 == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    farcall.shutdown();
+}
+
+#[test]
+fn totals_are_exact_whatever_dies_beside_them() {
+    const WORKERS: i64 = 4;
+    let home = tempfile::tempdir().unwrap();
+    let mut workers: Vec<Child> = (0..WORKERS).map(|_| start("worker", home.path())).collect();
+    let mut doomed = start("endless", home.path());
+    let killed = format!("worker-{}", doomed.id());
+    says(&mut doomed, "started");
+    support::until("a flush of the doomed one", || {
+        home.path().join("ledger.db").exists() && calls_of(home.path(), &killed) > 0
+    });
+    // SIGKILL, at whatever point it is.
+    doomed.kill().unwrap();
+    doomed.wait().unwrap();
+    for worker in &mut workers {
+        let mut output = String::new();
+        std::io::Read::read_to_string(worker.stdout.as_mut().unwrap(), &mut output).unwrap();
+        assert!(worker.wait().unwrap().success(), "{output}");
+    }
+    let each = i64::try_from(THREADS * CALLS).unwrap();
+    for worker in &workers {
+        assert_eq!(calls_of(home.path(), &format!("worker-{}", worker.id())), each);
+    }
+    let others = calls(home.path()) - calls_of(home.path(), &killed);
+    assert_eq!(others, WORKERS * each);
+    let failed = format!(
+        "SELECT sum(calls) FROM rollups r JOIN callers c ON c.id = r.caller WHERE status = 500 AND service <> '{killed}'"
+    );
+    assert_eq!(number(home.path(), &failed), WORKERS * each / 10);
+    assert_eq!(
+        number(home.path(), "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
+        0
+    );
+    assert_eq!(number(home.path(), "SELECT count(*) FROM processes WHERE ended IS NULL"), 1);
+    // Each latency is in a sketch exactly once, too.
+    let vendors = farcall_agent::report::vendors(&farcall_agent::report::Query::at(home.path())).unwrap();
+    assert!(vendors.rows[0].numbers.p50_ms.is_some());
+    assert_eq!(number(home.path(), "SELECT count(*) FROM rollups WHERE typeof(calls) <> 'integer'"), 0);
+}
+
+fn calls_of(home: &Path, service: &str) -> i64 {
+    let connection = rusqlite::Connection::open(home.join("ledger.db")).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    let sql =
+        "SELECT coalesce(sum(calls), 0) FROM rollups r JOIN callers c ON c.id = r.caller WHERE service = ?1";
+    // Before the first flush there is no table.
+    connection.query_row(sql, [service], |row| row.get(0)).unwrap_or(0)
+}
+
+fn terminated(home: &Path) {
+    let options =
+        Options { flush_every: Some(Duration::from_secs(3_600)), handle_sigterm: true, ..options(home) };
+    let farcall = Farcall::start(options);
+    (0..100).for_each(|_| call(&farcall, "acme", 200));
+    println!("ready");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn sigterm_writes_the_rest_and_kills_as_before() {
+    let home = tempfile::tempdir().unwrap();
+    let mut child = start("terminated", home.path());
+    says(&mut child, "ready");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(15), "{status}");
+    assert_eq!(calls(home.path()), 100);
+    assert_eq!(number(home.path(), "SELECT count(*) FROM processes WHERE ended IS NOT NULL"), 1);
+}
+
+fn handles_sigterm(home: &Path) {
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&asked)).unwrap();
+    let options =
+        Options { flush_every: Some(Duration::from_secs(3_600)), handle_sigterm: true, ..options(home) };
+    let farcall = Farcall::start(options);
+    call(&farcall, "acme", 200);
+    println!("ready");
+    support::until("SIGTERM", || asked.load(Ordering::Acquire));
+    // Its graceful way out takes a while, and makes calls of its own.
+    (0..10).for_each(|_| call(&farcall, "acme", 200));
+    farcall.shutdown();
+    std::process::exit(7);
+}
+
+#[test]
+fn an_application_that_handles_sigterm_keeps_its_own_way_out() {
+    let home = tempfile::tempdir().unwrap();
+    let mut child = start("handles-sigterm", home.path());
+    says(&mut child, "ready");
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    assert_eq!(calls(home.path()), 11);
+}
+
+/// Forks, runs `body` in the child, and waits for it.
+fn fork(before: impl FnOnce(), in_parent: impl FnOnce(), body: impl FnOnce()) {
+    before();
+    match fork::fork().unwrap() {
+        fork::Fork::Child => {
+            body();
+            std::process::exit(0);
+        }
+        fork::Fork::Parent(pid) => {
+            in_parent();
+            assert_eq!(fork::waitpid(pid).unwrap(), 0, "the child failed");
+        }
+    }
+}
+
+fn forks(home: &Path) {
+    let every = Some(Duration::from_millis(20));
+    let farcall = Farcall::start(Options { flush_every: every, ..options(home) });
+    farcall.adapter_installed("requests");
+    (0..5).for_each(|_| call(&farcall, "parent", 200));
+    // Under way while the process forks: it stays the parent's.
+    let head = farcall::Head::new("GET", "https://api.stripe.com/v1/balance").customer(Some("parent"));
+    let begun = farcall.guard(farcall.begin(&head));
+    fork(
+        || farcall.before_fork(),
+        || farcall.after_fork_in_parent(),
+        || {
+            farcall.after_fork();
+            (0..3).for_each(|_| call(&farcall, "child", 200));
+            support::until("the child's flush thread", || calls_for(home, "child") == 3);
+            fork(
+                || farcall.before_fork(),
+                || farcall.after_fork_in_parent(),
+                || {
+                    farcall.after_fork();
+                    (0..2).for_each(|_| call(&farcall, "grandchild", 200));
+                    farcall.shutdown();
+                },
+            );
+            farcall.shutdown();
+        },
+    );
+    drop(begun);
+    (0..5).for_each(|_| call(&farcall, "parent", 200));
+    support::until("the parent's flush thread", || calls_for(home, "parent") == 11);
+    farcall.shutdown();
+}
+
+fn calls_for(home: &Path, customer: &str) -> i64 {
+    let connection = rusqlite::Connection::open(home.join("ledger.db")).unwrap();
+    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    let sql =
+        "SELECT coalesce(sum(calls), 0) FROM rollups r JOIN names n ON n.id = r.customer WHERE n.name = ?1";
+    connection.query_row(sql, [customer], |row| row.get(0)).unwrap_or(0)
+}
+
+#[test]
+fn a_forked_child_counts_for_itself_and_the_parent_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let child = start("forks", home.path());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    for (customer, count) in [("parent", 11), ("child", 3), ("grandchild", 2)] {
+        assert_eq!(calls_for(home.path(), customer), count, "{customer}");
+    }
+    assert_eq!(calls(home.path()), 16);
+    assert_eq!(number(home.path(), "SELECT count(DISTINCT caller) FROM rollups"), 3);
+    assert_eq!(number(home.path(), "SELECT count(*) FROM processes WHERE adapters = 'requests'"), 3);
+}
+
+fn forks_unannounced(home: &Path) {
+    let every = Some(Duration::from_secs(3_600));
+    let farcall = Farcall::start(Options { flush_every: every, ..options(home) });
+    (0..5).for_each(|_| call(&farcall, "parent", 200));
+    fork(
+        || {},
+        || {},
+        || {
+            // The parent's own counts are in this copy of its memory; nothing of them may be written.
+            support::until("the fork to be noticed", || {
+                call(&farcall, "early", 200);
+                counter(&farcall, "late_forks") == 1
+            });
+            (0..3).for_each(|_| call(&farcall, "child", 200));
+            farcall.shutdown();
+        },
+    );
+    farcall.shutdown();
+}
+
+#[test]
+fn a_fork_that_nobody_announced_is_noticed_and_counts_nothing_twice() {
+    let home = tempfile::tempdir().unwrap();
+    let output = start("forks-unannounced", home.path()).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!((calls_for(home.path(), "parent"), calls_for(home.path(), "child")), (5, 3));
+    assert!(calls_for(home.path(), "early") <= 1, "only the call that noticed it");
+    assert_eq!(number(home.path(), "SELECT sum(value) FROM counters WHERE name = 'late_forks'"), 1);
+}
