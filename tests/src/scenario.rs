@@ -197,6 +197,9 @@ pub(crate) struct Answer {
     /// Whether it is an answer, and not an error.
     #[serde(default = "yes")]
     pub(crate) ok: bool,
+    /// Whether either will do: clients differ in what they put up with.
+    #[serde(default)]
+    pub(crate) either: bool,
     /// Its status.
     pub(crate) status: Option<u16>,
     /// The bytes of its body.
@@ -232,11 +235,11 @@ pub(crate) struct Row {
     pub(crate) vendor: Option<String>,
     /// Method and template.
     pub(crate) endpoint: String,
-    /// The status; 0 where no response came.
-    pub(crate) status: u16,
+    /// The status; 0 where no response came. Any of several.
+    pub(crate) status: AnyOf<u16>,
     /// How the calls came out; any of several.
     #[serde(default = "complete")]
-    pub(crate) outcome: Words,
+    pub(crate) outcome: AnyOf<String>,
     /// On whose behalf.
     #[serde(default = "unknown")]
     pub(crate) customer: String,
@@ -254,38 +257,43 @@ pub(crate) struct Row {
     pub(crate) transfer_ms: Option<Bounds>,
 }
 
-fn complete() -> Words {
-    Words::One("complete".to_owned())
+fn complete() -> AnyOf<String> {
+    AnyOf::One("complete".to_owned())
 }
 
 fn unknown() -> String {
     farcall::attribution::UNKNOWN.to_owned()
 }
 
-/// A word, or several that will do.
+/// A value, or several that will do.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Words {
+pub(crate) enum AnyOf<T> {
     /// This one.
-    One(String),
+    One(T),
     /// Any of these.
-    Any(Vec<String>),
+    Any(Vec<T>),
 }
 
-impl Words {
-    pub(crate) fn contains(&self, word: &str) -> bool {
+impl<T: PartialEq> AnyOf<T> {
+    pub(crate) fn contains(&self, value: &T) -> bool {
         match self {
-            Self::One(one) => one == word,
-            Self::Any(any) => any.iter().any(|one| one == word),
+            Self::One(one) => one == value,
+            Self::Any(any) => any.contains(value),
         }
     }
 }
 
-impl fmt::Display for Words {
+impl<T: fmt::Display> fmt::Display for AnyOf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::One(one) => f.write_str(one),
-            Self::Any(any) => f.write_str(&any.join(" or ")),
+            Self::One(one) => one.fmt(f),
+            Self::Any(any) => {
+                for (place, one) in any.iter().enumerate() {
+                    write!(f, "{}{one}", if place == 0 { "" } else { " or " })?;
+                }
+                Ok(())
+            }
         }
     }
 }
