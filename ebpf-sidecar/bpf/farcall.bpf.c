@@ -9,6 +9,7 @@
 
 #include "types.h"
 
+#include "maps/adoptees.h"
 #include "maps/calls.h"
 #include "maps/connections.h"
 #include "maps/events.h"
@@ -20,6 +21,7 @@
 #include "copy.h"
 
 #include "connections.c"
+#include "adopt.c"
 #include "processes.c"
 #include "packets.c"
 #include "openssl.c"

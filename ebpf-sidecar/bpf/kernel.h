@@ -43,7 +43,7 @@ enum { BPF_RB_AVAIL_DATA = 0, BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 
 enum { AF_INET = 2, AF_INET6 = 10 };
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10 };
 // include/net/sock.h, enum sock_flags: set by tcp_fin() alone, so it says "a FIN has been received".
 enum { SOCK_DONE_BIT = 1 };
 enum { S_IFMT = 0170000, S_IFSOCK = 0140000 };
@@ -136,6 +136,7 @@ struct sock_common {
 	__be16 skc_dport;
 	__u16 skc_num;
 	unsigned short skc_family;
+	volatile unsigned char skc_state;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
@@ -146,6 +147,8 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 };
+
+struct cred;
 
 struct inet_sock {
 	struct sock sk;
@@ -178,6 +181,8 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct signal_struct *signal;
 	struct files_struct *files;
+	const struct cred *cred;
+	char comm[16];
 };
 
 struct socket {
@@ -204,6 +209,27 @@ struct files_struct {
 
 struct linux_binprm {
 	const char *filename;
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	u32 fd;
+	struct file *file;
+};
+
+struct kuid {
+	u32 val;
+};
+
+struct cred {
+	struct kuid uid;
 };
 
 #pragma clang attribute pop

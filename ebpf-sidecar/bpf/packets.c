@@ -149,15 +149,19 @@ int fc_egress(struct __sk_buff *skb)
 	if (!conn)
 		return FC_PASS;
 	struct bpf_sock *sk = skb->sk;
-	if (sk) {
-		struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-		if (tp)
-			fc_read_counters(conn, tp);
-	}
+	struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	if (tp)
+		fc_read_counters(conn, tp);
 	if (packet.len == 0 || conn->established == 0)
 		return FC_PASS;
-	if (conn->proto == FC_PROTO_UNSEEN && !conn->joined && packet.seq == conn->out_base)
+	if (conn->proto == FC_PROTO_UNSEEN && !conn->joined && packet.seq == conn->out_base) {
 		conn->proto = fc_sniff(skb, &packet);
+	} else if (conn->proto == FC_PROTO_UNSEEN && conn->joined && tp && fc_sniff(skb, &packet) == FC_PROTO_HTTP1) {
+		// It was open before we looked; from this request on it can be followed.
+		conn->out_base = packet.seq;
+		conn->in_base = tp->rcv_nxt;
+		conn->proto = FC_PROTO_HTTP1;
+	}
 	if (conn->proto == FC_PROTO_HTTP1)
 		fc_plain(skb, &packet, conn, FC_OUT, FC_PLAIN);
 	else if (conn->proto == FC_PROTO_TLS && packet.seq - conn->out_base < FC_HELLO_MAX && conn->out_next < FC_HELLO_MAX)

@@ -421,6 +421,42 @@ client.close()
 }
 
 #[test]
+fn connections_that_were_open_before_we_looked_are_taken_over_with_what_follows() {
+    let stage = stage!();
+    let script = stage.file(
+        "before.py",
+        r#"
+import http.client, http.server, socket, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *arguments): pass
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "5"); self.end_headers(); self.wfile.write(b"hello")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+raw = socket.create_connection(listener.getsockname()); peer, _ = listener.accept()
+raw.sendall(b"\x00" * 1000); peer.recv(1000, socket.MSG_WAITALL)
+connection = http.client.HTTPConnection(*server.server_address)
+connection.request("GET", "/before"); connection.getresponse().read()
+print("ready", flush=True); sys.stdin.readline()
+connection.request("GET", "/after"); connection.getresponse().read(); connection.close()
+raw.sendall(b"\x00" * 300); peer.recv(300, socket.MSG_WAITALL); peer.sendall(b"\x00" * 20); raw.recv(20, socket.MSG_WAITALL)
+raw.close()
+"#,
+    );
+    let seen = stage.capture_after_ready(stage.inside("python3", &[script.to_str().unwrap()]));
+    let paths: Vec<_> = seen.exchanges.iter().map(|exchange| exchange.http.path.as_str()).collect();
+    assert_eq!(paths, ["/after"]);
+    let mut new: Vec<_> = seen.progress.iter().map(|progress| (progress.new_out, progress.new_in)).collect();
+    new.retain(|bytes| *bytes != (0, 0));
+    assert!(new.contains(&(300, 20)), "{new:?}");
+    // Both ends live in the same cgroup: accepted connections are not ours to count.
+    assert_eq!(seen.closed().len(), 2);
+    assert!(seen.closed().iter().any(|connection| connection.verdict == Completeness::Complete));
+}
+
+#[test]
 fn answers_that_break_the_rules_are_survived_and_said() {
     let stage = stage!();
     let sim = sim();

@@ -47,6 +47,7 @@ pub struct Cgroup {
     /// Its identifier in the kernel.
     pub id: u64,
     pub(crate) directory: File,
+    pub(crate) mount: PathBuf,
 }
 
 impl Cgroup {
@@ -65,7 +66,7 @@ impl Cgroup {
                 && let Ok(directory) = File::open(&candidate)
                 && let Ok(metadata) = directory.metadata()
             {
-                return Ok(Self { path: candidate, id: metadata.ino(), directory });
+                return Ok(Self { path: candidate, id: metadata.ino(), directory, mount });
             }
         }
         Err(AttachError::NotACgroup { path: path.to_path_buf(), mount })

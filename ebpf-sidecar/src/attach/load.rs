@@ -10,13 +10,13 @@ use std::{
 };
 
 use libbpf_rs::{
-    Link, MapCore, MapFlags, OpenObject, ProgramMut, RingBufferBuilder, UprobeOpts,
+    IterOpts, Link, MapCore, MapFlags, OpenObject, ProgramMut, RingBufferBuilder, UprobeOpts,
     skel::{OpenSkel, SkelBuilder},
 };
 use serde::Serialize;
 
 use super::{
-    AttachError, Attempting,
+    AttachError, Attempting, adopt,
     cgroup::Cgroup,
     check,
     discover::{Discovery, Library},
@@ -167,6 +167,7 @@ impl<'obj> Capture<'obj> {
             capture.probe(library);
         }
         capture.look_at_everyone();
+        capture.adopt()?;
         Ok(capture)
     }
 
@@ -186,6 +187,21 @@ impl<'obj> Capture<'obj> {
                 programs.fc_sock_send.attach_trace().attempting("attaching to sock_send_length")?,
                 programs.fc_sock_recv.attach_trace().attempting("attaching to sock_recv_length")?,
             ]);
+        }
+        Ok(())
+    }
+
+    /// Takes over the connections that are open already.
+    fn adopt(&mut self) -> Result<(), AttachError> {
+        let programs = &self.skel.progs;
+        let iterator =
+            programs.fc_adopt.attach_iter_with_opts(IterOpts::None).attempting("attaching to open files")?;
+        let connections = &self.skel.maps.fc_conns;
+        for (socket, value) in adopt::open_connections(self.cgroup, &self.skel.maps.fc_adoptees, &iterator)? {
+            // One that was opened since, or is held by two processes, is known already.
+            if connections.update(&socket.cookie.to_ne_bytes(), &value, MapFlags::NO_EXIST).is_ok() {
+                self.observer.borrow_mut().adopt(&socket);
+            }
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Loads the BPF programs, confines them to a cgroup and reads what they report.
 
+mod adopt;
 pub mod cgroup;
 pub mod check;
 mod discover;

@@ -92,6 +92,8 @@ pub(super) struct Live {
     pub(super) past: Option<Understanding>,
     /// Whether its process has TLS streams without a socket.
     pub(super) process_has_loose_streams: bool,
+    /// Whether it was open before we looked.
+    joined: bool,
     lost: u32,
     reported: Option<(u64, u64)>,
 }
@@ -123,6 +125,7 @@ impl Live {
             tls_stream: None,
             past: None,
             process_has_loose_streams: false,
+            joined: false,
             lost: 0,
             reported: None,
         }
@@ -143,6 +146,12 @@ impl Live {
         if socket.protocol != Protocol::Unseen {
             connection.protocol = socket.protocol;
         }
+    }
+
+    /// Leaves what moved until now out of all reports.
+    pub(super) fn begin_here(&mut self) {
+        self.joined = true;
+        self.reported = Some((self.connection.bytes_out, self.connection.bytes_in));
     }
 
     /// Whether bytes moved since the last report, or there was none.
@@ -174,6 +183,7 @@ impl Live {
             _ if connection.bytes_out + connection.bytes_in == 0 => Completeness::Complete,
             (Protocol::Other, _) => opaque("the protocol is unknown"),
             (Protocol::Http2, _) => opaque("HTTP/2 is not decoded yet"),
+            (Protocol::Unseen, None) if self.joined => opaque("it was open before we looked"),
             (Protocol::Unseen, None) if connection.bytes_out == 0 => {
                 opaque("the server spoke first: not HTTP")
             }

@@ -108,6 +108,14 @@ impl Observer {
         }
     }
 
+    /// Takes over a socket that was open before we looked. Its bytes until now are none of ours.
+    pub fn adopt(&mut self, socket: &Socket) {
+        self.seen(socket);
+        if let Some(live) = self.live.get_mut(&socket.cookie) {
+            live.begin_here();
+        }
+    }
+
     /// Takes the counters of a socket that is open.
     pub fn counted(&mut self, socket: &Socket) {
         self.seen(socket);

@@ -190,6 +190,9 @@ impl Socket {
     /// Size of `struct fc_conn`.
     pub const SIZE: usize = 160;
 
+    /// Where `joined` is in it.
+    pub const JOINED: usize = 143;
+
     /// Decodes `struct fc_conn`, in a record or as a value of the map `fc_conns`. `None` when too short.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
@@ -219,7 +222,7 @@ impl Socket {
                 3 => Protocol::Http2,
                 _ => Protocol::Other,
             },
-            joined: fields.bytes::<1>(143)?[0] != 0,
+            joined: fields.bytes::<1>(Self::JOINED)?[0] != 0,
             comm: fields.text(144, 16)?,
         })
     }

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read,
+    io::{BufRead, BufReader, Read, Write},
     mem::MaybeUninit,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -181,7 +181,36 @@ impl Stage {
         self.run(probe, false, groups)
     }
 
+    /// Captures from the moment when the program has printed a line; it goes on when it can read one.
+    pub(crate) fn capture_after_ready(&self, mut program: Command) -> Seen {
+        let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        self.follow(false, false, |started| match started {
+            0 => {
+                child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+                Some(vec![std::mem::replace(&mut child, Command::new("true").spawn().unwrap())])
+            }
+            _ => None,
+        })
+    }
+
     fn run(&self, probe: bool, sweep: bool, groups: Vec<Vec<Command>>) -> Seen {
+        let mut groups = groups.into_iter();
+        self.follow(probe, sweep, |_| {
+            let group = groups.next()?;
+            Some(
+                group
+                    .into_iter()
+                    .map(|mut program| program.stdout(Stdio::piped()).spawn().unwrap())
+                    .collect(),
+            )
+        })
+    }
+
+    /// Captures while programs run, one group after the other, as `next` starts them.
+    fn follow(&self, probe: bool, sweep: bool, mut next: impl FnMut(usize) -> Option<Vec<Child>>) -> Seen {
         let cgroup = cgroup::Cgroup::open(&self.cgroup).unwrap();
         let mut storage = MaybeUninit::uninit();
         let libraries = if probe { vec![self.libssl()] } else { Vec::new() };
@@ -189,11 +218,9 @@ impl Stage {
         let mut capture = Capture::start(&mut storage, &cgroup, &options).unwrap();
         let mut observations = Vec::new();
         let mut printed = Vec::new();
-        for group in groups {
-            let mut children: Vec<Child> = group
-                .into_iter()
-                .map(|mut program| program.stdout(Stdio::piped()).spawn().unwrap())
-                .collect();
+        let mut started = 0;
+        while let Some(mut children) = next(started) {
+            started += 1;
             let deadline = Instant::now() + Duration::from_secs(60);
             while !children.is_empty() {
                 assert!(Instant::now() < deadline, "a program under test did not end");

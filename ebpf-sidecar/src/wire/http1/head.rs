@@ -7,7 +7,7 @@ pub const MAX_HEAD: usize = 64 * 1024;
 /// Most header fields of one head.
 const MAX_FIELDS: usize = 256;
 /// Longest path that is kept; the rest is cut.
-const MAX_PATH: usize = 4 * 1024;
+const MAX_PATH: usize = 16 * 1024;
 
 /// The head of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_path_is_cut_not_refused() {
-        let head = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(10_000));
+        let head = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(30_000));
         assert_eq!(request(head.as_bytes()).unwrap().path.len(), MAX_PATH);
     }
 }

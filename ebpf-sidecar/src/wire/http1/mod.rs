@@ -41,7 +41,7 @@ pub struct Exchange {
     pub host: String,
     /// Port, where one was written.
     pub port: Option<u16>,
-    /// Path without query, at most 4 KiB.
+    /// Path without query, at most 16 KiB.
     pub path: String,
     /// Status of the response, 0 without one.
     pub status: u16,
