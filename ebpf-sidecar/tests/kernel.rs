@@ -4,6 +4,7 @@
 //! `farcall-sidecar check` lists; elsewhere they print `SKIPPED (kernel)` with the reason.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[allow(dead_code)]
 mod stage;
 
 use std::net::IpAddr;

@@ -119,6 +119,11 @@ impl Stage {
         Self { cgroup, folder, libraries }
     }
 
+    /// The directory of the cgroup.
+    pub(crate) fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
     /// The private copy of libssl.
     pub(crate) fn libssl(&self) -> PathBuf {
         let name = |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with("libssl.so");

@@ -1,0 +1,129 @@
+//! The whole sidecar beside the whole library: a call that both saw is in the ledger once, a call that only the kernel
+//! saw is there as well, and connections say who explains them.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "stage/mod.rs"]
+#[allow(dead_code)]
+mod stage;
+
+use std::{
+    env, fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use farcall::{Head, Step};
+use farcall_agent::{
+    Farcall, Options as AgentOptions,
+    report::{self, Query},
+};
+use vendor_sim::{Options, Sim};
+
+const AS_PROGRAM: &str = "FARCALL_TEST_PROGRAM";
+
+/// One exchange on a connection of its own.
+fn exchange(address: &str, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: api.stripe.com\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer)[9..12].parse().unwrap()
+}
+
+/// What the instrumented program does: three calls through the library, two past it.
+fn program(home: &Path, address: &str) {
+    let farcall = Farcall::start(AgentOptions {
+        home: Some(home.to_path_buf()),
+        service: Some("shop".into()),
+        ..AgentOptions::default()
+    });
+    for path in ["/v1/charges/ch_1", "/v1/charges/ch_2", "/v1/charges/ch_2"] {
+        let url = format!("http://api.stripe.com{path}");
+        let mut call = farcall.guard(farcall.begin(&Head::new("GET", &url).customer(Some("acme"))));
+        if let Step::Send(_) = call.step() {
+            call.head(exchange(address, path));
+        }
+        call.end();
+    }
+    for path in ["/v1/charges/ch_2", "/v1/balance"] {
+        exchange(address, path);
+    }
+    farcall.shutdown();
+}
+
+#[test]
+fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
+    if let Ok(home) = env::var(AS_PROGRAM) {
+        return program(Path::new(&home), &env::var("FARCALL_TEST_ADDRESS").unwrap());
+    }
+    let stage = stage!();
+    let sim = Sim::start(Options::default()).unwrap();
+    let home = stage.folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let ready = stage.folder.path().join("ready");
+
+    let mut sidecar = Command::new(env!("CARGO_BIN_EXE_farcall-sidecar"))
+        .args(["run", "--include-loopback", "--cgroup"])
+        .arg(stage.cgroup())
+        .arg("--home")
+        .arg(&home)
+        .arg("--ready-file")
+        .arg(&ready)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !ready.exists() {
+        assert!(
+            Instant::now() < deadline && sidecar.try_wait().unwrap().is_none(),
+            "the sidecar did not start"
+        );
+        std::thread::yield_now();
+    }
+
+    let me = env::current_exe().unwrap();
+    let name = "a_call_that_both_taps_saw_is_in_the_ledger_once";
+    let status = stage
+        .inside(me.to_str().unwrap(), &["--exact", name])
+        .env(AS_PROGRAM, &home)
+        .env("FARCALL_TEST_ADDRESS", sim.plain_addr().to_string())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let curl = stage
+        .inside("curl", &["--silent", "--output", "/dev/null", "--connect-to"])
+        .arg(format!("::{}", sim.plain_addr()))
+        .arg("http://api.github.com/user")
+        .status()
+        .unwrap();
+    assert!(curl.success());
+
+    // The sidecar ends as a service manager would end it, and writes all that it knows.
+    let terminated = Command::new("kill").args(["-TERM", &sidecar.id().to_string()]).status().unwrap();
+    assert!(terminated.success());
+    let output = sidecar.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!home.join("sidecar.sock").exists());
+
+    let query = Query::at(&home);
+    let vendors = report::vendors(&query).unwrap();
+    assert_eq!(sim.counts().requests, 6);
+    assert_eq!(vendors.totals.calls, 6, "each call once: {vendors:#?}");
+    let calls = |vendor: &str| {
+        vendors.rows.iter().find(|row| row.vendor == vendor).map_or(0, |row| row.numbers.calls)
+    };
+    assert_eq!((calls("stripe"), calls("github")), (5, 1), "{vendors:#?}");
+    let customers = report::customers(&query).unwrap();
+    let acme = customers.rows.iter().find(|row| row.customer == "acme").unwrap();
+    assert_eq!(acme.numbers.calls, 3, "what the library knows stays: {customers:#?}");
+    let coverage = report::coverage(&query).unwrap();
+    assert_eq!(coverage.totals.connections, 6, "{coverage:#?}");
+    assert_eq!(coverage.totals.connections_percent, Some(100.0), "{coverage:#?}");
+    let by_library: u64 = coverage.rows.iter().map(|row| row.library.connections).sum();
+    let by_kernel: u64 = coverage.rows.iter().map(|row| row.kernel.connections).sum();
+    assert_eq!((by_library, by_kernel), (3, 3), "{coverage:#?}");
+}
