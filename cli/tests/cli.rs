@@ -1,0 +1,161 @@
+//! What the command line promises to people and scripts.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use farcall::{Head, Step};
+use farcall_agent::{Farcall, Options};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn farcall(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
+    command.args(arguments).env("FARCALL_HOME", home).env("COLUMNS", "80").current_dir(home);
+    command.env_remove("FARCALL_CONFIG");
+    command
+}
+
+fn run(home: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = farcall(home, arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn ledger(home: &Path, calls: usize) {
+    let farcall = Farcall::start(Options {
+        home: Some(home.into()),
+        service: Some("checkout".into()),
+        flush_every: None,
+        ..Options::default()
+    });
+    farcall.adapter_installed("requests");
+    for n in 0..calls {
+        let customer = format!("customer-{n:05}");
+        let head = Head::new("GET", "https://api.stripe.com/v1/balance").customer(Some(&customer));
+        let mut call = farcall.guard(farcall.begin(&head));
+        assert!(matches!(call.step(), Step::Send(_)));
+        call.head(200);
+        call.body(1_500);
+        call.end();
+    }
+    farcall.shutdown();
+}
+
+#[test]
+fn a_table_has_units_totals_and_fits() {
+    let home = tempfile::tempdir().unwrap();
+    ledger(home.path(), 1_234);
+    let (code, out, _) = run(home.path(), &["report", "vendors"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("Stripe  1,234") && out.contains("1.9MB") && out.contains("total"), "{out}");
+    assert!(!out.contains('\x1b'), "no colours in a pipe: {out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn json_is_what_the_documentation_says() {
+    let home = tempfile::tempdir().unwrap();
+    ledger(home.path(), 3);
+    let documented = include_str!("../../docs/report.md");
+    for question in ["vendors", "endpoints", "customers", "callers", "coverage", "calls", "findings", "all"] {
+        let (code, out, err) = run(home.path(), &["report", question, "--json"]);
+        assert_eq!(code, 0, "{err}");
+        let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+        if question != "all" {
+            assert_eq!(json["report"], question);
+        }
+        keys(&json, &mut |key| {
+            assert!(
+                documented.contains(&format!("`{key}`")) || documented.contains(&format!("\"{key}\"")),
+                "{question}: `{key}` is not documented"
+            );
+        });
+    }
+    let (_, out, _) = run(home.path(), &["doctor", "--json"]);
+    keys(&serde_json::from_str(&out).unwrap(), &mut |key| {
+        assert!(
+            documented.contains(&format!("`{key}`")) || documented.contains(&format!("\"{key}\"")),
+            "doctor: `{key}` is not documented"
+        );
+    });
+}
+
+fn keys(json: &serde_json::Value, each: &mut impl FnMut(&str)) {
+    match json {
+        serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| {
+            each(key);
+            keys(value, each);
+        }),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, each)),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let home = tempfile::tempdir().unwrap();
+    // More than a pipe holds.
+    ledger(home.path(), 3_000);
+    let mut child = farcall(home.path(), &["report", "customers", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn exit_codes_tell_what_happened() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, _, err) = run(home.path(), &["report", "vendors"]);
+    assert_eq!(code, 3);
+    assert!(err.contains("there is no ledger in") && err.contains("farcall installed"), "{err}");
+    let (code, _, err) = run(home.path(), &["report", "vendors", "vendr=x"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("`vendr` is not a key; the keys are vendor,"), "{err}");
+    let (code, _, err) = run(home.path(), &["report", "vendors", "--since", "yesterday"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("such as 30s, 15m, 1h or 7d"), "{err}");
+
+    ledger(home.path(), 1);
+    assert_eq!(run(home.path(), &["report", "coverage", "status=500"]).0, 2);
+    assert_eq!(run(home.path(), &["doctor"]).0, 0);
+    std::fs::write(home.path().join("ledger.db.corrupt-17"), "").unwrap();
+    let (code, out, _) = run(home.path(), &["doctor"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("moved aside to ledger.db.corrupt-17"), "{out}");
+}
+
+#[test]
+fn config_check_shows_every_error_with_its_place() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, _, err) = run(home.path(), &["config", "check"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("there is no farcall.toml here"), "{err}");
+
+    std::fs::write(home.path().join("farcall.toml"), "servce = \"x\"\n[ledger]\nretention = 7\n").unwrap();
+    let (code, out, _) = run(home.path(), &["config", "check"]);
+    assert_eq!(code, 1);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert_eq!(lines[0], "farcall.toml:1:1: unknown key `servce`; did you mean `service`?");
+
+    std::fs::write(home.path().join("right.toml"), "service = \"x\"\n").unwrap();
+    let (code, out, _) = run(home.path(), &["config", "check", "right.toml"]);
+    assert_eq!((code, out.as_str()), (0, "right.toml is right: 0 vendors of your own.\n"));
+}
+
+#[test]
+fn help_teaches_by_example() {
+    let home = tempfile::tempdir().unwrap();
+    for arguments in
+        [&["--help"][..], &["report", "--help"], &["doctor", "--help"], &["config", "check", "--help"]]
+    {
+        let (code, out, _) = run(home.path(), arguments);
+        assert_eq!(code, 0);
+        assert!(out.contains("Examples:") && out.contains("farcall "), "{arguments:?}: {out}");
+    }
+}
