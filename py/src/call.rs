@@ -13,7 +13,13 @@ use std::time::Duration;
 #[pyclass(frozen, module = "farcall._farcall")]
 pub(crate) struct Call {
     // Held for some ten nanoseconds, and contended only where two threads read the same response.
-    guard: Mutex<CallGuard>,
+    state: Mutex<State>,
+}
+
+struct State {
+    guard: CallGuard,
+    /// What has been told of making the connection.
+    times: ConnectTimes,
 }
 
 /// One more than the engine keeps, so that it notices and counts that there were too many.
@@ -47,7 +53,7 @@ pub(crate) fn begin(
     let mut guard = handle.farcall.guard(handle.farcall.begin(&head));
     match guard.step() {
         // Anything but "send" is for adapters that can act on it.
-        Step::Send(_) => Some(Call { guard: Mutex::new(guard) }),
+        Step::Send(_) => Some(Call { state: Mutex::new(State { guard, times: ConnectTimes::default() }) }),
         _ => None,
     }
 }
@@ -61,25 +67,33 @@ fn target<'a>(tls: bool, host: &'a str, port: Option<u16>, path: &'a str) -> Tar
 }
 
 impl Call {
-    fn lock(&self) -> MutexGuard<'_, CallGuard> {
-        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[pymethods]
 impl Call {
-    /// Making a connection took so many seconds; None where a part did not happen or could not be seen.
+    /// Making a connection took so many seconds. Parts may be told one by one; None is a part that is told at
+    /// another time, did not happen or could not be seen.
     #[pyo3(signature = (dns, connect, tls, /))]
     fn connected(&self, dns: Option<f64>, connect: Option<f64>, tls: Option<f64>) {
         let time = |seconds: Option<f64>| seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
-        let times = ConnectTimes { dns: time(dns), connect: time(connect), tls: time(tls) };
-        self.lock().connected(times);
+        let mut state = self.lock();
+        let known = state.times;
+        state.times = ConnectTimes {
+            dns: time(dns).or(known.dns),
+            connect: time(connect).or(known.connect),
+            tls: time(tls).or(known.tls),
+        };
+        let times = state.times;
+        state.guard.connected(times);
     }
 
     /// The head of the response arrived, and before it `sent` bytes of the request's body went out.
     #[pyo3(signature = (status, sent, /))]
     fn head(&self, status: u16, sent: u64) {
-        let mut call = self.lock();
+        let call = &mut self.lock().guard;
         call.sent(sent);
         call.head(status);
     }
@@ -87,13 +101,13 @@ impl Call {
     /// So many more bytes of the response's body arrived.
     #[pyo3(signature = (count, /))]
     fn body(&self, count: u64) {
-        self.lock().body(count);
+        self.lock().guard.body(count);
     }
 
     /// So many more bytes of the response's body arrived, and they were the last. Does nothing once settled.
     #[pyo3(signature = (count, /))]
     fn end(&self, count: u64) {
-        let mut call = self.lock();
+        let call = &mut self.lock().guard;
         if !call.is_settled() {
             call.body(count);
             call.end();
@@ -104,7 +118,7 @@ impl Call {
     /// `count` more of the response's arrived. Does nothing once settled.
     #[pyo3(signature = (error, sent, count, /))]
     fn fail(&self, error: u8, sent: u64, count: u64) {
-        let mut call = self.lock();
+        let call = &mut self.lock().guard;
         if !call.is_settled() {
             call.sent(sent);
             call.body(count);
@@ -115,13 +129,13 @@ impl Call {
 
     /// The application let go of the response. Does nothing once settled.
     fn abandon(&self) {
-        self.lock().abandon();
+        self.lock().guard.abandon();
     }
 
     /// Whether the call has been counted.
     #[getter]
     fn settled(&self) -> bool {
-        self.lock().is_settled()
+        self.lock().guard.is_settled()
     }
 }
 
@@ -129,7 +143,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         // The guard abandons what is not settled.
         if let Some(handle) = handle()
-            && !self.lock().is_settled()
+            && !self.lock().guard.is_settled()
         {
             handle.note_dropped();
         }

@@ -10,7 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farcall import _faults
-from farcall._adapters import httpx_, requests_, urllib3_
+from farcall._adapters import httpcore_, httpx_, requests_, urllib3_
 from farcall._hook import Patches
 from farcall._late import Watch
 from farcall._native import native, problem
@@ -30,14 +30,16 @@ class _Adapter(NamedTuple):
     attach: Callable[[ModuleType, int, Patches], None]
     #: The library that this one's calls are counted in.
     through: str | None = None
+    #: The library below, which sees what this one does not.
+    below: str | None = None
 
 
 # A library's number is its place here.
 _ADAPTERS = (
     _Adapter("urllib3", urllib3_.attach),
     _Adapter("requests", requests_.attach, through="urllib3"),
-    _Adapter("httpx", httpx_.attach),
-    _Adapter("httpx2", httpx_.attach),
+    _Adapter("httpx", httpx_.attach, below="httpcore"),
+    _Adapter("httpx2", httpx_.attach, below="httpcore2"),
 )
 
 #: All libraries that can be hooked.
@@ -85,12 +87,12 @@ def install(
         if _watch is not None:
             _watch.end()
         # Before looking at what is imported: another thread may be importing right now.
-        _watch = Watch(_wanted, _imported)
+        _watch = Watch(frozenset(_watched()), _imported)
         _watch.begin()
         native.watch(True)
-        for name in NAMES:
+        for name in _watched():
             module = sys.modules.get(name)
-            if name in names and module is not None and _is_ready(module):
+            if module is not None and _is_ready(module):
                 _attach(name, module)
 
 
@@ -232,6 +234,12 @@ def _service_hint() -> str | None:
     return os.path.splitext(script)[0] if script and script != "-c" else None
 
 
+def _watched() -> list[str]:
+    """The modules whose import makes something ready to be hooked."""
+    wanted = [adapter for adapter in _ADAPTERS if adapter.name in _wanted]
+    return [adapter.name for adapter in wanted] + [adapter.below for adapter in wanted if adapter.below is not None]
+
+
 def _is_ready(module: ModuleType) -> bool:
     """Whether the module's import is done: in the middle of it, the watch will tell."""
     return not getattr(getattr(module, "__spec__", None), "_initializing", False)
@@ -241,8 +249,8 @@ def _imported(module: ModuleType) -> None:
     """The import of a watched library is done."""
     with _lock:
         name = module.__name__
-        # httpx2 can stand in for httpx, under its own name.
-        if name in _wanted:
+        # Not always the name that was imported: httpx2 can stand in for httpx.
+        if name in _watched():
             _attach(name, module)
 
 
@@ -250,9 +258,12 @@ def _attach(name: str, module: ModuleType) -> None:
     if name in _attached and _attached[name][0] is module:
         return
     patches = Patches()
-    adapter = _ADAPTERS[NAMES.index(name)]
     try:
-        adapter.attach(module, _number(adapter), patches)
+        if name in NAMES:
+            adapter = _ADAPTERS[NAMES.index(name)]
+            adapter.attach(module, _number(adapter), patches)
+        else:
+            httpcore_.attach(module, 0, patches)
     except Exception as error:
         patches.undo()
         _failed[name] = f"{type(error).__name__}: {error}"
@@ -260,4 +271,5 @@ def _attach(name: str, module: ModuleType) -> None:
         return
     _failed.pop(name, None)
     _attached[name] = (module, patches)
-    native.attached(name)
+    if name in NAMES:
+        native.attached(name)

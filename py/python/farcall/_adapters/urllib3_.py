@@ -68,7 +68,7 @@ def _exchange_hook(original: Any, number: int) -> Callable[..., Any]:
             raise
         finally:
             _current.reset(token)
-        if _ATTRIBUTE not in response.__dict__:
+        if _ATTRIBUTE not in getattr(response, "__dict__", ()):
             _leave(call, response, body)
         return response
 
@@ -143,8 +143,11 @@ def _chunk_length_hook(original: Any) -> Callable[..., Any]:
         except BaseException as error:
             broke("urllib3.chunk", call, error)
             raise
-        if self.chunk_left == 0:
-            call.end(0)
+        try:
+            if self.chunk_left == 0:
+                call.end(0)
+        except Exception as error:
+            fault("urllib3.chunk", error)
         return result
 
     return _update_chunk_length
@@ -160,7 +163,10 @@ def _chunk_hook(original: Any) -> Callable[..., Any]:
         except BaseException as error:
             broke("urllib3.chunk", call, error)
             raise
-        call.body(len(chunk))
+        try:
+            call.body(len(chunk))
+        except Exception as error:
+            fault("urllib3.chunk", error)
         return chunk
 
     return _handle_chunk
@@ -173,7 +179,10 @@ def _close_hook(original: Any) -> Callable[..., Any]:
         finally:
             call = self.__dict__.get(_ATTRIBUTE)
             if call is not None:
-                call.abandon()
+                try:
+                    call.abandon()
+                except Exception as error:
+                    fault("urllib3.close", error)
 
     return close
 
@@ -299,6 +308,14 @@ def _resolved_hook(original: Any) -> Callable[..., Any]:
     return _set_socket_options
 
 
+def _handshake_failed(call: Call, error: BaseException) -> None:
+    try:
+        if _errors.classify(error) in (_errors.TLS, _errors.RESET):
+            call.fail(_errors.TLS, 0, 0)
+    except Exception as ours:
+        fault("urllib3.handshake", ours)
+
+
 def _handshake_hook(original: Any) -> Callable[..., Any]:
     def connect(self: Any) -> Any:
         held = _exchange()
@@ -309,8 +326,8 @@ def _handshake_hook(original: Any) -> Callable[..., Any]:
         try:
             result = original(self)
         except BaseException as error:
-            if dial.connected is not None and _errors.classify(error) in (_errors.TLS, _errors.RESET):
-                held[0].fail(_errors.TLS, 0, 0)
+            if dial.connected is not None:
+                _handshake_failed(held[0], error)
             raise
         finally:
             _dialling.reset(token)

@@ -1,0 +1,83 @@
+"""httpcore, below httpx: what making a connection took. A call on a connection that was there comes by nothing here.
+
+httpcore's own tracing would tell as much, and costs every call, new connection or not.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from farcall._faults import fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from farcall._farcall import Call
+    from farcall._hook import Patches
+
+#: The call of httpx under way in this context.
+under_way: ContextVar[Call | None] = ContextVar("farcall_httpx_call", default=None)
+
+
+def attach(module: ModuleType, number: int, patches: Patches) -> None:
+    """Hooks `module`, which is httpcore or a fork of it with the same names."""
+    backends = module._backends
+    sync = backends.sync
+    patches.replace(sync.SyncBackend, "connect_tcp", lambda original: _hook(original, _connected))
+    patches.replace(sync.SyncStream, "start_tls", lambda original: _hook(original, _secured))
+    for name, backend, stream in (("anyio", "AnyIOBackend", "AnyIOStream"), ("trio", "TrioBackend", "TrioStream")):
+        # Each is there only where its library is installed.
+        asynchronous = getattr(backends, name, None)
+        if asynchronous is not None:
+            patches.replace(
+                getattr(asynchronous, backend), "connect_tcp", lambda original: _async_hook(original, _connected)
+            )
+            patches.replace(
+                getattr(asynchronous, stream), "start_tls", lambda original: _async_hook(original, _secured)
+            )
+
+
+def _hook(original: Any, report: Callable[..., None]) -> Callable[..., Any]:
+    def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = under_way.get()
+        if call is None:
+            return original(self, *args, **kwargs)
+        started = perf_counter()
+        stream = original(self, *args, **kwargs)
+        report(call, perf_counter() - started, args, kwargs)
+        return stream
+
+    return timed
+
+
+def _async_hook(original: Any, report: Callable[..., None]) -> Callable[..., Any]:
+    async def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        call = under_way.get()
+        if call is None:
+            return await original(self, *args, **kwargs)
+        started = perf_counter()
+        stream = await original(self, *args, **kwargs)
+        report(call, perf_counter() - started, args, kwargs)
+        return stream
+
+    return timed
+
+
+def _connected(call: Call, seconds: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        host = kwargs["host"] if "host" in kwargs else args[0]
+        # The name is resolved in there too, and cannot be told apart: only an address has a time to connect.
+        if ":" in host or host[-1:].isdigit():
+            call.connected(None, seconds, None)
+    except Exception as error:
+        fault("httpcore.connected", error)
+
+
+def _secured(call: Call, seconds: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        call.connected(None, None, seconds)
+    except Exception as error:
+        fault("httpcore.secured", error)

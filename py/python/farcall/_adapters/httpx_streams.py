@@ -1,0 +1,167 @@
+"""The streams of httpx: a response's, which settles its call, and a request's, which is counted as it goes.
+
+httpx accepts only streams that derive from its own base classes, so they are made for each library anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from farcall._faults import fault
+from farcall._hook import broke
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from farcall._farcall import Call
+
+# The end mark of an event stream in OpenAI's dialect. Its SDKs close the response there, one read before HTTP
+# would say that this was all: such a stream is complete, not abandoned.
+_DONE = b"data: [DONE]"
+
+
+class Streams:
+    """The four stream classes for one library."""
+
+    def __init__(self, base: Any, async_base: Any) -> None:
+        class Body(_Body, base):  # type: ignore[misc]
+            __slots__ = ()
+
+            def __iter__(self) -> Iterator[bytes]:
+                call = self._call
+                self._begun = True
+                try:
+                    for chunk in self._stream:
+                        self._last = chunk
+                        try:
+                            call.body(len(chunk))
+                        except Exception as error:
+                            fault("httpx.body", error)
+                        yield chunk
+                except BaseException as error:
+                    broke("httpx.body", call, error)
+                    raise
+                self._end()
+
+            def close(self) -> None:
+                try:
+                    self._stream.close()
+                finally:
+                    self._let_go()
+
+        class AsyncBody(_Body, async_base):  # type: ignore[misc]
+            __slots__ = ()
+
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                call = self._call
+                self._begun = True
+                chunks = self._stream.__aiter__()
+                try:
+                    async for chunk in chunks:
+                        self._last = chunk
+                        try:
+                            call.body(len(chunk))
+                        except Exception as error:
+                            fault("httpx.body", error)
+                        yield chunk
+                except BaseException as error:
+                    broke("httpx.body", call, error)
+                    raise
+                finally:
+                    await _close(chunks)
+                self._end()
+
+            async def aclose(self) -> None:
+                try:
+                    await self._stream.aclose()
+                finally:
+                    self._let_go()
+
+        class Upload(_Upload, base):  # type: ignore[misc]
+            __slots__ = ()
+
+            def __iter__(self) -> Iterator[bytes]:
+                for chunk in self._stream:
+                    self._count += len(chunk)
+                    yield chunk
+
+            def close(self) -> None:
+                self._stream.close()
+
+        class AsyncUpload(_Upload, async_base):  # type: ignore[misc]
+            __slots__ = ()
+
+            async def __aiter__(self) -> AsyncIterator[bytes]:
+                chunks = self._stream.__aiter__()
+                try:
+                    async for chunk in chunks:
+                        self._count += len(chunk)
+                        yield chunk
+                finally:
+                    await _close(chunks)
+
+            async def aclose(self) -> None:
+                await self._stream.aclose()
+
+        self.body: Callable[[Any, Call], Any] = Body
+        self.async_body: Callable[[Any, Call], Any] = AsyncBody
+        self.upload: Callable[[Any], _Upload] = Upload
+        self.async_upload: Callable[[Any], _Upload] = AsyncUpload
+
+
+async def _close(chunks: Any) -> None:
+    # An abandoned async generator closes what it iterates only when it is told to.
+    close = getattr(chunks, "aclose", None)
+    if close is not None:
+        await close()
+
+
+class _Body:
+    """A response's stream, and the call that ends with it."""
+
+    __slots__ = ("_begun", "_call", "_headers", "_last", "_stream")
+
+    def __init__(self, response: Any, call: Call) -> None:
+        self._stream = response.stream
+        self._headers = response.headers
+        self._call = call
+        self._begun = False
+        self._last = b""
+
+    def _end(self) -> None:
+        try:
+            self._call.end(0)
+        except Exception as error:
+            fault("httpx.end", error)
+
+    def _let_go(self) -> None:
+        """The application closed the response. One that was read to its end has settled before."""
+        try:
+            call = self._call
+            if call.settled:
+                return
+            whole = self._last.rstrip().endswith(_DONE) if self._begun else self._headers.get("content-length") == "0"
+            if whole:
+                call.end(0)
+            else:
+                call.abandon()
+        except Exception as error:
+            fault("httpx.close", error)
+
+
+class _Upload:
+    """A request's stream, in the place of the application's own while it is sent."""
+
+    __slots__ = ("_count", "_request", "_stream")
+
+    def __init__(self, request: Any) -> None:
+        self._stream = request.stream
+        self._request = request
+        self._count = 0
+        request.stream = self
+
+    def give_back(self) -> int:
+        """Puts the application's own stream back, and returns the bytes that went out."""
+        if self._request.stream is self:
+            self._request.stream = self._stream
+        return self._count
