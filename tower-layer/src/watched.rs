@@ -1,10 +1,9 @@
 //! A call under way, in the hands of whoever sees its events: the future, then the response's body.
 
-use crate::scope::{Customer, Tags, with_current};
+use crate::scope::{Customer, Tags};
 use farcall::attribution::MAX_TAGS;
 use farcall::{Call, ErrorType, Head, Step, Target, Timestamp};
 use farcall_agent::Farcall;
-use http::Extensions;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,21 +18,6 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Begins a call now, for the customer and with the tags that the request's extensions or else the scope
-    /// around name.
-    pub(crate) fn begin(
-        farcall: &Farcall,
-        method: &str,
-        target: Target<'_>,
-        extensions: &Extensions,
-    ) -> Option<Self> {
-        with_current(|scope| {
-            let customer = extensions.get().or(scope.and_then(|scope| scope.customer.as_ref()));
-            let tags = extensions.get().or(scope.map(|scope| &scope.tags));
-            Self::begin_at(farcall, method, target, customer, tags, None)
-        })
-    }
-
     /// Begins a call that started at `at`, or else now. `None` where nothing is counted.
     pub(crate) fn begin_at(
         farcall: &Farcall,
@@ -62,9 +46,9 @@ impl Watched {
         Some(Self { farcall: farcall.clone(), call, sent: None })
     }
 
-    /// Counts what the request's body sends from now on.
-    pub(crate) fn count_sent(&mut self) -> Sent {
-        self.sent.insert(Sent::take()).clone()
+    /// Counts what the request's body sends as bytes of this call.
+    pub(crate) fn count(&mut self, sent: Option<Sent>) {
+        self.sent = sent;
     }
 
     /// What to do next, as of `now`.
@@ -158,7 +142,7 @@ thread_local! {
 }
 
 impl Sent {
-    fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let spare = SPARE.try_with(|spare| spare.try_borrow_mut().ok().and_then(|mut spare| spare.pop()));
         spare.ok().flatten().unwrap_or_else(|| Self(Arc::new(AtomicU64::new(0))))
     }

@@ -17,6 +17,10 @@ use tower::{Service, service_fn};
 
 const CALLS: u64 = 1_000;
 
+/// The ledger opens a row when a minute begins, and widens a histogram when a call is slower than those before:
+/// by the clock, not by the call.
+const NOW_AND_THEN: u64 = CALLS / 100;
+
 /// Answers at once, and lets go of the request's body as a transport does.
 fn answer<B: Body>(request: Request<B>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
     let mut body = pin!(request.into_body());
@@ -54,13 +58,15 @@ fn the_layer_allocates_nothing_once_warm_and_a_second_one_only_the_mark() {
     let mut layered = Egress::with(ledger.farcall.clone(), service_fn(answer));
     customer("acme").tags([("team", "growth")]).sync_scope(|| {
         allocations(&mut layered);
-        assert_eq!(allocations(&mut layered), bare);
+        let used = allocations(&mut layered);
+        assert!(used <= bare + NOW_AND_THEN, "{used} for {CALLS} calls, {bare} without the layer");
     });
 
     let _another = Egress::<_>::with(ledger.farcall.clone(), service_fn(answer::<Full<Bytes>>));
     allocations(&mut layered);
     let marked = allocations(&mut layered);
-    assert!((bare + 1..=bare + 2 * CALLS).contains(&marked), "{marked} with the mark, {bare} without");
+    let expected = bare + CALLS..=bare + 2 * CALLS + NOW_AND_THEN;
+    assert!(expected.contains(&marked), "{marked} with the mark, {bare} without");
     let calls: u64 = ledger.rows().iter().map(|row| row.sums.calls).sum();
     assert_eq!(calls, 4 * CALLS);
 }

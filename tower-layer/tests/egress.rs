@@ -355,6 +355,30 @@ fn the_customer_is_that_of_the_request_or_else_of_the_scope_at_the_beginning() {
     assert_eq!(ledger.only().customer.as_ref(), "initech", "a stream belongs to whoever began it");
 }
 
+#[test]
+fn a_call_made_on_the_way_into_a_scope_belongs_to_it() {
+    let ledger = Ledger::new();
+    let answer = |_request: Request<_>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) };
+    let mut service = Egress::with(ledger.farcall.clone(), service_fn(answer));
+    // The argument is made before the scope is entered.
+    tokio_test::block_on(customer("acme").scope(service.call(charge()))).unwrap();
+    assert_eq!(ledger.only().customer.as_ref(), "acme");
+    let nested = customer("outer").scope(async { customer("inner").scope(service.call(charge())).await });
+    tokio_test::block_on(nested).unwrap();
+    assert_eq!(ledger.only().customer.as_ref(), "inner");
+    let made_inside = customer("acme").sync_scope(|| service.call(charge()));
+    tokio_test::block_on(made_inside).unwrap();
+    assert_eq!(ledger.only().customer.as_ref(), "acme", "where the poll has no scope, the making's holds");
+}
+
+#[test]
+fn a_call_that_nobody_polls_is_cancelled() {
+    let ledger = Ledger::new();
+    let answer = |_request: Request<_>| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) };
+    drop(Egress::with(ledger.farcall.clone(), service_fn(answer)).call(charge()));
+    assert_eq!(ledger.only().outcome, failed(ErrorType::Cancelled));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn customers_do_not_mix_when_their_calls_run_at_the_same_time() {
     let ledger = Ledger::new();

@@ -1,4 +1,5 @@
 use super::ResponseBody;
+use super::opening::Opening;
 use crate::error::{Cause, classify};
 use crate::watched::Watched;
 use farcall::Step;
@@ -16,6 +17,7 @@ pin_project! {
     pub struct EgressFuture<F, M> {
         #[pin]
         inner: F,
+        opening: Option<Opening>,
         watched: Option<Watched>,
         bodiless: bool,
         errors: PhantomData<fn() -> M>,
@@ -23,8 +25,9 @@ pin_project! {
 }
 
 impl<F, M> EgressFuture<F, M> {
-    pub(super) fn new(inner: F, watched: Option<Watched>, bodiless: bool) -> Self {
-        Self { inner, watched, bodiless, errors: PhantomData }
+    pub(super) fn new(inner: F, opening: Option<Opening>) -> Self {
+        let bodiless = opening.as_ref().is_some_and(Opening::is_head);
+        Self { inner, opening, watched: None, bodiless, errors: PhantomData }
     }
 }
 
@@ -39,6 +42,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if let Some(mut opening) = this.opening.take() {
+            *this.watched = opening.begin();
+        }
         let answer = ready!(this.inner.poll(cx));
         let Some(mut watched) = this.watched.take() else {
             return Poll::Ready(answer.map(|response| response.map(ResponseBody::uncounted)));

@@ -6,6 +6,7 @@
 mod body;
 mod future;
 mod layer;
+mod opening;
 mod rebody;
 mod service;
 

@@ -1,10 +1,9 @@
+use super::opening::Opening;
 use super::{AsIs, Counted, EgressFuture, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, Plain};
-use crate::watched::Watched;
-use farcall::{Step, Target};
+use crate::watched::Sent;
 use farcall_agent::Farcall;
-use http::header::HOST;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{Request, Response, Uri};
 use http_body::Body;
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,7 +21,7 @@ static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// A service whose calls are counted. Made by [`EgressLayer`](super::EgressLayer).
 ///
-/// A call begins when [`Service::call`] is called and is counted at the last byte of the response's body, at an
+/// A call begins when its future is first polled, and is counted at the last byte of the response's body, at an
 /// error, or when the future or the body is dropped before.
 pub struct Egress<S, R = AsIs, M = PlainErrors> {
     pub(super) inner: S,
@@ -86,46 +85,24 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
-        let watched = match parts.extensions.get::<Counted>() {
-            Some(Counted) => None,
-            None => {
-                let target = target(&parts.uri, self.origin.as_ref(), &parts.headers);
-                Watched::begin(&self.farcall, parts.method.as_str(), target, &parts.extensions)
+        if !self.farcall.is_enabled() || parts.extensions.get::<Counted>().is_some() {
+            let request = Request::from_parts(parts, self.rebody.rebody(RequestBody::uncounted(body)));
+            return EgressFuture::new(self.inner.call(request), None);
+        }
+        let (body, sent) = match body.is_end_stream() {
+            true => (RequestBody::uncounted(body), None),
+            false => {
+                let sent = Sent::take();
+                (RequestBody::counted(body, sent.clone()), Some(sent))
             }
         };
-        let Some(mut watched) = watched else {
-            let request = Request::from_parts(parts, self.rebody.rebody(RequestBody::uncounted(body)));
-            return EgressFuture::new(self.inner.call(request), None, false);
-        };
+        let opening = Opening::new(&self.farcall, &parts, self.origin.as_ref(), sent);
         if MADE.load(Ordering::Relaxed) > 1 {
             parts.extensions.insert(Counted);
         }
-        let body = match body.is_end_stream() {
-            true => RequestBody::uncounted(body),
-            false => RequestBody::counted(body, watched.count_sent()),
-        };
-        let bodiless = parts.method == Method::HEAD;
-        // The service below was made ready for one request, and the first step is to send it.
-        let _send: Step = watched.step(watched.begun());
         let request = Request::from_parts(parts, self.rebody.rebody(body));
-        EgressFuture::new(self.inner.call(request), Some(watched), bodiless)
+        EgressFuture::new(self.inner.call(request), Some(opening))
     }
-}
-
-/// Where a request goes: where its URI says, or the layer's origin, or its `Host` header (RFC 9112, section 3.2).
-fn target<'a>(uri: &'a Uri, origin: Option<&'a Uri>, headers: &'a HeaderMap) -> Target<'a> {
-    if let Some(target) = Target::from_uri(uri) {
-        return target;
-    }
-    let base = origin.and_then(Target::from_uri).or_else(|| {
-        let host = headers.get(HOST)?.to_str().ok()?;
-        let (name, port) = match host.rsplit_once(':') {
-            Some((name, digits)) if !digits.ends_with(']') => (name, digits.parse().ok()?),
-            _ => (host, 80),
-        };
-        Some(Target::new(port == 443, name, port, "/"))
-    });
-    base.map_or(Target::UNREADABLE, |base| Target::new(base.tls, base.host, base.port, uri.path()))
 }
 
 impl<S: Clone, R: Clone, M> Clone for Egress<S, R, M> {
@@ -146,25 +123,5 @@ impl<S: fmt::Debug, R, M> fmt::Debug for Egress<S, R, M> {
             .field("inner", &self.inner)
             .field("origin", &self.origin)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderValue;
-
-    #[test]
-    fn a_uri_without_authority_goes_to_the_origin_and_else_to_the_host_header() {
-        let path = Uri::from_static("/pets.Store/Find");
-        let origin = Uri::from_static("https://grpc.example.com:8443");
-        let mut headers = HeaderMap::new();
-        assert_eq!(target(&path, None, &headers), Target::UNREADABLE);
-        headers.insert(HOST, HeaderValue::from_static("[::1]:8080"));
-        assert_eq!(target(&path, None, &headers), Target::new(false, "::1", 8080, "/pets.Store/Find"));
-        let from_origin = target(&path, Some(&origin), &headers);
-        assert_eq!(from_origin, Target::new(true, "grpc.example.com", 8443, "/pets.Store/Find"));
-        let absolute = Uri::from_static("http://other.example.com/x");
-        assert_eq!(target(&absolute, Some(&origin), &headers).host, "other.example.com");
     }
 }

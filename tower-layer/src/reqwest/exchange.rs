@@ -3,7 +3,7 @@
 use crate::error::classify;
 use crate::local::{InForce, Slot, look};
 use crate::scope::Scope;
-use crate::watched::Watched;
+use crate::watched::{Sent, Watched};
 use crate::{RequestBody, ResponseBody};
 use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::Error;
@@ -70,7 +70,8 @@ impl Exchange {
                 // Left as it is: wrapped, it could not be sent a second time.
                 Some(bytes) => exchange.replayable = bytes.len() as u64,
                 None => {
-                    let sent = watched.count_sent();
+                    let sent = Sent::take();
+                    watched.count(Some(sent.clone()));
                     let streaming = std::mem::replace(body, Body::from(""));
                     *body = Body::wrap(RequestBody::counted(streaming, sent));
                 }

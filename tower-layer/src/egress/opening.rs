@@ -1,0 +1,114 @@
+use crate::scope::{Customer, Scope, Tags, with_current};
+use crate::watched::{Sent, Watched};
+use farcall::{Step, Target};
+use farcall_agent::Farcall;
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, Uri, request};
+
+/// A call that was made and not yet polled. It begins with the first poll, because that is where its scope is:
+/// in `customer("acme").scope(client.call(request))` the call is made before the scope is entered.
+#[derive(Debug)]
+pub(super) struct Opening {
+    farcall: Farcall,
+    method: Method,
+    uri: Uri,
+    /// What the request itself says.
+    customer: Option<Customer>,
+    tags: Option<Tags>,
+    /// The scope in which the call was made: for where there is none when it is polled.
+    made_in: Option<Scope>,
+    sent: Option<Sent>,
+    begun: bool,
+}
+
+impl Opening {
+    pub(super) fn new(
+        farcall: &Farcall,
+        parts: &request::Parts,
+        origin: Option<&Uri>,
+        sent: Option<Sent>,
+    ) -> Self {
+        Self {
+            farcall: farcall.clone(),
+            method: parts.method.clone(),
+            uri: absolute(&parts.uri, origin, &parts.headers),
+            customer: parts.extensions.get().cloned(),
+            tags: parts.extensions.get().cloned(),
+            made_in: with_current(|scope| scope.cloned()),
+            sent,
+            begun: false,
+        }
+    }
+
+    /// Begins the call, once. The request's own word is closest, then the scope around the poll, then the scope
+    /// in which the call was made.
+    pub(super) fn begin(&mut self) -> Option<Watched> {
+        if std::mem::replace(&mut self.begun, true) {
+            return None;
+        }
+        let target = Target::from_uri(&self.uri).unwrap_or(Target::UNREADABLE);
+        let mut watched = with_current(|polled_in| {
+            let polled_in = polled_in.or(self.made_in.as_ref());
+            let outer = self.made_in.as_ref().and_then(|scope| scope.customer.as_ref());
+            let around = polled_in.and_then(|scope| scope.customer.as_ref()).or(outer);
+            let customer = self.customer.as_ref().or(around);
+            let tags = self.tags.as_ref().or(polled_in.map(|scope| &scope.tags));
+            Watched::begin_at(&self.farcall, self.method.as_str(), target, customer, tags, None)
+        })?;
+        watched.count(self.sent.take());
+        // The service below was made ready for one request, and the first step is to send it.
+        let _send: Step = watched.step(watched.begun());
+        Some(watched)
+    }
+
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+}
+
+impl Drop for Opening {
+    /// A call that nobody polled may still have been sent by a service that does not wait for that.
+    fn drop(&mut self) {
+        drop(self.begin());
+    }
+}
+
+/// Where a request goes: where its URI says, or the layer's origin, or its `Host` header (RFC 9112, section 3.2).
+fn absolute(uri: &Uri, origin: Option<&Uri>, headers: &HeaderMap) -> Uri {
+    if uri.authority().is_some() {
+        return uri.clone();
+    }
+    let base = origin.and_then(|origin| Some((origin.scheme()?.clone(), origin.authority()?.clone())));
+    let base = base.or_else(|| {
+        let authority = Authority::try_from(headers.get(HOST)?.as_bytes()).ok()?;
+        let tls = authority.port_u16() == Some(443);
+        Some((if tls { Scheme::HTTPS } else { Scheme::HTTP }, authority))
+    });
+    let Some((scheme, authority)) = base else { return uri.clone() };
+    let mut parts = uri.clone().into_parts();
+    parts.scheme = Some(scheme);
+    parts.authority = Some(authority);
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_uri_without_authority_goes_to_the_origin_and_else_to_the_host_header() {
+        let path = Uri::from_static("/pets.Store/Find");
+        let origin = Uri::from_static("https://grpc.example.com:8443");
+        let mut headers = HeaderMap::new();
+        assert_eq!(Target::from_uri(&absolute(&path, None, &headers)), None);
+        headers.insert(HOST, HeaderValue::from_static("[::1]:8080"));
+        assert_eq!(absolute(&path, None, &headers), "http://[::1]:8080/pets.Store/Find");
+        assert_eq!(absolute(&path, Some(&origin), &headers), "https://grpc.example.com:8443/pets.Store/Find");
+        let elsewhere = Uri::from_static("http://other.example.com/x");
+        assert_eq!(absolute(&elsewhere, Some(&origin), &headers), elsewhere);
+        headers.insert(HOST, HeaderValue::from_static("not a host"));
+        assert_eq!(absolute(&path, None, &headers), path);
+    }
+}
