@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause)
-// Packets of the scope's own sockets: DNS answers, the first bytes of each connection, plaintext HTTP/1, and
+// Packets of the scope's own sockets: DNS answers, the first bytes of each connection, plaintext HTTP, and
 // the counters of connections still open. Attached to the scope's cgroup, so other sockets never get here.
 // Every path returns FC_PASS: we watch, we never decide.
 
@@ -76,6 +76,11 @@ static __always_inline u8 fc_sniff(struct __sk_buff *skb, const struct fc_packet
 	default:
 		return FC_PROTO_OTHER;
 	}
+}
+
+static __always_inline bool fc_is_http(const struct fc_conn *conn)
+{
+	return conn->proto == FC_PROTO_HTTP1 || conn->proto == FC_PROTO_HTTP2;
 }
 
 #define FC_READ_SKB(to, n) bpf_skb_load_bytes(skb, at, to, n)
@@ -162,7 +167,7 @@ int fc_egress(struct __sk_buff *skb)
 		conn->in_base = tp->rcv_nxt;
 		conn->proto = FC_PROTO_HTTP1;
 	}
-	if (conn->proto == FC_PROTO_HTTP1)
+	if (fc_is_http(conn))
 		fc_plain(skb, &packet, conn, FC_OUT, FC_PLAIN);
 	else if (conn->proto == FC_PROTO_TLS && packet.seq - conn->out_base < FC_HELLO_MAX && conn->out_next < FC_HELLO_MAX)
 		fc_plain(skb, &packet, conn, FC_OUT, FC_HELLO);
@@ -194,7 +199,7 @@ int fc_ingress(struct __sk_buff *skb)
 	}
 	u64 cookie = bpf_get_socket_cookie(skb);
 	struct fc_conn *conn = bpf_map_lookup_elem(&fc_conns, &cookie);
-	if (!conn || conn->proto != FC_PROTO_HTTP1 || conn->established == 0)
+	if (!conn || !fc_is_http(conn) || conn->established == 0)
 		return FC_PASS;
 	fc_plain(skb, &packet, conn, FC_IN, FC_PLAIN);
 	return FC_PASS;

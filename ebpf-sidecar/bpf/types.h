@@ -10,8 +10,8 @@ enum fc_kind {
 	FC_EXEC = 4,   // struct fc_exec_event
 	FC_EXIT = 5,   // struct fc_head alone
 	FC_DNS = 6,    // struct fc_data_event, one UDP payload
-	FC_PLAIN = 7,  // struct fc_data_event, TCP payload as it travels
-	FC_HELLO = 8,  // struct fc_data_event, first TCP payload of a connection that is not plain HTTP/1
+	FC_PLAIN = 7,  // struct fc_data_event, TCP payload as it travels: plain HTTP
+	FC_HELLO = 8,  // struct fc_data_event, first TCP payload of a TLS connection
 	FC_TLS = 9,    // struct fc_data_event, plaintext of one TLS library call
 	FC_TLS_END = 10, // struct fc_head alone: the library freed the stream `id`
 };

@@ -9,7 +9,7 @@ use farcall_sidecar::attach::check::{self, Need};
 ///
 /// The sidecar looks at one cgroup and its descendants: a container, a systemd service, or a cgroup that you make
 /// yourself. It reports every TCP connection that leaves it, and the calls inside where it can read them (OpenSSL as
-/// a shared library, plaintext HTTP/1). It never alters, delays or blocks traffic.
+/// a shared library, or plaintext; HTTP/1.1 and HTTP/2). It never alters, delays or blocks traffic.
 #[derive(Debug, Parser)]
 #[command(
     name = "farcall-sidecar",

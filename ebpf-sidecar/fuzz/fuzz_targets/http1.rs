@@ -3,7 +3,8 @@
 
 use arbitrary::Arbitrary;
 use farcall_sidecar::wire::{
-    http1::{Chunk, Conversation},
+    exchange::Chunk,
+    http1::Conversation,
     record::Direction,
 };
 use libfuzzer_sys::fuzz_target;

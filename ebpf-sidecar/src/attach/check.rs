@@ -90,7 +90,7 @@ pub fn check() -> Vec<Finding> {
             "cgroup packet programs",
             ProgramType::CgroupSkb.is_supported().unwrap_or(false),
             Need::Connections,
-            "DNS answers, TLS server names, plaintext HTTP/1",
+            "DNS answers, TLS server names, plaintext HTTP",
             "supported",
             "needs CONFIG_CGROUP_BPF",
         ),

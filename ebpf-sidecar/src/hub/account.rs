@@ -10,7 +10,7 @@ use crate::{
     coverage::Completeness,
     identity::Process,
     tap::{Exchange, Progress},
-    wire::{http1::Outcome, record::Protocol},
+    wire::{exchange::Outcome, record::Protocol},
 };
 
 /// How long a caller that makes no calls stays known to the engine; several flushes.

@@ -9,7 +9,7 @@ use crate::{
     coverage::Completeness,
     identity::{Process, executable::Tls},
     wire::{
-        http1::Understanding,
+        exchange::Understanding,
         record::{Protocol, Socket},
     },
 };
@@ -182,7 +182,7 @@ impl Live {
         match (connection.protocol, understanding) {
             _ if connection.bytes_out + connection.bytes_in == 0 => Completeness::Complete,
             (Protocol::Other, _) => opaque("the protocol is unknown"),
-            (Protocol::Http2, _) => opaque("HTTP/2 is not decoded yet"),
+            (Protocol::Http2, None) => opaque("its first bytes were not seen"),
             (Protocol::Unseen, None) if self.joined => opaque("it was open before we looked"),
             (Protocol::Unseen, None) if connection.bytes_out == 0 => {
                 opaque("the server spoke first: not HTTP")
@@ -191,7 +191,7 @@ impl Live {
             (Protocol::Tls, None) => opaque(&self.why_tls_is_opaque()),
             (_, Some(Understanding::Opaque(reason))) => opaque(reason),
             (_, Some(Understanding::Broken { .. })) if connection.exchanges == 0 && lost == 0 => {
-                opaque("what it carries is not HTTP/1")
+                opaque("what it carries is not HTTP")
             }
             (_, Some(_) | None) if lost > 0 => Completeness::Lost { events: u64::from(lost) },
             (_, Some(Understanding::Broken { at })) => Completeness::Truncated { at },

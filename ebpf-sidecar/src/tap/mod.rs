@@ -19,7 +19,7 @@ use crate::{
     identity::{Names, Process, Processes, executable::Executables},
     wire::{
         client_hello::{self, Hello},
-        dns, http1,
+        dns, exchange,
         record::{Piece, Record, Socket},
     },
 };
@@ -47,7 +47,7 @@ pub struct Exchange {
     /// The vendor's port.
     pub port: u16,
     /// What was exchanged. Times are `CLOCK_MONOTONIC` nanoseconds.
-    pub http: http1::Exchange,
+    pub http: exchange::Exchange,
 }
 
 /// Streams followed at once. Beyond, new ones are not followed, and counted.
@@ -334,7 +334,7 @@ fn stream_of<'a>(
     }
 }
 
-fn observe(connection: &Connection, http: http1::Exchange, tls: bool) -> Observation {
+fn observe(connection: &Connection, http: exchange::Exchange, tls: bool) -> Observation {
     let host = match (&http.host, &connection.name) {
         (host, _) if !host.is_empty() => host.clone(),
         (_, Some((name, _))) => name.to_string(),
@@ -351,7 +351,7 @@ fn observe(connection: &Connection, http: http1::Exchange, tls: bool) -> Observa
 }
 
 /// An exchange inside TLS whose socket is unknown.
-fn observe_loose(process: &Arc<Process>, http: http1::Exchange) -> Observation {
+fn observe_loose(process: &Arc<Process>, http: exchange::Exchange) -> Observation {
     Observation::Exchange(Exchange {
         process: Arc::clone(process),
         connection: None,

@@ -1,9 +1,9 @@
-//! Pieces of one stream, put in order and followed as HTTP/1.
+//! Pieces of one stream, put in order and followed as HTTP.
 
 use std::collections::BTreeMap;
 
 use crate::wire::{
-    http1::{Chunk, Conversation, Exchange, Understanding},
+    exchange::{Chunk, Conversation, Exchange, Understanding},
     record::{Direction, Piece},
 };
 

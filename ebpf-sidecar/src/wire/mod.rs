@@ -5,5 +5,7 @@
 
 pub mod client_hello;
 pub mod dns;
+pub mod exchange;
 pub mod http1;
+pub mod http2;
 pub mod record;

@@ -137,7 +137,7 @@ pub enum Record<'a> {
     },
     /// A DNS response arrived.
     Dns(Piece<'a>),
-    /// Payload of a TCP connection as it travels: plain HTTP/1.
+    /// Payload of a TCP connection as it travels: plain HTTP.
     Plain(Piece<'a>),
     /// The first payload of a TLS connection.
     Hello(Piece<'a>),

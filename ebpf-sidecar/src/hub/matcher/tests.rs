@@ -6,7 +6,7 @@ use crate::{
     identity::Process as Identity,
     tap::{Connection, NameSource},
     wire::{
-        http1::{self, Outcome},
+        exchange::{self, Outcome},
         record::Protocol,
     },
 };
@@ -36,7 +36,7 @@ fn exchange(path: &str, begun: u64, ended: u64, status: u16) -> Exchange {
         tls: true,
         host: "api.stripe.com".into(),
         port: 443,
-        http: http1::Exchange {
+        http: exchange::Exchange {
             method: "GET".into(),
             host: "api.stripe.com".into(),
             port: None,

@@ -3,7 +3,7 @@
 use super::body::Body;
 
 /// Longest head that is kept while it is incomplete. Beyond, the stream is unknown.
-pub const MAX_HEAD: usize = 64 * 1024;
+pub(super) const MAX_HEAD: usize = 64 * 1024;
 /// Most header fields of one head.
 const MAX_FIELDS: usize = 256;
 /// Longest path that is kept; the rest is cut.
@@ -130,7 +130,7 @@ fn split_target<'a>(method: &str, target: &'a str) -> (Option<&'a str>, &'a str)
 }
 
 /// Host in lower case without user information, and port.
-fn split_authority(authority: &str) -> (String, Option<u16>) {
+pub(super) fn split_authority(authority: &str) -> (String, Option<u16>) {
     let authority = authority.rsplit('@').next().unwrap_or(authority);
     let (host, port) = match authority.rsplit_once(':') {
         // The colons of a bare IPv6 address are inside its brackets.

@@ -11,80 +11,18 @@ mod head;
 use std::collections::VecDeque;
 
 use body::Body;
-pub use head::MAX_HEAD;
+use head::MAX_HEAD;
+
+/// Host in lower case without user information, and port, of an authority as HTTP writes it.
+pub(super) fn split_authority(authority: &str) -> (String, Option<u16>) {
+    head::split_authority(authority)
+}
 use head::NoHead;
 
-use super::record::Direction;
-
-/// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Both messages were complete.
-    Complete,
-    /// The connection ended before the response began.
-    NoResponse,
-    /// The connection ended in the middle of a message.
-    Aborted,
-    /// The response turned the connection into something else (a tunnel, WebSocket); what follows is not HTTP/1.
-    Switched,
-    /// Bytes are missing or were not understood before it ended.
-    Unknown,
-}
-
-/// One request and what came back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
-    /// The method, as sent.
-    pub method: String,
-    /// Host of the `Host` field or the request target, in lower case, without port. Empty if there was none.
-    pub host: String,
-    /// Port, where one was written.
-    pub port: Option<u16>,
-    /// Path without query, at most 16 KiB.
-    pub path: String,
-    /// Status of the response, 0 without one.
-    pub status: u16,
-    /// When the request began to be sent, in the caller's nanoseconds.
-    pub begun: u64,
-    /// When the head of the response was complete, 0 without one.
-    pub head: u64,
-    /// When the exchange ended.
-    pub ended: u64,
-    /// Content bytes of the request, without framing.
-    pub body_out: u64,
-    /// Content bytes of the response, without framing.
-    pub body_in: u64,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
-/// Bytes of one direction, in order.
-#[derive(Clone, Copy, Debug)]
-pub struct Chunk<'a> {
-    /// The bytes.
-    pub bytes: &'a [u8],
-    /// When the operation that moved them began, in nanoseconds.
-    pub begun: u64,
-    /// When they were seen.
-    pub at: u64,
-    /// Whether the program began an operation with them. Only there can a lost conversation resume.
-    pub boundary: bool,
-}
-
-/// How much of a conversation is understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Understanding {
-    /// All of it, so far.
-    Whole,
-    /// Not the bytes around this offset: missing, or not HTTP/1.
-    Broken {
-        /// Offset in its direction where understanding ended first.
-        at: u64,
-    },
-    /// It is no HTTP/1, or no longer.
-    Opaque(&'static str),
-}
+use super::{
+    exchange::{Chunk, Exchange, Outcome, Understanding},
+    record::Direction,
+};
 
 /// Requests that wait for their response at most; a longer pipeline is not believed.
 const MAX_PENDING: usize = 256;
@@ -225,7 +163,7 @@ impl Conversation {
                     Err(NoHead::Partial) => {
                         return;
                     }
-                    Err(NoHead::Http2) => return self.switch("HTTP/2 is not decoded yet"),
+                    Err(NoHead::Http2) => return self.switch("HTTP/2 whose beginning was not seen"),
                     Err(NoHead::Malformed) => return self.lose(here, chunk.at),
                 },
                 Half::Body(body) => match body.feed(rest) {

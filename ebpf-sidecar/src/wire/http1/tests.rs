@@ -177,7 +177,7 @@ fn http2_is_opaque_from_its_preface() {
         talk(&mut conversation, &[(Out, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04"), (In, b"\0\0\0\x04")])
             .is_empty()
     );
-    assert_eq!(conversation.understanding(), Understanding::Opaque("HTTP/2 is not decoded yet"));
+    assert_eq!(conversation.understanding(), Understanding::Opaque("HTTP/2 whose beginning was not seen"));
 }
 
 #[test]

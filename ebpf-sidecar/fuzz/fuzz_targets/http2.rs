@@ -1,0 +1,61 @@
+//! Both directions of an HTTP/2 connection in any frames, pieces and gaps: no panic, and the account adds up.
+#![no_main]
+
+use arbitrary::Arbitrary;
+use farcall_sidecar::wire::{
+    exchange::Chunk,
+    http2::{Conversation, PREFACE},
+    record::Direction,
+};
+use libfuzzer_sys::fuzz_target;
+
+#[derive(Arbitrary, Debug)]
+enum Event<'a> {
+    Bytes { out: bool, bytes: &'a [u8] },
+    Frame { out: bool, kind: u8, flags: u8, stream: u8, payload: &'a [u8] },
+    Gap { out: bool, missing: u32 },
+    Close,
+}
+
+fuzz_target!(|events: Vec<Event<'_>>| {
+    let mut conversation = Conversation::default();
+    let (mut sent, mut received, mut heads) = (0u64, 0u64, 0usize);
+    conversation.feed(Direction::Out, Chunk { bytes: PREFACE, begun: 0, at: 0, boundary: true });
+    let (mut exchanges, mut out, mut inn) = (0usize, 0u64, 0u64);
+    for (at, event) in events.iter().enumerate() {
+        let at = at as u64;
+        match *event {
+            Event::Bytes { out, bytes } => {
+                let direction = if out { Direction::Out } else { Direction::In };
+                *(if out { &mut sent } else { &mut received }) += bytes.len() as u64;
+                heads += bytes.len();
+                conversation.feed(direction, Chunk { bytes, begun: at, at, boundary: true });
+            }
+            Event::Frame { out, kind, flags, stream, payload } => {
+                let direction = if out { Direction::Out } else { Direction::In };
+                let len = payload.len().min(0xffff);
+                let head = [0, (len >> 8) as u8, len as u8, kind % 12, flags, 0, 0, 0, stream];
+                let bytes = [&head[..], &payload[..len]].concat();
+                *(if out { &mut sent } else { &mut received }) += bytes.len() as u64;
+                heads += bytes.len();
+                conversation.feed(direction, Chunk { bytes: &bytes, begun: at, at, boundary: true });
+            }
+            Event::Gap { out, missing } => {
+                let direction = if out { Direction::Out } else { Direction::In };
+                *(if out { &mut sent } else { &mut received }) += u64::from(missing);
+                conversation.skip(direction, u64::from(missing), at);
+            }
+            Event::Close => conversation.close(at),
+        }
+        for exchange in conversation.exchanges() {
+            exchanges += 1;
+            out += exchange.body_out;
+            inn += exchange.body_in;
+            assert!(exchange.begun <= exchange.ended);
+            assert!(exchange.path.len() <= 64 * 1024 && exchange.host.len() <= 255);
+            assert!(!exchange.host.contains(|c: char| c.is_control()));
+        }
+    }
+    assert!(exchanges <= heads, "more exchanges than requests");
+    assert!(out <= sent && inn <= received, "more content than bytes");
+});
