@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
@@ -85,9 +86,16 @@ impl Adapters {
         }
     }
 
-    /// Makes the shim ready: builds the one that cargo builds, and asks the others' runtimes for what they need.
+    /// Makes the shim ready, once in this process: builds the one that cargo builds, and asks the others' runtimes
+    /// for what they need.
     #[must_use]
     pub fn prepare(&self, shim: &str) -> Runtime {
+        static PREPARED: Mutex<BTreeMap<String, Runtime>> = Mutex::new(BTreeMap::new());
+        let mut prepared = PREPARED.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.entry(shim.to_owned()).or_insert_with(|| self.make_ready(shim)).clone()
+    }
+
+    fn make_ready(&self, shim: &str) -> Runtime {
         let Some(shim) = self.shim.get(shim) else { return Runtime::Missing(format!("no shim `{shim}`")) };
         match &shim.example {
             Some(example) => build(example),

@@ -165,6 +165,11 @@ fn open(file: &Path) -> rusqlite::Result<Connection> {
 
 fn rows(file: &Path) -> rusqlite::Result<Account> {
     let connection = open(file)?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == 0 {
+        // Its first writer is about to make the tables.
+        return Ok(Account::default());
+    }
     let mut statement = connection.prepare(
         "SELECT v.name, e.name, c.name, r.status, r.outcome, r.tap, p.service, sum(r.calls), sum(r.attempts),
             sum(r.bytes_out), sum(r.bytes_in), sum(r.answered), sum(r.connections), sum(r.duration), sum(r.ttfb),

@@ -167,7 +167,9 @@ impl<'a> Column<'a> {
 }
 
 fn start(run: &[String], home: &Path, vendor: &Vendor, adapter: &Adapter) -> Result<Shim, String> {
-    let surroundings = Surroundings { home, ca: vendor.ca(), service: &adapter.name };
+    let stderr = home.join("stderr.txt");
+    let surroundings =
+        Surroundings { home, ca: vendor.ca(), service: &adapter.name, environment: &[], stderr: &stderr };
     let mut shim = Shim::start(run, &surroundings)?;
     shim.flush().map_err(|e| format!("it does not start: {e}"))?;
     Ok(shim)

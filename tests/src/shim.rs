@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -52,12 +53,16 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) ca: &'a Path,
     /// The service that it is, in the ledger.
     pub(crate) service: &'a str,
+    /// More of its environment.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
+    /// Where its stderr goes.
+    pub(crate) stderr: &'a Path,
 }
 
 impl Shim {
     pub(crate) fn start(run: &[String], surroundings: &Surroundings<'_>) -> Result<Self, String> {
         let (program, arguments) = run.split_first().ok_or("nothing to run")?;
-        let stderr = surroundings.home.join("stderr.txt");
+        let stderr = surroundings.stderr.to_owned();
         let file = File::create(&stderr).map_err(|e| format!("{}: {e}", stderr.display()))?;
         let mut command = Command::new(program);
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
@@ -74,7 +79,10 @@ impl Shim {
             .env("FARCALL_HOME", surroundings.home)
             .env("FARCALL_CONFIG", Path::new(env!("CARGO_MANIFEST_DIR")).join("farcall.toml"))
             .env("FARCALL_TEST_CA", surroundings.ca)
+            // Node reads this one once, as it starts: where it is not set, its shim starts itself anew.
+            .env("NODE_EXTRA_CA_CERTS", surroundings.ca)
             .env("OTEL_SERVICE_NAME", surroundings.service)
+            .envs(surroundings.environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(file)
@@ -129,26 +137,38 @@ impl Shim {
         if reply.ok { Ok(()) } else { Err(self.lost(&format!("its flush failed: {:?}", reply.error))) }
     }
 
+    /// Sends it SIGTERM and waits for its end.
+    pub(crate) fn terminate(mut self) -> Result<ExitStatus, String> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(|e| format!("no SIGTERM: {e}"))?;
+        self.await_end("it does not end by SIGTERM")?;
+        self.child.wait().map_err(|e| self.lost(&format!("it cannot be waited for ({e})")))
+    }
+
+    /// What it wrote to stderr so far.
+    pub(crate) fn complaints(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
     /// Closes its stdin and waits for its end.
     pub(crate) fn finish(mut self) -> Result<(), String> {
         self.commands = None;
-        let deadline = Instant::now() + PATIENCE;
-        // The pipe closes when the process ends: no need to poll for it.
-        loop {
-            match self.answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Ok(line)) => return Err(self.lost(&format!("it said {line:?} unasked"))),
-                Ok(Err(_)) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.kill();
-                    return Err(self.lost("it does not end at the end of its stdin"));
-                }
-            }
-        }
+        self.await_end("it does not end at the end of its stdin")?;
         match self.child.wait() {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(self.lost(&format!("it ended with {status}"))),
             Err(e) => Err(self.lost(&format!("it cannot be waited for ({e})"))),
+        }
+    }
+
+    /// The pipe closes when the process ends: no need to poll for it.
+    fn await_end(&mut self, or_else: &str) -> Result<(), String> {
+        match self.answers.recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Disconnected) => Ok(()),
+            Ok(said) => Err(self.lost(&format!("it said {said:?} unasked"))),
+            Err(RecvTimeoutError::Timeout) => {
+                self.kill();
+                Err(self.lost(or_else))
+            }
         }
     }
 

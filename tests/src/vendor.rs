@@ -67,6 +67,11 @@ impl Vendor {
         self.sim.script(rules).map(drop).map_err(|e| format!("vendor-sim does not take the script: {e}"))
     }
 
+    /// Requests that arrived so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.sim.counts().requests
+    }
+
     /// What arrived so far, once nothing is under way.
     pub(crate) fn counts(&self) -> Arrivals {
         let counts = self.sim.settled_counts(SETTLING);
