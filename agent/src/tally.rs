@@ -33,7 +33,7 @@ tallies! {
     failed_flushes,
     /// Calls that were dropped, because nothing could be written for too long.
     lost_calls,
-    /// Exemplars that were dropped for the same reason; the calls themselves are counted.
+    /// Failed calls that are not kept one by one, because there were too many; they are counted.
     lost_exemplars,
     /// Connections of the sidecar that were dropped for the same reason.
     lost_connections,

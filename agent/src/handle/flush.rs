@@ -29,7 +29,7 @@ pub struct Flush {
 /// Everything that one flush at a time touches.
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) pending: Pending,
+    pending: Pending,
     store: Option<Store>,
     hub: Option<Hub>,
     retention: Duration,
@@ -124,7 +124,11 @@ impl Writer {
         let rows = self.pending.len();
         let mut aside = None;
         let result = match &self.store {
-            None => return Flush { written: 0, pending: rows },
+            None => {
+                // Said at the start: there is nowhere to write, and there will not be.
+                self.pending.written();
+                return Flush { written: 0, pending: 0 };
+            }
             Some(store) if process.unusable => Err(Failure::forked(store)),
             Some(store) => {
                 process.writing.store(true, Ordering::Release);
@@ -167,7 +171,10 @@ impl Process {
         if !self.is_current() {
             return Flush { written: 0, pending: 0 };
         }
-        self.clock.follow();
+        if self.clock.follow() {
+            // The sidecar was told how the clocks stand to each other: it must be told again.
+            writer.leave_hub();
+        }
         let now = self.clock.now();
         self.tended.store(now.as_nanos(), Ordering::Relaxed);
         if !self.setup.options.enabled {
@@ -177,6 +184,7 @@ impl Process {
         writer.has_called |= !batch.rows.is_empty();
         writer.tell_hub(self, &batch.sightings);
         writer.pending.add(batch, &self.engine, &self.tallies);
+        self.take_incoming(&mut writer.pending);
         writer.write(self, ended)
     }
 }

@@ -3,27 +3,26 @@
 use super::Farcall;
 use super::process::Process;
 use farcall::{Call, ConnectTimes, ErrorType, Step};
-use std::sync::Arc;
 
 /// Owns a call and its handle, reads the clock for it, and abandons it when it is dropped before its end: a
 /// response that the application lets go of, an exception, a cancelled future.
 #[derive(Debug)]
 pub struct CallGuard {
     farcall: Farcall,
-    /// Where the call began. After a fork it is the parent's, and counts there.
-    process: Arc<Process>,
+    /// In which process the call began, counted in forks. In the child of a fork it is the parent's.
+    generation: usize,
     call: Call,
 }
 
 impl CallGuard {
     pub(super) fn new(farcall: Farcall, call: Call) -> Self {
-        let process = Arc::clone(farcall.process());
-        Self { farcall, process, call }
+        Self { generation: farcall.generation(), farcall, call }
     }
 
     /// What to do next; see [`Call::step`].
     pub fn step(&mut self) -> Step {
-        self.call.step(&self.process.engine, self.process.clock.now())
+        let process = self.farcall.nth(self.generation);
+        self.call.step(&process.engine, process.clock.now())
     }
 
     /// Making the connection took so long; see [`Call::connected`].
@@ -38,7 +37,7 @@ impl CallGuard {
 
     /// The head of a response arrived.
     pub fn head(&mut self, status: u16) {
-        self.call.head(status, self.process.clock.now());
+        self.call.head(status, self.farcall.nth(self.generation).clock.now());
     }
 
     /// So many more bytes of the response's body arrived.
@@ -53,15 +52,15 @@ impl CallGuard {
 
     /// The last byte arrived, or the call failed: counts it.
     pub fn end(&mut self) {
-        if self.is_ours() {
-            self.call.end(&self.process.engine, self.process.clock.now());
+        if let Some(process) = Self::ours(&self.farcall, self.generation) {
+            self.call.end(&process.engine, process.clock.now());
         }
     }
 
     /// The application let go of the response, or cancelled the call: counts it, once.
     pub fn abandon(&mut self) {
-        if self.is_ours() {
-            self.call.abandon(&self.process.engine, self.process.clock.now());
+        if let Some(process) = Self::ours(&self.farcall, self.generation) {
+            self.call.abandon(&process.engine, process.clock.now());
         }
     }
 
@@ -82,10 +81,10 @@ impl CallGuard {
         &self.farcall
     }
 
-    /// Whether the call began in this process: its copy in the child of a fork must not be counted again, and
-    /// its engine's locks may be held for ever there.
-    fn is_ours(&self) -> bool {
-        self.process.next.get().is_none()
+    /// The process that the call began in, unless this one was forked from it since: the copy must not be counted
+    /// again, and its engine's locks may be held for ever here.
+    fn ours(farcall: &Farcall, generation: usize) -> Option<&Process> {
+        Some(farcall.nth(generation)).filter(|process| process.next.get().is_none())
     }
 }
 

@@ -126,15 +126,15 @@ impl Farcall {
         self.process().tallies.count(name, 1);
     }
 
-    /// Adds connections that the sidecar saw; written with the next flush.
+    /// Adds connections that the sidecar saw; written with the next flush. Does not wait for one that is under
+    /// way.
     pub fn record_connections(&self, connections: Vec<ConnectionRollup>) {
-        let process = self.process();
-        process.writer().pending.add_connections(connections, &process.tallies.lost_connections);
+        self.process().add_connections(connections);
     }
 
-    /// Adds calls of a library that the sidecar saw too; written with the next flush.
+    /// Adds calls of a library that the sidecar saw too; written with the next flush, likewise.
     pub fn record_confirmed(&self, confirmed: Vec<Confirmation>) {
-        self.process().writer().pending.add_confirmed(confirmed);
+        self.process().add_confirmed(confirmed);
     }
 
     /// The home directory of the ledger; `None` where none could be found, and nothing is written.
@@ -197,6 +197,29 @@ impl Farcall {
         let mut process = &self.handle.first;
         while let Some(next) = process.next.get() {
             process = next;
+        }
+        process
+    }
+
+    /// How many forks lie between the process that started this handle and this one.
+    fn generation(&self) -> usize {
+        let mut generation = 0;
+        let mut process = &self.handle.first;
+        while let Some(next) = process.next.get() {
+            process = next;
+            generation += 1;
+        }
+        generation
+    }
+
+    /// The process of a generation that there is.
+    fn nth(&self, generation: usize) -> &Process {
+        let mut process = &self.handle.first;
+        for _ in 0..generation {
+            match process.next.get() {
+                Some(next) => process = next,
+                None => break,
+            }
         }
         process
     }

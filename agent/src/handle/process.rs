@@ -5,6 +5,7 @@ use super::flush::Writer;
 use super::thread::Thread;
 use super::{Setup, sigterm};
 use crate::clock::Clock;
+use crate::store::{Confirmation, ConnectionRollup, Pending};
 use crate::tally::Tallies;
 use crate::{caller, say};
 use farcall::{Caller, Engine, Timestamp};
@@ -37,6 +38,8 @@ pub(super) struct Process {
     /// The process that was forked from this one, seen from there.
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
+    /// What the sidecar added since the last flush, which must not wait for one.
+    incoming: Mutex<Incoming>,
     salt: u64,
     ended: AtomicBool,
     watches_sigterm: AtomicBool,
@@ -48,6 +51,16 @@ pub(super) struct Adapters {
     pub(super) names: Vec<String>,
     pub(super) since: Option<Timestamp>,
 }
+
+/// What the sidecar adds beside calls.
+#[derive(Debug, Default)]
+struct Incoming {
+    connections: Vec<ConnectionRollup>,
+    confirmed: Vec<Confirmation>,
+}
+
+/// Entries of each kind that wait for one flush.
+const MAX_INCOMING: usize = 65_536;
 
 /// How many adapters are listed.
 const MAX_ADAPTERS: usize = 32;
@@ -97,6 +110,7 @@ impl Process {
             thread: Thread::default(),
             next: OnceLock::new(),
             writer: Mutex::new(Writer::new(&setup)),
+            incoming: Mutex::default(),
             salt,
             ended: AtomicBool::new(false),
             watches_sigterm: AtomicBool::new(false),
@@ -151,6 +165,34 @@ impl Process {
 
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add_connections(&self, connections: Vec<ConnectionRollup>) {
+        let mut incoming = self.incoming();
+        for connection in connections {
+            if incoming.connections.len() < MAX_INCOMING {
+                incoming.connections.push(connection);
+            } else {
+                Tallies::add(&self.tallies.lost_connections, connection.connections);
+            }
+        }
+    }
+
+    pub(super) fn add_confirmed(&self, confirmed: Vec<Confirmation>) {
+        let mut incoming = self.incoming();
+        let room = MAX_INCOMING.saturating_sub(incoming.confirmed.len());
+        incoming.confirmed.extend(confirmed.into_iter().take(room));
+    }
+
+    /// Moves what the sidecar added to what is written next.
+    pub(super) fn take_incoming(&self, pending: &mut Pending) {
+        let Incoming { connections, confirmed } = std::mem::take(&mut *self.incoming());
+        pending.add_connections(connections, &self.tallies.lost_connections);
+        pending.add_confirmed(confirmed);
+    }
+
+    fn incoming(&self) -> MutexGuard<'_, Incoming> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn adapter_installed(&self, name: &str) {

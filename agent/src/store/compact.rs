@@ -145,3 +145,139 @@ fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusql
 fn minute(time: Timestamp) -> i64 {
     i64::try_from(time.minute()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Confirmation, ConnectionRollup, Pending, Presence, Store};
+    use crate::tally::Tallies;
+    use farcall::{Caller, Config, Engine, Head};
+    use std::sync::atomic::AtomicU64;
+
+    const DAY: u64 = 86_400_000;
+    const RETENTION: Duration = Duration::from_secs(30 * 86_400);
+
+    /// Midday of some day, so that whole hours and days lie on both sides.
+    fn noon() -> Timestamp {
+        Timestamp::from_nanos(1_790_000_000_000_000_000 / 86_400_000_000_000 * 86_400_000_000_000)
+            .plus_millis(DAY / 2)
+    }
+
+    /// One call, one connection and one confirmation at each of the times.
+    fn write(store: &Store, times: &[Timestamp], now: Timestamp) {
+        let engine = Engine::new(Config::default(), Caller::new("checkout"), 1, 1);
+        let (mut pending, tallies) = (Pending::new(20_000), Tallies::default());
+        for &time in times {
+            let head = Head::new("GET", "https://api.stripe.com/v1/balance").customer(Some("acme"));
+            let mut call = engine.begin(&head, time, time.as_nanos());
+            let _ = call.step(&engine, time);
+            call.head(200, time);
+            call.body(100);
+            call.end(&engine, time);
+            pending.add(engine.drain(time), &engine, &tallies);
+            let minute = time.minute();
+            let caller = Caller::new("checkout");
+            pending.add_connections(
+                vec![ConnectionRollup {
+                    minute,
+                    caller: caller.clone(),
+                    connections: 1,
+                    ..Default::default()
+                }],
+                &AtomicU64::new(0),
+            );
+            pending.add_confirmed(vec![Confirmation { minute, caller, calls: 1, ..Default::default() }]);
+        }
+        let presence = Presence {
+            caller: Caller::new("checkout"),
+            role: "program",
+            adapters: String::new(),
+            hub: false,
+            since: now,
+            now,
+            ended: false,
+            counters: Vec::new(),
+        };
+        store.write(&pending, &presence, RETENTION, &mut None).unwrap();
+    }
+
+    fn rows(store: &Store, sql: &str) -> Vec<i64> {
+        let open = store.open().unwrap();
+        let mut statement = open.connection.prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn minutes_become_hours_and_days_and_every_sum_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().into());
+        let now = noon();
+        // Ten minutes each: of today, of four days ago, and of twenty days ago.
+        let times: Vec<Timestamp> = [0, 4, 20]
+            .into_iter()
+            .flat_map(|days| {
+                (0..10).map(move |minute| now.minus(Duration::from_millis(days * DAY + minute * 60_000)))
+            })
+            .collect();
+        write(&store, &times, now);
+        assert_eq!(rows(&store, "SELECT sum(calls) FROM rollups GROUP BY span ORDER BY span"), [10, 10, 10]);
+        // The ten minutes before noon are two hours, since noon itself is one of them.
+        assert_eq!(rows(&store, "SELECT count(*) FROM rollups GROUP BY span ORDER BY span"), [10, 2, 1]);
+        assert_eq!(rows(&store, "SELECT sum(bytes_in) FROM rollups"), [3_000]);
+        assert_eq!(rows(&store, "SELECT sum(connections) FROM connections GROUP BY span"), [10, 10, 10]);
+        assert_eq!(rows(&store, "SELECT sum(calls) FROM confirmed GROUP BY span"), [10, 10, 10]);
+        assert_eq!(rows(&store, "SELECT minute % 1440 FROM rollups WHERE span = 1440"), [0]);
+        let query = crate::report::Query {
+            now: now.plus_millis(1_000),
+            ..crate::report::Query::at(home.path()).since(Duration::from_secs(25 * 86_400))
+        };
+        let vendors = crate::report::vendors(&query).unwrap();
+        assert_eq!(vendors.totals.calls, 30);
+        assert_eq!(crate::report::coverage(&query).unwrap().totals.connections, 30);
+    }
+
+    #[test]
+    fn what_is_older_than_the_retention_leaves_with_its_names() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().into());
+        let now = noon();
+        write(&store, &[now], now);
+        assert_eq!(rows(&store, "SELECT count(*) FROM names WHERE name = 'acme'"), [1]);
+        let later = now.plus(RETENTION).plus_millis(2 * DAY);
+        write(&store, &[], later);
+        for table in ["rollups", "connections", "confirmed", "exemplars", "names"] {
+            assert_eq!(rows(&store, &format!("SELECT count(*) FROM {table}")), [0], "{table}");
+        }
+        assert_eq!(rows(&store, "SELECT count(*) FROM callers"), [1], "the process that just wrote");
+    }
+
+    #[test]
+    fn upkeep_is_done_once_an_hour_by_one_process() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().into());
+        let now = noon();
+        write(&store, &[], now);
+        let connection = store.open().unwrap().connection;
+        assert!(!claim(&connection, "rollups", now.plus_millis(3_599_000), ROLLUPS_EVERY).unwrap());
+        assert!(claim(&connection, "rollups", now.plus_millis(3_601_000), ROLLUPS_EVERY).unwrap());
+        assert!(!claim(&connection, "rollups", now.plus_millis(3_602_000), ROLLUPS_EVERY).unwrap());
+        // A clock that ran ahead and was set right does not stop upkeep.
+        assert!(claim(&connection, "rollups", now, ROLLUPS_EVERY).unwrap());
+    }
+
+    #[test]
+    fn single_calls_are_bounded_to_the_newest() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().into());
+        let mut connection = store.open().unwrap().connection;
+        connection
+            .execute_batch(
+                "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20010)
+                 INSERT INTO exemplars SELECT x, x, 1, 1, 1, 1, 1, 'library', 200, 'complete', 1, 1, 0, 0, 1 FROM n",
+            )
+            .unwrap();
+        when_due(&mut connection, Timestamp::from_nanos(1_000_000_000_000), RETENTION).unwrap();
+        assert_eq!(rows(&store, "SELECT count(*) FROM exemplars"), [20_000]);
+        assert_eq!(rows(&store, "SELECT min(begun) FROM exemplars"), [11]);
+    }
+}

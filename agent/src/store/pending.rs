@@ -10,8 +10,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Rows that are kept while nothing can be written, about half a KiB each.
-const MAX_ROWS: usize = 65_536;
+/// Rows that are kept while nothing can be written, up to about a KiB each.
+const MAX_ROWS: usize = 32_768;
 /// Exemplars that one flush writes; of more, those that did not fail go first.
 const MAX_EXEMPLARS: usize = 2_000;
 const MAX_CONNECTIONS: usize = 16_384;
@@ -103,8 +103,9 @@ impl Pending {
             self.exemplars.sort_by_key(|(key, exemplar)| {
                 (std::cmp::Reverse(failed(key)), std::cmp::Reverse(exemplar.begun))
             });
-            Tallies::add(&tallies.lost_exemplars, (self.exemplars.len() - MAX_EXEMPLARS) as u64);
-            self.exemplars.truncate(MAX_EXEMPLARS);
+            let left_out = self.exemplars.split_off(MAX_EXEMPLARS);
+            let lost = left_out.iter().filter(|(key, _)| failed(key)).count();
+            Tallies::add(&tallies.lost_exemplars, lost as u64);
         }
     }
 
@@ -180,5 +181,87 @@ impl Pending {
             return true;
         }
         seen.len() < self.max_rows_per_minute && seen.insert(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farcall::{Config, Head, Timestamp};
+    use std::sync::atomic::Ordering;
+
+    fn add(pending: &mut Pending, tallies: &Tallies, minute: u64, customers: std::ops::Range<u32>) {
+        let engine = Engine::new(Config::default(), Caller::new("checkout"), 1, 1);
+        let time = Timestamp::from_nanos(minute * 60_000_000_000);
+        for customer in customers {
+            let name = format!("c{customer}");
+            let head = Head::new("GET", "https://api.stripe.com/v1/balance").customer(Some(&name));
+            let mut call = engine.begin(&head, time, customer.into());
+            let _ = call.step(&engine, time);
+            call.head(200, time);
+            call.end(&engine, time);
+        }
+        pending.add(engine.drain(time), &engine, tallies);
+    }
+
+    fn calls(pending: &Pending) -> u64 {
+        pending.rows.values().map(|row| row.sums.calls).sum()
+    }
+
+    #[test]
+    fn what_cannot_be_written_stays_bounded_and_no_call_goes_uncounted() {
+        let (mut pending, tallies) = (Pending::new(20_000), Tallies::default());
+        // Half an hour of nothing but new customers, and nowhere to write them.
+        for minute in 0..30 {
+            add(&mut pending, &tallies, minute, minute as u32 * 3_000..(minute as u32 + 1) * 3_000);
+        }
+        assert!(pending.rows.len() <= MAX_ROWS, "{}", pending.rows.len());
+        assert!(pending.exemplars.len() <= MAX_EXEMPLARS);
+        assert_eq!(calls(&pending) + tallies.lost_calls.load(Ordering::Relaxed), 90_000);
+        assert_eq!(tallies.lost_calls.load(Ordering::Relaxed), 0, "detail goes before counts");
+        assert!(tallies.folded_rows.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn the_detail_of_a_minute_is_bounded_over_all_its_flushes() {
+        let (mut pending, tallies) = (Pending::new(100), Tallies::default());
+        for flush in 0..5 {
+            add(&mut pending, &tallies, 7, flush * 60..(flush + 1) * 60);
+            if flush < 4 {
+                pending.written();
+            }
+        }
+        assert_eq!(pending.rows.len(), 1, "all of them `other`");
+        assert_eq!(tallies.folded_rows.load(Ordering::Relaxed), 200);
+        // What the minute had already goes on under its own name.
+        add(&mut pending, &tallies, 7, 0..60);
+        assert_eq!(pending.rows.len(), 61);
+        // The next minute has room again.
+        add(&mut pending, &tallies, 8, 0..100);
+        assert_eq!(pending.rows.len(), 161);
+    }
+
+    #[test]
+    fn connections_of_one_kind_are_added_up() {
+        let mut pending = Pending::new(100);
+        let lost = AtomicU64::new(0);
+        let connection = |port, bytes_out| ConnectionRollup {
+            port,
+            bytes_out,
+            connections: 1,
+            ..ConnectionRollup::default()
+        };
+        pending.add_connections(vec![connection(443, 5), connection(443, 7), connection(80, 1)], &lost);
+        assert_eq!(pending.connections.len(), 2);
+        let numbers = pending.connections[&ConnectionRollup { port: 443, ..ConnectionRollup::default() }];
+        assert_eq!((numbers.connections, numbers.bytes_out), (2, 12));
+        for port in 0..u16::MAX {
+            pending.add_connections(vec![connection(port, 1)], &lost);
+        }
+        assert_eq!(pending.connections.len(), MAX_CONNECTIONS);
+        assert_eq!(
+            pending.connections.values().map(|numbers| numbers.connections).sum::<u64>() + lost.into_inner(),
+            3 + 65_535
+        );
     }
 }
