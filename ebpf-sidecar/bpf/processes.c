@@ -27,7 +27,12 @@ int BPF_PROG(fc_exec, struct task_struct *task, int old_pid, struct linux_binprm
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(fc_exit, struct task_struct *task)
 {
-	if (!fc_in_scope() || BPF_CORE_READ(task, signal, live.counter) != 0)
+	if (!fc_in_scope())
+		return 0;
+	// A thread that dies inside a TLS call never returns from it.
+	u64 thread = bpf_get_current_pid_tgid();
+	bpf_map_delete_elem(&fc_calls, &thread);
+	if (BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
 	struct fc_head *event = bpf_ringbuf_reserve(&fc_events, sizeof(*event), 0);
 	if (!event) {

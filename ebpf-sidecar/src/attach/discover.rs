@@ -1,7 +1,7 @@
 //! Which TLS libraries the processes of the scope map, and when to look.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -15,7 +15,12 @@ use super::table;
 pub(super) struct Library {
     pub(super) file: File,
     pub(super) name: String,
+    /// As its mappings name it, which may differ from what the file says of itself; `None` where the user named it.
+    pub(super) mapping: Option<Inode>,
 }
+
+/// Device and inode.
+pub(super) type Inode = (u64, u64);
 
 /// Libraries found so far, by device and inode, and processes to look at again.
 ///
@@ -23,11 +28,15 @@ pub(super) struct Library {
 /// at several times, at growing distances, and once more when it connects.
 #[derive(Debug, Default)]
 pub(super) struct Discovery {
-    known: HashSet<(u64, u64)>,
+    known: HashSet<Inode>,
+    /// When a library was last seen mapped.
+    mapped: HashMap<Inode, Instant>,
     due: BTreeMap<(Instant, u32), Duration>,
 }
 
 const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// How long a library stays probed after it was last seen mapped.
+const UNUSED: Duration = Duration::from_secs(600);
 const LAST_LOOK: Duration = Duration::from_millis(256);
 /// Processes waiting to be looked at again; beyond, only the periodic look over the whole scope finds them.
 const MAX_DUE: usize = 4096;
@@ -50,7 +59,7 @@ impl Discovery {
         let mut found = Vec::new();
         while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, tgid), distance) = entry.remove_entry();
-            let alive = self.look_at(tgid, &mut found);
+            let alive = self.look_at(tgid, now, &mut found);
             if alive && distance < LAST_LOOK {
                 self.due.insert((now + distance * 2, tgid), distance * 2);
             }
@@ -59,11 +68,16 @@ impl Discovery {
     }
 
     /// Looks at one process now. Returns whether it lives.
-    pub(super) fn look_at(&mut self, tgid: u32, found: &mut Vec<Library>) -> bool {
+    pub(super) fn look_at(&mut self, tgid: u32, now: Instant, found: &mut Vec<Library>) -> bool {
         let Ok(maps) = fs::read_to_string(format!("/proc/{tgid}/maps")) else { return false };
         for line in maps.lines() {
             let Some(mapping) = Mapping::parse(line) else { continue };
-            if !table::is_openssl(mapping.name) || self.known.contains(&(mapping.device, mapping.inode)) {
+            let inode = (mapping.device, mapping.inode);
+            if !table::is_openssl(mapping.name) {
+                continue;
+            }
+            self.mapped.insert(inode, now);
+            if self.known.contains(&inode) {
                 continue;
             }
             // The mapping itself leads to the file even where the path means something else in our own root.
@@ -72,8 +86,8 @@ impl Discovery {
             else {
                 continue;
             };
-            found.extend(self.new_library(file, mapping.name.to_owned()));
-            self.known.insert((mapping.device, mapping.inode));
+            found.extend(self.new_library(file, mapping.name.to_owned(), Some(inode)));
+            self.known.insert(inode);
         }
         true
     }
@@ -82,12 +96,27 @@ impl Discovery {
     pub(super) fn named(&mut self, path: &Path) -> std::io::Result<Option<Library>> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let file = File::open(path)?;
-        Ok(self.new_library(file, name))
+        Ok(self.new_library(file, name, None))
     }
 
-    fn new_library(&mut self, file: File, name: String) -> Option<Library> {
+    /// Whether nobody has mapped this library for long, in which case it is forgotten: containers come and go, and each
+    /// brings its own file.
+    pub(super) fn forget_unused(&mut self, library: &Library, now: Instant) -> bool {
+        let Some(inode) = library.mapping else { return false };
+        let unused = self.mapped.get(&inode).is_none_or(|last| now.saturating_duration_since(*last) > UNUSED);
+        if unused {
+            self.mapped.remove(&inode);
+            self.known.remove(&inode);
+            if let Ok(metadata) = library.file.metadata() {
+                self.known.remove(&(metadata.dev(), metadata.ino()));
+            }
+        }
+        unused
+    }
+
+    fn new_library(&mut self, file: File, name: String, mapping: Option<Inode>) -> Option<Library> {
         let metadata = file.metadata().ok()?;
-        self.known.insert((metadata.dev(), metadata.ino())).then_some(Library { file, name })
+        self.known.insert((metadata.dev(), metadata.ino())).then_some(Library { file, name, mapping })
     }
 }
 
@@ -153,6 +182,18 @@ mod tests {
         discovery.expect(u32::MAX, now);
         assert!(discovery.look_at_due(now + FIRST_LOOK).is_empty());
         assert_eq!(discovery.next(), None);
+    }
+
+    #[test]
+    fn a_library_that_nobody_maps_any_more_is_forgotten_and_found_again() {
+        let mut discovery = Discovery::default();
+        let now = Instant::now();
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let library = discovery.new_library(file, "libssl.so.3".into(), Some((1, 2))).unwrap();
+        discovery.mapped.insert((1, 2), now);
+        assert!(!discovery.forget_unused(&library, now + UNUSED));
+        assert!(discovery.forget_unused(&library, now + UNUSED + Duration::from_secs(1)));
+        assert!(discovery.known.is_empty() && discovery.mapped.is_empty());
     }
 
     #[test]

@@ -104,7 +104,9 @@ pub struct Capture<'obj> {
     observer: Rc<RefCell<Observer>>,
     discovery: Discovery,
     cgroup: &'obj Cgroup,
-    libraries: Vec<String>,
+    libraries: Vec<(Library, Vec<Link>)>,
+    looked: Instant,
+    look_takes: Duration,
     unprobed: Vec<Unprobed>,
 }
 
@@ -113,6 +115,9 @@ impl std::fmt::Debug for Capture<'_> {
         f.debug_struct("Capture").field("links", &self.links.len()).finish_non_exhaustive()
     }
 }
+
+/// How often all processes are looked at, for libraries that they loaded late.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Connections read from the kernel's map at once.
 const BATCH: u32 = 256;
@@ -127,6 +132,7 @@ impl<'obj> Capture<'obj> {
         cgroup: &'obj Cgroup,
         options: &Options,
     ) -> Result<Self, AttachError> {
+        raise_descriptor_limit();
         let mut open = FarcallSkelBuilder::default().open(storage).attempting("opening the BPF object")?;
         if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
             rodata.fc_include_loopback = options.include_loopback;
@@ -158,6 +164,8 @@ impl<'obj> Capture<'obj> {
             discovery: Discovery::default(),
             cgroup,
             libraries: Vec::new(),
+            looked: Instant::now(),
+            look_takes: Duration::ZERO,
             unprobed: Vec::new(),
         };
         capture.attach_everywhere(can_pair)?;
@@ -246,7 +254,10 @@ impl<'obj> Capture<'obj> {
         }
         self.observer.borrow_mut().expire(clock::monotonic());
         self.discover();
-        self.look_at_everyone();
+        // Looking reads a file for each process: it may take a twentieth of the time, however many there are.
+        if self.looked.elapsed() > LOOK_EVERY.max(self.look_takes * 20) {
+            self.look_at_everyone();
+        }
         Ok(self.observer.borrow_mut().observations())
     }
 
@@ -271,7 +282,7 @@ impl<'obj> Capture<'obj> {
             match process {
                 Fresh::Executed(tgid) => self.discovery.expect(tgid, now),
                 Fresh::Connecting(tgid) => {
-                    self.discovery.look_at(tgid, &mut found);
+                    self.discovery.look_at(tgid, now, &mut found);
                 }
             }
         }
@@ -279,22 +290,24 @@ impl<'obj> Capture<'obj> {
         self.probe(found);
     }
 
-    /// Probes the libraries of all processes of the scope, where they are new.
+    /// Probes the libraries of all processes of the scope, where they are new, and lets go of those that nobody maps.
     fn look_at_everyone(&mut self) {
+        let now = Instant::now();
         let mut found = Vec::new();
         for tgid in self.cgroup.processes() {
-            self.discovery.look_at(tgid, &mut found);
+            self.discovery.look_at(tgid, now, &mut found);
         }
+        let discovery = &mut self.discovery;
+        self.libraries.retain(|(library, _)| !discovery.forget_unused(library, now));
         self.probe(found);
+        self.looked = now;
+        self.look_takes = now.elapsed();
     }
 
     fn probe(&mut self, libraries: impl IntoIterator<Item = Library>) {
         for library in libraries {
             match attach_openssl(&self.skel.progs, &library) {
-                Ok(links) => {
-                    self.links.extend(links);
-                    self.libraries.push(library.name);
-                }
+                Ok(links) => self.libraries.push((library, links)),
                 Err(error) => {
                     self.unprobed.push(Unprobed { library: library.name, reason: error.to_string() })
                 }
@@ -310,8 +323,8 @@ impl<'obj> Capture<'obj> {
 
     /// File names of the libraries that are probed.
     #[must_use]
-    pub fn libraries(&self) -> &[String] {
-        &self.libraries
+    pub fn libraries(&self) -> Vec<&str> {
+        self.libraries.iter().map(|(library, _)| library.name.as_str()).collect()
     }
 
     /// Libraries that could not be probed, and why.
@@ -382,6 +395,14 @@ fn attach_openssl(programs: &FarcallProgs<'_>, library: &Library) -> Result<Vec<
 
 /// The programs themselves check whether a process is in the scope.
 const EVERY_PROCESS: i32 = -1;
+
+/// Each probe takes descriptors, and the usual soft limit is a hundred libraries. What cannot be raised is tried anyway.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _unchanged = setrlimit(Resource::Nofile, limit);
+}
 
 fn ignore_interruption(error: libbpf_rs::Error) -> Result<(), libbpf_rs::Error> {
     if error.kind() == libbpf_rs::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
