@@ -161,3 +161,12 @@ fn seeds_differ_between_calls_and_threads() {
     seeds.dedup();
     assert_eq!(seeds.len(), 40_000);
 }
+
+#[test]
+fn every_counter_is_explained() {
+    let home = tempfile::tempdir().unwrap();
+    let documented = include_str!("../../docs/report.md");
+    for (name, _) in Farcall::start(options(home.path())).counters() {
+        assert!(documented.contains(&format!("`{name}`")), "`{name}` is not in docs/report.md");
+    }
+}
