@@ -22,6 +22,8 @@ const PATIENCE: u64 = 600_000_000_000;
 const MEMORY: u64 = 60_000_000_000;
 /// Exchanges, sightings and connections that wait, each.
 const CAPACITY: usize = 65_536;
+/// Sightings that each process may keep even so.
+const FAIR_SHARE: usize = 64;
 
 /// What a library said of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +114,7 @@ pub(super) struct Matcher {
     decided: Vec<Decision>,
     numbers: u64,
     sightings: usize,
+    forgotten: u64,
 }
 
 impl Matcher {
@@ -150,10 +153,16 @@ impl Matcher {
             process.decided(&held.exchange, ExplainedBy::Library);
             confirm(&mut self.decided, &mut self.confirmed_on, held.exchange);
         }
-        if self.sightings < CAPACITY {
-            self.sightings += 1;
-            process.sightings.push_back(sighting);
+        if sighting.attempts == 0 {
+            return;
         }
+        // Where the kernel cannot read, no sighting is ever matched: such a process loses its own oldest, nobody else's.
+        if self.sightings >= CAPACITY && process.sightings.len() >= FAIR_SHARE {
+            process.sightings.pop_front();
+            self.sightings -= 1;
+        }
+        process.sightings.push_back(sighting);
+        self.sightings += 1;
     }
 
     /// The kernel saw an exchange.
@@ -179,10 +188,14 @@ impl Matcher {
             process.decided(&exchange, ExplainedBy::Library);
             return confirm(&mut self.decided, &mut self.confirmed_on, exchange);
         }
-        let sighting = process.sightings.iter_mut().find(|sighting| matches(sighting, &exchange, key));
-        match sighting {
-            Some(sighting) => {
-                sighting.attempts -= 1;
+        let place = process.sightings.iter().position(|sighting| matches(sighting, &exchange, key));
+        match place {
+            Some(place) => {
+                process.sightings[place].attempts -= 1;
+                if process.sightings[place].attempts == 0 {
+                    process.sightings.remove(place);
+                    self.sightings -= 1;
+                }
                 process.decided(&exchange, ExplainedBy::Library);
                 confirm(&mut self.decided, &mut self.confirmed_on, exchange);
             }
@@ -211,7 +224,10 @@ impl Matcher {
                 self.explain(progress, now);
             }
         }
-        self.forget(now);
+        if now.saturating_sub(self.forgotten) > SLACK * 20 {
+            self.forgotten = now;
+            self.forget(now);
+        }
         std::mem::take(&mut self.decided)
     }
 

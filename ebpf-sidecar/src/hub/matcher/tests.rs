@@ -229,6 +229,21 @@ fn a_call_without_a_socket_explains_the_connection_to_its_host() {
 }
 
 #[test]
+fn a_process_that_the_kernel_cannot_read_does_not_crowd_out_others() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    for n in 0..CAPACITY as u64 + 100 {
+        matcher.sighting(PID + 1, sighting("/opaque", n, n + 1, 200, 1));
+    }
+    assert!(matcher.sightings <= CAPACITY);
+    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.exchange(exchange("/a", S, 2 * S, 200));
+    assert_eq!(tally(matcher.due(100 * S)), (0, 1, vec![]));
+    let kept: usize = matcher.processes.values().map(|process| process.sightings.len()).sum();
+    assert_eq!(kept, matcher.sightings, "what is counted is what is there");
+}
+
+#[test]
 fn memory_is_bounded_and_nothing_is_forgotten_uncounted() {
     let mut matcher = Matcher::default();
     let n = CAPACITY + 10;
@@ -237,5 +252,6 @@ fn memory_is_bounded_and_nothing_is_forgotten_uncounted() {
     }
     assert!(matcher.due.len() <= CAPACITY);
     assert_eq!(tally(matcher.due(100 * S)).0, n);
+    matcher.due(200 * S);
     assert!(matcher.processes.is_empty());
 }
