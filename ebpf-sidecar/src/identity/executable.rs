@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use object::{Object, ObjectSection, ObjectSymbol};
+use object::{Object, ObjectSection};
 
 /// A TLS implementation found in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,15 +114,17 @@ fn from_executable(file: &File, path: &Path) -> Tls {
     if elf.section_by_name(".go.buildinfo").is_some() {
         return Tls::Go;
     }
-    let openssl = elf
-        .dynamic_symbols()
-        .chain(elf.symbols())
-        .any(|symbol| symbol.name() == Ok("SSL_write") && symbol.is_definition());
     let linked_in = || {
         let name = path.file_name().unwrap_or_default();
         if name == "node" || name == "nodejs" { Tls::Node } else { Tls::StaticOpenSsl }
     };
-    if openssl {
+    // Whole string tables, not symbol by symbol: large executables have a hundred thousand. An executable that merely
+    // imports the symbol maps a libssl, and is not asked.
+    let has_symbol = |section: &str| {
+        let range = elf.section_by_name(section).and_then(|section| section.file_range());
+        range.is_some_and(|range| contains(&read_range(file, range), b"\0SSL_write\0"))
+    };
+    if has_symbol(".dynstr") || has_symbol(".strtab") {
         return linked_in();
     }
     // Names of source files stay in panic messages even where symbols are stripped.
