@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 pub(crate) const MAX_TEMPLATE: usize = 240;
 /// So many different segments may follow one place before they are one `{id}`.
 const FAN_OUT: usize = 48;
-/// The most places that the trie remembers, over all vendors; beyond them a new segment is `{id}`.
+/// The most places that the trie remembers, over all vendors; a full trie starts anew.
 const MAX_NODES: usize = 16_384;
 const MAX_SEGMENTS: usize = 12;
 const ID: &str = "{id}";
@@ -55,7 +55,7 @@ fn is_method(method: &str) -> bool {
 /// address, a date; or something that no API names its endpoints by.
 fn looks_like_id(segment: &str) -> bool {
     let bytes = segment.as_bytes();
-    let (mut digits, mut letters, mut hex, mut upper, mut marks) = (0, 0, 0, 0, 0);
+    let (mut digits, mut letters, mut hex, mut upper, mut marks) = (0_usize, 0_usize, 0, 0, 0);
     for &byte in bytes {
         match byte {
             b'0'..=b'9' => (digits, hex) = (digits + 1, hex + 1),
@@ -66,9 +66,11 @@ fn looks_like_id(segment: &str) -> bool {
         }
         upper += usize::from(byte.is_ascii_uppercase());
     }
+    if digits + letters >= 16 && upper < letters && (upper >= 4 || (upper >= 2 && digits >= 1)) {
+        return true; // Long and of mixed case: a token. Better a name lost than a secret kept.
+    }
     if digits == 0 {
-        // Without a digit only what is long and unlike words is an id.
-        return segment.len() > 40 || (letters >= 16 && upper >= 4 && upper < letters && marks == 0);
+        return segment.len() > 40;
     }
     if letters == 0 {
         return true; // Numbers, dates, versions such as `2024-06`.
@@ -92,8 +94,8 @@ pub(crate) struct Learner {
     roots: HashMap<Box<str>, u32, FixedState>,
     /// Grows with every merge, after which templates given earlier may be given otherwise.
     generation: u32,
-    /// Segments that became `{id}` because the trie is full.
-    pub(crate) folded: u64,
+    /// How often it was full and started anew.
+    resets: u64,
 }
 
 #[derive(Debug, Default)]
@@ -105,11 +107,15 @@ struct Node {
 
 impl Learner {
     pub(crate) fn new() -> Self {
-        Self { nodes: Vec::new(), roots: HashMap::default(), generation: 0, folded: 0 }
+        Self { nodes: Vec::new(), roots: HashMap::default(), generation: 0, resets: 0 }
     }
 
     pub(crate) fn generation(&self) -> u32 {
         self.generation
+    }
+
+    pub(crate) fn resets(&self) -> u64 {
+        self.resets
     }
 
     /// The template for a path that [`normalise`] has written, as far as is known by now.
@@ -119,27 +125,25 @@ impl Learner {
             text.push(normalised);
             return text;
         };
+        if self.nodes.len() + 2 * MAX_SEGMENTS + 4 > MAX_NODES {
+            // Merges leave dead places behind, and vendors come and go: learning again is cheap.
+            self.nodes.clear();
+            self.roots.clear();
+            self.generation += 1;
+            self.resets += 1;
+        }
         text.push(method);
         text.push(" ");
         let mut at = match self.roots.get(vendor) {
-            Some(&root) => Some(root),
+            Some(&root) => root,
             None => {
                 let root = self.grow();
-                if let Some(root) = root {
-                    self.roots.insert(vendor.into(), root);
-                }
+                self.roots.insert(vendor.into(), root);
                 root
             }
         };
         for segment in path.split('/') {
-            let (shown, next) = match at {
-                Some(node) => self.follow(node, segment),
-                None if matches!(segment, ID | "…") => (segment, None),
-                None => {
-                    self.folded += 1;
-                    (ID, None)
-                }
-            };
+            let (shown, next) = self.follow(at, segment);
             text.push("/");
             text.push(shown);
             at = next;
@@ -147,55 +151,34 @@ impl Learner {
         text
     }
 
-    fn follow<'a>(&mut self, at: u32, segment: &'a str) -> (&'a str, Option<u32>) {
+    fn follow<'a>(&mut self, at: u32, segment: &'a str) -> (&'a str, u32) {
         let node = &self.nodes[at as usize];
         if segment == "…" {
-            return (segment, None);
+            return (segment, at);
         }
-        if segment != ID && node.any.is_none() {
-            if let Some(&child) = node.children.get(segment) {
-                return (segment, Some(child));
-            }
-            if node.children.len() < FAN_OUT {
-                let Some(child) = self.grow() else {
-                    self.folded += 1;
-                    return (ID, None);
-                };
-                self.nodes[at as usize].children.insert(segment.into(), child);
-                return (segment, Some(child));
-            }
+        if let Some(any) = node.any {
+            return (ID, any);
+        }
+        if let Some(&child) = node.children.get(segment) {
+            return (segment, child);
+        }
+        if segment != ID && node.children.len() >= FAN_OUT {
             self.generation += 1;
-            let merged = self.merge(at);
-            return (ID, merged);
+            return (ID, self.merge(at));
         }
-        let next = match node.any {
-            Some(any) => Some(any),
-            None if segment == ID => match node.children.get(ID) {
-                Some(&child) => Some(child),
-                None => {
-                    let child = self.grow();
-                    if let Some(child) = child {
-                        self.nodes[at as usize].children.insert(ID.into(), child);
-                    }
-                    child
-                }
-            },
-            None => None,
-        };
-        (ID, next)
+        let child = self.grow();
+        self.nodes[at as usize].children.insert(segment.into(), child);
+        (segment, child)
     }
 
     /// Joins all that follows a place into one child.
-    fn merge(&mut self, at: u32) -> Option<u32> {
-        let children = std::mem::take(&mut self.nodes[at as usize].children);
-        // One child takes the place of at least two, so there is room without growing.
-        let mut rest = children.into_values();
-        let joined = rest.next()?;
-        for child in rest {
+    fn merge(&mut self, at: u32) -> u32 {
+        let joined = self.grow();
+        for child in std::mem::take(&mut self.nodes[at as usize].children).into_values() {
             self.absorb(joined, child, 0);
         }
         self.nodes[at as usize].any = Some(joined);
-        Some(joined)
+        joined
     }
 
     fn absorb(&mut self, into: u32, from: u32, depth: usize) {
@@ -219,12 +202,10 @@ impl Learner {
         }
     }
 
-    fn grow(&mut self) -> Option<u32> {
-        if self.nodes.len() >= MAX_NODES {
-            return None;
-        }
+    /// A new place; [`Learner::template`] has made sure that there is room.
+    fn grow(&mut self) -> u32 {
         self.nodes.push(Node::default());
-        u32::try_from(self.nodes.len() - 1).ok()
+        u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
     }
 }
 
@@ -252,6 +233,8 @@ mod tests {
             "org:repo",
             "T024BE7LD0",
             "chatcmpl-8x7Hk2PqLmN",
+            "aBcDeFgHiJk1LmNoPqRs",
+            "abcDEfgh-ijkLMnop_qRst",
         ] {
             assert_eq!(template("GET", &format!("/things/{id}/parts")), "GET /things/{id}/parts", "{id}");
         }
@@ -302,6 +285,17 @@ mod tests {
             "GET /teams/core",
             "other places stay apart"
         );
+    }
+
+    #[test]
+    fn a_full_learner_starts_anew_and_says_so() {
+        let mut learner = Learner::new();
+        for n in 0..40_000_u32 {
+            let vendor = format!("vendor-{n}.example");
+            assert_eq!(learner.template(&vendor, "GET /hooks/in").as_str(), "GET /hooks/in");
+            assert!(learner.nodes.len() <= MAX_NODES);
+        }
+        assert!(learner.resets() > 0);
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::attribution::CallerId;
 use crate::call::{ConnectTimes, ErrorType, Outcome, Tap};
-use crate::ledger::Found;
+use crate::ledger::{Found, RequestKeys};
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
 
@@ -20,7 +20,9 @@ pub struct Call {
     pub(super) found: Found,
     pub(super) caller: CallerId,
     pub(super) tap: Tap,
-    pub(super) sighting: u64,
+    pub(super) keys: RequestKeys,
+    /// The engine that it began in: its numbers mean nothing to another.
+    pub(super) engine: u32,
     pub(super) begun: Timestamp,
     pub(super) head_at: Timestamp,
     pub(super) times: ConnectTimes,

@@ -23,8 +23,12 @@ pub struct Engine {
     shards: Shards,
     callers: RwLock<Callers>,
     sightings: AtomicBool,
+    /// Tells this engine's calls from another's.
+    identity: u32,
     tallies: Tallies,
 }
+
+static NEXT_IDENTITY: AtomicU32 = AtomicU32::new(1);
 
 /// Callers beyond this many at a time are added to the engine's own.
 const MAX_CALLERS: usize = 65_536;
@@ -84,6 +88,10 @@ counters! {
     folded_callers,
     /// Sightings that did not fit between two drains: the sidecar may count such a call again.
     lost_sightings,
+    /// How often the learner of endpoints was full and started anew.
+    relearned,
+    /// Calls that ended in another engine than they began in, such as across a fork; not counted here.
+    foreign_calls,
     /// Events that no order of events explains, such as a response before a request; ignored.
     misplaced_events,
 }
@@ -100,6 +108,7 @@ impl Engine {
             learned: AtomicU32::new(0),
             callers: RwLock::new(Callers { known: vec![Some(Arc::new(caller))], free: Vec::new() }),
             sightings: AtomicBool::new(false),
+            identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             tallies: Tallies::default(),
         }
     }
@@ -153,15 +162,8 @@ impl Engine {
     /// two at once lose nothing, but each gets a part.
     pub fn drain(&self, _now: Timestamp) -> Batch {
         let mut batch = Batch::default();
-        let mut rows = Vec::new();
         for number in 0..self.shards.len() {
-            rows.clear();
-            self.shards.lock(number).drain_turned(&self.catalogue, &mut batch);
-            let mut cursor = Some(0);
-            while let Some(place) = cursor {
-                cursor = self.shards.lock(number).drain_some(&self.catalogue, place, &mut rows, &mut batch);
-            }
-            self.shards.lock(number).drain_end(&rows, &mut batch);
+            self.shards.drain(number, &self.catalogue, &mut batch);
         }
         batch
     }

@@ -10,7 +10,7 @@ use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
 use crate::call::{Head, Outcome, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
-use crate::ledger::{Entry, Found, SeriesKey, Settled, Shard, Text, path_hash};
+use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
 use crate::units::Timestamp;
 use std::num::NonZeroU64;
 use std::sync::PoisonError;
@@ -38,18 +38,15 @@ impl Engine {
         let (customer, tags) = self.find_customer(&mut shard, head);
         drop(shard);
 
-        // Both taps recognise a call by this; it costs a hash, so only where somebody listens.
-        let sighting = match self.sightings.load(Ordering::Relaxed) {
-            true => path_hash(head.method, host, head.target.path).max(1),
-            false => 0,
-        };
         Call {
             id: mix(seed),
             shard: number,
             found: Found { vendor, endpoint, customer, tags },
             caller: head.caller,
             tap: head.tap,
-            sighting,
+            // Both taps recognise a call by these. Taken in any case: somebody may begin to listen before it ends.
+            keys: RequestKeys::new(head.method, host, head.target.path),
+            engine: self.identity,
             begun: now,
             head_at: now,
             times: crate::call::ConnectTimes::default(),
@@ -64,6 +61,11 @@ impl Engine {
     /// Counts a call that came out as `outcome`.
     pub(super) fn settle(&self, call: &mut Call, outcome: Outcome, now: Timestamp) {
         call.state = State::Settled;
+        if call.engine != self.identity {
+            // Begun before a fork, say: its names live in another engine, which counts it or is gone.
+            self.tallies.foreign_calls.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let key = SeriesKey {
             vendor: call.found.vendor,
             endpoint: call.found.endpoint,
@@ -86,8 +88,8 @@ impl Engine {
             bytes_in: call.bytes_in,
             attempts: call.attempts,
         };
-        let settled =
-            Settled { found: call.found, key, entry, times: call.times, ended: now, sighting: call.sighting };
+        let sighting = self.sightings.load(Ordering::Relaxed).then_some(call.keys);
+        let settled = Settled { found: call.found, key, entry, times: call.times, ended: now, sighting };
         // The shard where the call began, whatever thread it ends on: its names live there.
         self.shards.lock(call.shard).settle(&settled, &self.tallies);
     }
@@ -98,7 +100,7 @@ impl Engine {
             return shard.learned_vendor(UNREADABLE, &self.tallies);
         }
         if let Some(vendor) = shard.hosts.get(0, host) {
-            shard.keep_vendor(vendor);
+            shard.keep_vendor(vendor, &self.tallies);
             return vendor;
         }
         let vendor = match self.catalogue.find(host) {
@@ -125,12 +127,13 @@ impl Engine {
             shard.generation = generation;
         }
         if let Some(seen) = shard.paths.get(vendor, normalised.as_str()) {
-            shard.keep_endpoint(seen);
+            shard.keep_endpoint(seen, &self.tallies);
             return seen;
         }
         let template = {
             let mut learner = self.learner.lock().unwrap_or_else(PoisonError::into_inner);
             let template = learner.template(shard.vendor_name(&self.catalogue, vendor), normalised.as_str());
+            self.tallies.relearned.store(learner.resets(), Ordering::Relaxed);
             self.learned.store(learner.generation(), Ordering::Release);
             template
         };

@@ -19,7 +19,7 @@ pub use sketch::{BadSketch, Sketch};
 
 pub(crate) use series::SeriesKey;
 pub(crate) use shard::{Entry, Found, Settled, Shard, Shards};
-pub(crate) use sighting::path_hash;
+pub(crate) use sighting::RequestKeys;
 pub(crate) use text::Text;
 
 /// The name under which detail is added up that did not fit into the bounds.

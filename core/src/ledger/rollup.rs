@@ -105,7 +105,7 @@ pub struct Exemplar {
     pub bytes_in: u64,
     /// Exchanges on the wire.
     pub attempts: u32,
-    /// The row of the same batch that the call was counted in.
+    /// The row of the same batch that the call belongs to: that of its series.
     pub row: usize,
 }
 

@@ -3,14 +3,14 @@
 
 use super::interner::Interner;
 use super::series::Series;
-use super::{Batch, OTHER, Rollup, Sighting};
+use super::{Batch, OTHER, RequestKeys, Rollup, Sighting};
 use crate::attribution::{CallerId, UNKNOWN};
 use crate::call::{ConnectTimes, Outcome};
 use crate::catalogue::{Catalogue, VendorIndex};
 use crate::engine::Tallies;
 use crate::units::Timestamp;
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,8 +63,8 @@ pub(crate) struct Settled {
     pub(crate) entry: Entry,
     pub(crate) times: ConnectTimes,
     pub(crate) ended: Timestamp,
-    /// The key of its sighting; 0 where nobody listens.
-    pub(crate) sighting: u64,
+    /// Of its sighting; `None` where nobody listens.
+    pub(crate) sighting: Option<RequestKeys>,
 }
 
 /// Where a call's names were found; each is held until the call settles.
@@ -104,6 +104,66 @@ impl Shards {
     pub(crate) fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
         self.shards[number].0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Moves all that one shard has counted into a batch, a few series at each hold of its lock.
+    pub(crate) fn drain(&self, number: usize, catalogue: &Catalogue, batch: &mut Batch) {
+        let mut turned = {
+            let mut shard = self.lock(number);
+            batch.sightings.append(&mut shard.sightings);
+            std::mem::take(&mut shard.turned)
+        };
+        while !turned.is_empty() {
+            let mut shard = self.lock(number);
+            for series in turned.drain(turned.len().saturating_sub(STRIDE)..) {
+                shard.move_row(catalogue, &series, batch);
+                shard.release_names(found_of(series.key));
+            }
+        }
+        let mut rows = Vec::new();
+        let mut cursor = Some(0);
+        while let Some(place) = cursor {
+            cursor = self.lock(number).drain_some(catalogue, place, &mut rows, batch);
+        }
+        let failures = std::mem::take(&mut self.lock(number).failures);
+        let late = join_failures(failures, &rows, batch);
+        let mut shard = self.lock(number);
+        for (key, entry) in late {
+            // It came after its series was drained: the next row is its own, unless the series left.
+            if shard.failures.len() < MAX_FAILURES && shard.find(key).is_some() {
+                shard.failures.push((key, entry));
+            }
+        }
+        shard.sweep();
+    }
+}
+
+/// Puts failed calls beside the rows of their series; those without a row come back.
+fn join_failures(
+    failures: Vec<(SeriesKey, Entry)>,
+    rows: &[Row],
+    batch: &mut Batch,
+) -> Vec<(SeriesKey, Entry)> {
+    if failures.is_empty() {
+        return failures;
+    }
+    let by_key: HashMap<SeriesKey, &Row, FixedState> = rows.iter().map(|row| (row.key, row)).collect();
+    let mut late = Vec::new();
+    for (key, entry) in failures {
+        match by_key.get(&key) {
+            Some(row) if row.slowest == entry.id => {}
+            Some(row) => batch.exemplars.push(entry.exemplar(row.row)),
+            None => late.push((key, entry)),
+        }
+    }
+    late
+}
+
+/// A row of the batch that is being drained.
+struct Row {
+    key: SeriesKey,
+    row: usize,
+    /// The call that is its exemplar already.
+    slowest: u64,
 }
 
 /// The names and series of one shard.
@@ -158,9 +218,11 @@ impl Shard {
     }
 
     /// One more reference to a vendor that the host cache named.
-    pub(crate) fn keep_vendor(&mut self, vendor: u32) {
+    pub(crate) fn keep_vendor(&mut self, vendor: u32, tallies: &Tallies) {
         if is_learned(vendor) {
             self.vendors.keep(vendor - LEARNED);
+        } else if vendor == FOLDED {
+            tallies.folded_vendors.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -174,9 +236,11 @@ impl Shard {
     }
 
     /// One more reference to an endpoint that the cache of paths named.
-    pub(crate) fn keep_endpoint(&mut self, endpoint: u32) {
+    pub(crate) fn keep_endpoint(&mut self, endpoint: u32, tallies: &Tallies) {
         if is_learned(endpoint) {
             self.endpoints.keep(endpoint - LEARNED);
+        } else if endpoint == FOLDED {
+            tallies.folded_endpoints.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -222,12 +286,13 @@ impl Shard {
             let key = series.key;
             self.failures.push((key, *entry));
         }
-        if *sighting != 0 {
+        if let Some(keys) = sighting {
             if self.sightings.len() < MAX_SIGHTINGS {
                 self.sightings.push(Sighting {
                     begun: entry.begun,
                     ended: *ended,
-                    key: *sighting,
+                    key: keys.request,
+                    host: keys.host,
                     status: key.status,
                     attempts: u16::try_from(entry.attempts).unwrap_or(u16::MAX),
                 });
@@ -339,23 +404,18 @@ impl Shard {
         }
     }
 
-    /// Moves the rows of minutes that turned, and the failures and sightings, into a batch.
-    pub(crate) fn drain_turned(&mut self, catalogue: &Catalogue, batch: &mut Batch) {
-        for series in std::mem::take(&mut self.turned) {
-            let row = self.rollup(catalogue, &series);
-            batch.exemplars.push(series.slowest.exemplar(batch.rows.len()));
-            batch.rows.push(row);
-            self.release_names(found_of(series.key));
-        }
-        batch.sightings.append(&mut self.sightings);
+    /// Moves one series into a batch, as a row and its slowest call.
+    fn move_row(&self, catalogue: &Catalogue, series: &Series, batch: &mut Batch) {
+        batch.exemplars.push(series.slowest.exemplar(batch.rows.len()));
+        batch.rows.push(self.rollup(catalogue, series));
     }
 
     /// Moves up to [`STRIDE`] series from `cursor` on into a batch; the next cursor, `None` at the end.
-    pub(crate) fn drain_some(
+    fn drain_some(
         &mut self,
         catalogue: &Catalogue,
         cursor: usize,
-        rows: &mut Vec<(SeriesKey, usize)>,
+        rows: &mut Vec<Row>,
         batch: &mut Batch,
     ) -> Option<usize> {
         let mut place = cursor;
@@ -363,19 +423,13 @@ impl Shard {
         let mut steps = 0;
         while place < self.series.len() && steps < STRIDE {
             steps += 1;
-            if !self.series[place].is_empty() {
-                let row = self.rollup(catalogue, &self.series[place]);
-                let series = &mut self.series[place];
-                rows.push((series.key, batch.rows.len()));
-                batch.exemplars.push(series.slowest.exemplar(batch.rows.len()));
-                batch.rows.push(row);
-                series.clear();
-                if !crowded {
-                    place += 1;
-                    continue;
-                }
-            } else {
+            let series = &self.series[place];
+            if series.is_empty() {
                 self.series[place].idle += 1;
+            } else {
+                rows.push(Row { key: series.key, row: batch.rows.len(), slowest: series.slowest.id });
+                self.move_row(catalogue, series, batch);
+                self.series[place].clear();
             }
             if crowded || self.series[place].idle >= IDLE {
                 // The last one takes this place, and is looked at next.
@@ -387,25 +441,8 @@ impl Shard {
         (place < self.series.len()).then_some(place)
     }
 
-    /// Ends a drain: failures join the rows that they were counted in, names that nobody uses leave.
-    pub(crate) fn drain_end(&mut self, rows: &[(SeriesKey, usize)], batch: &mut Batch) {
-        for (key, entry) in std::mem::take(&mut self.failures) {
-            let row = rows.iter().find(|(known, _)| *known == key);
-            // A failure that came after its series was drained waits for the next row.
-            match row {
-                Some(&(_, row)) => {
-                    let slowest =
-                        batch.exemplars.iter().any(|exemplar| exemplar.row == row && exemplar.id == entry.id);
-                    if !slowest {
-                        batch.exemplars.push(entry.exemplar(row));
-                    }
-                }
-                None if self.failures.len() < MAX_FAILURES && self.find(key).is_some() => {
-                    self.failures.push((key, entry))
-                }
-                None => {}
-            }
-        }
+    /// Ends a drain: the names that nobody uses leave.
+    fn sweep(&mut self) {
         if self.vendors.sweep() {
             // The cache may name a vendor that just left.
             self.hosts.clear();

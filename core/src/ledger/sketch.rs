@@ -131,11 +131,14 @@ impl Sketch {
         if count == 0 {
             return;
         }
-        self.count += u64::from(count);
-        if self.bins.is_empty() {
+        if self.count == 0 {
+            // Emptied or new: the bins start anew around what comes first.
             self.first = bin - i32::try_from(STEP / 2).unwrap_or(0);
-            self.bins.resize(STEP, 0);
+            if self.bins.is_empty() {
+                self.bins.resize(STEP, 0);
+            }
         }
+        self.count += u64::from(count);
         let mut place = bin - self.first;
         if place < 0 {
             place = self.grow_down(place.unsigned_abs() as usize);
@@ -287,6 +290,15 @@ mod tests {
                 let _ = (sum.quantile(0.5), sum.to_bytes());
             }
         }
+    }
+
+    #[test]
+    fn an_emptied_sketch_has_forgotten_where_its_bins_were() {
+        let mut sketch = of(&[60_000_000]);
+        sketch.clear();
+        sketch.record(Duration::from_millis(1));
+        let found = sketch.quantile(1.0).unwrap().as_secs_f64();
+        assert!((found - 1e-3).abs() <= 1e-3 * ACCURACY, "{found}");
     }
 
     #[test]
