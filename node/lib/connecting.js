@@ -1,6 +1,8 @@
 'use strict'
 // What making a connection takes, part by part. Listeners go on the new socket only, until it is connected.
 
+const { now } = require('./clock.js')
+
 /** Milliseconds; negative for a part that did not happen (no TLS, a literal address). */
 class ConnectTimes {
   dns = -1
@@ -17,21 +19,21 @@ class ConnectTimes {
  */
 function timeConnecting (socket, tls, see) {
   const times = new ConnectTimes()
-  let since = performance.now()
+  let since = now()
   socket.once('lookup', () => {
-    const now = performance.now()
-    times.dns = now - since
-    since = now
+    const at = now()
+    times.dns = at - since
+    since = at
   })
   socket.once('connect', () => {
-    const now = performance.now()
-    times.connect = now - since
-    since = now
+    const at = now()
+    times.connect = at - since
+    since = at
     see(times, !tls)
   })
   if (!tls) return
   socket.once('secureConnect', () => {
-    times.tls = performance.now() - since
+    times.tls = now() - since
     see(times, true)
   })
 }

@@ -1,64 +1,68 @@
 'use strict'
-// One exchange on the wire, from its request to its settlement: what both adapters tell the engine.
+// One exchange on the wire, from its request to its settlement: what both adapters tell of it.
 
-const { Names } = require('./names.js')
-const { native } = require('./native.js')
-const { note } = require('./problems.js')
-const { currentScope, scopeNumber } = require('./scope.js')
+const account = require('./account.js')
+const { now } = require('./clock.js')
 const { ErrorType, classify } = require('./errors.js')
+const { currentScope } = require('./scope.js')
 
-/** How `settle` is told of a whole response, and of one that the application let go of. */
+/** How a call came out, beside the numbers of ErrorType: whole, or let go of by the application. */
 const COMPLETE = 0
 const ABANDONED = 9
 
 /** @typedef {import('./scope.js').Scope} Scope */
 /** @typedef {InstanceType<typeof import('./connecting.js').ConnectTimes>} ConnectTimes */
 
-const origins = new Names(
-  (/** @type {string} */ origin) => {
-    const url = URL.canParse(origin) ? new URL(origin) : undefined
-    const tls = url?.protocol === 'https:' || url?.protocol === 'wss:'
-    return native().nameOrigin(tls, url?.hostname ?? '', Number(url?.port) || (tls ? 443 : 80))
-  },
-  () => native().forgetOrigins()
-)
-
-const methods = new Names(
-  (/** @type {string} */ method) => native().nameMethod(method),
-  () => native().forgetMethods()
-)
-
 /**
- * A call under way. No method throws, and all do nothing once it is settled.
+ * A call. No method throws, and all do nothing once it is settled. Times are milliseconds of
+ * `performance.now()`, negative for what did not happen.
  */
 class Exchange {
-  /** @type {number} */
-  #ticket
-  #settled = false
-  /** Whether the head of a response was seen. */
-  answered = false
+  begun = now()
+  headAt = -1
+  ended = -1
+  status = 0
+  /** How it came out; negative while it is under way. */
+  how = -1
   /** Bytes of the request's body that went out. */
   sent = 0
   /** Bytes of the response's body that came in, as they were on the wire. */
   received = 0
-  /** Whether the client said that its time was up. */
-  timedOut = false
   /** Whether its connection is still being made. */
   connecting = false
-  /** On whose behalf the call is made. */
-  scope
+  /** Whether the client said that its time was up. */
+  timedOut = false
+  /** @type {ConnectTimes | undefined} what making its connection took */
+  times = undefined
+  /** @type {Exchange | undefined} its neighbours among those under way */
+  next = undefined
+  /** @type {Exchange | undefined} */
+  previous = undefined
 
   /**
-   * @param {number} ticket
-   * @param {Scope | undefined} scope
+   * @param {string} origin scheme, host and port where it is not the scheme's own: `https://api.stripe.com`
+   * @param {string} method
+   * @param {string} path with or without the query, which is dropped
+   * @param {Scope | undefined} scope on whose behalf
    */
-  constructor (ticket, scope) {
-    this.#ticket = ticket
+  constructor (origin, method, path, scope) {
+    this.origin = origin
+    this.method = method
+    this.path = path
     this.scope = scope
+    this.next = first
+    if (first !== undefined) first.previous = this
+    first = this
+    underWay += 1
   }
 
   get settled () {
-    return this.#settled
+    return this.how >= 0
+  }
+
+  /** Whether the head of a response was seen. */
+  get answered () {
+    return this.headAt >= 0
   }
 
   /**
@@ -67,27 +71,9 @@ class Exchange {
    * @param {number} status
    */
   head (status) {
-    if (this.#settled) return
-    this.answered = true
-    try {
-      native().head(this.#ticket, status)
-    } catch (error) {
-      note(error)
-    }
-  }
-
-  /**
-   * The connection that carries it was made for it, and took this.
-   *
-   * @param {ConnectTimes} times
-   */
-  connected (times) {
-    if (this.#settled) return
-    try {
-      native().connected(this.#ticket, times.dns, times.connect, times.tls)
-    } catch (error) {
-      note(error)
-    }
+    if (this.how >= 0) return
+    this.status = status
+    this.headAt = now()
   }
 
   /** The last byte of the response arrived. */
@@ -102,7 +88,7 @@ class Exchange {
    * @param {unknown} [reason]
    */
   abandon (reason) {
-    if (this.#settled) return
+    if (this.how >= 0) return
     const type = reason === undefined ? ErrorType.CANCELLED : classify(reason)
     if (type !== ErrorType.CANCELLED && type !== ErrorType.OTHER) this.#settle(type)
     else this.#settle(this.timedOut ? ErrorType.TIMEOUT : ABANDONED)
@@ -114,7 +100,7 @@ class Exchange {
    * @param {unknown} error
    */
   fail (error) {
-    if (this.#settled) return
+    if (this.how >= 0) return
     const type = classify(error)
     if (type === ErrorType.CANCELLED) this.abandon()
     else this.#settle(type)
@@ -131,27 +117,42 @@ class Exchange {
 
   /** @param {number} how */
   #settle (how) {
-    if (this.#settled) return
-    this.#settled = true
-    try {
-      native().settle(this.#ticket, how, this.sent, this.received)
-    } catch (error) {
-      note(error)
-    }
+    if (this.how >= 0) return
+    this.how = how
+    this.ended = now()
+    const { next, previous } = this
+    if (next !== undefined) next.previous = previous
+    if (previous !== undefined) previous.next = next
+    else first = next
+    this.next = this.previous = undefined
+    underWay -= 1
+    account.add(this)
   }
 }
 
+/** @type {Exchange | undefined} the calls under way, the latest first */
+let first
+let underWay = 0
+
 /**
- * Begins a call in the running code's scope, or in `scope` where given. May throw.
+ * Begins a call in the running code's scope.
  *
- * @param {string} origin scheme, host and port where it is not the scheme's own: `https://api.stripe.com`
+ * @param {string} origin
  * @param {string} method
- * @param {string} path with or without the query, which is dropped
- * @param {Scope} [scope]
+ * @param {string} path
  */
-function begin (origin, method, path, scope = currentScope()) {
-  const ticket = native().begin(origins.numberOf(origin), methods.numberOf(method), scopeNumber(scope), path)
-  return new Exchange(ticket, scope)
+function begin (origin, method, path) {
+  return new Exchange(origin, method, path, currentScope())
 }
 
-module.exports = { Exchange, begin }
+/** How many calls are under way in this thread. */
+function inFlight () {
+  return underWay
+}
+
+/** Lets go of all calls under way: the thread ends. */
+function abandonAll () {
+  while (first !== undefined) first.abandon()
+}
+
+module.exports = { Exchange, abandonAll, begin, inFlight }

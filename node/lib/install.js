@@ -3,8 +3,10 @@
 
 const { basename, extname } = require('node:path')
 const { isMainThread } = require('node:worker_threads')
+const account = require('./account.js')
 const fetchAdapter = require('./adapters/fetch.js')
 const httpAdapter = require('./adapters/http.js')
+const { abandonAll, inFlight } = require('./exchange.js')
 const { native } = require('./native.js')
 const { note, problems } = require('./problems.js')
 
@@ -79,6 +81,7 @@ function uninstall () {
 }
 
 function flushNow () {
+  account.send()
   try {
     native().flushNow()
   } catch (error) {
@@ -89,7 +92,8 @@ function flushNow () {
 /** What is still under way when the thread ends was let go of. */
 function last () {
   try {
-    native().abandonAll()
+    abandonAll()
+    account.send()
     // Calls of other threads may still be under way when a worker ends.
     if (isMainThread) native().shutdown()
     else native().flushNow()
@@ -114,6 +118,7 @@ function onTerminate () {
 
 /** See index.d.ts. */
 async function flush () {
+  account.send()
   if (installed.size > 0) await native().flush()
 }
 
@@ -124,7 +129,7 @@ function status () {
     installed: on,
     home: on ? native().home() : null,
     adapters: { fetch: installed.has('fetch'), http: installed.has('http') },
-    inFlight: on ? native().inFlight() : 0,
+    inFlight: inFlight(),
     problems: problems(),
     counters: on ? /** @type {Record<string, number>} */ (JSON.parse(native().counters())) : {}
   }

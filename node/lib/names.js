@@ -5,7 +5,7 @@ const MOST = 1024
 
 /**
  * Things that the addon knows by number: each is passed once, and then costs a look-up. Bounded: when it is
- * full it starts again, so a number is good only until the next one is asked for.
+ * full it starts again, so a number is good only until the table forgets.
  *
  * @template K
  */

@@ -2,31 +2,15 @@
 // On whose behalf calls are made: a value that follows the asynchronous flow of the program.
 
 const { AsyncLocalStorage } = require('node:async_hooks')
-const { Names } = require('./names.js')
-const { native } = require('./native.js')
 
 /** @typedef {{ customer: string | undefined, tags: Readonly<Record<string, string>> }} Scope */
 
 /** @type {AsyncLocalStorage<Scope>} */
 const storage = new AsyncLocalStorage()
 
-const names = new Names(
-  (/** @type {Scope} */ scope) => native().nameScope(scope.customer, Object.entries(scope.tags).flat()),
-  () => native().forgetScopes()
-)
-
 /** The scope that the running code is in, or undefined. */
 function currentScope () {
   return storage.getStore()
-}
-
-/**
- * The number by which the addon knows this scope; -1 for none.
- *
- * @param {Scope | undefined} scope
- */
-function scopeNumber (scope) {
-  return scope === undefined ? -1 : names.numberOf(scope)
 }
 
 /**
@@ -75,4 +59,4 @@ function withTags (tags, fn, ...args) {
   return storage.run({ customer: outer?.customer, tags: all }, fn, ...args)
 }
 
-module.exports = { currentScope, inScope, scopeNumber, withCustomer, withTags }
+module.exports = { currentScope, inScope, withCustomer, withTags }

@@ -1,5 +1,6 @@
 // What goes wrong inside Farcall is counted, and the application's call goes on.
 import assert from 'node:assert/strict'
+import { AsyncLocalStorage } from 'node:async_hooks'
 import http from 'node:http'
 import { afterEach, mock, test } from 'node:test'
 import farcall from '../index.js'
@@ -16,19 +17,28 @@ const get = () => new Promise((resolve, reject) => {
   }).on('error', reject)
 })
 
-for (const name of /** @type {const} */ (['begin', 'head', 'settle', 'connected', 'nameScope'])) {
-  test(`an addon that fails in ${name} fails no call`, async () => {
+/** What may break: the addon, and what a hook itself relies on. */
+const breakages = /** @type {const} */ ({
+  'the addon does not take calls': [native, 'account'],
+  'the addon does not take customers': [native, 'nameScope'],
+  'the scope cannot be read': [AsyncLocalStorage.prototype, 'getStore']
+})
+
+for (const [name, [object, method]] of Object.entries(breakages)) {
+  test(`no call fails because ${name}`, async () => {
     const before = farcall.status().problems.count
-    mock.method(native, name, () => { throw new Error(`${name} is broken`) })
-    // A fresh connection, and a scope that has no number yet.
-    await farcall.withCustomer('acme', async () => {
-      assert.equal(await (await fetch(plain + '/scenario/ok', { headers: { connection: 'close' } })).text(), '{"scenario":"ok"}')
+    await farcall.withCustomer(name, async () => {
+      mock.method(/** @type {any} */ (object), method, () => { throw new Error(name) })
+      // A connection of its own, so that its times are read as well.
+      const response = await fetch(plain + '/scenario/ok', { headers: { connection: 'close' } })
+      assert.equal(await response.text(), '{"scenario":"ok"}')
       assert.equal(await get(), '{"scenario":"ok"}')
+      await farcall.flush()
     })
     mock.restoreAll()
     const { count, last } = farcall.status().problems
     assert(count > before)
-    assert.equal(last, `Error: ${name} is broken`)
+    assert.equal(last, `Error: ${name}`)
     assert(farcall.status().counters.node_hook_errors > 0)
   })
 }

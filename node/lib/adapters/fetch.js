@@ -120,7 +120,7 @@ function onSendHeaders (message) {
   const times = connectTimes.get(socket)
   if (times === undefined) return
   connectTimes.delete(socket)
-  request[kExchange]?.connected(times)
+  if (request[kExchange]) request[kExchange].times = times
 }
 
 /**

@@ -92,7 +92,7 @@ function time (exchange, socket, tls) {
   exchange.connecting = true
   timeConnecting(socket, tls, (times, done) => {
     exchange.connecting = !done
-    exchange.connected(times)
+    exchange.times = times
   })
 }
 

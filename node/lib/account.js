@@ -1,0 +1,125 @@
+'use strict'
+// Calls that have come out, on their way to the engine: in bundles, because crossing to Rust costs more than
+// the account of a call. A bundle leaves when it is full, a moment after its first call, and before anybody
+// reads (flush, report, exit).
+
+const { setTimeout } = require('node:timers')
+const { now } = require('./clock.js')
+const { Names } = require('./names.js')
+const { native } = require('./native.js')
+const { note } = require('./problems.js')
+
+/** @typedef {InstanceType<typeof import('./exchange.js').Exchange>} Exchange */
+/** @typedef {import('./scope.js').Scope} Scope */
+
+/** Calls in a bundle, and how long the first of them waits at most. */
+const FULL = 64
+const WAIT_MS = 100
+
+/** Numbers for each call; node/src/call.rs reads them in the same order. */
+const FIELDS = 13
+
+/** @type {Exchange[]} */
+const waiting = []
+/** @type {NodeJS.Timeout | undefined} */
+let timer
+
+const numbers = new Float64Array(FULL * FIELDS)
+/** @type {string[]} */
+let paths = []
+
+// A table of names that is full starts again: what was written with its numbers has to cross before.
+const origins = new Names(
+  (/** @type {string} */ origin) => {
+    const url = URL.canParse(origin) ? new URL(origin) : undefined
+    const tls = url?.protocol === 'https:' || url?.protocol === 'wss:'
+    return native().nameOrigin(tls, url?.hostname ?? '', Number(url?.port) || (tls ? 443 : 80))
+  },
+  () => {
+    cross()
+    native().forgetOrigins()
+  }
+)
+
+const methods = new Names(
+  (/** @type {string} */ method) => native().nameMethod(method),
+  () => {
+    cross()
+    native().forgetMethods()
+  }
+)
+
+const scopes = new Names(
+  (/** @type {Scope} */ { customer, tags }) => native().nameScope(customer, Object.entries(tags).flat()),
+  () => {
+    cross()
+    native().forgetScopes()
+  }
+)
+
+/**
+ * Takes a call that has come out. Throws nothing.
+ *
+ * @param {Exchange} exchange
+ */
+function add (exchange) {
+  waiting.push(exchange)
+  if (waiting.length >= FULL) send()
+  else timer ??= setTimeout(onTime, WAIT_MS).unref()
+}
+
+function onTime () {
+  timer = undefined
+  send()
+}
+
+/** Tells the engine of all that have come out. Throws nothing. */
+function send () {
+  if (waiting.length === 0) return
+  for (const call of waiting) {
+    try {
+      write(call)
+    } catch (error) {
+      note(error)
+    }
+  }
+  waiting.length = 0
+  try {
+    cross()
+  } catch (error) {
+    note(error)
+  }
+}
+
+/** @param {Exchange} call */
+function write (call) {
+  const origin = origins.numberOf(call.origin)
+  const method = methods.numberOf(call.method)
+  const scope = call.scope === undefined ? -1 : scopes.numberOf(call.scope)
+  const { times } = call
+  const at = paths.length * FIELDS
+  numbers[at] = origin
+  numbers[at + 1] = method
+  numbers[at + 2] = scope
+  numbers[at + 3] = call.begun
+  numbers[at + 4] = call.headAt
+  numbers[at + 5] = call.ended
+  numbers[at + 6] = call.status
+  numbers[at + 7] = call.how
+  numbers[at + 8] = call.sent
+  numbers[at + 9] = call.received
+  numbers[at + 10] = times === undefined ? -1 : times.dns
+  numbers[at + 11] = times === undefined ? -1 : times.connect
+  numbers[at + 12] = times === undefined ? -1 : times.tls
+  paths.push(call.path)
+}
+
+/** What was written crosses to Rust. */
+function cross () {
+  if (paths.length === 0) return
+  const written = paths
+  paths = []
+  native().account(now(), numbers.subarray(0, written.length * FIELDS), written)
+}
+
+module.exports = { FULL, add, send }
