@@ -31,6 +31,7 @@ _NAMES = {
     "ReadTimeoutError": TIMEOUT,
     "IncompleteRead": PROTOCOL,
     "InvalidChunkLength": PROTOCOL,
+    "InvalidHeader": PROTOCOL,
     # httpx, httpcore
     "ConnectTimeout": TIMEOUT,
     "ReadTimeout": TIMEOUT,
@@ -74,7 +75,10 @@ def classify(error: BaseException) -> int:
     """The number of the error's type (core's `ErrorType`)."""
     if _name_of(error) in _CANCELLED:
         return CANCELLED
-    found = OTHER
+    found = _kind(error)
+    if found in (DNS, TLS, TIMEOUT, RESET):
+        # The library itself says so: what lies below is how it came about.
+        return found
     for one in chain(error):
         kind = _kind(one)
         # The names of the wrappers say little ("connection error"); what lies below says more.
@@ -89,6 +93,8 @@ def _kind(error: BaseException) -> int:
     if isinstance(error, socket.gaierror):
         return DNS
     if isinstance(error, ssl.SSLError):
+        if isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
+            return OTHER  # how memory BIOs work: in the context of most errors of an async client
         # Within an exchange this is a connection cut off without a farewell, not a failed handshake.
         cut = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
         return RESET if isinstance(error, cut) else TLS

@@ -123,7 +123,11 @@ def _read_hook(original: Any) -> Callable[..., Any]:
         try:
             below = self._fp
             if below is None or below.isclosed():
-                call.end(len(data) if data else 0)
+                if self.length_remaining and not data:
+                    # urllib3 1.26, and callers that do not insist on the announced length, call this an end.
+                    call.fail(_errors.PROTOCOL, 0, 0)
+                else:
+                    call.end(len(data) if data else 0)
             elif data:
                 call.body(len(data))
         except Exception as error:
@@ -135,7 +139,8 @@ def _read_hook(original: Any) -> Callable[..., Any]:
 
 def _chunk_length_hook(original: Any) -> Callable[..., Any]:
     def _update_chunk_length(self: Any) -> Any:
-        call = self.__dict__.get(_ATTRIBUTE)
+        # Out of sight meanwhile: urllib3 closes the response before it says what is wrong with the chunk.
+        call = self.__dict__.pop(_ATTRIBUTE, None)
         if call is None:
             return original(self)
         try:
@@ -143,6 +148,8 @@ def _chunk_length_hook(original: Any) -> Callable[..., Any]:
         except BaseException as error:
             broke("urllib3.chunk", call, error)
             raise
+        finally:
+            self._farcall_call = call
         try:
             if self.chunk_left == 0:
                 call.end(0)
