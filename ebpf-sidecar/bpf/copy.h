@@ -10,7 +10,7 @@
 #define FC_PACKET_PIECES 33
 #define FC_CALL_PIECES 16
 
-// `READ(destination, length)` copies from wherever the payload is and returns 0, or negative on failure.
+// The length must not be 0. `READ(destination, length)` copies from wherever the payload is and returns 0, or negative on failure.
 #define FC_COPY_SIZED(SIZE, SHAPE, READ, REASON)                                                         \
 	({                                                                                               \
 		int result = -1;                                                                         \
@@ -23,13 +23,11 @@
 		} else {                                                                                 \
 			u64 bounded = (SHAPE)->len;                                                      \
 			__builtin_memcpy(&slot->event, (SHAPE), sizeof(slot->event));                    \
-			/* Barriers: what clang already knows it would not test, and the verifier */     \
-			/* must see each test. */                                                        \
+			/* Lengths are 1 to SIZE, a power of two. Written so that verifiers before 6.7 */ \
+			/* see both bounds; the barrier keeps clang from using what it knows. */         \
 			barrier_var(bounded);                                                            \
-			if (bounded > SIZE)                                                              \
-				bounded = 0;                                                             \
-			barrier_var(bounded);                                                            \
-			if (bounded > 0 && READ(slot->bytes, bounded) == 0) {                            \
+			bounded = ((bounded - 1) & (SIZE - 1)) + 1;                                      \
+			if (READ(slot->bytes, bounded) == 0) {                                           \
 				bpf_ringbuf_submit(slot, 0);                                             \
 				result = 0;                                                              \
 			} else {                                                                         \

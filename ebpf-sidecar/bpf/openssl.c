@@ -247,3 +247,10 @@ int BPF_PROG(fc_sock_recv, struct sock *sk, int result, int flags)
 {
 	return fc_pair(sk);
 }
+
+// Kernels before 6.3 tell only of reads, which is late for the first write of a stream but before its first answer.
+SEC("tp_btf/tcp_rcv_space_adjust")
+int BPF_PROG(fc_tcp_recv, struct sock *sk)
+{
+	return fc_pair(sk);
+}

@@ -334,7 +334,7 @@ asyncio.run(main())
     assert_eq!(seen.tally(), counted(&sim));
     assert_eq!(seen.exchanges[0].connection, None);
     let Completeness::Opaque { reason } = &seen.connection().verdict else { panic!("{seen:#?}") };
-    assert!(reason.contains("memory BIOs"), "{reason}");
+    assert!(reason.contains("memory BIO"), "{reason}");
 }
 
 #[test]

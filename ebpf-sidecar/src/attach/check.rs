@@ -124,7 +124,7 @@ pub fn check() -> Vec<Finding> {
             Need::Detail,
             "joining a TLS stream with its socket where the program does its own I/O (curl)",
             "sock_send_length, sock_recv_length",
-            "needs Linux 6.3; until then only programs that call SSL_set_fd are joined",
+            "needs Linux 6.3; until then a stream is joined at its first read",
         ),
         finding(
             "preemption guard",

@@ -140,6 +140,7 @@ impl<'obj> Capture<'obj> {
         let can_pair = check::has_socket_lengths();
         open.progs.fc_sock_send.set_autoload(can_pair);
         open.progs.fc_sock_recv.set_autoload(can_pair);
+        open.progs.fc_tcp_recv.set_autoload(!can_pair);
         let skel = open.load().attempting("loading the BPF programs")?;
         let descriptor = cgroup.directory.as_raw_fd();
         skel.maps
@@ -190,11 +191,13 @@ impl<'obj> Capture<'obj> {
             programs.fc_egress.attach_cgroup(scope).attempting("attaching to the cgroup's egress")?,
             programs.fc_ingress.attach_cgroup(scope).attempting("attaching to the cgroup's ingress")?,
         ]);
-        if can_pair {
-            self.links.extend([
-                programs.fc_sock_send.attach_trace().attempting("attaching to sock_send_length")?,
-                programs.fc_sock_recv.attach_trace().attempting("attaching to sock_recv_length")?,
-            ]);
+        let pairing = if can_pair {
+            vec![&programs.fc_sock_send, &programs.fc_sock_recv]
+        } else {
+            vec![&programs.fc_tcp_recv]
+        };
+        for program in pairing {
+            self.links.push(program.attach_trace().attempting("attaching to reads and writes of sockets")?);
         }
         Ok(())
     }

@@ -202,7 +202,7 @@ impl Live {
     fn why_tls_is_opaque(&self) -> String {
         match self.connection.tls {
             Some(Tls::OpenSsl) if self.process_has_loose_streams => {
-                "OpenSSL with memory BIOs: its calls are seen, but not joined with this socket".to_owned()
+                "the program does the I/O of OpenSSL itself (memory BIO): its calls are seen, but not joined with this socket".to_owned()
             }
             Some(Tls::OpenSsl) => "no plaintext crossed OpenSSL after it was probed".to_owned(),
             Some(Tls::Unknown) | None => {
