@@ -136,11 +136,21 @@ impl Findings {
             "tcp connect error" => (self.below_tls, self.connecting) = (true, true),
             _ => {}
         }
-        // `h2` says who noticed: what the peer sent us is its doing, what we detected is garbage.
-        if words.starts_with("stream error received") || words.starts_with("connection error received") {
+        // h2 keeps its cause to itself. It says who noticed: what the peer sent us is its doing, what we detected
+        // is garbage; and an error of the socket only by the words of its kind.
+        const RESET: [&str; 6] = [
+            "stream error received",
+            "connection error received",
+            "connection reset",
+            "connection aborted",
+            "broken pipe",
+            "unexpected end of file",
+        ];
+        const PROTOCOL: [&str; 3] = ["stream error detected", "connection error detected", "protocol error"];
+        let lower = words.to_ascii_lowercase();
+        if RESET.iter().any(|start| lower.starts_with(start)) {
             self.exchange = Some(ErrorType::Reset);
-        } else if words.starts_with("stream error detected") || words.starts_with("connection error detected")
-        {
+        } else if PROTOCOL.iter().any(|start| lower.starts_with(start)) {
             self.exchange = Some(ErrorType::Protocol);
         }
         const TLS: [&str; 5] = ["certificate", "handshake", "fatal alert", "TLS", "SSL"];
@@ -181,7 +191,8 @@ impl Findings {
             ) => return ErrorType::Connect,
             Some(Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe) => return ErrorType::Reset,
             Some(Io::UnexpectedEof) => return ErrorType::Reset,
-            Some(Io::InvalidData) => return ErrorType::Protocol,
+            // hyper's decoder of chunks says `InvalidInput`.
+            Some(Io::InvalidData | Io::InvalidInput) => return ErrorType::Protocol,
             _ => {}
         }
         match self.exchange {
@@ -258,6 +269,7 @@ mod tests {
         assert_eq!(of(io::Error::from(io::ErrorKind::ConnectionReset)), ErrorType::Reset);
         assert_eq!(of(io::Error::from(io::ErrorKind::BrokenPipe)), ErrorType::Reset);
         assert_eq!(of(io::Error::from(io::ErrorKind::InvalidData)), ErrorType::Protocol);
+        assert_eq!(of(io::Error::new(io::ErrorKind::InvalidInput, "chunk size")), ErrorType::Protocol);
         assert_eq!(of(Wrapper("the cat sat on the cable", None)), ErrorType::Other);
     }
 

@@ -171,6 +171,24 @@ async fn each_way_to_fail_has_its_type() {
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_over_http2_is_a_reset_and_one_that_is_not_http_a_protocol_error() {
+    let (sim, ledger) = (vendor(), Ledger::new());
+    let client = client(&sim, &ledger, &Speaking::Http2);
+    // The socket's error races the stream's, and sometimes the head; all are the vendor hanging up.
+    for _ in 0..20 {
+        let url = "https://api.stripe.com/scenario/reset-mid-body?after=5000";
+        if let Ok(response) = client.clone().oneshot(get(url)).await {
+            response.into_body().collect().await.unwrap_err();
+        }
+        assert_eq!(ledger.only().outcome, failed(ErrorType::Reset));
+    }
+    let url = format!("http://{}/scenario/wrong/bad-chunk-size", sim.plain_addr());
+    let client = self::client(&sim, &ledger, &Speaking::Http1);
+    client.clone().oneshot(get(&url)).await.unwrap().into_body().collect().await.unwrap_err();
+    assert_eq!(ledger.only().outcome, failed(ErrorType::Protocol));
+}
+
+#[tokio::test]
 async fn a_timeout_below_the_layer_is_a_timeout_and_above_it_a_cancellation() {
     let (sim, ledger) = (vendor(), Ledger::new());
     let client = client(&sim, &ledger, &Speaking::Http1).into_inner();
