@@ -511,6 +511,45 @@ raw.close()
 }
 
 #[test]
+fn what_we_were_too_slow_for_is_counted_as_lost_and_bytes_stay_exact() {
+    let stage = stage!();
+    let script = stage.file(
+        "flood.py",
+        r#"
+import socket, threading
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+size = 40_000_000
+def serve():
+    peer, _ = listener.accept(); peer.recv(65536)
+    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size); peer.close()
+threading.Thread(target=serve).start()
+client = socket.create_connection(listener.getsockname())
+client.sendall(b"GET /flood HTTP/1.1\r\nHost: flood.example.com\r\n\r\n")
+while client.recv(1 << 20): pass
+client.close()
+"#,
+    );
+    // It fills the ring; after it there are connections whose payload finds no room, but which must be known.
+    let mut programs = vec![stage.inside("python3", &[script.to_str().unwrap()])];
+    programs.push(stage.inside("python3", &[stage.file("other.py", OTHER).to_str().unwrap()]));
+    let seen = stage.capture_too_late(programs);
+    assert!(seen.losses.ring_pressure > 0, "{:?}", seen.losses);
+    assert_eq!(seen.losses.ring_full, 0, "connections keep their room: {:?}", seen.losses);
+    let closed = seen.closed();
+    assert_eq!(closed.len(), 2);
+    assert!(
+        matches!(closed[0].verdict, Completeness::Lost { events } if events > 0),
+        "{:?}",
+        closed[0].verdict
+    );
+    assert_eq!(
+        closed[0].bytes_in,
+        40_000_000 + "HTTP/1.1 200 OK\r\nContent-Length: 40000000\r\n\r\n".len() as u64
+    );
+    assert_eq!(closed[1].bytes_in, "SSH-2.0-OpenSSH_9.2\r\n".len() as u64);
+}
+
+#[test]
 fn answers_that_break_the_rules_are_survived_and_said() {
     let stage = stage!();
     let sim = sim();

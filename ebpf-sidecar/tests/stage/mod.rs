@@ -181,6 +181,17 @@ impl Stage {
         self.run(false, true, vec![programs])
     }
 
+    /// Captures without listening until the programs have ended: as if this machine had no time for us.
+    pub(crate) fn capture_too_late(&self, programs: Vec<Command>) -> Seen {
+        let mut programs = programs.into_iter();
+        self.follow(false, false, |_| {
+            let mut child = programs.next()?.stdout(Stdio::piped()).spawn().unwrap();
+            // What it prints fits into the pipe.
+            child.wait().unwrap();
+            Some(vec![child])
+        })
+    }
+
     /// Captures while groups of programs run, those of one group at once.
     pub(crate) fn capture_at_once(&self, probe: bool, groups: Vec<Vec<Command>>) -> Seen {
         self.run(probe, false, groups)
