@@ -48,6 +48,15 @@ def broke(place: str, call: Call, error: BaseException) -> None:
         fault(place, ours)
 
 
+def handshake_failed(call: Call, error: BaseException) -> None:
+    """The TLS handshake ended in `error`; one that was cut off failed too."""
+    try:
+        if _errors.classify(error) in (_errors.TLS, _errors.RESET, _errors.CONNECT):
+            call.fail(_errors.TLS, 0, 0)
+    except Exception as ours:
+        fault("handshake", ours)
+
+
 class Patches:
     """The methods that an adapter replaced, and how to put them back."""
 

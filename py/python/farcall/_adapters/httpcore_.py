@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from farcall._faults import fault
+from farcall._hook import handshake_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,44 +27,60 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
     """Hooks `module`, which is httpcore or a fork of it with the same names."""
     backends = module._backends
     sync = backends.sync
-    patches.replace(sync.SyncBackend, "connect_tcp", lambda original: _hook(original, _connected))
-    patches.replace(sync.SyncStream, "start_tls", lambda original: _hook(original, _secured))
+    patches.replace(sync.SyncBackend, "connect_tcp", lambda original: _hook(original, _connected, _not_connected))
+    patches.replace(sync.SyncStream, "start_tls", lambda original: _hook(original, _secured, handshake_failed))
     for name, backend, stream in (("anyio", "AnyIOBackend", "AnyIOStream"), ("trio", "TrioBackend", "TrioStream")):
         # Each is there only where its library is installed.
         asynchronous = getattr(backends, name, None)
         if asynchronous is not None:
             patches.replace(
-                getattr(asynchronous, backend), "connect_tcp", lambda original: _async_hook(original, _connected)
+                getattr(asynchronous, backend),
+                "connect_tcp",
+                lambda original: _async_hook(original, _connected, _not_connected),
             )
             patches.replace(
-                getattr(asynchronous, stream), "start_tls", lambda original: _async_hook(original, _secured)
+                getattr(asynchronous, stream),
+                "start_tls",
+                lambda original: _async_hook(original, _secured, handshake_failed),
             )
 
 
-def _hook(original: Any, report: Callable[..., None]) -> Callable[..., Any]:
+def _hook(original: Any, report: Callable[..., None], failed: Callable[..., None]) -> Callable[..., Any]:
     def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = under_way.get()
         if call is None:
             return original(self, *args, **kwargs)
         started = perf_counter()
-        stream = original(self, *args, **kwargs)
+        try:
+            stream = original(self, *args, **kwargs)
+        except BaseException as error:
+            failed(call, error)
+            raise
         report(call, perf_counter() - started, args, kwargs)
         return stream
 
     return timed
 
 
-def _async_hook(original: Any, report: Callable[..., None]) -> Callable[..., Any]:
+def _async_hook(original: Any, report: Callable[..., None], failed: Callable[..., None]) -> Callable[..., Any]:
     async def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
         call = under_way.get()
         if call is None:
             return await original(self, *args, **kwargs)
         started = perf_counter()
-        stream = await original(self, *args, **kwargs)
+        try:
+            stream = await original(self, *args, **kwargs)
+        except BaseException as error:
+            failed(call, error)
+            raise
         report(call, perf_counter() - started, args, kwargs)
         return stream
 
     return timed
+
+
+def _not_connected(call: Call, error: BaseException) -> None:
+    """The transport's own error says it all, and another address may still answer."""
 
 
 def _connected(call: Call, seconds: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from farcall import _errors
 from farcall._faults import fault
-from farcall._hook import Patches, begin, broke, fail, scope
+from farcall._hook import Patches, begin, broke, fail, handshake_failed, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -315,14 +315,6 @@ def _resolved_hook(original: Any) -> Callable[..., Any]:
     return _set_socket_options
 
 
-def _handshake_failed(call: Call, error: BaseException) -> None:
-    try:
-        if _errors.classify(error) in (_errors.TLS, _errors.RESET):
-            call.fail(_errors.TLS, 0, 0)
-    except Exception as ours:
-        fault("urllib3.handshake", ours)
-
-
 def _handshake_hook(original: Any) -> Callable[..., Any]:
     def connect(self: Any) -> Any:
         held = _exchange()
@@ -334,7 +326,7 @@ def _handshake_hook(original: Any) -> Callable[..., Any]:
             result = original(self)
         except BaseException as error:
             if dial.connected is not None:
-                _handshake_failed(held[0], error)
+                handshake_failed(held[0], error)
             raise
         finally:
             _dialling.reset(token)
