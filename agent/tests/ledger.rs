@@ -170,3 +170,21 @@ fn every_counter_is_explained() {
         assert!(documented.contains(&format!("`{name}`")), "`{name}` is not in docs/report.md");
     }
 }
+
+#[test]
+fn the_log_stays_short_however_many_flushes_there_are() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let mut longest = 0;
+    for n in 0..150 {
+        for customer in 0..10 {
+            call(&farcall, &format!("c{customer}"), 200);
+        }
+        farcall.flush();
+        let length = fs::metadata(home.path().join("ledger.db-wal")).map_or(0, |log| log.len());
+        longest = longest.max(length);
+        assert!(length < 1_000_000, "{length} after {n} flushes");
+    }
+    assert!(longest > 400_000, "long enough to prove something: {longest}");
+    assert_eq!(calls(home.path()), 1_500);
+}

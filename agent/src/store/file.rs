@@ -15,6 +15,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How long a flush waits for other writers: it is the flush thread's own time.
 const BUSY: Duration = Duration::from_millis(1_500);
 
+/// The log (`ledger.db-wal`) is moved into the file when it is longer than this, in bytes.
+const MAX_LOG: u64 = 512 * 1024;
+/// How long that may wait for others.
+const TIDY: Duration = Duration::from_millis(100);
+
 /// Where the ledger is. Holds nothing open.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -43,6 +48,16 @@ impl Store {
         let mut open = Open { connection };
         self.prepare(&mut open.connection)?;
         Ok(open)
+    }
+
+    /// Moves the log into the file once it is long enough to slow down those who open it. Where somebody reads
+    /// from it for too long, a later flush does it.
+    pub(super) fn tidy(&self, open: &Open) {
+        let log = with_suffix(&self.file, "-wal");
+        if fs::metadata(log).is_ok_and(|log| log.len() > MAX_LOG) {
+            let _ = open.connection.busy_timeout(TIDY);
+            let _ = open.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
     }
 
     /// Moves a damaged ledger aside, unless another process did: the new name, where it was this one.
@@ -87,9 +102,10 @@ impl Store {
                 format!("a later version of farcall wrote it (schema {version}, this one knows {VERSION})"),
             )
         };
-        // Without a checkpoint at each close: closing is frequent here, and SQLite's automatic checkpoint after
-        // 1,000 pages bounds the log.
+        // No checkpoint at each close, which is frequent here, nor SQLite's own after 1,000 pages: whoever opens
+        // the log anew forgets how much of it was checkpointed, so that it would never start over. See `tidy`.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(wrong)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(wrong)?;
         let version = schema::version(connection).map_err(wrong)?;
         if version > VERSION {
             return Err(newer(version));

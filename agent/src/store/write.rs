@@ -65,6 +65,7 @@ impl Store {
         // What was written is written: upkeep that fails is due again an hour later, and must not make the
         // caller write the same counts twice.
         let _ = compact::when_due(&mut open.connection, presence.now, retention);
+        self.tidy(&open);
         Ok(())
     }
 }
