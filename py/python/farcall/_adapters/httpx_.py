@@ -44,7 +44,7 @@ def _sync_hook(original: Any, number: int, streams: Streams) -> Callable[..., An
             call = None
         if call is None:
             return original(self, request, *args, **kwargs)
-        content = request.__dict__.get("_content")
+        content: Any = getattr(request, "_content", None)
         upload = None if content is not None else upload_of(request)
         _set_under_way(call)
         try:
@@ -80,7 +80,7 @@ def _async_hook(original: Any, number: int, streams: Streams) -> Callable[..., A
             call = None
         if call is None:
             return await original(self, request, *args, **kwargs)
-        content = request.__dict__.get("_content")
+        content: Any = getattr(request, "_content", None)
         upload = None if content is not None else upload_of(request)
         _set_under_way(call)
         try:

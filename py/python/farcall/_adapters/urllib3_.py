@@ -68,7 +68,7 @@ def _exchange_hook(original: Any, number: int) -> Callable[..., Any]:
             raise
         finally:
             _current.reset(token)
-        if _ATTRIBUTE not in getattr(response, "__dict__", ()):
+        if getattr(response, _ATTRIBUTE, None) is None:
             _leave(call, response, body)
         return response
 
@@ -112,7 +112,7 @@ def _claim_hook(original: Any) -> Callable[..., Any]:
 
 def _read_hook(original: Any) -> Callable[..., Any]:
     def _raw_read(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = self.__dict__.get(_ATTRIBUTE)
+        call = getattr(self, _ATTRIBUTE, None)
         if call is None:
             return original(self, *args, **kwargs)
         try:
@@ -140,9 +140,10 @@ def _read_hook(original: Any) -> Callable[..., Any]:
 def _chunk_length_hook(original: Any) -> Callable[..., Any]:
     def _update_chunk_length(self: Any) -> Any:
         # Out of sight meanwhile: urllib3 closes the response before it says what is wrong with the chunk.
-        call = self.__dict__.pop(_ATTRIBUTE, None)
+        call = getattr(self, _ATTRIBUTE, None)
         if call is None:
             return original(self)
+        self._farcall_call = None
         try:
             result = original(self)
         except BaseException as error:
@@ -162,7 +163,7 @@ def _chunk_length_hook(original: Any) -> Callable[..., Any]:
 
 def _chunk_hook(original: Any) -> Callable[..., Any]:
     def _handle_chunk(self: Any, amt: Any) -> Any:
-        call = self.__dict__.get(_ATTRIBUTE)
+        call = getattr(self, _ATTRIBUTE, None)
         if call is None:
             return original(self, amt)
         try:
@@ -184,7 +185,7 @@ def _close_hook(original: Any) -> Callable[..., Any]:
         try:
             return original(self)
         finally:
-            call = self.__dict__.get(_ATTRIBUTE)
+            call = getattr(self, _ATTRIBUTE, None)
             if call is not None:
                 try:
                     call.abandon()
