@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Fewer calls are nobody's problem.
 const MIN_CALLS: u64 = 20;
-/// Polling is what is asked about as often as everything else together.
+/// Polling is what is asked about as often as the busiest of all else that a service asks: once for each piece
+/// of its work.
 const MIN_RATIO: f64 = 0.8;
 /// Where answers differ by more than this, they are not the same answer.
 const MAX_SPREAD: f64 = 0.02;
@@ -33,18 +34,27 @@ pub(super) fn find(scene: &Scene<'_>, findings: &mut Vec<Finding>) {
 
 /// Whether a service asks so often that it must be asking on behalf of something else each time.
 fn polls(scene: &Scene<'_>, vendor: &str, endpoint: &str, service: &str, flags: bool) -> bool {
-    let (asked, others) = counts(scene, vendor, endpoint, &[service]);
+    let (asked, busiest) = counts(scene, vendor, endpoint, &[service]);
     // Alone, a service may be a poller by profession; a flag SDK never needs to be one.
-    asked >= MIN_CALLS && if others == 0 { flags } else { share(asked, others) >= MIN_RATIO }
+    asked >= MIN_CALLS && if busiest == 0 { flags } else { share(asked, busiest) >= MIN_RATIO }
 }
 
+/// How often the services ask this endpoint, and how often each its busiest other one, added up.
 fn counts(scene: &Scene<'_>, vendor: &str, endpoint: &str, services: &[&str]) -> (u64, u64) {
-    let of_services = |series: &Series| services.contains(&series.caller.service.as_str());
-    let same = |series: &Series| &*series.vendor == vendor && &*series.endpoint == endpoint;
-    (
-        scene.count(|series| of_services(series) && same(series)),
-        scene.count(|series| of_services(series) && !same(series)),
-    )
+    let mut asked = 0;
+    let mut others: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
+    for series in scene.series.iter().filter(|one| services.contains(&one.caller.service.as_str())) {
+        if &*series.vendor == vendor && &*series.endpoint == endpoint {
+            asked += series.calls;
+        } else {
+            *others.entry((&series.caller.service, &series.vendor, &series.endpoint)).or_default() +=
+                series.calls;
+        }
+    }
+    let busiest = |service: &&str| {
+        others.iter().filter(|((of, ..), _)| of == service).map(|(_, calls)| *calls).max().unwrap_or_default()
+    };
+    (asked, services.iter().map(busiest).sum())
 }
 
 fn describe(
@@ -69,7 +79,7 @@ fn describe(
                 && services.contains(&example.service.as_str())
         })
         .collect();
-    let (asked, others) = counts(scene, vendor, endpoint, services);
+    let (asked, busiest) = counts(scene, vendor, endpoint, services);
     let fine: u64 = series.iter().filter(|one| one.status == 200 && one.complete).map(|one| one.calls).sum();
     let revalidated: u64 = series.iter().filter(|one| one.status == 304).map(|one| one.calls).sum();
     let size = size_of_answers(&series, &examples);
@@ -86,14 +96,12 @@ fn describe(
         scene.source.label(vendor),
         words::count(asked, "time"),
     );
-    if others > 0 {
-        let per_other = share(asked, others);
-        sentence += &match per_other {
-            ..1.25 => ", about once for each other call".to_owned(),
-            _ => format!(", {per_other:.1} times for each other call"),
-        };
-    }
-    sentence += &format!(" of {}; ", words::list(services));
+    let (who, asks) = (words::list(services), if services.len() == 1 { "asks" } else { "ask" });
+    sentence += &match share(asked, busiest) {
+        _ if busiest == 0 => format!(" by {who}; "),
+        ..1.25 => format!(", as often as {who} {asks} for anything else; "),
+        times => format!(", {times:.1} times as often as {who} {asks} for anything else; "),
+    };
     sentence += &match size {
         Some(Size { bytes, exact: true }) => {
             format!("every answer had the same size ({}); ", words::count(bytes, "byte"))
@@ -112,7 +120,7 @@ fn describe(
         callers: services.iter().map(|service| (*service).to_owned()).collect(),
         evidence: evidence([
             ("calls", json!(asked)),
-            ("other_calls", json!(others)),
+            ("busiest_other_calls", json!(busiest)),
             ("seconds", json!(seconds)),
             ("revalidated", json!(revalidated)),
             ("bytes_in", json!(series.iter().map(|one| one.bytes_in).sum::<u64>())),
