@@ -66,6 +66,8 @@ pub struct Unexplained {
     pub verdict: String,
     /// The reason in words.
     pub reason: String,
+    /// Whether the library's account explains them all the same; the reason then says why the kernel could not.
+    pub explained: bool,
     /// The TLS library, `plaintext`, or empty.
     pub tls_library: String,
     /// Where the connections went: name, else address. At most 8.
@@ -141,7 +143,7 @@ pub fn coverage(query: &Query) -> Result<Coverage, ReportError> {
         }
         if !explained || !row.reason.is_empty() {
             let place = if row.name.is_empty() { row.address } else { row.name };
-            known.add_reason(&row.verdict, row.reason, row.library, place, row.connections, bytes);
+            known.add_reason(&row.verdict, row.reason, row.library, explained, place, row.connections, bytes);
         }
     })?;
     totals.finish();
@@ -166,26 +168,31 @@ pub fn coverage(query: &Query) -> Result<Coverage, ReportError> {
 }
 
 impl CoverageRow {
+    #[allow(clippy::too_many_arguments)] // The columns of one row.
     fn add_reason(
         &mut self,
         verdict: &str,
         reason: &str,
         library: &str,
+        explained: bool,
         place: &str,
         connections: u64,
         bytes: u64,
     ) {
         let reason = if reason.is_empty() { "no reason was recorded" } else { reason };
-        let known = self
-            .reasons
-            .iter_mut()
-            .find(|known| known.verdict == verdict && known.reason == reason && known.tls_library == library);
+        let known = self.reasons.iter_mut().find(|known| {
+            known.verdict == verdict
+                && known.reason == reason
+                && known.tls_library == library
+                && known.explained == explained
+        });
         let known = match known {
             Some(known) => known,
             None => {
                 self.reasons.push(Unexplained {
                     verdict: verdict.into(),
                     reason: reason.into(),
+                    explained,
                     tls_library: library.into(),
                     to: Vec::new(),
                     share: Share::default(),

@@ -1,6 +1,7 @@
 //! Tables for people: units, totals, at home in 80 columns.
 
 mod grid;
+mod health;
 mod tables;
 mod units;
 

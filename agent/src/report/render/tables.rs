@@ -4,8 +4,7 @@ use super::grid::{Cell, Column, Grid, wrap};
 use super::units::{bytes, grouped, millis, percent};
 use super::{Render, Style};
 use crate::report::{
-    CallRow, CallerRow, Coverage, CustomerRow, Doctor, EndpointRow, Finding, Inventory, Numbers, Table,
-    VendorRow,
+    CallRow, CallerRow, CustomerRow, EndpointRow, Finding, Inventory, Numbers, Table, VendorRow,
 };
 use std::fmt::Write;
 
@@ -240,74 +239,6 @@ impl Render for Table<Finding> {
     }
 }
 
-impl Render for Coverage {
-    fn render(&self, style: &Style) -> String {
-        let mut out = title(style, "What is explained", self.window.seconds);
-        let mut sentence = self.sentence.clone();
-        if let Some(first) = sentence.get_mut(..1) {
-            first.make_ascii_uppercase();
-        }
-        wrap(&format!("{sentence}."), style.width, 0, &mut out);
-        if self.rows.is_empty() {
-            return out;
-        }
-        let mut grid = Grid::new(vec![
-            Column::name("caller"),
-            Column::name("vendor"),
-            Column::number("conns").rank(1),
-            Column::number("bytes"),
-            Column::number("library").rank(2),
-            Column::number("kernel").rank(2),
-            Column::number("unexplained"),
-        ]);
-        let of = |part: u64, whole: u64| match part {
-            0 => "-".to_owned(),
-            _ if whole == 0 => grouped(part),
-            _ => percent(crate::report::numbers::share(part, whole)),
-        };
-        for row in &self.rows {
-            let all = row.all.bytes;
-            grid.row(vec![
-                row.service.as_str().into(),
-                row.vendor.as_str().into(),
-                grouped(row.all.connections).into(),
-                bytes(all).into(),
-                of(row.library.bytes, all).into(),
-                of(row.kernel.bytes, all).into(),
-                Cell::from(of(row.unexplained.bytes, all)).wrong(row.unexplained.bytes > 0),
-            ]);
-        }
-        grid.total(vec![
-            "total".into(),
-            "".into(),
-            grouped(self.totals.connections).into(),
-            bytes(self.totals.bytes).into(),
-            "".into(),
-            "".into(),
-            of(self.totals.bytes - self.totals.explained_bytes, self.totals.bytes).into(),
-        ]);
-        grid.write(style, &mut out);
-        for row in &self.rows {
-            for reason in &row.reasons {
-                let text = format!(
-                    "- {} to {}: {} ({}), {}: {}",
-                    row.service,
-                    list(&reason.to),
-                    match reason.share.connections {
-                        1 => "1 connection".to_owned(),
-                        count => format!("{} connections", grouped(count)),
-                    },
-                    bytes(reason.share.bytes),
-                    reason.verdict,
-                    reason.reason
-                );
-                wrap(&text, style.width, 2, &mut out);
-            }
-        }
-        out
-    }
-}
-
 impl Render for Inventory {
     fn render(&self, style: &Style) -> String {
         let mut parts = vec![
@@ -319,89 +250,6 @@ impl Render for Inventory {
         parts.extend(self.coverage.as_ref().map(|coverage| coverage.render(style)));
         parts.push(self.findings.render(style));
         parts.join("\n")
-    }
-}
-
-impl Render for Doctor {
-    fn render(&self, style: &Style) -> String {
-        let mut out = title(style, "Is farcall well?", self.window.seconds);
-        let ledger = &self.ledger;
-        let since = ledger.oldest.as_deref().and_then(|oldest| oldest.get(..16)).unwrap_or("nothing yet");
-        wrap(
-            &format!(
-                "Ledger: {}, {}, {} rollups, {} single calls, since {since}.",
-                ledger.path,
-                bytes(ledger.bytes),
-                grouped(ledger.rollups),
-                grouped(ledger.exemplars)
-            ),
-            style.width,
-            2,
-            &mut out,
-        );
-        let sidecar = match (self.sidecar.listening, &self.sidecar.last_seen) {
-            (true, _) => "Sidecar: running.".to_owned(),
-            (false, Some(last)) => {
-                format!("Sidecar: not running; last seen {}.", last.get(..19).unwrap_or(last))
-            }
-            (false, None) => {
-                "Sidecar: none; programs without the library, and calls past it, are invisible. \
-                              Start one with farcall-sidecar run."
-                    .to_owned()
-            }
-        };
-        wrap(&sidecar, style.width, 2, &mut out);
-        if !self.processes.is_empty() {
-            out.push('\n');
-            let mut grid = Grid::new(vec![
-                Column::name("process"),
-                Column::number("pid"),
-                Column::name("state"),
-                Column::name("adapters in place"),
-                Column::name("sidecar"),
-                Column::number("calls"),
-                Column::name("last flush").rank(1),
-            ]);
-            for row in &self.processes {
-                let none = row.adapters.is_empty() && row.role == "program";
-                let adapters = match row.role.as_str() {
-                    "sidecar" => "(sidecar)".to_owned(),
-                    _ if none => "NONE".to_owned(),
-                    _ => list(&row.adapters),
-                };
-                grid.row(vec![
-                    row.service.as_str().into(),
-                    row.pid.to_string().into(),
-                    Cell::from(row.state).wrong(row.state == "vanished"),
-                    Cell::from(adapters).wrong(none),
-                    if row.hub { "connected".into() } else { "-".into() },
-                    grouped(row.calls).into(),
-                    row.last_flush.get(11..19).unwrap_or_default().into(),
-                ]);
-            }
-            grid.write(style, &mut out);
-        }
-        if !self.counters.is_empty() {
-            out.push('\n');
-            let mut grid =
-                Grid::new(vec![Column::name("counter"), Column::number("value"), Column::name("process")]);
-            for counter in &self.counters {
-                grid.row(vec![
-                    counter.name.as_str().into(),
-                    grouped(counter.value).into(),
-                    format!("{} ({})", counter.service, counter.pid).into(),
-                ]);
-            }
-            grid.write(style, &mut out);
-        }
-        out.push('\n');
-        if self.healthy {
-            out.push_str("Nothing to worry about.\n");
-        }
-        for problem in &self.problems {
-            wrap(&format!("- {problem}."), style.width, 2, &mut out);
-        }
-        out
     }
 }
 
@@ -426,7 +274,7 @@ fn cells(numbers: &Numbers) -> [Cell; 7] {
     ]
 }
 
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     names.join(", ")
 }
 
@@ -443,7 +291,7 @@ fn page<R>(style: &Style, heading: &str, table: &Table<R>, grid: &Grid) -> Strin
     out
 }
 
-fn title(style: &Style, heading: &str, seconds: u64) -> String {
+pub(super) fn title(style: &Style, heading: &str, seconds: u64) -> String {
     let window = match seconds {
         ..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min", seconds / 60),
