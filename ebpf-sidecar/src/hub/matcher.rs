@@ -42,6 +42,7 @@ pub(super) struct Sighting {
     pub(super) begun: u64,
     pub(super) ended: u64,
     pub(super) key: u64,
+    pub(super) host: u64,
     pub(super) status: u16,
     /// Exchanges that it may still match.
     pub(super) attempts: u16,
@@ -75,6 +76,8 @@ struct Process {
     held: VecDeque<Held>,
     /// Calls whose socket is unknown, by host: they explain a connection to that host.
     loose: VecDeque<Loose>,
+    /// From when to when the library called a host, by [`Wire::host_key`].
+    hosts: HashMap<u64, (u64, u64)>,
     last_word: u64,
 }
 
@@ -88,6 +91,8 @@ struct Loose {
 
 /// Calls without a socket that are remembered of one process.
 const MAX_LOOSE: usize = 1_024;
+/// Hosts that are remembered of one process.
+const MAX_HOSTS: usize = 4_096;
 
 impl Process {
     fn decided(&mut self, exchange: &Exchange, by: ExplainedBy) {
@@ -142,6 +147,10 @@ impl Matcher {
     /// A library counted a call.
     pub(super) fn sighting(&mut self, pid: u32, mut sighting: Sighting) {
         let process = self.processes.entry(pid).or_default();
+        if process.hosts.len() < MAX_HOSTS || process.hosts.contains_key(&sighting.host) {
+            let called = process.hosts.entry(sighting.host).or_insert((sighting.begun, sighting.ended));
+            *called = (called.0.min(sighting.begun), called.1.max(sighting.ended));
+        }
         while sighting.attempts > 0 {
             let Some(place) =
                 process.held.iter().position(|held| matches(&sighting, &held.exchange, held.key))
@@ -272,16 +281,14 @@ impl Matcher {
         let process = self.processes.get(&connection.process.tgid);
         let instrumented = process.is_some_and(|process| !process.hellos.is_empty());
         let until = if connection.closed == 0 { now } else { connection.closed };
-        // Where the kernel cannot read, a call of the library that it did not see at the time is the explanation.
-        let unseen_call = || {
-            process.is_some_and(|process| {
-                process.sightings.iter().any(|sighting| {
-                    sighting.attempts > 0
-                        && sighting.begun <= until.saturating_add(SLACK)
-                        && sighting.ended.saturating_add(SLACK) >= connection.opened
-                })
-            })
+        // Where the kernel cannot read, a call of the library to the same host at the time is the explanation.
+        let host = match &connection.name {
+            Some((name, _)) => Wire::host_key(name),
+            None => Wire::host_key(&connection.remote.0.to_string()),
         };
+        let called = process.and_then(|process| process.hosts.get(&host)).is_some_and(|(first, last)| {
+            *first <= until.saturating_add(SLACK) && last.saturating_add(SLACK) >= connection.opened
+        });
         let loose = connection.name.as_ref().and_then(|(name, _)| {
             let during = |call: &&Loose| {
                 call.host == **name
@@ -297,9 +304,7 @@ impl Matcher {
             }
             Completeness::Complete => ExplainedBy::Kernel,
             Completeness::Opaque { .. } if loose.is_some() => loose.unwrap_or_default(),
-            _ if confirmed > 0 || self.of_library.contains(&connection.id) || unseen_call() => {
-                ExplainedBy::Library
-            }
+            _ if confirmed > 0 || self.of_library.contains(&connection.id) || called => ExplainedBy::Library,
             _ => ExplainedBy::Nobody,
         };
         if progress.last {
@@ -320,6 +325,7 @@ impl Matcher {
             let silent = process.last_word.saturating_add(MEMORY) < now;
             if silent && process.held.is_empty() {
                 process.hellos.clear();
+                process.hosts.clear();
             }
             !(process.hellos.is_empty()
                 && process.sightings.is_empty()

@@ -165,6 +165,7 @@ impl Decoder {
                     begun: monotonic(wire.begun.as_nanos(), anchor),
                     ended: monotonic(wire.ended.as_nanos(), anchor),
                     key: wire.key,
+                    host: wire.host,
                     status: wire.status,
                     attempts: wire.attempts,
                     single: wire.attempts <= 1,
@@ -202,8 +203,9 @@ mod tests {
         bytes[0..8].copy_from_slice(&begun.to_le_bytes());
         bytes[8..16].copy_from_slice(&(begun + 5).to_le_bytes());
         bytes[16..24].copy_from_slice(&key.to_le_bytes());
-        bytes[24..26].copy_from_slice(&200u16.to_le_bytes());
-        bytes[26..28].copy_from_slice(&1u16.to_le_bytes());
+        bytes[24..32].copy_from_slice(&3u64.to_le_bytes());
+        bytes[32..34].copy_from_slice(&200u16.to_le_bytes());
+        bytes[34..36].copy_from_slice(&1u16.to_le_bytes());
         bytes
     }
 
@@ -225,6 +227,7 @@ mod tests {
                 begun,
                 ended: begun + 5,
                 key,
+                host: 3,
                 status: 200,
                 attempts: 1,
                 single: true,

@@ -54,7 +54,8 @@ fn exchange(path: &str, begun: u64, ended: u64, status: u16) -> Exchange {
 
 fn sighting(path: &str, begun: u64, ended: u64, status: u16, attempts: u16) -> Sighting {
     let key = Wire::key("GET", "API.stripe.com", path);
-    Sighting { begun, ended, key, status, attempts, single: attempts <= 1 }
+    let host = Wire::host_key("API.stripe.com");
+    Sighting { begun, ended, key, host, status, attempts, single: attempts <= 1 }
 }
 
 fn hello(matcher: &mut Matcher) {
@@ -206,6 +207,8 @@ fn connections_are_explained_by_whoever_knows_their_calls() {
     assert_eq!(explained(opaque(), 0, None, false), [ExplainedBy::Nobody]);
     let later = sighting("/a", 9 * S, 10 * S, 200, 1);
     assert_eq!(explained(opaque(), 0, Some(later), false), [ExplainedBy::Nobody]);
+    let elsewhere = Sighting { host: Wire::host_key("api.github.com"), ..sighting("/a", S, 2 * S, 200, 1) };
+    assert_eq!(explained(opaque(), 0, Some(elsewhere), false), [ExplainedBy::Nobody]);
 }
 
 #[test]

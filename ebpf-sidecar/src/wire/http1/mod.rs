@@ -124,6 +124,9 @@ impl Conversation {
             pending.exchange.ended = at;
             self.done.push(pending.exchange);
         }
+        // What comes all the same belongs to nothing that is known.
+        self.requests = Half::Lost;
+        self.responses = Half::Lost;
     }
 
     /// The exchanges that ended since the last time.
@@ -208,11 +211,13 @@ impl Conversation {
     }
 
     fn request_progress(&mut self, content: u64, done: bool, at: u64) {
+        if done {
+            self.requests = Half::Head(Vec::new());
+        }
         let Some(pending) = self.pending.back_mut() else { return };
         pending.exchange.body_out += content;
         if done {
             pending.sent = true;
-            self.requests = Half::Head(Vec::new());
             self.settle(at);
         }
     }
@@ -280,12 +285,14 @@ impl Conversation {
     }
 
     fn response_progress(&mut self, content: u64, done: bool, at: u64) {
+        if done {
+            self.responses = Half::Head(Vec::new());
+        }
         let Some(pending) = self.pending.front_mut() else { return };
         pending.exchange.body_in += content;
         if done {
             pending.answered = true;
             pending.exchange.ended = at;
-            self.responses = Half::Head(Vec::new());
             self.settle(at);
         }
     }

@@ -98,6 +98,16 @@ fn a_connection_that_ends_too_early_says_how_far_it_came() {
 }
 
 #[test]
+fn bytes_behind_the_end_are_survived() {
+    // Found by fuzzing: the rest of a body whose exchange had ended was read for ever.
+    let mut conversation = Conversation::default();
+    talk(&mut conversation, &[(Out, b"PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab")]);
+    conversation.close(1);
+    let operations: &[(Direction, &[u8])] = &[(Out, b"cd"), (Out, b"more"), (In, b"HTTP/1.1 200 OK\r\n\r\n")];
+    assert_eq!(talk(&mut conversation, operations).len(), 1);
+}
+
+#[test]
 fn an_answer_before_the_request_is_sent_ends_with_the_later_of_both() {
     let mut conversation = Conversation::default();
     let exchanges = talk(
