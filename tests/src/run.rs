@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use farcall_agent::report;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::adapter::{Adapter, Runtime};
 use crate::grid::Cell;
 use crate::judge;
-use crate::ledger::{self, Account};
+use crate::ledger::{self, Account, Sums};
 use crate::scenario::{Over, Scenario, Send};
 use crate::shim::{Reply, Shim, Surroundings};
 use crate::vendor::Vendor;
@@ -151,6 +152,7 @@ impl<'a> Column<'a> {
                 total.calls, self.calls
             ));
         }
+        reports_agree(self.home.path(), &total)?;
         let remains = ledger::remains(self.home.path())?;
         if !remains.is_empty() && !self.restarted {
             return Err(format!("left behind: {}", remains.join(", ")));
@@ -163,6 +165,28 @@ impl<'a> Column<'a> {
             return Err(format!("the ledger has {known} new connections, the vendor accepted {accepted}"));
         }
         Ok(())
+    }
+}
+
+/// The read side's tables come to the same sums as the file.
+fn reports_agree(home: &Path, total: &Sums) -> Result<(), String> {
+    let query = report::Query::at(home);
+    let vendors = report::vendors(&query).map_err(|e| format!("the vendors' report: {e}"))?;
+    let customers = report::customers(&query).map_err(|e| format!("the customers' report: {e}"))?;
+    let by_vendor: u64 = vendors.rows.iter().map(|row| row.numbers.calls).sum();
+    let by_customer: u64 = customers.rows.iter().map(|row| row.numbers.calls).sum();
+    let said = vendors.totals;
+    let checks = [
+        ("calls in total", said.calls, total.calls),
+        ("attempts", said.attempts, total.attempts),
+        ("bytes out", said.bytes_out, total.bytes_out),
+        ("bytes in", said.bytes_in, total.bytes_in),
+        ("calls over the vendors", by_vendor, total.calls),
+        ("calls over the customers", by_customer, total.calls),
+    ];
+    match checks.into_iter().find(|(_, said, is)| said != is) {
+        Some((what, said, is)) => Err(format!("the reports say {said} {what}, the ledger {is}")),
+        None => Ok(()),
     }
 }
 
