@@ -5,6 +5,7 @@ mod support;
 
 use farcall_agent::{Farcall, Options};
 use rustix::process::{Pid, Signal, kill_process};
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ fn child_body() {
         "handles-sigterm" => handles_sigterm(&home),
         "forks" => forks(&home),
         "forks-unannounced" => forks_unannounced(&home),
+        "prefork" => prefork(&home),
+        "forks-while-writing" => forks_while_writing(&home),
         other => panic!("no such role: {other}"),
     }
 }
@@ -167,8 +170,9 @@ fn fork(before: impl FnOnce(), in_parent: impl FnOnce(), body: impl FnOnce()) {
     before();
     match fork::fork().unwrap() {
         fork::Fork::Child => {
-            body();
-            std::process::exit(0);
+            // A panic would end this thread, the only one here, and leave the process hanging.
+            let fine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).is_ok();
+            std::process::exit(i32::from(!fine));
         }
         fork::Fork::Parent(pid) => {
             in_parent();
@@ -184,12 +188,13 @@ fn forks(home: &Path) {
     (0..5).for_each(|_| call(&farcall, "parent", 200));
     // Under way while the process forks: it stays the parent's.
     let head = farcall::Head::new("GET", "https://api.stripe.com/v1/balance").customer(Some("parent"));
-    let begun = farcall.guard(farcall.begin(&head));
+    let begun = RefCell::new(Some(farcall.guard(farcall.begin(&head))));
     fork(
         || farcall.before_fork(),
         || farcall.after_fork_in_parent(),
         || {
             farcall.after_fork();
+            drop(begun.take());
             (0..3).for_each(|_| call(&farcall, "child", 200));
             support::until("the child's flush thread", || calls_for(home, "child") == 3);
             fork(
@@ -204,7 +209,7 @@ fn forks(home: &Path) {
             farcall.shutdown();
         },
     );
-    drop(begun);
+    drop(begun.take());
     (0..5).for_each(|_| call(&farcall, "parent", 200));
     support::until("the parent's flush thread", || calls_for(home, "parent") == 11);
     farcall.shutdown();
@@ -260,4 +265,85 @@ fn a_fork_that_nobody_announced_is_noticed_and_counts_nothing_twice() {
     assert_eq!((calls_for(home.path(), "parent"), calls_for(home.path(), "child")), (5, 3));
     assert!(calls_for(home.path(), "early") <= 1, "only the call that noticed it");
     assert_eq!(number(home.path(), "SELECT sum(value) FROM counters WHERE name = 'late_forks'"), 1);
+}
+
+fn forks_while_writing(home: &Path) {
+    let every = Some(Duration::from_millis(20));
+    let farcall = Farcall::start(Options { flush_every: every, ..options(home) });
+    call(&farcall, "parent", 200);
+    support::until("the first flush", || calls_for(home, "parent") == 1);
+    // While somebody else writes, the flush thread waits with the ledger open.
+    let holder = rusqlite::Connection::open(home.join("ledger.db")).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let open = || {
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        files.filter(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.ends_with("ledger.db"))).count()
+    };
+    let before = open();
+    call(&farcall, "parent", 200);
+    support::until("a flush under way", || open() > before);
+    fork(
+        || {},
+        || {},
+        || {
+            farcall.after_fork();
+            call(&farcall, "child", 200);
+            assert!(farcall.flush().pending > 0, "written with the parent's locks");
+            assert!(counter(&farcall, "failed_flushes") > 0);
+        },
+    );
+    holder.execute_batch("COMMIT").unwrap();
+    farcall.shutdown();
+}
+
+#[test]
+fn a_fork_in_the_middle_of_a_flush_does_not_touch_the_file_and_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = child("forks-while-writing", home.path());
+    let output = command.stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}{stderr}", String::from_utf8_lossy(&output.stdout));
+    assert!(stderr.contains("the calls of this process are not recorded"), "{stderr}");
+    assert_eq!((calls_for(home.path(), "parent"), calls_for(home.path(), "child")), (2, 0));
+    assert_eq!(
+        number(home.path(), "SELECT count(*) FROM pragma_integrity_check WHERE integrity_check <> 'ok'"),
+        0
+    );
+}
+
+/// A master that forks a worker and waits for it, as servers do.
+fn prefork(home: &Path) {
+    let every = Some(Duration::from_secs(3_600));
+    let farcall = Farcall::start(Options { flush_every: every, handle_sigterm: true, ..options(home) });
+    call(&farcall, "master", 200);
+    farcall.before_fork();
+    match fork::fork().unwrap() {
+        fork::Fork::Child => {
+            farcall.after_fork();
+            call(&farcall, "worker", 200);
+            println!("worker {} ready", std::process::id());
+            loop {
+                std::thread::park();
+            }
+        }
+        fork::Fork::Parent(pid) => {
+            farcall.after_fork_in_parent();
+            let status = std::process::ExitStatus::from_raw(fork::waitpid(pid).unwrap());
+            println!("worker died by {:?}", status.signal());
+            farcall.shutdown();
+        }
+    }
+}
+
+#[test]
+fn sigterm_ends_a_forked_worker_after_its_last_flush_and_not_its_master() {
+    let home = tempfile::tempdir().unwrap();
+    let mut master = start("prefork", home.path());
+    let mut lines = BufReader::new(master.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let ready = lines.find(|line| line.ends_with("ready")).unwrap();
+    let worker: i32 = ready.rsplit(' ').nth(1).unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(worker).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(lines.find(|line| line.contains("worker died by")).unwrap(), "worker died by Some(15)");
+    assert!(master.wait().unwrap().success());
+    assert_eq!((calls_for(home.path(), "master"), calls_for(home.path(), "worker")), (1, 1));
 }

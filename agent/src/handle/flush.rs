@@ -1,7 +1,7 @@
 //! One flush: engine -> sidecar and ledger.
 
 use super::Setup;
-use super::process::Process;
+use super::process::{Process, caught};
 use crate::home::SOCKET;
 use crate::hub::Hub;
 use crate::say;
@@ -9,6 +9,7 @@ use crate::store::{Failure, Kind, Pending, Presence, Store};
 use crate::tally::Tallies;
 use farcall::Timestamp;
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -161,8 +162,16 @@ impl Writer {
 }
 
 impl Process {
-    /// Drains the engine, tells the sidecar, writes the ledger. With `ended` also that the process ended.
+    /// Drains the engine, tells the sidecar, writes the ledger. With `ended` also that the process ended. A panic
+    /// in here is ours, and stays here.
     pub(super) fn flush(&self, ended: bool) -> Flush {
+        catch_unwind(AssertUnwindSafe(|| self.flush_once(ended))).unwrap_or_else(|_| {
+            caught(self);
+            Flush { written: 0, pending: 0 }
+        })
+    }
+
+    fn flush_once(&self, ended: bool) -> Flush {
         if ended {
             self.mark_ended();
         }
