@@ -5,9 +5,11 @@ pub mod cgroup;
 pub mod check;
 mod discover;
 mod load;
+mod losses;
 mod table;
 
-pub use load::{Capture, Losses, Options, Unprobed};
+pub use load::{Capture, Options, Unprobed};
+pub use losses::Losses;
 
 use std::{io, path::PathBuf};
 

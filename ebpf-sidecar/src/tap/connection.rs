@@ -80,6 +80,9 @@ pub struct Progress {
     pub new_in: u64,
 }
 
+/// How long a connection may take until its first call shows.
+const YOUNG_NS: u64 = 5_000_000_000;
+
 /// A connection that is open, or closed a moment ago.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -158,6 +161,16 @@ impl Live {
     pub(super) fn has_news(&self) -> bool {
         let now = (self.connection.bytes_out, self.connection.bytes_in);
         self.connection.established != 0 && self.reported != Some(now)
+    }
+
+    /// Whether it is too early to say anything of it: its handshake may be under way, and its bytes would go under a
+    /// verdict that does not last.
+    pub(super) fn is_young(&self, now: u64) -> bool {
+        let connection = &self.connection;
+        let undecided = matches!(connection.protocol, Protocol::Tls | Protocol::Unseen)
+            && self.tls_stream.is_none()
+            && self.past.is_none();
+        undecided && now.saturating_sub(connection.established) < YOUNG_NS
     }
 
     /// A report of it, with the verdict so far.

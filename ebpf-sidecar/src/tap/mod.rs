@@ -116,11 +116,11 @@ impl Observer {
         }
     }
 
-    /// Takes the counters of a socket that is open.
-    pub fn counted(&mut self, socket: &Socket) {
+    /// Takes the counters, as of `now` in `CLOCK_MONOTONIC` nanoseconds, of a socket that is open.
+    pub fn counted(&mut self, socket: &Socket, now: u64) {
         self.seen(socket);
         let Some(live) = self.live.get_mut(&socket.cookie) else { return };
-        if live.has_news() {
+        if live.has_news() && !live.is_young(now) {
             let stream = stream_of(live, &self.tls, &self.plain);
             self.out.push(Observation::Connection(live.report(stream, false)));
         }
