@@ -92,6 +92,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_file_is_right_and_says_the_defaults() {
+        let text = include_str!("../../../farcall.example.toml");
+        let config = Config::parse("farcall.example.toml", text).unwrap();
+        assert_eq!(config.ledger, LedgerConfig::default());
+        assert_eq!(config.vendors.len(), 1);
+    }
+
+    #[test]
     fn all_errors_come_at_once_with_place_and_remedy() {
         let errors = errors(
             "servcie = \"x\"\n[ledger]\nretention = \"7 fortnights\"\nmax_series = \"many\"\n[[vendor]]\nname = \"A B\"\nhosts = [\"a.example\", 7]\nendpoints = [\"FETCH\"]\n",
