@@ -1,7 +1,7 @@
 //! Where both taps meet (docs/hub.md): a call that the library counted is confirmed, and not counted again; a call that
 //! the kernel alone saw is counted with `tap = kernel`.
 //!
-//! [`matcher`] decides, without I/O and without a clock. [`peers`] listens for the libraries, [`account`] writes to the
+//! `matcher` decides, without I/O and without a clock. `peers` listens for the libraries, `account` writes to the
 //! ledger through the agent, and [`Hub`] joins the three.
 
 mod account;
