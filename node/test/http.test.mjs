@@ -6,7 +6,7 @@ import http from 'node:http'
 import https from 'node:https'
 import { after, test } from 'node:test'
 import farcall from '../index.js'
-import { counted, newCustomer, outcomes } from './support/ledger.mjs'
+import { counted, newCustomer, outcomes, until } from './support/ledger.mjs'
 import { plain, tls } from './support/sim.mjs'
 
 farcall.install()
@@ -171,11 +171,14 @@ test('an idle socket that times out, and is then let go of, is a timeout', async
 test('a request that is cancelled before its head is of type cancelled', async () => {
   const customer = newCustomer()
   const controller = new AbortController()
-  setTimeout(() => controller.abort(), 50)
   const { signal } = controller
-  await farcall.withCustomer(customer, () => Promise.allSettled([
+  const before = farcall.status().inFlight
+  const calls = farcall.withCustomer(customer, () => Promise.allSettled([
     ask(`${plain}/scenario/hang`, { signal }),
     fetch(`${plain}/scenario/hang`, { signal })
   ]))
+  await until('both are under way', () => farcall.status().inFlight === before + 2)
+  controller.abort()
+  await calls
   assert.equal(await outcomes(customer, 'cancelled', 0), 2)
 })
