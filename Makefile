@@ -30,8 +30,8 @@ lint: build ## formatters, clippy, ruff, mypy, tsc, cargo deny
 
 format: setup ## format the sources
 	cargo fmt --all
-	$(PYTHON) -m ruff format py examples scripts
-	$(PYTHON) -m ruff check --fix py examples scripts
+	$(PYTHON) -m ruff format py examples scripts benches
+	$(PYTHON) -m ruff check --fix py examples scripts benches
 
 fuzz: $(STAMPS)/system ## fuzz the wire parsers for FUZZ_SECONDS (default 600) each
 	scripts/fuzz

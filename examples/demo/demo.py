@@ -53,7 +53,9 @@ class Processes:
     def __init__(self) -> None:
         self.running: list[subprocess.Popen[bytes]] = []
 
-    def start(self, command: list[str], cgroup: Path | None = None, **options: Any) -> subprocess.Popen[bytes]:
+    def start(
+        self, command: list[str], cgroup: Path | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
         """Starts a command, in a cgroup of its own below the demo's where one is given."""
         if cgroup is not None:
             cgroup.mkdir(parents=True, exist_ok=True)
@@ -133,7 +135,9 @@ def find_cgroup() -> Path | None:
     return None
 
 
-def start_sidecar(processes: Processes, cgroup: Path, home: Path) -> tuple[subprocess.Popen[bytes] | None, str]:
+def start_sidecar(
+    processes: Processes, cgroup: Path, home: Path
+) -> tuple[subprocess.Popen[bytes] | None, str]:
     """Starts the sidecar; where it cannot run, says why."""
     sidecar = BIN / "farcall-sidecar"
     ready = OUT / "sidecar.ready"
@@ -183,7 +187,9 @@ def run_inside(seconds: int) -> int:
     missing = ""
     sidecar = None
     try:
-        say("demo: a network namespace, a hosts file and a throw-away CA of its own; nothing leaves this machine")
+        say(
+            "demo: a network namespace, a hosts file and a throw-away CA of its own; nothing leaves this machine"
+        )
         make_network()
         make_private_libraries()
         sim_ready = OUT / "vendor-sim.ready"
@@ -299,7 +305,9 @@ def remove_cgroup(cgroup: Path | None) -> None:
 def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, complete: bool) -> int:
     """Prints the inventory, writes report.json, and compares both with what the vendors counted."""
     answers = {question: report(home, question, as_json=True) for question in QUESTIONS}
-    whole: dict[str, Any] = {question: answers[question]["rows"] for question in QUESTIONS if question != "coverage"}
+    whole: dict[str, Any] = {
+        question: answers[question]["rows"] for question in QUESTIONS if question != "coverage"
+    }
     whole["coverage"] = answers["coverage"]
     for question in QUESTIONS:
         say("")
