@@ -51,6 +51,7 @@ class Processes:
     """The processes that the demo started; none other is ever signalled."""
 
     def __init__(self) -> None:
+        """None yet."""
         self.running: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -187,9 +188,7 @@ def run_inside(seconds: int) -> int:
     missing = ""
     sidecar = None
     try:
-        say(
-            "demo: a network namespace, a hosts file and a throw-away CA of its own; nothing leaves this machine"
-        )
+        say("demo: a network namespace, a hosts file and a throw-away CA of its own; nothing leaves here")
         make_network()
         make_private_libraries()
         sim_ready = OUT / "vendor-sim.ready"
