@@ -180,5 +180,7 @@ test('a request that is cancelled before its head is of type cancelled', async (
   await until('both are under way', () => farcall.status().inFlight === before + 2)
   controller.abort()
   await calls
+  // undici lets go of a connection that is being made once it is there.
+  await until('both are counted', () => farcall.status().inFlight === before)
   assert.equal(await outcomes(customer, 'cancelled', 0), 2)
 })
