@@ -45,7 +45,7 @@ SUITES = [
     ),
     Suite(
         "python",
-        [str(ROOT / ".venv/bin/python"), "-m", "pytest", "-q", "-ra", "tests"],
+        [str(ROOT / ".venv/bin/python"), "-m", "pytest", "-ra"],
         ROOT / "py",
         r"^.*?(\d+) passed",
         r"^.*?(\d+) (?:failed|errors?)\b",
