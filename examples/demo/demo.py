@@ -107,8 +107,8 @@ def make_network() -> None:
     subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
 
 
-def make_private_libraries() -> None:
-    """Puts copies of the TLS libraries in their own places, in this mount namespace alone.
+def make_private_libraries() -> list[Path]:
+    """Puts copies of the TLS libraries in their own places, in this mount namespace alone; says which.
 
     A probe sits on an inode: with copies, no program outside pays for it.
     """
@@ -120,6 +120,7 @@ def make_private_libraries() -> None:
         copy = private / path.name
         shutil.copy2(path, copy)
         subprocess.run(["mount", "--bind", str(copy), str(path)], check=True)
+    return sorted(paths)
 
 
 def find_cgroup() -> Path | None:
@@ -144,6 +145,8 @@ def start_sidecar(
     ready = OUT / "sidecar.ready"
     log = OUT / "sidecar.log"
     command = [str(sidecar), "run", "--cgroup", str(cgroup), "--home", str(home), "--ready-file", str(ready)]
+    for library in libraries:
+        command += ["--library", str(library)]
     with log.open("wb") as stream:
         process = processes.start(command, stdout=stream, stderr=stream)
     end = time.monotonic() + 30
@@ -190,7 +193,7 @@ def run_inside(seconds: int) -> int:
     try:
         say("demo: a network namespace, a hosts file and a throw-away CA of its own; nothing leaves here")
         make_network()
-        make_private_libraries()
+        libraries = make_private_libraries()
         sim_ready = OUT / "vendor-sim.ready"
         sim = [str(BIN / "vendor-sim"), "--listen", "0.0.0.0:443", "--plain", "0.0.0.0:80", "--dir", str(OUT)]
         with (OUT / "vendor-sim.log").open("wb") as log:
@@ -199,7 +202,7 @@ def run_inside(seconds: int) -> int:
         if cgroup is None:
             missing = "the sidecar needs root and a writable cgroup v2 tree"
         else:
-            sidecar, missing = start_sidecar(processes, cgroup, home)
+            sidecar, missing = start_sidecar(processes, cgroup, home, libraries)
 
         programs = start_programs(processes, cgroup if sidecar else None, home, seconds)
         say(f"demo: {', '.join(programs)} run for {seconds} s")
