@@ -138,9 +138,9 @@ def find_cgroup() -> Path | None:
 
 
 def start_sidecar(
-    processes: Processes, cgroup: Path, home: Path
+    processes: Processes, cgroup: Path, home: Path, libraries: list[Path]
 ) -> tuple[subprocess.Popen[bytes] | None, str]:
-    """Starts the sidecar; where it cannot run, says why."""
+    """Starts the sidecar, its probes in place before any program runs; where it cannot run, says why."""
     sidecar = BIN / "farcall-sidecar"
     ready = OUT / "sidecar.ready"
     log = OUT / "sidecar.log"
