@@ -183,7 +183,7 @@ def run_inside(seconds: int) -> int:
     """The demo itself, inside its namespaces."""
     privileged = "FARCALL_DEMO_UNPRIVILEGED" not in os.environ
     shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
+    OUT.mkdir(parents=True, exist_ok=True)
     home = OUT / "home"
     home.mkdir()
     processes = Processes()
