@@ -152,11 +152,10 @@ impl Matcher {
             *called = (called.0.min(sighting.begun), called.1.max(sighting.ended));
         }
         while sighting.attempts > 0 {
-            let Some(place) =
-                process.held.iter().position(|held| matches(&sighting, &held.exchange, held.key))
-            else {
-                break;
-            };
+            let held = process.held.iter().enumerate();
+            let matching = held.filter(|(_, held)| matches(&sighting, &held.exchange, held.key));
+            let nearest = matching.min_by_key(|(_, held)| held.exchange.http.ended.abs_diff(sighting.ended));
+            let Some((place, _)) = nearest else { break };
             let Some(held) = process.held.remove(place) else { break };
             sighting.attempts -= 1;
             process.decided(&held.exchange, ExplainedBy::Library);
@@ -197,8 +196,10 @@ impl Matcher {
             process.decided(&exchange, ExplainedBy::Library);
             return confirm(&mut self.decided, &mut self.confirmed_on, exchange);
         }
-        let place = process.sightings.iter().position(|sighting| matches(sighting, &exchange, key));
-        match place {
+        let sightings = process.sightings.iter().enumerate();
+        let matching = sightings.filter(|(_, sighting)| matches(sighting, &exchange, key));
+        let nearest = matching.min_by_key(|(_, sighting)| sighting.ended.abs_diff(ended));
+        match nearest.map(|(place, _)| place) {
             Some(place) => {
                 process.sightings[place].attempts -= 1;
                 if process.sightings[place].attempts == 0 {
@@ -345,6 +346,8 @@ fn confirm(decided: &mut Vec<Decision>, confirmed_on: &mut HashMap<u64, u64>, ex
     decided.push(Decision::Confirm(exchange));
 }
 
+/// Whether the two may be the same call. Of several that may, the nearest in its end is taken: equal calls that
+/// overlap in a chain would otherwise leave the last one alone.
 fn matches(sighting: &Sighting, exchange: &Exchange, key: u64) -> bool {
     let http = &exchange.http;
     sighting.attempts > 0

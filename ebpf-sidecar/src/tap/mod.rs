@@ -203,9 +203,11 @@ impl Observer {
     fn settle(&mut self, cookie: u64, at: u64) {
         let Some(mut live) = self.live.remove(&cookie) else { return };
         self.ended.insert(cookie);
+        // In any case: a tunnel has a plain stream below its TLS one.
+        let plain = self.plain.remove(&cookie);
         let mut stream = match live.tls_stream {
             Some(id) => self.tls.remove(&id),
-            None => self.plain.remove(&cookie),
+            None => plain,
         };
         if let Some(stream) = &mut stream {
             let exchanges = stream.close(at);

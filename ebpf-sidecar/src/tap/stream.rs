@@ -134,7 +134,9 @@ impl Stream {
     }
 
     fn settled(&mut self) -> Vec<Exchange> {
-        let exchanges = self.conversation.exchanges();
+        let mut exchanges = self.conversation.exchanges();
+        // Opening a tunnel is not a call: the calls are inside, and the library knows only of those.
+        exchanges.retain(|exchange| exchange.method != "CONNECT");
         self.exchanges += exchanges.len() as u64;
         if let Some(last) = exchanges.last() {
             self.host.clone_from(&last.host);

@@ -125,6 +125,29 @@ fn a_call_that_bypassed_the_library_is_counted_when_its_time_is_over_and_not_bef
 }
 
 #[test]
+fn equal_calls_that_overlap_in_a_chain_all_find_their_own() {
+    let spans = [(0, 5), (4, 9), (8, 12)].map(|(begun, ended)| (S + begun * S / 10, S + ended * S / 10));
+    for kernel_first in [true, false] {
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        let exchanges = |matcher: &mut Matcher| {
+            spans.iter().for_each(|(begun, ended)| matcher.exchange(exchange("/a", *begun, *ended, 200)));
+        };
+        if kernel_first {
+            exchanges(&mut matcher);
+        }
+        // Shards tell in an order of their own.
+        for (begun, ended) in spans.iter().rev() {
+            matcher.sighting(PID, sighting("/a", *begun, *ended, 200, 1));
+        }
+        if !kernel_first {
+            exchanges(&mut matcher);
+        }
+        assert_eq!(tally(matcher.due(100 * S)), (0, 3, vec![]));
+    }
+}
+
+#[test]
 fn matching_is_one_to_one() {
     let mut matcher = Matcher::default();
     hello(&mut matcher);
