@@ -32,6 +32,7 @@ pub mod catalogue;
 pub mod config;
 mod engine;
 pub mod ledger;
+pub mod matcher;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};

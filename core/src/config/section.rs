@@ -106,6 +106,57 @@ impl<'t, 'd> Section<'t, 'd> {
         number
     }
 
+    pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.value(key)?;
+        if let DeValue::Boolean(yes) = value.get_ref() {
+            return Some(*yes);
+        }
+        self.wrong_type(value, &format!("`{key}`"), "true or false", "write it without quotes");
+        None
+    }
+
+    /// A share, as `"20%"` or `0.2`; between 0 and 1.
+    pub(super) fn share(&mut self, key: &'static str) -> Option<f64> {
+        let value = self.value(key)?;
+        let share = match value.get_ref() {
+            DeValue::String(text) => text
+                .trim()
+                .strip_suffix('%')
+                .and_then(|number| number.trim().parse::<f64>().ok())
+                .map(|percent| percent / 100.0),
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            _ => None,
+        };
+        let share = share.filter(|share| (0.0..=1.0).contains(share));
+        if share.is_none() {
+            let why = format!("`{key}` is not a share; write \"20%\" or 0.2, between 0 and 1");
+            self.report.add(value.span().start, why);
+        }
+        share
+    }
+
+    /// One word out of a few.
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+        self.checked_string(key, |text| {
+            words.iter().find(|(word, _)| *word == text).map(|(_, what)| *what).ok_or_else(|| {
+                let known: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+                format!("one of {}", known.join(", "))
+            })
+        })
+    }
+
+    /// Where the table begins: the line, from 1. Rules without a name are known by it.
+    pub(super) fn line(&self) -> usize {
+        let before = &self.report.text[..self.report.text.floor_char_boundary(self.offset)];
+        before.matches('\n').count() + 1
+    }
+
+    /// Reports something about the table as a whole.
+    pub(super) fn wrong(&self, message: impl Into<String>) {
+        self.report.add(self.offset, message);
+    }
+
     /// A list of strings; what `check` refuses is reported and left out.
     pub(super) fn list<T>(&mut self, key: &'static str, check: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         let Some(value) = self.value(key) else { return Vec::new() };
