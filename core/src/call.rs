@@ -1,17 +1,25 @@
 //! The words that describe a call: where it goes, on whose behalf, and how it came out.
 
+mod changes;
+mod headers;
+mod refusal;
 mod target;
 
+pub use changes::Changes;
+pub use headers::{Headers, NoHeaders};
+pub use refusal::{Refusal, RefusedBy};
 pub use target::Target;
 
 use std::time::Duration;
 
 use crate::attribution::CallerId;
+use crate::units::Timestamp;
+use std::fmt;
 
 /// All that the engine wants to know of a request before it is sent.
 ///
 /// Borrowed: building one allocates nothing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Head<'a> {
     /// The request method, as on the wire (RFC 9110, section 9).
@@ -26,6 +34,37 @@ pub struct Head<'a> {
     pub caller: CallerId,
     /// Where the call was seen.
     pub tap: Tap,
+    /// The request's headers; looked up only where a rule asks for one.
+    pub headers: &'a (dyn Headers + 'a),
+    /// The size of the request's body in bytes; `None` where it is not known yet.
+    pub body: Option<u64>,
+    /// Whether the adapter can send the request again, its body included.
+    pub replayable: bool,
+    /// When the caller stops waiting; `None` where it never does.
+    pub deadline: Option<Timestamp>,
+    /// Who goes first where there is not enough for all.
+    pub priority: Priority,
+}
+
+/// Who goes first where there is not enough for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Priority {
+    /// Somebody waits for the answer.
+    #[default]
+    Interactive = 0,
+    /// Nobody does: it may come later.
+    Batch = 1,
+}
+
+impl fmt::Debug for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may hold secrets: they are not shown.
+        f.debug_struct("Head")
+            .field("method", &self.method)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> Head<'a> {
@@ -39,7 +78,48 @@ impl<'a> Head<'a> {
     /// A head from a method and a target.
     #[must_use]
     pub const fn to(method: &'a str, target: Target<'a>) -> Self {
-        Self { method, target, customer: None, tags: &[], caller: CallerId::SELF, tap: Tap::Library }
+        Self {
+            method,
+            target,
+            customer: None,
+            tags: &[],
+            caller: CallerId::SELF,
+            tap: Tap::Library,
+            headers: &NoHeaders,
+            body: None,
+            replayable: false,
+            deadline: None,
+            priority: Priority::Interactive,
+        }
+    }
+
+    /// Sets where the request's headers can be looked up.
+    #[must_use]
+    pub const fn headers(mut self, headers: &'a (dyn Headers + 'a)) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Sets the size of the request's body, and whether it can be sent again.
+    #[must_use]
+    pub const fn body(mut self, bytes: Option<u64>, replayable: bool) -> Self {
+        self.body = bytes;
+        self.replayable = replayable;
+        self
+    }
+
+    /// Sets when the caller stops waiting.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Option<Timestamp>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets who goes first where there is not enough for all.
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
     }
 
     /// Sets on whose behalf the call is made.
@@ -95,16 +175,20 @@ pub enum Outcome {
     Abandoned,
     /// No response, or only a part of one.
     Failed(ErrorType),
+    /// It was not made, because a rule said so.
+    Refused(RefusedBy),
 }
 
 impl Outcome {
-    /// The word for it, as in the ledger: `complete`, `abandoned`, or the error's type.
+    /// The word for it, as in the ledger: `complete`, `abandoned`, the error's type, or `refused-` and the
+    /// concept that refused.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
             Self::Abandoned => "abandoned",
             Self::Failed(error) => error.as_str(),
+            Self::Refused(by) => by.outcome(),
         }
     }
 }

@@ -36,7 +36,9 @@ pub mod matcher;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};
-pub use call::{ConnectTimes, ErrorType, Head, Outcome, Tap, Target};
+pub use call::{
+    Changes, ConnectTimes, ErrorType, Head, Headers, Outcome, Priority, Refusal, RefusedBy, Tap, Target,
+};
 pub use config::Config;
 pub use engine::{Attempt, Call, Counters, Engine, Step};
 pub use units::Timestamp;

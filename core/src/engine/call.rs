@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::attribution::CallerId;
-use crate::call::{ConnectTimes, ErrorType, Outcome, Tap};
+use crate::call::{ConnectTimes, ErrorType, Headers, Outcome, RefusedBy, Tap};
 use crate::ledger::{Found, RequestKeys};
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
@@ -31,12 +31,14 @@ pub struct Call {
     pub(super) status: u16,
     pub(super) attempts: u32,
     pub(super) state: State,
+    /// Nanoseconds waited before and between attempts, because a rule said so.
+    pub(super) waited: u64,
 }
 
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nothing was sent yet.
+    /// Nothing was sent yet, or the next attempt is due.
     Begun,
     /// An attempt is under way, without an answer.
     Sent,
@@ -44,28 +46,10 @@ pub(super) enum State {
     Answered,
     /// The attempt ended without a (whole) response.
     Failed(ErrorType),
+    /// A rule said that it is not to be made.
+    Refused(RefusedBy),
     /// In the ledger; nothing more can happen.
     Settled,
-}
-
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-#[non_exhaustive]
-pub enum Step {
-    /// Perform one exchange on the wire. Stale after [`Call::head`] or [`Call::failed`].
-    Send(Attempt),
-    /// Hand the application what there is, the response or the error; its body is still reported by
-    /// [`Call::body`] and [`Call::end`]. Final.
-    Settled,
-}
-
-/// One exchange on the wire that is to be performed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Attempt {
-    /// Which attempt of the call this is, from 1.
-    pub number: u32,
 }
 
 impl Call {
@@ -79,7 +63,18 @@ impl Call {
         self.bytes_out = self.bytes_out.saturating_add(bytes);
     }
 
-    /// The head of a response arrived. An interim one (1xx) is not reported.
+    /// The head of a response arrived, with headers to look at. An interim one (1xx) is not reported.
+    ///
+    /// Asking [`wants_headers`](Call::wants_headers) first spares an adapter the work of showing headers that
+    /// nobody looks at.
+    pub fn answer(&mut self, engine: &Engine, status: u16, headers: &dyn Headers, now: Timestamp) {
+        self.head(status, now);
+        if self.state == State::Answered {
+            engine.read_answer(self, headers, now);
+        }
+    }
+
+    /// The head of a response arrived, of which only the status is known. An interim one (1xx) is not reported.
     pub fn head(&mut self, status: u16, now: Timestamp) {
         if self.state == State::Settled {
             return;
@@ -107,6 +102,7 @@ impl Call {
             State::Answered => Outcome::Complete,
             State::Failed(error) => Outcome::Failed(error),
             State::Begun | State::Sent => Outcome::Failed(ErrorType::Cancelled),
+            State::Refused(by) => Outcome::Refused(by),
             State::Settled => {
                 engine.tallies.misplaced_events.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -122,9 +118,17 @@ impl Call {
             State::Answered => Outcome::Abandoned,
             State::Failed(error) => Outcome::Failed(error),
             State::Begun | State::Sent => Outcome::Failed(ErrorType::Cancelled),
+            State::Refused(by) => Outcome::Refused(by),
             State::Settled => return,
         };
         engine.settle(self, outcome, now);
+    }
+
+    /// Whether the engine looks at the headers of an answer with this status; where not, [`Call::head`] does as
+    /// well as [`Call::answer`].
+    #[must_use]
+    pub fn wants_headers(&self, _status: u16) -> bool {
+        true
     }
 
     /// Whether the call has been counted.

@@ -2,8 +2,10 @@
 
 mod call;
 mod pipeline;
+mod step;
 
-pub use call::{Attempt, Call, Step};
+pub use call::Call;
+pub use step::{Attempt, Step};
 
 use crate::attribution::{Caller, CallerId};
 use crate::catalogue::{Catalogue, Learner};

@@ -8,7 +8,7 @@
 use super::call::State;
 use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
-use crate::call::{Head, Outcome, Target};
+use crate::call::{Head, Headers, Outcome, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
 use crate::units::Timestamp;
@@ -54,9 +54,13 @@ impl Engine {
             bytes_in: 0,
             status: 0,
             attempts: 0,
+            waited: 0,
             state: State::Begun,
         }
     }
+
+    /// Looks at what an answer says.
+    pub(super) fn read_answer(&self, _call: &mut Call, _headers: &dyn Headers, _now: Timestamp) {}
 
     /// Counts a call that came out as `outcome`.
     pub(super) fn settle(&self, call: &mut Call, outcome: Outcome, now: Timestamp) {
@@ -87,6 +91,11 @@ impl Engine {
             bytes_out: call.bytes_out,
             bytes_in: call.bytes_in,
             attempts: call.attempts,
+            waited: call.waited,
+            cost: 0,
+            cost_unknown: true,
+            tokens_in: 0,
+            tokens_out: 0,
         };
         let sighting = self.sightings.load(Ordering::Relaxed).then_some(call.keys);
         let settled = Settled { found: call.found, key, entry, times: call.times, ended: now, sighting };
@@ -164,9 +173,11 @@ impl Call {
             State::Begun => {
                 self.attempts += 1;
                 self.state = State::Sent;
-                Step::Send(Attempt { number: self.attempts })
+                Step::Send(Attempt::plain(self.attempts))
             }
-            State::Sent | State::Answered | State::Failed(_) | State::Settled => Step::Settled,
+            State::Sent | State::Answered | State::Failed(_) | State::Refused(_) | State::Settled => {
+                Step::Settled
+            }
         }
     }
 }

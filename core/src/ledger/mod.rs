@@ -5,6 +5,7 @@
 //! [`Rollup`]s, one for each combination of vendor, endpoint, customer, tags, caller, tap, status and outcome
 //! and minute. Totals are exact: what does not fit into the bounds is added to [`OTHER`], never dropped.
 
+mod cache;
 mod interner;
 mod rollup;
 mod series;

@@ -35,6 +35,16 @@ pub struct Sums {
     pub connect: Duration,
     /// TLS handshakes.
     pub tls: Duration,
+    /// Waiting before and between attempts, because a rule said so.
+    pub waited: Duration,
+    /// What the calls cost, as far as known, in nano-units of the configured currency (10⁻⁹ USD).
+    pub cost: i64,
+    /// Calls whose cost is not known, or not wholly.
+    pub cost_unknown: u64,
+    /// Tokens that went in: prompts, cached ones included.
+    pub tokens_in: u64,
+    /// Tokens that came out, reasoning included.
+    pub tokens_out: u64,
 }
 
 impl Sums {
@@ -46,7 +56,12 @@ impl Sums {
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
         self.answered += other.answered;
         self.connections += other.connections;
+        self.cost = self.cost.saturating_add(other.cost);
+        self.cost_unknown += other.cost_unknown;
+        self.tokens_in = self.tokens_in.saturating_add(other.tokens_in);
+        self.tokens_out = self.tokens_out.saturating_add(other.tokens_out);
         for (mine, more) in [
+            (&mut self.waited, other.waited),
             (&mut self.duration, other.duration),
             (&mut self.ttfb, other.ttfb),
             (&mut self.transfer, other.transfer),
@@ -105,6 +120,10 @@ pub struct Exemplar {
     pub bytes_in: u64,
     /// Exchanges on the wire.
     pub attempts: u32,
+    /// Waited before and between attempts, because a rule said so.
+    pub waited: Duration,
+    /// What it cost, in nano-units; `None` where that is not known.
+    pub cost: Option<i64>,
     /// The row of the same batch that the call belongs to: that of its series.
     pub row: usize,
 }

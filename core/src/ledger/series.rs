@@ -1,7 +1,7 @@
 //! The account of one combination of everything that calls are told apart by.
 
 use super::{Exemplar, Sketch, Sums};
-use crate::call::{ConnectTimes, ErrorType, Outcome, Tap};
+use crate::call::{ConnectTimes, ErrorType, Outcome, RefusedBy, Tap};
 use crate::units::Timestamp;
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -19,11 +19,15 @@ pub(crate) struct SeriesKey {
     pub(crate) tap: u8,
 }
 
+/// Outcomes above this number are refusals.
+const REFUSED: u8 = 128;
+
 impl SeriesKey {
     pub(crate) fn outcome(self) -> Outcome {
         match self.outcome {
             0 => Outcome::Complete,
             1 => Outcome::Abandoned,
+            number if number > REFUSED => Outcome::Refused(RefusedBy::from_number(number - REFUSED)),
             number => Outcome::Failed(ErrorType::from_number(number - 1)),
         }
     }
@@ -33,6 +37,7 @@ impl SeriesKey {
             Outcome::Complete => 0,
             Outcome::Abandoned => 1,
             Outcome::Failed(error) => error as u8 + 1,
+            Outcome::Refused(by) => by as u8 + REFUSED,
         }
     }
 
@@ -51,6 +56,14 @@ pub(crate) struct Entry {
     pub(crate) bytes_out: u64,
     pub(crate) bytes_in: u64,
     pub(crate) attempts: u32,
+    /// Waited before and between attempts, because a rule said so.
+    pub(crate) waited: u64,
+    /// In nano-units of the account's currency.
+    pub(crate) cost: i64,
+    /// Whether a price was missing for a part of the call, or its usage.
+    pub(crate) cost_unknown: bool,
+    pub(crate) tokens_in: u64,
+    pub(crate) tokens_out: u64,
 }
 
 impl Entry {
@@ -63,6 +76,8 @@ impl Entry {
             bytes_out: self.bytes_out,
             bytes_in: self.bytes_in,
             attempts: self.attempts,
+            waited: Duration::from_nanos(self.waited),
+            cost: (!self.cost_unknown).then_some(self.cost),
             row,
         }
     }
@@ -83,6 +98,11 @@ struct Account {
     dns: u64,
     connect: u64,
     tls: u64,
+    waited: u64,
+    cost: i64,
+    cost_unknown: u64,
+    tokens_in: u64,
+    tokens_out: u64,
 }
 
 /// The account itself. Emptied at each drain, with its memory kept.
@@ -120,6 +140,11 @@ impl Series {
         account.bytes_out = account.bytes_out.saturating_add(entry.bytes_out);
         account.bytes_in = account.bytes_in.saturating_add(entry.bytes_in);
         account.duration = account.duration.saturating_add(entry.duration);
+        account.waited = account.waited.saturating_add(entry.waited);
+        account.cost = account.cost.saturating_add(entry.cost);
+        account.cost_unknown += u64::from(entry.cost_unknown);
+        account.tokens_in = account.tokens_in.saturating_add(entry.tokens_in);
+        account.tokens_out = account.tokens_out.saturating_add(entry.tokens_out);
         if let Some(ttfb) = entry.ttfb {
             account.answered += 1;
             account.ttfb = account.ttfb.saturating_add(ttfb.get());
@@ -152,6 +177,11 @@ impl Series {
             dns: Duration::from_nanos(account.dns),
             connect: Duration::from_nanos(account.connect),
             tls: Duration::from_nanos(account.tls),
+            waited: Duration::from_nanos(account.waited),
+            cost: account.cost,
+            cost_unknown: account.cost_unknown,
+            tokens_in: account.tokens_in,
+            tokens_out: account.tokens_out,
         }
     }
 

@@ -1,0 +1,128 @@
+//! Why a call was not made.
+
+use crate::units::Timestamp;
+use std::fmt;
+use std::sync::Arc;
+
+/// Which concept refused a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum RefusedBy {
+    /// A rule of `[[policy]]`.
+    Policy = 1,
+    /// A kill switch of `[[rollout]]`.
+    Rollout = 2,
+    /// A budget that is spent.
+    Budget = 3,
+    /// A quota that leaves no room before the call's deadline.
+    Quota = 4,
+    /// A limit of calls at the same time.
+    Concurrency = 5,
+    /// An open breaker.
+    Breaker = 6,
+    /// The deadline passed before the call could be sent.
+    Deadline = 7,
+    /// An injected fault.
+    Fault = 8,
+}
+
+impl RefusedBy {
+    /// All of them, in the order of their numbers, which start at 1.
+    pub const ALL: [Self; 8] = [
+        Self::Policy,
+        Self::Rollout,
+        Self::Budget,
+        Self::Quota,
+        Self::Concurrency,
+        Self::Breaker,
+        Self::Deadline,
+        Self::Fault,
+    ];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Rollout => "rollout",
+            Self::Budget => "budget",
+            Self::Quota => "quota",
+            Self::Concurrency => "concurrency",
+            Self::Breaker => "breaker",
+            Self::Deadline => "deadline",
+            Self::Fault => "fault",
+        }
+    }
+
+    /// How a refused call's outcome is written: `refused-budget`.
+    #[must_use]
+    pub const fn outcome(self) -> &'static str {
+        match self {
+            Self::Policy => "refused-policy",
+            Self::Rollout => "refused-rollout",
+            Self::Budget => "refused-budget",
+            Self::Quota => "refused-quota",
+            Self::Concurrency => "refused-concurrency",
+            Self::Breaker => "refused-breaker",
+            Self::Deadline => "refused-deadline",
+            Self::Fault => "refused-fault",
+        }
+    }
+
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Policy,
+            2 => Self::Rollout,
+            3 => Self::Budget,
+            4 => Self::Quota,
+            5 => Self::Concurrency,
+            6 => Self::Breaker,
+            7 => Self::Deadline,
+            _ => Self::Fault,
+        }
+    }
+}
+
+/// A call that is not to be made: which rule says so, why, and when it would pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The concept.
+    pub by: RefusedBy,
+    /// The rule's name: its own, or its kind and line (`budget@12`).
+    pub rule: Arc<str>,
+    /// What the rule's owner wants the reader to know; empty where he said nothing.
+    pub reason: Arc<str>,
+    /// When the same call would pass; `None` where waiting does not help or nobody can tell.
+    pub until: Option<Timestamp>,
+    /// When it was refused.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "farcall did not send this call: {} `{}`", self.by.as_str(), self.rule)?;
+        match self.by {
+            RefusedBy::Policy => write!(f, " denies it")?,
+            RefusedBy::Rollout => write!(f, " has it switched off")?,
+            RefusedBy::Budget => write!(f, " is spent")?,
+            RefusedBy::Quota => write!(f, " leaves no room before its deadline")?,
+            RefusedBy::Concurrency => write!(f, " has no free place before its deadline")?,
+            RefusedBy::Breaker => write!(f, " is open: the vendor has been failing")?,
+            RefusedBy::Deadline => write!(f, ": the deadline has passed")?,
+            RefusedBy::Fault => write!(f, " is injected")?,
+        }
+        if !self.reason.is_empty() {
+            write!(f, " ({})", self.reason)?;
+        }
+        match self.until {
+            Some(until) => {
+                write!(f, "; it would pass in {:.1} s", until.since(self.at).as_secs_f64())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,79 @@
+//! What the engine answers an adapter.
+
+use crate::call::{Changes, Refusal};
+use crate::units::Timestamp;
+use std::sync::Arc;
+
+/// What to do next.
+///
+/// The loop is the same in every adapter:
+///
+/// ```
+/// # use farcall::{Caller, Config, Engine, Head, Refusal, Step, Timestamp};
+/// # fn now() -> Timestamp { Timestamp::from_nanos(1_763_700_000_000_000_000) }
+/// # fn sleep_until(_: Timestamp) {}
+/// # fn perform(_: u32) -> Result<(u16, http::HeaderMap), farcall::ErrorType> { Ok((200, http::HeaderMap::new())) }
+/// # fn call(engine: &Engine, head: &Head<'_>) -> Result<u16, Refusal> {
+/// let mut call = engine.begin(head, now(), 7);
+/// let mut answer = Ok(0);
+/// loop {
+///     match call.step(engine, now()) {
+///         Step::Send(attempt) => match perform(attempt.number) {
+///             Ok((status, headers)) => {
+///                 call.answer(engine, status, &headers, now());
+///                 answer = Ok(status);
+///             }
+///             Err(error) => {
+///                 call.failed(error);
+///                 answer = Ok(0);
+///             }
+///         },
+///         Step::Wait(until) => sleep_until(until),
+///         Step::Refuse(refusal) => return Err(refusal),
+///         Step::Settled => break,
+///         _ => break, // What a later version asks for, this adapter cannot do: it hands out what it has.
+///     }
+/// }
+/// // The body is read, and then:
+/// call.end(engine, now());
+/// answer
+/// # }
+/// # let engine = Engine::new(Config::default(), Caller::new("x"), 1, 1);
+/// # assert_eq!(call(&engine, &Head::new("GET", "https://api.example.com/")).unwrap(), 200);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub enum Step {
+    /// Perform one exchange on the wire. Where a response was answered before (the step is a retry), let go of
+    /// it first. Stale after [`Call::answer`](super::Call::answer) or [`Call::failed`](super::Call::failed).
+    Send(Attempt),
+    /// Wait until this moment, then ask again. A rule said so: pacing, fair share, back-off.
+    Wait(Timestamp),
+    /// Do not make the call; hand the application this as an error. The call is settled.
+    Refuse(Refusal),
+    /// Hand the application what there is, the response or the error; its body is still reported by
+    /// [`Call::body`](super::Call::body) and [`Call::end`](super::Call::end). Final.
+    Settled,
+}
+
+/// One exchange on the wire that is to be performed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// Which attempt of the call this is, from 1.
+    pub number: u32,
+    /// When the attempt is to be given up; `None` where no rule says so. Then: cancel it, and report
+    /// [`ErrorType::Timeout`](crate::ErrorType::Timeout).
+    pub give_up_at: Option<Timestamp>,
+    /// What to change in the request; `None` to send it as it is. Each attempt starts from the application's own.
+    pub changes: Option<Arc<Changes>>,
+    /// A header to add, such as an idempotency key, with its value.
+    pub idempotency_key: Option<(Arc<str>, u128)>,
+}
+
+impl Attempt {
+    pub(super) fn plain(number: u32) -> Self {
+        Self { number, give_up_at: None, changes: None, idempotency_key: None }
+    }
+}
