@@ -184,6 +184,11 @@ impl<'q> Source<'q> {
             sums.dns = nanos("dns")?;
             sums.connect = nanos("connect")?;
             sums.tls = nanos("tls")?;
+            sums.waited = nanos("waited")?;
+            sums.cost = row.get("cost")?;
+            sums.cost_unknown = get(row, "cost_unknown")?;
+            sums.tokens_in = get(row, "tokens_in")?;
+            sums.tokens_out = get(row, "tokens_out")?;
             let latency = row.get_ref("latency")?.as_blob().map(Sketch::from_bytes);
             let Some(caller) = names.caller(row)? else { return Ok(()) };
             let row = Row {

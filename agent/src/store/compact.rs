@@ -82,7 +82,7 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
     transaction.execute(
         "INSERT INTO rollups SELECT ?2, ?3, vendor, endpoint, customer, tags, caller, tap, status, outcome,
             calls, attempts, bytes_out, bytes_in, duration, ttfb, transfer, answered, connections, dns, connect,
-            tls, latency
+            tls, latency, waited, cost, cost_unknown, tokens_in, tokens_out
          FROM rollups WHERE span = ?1 AND minute >= ?3 AND minute < ?4
          ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, attempts = attempts + excluded.attempts,
             bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
@@ -90,6 +90,9 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
             transfer = transfer + excluded.transfer, answered = answered + excluded.answered,
             connections = connections + excluded.connections, dns = dns + excluded.dns,
             connect = connect + excluded.connect, tls = tls + excluded.tls,
+            waited = waited + excluded.waited, cost = cost + excluded.cost,
+            cost_unknown = cost_unknown + excluded.cost_unknown,
+            tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
             latency = sketch_merge(latency, excluded.latency)",
         range,
     )?;
@@ -125,6 +128,7 @@ fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusql
         transaction.execute(&format!("DELETE FROM {table} WHERE minute + span <= ?1"), [before_minute])?;
     }
     transaction.execute("DELETE FROM exemplars WHERE begun < ?1", [before])?;
+    transaction.execute("DELETE FROM incidents WHERE at < ?1", [before])?;
     transaction.execute("DELETE FROM processes WHERE last_flush < ?1", [before])?;
     transaction.execute_batch(
         "DELETE FROM counters WHERE caller NOT IN (SELECT caller FROM processes);
@@ -273,7 +277,7 @@ mod tests {
         connection
             .execute_batch(
                 "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20010)
-                 INSERT INTO exemplars SELECT x, x, 1, 1, 1, 1, 1, 'library', 200, 'complete', 1, 1, 0, 0, 1 FROM n",
+                 INSERT INTO exemplars SELECT x, x, 1, 1, 1, 1, 1, 'library', 200, 'complete', 1, 1, 0, 0, 1, 0, NULL, '' FROM n",
             )
             .unwrap();
         when_due(&mut connection, Timestamp::from_nanos(1_000_000_000_000), RETENTION).unwrap();

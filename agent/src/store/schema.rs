@@ -6,10 +6,44 @@
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
 /// One script for each version: what brings the version before to it.
-const MIGRATIONS: [&str; VERSION as usize] = [r"
+const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS];
+
+/// What rules decided: waits, cost, tokens, events of single calls, incidents, spending against budgets.
+const DECISIONS: &str = r"
+ALTER TABLE rollups ADD COLUMN waited INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN cost INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN cost_unknown INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN tokens_in INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN tokens_out INTEGER NOT NULL DEFAULT 0;
+UPDATE rollups SET cost_unknown = calls;
+
+ALTER TABLE exemplars ADD COLUMN waited INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE exemplars ADD COLUMN cost INTEGER;
+ALTER TABLE exemplars ADD COLUMN events TEXT NOT NULL DEFAULT '';
+
+CREATE TABLE incidents (
+    id INTEGER PRIMARY KEY,
+    source TEXT NOT NULL UNIQUE,
+    at INTEGER NOT NULL,
+    vendor TEXT NOT NULL,
+    incident TEXT NOT NULL
+) STRICT;
+CREATE INDEX incidents_by_time ON incidents (at);
+
+CREATE TABLE spending (
+    budget TEXT NOT NULL,
+    partition TEXT NOT NULL,
+    period INTEGER NOT NULL,
+    spent INTEGER NOT NULL,
+    PRIMARY KEY (budget, partition, period)
+) STRICT, WITHOUT ROWID;
+";
+
+/// The account of calls and connections.
+pub(super) const FIRST: &str = r"
 CREATE TABLE names (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE
@@ -133,7 +167,7 @@ SELECT datetime(r.minute * 60, 'unixepoch') AS utc, r.span AS minutes, v.name AS
     r.duration / 1000000.0 / r.calls AS mean_ms, r.bytes_out, r.bytes_in
 FROM rollups r JOIN names v ON v.id = r.vendor JOIN names e ON e.id = r.endpoint
 JOIN names c ON c.id = r.customer JOIN names t ON t.id = r.tags JOIN callers p ON p.id = r.caller;
-"];
+";
 
 /// The version of a file; 0 for an empty one.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {

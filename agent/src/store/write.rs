@@ -106,13 +106,16 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
         .connection
         .prepare_cached(
             "INSERT INTO rollups VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-                ?16, ?17, ?18, ?19, ?20, ?21, ?22)
+                ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)
              ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, attempts = attempts + excluded.attempts,
                 bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
                 duration = duration + excluded.duration, ttfb = ttfb + excluded.ttfb,
                 transfer = transfer + excluded.transfer, answered = answered + excluded.answered,
                 connections = connections + excluded.connections, dns = dns + excluded.dns,
                 connect = connect + excluded.connect, tls = tls + excluded.tls,
+                waited = waited + excluded.waited, cost = cost + excluded.cost,
+                cost_unknown = cost_unknown + excluded.cost_unknown,
+                tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
                 latency = sketch_merge(latency, excluded.latency)",
         )?
         .execute(params![
@@ -138,6 +141,11 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
             nanos(sums.connect),
             nanos(sums.tls),
             row.latency.to_bytes(),
+            nanos(sums.waited),
+            sums.cost.clamp(-MOST, MOST),
+            int(sums.cost_unknown),
+            int(sums.tokens_in),
+            int(sums.tokens_out),
         ])?;
     Ok(())
 }
@@ -149,7 +157,8 @@ fn write_exemplar(names: &mut Names<'_>, key: &Key, exemplar: &Exemplar) -> rusq
     names
         .connection
         .prepare_cached(
-            "INSERT INTO exemplars VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+            "INSERT INTO exemplars VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+                ?16, ?17, '')
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -168,6 +177,8 @@ fn write_exemplar(names: &mut Names<'_>, key: &Key, exemplar: &Exemplar) -> rusq
             int(exemplar.bytes_out),
             int(exemplar.bytes_in),
             exemplar.attempts,
+            nanos(exemplar.waited),
+            exemplar.cost,
         ])?;
     Ok(())
 }
