@@ -1,5 +1,7 @@
+use super::replay::{Reader, whole};
 use crate::error::{Cause, Plain, classify};
 use crate::watched::{Sent, Watched};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::fmt;
@@ -7,11 +9,11 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// Bytes that a buffer still holds.
-fn len<D: bytes::Buf, E>(polled: &Option<Result<Frame<D>, E>>) -> usize {
+/// The bytes of a frame, if it is one of data.
+fn data<E>(polled: &Option<Result<Frame<Bytes>, E>>) -> &[u8] {
     match polled {
-        Some(Ok(frame)) => frame.data_ref().map_or(0, bytes::Buf::remaining),
-        _ => 0,
+        Some(Ok(frame)) => frame.data_ref().map_or(&[], |data| data.as_ref()),
+        _ => &[],
     }
 }
 
@@ -20,53 +22,75 @@ pin_project! {
     #[derive(Debug)]
     pub struct RequestBody<B> {
         #[pin]
-        inner: B,
+        from: From<B>,
         sent: Option<Sent>,
     }
 }
 
+pin_project! {
+    #[project = FromProjected]
+    #[derive(Debug)]
+    enum From<B> {
+        /// The application's body itself.
+        Application { #[pin] body: B },
+        /// What was kept of it, since it may be sent more than once.
+        Kept { reader: Reader<B> },
+    }
+}
+
 impl<B> RequestBody<B> {
-    pub(crate) fn counted(inner: B, sent: Sent) -> Self {
-        Self { inner, sent: Some(sent) }
+    pub(crate) fn counted(body: B, sent: Sent) -> Self {
+        Self { from: From::Application { body }, sent: Some(sent) }
     }
 
-    pub(crate) fn uncounted(inner: B) -> Self {
-        Self { inner, sent: None }
+    pub(crate) fn uncounted(body: B) -> Self {
+        Self { from: From::Application { body }, sent: None }
     }
 
-    /// The body inside.
-    pub fn get_ref(&self) -> &B {
-        &self.inner
+    pub(super) fn kept(reader: Reader<B>, sent: Sent) -> Self {
+        Self { from: From::Kept { reader }, sent: Some(sent) }
     }
 
-    /// The body inside; what is read from it from now on is not counted.
-    pub fn into_inner(self) -> B {
-        self.inner
+    /// The application's body; `None` where it may be sent more than once, and so is shared.
+    pub fn get_ref(&self) -> Option<&B> {
+        match &self.from {
+            From::Application { body } => Some(body),
+            From::Kept { .. } => None,
+        }
     }
 }
 
 impl<B: Body> Body for RequestBody<B> {
-    type Data = B::Data;
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        let polled = ready!(this.inner.poll_frame(cx));
+        let polled = match this.from.project() {
+            FromProjected::Application { body } => ready!(body.poll_frame(cx)).map(|frame| frame.map(|frame| frame.map_data(whole))),
+            FromProjected::Kept { reader } => ready!(reader.poll_frame(cx)),
+        };
         if let Some(sent) = this.sent {
-            sent.add(len(&polled));
+            sent.add(data(&polled).len());
         }
         Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        match &self.from {
+            From::Application { body } => body.is_end_stream(),
+            From::Kept { reader } => reader.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.from {
+            From::Application { body } => body.size_hint(),
+            From::Kept { reader } => reader.size_hint(),
+        }
     }
 }
 
@@ -75,7 +99,8 @@ pin_project! {
     /// it is dropped before. `M` tells how its errors are looked into.
     pub struct ResponseBody<B, M = Plain> {
         #[pin]
-        inner: B,
+        inner: Option<B>,
+        stored: Option<Bytes>,
         watched: Option<Watched>,
         errors: PhantomData<fn() -> M>,
     }
@@ -83,16 +108,21 @@ pin_project! {
 
 impl<B, M> ResponseBody<B, M> {
     pub(crate) fn counted(inner: B, watched: Watched) -> Self {
-        Self { inner, watched: Some(watched), errors: PhantomData }
+        Self { inner: Some(inner), stored: None, watched: Some(watched), errors: PhantomData }
     }
 
     pub(crate) fn uncounted(inner: B) -> Self {
-        Self { inner, watched: None, errors: PhantomData }
+        Self { inner: Some(inner), stored: None, watched: None, errors: PhantomData }
     }
 
-    /// The body inside.
-    pub fn get_ref(&self) -> &B {
-        &self.inner
+    /// A body that no vendor sent.
+    pub(super) fn stored(body: Bytes) -> Self {
+        Self { inner: None, stored: Some(body).filter(|body| !body.is_empty()), watched: None, errors: PhantomData }
+    }
+
+    /// The body of the service below; `None` where the response came from a rule.
+    pub fn get_ref(&self) -> Option<&B> {
+        self.inner.as_ref()
     }
 }
 
@@ -101,21 +131,24 @@ where
     B: Body,
     B::Error: Cause<M>,
 {
-    type Data = B::Data;
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        let polled = ready!(this.inner.as_mut().poll_frame(cx));
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(this.stored.take().map(|body| Ok(Frame::data(body))));
+        };
+        let polled = ready!(inner.as_mut().poll_frame(cx)).map(|frame| frame.map(|frame| frame.map_data(whole)));
         let Some(watched) = this.watched else { return Poll::Ready(polled) };
-        watched.body(len(&polled));
+        watched.body(data(&polled));
         let last = match &polled {
             // Trailers come last (RFC 9110, section 6.5), and many readers stop at the last byte: nobody has to
             // ask once more for the call to be counted.
-            Some(Ok(frame)) => frame.is_trailers() || this.inner.is_end_stream(),
+            Some(Ok(frame)) => frame.is_trailers() || inner.is_end_stream(),
             Some(Err(_)) | None => true,
         };
         if last && let Some(watched) = this.watched.take() {
@@ -128,11 +161,12 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().map_or(self.stored.is_none(), Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let stored = self.stored.as_ref().map_or(0, |body| body.len() as u64);
+        self.inner.as_ref().map_or(SizeHint::with_exact(stored), Body::size_hint)
     }
 }
 
