@@ -135,7 +135,8 @@ impl Catalogue {
 
 /// The vendor's name for a host that the catalogue does not know: its registrable domain, or the host itself
 /// where it has none (an address, a single label, a public suffix).
-pub(crate) fn name_of_unknown(host: &str) -> &str {
+#[must_use]
+pub fn name_of_unknown(host: &str) -> &str {
     registrable_domain(host).unwrap_or(host)
 }
 
