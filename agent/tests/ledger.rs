@@ -90,6 +90,34 @@ fn calls_after_the_shutdown_are_written_by_another() {
 }
 
 #[test]
+fn a_process_that_ended_stays_so_and_its_last_handle_writes_the_rest() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let alive = || number(home.path(), "SELECT count(*) FROM processes WHERE ended IS NULL");
+    call(&farcall, "acme", 200);
+    farcall.shutdown();
+    assert_eq!(alive(), 0);
+    call(&farcall, "acme", 200);
+    farcall.flush();
+    assert_eq!((calls(home.path()), alive()), (2, 0));
+    call(&farcall, "acme", 200);
+    drop(farcall);
+    assert_eq!((calls(home.path()), alive()), (3, 0));
+}
+
+#[test]
+fn a_handle_that_goes_after_the_shutdown_with_nothing_new_touches_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let farcall = Farcall::start(options(&home));
+    call(&farcall, "acme", 200);
+    farcall.shutdown();
+    fs::remove_dir_all(&home).unwrap();
+    drop(farcall);
+    assert!(!home.exists());
+}
+
+#[test]
 fn a_call_that_is_dropped_is_counted() {
     let home = tempfile::tempdir().unwrap();
     let farcall = Farcall::start(options(home.path()));
