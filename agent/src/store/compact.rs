@@ -188,7 +188,10 @@ mod tests {
                 }],
                 &AtomicU64::new(0),
             );
-            pending.add_confirmed(vec![Confirmation { minute, caller, calls: 1, ..Default::default() }]);
+            pending.add_confirmed(
+                vec![Confirmation { minute, caller, calls: 1, ..Default::default() }],
+                &AtomicU64::new(0),
+            );
         }
         let presence = Presence {
             caller: Caller::new("checkout"),

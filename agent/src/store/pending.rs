@@ -122,11 +122,13 @@ impl Pending {
     }
 
     /// Adds confirmations.
-    pub(crate) fn add_confirmed(&mut self, confirmed: Vec<Confirmation>) {
+    pub(crate) fn add_confirmed(&mut self, confirmed: Vec<Confirmation>, lost: &AtomicU64) {
         for mut confirmation in confirmed {
             let calls = std::mem::take(&mut confirmation.calls);
             if self.confirmed.len() < MAX_CONNECTIONS || self.confirmed.contains_key(&confirmation) {
                 *self.confirmed.entry(confirmation).or_default() += calls;
+            } else {
+                Tallies::add(lost, calls);
             }
         }
     }
@@ -239,6 +241,20 @@ mod tests {
         // The next minute has room again.
         add(&mut pending, &tallies, 8, 0..100);
         assert_eq!(pending.rows.len(), 161);
+    }
+
+    #[test]
+    fn confirmations_that_find_no_room_are_counted() {
+        let mut pending = Pending::new(100);
+        let lost = AtomicU64::new(0);
+        let many = MAX_CONNECTIONS as u64 + 10;
+        let of = |minute| Confirmation { minute, calls: 2, ..Confirmation::default() };
+        pending.add_confirmed((0..many).map(of).collect(), &lost);
+        // What has a row already always finds room.
+        pending.add_confirmed(vec![of(0)], &lost);
+        assert_eq!(pending.confirmed.len(), MAX_CONNECTIONS);
+        assert_eq!(lost.into_inner(), 20);
+        assert_eq!(pending.confirmed.values().sum::<u64>(), (many - 10 + 1) * 2);
     }
 
     #[test]
