@@ -115,6 +115,13 @@ impl Account {
         self.farcall.record_connections(vec![rollup]);
     }
 
+    /// Counts what went wrong, for `farcall doctor`.
+    pub(super) fn count_failures(&self, name: &str, count: u64) {
+        for _ in 0..count {
+            self.farcall.count_failure(name);
+        }
+    }
+
     /// Lets the engine forget programs that have been quiet.
     pub(super) fn forget_idle(&mut self, now: u64) {
         if now.saturating_sub(self.swept) < IDLE {
