@@ -37,6 +37,8 @@ tallies! {
     lost_exemplars,
     /// Connections of the sidecar that were dropped for the same reason.
     lost_connections,
+    /// Calls of a library that the sidecar saw too, and could not confirm for the same reason.
+    lost_confirmations,
     /// Calls whose customer was added to `other`, because one minute had too many rows.
     folded_rows,
     /// Damaged ledger files that were moved aside.

@@ -67,6 +67,38 @@ fn the_sidecar_learns_of_every_call_from_the_first_on() {
     assert_eq!(number(home.path(), "SELECT hub FROM processes"), 1);
 }
 
+#[test]
+fn calls_of_all_threads_are_told_in_the_order_of_their_ends() {
+    let home = tempfile::tempdir().unwrap();
+    let listener = listen(home.path());
+    let farcall = Farcall::start(options(home.path()));
+    farcall.adapter_installed("requests");
+    farcall.flush();
+    let mut sidecar = accept(&listener);
+    read::<32>(&mut sidecar);
+    assert!(frame(&mut sidecar).is_empty());
+    // Threads take turns, so that each shard's calls lie between those of the others.
+    let (rounds, threads) = (5, 8);
+    let turn = std::sync::Barrier::new(threads);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (farcall, turn) = (&farcall, &turn);
+            scope.spawn(move || {
+                for at in 0..rounds * threads {
+                    if at % threads == thread {
+                        call(farcall, "acme", 200);
+                    }
+                    turn.wait();
+                }
+            });
+        }
+    });
+    farcall.flush();
+    let sightings = frame(&mut sidecar);
+    assert_eq!(sightings.len(), rounds * threads);
+    assert!(sightings.is_sorted_by_key(|sighting| sighting.ended));
+}
+
 fn farcall_now() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     u64::try_from(now.as_nanos()).unwrap()

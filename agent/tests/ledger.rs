@@ -4,7 +4,7 @@
 mod support;
 
 use farcall_agent::report::{self, Query};
-use farcall_agent::{Farcall, Options};
+use farcall_agent::{ConnectionRollup, Farcall, Options};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use support::{call, calls, counter, number, options};
@@ -90,6 +90,34 @@ fn calls_after_the_shutdown_are_written_by_another() {
 }
 
 #[test]
+fn a_process_that_ended_stays_so_and_its_last_handle_writes_the_rest() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let alive = || number(home.path(), "SELECT count(*) FROM processes WHERE ended IS NULL");
+    call(&farcall, "acme", 200);
+    farcall.shutdown();
+    assert_eq!(alive(), 0);
+    call(&farcall, "acme", 200);
+    farcall.flush();
+    assert_eq!((calls(home.path()), alive()), (2, 0));
+    call(&farcall, "acme", 200);
+    drop(farcall);
+    assert_eq!((calls(home.path()), alive()), (3, 0));
+}
+
+#[test]
+fn a_handle_that_goes_after_the_shutdown_with_nothing_new_touches_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let farcall = Farcall::start(options(&home));
+    call(&farcall, "acme", 200);
+    farcall.shutdown();
+    fs::remove_dir_all(&home).unwrap();
+    drop(farcall);
+    assert!(!home.exists());
+}
+
+#[test]
 fn a_call_that_is_dropped_is_counted() {
     let home = tempfile::tempdir().unwrap();
     let farcall = Farcall::start(options(home.path()));
@@ -160,6 +188,55 @@ fn seeds_differ_between_calls_and_threads() {
     seeds.sort_unstable();
     seeds.dedup();
     assert_eq!(seeds.len(), 40_000);
+}
+
+#[test]
+fn absurd_numbers_saturate_and_never_keep_a_flush_from_being_written() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let minute = farcall.now().minute();
+    for round in 1..=6 {
+        let head = farcall::Head::new("GET", "https://api.stripe.com/v1/balance");
+        let mut call = farcall.guard(farcall.begin(&head));
+        assert!(matches!(call.step(), farcall::Step::Send(_)));
+        call.head(200);
+        call.body(u64::MAX);
+        call.end();
+        farcall.record_connections(vec![ConnectionRollup {
+            minute,
+            connections: 1,
+            bytes_out: u64::MAX,
+            duration: std::time::Duration::MAX,
+            ..ConnectionRollup::default()
+        }]);
+        assert_eq!(farcall.flush().pending, 0, "flush {round}");
+    }
+    assert_eq!(counter(&farcall, "failed_flushes"), 0);
+    assert_eq!(calls(home.path()), 6);
+    const MOST: i64 = i64::MAX / 4;
+    assert_eq!(number(home.path(), "SELECT min(duration) FROM connections"), MOST);
+    assert_eq!(number(home.path(), "SELECT min(bytes_out) FROM connections"), MOST);
+    assert_eq!(number(home.path(), "SELECT min(bytes_in) FROM rollups"), MOST);
+    assert_eq!(number(home.path(), "SELECT count(*) FROM rollups WHERE typeof(bytes_in) <> 'integer'"), 0);
+    assert!(report::vendors(&Query::at(home.path())).is_ok());
+}
+
+#[test]
+fn a_stream_that_was_open_for_years_keeps_its_duration() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let years = std::time::Duration::from_secs(5 * 366 * 86_400);
+    for _ in 0..3 {
+        let (engine, now) = (farcall.engine(), farcall.now());
+        let head = farcall::Head::new("GET", "https://api.stripe.com/v1/events");
+        let mut call = engine.begin(&head, now.minus(years), farcall.seed());
+        let _send = call.step(engine, now.minus(years));
+        call.head(200, now);
+        call.end(engine, now);
+        farcall.flush();
+    }
+    let sum = number(home.path(), "SELECT sum(duration) FROM rollups");
+    assert_eq!(sum, i64::try_from(3 * years.as_nanos()).unwrap());
 }
 
 #[test]

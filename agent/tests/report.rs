@@ -319,3 +319,20 @@ fn doctor_tells_never_attached_from_no_calls() {
     let text = doctor.render(&Style::default());
     assert!(text.contains("NONE"), "{text}");
 }
+
+#[test]
+fn doctor_shows_confirmations_that_were_lost() {
+    let home = tempfile::tempdir().unwrap();
+    let sidecar = start(home.path(), "farcall-sidecar", Role::Sidecar);
+    let minute = sidecar.now().minute();
+    let of = |n| Confirmation { minute, vendor: format!("v{n}"), calls: 1, ..Confirmation::default() };
+    sidecar.record_confirmed((0..70_000).map(of).collect());
+    sidecar.flush();
+    let doctor = report::doctor(&Query::at(home.path())).unwrap();
+    let lost = doctor.counters.iter().find(|counter| counter.name == "lost_confirmations").unwrap();
+    let ledger = rusqlite::Connection::open(home.path().join("ledger.db")).unwrap();
+    let sum = "SELECT sum(calls) FROM confirmed";
+    let written: i64 = ledger.query_row(sum, [], |row| row.get(0)).unwrap();
+    assert_eq!(lost.value + written.unsigned_abs(), 70_000);
+    assert!(!doctor.healthy);
+}

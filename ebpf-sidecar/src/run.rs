@@ -10,7 +10,7 @@ use std::{
 
 use farcall_agent::{Farcall, Options as AgentOptions, Role};
 use farcall_sidecar::{
-    attach::{Capture, Losses, Options, cgroup::Cgroup},
+    attach::{Capture, Losses, Options, cgroup::Cgroup, check},
     hub::Hub,
     tap::Observation,
 };
@@ -24,6 +24,7 @@ const TURN: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
     signals::install();
+    check::require_host_pids()?;
     let scope = &arguments.scope;
     let cgroup = Cgroup::open(&scope.cgroup)?;
     let home = farcall_agent::home(arguments.home.as_deref())

@@ -2,18 +2,18 @@
 
 use crate::scope::{Customer, Tags};
 use farcall::attribution::MAX_TAGS;
-use farcall::{Call, ErrorType, Head, Step, Target, Timestamp};
-use farcall_agent::Farcall;
+use farcall::{ErrorType, Head, Step, Target, Timestamp};
+use farcall_agent::{CallGuard, Farcall};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A call and the handle that counts it. Dropped before the end, it counts the call as abandoned.
+/// A call in the agent's guard, which knows of forks, and the bytes of its request. Dropped before the end, it counts
+/// the call as abandoned.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    farcall: Farcall,
-    call: Call,
+    guard: CallGuard,
     sent: Option<Sent>,
 }
 
@@ -39,11 +39,14 @@ impl Watched {
         let head = Head::to(method, target)
             .customer(customer.map(Customer::name))
             .tags(&borrowed[..pairs.len().min(borrowed.len())]);
-        let call = unharmed(farcall, || match at {
-            Some(at) => farcall.engine().begin(&head, at, farcall.seed()),
-            None => farcall.begin(&head),
+        let guard = unharmed(farcall, || {
+            let call = match at {
+                Some(at) => farcall.engine().begin(&head, at, farcall.seed()),
+                None => farcall.begin(&head),
+            };
+            farcall.guard(call)
         })?;
-        Some(Self { farcall: farcall.clone(), call, sent: None })
+        Some(Self { guard, sent: None })
     }
 
     /// Counts what the request's body sends as bytes of this call.
@@ -53,38 +56,38 @@ impl Watched {
 
     /// What to do next, as of `now`.
     pub(crate) fn step(&mut self, now: Timestamp) -> Step {
-        self.call.step(self.farcall.engine(), now)
+        self.guard.step_at(now)
     }
 
     pub(crate) fn begun(&self) -> Timestamp {
-        self.call.begun()
+        self.guard.call().begun()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.farcall.now()
+        self.guard.now()
     }
 
     #[cfg(feature = "hyper")]
     pub(crate) fn connected(&mut self, times: farcall::ConnectTimes) {
-        self.call.connected(times);
+        self.guard.connected(times);
     }
 
     #[cfg(feature = "reqwest")]
     pub(crate) fn sent(&mut self, bytes: u64) {
-        self.call.sent(bytes);
+        self.guard.sent(bytes);
     }
 
     pub(crate) fn head(&mut self, status: u16, now: Timestamp) {
-        self.call.head(status, now);
+        self.guard.head_at(status, now);
     }
 
     pub(crate) fn body(&mut self, bytes: usize) {
-        self.call.body(bytes as u64);
+        self.guard.body(bytes as u64);
     }
 
     /// The attempt failed: counts the call.
     pub(crate) fn fail(mut self, error: ErrorType) {
-        self.call.failed(error);
+        self.guard.failed(error);
         self.end();
     }
 
@@ -97,25 +100,21 @@ impl Watched {
     /// The last byte arrived at `now`: counts the call.
     pub(crate) fn end_at(mut self, now: Timestamp) {
         self.add_sent();
-        let Self { farcall, call, .. } = &mut self;
-        unharmed(farcall, || call.end(farcall.engine(), now));
+        self.guard.end_at(now);
     }
 
     fn add_sent(&mut self) {
         if let Some(sent) = self.sent.take() {
-            self.call.sent(sent.bytes());
+            self.guard.sent(sent.bytes());
             sent.give_back();
         }
     }
 }
 
 impl Drop for Watched {
+    /// The guard, which goes next, counts the call, unless it has been.
     fn drop(&mut self) {
-        if !self.call.is_settled() {
-            self.add_sent();
-            let Self { farcall, call, .. } = self;
-            unharmed(farcall, || call.abandon(farcall.engine(), farcall.now()));
-        }
+        self.add_sent();
     }
 }
 
@@ -189,6 +188,57 @@ mod tests {
         assert_eq!(unharmed(&farcall, || -> u8 { panic!("ours") }), None);
         assert_eq!(unharmed(&farcall, || 1), Some(1));
         assert!(farcall.counters().contains(&("tower_panics".to_owned(), 1)));
+    }
+
+    /// The body of the child process of the next test; as a test of its own it has nothing to do.
+    #[test]
+    fn child_body() {
+        let Some(home) = std::env::var_os("FARCALL_TEST_FORKS") else { return };
+        let options = Options {
+            home: Some(home.into()),
+            flush_every: None,
+            hub: false,
+            enabled: true,
+            ..Options::default()
+        };
+        let farcall = Farcall::start(options);
+        let counter = |name: &str| farcall.counters().into_iter().find(|(known, _)| known == name).unwrap().1;
+        let calls =
+            || farcall.engine().drain(farcall.now()).rows.iter().map(|row| row.sums.calls).sum::<u64>();
+        let begin = || {
+            let target = Target::parse("https://api.stripe.com/v1/balance").unwrap();
+            Watched::begin_at(&farcall, "GET", target, None, None, None).unwrap()
+        };
+        let (mut ended, dropped) = (begin(), begin());
+        let _send = ended.step(ended.begun());
+        farcall.before_fork();
+        match fork::fork().unwrap() {
+            fork::Fork::Child => {
+                farcall.after_fork();
+                let now = ended.now();
+                ended.head(200, now);
+                ended.end();
+                drop(dropped);
+                let fine = calls() == 0 && counter("foreign_calls") == 0 && counter("panics") == 0;
+                std::process::exit(i32::from(!fine));
+            }
+            fork::Fork::Parent(pid) => {
+                farcall.after_fork_in_parent();
+                assert_eq!(fork::waitpid(pid).unwrap(), 0, "the child touched its parent's calls");
+                ended.end();
+                drop(dropped);
+                assert_eq!(calls(), 2);
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_under_way_at_a_fork_stays_the_parents() {
+        let home = tempfile::tempdir().unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "watched::tests::child_body", "--test-threads=1"]);
+        let output = child.env("FARCALL_TEST_FORKS", home.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub(super) struct Writer {
     retention: Duration,
     said: HashSet<&'static str>,
     last_written: Timestamp,
-    last_presence: (usize, bool),
+    /// Adapters, hub and end, as they were written last.
+    last_presence: (usize, bool, bool),
     has_called: bool,
     greeted: bool,
     sightings_from: Timestamp,
@@ -52,7 +53,7 @@ impl Writer {
             retention: setup.config.ledger.retention,
             said: HashSet::new(),
             last_written: Timestamp::EPOCH,
-            last_presence: (0, false),
+            last_presence: (0, false, false),
             has_called: false,
             greeted: false,
             sightings_from: Timestamp::EPOCH,
@@ -110,15 +111,20 @@ impl Writer {
             hub: self.hub.as_ref().is_some_and(Hub::is_connected),
             since: process.since,
             now: process.clock.now(),
-            ended,
+            // Whoever ended stays so, whatever is written after.
+            ended: ended || process.has_ended(),
             counters: process.counters(),
         }
     }
 
     fn write(&mut self, process: &Process, ended: bool) -> Flush {
         let presence = self.presence(process, ended);
-        let state = (presence.adapters.len(), presence.hub);
-        let due = ended || state != self.last_presence || presence.now.since(self.last_written) > HEARTBEAT;
+        let state = (presence.adapters.len(), presence.hub, presence.ended);
+        // One that ended has nothing more to say of itself, once that is written.
+        let due = match presence.ended {
+            true => ended || !self.last_presence.2,
+            false => state != self.last_presence || presence.now.since(self.last_written) > HEARTBEAT,
+        };
         if self.pending.is_empty() && !due {
             return Flush { written: 0, pending: 0 };
         }
@@ -189,7 +195,9 @@ impl Process {
         if !self.setup.options.enabled {
             return Flush { written: 0, pending: 0 };
         }
-        let batch = self.engine.drain(now);
+        let mut batch = self.engine.drain(now);
+        // Shard by shard is no order; where equal calls overlap, the sidecar matches in the order in which they come.
+        batch.sightings.sort_unstable_by_key(|sighting| sighting.ended);
         writer.has_called |= !batch.rows.is_empty();
         writer.tell_hub(self, &batch.sightings);
         writer.pending.add(batch, &self.engine, &self.tallies);

@@ -1,11 +1,14 @@
 //! A call in the hands of an adapter.
 
 use super::Farcall;
-use super::process::Process;
-use farcall::{Call, ConnectTimes, ErrorType, Step};
+use super::process::{Process, caught};
+use farcall::{Call, ConnectTimes, ErrorType, Headers, Step, Timestamp};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Owns a call and its handle, reads the clock for it, and abandons it when it is dropped before its end: a
 /// response that the application lets go of, an exception, a cancelled future.
+///
+/// What it does at the end of the call never panics; a panic of ours is counted.
 #[derive(Debug)]
 pub struct CallGuard {
     farcall: Farcall,
@@ -19,10 +22,20 @@ impl CallGuard {
         Self { generation: farcall.generation(), farcall, call }
     }
 
+    /// This moment, by the clock that the call began by.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.farcall.nth(self.generation).clock.now()
+    }
+
     /// What to do next; see [`Call::step`].
     pub fn step(&mut self) -> Step {
-        let process = self.farcall.nth(self.generation);
-        self.call.step(&process.engine, process.clock.now())
+        self.step_at(self.now())
+    }
+
+    /// What to do next, as of `now`: for who knows the time already.
+    pub fn step_at(&mut self, now: Timestamp) -> Step {
+        self.call.step(&self.farcall.nth(self.generation).engine, now)
     }
 
     /// Making the connection took so long; see [`Call::connected`].
@@ -37,7 +50,27 @@ impl CallGuard {
 
     /// The head of a response arrived.
     pub fn head(&mut self, status: u16) {
-        self.call.head(status, self.farcall.nth(self.generation).clock.now());
+        self.head_at(status, self.now());
+    }
+
+    /// The head of a response arrived at `now`.
+    pub fn head_at(&mut self, status: u16, now: Timestamp) {
+        self.call.head(status, now);
+    }
+
+    /// The head of a response arrived, with headers to look at; see [`Call::answer`].
+    pub fn answer(&mut self, status: u16, headers: &dyn Headers) {
+        self.answer_at(status, headers, self.now());
+    }
+
+    /// The head of a response arrived at `now`, with headers to look at; see [`Call::answer`].
+    pub fn answer_at(&mut self, status: u16, headers: &dyn Headers, now: Timestamp) {
+        self.call.answer(&self.farcall.nth(self.generation).engine, status, headers, now);
+    }
+
+    /// More of the response's body arrived; see [`Call::read`].
+    pub fn read(&mut self, body: &[u8]) {
+        self.call.read(body);
     }
 
     /// So many more bytes of the response's body arrived.
@@ -52,16 +85,17 @@ impl CallGuard {
 
     /// The last byte arrived, or the call failed: counts it.
     pub fn end(&mut self) {
-        if let Some(process) = Self::ours(&self.farcall, self.generation) {
-            self.call.end(&process.engine, process.clock.now());
-        }
+        self.end_at(self.now());
+    }
+
+    /// The last byte arrived, or the call failed, at `now`: counts it.
+    pub fn end_at(&mut self, now: Timestamp) {
+        self.settle(|call, process| call.end(&process.engine, now));
     }
 
     /// The application let go of the response, or cancelled the call: counts it, once.
     pub fn abandon(&mut self) {
-        if let Some(process) = Self::ours(&self.farcall, self.generation) {
-            self.call.abandon(&process.engine, process.clock.now());
-        }
+        self.settle(|call, process| call.abandon(&process.engine, process.clock.now()));
     }
 
     /// Whether the call has been counted.
@@ -81,10 +115,17 @@ impl CallGuard {
         &self.farcall
     }
 
-    /// The process that the call began in, unless this one was forked from it since: the copy must not be counted
-    /// again, and its engine's locks may be held for ever here.
-    fn ours(farcall: &Farcall, generation: usize) -> Option<&Process> {
-        Some(farcall.nth(generation)).filter(|process| process.next.get().is_none())
+    /// Counts the call in the process that it began in. In one that was forked from it since, nothing is done: the
+    /// copy must not be counted again, and its engine's locks may be held for ever here.
+    fn settle(&mut self, count: impl FnOnce(&mut Call, &Process)) {
+        let process = self.farcall.nth(self.generation);
+        if process.next.get().is_some() {
+            return;
+        }
+        // What a panic may leave half done is the engine's, whose locks recover from poison.
+        if catch_unwind(AssertUnwindSafe(|| count(&mut self.call, process))).is_err() {
+            caught(process);
+        }
     }
 }
 

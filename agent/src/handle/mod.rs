@@ -248,9 +248,10 @@ impl Drop for Handle {
         while let Some(next) = process.next.get() {
             process = next;
         }
-        if process.is_current() && !process.has_ended() {
+        if process.is_current() {
             process.stop_thread();
-            process.flush(true);
+            // After a shutdown, only what was counted since.
+            process.flush(!process.has_ended());
         }
     }
 }

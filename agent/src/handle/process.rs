@@ -180,15 +180,20 @@ impl Process {
 
     pub(super) fn add_confirmed(&self, confirmed: Vec<Confirmation>) {
         let mut incoming = self.incoming();
-        let room = MAX_INCOMING.saturating_sub(incoming.confirmed.len());
-        incoming.confirmed.extend(confirmed.into_iter().take(room));
+        for confirmation in confirmed {
+            if incoming.confirmed.len() < MAX_INCOMING {
+                incoming.confirmed.push(confirmation);
+            } else {
+                Tallies::add(&self.tallies.lost_confirmations, confirmation.calls);
+            }
+        }
     }
 
     /// Moves what the sidecar added to what is written next.
     pub(super) fn take_incoming(&self, pending: &mut Pending) {
         let Incoming { connections, confirmed } = std::mem::take(&mut *self.incoming());
         pending.add_connections(connections, &self.tallies.lost_connections);
-        pending.add_confirmed(confirmed);
+        pending.add_confirmed(confirmed, &self.tallies.lost_confirmations);
     }
 
     fn incoming(&self) -> MutexGuard<'_, Incoming> {

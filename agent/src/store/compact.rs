@@ -84,15 +84,17 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
             calls, attempts, bytes_out, bytes_in, duration, ttfb, transfer, answered, connections, dns, connect,
             tls, latency, waited, cost, cost_unknown, tokens_in, tokens_out
          FROM rollups WHERE span = ?1 AND minute >= ?3 AND minute < ?4
-         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, attempts = attempts + excluded.attempts,
-            bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
-            duration = duration + excluded.duration, ttfb = ttfb + excluded.ttfb,
-            transfer = transfer + excluded.transfer, answered = answered + excluded.answered,
-            connections = connections + excluded.connections, dns = dns + excluded.dns,
-            connect = connect + excluded.connect, tls = tls + excluded.tls,
-            waited = waited + excluded.waited, cost = cost + excluded.cost,
-            cost_unknown = cost_unknown + excluded.cost_unknown,
-            tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
+         ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls),
+            attempts = add_up(attempts, excluded.attempts),
+            bytes_out = add_up(bytes_out, excluded.bytes_out), bytes_in = add_up(bytes_in, excluded.bytes_in),
+            duration = add_up(duration, excluded.duration), ttfb = add_up(ttfb, excluded.ttfb),
+            transfer = add_up(transfer, excluded.transfer), answered = add_up(answered, excluded.answered),
+            connections = add_up(connections, excluded.connections), dns = add_up(dns, excluded.dns),
+            connect = add_up(connect, excluded.connect), tls = add_up(tls, excluded.tls),
+            waited = add_up(waited, excluded.waited), cost = add_up(cost, excluded.cost),
+            cost_unknown = add_up(cost_unknown, excluded.cost_unknown),
+            tokens_in = add_up(tokens_in, excluded.tokens_in),
+            tokens_out = add_up(tokens_out, excluded.tokens_out),
             latency = sketch_merge(latency, excluded.latency)",
         range,
     )?;
@@ -100,16 +102,17 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
         "INSERT INTO connections SELECT ?2, ?3, caller, vendor, name, address, port, library, verdict, reason,
             explained_by, connections, bytes_out, bytes_in, rtt, rtt_samples, retransmits, duration
          FROM connections WHERE span = ?1 AND minute >= ?3 AND minute < ?4
-         ON CONFLICT DO UPDATE SET connections = connections + excluded.connections,
-            bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
-            rtt = rtt + excluded.rtt, rtt_samples = rtt_samples + excluded.rtt_samples,
-            retransmits = retransmits + excluded.retransmits, duration = duration + excluded.duration",
+         ON CONFLICT DO UPDATE SET connections = add_up(connections, excluded.connections),
+            bytes_out = add_up(bytes_out, excluded.bytes_out), bytes_in = add_up(bytes_in, excluded.bytes_in),
+            rtt = add_up(rtt, excluded.rtt), rtt_samples = add_up(rtt_samples, excluded.rtt_samples),
+            retransmits = add_up(retransmits, excluded.retransmits),
+            duration = add_up(duration, excluded.duration)",
         range,
     )?;
     transaction.execute(
         "INSERT INTO confirmed SELECT ?2, ?3, vendor, endpoint, caller, calls
          FROM confirmed WHERE span = ?1 AND minute >= ?3 AND minute < ?4
-         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
+         ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls)",
         range,
     )?;
     for table in ["rollups", "connections", "confirmed"] {
@@ -190,7 +193,10 @@ mod tests {
                 }],
                 &AtomicU64::new(0),
             );
-            pending.add_confirmed(vec![Confirmation { minute, caller, calls: 1, ..Default::default() }]);
+            pending.add_confirmed(
+                vec![Confirmation { minute, caller, calls: 1, ..Default::default() }],
+                &AtomicU64::new(0),
+            );
         }
         let presence = Presence {
             caller: Caller::new("checkout"),

@@ -1,6 +1,7 @@
 //! The file: made, opened, migrated, moved aside when it is damaged.
 
 use super::schema::{self, VERSION};
+use super::write::MOST;
 use super::{Failure, Kind};
 use crate::home::LEDGER;
 use farcall::ledger::Sketch;
@@ -140,21 +141,20 @@ impl Store {
 pub(super) fn connect(file: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY)?;
-    connection.create_scalar_function(
-        "sketch_merge",
-        2,
-        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY,
-        |context| {
-            let read = |place| -> rusqlite::Result<Sketch> {
-                // A sketch of a form that this version does not know loses its distribution, never its counts.
-                Ok(Sketch::from_bytes(context.get_raw(place).as_blob().unwrap_or_default())
-                    .unwrap_or_default())
-            };
-            let mut sum = read(0)?;
-            sum.merge(&read(1)?);
-            Ok(sum.to_bytes())
-        },
-    )?;
+    let pure =
+        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
+    connection.create_scalar_function("add_up", 2, pure, |context| {
+        Ok(context.get::<i64>(0)?.saturating_add(context.get(1)?).min(MOST))
+    })?;
+    connection.create_scalar_function("sketch_merge", 2, pure, |context| {
+        let read = |place| -> rusqlite::Result<Sketch> {
+            // A sketch of a form that this version does not know loses its distribution, never its counts.
+            Ok(Sketch::from_bytes(context.get_raw(place).as_blob().unwrap_or_default()).unwrap_or_default())
+        };
+        let mut sum = read(0)?;
+        sum.merge(&read(1)?);
+        Ok(sum.to_bytes())
+    })?;
     Ok(connection)
 }
 

@@ -43,8 +43,7 @@ pub(crate) struct Pending {
     pub(super) exemplars: Vec<(Key, Exemplar)>,
     pub(super) connections: HashMap<ConnectionRollup, Numbers>,
     pub(super) confirmed: HashMap<Confirmation, u64>,
-    /// Hashes of the rows that this process has, by minute: the last two of them.
-    seen: [(u64, HashSet<u64>); 2],
+    seen: Seen,
     max_rows_per_minute: usize,
     hasher: RandomState,
     other: Arc<str>,
@@ -58,7 +57,7 @@ impl Pending {
             exemplars: Vec::new(),
             connections: HashMap::new(),
             confirmed: HashMap::new(),
-            seen: [(0, HashSet::new()), (0, HashSet::new())],
+            seen: Seen::default(),
             max_rows_per_minute,
             hasher: RandomState::new(),
             other: OTHER.into(),
@@ -122,11 +121,13 @@ impl Pending {
     }
 
     /// Adds confirmations.
-    pub(crate) fn add_confirmed(&mut self, confirmed: Vec<Confirmation>) {
+    pub(crate) fn add_confirmed(&mut self, confirmed: Vec<Confirmation>, lost: &AtomicU64) {
         for mut confirmation in confirmed {
             let calls = std::mem::take(&mut confirmation.calls);
             if self.confirmed.len() < MAX_CONNECTIONS || self.confirmed.contains_key(&confirmation) {
                 *self.confirmed.entry(confirmation).or_default() += calls;
+            } else {
+                Tallies::add(lost, calls);
             }
         }
     }
@@ -167,20 +168,35 @@ impl Pending {
 
     /// Whether the key's minute has it already, or has room for it.
     fn has_room(&mut self, key: &Key) -> bool {
-        let place = match self.seen.iter().position(|(minute, _)| *minute == key.minute) {
-            Some(place) => place,
-            None => {
-                let oldest = usize::from(self.seen[1].0 < self.seen[0].0);
-                self.seen[oldest] = (key.minute, HashSet::new());
-                oldest
-            }
-        };
+        let seen = self.seen.of(key.minute);
         let hash = self.hasher.hash_one(key);
-        let seen = &mut self.seen[place].1;
-        if seen.contains(&hash) {
-            return true;
+        seen.contains(&hash) || seen.len() < self.max_rows_per_minute && seen.insert(hash)
+    }
+}
+
+/// Hashes of the rows that this process has: those of the last two minutes, and those of all minutes before in one
+/// set. A minute that comes late (a bundle of an adapter's, a clock that was set back) must neither get a whole
+/// minute's room each time, nor take that of the minutes that are full of life.
+#[derive(Debug, Default)]
+struct Seen {
+    minutes: [(u64, HashSet<u64>); 2],
+    before: HashSet<u64>,
+}
+
+impl Seen {
+    fn of(&mut self, minute: u64) -> &mut HashSet<u64> {
+        let place = self.minutes.iter().position(|(known, _)| *known == minute);
+        let older = usize::from(self.minutes[1].0 < self.minutes[0].0);
+        match place {
+            Some(place) => &mut self.minutes[place].1,
+            // Later than either of the two, or than one, where the other is of a clock that ran ahead.
+            None if minute > self.minutes[older].0 => {
+                self.minutes[older] = (minute, HashSet::new());
+                self.before = HashSet::new();
+                &mut self.minutes[older].1
+            }
+            None => &mut self.before,
         }
-        seen.len() < self.max_rows_per_minute && seen.insert(hash)
     }
 }
 
@@ -239,6 +255,53 @@ mod tests {
         // The next minute has room again.
         add(&mut pending, &tallies, 8, 0..100);
         assert_eq!(pending.rows.len(), 161);
+    }
+
+    #[test]
+    fn a_minute_that_comes_late_takes_no_room_from_others_and_gets_none_anew() {
+        let (mut pending, tallies) = (Pending::new(100), Tallies::default());
+        for minute in [100, 101] {
+            add(&mut pending, &tallies, minute, 0..100);
+        }
+        let rows = |pending: &Pending, minute| pending.rows.keys().filter(|key| key.minute == minute).count();
+        // Minutes of long ago, again and again, each time with customers that nobody knows.
+        for round in 1..=5 {
+            for minute in [10, 11, 12, 100, 101] {
+                add(&mut pending, &tallies, minute, round * 1_000..round * 1_000 + 60);
+            }
+        }
+        // `other` is one row more.
+        assert_eq!((rows(&pending, 100), rows(&pending, 101)), (101, 101));
+        let late: usize = [10, 11, 12].into_iter().map(|minute| rows(&pending, minute)).sum();
+        assert!((100..=103).contains(&late), "{late}");
+        assert_eq!(calls(&pending), 200 + 5 * 5 * 60);
+        // The minute that was the last but one still goes on under the names that it had.
+        let folded = tallies.folded_rows.load(Ordering::Relaxed);
+        add(&mut pending, &tallies, 100, 0..100);
+        assert_eq!(tallies.folded_rows.load(Ordering::Relaxed), folded);
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_leaves_room_for_the_minutes_after_it_was_set_right() {
+        let (mut pending, tallies) = (Pending::new(100), Tallies::default());
+        for minute in [100, 1_000_000, 101, 102, 103] {
+            add(&mut pending, &tallies, minute, 0..100);
+        }
+        assert_eq!((pending.rows.len(), tallies.folded_rows.into_inner()), (500, 0));
+    }
+
+    #[test]
+    fn confirmations_that_find_no_room_are_counted() {
+        let mut pending = Pending::new(100);
+        let lost = AtomicU64::new(0);
+        let many = MAX_CONNECTIONS as u64 + 10;
+        let of = |minute| Confirmation { minute, calls: 2, ..Confirmation::default() };
+        pending.add_confirmed((0..many).map(of).collect(), &lost);
+        // What has a row already always finds room.
+        pending.add_confirmed(vec![of(0)], &lost);
+        assert_eq!(pending.confirmed.len(), MAX_CONNECTIONS);
+        assert_eq!(lost.into_inner(), 20);
+        assert_eq!(pending.confirmed.values().sum::<u64>(), (many - 10 + 1) * 2);
     }
 
     #[test]

@@ -11,9 +11,10 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// One row holds 290 years of durations, and as many bytes as an `i64`: each addend stays so far below that
-/// thousands of absurd ones do not overflow the sum.
-const MOST: i64 = i64::MAX / 4_096;
+/// The most that one number of a row holds: 73 years of nanoseconds, 2 EiB. Sums of two are still an `i64`, and sums
+/// in the store stop here (`add_up`): beyond an `i64`, SQLite would go on in floating point, which a STRICT
+/// table refuses, and the flush would fail for ever.
+pub(super) const MOST: i64 = i64::MAX / 4;
 
 /// What a process says of itself.
 #[derive(Clone, Debug)]
@@ -89,7 +90,7 @@ fn write_all(open: &mut Open, pending: &Pending, presence: &Presence) -> rusqlit
         transaction
             .prepare_cached(
                 "INSERT INTO confirmed VALUES (1, ?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
+                 ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls)",
             )?
             .execute(params![int(key.minute), vendor, endpoint, caller, int(*calls)])?;
     }
@@ -107,15 +108,17 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
         .prepare_cached(
             "INSERT INTO rollups VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
                 ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)
-             ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, attempts = attempts + excluded.attempts,
-                bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
-                duration = duration + excluded.duration, ttfb = ttfb + excluded.ttfb,
-                transfer = transfer + excluded.transfer, answered = answered + excluded.answered,
-                connections = connections + excluded.connections, dns = dns + excluded.dns,
-                connect = connect + excluded.connect, tls = tls + excluded.tls,
-                waited = waited + excluded.waited, cost = cost + excluded.cost,
-                cost_unknown = cost_unknown + excluded.cost_unknown,
-                tokens_in = tokens_in + excluded.tokens_in, tokens_out = tokens_out + excluded.tokens_out,
+             ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls),
+                attempts = add_up(attempts, excluded.attempts),
+                bytes_out = add_up(bytes_out, excluded.bytes_out), bytes_in = add_up(bytes_in, excluded.bytes_in),
+                duration = add_up(duration, excluded.duration), ttfb = add_up(ttfb, excluded.ttfb),
+                transfer = add_up(transfer, excluded.transfer), answered = add_up(answered, excluded.answered),
+                connections = add_up(connections, excluded.connections), dns = add_up(dns, excluded.dns),
+                connect = add_up(connect, excluded.connect), tls = add_up(tls, excluded.tls),
+                waited = add_up(waited, excluded.waited), cost = add_up(cost, excluded.cost),
+                cost_unknown = add_up(cost_unknown, excluded.cost_unknown),
+                tokens_in = add_up(tokens_in, excluded.tokens_in),
+                tokens_out = add_up(tokens_out, excluded.tokens_out),
                 latency = sketch_merge(latency, excluded.latency)",
         )?
         .execute(params![
@@ -197,10 +200,11 @@ fn write_connection(
         .prepare_cached(
             "INSERT INTO connections VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
                 ?15, ?16, ?17)
-             ON CONFLICT DO UPDATE SET connections = connections + excluded.connections,
-                bytes_out = bytes_out + excluded.bytes_out, bytes_in = bytes_in + excluded.bytes_in,
-                rtt = rtt + excluded.rtt, rtt_samples = rtt_samples + excluded.rtt_samples,
-                retransmits = retransmits + excluded.retransmits, duration = duration + excluded.duration",
+             ON CONFLICT DO UPDATE SET connections = add_up(connections, excluded.connections),
+                bytes_out = add_up(bytes_out, excluded.bytes_out), bytes_in = add_up(bytes_in, excluded.bytes_in),
+                rtt = add_up(rtt, excluded.rtt), rtt_samples = add_up(rtt_samples, excluded.rtt_samples),
+                retransmits = add_up(retransmits, excluded.retransmits),
+                duration = add_up(duration, excluded.duration)",
         )?
         .execute(params![
             int(key.minute),

@@ -89,6 +89,18 @@ impl Call {
         self.bytes_in = self.bytes_in.saturating_add(bytes);
     }
 
+    /// More of the response's body arrived, to be counted and looked at. Where [`wants_body`](Call::wants_body)
+    /// says no, [`Call::body`] does as well.
+    pub fn read(&mut self, chunk: &[u8]) {
+        self.body(chunk.len() as u64);
+    }
+
+    /// Whether the engine looks at the bytes of the response's body.
+    #[must_use]
+    pub fn wants_body(&self) -> bool {
+        false
+    }
+
     /// The attempt failed, before or after the head of a response.
     pub fn failed(&mut self, error: ErrorType) {
         if self.state != State::Settled {

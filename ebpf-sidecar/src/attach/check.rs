@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use libbpf_rs::{MapType, ProgramType, btf::types as btf};
 use serde::Serialize;
 
-use super::cgroup;
+use super::{AttachError, cgroup};
 
 /// How much depends on a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -144,7 +144,7 @@ pub fn check() -> Vec<Finding> {
             Need::Calls,
             "finding the executable and libraries of a process",
             "this is the host's pid namespace",
-            "run in the host's pid namespace (docker run --pid=host, hostPID: true)",
+            HOST_PIDS,
         ),
     ]
 }
@@ -181,6 +181,18 @@ fn uprobes_are_preemptible() -> bool {
     let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else { return true };
     let mut parts = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (6, 13)
+}
+
+/// What to do outside the first pid namespace.
+pub(super) const HOST_PIDS: &str = "run in the host's pid namespace (docker run --pid=host, hostPID: true)";
+
+/// Refuses to go on outside the first pid namespace. The kernel names processes as they are known there: libraries would
+/// be known by other numbers than their calls, and each call would count twice.
+///
+/// # Errors
+/// [`AttachError::PidNamespace`] there, with the remedy that [`check`] gives.
+pub fn require_host_pids() -> Result<(), AttachError> {
+    if in_first_pid_namespace() { Ok(()) } else { Err(AttachError::PidNamespace) }
 }
 
 /// The first pid namespace has a fixed inode number (include/linux/proc_ns.h, PROC_PID_INIT_INO).

@@ -28,6 +28,9 @@ pub enum AttachError {
         /// Where the hierarchy is.
         mount: PathBuf,
     },
+    /// Process identifiers here are not those of the host.
+    #[error("pids of libraries and kernel would not meet, and calls would count twice: {}", check::HOST_PIDS)]
+    PidNamespace,
     /// A system file could not be read.
     #[error("cannot read {path}: {source}", path = .path.display())]
     Read {

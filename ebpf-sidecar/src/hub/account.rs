@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use farcall::{Caller, CallerId, ErrorType, Head, Step, Tap, Target, Timestamp};
+use farcall::{Caller, CallerId, ErrorType, Head, Step, Tap, Target, Timestamp, catalogue::name_of_unknown};
 use farcall_agent::{Confirmation, ConnectionRollup, ExplainedBy, Farcall, Verdict};
 
 use crate::{
@@ -115,6 +115,13 @@ impl Account {
         self.farcall.record_connections(vec![rollup]);
     }
 
+    /// Counts what went wrong, for `farcall doctor`.
+    pub(super) fn count_failures(&self, name: &str, count: u64) {
+        for _ in 0..count {
+            self.farcall.count_failure(name);
+        }
+    }
+
     /// Lets the engine forget programs that have been quiet.
     pub(super) fn forget_idle(&mut self, now: u64) {
         if now.saturating_sub(self.swept) < IDLE {
@@ -148,13 +155,11 @@ impl Account {
 
     /// The vendor's name, as the engine gives it.
     fn vendor(&self, host: &str) -> String {
-        let catalogue = self.farcall.engine().catalogue();
-        if let Some(vendor) = catalogue.vendor_of(host) {
-            return vendor.name.clone();
+        let host = host.to_ascii_lowercase();
+        match self.farcall.engine().catalogue().vendor_of(&host) {
+            Some(vendor) => vendor.name.clone(),
+            None => name_of_unknown(&host).to_owned(),
         }
-        // An address has no registrable domain: no top-level domain ends in a digit.
-        let address = host.contains(':') || host.ends_with(|last: char| last.is_ascii_digit());
-        if address { host.to_owned() } else { psl::domain_str(host).unwrap_or(host).to_owned() }
     }
 
     /// Unix nanoseconds less `CLOCK_MONOTONIC` nanoseconds, wrapping.
@@ -181,5 +186,38 @@ fn library(progress: &Progress) -> String {
         (_, Some(tls)) => tls.word().to_owned(),
         (Protocol::Http1 | Protocol::Http2, None) => "plaintext".to_owned(),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use farcall_agent::Options;
+
+    use super::*;
+
+    fn account(home: &std::path::Path) -> Account {
+        Account::new(Farcall::start(Options {
+            home: Some(home.to_path_buf()),
+            config: Some("/dev/null".into()),
+            flush_every: None,
+            hub: false,
+            enabled: true,
+            ..Options::default()
+        }))
+    }
+
+    #[test]
+    fn a_connection_has_the_vendor_that_its_calls_have() {
+        let home = tempfile::tempdir().unwrap();
+        let account = account(home.path());
+        for host in ["API.Stripe.com", "api.eu.Acme.co.uk", "localhost", "10.1.2.3", "2001:db8::1"] {
+            let engine = account.farcall.engine();
+            let head = Head::to("GET", Target::new(true, host, 443, "/"));
+            let mut call = engine.begin(&head, account.farcall.now(), 1);
+            call.end(engine, account.farcall.now());
+            let batch = engine.drain(account.farcall.now());
+            assert_eq!(account.vendor(host), *batch.rows[0].vendor, "{host}");
+        }
     }
 }

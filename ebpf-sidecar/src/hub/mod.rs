@@ -87,6 +87,7 @@ impl Hub {
                 Message::Told(at) => self.matcher.told(pid, at),
             }
         }
+        self.account.count_failures("sidecar_turned_away", self.peers.turned_away());
     }
 
     fn settle(&mut self, decisions: Vec<Decision>) {

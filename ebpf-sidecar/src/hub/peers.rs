@@ -3,9 +3,12 @@
 use std::{
     fs,
     io::{ErrorKind, Read},
-    os::unix::{
-        fs::PermissionsExt,
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::PermissionsExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -43,6 +46,7 @@ pub(super) struct Peers {
     listener: UnixListener,
     path: PathBuf,
     peers: Vec<Peer>,
+    turned_away: u64,
 }
 
 #[derive(Debug)]
@@ -67,23 +71,48 @@ impl Peers {
         listener.set_nonblocking(true).map_err(failed)?;
         // Any user's process may tell; it can only ever speak for itself.
         fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(failed)?;
-        Ok(Self { listener, path: path.to_path_buf(), peers: Vec::new() })
+        Ok(Self { listener, path: path.to_path_buf(), peers: Vec::new(), turned_away: 0 })
+    }
+
+    /// How many were turned away since the last time: there were too many, or nobody can say who they are.
+    pub(super) fn turned_away(&mut self) -> u64 {
+        std::mem::take(&mut self.turned_away)
     }
 
     /// What has been said since the last time, without waiting, by process.
     pub(super) fn messages(&mut self) -> Vec<(u32, Message)> {
         while let Ok((stream, _)) = self.listener.accept() {
-            if self.peers.len() >= MAX_PEERS || stream.set_nonblocking(true).is_err() {
-                continue;
+            match pid_of(&stream) {
+                Some(pid) if self.peers.len() < MAX_PEERS && stream.set_nonblocking(true).is_ok() => {
+                    self.peers.push(Peer { stream, pid, decoder: Decoder::default() });
+                }
+                _ => self.turned_away += 1,
             }
-            let Ok(credentials) = rustix::net::sockopt::socket_peercred(&stream) else { continue };
-            let Ok(pid) = u32::try_from(credentials.pid.as_raw_nonzero().get()) else { continue };
-            self.peers.push(Peer { stream, pid, decoder: Decoder::default() });
         }
         let mut messages = Vec::new();
         self.peers.retain_mut(|peer| peer.read(&mut messages));
         messages
     }
+}
+
+/// The process at the other end, by its number in our own pid namespace (`SO_PEERCRED`, unix(7)). `None` for one that has
+/// none here, of which the kernel says 0: none of its calls can be told from others'.
+fn pid_of(stream: &UnixStream) -> Option<u32> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // Not through rustix, in whose `Pid` there is no 0.
+    // SAFETY: the descriptor is open, and both pointers lead to what the option says: a `ucred` and its size.
+    #[allow(unsafe_code)]
+    let answer = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &raw mut size,
+        )
+    };
+    u32::try_from(credentials.pid).ok().filter(|pid| answer == 0 && *pid != 0)
 }
 
 impl Drop for Peers {
@@ -270,6 +299,50 @@ mod tests {
         assert!(peers.peers.iter().all(|peer| peer.decoder.anchor.is_none()));
         drop(peers);
         assert!(!path.exists());
+    }
+
+    /// The body of the process in a pid namespace of its own of the next test; as a test of its own it has nothing to do.
+    #[test]
+    fn child_body() {
+        let Some(path) = std::env::var_os("FARCALL_TEST_SOCKET") else { return };
+        let mut peers = Peers::listen(Path::new(&path)).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        // Nobody but the test outside connects; it is dropped when it is turned away, or with this process.
+        while peers.turned_away() == 0 {
+            assert!(std::time::Instant::now() < deadline, "nobody was turned away");
+            assert_eq!(peers.messages(), []);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_process_without_a_number_here_is_turned_away_and_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sidecar.sock");
+        let mut child = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "--pid", "--fork"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "hub::peers::tests::child_body", "--test-threads=1"])
+            .env("FARCALL_TEST_SOCKET", &path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let stream = loop {
+            if let Ok(stream) = UnixStream::connect(&path) {
+                break Some(stream);
+            }
+            if child.try_wait().unwrap().is_some() {
+                break None;
+            }
+            std::thread::yield_now();
+        };
+        let Some(mut stream) = stream else {
+            println!("SKIPPED: this user may not make a pid namespace");
+            return;
+        };
+        // Whatever it says is not taken for anybody's word.
+        let _refused = stream.write_all(&hello(0, 1, 2));
+        assert!(child.wait().unwrap().success());
     }
 
     #[test]
