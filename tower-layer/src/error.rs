@@ -15,6 +15,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 pub trait Cause<M> {
     /// The error as the standard library's trait.
     fn cause(&self) -> &(dyn Error + 'static);
+
+    /// The error in a box, as tower's own layers hand errors on.
+    fn into_boxed(self) -> Box<dyn Error + Send + Sync>;
 }
 
 /// Marks an error that implements [`Error`].
@@ -25,15 +28,23 @@ pub enum Plain {}
 #[derive(Clone, Copy, Debug)]
 pub enum Boxed {}
 
-impl<E: Error + 'static> Cause<Plain> for E {
+impl<E: Error + Send + Sync + 'static> Cause<Plain> for E {
     fn cause(&self) -> &(dyn Error + 'static) {
         self
+    }
+
+    fn into_boxed(self) -> BoxError {
+        Box::new(self)
     }
 }
 
 impl Cause<Boxed> for BoxError {
     fn cause(&self) -> &(dyn Error + 'static) {
         self.as_ref()
+    }
+
+    fn into_boxed(self) -> BoxError {
+        self
     }
 }
 

@@ -31,8 +31,9 @@
 //!
 //! Who is served by a call is said by [`customer`] around the code, or by the request extension [`Customer`].
 //!
-//! The layer adds no task, no lock, no box and no allocation to a call. Its errors are those of the service below,
-//! unchanged. Where a process has more than one such layer, it puts a mark among the request's extensions, by which
+//! Where no rule decides anything, the layer adds no task, no lock, no box and no allocation to a call. Where rules
+//! do, a call may wait, be sent again or be refused: [`EgressError`] says which, and holds the error of the service
+//! below unchanged. Where a process has more than one such layer, it puts a mark among the request's extensions, by which
 //! a second layer below knows that the call is counted already; the mark never leaves the process.
 
 #[cfg(feature = "hyper")]
@@ -43,9 +44,13 @@ mod local;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 mod scope;
+mod timer;
 mod watched;
 
-pub use egress::{AsIs, Egress, EgressFuture, EgressLayer, Mapped, Rebody, RequestBody, ResponseBody};
+pub use egress::{
+    AsIs, Egress, EgressError, EgressFuture, EgressLayer, Mapped, Rebody, RequestBody, ResponseBody,
+};
 pub use error::{Boxed, Cause, Plain, classify};
+pub use farcall::{Priority, Refusal, RefusedBy};
 pub use farcall_agent::{Farcall, Options};
-pub use scope::{Customer, Scope, Scoped, Tags, customer, tags};
+pub use scope::{Customer, Deadline, Scope, Scoped, Tags, customer, tags};

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The customer of one request, as a request extension.
 ///
@@ -54,6 +55,11 @@ impl Tags {
         &self.0
     }
 }
+
+/// How long the caller of one request waits for its answer, as a request extension: no rule makes the call wait, or
+/// tries again, beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(pub Duration);
 
 /// Attribution for all calls made inside a future or a closure. Made by [`customer`], [`tags`] or
 /// [`Scope::current`].

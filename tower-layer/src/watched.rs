@@ -1,9 +1,11 @@
 //! A call under way, in the hands of whoever sees its events: the future, then the response's body.
 
 use crate::scope::{Customer, Tags};
+use crate::timer::Timer;
 use farcall::attribution::MAX_TAGS;
-use farcall::{ErrorType, Head, Step, Target, Timestamp};
+use farcall::{ErrorType, Head, Step, Timestamp};
 use farcall_agent::{CallGuard, Farcall};
+use http::Response;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,14 +20,13 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Begins a call that started at `at`, or else now. `None` where nothing is counted.
-    pub(crate) fn begin_at(
+    /// Begins a call at `now`. `None` where nothing is counted.
+    pub(crate) fn begin(
         farcall: &Farcall,
-        method: &str,
-        target: Target<'_>,
+        head: Head<'_>,
         customer: Option<&Customer>,
         tags: Option<&Tags>,
-        at: Option<Timestamp>,
+        now: Timestamp,
     ) -> Option<Self> {
         if !farcall.is_enabled() {
             return None;
@@ -36,21 +37,24 @@ impl Watched {
         for (slot, (key, value)) in borrowed.iter_mut().zip(pairs) {
             *slot = (key, value);
         }
-        let head = Head::to(method, target)
-            .customer(customer.map(Customer::name))
-            .tags(&borrowed[..pairs.len().min(borrowed.len())]);
-        let guard = unharmed(farcall, || {
-            let call = match at {
-                Some(at) => farcall.engine().begin(&head, at, farcall.seed()),
-                None => farcall.begin(&head),
-            };
-            farcall.guard(call)
-        })?;
+        let head =
+            head.customer(customer.map(Customer::name)).tags(&borrowed[..pairs.len().min(borrowed.len())]);
+        let guard = unharmed(farcall, || farcall.guard(farcall.begin_at(&head, now)))?;
         Some(Self { guard, sent: None })
+    }
+
+    /// A timer for a moment of the engine's clock.
+    pub(crate) fn timer(&self, until: Timestamp) -> Option<Timer> {
+        let timer = Timer::new(self.now(), until);
+        if timer.is_none() {
+            self.guard.farcall().count_failure("tower_without_timer");
+        }
+        timer
     }
 
     /// Counts what the request's body sends as bytes of this call.
     pub(crate) fn count(&mut self, sent: Option<Sent>) {
+        self.add_sent();
         self.sent = sent;
     }
 
@@ -77,12 +81,34 @@ impl Watched {
         self.guard.sent(bytes);
     }
 
+    #[cfg(feature = "reqwest")]
     pub(crate) fn head(&mut self, status: u16, now: Timestamp) {
         self.guard.head_at(status, now);
     }
 
-    pub(crate) fn body(&mut self, bytes: usize) {
-        self.guard.body(bytes as u64);
+    /// The head of a response arrived.
+    pub(crate) fn answer<B>(&mut self, response: &Response<B>, now: Timestamp) {
+        #[cfg(feature = "hyper")]
+        if let Some(times) = crate::connector::first_use(response.extensions()) {
+            self.connected(times);
+        }
+        let status = response.status().as_u16();
+        match self.guard.call().wants_headers(status) {
+            true => self.guard.answer_at(status, response.headers(), now),
+            false => self.guard.head_at(status, now),
+        }
+    }
+
+    pub(crate) fn body(&mut self, chunk: &[u8]) {
+        match self.guard.call().wants_body() {
+            true => self.guard.read(chunk),
+            false => self.guard.body(chunk.len() as u64),
+        }
+    }
+
+    /// The attempt failed.
+    pub(crate) fn failed(&mut self, error: ErrorType) {
+        self.guard.failed(error);
     }
 
     /// The attempt failed: counts the call.

@@ -109,6 +109,16 @@ impl Farcall {
         process.engine.begin(head, now, process.seed())
     }
 
+    /// Begins a call at a moment that the caller read from [`now`](Farcall::now) already.
+    pub fn begin_at(&self, head: &Head<'_>, now: Timestamp) -> Call {
+        let mut process = self.process();
+        if process.is_untended(now) {
+            self.tend();
+            process = self.process();
+        }
+        process.engine.begin(head, now, process.seed())
+    }
+
     /// A guard that owns the call: dropping it abandons the call, so that none is lost.
     #[must_use]
     pub fn guard(&self, call: Call) -> CallGuard {

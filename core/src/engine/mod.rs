@@ -121,6 +121,13 @@ impl Engine {
         &self.catalogue
     }
 
+    /// Whether any rule can decide anything. Where none can, every call's first step is to send it as it is and
+    /// its second to settle, so that an adapter need only watch.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        false
+    }
+
     /// Makes another program known, whose calls this engine accounts for. Where there are too many, the
     /// engine's own.
     pub fn add_caller(&self, caller: Caller) -> CallerId {

@@ -72,7 +72,20 @@ pub struct Attempt {
     pub idempotency_key: Option<(Arc<str>, u128)>,
 }
 
+/// The first attempt, as the application made it.
+impl Default for Attempt {
+    fn default() -> Self {
+        Self::plain(1)
+    }
+}
+
 impl Attempt {
+    /// Name and value of the idempotency header to add, if one is.
+    #[must_use]
+    pub fn idempotency_header(&self) -> Option<(&str, String)> {
+        self.idempotency_key.as_ref().map(|(name, key)| (name.as_ref(), format!("{key:032x}")))
+    }
+
     pub(super) fn plain(number: u32) -> Self {
         Self { number, give_up_at: None, changes: None, idempotency_key: None }
     }

@@ -70,7 +70,9 @@ impl<B: Body> Body for RequestBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
         let polled = match this.from.project() {
-            FromProjected::Application { body } => ready!(body.poll_frame(cx)).map(|frame| frame.map(|frame| frame.map_data(whole))),
+            FromProjected::Application { body } => {
+                ready!(body.poll_frame(cx)).map(|frame| frame.map(|frame| frame.map_data(whole)))
+            }
             FromProjected::Kept { reader } => ready!(reader.poll_frame(cx)),
         };
         if let Some(sent) = this.sent {
@@ -117,7 +119,12 @@ impl<B, M> ResponseBody<B, M> {
 
     /// A body that no vendor sent.
     pub(super) fn stored(body: Bytes) -> Self {
-        Self { inner: None, stored: Some(body).filter(|body| !body.is_empty()), watched: None, errors: PhantomData }
+        Self {
+            inner: None,
+            stored: Some(body).filter(|body| !body.is_empty()),
+            watched: None,
+            errors: PhantomData,
+        }
     }
 
     /// The body of the service below; `None` where the response came from a rule.
@@ -142,7 +149,8 @@ where
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(this.stored.take().map(|body| Ok(Frame::data(body))));
         };
-        let polled = ready!(inner.as_mut().poll_frame(cx)).map(|frame| frame.map(|frame| frame.map_data(whole)));
+        let polled =
+            ready!(inner.as_mut().poll_frame(cx)).map(|frame| frame.map(|frame| frame.map_data(whole)));
         let Some(watched) = this.watched else { return Poll::Ready(polled) };
         watched.body(data(&polled));
         let last = match &polled {

@@ -1,79 +1,114 @@
-use super::ResponseBody;
+use super::acting::Acting;
 use super::opening::Opening;
+use super::{EgressError, Rebody, ResponseBody};
 use crate::error::{Cause, classify};
 use crate::watched::Watched;
-use farcall::Step;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use tower_service::Service;
 
 pin_project! {
-    /// The future of a counted call. Dropped before it is ready, it counts the call as cancelled.
+    /// The future of a call. Dropped before it is ready, it counts the call as cancelled.
     #[must_use = "futures do nothing unless polled"]
-    pub struct EgressFuture<F, M> {
+    pub struct EgressFuture<S, R, B, M>
+    where
+        S: Service<Request<R::Body>>,
+        R: Rebody<B>,
+    {
         #[pin]
-        inner: F,
-        opening: Option<Opening>,
-        watched: Option<Watched>,
-        bodiless: bool,
+        way: Way<S, R, B, S::Future>,
         errors: PhantomData<fn() -> M>,
     }
 }
 
-impl<F, M> EgressFuture<F, M> {
-    pub(super) fn new(inner: F, opening: Option<Opening>) -> Self {
-        let bodiless = opening.as_ref().is_some_and(Opening::is_head);
-        Self { inner, opening, watched: None, bodiless, errors: PhantomData }
+pin_project! {
+    #[project = WayProjected]
+    #[allow(clippy::large_enum_variant, reason = "a box would cost what most calls are spared")]
+    enum Way<S, R, B, F> {
+        /// No rule can decide anything: the request is on its way, and is watched.
+        Watching { #[pin] inner: F, opening: Option<Opening>, watched: Option<Watched>, bodiless: bool },
+        /// Rules decide.
+        Acting { acting: Acting<S, R, B>, #[pin] sending: Option<F> },
     }
 }
 
-impl<F, B, E, Me, Mb> Future for EgressFuture<F, (Me, Mb)>
+impl<S, R, B, M> EgressFuture<S, R, B, M>
 where
-    F: Future<Output = Result<Response<B>, E>>,
-    E: Cause<Me>,
-    B: Body,
-    B::Error: Cause<Mb>,
+    S: Service<Request<R::Body>>,
+    R: Rebody<B>,
 {
-    type Output = Result<Response<ResponseBody<B, Mb>>, E>;
+    pub(super) fn watching(inner: S::Future, opening: Option<Opening>) -> Self {
+        let bodiless = opening.as_ref().is_some_and(Opening::is_head);
+        Self { way: Way::Watching { inner, opening, watched: None, bodiless }, errors: PhantomData }
+    }
+
+    pub(super) fn acting(acting: Acting<S, R, B>) -> Self {
+        Self { way: Way::Acting { acting, sending: None }, errors: PhantomData }
+    }
+}
+
+impl<S, R, B, ResB, Me, Mb> Future for EgressFuture<S, R, B, (Me, Mb)>
+where
+    S: Service<Request<R::Body>, Response = Response<ResB>>,
+    S::Error: Cause<Me>,
+    R: Rebody<B>,
+    B: Body,
+    ResB: Body,
+    ResB::Error: Cause<Mb>,
+{
+    type Output = Result<Response<ResponseBody<ResB, Mb>>, EgressError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Some(mut opening) = this.opening.take() {
-            *this.watched = opening.begin();
-        }
-        let answer = ready!(this.inner.poll(cx));
-        let Some(mut watched) = this.watched.take() else {
-            return Poll::Ready(answer.map(|response| response.map(ResponseBody::uncounted)));
-        };
-        let response = match answer {
-            Ok(response) => response,
-            Err(error) => {
-                watched.fail(classify(error.cause()));
-                return Poll::Ready(Err(error));
+        match self.project().way.project() {
+            WayProjected::Watching { inner, opening, watched, bodiless } => {
+                if let Some(mut opening) = opening.take() {
+                    *watched = opening.begin();
+                }
+                let answer = ready!(inner.poll(cx));
+                let Some(mut watched) = watched.take() else {
+                    return Poll::Ready(match answer {
+                        Ok(response) => Ok(response.map(ResponseBody::uncounted)),
+                        Err(error) => Err(EgressError::Service(error.into_boxed())),
+                    });
+                };
+                Poll::Ready(match answer {
+                    Ok(response) => {
+                        let now = watched.now();
+                        watched.answer(&response, now);
+                        let _settled = watched.step(now);
+                        Ok(hand_out(response, watched, *bodiless, now))
+                    }
+                    Err(error) => {
+                        watched.fail(classify(error.cause()));
+                        Err(EgressError::Service(error.into_boxed()))
+                    }
+                })
             }
-        };
-        let now = watched.now();
-        #[cfg(feature = "hyper")]
-        if let Some(times) = crate::connector::first_use(response.extensions()) {
-            watched.connected(times);
+            WayProjected::Acting { acting, sending } => acting.poll(sending, cx),
         }
-        watched.head(response.status().as_u16(), now);
-        // Nothing but the answer can follow an attempt yet. What retries add is a second `Step::Send` here, and
-        // with it a loop.
-        let _settled: Step = watched.step(now);
-        let bodiless = *this.bodiless
-            || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-            || response.body().is_end_stream();
-        Poll::Ready(Ok(match bodiless {
-            true => {
-                watched.end_at(now);
-                response.map(ResponseBody::uncounted)
-            }
-            false => response.map(|body| ResponseBody::counted(body, watched)),
-        }))
+    }
+}
+
+/// The response as the application gets it: counted at its last byte.
+pub(super) fn hand_out<B: Body, M>(
+    response: Response<B>,
+    watched: Watched,
+    bodiless: bool,
+    now: farcall::Timestamp,
+) -> Response<ResponseBody<B, M>> {
+    let bodiless = bodiless
+        || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || response.body().is_end_stream();
+    match bodiless {
+        true => {
+            watched.end_at(now);
+            response.map(ResponseBody::uncounted)
+        }
+        false => response.map(|body| ResponseBody::counted(body, watched)),
     }
 }

@@ -3,14 +3,19 @@
 //! Its place in a stack is next to the transport, below retries and redirects, so that each exchange on the wire
 //! is seen. Where two are stacked, the outer one counts and the inner one stands back.
 
+mod acting;
 mod body;
+mod changes;
+mod error;
 mod future;
 mod layer;
 mod opening;
 mod rebody;
+mod replay;
 mod service;
 
 pub use body::{RequestBody, ResponseBody};
+pub use error::EgressError;
 pub use future::EgressFuture;
 pub use layer::EgressLayer;
 pub use rebody::{AsIs, Mapped, Rebody};

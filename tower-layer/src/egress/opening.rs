@@ -1,6 +1,6 @@
-use crate::scope::{Customer, Scope, Tags, with_current};
+use crate::scope::{Customer, Deadline, Scope, Tags, with_current};
 use crate::watched::{Sent, Watched};
-use farcall::{Step, Target};
+use farcall::{Head, Priority, Step, Target};
 use farcall_agent::Farcall;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
@@ -19,7 +19,19 @@ pub(super) struct Opening {
     /// The scope in which the call was made: for where there is none when it is polled.
     made_in: Option<Scope>,
     sent: Option<Sent>,
+    /// What rules may ask for; empty where none decides.
+    request: Asked,
     begun: bool,
+}
+
+/// What rules may ask about a request.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    headers: HeaderMap,
+    body: Option<u64>,
+    replayable: bool,
+    deadline: Option<Deadline>,
+    priority: Priority,
 }
 
 impl Opening {
@@ -37,33 +49,66 @@ impl Opening {
             tags: parts.extensions.get().cloned(),
             made_in: with_current(|scope| scope.cloned()),
             sent,
+            request: Asked::of(farcall, parts),
             begun: false,
         }
     }
 
+    /// Tells how large the body is, and whether it can be sent again.
+    pub(super) fn describe(&mut self, bytes: Option<u64>, replayable: bool) {
+        self.request.body = bytes;
+        self.request.replayable = replayable;
+    }
+
+    /// Begins the call, once, and takes its first step, which is to send what the service below was given.
+    pub(super) fn begin(&mut self) -> Option<Watched> {
+        let mut watched = self.open()?;
+        watched.count(self.sent.take());
+        let _send: Step = watched.step(watched.begun());
+        Some(watched)
+    }
+
     /// Begins the call, once. The request's own word is closest, then the scope around the poll, then the scope
     /// in which the call was made.
-    pub(super) fn begin(&mut self) -> Option<Watched> {
+    pub(super) fn open(&mut self) -> Option<Watched> {
         if std::mem::replace(&mut self.begun, true) {
             return None;
         }
         let target = Target::from_uri(&self.uri).unwrap_or(Target::UNREADABLE);
-        let mut watched = with_current(|polled_in| {
+        with_current(|polled_in| {
             let polled_in = polled_in.or(self.made_in.as_ref());
             let outer = self.made_in.as_ref().and_then(|scope| scope.customer.as_ref());
             let around = polled_in.and_then(|scope| scope.customer.as_ref()).or(outer);
             let customer = self.customer.as_ref().or(around);
             let tags = self.tags.as_ref().or(polled_in.map(|scope| &scope.tags));
-            Watched::begin_at(&self.farcall, self.method.as_str(), target, customer, tags, None)
-        })?;
-        watched.count(self.sent.take());
-        // The service below was made ready for one request, and the first step is to send it.
-        let _send: Step = watched.step(watched.begun());
-        Some(watched)
+            let Asked { headers, body, replayable, deadline, priority } = &self.request;
+            let now = self.farcall.now();
+            let head = Head::to(self.method.as_str(), target)
+                .headers(headers)
+                .body(*body, *replayable)
+                .deadline(deadline.map(|deadline| now.plus(deadline.0)))
+                .priority(*priority);
+            Watched::begin(&self.farcall, head, customer, tags, now)
+        })
     }
 
     pub(super) fn is_head(&self) -> bool {
         self.method == Method::HEAD
+    }
+}
+
+impl Asked {
+    fn of(farcall: &Farcall, parts: &request::Parts) -> Self {
+        if !farcall.engine().decides() {
+            return Self::default();
+        }
+        Self {
+            headers: parts.headers.clone(),
+            body: None,
+            replayable: false,
+            deadline: parts.extensions.get().copied(),
+            priority: parts.extensions.get().copied().unwrap_or_default(),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
+use super::acting::Acting;
 use super::opening::Opening;
-use super::{AsIs, Counted, EgressFuture, Rebody, RequestBody, ResponseBody};
+use super::{AsIs, Counted, EgressError, EgressFuture, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, Plain};
 use crate::watched::Sent;
 use farcall_agent::Farcall;
@@ -20,6 +21,9 @@ pub(super) type PlainErrors = (Plain, Plain);
 static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// A service whose calls are counted. Made by [`EgressLayer`](super::EgressLayer).
+///
+/// Where rules decide (`[[quota]]`, `[[policy]]`, ...), a call may wait, be sent again (a body of up to 64 KiB) or be
+/// refused; its request is then sent when its future is first polled.
 ///
 /// A call begins when its future is first polled, and is counted at the last byte of the response's body, at an
 /// error, or when the future or the body is dropped before.
@@ -68,26 +72,34 @@ impl<S, R, M> Egress<S, R, M> {
 
 impl<S, R, B, ResB, Me, Mb> Service<Request<B>> for Egress<S, R, (Me, Mb)>
 where
-    S: Service<Request<R::Body>, Response = Response<ResB>>,
+    S: Service<Request<R::Body>, Response = Response<ResB>> + Clone,
     S::Error: Cause<Me>,
-    R: Rebody<B>,
+    R: Rebody<B> + Clone,
     B: Body,
     ResB: Body,
     ResB::Error: Cause<Mb>,
 {
     type Response = Response<ResponseBody<ResB, Mb>>;
-    type Error = S::Error;
-    type Future = EgressFuture<S::Future, (Me, Mb)>;
+    type Error = EgressError;
+    type Future = EgressFuture<S, R, B, (Me, Mb)>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), EgressError>> {
+        self.inner.poll_ready(cx).map_err(|error| EgressError::Service(error.into_boxed()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         if !self.farcall.is_enabled() || parts.extensions.get::<Counted>().is_some() {
             let request = Request::from_parts(parts, self.rebody.rebody(RequestBody::uncounted(body)));
-            return EgressFuture::new(self.inner.call(request), None);
+            return EgressFuture::watching(self.inner.call(request), None);
+        }
+        if self.farcall.engine().decides() {
+            let opening = Opening::new(&self.farcall, &parts, self.origin.as_ref(), None);
+            parts.extensions.insert(Counted);
+            // The service that was made ready makes the first attempt; its clone is made ready for the next call.
+            let clone = self.inner.clone();
+            let ready = std::mem::replace(&mut self.inner, clone);
+            return EgressFuture::acting(Acting::new(ready, self.rebody.clone(), parts, body, opening));
         }
         let (body, sent) = match body.is_end_stream() {
             true => (RequestBody::uncounted(body), None),
@@ -101,7 +113,7 @@ where
             parts.extensions.insert(Counted);
         }
         let request = Request::from_parts(parts, self.rebody.rebody(body));
-        EgressFuture::new(self.inner.call(request), Some(opening))
+        EgressFuture::watching(self.inner.call(request), Some(opening))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::watched::{Sent, Watched};
 use crate::{RequestBody, ResponseBody};
 use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::Error;
-use farcall::{ErrorType, Step, Target, Timestamp};
+use farcall::{ErrorType, Head, Step, Target, Timestamp};
 use farcall_agent::Farcall;
 use http::header::LOCATION;
 use http::{Extensions, Method, StatusCode};
@@ -85,8 +85,13 @@ impl Exchange {
         let target = Target::parse(self.url.as_str()).unwrap_or(Target::UNREADABLE);
         let Scope { customer, tags } = &self.scope;
         let method = self.method.as_str();
-        let mut watched =
-            Watched::begin_at(&self.farcall, method, target, customer.as_ref(), Some(tags), at)?;
+        let mut watched = Watched::begin(
+            &self.farcall,
+            Head::to(method, target),
+            customer.as_ref(),
+            Some(tags),
+            at.unwrap_or_else(|| self.farcall.now()),
+        )?;
         // One exchange a call; the step says so, and there is no other yet.
         let _send: Step = watched.step(watched.begun());
         Some(watched)
