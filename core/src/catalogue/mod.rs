@@ -149,6 +149,11 @@ fn registrable_domain(host: &str) -> Option<&str> {
     psl::domain_str(host)
 }
 
+/// The built-in vendors as their files describe them. Not to be asked for while one of these is read.
+pub(crate) fn builtin() -> &'static [Vendor] {
+    &BUILTIN
+}
+
 static BUILTIN: LazyLock<Vec<Vendor>> = LazyLock::new(|| {
     BUILTIN_FILES
         .iter()

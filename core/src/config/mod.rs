@@ -7,12 +7,15 @@
 mod duration;
 mod error;
 mod ledger;
+mod matcher;
+mod rule;
 mod section;
 mod vendor;
 
 pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use ledger::LedgerConfig;
+pub use rule::Rule;
 
 use crate::catalogue::Vendor;
 

@@ -1,0 +1,109 @@
+//! `match = { ... }`: the conditions of a rule.
+
+use super::section::Section;
+use crate::catalogue::{UNREADABLE, Vendor, builtin};
+use crate::matcher::{BadMatch, Builder, Matcher};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The names that a `match` may give for a vendor.
+pub(super) struct VendorNames<'v>(pub(super) &'v [Vendor]);
+
+impl VendorNames<'_> {
+    /// Why this can be no vendor's name; `None` where it can.
+    fn objection(&self, name: &str) -> Option<String> {
+        // A registrable domain, or the address of a host that has none, is a vendor that nobody named yet.
+        let unnamed = name.contains(['.', ':']) || [UNREADABLE, "other", "localhost"].contains(&name);
+        let names = || self.0.iter().chain(builtin()).map(|vendor| vendor.name.as_str());
+        if unnamed || names().any(|known| known.eq_ignore_ascii_case(name)) {
+            return None;
+        }
+        let lower = name.to_lowercase();
+        let likeness = |known: &str| strsim::jaro_winkler(&lower, known);
+        let nearest = names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let hint = match nearest {
+            Some(nearest) if likeness(nearest) > 0.7 => format!("did you mean `{nearest}`?"),
+            _ => "name it in a [[vendor]] with its hosts, or write its domain".into(),
+        };
+        Some(format!("the vendor `{name}` is not known; {hint}"))
+    }
+}
+
+/// Reads `match`; `None` where a condition in it is wrong, which was reported: without that condition the rule
+/// would match more than was meant.
+pub(super) fn read(section: &mut Section<'_, '_>, vendors: &VendorNames<'_>) -> Option<Matcher> {
+    if !section.has("match") {
+        section.missing("match", "say which calls this is about, or write `match = {}` for all of them");
+    }
+    let value = section.value("match")?;
+    let DeValue::Table(table) = value.get_ref() else {
+        section.wrong_type(value, "`match`", "a table", "write `match = { vendor = \"...\" }`");
+        return None;
+    };
+    let mut reader = Reader { section, vendors, builder: Builder::default(), good: true };
+    reader.table("", table);
+    reader.good.then(|| reader.builder.build())
+}
+
+struct Reader<'r, 't, 'd> {
+    section: &'r Section<'t, 'd>,
+    vendors: &'r VendorNames<'r>,
+    builder: Builder,
+    good: bool,
+}
+
+impl Reader<'_, '_, '_> {
+    /// `vendor.tag = ".."` and `vendor = { tag = ".." }` are the same.
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let key = format!("{prefix}{}", name.get_ref());
+            match value.get_ref() {
+                DeValue::Table(inner) => self.table(&format!("{key}."), inner),
+                _ => self.condition(&key, name.span().start, value),
+            }
+        }
+    }
+
+    fn condition(&mut self, key: &str, place: usize, value: &Spanned<DeValue<'_>>) {
+        let texts: Vec<(&str, usize)> = match value.get_ref() {
+            DeValue::Array(items) => items.iter().filter_map(|item| self.text(key, item)).collect(),
+            _ => self.text(key, value).into_iter().collect(),
+        };
+        if texts.is_empty() && !self.good {
+            return; // Reported.
+        }
+        let plain: Vec<&str> = texts.iter().map(|(text, _)| *text).collect();
+        match self.builder.add(key, &plain) {
+            Err(error @ (BadMatch::UnknownKey { .. } | BadMatch::NoTagKey | BadMatch::Twice(_))) => {
+                self.wrong(place, error.to_string());
+            }
+            Err(error) => self.wrong(value.span().start, error.to_string()),
+            Ok(_) if matches!(key, "vendor" | "vendor.name") => {
+                for (text, place) in texts {
+                    let name = text.strip_prefix('!').unwrap_or(text).trim();
+                    if !name.contains('*')
+                        && let Some(objection) = self.vendors.objection(name)
+                    {
+                        self.wrong(place, objection);
+                    }
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn text<'d>(&mut self, key: &str, value: &'d Spanned<DeValue<'_>>) -> Option<(&'d str, usize)> {
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            let remedy = "write it in quotes, or a list of such texts in square brackets";
+            self.section.wrong_type(value, &format!("`{key}`"), "a text", remedy);
+            self.good = false;
+        }
+        text.map(|text| (text, value.span().start))
+    }
+
+    fn wrong(&mut self, place: usize, message: String) {
+        self.section.wrong_at(place, message);
+        self.good = false;
+    }
+}
