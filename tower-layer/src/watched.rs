@@ -232,8 +232,8 @@ mod tests {
         let calls =
             || farcall.engine().drain(farcall.now()).rows.iter().map(|row| row.sums.calls).sum::<u64>();
         let begin = || {
-            let target = Target::parse("https://api.stripe.com/v1/balance").unwrap();
-            Watched::begin_at(&farcall, "GET", target, None, None, None).unwrap()
+            let head = Head::new("GET", "https://api.stripe.com/v1/balance");
+            Watched::begin(&farcall, head, None, None, farcall.now()).unwrap()
         };
         let (mut ended, dropped) = (begin(), begin());
         let _send = ended.step(ended.begun());

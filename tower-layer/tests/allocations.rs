@@ -32,7 +32,7 @@ fn answer<B: Body>(request: Request<B>) -> Ready<Result<Response<Full<Bytes>>, I
 /// Makes the calls, each read to its end, and says how many allocations that took.
 fn allocations<S, R>(service: &mut S) -> u64
 where
-    S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = Infallible>,
+    S: Service<Request<Full<Bytes>>, Response = Response<R>>,
     R: Body,
 {
     let mut cx = Context::from_waker(Waker::noop());

@@ -6,7 +6,8 @@ mod support;
 use bytes::Bytes;
 use farcall::{ErrorType, Outcome};
 use farcall_tower::{
-    Customer, Egress, EgressLayer, Farcall, Options, RequestBody, ResponseBody, Scope, Tags, customer,
+    Customer, Egress, EgressError, EgressLayer, Farcall, Options, RequestBody, ResponseBody, Scope, Tags,
+    customer,
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -218,7 +219,7 @@ fn a_failed_call_is_counted_with_its_kind_and_its_error_arrives_as_it_is() {
     let (_request, answer) = assert_ready!(task::spawn(handle.next_request()).poll()).unwrap();
     answer.send_error(io::Error::from(io::ErrorKind::ConnectionRefused));
     let error = assert_ready_err!(call.poll());
-    assert!(error.is::<io::Error>());
+    assert!(error.downcast_ref::<io::Error>().is_some());
     let row = ledger.only();
     assert_eq!((row.status, row.outcome), (0, failed(ErrorType::Connect)));
 }
@@ -464,7 +465,6 @@ fn ordinary_types_need_no_parameters(
             RequestBody<Full<Bytes>>,
         >,
     >,
-) -> impl Future<Output = Result<Response<ResponseBody<hyper::body::Incoming>>, hyper_util::client::legacy::Error>>
-{
+) -> impl Future<Output = Result<Response<ResponseBody<hyper::body::Incoming>>, EgressError>> {
     service.oneshot(charge())
 }
