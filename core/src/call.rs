@@ -1,7 +1,9 @@
 //! The words that describe a call: where it goes, on whose behalf, and how it came out.
 
+mod headers;
 mod target;
 
+pub use headers::Headers;
 pub use target::Target;
 
 use std::time::Duration;

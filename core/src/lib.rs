@@ -33,10 +33,11 @@ pub mod config;
 mod engine;
 pub mod ledger;
 pub mod matcher;
+pub mod quota;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};
-pub use call::{ConnectTimes, ErrorType, Head, Outcome, Tap, Target};
+pub use call::{ConnectTimes, ErrorType, Head, Headers, Outcome, Tap, Target};
 pub use config::Config;
 pub use engine::{Attempt, Call, Counters, Engine, Step};
 pub use units::Timestamp;
