@@ -50,11 +50,11 @@ pub struct Head<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Priority {
-    /// Somebody waits for the answer.
+    /// Nobody waits for the answer: it may come later.
+    Batch = 0,
+    /// Somebody does.
     #[default]
-    Interactive = 0,
-    /// Nobody does: it may come later.
-    Batch = 1,
+    Interactive = 1,
 }
 
 impl fmt::Debug for Head<'_> {

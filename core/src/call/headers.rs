@@ -1,21 +1,44 @@
-//! Headers, as the engine looks at them: by name, without a map of its own.
+//! The headers of a request or an answer, in whatever form an adapter has them.
 
-/// Where a header's value can be looked up.
+use http::HeaderMap;
+
+/// Headers by name. The engine tells adapters which ones it wants, so an implementation may hold only those.
 pub trait Headers {
-    /// The first value of the header `name`, which is in lower case.
+    /// The value of the header `name`, which is given in lower case; the first one where it is repeated.
+    /// Values are bytes, for that is all that the wire promises (RFC 9110, section 5.5).
     fn get(&self, name: &str) -> Option<&[u8]>;
 }
 
-impl Headers for http::HeaderMap {
+impl Headers for HeaderMap {
     fn get(&self, name: &str) -> Option<&[u8]> {
         Self::get(self, name).map(http::HeaderValue::as_bytes)
     }
 }
 
-/// Pairs of name and value; names in any case.
-impl Headers for [(&str, &str)] {
+/// Pairs of name and value, in the order of the wire; the case of names does not matter.
+impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for [(N, V)] {
     fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_bytes())
+        self.iter()
+            .find(|(known, _)| known.as_ref().eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value.as_ref())
+    }
+}
+
+impl<T: Headers + ?Sized> Headers for &T {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        (**self).get(name)
+    }
+}
+
+impl<N: AsRef<[u8]>, V: AsRef<[u8]>, const L: usize> Headers for [(N, V); L] {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        Headers::get(self.as_slice(), name)
+    }
+}
+
+impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        Headers::get(self.as_slice(), name)
     }
 }
 
@@ -26,5 +49,20 @@ pub struct NoHeaders;
 impl Headers for NoHeaders {
     fn get(&self, _name: &str) -> Option<&[u8]> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_and_a_list_of_pairs_give_the_same() {
+        let pairs = [("Retry-After", "7"), ("retry-after", "9")];
+        let map: HeaderMap = [("retry-after".parse().unwrap(), "7".parse().unwrap())].into_iter().collect();
+        for headers in [&pairs as &dyn Headers, &map] {
+            assert_eq!(headers.get("retry-after"), Some(b"7".as_slice()));
+            assert_eq!(headers.get("age"), None);
+        }
     }
 }

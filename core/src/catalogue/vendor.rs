@@ -1,6 +1,7 @@
 //! What the catalogue says of a vendor.
 
 use super::Pattern;
+use crate::quota::dialect::Spec;
 
 /// A vendor, as a file of the catalogue or a `[[vendor]]` of `farcall.toml` describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,13 @@ pub struct Vendor {
     pub status_page: Option<String>,
     /// Where its API is documented.
     pub docs: Option<String>,
+    /// How it says what is left of a quota, and that it refuses.
+    pub dialect: Spec,
+    /// The request header by which the vendor recognises a call that is made again, so that even a POST may
+    /// be; `None` where it honours none, or takes the key elsewhere than in a header.
+    pub idempotency_header: Option<String>,
+    /// The request header in which the vendor's own SDK says how many attempts came before this one.
+    pub retry_count_header: Option<String>,
     /// Its endpoints.
     pub endpoints: Vec<Pattern>,
 }

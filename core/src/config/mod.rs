@@ -4,6 +4,7 @@
 //! with errors still gives everything in it that is right, so that a typing mistake in one vendor does not
 //! switch off the others; whoever loads the file decides whether to accept that.
 
+mod dialect;
 mod duration;
 mod error;
 mod ledger;

@@ -108,6 +108,33 @@ impl<'t, 'd> Section<'t, 'd> {
         number
     }
 
+    /// A list of whole numbers; what is none, or out of range, is reported and left out.
+    pub(super) fn numbers(&mut self, key: &'static str, range: RangeInclusive<usize>) -> Vec<usize> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.wrong_type(value, &format!("`{key}`"), "a list", "put it in square brackets");
+            return Vec::new();
+        };
+        let read = |item: &Spanned<DeValue<'_>>| {
+            let DeValue::Integer(number) = item.get_ref() else { return None };
+            let number = i64::from_str_radix(number.as_str(), number.radix()).ok()?;
+            usize::try_from(number).ok().filter(|number| range.contains(number))
+        };
+        let (least, most) = (range.start(), range.end());
+        let wrong =
+            format!("an entry of `{key}` is out of range; give whole numbers between {least} and {most}");
+        items
+            .iter()
+            .filter_map(|item| {
+                let number = read(item);
+                if number.is_none() {
+                    self.report.add(item.span().start, wrong.clone());
+                }
+                number
+            })
+            .collect()
+    }
+
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
         let value = self.value(key)?;
         if let DeValue::Boolean(yes) = value.get_ref() {

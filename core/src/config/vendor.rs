@@ -1,5 +1,6 @@
 //! `[[vendor]]`: the form of the catalogue's own files.
 
+use super::dialect;
 use super::section::Section;
 use crate::catalogue::{Pattern, Vendor};
 
@@ -33,6 +34,9 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Vendor> {
         tags: section.list("tags", |tag| Ok(tag.to_owned())),
         status_page: section.string("status_page"),
         docs: section.string("docs"),
+        dialect: dialect::read(section),
+        idempotency_header: dialect::header(section, "idempotency_header"),
+        retry_count_header: dialect::header(section, "retry_count_header"),
         name: name.unwrap_or_default(),
         hosts,
         endpoints,

@@ -1,0 +1,244 @@
+//! What vendors send, as they document it, and what is understood of it: `catalogue/fixtures/*.toml`.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // A test reads its fixtures from disk.
+
+use farcall::Timestamp;
+use farcall::catalogue::{Catalogue, Vendor};
+use farcall::config::parse_duration;
+use farcall::quota::{Answer, Dialect, Reading, Refusal};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::{Table, Value};
+
+/// The moment at which the answers of all fixtures arrive: 2026-11-21T10:00:00Z.
+const NOW: Timestamp = Timestamp::from_nanos(1_795_255_200_000_000_000);
+
+fn fixtures() -> BTreeMap<String, Table> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("catalogue/fixtures");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let table: Table =
+                std::fs::read_to_string(&path).unwrap().parse().unwrap_or_else(|e| panic!("{name}: {e}"));
+            (name, table)
+        })
+        .collect()
+}
+
+fn answers(fixture: &Table) -> Vec<&Table> {
+    fixture["answer"].as_array().unwrap().iter().map(|answer| answer.as_table().unwrap()).collect()
+}
+
+fn headers(answer: &Table) -> Vec<(&str, &str)> {
+    let headers = answer.get("headers").and_then(Value::as_table);
+    headers.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect()
+}
+
+fn read(dialect: &Dialect, answer: &Table) -> Reading {
+    let headers = headers(answer);
+    let status = u16::try_from(answer["status"].as_integer().unwrap()).unwrap();
+    let body = answer.get("body").map_or("", |body| body.as_str().unwrap());
+    // Adapters hand over the body only where it is wanted, and only the wanted headers.
+    let body = if dialect.wants_body(status) { body } else { "" };
+    let wanted: Vec<(&str, &str)> = headers
+        .into_iter()
+        .filter(|(name, _)| dialect.headers().iter().any(|wanted| wanted.eq_ignore_ascii_case(name)))
+        .collect();
+    dialect.read(&Answer::new(status, &wanted).body_prefix(body.as_bytes()), NOW)
+}
+
+/// A reading in the words of a fixture.
+fn written(dialect: &Dialect, reading: &Reading) -> Table {
+    let seconds = |time: Duration| Value::String(format!("{}ms", time.as_millis()));
+    let mut table = Table::new();
+    let statements: Vec<Value> = reading
+        .statements()
+        .iter()
+        .map(|statement| {
+            let mut row = Table::new();
+            let policy = dialect.policy(statement.policy);
+            match (policy, statement.name.as_str()) {
+                (Some(policy), _) => row.insert("policy".into(), policy.into()),
+                (None, name) => row.insert("name".into(), name.into()),
+            };
+            row.insert("unit".into(), statement.unit.as_str().into());
+            let numbers = [("limit", statement.limit), ("remaining", statement.remaining)];
+            for (key, number) in numbers {
+                number.map(|number| row.insert(key.into(), (number as i64).into()));
+            }
+            statement.resets_at.map(|at| row.insert("resets_in".into(), seconds(at.since(NOW))));
+            statement.window.map(|window| row.insert("window".into(), seconds(window)));
+            row.into()
+        })
+        .collect();
+    if !statements.is_empty() {
+        table.insert("statements".into(), statements.into());
+    }
+    let refusal = reading.refusal.map(|refusal| match refusal {
+        Refusal::Rate => "rate",
+        Refusal::Exhausted => "exhausted",
+    });
+    refusal.map(|word| table.insert("refusal".into(), word.into()));
+    reading.retry_at.map(|at| table.insert("retry_in".into(), seconds(at.since(NOW))));
+    if reading.ignored > 0 {
+        table.insert("ignored".into(), i64::from(reading.ignored).into());
+    }
+    table
+}
+
+/// What a fixture expects, with durations in one spelling and the defaults filled in.
+fn expected(answer: &Table) -> Table {
+    let mut table = answer.clone();
+    for key in ["what", "status", "headers", "body"] {
+        table.remove(key);
+    }
+    let spell = |value: &mut Value| {
+        let text = value.as_str().unwrap();
+        let time = if text == "0s" { Duration::ZERO } else { parse_duration(text).unwrap() };
+        *value = format!("{}ms", time.as_millis()).into();
+    };
+    table.get_mut("retry_in").map(spell);
+    for row in table.get_mut("statements").and_then(Value::as_array_mut).into_iter().flatten() {
+        let row = row.as_table_mut().unwrap();
+        row.get_mut("resets_in").map(spell);
+        row.get_mut("window").map(spell);
+        row.entry("unit").or_insert("requests".into());
+    }
+    table
+}
+
+fn vendor<'a>(catalogue: &'a Catalogue, name: &str) -> &'a Vendor {
+    let found = catalogue.vendors().iter().find(|vendor| vendor.name == name);
+    found.unwrap_or_else(|| panic!("the fixture {name} has no vendor"))
+}
+
+#[test]
+fn what_vendors_document_is_understood_to_the_last_number() {
+    let catalogue = Catalogue::builtin();
+    let mut wrong = Vec::new();
+    for (name, fixture) in fixtures() {
+        let dialect = Dialect::new(&vendor(&catalogue, &name).dialect);
+        for answer in answers(&fixture) {
+            let (found, expected) = (written(&dialect, &read(&dialect, answer)), expected(answer));
+            if found != expected {
+                let what = answer["what"].as_str().unwrap();
+                wrong.push(format!("{name}: {what}\n  expected {expected}\n  found    {found}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_vendor_has_a_fixture_that_speaks_of_each_of_its_limits_and_refusals() {
+    let catalogue = Catalogue::builtin();
+    let fixtures = fixtures();
+    assert!(catalogue.vendors().len() >= 60, "{} vendors", catalogue.vendors().len());
+    for vendor in catalogue.vendors() {
+        let name = &vendor.name;
+        let fixture = fixtures.get(name).unwrap_or_else(|| panic!("{name} has no fixture"));
+        let dialect = Dialect::new(&vendor.dialect);
+        let readings: Vec<Reading> =
+            answers(fixture).into_iter().map(|answer| read(&dialect, answer)).collect();
+        assert!(readings.iter().any(|reading| reading.refusal.is_some()), "{name}: no answer is a refusal");
+        let seen: BTreeSet<usize> = vendor
+            .dialect
+            .limits
+            .iter()
+            .enumerate()
+            .filter(|(_, limit)| {
+                // The headers of this limit occur in some answer.
+                let inside = limit.header.as_deref();
+                let sent = inside
+                    .or(limit.remaining.as_deref())
+                    .or(limit.used.as_deref())
+                    .or(limit.limit.as_deref());
+                let key =
+                    inside.and(limit.key.as_deref().or(limit.used.as_deref()).or(limit.remaining.as_deref()));
+                answers(fixture).into_iter().flat_map(headers).any(|(name, value)| {
+                    sent.is_some_and(|sent| sent.eq_ignore_ascii_case(name))
+                        && key.is_none_or(|key| value.contains(key))
+                })
+            })
+            .map(|(place, _)| place)
+            .collect();
+        assert_eq!(
+            seen.len(),
+            vendor.dialect.limits.len(),
+            "{name}: some limit is in no answer, only {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn any_bytes_in_any_header_of_any_vendor_are_survived() {
+    let catalogue = Catalogue::builtin();
+    let long = "9".repeat(1 << 20);
+    let nasty = [
+        "",
+        " ",
+        "-1",
+        "0",
+        "NaN",
+        "inf",
+        "-inf",
+        "1e400",
+        "1e-400",
+        "18446744073709551616",
+        "0x7f",
+        "1/0",
+        "/",
+        "=",
+        "\"",
+        ";;;;",
+        ",,,,",
+        "\"a\";r=",
+        "\u{fffd}",
+        "9999-99-99T99:99:99Z",
+        "GMT",
+        "1.",
+        ".5",
+        "::::",
+        "2026-11-21T10:00:00+99:99",
+        "1/-1",
+        "total=;remaining=;resets=",
+        "{\"call_count\":}",
+        long.as_str(),
+    ];
+    for vendor in catalogue.vendors() {
+        let dialect = Dialect::new(&vendor.dialect);
+        for value in nasty {
+            for status in [200, 400, 429, 503] {
+                let headers: Vec<(&str, &str)> =
+                    dialect.headers().iter().map(|name| (&**name, value)).collect();
+                let reading = dialect.read(&Answer::new(status, &headers).body_prefix(value.as_bytes()), NOW);
+                for statement in reading.statements() {
+                    assert!(statement.limit != Some(0), "{}: {value}", vendor.name);
+                    assert!(
+                        statement.remaining.zip(statement.limit).is_none_or(|(left, limit)| left <= limit)
+                    );
+                    assert!(statement.resets_at.is_none_or(|at| at >= NOW));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn reading_allocates_nothing() {
+    let catalogue = Catalogue::builtin();
+    for (name, fixture) in fixtures() {
+        let dialect = Dialect::new(&vendor(&catalogue, &name).dialect);
+        for answer in answers(&fixture) {
+            let headers = headers(answer);
+            let status = u16::try_from(answer["status"].as_integer().unwrap()).unwrap();
+            let body = answer.get("body").map_or("", |body| body.as_str().unwrap());
+            let info = allocation_counter::measure(|| {
+                let answer = Answer::new(status, &headers).body_prefix(body.as_bytes());
+                std::hint::black_box(dialect.read(std::hint::black_box(&answer), NOW));
+            });
+            assert_eq!(info.count_total, 0, "{name}");
+        }
+    }
+}
