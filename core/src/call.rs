@@ -1,8 +1,10 @@
 //! The words that describe a call: where it goes, on whose behalf, and how it came out.
 
 mod target;
+mod transform;
 
 pub use target::Target;
+pub use transform::Transform;
 
 use std::time::Duration;
 
