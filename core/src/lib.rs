@@ -31,8 +31,12 @@ pub mod call;
 pub mod catalogue;
 pub mod config;
 mod engine;
+pub mod fault;
 pub mod ledger;
 pub mod matcher;
+mod quantile;
+pub mod resilience;
+pub mod rollout;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};
