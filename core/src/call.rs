@@ -1,14 +1,14 @@
 //! The words that describe a call: where it goes, on whose behalf, and how it came out.
 
-mod changes;
 mod headers;
 mod refusal;
 mod target;
+mod transform;
 
-pub use changes::Changes;
 pub use headers::{Headers, NoHeaders};
 pub use refusal::{Refusal, RefusedBy};
 pub use target::Target;
+pub use transform::Transform;
 
 use std::time::Duration;
 

@@ -31,15 +31,19 @@ pub mod call;
 pub mod catalogue;
 pub mod config;
 mod engine;
+pub mod fault;
 pub mod ledger;
 pub mod matcher;
+mod quantile;
 pub mod quota;
+pub mod resilience;
+pub mod rollout;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};
 pub use call::{
-    Changes, ConnectTimes, ErrorType, Head, Headers, Outcome, Priority, Refusal, RefusedBy, Tap, Target,
+    ConnectTimes, ErrorType, Head, Headers, Outcome, Priority, Refusal, RefusedBy, Tap, Target, Transform,
 };
 pub use config::Config;
-pub use engine::{Attempt, Call, Counters, Engine, Step};
+pub use engine::{Attempt, Call, Counters, Engine, Step, Stored};
 pub use units::Timestamp;

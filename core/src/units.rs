@@ -1,5 +1,10 @@
 //! The units that cross the engine's border.
 
+mod share;
+
+pub use share::Share;
+pub(crate) use share::{spread, stable_hash};
+
 use std::fmt;
 use std::time::Duration;
 

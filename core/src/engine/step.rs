@@ -1,6 +1,6 @@
 //! What the engine answers an adapter.
 
-use crate::call::{Changes, Refusal};
+use crate::call::{ErrorType, Refusal, Transform};
 use crate::units::Timestamp;
 use std::sync::Arc;
 
@@ -52,6 +52,10 @@ pub enum Step {
     Wait(Timestamp),
     /// Do not make the call; hand the application this as an error. The call is settled.
     Refuse(Refusal),
+    /// Do not make the call; hand the application this response. The call is settled.
+    Respond(Stored),
+    /// Do not make the call; it fails so, as if the wire had. The call is settled.
+    Fail(ErrorType),
     /// Hand the application what there is, the response or the error; its body is still reported by
     /// [`Call::body`](super::Call::body) and [`Call::end`](super::Call::end). Final.
     Settled,
@@ -67,9 +71,28 @@ pub struct Attempt {
     /// [`ErrorType::Timeout`](crate::ErrorType::Timeout).
     pub give_up_at: Option<Timestamp>,
     /// What to change in the request; `None` to send it as it is. Each attempt starts from the application's own.
-    pub changes: Option<Arc<Changes>>,
+    pub transform: Option<Arc<Transform>>,
+    /// What the top-level field `model` of the request's JSON body becomes; `None` to leave it.
+    pub model: Option<Arc<str>>,
+    /// After how many bytes of its body the response breaks off, with [`ErrorType::Reset`]; an injected fault.
+    pub truncate: Option<u64>,
+    /// When to ask [`Call::hedge`](super::Call::hedge) for a second attempt beside this one, if no answer has come
+    /// by then. An adapter that cannot make two at a time leaves it.
+    pub hedge_at: Option<Timestamp>,
     /// A header to add, such as an idempotency key, with its value.
     pub idempotency_key: Option<(Arc<str>, u128)>,
+}
+
+/// A response that no vendor sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The status.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
+    /// The whole body.
+    pub body: Vec<u8>,
 }
 
 /// The first attempt, as the application made it.
@@ -87,6 +110,14 @@ impl Attempt {
     }
 
     pub(super) fn plain(number: u32) -> Self {
-        Self { number, give_up_at: None, changes: None, idempotency_key: None }
+        Self {
+            number,
+            give_up_at: None,
+            transform: None,
+            model: None,
+            truncate: None,
+            hedge_at: None,
+            idempotency_key: None,
+        }
     }
 }

@@ -1,0 +1,339 @@
+//! What becomes of a call after the wire: the way back through the concepts, in reverse order.
+
+use super::account::stated;
+use super::call::State;
+use super::decide::stated_of;
+use super::events::What;
+use super::flow::{Flow, Prefix};
+use super::plan::Part;
+use super::{Call, Engine};
+use crate::budget::Spent;
+use crate::call::{ErrorType, Headers, Outcome};
+use crate::cost::{self, Cost, Facts, Kind, Unknown, Usage, UsageReader};
+use crate::quota::dialect::BODY_PREFIX;
+use crate::quota::{self, Answer, Claim, Limited, Reading, Refusal as VendorRefusal};
+use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict};
+use crate::rollout::Sample;
+use crate::units::{Currency, Money, Timestamp};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a call cost, as the ledger takes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Account {
+    pub(super) cost: i64,
+    pub(super) unknown: bool,
+    pub(super) tokens_in: u64,
+    pub(super) tokens_out: u64,
+}
+
+impl Engine {
+    /// The head of a response: what the vendor says about its quotas, and what the body will tell.
+    pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
+        let status = call.status;
+        let dialect = self.catalogue.dialect(call.found.vendor);
+        let reading = dialect.read(&Answer::new(status, headers), now);
+        self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        let Some(flow) = &mut call.flow else {
+            if !reading.is_empty() {
+                // From now on calls to this vendor are accounted for in detail.
+                self.attend(call.found.vendor);
+            }
+            return;
+        };
+        if dialect.wants_body(status) {
+            let wanted = dialect.headers().iter();
+            let headers = wanted
+                .filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec())))
+                .collect();
+            flow.prefix = Some(Prefix { status, headers, body: Vec::new() });
+        }
+        self.take_reading(flow, call.found.vendor, &reading, now);
+        if flow.plan.priced && (200..300).contains(&status) {
+            let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+            let plan = &flow.plan;
+            let price = plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str());
+            if price.is_none_or(cost::Price::asks_body) {
+                let encoding = if call.decoded { None } else { text("content-encoding") };
+                let mut reader = UsageReader::new(price, text("content-type"), encoding);
+                if let Some(price) = price {
+                    for name in price.headers() {
+                        if let Some(value) = text(name) {
+                            reader.header(price, name, value);
+                        }
+                    }
+                }
+                flow.usage = Some(reader);
+            }
+        }
+    }
+
+    fn take_reading(&self, flow: &mut Flow, vendor: u32, reading: &Reading, now: Timestamp) {
+        flow.retry_at = reading.retry_at;
+        if reading.is_empty() || reading.cached {
+            return;
+        }
+        let plan = Arc::clone(&flow.plan);
+        let dialect = self.catalogue.dialect(vendor);
+        let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
+        for statement in reading.statements() {
+            let make = |key| self.quota_state(key, rule);
+            let Some(policy) = plan.account.of(statement, dialect, make) else {
+                self.tallies.folded_policies.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            let claim = claim_of(flow, &policy.name);
+            policy.state.state(rule, &claim, &stated(statement), now);
+        }
+        let Some(refusal) = reading.refusal else { return };
+        let how = match refusal {
+            VendorRefusal::Rate => Limited::Rate,
+            VendorRefusal::Exhausted => Limited::Exhausted,
+        };
+        // The policy that has nothing left is the one that refused; without one, nobody knows which.
+        let used_up = reading.statements().iter().find(|statement| statement.remaining == Some(0));
+        let make = |key| self.quota_state(key, rule);
+        let policy = match used_up {
+            Some(statement) => plan.account.of(statement, dialect, make),
+            None => plan.account.stated().next().or_else(|| plan.account.unnamed(make)),
+        };
+        if let Some(policy) = policy {
+            let claim = claim_of(flow, &policy.name);
+            policy.state.limited(rule, &claim, how, reading.retry_at, now);
+        }
+    }
+
+    /// More of a body: what it cost, or what its status means.
+    pub(super) fn read_body(flow: &mut Flow, chunk: &[u8]) {
+        if let Some(reader) = &mut flow.usage {
+            reader.push(chunk);
+        }
+        if let Some(prefix) = &mut flow.prefix {
+            let room = BODY_PREFIX.saturating_sub(prefix.body.len());
+            prefix.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        }
+    }
+
+    /// An attempt is over. Gives back what it held, and says whether another one follows: then the call stands
+    /// as if it had not been sent.
+    pub(super) fn after_attempt(&self, call: &mut Call, now: Timestamp) -> bool {
+        let ending = match call.state {
+            State::Answered => Ending::Status(call.status),
+            State::Failed(error) => Ending::Error(error),
+            _ => return false,
+        };
+        let attempt = call.attempts;
+        let Some(flow) = &mut call.flow else { return false };
+        self.close_attempt(flow, ending, now);
+        if !self.another(flow, ending, attempt, now) {
+            return false;
+        }
+        // What the next attempt is told of is its own.
+        (flow.usage, flow.prefix) = (None, None);
+        call.status = 0;
+        call.state = State::Begun;
+        true
+    }
+
+    fn close_attempt(&self, flow: &mut Flow, ending: Ending, now: Timestamp) {
+        let plan = Arc::clone(&flow.plan);
+        if let Some(hedge) = &plan.resilience.hedge {
+            hedge.state.after(&hedge.rule, now.since(flow.sent_at));
+        }
+        if let Some(Part { name: _, rule, state }) = &plan.resilience.breaker
+            && let Some(pass) = flow.pass.take()
+            && let Some(phase) = state.after(rule, pass, Judgement::of(ending), now)
+        {
+            flow.events.add(now, What::Breaker { phase: phase.as_str() });
+        }
+        if let Some(Part { rule, state, .. }) = &plan.resilience.concurrency
+            && std::mem::take(&mut flow.placed)
+        {
+            let released = match ending {
+                Ending::Status(429 | 503) | Ending::Error(ErrorType::Timeout) => Released::Overloaded,
+                Ending::Status(_) => Released::Answered(now.since(flow.sent_at)),
+                Ending::Error(_) => Released::Nothing,
+            };
+            state.after(rule, released, now);
+            flow.asked_for_place = None;
+        }
+    }
+
+    fn another(&self, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
+        let plan = Arc::clone(&flow.plan);
+        let sent = !matches!(ending, Ending::Error(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls));
+        let words = || match ending {
+            Ending::Status(status) => format!("answered {status}"),
+            Ending::Error(error) => format!("failed ({})", error.as_str()),
+        };
+        if let Some(Part { rule, state, .. }) = &plan.resilience.retry
+            && !flow.failed_over
+        {
+            let mut facts = RetryFacts::new(flow.method, ending, attempt, now, flow.seed);
+            let header = self.idempotency_header(&plan.vendor_name, rule.idempotency_header.as_deref());
+            facts.sent = sent;
+            facts.replayable = flow.replayable;
+            facts.key_honoured = header.is_some();
+            facts.key_on_wire = flow.key_on_wire || (facts.key_honoured && flow.method == "POST" && flow.sdk.is_none());
+            facts.sdk_retries = flow.sdk.is_some_and(|sdk| sdk.retries);
+            facts.retry_at = flow.retry_at.take();
+            facts.deadline = flow.deadline;
+            match rule.retry(&facts, state) {
+                RetryVerdict::Retry { at, reason } => {
+                    let lasts = at.since(now);
+                    flow.events.add(now, What::Retry { after: words(), why: reason.as_str(), lasts });
+                    flow.resume_at = Some(at);
+                    self.release_claims(flow);
+                    return true;
+                }
+                RetryVerdict::Stop(crate::resilience::Stop::Final) => {}
+                RetryVerdict::Stop(stop) => {
+                    flow.events.add(now, What::NoRetry { after: words(), why: stop.as_str() });
+                }
+            }
+        }
+        let Some((_, failover)) = &plan.resilience.failover else { return false };
+        let when = FailoverWhen::Ended { ending, sent, handed_over: false };
+        let goes = !flow.failed_over
+            && failover.before(flow.method, when, flow.replayable, flow.deadline, now).is_some();
+        if goes {
+            flow.failed_over = true;
+            flow.events.add(now, What::Failover { why: "the vendor failed" });
+            self.release_claims(flow);
+        }
+        goes
+    }
+
+    /// The attempt's units are used; the next one asks for its own.
+    fn release_claims(&self, flow: &mut Flow) {
+        let plan = Arc::clone(&flow.plan);
+        for (quota, claim) in plan.quotas.iter().zip(&mut flow.claims) {
+            quota.state.end(claim);
+            *claim = Claim::new();
+        }
+        for (policy, claim) in plan.account.stated().zip(&mut flow.stated) {
+            policy.state.end(claim);
+            *claim = Claim::new();
+        }
+    }
+
+    /// The call is over: settles all that it holds. `sent`: whether any attempt went out.
+    pub(super) fn close(&self, call: &mut Call, outcome: Outcome, now: Timestamp) -> Account {
+        let vendor = call.found.vendor;
+        let (sent, received, begun, status) = (call.bytes_out, call.bytes_in, call.begun, call.status);
+        let was_sent = call.attempts > 0;
+        let Some(flow) = &mut call.flow else { return Account { unknown: true, ..Account::default() } };
+        let ending = match outcome {
+            Outcome::Failed(error) => Some(Ending::Error(error)),
+            Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(status)),
+            Outcome::Refused(_) => None,
+        };
+        if let Some(ending) = ending {
+            self.close_attempt(flow, ending, now);
+        }
+        if let Some(prefix) = flow.prefix.take() {
+            // Only now is known what a status meant whose meaning stands in the body.
+            let answer = Answer::new(prefix.status, &prefix.headers).body_prefix(&prefix.body);
+            let reading = self.catalogue.dialect(vendor).read(&answer, now);
+            self.take_reading(flow, vendor, &reading, now);
+        }
+        let plan = Arc::clone(&flow.plan);
+        let usage = match flow.usage.take() {
+            Some(reader) => reader.finish(outcome == Outcome::Complete),
+            None => Usage::unknown(if was_sent { Unknown::NotStated } else { Unknown::NoAnswer }),
+        };
+        let answer = match (was_sent, status) {
+            (false, _) => cost::Answer::NotSent,
+            (true, 0) if matches!(outcome, Outcome::Failed(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls)) => {
+                cost::Answer::NotSent
+            }
+            (true, 0) => cost::Answer::None,
+            (true, status) => cost::Answer::Status(status),
+        };
+        let cost = Self::cost(flow, &usage, answer, (sent, received), begun);
+        let tokens = usage.tokens();
+        for (at, (place, state)) in plan.budgets.iter().enumerate() {
+            let Some(reservation) = flow.reserved[at].take() else { continue };
+            let rule = &plan.rules.budgets[*place];
+            let spent = match answer {
+                cost::Answer::NotSent => Spent::NOTHING,
+                _ => rule.then.spent(cost.part(), cost.unknown.is_none(), tokens),
+            };
+            if let Some(percent) = state.settle(&rule.then, reservation, spent, now).warning {
+                self.warn_of_budget(&rule.name, percent, now);
+                let name = Arc::clone(&rule.name);
+                flow.events.add(now, What::Budget { rule: name, says: "has reached a mark that it warns at" });
+            }
+        }
+        for (quota, claim) in plan.quotas.iter().zip(&mut flow.claims) {
+            match was_sent {
+                true => {
+                    if let Some(quota::Unit::Tokens) = quota.rule.limit.map(|limit| limit.unit)
+                        && let Some(tokens) = tokens
+                    {
+                        quota.state.settle(&quota.rule, claim, tokens);
+                    }
+                    quota.state.end(claim);
+                }
+                false => quota.state.undo(claim),
+            }
+        }
+        let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
+        for (policy, claim) in plan.account.stated().zip(&mut flow.stated) {
+            match was_sent {
+                true => {
+                    if let Some(tokens) = tokens {
+                        policy.state.settle(rule, claim, policy.units(tokens));
+                    }
+                    policy.state.end(claim);
+                }
+                false => policy.state.undo(claim),
+            }
+        }
+        if let Some((place, side)) = flow.side.take()
+            && was_sent
+            && let Some((_, state)) = plan.rollouts.iter().find(|(known, _)| *known == place)
+        {
+            let failed = status >= 500 || matches!(outcome, Outcome::Failed(_));
+            let latency = call.head_at.since(flow.sent_at);
+            let sample = if failed { Sample::failed() } else { Sample::answered(latency) };
+            if let Some(change) = state.after(&plan.rules.rollouts[place].then, side, sample, now) {
+                self.note_rollout(&plan.rules.rollouts[place].name, change, now);
+            }
+        }
+        Account {
+            cost: if cost.currency == Currency::USD { cost.nanos } else { 0 },
+            unknown: cost.unknown.is_some() || (cost.currency != Currency::USD && cost.nanos != 0),
+            tokens_in: usage.prompt_tokens().unwrap_or(0),
+            tokens_out: tokens.unwrap_or(0).saturating_sub(usage.prompt_tokens().unwrap_or(0)),
+        }
+    }
+
+    fn cost(
+        flow: &Flow,
+        usage: &Usage,
+        answer: cost::Answer,
+        (sent, received): (u64, u64),
+        begun: Timestamp,
+    ) -> Cost {
+        let plan = &flow.plan;
+        if answer == cost::Answer::NotSent {
+            return Cost::known(Money::zero(Currency::USD));
+        }
+        let model = match usage.model.as_str() {
+            "" => flow.model.as_str(),
+            model => model,
+        };
+        let price = plan.priced.then(|| plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, model));
+        match price.flatten() {
+            Some(price) => price.settle(&Facts::new(usage, answer, begun).bytes(sent, received)),
+            None => Cost::unknown(Unknown::NoPrice, Currency::USD),
+        }
+    }
+}
+
+/// The claim that an attempt holds of the quota of this name.
+fn claim_of(flow: &Flow, name: &Arc<str>) -> Claim {
+    let place = stated_of(flow).find(|(_, policy)| Arc::ptr_eq(&policy.name, name)).map(|(place, _)| place);
+    place.map_or_else(Claim::new, |place| flow.stated[place])
+}

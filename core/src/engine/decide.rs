@@ -1,0 +1,319 @@
+//! What stands between a call and the wire: one small function for each concept, in the order in which
+//! [`pipeline`](super::pipeline) asks them. Each may be asked again after a wait, and then goes on where it was.
+
+use super::account::Stated as StatedPolicy;
+use super::events::What;
+use super::flow::{Flow, MAX_STATED};
+use super::step::{Attempt, Stored};
+use super::{Engine, plan::Part};
+use crate::budget;
+use crate::call::{ErrorType, Refusal, RefusedBy};
+use crate::cost::Ahead;
+use crate::fault::Effect;
+use crate::policy::Verdict as PolicyVerdict;
+use crate::quota::{self, Ask, Verdict as QuotaVerdict};
+use crate::resilience::{BreakerVerdict, ConcurrencyVerdict, FailoverWhen, is_safe};
+use crate::rollout::RolloutVerdict;
+use crate::units::{Currency, Money, Timestamp};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Why a call is not sent now.
+#[derive(Debug)]
+pub(super) enum Halt {
+    Wait(Timestamp),
+    Refuse(Refusal),
+    Respond(Stored),
+    Fail(ErrorType),
+}
+
+fn refuse(by: RefusedBy, rule: &Arc<str>, reason: &str, until: Option<Timestamp>, now: Timestamp) -> Halt {
+    Halt::Refuse(Refusal { by, rule: Arc::clone(rule), reason: reason.into(), until, at: now })
+}
+
+/// The call must still have time.
+pub(super) fn deadline(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    match flow.deadline.passed(now) {
+        true => Err(refuse(RefusedBy::Deadline, &"deadline".into(), "", None, now)),
+        false => Ok(()),
+    }
+}
+
+/// The policy must not deny it.
+pub(super) fn policy(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    if flow.began {
+        return Ok(());
+    }
+    flow.began = true;
+    let Flow { plan, events, .. } = flow;
+    let decision = plan.policy;
+    let rule = |index| plan.rules.policy.rule(index);
+    if let Some(index) = decision.would {
+        events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would: "would deny it, in report mode" });
+    }
+    if let Some(index) = decision.warned {
+        events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would: "warns of it" });
+    }
+    if decision.verdict == PolicyVerdict::Deny
+        && let Some(index) = decision.rule
+    {
+        let rule = rule(index);
+        return Err(refuse(RefusedBy::Policy, &rule.name, rule.then.reason.as_deref().unwrap_or(""), None, now));
+    }
+    Ok(())
+}
+
+/// Rollouts choose its variant, and kill switches end it.
+pub(super) fn rollout(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    if flow.side.is_some() || flow.plan.rollouts.is_empty() {
+        return Ok(());
+    }
+    let Flow { plan, side, events, seed, method, body, .. } = flow;
+    for (place, state) in &plan.rollouts {
+        let rule = &plan.rules.rollouts[*place];
+        let safe = is_safe(method) && *body == 0;
+        match state.before(&rule.then, plan.customer_name.as_deref(), *seed, safe) {
+            RolloutVerdict::Refuse => {
+                return Err(refuse(RefusedBy::Rollout, &rule.name, "", None, now));
+            }
+            RolloutVerdict::New { side: new } => {
+                events.add(now, What::Variant { rule: Arc::clone(&rule.name) });
+                *side = Some((*place, new));
+                break;
+            }
+            RolloutVerdict::Old { side: old, .. } => *side = side.or(Some((*place, old))),
+        }
+    }
+    Ok(())
+}
+
+/// Faults that a rule injects.
+pub(super) fn fault(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    if flow.plan.faults.is_empty() {
+        return Ok(());
+    }
+    let Flow { plan, events, seed, faulted, delayed_until, truncate, .. } = flow;
+    if let Some(until) = *delayed_until
+        && now < until
+    {
+        return Err(Halt::Wait(until));
+    }
+    for place in &plan.faults {
+        let rule = &plan.rules.faults[*place];
+        let Some(fault) = rule.then.before(*seed, now) else { continue };
+        if !*faulted {
+            *faulted = true;
+            events.add(now, What::Fault { rule: Arc::clone(&rule.name) });
+            if !fault.delay.is_zero() {
+                let until = now.plus(fault.delay);
+                *delayed_until = Some(until);
+                return Err(Halt::Wait(until));
+            }
+        }
+        return match fault.effect {
+            Effect::Send => Ok(()),
+            Effect::Fail(error) => Err(Halt::Fail(error)),
+            Effect::Respond { status, retry_after } => {
+                let seconds = retry_after.map(|after| after.as_secs_f64().ceil().to_string());
+                let headers = seconds.map(|seconds| ("retry-after".to_owned(), seconds));
+                let headers = headers.into_iter().chain([("x-farcall-fault".to_owned(), rule.name.to_string())]);
+                Err(Halt::Respond(Stored { status, headers: headers.collect(), body: Vec::new() }))
+            }
+            Effect::Truncate { bytes } => {
+                *truncate = Some(bytes);
+                Ok(())
+            }
+        };
+    }
+    Ok(())
+}
+
+/// Budgets must have room for what it may cost.
+pub(super) fn budget(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    for at in 0..flow.plan.budgets.len() {
+        if flow.reserved[at].is_some() {
+            continue;
+        }
+        let plan = Arc::clone(&flow.plan);
+        let (place, state) = &plan.budgets[at];
+        let rule = &plan.rules.budgets[*place];
+        let amount = rule.then.amount(estimate(flow, now), flow.tokens_ahead());
+        match state.reserve(&rule.then, amount, now) {
+            budget::Verdict::Admit(admission) => {
+                flow.reserved[at] = Some(admission.reservation);
+                match admission.then {
+                    Some(budget::Then::Downgrade) => {
+                        if let Some(model) = rule.then.cheaper(flow.model.as_str()) {
+                            let name = Arc::clone(&rule.name);
+                            flow.events.add(now, What::Budget { rule: name, says: "sends a cheaper model" });
+                            flow.cheaper = Some(model.into());
+                        }
+                    }
+                    Some(budget::Then::Over) => {
+                        let name = Arc::clone(&rule.name);
+                        flow.events.add(now, What::Budget { rule: name, says: "over the limit, and passes" });
+                    }
+                    None => {}
+                }
+            }
+            budget::Verdict::Wait { until, .. } if flow.deadline.allows(until) && until.since(now) <= LONGEST_WAIT => {
+                return Err(wait(flow, &rule.name, "throttled", until, now));
+            }
+            budget::Verdict::Wait { until, .. } => {
+                return Err(refuse(RefusedBy::Budget, &rule.name, "", Some(until), now));
+            }
+            budget::Verdict::Refuse { until } => {
+                return Err(refuse(RefusedBy::Budget, &rule.name, "", until, now));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No rule holds a call back for longer: who waits has a thread, a socket or a user waiting with him.
+const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+fn estimate(flow: &Flow, now: Timestamp) -> Money {
+    let plan = &flow.plan;
+    let price = plan.priced.then(|| {
+        plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str())
+    });
+    price.flatten().map_or(Money::zero(Currency::USD), |price| {
+        price.estimate(&Ahead::new(flow.body, now).asks(flow.max_output, flow.tier))
+    })
+}
+
+fn wait(flow: &mut Flow, rule: &Arc<str>, why: &'static str, until: Timestamp, now: Timestamp) -> Halt {
+    let lasts = until.since(now);
+    flow.events.add(now, What::Wait { rule: Arc::clone(rule), why, lasts });
+    Halt::Wait(until)
+}
+
+/// Quotas, ours and the vendor's, must leave room before the deadline.
+pub(super) fn quota(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    let tokens = flow.tokens_ahead();
+    let plan = Arc::clone(&flow.plan);
+    let ask = Ask::one().priority(flow.priority).deadline(flow.deadline.at());
+    for (at, quota) in plan.quotas.iter().enumerate() {
+        let units = match quota.rule.limit.map(|limit| limit.unit) {
+            Some(quota::Unit::Tokens) => tokens,
+            Some(quota::Unit::Bytes) => flow.body,
+            _ => 1,
+        };
+        let ask = ask.units(units).customer(plan.customer, quota.weight);
+        let verdict = quota.state.before(&quota.rule, &mut flow.claims[at], &ask, &plan.user, now);
+        by_quota(flow, &quota.name, verdict, now)?;
+    }
+    for (at, stated) in plan.account.stated().take(MAX_STATED).enumerate() {
+        let ask = ask.units(stated.units(tokens)).customer(plan.customer, plan.weight);
+        match &plan.keep {
+            Some((name, rule)) if stated.is_countable() => {
+                let verdict = stated.state.before(rule, &mut flow.stated[at], &ask, &plan.user, now);
+                by_quota(flow, name, verdict, now)?;
+            }
+            _ => stated.state.watch(&mut flow.stated[at], &ask, &plan.user, now),
+        }
+    }
+    Ok(())
+}
+
+fn by_quota(flow: &mut Flow, name: &Arc<str>, verdict: QuotaVerdict, now: Timestamp) -> Result<(), Halt> {
+    match verdict {
+        QuotaVerdict::Pass => Ok(()),
+        QuotaVerdict::Wait { until, why } => Err(wait(flow, name, why.as_str(), until, now)),
+        QuotaVerdict::Refuse { until, why } => {
+            Err(refuse(RefusedBy::Quota, name, why.as_str(), Some(until), now))
+        }
+    }
+}
+
+/// There must be a place among those under way.
+pub(super) fn concurrency(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    let plan = Arc::clone(&flow.plan);
+    let Some(Part { name, rule, state }) = &plan.resilience.concurrency else { return Ok(()) };
+    if flow.placed {
+        return Ok(());
+    }
+    let since = *flow.asked_for_place.get_or_insert(now);
+    match state.before(rule, since, flow.deadline, now) {
+        ConcurrencyVerdict::Pass => {
+            flow.placed = true;
+            Ok(())
+        }
+        ConcurrencyVerdict::Wait { until } => Err(wait(flow, name, "all places are taken", until, now)),
+        ConcurrencyVerdict::Full => Err(refuse(RefusedBy::Concurrency, name, "", None, now)),
+    }
+}
+
+/// The breaker must be closed, or the call go to a backup.
+pub(super) fn breaker(engine: &Engine, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    let plan = Arc::clone(&flow.plan);
+    let Some(Part { name, rule, state }) = &plan.resilience.breaker else { return Ok(()) };
+    if flow.pass.is_some() || flow.failed_over {
+        return Ok(());
+    }
+    match state.before(rule, now) {
+        BreakerVerdict::Pass(pass) => {
+            flow.pass = Some(pass);
+            Ok(())
+        }
+        BreakerVerdict::Open { until } => {
+            let backup = plan.resilience.failover.as_ref().and_then(|(_, failover)| {
+                failover.before(flow.method, FailoverWhen::BreakerOpen, flow.replayable, flow.deadline, now)
+            });
+            if backup.is_some() {
+                flow.failed_over = true;
+                flow.events.add(now, What::Failover { why: "the breaker is open" });
+                return Ok(());
+            }
+            engine.tallies.breaker_refusals.fetch_add(1, Ordering::Relaxed);
+            Err(refuse(RefusedBy::Breaker, name, "", Some(until), now))
+        }
+    }
+}
+
+/// Nothing stands in its way: what to send.
+pub(super) fn attempt(engine: &Engine, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
+    flow.sent_at = now;
+    let plan = Arc::clone(&flow.plan);
+    let mut attempt = Attempt::plain(number);
+    let parts = &plan.resilience;
+    let timeout = flow.deadline.left(now, parts.attempt_timeout);
+    attempt.give_up_at = timeout.map(|timeout| now.plus(timeout));
+    attempt.truncate = flow.truncate;
+    attempt.model = flow.cheaper.clone();
+    if flow.failed_over {
+        attempt.transform = parts.failover.as_ref().map(|(_, rule)| Arc::new(rule.transform.clone()));
+    } else if let Some((place, side)) = flow.side
+        && side.is_new()
+    {
+        attempt.transform = Some(Arc::new(plan.rules.rollouts[place].then.variant.clone()));
+    }
+    if let Some(retry) = &parts.retry {
+        if number == 1 {
+            retry.state.call(now);
+        }
+        if !flow.key_on_wire
+            && flow.method == "POST"
+            && flow.sdk.is_none()
+            && let Some(header) = engine.idempotency_header(&plan.vendor_name, retry.rule.idempotency_header.as_deref())
+        {
+            if number == 1 {
+                flow.events.add(now, What::Key);
+            }
+            let key = u128::from(flow.seed) << 64 | u128::from(crate::units::spread(flow.seed ^ 0x6B65_7921));
+            attempt.idempotency_key = Some((header, key));
+        }
+    }
+    if let Some(hedge) = &parts.hedge
+        && number == 1
+    {
+        attempt.hedge_at = hedge.state.before(&hedge.rule, flow.method, flow.replayable, flow.deadline, now);
+    }
+    attempt
+}
+
+/// The stated quotas of a call, with its claims.
+pub(super) fn stated_of(flow: &Flow) -> impl Iterator<Item = (usize, &StatedPolicy)> {
+    flow.plan.account.stated().take(MAX_STATED).enumerate()
+}

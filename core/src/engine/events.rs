@@ -1,0 +1,103 @@
+//! What happened to a call besides being sent and answered, for `farcall explain`.
+
+use crate::units::Timestamp;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most events of one call; further ones are counted.
+const MAX_EVENTS: usize = 24;
+
+/// One step of a call, with its reason.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Event {
+    at: Timestamp,
+    what: What,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum What {
+    /// A rule of the policy warns of the call, or would have acted were it not in report mode.
+    Warned { rule: Arc<str>, would: &'static str },
+    /// The call takes a variant of a rollout.
+    Variant { rule: Arc<str> },
+    /// A fault was injected.
+    Fault { rule: Arc<str> },
+    /// A budget has reached a share of its limit.
+    Budget { rule: Arc<str>, says: &'static str },
+    /// The call waits.
+    Wait { rule: Arc<str>, why: &'static str, lasts: Duration },
+    /// An attempt ended, and another one follows.
+    Retry { after: String, why: &'static str, lasts: Duration },
+    /// An attempt failed, and no other follows.
+    NoRetry { after: String, why: &'static str },
+    /// The call goes to a backup.
+    Failover { why: &'static str },
+    /// A second attempt was sent beside a slow first one.
+    Hedge,
+    /// The breaker went into another phase.
+    Breaker { phase: &'static str },
+    /// The call was refused.
+    Refused { rule: Arc<str>, by: &'static str },
+    /// An idempotency key was added.
+    Key,
+}
+
+/// The events of one call. Empty, and without memory, for a call that was just sent and answered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Events {
+    list: Vec<Event>,
+    more: u32,
+}
+
+impl Events {
+    pub(super) fn add(&mut self, at: Timestamp, what: What) {
+        match self.list.len() < MAX_EVENTS {
+            true => self.list.push(Event { at, what }),
+            false => self.more += 1,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+        self.more = 0;
+    }
+
+    /// A line for each, as `+12.3 ms  waited 40 ms: quota `openai`: paced`.
+    pub(super) fn text(&self, begun: Timestamp) -> String {
+        let mut text = String::new();
+        for Event { at, what } in &self.list {
+            let _ = writeln!(text, "+{:.1} ms  {what}", at.since(begun).as_secs_f64() * 1e3);
+        }
+        if self.more > 0 {
+            let _ = writeln!(text, "and {} more", self.more);
+        }
+        text
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = |duration: &Duration| duration.as_secs_f64() * 1e3;
+        match self {
+            Self::Warned { rule, would } => write!(f, "policy `{rule}` {would}"),
+            Self::Variant { rule } => write!(f, "rollout `{rule}`: takes the new variant"),
+            Self::Fault { rule } => write!(f, "fault `{rule}` injected"),
+            Self::Budget { rule, says } => write!(f, "budget `{rule}`: {says}"),
+            Self::Wait { rule, why, lasts } => write!(f, "waits {:.1} ms for `{rule}`: {why}", ms(lasts)),
+            Self::Retry { after, why, lasts } => {
+                write!(f, "{after}: tries again in {:.1} ms, {why}", ms(lasts))
+            }
+            Self::NoRetry { after, why } => write!(f, "{after}: no further attempt, {why}"),
+            Self::Failover { why } => write!(f, "goes to the backup: {why}"),
+            Self::Hedge => write!(f, "no answer yet: a second attempt beside the first"),
+            Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),
+            Self::Refused { rule, by } => write!(f, "refused by {by} `{rule}`"),
+            Self::Key => write!(f, "an idempotency key was added"),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What a call holds while rules decide about it: claims, reservations, places, and how far it has come.
+
+use super::events::Events;
+use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan};
+use crate::budget::Reservation;
+use crate::call::{Head, Priority};
+use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
+use crate::quota::Claim;
+use crate::resilience::{Deadline, Pass, SdkAttempt};
+use crate::rollout::Side;
+use crate::units::Timestamp;
+use std::sync::Arc;
+
+/// Policies of the vendor's own whose quotas one attempt holds.
+pub(super) const MAX_STATED: usize = 4;
+
+/// One call's standing with the rules. Large, so that it lies in a box; boxes are used again.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) plan: Arc<Plan>,
+    pub(super) seed: u64,
+    pub(super) method: &'static str,
+    pub(super) body: u64,
+    pub(super) replayable: bool,
+    pub(super) priority: Priority,
+    pub(super) deadline: Deadline,
+    /// Whether the application put an idempotency key on the wire.
+    pub(super) key_on_wire: bool,
+    pub(super) sdk: Option<SdkAttempt>,
+    /// What the request's body says.
+    pub(super) model: ModelName,
+    pub(super) max_output: Option<u64>,
+    pub(super) tier: ServiceTier,
+
+    pub(super) began: bool,
+    pub(super) side: Option<(usize, Side)>,
+    pub(super) faulted: bool,
+    pub(super) delayed_until: Option<Timestamp>,
+    pub(super) reserved: [Option<Reservation>; MAX_BUDGETS],
+    pub(super) cheaper: Option<Arc<str>>,
+    pub(super) claims: [Claim; MAX_QUOTAS],
+    pub(super) stated: [Claim; MAX_STATED],
+    pub(super) asked_for_place: Option<Timestamp>,
+    pub(super) placed: bool,
+    pub(super) pass: Option<Pass>,
+    pub(super) failed_over: bool,
+    pub(super) truncate: Option<u64>,
+
+    /// When the present attempt was sent.
+    pub(super) sent_at: Timestamp,
+    /// When the vendor wants to be asked again.
+    pub(super) retry_at: Option<Timestamp>,
+    /// The next attempt is due then.
+    pub(super) resume_at: Option<Timestamp>,
+    pub(super) hedges: u32,
+    pub(super) usage: Option<UsageReader>,
+    /// How the body of an answer began whose meaning stands in it, and its headers.
+    pub(super) prefix: Option<Prefix>,
+    pub(super) events: Events,
+}
+
+/// An answer whose meaning stands in its body.
+#[derive(Debug)]
+pub(super) struct Prefix {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, Vec<u8>)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Flow {
+    pub(super) fn new(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Self {
+        let (model, max_output, tier) = asked_for(&plan, head);
+        Self {
+            seed,
+            method: static_method(head.method),
+            body: head.body.unwrap_or(head.content.len() as u64),
+            replayable: head.replayable,
+            priority: head.priority,
+            deadline: Deadline::new(now, plan.resilience.deadline, head.deadline.map(|at| at.since(now))),
+            key_on_wire: head.headers.get("idempotency-key").is_some(),
+            sdk: None,
+            model,
+            max_output,
+            tier,
+            began: false,
+            side: None,
+            faulted: false,
+            delayed_until: None,
+            reserved: [None; MAX_BUDGETS],
+            cheaper: None,
+            claims: [Claim::new(); MAX_QUOTAS],
+            stated: [Claim::new(); MAX_STATED],
+            asked_for_place: None,
+            placed: false,
+            pass: None,
+            failed_over: false,
+            truncate: None,
+            sent_at: now,
+            retry_at: None,
+            resume_at: None,
+            hedges: 0,
+            usage: None,
+            prefix: None,
+            events: Events::default(),
+            plan,
+        }
+    }
+
+    /// About how many tokens the call will use.
+    pub(super) fn tokens_ahead(&self) -> u64 {
+        self.body / 4 + self.max_output.unwrap_or(if self.plan.priced { 1_000 } else { 0 })
+    }
+}
+
+/// The model, the most tokens and the tier that a request asks for; read only where prices or budgets want it.
+fn asked_for(plan: &Plan, head: &Head<'_>) -> (ModelName, Option<u64>, ServiceTier) {
+    if !plan.priced {
+        return (ModelName::NONE, None, ServiceTier::Standard);
+    }
+    let mut reader = RequestReader::new();
+    if head.content.first().is_some_and(|first| *first == b'{') {
+        reader.push(head.content);
+    }
+    let model = match reader.model() {
+        "" => model_in_path(head.target.path).map_or(ModelName::NONE, ModelName::new),
+        model => ModelName::new(model),
+    };
+    (model, reader.max_output(), reader.tier())
+}
+
+/// A method as a word that lives as long as the program; one that nobody knows is as unsafe as any.
+fn static_method(method: &str) -> &'static str {
+    const METHODS: [&str; 9] =
+        ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT"];
+    METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(method)).unwrap_or("POST")
+}

@@ -1,0 +1,228 @@
+//! Which rules are about a call, and the states that belong to it: resolved once, then kept for all calls that
+//! agree in everything that rules look at.
+
+use super::Engine;
+use super::account::Account;
+use super::rules::Rules;
+use super::states::Key;
+use crate::budget;
+use crate::config::Rule;
+use crate::matcher::{Fields, Subject};
+use crate::policy::{Decision, Verdict};
+use crate::quota::{self, Limit, User, Weight};
+use crate::resilience::{self, Breaker, Concurrency, Hedge};
+use crate::rollout::{self, Rollout};
+use crate::units::{Timestamp, stable_hash};
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Quotas and budgets of one call; rules beyond that are not asked, and counted.
+pub(super) const MAX_QUOTAS: usize = 4;
+pub(super) const MAX_BUDGETS: usize = 4;
+
+/// What applies to a call.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) rules: Arc<Rules>,
+    pub(super) policy: Decision,
+    pub(super) rollouts: Vec<(usize, Arc<Rollout>)>,
+    pub(super) faults: Vec<usize>,
+    pub(super) budgets: Vec<(usize, Arc<budget::State>)>,
+    /// What limits itself by rules: `limit` of `[[quota]]`, and `throttle` of `[[policy]]`.
+    pub(super) quotas: Vec<QuotaUse>,
+    /// How the vendor's own quotas are kept to; `None` where no rule says: then they are only watched.
+    pub(super) keep: Option<(Arc<str>, Arc<quota::Rule>)>,
+    /// What the vendor said to this credential.
+    pub(super) account: Arc<Account>,
+    pub(super) resilience: Parts,
+    /// Whether anything of the vendor has a price.
+    pub(super) priced: bool,
+    /// The customer, in all processes of all hosts.
+    pub(super) customer: u64,
+    pub(super) weight: Weight,
+    pub(super) user: User,
+    pub(super) customer_name: Option<Arc<str>>,
+    pub(super) vendor_name: Arc<str>,
+    pub(super) endpoint_name: Arc<str>,
+    /// What tells apart calls that cannot be attempts of one call.
+    pub(super) kinship: u64,
+}
+
+/// A quota that a rule states.
+#[derive(Debug)]
+pub(super) struct QuotaUse {
+    pub(super) name: Arc<str>,
+    pub(super) rule: Arc<quota::Rule>,
+    pub(super) state: Arc<quota::State>,
+    pub(super) weight: Weight,
+}
+
+/// Each part of `[[resilience]]`, from the most specific rule that has it.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub(super) deadline: Option<Duration>,
+    pub(super) attempt_timeout: Option<Duration>,
+    pub(super) retry: Option<Part<resilience::RetryRule, resilience::Budget>>,
+    pub(super) breaker: Option<Part<resilience::BreakerRule, Breaker>>,
+    pub(super) hedge: Option<Part<resilience::HedgeRule, Hedge>>,
+    pub(super) failover: Option<(Arc<str>, resilience::FailoverRule)>,
+    pub(super) concurrency: Option<Part<resilience::ConcurrencyRule, Concurrency>>,
+}
+
+/// A part and its state.
+#[derive(Debug)]
+pub(super) struct Part<R, S> {
+    pub(super) name: Arc<str>,
+    pub(super) rule: R,
+    pub(super) state: Arc<S>,
+}
+
+impl Engine {
+    /// What applies to the call that `subject` describes.
+    pub(super) fn plan(&self, rules: &Arc<Rules>, subject: &Subject<'_>, secret: u64, now: Timestamp) -> Plan {
+        let vendor = subject.vendor;
+        let policy = rules.policy.decide(subject);
+        let rollouts = matching(&rules.rollouts, subject)
+            .filter_map(|(place, rule)| {
+                let state = self.states.rollouts.get(Key::of(&rule.name), || Rollout::new(&rule.then, now));
+                Some((place, state?))
+            })
+            .collect();
+        let budgets = matching(&rules.budgets, subject)
+            .filter_map(|(place, rule)| {
+                let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
+                let state = self.states.budgets.get(key, || budget::State::new(&rule.then))?;
+                self.budget_keys.note(key, &rule.name, rule.matcher.partition(), subject);
+                Some((place, state))
+            })
+            .take(MAX_BUDGETS)
+            .collect();
+        let mut quotas: Vec<QuotaUse> = matching(&rules.quotas, subject)
+            .filter(|(_, rule)| rule.then.limit.is_some())
+            .filter_map(|(_, rule)| {
+                let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
+                self.quota_use(key, &rule.name, Arc::new(rule.then.clone()), subject)
+            })
+            .take(MAX_QUOTAS - 1)
+            .collect();
+        if policy.verdict == Verdict::Throttle
+            && let Some(rule) = policy.rule.map(|index| rules.policy.rule(index))
+            && let Some(rate) = rule.then.throttle
+        {
+            let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
+            let limit = quota::Rule::limit(rate.calls.into(), quota::Unit::Requests, rate.per);
+            quotas.extend(self.quota_use(key, &rule.name, Arc::new(limit), subject));
+        }
+        let keep = most_specific(&rules.quotas, subject)
+            .find(|rule| rule.then.limit.is_none())
+            .map(|rule| (Arc::clone(&rule.name), Arc::new(rule.then.clone())));
+        let account_key = Key::of("account").and(vendor).and_number(secret);
+        let account_key = keep.as_ref().map_or(account_key, |(name, _)| account_key.and(name));
+        let account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
+        let weight = keep.as_ref().map_or_else(Weight::default, |(_, rule)| rule.weight(subject.customer));
+        let known = subject.customer != crate::attribution::UNKNOWN;
+        Plan {
+            policy,
+            rollouts,
+            faults: matching(&rules.faults, subject).map(|(place, _)| place).collect(),
+            budgets,
+            quotas,
+            keep,
+            account: account.unwrap_or_else(|| Arc::new(Account::new(vendor, secret))),
+            resilience: self.parts(rules, subject),
+            priced: rules.prices.has(vendor),
+            customer: stable_hash(0, subject.customer.as_bytes()),
+            weight,
+            user: User {
+                customer: self.names.number(subject.customer),
+                caller: self.names.number(&subject.caller.service),
+                endpoint: self.names.number(subject.endpoint),
+                credential: self.names.number(&format!("{:08x}", secret >> 32)),
+            },
+            customer_name: known.then(|| subject.customer.into()),
+            vendor_name: vendor.into(),
+            endpoint_name: subject.endpoint.into(),
+            kinship: Key::of(vendor).and(subject.endpoint).and(subject.customer).and_number(secret).0,
+            rules: Arc::clone(rules),
+        }
+    }
+
+    fn quota_use(
+        &self,
+        key: Key,
+        name: &Arc<str>,
+        rule: Arc<quota::Rule>,
+        subject: &Subject<'_>,
+    ) -> Option<QuotaUse> {
+        let state = self.states.quotas.get(key, || self.quota_state(key, &rule))?;
+        self.quota_rules.note(key, name, &rule, subject.vendor);
+        Some(QuotaUse { weight: rule.weight(subject.customer), name: Arc::clone(name), rule, state })
+    }
+
+    fn parts(&self, rules: &Rules, subject: &Subject<'_>) -> Parts {
+        let mut parts = Parts::default();
+        for rule in most_specific(&rules.resilience, subject) {
+            let (name, then) = (&rule.name, &rule.then);
+            let key = |kind: &str| {
+                Key::of(name).and(kind).and(subject.vendor).and_partition(rule.matcher.partition(), subject)
+            };
+            parts.deadline = parts.deadline.or(then.deadline);
+            parts.attempt_timeout = parts.attempt_timeout.or(then.attempt_timeout);
+            fn part<R: Clone, S>(name: &Arc<str>, rule: &R, state: Option<Arc<S>>) -> Option<Part<R, S>> {
+                state.map(|state| Part { name: Arc::clone(name), rule: rule.clone(), state })
+            }
+            if let (None, Some(retry)) = (&parts.retry, &then.retry) {
+                parts.retry = part(name, retry, self.states.retries.get(key("retry"), resilience::Budget::new));
+            }
+            if let (None, Some(breaker)) = (&parts.breaker, &then.breaker) {
+                let key = key("breaker").and(subject.endpoint);
+                parts.breaker = part(name, breaker, self.states.breakers.get(key, Breaker::new));
+            }
+            if let (None, Some(hedge)) = (&parts.hedge, &then.hedge) {
+                let key = key("hedge").and(subject.endpoint);
+                parts.hedge = part(name, hedge, self.states.hedges.get(key, Hedge::new));
+            }
+            if let (None, Some(failover)) = (&parts.failover, &then.failover) {
+                parts.failover = Some((Arc::clone(name), failover.clone()));
+            }
+            if let (None, Some(limit)) = (&parts.concurrency, &then.concurrency) {
+                let state = self.states.concurrency.get(key("concurrency"), || Concurrency::new(limit));
+                parts.concurrency = part(name, limit, state);
+            }
+        }
+        parts
+    }
+}
+
+fn matching<'r, T>(rules: &'r [Rule<T>], subject: &Subject<'_>) -> impl Iterator<Item = (usize, &'r Rule<T>)> {
+    rules.iter().enumerate().filter(|(_, rule)| rule.matcher.matches(subject))
+}
+
+/// The rules that match, the most specific first; of equals the earlier one.
+fn most_specific<'r, T>(rules: &'r [Rule<T>], subject: &Subject<'_>) -> impl Iterator<Item = &'r Rule<T>> {
+    let mut matching: Vec<_> = matching(rules, subject).map(|(_, rule)| rule).collect();
+    matching.sort_by_key(|rule| Reverse(rule.matcher.specificity()));
+    matching.into_iter()
+}
+
+/// What of a call beside its names tells plans apart: what rules look at that changes from call to call.
+pub(super) fn extra(depends: Fields, subject: &Subject<'_>) -> u64 {
+    let mut extra = stable_hash(0, subject.method.as_bytes());
+    let unsteady = depends.without(Fields::STEADY);
+    if unsteady.is_empty() {
+        return extra;
+    }
+    if unsteady.contains(Fields::HOST) {
+        extra = stable_hash(extra, subject.host.as_bytes());
+    }
+    if unsteady.contains(Fields::BYTES) {
+        extra = stable_hash(extra, &subject.bytes.unwrap_or(u64::MAX).to_le_bytes());
+    }
+    extra
+}
+
+/// The limit of a quota, in words.
+pub(super) fn limit_in_words(limit: &Limit) -> String {
+    format!("{} {} / {:?}", limit.units, limit.unit.as_str(), limit.period)
+}

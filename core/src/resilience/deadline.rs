@@ -1,0 +1,77 @@
+//! How long a call may take, whatever is tried within it.
+
+use crate::units::Timestamp;
+use std::time::Duration;
+
+/// The moment by which a call is over. [`Deadline::NONE`] where nobody set one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Timestamp);
+
+impl Deadline {
+    /// No deadline.
+    pub const NONE: Self = Self(Timestamp::from_nanos(u64::MAX));
+
+    /// The deadline of a call that began at `begun`: the rule's or the application's, whichever is sooner.
+    #[must_use]
+    pub fn new(begun: Timestamp, rule: Option<Duration>, application: Option<Duration>) -> Self {
+        let soonest = match (rule, application) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (one, other) => one.or(other),
+        };
+        soonest.map_or(Self::NONE, |duration| Self(begun.plus(duration)))
+    }
+
+    /// The moment, where there is a deadline.
+    #[must_use]
+    pub fn at(self) -> Option<Timestamp> {
+        (self != Self::NONE).then_some(self.0)
+    }
+
+    /// Whether it has passed.
+    #[must_use]
+    pub fn passed(self, now: Timestamp) -> bool {
+        now >= self.0
+    }
+
+    /// Whether something that begins at `moment` still has time.
+    #[must_use]
+    pub fn allows(self, moment: Timestamp) -> bool {
+        moment < self.0
+    }
+
+    /// What is left at `now`, at most `most`: the timeout of an attempt. `None` where nothing limits it.
+    #[must_use]
+    pub fn left(self, now: Timestamp, most: Option<Duration>) -> Option<Duration> {
+        match self.at() {
+            Some(at) => Some(most.map_or(at.since(now), |most| most.min(at.since(now)))),
+            None => most,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sooner_of_two_deadlines_holds() {
+        let (begun, short, long) =
+            (Timestamp::from_nanos(5), Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
+        assert_eq!(Deadline::new(begun, short, long), Deadline::new(begun, long, short));
+        assert_eq!(Deadline::new(begun, short, None).at(), Some(begun.plus_millis(1_000)));
+        assert_eq!(Deadline::new(begun, None, None), Deadline::NONE);
+        assert!(!Deadline::NONE.passed(Timestamp::from_nanos(u64::MAX - 1)));
+    }
+
+    #[test]
+    fn an_attempt_gets_what_is_left() {
+        let begun = Timestamp::from_nanos(0);
+        let deadline = Deadline::new(begun, Some(Duration::from_secs(10)), None);
+        let now = begun.plus_millis(9_000);
+        assert_eq!(deadline.left(now, Some(Duration::from_secs(3))), Some(Duration::from_secs(1)));
+        assert_eq!(deadline.left(begun, Some(Duration::from_secs(3))), Some(Duration::from_secs(3)));
+        assert_eq!(deadline.left(begun.plus_millis(20_000), None), Some(Duration::ZERO));
+        assert_eq!(Deadline::NONE.left(now, None), None);
+        assert!(deadline.passed(begun.plus_millis(10_000)) && !deadline.allows(begun.plus_millis(10_000)));
+    }
+}

@@ -1,0 +1,55 @@
+//! Calls that fail, and what is done about it: deadlines, retries, breakers, hedges, failover, limits on what
+//! is under way.
+//!
+//! [`Rule`] is one `[[resilience]]` of `farcall.toml`. Each part is an `Option`: a rule speaks only of what it
+//! names, and the engine takes each part from the first rule that has it. The states are structs of atomics,
+//! one for each key that the engine chooses: [`Budget`] a vendor, [`Breaker`] a vendor and endpoint, [`Hedge`]
+//! an endpoint, [`Concurrency`] a vendor. Many threads call them at once through `&self`.
+//!
+//! Two kinds of evidence make a repetition safe: the method (RFC 9110, section 9.2.2), or an idempotency key
+//! that is on the wire and that the vendor honours. Where neither holds, a call is tried once, unless nothing
+//! of it had been sent.
+
+mod backoff;
+mod breaker;
+mod budget;
+mod concurrency;
+mod deadline;
+mod failover;
+mod hedge;
+mod retry;
+mod sdk;
+mod trigger;
+
+pub use backoff::Backoff;
+pub use breaker::{Breaker, BreakerRule, BreakerVerdict, Judgement, Pass, Phase};
+pub use budget::{Budget, BudgetRule};
+pub use concurrency::{Concurrency, ConcurrencyRule, ConcurrencyVerdict, Limit, Released};
+pub use deadline::Deadline;
+pub use failover::{FailoverRule, FailoverWhen};
+pub use hedge::{Hedge, HedgeAfter, HedgeRule};
+pub use retry::{RetryFacts, RetryReason, RetryRule, RetryVerdict, Stop, is_idempotent, is_safe};
+pub use sdk::{EarlierAttempts, Follows, HEADERS as SDK_HEADERS, SdkAttempt, recognise};
+pub use trigger::{Ending, Triggers};
+
+use std::time::Duration;
+
+/// One `[[resilience]]`: what is done about calls that fail.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// `deadline`: how long a call may take, all its attempts and waits together.
+    pub deadline: Option<Duration>,
+    /// `attempt_timeout`: how long one attempt may take until its response begins.
+    pub attempt_timeout: Option<Duration>,
+    /// `attempts` and what belongs to it: when to try again.
+    pub retry: Option<RetryRule>,
+    /// `breaker`: when to stop asking a vendor that fails.
+    pub breaker: Option<BreakerRule>,
+    /// `hedge`: when to send a second attempt beside a slow first one.
+    pub hedge: Option<HedgeRule>,
+    /// `failover`: where to go instead.
+    pub failover: Option<FailoverRule>,
+    /// `concurrency`: how many calls may be under way at once.
+    pub concurrency: Option<ConcurrencyRule>,
+}

@@ -1,0 +1,352 @@
+//! Attempts that an SDK above makes of one call, recognised by what it writes into its requests.
+//!
+//! Read in the SDKs themselves: openai 3.52 and anthropic 2.11 (Python), openai 6.49 and @anthropic-ai/sdk 1.11
+//! (Node), stripe 16.1 (Python) and 23.1 (Node), botocore 1.44, @smithy/core 3.41, google-cloud-storage 3.17,
+//! azure-core, got 14.6; gRPC by its retry design (gRFC A6).
+
+use crate::units::{Timestamp, stable_hash};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+/// The header fields that tell SDKs apart; the adapter hands over no others for this.
+pub const HEADERS: [&str; 9] = [
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+    "x-stainless-retry-count",
+    "x-stripe-client-user-agent",
+    "idempotency-key",
+    "x-goog-api-client",
+    "grpc-previous-rpc-attempts",
+    "x-ms-client-request-id",
+    "user-agent",
+];
+
+/// One attempt of an SDK's call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SdkAttempt {
+    /// Which SDK, or which family of them.
+    pub sdk: &'static str,
+    /// A number that all attempts of one call share, where the SDK sends something of that kind.
+    pub group: Option<u64>,
+    /// Which attempt this is, from 1, where the SDK says so.
+    pub number: Option<u32>,
+    /// Whether the SDK may try again after this attempt. False only where it says that this is the last.
+    pub retries: bool,
+}
+
+/// How an SDK marks its attempts.
+struct Dialect {
+    sdk: &'static str,
+    /// What a request of this SDK has.
+    sign: Field,
+    group: Option<Field>,
+    /// The attempt's number, and what to add so that the first is 1.
+    number: Option<(Field, u32)>,
+    /// How many attempts there will be.
+    most: Option<Field>,
+}
+
+/// A header field and which part of its value.
+struct Field(&'static str, Part);
+
+#[derive(Clone, Copy)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// The value, if it begins so.
+    Beginning(&'static str),
+    /// What follows this in one of its words, as in `gccl-invocation-id/...`.
+    Word(&'static str),
+    /// A parameter, as in `attempt=2; max=3`.
+    Parameter(&'static str),
+}
+
+const DIALECTS: [Dialect; 7] = [
+    Dialect {
+        sdk: "aws",
+        sign: Field("amz-sdk-invocation-id", Part::Whole),
+        group: Some(Field("amz-sdk-invocation-id", Part::Whole)),
+        number: Some((Field("amz-sdk-request", Part::Parameter("attempt")), 0)),
+        most: Some(Field("amz-sdk-request", Part::Parameter("max"))),
+    },
+    // openai, anthropic, and every other SDK that Stainless generates. None sends a key of its own accord.
+    Dialect {
+        sdk: "stainless",
+        sign: Field("x-stainless-retry-count", Part::Whole),
+        group: Some(Field("idempotency-key", Part::Whole)),
+        number: Some((Field("x-stainless-retry-count", Part::Whole), 1)),
+        most: None,
+    },
+    // The key is made once a call and sent with each attempt; GETs have none.
+    Dialect {
+        sdk: "stripe",
+        sign: Field("x-stripe-client-user-agent", Part::Whole),
+        group: Some(Field("idempotency-key", Part::Whole)),
+        number: None,
+        most: None,
+    },
+    Dialect {
+        sdk: "google-cloud",
+        sign: Field("x-goog-api-client", Part::Word("gccl-invocation-id/")),
+        group: Some(Field("x-goog-api-client", Part::Word("gccl-invocation-id/"))),
+        number: None,
+        most: None,
+    },
+    // Absent on the first attempt.
+    Dialect {
+        sdk: "grpc",
+        sign: Field("grpc-previous-rpc-attempts", Part::Whole),
+        group: None,
+        number: Some((Field("grpc-previous-rpc-attempts", Part::Whole), 1)),
+        most: None,
+    },
+    Dialect {
+        sdk: "azure",
+        sign: Field("user-agent", Part::Beginning("azsdk-")),
+        group: Some(Field("x-ms-client-request-id", Part::Whole)),
+        number: None,
+        most: None,
+    },
+    Dialect {
+        sdk: "got",
+        sign: Field("user-agent", Part::Beginning("got (")),
+        group: None,
+        number: None,
+        most: None,
+    },
+];
+
+impl Field {
+    fn read<'h>(&self, header: &impl Fn(&'static str) -> Option<&'h str>) -> Option<&'h str> {
+        let value = header(self.0)?.trim();
+        let part = match self.1 {
+            Part::Whole => value,
+            Part::Beginning(beginning) => return value.starts_with(beginning).then_some(value),
+            Part::Word(beginning) => {
+                value.split_ascii_whitespace().find_map(|word| word.strip_prefix(beginning))?
+            }
+            Part::Parameter(name) => value.split(';').find_map(|pair| {
+                let (key, value) = pair.split_once('=')?;
+                (key.trim() == name).then_some(value.trim())
+            })?,
+        };
+        (!part.is_empty()).then_some(part)
+    }
+}
+
+/// Recognises the SDK that made a request from its header fields; `header` gives the value of a field of
+/// [`HEADERS`] by its name in lower case. `None` for a request of no SDK that is known to retry.
+#[must_use]
+pub fn recognise<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option<SdkAttempt> {
+    let dialect = DIALECTS.iter().find(|dialect| dialect.sign.read(&header).is_some())?;
+    let number = |field: &Field| field.read(&header).and_then(|text| text.parse::<u32>().ok());
+    let attempt = dialect
+        .number
+        .as_ref()
+        .and_then(|(field, first)| number(field)?.checked_add(*first))
+        .filter(|attempt| *attempt > 0);
+    let most = dialect.most.as_ref().and_then(number);
+    Some(SdkAttempt {
+        sdk: dialect.sdk,
+        group: dialect.group.as_ref().and_then(|field| Some(stable_hash(0, field.read(&header)?.as_bytes()))),
+        number: attempt,
+        retries: !attempt.zip(most).is_some_and(|(attempt, most)| attempt >= most),
+    })
+}
+
+/// Failed attempts of SDKs that another attempt may follow: how attempts of one call find each other.
+///
+/// Bounded to [`EarlierAttempts::MAX`]; an attempt that finds nobody is a call of its own, as if there were no
+/// grouping. Only failed attempts are kept, and asking costs one atomic load while there are none.
+#[derive(Debug, Default)]
+pub struct EarlierAttempts {
+    kept: Mutex<Vec<Earlier>>,
+    count: AtomicUsize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Earlier {
+    key: u64,
+    group: Option<u64>,
+    /// How many attempts there were, this one included.
+    attempts: u32,
+    call: u64,
+    ended: Timestamp,
+}
+
+/// The call that an attempt belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Follows {
+    /// The number under which the engine knows the call.
+    pub call: u64,
+    /// How many attempts it had before this one.
+    pub attempts: u32,
+}
+
+/// No SDK waits longer between two attempts (openai obeys a Retry-After of up to two minutes).
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(180);
+
+impl EarlierAttempts {
+    /// How many are kept.
+    pub const MAX: usize = 256;
+
+    /// Asks when an attempt begins whether it goes on with an earlier call, and takes that one out. `key` tells
+    /// apart what cannot be the same call: vendor, endpoint, customer, credential.
+    #[must_use]
+    pub fn follows(&self, key: u64, attempt: &SdkAttempt, now: Timestamp) -> Option<Follows> {
+        if self.count.load(Relaxed) == 0 || attempt.number == Some(1) {
+            return None;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|earlier| {
+            earlier.key == key
+                && now.since(earlier.ended) < LONGEST
+                && match (attempt.group, attempt.number) {
+                    (Some(group), _) => earlier.group == Some(group),
+                    // Without anything in common, the numbers must fit.
+                    (None, Some(number)) => earlier.group.is_none() && earlier.attempts + 1 == number,
+                    (None, None) => false,
+                }
+        })?;
+        let earlier = kept.remove(at);
+        self.count.store(kept.len(), Relaxed);
+        Some(Follows { call: earlier.call, attempts: earlier.attempts })
+    }
+
+    /// Keeps a failed attempt of the call `call`, the `attempts`th of it, for the one that may follow.
+    pub fn failed(&self, key: u64, attempt: &SdkAttempt, call: u64, attempts: u32, now: Timestamp) {
+        if !attempt.retries || (attempt.group.is_none() && attempt.number.is_none()) {
+            return;
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|earlier| now.since(earlier.ended) < LONGEST);
+        if kept.len() >= Self::MAX {
+            kept.remove(0);
+        }
+        let attempts = attempt.number.unwrap_or(attempts);
+        kept.push(Earlier { key, group: attempt.group, attempts, call, ended: now });
+        self.count.store(kept.len(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of<'h>(headers: &'h [(&'static str, &'h str)]) -> Option<SdkAttempt> {
+        recognise(|name| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value))
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(1_700_000_000_000_000_000).plus_millis(seconds * 1_000)
+    }
+
+    #[test]
+    fn openai_and_anthropic_count_their_retries() {
+        let first = of(&[("x-stainless-retry-count", "0"), ("user-agent", "OpenAI/Python 3.52.0")]).unwrap();
+        assert_eq!(first, SdkAttempt { sdk: "stainless", group: None, number: Some(1), retries: true });
+        let third = of(&[("x-stainless-retry-count", "2")]).unwrap();
+        assert_eq!(third.number, Some(3));
+    }
+
+    #[test]
+    fn stripe_sends_one_key_with_all_attempts() {
+        let headers = [("x-stripe-client-user-agent", "{}"), ("idempotency-key", "stripe-node-retry-1234")];
+        let (first, second) = (of(&headers).unwrap(), of(&headers).unwrap());
+        assert_eq!(first, second);
+        assert!(first.group.is_some() && first.retries);
+        let other = of(&[headers[0], ("idempotency-key", "stripe-node-retry-1235")]).unwrap();
+        assert_ne!(first.group, other.group);
+        assert_eq!(of(&headers[..1]).unwrap().group, None, "a GET has no key");
+    }
+
+    #[test]
+    fn aws_says_which_attempt_and_how_many() {
+        let id = ("amz-sdk-invocation-id", "2f1c8f3e-6f0e-4b8e-9d57-0a3f6a2f9f11");
+        let second = of(&[id, ("amz-sdk-request", "ttl=20261121T090000Z; attempt=2; max=3")]).unwrap();
+        assert_eq!((second.sdk, second.number, second.retries), ("aws", Some(2), true));
+        let last = of(&[id, ("amz-sdk-request", "attempt=3; max=3")]).unwrap();
+        assert!(!last.retries);
+        assert_eq!(last.group, second.group);
+        // botocore's legacy mode leaves out the maximum of the first attempt.
+        assert!(of(&[id, ("amz-sdk-request", "attempt=1")]).unwrap().retries);
+    }
+
+    #[test]
+    fn google_azure_grpc_and_got_are_known() {
+        let google = "gl-python/3.13 gccl/3.17.1 gccl-invocation-id/7c3a";
+        assert!(of(&[("x-goog-api-client", google)]).unwrap().group.is_some());
+        assert_eq!(of(&[("x-goog-api-client", "google-genai-sdk/3.4.0 gl-python/3.13")]), None);
+        let azure = [("user-agent", "azsdk-python-storage-blob/12.1"), ("x-ms-client-request-id", "a1")];
+        assert!(of(&azure).unwrap().group.is_some());
+        assert_eq!(of(&[("grpc-previous-rpc-attempts", "2")]).unwrap().number, Some(3));
+        let got = of(&[("user-agent", "got (https://github.com/sindresorhus/got)")]).unwrap();
+        assert_eq!((got.sdk, got.retries), ("got", true));
+    }
+
+    #[test]
+    fn an_application_of_its_own_is_no_sdk() {
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("user-agent", "python-httpx/0.28"), ("idempotency-key", "1")]), None);
+        assert_eq!(of(&[("amz-sdk-invocation-id", "")]), None);
+    }
+
+    #[test]
+    fn attempts_of_one_call_find_each_other() {
+        let earlier = EarlierAttempts::default();
+        let attempt = |count| of(&[("x-stainless-retry-count", count)]).unwrap();
+        assert_eq!(earlier.follows(1, &attempt("1"), at(0)), None);
+        earlier.failed(1, &attempt("0"), 77, 1, at(0));
+        assert_eq!(earlier.follows(2, &attempt("1"), at(1)), None, "another endpoint or credential");
+        assert_eq!(earlier.follows(1, &attempt("2"), at(1)), None, "not the next one");
+        assert_eq!(earlier.follows(1, &attempt("0"), at(1)), None, "a new call");
+        assert_eq!(earlier.follows(1, &attempt("1"), at(1)), Some(Follows { call: 77, attempts: 1 }));
+        assert_eq!(earlier.follows(1, &attempt("1"), at(1)), None, "only once");
+        earlier.failed(1, &attempt("1"), 77, 2, at(2));
+        assert_eq!(earlier.follows(1, &attempt("2"), at(3)), Some(Follows { call: 77, attempts: 2 }));
+    }
+
+    #[test]
+    fn keys_keep_interleaved_calls_apart() {
+        let earlier = EarlierAttempts::default();
+        let attempt = |key| of(&[("x-stripe-client-user-agent", "{}"), ("idempotency-key", key)]).unwrap();
+        for (call, key) in [(1, "a"), (2, "b"), (3, "c")] {
+            earlier.failed(9, &attempt(key), call, 1, at(0));
+        }
+        for (call, key) in [(2, "b"), (3, "c"), (1, "a")] {
+            assert_eq!(earlier.follows(9, &attempt(key), at(1)), Some(Follows { call, attempts: 1 }));
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_and_old_ones_wait_for_nobody() {
+        let earlier = EarlierAttempts::default();
+        let aws = |request| of(&[("amz-sdk-invocation-id", "x"), ("amz-sdk-request", request)]).unwrap();
+        earlier.failed(1, &aws("attempt=3; max=3"), 1, 3, at(0));
+        assert_eq!(earlier.follows(1, &aws("attempt=4; max=3"), at(0)), None);
+        earlier.failed(1, &aws("attempt=1; max=3"), 1, 1, at(0));
+        assert_eq!(earlier.follows(1, &aws("attempt=2; max=3"), at(200)), None);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let earlier = EarlierAttempts::default();
+        let attempt = of(&[("x-stainless-retry-count", "0")]).unwrap();
+        (0..10_000).for_each(|call| earlier.failed(call, &attempt, call, 1, at(0)));
+        assert_eq!(earlier.kept.lock().unwrap().len(), EarlierAttempts::MAX);
+        let next = SdkAttempt { number: Some(2), ..attempt };
+        assert_eq!(earlier.follows(9_999, &next, at(1)), Some(Follows { call: 9_999, attempts: 1 }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_it_panic(name in prop::sample::select(HEADERS.to_vec()), value in "\\PC{0,60}") {
+            let id = ("amz-sdk-invocation-id", "x");
+            let _ = of(&[(name, &value)]);
+            let _ = of(&[id, (name, &value)]);
+        }
+    }
+}

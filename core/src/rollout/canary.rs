@@ -1,0 +1,361 @@
+//! A share that grows by itself while the new side proves to be no worse, and falls to nothing when it proves
+//! to be worse.
+//!
+//! Two things are tested, both against the old side of the same minutes, both with intervals that hold however
+//! often one looks (see `evidence`):
+//!
+//! - **Errors.** The canary is rolled back when the least that its error rate can be lies more than
+//!   `max_error_rate_increase` above the most that the old side's can be. It goes on to the next step when the
+//!   most that its rate can be lies no more than that above the least that the old side's can be.
+//! - **p99.** The old side's p99, and `max_p99_increase` on top, is the limit of a step; a call above it is
+//!   slow. If both sides are alike, at most one in a hundred is. The canary is rolled back when its rate of slow
+//!   calls must be above one in a hundred and above the old side's. It goes on when that rate can be at most
+//!   two in a hundred, or one in a hundred above the old side's.
+//!
+//! Over all steps and looks together, a canary that is no worse than allowed is rolled back with a probability
+//! of at most 5%. What is assumed: each call is a draw of its own. Where one customer's calls fail together,
+//! and sides are dealt out by customer, a side with few customers proves less than its number of calls says.
+
+use super::Side;
+use super::evidence::interval;
+use crate::quantile::Latencies;
+use crate::units::{Share, Timestamp};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// `canary = { steps = ["1%", "5%", "25%", "100%"], ... }`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CanaryRule {
+    /// `steps`: the shares it goes through, each larger than the one before. At most
+    /// [`CanaryRule::MAX_STEPS`].
+    pub steps: Vec<Share>,
+    /// `min_calls`: how many calls the new side must have had in a step, at least, before the next. 500.
+    pub min_calls: u64,
+    /// `hold`: how long a step lasts at least. A minute.
+    pub hold: Duration,
+    /// `max_error_rate_increase`: by how much the error rate may rise, in absolute terms. 1%.
+    pub max_error_rate_increase: Share,
+    /// `max_p99_increase`: by which part the p99 may rise. 20%.
+    pub max_p99_increase: Share,
+}
+
+impl CanaryRule {
+    /// How many steps there may be.
+    pub const MAX_STEPS: usize = 20;
+}
+
+impl Default for CanaryRule {
+    fn default() -> Self {
+        let share = |ratio| Share::from_ratio(ratio).unwrap_or_default();
+        Self {
+            steps: vec![share(0.01), share(0.05), share(0.25), Share::ALL],
+            min_calls: 500,
+            hold: Duration::from_secs(60),
+            max_error_rate_increase: share(0.01),
+            max_p99_increase: share(0.2),
+        }
+    }
+}
+
+/// How a call ended, for a canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sample {
+    /// Whether it failed.
+    pub failed: bool,
+    /// How long it took until its response began; `None` where there was none.
+    pub latency: Option<Duration>,
+}
+
+impl Sample {
+    /// A call that was answered after this time.
+    #[must_use]
+    pub const fn answered(latency: Duration) -> Self {
+        Self { failed: false, latency: Some(latency) }
+    }
+
+    /// A call that failed. Its time is not counted: a fast failure is no fast answer.
+    #[must_use]
+    pub const fn failed() -> Self {
+        Self { failed: true, latency: None }
+    }
+}
+
+/// What a canary did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It went on to this share.
+    Promoted {
+        /// The share that takes the new side from now on.
+        share: Share,
+    },
+    /// It is through its last step, at this share.
+    Finished {
+        /// The share that takes the new side from now on.
+        share: Share,
+    },
+    /// All take the old side again.
+    RolledBack {
+        /// Why.
+        reason: RollbackReason,
+    },
+}
+
+/// Why a canary was rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RollbackReason {
+    /// More of its calls fail.
+    Errors,
+    /// More of its calls are slow.
+    Slow,
+}
+
+impl RollbackReason {
+    /// The reason in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Errors => "more of its calls fail than max_error_rate_increase allows",
+            Self::Slow => "more of its calls are slow than max_p99_increase allows",
+        }
+    }
+}
+
+/// Where a canary stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CanaryStatus {
+    /// In this step, from 0.
+    Step(u8),
+    /// Through its last step.
+    Finished,
+    /// Rolled back.
+    RolledBack,
+}
+
+/// What was counted in the present step; for people who ask why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Evidence {
+    /// Calls of the old side and how many failed.
+    pub old_calls: u64,
+    /// How many of them failed.
+    pub old_errors: u64,
+    /// Calls of the new side.
+    pub new_calls: u64,
+    /// How many of them failed.
+    pub new_errors: u64,
+    /// Answered calls of the old side since the limit is known.
+    pub old_timed: u64,
+    /// How many of them were slow.
+    pub old_slow: u64,
+    /// Answered calls of the new side since the limit is known.
+    pub new_timed: u64,
+    /// How many of them were slow.
+    pub new_slow: u64,
+    /// Above which time a call is slow; zero before it is known.
+    pub slow_after: Duration,
+}
+
+/// The state of one canary.
+#[derive(Debug)]
+pub struct Canary {
+    /// The step in the lower byte, [`RUNNING`], [`FINISHED`] or [`ROLLED_BACK`] in the upper.
+    state: AtomicU16,
+    /// One for each step, so that none has to be cleared while others count.
+    steps: Box<[Step]>,
+    old: Latencies<4_096>,
+    /// When the present step began. Also held while the evidence is weighed, so that each change happens once.
+    began: Mutex<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+struct Step {
+    old: Arm,
+    new: Arm,
+    /// In microseconds; 0 before it is known.
+    slow_after: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Arm {
+    calls: AtomicU64,
+    errors: AtomicU64,
+    timed: AtomicU64,
+    slow: AtomicU64,
+}
+
+const RUNNING: u16 = 0;
+const FINISHED: u16 = 1;
+const ROLLED_BACK: u16 = 2;
+
+/// The probability of rolling back a canary that is no worse than allowed, over all steps and looks.
+const ALPHA: f64 = 0.05;
+/// How many latencies of the old side make a p99.
+const LEAST: u32 = 500;
+/// How many calls of the new side pass between two looks while all is well.
+const LOOK: u64 = 32;
+
+impl Canary {
+    pub(super) fn new(rule: &CanaryRule, now: Timestamp) -> Self {
+        Self {
+            state: AtomicU16::new(0),
+            steps: rule.steps.iter().map(|_| Step::default()).collect(),
+            old: Latencies::new(),
+            began: Mutex::new(now),
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn status(&self) -> CanaryStatus {
+        let state = self.state.load(Relaxed);
+        match state >> 8 {
+            RUNNING => CanaryStatus::Step(state as u8),
+            FINISHED => CanaryStatus::Finished,
+            _ => CanaryStatus::RolledBack,
+        }
+    }
+
+    /// Puts it where another process, or this one before a restart, left it. The evidence starts from nothing.
+    pub fn resume(&self, status: CanaryStatus, now: Timestamp) {
+        let last = self.steps.len().saturating_sub(1) as u16;
+        let state = match status {
+            CanaryStatus::Step(step) => u16::from(step).min(last),
+            CanaryStatus::Finished => FINISHED << 8 | last,
+            CanaryStatus::RolledBack => ROLLED_BACK << 8,
+        };
+        *self.began.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = now;
+        self.state.store(state, Relaxed);
+    }
+
+    /// What was counted in the present step.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        let state = self.state.load(Relaxed);
+        let Some(step) = self.steps.get(usize::from(state & 0xFF)) else { return Evidence::default() };
+        Evidence {
+            old_calls: step.old.calls.load(Relaxed),
+            old_errors: step.old.errors.load(Relaxed),
+            new_calls: step.new.calls.load(Relaxed),
+            new_errors: step.new.errors.load(Relaxed),
+            old_timed: step.old.timed.load(Relaxed),
+            old_slow: step.old.slow.load(Relaxed),
+            new_timed: step.new.timed.load(Relaxed),
+            new_slow: step.new.slow.load(Relaxed),
+            slow_after: Duration::from_micros(step.slow_after.load(Relaxed)),
+        }
+    }
+
+    /// The share that takes the new side, and the step in which that is.
+    pub(super) fn share(&self, rule: &CanaryRule) -> (Share, u8) {
+        let state = self.state.load(Relaxed);
+        let step = state as u8;
+        if state >> 8 == ROLLED_BACK {
+            return (Share::NONE, step);
+        }
+        (rule.steps.get(usize::from(step)).copied().unwrap_or_default(), step)
+    }
+
+    pub(super) fn record(
+        &self,
+        rule: &CanaryRule,
+        side: Side,
+        sample: Sample,
+        now: Timestamp,
+    ) -> Option<Change> {
+        // Also true where it is no longer running: what comes late changes nothing.
+        if self.state.load(Relaxed) != u16::from(side.step) {
+            return None;
+        }
+        let step = self.steps.get(usize::from(side.step))?;
+        let arm = if side.new { &step.new } else { &step.old };
+        let mut slow = false;
+        if let Some(latency) = sample.latency {
+            let limit = step.slow_after.load(Relaxed);
+            if limit != 0 {
+                slow = latency.as_micros() > u128::from(limit);
+                if slow {
+                    arm.slow.fetch_add(1, Relaxed);
+                }
+                arm.timed.fetch_add(1, Relaxed);
+            }
+            if !side.new {
+                self.old.record(latency);
+                if limit == 0 {
+                    self.limit(rule, step);
+                }
+            }
+        }
+        if sample.failed {
+            arm.errors.fetch_add(1, Relaxed);
+        }
+        let calls = arm.calls.fetch_add(1, Relaxed) + 1;
+        let look = side.new && (sample.failed || slow || calls.is_multiple_of(LOOK));
+        if look { self.weigh(rule, side.step, now) } else { None }
+    }
+
+    /// Fixes what counts as slow in a step, once the old side is known well enough.
+    fn limit(&self, rule: &CanaryRule, step: &Step) {
+        if let Some(p99) = self.old.quantile(990, LEAST) {
+            let limit = p99.mul_f64(1.0 + rule.max_p99_increase.ratio()).as_micros();
+            let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
+            let _ = step.slow_after.compare_exchange(0, limit, Relaxed, Relaxed);
+        }
+    }
+
+    fn weigh(&self, rule: &CanaryRule, number: u8, now: Timestamp) -> Option<Change> {
+        // Somebody else is at it: the next look sees this call as well.
+        let mut began = self.began.try_lock().ok()?;
+        if self.state.load(Relaxed) != u16::from(number) {
+            return None;
+        }
+        let seen = self.evidence();
+        // Shared out evenly to the steps, the two tests, and the two intervals of each.
+        let alpha = ALPHA / self.steps.len().max(1) as f64 / 4.0;
+        let errors_new = interval(seen.new_errors, seen.new_calls, alpha);
+        let errors_old = interval(seen.old_errors, seen.old_calls, alpha);
+        let slow_new = interval(seen.new_slow, seen.new_timed, alpha);
+        let slow_old = interval(seen.old_slow, seen.old_timed, alpha);
+
+        let margin = rule.max_error_rate_increase.ratio();
+        let reason = if errors_new.0 > errors_old.1 + margin {
+            Some(RollbackReason::Errors)
+        } else if slow_new.0 > slow_old.1.max(0.01) {
+            Some(RollbackReason::Slow)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            self.state.store(ROLLED_BACK << 8 | u16::from(number), Relaxed);
+            return Some(Change::RolledBack { reason });
+        }
+
+        let proven =
+            errors_new.1 - errors_old.0 <= margin && (slow_new.1 <= 0.02 || slow_new.1 - slow_old.0 <= 0.01);
+        if !proven || seen.new_calls < rule.min_calls || now.since(*began) < rule.hold {
+            return None;
+        }
+        *began = now;
+        let share = |at: u8| rule.steps.get(usize::from(at)).copied();
+        let Some(next) = share(number.saturating_add(1)) else {
+            self.state.store(FINISHED << 8 | u16::from(number), Relaxed);
+            return Some(Change::Finished { share: share(number).unwrap_or_default() });
+        };
+        let step = u16::from(number) + 1;
+        if next == Share::ALL {
+            // Nobody is left to compare with.
+            self.state.store(FINISHED << 8 | step, Relaxed);
+            return Some(Change::Finished { share: next });
+        }
+        if let Some(next) = self.steps.get(usize::from(step)) {
+            self.limit(rule, next);
+        }
+        self.state.store(step, Relaxed);
+        Some(Change::Promoted { share: next })
+    }
+}
+
+#[cfg(test)]
+mod tests;

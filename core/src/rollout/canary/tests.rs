@@ -1,0 +1,190 @@
+use super::*;
+use crate::rollout::{By, Rollout, RolloutVerdict, Rule};
+use crate::units::spread;
+
+/// A side of a simulated vendor.
+#[derive(Clone, Copy)]
+struct Behaviour {
+    errors: f64,
+    slowness: f64,
+}
+
+const USUAL: Behaviour = Behaviour { errors: 0.02, slowness: 1.0 };
+
+fn share(ratio: f64) -> Share {
+    Share::from_ratio(ratio).unwrap()
+}
+
+fn rule(steps: &[f64]) -> Rule {
+    let steps = steps.iter().map(|step| share(*step)).collect();
+    Rule { canary: Some(CanaryRule { steps, ..CanaryRule::default() }), ..Rule::new("test", By::Call) }
+}
+
+fn sample(behaviour: Behaviour, draw: u64) -> Sample {
+    if share(behaviour.errors).covers(draw) {
+        return Sample::failed();
+    }
+    // Exponential: a long tail, as latencies have.
+    let uniform = (spread(draw) >> 11) as f64 / 2f64.powi(53);
+    Sample::answered(Duration::from_secs_f64(0.05 * behaviour.slowness * -(1.0 - uniform).ln()))
+}
+
+/// Plays `calls` calls, one a millisecond. Gives the last change and after how many calls of the new side.
+fn play(rule: &Rule, run: u64, calls: u64, old: Behaviour, new: Behaviour) -> (Option<Change>, u64) {
+    let start = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    let rollout = Rollout::new(rule, start);
+    let (mut last, mut seen) = (None, 0);
+    for call in 0..calls {
+        let (seed, now) = (spread(run << 32 | call), start.plus_millis(call));
+        let (side, behaviour) = match rollout.before(rule, None, seed, true) {
+            RolloutVerdict::New { side } => (side, new),
+            RolloutVerdict::Old { side, .. } => (side, old),
+            RolloutVerdict::Refuse => panic!("nothing was killed"),
+        };
+        seen += u64::from(side.is_new());
+        if let Some(change) = rollout.after(rule, side, sample(behaviour, spread(!seed)), now) {
+            last = Some(change);
+            if matches!(change, Change::RolledBack { .. } | Change::Finished { .. }) {
+                break;
+            }
+        }
+    }
+    (last, seen)
+}
+
+#[test]
+fn equal_sides_are_rarely_rolled_back_and_go_through() {
+    let rule = rule(&[0.1, 0.5, 1.0]);
+    let ends: Vec<_> = (0..60).map(|run| play(&rule, run, 200_000, USUAL, USUAL).0).collect();
+    let back = ends.iter().filter(|end| matches!(end, Some(Change::RolledBack { .. }))).count();
+    let through = ends.iter().filter(|end| matches!(end, Some(Change::Finished { .. }))).count();
+    assert!(back <= 3, "{back} of 60 were rolled back");
+    assert!(through >= 54, "{through} of 60 went through");
+}
+
+/// The hardest case that must still be left alone: exactly as much worse as is allowed.
+#[test]
+fn a_canary_at_the_edge_of_what_is_allowed_is_rolled_back_in_one_of_twenty_at_most() {
+    let rule = rule(&[0.5]);
+    let edge = Behaviour { errors: 0.03, slowness: 1.0 };
+    let back = (0..100)
+        .filter(|run| matches!(play(&rule, *run, 10_000, USUAL, edge).0, Some(Change::RolledBack { .. })));
+    let back = back.count();
+    assert!(back <= 5, "{back} of 100");
+}
+
+#[test]
+fn a_canary_at_the_edge_of_what_is_allowed_is_rarely_taken_for_good() {
+    let rule = rule(&[0.5]);
+    let edge = Behaviour { errors: 0.0301, slowness: 1.0 };
+    let through = (0..100)
+        .filter(|run| matches!(play(&rule, *run, 20_000, USUAL, edge).0, Some(Change::Finished { .. })));
+    let through = through.count();
+    assert!(through <= 5, "{through} of 100");
+}
+
+#[test]
+fn a_doubled_error_rate_is_rolled_back_within_three_thousand_calls() {
+    let rule = rule(&[0.2, 1.0]);
+    let (old, new) = (Behaviour { errors: 0.05, ..USUAL }, Behaviour { errors: 0.1, ..USUAL });
+    let found = (0..100).filter(|run| {
+        let (change, calls) = play(&rule, *run, 20_000, old, new);
+        change == Some(Change::RolledBack { reason: RollbackReason::Errors }) && calls <= 3_000
+    });
+    let found = found.count();
+    assert!(found >= 95, "{found} of 100");
+}
+
+#[test]
+fn a_canary_that_fails_outright_is_rolled_back_within_twenty_calls() {
+    let rule = rule(&[0.05, 1.0]);
+    for run in 0..50 {
+        let (change, calls) = play(&rule, run, 20_000, USUAL, Behaviour { errors: 1.0, ..USUAL });
+        assert_eq!(change, Some(Change::RolledBack { reason: RollbackReason::Errors }));
+        assert!(calls <= 20, "{calls}");
+    }
+}
+
+#[test]
+fn a_canary_twice_as_slow_is_rolled_back_for_its_p99() {
+    let rule = rule(&[0.2, 1.0]);
+    let found = (0..50).filter(|run| {
+        let (change, calls) = play(&rule, *run, 20_000, USUAL, Behaviour { slowness: 2.0, ..USUAL });
+        change == Some(Change::RolledBack { reason: RollbackReason::Slow }) && calls <= 1_000
+    });
+    let found = found.count();
+    assert!(found >= 48, "{found} of 50");
+}
+
+#[test]
+fn a_step_lasts_as_long_and_as_many_calls_as_the_rule_says() {
+    let mut rule = rule(&[0.5, 1.0]);
+    let never = |rule: &Rule| {
+        play(rule, 1, 30_000, Behaviour { errors: 0.0, ..USUAL }, Behaviour { errors: 0.0, ..USUAL }).0
+    };
+    assert_eq!(never(&rule), None, "30 seconds are no minute");
+    rule.canary.as_mut().unwrap().hold = Duration::from_secs(1);
+    assert_eq!(never(&rule), Some(Change::Finished { share: Share::ALL }));
+    rule.canary.as_mut().unwrap().min_calls = 100_000;
+    assert_eq!(never(&rule), None);
+}
+
+#[test]
+fn after_a_rollback_all_take_the_old_side_and_late_news_change_nothing() {
+    let rule = rule(&[0.5, 1.0]);
+    let now = Timestamp::from_nanos(1);
+    let rollout = Rollout::new(&rule, now);
+    let canary = rollout.canary().unwrap();
+    canary.resume(CanaryStatus::RolledBack, now);
+    for seed in 0..1_000 {
+        assert!(matches!(rollout.before(&rule, None, seed, true), RolloutVerdict::Old { .. }));
+    }
+    let late = Side { new: true, step: 0 };
+    for _ in 0..1_000 {
+        assert_eq!(rollout.after(&rule, late, Sample::failed(), now), None);
+    }
+    assert_eq!(canary.status(), CanaryStatus::RolledBack);
+}
+
+#[test]
+fn a_canary_goes_on_where_it_was_left() {
+    let rule = rule(&[0.1, 0.5, 1.0]);
+    let now = Timestamp::from_nanos(1);
+    let rollout = Rollout::new(&rule, now);
+    let count = || {
+        (0..10_000)
+            .filter(|seed| matches!(rollout.before(&rule, None, *seed, true), RolloutVerdict::New { .. }))
+            .count()
+    };
+    assert!((900..1_100).contains(&count()));
+    rollout.canary().unwrap().resume(CanaryStatus::Step(1), now);
+    assert!((4_800..5_200).contains(&count()));
+    rollout.canary().unwrap().resume(CanaryStatus::Finished, now);
+    assert_eq!(count(), 10_000);
+    rollout.canary().unwrap().resume(CanaryStatus::Step(200), now);
+    assert_eq!(count(), 10_000, "no step beyond the last");
+}
+
+#[test]
+fn of_many_threads_one_reports_each_change() {
+    let rule = rule(&[0.5, 1.0]);
+    let now = Timestamp::from_nanos(1);
+    for _ in 0..50 {
+        let rollout = Rollout::new(&rule, now);
+        let changes = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for call in 0..400u32 {
+                        let side = Side { new: call % 2 == 0, step: 0 };
+                        let sample =
+                            if side.new { Sample::failed() } else { Sample::answered(Duration::ZERO) };
+                        let change = rollout.after(&rule, side, sample, now);
+                        changes.fetch_add(u32::from(change.is_some()), Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(changes.into_inner(), 1);
+    }
+}
