@@ -1,10 +1,10 @@
 //! The words that describe a call: where it goes, on whose behalf, and how it came out.
 
+mod changes;
 mod target;
-mod transform;
 
+pub use changes::Changes;
 pub use target::Target;
-pub use transform::Transform;
 
 use std::time::Duration;
 

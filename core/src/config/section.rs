@@ -2,7 +2,7 @@
 //! error with the nearest known one.
 
 use super::{ConfigError, parse_duration};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::Spanned;
@@ -13,6 +13,8 @@ pub(super) struct Report<'t> {
     file: &'t str,
     text: &'t str,
     errors: RefCell<Vec<(usize, ConfigError)>>,
+    /// Where each line begins; made when the first is asked for.
+    lines: OnceCell<Vec<usize>>,
 }
 
 impl Report<'_> {
@@ -33,7 +35,7 @@ pub(super) struct Section<'t, 'd> {
 
 /// Parses `text`, lets `read` ask for what it knows, and gives all errors in the order of the file.
 pub(super) fn read(file: &str, text: &str, read: impl FnOnce(&mut Section<'_, '_>)) -> Vec<ConfigError> {
-    let report = Report { file, text, errors: RefCell::new(Vec::new()) };
+    let report = Report { file, text, errors: RefCell::new(Vec::new()), lines: OnceCell::new() };
     match DeTable::parse(text) {
         Err(error) => {
             let offset = error.span().map_or(0, |span| span.start);
@@ -148,13 +150,19 @@ impl<'t, 'd> Section<'t, 'd> {
 
     /// Where the table begins: the line, from 1. Rules without a name are known by it.
     pub(super) fn line(&self) -> usize {
-        let before = &self.report.text[..self.report.text.floor_char_boundary(self.offset)];
-        before.matches('\n').count() + 1
+        let text = self.report.text;
+        let starts = || std::iter::once(0).chain(text.match_indices('\n').map(|(place, _)| place + 1));
+        self.report.lines.get_or_init(|| starts().collect()).partition_point(|start| *start <= self.offset)
     }
 
     /// Reports something about the table as a whole.
     pub(super) fn wrong(&self, message: impl Into<String>) {
         self.report.add(self.offset, message);
+    }
+
+    /// Reports something about a place in the table.
+    pub(super) fn wrong_at(&self, offset: usize, message: impl Into<String>) {
+        self.report.add(offset, message);
     }
 
     /// A list of strings; what `check` refuses is reported and left out.
@@ -203,7 +211,8 @@ impl<'t, 'd> Section<'t, 'd> {
         self.children.last_mut().map_or(&mut [], |(_, sections)| sections.as_mut_slice())
     }
 
-    fn value(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
+    /// A value as it is, for what these readers do not know.
+    pub(super) fn value(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
         self.known.push(key);
         self.table.get(key)
     }
@@ -221,7 +230,7 @@ impl<'t, 'd> Section<'t, 'd> {
         check(text).map_err(|not| self.report.add(value.span().start, format!("{what} is not {not}"))).ok()
     }
 
-    fn wrong_type(&self, value: &Spanned<DeValue<'_>>, what: &str, wanted: &str, remedy: &str) {
+    pub(super) fn wrong_type(&self, value: &Spanned<DeValue<'_>>, what: &str, wanted: &str, remedy: &str) {
         let found = match value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "a whole number",
