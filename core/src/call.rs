@@ -2,13 +2,13 @@
 
 mod headers;
 mod refusal;
+mod changes;
 mod target;
-mod transform;
 
 pub use headers::{Headers, NoHeaders};
 pub use refusal::{Refusal, RefusedBy};
+pub use changes::Changes;
 pub use target::Target;
-pub use transform::Transform;
 
 use std::time::Duration;
 

@@ -5,12 +5,17 @@
 //! switch off the others; whoever loads the file decides whether to accept that.
 
 mod dialect;
+mod changes;
 mod duration;
 mod error;
+mod fault;
 mod ledger;
 mod matcher;
 mod rule;
+mod resilience;
+mod rollout;
 mod section;
+mod size;
 mod vendor;
 
 pub use duration::parse_duration;

@@ -1,7 +1,7 @@
 //! Where to go instead.
 
 use super::{Deadline, Ending, Triggers, is_idempotent};
-use crate::call::Transform;
+use crate::call::Changes;
 use crate::units::Timestamp;
 
 /// `failover = { host = "...", when = ["breaker", "5xx"], ... }`.
@@ -9,7 +9,7 @@ use crate::units::Timestamp;
 #[non_exhaustive]
 pub struct FailoverRule {
     /// What changes in the request.
-    pub transform: Transform,
+    pub changes: Changes,
     /// `"breaker"` in `when`: whether an open breaker sends the call over.
     pub on_breaker: bool,
     /// The endings in `when` that send the call over.
@@ -18,7 +18,7 @@ pub struct FailoverRule {
 
 impl Default for FailoverRule {
     fn default() -> Self {
-        Self { transform: Transform::default(), on_breaker: true, on: Triggers::NONE }
+        Self { changes: Changes::default(), on_breaker: true, on: Triggers::NONE }
     }
 }
 
@@ -51,14 +51,14 @@ impl FailoverRule {
         replayable: bool,
         deadline: Deadline,
         now: Timestamp,
-    ) -> Option<&Transform> {
+    ) -> Option<&Changes> {
         let goes = match when {
             FailoverWhen::BreakerOpen => self.on_breaker,
             FailoverWhen::Ended { ending, sent, handed_over } => {
                 self.on.has(ending) && !handed_over && (!sent || is_idempotent(method))
             }
         };
-        (goes && replayable && deadline.allows(now)).then_some(&self.transform)
+        (goes && replayable && deadline.allows(now)).then_some(&self.changes)
     }
 }
 

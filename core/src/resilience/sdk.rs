@@ -151,7 +151,7 @@ pub fn recognise<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option
         sdk: dialect.sdk,
         group: dialect.group.as_ref().and_then(|field| Some(stable_hash(0, field.read(&header)?.as_bytes()))),
         number: attempt,
-        retries: !attempt.zip(most).is_some_and(|(attempt, most)| attempt >= most),
+        retries: attempt.zip(most).is_none_or(|(attempt, most)| attempt < most),
     })
 }
 

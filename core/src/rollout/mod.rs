@@ -10,7 +10,7 @@ mod evidence;
 
 pub use canary::{Canary, CanaryRule, CanaryStatus, Change, Evidence, RollbackReason, Sample};
 
-use crate::call::Transform;
+use crate::call::Changes;
 use crate::units::{Share, Timestamp, spread, stable_hash};
 
 /// One `[[rollout]]`.
@@ -24,7 +24,7 @@ pub struct Rule {
     /// `share`: how much takes the new variant; the first step of a canary.
     pub share: Share,
     /// `variant`: what the new variant changes in a request.
-    pub variant: Transform,
+    pub variant: Changes,
     /// `canary`: how the share grows by itself.
     pub canary: Option<CanaryRule>,
     /// `shadow`: which share of the safe calls on the old side is also sent, as a copy, to the variant.
@@ -41,7 +41,7 @@ impl Rule {
             name: name.into(),
             by,
             share: Share::NONE,
-            variant: Transform::default(),
+            variant: Changes::default(),
             canary: None,
             shadow: Share::NONE,
             kill: None,
