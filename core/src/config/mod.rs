@@ -8,6 +8,7 @@ mod duration;
 mod error;
 mod ledger;
 mod matcher;
+mod policy;
 mod rule;
 mod section;
 mod vendor;
@@ -17,7 +18,10 @@ pub use error::ConfigError;
 pub use ledger::LedgerConfig;
 pub use rule::Rule;
 
+pub(crate) use matcher::can_be_unnamed;
+
 use crate::catalogue::Vendor;
+use crate::policy::{Mode, Policy};
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,6 +34,11 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// `[[vendor]]`: vendors beside the built-in ones, or instead of those with the same name.
     pub vendors: Vec<Vendor>,
+    /// `policy_mode`: whether the rules of `[[policy]]` that have no `mode` of their own are enforced, as is the
+    /// default, or only reported.
+    pub policy_mode: Mode,
+    /// `[[policy]]`: which calls may be made.
+    pub policies: Vec<Rule<Policy>>,
 }
 
 impl Config {
@@ -54,6 +63,10 @@ impl Config {
             for section in root.tables("vendor") {
                 config.vendors.extend(vendor::read(section));
             }
+            let vendors = matcher::VendorNames(&config.vendors);
+            config.policy_mode = root.choice("policy_mode", &policy::MODES).unwrap_or_default();
+            let mode = config.policy_mode;
+            config.policies = rule::rules(root, "policy", &vendors, |section| policy::read(section, mode));
         });
         (config, errors)
     }
