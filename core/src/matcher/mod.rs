@@ -48,8 +48,11 @@ pub struct Matcher {
     partition: Partition,
     specificity: Specificity,
     /// What was written, for people to read again.
-    written: Box<[(Box<str>, Box<[Box<str>]>)]>,
+    written: Box<[Written]>,
 }
+
+/// A key, and its texts.
+type Written = (Box<str>, Box<[Box<str>]>);
 
 /// One of the conditions that must all hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
