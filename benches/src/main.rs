@@ -8,6 +8,7 @@
 mod decision;
 mod harness;
 mod memory;
+mod policy;
 mod tower_loopback;
 
 use harness::Row;
@@ -18,6 +19,7 @@ fn main() {
     for (name, measure) in [
         ("decision_path", decision::measure as fn() -> Vec<Row>),
         ("memory", memory::measure),
+        ("policy", policy::measure),
         ("tower", tower_loopback::measure),
     ] {
         eprintln!("bench: {name} ...");

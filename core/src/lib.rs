@@ -38,6 +38,7 @@ mod quantile;
 pub mod quota;
 pub mod resilience;
 pub mod rollout;
+pub mod policy;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};

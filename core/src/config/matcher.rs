@@ -12,10 +12,8 @@ pub(super) struct VendorNames<'v>(pub(super) &'v [Vendor]);
 impl VendorNames<'_> {
     /// Why this can be no vendor's name; `None` where it can.
     fn objection(&self, name: &str) -> Option<String> {
-        // A registrable domain, or the address of a host that has none, is a vendor that nobody named yet.
-        let unnamed = name.contains(['.', ':']) || [UNREADABLE, "other", "localhost"].contains(&name);
         let names = || self.0.iter().chain(builtin()).map(|vendor| vendor.name.as_str());
-        if unnamed || names().any(|known| known.eq_ignore_ascii_case(name)) {
+        if can_be_unnamed(name) || names().any(|known| known.eq_ignore_ascii_case(name)) {
             return None;
         }
         let lower = name.to_lowercase();
@@ -27,6 +25,12 @@ impl VendorNames<'_> {
         };
         Some(format!("the vendor `{name}` is not known; {hint}"))
     }
+}
+
+/// Whether a rule may write this for a vendor that nobody named: a registrable domain or the address of a host.
+/// A single word could as well be a name with a typing mistake in it.
+pub(crate) fn can_be_unnamed(vendor: &str) -> bool {
+    vendor.contains(['.', ':', '_']) || [UNREADABLE, "other", "localhost"].contains(&vendor)
 }
 
 /// Reads `match`; `None` where a condition in it is wrong, which was reported: without that condition the rule

@@ -11,6 +11,7 @@ mod error;
 mod fault;
 mod ledger;
 mod matcher;
+mod policy;
 mod rule;
 mod resilience;
 mod rollout;
@@ -23,7 +24,10 @@ pub use error::ConfigError;
 pub use ledger::LedgerConfig;
 pub use rule::Rule;
 
+pub(crate) use matcher::can_be_unnamed;
+
 use crate::catalogue::Vendor;
+use crate::policy::{Mode, Policy};
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +40,11 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// `[[vendor]]`: vendors beside the built-in ones, or instead of those with the same name.
     pub vendors: Vec<Vendor>,
+    /// `policy_mode`: whether the rules of `[[policy]]` that have no `mode` of their own are enforced, as is the
+    /// default, or only reported.
+    pub policy_mode: Mode,
+    /// `[[policy]]`: which calls may be made.
+    pub policies: Vec<Rule<Policy>>,
 }
 
 impl Config {
@@ -60,6 +69,10 @@ impl Config {
             for section in root.tables("vendor") {
                 config.vendors.extend(vendor::read(section));
             }
+            let vendors = matcher::VendorNames(&config.vendors);
+            config.policy_mode = root.choice("policy_mode", &policy::MODES).unwrap_or_default();
+            let mode = config.policy_mode;
+            config.policies = rule::rules(root, "policy", &vendors, |section| policy::read(section, mode));
         });
         (config, errors)
     }

@@ -2,7 +2,7 @@
 
 use super::bytes::Comparison;
 use super::text::{Pattern, Test};
-use super::{Condition, Field, Fields, Matcher, Partition, Specificity};
+use super::{Condition, Field, Fields, Matcher, Partition, Specificity, Written};
 use std::fmt;
 use thiserror::Error;
 
@@ -64,7 +64,7 @@ pub struct Builder {
     partition: Fields,
     partition_tags: Vec<Box<str>>,
     specificity: Specificity,
-    written: Vec<(Box<str>, Box<[Box<str>]>)>,
+    written: Vec<Written>,
     seen: Vec<(Field, Box<str>)>,
 }
 

@@ -36,7 +36,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 
 /// `>1MiB` and its like, as the least and the greatest number that it holds for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Comparison {
+pub(crate) struct Comparison {
     least: u64,
     most: u64,
 }

@@ -77,6 +77,9 @@ impl Fields {
     /// None.
     pub const NONE: Self = Self(0);
 
+    /// All that is known of the caller.
+    pub const CALLER: Self = Self(Self::SERVICE.0 | Self::EXECUTABLE.0 | Self::USER.0 | Self::CONTAINER.0);
+
     /// What does not change between calls of the same vendor, endpoint, method, customer, tags, caller and
     /// credential: an answer that [depends](super::Matcher::depends) on no other may be kept under those. The
     /// endpoint tells the method, but for endpoints that take any (`* /v1/items`).

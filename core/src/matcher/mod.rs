@@ -34,10 +34,10 @@ pub use fields::{Field, Fields, Partition, Specificity};
 pub use subject::Subject;
 
 pub(crate) use build::toml_string;
+pub(crate) use text::{Pattern, Test, lower};
 
 use bytes::Comparison;
 use std::fmt;
-use text::Test;
 
 /// Conditions on a call, compiled. [`Matcher::default`] matches every call.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -48,11 +48,15 @@ pub struct Matcher {
     partition: Partition,
     specificity: Specificity,
     /// What was written, for people to read again.
-    written: Box<[(Box<str>, Box<[Box<str>]>)]>,
+    written: Box<[Written]>,
 }
 
+/// A key, and its texts.
+type Written = (Box<str>, Box<[Box<str>]>);
+
+/// One of the conditions that must all hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Condition {
+pub(crate) enum Condition {
     /// A thing of which a call has one.
     One(Field, Test),
     /// The vendor's tags.
@@ -130,12 +134,8 @@ impl Matcher {
         self.specificity
     }
 
-    /// The texts of which `field` must be one (in any case of letters); `None` where anything else can match.
-    pub(crate) fn exactly(&self, field: Field) -> Option<impl Iterator<Item = &str>> {
-        self.conditions.iter().find_map(|condition| match condition {
-            Condition::One(this, test) if *this == field => test.exactly(),
-            _ => None,
-        })
+    pub(crate) fn conditions(&self) -> &[Condition] {
+        &self.conditions
     }
 
     /// The keys and texts as they were written.

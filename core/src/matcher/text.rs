@@ -1,11 +1,12 @@
 //! Text patterns: `*` for any text, a leading `!` for the opposite, letters in either case.
 
 /// Text with each character in lower case, as patterns are kept.
-pub(crate) fn fold(text: &str) -> String {
+pub(super) fn fold(text: &str) -> String {
     lower(text).collect()
 }
 
-fn lower(text: &str) -> impl Iterator<Item = char> + Clone {
+/// The characters in lower case.
+pub(crate) fn lower(text: &str) -> impl Iterator<Item = char> + Clone {
     text.chars().flat_map(char::to_lowercase)
 }
 
@@ -19,7 +20,7 @@ pub(super) fn same(text: &str, other: &str) -> bool {
 
 /// One pattern, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Pattern {
+pub(crate) enum Pattern {
     Exact(Box<str>),
     /// The parts around each `*`: two of them at least, and none in the middle is empty.
     Glob(Box<[Box<str>]>),
@@ -43,6 +44,16 @@ impl Pattern {
     /// Whether it is `*`.
     pub(super) fn is_any(&self) -> bool {
         matches!(self, Self::Glob(parts) if parts.iter().all(|part| part.is_empty()))
+    }
+
+    /// What every text that matches begins and ends with.
+    pub(crate) fn ends(&self) -> (&str, &str) {
+        match self {
+            Self::Exact(text) => (text, text),
+            Self::Glob(parts) => {
+                (parts.first().map_or("", AsRef::as_ref), parts.last().map_or("", AsRef::as_ref))
+            }
+        }
     }
 
     pub(super) fn letters(&self) -> usize {
@@ -146,9 +157,9 @@ fn skip(text: &mut impl Iterator<Item = char>, part: &str) -> bool {
 
 /// What a key is tested for: any of these, and none of those.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub(super) struct Test {
+pub(crate) struct Test {
     /// Empty: any text.
-    pub(super) any_of: Box<[Pattern]>,
+    pub(crate) any_of: Box<[Pattern]>,
     pub(super) none_of: Box<[Pattern]>,
 }
 
@@ -180,7 +191,7 @@ impl Test {
     }
 
     /// The texts of which it must be one; `None` where a pattern can match others.
-    pub(super) fn exactly(&self) -> Option<impl Iterator<Item = &str>> {
+    pub(crate) fn exactly(&self) -> Option<impl Iterator<Item = &str>> {
         let all_exact =
             !self.any_of.is_empty() && self.any_of.iter().all(|pattern| matches!(pattern, Pattern::Exact(_)));
         all_exact.then(|| {

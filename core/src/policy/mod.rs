@@ -1,0 +1,301 @@
+//! Policy: which calls may be made at all.
+//!
+//! A [`PolicySet`] holds the `[[policy]]` rules of a file and says for a call which of them decides:
+//!
+//! 1. A rule that denies comes first,
+//! 2. then one that throttles,
+//! 3. then one that warns,
+//! 4. then one that allows,
+//! 5. then one that denies with `final = true`, which only speaks where none of 2 and 4 did.
+//!
+//! Among rules of one kind the most specific match decides ([`Specificity`](crate::matcher::Specificity)), and
+//! among equally specific ones the earlier in the file. Where no rule matches, the call passes. A rule in report
+//! mode decides nothing; the decision says what it would have done.
+
+mod backtest;
+mod check;
+mod condition;
+mod index;
+mod recommend;
+mod rule;
+
+pub use backtest::{Effects, Observed, RuleEffects, backtest};
+pub use check::{Problem, Warning};
+pub use condition::{BadCondition, Condition, Untold};
+pub use recommend::{Recommendation, recommend};
+pub use rule::{Mode, OnError, Policy, Rate, Verdict};
+
+use crate::config::Rule;
+use crate::matcher::{Fields, Subject};
+use index::Index;
+use std::cmp::Reverse;
+
+/// A rule by its place in the file, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleIndex(u32);
+
+impl RuleIndex {
+    /// The place.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What the policy says of a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// The rule that decided; none where no rule is about this call.
+    pub rule: Option<RuleIndex>,
+    /// A rule that warns of the call, whatever else was decided.
+    pub warned: Option<RuleIndex>,
+    /// A rule in report mode that would have denied or throttled the call.
+    pub would: Option<RuleIndex>,
+    /// How many conditions could not be told.
+    pub errors: u32,
+}
+
+/// A rule that matches a call, and what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Explained {
+    /// The rule.
+    pub rule: RuleIndex,
+    /// What it says of this call; a denial where its condition could not be told and it refuses then.
+    pub verdict: Verdict,
+    /// Whether it decided.
+    pub decided: bool,
+    /// Whether its condition could not be told.
+    pub untold: bool,
+}
+
+/// The rules of `[[policy]]`, made ready for lookups.
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    rules: Box<[Rule<Policy>]>,
+    /// The places of the rules in the order in which they are asked.
+    order: Box<[u32]>,
+    /// For each of `order` what it decides.
+    kinds: Box<[Kind]>,
+    index: Index,
+    depends: Fields,
+}
+
+/// What a rule decides, in the order of the decision. Of each kind the first rule that matches counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Deny,
+    Throttle,
+    Warn,
+    Allow,
+    FinalDeny,
+    ReportedDeny,
+    ReportedThrottle,
+    ReportedFinalDeny,
+}
+
+const KINDS: usize = 8;
+
+impl Kind {
+    fn of(policy: &Policy) -> Self {
+        match (policy.verdict, policy.mode) {
+            (Verdict::Deny, Mode::Enforce) if policy.is_final => Self::FinalDeny,
+            (Verdict::Deny, Mode::Enforce) => Self::Deny,
+            (Verdict::Deny, Mode::Report) if policy.is_final => Self::ReportedFinalDeny,
+            (Verdict::Deny, Mode::Report) => Self::ReportedDeny,
+            (Verdict::Throttle, Mode::Enforce) => Self::Throttle,
+            (Verdict::Throttle, Mode::Report) => Self::ReportedThrottle,
+            // These stop nothing, so that there is nothing to report instead.
+            (Verdict::Warn, _) => Self::Warn,
+            (Verdict::Allow, _) => Self::Allow,
+        }
+    }
+}
+
+/// For each kind the first rule that matched, by its place in the order.
+struct Found([u32; KINDS]);
+
+impl Found {
+    const NONE: u32 = u32::MAX;
+
+    fn new() -> Self {
+        Self([Self::NONE; KINDS])
+    }
+
+    fn get(&self, kind: Kind) -> u32 {
+        self.0[kind as usize]
+    }
+
+    fn note(&mut self, kind: Kind, place: u32) {
+        let slot = &mut self.0[kind as usize];
+        *slot = (*slot).min(place);
+    }
+
+    fn has(&self, kind: Kind) -> bool {
+        self.get(kind) != Self::NONE
+    }
+}
+
+impl Default for PolicySet {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl PolicySet {
+    /// Makes rules ready.
+    #[must_use]
+    pub fn new(rules: Vec<Rule<Policy>>) -> Self {
+        let mut order: Vec<u32> = (0..u32::try_from(rules.len()).unwrap_or(u32::MAX)).collect();
+        order.sort_by_key(|&place| {
+            let rule = &rules[place as usize];
+            (Kind::of(&rule.then), Reverse(rule.matcher.specificity()), place)
+        });
+        let in_order = || order.iter().map(|&place| &rules[place as usize]);
+        let kinds = in_order().map(|rule| Kind::of(&rule.then)).collect();
+        let index = Index::new(&in_order().map(|rule| &rule.matcher).collect::<Vec<_>>());
+        let depends = rules.iter().fold(Fields::NONE, |all, rule| {
+            let condition = rule.then.when.as_ref().map_or(Fields::NONE, Condition::depends);
+            all | rule.matcher.depends() | condition
+        });
+        Self { order: order.into(), kinds, index, depends, rules: rules.into() }
+    }
+
+    /// The rules, in the order of the file.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule<Policy>] {
+        &self.rules
+    }
+
+    /// The rule of a decision.
+    ///
+    /// # Panics
+    /// For an index from another set with more rules.
+    #[must_use]
+    pub fn rule(&self, index: RuleIndex) -> &Rule<Policy> {
+        &self.rules[index.get()]
+    }
+
+    /// Whether there is no rule.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// What its decisions look at: two calls that agree in these get the same one.
+    #[must_use]
+    pub fn depends(&self) -> Fields {
+        self.depends
+    }
+
+    /// What the rules say of a call. Allocates nothing, unless a rule with a condition is asked. What it costs
+    /// depends on the number of rules about calls like this one, not on the number of all rules.
+    #[must_use]
+    pub fn decide(&self, subject: &Subject<'_>) -> Decision {
+        let mut found = Found::new();
+        let mut errors = 0;
+        self.index.each_bucket(subject, |bucket| {
+            for &place in bucket {
+                // Nothing that is asked later than an enforced denial can change the decision.
+                if place > found.get(Kind::Deny) {
+                    return;
+                }
+                let kind = self.kinds[place as usize];
+                if place < found.get(kind) {
+                    self.ask(place, kind, subject, &mut found, &mut errors);
+                }
+            }
+        });
+        self.conclude(&found, errors)
+    }
+
+    /// Every rule that matches a call, in the order in which they are asked; the decision is that of
+    /// [`PolicySet::decide`].
+    #[must_use]
+    pub fn explain(&self, subject: &Subject<'_>) -> (Decision, Vec<Explained>) {
+        let decision = self.decide(subject);
+        let mut explained = Vec::new();
+        for (place, &rule) in self.order.iter().enumerate() {
+            let mut found = Found::new();
+            let mut errors = 0;
+            let kind = self.kinds[place];
+            let place = u32::try_from(place).unwrap_or(u32::MAX);
+            let policy = &self.rules[rule as usize].then;
+            self.ask(place, kind, subject, &mut found, &mut errors);
+            let verdict = if found.has(kind) {
+                policy.verdict
+            } else if found.has(Kind::Deny) || found.has(Kind::ReportedDeny) {
+                Verdict::Deny
+            } else if errors > 0 {
+                Verdict::Allow
+            } else {
+                continue;
+            };
+            let rule = RuleIndex(rule);
+            let decided = decision.rule == Some(rule);
+            explained.push(Explained { rule, verdict, decided, untold: errors > 0 });
+        }
+        (decision, explained)
+    }
+
+    /// Asks one rule, and notes under its kind that it matches.
+    fn ask(&self, place: u32, kind: Kind, subject: &Subject<'_>, found: &mut Found, errors: &mut u32) {
+        let rule = &self.rules[self.order[place as usize] as usize];
+        if !rule.matcher.matches(subject) {
+            return;
+        }
+        let Some(condition) = &rule.then.when else {
+            found.note(kind, place);
+            return;
+        };
+        match condition.holds(subject) {
+            Ok(true) => found.note(kind, place),
+            Ok(false) => {}
+            Err(_) => {
+                *errors += 1;
+                match (rule.then.on_error, rule.then.mode) {
+                    (OnError::Refuse, Mode::Enforce) => found.note(Kind::Deny, place),
+                    (OnError::Refuse, Mode::Report) => found.note(Kind::ReportedDeny, place),
+                    // What would have lifted a final denial does: a fault of ours refuses nothing.
+                    (OnError::Allow, _) if matches!(kind, Kind::Allow | Kind::Throttle) => {
+                        found.note(Kind::Allow, place);
+                    }
+                    (OnError::Allow, _) => {}
+                }
+            }
+        }
+    }
+
+    fn conclude(&self, found: &Found, errors: u32) -> Decision {
+        let rule = |kind| self.order.get(found.get(kind) as usize).map(|&place| RuleIndex(place));
+        let lifted = found.has(Kind::Throttle) || found.has(Kind::Allow);
+        let (verdict, decided_by) = if found.has(Kind::Deny) {
+            (Verdict::Deny, rule(Kind::Deny))
+        } else if found.has(Kind::FinalDeny) && !lifted {
+            (Verdict::Deny, rule(Kind::FinalDeny))
+        } else if found.has(Kind::Throttle) {
+            (Verdict::Throttle, rule(Kind::Throttle))
+        } else if found.has(Kind::Warn) {
+            (Verdict::Warn, rule(Kind::Warn))
+        } else {
+            (Verdict::Allow, rule(Kind::Allow))
+        };
+        let would = match verdict {
+            Verdict::Deny => None,
+            _ if found.has(Kind::ReportedDeny) => rule(Kind::ReportedDeny),
+            _ if found.has(Kind::ReportedFinalDeny) && !lifted && !found.has(Kind::ReportedThrottle) => {
+                rule(Kind::ReportedFinalDeny)
+            }
+            Verdict::Throttle => None,
+            _ => rule(Kind::ReportedThrottle),
+        };
+        let warned = if verdict == Verdict::Deny { None } else { rule(Kind::Warn) };
+        Decision { verdict, rule: decided_by, warned, would, errors }
+    }
+}
+
+#[cfg(test)]
+mod tests;
