@@ -33,6 +33,7 @@ pub mod config;
 mod engine;
 pub mod ledger;
 pub mod matcher;
+pub mod quota;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};

@@ -7,6 +7,8 @@
 mod duration;
 mod error;
 mod ledger;
+#[cfg_attr(not(test), expect(dead_code, reason = "read once rules know their match"))]
+mod quota;
 mod section;
 mod vendor;
 
