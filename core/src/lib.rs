@@ -27,23 +27,25 @@
 //! ```
 
 pub mod attribution;
+pub mod budget;
 pub mod call;
 pub mod catalogue;
 pub mod config;
+pub mod cost;
 mod engine;
 pub mod fault;
 pub mod ledger;
 pub mod matcher;
+pub mod policy;
 mod quantile;
 pub mod quota;
 pub mod resilience;
 pub mod rollout;
-pub mod policy;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};
 pub use call::{
-    ConnectTimes, ErrorType, Head, Headers, Outcome, Priority, Refusal, RefusedBy, Tap, Target, Transform,
+    Changes, ConnectTimes, ErrorType, Head, Headers, Outcome, Priority, Refusal, RefusedBy, Tap, Target,
 };
 pub use config::Config;
 pub use engine::{Attempt, Call, Counters, Engine, Step, Stored};

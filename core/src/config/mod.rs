@@ -4,17 +4,20 @@
 //! with errors still gives everything in it that is right, so that a typing mistake in one vendor does not
 //! switch off the others; whoever loads the file decides whether to accept that.
 
-mod dialect;
+mod budget;
 mod changes;
+mod dialect;
 mod duration;
 mod error;
 mod fault;
 mod ledger;
 mod matcher;
 mod policy;
-mod rule;
+mod price;
+mod quota;
 mod resilience;
 mod rollout;
+mod rule;
 mod section;
 mod size;
 mod vendor;

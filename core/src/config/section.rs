@@ -30,6 +30,8 @@ pub(super) struct Section<'t, 'd> {
     table: &'d DeTable<'d>,
     offset: usize,
     known: Vec<&'static str>,
+    /// Whether every key is allowed.
+    free: bool,
     children: Vec<(&'static str, Vec<Section<'t, 'd>>)>,
 }
 
@@ -54,7 +56,7 @@ pub(super) fn read(file: &str, text: &str, read: impl FnOnce(&mut Section<'_, '_
 
 impl<'t, 'd> Section<'t, 'd> {
     fn new(report: &'t Report<'t>, table: &'d DeTable<'d>, offset: usize) -> Self {
-        Self { report, table, offset, known: Vec::new(), children: Vec::new() }
+        Self { report, table, offset, known: Vec::new(), free: false, children: Vec::new() }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -163,6 +165,26 @@ impl<'t, 'd> Section<'t, 'd> {
             self.report.add(value.span().start, why);
         }
         share
+    }
+
+    /// The keys of a table that the user names, each with a number; what `check` refuses is reported and left
+    /// out. `what` completes the sentence "`key` is not ...".
+    pub(super) fn entries<T>(&mut self, what: &str, check: impl Fn(f64) -> Option<T>) -> Vec<(String, T)> {
+        self.free = true;
+        let mut entries = Vec::new();
+        for (key, value) in self.table {
+            let name: &str = key.get_ref();
+            let number: Option<f64> = match value.get_ref() {
+                DeValue::Integer(number) => number.as_str().parse().ok(),
+                DeValue::Float(number) => number.as_str().parse().ok(),
+                _ => None,
+            };
+            match number.and_then(&check) {
+                Some(entry) => entries.push((name.to_owned(), entry)),
+                None => self.report.add(value.span().start, format!("`{name}` is not {what}")),
+            }
+        }
+        entries
     }
 
     /// One word out of a few.
@@ -274,7 +296,7 @@ impl<'t, 'd> Section<'t, 'd> {
     fn finish(self) {
         for key in self.table.keys() {
             let name: &str = key.get_ref();
-            if self.known.contains(&name) {
+            if self.free || self.known.contains(&name) {
                 continue;
             }
             let nearest = self

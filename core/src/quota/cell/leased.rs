@@ -1,0 +1,74 @@
+//! What the fleet granted to this host, as the cell sees it. Who asks for grants is [`Lease`](crate::quota::Lease).
+
+use super::super::tick::{Tick, pack, unpack};
+use super::Cell;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Millionths.
+const WHOLE: u32 = 1_000_000;
+
+impl Cell {
+    /// Units that may still go under the lease, and until when; `None` where no lease is in force, and the
+    /// local share holds.
+    pub(in super::super) fn leased(&self, now: u64) -> Option<(i64, u64)> {
+        let word = self.lease.load(Relaxed);
+        if word == 0 {
+            return None;
+        }
+        let (until, horizon) = unpack(word);
+        let until = Tick(until).nanos(now);
+        let units = i64::from(horizon.wrapping_sub(self.begun.load(Relaxed) as u32) as i32);
+        (until > now).then_some((units, until))
+    }
+
+    /// Adds granted units, all usable until `until`; what is left of an earlier lease stays usable.
+    pub(in super::super) fn extend(&self, units: u32, until: u64, now: u64) {
+        let _ = self.lease.fetch_update(Relaxed, Relaxed, |seen| {
+            let begun = self.begun.load(Relaxed) as u32;
+            let (old_until, horizon) = unpack(seen);
+            let left = horizon.wrapping_sub(begun) as i32;
+            let in_force = seen != 0 && Tick(old_until).nanos(now) > now;
+            let left = if in_force { left } else { 0 };
+            let units = i64::from(left) + i64::from(units.min(i32::MAX as u32));
+            let units = units.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+            Some(pack(Tick::floor(until).0, begun.wrapping_add(units as u32)))
+        });
+    }
+
+    /// Takes back what a lease still allows beyond `keep` units; gives how much that was.
+    pub(in super::super) fn give_back(&self, keep: u32, now: u64) -> u32 {
+        let mut seen = self.lease.load(Relaxed);
+        loop {
+            let (until, horizon) = unpack(seen);
+            let begun = self.begun.load(Relaxed) as u32;
+            let left = (horizon.wrapping_sub(begun) as i32).max(0) as u32;
+            if seen == 0 || Tick(until).nanos(now) <= now || left <= keep {
+                return 0;
+            }
+            let kept = pack(until, begun.wrapping_add(keep));
+            match self.lease.compare_exchange(seen, kept, Relaxed, Relaxed) {
+                Ok(_) => return left - keep,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// What this host may use of the limit when no lease is in force.
+    pub(in super::super) fn set_share(&self, millionths: u32) {
+        let _ = self.terms.fetch_update(Relaxed, Relaxed, |seen| {
+            let (window, share) = unpack(seen);
+            (share != millionths).then(|| pack(window, millionths))
+        });
+    }
+
+    pub(in super::super) fn share(&self) -> u32 {
+        match unpack(self.terms.load(Relaxed)).1 {
+            0 => WHOLE,
+            share => share.min(WHOLE),
+        }
+    }
+
+    pub(in super::super) fn units_begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
+}

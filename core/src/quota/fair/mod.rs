@@ -1,0 +1,101 @@
+//! Fair share: weighted max-min across customers, whenever demand exceeds the quota.
+//!
+//! While less than half of the quota is used, a call pays one comparison. Beyond that each customer's demand is
+//! measured, and ten times a second the level is computed up to which all are served alike: who asks for less
+//! than that gets all of it, and what it leaves is shared by the others. A customer above the level waits for
+//! turns of its own, at the rate of its share, so its queue is in nobody's way.
+
+mod level;
+mod table;
+
+pub use table::{Shares, TRACKED};
+
+use super::cell::gcra::Turn;
+use super::cell::{Ask, Cell, Claim, first_wait};
+use super::rule::{Priority, Rule, nanos};
+use super::{Verdict, Why};
+use std::sync::atomic::Ordering::Relaxed;
+use table::{EPOCH, SECOND};
+
+/// How far ahead of now slots of the quota are for those who have more than their share, or before shares are
+/// known.
+const AHEAD: u64 = EPOCH / 2;
+/// No wait and no debt of a customer is honestly further ahead than this and the rule's `max_wait`.
+const HORIZON: u64 = 60 * SECOND;
+
+impl Shares {
+    /// Whether the customer's share lets the call ask the quota, and how far ahead it may take a slot there.
+    ///
+    /// # Errors
+    /// The verdict, where the call has to wait for its customer's turn, or has no time to.
+    pub(super) fn pass(
+        &self,
+        rule: &Rule,
+        cell: &Cell,
+        claim: &mut Claim,
+        ask: &Ask,
+        now: u64,
+    ) -> Result<u64, Verdict> {
+        let first = claim.asked_at().is_none();
+        let bound = claim.bound(rule, ask, now);
+        if let Some(wait) = claim.waiting(bound, now) {
+            return Err(wait);
+        }
+        self.refresh(rule, cell, now);
+        if !self.is_active() {
+            if !self.trips(cell) {
+                return Ok(AHEAD);
+            }
+            self.wake(rule, cell, now);
+        }
+        let slot = self.find(ask, now);
+        if first {
+            slot.asked.fetch_add(ask.units.min(1 << 40), Relaxed);
+        }
+        let level = self.level(ask.priority);
+        let rate = level.saturating_mul(u64::from(slot.weight())) / 1_000;
+        let over = level == u64::MAX || slot.demand.load(Relaxed) > rate;
+        let ahead = if over { AHEAD } else { u64::MAX };
+        if claim.passed_fair || level == u64::MAX {
+            return Ok(ahead);
+        }
+        let cost = level::per_second(ask.units, rate.max(1));
+        let tolerance = tolerance(rule, cell, now);
+        let horizon = rule.max_wait_nanos().saturating_add(tolerance).saturating_add(HORIZON);
+        let turn = Turn { cost, tolerance, earliest: now, bound: first_wait(bound, now), horizon };
+        match turn.take(&slot.due) {
+            Err(until) => {
+                slot.hold_back();
+                Err(super::cell::refuse(until, Why::FairShare))
+            }
+            Ok(taken) => {
+                claim.passed_fair = true;
+                if taken.start > now {
+                    slot.hold_back();
+                    return Err(claim.wait_until(taken.start, Why::FairShare));
+                }
+                Ok(ahead)
+            }
+        }
+    }
+}
+
+/// How far a customer may run ahead of an even spread of its share: a tenth of a window, at least one epoch.
+fn tolerance(rule: &Rule, cell: &Cell, now: u64) -> u64 {
+    let period = match &rule.limit {
+        Some(limit) => nanos(limit.period),
+        None => cell.time_left(now).unwrap_or(SECOND),
+    };
+    (period / 10).clamp(EPOCH, 3_600 * SECOND)
+}
+
+/// The two classes that are served one after the other.
+const fn class(priority: Priority) -> usize {
+    match priority {
+        Priority::Interactive => 0,
+        Priority::Batch => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

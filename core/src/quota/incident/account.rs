@@ -1,0 +1,226 @@
+//! Who used the present window of a quota, and the one before: constant memory, no lock.
+
+use super::heavy::Heavy;
+use super::{Incident, Kind, Mix, Share, User};
+use crate::quota::Standing;
+use crate::quota::Why;
+use crate::quota::rule::{Limit, Rule, nanos};
+use crate::units::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+const SECOND: u64 = 1_000_000_000;
+/// Without a known window, use is told by the minute.
+const DEFAULT_WINDOW: u64 = 60 * SECOND;
+/// A window in which something happened waits so long to be fetched, before the one after is added to it.
+const LONGEST_DELAY: u64 = 60 * SECOND;
+const FIELD: u32 = 21;
+const FIELD_MASK: u64 = (1 << FIELD) - 1;
+
+/// Something to make an incident of.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Breach {
+    pub(in super::super) kind: Kind,
+    pub(in super::super) why: Why,
+    pub(in super::super) retry_at: u64,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    began: AtomicU64,
+    ends: AtomicU64,
+    own: AtomicU64,
+    refused: AtomicU64,
+    limited: AtomicU64,
+    exhausted: AtomicU64,
+    /// 429s and refusals that an incident told of.
+    told: AtomicU64,
+    at: AtomicU64,
+    why: AtomicU64,
+    retry_at: AtomicU64,
+    customers: Heavy,
+    callers: Heavy,
+    endpoints: Heavy,
+    credentials: Heavy,
+    mixes: Heavy,
+}
+
+/// The present window and the one before.
+#[derive(Debug, Default)]
+pub(in super::super) struct Account {
+    windows: [Window; 2],
+    turn: AtomicU64,
+}
+
+impl Account {
+    /// Counts a call that goes.
+    pub(in super::super) fn went(
+        &self,
+        user: &User,
+        units: u64,
+        rule: &Rule,
+        resets_at: Option<u64>,
+        now: u64,
+    ) {
+        let window = self.present(rule, resets_at, now);
+        window.own.fetch_add(units, Relaxed);
+        window.customers.add(u64::from(user.customer) + 1, units);
+        window.callers.add(u64::from(user.caller) + 1, units);
+        window.endpoints.add(u64::from(user.endpoint) + 1, units);
+        window.credentials.add(u64::from(user.credential) + 1, units);
+        let field = |id: u32| (u64::from(id) + 1).min(FIELD_MASK);
+        let mix = field(user.customer) << (2 * FIELD) | field(user.endpoint) << FIELD | field(user.caller);
+        window.mixes.add(mix, units);
+    }
+
+    /// Notes a 429 or a refusal.
+    pub(in super::super) fn breached(&self, breach: Breach, rule: &Rule, resets_at: Option<u64>, now: u64) {
+        let window = self.present(rule, resets_at, now);
+        let count = match breach.kind {
+            Kind::Rate => &window.limited,
+            Kind::Exhausted => &window.exhausted,
+            Kind::Own => &window.refused,
+        };
+        count.fetch_add(1, Relaxed);
+        let _ = window.at.compare_exchange(0, now, Relaxed, Relaxed);
+        window.retry_at.fetch_max(breach.retry_at, Relaxed);
+        if breach.kind == Kind::Own {
+            window.why.store(breach.why as u64 + 1, Relaxed);
+        }
+    }
+
+    /// What happened since it was last asked; the earlier window first.
+    pub(in super::super) fn tell(
+        &self,
+        standing: impl Fn() -> Standing,
+        limit: Option<&Limit>,
+    ) -> Option<Incident> {
+        let present = (self.turn.load(Relaxed) & 1) as usize;
+        [1 - present, present].into_iter().find_map(|index| {
+            let window = &self.windows[index];
+            let (breaches, told) = (window.breaches(), window.told.load(Relaxed));
+            if breaches == told {
+                return None;
+            }
+            window.told.store(breaches, Relaxed);
+            // What the vendor says now is about the present window.
+            let standing = if index == present { standing() } else { standing().of_an_earlier_window() };
+            Some(window.incident(&standing, limit))
+        })
+    }
+
+    fn present(&self, rule: &Rule, resets_at: Option<u64>, now: u64) -> &Window {
+        let turn = self.turn.load(Relaxed);
+        let window = &self.windows[(turn & 1) as usize];
+        let ends = window.ends.load(Relaxed);
+        let jumped = ends != u64::MAX && window.began.load(Relaxed) > now.saturating_add(2 * SECOND);
+        if now < ends && !jumped {
+            return window;
+        }
+        let next = &self.windows[(turn + 1 & 1) as usize];
+        let untold = next.breaches() != next.told.load(Relaxed);
+        if untold && now < next.ends.load(Relaxed).saturating_add(LONGEST_DELAY) && ends != 0 && !jumped {
+            return window;
+        }
+        // Whoever wins turns the page; the others go on writing on the old one until it is turned.
+        if window.ends.compare_exchange(ends, u64::MAX, Relaxed, Relaxed).is_err() {
+            return window;
+        }
+        let length = rule.limit.map_or(DEFAULT_WINDOW, |limit| nanos(limit.period)).max(SECOND);
+        let aligned = now - now % length;
+        let new_ends = resets_at.filter(|at| *at > now).unwrap_or_else(|| aligned.saturating_add(length));
+        // Who used what is known from the first call on, or since the last window ended.
+        let began = if resets_at.is_some() && ends > 0 && ends <= now && now - ends < new_ends - now {
+            ends
+        } else if resets_at.is_none() {
+            aligned
+        } else {
+            now
+        };
+        next.clear();
+        next.began.store(began, Relaxed);
+        next.ends.store(new_ends, Relaxed);
+        self.turn.store(turn.wrapping_add(1), Relaxed);
+        window.ends.store(ends, Relaxed);
+        next
+    }
+
+    /// The vendor said when the present window ends. What it says later in a window counts only if it is sooner:
+    /// there are buckets whose reset is always ahead.
+    pub(in super::super) fn ends(&self, resets_at: u64, now: u64) {
+        let window = &self.windows[(self.turn.load(Relaxed) & 1) as usize];
+        let _ = window.ends.fetch_update(Relaxed, Relaxed, |ends| {
+            let young = now.saturating_sub(window.began.load(Relaxed)) < 5 * SECOND;
+            (ends != 0 && ends != u64::MAX && resets_at > now && (resets_at < ends || young))
+                .then_some(resets_at)
+        });
+    }
+}
+
+impl Window {
+    fn breaches(&self) -> u64 {
+        self.limited.load(Relaxed) + self.exhausted.load(Relaxed) + self.refused.load(Relaxed)
+    }
+
+    fn clear(&self) {
+        let Self { began, ends, own, refused, limited, exhausted, told, at, why, retry_at, .. } = self;
+        for word in [began, ends, own, refused, limited, exhausted, told, at, why, retry_at] {
+            word.store(0, Relaxed);
+        }
+        for heavy in [&self.customers, &self.callers, &self.endpoints, &self.credentials, &self.mixes] {
+            heavy.clear();
+        }
+    }
+
+    fn incident(&self, standing: &Standing, limit: Option<&Limit>) -> Incident {
+        let moment = |word: &AtomicU64| Timestamp::from_nanos(word.load(Relaxed));
+        let (limited, exhausted) = (self.limited.load(Relaxed), self.exhausted.load(Relaxed));
+        let refused = self.refused.load(Relaxed);
+        let kind = match (exhausted, limited) {
+            (0, 0) => Kind::Own,
+            (0, _) => Kind::Rate,
+            _ => Kind::Exhausted,
+        };
+        let shares = |heavy: &Heavy| {
+            let top = heavy.top().into_iter();
+            top.map(|(key, units, at_least)| Share { id: (key - 1) as u32, units, at_least }).collect()
+        };
+        let field = |key: u64, number: u32| match key >> (number * FIELD) & FIELD_MASK {
+            FIELD_MASK | 0 => u32::MAX,
+            id => (id - 1) as u32,
+        };
+        let mixes = self.mixes.top().into_iter().map(|(key, units, at_least)| Mix {
+            customer: field(key, 2),
+            endpoint: field(key, 1),
+            caller: field(key, 0),
+            units,
+            at_least,
+        });
+        let why = self.why.load(Relaxed);
+        let retry_at = self.retry_at.load(Relaxed);
+        Incident {
+            kind,
+            why: if kind == Kind::Own {
+                Why::ALL.into_iter().find(|known| *known as u64 + 1 == why)
+            } else {
+                None
+            },
+            at: moment(&self.at),
+            count: if kind == Kind::Own { refused } else { limited + exhausted },
+            began: moment(&self.began),
+            ends: moment(&self.ends),
+            unit: limit.map(|limit| limit.unit).unwrap_or_default(),
+            limit: standing.limit.or(limit.map(|limit| limit.units)),
+            remaining: standing.remaining,
+            resets_at: standing.resets_at,
+            retry_at: (retry_at != 0).then(|| Timestamp::from_nanos(retry_at)),
+            own: self.own.load(Relaxed),
+            foreign: standing.foreign,
+            refused,
+            customers: shares(&self.customers),
+            callers: shares(&self.callers),
+            endpoints: shares(&self.endpoints),
+            credentials: shares(&self.credentials),
+            mixes: mixes.collect(),
+        }
+    }
+}

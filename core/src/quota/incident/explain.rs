@@ -1,0 +1,316 @@
+//! An incident in plain sentences.
+
+use super::{Incident, Kind, Share};
+use crate::quota::Why;
+use crate::units::Timestamp;
+use std::fmt::Write as _;
+
+/// An incident with names instead of numbers: what is stored, and what [`explain`] reads.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct NamedIncident {
+    /// The vendor's name.
+    pub vendor: String,
+    /// The credential's fingerprint; empty where none was seen.
+    pub credential: String,
+    /// The policy's name, as the vendor or the rule has it; may be empty.
+    pub policy: String,
+    /// [`Kind::as_str`].
+    pub kind: String,
+    /// [`Why::as_str`], where calls were refused here; else empty.
+    pub why: String,
+    /// The first 429 or refusal.
+    pub at: Timestamp,
+    /// How many there were.
+    pub count: u64,
+    /// When the window began.
+    pub began: Timestamp,
+    /// When the window ends.
+    pub ends: Timestamp,
+    /// [`Unit::as_str`].
+    pub unit: String,
+    /// The limit.
+    pub limit: Option<u64>,
+    /// What the vendor said was left.
+    pub remaining: Option<u64>,
+    /// When the vendor said it resets.
+    pub resets_at: Option<Timestamp>,
+    /// When calls may go again.
+    pub retry_at: Option<Timestamp>,
+    /// Our units in the window.
+    pub own: u64,
+    /// Units of others on this credential.
+    pub foreign: u64,
+    /// Calls that were refused here.
+    pub refused: u64,
+    /// The customers that used most.
+    pub customers: Vec<NamedShare>,
+    /// The callers that used most.
+    pub callers: Vec<NamedShare>,
+    /// The endpoints that were used most.
+    pub endpoints: Vec<NamedShare>,
+    /// The credentials that were used most.
+    pub credentials: Vec<NamedShare>,
+    /// Who asked for what through whom.
+    pub mixes: Vec<NamedMix>,
+}
+
+/// What one of many used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedShare {
+    /// Its name.
+    pub name: String,
+    /// Units: never too few.
+    pub units: u64,
+    /// Units for certain.
+    pub at_least: u64,
+}
+
+/// What one customer used of one endpoint through one caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamedMix {
+    /// The customer.
+    pub customer: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// The caller.
+    pub caller: String,
+    /// Units: never too few.
+    pub units: u64,
+    /// Units for certain.
+    pub at_least: u64,
+}
+
+/// What the engine's numbers stand for.
+pub trait Names {
+    /// A customer's name.
+    fn customer(&self, number: u32) -> String;
+    /// A caller's name.
+    fn caller(&self, number: u32) -> String;
+    /// An endpoint, method and template.
+    fn endpoint(&self, number: u32) -> String;
+    /// A credential's fingerprint.
+    fn credential(&self, number: u32) -> String;
+}
+
+impl Incident {
+    /// The same with names. `vendor`, `credential` and `policy` are those of the quota.
+    #[must_use]
+    pub fn named(&self, vendor: &str, credential: &str, policy: &str, names: &impl Names) -> NamedIncident {
+        let shares = |shares: &[Share], name: &dyn Fn(u32) -> String| {
+            shares
+                .iter()
+                .map(|share| NamedShare {
+                    name: name(share.id),
+                    units: share.units,
+                    at_least: share.at_least,
+                })
+                .collect()
+        };
+        let mixes = self.mixes.iter().map(|mix| NamedMix {
+            customer: names.customer(mix.customer),
+            endpoint: names.endpoint(mix.endpoint),
+            caller: names.caller(mix.caller),
+            units: mix.units,
+            at_least: mix.at_least,
+        });
+        NamedIncident {
+            vendor: vendor.to_owned(),
+            credential: credential.to_owned(),
+            policy: policy.to_owned(),
+            kind: self.kind.as_str().to_owned(),
+            why: self.why.map_or("", Why::as_str).to_owned(),
+            at: self.at,
+            count: self.count,
+            began: self.began,
+            ends: self.ends,
+            unit: self.unit.as_str().to_owned(),
+            limit: self.limit,
+            remaining: self.remaining,
+            resets_at: self.resets_at,
+            retry_at: self.retry_at,
+            own: self.own,
+            foreign: self.foreign,
+            refused: self.refused,
+            customers: shares(&self.customers, &|number| names.customer(number)),
+            callers: shares(&self.callers, &|number| names.caller(number)),
+            endpoints: shares(&self.endpoints, &|number| names.endpoint(number)),
+            credentials: shares(&self.credentials, &|number| names.credential(number)),
+            mixes: mixes.collect(),
+        }
+    }
+}
+
+/// What happened, who used the window, and what would help: a few plain sentences, each on a line of its own.
+#[must_use]
+pub fn explain(incident: &NamedIncident) -> String {
+    let mut text = what_happened(incident);
+    text.push('\n');
+    text.push_str(&who_used_it(incident));
+    if incident.foreign > 0 {
+        let _ = write!(
+            text,
+            "\n{} counted {} {} that no call of ours explains: somebody else uses this credential.",
+            incident.vendor, incident.foreign, incident.unit
+        );
+    }
+    if let Some(at) = incident.retry_at {
+        let _ = write!(text, "\nCalls may go again from {}.", clock(at));
+    }
+    let helps = what_helps(incident);
+    if !helps.is_empty() {
+        let _ = write!(text, "\nWhat would help: {}.", helps.join("; "));
+    }
+    text
+}
+
+fn what_happened(incident: &NamedIncident) -> String {
+    let NamedIncident { vendor, count, .. } = incident;
+    let at = clock(incident.at);
+    let policy = if incident.policy.is_empty() { String::new() } else { format!(" ({})", incident.policy) };
+    let times = |one: &str, many: &str| if *count == 1 { one.to_owned() } else { format!("{count} {many}") };
+    if incident.kind == Kind::Exhausted.as_str() {
+        format!(
+            "At {at} {vendor}{policy} said that the quota is used up, in {}.",
+            times("one answer", "answers until the window ended")
+        )
+    } else if incident.kind == Kind::Rate.as_str() {
+        format!("At {at} {vendor}{policy} refused {} for coming too fast.", times("one call", "calls"))
+    } else {
+        let why = match incident.why.as_str() {
+            "own_limit" => "the limit of the configuration was reached",
+            "exhausted" => "nothing was left of the vendor's quota",
+            "rate_limited" => "the vendor had said to stay away",
+            "reserved" => "what was left is kept for calls of higher priority",
+            "paced" => "what was left is spread until the reset",
+            "learned" => "earlier refusals taught a limit",
+            "fair_share" => "their customers had had their share",
+            "lease" => "what the fleet granted to this host was used",
+            _ => "the quota did not allow them",
+        };
+        let calls = times("one call to", "calls to");
+        format!("From {at} on {calls} {vendor}{policy} went no further than this process, because {why}.")
+    }
+}
+
+fn who_used_it(incident: &NamedIncident) -> String {
+    let NamedIncident { unit, own, .. } = incident;
+    let window = length(incident.began, incident.ends);
+    let (Some(first), true) = (incident.customers.first(), *own > 0) else {
+        return format!("None of our {unit} were counted in {window}.");
+    };
+    let total = match incident.limit {
+        Some(limit) if limit == *own => format!("the {own} {unit} in {window}"),
+        Some(limit) => format!("our {own} {unit} in {window} (the limit is {limit})"),
+        None => format!("our {own} {unit} in {window}"),
+    };
+    let mut text =
+        format!("{} used {} of {total}", customer(&first.name), share(first.units, first.at_least, *own));
+    if let Some(mix) = incident.mixes.iter().find(|mix| mix.customer == first.name)
+        && mix.units * 2 > first.units
+    {
+        let _ = write!(text, ", mostly {} from {}", mix.endpoint, mix.caller);
+    }
+    let others: Vec<String> = incident.customers[1..]
+        .iter()
+        .take(3)
+        .filter(|other| other.units * 100 >= *own)
+        .map(|other| format!("{} {}", customer(&other.name), share(other.units, other.at_least, *own)))
+        .collect();
+    if !others.is_empty() {
+        let _ = write!(text, "; {}", others.join(", "));
+    }
+    if incident.refused > 0 && incident.kind != Kind::Own.as_str() {
+        let _ = write!(text, "; {} more calls were refused here before they went out", incident.refused);
+    }
+    text.push('.');
+    text
+}
+
+fn what_helps(incident: &NamedIncident) -> Vec<String> {
+    let mut helps = Vec::new();
+    let vendor = &incident.vendor;
+    let own = incident.own.max(1);
+    if incident.foreign * 5 > incident.own + incident.foreign {
+        helps.push(
+            "a credential of our own for each program, so that nobody else uses up this one".to_owned(),
+        );
+    }
+    if let Some(first) = incident.customers.first()
+        && incident.customers.len() > 1
+        && first.units * 2 > own
+        && incident.why != "fair_share"
+    {
+        helps.push(format!(
+            "a [[quota]] rule for {vendor} with fair = \"customer\", which keeps {} to its share while others ask",
+            customer(&first.name)
+        ));
+    }
+    if let Some(first) = incident.endpoints.first()
+        && first.at_least * 2 > own
+        && (first.name.starts_with("GET ") || first.name.starts_with("HEAD "))
+    {
+        helps.push(format!(
+            "a [[cache]] rule for {}, which made {} of the calls",
+            first.name,
+            share(first.units, first.at_least, own)
+        ));
+    }
+    match incident.kind.as_str() {
+        "rate" if incident.limit.is_some() => {
+            helps.push("pace = \"smooth\", which spreads what is left until the reset".to_owned());
+        }
+        "rate" => helps.push(format!(
+            "the limit from {vendor}'s contract as a [[quota]] rule, since its answers do not state it"
+        )),
+        "exhausted" => helps.push(format!("a higher limit from {vendor}")),
+        _ if incident.why == "own_limit" => {
+            helps.push("a higher `limit` in the configuration, if the contract allows it".to_owned());
+        }
+        _ => {}
+    }
+    helps
+}
+
+fn customer(name: &str) -> String {
+    match name {
+        "unknown" => "calls for nobody in particular".to_owned(),
+        "other" => "customers beyond those told apart".to_owned(),
+        name => format!("customer {name}"),
+    }
+}
+
+fn share(units: u64, at_least: u64, of: u64) -> String {
+    let percent = |units: u64| units.min(of) as u128 * 100 / of.max(1) as u128;
+    match (percent(at_least), percent(units)) {
+        (low, high) if low == high => format!("{high}%"),
+        (low, high) => format!("{low}% to {high}%"),
+    }
+}
+
+fn length(began: Timestamp, ends: Timestamp) -> String {
+    match ends.since(began).as_millis().div_ceil(1_000) {
+        1 => "this second".to_owned(),
+        60 => "this minute".to_owned(),
+        3_600 => "this hour".to_owned(),
+        86_400 => "this day".to_owned(),
+        seconds if seconds >= 7_200 => format!("these {} hours", seconds / 3_600),
+        seconds if seconds >= 120 => format!("these {} minutes", seconds / 60),
+        seconds => format!("these {seconds} seconds"),
+    }
+}
+
+/// `2026-11-21 09:15:02 UTC` (civil from days, Howard Hinnant).
+fn clock(at: Timestamp) -> String {
+    let seconds = at.as_secs();
+    let (days, time) = ((seconds / 86_400) as i64, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", time / 3_600, time / 60 % 60, time % 60)
+}

@@ -1,0 +1,178 @@
+//! One quota with all that belongs to it.
+
+use super::cell::{Ask, Cell, Claim, Standing};
+use super::fair::Shares;
+use super::incident::{Account, Breach, Incident, Kind, User};
+use super::rule::Rule;
+use super::stated::{Reading, Stated};
+use super::{Limited, Verdict, Why};
+use crate::units::Timestamp;
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a cell lies: on the heap, or in memory that processes share.
+pub type CellHome = Arc<dyn AsRef<Cell> + Send + Sync>;
+/// Where the shares of a fair share lie.
+pub type SharesHome = Arc<dyn AsRef<Shares> + Send + Sync>;
+
+/// One quota: of one vendor and credential, under one policy name. All methods take `&self`, from any thread.
+///
+/// ```
+/// use farcall::Timestamp;
+/// use farcall::quota::{Ask, Claim, Limited, Rule, State, Stated, User, Verdict};
+///
+/// let (rule, t0) = (Rule::default(), Timestamp::from_nanos(1_700_000_000_000_000_000));
+/// let quota = State::new(&rule);
+/// let user = User { customer: 7, ..User::default() };
+///
+/// let mut claim = Claim::new();
+/// assert_eq!(quota.before(&rule, &mut claim, &Ask::one(), &user, t0), Verdict::Pass);
+/// // The answer says that nothing is left for the next ten seconds.
+/// let said =
+///     Stated { limit: Some(100), remaining: Some(0), resets_at: Some(t0.plus_millis(10_000)), window: None };
+/// quota.state(&rule, &claim, &said, t0.plus_millis(80));
+/// quota.end(&mut claim);
+///
+/// // A call that may wait for two seconds is refused at once.
+/// let verdict = quota.before(&rule, &mut Claim::new(), &Ask::one(), &user, t0.plus_millis(90));
+/// assert!(matches!(verdict, Verdict::Refuse { until, .. } if until >= t0.plus_millis(10_000)));
+/// ```
+pub struct State {
+    cell: CellHome,
+    shares: Option<SharesHome>,
+    account: Account,
+}
+
+impl State {
+    /// A quota of this process alone.
+    #[must_use]
+    pub fn new(rule: &Rule) -> Self {
+        Self::at(Arc::new(Cell::new()), rule.fair.then(|| Arc::new(SharesBox(Shares::new())) as SharesHome))
+    }
+
+    /// A quota whose cell, and shares if any, lie where other processes use them too.
+    #[must_use]
+    pub fn at(cell: CellHome, shares: Option<SharesHome>) -> Self {
+        Self { cell, shares, account: Account::default() }
+    }
+
+    /// The cell.
+    #[must_use]
+    pub fn cell(&self) -> &Cell {
+        (*self.cell).as_ref()
+    }
+
+    /// Whether an attempt may go. See [`Cell::before`]; this also sees to fair shares and keeps the account of
+    /// who used what.
+    pub fn before(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, user: &User, now: Timestamp) -> Verdict {
+        if claim.is_held() {
+            return Verdict::Pass;
+        }
+        let (cell, at) = (self.cell(), now.as_nanos());
+        let shares = self.shares.as_ref().filter(|_| rule.fair).map(|shares| (**shares).as_ref());
+        let verdict = match shares {
+            Some(shares) if !claim.has_slot() => match shares.pass(rule, cell, claim, ask, at) {
+                Ok(ahead) => {
+                    let verdict = cell.ask(rule, claim, ask, at, ahead);
+                    if matches!(verdict, Verdict::Wait { why: Why::FairShare, .. }) {
+                        shares.wake(rule, cell, at);
+                    }
+                    verdict
+                }
+                Err(verdict) => verdict,
+            },
+            _ => cell.ask(rule, claim, ask, at, u64::MAX),
+        };
+        match verdict {
+            Verdict::Pass => self.account.went(user, ask.units, rule, self.resets_at(at), at),
+            Verdict::Refuse { until, why } => {
+                if why != Why::Concurrency {
+                    let breach = Breach { kind: Kind::Own, why, retry_at: until.as_nanos() };
+                    self.account.breached(breach, rule, self.resets_at(at), at);
+                }
+            }
+            Verdict::Wait { .. } => {}
+        }
+        verdict
+    }
+
+    /// An answer stated how the quota stands.
+    pub fn state(&self, _rule: &Rule, claim: &Claim, stated: &Stated, now: Timestamp) -> Reading {
+        let reading = self.cell().state(claim, stated, now);
+        if reading == Reading::Taken
+            && let Some(resets_at) = self.resets_at(now.as_nanos())
+        {
+            self.account.ends(resets_at, now.as_nanos());
+        }
+        reading
+    }
+
+    /// An answer was a 429, or what this vendor means by one.
+    pub fn limited(
+        &self,
+        rule: &Rule,
+        claim: &Claim,
+        how: Limited,
+        retry_at: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        let at = now.as_nanos();
+        self.cell().limited(claim, how, retry_at, now);
+        let kind = match how {
+            Limited::Rate => Kind::Rate,
+            Limited::Exhausted => Kind::Exhausted,
+        };
+        let retry_at = self.cell().standing(now).blocked_until.map_or(at, Timestamp::as_nanos);
+        let breach = Breach { kind, why: Why::default(), retry_at };
+        self.account.breached(breach, rule, self.resets_at(at), at);
+    }
+
+    /// The attempt used `units`, not what was estimated.
+    pub fn settle(&self, rule: &Rule, claim: &mut Claim, units: u64) {
+        self.cell().settle(rule, claim, units);
+    }
+
+    /// The attempt is over.
+    pub fn end(&self, claim: &mut Claim) {
+        self.cell().end(claim);
+    }
+
+    /// The attempt did not go: another rule refused it, or the application cancelled it.
+    pub fn undo(&self, claim: &mut Claim) {
+        self.cell().undo(claim);
+    }
+
+    /// How the quota stands.
+    #[must_use]
+    pub fn standing(&self, now: Timestamp) -> Standing {
+        self.cell().standing(now)
+    }
+
+    /// What happened since the last question, to be asked once a second until it says `None`. While a window
+    /// lasts, its incident may be told again with higher counts.
+    #[must_use]
+    pub fn incident(&self, rule: &Rule, now: Timestamp) -> Option<Incident> {
+        self.account.tell(|| self.standing(now), rule.limit.as_ref())
+    }
+
+    fn resets_at(&self, now: u64) -> Option<u64> {
+        self.cell().time_left(now).map(|left| now.saturating_add(left))
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("cell", self.cell())
+            .field("fair", &self.shares.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+struct SharesBox(Box<Shares>);
+
+impl AsRef<Shares> for SharesBox {
+    fn as_ref(&self) -> &Shares {
+        &self.0
+    }
+}
