@@ -1,5 +1,12 @@
 //! The units that cross the engine's border.
 
+mod money;
+mod period;
+
+pub(crate) use money::decimal;
+pub use money::{BadMoney, Currency, Money};
+pub use period::Period;
+
 use std::fmt;
 use std::time::Duration;
 
