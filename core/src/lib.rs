@@ -27,9 +27,11 @@
 //! ```
 
 pub mod attribution;
+pub mod budget;
 pub mod call;
 pub mod catalogue;
 pub mod config;
+pub mod cost;
 mod engine;
 pub mod ledger;
 pub mod matcher;
@@ -39,4 +41,4 @@ pub use attribution::{Caller, CallerId};
 pub use call::{ConnectTimes, ErrorType, Head, Outcome, Tap, Target};
 pub use config::Config;
 pub use engine::{Attempt, Call, Counters, Engine, Step};
-pub use units::Timestamp;
+pub use units::{Currency, Money, Timestamp};

@@ -21,4 +21,6 @@ pub struct Vendor {
     pub docs: Option<String>,
     /// Its endpoints.
     pub endpoints: Vec<Pattern>,
+    /// `[[vendor.price]]`: what it asks.
+    pub prices: Vec<crate::cost::Price>,
 }

@@ -4,9 +4,12 @@
 //! with errors still gives everything in it that is right, so that a typing mistake in one vendor does not
 //! switch off the others; whoever loads the file decides whether to accept that.
 
+#[allow(dead_code)] // Read with the matcher of `[[budget]]`, by whoever joins the two.
+mod budget;
 mod duration;
 mod error;
 mod ledger;
+mod price;
 mod section;
 mod vendor;
 
@@ -15,6 +18,7 @@ pub use error::ConfigError;
 pub use ledger::LedgerConfig;
 
 use crate::catalogue::Vendor;
+use crate::cost::Price;
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,9 +31,17 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// `[[vendor]]`: vendors beside the built-in ones, or instead of those with the same name.
     pub vendors: Vec<Vendor>,
+    /// `[[price]]`: what vendors ask, instead of what the catalogue says.
+    pub prices: Vec<Price>,
 }
 
 impl Config {
+    /// The prices of this file, those within vendors first: the later one wins.
+    #[must_use]
+    pub fn own_prices(&self) -> Vec<Price> {
+        self.vendors.iter().flat_map(|vendor| &vendor.prices).chain(&self.prices).cloned().collect()
+    }
+
     /// Reads the text of a configuration file; `file` is the name that errors show.
     ///
     /// # Errors
@@ -51,9 +63,17 @@ impl Config {
             for section in root.tables("vendor") {
                 config.vendors.extend(vendor::read(section));
             }
+            config.prices =
+                root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
         });
         (config, errors)
     }
+}
+
+/// Reads a file of the catalogue's prices: nothing but `[[price]]`.
+pub(crate) fn read_prices(file: &str, text: &str) -> (Vec<Price>, Vec<ConfigError>) {
+    let (config, errors) = Config::read(file, text);
+    (config.prices, errors)
 }
 
 #[cfg(test)]

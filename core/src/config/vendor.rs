@@ -33,6 +33,14 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Vendor> {
         tags: section.list("tags", |tag| Ok(tag.to_owned())),
         status_page: section.string("status_page"),
         docs: section.string("docs"),
+        prices: {
+            let name = name.as_deref();
+            section
+                .tables("price")
+                .iter_mut()
+                .filter_map(|section| super::price::read(section, name))
+                .collect()
+        },
         name: name.unwrap_or_default(),
         hosts,
         endpoints,
