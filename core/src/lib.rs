@@ -49,4 +49,4 @@ pub use call::{
 };
 pub use config::Config;
 pub use engine::{Attempt, Call, Counters, Engine, Step, Stored};
-pub use units::Timestamp;
+pub use units::{Currency, Money, Timestamp};

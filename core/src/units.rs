@@ -1,8 +1,14 @@
 //! The units that cross the engine's border.
 
+mod money;
+mod period;
 mod share;
 
+pub use money::{BadMoney, Currency, Money};
+pub use period::Period;
 pub use share::Share;
+
+pub(crate) use money::decimal;
 pub(crate) use share::{spread, stable_hash};
 
 use std::fmt;

@@ -29,4 +29,6 @@ pub struct Vendor {
     pub retry_count_header: Option<String>,
     /// Its endpoints.
     pub endpoints: Vec<Pattern>,
+    /// `[[vendor.price]]`: what it asks.
+    pub prices: Vec<crate::cost::Price>,
 }

@@ -30,7 +30,9 @@ pub use rule::Rule;
 pub(crate) use matcher::can_be_unnamed;
 
 use crate::catalogue::Vendor;
+use crate::cost::Price;
 use crate::policy::{Mode, Policy};
+use crate::{budget as budgets, fault as faults, quota as quotas, resilience as resiliences, rollout as rollouts};
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,9 +50,29 @@ pub struct Config {
     pub policy_mode: Mode,
     /// `[[policy]]`: which calls may be made.
     pub policies: Vec<Rule<Policy>>,
+    /// `[[rollout]]`: who takes which variant, and kill switches.
+    pub rollouts: Vec<Rule<rollouts::Rule>>,
+    /// `allow_faults`: whether `[[fault]]` is obeyed.
+    pub allow_faults: bool,
+    /// `[[fault]]`: what is injected.
+    pub faults: Vec<Rule<faults::Rule>>,
+    /// `[[budget]]`: what we allow ourselves.
+    pub budgets: Vec<Rule<budgets::Rule>>,
+    /// `[[quota]]`: how quotas are kept to.
+    pub quotas: Vec<Rule<quotas::Rule>>,
+    /// `[[resilience]]`: what is done about calls that fail.
+    pub resilience: Vec<Rule<resiliences::Rule>>,
+    /// `[[price]]`: what vendors ask, instead of what the catalogue says.
+    pub prices: Vec<Price>,
 }
 
 impl Config {
+    /// The prices of this file, those within vendors first: the later one wins.
+    #[must_use]
+    pub fn own_prices(&self) -> Vec<Price> {
+        self.vendors.iter().flat_map(|vendor| &vendor.prices).chain(&self.prices).cloned().collect()
+    }
+
     /// Reads the text of a configuration file; `file` is the name that errors show.
     ///
     /// # Errors
@@ -76,9 +98,27 @@ impl Config {
             config.policy_mode = root.choice("policy_mode", &policy::MODES).unwrap_or_default();
             let mode = config.policy_mode;
             config.policies = rule::rules(root, "policy", &vendors, |section| policy::read(section, mode));
+            config.rollouts = rule::rules(root, "rollout", &vendors, rollout::read);
+            config.allow_faults = root.boolean("allow_faults").unwrap_or_default();
+            let allowed = config.allow_faults;
+            config.faults = rule::rules(root, "fault", &vendors, |section| fault::read(section, allowed));
+            config.budgets = rule::rules(root, "budget", &vendors, budget::read);
+            config.quotas = rule::rules(root, "quota", &vendors, quota::read);
+            config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
+            config.prices =
+                root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
+            // Their draws are salted with their names, so that two of them choose independently.
+            config.rollouts.iter_mut().for_each(|rule| rule.then.name = rule.name.as_ref().into());
+            config.faults.iter_mut().for_each(|rule| rule.then.name = rule.name.as_ref().into());
         });
         (config, errors)
     }
+}
+
+/// Reads a file of the catalogue's prices: nothing but `[[price]]`.
+pub(crate) fn read_prices(file: &str, text: &str) -> (Vec<Price>, Vec<ConfigError>) {
+    let (config, errors) = Config::read(file, text);
+    (config.prices, errors)
 }
 
 #[cfg(test)]

@@ -260,6 +260,12 @@ impl<'t, 'd> Section<'t, 'd> {
         self.children.last_mut().map_or(&mut [], |(_, sections)| sections.as_mut_slice())
     }
 
+    /// The tables `[[key]]`, or the one table `key = { ... }`.
+    pub(super) fn some_tables(&mut self, key: &'static str) -> &mut [Self] {
+        let is_table = matches!(self.table.get(key).map(Spanned::get_ref), Some(DeValue::Table(_)));
+        if is_table { self.table(key).map_or(&mut [], std::slice::from_mut) } else { self.tables(key) }
+    }
+
     /// A value as it is, for what these readers do not know.
     pub(super) fn value(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
         self.known.push(key);

@@ -37,6 +37,14 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Vendor> {
         dialect: dialect::read(section),
         idempotency_header: dialect::header(section, "idempotency_header"),
         retry_count_header: dialect::header(section, "retry_count_header"),
+        prices: {
+            let name = name.as_deref();
+            section
+                .tables("price")
+                .iter_mut()
+                .filter_map(|section| super::price::read(section, name))
+                .collect()
+        },
         name: name.unwrap_or_default(),
         hosts,
         endpoints,

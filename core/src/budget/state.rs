@@ -1,0 +1,390 @@
+//! What was spent of a budget in the current period, by many threads at once.
+//!
+//! All decisions hang on one word that holds what is spent and reserved, and the generation of the period that
+//! it belongs to, so that both change together: a call admitted by the old period's account cannot end up in
+//! the new one's. Nobody waits for anybody; whoever finds the period over prepares the next and swaps the word,
+//! and others help.
+
+use super::{Action, MAX_MARKS, Rule, Spent};
+use crate::units::{Period, Timestamp};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The account of one budget (of one customer, say). 64 bytes, all methods through `&self`.
+///
+/// Periods are those of the calendar. A call counts in the period in which it settles; what it had reserved in
+/// an earlier one is gone with that. A clock that goes back a little changes nothing; one that comes back from
+/// a leap of more than an hour (and two periods) takes the account with it, so that no leap can stop the
+/// calls of a year.
+#[derive(Debug)]
+pub struct State {
+    /// Generation (4 bits) and what is spent and reserved (60 bits).
+    word: AtomicU64,
+    /// Of the last two generations, by parity: the whole generation and the number of its period.
+    periods: [AtomicU64; 2],
+    /// Generation, and what others have spent.
+    elsewhere: AtomicU64,
+    /// Generation, and since when calls are throttled, in milliseconds.
+    throttled: AtomicU64,
+    /// Generation, and which warnings were given.
+    warned: AtomicU64,
+    /// What is known of all that was ever settled.
+    settled: AtomicU64,
+    /// Calls of which not all was known.
+    unknown: AtomicU32,
+    /// Calls that were refused.
+    refused: AtomicU32,
+}
+
+/// What a call may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Go on; settle the reservation in any case.
+    Admit(Admission),
+    /// Ask again then: it is another call's turn, or the period's budget is spent.
+    Wait {
+        /// When.
+        until: Timestamp,
+    },
+    /// Refused.
+    Refuse {
+        /// When it would pass, if nothing else is spent; `None` where it alone is more than the limit.
+        until: Option<Timestamp>,
+    },
+}
+
+/// A call that may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// To be settled.
+    pub reservation: Reservation,
+    /// What is to be done beside.
+    pub then: Option<Then>,
+}
+
+/// What is to be done with a call that may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It is beyond the limit, and passes all the same.
+    Over,
+    /// Send it with a cheaper model: [`Rule::cheaper`].
+    Downgrade,
+}
+
+/// An amount set aside for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a reservation that is never settled is never given back before the period ends"]
+pub struct Reservation {
+    amount: u64,
+    generation: u32,
+}
+
+impl Reservation {
+    /// How much is set aside.
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+}
+
+/// What a settlement brought to light.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The highest share of the limit, in percent, that was reached for the first time in this period and that
+    /// the rule warns at. 100 where the limit was.
+    pub warning: Option<u8>,
+}
+
+/// How a budget stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// Spent here, and reserved by calls under way.
+    pub used: u64,
+    /// Spent elsewhere.
+    pub elsewhere: u64,
+    /// The limit.
+    pub limit: u64,
+    /// When the period ends.
+    pub until: Timestamp,
+    /// Calls of which not all was known, ever.
+    pub unknown: u32,
+    /// Calls refused, ever.
+    pub refused: u32,
+}
+
+const SHIFT: u32 = 60;
+const AMOUNT: u64 = (1 << SHIFT) - 1;
+
+/// What [`State::enter`] found.
+#[derive(Clone, Copy)]
+struct Current {
+    word: u64,
+    generation: u32,
+    number: u32,
+}
+
+impl Current {
+    const fn used(self) -> u64 {
+        self.word & AMOUNT
+    }
+
+    const fn tag(self) -> u64 {
+        tag_of(self.generation)
+    }
+
+    const fn with(self, used: u64) -> u64 {
+        self.tag() | if used > AMOUNT { AMOUNT } else { used }
+    }
+}
+
+const fn tag_of(generation: u32) -> u64 {
+    (generation as u64 & 15) << SHIFT
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl State {
+    /// An account of which nothing is spent.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            // Generation 0 is of period 0, the one before it of none.
+            periods: [AtomicU64::new(0), AtomicU64::new((u32::MAX as u64) << 32)],
+            elsewhere: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+            warned: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            unknown: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
+        }
+    }
+
+    /// Sets an amount aside for a call, or says why not.
+    pub fn reserve(&self, rule: &Rule, amount: u64, now: Timestamp) -> Verdict {
+        loop {
+            let current = self.enter(rule.limit.period, now);
+            let taken = current.used().saturating_add(self.elsewhere_of(current));
+            let after = taken.saturating_add(amount);
+            let verdict = if after > rule.limit.amount {
+                self.over(rule, current, amount)
+            } else {
+                self.within(rule, current, taken, after, now)
+            };
+            let then = match verdict {
+                Ok(then) => then,
+                Err(verdict) => return verdict,
+            };
+            if self.swap(current, current.used().saturating_add(amount)) {
+                let reservation = Reservation { amount, generation: current.generation };
+                return Verdict::Admit(Admission { reservation, then });
+            }
+        }
+    }
+
+    /// Counts what a call spent and gives back the rest of what it had reserved; in any case exactly once, also
+    /// for a call that was never sent ([`Spent::NOTHING`]) or was let go of.
+    pub fn settle(&self, rule: &Rule, reservation: Reservation, spent: Spent, now: Timestamp) -> Settled {
+        let charge = if spent.all { spent.known } else { spent.known.max(reservation.amount) };
+        self.settled.fetch_add(spent.known, Ordering::Relaxed);
+        if !spent.all {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+        }
+        loop {
+            let current = self.enter(rule.limit.period, now);
+            // What was reserved in an earlier period went with that.
+            let reserved = if current.generation == reservation.generation { reservation.amount } else { 0 };
+            let used = current.used().saturating_sub(reserved).saturating_add(charge);
+            if self.swap(current, used) {
+                let total = used.saturating_add(self.elsewhere_of(current));
+                return Settled { warning: self.newly_reached(rule, current, total) };
+            }
+        }
+    }
+
+    /// Tells what others (other processes, or this one before its restart) have spent in the current period.
+    /// Replaces what was told before; to be called by one at a time.
+    pub fn set_elsewhere(&self, rule: &Rule, amount: u64, now: Timestamp) {
+        let current = self.enter(rule.limit.period, now);
+        self.elsewhere.store(current.with(amount), Ordering::Release);
+    }
+
+    /// How the budget stands.
+    #[must_use]
+    pub fn status(&self, rule: &Rule, now: Timestamp) -> Status {
+        let current = self.enter(rule.limit.period, now);
+        Status {
+            used: current.used(),
+            elsewhere: self.elsewhere_of(current),
+            limit: rule.limit.amount,
+            until: rule.limit.period.start(u64::from(current.number) + 1),
+            unknown: self.unknown.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What is known of all that was ever settled.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Relaxed)
+    }
+
+    /// A call that does not fit.
+    fn over(&self, rule: &Rule, current: Current, amount: u64) -> Result<Option<Then>, Verdict> {
+        let next = rule.limit.period.start(u64::from(current.number) + 1);
+        let ever = amount <= rule.limit.amount;
+        match rule.over {
+            Action::Warn => Ok(Some(Then::Over)),
+            Action::Downgrade => Ok(Some(Then::Downgrade)),
+            Action::Throttle if ever => Err(Verdict::Wait { until: next }),
+            Action::Throttle | Action::Refuse => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                Err(Verdict::Refuse { until: ever.then_some(next) })
+            }
+        }
+    }
+
+    /// A call that fits: the highest share that is reached says what happens to it.
+    fn within(
+        &self,
+        rule: &Rule,
+        current: Current,
+        taken: u64,
+        after: u64,
+        now: Timestamp,
+    ) -> Result<Option<Then>, Verdict> {
+        let reached = rule.at.iter().rev().filter(|(_, action)| *action != Action::Warn);
+        let Some((percent, action)) = reached.copied().find(|(percent, _)| taken >= rule.part(*percent))
+        else {
+            return Ok(None);
+        };
+        if action != Action::Throttle {
+            return Ok((action == Action::Downgrade).then_some(Then::Downgrade));
+        }
+        // What was left at the share is allowed along a line to the period's end.
+        let since = self.throttled_since(current, now);
+        let end = rule.limit.period.start(u64::from(current.number) + 1);
+        let base = rule.part(percent);
+        let left = u128::from(rule.limit.amount - base).max(1);
+        let need = u128::from(after - base);
+        let wait = need * u128::from(end.since(since).as_nanos() as u64) / left;
+        let until = since.plus(Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX)));
+        if until <= now { Ok(None) } else { Err(Verdict::Wait { until: until.min(end) }) }
+    }
+
+    /// When the throttled share was reached: now, for the first to come.
+    fn throttled_since(&self, current: Current, now: Timestamp) -> Timestamp {
+        let from = |word: u64| Timestamp::EPOCH.plus_millis(word & AMOUNT);
+        let word = self.throttled.load(Ordering::Acquire);
+        if word & !AMOUNT == current.tag() && word & AMOUNT != 0 {
+            return from(word);
+        }
+        let mine = current.with((now.as_nanos() / 1_000_000).max(1));
+        match self.throttled.compare_exchange(word, mine, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => from(mine),
+            Err(seen) => from(seen),
+        }
+    }
+
+    /// The highest share to warn at that was not reached before in this period.
+    fn newly_reached(&self, rule: &Rule, current: Current, total: u64) -> Option<u8> {
+        let marks = rule.at.iter().take(MAX_MARKS).map(|(percent, action)| (*percent, *action));
+        let marks = marks.enumerate().filter(|(_, (_, action))| *action == Action::Warn);
+        let marks = marks.map(|(bit, (percent, _))| (bit, percent)).chain([(MAX_MARKS, 100)]);
+        let mut highest = None;
+        let mut bits = 0;
+        for (bit, percent) in marks {
+            if total >= rule.part(percent) {
+                bits |= 1 << bit;
+                highest = Some((1 << bit, percent));
+            }
+        }
+        let (bit, percent) = highest?;
+        let mut word = self.warned.load(Ordering::Acquire);
+        loop {
+            let known = if word & !AMOUNT == current.tag() { word & AMOUNT } else { 0 };
+            if known & bit != 0 {
+                return None;
+            }
+            let next = current.tag() | known | bits;
+            match self.warned.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(percent),
+                Err(seen) => word = seen,
+            }
+        }
+    }
+
+    fn elsewhere_of(&self, current: Current) -> u64 {
+        let word = self.elsewhere.load(Ordering::Acquire);
+        if word & !AMOUNT == current.tag() { word & AMOUNT } else { 0 }
+    }
+
+    fn swap(&self, current: Current, used: u64) -> bool {
+        let next = current.with(used);
+        self.word.compare_exchange(current.word, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The account of the period that `now` is in, begun if need be.
+    fn enter(&self, period: Period, now: Timestamp) -> Current {
+        // Minutes since the epoch fit for as long as nanoseconds do.
+        let number = u32::try_from(period.number(now)).unwrap_or(u32::MAX);
+        loop {
+            let word = self.word.load(Ordering::Acquire);
+            let place = (word >> SHIFT & 1) as usize;
+            let entry = self.periods[place].load(Ordering::Acquire);
+            let generation = (entry >> 32) as u32;
+            if tag_of(generation) != word & !AMOUNT {
+                continue; // The word moved on between the two loads.
+            }
+            let current = Current { word, generation, number: entry as u32 };
+            if number == current.number || is_a_little_before(period, number, current.number) {
+                return current;
+            }
+            self.begin_next(current, number);
+        }
+    }
+
+    /// One attempt to begin another period; somebody else's may come first.
+    fn begin_next(&self, current: Current, number: u32) {
+        let generation = current.generation.wrapping_add(1);
+        let place = &self.periods[(generation & 1) as usize];
+        let mut entry = place.load(Ordering::Acquire);
+        if (entry >> 32) as u32 == generation.wrapping_sub(2) {
+            let mine = u64::from(generation) << 32 | u64::from(number);
+            let _ = place.compare_exchange(entry, mine, Ordering::AcqRel, Ordering::Acquire);
+            entry = place.load(Ordering::Acquire);
+        }
+        if (entry >> 32) as u32 != generation {
+            return; // Long past: the account is further on.
+        }
+        // A clock that came back from a leap takes along what was spent.
+        let used = if (entry as u32) < current.number { current.used() } else { 0 };
+        let next = tag_of(generation) | used;
+        if self.word.compare_exchange(current.word, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            // So that no tag of sixteen periods ago is taken for this one's. What was set meanwhile stays.
+            for tagged in [&self.elsewhere, &self.throttled, &self.warned] {
+                let old = tagged.load(Ordering::Acquire);
+                if old & !AMOUNT != tag_of(generation) {
+                    let _ =
+                        tagged.compare_exchange(old, tag_of(generation), Ordering::AcqRel, Ordering::Acquire);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a period is so little before the account's that the clock was only set, or the thread was late.
+fn is_a_little_before(period: Period, number: u32, current: u32) -> bool {
+    let slack = match period {
+        Period::Minute => 60,
+        Period::Hour => 2,
+        Period::Day | Period::Week | Period::Month => 1,
+    };
+    number < current && current - number <= slack
+}

@@ -1,0 +1,189 @@
+//! All prices, and the one that holds for a call.
+
+use super::{Answer, Cost, Facts, Price, Unknown};
+use crate::units::Currency;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use std::sync::LazyLock;
+
+include!(concat!(env!("OUT_DIR"), "/builtin_prices.rs"));
+
+/// Prices by vendor, endpoint and model.
+///
+/// Own prices come before built-in ones. Of either, a model's exact name comes before a pattern, and a longer
+/// pattern before a shorter one; a price for an endpoint before one for all; a later line of the file before
+/// an earlier one; and a price without a model after all those that name it.
+#[derive(Debug)]
+pub struct Prices {
+    own: Layer,
+    builtin: Layer,
+}
+
+#[derive(Debug, Default)]
+struct Layer {
+    prices: Vec<Price>,
+    vendors: HashMap<Box<str>, Vendor, FixedState>,
+}
+
+/// Numbers of prices of one vendor.
+#[derive(Debug, Default)]
+struct Vendor {
+    /// Sorted by name.
+    exact: Vec<(Box<str>, Vec<usize>)>,
+    /// Sorted by what precedes the `*`.
+    patterns: Vec<ModelPattern>,
+    /// For all models.
+    any: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct ModelPattern {
+    start: Box<str>,
+    /// The longest other pattern that everything matches that matches this one.
+    wider: Option<usize>,
+    prices: Vec<usize>,
+}
+
+impl Default for Prices {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+static BUILTIN: LazyLock<Vec<Price>> = LazyLock::new(|| {
+    BUILTIN_PRICES
+        .iter()
+        .flat_map(|(file, text)| {
+            let (prices, errors) = crate::config::read_prices(file, text);
+            debug_assert!(errors.is_empty(), "{errors:?}");
+            prices
+        })
+        .collect()
+});
+
+impl Prices {
+    /// The built-in prices, with `own` ones before them.
+    #[must_use]
+    pub fn new(own: Vec<Price>) -> Self {
+        Self { own: Layer::new(own), builtin: Layer::new(BUILTIN.clone()) }
+    }
+
+    /// The price of a call; `model` is empty where none is known.
+    #[must_use]
+    pub fn find(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
+        let model = model.strip_prefix("models/").unwrap_or(model);
+        self.own.find(vendor, endpoint, model).or_else(|| self.builtin.find(vendor, endpoint, model))
+    }
+
+    /// What a call cost; `None` where it costs nothing that anybody asks money for: it has no price, named no
+    /// model and used no tokens, such as a list of models. `model` is the one that the request names, or its
+    /// path; the one that the response names comes first.
+    #[must_use]
+    pub fn settle(&self, vendor: &str, endpoint: &str, model: &str, facts: &Facts<'_>) -> Option<Cost> {
+        let stated = facts.usage.model.as_str();
+        let named = |price: &&Price| !price.models.is_empty();
+        let by_stated = self.find(vendor, endpoint, stated).filter(|_| !stated.is_empty());
+        let price = by_stated.filter(named).or_else(|| self.find(vendor, endpoint, model)).or(by_stated);
+        match price {
+            Some(price) => Some(price.settle(facts)),
+            None if facts.usage.tokens().is_none() && model.is_empty() => None,
+            None if facts.answer == Answer::NotSent => None,
+            None => Some(Cost::unknown(Unknown::NoPrice, Currency::USD)),
+        }
+    }
+
+    /// Whether anything of this vendor has a price: if not, its calls need not be looked at.
+    #[must_use]
+    pub fn has(&self, vendor: &str) -> bool {
+        self.own.vendors.contains_key(vendor) || self.builtin.vendors.contains_key(vendor)
+    }
+
+    /// All prices, own ones first.
+    pub fn iter(&self) -> impl Iterator<Item = &Price> {
+        self.own.prices.iter().chain(&self.builtin.prices)
+    }
+}
+
+impl Layer {
+    fn new(prices: Vec<Price>) -> Self {
+        let mut layer = Self::default();
+        for (number, price) in prices.iter().enumerate() {
+            let vendor = layer.vendors.entry(price.vendor.as_str().into()).or_default();
+            for model in &price.models {
+                match model.strip_suffix('*') {
+                    Some(start) => match vendor.patterns.iter_mut().find(|known| *known.start == *start) {
+                        Some(known) => known.prices.push(number),
+                        None => vendor.patterns.push(ModelPattern {
+                            start: start.into(),
+                            wider: None,
+                            prices: vec![number],
+                        }),
+                    },
+                    None => match vendor.exact.iter_mut().find(|(known, _)| **known == **model) {
+                        Some((_, numbers)) => numbers.push(number),
+                        None => vendor.exact.push((model.as_str().into(), vec![number])),
+                    },
+                }
+            }
+            if price.models.is_empty() {
+                vendor.any.push(number);
+            }
+        }
+        for vendor in layer.vendors.values_mut() {
+            vendor.sort(&prices);
+        }
+        layer.prices = prices;
+        layer
+    }
+
+    fn find(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
+        let vendor = self.vendors.get(vendor)?;
+        let first = |numbers: &[usize]| {
+            let mut prices = numbers.iter().map(|number| &self.prices[*number]);
+            prices.find(|price| price.endpoints.is_empty() || of_endpoint(price, endpoint).is_some())
+        };
+        if !model.is_empty() {
+            let exact = vendor.exact.binary_search_by(|(known, _)| (**known).cmp(model)).ok();
+            if let Some(price) = exact.and_then(|place| first(&vendor.exact[place].1)) {
+                return Some(price);
+            }
+            let mut at = vendor.patterns.partition_point(|known| *known.start <= *model).checked_sub(1);
+            while let Some(place) = at {
+                let known = &vendor.patterns[place];
+                if model.starts_with(known.start.as_ref())
+                    && let Some(price) = first(&known.prices)
+                {
+                    return Some(price);
+                }
+                at = known.wider;
+            }
+        }
+        first(&vendor.any)
+    }
+}
+
+impl Vendor {
+    fn sort(&mut self, prices: &[Price]) {
+        self.exact.sort_by(|a, b| a.0.cmp(&b.0));
+        self.patterns.sort_by(|a, b| a.start.cmp(&b.start));
+        for place in 0..self.patterns.len() {
+            let start = &self.patterns[place].start;
+            self.patterns[place].wider =
+                (0..place).rev().find(|other| start.starts_with(&*self.patterns[*other].start));
+        }
+        let lists = self.exact.iter_mut().map(|(_, list)| list);
+        let lists = lists.chain(self.patterns.iter_mut().map(|known| &mut known.prices));
+        for list in lists.chain(std::iter::once(&mut self.any)) {
+            // The narrowest endpoint first, then the latest line.
+            let width = |number: &usize| prices[*number].endpoints.iter().map(String::len).max().unwrap_or(0);
+            list.sort_by_key(|number| (std::cmp::Reverse(width(number)), std::cmp::Reverse(*number)));
+        }
+    }
+}
+
+fn of_endpoint<'a>(price: &'a Price, endpoint: &str) -> Option<&'a String> {
+    price.endpoints.iter().find(|known| match known.strip_suffix('*') {
+        Some(start) => endpoint.starts_with(start),
+        None => *known == endpoint,
+    })
+}
