@@ -1,13 +1,13 @@
 //! The words that describe a call: where it goes, on whose behalf, and how it came out.
 
+mod changes;
 mod headers;
 mod refusal;
-mod changes;
 mod target;
 
+pub use changes::Changes;
 pub use headers::{Headers, NoHeaders};
 pub use refusal::{Refusal, RefusedBy};
-pub use changes::Changes;
 pub use target::Target;
 
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Head<'a> {
     pub headers: &'a (dyn Headers + 'a),
     /// The size of the request's body in bytes; `None` where it is not known yet.
     pub body: Option<u64>,
+    /// The request's body, or how it begins, where the adapter has it at hand: for the model that it asks for.
+    pub content: &'a [u8],
     /// Whether the adapter can send the request again, its body included.
     pub replayable: bool,
     /// When the caller stops waiting; `None` where it never does.
@@ -87,6 +89,7 @@ impl<'a> Head<'a> {
             tap: Tap::Library,
             headers: &NoHeaders,
             body: None,
+            content: &[],
             replayable: false,
             deadline: None,
             priority: Priority::Interactive,
@@ -105,6 +108,13 @@ impl<'a> Head<'a> {
     pub const fn body(mut self, bytes: Option<u64>, replayable: bool) -> Self {
         self.body = bytes;
         self.replayable = replayable;
+        self
+    }
+
+    /// Sets the request's body, or how it begins.
+    #[must_use]
+    pub const fn content(mut self, content: &'a [u8]) -> Self {
+        self.content = content;
         self
     }
 

@@ -34,6 +34,7 @@ pub mod config;
 pub mod cost;
 mod engine;
 pub mod fault;
+pub mod inspect;
 pub mod ledger;
 pub mod matcher;
 pub mod policy;

@@ -4,7 +4,7 @@
 use farcall::Timestamp;
 use farcall::catalogue::{Catalogue, Vendor};
 use farcall::config::parse_duration;
-use farcall::quota::{Answer, Dialect, Reading, Refusal};
+use farcall::quota::dialect::{Answer, Dialect, Reading, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;

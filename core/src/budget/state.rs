@@ -229,6 +229,12 @@ impl State {
         }
     }
 
+    /// What was spent here in the present period, reservations included.
+    #[must_use]
+    pub fn used_in_period(&self, rule: &Rule, now: Timestamp) -> u64 {
+        self.enter(rule.limit.period, now).used()
+    }
+
     /// What is known of all that was ever settled.
     #[must_use]
     pub fn settled(&self) -> u64 {

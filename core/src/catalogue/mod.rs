@@ -15,6 +15,7 @@ pub use vendor::Vendor;
 pub(crate) use learned::{Learner, normalise};
 pub(crate) use pattern::PatternSet;
 
+use crate::quota::Dialect;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -39,6 +40,8 @@ pub struct Catalogue {
     /// For every vendor the number of its first endpoint among all of the catalogue's.
     first_endpoint: Vec<u32>,
     endpoints: Vec<Arc<str>>,
+    dialects: Vec<Dialect>,
+    generic: Dialect,
 }
 
 impl Catalogue {
@@ -65,6 +68,8 @@ impl Catalogue {
             wildcard: HashMap::default(),
             first_endpoint: Vec::with_capacity(vendors.len()),
             endpoints: Vec::new(),
+            dialects: vendors.iter().map(|vendor| Dialect::new(&vendor.dialect)).collect(),
+            generic: Dialect::generic(),
             vendors,
         };
         for (index, vendor) in catalogue.vendors.iter().enumerate() {
@@ -80,6 +85,21 @@ impl Catalogue {
             catalogue.patterns.push(PatternSet::new(&vendor.endpoints));
         }
         catalogue
+    }
+
+    /// How a vendor, by its number, states its quotas; others speak the generic dialect.
+    pub(crate) fn dialect(&self, vendor: u32) -> &Dialect {
+        self.dialects.get(vendor as usize).unwrap_or(&self.generic)
+    }
+
+    /// Whether a vendor is known to state its quotas in the headers of its answers.
+    pub(crate) fn states_quotas(&self, vendor: u32) -> bool {
+        self.vendors.get(vendor as usize).is_some_and(|vendor| !vendor.dialect.limits.is_empty())
+    }
+
+    /// The tags of a vendor.
+    pub(crate) fn tags(&self, vendor: u32) -> &[String] {
+        self.vendors.get(vendor as usize).map_or(&[], |vendor| &vendor.tags)
     }
 
     /// All vendors, built-in and own.

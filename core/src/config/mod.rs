@@ -32,7 +32,9 @@ pub(crate) use matcher::can_be_unnamed;
 use crate::catalogue::Vendor;
 use crate::cost::Price;
 use crate::policy::{Mode, Policy};
-use crate::{budget as budgets, fault as faults, quota as quotas, resilience as resiliences, rollout as rollouts};
+use crate::{
+    budget as budgets, fault as faults, quota as quotas, resilience as resiliences, rollout as rollouts,
+};
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,7 +1,8 @@
 //! What one vendor said to one credential: a quota for each policy that it ever stated.
 
 use super::states::Key;
-use crate::quota::{self, Dialect, State, Statement, Unit};
+use crate::quota::dialect::{Dialect, Statement, Unit};
+use crate::quota::{self, State};
 use std::sync::{Arc, OnceLock};
 
 /// Policies of one vendor and credential; vendors state up to four.
@@ -44,7 +45,7 @@ impl Account {
         &self,
         statement: &Statement,
         dialect: &Dialect,
-        make: impl Fn(Key) -> Arc<State>,
+        make: impl Fn(Key) -> State,
     ) -> Option<&Stated> {
         let name = || match statement.name.as_str() {
             "" => dialect.policy(statement.policy).unwrap_or("default").to_owned(),
@@ -54,7 +55,7 @@ impl Account {
     }
 
     /// The quota of calls in general: where a refusal belongs that states no policy.
-    pub(super) fn unnamed(&self, make: impl Fn(Key) -> Arc<State>) -> Option<&Stated> {
+    pub(super) fn unnamed(&self, make: impl Fn(Key) -> State) -> Option<&Stated> {
         self.find(UNNAMED, None, || "unstated".to_owned(), make)
     }
 
@@ -63,13 +64,13 @@ impl Account {
         policy: u16,
         unit: Option<Unit>,
         name: impl Fn() -> String,
-        make: impl Fn(Key) -> Arc<State>,
+        make: impl Fn(Key) -> State,
     ) -> Option<&Stated> {
         for slot in &self.policies {
             let stated = slot.get_or_init(|| {
                 let name = name();
                 let key = Key::of("vendor").and(&self.vendor).and_number(self.secret).and(&name);
-                Stated { policy, unit, name: name.into(), state: make(key) }
+                Stated { policy, unit, name: name.into(), state: Arc::new(make(key)) }
             });
             if stated.policy == policy && stated.unit == unit {
                 return Some(stated);

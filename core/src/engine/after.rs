@@ -9,9 +9,9 @@ use super::plan::Part;
 use super::{Call, Engine};
 use crate::budget::Spent;
 use crate::call::{ErrorType, Headers, Outcome};
-use crate::cost::{self, Cost, Facts, Kind, Unknown, Usage, UsageReader};
-use crate::quota::dialect::BODY_PREFIX;
-use crate::quota::{self, Answer, Claim, Limited, Reading, Refusal as VendorRefusal};
+use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
+use crate::quota::dialect::{Answer, BODY_PREFIX, Reading, Refusal as VendorRefusal};
+use crate::quota::{self, Claim, Limited};
 use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict};
 use crate::rollout::Sample;
 use crate::units::{Currency, Money, Timestamp};
@@ -43,9 +43,8 @@ impl Engine {
         };
         if dialect.wants_body(status) {
             let wanted = dialect.headers().iter();
-            let headers = wanted
-                .filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec())))
-                .collect();
+            let headers =
+                wanted.filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec()))).collect();
             flow.prefix = Some(Prefix { status, headers, body: Vec::new() });
         }
         self.take_reading(flow, call.found.vendor, &reading, now);
@@ -174,7 +173,8 @@ impl Engine {
             facts.sent = sent;
             facts.replayable = flow.replayable;
             facts.key_honoured = header.is_some();
-            facts.key_on_wire = flow.key_on_wire || (facts.key_honoured && flow.method == "POST" && flow.sdk.is_none());
+            facts.key_on_wire =
+                flow.key_on_wire || (facts.key_honoured && flow.method == "POST" && flow.sdk.is_none());
             facts.sdk_retries = flow.sdk.is_some_and(|sdk| sdk.retries);
             facts.retry_at = flow.retry_at.take();
             facts.deadline = flow.deadline;
@@ -192,7 +192,7 @@ impl Engine {
                 }
             }
         }
-        let Some((_, failover)) = &plan.resilience.failover else { return false };
+        let Some((failover, _)) = &plan.resilience.failover else { return false };
         let when = FailoverWhen::Ended { ending, sent, handed_over: false };
         let goes = !flow.failed_over
             && failover.before(flow.method, when, flow.replayable, flow.deadline, now).is_some();
@@ -244,7 +244,12 @@ impl Engine {
         };
         let answer = match (was_sent, status) {
             (false, _) => cost::Answer::NotSent,
-            (true, 0) if matches!(outcome, Outcome::Failed(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls)) => {
+            (true, 0)
+                if matches!(
+                    outcome,
+                    Outcome::Failed(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls)
+                ) =>
+            {
                 cost::Answer::NotSent
             }
             (true, 0) => cost::Answer::None,
@@ -262,7 +267,8 @@ impl Engine {
             if let Some(percent) = state.settle(&rule.then, reservation, spent, now).warning {
                 self.warn_of_budget(&rule.name, percent, now);
                 let name = Arc::clone(&rule.name);
-                flow.events.add(now, What::Budget { rule: name, says: "has reached a mark that it warns at" });
+                flow.events
+                    .add(now, What::Budget { rule: name, says: "has reached a mark that it warns at" });
             }
         }
         for (quota, claim) in plan.quotas.iter().zip(&mut flow.claims) {
@@ -292,7 +298,7 @@ impl Engine {
         }
         if let Some((place, side)) = flow.side.take()
             && was_sent
-            && let Some((_, state)) = plan.rollouts.iter().find(|(known, _)| *known == place)
+            && let Some((_, state, _)) = plan.rollouts.iter().find(|(known, ..)| *known == place)
         {
             let failed = status >= 500 || matches!(outcome, Outcome::Failed(_));
             let latency = call.head_at.since(flow.sent_at);
@@ -324,7 +330,8 @@ impl Engine {
             "" => flow.model.as_str(),
             model => model,
         };
-        let price = plan.priced.then(|| plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, model));
+        let price =
+            plan.priced.then(|| plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, model));
         match price.flatten() {
             Some(price) => price.settle(&Facts::new(usage, answer, begun).bytes(sent, received)),
             None => Cost::unknown(Unknown::NoPrice, Currency::USD),

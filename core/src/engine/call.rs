@@ -1,8 +1,9 @@
 //! One call, from begin to settlement.
 
-use super::Engine;
+use super::flow::Flow;
+use super::{Attempt, Engine};
 use crate::attribution::CallerId;
-use crate::call::{ConnectTimes, ErrorType, Headers, Outcome, RefusedBy, Tap};
+use crate::call::{ConnectTimes, ErrorType, Headers, Outcome, Tap};
 use crate::ledger::{Found, RequestKeys};
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,14 @@ pub struct Call {
     pub(super) state: State,
     /// Nanoseconds waited before and between attempts, because a rule said so.
     pub(super) waited: u64,
+    /// Since when it waits, where it does.
+    pub(super) waiting_since: Option<Timestamp>,
+    /// Whether the vendor states its quotas in headers, so that every answer is worth a look.
+    pub(super) watches: bool,
+    /// Whether the adapter shows the body as decoded, whatever `Content-Encoding` says.
+    pub(super) decoded: bool,
+    /// Its standing with the rules; `None` where none looks at it.
+    pub(super) flow: Option<Box<Flow>>,
 }
 
 /// Where a call stands.
@@ -46,8 +55,6 @@ pub(super) enum State {
     Answered,
     /// The attempt ended without a (whole) response.
     Failed(ErrorType),
-    /// A rule said that it is not to be made.
-    Refused(RefusedBy),
     /// In the ledger; nothing more can happen.
     Settled,
 }
@@ -93,12 +100,22 @@ impl Call {
     /// says no, [`Call::body`] does as well.
     pub fn read(&mut self, chunk: &[u8]) {
         self.body(chunk.len() as u64);
+        if let Some(flow) = &mut self.flow {
+            Engine::read_body(flow, chunk);
+        }
     }
 
     /// Whether the engine looks at the bytes of the response's body.
     #[must_use]
     pub fn wants_body(&self) -> bool {
-        false
+        self.flow.as_ref().is_some_and(|flow| flow.usage.is_some() || flow.prefix.is_some())
+    }
+
+    /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):
+    /// what to send, or `None` where the budget for that is used up. Whichever attempt answers first is reported;
+    /// the other is cancelled and not reported.
+    pub fn hedge(&mut self, engine: &Engine, now: Timestamp) -> Option<Attempt> {
+        engine.hedge(self, now)
     }
 
     /// The attempt failed, before or after the head of a response.
@@ -114,7 +131,6 @@ impl Call {
             State::Answered => Outcome::Complete,
             State::Failed(error) => Outcome::Failed(error),
             State::Begun | State::Sent => Outcome::Failed(ErrorType::Cancelled),
-            State::Refused(by) => Outcome::Refused(by),
             State::Settled => {
                 engine.tallies.misplaced_events.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -130,7 +146,6 @@ impl Call {
             State::Answered => Outcome::Abandoned,
             State::Failed(error) => Outcome::Failed(error),
             State::Begun | State::Sent => Outcome::Failed(ErrorType::Cancelled),
-            State::Refused(by) => Outcome::Refused(by),
             State::Settled => return,
         };
         engine.settle(self, outcome, now);
@@ -139,8 +154,8 @@ impl Call {
     /// Whether the engine looks at the headers of an answer with this status; where not, [`Call::head`] does as
     /// well as [`Call::answer`].
     #[must_use]
-    pub fn wants_headers(&self, _status: u16) -> bool {
-        true
+    pub fn wants_headers(&self, status: u16) -> bool {
+        self.watches || self.flow.is_some() || status == 429
     }
 
     /// Whether the call has been counted.

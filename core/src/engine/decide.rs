@@ -49,7 +49,10 @@ pub(super) fn policy(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let decision = plan.policy;
     let rule = |index| plan.rules.policy.rule(index);
     if let Some(index) = decision.would {
-        events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would: "would deny it, in report mode" });
+        events.add(
+            now,
+            What::Warned { rule: Arc::clone(&rule(index).name), would: "would deny it, in report mode" },
+        );
     }
     if let Some(index) = decision.warned {
         events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would: "warns of it" });
@@ -58,7 +61,13 @@ pub(super) fn policy(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
         && let Some(index) = decision.rule
     {
         let rule = rule(index);
-        return Err(refuse(RefusedBy::Policy, &rule.name, rule.then.reason.as_deref().unwrap_or(""), None, now));
+        return Err(refuse(
+            RefusedBy::Policy,
+            &rule.name,
+            rule.then.reason.as_deref().unwrap_or(""),
+            None,
+            now,
+        ));
     }
     Ok(())
 }
@@ -69,7 +78,7 @@ pub(super) fn rollout(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
         return Ok(());
     }
     let Flow { plan, side, events, seed, method, body, .. } = flow;
-    for (place, state) in &plan.rollouts {
+    for (place, state, _) in &plan.rollouts {
         let rule = &plan.rules.rollouts[*place];
         let safe = is_safe(method) && *body == 0;
         match state.before(&rule.then, plan.customer_name.as_deref(), *seed, safe) {
@@ -116,7 +125,8 @@ pub(super) fn fault(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
             Effect::Respond { status, retry_after } => {
                 let seconds = retry_after.map(|after| after.as_secs_f64().ceil().to_string());
                 let headers = seconds.map(|seconds| ("retry-after".to_owned(), seconds));
-                let headers = headers.into_iter().chain([("x-farcall-fault".to_owned(), rule.name.to_string())]);
+                let headers =
+                    headers.into_iter().chain([("x-farcall-fault".to_owned(), rule.name.to_string())]);
                 Err(Halt::Respond(Stored { status, headers: headers.collect(), body: Vec::new() }))
             }
             Effect::Truncate { bytes } => {
@@ -156,7 +166,9 @@ pub(super) fn budget(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
                     None => {}
                 }
             }
-            budget::Verdict::Wait { until, .. } if flow.deadline.allows(until) && until.since(now) <= LONGEST_WAIT => {
+            budget::Verdict::Wait { until, .. }
+                if flow.deadline.allows(until) && until.since(now) <= LONGEST_WAIT =>
+            {
                 return Err(wait(flow, &rule.name, "throttled", until, now));
             }
             budget::Verdict::Wait { until, .. } => {
@@ -175,9 +187,9 @@ const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn estimate(flow: &Flow, now: Timestamp) -> Money {
     let plan = &flow.plan;
-    let price = plan.priced.then(|| {
-        plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str())
-    });
+    let price = plan
+        .priced
+        .then(|| plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str()));
     price.flatten().map_or(Money::zero(Currency::USD), |price| {
         price.estimate(&Ahead::new(flow.body, now).asks(flow.max_output, flow.tier))
     })
@@ -190,7 +202,7 @@ fn wait(flow: &mut Flow, rule: &Arc<str>, why: &'static str, until: Timestamp, n
 }
 
 /// Quotas, ours and the vendor's, must leave room before the deadline.
-pub(super) fn quota(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+pub(super) fn quota(engine: &Engine, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let tokens = flow.tokens_ahead();
     let plan = Arc::clone(&flow.plan);
     let ask = Ask::one().priority(flow.priority).deadline(flow.deadline.at());
@@ -211,7 +223,7 @@ pub(super) fn quota(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
                 let verdict = stated.state.before(rule, &mut flow.stated[at], &ask, &plan.user, now);
                 by_quota(flow, name, verdict, now)?;
             }
-            _ => stated.state.watch(&mut flow.stated[at], &ask, &plan.user, now),
+            _ => stated.state.watch(&engine.watch_rule, &mut flow.stated[at], &ask, &plan.user, now),
         }
     }
     Ok(())
@@ -258,7 +270,7 @@ pub(super) fn breaker(engine: &Engine, flow: &mut Flow, now: Timestamp) -> Resul
             Ok(())
         }
         BreakerVerdict::Open { until } => {
-            let backup = plan.resilience.failover.as_ref().and_then(|(_, failover)| {
+            let backup = plan.resilience.failover.as_ref().and_then(|(failover, _)| {
                 failover.before(flow.method, FailoverWhen::BreakerOpen, flow.replayable, flow.deadline, now)
             });
             if backup.is_some() {
@@ -283,11 +295,12 @@ pub(super) fn attempt(engine: &Engine, flow: &mut Flow, number: u32, now: Timest
     attempt.truncate = flow.truncate;
     attempt.model = flow.cheaper.clone();
     if flow.failed_over {
-        attempt.transform = parts.failover.as_ref().map(|(_, rule)| Arc::new(rule.transform.clone()));
+        attempt.changes = parts.failover.as_ref().map(|(_, changes)| Arc::clone(changes));
     } else if let Some((place, side)) = flow.side
         && side.is_new()
     {
-        attempt.transform = Some(Arc::new(plan.rules.rollouts[place].then.variant.clone()));
+        let variant = plan.rollouts.iter().find(|(known, ..)| *known == place);
+        attempt.changes = variant.map(|(_, _, changes)| Arc::clone(changes));
     }
     if let Some(retry) = &parts.retry {
         if number == 1 {
@@ -296,7 +309,8 @@ pub(super) fn attempt(engine: &Engine, flow: &mut Flow, number: u32, now: Timest
         if !flow.key_on_wire
             && flow.method == "POST"
             && flow.sdk.is_none()
-            && let Some(header) = engine.idempotency_header(&plan.vendor_name, retry.rule.idempotency_header.as_deref())
+            && let Some(header) =
+                engine.idempotency_header(&plan.vendor_name, retry.rule.idempotency_header.as_deref())
         {
             if number == 1 {
                 flow.events.add(now, What::Key);

@@ -1,14 +1,16 @@
 //! What a call holds while rules decide about it: claims, reservations, places, and how far it has come.
 
-use super::events::Events;
+use super::decide::Halt;
+use super::events::{Events, What};
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan};
 use crate::budget::Reservation;
-use crate::call::{Head, Priority};
+use crate::call::{Head, Priority, Refusal};
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
 use crate::resilience::{Deadline, Pass, SdkAttempt};
 use crate::rollout::Side;
 use crate::units::Timestamp;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Policies of the vendor's own whose quotas one attempt holds.
@@ -106,10 +108,64 @@ impl Flow {
         }
     }
 
+    /// Waits until the next attempt is due.
+    pub(super) fn back_off(&mut self, now: Timestamp) -> Result<(), Halt> {
+        match self.resume_at {
+            Some(at) if now < at => Err(Halt::Wait(at)),
+            _ => {
+                self.resume_at = None;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn refused(&mut self, refusal: &Refusal, now: Timestamp) {
+        self.events.add(now, What::Refused { rule: Arc::clone(&refusal.rule), by: refusal.by.as_str() });
+    }
+
+    pub(super) fn hedged(&mut self, now: Timestamp) {
+        self.hedges += 1;
+        self.events.add(now, What::Hedge);
+    }
+
     /// About how many tokens the call will use.
     pub(super) fn tokens_ahead(&self) -> u64 {
         self.body / 4 + self.max_output.unwrap_or(if self.plan.priced { 1_000 } else { 0 })
     }
+}
+
+/// Boxes that a thread keeps for its next calls.
+const SPARE: usize = 64;
+
+thread_local! {
+    static SPARES: RefCell<Vec<Box<Flow>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The standing of a call that begins, in a box that was used before where there is one.
+pub(super) fn take(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Box<Flow> {
+    let spare = SPARES.try_with(|spares| spares.try_borrow_mut().ok().and_then(|mut spares| spares.pop()));
+    let flow = Flow::new(plan, head, now, seed);
+    match spare.ok().flatten() {
+        Some(mut spare) => {
+            *spare = flow;
+            spare
+        }
+        None => Box::new(flow),
+    }
+}
+
+/// Keeps the box for another call, and gives what happened to this one, if anything did.
+pub(super) fn give_back(mut flow: Box<Flow>, begun: Timestamp) -> Option<String> {
+    let story = (!flow.events.is_empty()).then(|| flow.events.text(begun));
+    flow.events.clear();
+    let _ = SPARES.try_with(|spares| {
+        if let Ok(mut spares) = spares.try_borrow_mut()
+            && spares.len() < SPARE
+        {
+            spares.push(flow);
+        }
+    });
+    story
 }
 
 /// The model, the most tokens and the tier that a request asks for; read only where prices or budgets want it.

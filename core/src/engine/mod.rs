@@ -1,17 +1,34 @@
 //! The engine: what happens to a call, in which order.
 
+mod account;
+mod after;
 mod call;
+mod decide;
+mod drain;
+mod events;
+mod flow;
+mod names;
 mod pipeline;
+mod plan;
+mod plans;
+mod rules;
+mod states;
 mod step;
 
 pub use call::Call;
-pub use step::{Attempt, Step};
+pub use step::{Attempt, Step, Stored};
 
 use crate::attribution::{Caller, CallerId};
 use crate::catalogue::{Catalogue, Learner};
 use crate::config::Config;
-use crate::ledger::{Batch, Shards};
-use crate::units::Timestamp;
+use crate::inspect::Fingerprinter;
+use crate::ledger::{Notice, Shards};
+use crate::quota;
+use names::Names;
+use plans::Plans;
+use rules::Rules;
+use states::{AllStates, Key};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -25,9 +42,32 @@ pub struct Engine {
     shards: Shards,
     callers: RwLock<Callers>,
     sightings: AtomicBool,
+    /// The rules in force.
+    rules: RwLock<Arc<Rules>>,
+    /// Counts the sets of rules, so that plans of an earlier one are noticed.
+    generation: AtomicU32,
+    /// Whether the rules decide anything.
+    decides: AtomicBool,
+    plans: Box<[Plans]>,
+    states: AllStates,
+    names: Names,
+    /// By vendor of the catalogue, and one for all others: whether it ever stated a quota.
+    attended: Box<[AtomicBool]>,
+    /// How quotas are watched that no rule keeps to.
+    watch_rule: Arc<quota::Rule>,
+    fingerprinter: RwLock<Fingerprinter>,
+    home: RwLock<Option<Arc<dyn QuotaHome>>>,
+    notices: Mutex<Vec<Notice>>,
     /// Tells this engine's calls from another's.
     identity: u32,
     tallies: Tallies,
+}
+
+/// Where the state of quotas lies that processes share. The agent has one; without it each process keeps its own.
+pub trait QuotaHome: fmt::Debug + Send + Sync {
+    /// The cell, and the shares where `fair`, of the quota of this key; `None` where there is no room or no shared
+    /// memory.
+    fn quota(&self, key: u64, rule: &quota::Rule) -> Option<(quota::CellHome, Option<quota::SharesHome>)>;
 }
 
 static NEXT_IDENTITY: AtomicU32 = AtomicU32::new(1);
@@ -94,6 +134,18 @@ counters! {
     relearned,
     /// Calls that ended in another engine than they began in, such as across a fork; not counted here.
     foreign_calls,
+    /// Rate-limit headers that were malformed or could not be true.
+    ignored_limits,
+    /// Statements of vendors about more policies than are told apart.
+    folded_policies,
+    /// Calls that an open breaker refused.
+    breaker_refusals,
+    /// Calls that a rule refused.
+    refused_calls,
+    /// Sets of rules that were put in force after the first.
+    reloads,
+    /// Changes of `[[vendor]]` in a reload, which take a restart.
+    vendors_unchanged,
     /// Events that no order of events explains, such as a response before a request; ignored.
     misplaced_events,
 }
@@ -103,9 +155,25 @@ impl Engine {
     /// same time is ideal), and a seed against hash flooding.
     #[must_use]
     pub fn new(config: Config, caller: Caller, shards: usize, seed: u64) -> Self {
+        let rules = Arc::new(Rules::new(&config));
+        let shards = Shards::new(shards, config.ledger.max_series, seed);
+        let catalogue = Catalogue::new(config.vendors);
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
         Self {
-            shards: Shards::new(shards, config.ledger.max_series, seed),
-            catalogue: Catalogue::new(config.vendors),
+            plans: (0..shards.len()).map(|number| Plans::new(seed ^ number as u64)).collect(),
+            shards,
+            decides: AtomicBool::new(rules.decide()),
+            rules: RwLock::new(rules),
+            generation: AtomicU32::new(1),
+            states: AllStates::default(),
+            names: Names::new(),
+            attended: (0..=catalogue.vendor_count()).map(|_| AtomicBool::new(false)).collect(),
+            watch_rule: Arc::new(quota::Rule::default()),
+            fingerprinter: RwLock::new(Fingerprinter::new(key)),
+            home: RwLock::new(None),
+            notices: Mutex::new(Vec::new()),
+            catalogue,
             learner: Mutex::new(Learner::new()),
             learned: AtomicU32::new(0),
             callers: RwLock::new(Callers { known: vec![Some(Arc::new(caller))], free: Vec::new() }),
@@ -125,7 +193,62 @@ impl Engine {
     /// its second to settle, so that an adapter need only watch.
     #[must_use]
     pub fn decides(&self) -> bool {
-        false
+        self.decides.load(Ordering::Relaxed)
+    }
+
+    /// Puts the rules of another configuration in force, at once and as a whole: a call that began under the old
+    /// ones ends under them. `[[vendor]]` and `[ledger]` hold until a restart.
+    pub fn reload(&self, config: &Config) {
+        let rules = Arc::new(Rules::new(config));
+        let decides = rules.decide();
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+        self.decides.store(decides, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::Release);
+        self.tallies.reloads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes fingerprints of credentials with the installation's key from now on.
+    pub fn set_fingerprinter(&self, fingerprinter: Fingerprinter) {
+        *self.fingerprinter.write().unwrap_or_else(PoisonError::into_inner) = fingerprinter;
+    }
+
+    /// Keeps the state of shared quotas there from now on.
+    pub fn set_quota_home(&self, home: Arc<dyn QuotaHome>) {
+        *self.home.write().unwrap_or_else(PoisonError::into_inner) = Some(home);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// A quota's state, where its rule says that it lies.
+    fn quota_state(&self, key: Key, rule: &quota::Rule) -> quota::State {
+        let home = self.home.read().unwrap_or_else(PoisonError::into_inner);
+        let shared = match rule.shared {
+            quota::Shared::Process => None,
+            _ => home.as_ref().and_then(|home| home.quota(key.0, rule)),
+        };
+        match shared {
+            Some((cell, shares)) => quota::State::at(cell, shares),
+            None => quota::State::new(rule),
+        }
+    }
+
+    /// From now on calls to this vendor are accounted for in detail.
+    fn attend(&self, vendor: u32) {
+        let place = (vendor as usize).min(self.attended.len() - 1);
+        self.attended[place].store(true, Ordering::Relaxed);
+    }
+
+    fn attends(&self, vendor: u32) -> bool {
+        let place = (vendor as usize).min(self.attended.len() - 1);
+        self.attended[place].load(Ordering::Relaxed)
+    }
+
+    /// The header by which this vendor takes an idempotency key.
+    fn idempotency_header(&self, vendor: &str, of_rule: Option<&str>) -> Option<Arc<str>> {
+        let known = || {
+            let vendor = self.catalogue.vendors().iter().find(|known| known.name == vendor)?;
+            vendor.idempotency_header.as_deref()
+        };
+        of_rule.or_else(known).map(Arc::from)
     }
 
     /// Makes another program known, whose calls this engine accounts for. Where there are too many, the
@@ -165,16 +288,6 @@ impl Engine {
     /// Whether each call is recorded for the sidecar to match. Off at birth.
     pub fn record_sightings(&self, on: bool) {
         self.sightings.store(on, Ordering::Relaxed);
-    }
-
-    /// Takes all that was counted since the last drain. To be called about once a second, by one at a time:
-    /// two at once lose nothing, but each gets a part.
-    pub fn drain(&self, _now: Timestamp) -> Batch {
-        let mut batch = Batch::default();
-        for number in 0..self.shards.len() {
-            self.shards.drain(number, &self.catalogue, &mut batch);
-        }
-        batch
     }
 
     /// What could not be done as asked since the engine's birth.

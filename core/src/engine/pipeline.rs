@@ -1,20 +1,26 @@
 //! The order of decisions.
 //!
 //! A call passes these steps from top to bottom when it begins, and back up when it ends. Each step is a
-//! concept with a module of its own that knows none of the others; only this file joins them. The order is
-//! the design's: catalogue, attribution, (policy, rollout, cache, budget, quota, breaker,) attempt, (cost,)
-//! ledger. What stands in brackets is not built yet, and so is not here.
+//! concept with a module of its own that knows none of the others; only this folder joins them. The order is
+//! the design's: catalogue, attribution, policy, rollout, fault, (cache,) budget, quota, concurrency, breaker,
+//! attempt, cost, ledger. What stands in brackets is not built yet, and so is not here.
 
 use super::call::State;
+use super::decide::{self, Halt};
+use super::flow::{self, Flow};
+use super::plan::{self, Plan};
+use super::plans::PlanKey;
 use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
-use crate::call::{Head, Headers, Outcome, Target};
+use crate::call::{Head, Headers, Outcome, RefusedBy, Tap, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
+use crate::inspect;
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
+use crate::matcher::Subject;
 use crate::units::Timestamp;
 use std::num::NonZeroU64;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 impl Engine {
     /// Begins a call. `seed` is any number that differs from call to call: all randomness of the call comes
@@ -36,12 +42,20 @@ impl Engine {
         // On whose behalf: captured by value now, so that a stream abandoned later still settles on the right
         // customer.
         let (customer, tags) = self.find_customer(&mut shard, head);
+        let found = Found { vendor, endpoint, customer, tags };
+        // Which rules are about it, where any may be.
+        let flow = self.takes_part(vendor, head.tap).then(|| {
+            let secret = self.fingerprint(head.headers);
+            let plan = self.plan_of(&mut shard, number, found, host, head, secret, now);
+            flow::take(plan, head, now, mix(seed))
+        });
+        let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
         drop(shard);
 
         Call {
             id: mix(seed),
             shard: number,
-            found: Found { vendor, endpoint, customer, tags },
+            found,
             caller: head.caller,
             tap: head.tap,
             // Both taps recognise a call by these. Taken in any case: somebody may begin to listen before it ends.
@@ -55,15 +69,18 @@ impl Engine {
             status: 0,
             attempts: 0,
             waited: 0,
+            waiting_since: None,
+            watches,
+            decoded: false,
+            flow,
             state: State::Begun,
         }
     }
 
-    /// Looks at what an answer says.
-    pub(super) fn read_answer(&self, _call: &mut Call, _headers: &dyn Headers, _now: Timestamp) {}
-
     /// Counts a call that came out as `outcome`.
     pub(super) fn settle(&self, call: &mut Call, outcome: Outcome, now: Timestamp) {
+        // What it used and cost, while it is still known how it came to an end.
+        let account = self.close(call, outcome, now);
         call.state = State::Settled;
         if call.engine != self.identity {
             // Begun before a fork, say: its names live in another engine, which counts it or is gone.
@@ -92,13 +109,15 @@ impl Engine {
             bytes_in: call.bytes_in,
             attempts: call.attempts,
             waited: call.waited,
-            cost: 0,
-            cost_unknown: true,
-            tokens_in: 0,
-            tokens_out: 0,
+            cost: account.cost,
+            cost_unknown: account.unknown,
+            tokens_in: account.tokens_in,
+            tokens_out: account.tokens_out,
         };
         let sighting = self.sightings.load(Ordering::Relaxed).then_some(call.keys);
-        let settled = Settled { found: call.found, key, entry, times: call.times, ended: now, sighting };
+        let story = call.flow.take().and_then(|flow| flow::give_back(flow, call.begun));
+        let settled =
+            Settled { found: call.found, key, entry, times: call.times, ended: now, sighting, story };
         // The shard where the call began, whatever thread it ends on: its names live there.
         self.shards.lock(call.shard).settle(&settled, &self.tallies);
     }
@@ -167,18 +186,140 @@ impl Engine {
 }
 
 impl Call {
-    /// What to do next. Stale after every event: ask again after [`Call::head`] or [`Call::failed`].
-    pub fn step(&mut self, _engine: &Engine, _now: Timestamp) -> Step {
-        match self.state {
-            State::Begun => {
-                self.attempts += 1;
-                self.state = State::Sent;
-                Step::Send(Attempt::plain(self.attempts))
+    /// What to do next. Stale after every event: ask again after [`Call::answer`], [`Call::head`] or
+    /// [`Call::failed`], and when the time of a [`Step::Wait`] has come.
+    pub fn step(&mut self, engine: &Engine, now: Timestamp) -> Step {
+        if let Some(since) = self.waiting_since.take() {
+            self.waited = self.waited.saturating_add(nanos_between(since, now));
+        }
+        let again =
+            matches!(self.state, State::Answered | State::Failed(_)) && engine.after_attempt(self, now);
+        match again || self.state == State::Begun {
+            true => engine.next(self, now),
+            false => Step::Settled,
+        }
+    }
+}
+
+impl Engine {
+    /// The next attempt, or what stands in its way.
+    fn next(&self, call: &mut Call, now: Timestamp) -> Step {
+        let number = call.attempts + 1;
+        let decided = match &mut call.flow {
+            None => Ok(Attempt::plain(number)),
+            Some(flow) => self.decide(flow, number, now),
+        };
+        match decided {
+            Ok(attempt) => {
+                call.attempts = number;
+                call.state = State::Sent;
+                Step::Send(attempt)
             }
-            State::Sent | State::Answered | State::Failed(_) | State::Refused(_) | State::Settled => {
-                Step::Settled
+            Err(Halt::Wait(until)) => {
+                call.waiting_since = Some(now);
+                Step::Wait(until)
+            }
+            Err(Halt::Refuse(refusal)) => {
+                self.tallies.refused_calls.fetch_add(1, Ordering::Relaxed);
+                if let Some(flow) = &mut call.flow {
+                    flow.refused(&refusal, now);
+                }
+                self.settle(call, Outcome::Refused(refusal.by), now);
+                Step::Refuse(refusal)
+            }
+            Err(Halt::Respond(stored)) => {
+                call.status = stored.status;
+                call.head_at = now;
+                self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
+                Step::Respond(stored)
+            }
+            Err(Halt::Fail(error)) => {
+                self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
+                Step::Fail(error)
             }
         }
+    }
+
+    /// The order of decisions before an attempt. Asked again after each wait, and for each attempt; a concept that
+    /// has said its word for the call, or given the attempt what it needs, is silent the second time.
+    fn decide(&self, flow: &mut Flow, number: u32, now: Timestamp) -> Result<Attempt, Halt> {
+        // A retry comes at its time, whatever its rules say then.
+        flow.back_off(now)?;
+        // Somebody must still be waiting for the answer.
+        decide::deadline(flow, now)?;
+        // What must not be asked at all comes before what it would cost.
+        decide::policy(flow, now)?;
+        // Which host it goes to, and whether the switch is off.
+        decide::rollout(flow, now)?;
+        // What a rule breaks on purpose looks to the application like the vendor's doing.
+        decide::fault(flow, now)?;
+        // Money is set aside before a place is taken: who cannot pay must not hold others up.
+        decide::budget(flow, now)?;
+        // The vendor's limits and ours; the first that may take time.
+        decide::quota(self, flow, now)?;
+        // Places are held for as long as an attempt lasts, so they are taken late.
+        decide::concurrency(flow, now)?;
+        // A probe that passes must be sent: nothing may refuse after it.
+        decide::breaker(self, flow, now)?;
+        Ok(decide::attempt(self, flow, number, now))
+    }
+
+    /// Whether rules may have something to say about calls to this vendor.
+    fn takes_part(&self, vendor: u32, tap: Tap) -> bool {
+        tap == Tap::Library && (self.decides() || self.attends(vendor))
+    }
+
+    fn fingerprint(&self, headers: &dyn Headers) -> u64 {
+        self.fingerprinter.read().unwrap_or_else(PoisonError::into_inner).of(headers)
+    }
+
+    #[allow(clippy::too_many_arguments)] // All that a call is known by.
+    fn plan_of(
+        &self,
+        shard: &mut Shard,
+        number: usize,
+        found: Found,
+        host: &str,
+        head: &Head<'_>,
+        secret: u64,
+        now: Timestamp,
+    ) -> Arc<Plan> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut plans = self.plans[number].lock();
+        let depends = plans.depends();
+        let extra = plan::extra(depends, head.method, host, head.body);
+        let key = PlanKey { found, caller: head.caller.0, secret, extra };
+        plans.get(key, generation, shard, |shard| {
+            let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
+            let (vendor, endpoint, customer, tags) = shard.names(&self.catalogue, found);
+            let caller = self.caller(head.caller).unwrap_or_default();
+            let fingerprint = inspect::in_words(secret);
+            let mut subject = Subject::default();
+            subject.vendor = vendor;
+            subject.vendor_tags = self.catalogue.tags(found.vendor);
+            subject.endpoint = endpoint;
+            subject.method = head.method;
+            subject.host = host;
+            subject.customer = customer;
+            subject.tags = tags;
+            subject.caller = &caller;
+            subject.credential = &fingerprint;
+            subject.bytes = head.body;
+            self.plan(&rules, &subject, secret, now)
+        })
+    }
+
+    /// A second attempt beside the first, where the budget for that allows.
+    pub(super) fn hedge(&self, call: &mut Call, now: Timestamp) -> Option<Attempt> {
+        let flow = call.flow.as_mut().filter(|_| call.state == State::Sent)?;
+        let plan = Arc::clone(&flow.plan);
+        let hedge = plan.resilience.hedge.as_ref()?;
+        if !hedge.state.take(&hedge.rule, now) {
+            return None;
+        }
+        flow.hedged(now);
+        call.attempts += 1;
+        Some(decide::attempt(self, flow, call.attempts, now))
     }
 }
 

@@ -6,12 +6,13 @@ use super::account::Account;
 use super::rules::Rules;
 use super::states::Key;
 use crate::budget;
+use crate::call::Changes;
 use crate::config::Rule;
-use crate::matcher::{Fields, Subject};
+use crate::matcher::{Fields, Partition, Subject};
 use crate::policy::{Decision, Verdict};
-use crate::quota::{self, Limit, User, Weight};
+use crate::quota::{self, User, Weight};
 use crate::resilience::{self, Breaker, Concurrency, Hedge};
-use crate::rollout::{self, Rollout};
+use crate::rollout::Rollout;
 use crate::units::{Timestamp, stable_hash};
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ pub(super) const MAX_BUDGETS: usize = 4;
 pub(super) struct Plan {
     pub(super) rules: Arc<Rules>,
     pub(super) policy: Decision,
-    pub(super) rollouts: Vec<(usize, Arc<Rollout>)>,
+    pub(super) rollouts: Vec<(usize, Arc<Rollout>, Arc<Changes>)>,
     pub(super) faults: Vec<usize>,
     pub(super) budgets: Vec<(usize, Arc<budget::State>)>,
     /// What limits itself by rules: `limit` of `[[quota]]`, and `throttle` of `[[policy]]`.
@@ -66,7 +67,7 @@ pub(super) struct Parts {
     pub(super) retry: Option<Part<resilience::RetryRule, resilience::Budget>>,
     pub(super) breaker: Option<Part<resilience::BreakerRule, Breaker>>,
     pub(super) hedge: Option<Part<resilience::HedgeRule, Hedge>>,
-    pub(super) failover: Option<(Arc<str>, resilience::FailoverRule)>,
+    pub(super) failover: Option<(resilience::FailoverRule, Arc<Changes>)>,
     pub(super) concurrency: Option<Part<resilience::ConcurrencyRule, Concurrency>>,
 }
 
@@ -80,20 +81,28 @@ pub(super) struct Part<R, S> {
 
 impl Engine {
     /// What applies to the call that `subject` describes.
-    pub(super) fn plan(&self, rules: &Arc<Rules>, subject: &Subject<'_>, secret: u64, now: Timestamp) -> Plan {
+    pub(super) fn plan(
+        &self,
+        rules: &Arc<Rules>,
+        subject: &Subject<'_>,
+        secret: u64,
+        now: Timestamp,
+    ) -> Plan {
         let vendor = subject.vendor;
         let policy = rules.policy.decide(subject);
         let rollouts = matching(&rules.rollouts, subject)
             .filter_map(|(place, rule)| {
                 let state = self.states.rollouts.get(Key::of(&rule.name), || Rollout::new(&rule.then, now));
-                Some((place, state?))
+                Some((place, state?, Arc::new(rule.then.variant.clone())))
             })
             .collect();
         let budgets = matching(&rules.budgets, subject)
             .filter_map(|(place, rule)| {
                 let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
-                let state = self.states.budgets.get(key, || budget::State::new(&rule.then))?;
-                self.budget_keys.note(key, &rule.name, rule.matcher.partition(), subject);
+                let state = self.states.budgets.get(key, budget::State::new)?;
+                let detail = in_words(rule.matcher.partition(), subject);
+                let then = Arc::new(rule.then.clone());
+                self.states.noted_budgets.note(key, &rule.name, &detail, &then, &state);
                 Some((place, state))
             })
             .take(MAX_BUDGETS)
@@ -138,7 +147,7 @@ impl Engine {
                 customer: self.names.number(subject.customer),
                 caller: self.names.number(&subject.caller.service),
                 endpoint: self.names.number(subject.endpoint),
-                credential: self.names.number(&format!("{:08x}", secret >> 32)),
+                credential: self.names.number(&crate::inspect::in_words(secret)),
             },
             customer_name: known.then(|| subject.customer.into()),
             vendor_name: vendor.into(),
@@ -156,7 +165,7 @@ impl Engine {
         subject: &Subject<'_>,
     ) -> Option<QuotaUse> {
         let state = self.states.quotas.get(key, || self.quota_state(key, &rule))?;
-        self.quota_rules.note(key, name, &rule, subject.vendor);
+        self.states.noted_quotas.note(key, name, subject.vendor, &rule, &state);
         Some(QuotaUse { weight: rule.weight(subject.customer), name: Arc::clone(name), rule, state })
     }
 
@@ -173,7 +182,8 @@ impl Engine {
                 state.map(|state| Part { name: Arc::clone(name), rule: rule.clone(), state })
             }
             if let (None, Some(retry)) = (&parts.retry, &then.retry) {
-                parts.retry = part(name, retry, self.states.retries.get(key("retry"), resilience::Budget::new));
+                parts.retry =
+                    part(name, retry, self.states.retries.get(key("retry"), resilience::Budget::new));
             }
             if let (None, Some(breaker)) = (&parts.breaker, &then.breaker) {
                 let key = key("breaker").and(subject.endpoint);
@@ -184,7 +194,7 @@ impl Engine {
                 parts.hedge = part(name, hedge, self.states.hedges.get(key, Hedge::new));
             }
             if let (None, Some(failover)) = (&parts.failover, &then.failover) {
-                parts.failover = Some((Arc::clone(name), failover.clone()));
+                parts.failover = Some((failover.clone(), Arc::new(failover.changes.clone())));
             }
             if let (None, Some(limit)) = (&parts.concurrency, &then.concurrency) {
                 let state = self.states.concurrency.get(key("concurrency"), || Concurrency::new(limit));
@@ -195,8 +205,20 @@ impl Engine {
     }
 }
 
-fn matching<'r, T>(rules: &'r [Rule<T>], subject: &Subject<'_>) -> impl Iterator<Item = (usize, &'r Rule<T>)> {
+fn matching<'r, T>(
+    rules: &'r [Rule<T>],
+    subject: &Subject<'_>,
+) -> impl Iterator<Item = (usize, &'r Rule<T>)> {
     rules.iter().enumerate().filter(|(_, rule)| rule.matcher.matches(subject))
+}
+
+/// What a state is kept apart by, as people read it: `customer=acme`.
+fn in_words(partition: &Partition, subject: &Subject<'_>) -> String {
+    let keys = partition.fields().without(Fields::TAG);
+    let keys = keys.iter().map(|field| field.as_str().to_owned());
+    let keys = keys.chain(partition.tags().map(|tag| format!("tag.{tag}")));
+    let pairs = keys.zip(partition.values(subject)).map(|(key, value)| format!("{key}={value}"));
+    pairs.collect::<Vec<_>>().join(" ")
 }
 
 /// The rules that match, the most specific first; of equals the earlier one.
@@ -207,22 +229,13 @@ fn most_specific<'r, T>(rules: &'r [Rule<T>], subject: &Subject<'_>) -> impl Ite
 }
 
 /// What of a call beside its names tells plans apart: what rules look at that changes from call to call.
-pub(super) fn extra(depends: Fields, subject: &Subject<'_>) -> u64 {
-    let mut extra = stable_hash(0, subject.method.as_bytes());
-    let unsteady = depends.without(Fields::STEADY);
-    if unsteady.is_empty() {
-        return extra;
+pub(super) fn extra(depends: Fields, method: &str, host: &str, bytes: Option<u64>) -> u64 {
+    let mut extra = method.as_bytes().iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+    if depends.contains(Fields::HOST) {
+        extra = stable_hash(extra, host.as_bytes());
     }
-    if unsteady.contains(Fields::HOST) {
-        extra = stable_hash(extra, subject.host.as_bytes());
-    }
-    if unsteady.contains(Fields::BYTES) {
-        extra = stable_hash(extra, &subject.bytes.unwrap_or(u64::MAX).to_le_bytes());
+    if depends.contains(Fields::BYTES) {
+        extra = stable_hash(extra, &bytes.unwrap_or(u64::MAX).to_le_bytes());
     }
     extra
-}
-
-/// The limit of a quota, in words.
-pub(super) fn limit_in_words(limit: &Limit) -> String {
-    format!("{} {} / {:?}", limit.units, limit.unit.as_str(), limit.period)
 }

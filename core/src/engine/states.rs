@@ -1,13 +1,33 @@
 //! What rules remember from call to call: one state for each rule and whatever it is kept apart by.
 
+use super::account::Account;
 use crate::matcher::{Partition, Subject};
+use crate::resilience::{Breaker, Budget, Concurrency, Hedge};
+use crate::rollout::Rollout;
 use crate::units::stable_hash;
+use crate::{budget, quota};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// States of one kind that are kept at a time. Those that no plan holds leave first; beyond that, calls share one.
 const MAX_STATES: usize = 65_536;
+
+/// The states of all kinds.
+#[derive(Debug, Default)]
+pub(super) struct AllStates {
+    pub(super) rollouts: States<Rollout>,
+    pub(super) budgets: States<budget::State>,
+    pub(super) quotas: States<quota::State>,
+    pub(super) accounts: States<Account>,
+    pub(super) retries: States<Budget>,
+    pub(super) breakers: States<Breaker>,
+    pub(super) hedges: States<Hedge>,
+    pub(super) concurrency: States<Concurrency>,
+    /// For the drain.
+    pub(super) noted_budgets: Noted<budget::Rule, budget::State>,
+    pub(super) noted_quotas: Noted<quota::Rule, quota::State>,
+}
 
 /// The states of one kind, by key. Asked when a plan is made, not for each call.
 #[derive(Debug)]
@@ -40,9 +60,62 @@ impl<T> States<T> {
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> Vec<(u64, Arc<T>)> {
+    pub(super) fn all(&self) -> Vec<Arc<T>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().map(|(key, state)| (*key, Arc::clone(state))).collect()
+        kept.values().map(Arc::clone).collect()
+    }
+}
+
+/// What a drain has to say of a state, by its key: replaced whenever a plan is made, since rules change.
+#[derive(Debug)]
+pub(super) struct Noted<R, S> {
+    list: Mutex<HashMap<u64, Note<R, S>, FixedState>>,
+}
+
+/// A state, its rule and how people know it.
+#[derive(Debug)]
+pub(super) struct Note<R, S> {
+    pub(super) rule: Arc<str>,
+    /// What it is kept apart by, or the vendor.
+    pub(super) detail: Arc<str>,
+    pub(super) then: Arc<R>,
+    pub(super) state: Arc<S>,
+    /// What was told of it before.
+    pub(super) told: u64,
+}
+
+impl<R, S> Default for Noted<R, S> {
+    fn default() -> Self {
+        Self { list: Mutex::new(HashMap::default()) }
+    }
+}
+
+impl<R: PartialEq, S> Noted<R, S> {
+    pub(super) fn note(&self, key: Key, rule: &Arc<str>, detail: &str, then: &Arc<R>, state: &Arc<S>) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(note) = list.get_mut(&key.0) {
+            if note.then != *then {
+                note.then = Arc::clone(then);
+            }
+            return;
+        }
+        if list.len() >= MAX_STATES {
+            list.retain(|_, note| Arc::strong_count(&note.state) > 2);
+        }
+        let note = Note {
+            rule: Arc::clone(rule),
+            detail: detail.into(),
+            then: Arc::clone(then),
+            state: Arc::clone(state),
+            told: 0,
+        };
+        list.insert(key.0, note);
+    }
+
+    /// Does something with each.
+    pub(super) fn each(&self, mut f: impl FnMut(&mut Note<R, S>)) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.values_mut().for_each(&mut f);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the engine answers an adapter.
 
-use crate::call::{ErrorType, Refusal, Transform};
+use crate::call::{Changes, ErrorType, Refusal};
 use crate::units::Timestamp;
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ pub struct Attempt {
     /// [`ErrorType::Timeout`](crate::ErrorType::Timeout).
     pub give_up_at: Option<Timestamp>,
     /// What to change in the request; `None` to send it as it is. Each attempt starts from the application's own.
-    pub transform: Option<Arc<Transform>>,
+    pub changes: Option<Arc<Changes>>,
     /// What the top-level field `model` of the request's JSON body becomes; `None` to leave it.
     pub model: Option<Arc<str>>,
     /// After how many bytes of its body the response breaks off, with [`ErrorType::Reset`]; an injected fault.
@@ -113,7 +113,7 @@ impl Attempt {
         Self {
             number,
             give_up_at: None,
-            transform: None,
+            changes: None,
             model: None,
             truncate: None,
             hedge_at: None,

@@ -3,6 +3,7 @@
 use super::{Sighting, Sketch};
 use crate::attribution::CallerId;
 use crate::call::{Outcome, Tap};
+use crate::quota::NamedIncident;
 use crate::units::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,8 +125,42 @@ pub struct Exemplar {
     pub waited: Duration,
     /// What it cost, in nano-units; `None` where that is not known.
     pub cost: Option<i64>,
+    /// What happened to it besides being sent and answered, a line for each event; empty where nothing did.
+    pub events: String,
     /// The row of the same batch that the call belongs to: that of its series.
     pub row: usize,
+}
+
+/// How one budget stands, for one of what it is kept apart by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Spending {
+    /// The rule's name.
+    pub budget: Arc<str>,
+    /// What it is kept apart by, as `customer=acme`; empty for one budget for all.
+    pub partition: Arc<str>,
+    /// The period's number.
+    pub period: u64,
+    /// What this process settled in the period and did not tell yet, in the budget's unit (nano-units for money).
+    pub spent: u64,
+    /// What is known to be spent in all.
+    pub used: u64,
+    /// The limit.
+    pub limit: u64,
+}
+
+/// Something that happened to a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notice {
+    /// When.
+    pub at: Timestamp,
+    /// The concept: `budget`, `rollout`.
+    pub concept: &'static str,
+    /// The rule's name.
+    pub rule: Arc<str>,
+    /// What, as a sentence without its subject: `reached 80% of its limit`.
+    pub what: String,
 }
 
 /// All that happened since the last drain.
@@ -136,6 +171,12 @@ pub struct Batch {
     pub rows: Vec<Rollup>,
     /// Single calls worth showing.
     pub exemplars: Vec<Exemplar>,
+    /// What became known of broken quotas since the last drain.
+    pub incidents: Vec<NamedIncident>,
+    /// How budgets stand.
+    pub budgets: Vec<Spending>,
+    /// Things that happened to rules rather than to calls: a canary that was promoted, a budget that warns.
+    pub notices: Vec<Notice>,
     /// Each call, for the sidecar to match; empty unless
     /// [`Engine::record_sightings`](crate::Engine::record_sightings) asked for them.
     pub sightings: Vec<Sighting>,

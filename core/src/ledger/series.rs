@@ -78,6 +78,7 @@ impl Entry {
             attempts: self.attempts,
             waited: Duration::from_nanos(self.waited),
             cost: (!self.cost_unknown).then_some(self.cost),
+            events: String::new(),
             row,
         }
     }

@@ -57,7 +57,7 @@ pub(crate) struct Shards {
 struct Padded(Mutex<Shard>);
 
 /// A call that came to its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settled {
     pub(crate) found: Found,
     pub(crate) key: SeriesKey,
@@ -66,10 +66,12 @@ pub(crate) struct Settled {
     pub(crate) ended: Timestamp,
     /// Of its sighting; `None` where nobody listens.
     pub(crate) sighting: Option<RequestKeys>,
+    /// What happened to it besides being sent and answered; `None` where nothing did.
+    pub(crate) story: Option<String>,
 }
 
 /// Where a call's names were found; each is held until the call settles.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Found {
     pub(crate) vendor: u32,
     pub(crate) endpoint: u32,
@@ -125,8 +127,16 @@ impl Shards {
         while let Some(place) = cursor {
             cursor = self.lock(number).drain_some(catalogue, place, &mut rows, batch);
         }
-        let failures = std::mem::take(&mut self.lock(number).failures);
+        let (failures, stories) = {
+            let mut shard = self.lock(number);
+            (std::mem::take(&mut shard.failures), std::mem::take(&mut shard.stories))
+        };
         let late = join_failures(failures, &rows, batch);
+        for (id, story) in stories {
+            if let Some(exemplar) = batch.exemplars.iter_mut().rfind(|exemplar| exemplar.id == id) {
+                exemplar.events = story;
+            }
+        }
         let mut shard = self.lock(number);
         for (key, entry) in late {
             // It came after its series was drained: the next row is its own, unless the series left.
@@ -186,7 +196,12 @@ pub(crate) struct Shard {
     sightings: Vec<Sighting>,
     /// What the learner had merged when [`Shard::paths`] was last filled.
     pub(crate) generation: u32,
+    /// Calls whose events are worth telling, since the last drain.
+    stories: Vec<(u64, String)>,
 }
+
+/// Calls of which one drain tells the events.
+const MAX_STORIES: usize = 128;
 
 impl Shard {
     fn new(max_series: usize, seed: u64) -> Self {
@@ -205,6 +220,7 @@ impl Shard {
             turned: Vec::new(),
             sightings: Vec::new(),
             generation: 0,
+            stories: Vec::new(),
         }
     }
 
@@ -268,7 +284,7 @@ impl Shard {
 
     /// Counts a call and lets go of its names.
     pub(crate) fn settle(&mut self, settled: &Settled, tallies: &Tallies) {
-        let Settled { found, key, entry, times, ended, sighting } = settled;
+        let Settled { found, key, entry, times, ended, sighting, .. } = settled;
         let place = self.place_of(*key, tallies);
         let minute = ended.minute();
         let series = &mut self.series[place];
@@ -283,9 +299,13 @@ impl Shard {
         }
         let series = &mut self.series[place];
         series.add(entry, *times);
-        if matches!(key.outcome(), Outcome::Failed(_)) && self.failures.len() < MAX_FAILURES {
+        let telling = settled.story.is_some() && self.stories.len() < MAX_STORIES;
+        if (matches!(key.outcome(), Outcome::Failed(_)) || telling) && self.failures.len() < MAX_FAILURES {
             let key = series.key;
             self.failures.push((key, *entry));
+        }
+        if telling && let Some(story) = &settled.story {
+            self.stories.push((entry.id, story.clone()));
         }
         if let Some(keys) = sighting {
             if self.sightings.len() < MAX_SIGHTINGS {
@@ -377,6 +397,40 @@ impl Shard {
         }
         self.series.swap_remove(place);
         self.release_names(found_of(removed));
+    }
+
+    /// The names of a call, for the rules. To be given back as soon as they are read.
+    pub(crate) fn names<'a>(
+        &'a self,
+        catalogue: &'a Catalogue,
+        found: Found,
+    ) -> (&'a str, &'a str, &'a str, &'a str) {
+        let endpoint = match found.endpoint {
+            FOLDED => OTHER,
+            learned if learned >= LEARNED => self.endpoints.name(learned - LEARNED),
+            known => catalogue.endpoint(known),
+        };
+        let customer = match found.customer {
+            FOLDED => OTHER,
+            NONE => UNKNOWN,
+            number => self.customers.name(number - LEARNED),
+        };
+        let tags = match found.tags {
+            FOLDED => OTHER,
+            NONE => "",
+            number => self.tags.name(number - LEARNED),
+        };
+        (self.vendor_name(catalogue, found.vendor), endpoint, customer, tags)
+    }
+
+    /// One more reference to each name of a call.
+    pub(crate) fn keep(&mut self, found: Found) {
+        self.keep_names(found);
+    }
+
+    /// One reference less to each name of a call.
+    pub(crate) fn release(&mut self, found: Found) {
+        self.release_names(found);
     }
 
     fn keep_names(&mut self, found: Found) {

@@ -1,6 +1,6 @@
 //! What follows from the match of a `[[quota]]` rule.
 
-use crate::call::Priority;
+pub(super) use crate::call::Priority;
 use std::time::Duration;
 
 /// How a quota is kept to. [`Rule::default`] states no limit of its own, refuses or delays only what the vendor

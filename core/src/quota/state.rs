@@ -96,6 +96,16 @@ impl State {
         verdict
     }
 
+    /// An attempt goes in any case: no rule keeps to this quota. Only the account is kept.
+    pub fn watch(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, user: &User, now: Timestamp) {
+        if claim.is_held() {
+            return;
+        }
+        let at = now.as_nanos();
+        self.cell().watch(claim, ask, at);
+        self.account.went(user, ask.units, rule, self.resets_at(at), at);
+    }
+
     /// An answer stated how the quota stands.
     pub fn state(&self, _rule: &Rule, claim: &Claim, stated: &Stated, now: Timestamp) -> Reading {
         let reading = self.cell().state(claim, stated, now);

@@ -232,6 +232,19 @@ impl Cell {
         verdict
     }
 
+    /// Counts a call that goes in any case.
+    pub(in super::super) fn watch(&self, claim: &mut Claim, ask: &Ask, now: u64) {
+        if claim.held {
+            return;
+        }
+        claim.asked = now.max(1);
+        claim.units = ask.units.min(i32::MAX as u64) as u32;
+        self.beat(now);
+        self.roll(now);
+        self.count(claim);
+        claim.held = true;
+    }
+
     /// The call did not go, or is not going to: gives back what can be given back.
     pub fn undo(&self, claim: &mut Claim) {
         self.land(claim);

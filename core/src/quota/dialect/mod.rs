@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use farcall::catalogue::Catalogue;
-//! use farcall::quota::{Answer, Dialect, Refusal};
+//! use farcall::quota::dialect::{Answer, Dialect, Refusal};
 //! use farcall::Timestamp;
 //!
 //! let catalogue = Catalogue::builtin();

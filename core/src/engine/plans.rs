@@ -1,0 +1,83 @@
+//! Plans that were made before, by shard.
+
+use super::plan::Plan;
+use crate::ledger::{Found, Shard};
+use crate::matcher::Fields;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Plans that one shard keeps. Beyond that it starts anew: customers that come once would fill any cache.
+const MAX_PLANS: usize = 4_096;
+
+/// On cache lines of its own, like the shard it belongs to.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Plans(Mutex<Kept>);
+
+#[derive(Debug)]
+pub(super) struct Kept {
+    plans: HashMap<PlanKey, Arc<Plan>, FixedState>,
+    /// Of the rules that the plans were made by.
+    generation: u32,
+    /// What those rules look at.
+    depends: Fields,
+}
+
+/// What tells plans apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PlanKey {
+    pub(super) found: Found,
+    pub(super) caller: u32,
+    pub(super) secret: u64,
+    pub(super) extra: u64,
+}
+
+impl Plans {
+    pub(super) fn new(seed: u64) -> Self {
+        let plans = HashMap::with_hasher(FixedState::with_seed(seed));
+        Self(Mutex::new(Kept { plans, generation: 0, depends: Fields::NONE }))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// What the rules look at by which the last plan was made.
+    pub(super) fn depends(&self) -> Fields {
+        self.depends
+    }
+
+    /// The plan of a key, made by `make` on first use. The names of the key are held for as long as it is kept.
+    pub(super) fn get(
+        &mut self,
+        key: PlanKey,
+        generation: u32,
+        shard: &mut Shard,
+        make: impl FnOnce(&Shard) -> Plan,
+    ) -> Arc<Plan> {
+        if self.generation != generation {
+            self.forget(shard);
+            self.generation = generation;
+        }
+        if let Some(plan) = self.plans.get(&key) {
+            return Arc::clone(plan);
+        }
+        if self.plans.len() >= MAX_PLANS {
+            self.forget(shard);
+        }
+        let plan = Arc::new(make(shard));
+        self.depends = plan.rules.depends;
+        shard.keep(key.found);
+        self.plans.insert(key, Arc::clone(&plan));
+        plan
+    }
+
+    fn forget(&mut self, shard: &mut Shard) {
+        for (key, _) in self.plans.drain() {
+            shard.release(key.found);
+        }
+    }
+}
