@@ -33,14 +33,14 @@ pub(crate) fn engine(shards: usize) -> Engine {
 
 /// A clock as the agent's: one read of the monotonic clock.
 #[derive(Clone, Copy)]
-struct Clock(Instant);
+pub(crate) struct Clock(Instant);
 
 impl Clock {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
-    fn now(self) -> Timestamp {
+    pub(crate) fn now(self) -> Timestamp {
         Timestamp::from_nanos(1_763_700_000_000_000_000).plus(self.0.elapsed())
     }
 }
@@ -74,7 +74,7 @@ fn ours(engine: &Engine, clock: Clock, threads: usize, calls: u32) -> Duration {
 }
 
 /// Runs `work` on each of `threads` threads at once, and times them together.
-fn on_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
+pub(crate) fn on_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
     if threads == 1 {
         return timed(|| work(0));
     }

@@ -8,6 +8,7 @@
 mod decision;
 mod harness;
 mod memory;
+mod pipeline;
 mod policy;
 mod tower_loopback;
 
@@ -19,6 +20,7 @@ fn main() {
     for (name, measure) in [
         ("decision_path", decision::measure as fn() -> Vec<Row>),
         ("memory", memory::measure),
+        ("pipeline", pipeline::measure),
         ("policy", policy::measure),
         ("tower", tower_loopback::measure),
     ] {

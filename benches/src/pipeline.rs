@@ -1,0 +1,215 @@
+//! The whole pipeline: a call under a quota with fair shares, a breaker, 100 rules of policy, a budget and a price,
+//! with the headers of its request and answer read; beside two stacks of what people put together instead.
+
+use crate::decision::{Clock, on_threads};
+use crate::harness::{Row, in_turns};
+use failsafe::CircuitBreaker as _;
+use farcall::{Call, Caller, Config, Engine, Head, Step, Target};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::time::Duration;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_resilience::bulkhead::BulkheadLayer;
+use tower_resilience::circuitbreaker::CircuitBreakerLayer;
+use tower_resilience::ratelimiter::RateLimiterLayer;
+use tower_resilience::retry::RetryLayer;
+
+const CALLS: u32 = 50_000;
+const TOWER: &str = "tower-resilience 0.13: breaker, bulkhead, rate limiter, retry";
+const PARTS: &str = "governor 0.10 + failsafe 1.3 + reqwest-retry's policy";
+
+const CUSTOMERS: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
+const URLS: [&str; 4] = [
+    "https://api.warehouse.example/v1/stock/sku-11",
+    "https://api.warehouse.example/v1/stock/sku-12",
+    "https://api.warehouse.example/v1/reservations",
+    "https://api.warehouse.example/v1/orders/latest",
+];
+
+fn rules() -> String {
+    let mut text = String::from(
+        r#"
+        [[vendor]]
+        name = "warehouse"
+        hosts = ["api.warehouse.example"]
+        endpoints = ["GET /v1/stock/{sku}", "GET /v1/reservations", "GET /v1/orders/latest"]
+        [[price]]
+        vendor = "warehouse"
+        call = "0.0004 USD"
+        [[quota]]
+        match = { vendor = "warehouse" }
+        limit = "1000000000 requests / 1s"
+        fair = "customer"
+        [[budget]]
+        match = { vendor = "warehouse", customer = "*" }
+        limit = "900000000 USD / month"
+        over = "refuse"
+        [[resilience]]
+        match = { vendor = "warehouse" }
+        deadline = "10s"
+        attempts = 3
+        breaker = { consecutive = 5, failure_rate = "50%", window = 100 }
+        "#,
+    );
+    for n in 0..100 {
+        let _ = writeln!(
+            text,
+            "[[policy]]\nmatch = {{ vendor = \"{}\", customer = \"{}\" }}\nverdict = \"deny\"",
+            ["stripe", "openai", "github", "slack", "warehouse"][n % 5],
+            format_args!("blocked-{n}"),
+        );
+    }
+    text
+}
+
+pub(crate) fn engine(shards: usize) -> Engine {
+    let config = Config::parse("bench", &rules()).unwrap_or_else(|errors| panic!("{errors:?}"));
+    Engine::new(config, Caller::new("bench"), shards, 42)
+}
+
+fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+    let pairs =
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    pairs.collect()
+}
+
+struct Wire {
+    uris: Vec<http::Uri>,
+    request: HeaderMap,
+    answer: HeaderMap,
+}
+
+impl Wire {
+    fn new() -> Self {
+        Self {
+            uris: URLS.iter().map(|url| url.parse().unwrap()).collect(),
+            request: headers(&[
+                ("authorization", "Bearer sk_live_51HxJ2eKZvKYlo2C0aaaaaaaaaaaaaaaaaaaaaaaa"),
+                ("accept", "application/json"),
+                ("user-agent", "bench/1.0"),
+            ]),
+            answer: headers(&[
+                ("content-type", "application/json"),
+                ("content-length", "512"),
+                ("x-ratelimit-limit", "1000000000"),
+                ("x-ratelimit-remaining", "999999999"),
+                ("x-request-id", "req_123"),
+            ]),
+        }
+    }
+}
+
+fn call(engine: &Engine, clock: Clock, wire: &Wire, n: u32) {
+    let uri = black_box(&wire.uris[n as usize % URLS.len()]);
+    let now = clock.now();
+    let head = Head::to("GET", Target::from_uri(uri).unwrap())
+        .customer(Some(CUSTOMERS[(n / 4) as usize % CUSTOMERS.len()]))
+        .headers(&wire.request)
+        .body(Some(0), true);
+    let mut call: Call = engine.begin(&head, now, n.into());
+    let Step::Send(_attempt) = call.step(engine, now) else { panic!("the rules let it pass") };
+    let now = clock.now();
+    call.answer(engine, 200, &wire.answer, now);
+    let Step::Settled = call.step(engine, now) else { panic!("a 200 is final") };
+    call.body(512);
+    call.end(engine, clock.now());
+}
+
+fn ours(engine: &Engine, clock: Clock, threads: usize, calls: u32) -> Duration {
+    let wire = Wire::new();
+    on_threads(threads, |thread| {
+        for n in 0..calls / u32::try_from(threads).unwrap() {
+            call(engine, clock, &wire, n + u32::try_from(thread).unwrap());
+        }
+    })
+}
+
+macro_rules! tower_stack {
+    () => {
+        ServiceBuilder::new()
+            .layer(RetryLayer::<u32, u32, Infallible>::builder().max_attempts(3).build())
+            .layer(CircuitBreakerLayer::builder().failure_rate_threshold(0.5).build().unwrap())
+            .layer(BulkheadLayer::builder().max_concurrent_calls(1_000).build().unwrap())
+            .layer(
+                RateLimiterLayer::builder()
+                    .limit_for_period(1_000_000_000)
+                    .refresh_period(Duration::from_secs(1))
+                    .build()
+                    .unwrap(),
+            )
+            .service(tower::service_fn(|n: u32| async move { Ok::<_, Infallible>(black_box(n)) }))
+    };
+}
+
+pub(crate) fn measure() -> Vec<Row> {
+    let clock = Clock::start();
+    let mut rows = Vec::new();
+    let mut medians = Vec::new();
+    for (threads, name) in [(1, "pipeline/full/1"), (2, "pipeline/full/2")] {
+        let engine = engine(2);
+        let stack = tower_stack!();
+        let (mine, theirs) = in_turns(
+            CALLS,
+            |calls| {
+                let time = ours(&engine, clock, threads, calls);
+                black_box(engine.drain(clock.now()));
+                time
+            },
+            |calls| {
+                on_threads(threads, |_| {
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                    let mut stack = stack.clone();
+                    runtime.block_on(async {
+                        for n in 0..calls / u32::try_from(threads).unwrap() {
+                            let _ = black_box(stack.ready().await.unwrap().call(n).await);
+                        }
+                    });
+                })
+            },
+        );
+        rows.push(Row::less(name, "ns per call, wall", mine, theirs, TOWER));
+        medians.push(mine);
+    }
+    rows.push(Row::more(
+        "pipeline/full/scaling",
+        "throughput on 2 threads / on 1",
+        medians[0] / medians[1],
+        1.7,
+        "what is asked",
+    ));
+    rows.push(parts(clock));
+    rows
+}
+
+/// A keyed rate limiter, a breaker and a retry policy, as a service puts them together by hand.
+fn parts(clock: Clock) -> Row {
+    use reqwest_retry::RetryPolicy as _;
+    let engine = engine(2);
+    let limiter = governor::RateLimiter::keyed(governor::Quota::per_second(NonZeroU32::MAX));
+    let breaker = failsafe::Config::new().build();
+    let policy = reqwest_retry::policies::ExponentialBackoff::builder().build_with_max_retries(2);
+    let (mine, theirs) = in_turns(
+        CALLS,
+        |calls| {
+            let time = ours(&engine, clock, 1, calls);
+            black_box(engine.drain(clock.now()));
+            time
+        },
+        |calls| {
+            crate::harness::timed(|| {
+                for n in 0..calls {
+                    let customer = CUSTOMERS[n as usize % CUSTOMERS.len()].to_owned();
+                    let start = std::time::SystemTime::now();
+                    let _ = black_box(limiter.check_key(&customer));
+                    let _ = black_box(breaker.call(|| Ok::<u32, Infallible>(black_box(n))));
+                    black_box(policy.should_retry(start, 0));
+                }
+            })
+        },
+    );
+    Row::less("pipeline/full/parts", "ns per call, wall", mine, theirs, PARTS)
+}
