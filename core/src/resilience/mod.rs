@@ -53,3 +53,6 @@ pub struct Rule {
     /// `concurrency`: how many calls may be under way at once.
     pub concurrency: Option<ConcurrencyRule>,
 }
+
+#[cfg(test)]
+mod tests;

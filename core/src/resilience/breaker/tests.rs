@@ -67,6 +67,21 @@ fn a_rate_below_the_threshold_keeps_it_closed() {
 }
 
 #[test]
+fn a_narrower_window_after_a_reload_forgets_what_lies_beyond_it() {
+    let breaker = Breaker::new();
+    let wide = BreakerRule { consecutive: 1_000, ..rule() };
+    for n in 0..100 {
+        let judgement = if (50..99).contains(&n) { Judgement::Bad } else { Judgement::Good };
+        assert_eq!(breaker.after(&wide, Pass::Normal, judgement, at(n)), None);
+    }
+    let narrow = BreakerRule { window: 50, ..wide };
+    for n in 0..10_000 {
+        let judgement = if n % 5 == 0 { Judgement::Bad } else { Judgement::Good };
+        assert_eq!(breaker.after(&narrow, Pass::Normal, judgement, at(n)), None);
+    }
+}
+
+#[test]
 fn being_throttled_opens_nothing_but_fails_a_probe() {
     let breaker = Breaker::new();
     for _ in 0..1_000 {
