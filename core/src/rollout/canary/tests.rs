@@ -166,6 +166,41 @@ fn a_canary_goes_on_where_it_was_left() {
 }
 
 #[test]
+fn processes_that_add_up_their_evidence_find_out_sooner() {
+    let rule = rule(&[0.5, 1.0]);
+    let canary_rule = rule.canary.as_ref().unwrap();
+    let now = Timestamp::from_nanos(1);
+    let processes = [(); 4].map(|()| Rollout::new(&rule, now));
+    // Few enough that none of them is sure by itself.
+    for (process, call) in (0..4).flat_map(|process| (0..40).map(move |call| (process, call))) {
+        let sample = |failed| if failed { Sample::failed() } else { Sample::answered(Duration::ZERO) };
+        for (new, failed) in [(true, call % 6 == 0), (false, false)] {
+            let rollout: &Rollout = &processes[process];
+            assert_eq!(rollout.after(&rule, Side { new, step: 0 }, sample(failed), now), None);
+        }
+    }
+    let mut others = Evidence::default();
+    processes[1..].iter().for_each(|process| others += process.canary().unwrap().evidence());
+    let change = processes[0].canary().unwrap().weigh(canary_rule, 0, others, now);
+    assert_eq!(change, Some(Change::RolledBack { reason: RollbackReason::Errors }));
+    for process in &processes[1..] {
+        let told = CanaryStatus::from_bits(processes[0].canary().unwrap().status().to_bits());
+        process.canary().unwrap().resume(told, now);
+        assert_eq!(process.canary().unwrap().status(), CanaryStatus::RolledBack);
+    }
+}
+
+#[test]
+fn a_status_survives_its_number() {
+    for status in
+        [CanaryStatus::Step(0), CanaryStatus::Step(19), CanaryStatus::Finished, CanaryStatus::RolledBack]
+    {
+        assert_eq!(CanaryStatus::from_bits(status.to_bits()), status);
+    }
+    assert_eq!(CanaryStatus::from_bits(u16::MAX), CanaryStatus::RolledBack);
+}
+
+#[test]
 fn of_many_threads_one_reports_each_change() {
     let rule = rule(&[0.5, 1.0]);
     let now = Timestamp::from_nanos(1);
