@@ -28,7 +28,10 @@ pub use concurrency::{Concurrency, ConcurrencyRule, ConcurrencyVerdict, Limit, R
 pub use deadline::Deadline;
 pub use failover::{FailoverRule, FailoverWhen};
 pub use hedge::{Hedge, HedgeAfter, HedgeRule};
-pub use retry::{RetryFacts, RetryReason, RetryRule, RetryVerdict, Stop, is_idempotent, is_safe};
+pub use retry::{
+    RetryFacts, RetryReason, RetryRule, RetryVerdict, SHOULD_RETRY_HEADERS, Stop, is_idempotent, is_safe,
+    should_retry,
+};
 pub use sdk::{EarlierAttempts, Follows, HEADERS as SDK_HEADERS, SdkAttempt, recognise};
 pub use trigger::{Ending, Triggers};
 

@@ -17,7 +17,10 @@ fn share(ratio: f64) -> Share {
 
 fn rule(steps: &[f64]) -> Rule {
     let steps = steps.iter().map(|step| share(*step)).collect();
-    Rule { canary: Some(CanaryRule { steps, ..CanaryRule::default() }), ..Rule::new("test", By::Call) }
+    Rule {
+        canary: Some(CanaryRule { steps, hold: Duration::from_secs(1), ..CanaryRule::default() }),
+        ..Rule::new("test", By::Call)
+    }
 }
 
 fn sample(behaviour: Behaviour, draw: u64) -> Sample {
@@ -119,6 +122,7 @@ fn a_canary_twice_as_slow_is_rolled_back_for_its_p99() {
 #[test]
 fn a_step_lasts_as_long_and_as_many_calls_as_the_rule_says() {
     let mut rule = rule(&[0.5, 1.0]);
+    rule.canary.as_mut().unwrap().hold = Duration::from_secs(60);
     let never = |rule: &Rule| {
         play(rule, 1, 30_000, Behaviour { errors: 0.0, ..USUAL }, Behaviour { errors: 0.0, ..USUAL }).0
     };
