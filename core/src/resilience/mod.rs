@@ -57,5 +57,22 @@ pub struct Rule {
     pub concurrency: Option<ConcurrencyRule>,
 }
 
+impl Rule {
+    /// This rule, with the parts that it leaves open as `weaker` has them. For the rules of one call, in their
+    /// order; not on the hot path.
+    #[must_use]
+    pub fn or(&self, weaker: &Self) -> Self {
+        Self {
+            deadline: self.deadline.or(weaker.deadline),
+            attempt_timeout: self.attempt_timeout.or(weaker.attempt_timeout),
+            retry: self.retry.as_ref().or(weaker.retry.as_ref()).cloned(),
+            breaker: self.breaker.or(weaker.breaker),
+            hedge: self.hedge.or(weaker.hedge),
+            failover: self.failover.as_ref().or(weaker.failover.as_ref()).cloned(),
+            concurrency: self.concurrency.or(weaker.concurrency),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

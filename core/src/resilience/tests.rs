@@ -85,3 +85,17 @@ fn no_retry_comes_after_the_deadline_in_any_outage() {
         }
     }
 }
+
+#[test]
+fn each_part_comes_from_the_first_rule_that_has_it() {
+    let strong = Rule { deadline: Some(Duration::from_secs(1)), ..Rule::default() };
+    let weak = Rule {
+        deadline: Some(Duration::from_secs(9)),
+        breaker: Some(BreakerRule::default()),
+        retry: Some(RetryRule::default()),
+        ..Rule::default()
+    };
+    let rule = strong.or(&weak);
+    assert_eq!(rule.deadline, strong.deadline);
+    assert_eq!((rule.breaker, &rule.retry, rule.hedge), (weak.breaker, &weak.retry, None));
+}
