@@ -90,7 +90,7 @@ pub enum Pass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum BreakerVerdict {
-    /// Send it, and tell [`Breaker::after`] how it ended.
+    /// Send it, and tell [`Breaker::after`] how it ended; [`Judgement::Unknown`] where a later step refuses it.
     Pass(Pass),
     /// Do not send it.
     Open {
@@ -281,7 +281,7 @@ impl Breaker {
         cell.fetch_or(bit, Relaxed);
         // Wraps only after 65,535 failures in a row that did not open it.
         let row = self.row.fetch_add(1, Relaxed).wrapping_add(1);
-        let failures: u32 = self.ring.iter().map(|cell| cell.load(Relaxed).count_ones()).sum();
+        let failures = self.failures(window);
         // At least one: a rate of 0% must not open it without a failure.
         let too_many = rule.failure_rate.of(u64::from(window)).max(1);
         let rate = place + 1 >= window && u64::from(failures) >= too_many;
@@ -333,6 +333,14 @@ impl Breaker {
                 }
             }
         }
+    }
+
+    /// The failures among the last `window` calls. What lies beyond is from a rule with a wider window.
+    fn failures(&self, window: u32) -> u32 {
+        let cells = self.ring.iter().zip((0..window).step_by(64));
+        let within =
+            cells.map(|(cell, first)| cell.load(Relaxed) & u64::MAX >> (64 - (window - first).min(64)));
+        within.map(u64::count_ones).sum()
     }
 
     fn forget(&self) {

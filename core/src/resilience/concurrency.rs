@@ -114,17 +114,19 @@ const TOLERANCE: f64 = 1.25;
 /// Windows between two measurements of the unburdened vendor.
 const MEASURE: u32 = 64;
 
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Concurrency {
-    /// Nothing under way, and the rule's first limit.
+    /// Nothing under way, and the first adaptive limit.
     #[must_use]
-    pub fn new(rule: &ConcurrencyRule) -> Self {
-        let limit = match rule.limit {
-            Limit::Fixed(limit) => limit,
-            Limit::Adaptive { least, most } => INITIAL.clamp(least, most.max(least)),
-        };
+    pub fn new() -> Self {
         Self {
             under_way: AtomicU32::new(0),
-            limit: AtomicU32::new(limit.min(u32::MAX >> 8) << 8),
+            limit: AtomicU32::new(INITIAL << 8),
             window: AtomicU64::new(0),
             mean: AtomicU32::new(0),
             shrunk: AtomicU64::new(0),
@@ -140,7 +142,7 @@ impl Concurrency {
         deadline: Deadline,
         now: Timestamp,
     ) -> ConcurrencyVerdict {
-        let limit = self.limit();
+        let limit = self.limit(rule);
         let taken = self
             .under_way
             .fetch_update(Relaxed, Relaxed, |under_way| (under_way < limit).then_some(under_way + 1));
@@ -190,10 +192,13 @@ impl Concurrency {
         }
     }
 
-    /// How many may be under way now.
+    /// How many may be under way now. The rule's own words hold from the moment it is reloaded.
     #[must_use]
-    pub fn limit(&self) -> u32 {
-        self.limit.load(Relaxed) >> 8
+    pub fn limit(&self, rule: &ConcurrencyRule) -> u32 {
+        match rule.limit {
+            Limit::Fixed(limit) => limit,
+            Limit::Adaptive { least, most } => (self.limit.load(Relaxed) >> 8).clamp(least, most.max(least)),
+        }
     }
 
     /// How many are under way.
@@ -259,7 +264,7 @@ mod tests {
     #[test]
     fn a_fixed_limit_holds_and_a_dropped_call_gives_its_place_back() {
         let rule = fixed(2);
-        let state = Concurrency::new(&rule);
+        let state = Concurrency::new();
         assert_eq!(ask(&state, &rule), ConcurrencyVerdict::Pass);
         assert_eq!(ask(&state, &rule), ConcurrencyVerdict::Pass);
         assert_eq!(ask(&state, &rule), ConcurrencyVerdict::Wait { until: at(1) });
@@ -269,9 +274,20 @@ mod tests {
     }
 
     #[test]
+    fn a_reloaded_rule_holds_at_once() {
+        let (state, wide, narrow) = (Concurrency::new(), fixed(100), fixed(2));
+        for _ in 0..10 {
+            assert_eq!(ask(&state, &wide), ConcurrencyVerdict::Pass);
+        }
+        assert_ne!(ask(&state, &narrow), ConcurrencyVerdict::Pass);
+        let bounded = ConcurrencyRule::new(Limit::Adaptive { least: 1, most: 5 });
+        assert_eq!(state.limit(&bounded), 5);
+    }
+
+    #[test]
     fn nobody_waits_longer_than_the_rule_or_the_deadline_says() {
         let rule = fixed(1);
-        let state = Concurrency::new(&rule);
+        let state = Concurrency::new();
         let _ = ask(&state, &rule);
         let (mut now, mut asked) = (at(0), 0);
         while let ConcurrencyVerdict::Wait { until } = state.before(&rule, at(0), Deadline::NONE, now) {
@@ -287,7 +303,7 @@ mod tests {
     #[test]
     fn a_place_given_back_twice_opens_no_second_one() {
         let rule = fixed(1);
-        let state = Concurrency::new(&rule);
+        let state = Concurrency::new();
         state.after(&rule, Released::Nothing, at(0));
         assert_eq!(state.under_way(), 0);
         assert_eq!(ask(&state, &rule), ConcurrencyVerdict::Pass);
@@ -296,7 +312,7 @@ mod tests {
 
     /// A vendor that serves `capacity` calls at once in 100 ms each, and queues what is beyond.
     fn settle_at(capacity: u32, rule: &ConcurrencyRule) -> u32 {
-        let state = Concurrency::new(rule);
+        let state = Concurrency::new();
         for round in 0..3_000 {
             let mut sent = 0;
             while ask(&state, rule) == ConcurrencyVerdict::Pass {
@@ -308,7 +324,7 @@ mod tests {
             }
         }
         // What it goes back to, where a measurement is under way at the end.
-        state.limit().max(state.gradient.lock().unwrap().held as u32)
+        state.limit(rule).max(state.gradient.lock().unwrap().held as u32)
     }
 
     #[test]
@@ -324,22 +340,22 @@ mod tests {
     #[test]
     fn answers_of_too_much_shrink_it_but_not_to_nothing() {
         let rule = ConcurrencyRule::new(Limit::ADAPTIVE);
-        let state = Concurrency::new(&rule);
+        let state = Concurrency::new();
         (0..100).for_each(|_| state.after(&rule, Released::Overloaded, at(0)));
-        assert_eq!(state.limit(), 18, "once in a tenth of a second");
+        assert_eq!(state.limit(&rule), 18, "once in a tenth of a second");
         (0..100_000).for_each(|millis| state.after(&rule, Released::Overloaded, at(millis)));
-        assert_eq!(state.limit(), 1);
+        assert_eq!(state.limit(&rule), 1);
     }
 
     #[test]
     fn it_does_not_grow_while_it_is_not_used() {
         let rule = ConcurrencyRule::new(Limit::ADAPTIVE);
-        let state = Concurrency::new(&rule);
+        let state = Concurrency::new();
         for millis in 0..10_000 {
             let _ = ask(&state, &rule);
             state.after(&rule, Released::Answered(Duration::from_millis(1)), at(millis));
         }
-        assert_eq!(state.limit(), INITIAL);
+        assert_eq!(state.limit(&rule), INITIAL);
     }
 
     proptest! {
@@ -348,7 +364,7 @@ mod tests {
             least in 1u32..50, more in 0u32..500, events in prop::collection::vec((0u8..3, any::<u64>()), 1..500)
         ) {
             let rule = ConcurrencyRule::new(Limit::Adaptive { least, most: least + more });
-            let state = Concurrency::new(&rule);
+            let state = Concurrency::new();
             for (what, number) in events {
                 let _ = state.before(&rule, at(0), Deadline::NONE, Timestamp::from_nanos(number));
                 let released = match what {
@@ -357,7 +373,7 @@ mod tests {
                     _ => Released::Nothing,
                 };
                 state.after(&rule, released, Timestamp::from_nanos(number));
-                prop_assert!((least..=least + more).contains(&state.limit()), "{}", state.limit());
+                prop_assert!((least..=least + more).contains(&state.limit(&rule)), "{}", state.limit(&rule));
             }
         }
     }
@@ -365,7 +381,7 @@ mod tests {
     #[test]
     fn many_threads_never_exceed_the_limit_and_lose_no_place() {
         let rule = fixed(3);
-        let (state, inside) = (Concurrency::new(&rule), AtomicU32::new(0));
+        let (state, inside) = (Concurrency::new(), AtomicU32::new(0));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

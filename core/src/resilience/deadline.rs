@@ -11,14 +11,16 @@ impl Deadline {
     /// No deadline.
     pub const NONE: Self = Self(Timestamp::from_nanos(u64::MAX));
 
-    /// The deadline of a call that began at `begun`: the rule's or the application's, whichever is sooner.
+    /// The deadline of a call that began at `begun`: what the rule allows, or when the application stops waiting,
+    /// whichever is sooner.
     #[must_use]
-    pub fn new(begun: Timestamp, rule: Option<Duration>, application: Option<Duration>) -> Self {
+    pub fn new(begun: Timestamp, rule: Option<Duration>, application: Option<Timestamp>) -> Self {
+        let rule = rule.map(|duration| begun.plus(duration));
         let soonest = match (rule, application) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (one, other) => one.or(other),
         };
-        soonest.map_or(Self::NONE, |duration| Self(begun.plus(duration)))
+        soonest.map_or(Self::NONE, Self)
     }
 
     /// The moment, where there is a deadline.
@@ -55,10 +57,12 @@ mod tests {
 
     #[test]
     fn the_sooner_of_two_deadlines_holds() {
-        let (begun, short, long) =
-            (Timestamp::from_nanos(5), Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
-        assert_eq!(Deadline::new(begun, short, long), Deadline::new(begun, long, short));
-        assert_eq!(Deadline::new(begun, short, None).at(), Some(begun.plus_millis(1_000)));
+        let begun = Timestamp::from_nanos(5);
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(2));
+        let sooner = Deadline::new(begun, Some(short), Some(begun.plus(long)));
+        assert_eq!(sooner, Deadline::new(begun, Some(long), Some(begun.plus(short))));
+        assert_eq!(Deadline::new(begun, Some(short), None).at(), Some(begun.plus_millis(1_000)));
+        assert_eq!(Deadline::new(begun, None, Some(begun)).at(), Some(begun));
         assert_eq!(Deadline::new(begun, None, None), Deadline::NONE);
         assert!(!Deadline::NONE.passed(Timestamp::from_nanos(u64::MAX - 1)));
     }

@@ -28,7 +28,10 @@ pub use concurrency::{Concurrency, ConcurrencyRule, ConcurrencyVerdict, Limit, R
 pub use deadline::Deadline;
 pub use failover::{FailoverRule, FailoverWhen};
 pub use hedge::{Hedge, HedgeAfter, HedgeRule};
-pub use retry::{RetryFacts, RetryReason, RetryRule, RetryVerdict, Stop, is_idempotent, is_safe};
+pub use retry::{
+    RetryFacts, RetryReason, RetryRule, RetryVerdict, SHOULD_RETRY_HEADERS, Stop, is_idempotent, is_safe,
+    should_retry,
+};
 pub use sdk::{EarlierAttempts, Follows, HEADERS as SDK_HEADERS, SdkAttempt, recognise};
 pub use trigger::{Ending, Triggers};
 
@@ -53,3 +56,23 @@ pub struct Rule {
     /// `concurrency`: how many calls may be under way at once.
     pub concurrency: Option<ConcurrencyRule>,
 }
+
+impl Rule {
+    /// This rule, with the parts that it leaves open as `weaker` has them. For the rules of one call, in their
+    /// order; not on the hot path.
+    #[must_use]
+    pub fn or(&self, weaker: &Self) -> Self {
+        Self {
+            deadline: self.deadline.or(weaker.deadline),
+            attempt_timeout: self.attempt_timeout.or(weaker.attempt_timeout),
+            retry: self.retry.as_ref().or(weaker.retry.as_ref()).cloned(),
+            breaker: self.breaker.or(weaker.breaker),
+            hedge: self.hedge.or(weaker.hedge),
+            failover: self.failover.as_ref().or(weaker.failover.as_ref()).cloned(),
+            concurrency: self.concurrency.or(weaker.concurrency),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

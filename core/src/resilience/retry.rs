@@ -70,6 +70,8 @@ pub struct RetryFacts<'a> {
     pub key_honoured: bool,
     /// Whether the SDK above would try again by itself.
     pub sdk_retries: bool,
+    /// What the vendor said about another attempt ([`should_retry`]).
+    pub told: Option<bool>,
     /// The moment that the vendor named (Retry-After, RFC 9110 section 10.2.3).
     pub retry_at: Option<Timestamp>,
     /// When the call must be over.
@@ -94,6 +96,7 @@ impl<'a> RetryFacts<'a> {
             key_on_wire: false,
             key_honoured: false,
             sdk_retries: false,
+            told: None,
             retry_at: None,
             deadline: Deadline::NONE,
             now,
@@ -143,6 +146,8 @@ impl RetryReason {
 pub enum Stop {
     /// The ending is none that `retry_on` names.
     Final,
+    /// The vendor said that another attempt would be of no use.
+    VendorRefuses,
     /// All `attempts` are used.
     AttemptsUsed,
     /// A part of the response's body is with the application.
@@ -175,6 +180,7 @@ impl Stop {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Final => "this ending is not one to retry",
+            Self::VendorRefuses => "the vendor says that another attempt is of no use",
             Self::AttemptsUsed => "all attempts are used",
             Self::HandedOver => "a part of the response is already with the application",
             Self::SdkRetries => "the SDK retries by itself",
@@ -204,7 +210,12 @@ impl RetryRule {
     /// the one to act on.
     fn decide(&self, facts: &RetryFacts<'_>) -> RetryVerdict {
         let stop = RetryVerdict::Stop;
-        if !self.on.has(facts.ending) && !self.not_processed.has(facts.ending) {
+        if let (Ending::Status(_), Some(false)) = (facts.ending, facts.told) {
+            return stop(Stop::VendorRefuses);
+        }
+        // A conflict over a lock, say, which only the vendor can tell from other conflicts.
+        let asked_to = matches!(facts.ending, Ending::Status(400..)) && facts.told == Some(true);
+        if !self.on.has(facts.ending) && !self.not_processed.has(facts.ending) && !asked_to {
             return stop(Stop::Final);
         }
         if facts.handed_over {
@@ -262,6 +273,21 @@ impl RetryRule {
         let late = !facts.deadline.allows(apart) || apart.since(facts.now) > self.max_wait;
         (if late { asked } else { apart }, RetryReason::RetryAfter)
     }
+}
+
+/// The header fields of a response by which a vendor says whether another attempt is of use: OpenAI's and
+/// Anthropic's, and Stripe's.
+pub const SHOULD_RETRY_HEADERS: [&str; 2] = ["x-should-retry", "stripe-should-retry"];
+
+/// What a response says about another attempt; `header` gives the value of a field of [`SHOULD_RETRY_HEADERS`].
+/// Anything but `true` and `false` says nothing.
+#[must_use]
+pub fn should_retry<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option<bool> {
+    SHOULD_RETRY_HEADERS.into_iter().find_map(|name| match header(name)?.trim() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    })
 }
 
 /// Whether a method is safe: it asks for no change (RFC 9110, section 9.2.1).

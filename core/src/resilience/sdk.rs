@@ -1,12 +1,15 @@
 //! Attempts that an SDK above makes of one call, recognised by what it writes into its requests.
 //!
 //! Read in the SDKs themselves: openai 3.52 and anthropic 2.11 (Python), openai 6.49 and @anthropic-ai/sdk 1.11
-//! (Node), stripe 16.1 (Python) and 23.1 (Node), botocore 1.44, @smithy/core 3.41, google-cloud-storage 3.17,
-//! azure-core, got 14.6; gRPC by its retry design (gRFC A6).
+//! (Node), stripe 16.1 (Python) and 23.1 (Node), botocore 1.44, @smithy/core 3.41, google-cloud-storage 3.17
+//! (Python), azure-core, got 14.6; gRPC by its retry design (gRFC A6). Those of OpenAI,
+//! Anthropic and Stripe, botocore and got were also watched as they retried against a server that answers 503.
 
-use crate::units::{Timestamp, stable_hash};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+mod earlier;
+
+pub use earlier::{EarlierAttempts, Follows};
+
+use crate::units::stable_hash;
 
 /// The header fields that tell SDKs apart; the adapter hands over no others for this.
 pub const HEADERS: [&str; 9] = [
@@ -155,82 +158,6 @@ pub fn recognise<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option
     })
 }
 
-/// Failed attempts of SDKs that another attempt may follow: how attempts of one call find each other.
-///
-/// Bounded to [`EarlierAttempts::MAX`]; an attempt that finds nobody is a call of its own, as if there were no
-/// grouping. Only failed attempts are kept, and asking costs one atomic load while there are none.
-#[derive(Debug, Default)]
-pub struct EarlierAttempts {
-    kept: Mutex<Vec<Earlier>>,
-    count: AtomicUsize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Earlier {
-    key: u64,
-    group: Option<u64>,
-    /// How many attempts there were, this one included.
-    attempts: u32,
-    call: u64,
-    ended: Timestamp,
-}
-
-/// The call that an attempt belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Follows {
-    /// The number under which the engine knows the call.
-    pub call: u64,
-    /// How many attempts it had before this one.
-    pub attempts: u32,
-}
-
-/// No SDK waits longer between two attempts (openai obeys a Retry-After of up to two minutes).
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(180);
-
-impl EarlierAttempts {
-    /// How many are kept.
-    pub const MAX: usize = 256;
-
-    /// Asks when an attempt begins whether it goes on with an earlier call, and takes that one out. `key` tells
-    /// apart what cannot be the same call: vendor, endpoint, customer, credential.
-    #[must_use]
-    pub fn follows(&self, key: u64, attempt: &SdkAttempt, now: Timestamp) -> Option<Follows> {
-        if self.count.load(Relaxed) == 0 || attempt.number == Some(1) {
-            return None;
-        }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.iter().position(|earlier| {
-            earlier.key == key
-                && now.since(earlier.ended) < LONGEST
-                && match (attempt.group, attempt.number) {
-                    (Some(group), _) => earlier.group == Some(group),
-                    // Without anything in common, the numbers must fit.
-                    (None, Some(number)) => earlier.group.is_none() && earlier.attempts + 1 == number,
-                    (None, None) => false,
-                }
-        })?;
-        let earlier = kept.remove(at);
-        self.count.store(kept.len(), Relaxed);
-        Some(Follows { call: earlier.call, attempts: earlier.attempts })
-    }
-
-    /// Keeps a failed attempt of the call `call`, the `attempts`th of it, for the one that may follow.
-    pub fn failed(&self, key: u64, attempt: &SdkAttempt, call: u64, attempts: u32, now: Timestamp) {
-        if !attempt.retries || (attempt.group.is_none() && attempt.number.is_none()) {
-            return;
-        }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.retain(|earlier| now.since(earlier.ended) < LONGEST);
-        if kept.len() >= Self::MAX {
-            kept.remove(0);
-        }
-        let attempts = attempt.number.unwrap_or(attempts);
-        kept.push(Earlier { key, group: attempt.group, attempts, call, ended: now });
-        self.count.store(kept.len(), Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,10 +165,6 @@ mod tests {
 
     fn of<'h>(headers: &'h [(&'static str, &'h str)]) -> Option<SdkAttempt> {
         recognise(|name| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value))
-    }
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_nanos(1_700_000_000_000_000_000).plus_millis(seconds * 1_000)
     }
 
     #[test]
@@ -292,53 +215,6 @@ mod tests {
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[("user-agent", "python-httpx/0.28"), ("idempotency-key", "1")]), None);
         assert_eq!(of(&[("amz-sdk-invocation-id", "")]), None);
-    }
-
-    #[test]
-    fn attempts_of_one_call_find_each_other() {
-        let earlier = EarlierAttempts::default();
-        let attempt = |count| of(&[("x-stainless-retry-count", count)]).unwrap();
-        assert_eq!(earlier.follows(1, &attempt("1"), at(0)), None);
-        earlier.failed(1, &attempt("0"), 77, 1, at(0));
-        assert_eq!(earlier.follows(2, &attempt("1"), at(1)), None, "another endpoint or credential");
-        assert_eq!(earlier.follows(1, &attempt("2"), at(1)), None, "not the next one");
-        assert_eq!(earlier.follows(1, &attempt("0"), at(1)), None, "a new call");
-        assert_eq!(earlier.follows(1, &attempt("1"), at(1)), Some(Follows { call: 77, attempts: 1 }));
-        assert_eq!(earlier.follows(1, &attempt("1"), at(1)), None, "only once");
-        earlier.failed(1, &attempt("1"), 77, 2, at(2));
-        assert_eq!(earlier.follows(1, &attempt("2"), at(3)), Some(Follows { call: 77, attempts: 2 }));
-    }
-
-    #[test]
-    fn keys_keep_interleaved_calls_apart() {
-        let earlier = EarlierAttempts::default();
-        let attempt = |key| of(&[("x-stripe-client-user-agent", "{}"), ("idempotency-key", key)]).unwrap();
-        for (call, key) in [(1, "a"), (2, "b"), (3, "c")] {
-            earlier.failed(9, &attempt(key), call, 1, at(0));
-        }
-        for (call, key) in [(2, "b"), (3, "c"), (1, "a")] {
-            assert_eq!(earlier.follows(9, &attempt(key), at(1)), Some(Follows { call, attempts: 1 }));
-        }
-    }
-
-    #[test]
-    fn the_last_attempt_and_old_ones_wait_for_nobody() {
-        let earlier = EarlierAttempts::default();
-        let aws = |request| of(&[("amz-sdk-invocation-id", "x"), ("amz-sdk-request", request)]).unwrap();
-        earlier.failed(1, &aws("attempt=3; max=3"), 1, 3, at(0));
-        assert_eq!(earlier.follows(1, &aws("attempt=4; max=3"), at(0)), None);
-        earlier.failed(1, &aws("attempt=1; max=3"), 1, 1, at(0));
-        assert_eq!(earlier.follows(1, &aws("attempt=2; max=3"), at(200)), None);
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded() {
-        let earlier = EarlierAttempts::default();
-        let attempt = of(&[("x-stainless-retry-count", "0")]).unwrap();
-        (0..10_000).for_each(|call| earlier.failed(call, &attempt, call, 1, at(0)));
-        assert_eq!(earlier.kept.lock().unwrap().len(), EarlierAttempts::MAX);
-        let next = SdkAttempt { number: Some(2), ..attempt };
-        assert_eq!(earlier.follows(9_999, &next, at(1)), Some(Follows { call: 9_999, attempts: 1 }));
     }
 
     proptest! {

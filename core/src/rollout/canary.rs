@@ -134,7 +134,29 @@ pub enum CanaryStatus {
     RolledBack,
 }
 
-/// What was counted in the present step; for people who ask why.
+impl CanaryStatus {
+    /// The status as a number that processes can share: the step in the lower byte.
+    #[must_use]
+    pub const fn to_bits(self) -> u16 {
+        match self {
+            Self::Step(step) => step as u16,
+            Self::Finished => FINISHED << 8,
+            Self::RolledBack => ROLLED_BACK << 8,
+        }
+    }
+
+    /// The status of a number from [`CanaryStatus::to_bits`]. What is no such number is taken as rolled back.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        match bits >> 8 {
+            RUNNING => Self::Step(bits as u8),
+            FINISHED => Self::Finished,
+            _ => Self::RolledBack,
+        }
+    }
+}
+
+/// What was counted in the present step; for people who ask why, and to be added up over processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Evidence {
@@ -156,6 +178,25 @@ pub struct Evidence {
     pub new_slow: u64,
     /// Above which time a call is slow; zero before it is known.
     pub slow_after: Duration,
+}
+
+impl std::ops::AddAssign for Evidence {
+    fn add_assign(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.old_calls, other.old_calls),
+            (&mut self.old_errors, other.old_errors),
+            (&mut self.new_calls, other.new_calls),
+            (&mut self.new_errors, other.new_errors),
+            (&mut self.old_timed, other.old_timed),
+            (&mut self.old_slow, other.old_slow),
+            (&mut self.new_timed, other.new_timed),
+            (&mut self.new_slow, other.new_slow),
+        ];
+        for (own, other) in pairs {
+            *own = own.saturating_add(other);
+        }
+        self.slow_after = self.slow_after.max(other.slow_after);
+    }
 }
 
 /// The state of one canary.
@@ -210,16 +251,14 @@ impl Canary {
     /// Where it stands.
     #[must_use]
     pub fn status(&self) -> CanaryStatus {
-        let state = self.state.load(Relaxed);
-        match state >> 8 {
-            RUNNING => CanaryStatus::Step(state as u8),
-            FINISHED => CanaryStatus::Finished,
-            _ => CanaryStatus::RolledBack,
-        }
+        CanaryStatus::from_bits(self.state.load(Relaxed))
     }
 
     /// Puts it where another process, or this one before a restart, left it. The evidence starts from nothing.
     pub fn resume(&self, status: CanaryStatus, now: Timestamp) {
+        if status == self.status() {
+            return;
+        }
         let last = self.steps.len().saturating_sub(1) as u16;
         let state = match status {
             CanaryStatus::Step(step) => u16::from(step).min(last),
@@ -293,7 +332,7 @@ impl Canary {
         }
         let calls = arm.calls.fetch_add(1, Relaxed) + 1;
         let look = side.new && (sample.failed || slow || calls.is_multiple_of(LOOK));
-        if look { self.weigh(rule, side.step, now) } else { None }
+        if look { self.weigh(rule, side.step, Evidence::default(), now) } else { None }
     }
 
     /// Fixes what counts as slow in a step, once the old side is known well enough.
@@ -305,13 +344,17 @@ impl Canary {
         }
     }
 
-    fn weigh(&self, rule: &CanaryRule, number: u8, now: Timestamp) -> Option<Change> {
+    /// Weighs the evidence of this process and of `others` that are in the step `number`, and does what follows
+    /// from it. [`Rollout::after`](super::Rollout::after) does so with its own; who shares evidence between
+    /// processes calls this now and then, and tells the change to the others ([`Canary::resume`]).
+    pub fn weigh(&self, rule: &CanaryRule, number: u8, others: Evidence, now: Timestamp) -> Option<Change> {
         // Somebody else is at it: the next look sees this call as well.
         let mut began = self.began.try_lock().ok()?;
         if self.state.load(Relaxed) != u16::from(number) {
             return None;
         }
-        let seen = self.evidence();
+        let mut seen = self.evidence();
+        seen += others;
         // Shared out evenly to the steps, the two tests, and the two intervals of each.
         let alpha = ALPHA / self.steps.len().max(1) as f64 / 4.0;
         let errors_new = interval(seen.new_errors, seen.new_calls, alpha);

@@ -120,6 +120,20 @@ impl Rollout {
         }
     }
 
+    /// The state after a reload at `now` that replaced the rule `old` by `rule`. A canary goes on where it was,
+    /// also where that is rolled back, as long as it is the same: of the same name, variant and steps. Otherwise
+    /// it starts over.
+    #[must_use]
+    pub fn reloaded(&self, old: &Rule, rule: &Rule, now: Timestamp) -> Self {
+        let new = Self::new(rule, now);
+        let steps = |rule: &Rule| rule.canary.as_ref().map(|canary| canary.steps.clone());
+        let same = old.name == rule.name && old.variant == rule.variant && steps(old) == steps(rule);
+        if let (true, Some(before), Some(after)) = (same, &self.canary, &new.canary) {
+            after.resume(before.status(), now);
+        }
+        new
+    }
+
     /// Chooses a side for a call. `seed` is the call's; `safe` is whether its method is
     /// ([RFC 9110, section 9.2.1](https://www.rfc-editor.org/rfc/rfc9110#section-9.2.1)) and it has no body to
     /// copy.
@@ -223,6 +237,24 @@ mod tests {
         assert!(matches!(rollout.before(&killed, None, 1, true), RolloutVerdict::Old { shadow: false, .. }));
         let refused = Rule { kill: Some(Kill::Calls), ..killed };
         assert_eq!(rollout.before(&refused, None, 1, true), RolloutVerdict::Refuse);
+    }
+
+    #[test]
+    fn a_reload_keeps_the_step_of_the_same_canary_and_starts_another_one_over() {
+        let canary = |path: &str| Rule {
+            variant: Changes { path_prefix: Some(path.into()), ..Changes::default() },
+            canary: Some(CanaryRule::default()),
+            ..Rule::new("a", By::Call)
+        };
+        let (rule, other, now) = (canary("/v2"), canary("/v3"), Timestamp::EPOCH);
+        let rollout = Rollout::new(&rule, now);
+        for status in [CanaryStatus::Step(2), CanaryStatus::RolledBack, CanaryStatus::Finished] {
+            rollout.canary().unwrap().resume(status, now);
+            let killed = Rule { kill: Some(Kill::Variant), ..rule.clone() };
+            assert_eq!(rollout.reloaded(&rule, &killed, now).canary().unwrap().status(), status);
+            let over = rollout.reloaded(&rule, &other, now);
+            assert_eq!(over.canary().unwrap().status(), CanaryStatus::Step(0));
+        }
     }
 
     proptest! {

@@ -113,6 +113,38 @@ fn what_contradicts_itself_says_what_to_write() {
     }
 }
 
+/// The examples of the documents that concern the three kinds of rules read here.
+#[test]
+fn the_documented_examples_are_right() {
+    let documents = [
+        include_str!("../../../../docs/resilience.md"),
+        include_str!("../../../../docs/rollout.md"),
+        include_str!("../../../../docs/fault.md"),
+    ];
+    for document in documents {
+        let (_, example) = document.split_once("```toml\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let mut rules = 0;
+        let errors = section::read("f", example, |root| {
+            let allowed = root.boolean("allow_faults").unwrap_or(false);
+            for section in root.tables("resilience") {
+                section.value("match");
+                rules += usize::from(super::read(section).is_some());
+            }
+            for section in root.tables("rollout") {
+                section.value("match");
+                rules += usize::from(crate::config::rollout::read(section).is_some());
+            }
+            for section in root.tables("fault") {
+                section.value("match");
+                rules += usize::from(crate::config::fault::read(section, allowed).is_some());
+            }
+        });
+        assert_eq!(errors, [], "{example}");
+        assert_eq!(rules, example.matches("[[").count());
+    }
+}
+
 proptest! {
     #[test]
     fn no_value_makes_it_panic(

@@ -67,6 +67,21 @@ fn a_rate_below_the_threshold_keeps_it_closed() {
 }
 
 #[test]
+fn a_narrower_window_after_a_reload_forgets_what_lies_beyond_it() {
+    let breaker = Breaker::new();
+    let wide = BreakerRule { consecutive: 1_000, ..rule() };
+    for n in 0..100 {
+        let judgement = if (50..99).contains(&n) { Judgement::Bad } else { Judgement::Good };
+        assert_eq!(breaker.after(&wide, Pass::Normal, judgement, at(n)), None);
+    }
+    let narrow = BreakerRule { window: 50, ..wide };
+    for n in 0..10_000 {
+        let judgement = if n % 5 == 0 { Judgement::Bad } else { Judgement::Good };
+        assert_eq!(breaker.after(&narrow, Pass::Normal, judgement, at(n)), None);
+    }
+}
+
+#[test]
 fn being_throttled_opens_nothing_but_fails_a_probe() {
     let breaker = Breaker::new();
     for _ in 0..1_000 {
@@ -162,6 +177,85 @@ proptest! {
                     breaker.after(&rule(), pass, judgement[what as usize], now);
                 }
             }
+        }
+    }
+}
+
+/// The breaker as one would write it without regard to speed: what it must agree with, one call after the other.
+struct Plain {
+    phase: Phase,
+    last: std::collections::VecDeque<bool>,
+    row: u16,
+    until: Timestamp,
+    good: u16,
+}
+
+impl Plain {
+    /// Whether an attempt passes; what it adds.
+    fn send(&mut self, rule: &BreakerRule, judgement: Judgement, now: Timestamp) -> bool {
+        if self.phase == Phase::Open {
+            if now < self.until {
+                return false;
+            }
+            (self.phase, self.good) = (Phase::HalfOpen, 0);
+        }
+        let open = match (self.phase, judgement) {
+            (_, Judgement::Unknown) | (Phase::Closed, Judgement::Throttled) => false,
+            (Phase::HalfOpen, Judgement::Good) => {
+                self.good += 1;
+                if self.good == rule.probes {
+                    (self.phase, self.row) = (Phase::Closed, 0);
+                    self.last.clear();
+                }
+                false
+            }
+            (Phase::HalfOpen, _) => true,
+            (_, judgement) => {
+                let bad = judgement == Judgement::Bad;
+                self.row = if bad { self.row + 1 } else { 0 };
+                self.last.push_back(bad);
+                if self.last.len() > usize::from(rule.window) {
+                    self.last.pop_front();
+                }
+                let failures = self.last.iter().filter(|bad| **bad).count() as u64;
+                let full = self.last.len() == usize::from(rule.window);
+                let rate = full && failures >= rule.failure_rate.of(u64::from(rule.window)).max(1);
+                bad && (rate || self.row >= rule.consecutive)
+            }
+        };
+        if open {
+            (self.phase, self.until) = (Phase::Open, now.plus(rule.open));
+        }
+        true
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_agrees_with_the_plain_one(
+        consecutive in 1u16..8, rate in 0.05f64..=1.0, window in 10u16..150, probes in 1u16..5,
+        events in prop::collection::vec((0u64..300, 0u8..20), 1..2_000),
+    ) {
+        let rule = BreakerRule {
+            consecutive, failure_rate: Share::from_ratio(rate).unwrap(), window, probes, open: Duration::from_secs(1),
+        };
+        let (breaker, mut now) = (Breaker::new(), at(0));
+        let mut plain = Plain { phase: Phase::Closed, last: [].into(), row: 0, until: now, good: 0 };
+        for (millis, what) in events {
+            now = now.plus_millis(millis);
+            let judgement = match what {
+                0..10 => Judgement::Good,
+                10..18 => Judgement::Bad,
+                18 => Judgement::Throttled,
+                _ => Judgement::Unknown,
+            };
+            let verdict = breaker.before(&rule, now);
+            let passes = matches!(verdict, BreakerVerdict::Pass(_));
+            if let BreakerVerdict::Pass(pass) = verdict {
+                breaker.after(&rule, pass, judgement, now);
+            }
+            prop_assert_eq!(passes, plain.send(&rule, judgement, now));
+            prop_assert_eq!(breaker.phase(), plain.phase);
         }
     }
 }

@@ -92,6 +92,22 @@ fn answers_are_final_unless_the_rule_names_them() {
 }
 
 #[test]
+fn the_vendor_knows_best_whether_another_attempt_is_of_use() {
+    let mut conflict = facts("GET", Ending::Status(409));
+    conflict.told = should_retry(|name| (name == "stripe-should-retry").then_some("true"));
+    assert!(retries(&conflict));
+    conflict.method = "POST";
+    assert_eq!(verdict(&conflict), RetryVerdict::Stop(Stop::NotIdempotent), "of use is not the same as safe");
+    let mut down = facts("GET", UNAVAILABLE);
+    down.told = should_retry(|name| (name == "x-should-retry").then_some("false"));
+    assert_eq!(verdict(&down), RetryVerdict::Stop(Stop::VendorRefuses));
+    let mut done = facts("GET", Ending::Status(200));
+    done.told = Some(true);
+    assert_eq!(verdict(&done), RetryVerdict::Stop(Stop::Final));
+    assert_eq!(should_retry(|_| Some("perhaps")), None);
+}
+
+#[test]
 fn a_status_that_means_nothing_happened_allows_any_method() {
     let rule = RetryRule { not_processed: Triggers::NONE.status(429), ..RetryRule::default() };
     let verdict = |status| rule.retry(&facts("POST", Ending::Status(status)), &Budget::new());
