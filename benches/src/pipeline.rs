@@ -15,10 +15,9 @@ use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_resilience::bulkhead::BulkheadLayer;
 use tower_resilience::circuitbreaker::CircuitBreakerLayer;
 use tower_resilience::ratelimiter::RateLimiterLayer;
-use tower_resilience::retry::RetryLayer;
 
 const CALLS: u32 = 50_000;
-const TOWER: &str = "tower-resilience 0.13: breaker, bulkhead, rate limiter, retry";
+const TOWER: &str = "tower-resilience 0.13: breaker, bulkhead, rate limiter";
 const PARTS: &str = "governor 0.10 + failsafe 1.3 + reqwest-retry's policy";
 
 const CUSTOMERS: [&str; 4] = ["acme", "globex", "initech", "umbrella"];
@@ -130,7 +129,6 @@ fn ours(engine: &Engine, clock: Clock, threads: usize, calls: u32) -> Duration {
 macro_rules! tower_stack {
     () => {
         ServiceBuilder::new()
-            .layer(RetryLayer::<u32, u32, Infallible>::builder().max_attempts(3).build())
             .layer(CircuitBreakerLayer::builder().failure_rate_threshold(0.5).build().unwrap())
             .layer(BulkheadLayer::builder().max_concurrent_calls(1_000).build().unwrap())
             .layer(

@@ -78,7 +78,7 @@ impl Flow {
             body: head.body.unwrap_or(head.content.len() as u64),
             replayable: head.replayable,
             priority: head.priority,
-            deadline: Deadline::new(now, plan.resilience.deadline, head.deadline.map(|at| at.since(now))),
+            deadline: Deadline::new(now, plan.resilience.deadline, head.deadline),
             key_on_wire: head.headers.get("idempotency-key").is_some(),
             sdk: None,
             model,

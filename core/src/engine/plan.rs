@@ -197,7 +197,7 @@ impl Engine {
                 parts.failover = Some((failover.clone(), Arc::new(failover.changes.clone())));
             }
             if let (None, Some(limit)) = (&parts.concurrency, &then.concurrency) {
-                let state = self.states.concurrency.get(key("concurrency"), || Concurrency::new(limit));
+                let state = self.states.concurrency.get(key("concurrency"), Concurrency::new);
                 parts.concurrency = part(name, limit, state);
             }
         }
