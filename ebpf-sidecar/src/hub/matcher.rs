@@ -18,8 +18,16 @@ const HOLD: u64 = 3_000_000_000;
 const SLACK: u64 = 50_000_000;
 /// How long a sighting waits for its exchange. An abandoned response ends for the kernel when its connection does.
 const PATIENCE: u64 = 600_000_000_000;
-/// How long a process that said hello is remembered after its last word.
-const MEMORY: u64 = 60_000_000_000;
+/// How long after its end a call may stay untold by a library that speaks: from the moment when it gathered its calls to
+/// the one when we read of them.
+const LAG: u64 = 500_000_000;
+/// How long a library that is connected may be silent (a stopped process, a slow disk) until its calls are decided
+/// without it.
+const SILENCE: u64 = 60_000_000_000;
+/// How long what a library said is remembered after it left: its last calls and connections are decided by it.
+const FAREWELL: u64 = 5_000_000_000;
+/// When to look again at what waits for a silent library.
+const AGAIN: u64 = 1_000_000_000;
 /// Exchanges, sightings and connections that wait, each.
 const CAPACITY: usize = 65_536;
 /// Sightings that each process may keep even so.
@@ -79,6 +87,10 @@ struct Process {
     /// From when to when the library called a host, by [`Wire::host_key`].
     hosts: HashMap<u64, (u64, u64)>,
     last_word: u64,
+    /// Connections to the hub that said hello and are open.
+    connected: usize,
+    /// When the last of them went.
+    left: u64,
 }
 
 #[derive(Debug)]
@@ -95,6 +107,16 @@ const MAX_LOOSE: usize = 1_024;
 const MAX_HOSTS: usize = 4_096;
 
 impl Process {
+    /// Whether there is a library in it.
+    fn is_instrumented(&self) -> bool {
+        !self.hellos.is_empty()
+    }
+
+    /// Whether the library may still tell of a call that ended at `ended`.
+    fn may_tell_of(&self, ended: u64) -> bool {
+        self.connected > 0 && ended.saturating_add(LAG) > self.last_word
+    }
+
     fn decided(&mut self, exchange: &Exchange, by: ExplainedBy) {
         if exchange.connection.is_none() {
             if self.loose.len() == MAX_LOOSE {
@@ -127,6 +149,7 @@ impl Matcher {
     pub(super) fn hello(&mut self, pid: u32, hello: Hello) {
         let process = self.processes.entry(pid).or_default();
         process.last_word = process.last_word.max(hello.at);
+        process.connected += 1;
         if process.hellos.len() < 16 {
             process.hellos.push(hello);
         }
@@ -134,6 +157,14 @@ impl Matcher {
         let held = std::mem::take(&mut process.held);
         for held in held {
             self.place(held.exchange, held.key, held.number);
+        }
+    }
+
+    /// A library's connection ended, or its process did.
+    pub(super) fn left(&mut self, pid: u32, at: u64) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.connected = process.connected.saturating_sub(1);
+            process.left = at;
         }
     }
 
@@ -227,7 +258,10 @@ impl Matcher {
     pub(super) fn due(&mut self, now: u64) -> Vec<Decision> {
         while let Some(&(_, pid, number)) = self.due.front().filter(|(until, ..)| *until <= now) {
             self.due.pop_front();
-            self.decide(pid, number);
+            match self.must_wait(pid, number, now) {
+                true => self.due.push_back((now.saturating_add(AGAIN), pid, number)),
+                false => self.decide(pid, number),
+            }
         }
         while self.connections.front().is_some_and(|(until, _)| *until <= now) {
             if let Some((_, progress)) = self.connections.pop_front() {
@@ -241,21 +275,23 @@ impl Matcher {
         std::mem::take(&mut self.decided)
     }
 
+    /// Whether the library has not spoken since the call, but will.
+    fn must_wait(&self, pid: u32, number: u64, now: u64) -> bool {
+        let Some(process) = self.processes.get(&pid) else { return false };
+        let Some(held) = process.held.iter().find(|held| held.number == number) else { return false };
+        let ended = held.exchange.http.ended;
+        process.may_tell_of(ended) && now < ended.saturating_add(SILENCE)
+    }
+
     /// Decides everything. A call that its library has not had the time to tell of is taken for the library's: it will
     /// be in the ledger either way, and must not be there twice.
     pub(super) fn finish(&mut self) -> Vec<Decision> {
         for (_, pid, number) in std::mem::take(&mut self.due) {
             let Some(process) = self.processes.get_mut(&pid) else { continue };
-            let untold = !process.hellos.is_empty()
-                && process
-                    .held
-                    .iter()
-                    .any(|held| held.number == number && held.exchange.http.ended > process.last_word);
-            if untold {
-                let place = process.held.iter().position(|held| held.number == number);
-                if let Some(held) = place.and_then(|place| process.held.remove(place)) {
-                    confirm(&mut self.decided, &mut self.confirmed_on, held.exchange);
-                }
+            let place = process.held.iter().position(|held| held.number == number);
+            let untold = place.filter(|place| process.may_tell_of(process.held[*place].exchange.http.ended));
+            if let Some(held) = untold.and_then(|place| process.held.remove(place)) {
+                confirm(&mut self.decided, &mut self.confirmed_on, held.exchange);
             } else {
                 self.decide(pid, number);
             }
@@ -273,14 +309,14 @@ impl Matcher {
             && let Some(held) = process.held.remove(place)
         {
             process.decided(&held.exchange, ExplainedBy::Kernel);
-            self.decided.push(Decision::Count(held.exchange, !process.hellos.is_empty()));
+            self.decided.push(Decision::Count(held.exchange, process.is_instrumented()));
         }
     }
 
     fn explain(&mut self, progress: Progress, now: u64) {
         let connection = &progress.connection;
         let process = self.processes.get(&connection.process.tgid);
-        let instrumented = process.is_some_and(|process| !process.hellos.is_empty());
+        let instrumented = process.is_some_and(Process::is_instrumented);
         let until = if connection.closed == 0 { now } else { connection.closed };
         // Where the kernel cannot read, a call of the library to the same host at the time is the explanation.
         let host = match &connection.name {
@@ -323,8 +359,8 @@ impl Matcher {
             process.sightings.retain(|sighting| sighting.ended.saturating_add(PATIENCE) > now);
             sightings += process.sightings.len();
             process.loose.retain(|call| call.ended.saturating_add(PATIENCE) > now);
-            let silent = process.last_word.saturating_add(MEMORY) < now;
-            if silent && process.held.is_empty() {
+            let gone = process.connected == 0 && process.left.saturating_add(FAREWELL) < now;
+            if gone && process.held.is_empty() {
                 process.hellos.clear();
                 process.hosts.clear();
             }

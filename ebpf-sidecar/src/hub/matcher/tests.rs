@@ -120,6 +120,7 @@ fn a_call_that_bypassed_the_library_is_counted_when_its_time_is_over_and_not_bef
     let mut matcher = Matcher::default();
     hello(&mut matcher);
     matcher.exchange(exchange("/a", S, 2 * S, 200));
+    matcher.told(PID, 2 * S + LAG);
     assert_eq!(tally(matcher.due(2 * S + HOLD - 1)), (0, 0, vec![]));
     assert_eq!(tally(matcher.due(2 * S + HOLD)), (1, 0, vec![]));
 }
@@ -203,9 +204,80 @@ fn at_the_end_only_what_the_library_could_have_told_counts_as_bypassing_it() {
     let mut matcher = Matcher::default();
     hello(&mut matcher);
     matcher.told(PID, 5 * S);
-    matcher.exchange(exchange("/bypassed", 3 * S, 4 * S, 200));
+    matcher.exchange(exchange("/bypassed", 3 * S, 5 * S - LAG, 200));
+    // The library spoke a moment after this one ended, of what it had gathered a moment before.
+    matcher.exchange(exchange("/just-missed", 3 * S, 5 * S - LAG + 1, 200));
     matcher.exchange(exchange("/not-yet-told", 5 * S, 6 * S, 200));
-    assert_eq!(tally(matcher.finish()), (1, 1, vec![]));
+    assert_eq!(tally(matcher.finish()), (1, 2, vec![]));
+}
+
+#[test]
+fn at_the_end_a_library_that_left_has_told_all() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.told(PID, 5 * S);
+    matcher.exchange(exchange("/bypassed", 3 * S, 5 * S, 200));
+    matcher.left(PID, 5 * S);
+    assert_eq!(tally(matcher.finish()), (1, 0, vec![]));
+}
+
+/// Whether each counted exchange was of a process with a library.
+fn instrumented(decisions: Vec<Decision>) -> Vec<bool> {
+    let counted = decisions.into_iter().filter_map(|decision| match decision {
+        Decision::Count(_, instrumented) => Some(instrumented),
+        _ => None,
+    });
+    counted.collect()
+}
+
+#[test]
+fn a_library_is_known_for_as_long_as_it_is_connected_however_silent_it_is() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    for hour in 1..24 {
+        matcher.due(hour * 3_600 * S);
+    }
+    let begun = 24 * 3_600 * S;
+    matcher.exchange(exchange("/a", begun, begun + S, 200));
+    assert_eq!(instrumented(matcher.due(begun + S + SILENCE)), [true]);
+}
+
+#[test]
+fn a_library_is_forgotten_soon_after_it_left_and_the_next_process_of_its_number_has_none() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.told(PID, 10 * S);
+    matcher.exchange(exchange("/last", 9 * S, 10 * S, 200));
+    matcher.left(PID, 10 * S);
+    assert_eq!(instrumented(matcher.due(10 * S + HOLD)), [true]);
+    matcher.due(10 * S + FAREWELL + S);
+    matcher.exchange(exchange("/a", 17 * S, 18 * S, 200));
+    assert_eq!(instrumented(matcher.due(18 * S + HOLD)), [false]);
+}
+
+#[test]
+fn of_two_connections_of_a_process_the_one_that_stays_keeps_it_known() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    hello(&mut matcher);
+    matcher.left(PID, S);
+    matcher.due(100 * S);
+    matcher.exchange(exchange("/a", 100 * S, 101 * S, 200));
+    assert_eq!(instrumented(matcher.due(101 * S + SILENCE)), [true]);
+}
+
+#[test]
+fn a_call_waits_for_a_library_that_is_connected_and_late() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.told(PID, 2 * S);
+    matcher.exchange(exchange("/a", S, 2 * S, 200));
+    matcher.exchange(exchange("/bypassed", S, 2 * S, 200));
+    // Its disk is slow: the next flush comes after 20 s.
+    assert_eq!(tally(matcher.due(20 * S)), (0, 0, vec![]));
+    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.told(PID, 22 * S);
+    assert_eq!(tally(matcher.due(23 * S)), (1, 1, vec![]));
 }
 
 #[test]
