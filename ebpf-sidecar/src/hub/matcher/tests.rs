@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
+    coverage::Completeness,
     identity::Process as Identity,
     tap::{Connection, NameSource},
     wire::{
@@ -304,6 +305,101 @@ fn connections_are_explained_by_whoever_knows_their_calls() {
     assert_eq!(explained(opaque(), 0, Some(later), false), [ExplainedBy::Nobody]);
     let elsewhere = Sighting { host: Wire::host_key("api.github.com"), ..sighting("/a", S, 2 * S, 200, 1) };
     assert_eq!(explained(opaque(), 0, Some(elsewhere), false), [ExplainedBy::Nobody]);
+}
+
+/// A report of a connection that is open, with bytes in and exchanges.
+fn open(verdict: Completeness, new_in: u64, exchanges: u64) -> Progress {
+    let mut progress = progress(verdict, exchanges);
+    progress.connection.closed = 0;
+    (progress.last, progress.new_out, progress.new_in) = (false, 1, new_in);
+    progress
+}
+
+/// Bytes out and in of connections, and who explains them.
+fn bytes(decisions: Vec<Decision>) -> Vec<(u64, u64, ExplainedBy)> {
+    let bytes = decisions.into_iter().filter_map(|decision| match decision {
+        Decision::Connection(progress, by, _) => Some((progress.new_out, progress.new_in, by)),
+        _ => None,
+    });
+    bytes.collect()
+}
+
+#[test]
+fn bytes_of_a_librarys_call_under_way_wait_until_it_is_decided() {
+    let opaque = Completeness::Opaque { reason: "Go".into() };
+    for (verdict, seen) in [(Completeness::Complete, true), (opaque, false)] {
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        // A stream of ten seconds, and a library that speaks each second.
+        for second in 1..=10 {
+            matcher.connection(open(verdict.clone(), 100, 0), second * S);
+            matcher.told(PID, second * S);
+            assert_eq!(bytes(matcher.due(second * S)), [], "at {second} s");
+        }
+        if seen {
+            matcher.exchange(exchange("/stream", S, 11 * S, 200));
+        }
+        matcher.sighting(PID, sighting("/stream", S, 11 * S, 200, 1));
+        matcher.connection(open(verdict, 5, u64::from(seen)), 11 * S);
+        matcher.told(PID, 12 * S);
+        let booked = bytes(matcher.due(20 * S));
+        assert!(booked.iter().all(|(.., by)| *by == ExplainedBy::Library), "{booked:?}");
+        let sums = booked.iter().fold((0, 0), |sums, (out, inn, _)| (sums.0 + out, sums.1 + inn));
+        assert_eq!(sums, (11, 1005));
+    }
+    // The call ends, and nothing moves on its connection any more.
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.connection(open(Completeness::Complete, 100, 0), S);
+    matcher.told(PID, 9 * S);
+    assert_eq!(bytes(matcher.due(9 * S)), []);
+    matcher.exchange(exchange("/stream", S, 10 * S, 200));
+    matcher.sighting(PID, sighting("/stream", S, 10 * S, 200, 1));
+    assert_eq!(bytes(matcher.due(11 * S)), [(1, 100, ExplainedBy::Library)]);
+}
+
+#[test]
+fn reports_of_a_connection_stay_in_order_when_its_library_is_late() {
+    let opaque = || Completeness::Opaque { reason: "Go".into() };
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.connection(open(opaque(), 100, 0), S);
+    matcher.connection(progress(opaque(), 0), 2 * S);
+    assert_eq!(bytes(matcher.due(S + HOLD + SLACK)), [], "the first report must wait");
+    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.told(PID, 5 * S);
+    assert_eq!(bytes(matcher.due(20 * S)), [(11, 110, ExplainedBy::Library)]);
+    assert!(matcher.connections.carried().is_empty());
+}
+
+#[test]
+fn bytes_of_a_connection_without_calls_are_booked_at_its_end_or_when_nobody_explains_them_for_long() {
+    let opaque = || Completeness::Opaque { reason: "Go".into() };
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.connection(open(opaque(), 100, 0), S);
+    matcher.told(PID, 2 * S);
+    assert_eq!(bytes(matcher.due(10 * S)), []);
+    matcher.connection(progress(opaque(), 0), 11 * S);
+    matcher.told(PID, 12 * S);
+    assert_eq!(bytes(matcher.due(20 * S)), [(11, 110, ExplainedBy::Nobody)]);
+
+    matcher.connection(open(opaque(), 7, 0), 21 * S);
+    matcher.told(PID, 22 * S);
+    assert_eq!(bytes(matcher.due(30 * S)), []);
+    assert_eq!(bytes(matcher.due(30 * S + PATIENCE)), [(1, 7, ExplainedBy::Nobody)]);
+
+    matcher.connection(open(opaque(), 8, 0), 1_000 * S);
+    matcher.told(PID, 1_001 * S);
+    assert_eq!(bytes(matcher.due(1_010 * S)), []);
+    assert_eq!(bytes(matcher.finish()), [(1, 8, ExplainedBy::Nobody)], "nothing is lost at the stop");
+}
+
+#[test]
+fn bytes_of_a_program_without_a_library_do_not_wait() {
+    let mut matcher = Matcher::default();
+    matcher.connection(open(Completeness::Complete, 100, 0), S);
+    assert_eq!(bytes(matcher.due(S + HOLD + SLACK)), [(1, 100, ExplainedBy::Kernel)]);
 }
 
 #[test]
