@@ -195,7 +195,7 @@ fn caller_of(process: &Process, instrumented: bool) -> Caller {
         executable: process.executable.clone(),
         pid: if instrumented { process.tgid } else { 0 },
         started: if instrumented { process.started_ticks() } else { 0 },
-        container: process.container().to_owned(),
+        container: process.container.clone(),
         user: process.user.clone(),
     }
 }
@@ -238,6 +238,7 @@ mod tests {
             comm: service.into(),
             cgroup: "/".into(),
             cgroup_id: 1,
+            container: String::new(),
         }
     }
 

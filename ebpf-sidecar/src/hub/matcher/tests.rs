@@ -27,6 +27,7 @@ fn process() -> Arc<Identity> {
         comm: "app".into(),
         cgroup: "/".into(),
         cgroup_id: 1,
+        container: String::new(),
     })
 }
 
