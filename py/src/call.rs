@@ -20,6 +20,9 @@ struct State {
     guard: CallGuard,
     /// What has been told of making the connection.
     times: ConnectTimes,
+    /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes are
+    /// not one.
+    bodiless: bool,
 }
 
 /// One more than the engine keeps, so that it notices and counts that there were too many.
@@ -53,7 +56,13 @@ pub(crate) fn begin(
     let mut guard = handle.farcall.guard(handle.farcall.begin(&head));
     match guard.step() {
         // Anything but "send" is for adapters that can act on it.
-        Step::Send(_) => Some(Call { state: Mutex::new(State { guard, times: ConnectTimes::default() }) }),
+        Step::Send(_) => Some(Call {
+            state: Mutex::new(State {
+                guard,
+                times: ConnectTimes::default(),
+                bodiless: matches!(method, "HEAD" | "CONNECT"),
+            }),
+        }),
         _ => None,
     }
 }
@@ -90,12 +99,19 @@ impl Call {
         state.guard.connected(times);
     }
 
-    /// The head of the response arrived, and before it `sent` bytes of the request's body went out.
+    /// The head of the response arrived, and before it `sent` bytes of the request's body went out. Returns whether a
+    /// body may follow (RFC 9112, section 6.3; after 101 it is another protocol); where none can, the call has settled.
     #[pyo3(signature = (status, sent, /))]
-    fn head(&self, status: u16, sent: u64) {
-        let call = &mut self.lock().guard;
+    fn head(&self, status: u16, sent: u64) -> bool {
+        let state = &mut *self.lock();
+        let call = &mut state.guard;
         call.sent(sent);
         call.head(status);
+        let has_body = !(state.bodiless || matches!(status, 101 | 204 | 304));
+        if !has_body && !call.is_settled() {
+            call.end();
+        }
+        has_body
     }
 
     /// So many more bytes of the response's body arrived.
@@ -130,12 +146,6 @@ impl Call {
     /// The application let go of the response. Does nothing once settled.
     fn abandon(&self) {
         self.lock().guard.abandon();
-    }
-
-    /// Whether the call has been counted.
-    #[getter]
-    fn settled(&self) -> bool {
-        self.lock().guard.is_settled()
     }
 }
 
