@@ -66,7 +66,7 @@ fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
     let ready = stage.folder.path().join("ready");
 
     let mut sidecar = Command::new(env!("CARGO_BIN_EXE_farcall-sidecar"))
-        .args(["run", "--include-loopback", "--cgroup"])
+        .args(["run", "--include-loopback", "--only-mapped", "--cgroup"])
         .arg(stage.cgroup())
         .arg("--home")
         .arg(&home)
