@@ -15,7 +15,7 @@ use farcall_sidecar::{
     tap::Observation,
 };
 
-use crate::{cli::RunArguments, signals};
+use crate::{cli::RunArguments, privileges, signals};
 
 /// How often connections still open are counted.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -33,6 +33,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
 
     let mut storage = MaybeUninit::uninit();
     let mut capture = Capture::start(&mut storage, &cgroup, &scope.options())?;
+    // Before the agent starts its thread.
+    privileges::drop_rest().map_err(|error| format!("cannot drop privileges: {error}"))?;
     let farcall = Farcall::start(AgentOptions {
         home: Some(home.clone()),
         service: Some("farcall-sidecar".to_owned()),
