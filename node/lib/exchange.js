@@ -15,7 +15,7 @@ const ABANDONED = 9
 
 /**
  * A call. No method throws, and all do nothing once it is settled. Times are milliseconds of
- * `performance.now()`, negative for what did not happen.
+ * `clock.js`, negative for what did not happen.
  */
 class Exchange {
   /**
