@@ -39,6 +39,7 @@ mod say;
 mod store;
 mod tally;
 
+pub use caller::container_of;
 pub use handle::{CallGuard, Farcall, Flush};
 pub use options::{Options, Role};
 pub use store::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};

@@ -1,47 +1,96 @@
 """Added microseconds per call in Python, beside OpenTelemetry's instrumentation, in one run.
 
-Three processes' worth of client in one: bare, with Farcall, with OpenTelemetry, measured in turns against
-the same local server, each turn a few hundred calls; the result is the median of the differences to bare.
+Processes that differ in nothing else (bare, with Farcall, with OpenTelemetry, and with hooks that do
+nothing) call the same local server in turns, all on one core and never two at a time. A turn is a few
+calls, so that whatever else the machine does meanwhile falls upon all of them alike. The result is the
+median of the differences to bare within a round, over all rounds of several sets of fresh processes; its
+interval is where the medians of the sets lie.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
-# Three fresh processes each: where memory lies shifts the speed of a process by microseconds a call.
-SETS = 5
-ROUNDS = 30
-CALLS = 200
+# Fresh processes each: where memory lies shifts the speed of a process by microseconds a call.
+SETS = 7
+ROUNDS = 250
+# In a turn. The first ones find the caches as the process before left them, and are not counted.
+SETTLING = 3
+CALLS = 8
+WARM_UP = 500
 # Less than this, in microseconds, the machine cannot tell from nothing.
 FLOOR = 0.5
-URL = ""
+# The last is what a hook costs that does nothing: no instrumentation in Python can be cheaper.
+HOWS = ("bare", "farcall", "opentelemetry", "floor")
 
 
-def client_of(name: str) -> Callable[[], None]:
+def client_of(name: str, url: str) -> Callable[[], None]:
     """One call with a client that keeps its connection."""
     if name == "requests":
         import requests
 
         session = requests.Session()
-        return lambda: session.get(URL).content and None  # type: ignore[func-returns-value]
+        return lambda: session.get(url).content and None  # type: ignore[func-returns-value]
+    client = __import__(name).Client()
+    return lambda: client.get(url).content and None  # type: ignore[func-returns-value]
+
+
+def hook_nothing(name: str) -> None:
+    """Hooks with the shape of Farcall's, and nothing in them."""
+    if name == "requests":
+        import urllib3
+
+        pool, response = urllib3.connectionpool.HTTPConnectionPool, urllib3.response.HTTPResponse
+        exchange, read = pool._make_request, response._raw_read
+
+        def _make_request(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return exchange(self, *args, **kwargs)
+
+        def _raw_read(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return read(self, *args, **kwargs)
+
+        pool._make_request, response._raw_read = _make_request, _raw_read
+        return
     module = __import__(name)
-    client = module.Client()
-    return lambda: client.get(URL).content and None  # type: ignore[func-returns-value]
+    handle = module.HTTPTransport.handle_request
+
+    class Body(module.SyncByteStream):  # type: ignore[name-defined, misc]
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
+
+        def __iter__(self) -> Any:
+            for chunk in self.stream:  # noqa: UP028 (a hook would look at the chunk)
+                yield chunk
+
+        def close(self) -> None:
+            self.stream.close()
+
+    def handle_request(self: Any, request: Any) -> Any:
+        answer = handle(self, request)
+        answer.stream = Body(answer.stream)
+        return answer
+
+    module.HTTPTransport.handle_request = handle_request
 
 
-def instrument(name: str, how: str) -> None:
+def instrument(name: str, how: str, home: str) -> None:
     """Turns on what is measured, before the client is built."""
-    if how == "farcall":
+    if how == "floor":
+        hook_nothing(name)
+    elif how == "farcall":
         import farcall
 
-        farcall.install(home=tempfile.mkdtemp(prefix="farcall-bench-"))
+        farcall.install(home=home)
     elif how == "opentelemetry":
         from opentelemetry import trace
         from opentelemetry.sdk.trace import TracerProvider
@@ -64,27 +113,31 @@ def instrument(name: str, how: str) -> None:
             HTTPX2ClientInstrumentor().instrument()
 
 
-def work(name: str, how: str, url: str) -> None:
-    """The measured process: a round for each line on stdin, its CPU and wall time on stdout."""
-    global URL
-    URL = url
-    instrument(name, how)
-    call = client_of(name)
-    for _ in range(CALLS):
+def work(name: str, how: str, url: str, home: str) -> None:
+    """The measured process: a turn for each line on stdin, the CPU time of its calls on stdout."""
+    instrument(name, how, home)
+    call = client_of(name, url)
+    for _ in range(WARM_UP):
         call()
     print("ready", flush=True)
     for _ in sys.stdin:
-        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+        for _ in range(SETTLING):
+            call()
+        spent = time.process_time_ns()
         for _ in range(CALLS):
             call()
-        cpu, wall = time.process_time_ns() - cpu, time.perf_counter_ns() - wall
-        print(json.dumps({"cpu": cpu / CALLS / 1000, "wall": wall / CALLS / 1000}), flush=True)
+        spent = time.process_time_ns() - spent
+        print(spent / CALLS / 1000, flush=True)
 
 
 def measure(name: str, url: str) -> dict[str, object]:
-    """What each instrumentation adds to the bare client: the median over sets of the median over rounds."""
+    """What each instrumentation adds to the bare client."""
     sets = [measure_set(name, url) for _ in range(SETS)]
-    ours, peer = (statistics.median(one[how] for one in sets) for how in ("farcall", "opentelemetry"))
+    pooled = {how: [added for one in sets for added in one[how]] for how in HOWS}
+    added = {how: statistics.median(values) for how, values in pooled.items()}
+    ours, peer = added["farcall"], added["opentelemetry"]
+    interval = [round(bound, 1) for bound in spread([statistics.median(one["farcall"]) for one in sets])]
+    floor = [round(bound, 1) for bound in spread([statistics.median(one["floor"]) for one in sets])]
     return {
         "name": f"python/{name}",
         "unit": "us of CPU added per call",
@@ -92,53 +145,71 @@ def measure(name: str, url: str) -> dict[str, object]:
         "peer": peer,
         "peer_name": "OpenTelemetry instrumentation",
         "ratio": peer / max(ours, FLOOR),
+        "note": f"bare {added['bare']:.0f}; ours {interval[0]} to {interval[1]} in the middle half of {SETS} "
+        f"sets; hooks that do nothing {added['floor']:.1f} ({floor[0]} to {floor[1]})",
     }
 
 
-def measure_set(name: str, url: str) -> dict[str, float]:
-    """The same of one set of processes."""
+def spread(medians: list[float]) -> tuple[float, float]:
+    """Between which bounds the middle half lies."""
+    low, _, high = statistics.quantiles(medians, n=4)
+    return low, high
+
+
+def measure_set(name: str, url: str) -> dict[str, list[float]]:
+    """The difference to bare of each round, and what bare itself took."""
+    home = tempfile.mkdtemp(prefix="farcall-bench-")
     workers = {
         how: subprocess.Popen(
-            [sys.executable, __file__, "work", name, how, url],
+            [sys.executable, __file__, "work", name, how, url, home],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
         )
-        for how in ("bare", "farcall", "opentelemetry")
+        for how in HOWS
     }
-    added: dict[str, list[float]] = {"farcall": [], "opentelemetry": []}
-    for worker in workers.values():
-        assert worker.stdout and worker.stdout.readline().strip() == "ready"
-    for number in range(ROUNDS):
-        times = {}
-        # Who is first changes from round to round.
-        order = list(workers)[number % 3 :] + list(workers)[: number % 3]
-        for how in order:
-            worker = workers[how]
-            assert worker.stdin and worker.stdout
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-            times[how] = json.loads(worker.stdout.readline())["cpu"]
-        for how in added:
-            added[how].append(times[how] - times["bare"])
-    for worker in workers.values():
-        assert worker.stdin
-        worker.stdin.close()
-        worker.wait()
-    return {how: statistics.median(values) for how, values in added.items()}
+    try:
+        for worker in workers.values():
+            assert worker.stdout and worker.stdout.readline().strip() == "ready"
+        found: dict[str, list[float]] = {how: [] for how in HOWS}
+        order = list(HOWS)
+        for _ in range(ROUNDS):
+            random.shuffle(order)
+            spent = {how: turn(workers[how]) for how in order}
+            bare = spent["bare"]
+            for how in HOWS:
+                found[how].append(spent[how] - bare if how != "bare" else bare)
+        return found
+    finally:
+        for worker in workers.values():
+            assert worker.stdin
+            worker.stdin.close()
+            worker.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def turn(worker: subprocess.Popen[str]) -> float:
+    """Microseconds per call in one turn of a process."""
+    assert worker.stdin and worker.stdout
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    return float(worker.stdout.readline())
 
 
 def main() -> None:
-    """`python_bench.py OUT.json URL`."""
+    """`bench.py OUT.json URL`."""
     if sys.argv[1] == "work":
-        work(*sys.argv[2:5])
+        work(*sys.argv[2:6])
         return
     out, url = sys.argv[1:3]
+    # The workers inherit it: caches that a process warmed are of no use to it on another core.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rows = []
     for name in ("httpx2", "requests"):
         print(f"bench: python/{name} ...", file=sys.stderr, flush=True)
         rows.append(measure(name, url))
+        print(f"bench: python/{name}: {rows[-1]['note']}", file=sys.stderr, flush=True)
     with open(out, "w") as file:
         json.dump(rows, file, indent=2)
 

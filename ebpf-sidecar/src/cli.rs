@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use farcall_sidecar::attach::check::{self, Need};
+use farcall_sidecar::attach::{
+    Options, WELL_KNOWN,
+    check::{self, Need},
+};
 
 /// Sees the outbound calls of programs that nobody instrumented, from the kernel.
 ///
@@ -51,9 +54,25 @@ pub(crate) struct Scope {
     /// Probe this TLS library from the start, before any process maps it. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) library: Vec<PathBuf>,
+    /// Probe a TLS library only once a process of the cgroup maps it, not already where one lies in the usual folders: less
+    /// to pay for programs outside that use it too, and the first call of the first process may be missed
+    #[arg(long)]
+    pub(crate) only_mapped: bool,
     /// Create this file once everything is attached
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+impl Scope {
+    /// What to capture in it.
+    pub(crate) fn options(&self) -> Options {
+        let folders = if self.only_mapped { &[][..] } else { WELL_KNOWN };
+        Options {
+            include_loopback: self.include_loopback,
+            libraries: self.library.clone(),
+            folders: folders.iter().map(PathBuf::from).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

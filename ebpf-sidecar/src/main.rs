@@ -1,6 +1,7 @@
 //! `farcall-sidecar`: sees the outbound calls of programs that nobody instrumented.
 
 mod cli;
+mod privileges;
 mod run;
 mod signals;
 mod watch;

@@ -10,12 +10,12 @@ use std::{
 
 use farcall_agent::{Farcall, Options as AgentOptions, Role};
 use farcall_sidecar::{
-    attach::{Capture, Losses, Options, cgroup::Cgroup, check},
+    attach::{Capture, Losses, cgroup::Cgroup, check},
     hub::Hub,
     tap::Observation,
 };
 
-use crate::{cli::RunArguments, signals};
+use crate::{cli::RunArguments, privileges, signals};
 
 /// How often connections still open are counted.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -32,8 +32,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&home).map_err(|error| format!("cannot make {}: {error}", home.display()))?;
 
     let mut storage = MaybeUninit::uninit();
-    let options = Options { include_loopback: scope.include_loopback, libraries: scope.library.clone() };
-    let mut capture = Capture::start(&mut storage, &cgroup, &options)?;
+    let mut capture = Capture::start(&mut storage, &cgroup, &scope.options())?;
+    // Before the agent starts its thread.
+    privileges::drop_rest().map_err(|error| format!("cannot drop privileges: {error}"))?;
     let farcall = Farcall::start(AgentOptions {
         home: Some(home.clone()),
         service: Some("farcall-sidecar".to_owned()),

@@ -9,12 +9,12 @@ use std::{
 };
 
 use farcall_sidecar::{
-    attach::{Capture, Options, cgroup::Cgroup},
+    attach::{Capture, cgroup::Cgroup},
     tap::{Exchange, Observation, Progress},
 };
 use serde_json::{Value, json};
 
-use crate::{cli::Scope, signals};
+use crate::{cli::Scope, privileges, signals};
 
 /// How often connections still open are reported.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -23,8 +23,8 @@ pub(crate) fn watch(scope: &Scope) -> Result<(), Box<dyn Error>> {
     signals::install();
     let cgroup = Cgroup::open(&scope.cgroup)?;
     let mut storage = MaybeUninit::uninit();
-    let options = Options { include_loopback: scope.include_loopback, libraries: scope.library.clone() };
-    let mut capture = Capture::start(&mut storage, &cgroup, &options)?;
+    let mut capture = Capture::start(&mut storage, &cgroup, &scope.options())?;
+    privileges::drop_rest().map_err(|error| format!("cannot drop privileges: {error}"))?;
     eprintln!("farcall-sidecar: watching {}", cgroup.path.display());
     if let Some(path) = &scope.ready_file {
         fs::write(path, "ready\n")?;

@@ -66,7 +66,7 @@ fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
     let ready = stage.folder.path().join("ready");
 
     let mut sidecar = Command::new(env!("CARGO_BIN_EXE_farcall-sidecar"))
-        .args(["run", "--include-loopback", "--cgroup"])
+        .args(["run", "--include-loopback", "--only-mapped", "--cgroup"])
         .arg(stage.cgroup())
         .arg("--home")
         .arg(&home)
@@ -126,4 +126,8 @@ fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
     let by_library: u64 = coverage.rows.iter().map(|row| row.library.connections).sum();
     let by_kernel: u64 = coverage.rows.iter().map(|row| row.kernel.connections).sum();
     assert_eq!((by_library, by_kernel), (3, 3), "{coverage:#?}");
+    // The program, which the library describes, and curl, which only the kernel saw, run in the same container, if in any.
+    let here: Vec<String> = farcall_agent::container_of("self").into_iter().collect();
+    let callers = report::callers(&query).unwrap();
+    assert!(callers.rows.len() >= 2 && callers.rows.iter().all(|row| row.containers == here), "{callers:#?}");
 }

@@ -577,3 +577,15 @@ fn answers_that_break_the_rules_are_survived_and_said() {
         assert!(exchange.is_some(), "{wrong}: the request was understood, whatever the answer");
     }
 }
+
+#[test]
+fn the_first_call_of_the_first_program_is_seen_where_its_library_lies_in_a_folder() {
+    let sim = sim();
+    for _ in 0..5 {
+        let mut stage = stage!();
+        stage.folders = vec![stage.libssl().parent().unwrap().into()];
+        let seen = stage.capture(false, vec![stage.curl(&sim, &["https://api.github.com/user"])]);
+        assert_eq!(seen.exchanges.len(), 1);
+        assert_eq!(seen.connection().verdict, Completeness::Complete);
+    }
+}

@@ -41,6 +41,26 @@ const origins = new Names(
   }
 )
 
+/**
+ * Where the last call went: most go where the one before went, and to compare is cheaper than to join the parts
+ * and to look that up. A string is put together only here, where the calls of a bundle follow one another,
+ * and not amid the application's own work.
+ *
+ * @type {{ origin: string | undefined, authority: string | undefined, number: number }}
+ */
+const latest = { origin: undefined, authority: undefined, number: -1 }
+
+/** @param {Exchange} call */
+function originOf ({ origin, authority }) {
+  if (authority === latest.authority && origin === latest.origin) return latest.number
+  // Nothing else numbers origins, so a number that the table forgot is never the latest; nor where this throws.
+  latest.origin = undefined
+  latest.number = origins.numberOf(authority === undefined ? origin : origin + '//' + authority)
+  latest.origin = origin
+  latest.authority = authority
+  return latest.number
+}
+
 const methods = new Names(
   (/** @type {string} */ method) => native().nameMethod(method),
   () => {
@@ -93,7 +113,7 @@ function send () {
 
 /** @param {Exchange} call */
 function write (call) {
-  const origin = origins.numberOf(call.origin)
+  const origin = originOf(call)
   const method = methods.numberOf(call.method)
   const scope = call.scope === undefined ? -1 : scopes.numberOf(call.scope)
   const { times } = call

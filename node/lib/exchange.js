@@ -15,42 +15,43 @@ const ABANDONED = 9
 
 /**
  * A call. No method throws, and all do nothing once it is settled. Times are milliseconds of
- * `performance.now()`, negative for what did not happen.
+ * `clock.js`, negative for what did not happen.
  */
 class Exchange {
-  begun = now()
-  headAt = -1
-  ended = -1
-  status = 0
-  /** How it came out; negative while it is under way. */
-  how = -1
-  /** Bytes of the request's body that went out. */
-  sent = 0
-  /** Bytes of the response's body that came in, as they were on the wire. */
-  received = 0
-  /** Whether its connection is still being made. */
-  connecting = false
-  /** Whether the client said that its time was up. */
-  timedOut = false
-  /** @type {ConnectTimes | undefined} what making its connection took */
-  times = undefined
-  /** @type {Exchange | undefined} its neighbours among those under way */
-  next = undefined
-  /** @type {Exchange | undefined} */
-  previous = undefined
-
   /**
-   * @param {string} origin scheme, host and port where it is not the scheme's own: `https://api.stripe.com`
+   * @param {string} origin scheme, host and port where it is not the scheme's own (`https://api.stripe.com`);
+   *   only the scheme (`https:`) where the authority comes apart
+   * @param {string | undefined} authority host and port
    * @param {string} method
    * @param {string} path with or without the query, which is dropped
    * @param {Scope | undefined} scope on whose behalf
    */
-  constructor (origin, method, path, scope) {
+  constructor (origin, authority, method, path, scope) {
     this.origin = origin
+    this.authority = authority
     this.method = method
     this.path = path
     this.scope = scope
+    this.begun = now()
+    this.headAt = -1
+    this.ended = -1
+    this.status = 0
+    /** How it came out; negative while it is under way. */
+    this.how = -1
+    /** Bytes of the request's body that went out. */
+    this.sent = 0
+    /** Bytes of the response's body that came in, as they were on the wire. */
+    this.received = 0
+    /** Whether its connection is still being made. */
+    this.connecting = false
+    /** Whether the client said that its time was up. */
+    this.timedOut = false
+    /** @type {ConnectTimes | undefined} what making its connection took */
+    this.times = undefined
+    /** @type {Exchange | undefined} its neighbours among those under way */
     this.next = first
+    /** @type {Exchange | undefined} */
+    this.previous = undefined
     if (first !== undefined) first.previous = this
     first = this
     underWay += 1
@@ -78,7 +79,7 @@ class Exchange {
 
   /** The last byte of the response arrived. */
   end () {
-    this.#settle(COMPLETE)
+    settle(this, COMPLETE)
   }
 
   /**
@@ -90,8 +91,8 @@ class Exchange {
   abandon (reason) {
     if (this.how >= 0) return
     const type = reason === undefined ? ErrorType.CANCELLED : classify(reason)
-    if (type !== ErrorType.CANCELLED && type !== ErrorType.OTHER) this.#settle(type)
-    else this.#settle(this.timedOut ? ErrorType.TIMEOUT : ABANDONED)
+    if (type !== ErrorType.CANCELLED && type !== ErrorType.OTHER) settle(this, type)
+    else settle(this, this.timedOut ? ErrorType.TIMEOUT : ABANDONED)
   }
 
   /**
@@ -103,7 +104,7 @@ class Exchange {
     if (this.how >= 0) return
     const type = classify(error)
     if (type === ErrorType.CANCELLED) this.abandon()
-    else this.#settle(type)
+    else settle(this, type)
   }
 
   /**
@@ -112,22 +113,27 @@ class Exchange {
    * @param {number} type
    */
   failAs (type) {
-    this.#settle(type)
+    settle(this, type)
   }
+}
 
-  /** @param {number} how */
-  #settle (how) {
-    if (this.how >= 0) return
-    this.how = how
-    this.ended = now()
-    const { next, previous } = this
-    if (next !== undefined) next.previous = previous
-    if (previous !== undefined) previous.next = next
-    else first = next
-    this.next = this.previous = undefined
-    underWay -= 1
-    account.add(this)
-  }
+/**
+ * The end of a call, the first time.
+ *
+ * @param {Exchange} call
+ * @param {number} how
+ */
+function settle (call, how) {
+  if (call.how >= 0) return
+  call.how = how
+  call.ended = now()
+  const { next, previous } = call
+  if (next !== undefined) next.previous = previous
+  if (previous !== undefined) previous.next = next
+  else first = next
+  call.next = call.previous = undefined
+  underWay -= 1
+  account.add(call)
 }
 
 /** @type {Exchange | undefined} the calls under way, the latest first */
@@ -137,12 +143,13 @@ let underWay = 0
 /**
  * Begins a call in the running code's scope.
  *
- * @param {string} origin
+ * @param {string} origin as for an Exchange
+ * @param {string | undefined} authority
  * @param {string} method
  * @param {string} path
  */
-function begin (origin, method, path) {
-  return new Exchange(origin, method, path, currentScope())
+function begin (origin, authority, method, path) {
+  return new Exchange(origin, authority, method, path, currentScope())
 }
 
 /** How many calls are under way in this thread. */

@@ -4,13 +4,11 @@ use crate::handle::handle;
 use crate::scope::Scope;
 use farcall::{ConnectTimes, ErrorType, Head, Step, Target};
 use farcall_agent::CallGuard;
-use pyo3::prelude::*;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A call under way. An object that is let go of unsettled (garbage-collected with the response that held
 /// it) counts as abandoned; one that a fork copied counts in the parent alone.
-#[pyclass(frozen, module = "farcall._farcall")]
 pub(crate) struct Call {
     // Held for some ten nanoseconds, and contended only where two threads read the same response.
     state: Mutex<State>,
@@ -20,64 +18,73 @@ struct State {
     guard: CallGuard,
     /// What has been told of making the connection.
     times: ConnectTimes,
+    /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
+    /// are not one.
+    bodiless: bool,
 }
 
 /// One more than the engine keeps, so that it notices and counts that there were too many.
 const TAGS: usize = farcall::attribution::MAX_TAGS + 1;
 
-/// Begins a call; None between `uninstall()` and `install()`. `adapter` is the number of the adapter that saw it, for
-/// `calls()`; `path` is what the request line says: a path, perhaps with a query, or (to a proxy) an absolute URL.
-#[pyfunction]
-#[pyo3(signature = (adapter, method, scheme, host, port, path, scope, /))]
-pub(crate) fn begin(
-    adapter: usize,
-    method: &str,
-    scheme: &str,
-    host: &str,
-    port: Option<u16>,
-    path: &str,
-    scope: Option<&Bound<'_, Scope>>,
-) -> Option<Call> {
-    let handle = handle().filter(|handle| handle.is_watching())?;
-    handle.tally(adapter);
-    let mut head = Head::to(method, target(matches!(scheme, "https" | "wss"), host, port, path));
-    let mut tags = [("", ""); TAGS];
-    if let Some(scope) = scope {
-        let scope = scope.get();
-        let kept = scope.tags.len().min(TAGS);
-        for (slot, (key, value)) in tags.iter_mut().zip(&scope.tags) {
-            *slot = (key, value);
-        }
-        head = head.customer(scope.customer.as_deref()).tags(&tags[..kept]);
-    }
-    let mut guard = handle.farcall.guard(handle.farcall.begin(&head));
-    match guard.step() {
-        // Anything but "send" is for adapters that can act on it.
-        Step::Send(_) => Some(Call { state: Mutex::new(State { guard, times: ConnectTimes::default() }) }),
-        _ => None,
-    }
+/// What an adapter knows of a request before it is sent.
+pub(crate) struct Request<'a> {
+    /// The number of the adapter that saw it, for `calls()`.
+    pub(crate) adapter: usize,
+    pub(crate) method: &'a str,
+    pub(crate) scheme: &'a str,
+    pub(crate) host: &'a str,
+    pub(crate) port: Option<u16>,
+    /// What the request line says: a path, perhaps with a query, or (to a proxy) an absolute URL.
+    pub(crate) path: &'a str,
+    pub(crate) scope: Option<&'a Scope>,
 }
 
-fn target<'a>(tls: bool, host: &'a str, port: Option<u16>, path: &'a str) -> Target<'a> {
-    let port = port.unwrap_or(if tls { 443 } else { 80 });
-    match path.starts_with('/') {
-        true => Target::new(tls, host, port, path),
-        false => Target::parse(path).unwrap_or_else(|| Target::new(tls, host, port, "/")),
+impl<'a> Request<'a> {
+    fn target(&self) -> Target<'a> {
+        let tls = matches!(self.scheme, "https" | "wss");
+        let port = self.port.unwrap_or(if tls { 443 } else { 80 });
+        match self.path.starts_with('/') {
+            true => Target::new(tls, self.host, port, self.path),
+            false => Target::parse(self.path).unwrap_or_else(|| Target::new(tls, self.host, port, "/")),
+        }
     }
 }
 
 impl Call {
+    /// Begins a call; `None` between `uninstall()` and `install()`.
+    pub(crate) fn begin(request: &Request<'_>) -> Option<Self> {
+        let handle = handle().filter(|handle| handle.is_watching())?;
+        handle.tally(request.adapter);
+        let mut head = Head::to(request.method, request.target());
+        let mut tags = [("", ""); TAGS];
+        if let Some(scope) = request.scope {
+            let kept = scope.tags.len().min(TAGS);
+            for (slot, (key, value)) in tags.iter_mut().zip(&scope.tags) {
+                *slot = (key, value);
+            }
+            head = head.customer(scope.customer.as_deref()).tags(&tags[..kept]);
+        }
+        let mut guard = handle.farcall.guard(handle.farcall.begin(&head));
+        match guard.step() {
+            // Anything but "send" is for adapters that can act on it.
+            Step::Send(_) => Some(Self {
+                state: Mutex::new(State {
+                    guard,
+                    times: ConnectTimes::default(),
+                    bodiless: matches!(request.method, "HEAD" | "CONNECT"),
+                }),
+            }),
+            _ => None,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-#[pymethods]
-impl Call {
-    /// Making a connection took so many seconds. Parts may be told one by one; None is a part that is told at
+    /// Making a connection took so many seconds. Parts may be told one by one; `None` is a part that is told at
     /// another time, did not happen or could not be seen.
-    #[pyo3(signature = (dns, connect, tls, /))]
-    fn connected(&self, dns: Option<f64>, connect: Option<f64>, tls: Option<f64>) {
+    pub(crate) fn connected(&self, dns: Option<f64>, connect: Option<f64>, tls: Option<f64>) {
         let time = |seconds: Option<f64>| seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
         let mut state = self.lock();
         let known = state.times;
@@ -90,23 +97,28 @@ impl Call {
         state.guard.connected(times);
     }
 
-    /// The head of the response arrived, and before it `sent` bytes of the request's body went out.
-    #[pyo3(signature = (status, sent, /))]
-    fn head(&self, status: u16, sent: u64) {
-        let call = &mut self.lock().guard;
+    /// The head of the response arrived, and before it `sent` bytes of the request's body went out. Returns whether
+    /// a body may follow (RFC 9112, section 6.3; after 101 it is another protocol); where none can, the call has
+    /// settled.
+    pub(crate) fn head(&self, status: u16, sent: u64) -> bool {
+        let state = &mut *self.lock();
+        let call = &mut state.guard;
         call.sent(sent);
         call.head(status);
+        let has_body = !(state.bodiless || matches!(status, 101 | 204 | 304));
+        if !has_body && !call.is_settled() {
+            call.end();
+        }
+        has_body
     }
 
     /// So many more bytes of the response's body arrived.
-    #[pyo3(signature = (count, /))]
-    fn body(&self, count: u64) {
+    pub(crate) fn body(&self, count: u64) {
         self.lock().guard.body(count);
     }
 
     /// So many more bytes of the response's body arrived, and they were the last. Does nothing once settled.
-    #[pyo3(signature = (count, /))]
-    fn end(&self, count: u64) {
+    pub(crate) fn end(&self, count: u64) {
         let call = &mut self.lock().guard;
         if !call.is_settled() {
             call.body(count);
@@ -114,36 +126,30 @@ impl Call {
         }
     }
 
-    /// The call failed with the error of this number, after `sent` bytes of the request's body went out and
-    /// `count` more of the response's arrived. Does nothing once settled.
-    #[pyo3(signature = (error, sent, count, /))]
-    fn fail(&self, error: u8, sent: u64, count: u64) {
+    /// The call failed, after `sent` bytes of the request's body went out and `count` more of the response's
+    /// arrived. Does nothing once settled.
+    pub(crate) fn fail(&self, error: ErrorType, sent: u64, count: u64) {
         let call = &mut self.lock().guard;
         if !call.is_settled() {
             call.sent(sent);
             call.body(count);
-            call.failed(ErrorType::from_number(error));
+            call.failed(error);
             call.end();
         }
     }
 
     /// The application let go of the response. Does nothing once settled.
-    fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         self.lock().guard.abandon();
-    }
-
-    /// Whether the call has been counted.
-    #[getter]
-    fn settled(&self) -> bool {
-        self.lock().guard.is_settled()
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         // The guard abandons what is not settled.
-        if let Some(handle) = handle()
-            && !self.lock().guard.is_settled()
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !state.guard.is_settled()
+            && let Some(handle) = handle()
         {
             handle.note_dropped();
         }

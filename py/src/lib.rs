@@ -5,6 +5,7 @@
 
 mod call;
 mod handle;
+mod object;
 mod report;
 mod scope;
 
@@ -13,8 +14,8 @@ use pyo3::prelude::*;
 /// The native half of the package `farcall`; its stub is `_farcall.pyi`.
 #[pymodule(gil_used = false)]
 mod _farcall {
-    #[pymodule_export]
-    use super::call::{Call, begin};
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::handle::{
         after_fork, after_fork_in_parent, attached, before_fork, calls, counters, failed, flush, flush_late,
@@ -24,4 +25,9 @@ mod _farcall {
     use super::report::report;
     #[pymodule_export]
     use super::scope::Scope;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::object::add_to(module)
+    }
 }

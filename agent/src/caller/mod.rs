@@ -2,6 +2,8 @@
 
 mod container;
 
+pub use container::container_of;
+
 use farcall::Caller;
 use std::path::PathBuf;
 use std::{env, fs};
@@ -44,8 +46,7 @@ pub(crate) fn start_ticks_of(pid: u32) -> Option<u64> {
 
 /// The container that this process runs in; empty outside of one.
 pub(crate) fn container_of_this_process() -> String {
-    let cgroup = fs::read_to_string("/proc/self/cgroup").ok();
-    cgroup.and_then(|cgroup| container::id(&cgroup)).unwrap_or_default()
+    container_of("self").unwrap_or_default()
 }
 
 /// Field 22 of `/proc/PID/stat`. The second field, the program's name in brackets, may hold anything.

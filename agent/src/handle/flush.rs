@@ -201,6 +201,7 @@ impl Process {
         writer.has_called |= !batch.rows.is_empty();
         writer.tell_hub(self, &batch.sightings);
         writer.pending.add(batch, &self.engine, &self.tallies);
+        self.drains.fetch_add(1, Ordering::Release);
         self.take_incoming(&mut writer.pending);
         writer.write(self, ended)
     }

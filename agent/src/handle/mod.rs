@@ -16,6 +16,7 @@ use farcall::{Call, Config, Engine, Head, Timestamp};
 use process::Process;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// The agent of this process: one engine, one flush thread, one place in the ledger. Cheap to clone; when the
@@ -145,6 +146,14 @@ impl Farcall {
     /// Adds calls of a library that the sidecar saw too; written with the next flush, likewise.
     pub fn record_confirmed(&self, confirmed: Vec<Confirmation>) {
         self.process().add_confirmed(confirmed);
+    }
+
+    /// How often the engine was drained so far, by flushes that are over. A program's number may go to another
+    /// ([`Engine::remove_caller`]) once two drains are over that were not when its last call ended: one of them began
+    /// after that.
+    #[must_use]
+    pub fn drains(&self) -> u64 {
+        self.process().drains.load(Ordering::Acquire)
     }
 
     /// The home directory of the ledger; `None` where none could be found, and nothing is written.

@@ -29,6 +29,8 @@ pub(super) struct Process {
     pub(super) since: Timestamp,
     /// When somebody last looked after this process, in Unix nanoseconds.
     pub(super) tended: AtomicU64,
+    /// How often the engine was drained, and what it gave has its callers by name.
+    pub(super) drains: AtomicU64,
     /// Whether a flush has the ledger open. A fork at that moment makes SQLite unusable in the child.
     pub(super) writing: AtomicBool,
     /// Whether SQLite is unusable, because of that.
@@ -101,6 +103,7 @@ impl Process {
             tallies,
             since,
             tended: AtomicU64::new(since.as_nanos()),
+            drains: AtomicU64::new(0),
             writing: AtomicBool::new(false),
             unusable,
             adapters: Mutex::new(Adapters {

@@ -4,18 +4,22 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::table;
+use super::{
+    folders::{self, Folders},
+    table,
+};
 
 /// A library file, held open so that it can be probed even after its process has ended.
 #[derive(Debug)]
 pub(super) struct Library {
     pub(super) file: File,
     pub(super) name: String,
-    /// As its mappings name it, which may differ from what the file says of itself; `None` where the user named it.
+    /// As its mappings name it, which may differ from what the file says of itself, or as the file does where it was found
+    /// in a folder; `None` where the user named it.
     pub(super) mapping: Option<Inode>,
 }
 
@@ -29,7 +33,8 @@ pub(super) type Inode = (u64, u64);
 #[derive(Debug, Default)]
 pub(super) struct Discovery {
     known: HashSet<Inode>,
-    /// When a library was last seen mapped.
+    folders: Folders,
+    /// When a library was last seen mapped, or in a folder of a process that lives.
     mapped: HashMap<Inode, Instant>,
     due: BTreeMap<(Instant, u32), Duration>,
 }
@@ -42,6 +47,11 @@ const LAST_LOOK: Duration = Duration::from_millis(256);
 const MAX_DUE: usize = 4096;
 
 impl Discovery {
+    /// Looks into these folders as well, in each mount namespace of a process that it looks at.
+    pub(super) fn with_folders(folders: Vec<PathBuf>) -> Self {
+        Self { folders: Folders::new(folders), ..Self::default() }
+    }
+
     /// A process executed a program: look soon, and then again.
     pub(super) fn expect(&mut self, tgid: u32, now: Instant) {
         if self.due.len() < MAX_DUE {
@@ -69,6 +79,7 @@ impl Discovery {
 
     /// Looks at one process now. Returns whether it lives.
     pub(super) fn look_at(&mut self, tgid: u32, now: Instant, found: &mut Vec<Library>) -> bool {
+        self.look_into_folders(tgid, now, found);
         let Ok(maps) = fs::read_to_string(format!("/proc/{tgid}/maps")) else { return false };
         for line in maps.lines() {
             let Some(mapping) = Mapping::parse(line) else { continue };
@@ -90,6 +101,16 @@ impl Discovery {
             self.known.insert(inode);
         }
         true
+    }
+
+    /// Looks into the folders of a process's mount namespace.
+    pub(super) fn look_into_folders(&mut self, tgid: u32, now: Instant, found: &mut Vec<Library>) {
+        let (opened, all) = self.folders.look(tgid, now);
+        self.mapped.extend(all.iter().map(|inode| (*inode, now)));
+        for (file, name) in opened {
+            let inode = folders::inode(&file);
+            found.extend(self.new_library(file, name, inode));
+        }
     }
 
     /// Opens a library that the user named.

@@ -43,6 +43,9 @@ pub struct Options {
     pub include_loopback: bool,
     /// TLS libraries to probe before any process maps them.
     pub libraries: Vec<PathBuf>,
+    /// Folders, in each mount namespace of the scope, whose TLS libraries are probed likewise. Everybody who maps one of
+    /// these files pays for the traps, in the scope or not. [`WELL_KNOWN`](super::WELL_KNOWN) are the usual ones.
+    pub folders: Vec<PathBuf>,
 }
 
 /// A library that was found and could not be probed.
@@ -120,7 +123,7 @@ impl<'obj> Capture<'obj> {
             links: Vec::new(),
             ring,
             observer,
-            discovery: Discovery::default(),
+            discovery: Discovery::with_folders(options.folders.clone()),
             cgroup,
             libraries: Vec::new(),
             looked: Instant::now(),
@@ -134,6 +137,14 @@ impl<'obj> Capture<'obj> {
             capture.probe(library);
         }
         capture.look_at_everyone();
+        if capture.cgroup.processes().is_empty() {
+            // Whoever comes will most likely live where the machine's first process does, or where we do.
+            let mut found = Vec::new();
+            for tgid in [1, std::process::id()] {
+                capture.discovery.look_into_folders(tgid, Instant::now(), &mut found);
+            }
+            capture.probe(found);
+        }
         capture.adopt()?;
         Ok(capture)
     }

@@ -4,10 +4,12 @@ mod adopt;
 pub mod cgroup;
 pub mod check;
 mod discover;
+mod folders;
 mod load;
 mod losses;
 mod table;
 
+pub use folders::WELL_KNOWN;
 pub use load::{Capture, Options, Unprobed};
 pub use losses::Losses;
 

@@ -20,8 +20,25 @@ const IDLE: u64 = 30_000_000_000;
 #[derive(Debug)]
 pub(super) struct Account {
     farcall: Farcall,
-    callers: HashMap<Caller, (CallerId, u64)>,
+    callers: HashMap<Caller, Known>,
     swept: u64,
+}
+
+/// A program that the engine knows.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    id: CallerId,
+    /// When it last made a call, `CLOCK_MONOTONIC` nanoseconds.
+    used: u64,
+    /// How often the engine had been drained then.
+    drains: u64,
+}
+
+impl Known {
+    /// Whether it has been quiet for long, and nothing of it is in the engine: its number is given to another then.
+    fn is_forgettable(&self, now: u64, drains: u64) -> bool {
+        now.saturating_sub(self.used) > IDLE && drains >= self.drains.saturating_add(2)
+    }
 }
 
 impl Account {
@@ -128,13 +145,13 @@ impl Account {
             return;
         }
         self.swept = now;
-        let engine = self.farcall.engine();
-        self.callers.retain(|_, (id, used)| {
-            let idle = now.saturating_sub(*used) > IDLE;
-            if idle {
-                engine.remove_caller(*id);
+        let (engine, drains) = (self.farcall.engine(), self.farcall.drains());
+        self.callers.retain(|_, known| {
+            let forgettable = known.is_forgettable(now, drains);
+            if forgettable {
+                engine.remove_caller(known.id);
             }
-            !idle
+            !forgettable
         });
     }
 
@@ -145,12 +162,14 @@ impl Account {
 
     fn caller(&mut self, process: &Process, instrumented: bool) -> CallerId {
         let caller = caller_of(process, instrumented);
-        let now = clock::monotonic();
+        let (used, drains) = (clock::monotonic(), self.farcall.drains());
         let engine = self.farcall.engine();
-        let (id, used) =
-            self.callers.entry(caller).or_insert_with_key(|caller| (engine.add_caller(caller.clone()), now));
-        *used = now;
-        *id
+        let known = self.callers.entry(caller).or_insert_with_key(|caller| {
+            let id = engine.add_caller(caller.clone());
+            Known { id, used, drains }
+        });
+        (known.used, known.drains) = (used, drains);
+        known.id
     }
 
     /// The vendor's name, as the engine gives it.
@@ -176,7 +195,7 @@ fn caller_of(process: &Process, instrumented: bool) -> Caller {
         executable: process.executable.clone(),
         pid: if instrumented { process.tgid } else { 0 },
         started: if instrumented { process.started_ticks() } else { 0 },
-        container: process.container().to_owned(),
+        container: process.container.clone(),
         user: process.user.clone(),
     }
 }
@@ -205,6 +224,42 @@ mod tests {
             enabled: true,
             ..Options::default()
         }))
+    }
+
+    fn process(service: &str) -> Process {
+        Process {
+            tgid: 42,
+            parent: 1,
+            started: 1,
+            uid: 0,
+            executable: format!("/usr/bin/{service}"),
+            service: service.into(),
+            user: "root".into(),
+            comm: service.into(),
+            cgroup: "/".into(),
+            cgroup_id: 1,
+            container: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_program_is_forgotten_only_when_its_calls_have_left_the_engine() {
+        let home = tempfile::tempdir().unwrap();
+        let mut account = account(home.path());
+        let id = account.caller(&process("curl"), false);
+        let late = clock::monotonic() + 10 * IDLE;
+        // Nothing can be written for long: its calls are still in the engine, under its number.
+        for drains in 0..2 {
+            assert_eq!(account.farcall.drains(), drains);
+            account.swept = 0;
+            account.forget_idle(late);
+            assert!(account.farcall.engine().caller(id).is_some(), "after {drains} drains");
+            account.farcall.flush();
+        }
+        account.swept = 0;
+        account.forget_idle(late);
+        assert!(account.farcall.engine().caller(id).is_none());
+        assert!(account.callers.is_empty());
     }
 
     #[test]

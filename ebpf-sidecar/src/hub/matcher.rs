@@ -2,15 +2,15 @@
 //!
 //! An exchange waits until a sighting can no longer come. Everything is bounded: what finds no room is decided at once.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod connections;
+
+use std::collections::{HashMap, VecDeque};
 
 use farcall::ledger::Sighting as Wire;
 use farcall_agent::ExplainedBy;
 
-use crate::{
-    coverage::Completeness,
-    tap::{Exchange, Progress},
-};
+use crate::tap::{Exchange, Progress};
+use connections::{Connections, Report};
 
 /// How long an exchange waits for the library, from its end: two flushes of the library and some.
 const HOLD: u64 = 3_000_000_000;
@@ -18,8 +18,16 @@ const HOLD: u64 = 3_000_000_000;
 const SLACK: u64 = 50_000_000;
 /// How long a sighting waits for its exchange. An abandoned response ends for the kernel when its connection does.
 const PATIENCE: u64 = 600_000_000_000;
-/// How long a process that said hello is remembered after its last word.
-const MEMORY: u64 = 60_000_000_000;
+/// How long after its end a call may stay untold by a library that speaks: from the moment when it gathered its calls to
+/// the one when we read of them.
+const LAG: u64 = 500_000_000;
+/// How long a library that is connected may be silent (a stopped process, a slow disk) until its calls are decided
+/// without it.
+const SILENCE: u64 = 60_000_000_000;
+/// How long what a library said is remembered after it left: its last calls and connections are decided by it.
+const FAREWELL: u64 = 5_000_000_000;
+/// When to look again at what waits for a silent library.
+const AGAIN: u64 = 1_000_000_000;
 /// Exchanges, sightings and connections that wait, each.
 const CAPACITY: usize = 65_536;
 /// Sightings that each process may keep even so.
@@ -79,6 +87,10 @@ struct Process {
     /// From when to when the library called a host, by [`Wire::host_key`].
     hosts: HashMap<u64, (u64, u64)>,
     last_word: u64,
+    /// Connections to the hub that said hello and are open.
+    connected: usize,
+    /// When the last of them went.
+    left: u64,
 }
 
 #[derive(Debug)]
@@ -95,6 +107,31 @@ const MAX_LOOSE: usize = 1_024;
 const MAX_HOSTS: usize = 4_096;
 
 impl Process {
+    /// Whether there is a library in it.
+    fn is_instrumented(&self) -> bool {
+        !self.hellos.is_empty()
+    }
+
+    /// Whether the library may still tell of a call that ended at `ended`.
+    fn may_tell_of(&self, ended: u64) -> bool {
+        self.connected > 0 && ended.saturating_add(LAG) > self.last_word
+    }
+
+    /// Whether the library called the host between the two moments.
+    fn library_called(&self, host: u64, from: u64, until: u64) -> bool {
+        self.hosts.get(&host).is_some_and(|(first, last)| {
+            *first <= until.saturating_add(SLACK) && last.saturating_add(SLACK) >= from
+        })
+    }
+
+    /// Who explains a call to the host between the two moments whose socket is unknown, if there was one.
+    fn called_without_socket(&self, host: &str, from: u64, until: u64) -> Option<ExplainedBy> {
+        let during = |call: &&Loose| {
+            call.host == host && call.begun >= from && call.ended <= until.saturating_add(SLACK)
+        };
+        self.loose.iter().find(during).map(|call| call.by)
+    }
+
     fn decided(&mut self, exchange: &Exchange, by: ExplainedBy) {
         if exchange.connection.is_none() {
             if self.loose.len() == MAX_LOOSE {
@@ -112,10 +149,7 @@ pub(super) struct Matcher {
     processes: HashMap<u32, Process>,
     /// Exchanges in order of arrival, by process and number, with the time at which they are decided.
     due: VecDeque<(u64, u32, u64)>,
-    connections: VecDeque<(u64, Progress)>,
-    /// Connections still open on which the library made a call.
-    of_library: HashSet<u64>,
-    confirmed_on: HashMap<u64, u64>,
+    connections: Connections,
     decided: Vec<Decision>,
     numbers: u64,
     sightings: usize,
@@ -127,6 +161,7 @@ impl Matcher {
     pub(super) fn hello(&mut self, pid: u32, hello: Hello) {
         let process = self.processes.entry(pid).or_default();
         process.last_word = process.last_word.max(hello.at);
+        process.connected += 1;
         if process.hellos.len() < 16 {
             process.hellos.push(hello);
         }
@@ -134,6 +169,14 @@ impl Matcher {
         let held = std::mem::take(&mut process.held);
         for held in held {
             self.place(held.exchange, held.key, held.number);
+        }
+    }
+
+    /// A library's connection ended, or its process did.
+    pub(super) fn left(&mut self, pid: u32, at: u64) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.connected = process.connected.saturating_sub(1);
+            process.left = at;
         }
     }
 
@@ -159,7 +202,7 @@ impl Matcher {
             let Some(held) = process.held.remove(place) else { break };
             sighting.attempts -= 1;
             process.decided(&held.exchange, ExplainedBy::Library);
-            confirm(&mut self.decided, &mut self.confirmed_on, held.exchange);
+            confirm(&mut self.decided, &mut self.connections, held.exchange);
         }
         if sighting.attempts == 0 {
             return;
@@ -194,7 +237,7 @@ impl Matcher {
         let ended = exchange.http.ended;
         if process.hellos.iter().any(|hello| hello.since <= ended && ended < hello.sightings_from) {
             process.decided(&exchange, ExplainedBy::Library);
-            return confirm(&mut self.decided, &mut self.confirmed_on, exchange);
+            return confirm(&mut self.decided, &mut self.connections, exchange);
         }
         let sightings = process.sightings.iter().enumerate();
         let matching = sightings.filter(|(_, sighting)| matches(sighting, &exchange, key));
@@ -207,7 +250,7 @@ impl Matcher {
                     self.sightings -= 1;
                 }
                 process.decided(&exchange, ExplainedBy::Library);
-                confirm(&mut self.decided, &mut self.confirmed_on, exchange);
+                confirm(&mut self.decided, &mut self.connections, exchange);
             }
             None => process.held.push_back(Held { exchange, key, number }),
         }
@@ -215,11 +258,8 @@ impl Matcher {
 
     /// The kernel saw bytes on a connection. Who explains them shows later.
     pub(super) fn connection(&mut self, progress: Progress, now: u64) {
-        self.connections.push_back((now.saturating_add(HOLD + SLACK), progress));
-        if self.connections.len() > CAPACITY
-            && let Some((_, progress)) = self.connections.pop_front()
-        {
-            self.explain(progress, now);
+        if let Some(surplus) = self.connections.report(progress, now) {
+            self.explain(surplus, now);
         }
     }
 
@@ -227,18 +267,30 @@ impl Matcher {
     pub(super) fn due(&mut self, now: u64) -> Vec<Decision> {
         while let Some(&(_, pid, number)) = self.due.front().filter(|(until, ..)| *until <= now) {
             self.due.pop_front();
-            self.decide(pid, number);
-        }
-        while self.connections.front().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, progress)) = self.connections.pop_front() {
-                self.explain(progress, now);
+            match self.must_wait(pid, number, now) {
+                true => self.due.push_back((now.saturating_add(AGAIN), pid, number)),
+                false => self.decide(pid, number),
             }
+        }
+        while let Some(report) = self.connections.due(now) {
+            self.explain(report, now);
         }
         if now.saturating_sub(self.forgotten) > SLACK * 20 {
             self.forgotten = now;
+            for report in self.connections.carried() {
+                self.explain(report, now);
+            }
             self.forget(now);
         }
         std::mem::take(&mut self.decided)
+    }
+
+    /// Whether the library has not spoken since the call, but will.
+    fn must_wait(&self, pid: u32, number: u64, now: u64) -> bool {
+        let Some(process) = self.processes.get(&pid) else { return false };
+        let Some(held) = process.held.iter().find(|held| held.number == number) else { return false };
+        let ended = held.exchange.http.ended;
+        process.may_tell_of(ended) && now < ended.saturating_add(SILENCE)
     }
 
     /// Decides everything. A call that its library has not had the time to tell of is taken for the library's: it will
@@ -246,22 +298,19 @@ impl Matcher {
     pub(super) fn finish(&mut self) -> Vec<Decision> {
         for (_, pid, number) in std::mem::take(&mut self.due) {
             let Some(process) = self.processes.get_mut(&pid) else { continue };
-            let untold = !process.hellos.is_empty()
-                && process
-                    .held
-                    .iter()
-                    .any(|held| held.number == number && held.exchange.http.ended > process.last_word);
-            if untold {
-                let place = process.held.iter().position(|held| held.number == number);
-                if let Some(held) = place.and_then(|place| process.held.remove(place)) {
-                    confirm(&mut self.decided, &mut self.confirmed_on, held.exchange);
-                }
+            let place = process.held.iter().position(|held| held.number == number);
+            let untold = place.filter(|place| process.may_tell_of(process.held[*place].exchange.http.ended));
+            if let Some(held) = untold.and_then(|place| process.held.remove(place)) {
+                confirm(&mut self.decided, &mut self.connections, held.exchange);
             } else {
                 self.decide(pid, number);
             }
         }
-        for (_, progress) in std::mem::take(&mut self.connections) {
-            self.explain(progress, u64::MAX);
+        while let Some(report) = self.connections.due(u64::MAX) {
+            self.explain(report, u64::MAX);
+        }
+        for report in self.connections.carried() {
+            self.explain(report, u64::MAX);
         }
         std::mem::take(&mut self.decided)
     }
@@ -273,48 +322,19 @@ impl Matcher {
             && let Some(held) = process.held.remove(place)
         {
             process.decided(&held.exchange, ExplainedBy::Kernel);
-            self.decided.push(Decision::Count(held.exchange, !process.hellos.is_empty()));
+            self.connections.decided(held.exchange.connection, false, held.exchange.http.ended);
+            self.decided.push(Decision::Count(held.exchange, process.is_instrumented()));
         }
     }
 
-    fn explain(&mut self, progress: Progress, now: u64) {
-        let connection = &progress.connection;
-        let process = self.processes.get(&connection.process.tgid);
-        let instrumented = process.is_some_and(|process| !process.hellos.is_empty());
-        let until = if connection.closed == 0 { now } else { connection.closed };
-        // Where the kernel cannot read, a call of the library to the same host at the time is the explanation.
-        let host = match &connection.name {
-            Some((name, _)) => Wire::host_key(name),
-            None => Wire::host_key(&connection.remote.0.to_string()),
-        };
-        let called = process.and_then(|process| process.hosts.get(&host)).is_some_and(|(first, last)| {
-            *first <= until.saturating_add(SLACK) && last.saturating_add(SLACK) >= connection.opened
-        });
-        let loose = connection.name.as_ref().and_then(|(name, _)| {
-            let during = |call: &&Loose| {
-                call.host == **name
-                    && call.begun >= connection.opened
-                    && call.ended <= until.saturating_add(SLACK)
-            };
-            process?.loose.iter().find(during).map(|call| call.by)
-        });
-        let confirmed = self.confirmed_on.get(&connection.id).copied().unwrap_or(0);
-        let explained = match connection.verdict {
-            Completeness::Complete if connection.exchanges > 0 && confirmed >= connection.exchanges => {
-                ExplainedBy::Library
-            }
-            Completeness::Complete => ExplainedBy::Kernel,
-            Completeness::Opaque { .. } if loose.is_some() => loose.unwrap_or_default(),
-            _ if confirmed > 0 || self.of_library.contains(&connection.id) || called => ExplainedBy::Library,
-            _ => ExplainedBy::Nobody,
-        };
-        if progress.last {
-            self.of_library.remove(&connection.id);
-            self.confirmed_on.remove(&connection.id);
-        } else if explained == ExplainedBy::Library && self.of_library.len() < CAPACITY {
-            self.of_library.insert(connection.id);
+    fn explain(&mut self, report: Report, now: u64) {
+        let process = self.processes.get(&report.progress.connection.process.tgid);
+        // Its exchanges wait just as long.
+        let must_wait = process.is_some_and(|process| process.may_tell_of(report.seen));
+        if must_wait && now < report.seen.saturating_add(SILENCE) {
+            return self.connections.wait(report, now);
         }
-        self.decided.push(Decision::Connection(progress, explained, instrumented));
+        self.decided.extend(self.connections.explain(report, process, now));
     }
 
     fn forget(&mut self, now: u64) {
@@ -323,8 +343,8 @@ impl Matcher {
             process.sightings.retain(|sighting| sighting.ended.saturating_add(PATIENCE) > now);
             sightings += process.sightings.len();
             process.loose.retain(|call| call.ended.saturating_add(PATIENCE) > now);
-            let silent = process.last_word.saturating_add(MEMORY) < now;
-            if silent && process.held.is_empty() {
+            let gone = process.connected == 0 && process.left.saturating_add(FAREWELL) < now;
+            if gone && process.held.is_empty() {
                 process.hellos.clear();
                 process.hosts.clear();
             }
@@ -334,15 +354,12 @@ impl Matcher {
                 && process.loose.is_empty())
         });
         self.sightings = sightings;
+        self.connections.forget(now);
     }
 }
 
-fn confirm(decided: &mut Vec<Decision>, confirmed_on: &mut HashMap<u64, u64>, exchange: Exchange) {
-    if let Some(connection) = exchange.connection
-        && (confirmed_on.len() < CAPACITY || confirmed_on.contains_key(&connection))
-    {
-        *confirmed_on.entry(connection).or_default() += 1;
-    }
+fn confirm(decided: &mut Vec<Decision>, connections: &mut Connections, exchange: Exchange) {
+    connections.decided(exchange.connection, true, exchange.http.ended);
     decided.push(Decision::Confirm(exchange));
 }
 

@@ -85,6 +85,7 @@ impl Hub {
                 Message::Hello(hello) => self.matcher.hello(pid, hello),
                 Message::Sighting(sighting) => self.matcher.sighting(pid, sighting),
                 Message::Told(at) => self.matcher.told(pid, at),
+                Message::Left(at) => self.matcher.left(pid, at),
             }
         }
         self.account.count_failures("sidecar_turned_away", self.peers.turned_away());

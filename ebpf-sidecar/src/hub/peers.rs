@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{ErrorKind, Read},
     os::{
-        fd::AsRawFd,
+        fd::{AsRawFd, OwnedFd},
         unix::{
             fs::PermissionsExt,
             net::{UnixListener, UnixStream},
@@ -14,6 +14,10 @@ use std::{
 };
 
 use farcall::ledger::Sighting as Wire;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
 use super::{
     HubError,
@@ -38,6 +42,8 @@ pub(super) enum Message {
     Sighting(Sighting),
     /// Everything that ended before this moment has been told.
     Told(u64),
+    /// Who said hello will say no more: the connection ended, or the process.
+    Left(u64),
 }
 
 /// The listening socket and the processes connected to it.
@@ -53,7 +59,20 @@ pub(super) struct Peers {
 struct Peer {
     stream: UnixStream,
     pid: u32,
+    /// Readable once the process has ended, whoever else holds its socket. `None` where it has ended already.
+    life: Option<OwnedFd>,
     decoder: Decoder,
+}
+
+/// How a peer is after what it said was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// There is more.
+    More,
+    /// It has said all for now.
+    Silent,
+    /// It will say no more.
+    Closed,
 }
 
 impl Peers {
@@ -84,14 +103,37 @@ impl Peers {
         while let Ok((stream, _)) = self.listener.accept() {
             match pid_of(&stream) {
                 Some(pid) if self.peers.len() < MAX_PEERS && stream.set_nonblocking(true).is_ok() => {
-                    self.peers.push(Peer { stream, pid, decoder: Decoder::default() });
+                    self.peers.push(Peer::new(stream, pid));
                 }
                 _ => self.turned_away += 1,
             }
         }
+        // Asked before reading: what it said before its end is in the socket by then.
+        let mut ended = self.ended().into_iter();
         let mut messages = Vec::new();
-        self.peers.retain_mut(|peer| peer.read(&mut messages));
+        self.peers.retain_mut(|peer| {
+            let ended = ended.next().unwrap_or(false);
+            let stays = match peer.read(&mut messages) {
+                Reading::More => true,
+                Reading::Silent => !ended,
+                Reading::Closed => false,
+            };
+            if !stays && peer.decoder.anchor.is_some() {
+                messages.push((peer.pid, Message::Left(clock::monotonic())));
+            }
+            stays
+        });
         messages
+    }
+
+    /// Of each peer, whether its process has ended.
+    fn ended(&self) -> Vec<bool> {
+        let lives = self.peers.iter().filter_map(|peer| peer.life.as_ref());
+        let mut polled: Vec<PollFd<'_>> = lives.map(|life| PollFd::new(life, PollFlags::IN)).collect();
+        let asked = poll(&mut polled, Some(&Timespec::default())).is_ok();
+        let mut answers = polled.iter().map(|life| asked && life.revents().contains(PollFlags::IN));
+        let ended = self.peers.iter().map(|peer| peer.life.is_none() || answers.next().unwrap_or(false));
+        ended.collect()
     }
 }
 
@@ -122,13 +164,19 @@ impl Drop for Peers {
 }
 
 impl Peer {
-    /// Reads what there is. Returns whether more may come.
-    fn read(&mut self, messages: &mut Vec<(u32, Message)>) -> bool {
+    fn new(stream: UnixStream, pid: u32) -> Self {
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let life = number.and_then(|number| pidfd_open(number, PidfdFlags::empty()).ok());
+        Self { stream, pid, life, decoder: Decoder::default() }
+    }
+
+    /// Reads what there is.
+    fn read(&mut self, messages: &mut Vec<(u32, Message)>) -> Reading {
         let mut buffer = [0; 16 * 1024];
         let mut taken = 0;
         while taken < TURN {
             match self.stream.read(&mut buffer) {
-                Ok(0) => return false,
+                Ok(0) => return Reading::Closed,
                 Ok(len) => {
                     taken += len;
                     let pid = self.pid;
@@ -136,14 +184,15 @@ impl Peer {
                         messages.push((pid, message));
                     });
                     if !understood {
-                        return false;
+                        return Reading::Closed;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Reading::Silent,
+                Err(_) => return Reading::Closed,
             }
         }
-        true
+        Reading::More
     }
 }
 
@@ -295,10 +344,56 @@ mod tests {
         assert_eq!(messages[0].0, std::process::id());
         assert!(matches!(Peers::listen(&path), Err(HubError::Taken(_))));
         drop(stream);
-        assert!(peers.messages().is_empty());
+        let messages = peers.messages();
+        assert!(
+            matches!(messages[..], [(pid, Message::Left(_))] if pid == std::process::id()),
+            "{messages:?}"
+        );
         assert!(peers.peers.iter().all(|peer| peer.decoder.anchor.is_none()));
         drop(peers);
         assert!(!path.exists());
+    }
+
+    /// The body of the process of the next test; as a test of its own it has nothing to do.
+    #[test]
+    fn child_that_leaves_its_socket_to_another() {
+        let Some(path) = std::env::var_os("FARCALL_TEST_LEFT") else { return };
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.write_all(&hello(0, 1, 2)).unwrap();
+        // It becomes another program's standard input, which outlives this process, and ends when the hub lets go.
+        std::process::Command::new("cat")
+            .stdin(OwnedFd::from(stream))
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::process::exit(0);
+    }
+
+    #[test]
+    fn a_process_leaves_when_it_ends_whoever_holds_its_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sidecar.sock");
+        let mut peers = Peers::listen(&path).unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "hub::peers::tests::child_that_leaves_its_socket_to_another",
+                "--test-threads=1",
+            ])
+            .env("FARCALL_TEST_LEFT", &path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let mut messages = Vec::new();
+        while !messages.iter().any(|(_, message)| matches!(message, Message::Left(_))) {
+            assert!(std::time::Instant::now() < deadline, "{messages:?}");
+            messages.extend(peers.messages());
+            std::thread::yield_now();
+        }
+        assert!(messages.iter().all(|(pid, _)| *pid == child.id()), "{messages:?}");
+        assert!(matches!(messages[0].1, Message::Hello(_)), "what it said before comes first: {messages:?}");
+        assert!(child.wait().unwrap().success());
     }
 
     /// The body of the process in a pid namespace of its own of the next test; as a test of its own it has nothing to do.

@@ -33,6 +33,8 @@ pub struct Process {
     pub cgroup: String,
     /// The cgroup's identifier.
     pub cgroup_id: u64,
+    /// The container, as the library inside would name it; empty outside of one, or where the process was gone too soon.
+    pub container: String,
 }
 
 impl Process {
@@ -41,13 +43,6 @@ impl Process {
     pub fn started_ticks(&self) -> u64 {
         // USER_HZ is 100 on every architecture that we know.
         self.started / 10_000_000
-    }
-
-    /// The container's identifier, where the cgroup's path holds one: 64 hexadecimal digits. Else empty.
-    #[must_use]
-    pub fn container(&self) -> &str {
-        let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-        self.cgroup.split(['/', '-', '.', ':']).rev().find(is_id).unwrap_or_default()
     }
 }
 
@@ -78,6 +73,7 @@ impl Processes {
             comm: execution.comm.clone(),
             cgroup: cgroup_path(execution.tgid).unwrap_or_default(),
             cgroup_id: execution.cgroup,
+            container: container(execution.tgid),
         })
     }
 
@@ -96,11 +92,12 @@ impl Processes {
             (None, None) => (socket.comm.clone(), socket.comm.clone()),
         };
         let user = self.users.name(socket.uid);
-        let cgroup = cgroup_path(socket.tgid)
-            .or_else(|| {
-                parent.filter(|parent| parent.cgroup_id == socket.cgroup).map(|parent| parent.cgroup.clone())
-            })
-            .unwrap_or_default();
+        let sibling = parent.filter(|parent| parent.cgroup_id == socket.cgroup);
+        let (cgroup, container) = match (cgroup_path(socket.tgid), sibling) {
+            (Some(cgroup), _) => (cgroup, container(socket.tgid)),
+            (None, Some(parent)) => (parent.cgroup.clone(), parent.container.clone()),
+            (None, None) => Default::default(),
+        };
         self.insert(Process {
             tgid: socket.tgid,
             parent: socket.parent,
@@ -112,6 +109,7 @@ impl Processes {
             comm: socket.comm.clone(),
             cgroup,
             cgroup_id: socket.cgroup,
+            container,
         })
     }
 
@@ -176,6 +174,11 @@ fn executable(tgid: u32) -> Option<String> {
     Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
 }
 
+/// One function with the library: the same container must not have two names.
+fn container(tgid: u32) -> String {
+    farcall_agent::container_of(&tgid.to_string()).unwrap_or_default()
+}
+
 /// The cgroup of a process below the version 2 hierarchy, as `/proc/<pid>/cgroup` names it.
 fn cgroup_path(tgid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{tgid}/cgroup")).ok()?;
@@ -208,16 +211,21 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_known_by_its_cgroup() {
-        let id = "0123456789abcdef".repeat(4);
+    fn a_process_has_the_container_that_its_library_names_or_its_parents() {
         let mut processes = Processes::default();
-        let mut in_cgroup = |cgroup: String| {
-            let process = Process { cgroup, ..(*processes.executed(&execution())).clone() };
-            process.container().to_owned()
-        };
-        assert_eq!(in_cgroup(format!("/system.slice/docker-{id}.scope")), id);
-        assert_eq!(in_cgroup(format!("/kubepods/pod7/{id}")), id);
-        assert_eq!(in_cgroup("/system.slice/ssh.service".into()), "");
+        let me = Execution { tgid: std::process::id(), ..execution() };
+        let mine = farcall_agent::container_of("self").unwrap_or_default();
+        assert_eq!(processes.executed(&me).container, mine);
+
+        // A fork that is gone before anybody looks, of a process in a container.
+        let parent = Process { container: "0123456789ab".into(), ..(*processes.executed(&me)).clone() };
+        processes.insert(parent);
+        let mut bytes = vec![0; Socket::SIZE];
+        bytes[56..64].copy_from_slice(&5u64.to_ne_bytes());
+        let socket = Socket { tgid: u32::MAX, parent: me.tgid, ..Socket::decode(&bytes).unwrap() };
+        assert_eq!(processes.of(&socket).container, "0123456789ab");
+        let elsewhere = Socket { tgid: u32::MAX - 1, cgroup: 6, ..socket };
+        assert_eq!(processes.of(&elsewhere).container, "");
     }
 
     #[test]
@@ -257,6 +265,7 @@ mod tests {
                 comm: String::new(),
                 cgroup: String::new(),
                 cgroup_id: 0,
+                container: String::new(),
             });
         }
         assert_eq!(processes.by_tgid.len(), CAPACITY);

@@ -102,6 +102,8 @@ pub(crate) struct Stage {
     cgroup: PathBuf,
     pub(crate) folder: tempfile::TempDir,
     libraries: PathBuf,
+    /// Folders whose TLS libraries are probed before a program maps them. Never the machine's own: others pay for them.
+    pub(crate) folders: Vec<PathBuf>,
 }
 
 impl Stage {
@@ -116,7 +118,7 @@ impl Stage {
         for library in openssl_of(Path::new("/usr/bin/curl")) {
             fs::copy(&library, libraries.join(library.file_name().unwrap())).unwrap();
         }
-        Self { cgroup, folder, libraries }
+        Self { cgroup, folder, libraries, folders: Vec::new() }
     }
 
     /// The directory of the cgroup.
@@ -230,7 +232,7 @@ impl Stage {
         let cgroup = cgroup::Cgroup::open(&self.cgroup).unwrap();
         let mut storage = MaybeUninit::uninit();
         let libraries = if probe { vec![self.libssl()] } else { Vec::new() };
-        let options = Options { include_loopback: true, libraries };
+        let options = Options { include_loopback: true, libraries, folders: self.folders.clone() };
         let mut capture = Capture::start(&mut storage, &cgroup, &options).unwrap();
         let mut observations = Vec::new();
         let mut printed = Vec::new();

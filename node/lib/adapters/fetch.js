@@ -38,6 +38,8 @@ let active = false
 
 /** The `Request.prototype`s that are prepared. */
 const prepared = new WeakSet()
+/** @type {object | null} the one that was seen last, mostly the only one */
+let latest = null
 
 /** @param {unknown} message */
 function onCreate (message) {
@@ -45,7 +47,8 @@ function onCreate (message) {
     const { request } = /** @type {{ request: any }} */ (message)
     // A tunnel through a proxy is a connection, not a call: the calls inside it are seen one by one.
     if (request.method === 'CONNECT') return
-    prepare(Object.getPrototypeOf(request))
+    const prototype = Object.getPrototypeOf(request)
+    if (prototype !== latest) prepare(prototype)
     let origin = typeof request.origin === 'string' ? request.origin : request.origin.origin
     let path = request.path
     if (request.host) origin = origin.slice(0, origin.indexOf('://') + 3) + request.host
@@ -55,7 +58,7 @@ function onCreate (message) {
       origin = url.origin
       path = url.pathname
     }
-    request[kExchange] = begin(origin, request.method, path)
+    request[kExchange] = begin(origin, undefined, request.method, path)
   } catch (error) {
     note(error)
   }
@@ -94,6 +97,8 @@ let awaited
  * @type {WeakMap<object, ConnectTimes>}
  */
 const connectTimes = new WeakMap()
+/** How many there are, but for those whose connection was lost before it was used. */
+let timed = 0
 
 /** @param {unknown} message */
 function beforeConnect (message) {
@@ -110,16 +115,20 @@ function onSocketConnect (socket) {
   const { tls } = awaited
   awaited = undefined
   timeConnecting(socket, tls, (times, done) => {
-    if (done) connectTimes.set(socket, times)
+    if (!done) return
+    connectTimes.set(socket, times)
+    timed += 1
   })
 }
 
 /** @param {unknown} message */
 function onSendHeaders (message) {
+  if (timed === 0) return
   const { request, socket } = /** @type {any} */ (message)
   const times = connectTimes.get(socket)
   if (times === undefined) return
   connectTimes.delete(socket)
+  timed -= 1
   if (request[kExchange]) request[kExchange].times = times
 }
 
@@ -129,17 +138,38 @@ function onSendHeaders (message) {
  * @param {any} prototype
  */
 function prepare (prototype) {
+  latest = prototype
   if (prepared.has(prototype)) return
   prepared.add(prototype)
-  look(prototype, ['onBodySent'], (exchange, chunk) => {
-    exchange.sent += size(chunk)
+  replace(prototype, ['onBodySent'], (original) => function (chunk) {
+    try {
+      const exchange = this[kExchange]
+      if (exchange !== undefined) exchange.sent += size(chunk)
+    } catch (error) {
+      note(error)
+    }
+    return Reflect.apply(original, this, arguments)
   })
-  look(prototype, ['onData', 'onResponseData'], (exchange, chunk) => {
-    exchange.received += size(chunk)
+  replace(prototype, ['onData', 'onResponseData'], (original) => function (chunk) {
+    try {
+      const exchange = this[kExchange]
+      if (exchange !== undefined) exchange.received += size(chunk)
+    } catch (error) {
+      note(error)
+    }
+    return Reflect.apply(original, this, arguments)
   })
-  look(prototype, ['onUpgrade', 'onRequestUpgrade'], (exchange, status) => {
-    exchange.head(status)
-    exchange.end()
+  replace(prototype, ['onUpgrade', 'onRequestUpgrade'], (original) => function (status) {
+    try {
+      const exchange = this[kExchange]
+      if (exchange !== undefined) {
+        exchange.head(status)
+        exchange.end()
+      }
+    } catch (error) {
+      note(error)
+    }
+    return Reflect.apply(original, this, arguments)
   })
   // undici's own redirects and retries begin the next exchange in here, called by the socket: in the scope
   // of whoever opened the connection, were it not for this.
@@ -153,35 +183,14 @@ function size (chunk) {
 }
 
 /**
- * Has `see` look at the argument before the method gets it.
- *
- * @param {any} prototype
- * @param {string[]} names
- * @param {(exchange: Exchange, argument: any) => void} see
- */
-function look (prototype, names, see) {
-  replace(prototype, names, (original) => function (argument) {
-    const exchange = this[kExchange]
-    if (exchange !== undefined) {
-      try {
-        see(exchange, argument)
-      } catch (error) {
-        note(error)
-      }
-    }
-    return Reflect.apply(original, this, arguments)
-  })
-}
-
-/**
  * @param {any} prototype
  * @param {string[]} names
  */
 function keepScope (prototype, names) {
-  replace(prototype, names, (original) => function (...args) {
+  replace(prototype, names, (original) => function () {
     const exchange = this[kExchange]
-    if (exchange === undefined || exchange.scope === currentScope()) return Reflect.apply(original, this, args)
-    return inScope(exchange.scope, () => Reflect.apply(original, this, args))
+    if (exchange === undefined || exchange.scope === currentScope()) return Reflect.apply(original, this, arguments)
+    return inScope(exchange.scope, () => Reflect.apply(original, this, arguments))
   })
 }
 

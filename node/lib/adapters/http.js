@@ -49,15 +49,17 @@ function exchangeOf (request) {
   request[kExchange] = null
   // A tunnel through a proxy is a connection, not a call; a Unix socket does not leave the machine.
   if (request.method === 'CONNECT' || request.socketPath) return null
-  let origin = request.protocol + '//' + (request.getHeader('host') ?? hostOf(request))
+  let origin = request.protocol
+  let authority = request.getHeader('host') ?? hostOf(request)
   let path = request.path
   if (path.charCodeAt(0) !== 47 && URL.canParse(path)) {
     // The absolute form, as a proxy wants it.
     const url = new URL(path)
     origin = url.origin
+    authority = undefined
     path = url.pathname
   }
-  return (request[kExchange] = begin(origin, request.method, path))
+  return (request[kExchange] = begin(origin, authority, request.method, path))
 }
 
 /**
@@ -156,7 +158,6 @@ function see (exchange, request, type, argument) {
       break
     case 'response':
       exchange.head(argument.statusCode)
-      argument[kExchange] = exchange
       break
     case 'upgrade':
       exchange.head(argument.statusCode)
@@ -228,16 +229,27 @@ function findSlots (parser) {
   return false
 }
 
+// Node gives a response its `req` right before 'response'; one that only informs (1xx) has none, nor has what a
+// server receives.
+
 /** @type {Method} */
 function onBody (chunk) {
-  const exchange = this.incoming?.[kExchange]
-  if (exchange) exchange.received += chunk.length
+  try {
+    const exchange = this.incoming?.req?.[kExchange]
+    if (exchange) exchange.received += chunk.length
+  } catch (error) {
+    note(error)
+  }
   return Reflect.apply(/** @type {Method} */ (parserOnBody), this, arguments)
 }
 
 /** @type {Method} */
 function onMessageComplete () {
-  this.incoming?.[kExchange]?.end()
+  try {
+    this.incoming?.req?.[kExchange]?.end()
+  } catch (error) {
+    note(error)
+  }
   return Reflect.apply(/** @type {Method} */ (parserOnMessageComplete), this, arguments)
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from farcall import _errors
@@ -11,15 +12,13 @@ from farcall._scope import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import CodeType
 
     from farcall._farcall import Call
 
 #: `begin(adapter, method, scheme, host, port, path, scope())`
 begin = native.begin
 scope = current.get
-
-#: No body follows these, whatever the headers say (RFC 9112, section 6.3); after 101 it is another protocol.
-BODILESS = frozenset({101, 204, 304})
 
 _MARK = "__farcall__"
 
@@ -55,6 +54,21 @@ def handshake_failed(call: Call, error: BaseException) -> None:
             call.fail(_errors.TLS, 0, 0)
     except Exception as ours:
         fault("handshake", ours)
+
+
+def call_around(hooks: set[CodeType]) -> Call | None:
+    """The `call` of the innermost of these hooks that is being run, on the stack of the one who asks.
+
+    Making a connection is rare. A context variable that tells it whom it is for would have to be set and reset for
+    each call, new connection or not, and costs more than all else that a hook does in Python.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in hooks:
+            call: Call | None = frame.f_locals.get("call")
+            return call
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
 
 
 class Patches:

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
+    coverage::Completeness,
     identity::Process as Identity,
     tap::{Connection, NameSource},
     wire::{
@@ -26,6 +27,7 @@ fn process() -> Arc<Identity> {
         comm: "app".into(),
         cgroup: "/".into(),
         cgroup_id: 1,
+        container: String::new(),
     })
 }
 
@@ -120,6 +122,7 @@ fn a_call_that_bypassed_the_library_is_counted_when_its_time_is_over_and_not_bef
     let mut matcher = Matcher::default();
     hello(&mut matcher);
     matcher.exchange(exchange("/a", S, 2 * S, 200));
+    matcher.told(PID, 2 * S + LAG);
     assert_eq!(tally(matcher.due(2 * S + HOLD - 1)), (0, 0, vec![]));
     assert_eq!(tally(matcher.due(2 * S + HOLD)), (1, 0, vec![]));
 }
@@ -203,9 +206,80 @@ fn at_the_end_only_what_the_library_could_have_told_counts_as_bypassing_it() {
     let mut matcher = Matcher::default();
     hello(&mut matcher);
     matcher.told(PID, 5 * S);
-    matcher.exchange(exchange("/bypassed", 3 * S, 4 * S, 200));
+    matcher.exchange(exchange("/bypassed", 3 * S, 5 * S - LAG, 200));
+    // The library spoke a moment after this one ended, of what it had gathered a moment before.
+    matcher.exchange(exchange("/just-missed", 3 * S, 5 * S - LAG + 1, 200));
     matcher.exchange(exchange("/not-yet-told", 5 * S, 6 * S, 200));
-    assert_eq!(tally(matcher.finish()), (1, 1, vec![]));
+    assert_eq!(tally(matcher.finish()), (1, 2, vec![]));
+}
+
+#[test]
+fn at_the_end_a_library_that_left_has_told_all() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.told(PID, 5 * S);
+    matcher.exchange(exchange("/bypassed", 3 * S, 5 * S, 200));
+    matcher.left(PID, 5 * S);
+    assert_eq!(tally(matcher.finish()), (1, 0, vec![]));
+}
+
+/// Whether each counted exchange was of a process with a library.
+fn instrumented(decisions: Vec<Decision>) -> Vec<bool> {
+    let counted = decisions.into_iter().filter_map(|decision| match decision {
+        Decision::Count(_, instrumented) => Some(instrumented),
+        _ => None,
+    });
+    counted.collect()
+}
+
+#[test]
+fn a_library_is_known_for_as_long_as_it_is_connected_however_silent_it_is() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    for hour in 1..24 {
+        matcher.due(hour * 3_600 * S);
+    }
+    let begun = 24 * 3_600 * S;
+    matcher.exchange(exchange("/a", begun, begun + S, 200));
+    assert_eq!(instrumented(matcher.due(begun + S + SILENCE)), [true]);
+}
+
+#[test]
+fn a_library_is_forgotten_soon_after_it_left_and_the_next_process_of_its_number_has_none() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.told(PID, 10 * S);
+    matcher.exchange(exchange("/last", 9 * S, 10 * S, 200));
+    matcher.left(PID, 10 * S);
+    assert_eq!(instrumented(matcher.due(10 * S + HOLD)), [true]);
+    matcher.due(10 * S + FAREWELL + S);
+    matcher.exchange(exchange("/a", 17 * S, 18 * S, 200));
+    assert_eq!(instrumented(matcher.due(18 * S + HOLD)), [false]);
+}
+
+#[test]
+fn of_two_connections_of_a_process_the_one_that_stays_keeps_it_known() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    hello(&mut matcher);
+    matcher.left(PID, S);
+    matcher.due(100 * S);
+    matcher.exchange(exchange("/a", 100 * S, 101 * S, 200));
+    assert_eq!(instrumented(matcher.due(101 * S + SILENCE)), [true]);
+}
+
+#[test]
+fn a_call_waits_for_a_library_that_is_connected_and_late() {
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.told(PID, 2 * S);
+    matcher.exchange(exchange("/a", S, 2 * S, 200));
+    matcher.exchange(exchange("/bypassed", S, 2 * S, 200));
+    // Its disk is slow: the next flush comes after 20 s.
+    assert_eq!(tally(matcher.due(20 * S)), (0, 0, vec![]));
+    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.told(PID, 22 * S);
+    assert_eq!(tally(matcher.due(23 * S)), (1, 1, vec![]));
 }
 
 #[test]
@@ -232,6 +306,101 @@ fn connections_are_explained_by_whoever_knows_their_calls() {
     assert_eq!(explained(opaque(), 0, Some(later), false), [ExplainedBy::Nobody]);
     let elsewhere = Sighting { host: Wire::host_key("api.github.com"), ..sighting("/a", S, 2 * S, 200, 1) };
     assert_eq!(explained(opaque(), 0, Some(elsewhere), false), [ExplainedBy::Nobody]);
+}
+
+/// A report of a connection that is open, with bytes in and exchanges.
+fn open(verdict: Completeness, new_in: u64, exchanges: u64) -> Progress {
+    let mut progress = progress(verdict, exchanges);
+    progress.connection.closed = 0;
+    (progress.last, progress.new_out, progress.new_in) = (false, 1, new_in);
+    progress
+}
+
+/// Bytes out and in of connections, and who explains them.
+fn bytes(decisions: Vec<Decision>) -> Vec<(u64, u64, ExplainedBy)> {
+    let bytes = decisions.into_iter().filter_map(|decision| match decision {
+        Decision::Connection(progress, by, _) => Some((progress.new_out, progress.new_in, by)),
+        _ => None,
+    });
+    bytes.collect()
+}
+
+#[test]
+fn bytes_of_a_librarys_call_under_way_wait_until_it_is_decided() {
+    let opaque = Completeness::Opaque { reason: "Go".into() };
+    for (verdict, seen) in [(Completeness::Complete, true), (opaque, false)] {
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        // A stream of ten seconds, and a library that speaks each second.
+        for second in 1..=10 {
+            matcher.connection(open(verdict.clone(), 100, 0), second * S);
+            matcher.told(PID, second * S);
+            assert_eq!(bytes(matcher.due(second * S)), [], "at {second} s");
+        }
+        if seen {
+            matcher.exchange(exchange("/stream", S, 11 * S, 200));
+        }
+        matcher.sighting(PID, sighting("/stream", S, 11 * S, 200, 1));
+        matcher.connection(open(verdict, 5, u64::from(seen)), 11 * S);
+        matcher.told(PID, 12 * S);
+        let booked = bytes(matcher.due(20 * S));
+        assert!(booked.iter().all(|(.., by)| *by == ExplainedBy::Library), "{booked:?}");
+        let sums = booked.iter().fold((0, 0), |sums, (out, inn, _)| (sums.0 + out, sums.1 + inn));
+        assert_eq!(sums, (11, 1005));
+    }
+    // The call ends, and nothing moves on its connection any more.
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.connection(open(Completeness::Complete, 100, 0), S);
+    matcher.told(PID, 9 * S);
+    assert_eq!(bytes(matcher.due(9 * S)), []);
+    matcher.exchange(exchange("/stream", S, 10 * S, 200));
+    matcher.sighting(PID, sighting("/stream", S, 10 * S, 200, 1));
+    assert_eq!(bytes(matcher.due(11 * S)), [(1, 100, ExplainedBy::Library)]);
+}
+
+#[test]
+fn reports_of_a_connection_stay_in_order_when_its_library_is_late() {
+    let opaque = || Completeness::Opaque { reason: "Go".into() };
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.connection(open(opaque(), 100, 0), S);
+    matcher.connection(progress(opaque(), 0), 2 * S);
+    assert_eq!(bytes(matcher.due(S + HOLD + SLACK)), [], "the first report must wait");
+    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.told(PID, 5 * S);
+    assert_eq!(bytes(matcher.due(20 * S)), [(11, 110, ExplainedBy::Library)]);
+    assert!(matcher.connections.carried().is_empty());
+}
+
+#[test]
+fn bytes_of_a_connection_without_calls_are_booked_at_its_end_or_when_nobody_explains_them_for_long() {
+    let opaque = || Completeness::Opaque { reason: "Go".into() };
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    matcher.connection(open(opaque(), 100, 0), S);
+    matcher.told(PID, 2 * S);
+    assert_eq!(bytes(matcher.due(10 * S)), []);
+    matcher.connection(progress(opaque(), 0), 11 * S);
+    matcher.told(PID, 12 * S);
+    assert_eq!(bytes(matcher.due(20 * S)), [(11, 110, ExplainedBy::Nobody)]);
+
+    matcher.connection(open(opaque(), 7, 0), 21 * S);
+    matcher.told(PID, 22 * S);
+    assert_eq!(bytes(matcher.due(30 * S)), []);
+    assert_eq!(bytes(matcher.due(30 * S + PATIENCE)), [(1, 7, ExplainedBy::Nobody)]);
+
+    matcher.connection(open(opaque(), 8, 0), 1_000 * S);
+    matcher.told(PID, 1_001 * S);
+    assert_eq!(bytes(matcher.due(1_010 * S)), []);
+    assert_eq!(bytes(matcher.finish()), [(1, 8, ExplainedBy::Nobody)], "nothing is lost at the stop");
+}
+
+#[test]
+fn bytes_of_a_program_without_a_library_do_not_wait() {
+    let mut matcher = Matcher::default();
+    matcher.connection(open(Completeness::Complete, 100, 0), S);
+    assert_eq!(bytes(matcher.due(S + HOLD + SLACK)), [(1, 100, ExplainedBy::Kernel)]);
 }
 
 #[test]

@@ -5,22 +5,21 @@ httpcore's own tracing would tell as much, and costs every call, new connection 
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from farcall._faults import fault
-from farcall._hook import handshake_failed
+from farcall._hook import call_around, handshake_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
     from farcall._farcall import Call
     from farcall._hook import Patches
 
-#: The call of httpx under way in this context.
-under_way: ContextVar[Call | None] = ContextVar("farcall_httpx_call", default=None)
+#: The hooks of httpx, which hold the call that a connection is made for.
+exchanges: set[CodeType] = set()
 
 
 def attach(module: ModuleType, number: int, patches: Patches) -> None:
@@ -47,7 +46,7 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 
 def _hook(original: Any, report: Callable[..., None], failed: Callable[..., None]) -> Callable[..., Any]:
     def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = under_way.get()
+        call = call_around(exchanges)
         if call is None:
             return original(self, *args, **kwargs)
         started = perf_counter()
@@ -64,7 +63,7 @@ def _hook(original: Any, report: Callable[..., None], failed: Callable[..., None
 
 def _async_hook(original: Any, report: Callable[..., None], failed: Callable[..., None]) -> Callable[..., Any]:
     async def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = under_way.get()
+        call = call_around(exchanges)
         if call is None:
             return await original(self, *args, **kwargs)
         started = perf_counter()

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from farcall._adapters.httpcore_ import under_way
+from farcall._adapters.httpcore_ import exchanges
 from farcall._adapters.httpx_streams import Streams
 from farcall._faults import fault
-from farcall._hook import BODILESS, Patches, begin, fail, scope
+from farcall._hook import Patches, begin, fail, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
-# CONNECT that succeeds turns the connection into a tunnel, whose bytes are not a body.
-_NO_BODY = frozenset({"HEAD", "CONNECT"})
-
-_set_under_way = under_way.set
+    from farcall._farcall import Call
 
 
 def attach(module: ModuleType, number: int, patches: Patches) -> None:
@@ -30,6 +27,10 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
     patches.replace(
         module.AsyncHTTPTransport, "handle_async_request", lambda original: _async_hook(original, number, streams)
     )
+
+
+# The two hooks are one, but for `await`. What is done for every call is written out in both: a function of its own
+# would cost each call another frame. The rest they share.
 
 
 def _sync_hook(original: Any, number: int, streams: Streams) -> Callable[..., Any]:
@@ -46,25 +47,19 @@ def _sync_hook(original: Any, number: int, streams: Streams) -> Callable[..., An
             return original(self, request, *args, **kwargs)
         content: Any = getattr(request, "_content", None)
         upload = None if content is not None else upload_of(request)
-        _set_under_way(call)
         try:
             response = original(self, request, *args, **kwargs)
         except BaseException as error:
-            fail("httpx.fail", call, error, len(content) if upload is None else upload.give_back())
+            _failed(call, error, content, upload)
             raise
-        finally:
-            _set_under_way(None)
         try:
-            status = response.status_code
-            call.head(status, len(content) if upload is None else upload.give_back())
-            if status in BODILESS or request.method in _NO_BODY:
-                call.end(0)
-            else:
+            if call.head(response.status_code, len(content) if upload is None else upload.give_back()):
                 response.stream = body_of(response, call)
         except Exception as error:
             fault("httpx.head", error)
         return response
 
+    exchanges.add(handle_request.__code__)
     return handle_request
 
 
@@ -82,23 +77,22 @@ def _async_hook(original: Any, number: int, streams: Streams) -> Callable[..., A
             return await original(self, request, *args, **kwargs)
         content: Any = getattr(request, "_content", None)
         upload = None if content is not None else upload_of(request)
-        _set_under_way(call)
         try:
             response = await original(self, request, *args, **kwargs)
         except BaseException as error:
-            fail("httpx.fail", call, error, len(content) if upload is None else upload.give_back())
+            _failed(call, error, content, upload)
             raise
-        finally:
-            _set_under_way(None)
         try:
-            status = response.status_code
-            call.head(status, len(content) if upload is None else upload.give_back())
-            if status in BODILESS or request.method in _NO_BODY:
-                call.end(0)
-            else:
+            if call.head(response.status_code, len(content) if upload is None else upload.give_back()):
                 response.stream = body_of(response, call)
         except Exception as error:
             fault("httpx.head", error)
         return response
 
+    exchanges.add(handle_async_request.__code__)
     return handle_async_request
+
+
+def _failed(call: Call, error: BaseException, content: Any, upload: Any) -> None:
+    """The exchange ended in `error`, before a response began."""
+    fail("httpx.fail", call, error, len(content) if upload is None else upload.give_back())

@@ -29,7 +29,6 @@ class Streams:
 
             def __iter__(self) -> Iterator[bytes]:
                 call = self._call
-                self._begun = True
                 try:
                     for chunk in self._stream:
                         self._last = chunk
@@ -41,20 +40,20 @@ class Streams:
                 except BaseException as error:
                     broke("httpx.body", call, error)
                     raise
-                self._end()
+                self._whole()
 
             def close(self) -> None:
                 try:
                     self._stream.close()
                 finally:
-                    self._let_go()
+                    if self._open:
+                        self._let_go()
 
         class AsyncBody(_Body, async_base):  # type: ignore[misc]
             __slots__ = ()
 
             async def __aiter__(self) -> AsyncIterator[bytes]:
                 call = self._call
-                self._begun = True
                 chunks = self._stream.__aiter__()
                 try:
                     async for chunk in chunks:
@@ -69,13 +68,14 @@ class Streams:
                     raise
                 finally:
                     await _close(chunks)
-                self._end()
+                self._whole()
 
             async def aclose(self) -> None:
                 try:
                     await self._stream.aclose()
                 finally:
-                    self._let_go()
+                    if self._open:
+                        self._let_go()
 
         class Upload(_Upload, base):  # type: ignore[misc]
             __slots__ = ()
@@ -119,32 +119,33 @@ async def _close(chunks: Any) -> None:
 class _Body:
     """A response's stream, and the call that ends with it."""
 
-    __slots__ = ("_begun", "_call", "_headers", "_last", "_stream")
+    __slots__ = ("_call", "_headers", "_last", "_open", "_stream")
 
     def __init__(self, response: Any, call: Call) -> None:
         self._stream = response.stream
         self._headers = response.headers
         self._call = call
-        self._begun = False
-        self._last = b""
+        self._last: bytes | None = None
+        self._open = True
 
-    def _end(self) -> None:
+    def _whole(self) -> None:
+        """The body was read to its end."""
+        self._open = False
         try:
             self._call.end(0)
         except Exception as error:
             fault("httpx.end", error)
 
     def _let_go(self) -> None:
-        """The application closed the response. One that was read to its end has settled before."""
+        """The application closed a response before its end. One whose body broke has settled before."""
+        self._open = False
         try:
-            call = self._call
-            if call.settled:
-                return
-            whole = self._last.rstrip().endswith(_DONE) if self._begun else self._headers.get("content-length") == "0"
+            last = self._last
+            whole = self._headers.get("content-length") == "0" if last is None else last.rstrip().endswith(_DONE)
             if whole:
-                call.end(0)
+                self._call.end(0)
             else:
-                call.abandon()
+                self._call.abandon()
         except Exception as error:
             fault("httpx.close", error)
 

@@ -4,6 +4,9 @@ Hooked is the exchange (`HTTPConnectionPool._make_request`), not the request: `u
 redirect and retry, and each of these is an exchange of its own on the wire. requests stands on it with one request
 a hop, and so needs no hook of its own, which also settles who owns a call that passes through both.
 
+A response usually leaves `_make_request` unread, and gets its call there. One that urllib3 reads at once is read by its
+constructor, before that: then the call waits in a context variable for the first read.
+
 The response's body is counted where http.client hands it over, before decoding: in `_raw_read` (1.26: `_fp_read`),
 and chunk by chunk where `stream()` reads chunks itself.
 """
@@ -16,29 +19,36 @@ from typing import TYPE_CHECKING, Any
 
 from farcall import _errors
 from farcall._faults import fault
-from farcall._hook import Patches, begin, broke, fail, handshake_failed, scope
+from farcall._hook import Patches, begin, broke, call_around, fail, handshake_failed, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
     from farcall._farcall import Call
 
-# The exchange under way in this context, until its response claims it.
-_current: ContextVar[tuple[Call, Any] | None] = ContextVar("farcall_urllib3_exchange", default=None)
+# The call and the request's body of an exchange whose response is read by its constructor, until it claims them.
+_unclaimed: ContextVar[tuple[Call, Any] | None] = ContextVar("farcall_urllib3_unclaimed", default=None)
 # The connection that is being made in this context.
 _dialling: ContextVar[_Dial | None] = ContextVar("farcall_urllib3_dial", default=None)
 
-_exchange = _current.get
+#: The hooks that hold the call that a connection is made for.
+_exchanges: set[CodeType] = set()
+
 _ATTRIBUTE = "_farcall_call"
+#: Where a response's call would be, of one that nobody has asked for its call yet.
+_UNCLAIMED: Any = object()
 
 
 def attach(module: ModuleType, number: int, patches: Patches) -> None:
     """Hooks `module`, which is urllib3."""
     pool, response = module.connectionpool.HTTPConnectionPool, module.response.HTTPResponse
     patches.replace(pool, "_make_request", lambda original: _exchange_hook(original, number))
-    patches.replace(response, "_init_length", _claim_hook)
-    patches.replace(response, "_raw_read" if hasattr(response, "_raw_read") else "_fp_read", _read_hook)
+    if hasattr(response, "_raw_read"):
+        patches.replace(response, "_raw_read", _read_hook)
+    else:  # 1.26
+        patches.replace(response, "_init_length", _wrap_hook)
+        patches.replace(response, "_fp_read", _read_hook)
     patches.replace(response, "_update_chunk_length", _chunk_length_hook)
     patches.replace(response, "_handle_chunk", _chunk_hook)
     patches.replace(response, "close", _close_hook)
@@ -60,63 +70,72 @@ def _exchange_hook(original: Any, number: int) -> Callable[..., Any]:
         body = kwargs.get("body")
         if body is not None and not isinstance(body, (bytes, str)):
             body = _upload(body, kwargs)
-        token = _current.set((call, body))
+        token = _unclaimed.set((call, body)) if kwargs.get("preload_content", True) else None
         try:
             response = original(self, conn, method, url, *args, **kwargs)
         except BaseException as error:
             fail("urllib3.fail", call, error, _sent(body))
             raise
         finally:
-            _current.reset(token)
-        if getattr(response, _ATTRIBUTE, None) is None:
-            _leave(call, response, body)
+            if token is not None:
+                _unclaimed.reset(token)
+        try:
+            if token is None or not hasattr(response, _ATTRIBUTE):
+                call.head(response.status, 0 if body is None else _sent(body))
+                # urllib3 1.26 returns http.client's response here, and wraps it afterwards.
+                response._farcall_call = call
+                if getattr(response, "length_remaining", None) == 0:
+                    call.end(0)
+        except Exception as error:
+            fault("urllib3.head", error)
         return response
 
+    _exchanges.add(_make_request.__code__)
     return _make_request
 
 
-def _leave(call: Call, response: Any, body: Any) -> None:
-    """A response that no HTTPResponse of ours has claimed: leaves the call with it."""
-    try:
-        call.head(response.status, _sent(body))
-        # urllib3 1.26 returns http.client's response here, and wraps it afterwards; `_init_length` finds it there.
-        setattr(response, _ATTRIBUTE, call)
-    except Exception as error:
-        fault("urllib3.leave", error)
-
-
-def _claim_hook(original: Any) -> Callable[..., Any]:
+def _wrap_hook(original: Any) -> Callable[..., Any]:
     def _init_length(self: Any, request_method: Any) -> Any:
         length = original(self, request_method)
         try:
-            below = self._original_response
-            if below is not None:
-                held = _exchange()
-                call: Call | None
-                if held is not None:
-                    call, body = held
-                    _current.set(None)
-                    call.head(self.status, _sent(body) if body is not None else 0)
-                else:
-                    call = getattr(below, _ATTRIBUTE, None)
-                if call is not None:
-                    self._farcall_call = call
-                    if length == 0 or self.status == 101:
-                        call.end(0)
+            call: Call | None = getattr(self._original_response, _ATTRIBUTE, None)
+            if call is not None:
+                self._farcall_call = call
+                if length == 0:
+                    call.end(0)
         except Exception as error:
-            fault("urllib3.head", error)
+            fault("urllib3.wrap", error)
         return length
 
     return _init_length
 
 
+def _claim(response: Any) -> Call | None:
+    """The call of a response that its constructor reads: of the exchange under way, if it is that one's."""
+    try:
+        held = _unclaimed.get()
+        # One that was handed out before, and is read only now to be sent on, has its pool.
+        if held is None or response._original_response is None or response._pool is not None:
+            return None
+        call, body = held
+        _unclaimed.set(None)
+        call.head(response.status, _sent(body))
+        return call
+    except Exception as error:
+        fault("urllib3.claim", error)
+        return None
+
+
 def _read_hook(original: Any) -> Callable[..., Any]:
-    def _raw_read(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = getattr(self, _ATTRIBUTE, None)
+    def _raw_read(self: Any, amt: Any = None, **kwargs: Any) -> Any:
+        call: Call | None = getattr(self, _ATTRIBUTE, _UNCLAIMED)
+        if call is _UNCLAIMED:
+            call = self._farcall_call = _claim(self)
         if call is None:
-            return original(self, *args, **kwargs)
+            return original(self, amt, **kwargs)
         try:
-            data = original(self, *args, **kwargs)
+            # Unpacking nothing has its price too.
+            data = original(self, amt, **kwargs) if kwargs else original(self, amt)
         except BaseException as error:
             broke("urllib3.body", call, error)
             raise
@@ -128,6 +147,8 @@ def _read_hook(original: Any) -> Callable[..., Any]:
                     call.fail(_errors.PROTOCOL, 0, 0)
                 else:
                     call.end(len(data) if data else 0)
+                # Nothing is left to tell: urllib3 reads once more to be sure.
+                self._farcall_call = None
             elif data:
                 call.body(len(data))
         except Exception as error:
@@ -287,8 +308,8 @@ class _Dial:
 
 def _dial_hook(original: Any) -> Callable[..., Any]:
     def _new_conn(self: Any) -> Any:
-        held = _exchange()
-        if held is None:
+        call = call_around(_exchanges)
+        if call is None:
             return original(self)
         around = _dialling.get()
         dial = _Dial() if around is None else around
@@ -299,7 +320,7 @@ def _dial_hook(original: Any) -> Callable[..., Any]:
         finally:
             _dialling.reset(token)
         if around is None:
-            dial.report(held[0], None)
+            dial.report(call, None)
         return result
 
     return _new_conn
@@ -318,8 +339,8 @@ def _resolved_hook(original: Any) -> Callable[..., Any]:
 
 def _handshake_hook(original: Any) -> Callable[..., Any]:
     def connect(self: Any) -> Any:
-        held = _exchange()
-        if held is None:
+        call = call_around(_exchanges)
+        if call is None:
             return original(self)
         dial = _Dial()
         token = _dialling.set(dial)
@@ -327,14 +348,14 @@ def _handshake_hook(original: Any) -> Callable[..., Any]:
             result = original(self)
         except BaseException as error:
             if dial.connected is not None:
-                handshake_failed(held[0], error)
+                handshake_failed(call, error)
             raise
         finally:
             _dialling.reset(token)
         # What a proxy's CONNECT took cannot be told from the handshake.
         tunnelled = getattr(self, "_tunnel_host", None) is not None
         tls = None if tunnelled or dial.connected is None else perf_counter() - dial.connected
-        dial.report(held[0], tls)
+        dial.report(call, tls)
         return result
 
     return connect

@@ -1,0 +1,335 @@
+//! [`Call`] as a Python object: the function and the methods that every call goes through.
+//!
+//! Written against the C API itself. Between two calls a program waits for the network, and finds the caches cold:
+//! then a function costs by the number of places that it touches, not by its instructions. PyO3's wrappers ask the
+//! interpreter a dozen things for each argument and object, and made two thirds of what a call cost. These ask two:
+//! for a text's bytes, and for an integer's value.
+
+use crate::call::{Call, Request};
+use crate::scope::Scope;
+use farcall::ErrorType;
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
+use pyo3::ffi::{self, Py_ssize_t, PyObject};
+use pyo3::prelude::*;
+use std::ffi::{CStr, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// How CPython lays out an instance.
+#[repr(C)]
+struct Object {
+    base: PyObject,
+    call: Call,
+}
+
+/// The type `Call`, which is never freed; null until the module is loaded.
+static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Definitions that CPython reads and never writes.
+struct Definitions<const N: usize>([ffi::PyMethodDef; N]);
+
+// SAFETY: the pointers in it lead to constants and functions.
+#[allow(unsafe_code)]
+unsafe impl<const N: usize> Sync for Definitions<N> {}
+
+static BEGIN: Definitions<1> = Definitions([definition(
+    c"begin",
+    begin,
+    c"begin(adapter, method, scheme, host, port, path, scope, /)\n--\n\n\
+      Begins a call; None between `uninstall()` and `install()`.\n\n\
+      `adapter` is the number of the adapter that saw it, for `calls()`; `path` is what the request line says: a \
+      path, perhaps with a query, or (to a proxy) an absolute URL.",
+)]);
+
+static METHODS: Definitions<7> = Definitions([
+    definition(
+        c"connected",
+        connected,
+        c"connected($self, dns, connect, tls, /)\n--\n\n\
+          Making a connection took so many seconds.\n\nParts may be told one by one; None is a part that is told at \
+          another time, did not happen or could not be seen.",
+    ),
+    definition(
+        c"head",
+        head,
+        c"head($self, status, sent, /)\n--\n\n\
+          The head of the response arrived, and before it `sent` bytes of the request's body went out.\n\n\
+          Returns whether a body may follow; where none can, the call has settled.",
+    ),
+    definition(
+        c"body",
+        body,
+        c"body($self, count, /)\n--\n\nSo many more bytes of the response's body arrived.",
+    ),
+    definition(
+        c"end",
+        end,
+        c"end($self, count, /)\n--\n\n\
+          So many more bytes of the response's body arrived, and they were the last. Does nothing once settled.",
+    ),
+    definition(
+        c"fail",
+        fail,
+        c"fail($self, error, sent, count, /)\n--\n\n\
+          The call failed with the error of this number, after `sent` bytes of the request's body went out and \
+          `count` more of the response's arrived. Does nothing once settled.",
+    ),
+    definition(
+        c"abandon",
+        abandon,
+        c"abandon($self, /)\n--\n\nThe application let go of the response. Does nothing once settled.",
+    ),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+/// Adds the type and the function to the module.
+pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let slots = &mut [
+        slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
+        slot(ffi::Py_tp_methods, METHODS.0.as_ptr().cast_mut().cast()),
+        slot(
+            ffi::Py_tp_doc,
+            c"A call under way; an object that is let go of unsettled counts as abandoned."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
+        slot(0, std::ptr::null_mut()),
+    ];
+    let mut spec = ffi::PyType_Spec {
+        name: c"farcall._farcall.Call".as_ptr(),
+        basicsize: c_int::try_from(size_of::<Object>())?,
+        itemsize: 0,
+        flags: u32::try_from(
+            ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_IMMUTABLETYPE,
+        )?,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: the specification is complete and ends with an empty slot, CPython copies it, and what its slots point
+    // at is static. Both functions return a new reference or null with an exception.
+    #[allow(unsafe_code)]
+    let (kind, begin) = unsafe {
+        let kind = Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec))?;
+        let begin = ffi::PyCFunction_NewEx(
+            BEGIN.0.as_ptr().cast_mut(),
+            std::ptr::null_mut(),
+            module.name()?.as_ptr(),
+        );
+        (kind, Bound::from_owned_ptr_or_err(py, begin)?)
+    };
+    TYPE.store(kind.clone().into_ptr().cast(), Ordering::Release);
+    module.add("Call", kind)?;
+    module.add("begin", begin)
+}
+
+const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
+    ffi::PyType_Slot { slot, pfunc }
+}
+
+const fn definition(
+    name: &'static CStr,
+    function: ffi::PyCFunctionFast,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: function },
+        ml_flags: ffi::METH_FASTCALL,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// The arguments of a function that is being called.
+struct Arguments<'a, 'py> {
+    py: Python<'py>,
+    given: &'a [*mut PyObject],
+}
+
+impl<'a, 'py> Arguments<'a, 'py> {
+    fn expect(&self, count: usize) -> PyResult<()> {
+        if self.given.len() == count {
+            return Ok(());
+        }
+        Err(PyTypeError::new_err(format!("{count} arguments are needed, {} were given", self.given.len())))
+    }
+
+    fn text(&self, place: usize) -> PyResult<&'a str> {
+        let mut size = 0;
+        // SAFETY: the object is there while the function runs, and with it its bytes, which are UTF-8. What is not
+        // a `str` gives null and an exception.
+        #[allow(unsafe_code)]
+        unsafe {
+            let bytes = ffi::PyUnicode_AsUTF8AndSize(self.given[place], &mut size);
+            if bytes.is_null() {
+                return Err(PyErr::fetch(self.py));
+            }
+            Ok(std::str::from_utf8_unchecked(std::slice::from_raw_parts(bytes.cast(), size.unsigned_abs())))
+        }
+    }
+
+    fn number<T: TryFrom<i64>>(&self, place: usize) -> PyResult<T> {
+        // SAFETY: the object is there while the function runs.
+        #[allow(unsafe_code)]
+        let number = unsafe { ffi::PyLong_AsLongLong(self.given[place]) };
+        match T::try_from(number) {
+            Ok(number) => Ok(number),
+            Err(_) => Err(PyErr::take(self.py)
+                .unwrap_or_else(|| PyOverflowError::new_err(format!("{number} is out of bounds")))),
+        }
+    }
+
+    fn object(&self, place: usize) -> Borrowed<'a, 'py, PyAny> {
+        // SAFETY: the object is there while the function runs.
+        #[allow(unsafe_code)]
+        unsafe {
+            Borrowed::from_ptr(self.py, self.given[place])
+        }
+    }
+
+    fn is_none(&self, place: usize) -> bool {
+        // SAFETY: it asks for an address.
+        #[allow(unsafe_code)]
+        unsafe {
+            self.given[place] == ffi::Py_None()
+        }
+    }
+}
+
+/// A new reference to None.
+fn none() -> *mut PyObject {
+    // SAFETY: it lives for ever.
+    #[allow(unsafe_code)]
+    unsafe {
+        ffi::Py_NewRef(ffi::Py_None())
+    }
+}
+
+/// A new reference to True or False.
+fn truth(value: bool) -> *mut PyObject {
+    // SAFETY: they live for ever.
+    #[allow(unsafe_code)]
+    unsafe {
+        ffi::Py_NewRef(if value { ffi::Py_True() } else { ffi::Py_False() })
+    }
+}
+
+/// A new object that holds the call; null with an exception where there is no memory.
+fn object_of(call: Call) -> *mut PyObject {
+    // SAFETY: the type was made when the module was loaded; its instances have the layout of `Object`, whose `call` is
+    // written before anybody else sees it.
+    #[allow(unsafe_code)]
+    unsafe {
+        let object: *mut Object = ffi::PyObject_New(TYPE.load(Ordering::Acquire));
+        if !object.is_null() {
+            (&raw mut (*object).call).write(call);
+        }
+        object.cast()
+    }
+}
+
+/// Runs what a function does, which gives a new reference; an error and a panic of ours become exceptions.
+///
+/// # Safety
+/// The thread is attached to the interpreter, and `args` leads to `count` objects that live as long as the call.
+#[allow(unsafe_code)]
+unsafe fn answer(
+    args: *mut *mut PyObject,
+    count: Py_ssize_t,
+    function: impl FnOnce(&Arguments<'_, '_>) -> PyResult<*mut PyObject>,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise.
+    let py = unsafe { Python::assume_attached() };
+    let given = match count {
+        // There need not be an array.
+        0 => &[],
+        // SAFETY: the caller's promise.
+        _ => unsafe { std::slice::from_raw_parts(args, count.unsigned_abs()) },
+    };
+    let arguments = Arguments { py, given };
+    let error = match catch_unwind(AssertUnwindSafe(|| function(&arguments))) {
+        Ok(Ok(object)) => return object,
+        Ok(Err(error)) => error,
+        Err(_) => PyRuntimeError::new_err("farcall panicked"),
+    };
+    error.restore(py);
+    std::ptr::null_mut()
+}
+
+/// A function as CPython calls it (`METH_FASTCALL`), with as many arguments as it must have.
+macro_rules! functions {
+    ($($name:ident($count:literal) = |$call:ident, $arguments:ident| $body:expr;)*) => {$(
+        #[allow(unsafe_code)]
+        unsafe extern "C" fn $name(
+            this: *mut PyObject,
+            args: *mut *mut PyObject,
+            count: Py_ssize_t,
+        ) -> *mut PyObject {
+            // SAFETY: CPython calls it, attached, with arguments that live as long as it runs. A method's `this` is
+            // an instance of the type that the method belongs to, for the descriptor checks that.
+            unsafe {
+                answer(args, count, |$arguments| {
+                    $arguments.expect($count)?;
+                    let $call = || &(*this.cast::<Object>()).call;
+                    $body
+                })
+            }
+        }
+    )*};
+}
+
+functions! {
+    begin(7) = |_call, given| {
+        let scope = given.object(6);
+        let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
+        let request = Request {
+            adapter: given.number(0)?,
+            method: given.text(1)?,
+            scheme: given.text(2)?,
+            host: given.text(3)?,
+            port: if given.is_none(4) { None } else { Some(given.number(4)?) },
+            path: given.text(5)?,
+            scope: scope.as_ref().map(|scope| scope.get()),
+        };
+        Ok(Call::begin(&request).map_or_else(none, object_of))
+    };
+    connected(3) = |call, given| {
+        let seconds = |place| match given.is_none(place) {
+            true => Ok(None),
+            false => given.object(place).extract::<f64>().map(Some),
+        };
+        call().connected(seconds(0)?, seconds(1)?, seconds(2)?);
+        Ok(none())
+    };
+    head(2) = |call, given| Ok(truth(call().head(given.number(0)?, given.number(1)?)));
+    body(1) = |call, given| {
+        call().body(given.number(0)?);
+        Ok(none())
+    };
+    end(1) = |call, given| {
+        call().end(given.number(0)?);
+        Ok(none())
+    };
+    fail(3) = |call, given| {
+        call().fail(ErrorType::from_number(given.number(0)?), given.number(1)?, given.number(2)?);
+        Ok(none())
+    };
+    abandon(0) = |call, _given| {
+        call().abandon();
+        Ok(none())
+    };
+}
+
+#[allow(unsafe_code)]
+unsafe extern "C" fn dealloc(this: *mut PyObject) {
+    // SAFETY: CPython calls it once, when nobody refers to the object any more. The memory is from `PyObject_New`, to
+    // which `PyObject_Free` belongs, and which took a reference to the type.
+    unsafe {
+        let kind = ffi::Py_TYPE(this);
+        let call = &raw mut (*this.cast::<Object>()).call;
+        // Counting a call touches nothing of Python, so that an exception under way stays.
+        let _ = catch_unwind(AssertUnwindSafe(|| call.drop_in_place()));
+        ffi::PyObject_Free(this.cast());
+        ffi::Py_DECREF(kind.cast());
+    }
+}
