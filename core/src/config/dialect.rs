@@ -99,9 +99,9 @@ fn check(section: &Section<'_, '_>, mut limit: LimitSpec) -> Option<LimitSpec> {
                 "a fraction holds used/limit and no more; leave out `limit`, `remaining`, `used` and `reset`",
             );
         }
-        Form::Ietf => {
-            limit.limit.get_or_insert_with(|| "ratelimit-policy".to_owned());
-            limit.remaining.get_or_insert_with(|| "ratelimit".to_owned());
+        Form::Ietf if !numbers => {
+            limit.limit = Some("ratelimit-policy".to_owned());
+            limit.remaining = Some("ratelimit".to_owned());
         }
         _ => {}
     }
