@@ -173,7 +173,7 @@ mod tests {
             assert_eq!(format!("{}.toml", config.vendors[0].name), *file);
             assert!(!config.vendors[0].hosts.is_empty(), "{file} names no host");
         }
-        assert!(BUILTIN_FILES.len() >= 12);
+        assert!(BUILTIN_FILES.len() >= 60);
     }
 
     #[test]

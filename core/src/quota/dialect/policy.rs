@@ -41,9 +41,9 @@ impl PolicyIndex {
 }
 
 /// How much of a vendor's own name for a policy is kept.
-const MAX_NAME: usize = 24;
+const MAX_NAME: usize = 32;
 
-/// The name that a vendor gave a policy in the answer; empty where it gave none. At most 24 bytes; bytes that
+/// The name that a vendor gave a policy in the answer; empty where it gave none. At most 32 bytes; bytes that
 /// are no printable ASCII are shown as `?`.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyName(Text<MAX_NAME>);
