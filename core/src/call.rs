@@ -3,7 +3,7 @@
 mod headers;
 mod target;
 
-pub use headers::Headers;
+pub use headers::{HeaderNames, Headers};
 pub use target::Target;
 
 use std::time::Duration;

@@ -37,7 +37,7 @@ pub mod quota;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};
-pub use call::{ConnectTimes, ErrorType, Head, Headers, Outcome, Tap, Target};
+pub use call::{ConnectTimes, ErrorType, Head, HeaderNames, Headers, Outcome, Tap, Target};
 pub use config::Config;
 pub use engine::{Attempt, Call, Counters, Engine, Step};
 pub use units::Timestamp;

@@ -1,9 +1,9 @@
 //! The forms in which headers hold their numbers, each read into one claim; and what makes a claim believed.
 
 use super::clock::{Clock, YEAR};
-use super::read::{Answer, BODY_PREFIX, RETRY_AFTER, RETRY_AFTER_MS};
+use super::read::{Answer, BODY_PREFIX, RETRY_AFTER, RETRY_AFTER_MS, Wanted};
 use super::reading::Statement;
-use super::value::{self, Ignored, MAX_VALUE, decimal, pair, trim};
+use super::value::{self, Ignored, decimal, pair, trim};
 use super::{
     Encoding, LimitSpec, PolicyIndex, PolicyName, Reading, RefusalSpec, RetrySource, Spec, Unit, structured,
 };
@@ -23,21 +23,18 @@ struct Claim {
 /// One answer while it is read.
 pub(super) struct Reader<'a> {
     answer: &'a Answer<'a>,
+    wanted: &'a Wanted<'a>,
     clock: Clock<'a>,
     pub(super) reading: Reading,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(answer: &'a Answer<'a>, now: Timestamp) -> Self {
-        Self { answer, clock: Clock::new(now, answer.headers), reading: Reading::NOTHING }
+    pub(super) fn new(answer: &'a Answer<'a>, wanted: &'a Wanted<'a>, now: Timestamp) -> Self {
+        Self { answer, wanted, clock: Clock::new(now, answer.headers), reading: Reading::NOTHING }
     }
 
-    /// The value of a header; one that is too long to be any vendor's is ignored.
     fn header(&self, name: &str) -> Result<Option<&'a [u8]>, Ignored> {
-        match self.answer.headers.get(name) {
-            Some(value) if value.len() > MAX_VALUE => Err(Ignored),
-            value => Ok(value.map(trim)),
-        }
+        self.wanted.get(name)
     }
 
     fn named(&self, name: &Option<String>) -> Result<Option<&'a [u8]>, Ignored> {

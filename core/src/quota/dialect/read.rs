@@ -1,9 +1,9 @@
 //! Reading an answer by a dialect.
 
 use super::forms::Reader;
-use super::value::{MAX_VALUE, decimal, trim};
+use super::value::{Ignored, MAX_VALUE, decimal, trim};
 use super::{Form, Meaning, PolicyIndex, Reading, Refusal, RetrySource, Spec, generic};
-use crate::call::Headers;
+use crate::call::{HeaderNames, Headers};
 use crate::units::Timestamp;
 use std::fmt;
 
@@ -55,7 +55,7 @@ impl fmt::Debug for Answer<'_> {
 #[derive(Clone, Debug)]
 pub struct Dialect {
     spec: Spec,
-    wanted: Box<[Box<str>]>,
+    wanted: HeaderNames,
 }
 
 impl Dialect {
@@ -66,26 +66,23 @@ impl Dialect {
         if spec.limits.is_empty() {
             spec.limits = generic::limits();
         }
-        let mut wanted: Vec<Box<str>> =
-            [AGE, CACHE_STATUS, CF_CACHE_STATUS, DATE, RETRY_AFTER, RETRY_AFTER_MS, X_CACHE]
-                .map(Into::into)
-                .into();
+        let mut wanted: Vec<&str> =
+            vec![AGE, CACHE_STATUS, CF_CACHE_STATUS, DATE, RETRY_AFTER, RETRY_AFTER_MS, X_CACHE];
         for limit in &spec.limits {
             let inside = matches!(limit.form, Form::Fraction | Form::Pairs);
             let numbers = [&limit.limit, &limit.remaining, &limit.used, &limit.reset];
             let numbers = numbers.into_iter().flatten().filter(|_| !inside);
             let others = [&limit.header, &limit.named_by, &limit.window_header].into_iter().flatten();
-            wanted.extend(numbers.chain(others).map(|name| name.as_str().into()));
+            wanted.extend(numbers.chain(others).map(String::as_str));
         }
         for retry in &spec.retries {
             if let RetrySource::Header(name) = &retry.source {
-                wanted.push(name.as_str().into());
+                wanted.push(name);
             }
         }
-        wanted.extend(spec.refusals.iter().filter_map(|rule| rule.header.as_deref()).map(Into::into));
-        wanted.sort();
-        wanted.dedup();
-        Self { spec, wanted: wanted.into() }
+        wanted.extend(spec.refusals.iter().filter_map(|rule| rule.header.as_deref()));
+        let wanted = HeaderNames::new(wanted);
+        Self { spec, wanted }
     }
 
     /// The dialect of vendors that have none of their own: the IETF draft's headers in both generations, the
@@ -98,7 +95,7 @@ impl Dialect {
     /// The headers that it wants to see, in lower case and in order.
     #[must_use]
     pub fn headers(&self) -> &[Box<str>] {
-        &self.wanted
+        self.wanted.names()
     }
 
     /// Whether it wants to see how the body of an answer with this status begins.
@@ -118,7 +115,8 @@ impl Dialect {
     /// Reads an answer that arrived at `now`. Allocates nothing; takes bounded time whatever the headers hold.
     #[must_use]
     pub fn read(&self, answer: &Answer<'_>, now: Timestamp) -> Reading {
-        let mut reader = Reader::new(answer, now);
+        let wanted = Wanted::new(&self.wanted, answer.headers);
+        let mut reader = Reader::new(answer, &wanted, now);
         for (place, limit) in self.spec.limits.iter().enumerate() {
             if limit.fallback && !reader.reading.statements().is_empty() {
                 continue;
@@ -144,16 +142,48 @@ impl Dialect {
             let wait = rule.and_then(|rule| rule.wait);
             reader.reading.retry_at = reader.retry(&self.spec).or_else(|| wait.map(|wait| now.plus(wait)));
         }
-        if !reader.reading.is_empty() && from_cache(answer.headers) {
+        if !reader.reading.is_empty() && from_cache(&wanted) {
             return Reading::CACHED;
         }
         reader.reading
     }
 }
 
+/// More headers than any vendor of the catalogue needs; what is beyond is asked for by name.
+const ROOM: usize = 24;
+
+/// The headers that a dialect wants, picked out of an answer in one walk through it.
+pub(super) struct Wanted<'a> {
+    names: &'a HeaderNames,
+    values: [Option<&'a [u8]>; ROOM],
+    all: &'a dyn Headers,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(names: &'a HeaderNames, all: &'a dyn Headers) -> Self {
+        let mut values = [None; ROOM];
+        all.pick(names, &mut values);
+        Self { names, values, all }
+    }
+
+    /// The value of a header that is wanted, without the spaces around it; one that is too long to be any
+    /// vendor's is ignored.
+    pub(super) fn get(&self, name: &str) -> Result<Option<&'a [u8]>, Ignored> {
+        let value = match self.names.place(name.as_bytes()) {
+            Some(place) if place < ROOM => self.values[place],
+            Some(_) => self.all.get(name),
+            None => None,
+        };
+        match value {
+            Some(value) if value.len() > MAX_VALUE => Err(Ignored),
+            value => Ok(value.map(trim)),
+        }
+    }
+}
+
 /// Whether the answer came out of a cache on the way: then it says what was, not what is.
-fn from_cache(headers: &dyn Headers) -> bool {
-    let value = |name: &str| headers.get(name).filter(|value| value.len() <= MAX_VALUE).map(trim);
+fn from_cache(headers: &Wanted<'_>) -> bool {
+    let value = |name: &str| headers.get(name).ok().flatten();
     let holds = |name: &str, words: &[&[u8]]| {
         value(name).is_some_and(|value| {
             let mut parts = value.split(|byte| matches!(byte, b',' | b';' | b' '));
