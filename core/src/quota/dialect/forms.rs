@@ -1,7 +1,7 @@
 //! The forms in which headers hold their numbers, each read into one claim; and what makes a claim believed.
 
 use super::clock::{Clock, YEAR};
-use super::read::{Answer, BODY_PREFIX, RETRY_AFTER, RETRY_AFTER_MS, Wanted};
+use super::read::{Answer, BODY_PREFIX, Places, RETRY_AFTER, RETRY_AFTER_MS, Wanted};
 use super::reading::Statement;
 use super::value::{self, Ignored, decimal, pair, trim};
 use super::{
@@ -37,22 +37,18 @@ impl<'a> Reader<'a> {
         self.wanted.get(name)
     }
 
-    fn named(&self, name: &Option<String>) -> Result<Option<&'a [u8]>, Ignored> {
-        name.as_ref().map_or(Ok(None), |name| self.header(name))
-    }
-
-    pub(super) fn plain(&mut self, place: usize, spec: &LimitSpec) -> Result<(), Ignored> {
+    pub(super) fn plain(&mut self, index: usize, spec: &LimitSpec, places: &Places) -> Result<(), Ignored> {
         let nth = |value: Option<&'a [u8]>| match (value, spec.item) {
             (Some(value), Some(place)) => value::item(value, place).map(trim).map(Some).ok_or(Ignored),
             (value, _) => Ok(value),
         };
         let count = |value: Option<&'a [u8]>| nth(value)?.map(value::count).transpose();
-        let (remaining, used) = (self.named(&spec.remaining)?, self.named(&spec.used)?);
+        let (remaining, used) = (self.wanted.at(places.remaining)?, self.wanted.at(places.used)?);
         if remaining.is_none() && used.is_none() && (spec.remaining.is_some() || spec.used.is_some()) {
             return Ok(());
         }
-        let stated = self.named(&spec.limit)?;
-        let window = match nth(self.named(&spec.window_header)?)? {
+        let stated = self.wanted.at(places.limit)?;
+        let window = match nth(self.wanted.at(places.window_header)?)? {
             Some(value) => self.clock.length(value, spec.window_as).map(Some)?,
             None => stated.and_then(window_of_draft_03),
         };
@@ -60,17 +56,22 @@ impl<'a> Reader<'a> {
             limit: count(stated)?,
             remaining: count(remaining)?,
             used: count(used)?,
-            resets_at: match nth(self.named(&spec.reset)?)? {
+            resets_at: match nth(self.wanted.at(places.reset)?)? {
                 Some(value) => Some(self.clock.moment(value, spec.reset_as)?),
                 None => None,
             },
             window,
         };
-        self.claim(place, spec, claim)
+        self.claim(index, spec, places, claim)
     }
 
-    pub(super) fn fraction(&mut self, place: usize, spec: &LimitSpec) -> Result<(), Ignored> {
-        let Some(value) = self.named(&spec.header)? else { return Ok(()) };
+    pub(super) fn fraction(
+        &mut self,
+        index: usize,
+        spec: &LimitSpec,
+        places: &Places,
+    ) -> Result<(), Ignored> {
+        let Some(value) = self.wanted.at(places.header)? else { return Ok(()) };
         let value = match &spec.key {
             // Another policy's key may be there instead of this one.
             Some(key) => match pair(value, key.as_bytes()) {
@@ -85,11 +86,11 @@ impl<'a> Reader<'a> {
             limit: Some(value::count(&value[slash + 1..])?),
             ..Claim::default()
         };
-        self.claim(place, spec, claim)
+        self.claim(index, spec, places, claim)
     }
 
-    pub(super) fn pairs(&mut self, place: usize, spec: &LimitSpec) -> Result<(), Ignored> {
-        let Some(header) = self.named(&spec.header)? else { return Ok(()) };
+    pub(super) fn pairs(&mut self, index: usize, spec: &LimitSpec, places: &Places) -> Result<(), Ignored> {
+        let Some(header) = self.wanted.at(places.header)? else { return Ok(()) };
         let find = |key: &Option<String>| key.as_ref().and_then(|key| pair(header, key.as_bytes()));
         let count = |key: &Option<String>| find(key).map(value::count).transpose();
         let claim = Claim {
@@ -105,13 +106,13 @@ impl<'a> Reader<'a> {
         if claim.remaining.is_none() && claim.used.is_none() {
             return Err(Ignored);
         }
-        self.claim(place, spec, claim)
+        self.claim(index, spec, places, claim)
     }
 
     /// draft-ietf-httpapi-ratelimit-headers-10: what is left in `RateLimit`, joined by name with the quota in
     /// `RateLimit-Policy`. Draft 07 wrote a dictionary instead: `limit=100, remaining=50, reset=30`.
-    pub(super) fn ietf(&mut self, place: usize, spec: &LimitSpec) -> Result<(), Ignored> {
-        let left = self.named(&spec.remaining)?;
+    pub(super) fn ietf(&mut self, index: usize, spec: &LimitSpec, places: &Places) -> Result<(), Ignored> {
+        let left = self.wanted.at(places.remaining)?;
         if let Some(left) = left
             && let Some(remaining) = pair(left, b"remaining")
         {
@@ -122,13 +123,13 @@ impl<'a> Reader<'a> {
                     Some(value) => Some(self.clock.moment(value, Encoding::DeltaSeconds)?),
                     None => None,
                 },
-                window: self.named(&spec.limit)?.and_then(window_of_draft_03),
+                window: self.wanted.at(places.limit)?.and_then(window_of_draft_03),
                 ..Claim::default()
             };
-            return self.claim(place, spec, claim);
+            return self.claim(index, spec, places, claim);
         }
         // One field may be ignored and the other believed.
-        let policies = match self.named(&spec.limit)?.map(structured::items).transpose() {
+        let policies = match self.wanted.at(places.limit)?.map(structured::items).transpose() {
             Ok(policies) => policies,
             Err(Ignored) => {
                 self.reading.ignore();
@@ -138,12 +139,12 @@ impl<'a> Reader<'a> {
         let left = left.map(structured::items).transpose()?;
         for item in left.iter().flat_map(|items| *items).take(super::MAX_STATEMENTS) {
             let policy = policies.and_then(|mut policies| policies.find(|policy| policy.name == item.name));
-            self.ietf_item(place, spec, item.name, Some(item), policy);
+            self.ietf_item(index, spec, item.name, Some(item), policy);
         }
         // A policy of which nothing is said has a limit all the same.
         for policy in policies.iter().flat_map(|items| *items).take(super::MAX_STATEMENTS) {
             if !left.is_some_and(|mut left| left.any(|item| item.name == policy.name)) {
-                self.ietf_item(place, spec, policy.name, None, Some(policy));
+                self.ietf_item(index, spec, policy.name, None, Some(policy));
             }
         }
         Ok(())
@@ -151,7 +152,7 @@ impl<'a> Reader<'a> {
 
     fn ietf_item(
         &mut self,
-        place: usize,
+        index: usize,
         spec: &LimitSpec,
         name: &[u8],
         left: Option<structured::Item<'_>>,
@@ -182,20 +183,26 @@ impl<'a> Reader<'a> {
             if left.is_some() && claim.remaining.is_none() {
                 return Err(Ignored); // `r` must be there (section 4.1 of the draft).
             }
-            self.believe(PolicyIndex::named(place, name), PolicyName::new(name), unit, spec, claim)
+            self.believe(PolicyIndex::named(index, name), PolicyName::new(name), unit, spec, claim)
         };
         if read().is_err() {
             self.reading.ignore();
         }
     }
 
-    fn claim(&mut self, place: usize, spec: &LimitSpec, claim: Claim) -> Result<(), Ignored> {
-        let name = self.named(&spec.named_by)?.filter(|name| !name.is_empty());
-        let (index, name) = match name {
-            Some(name) => (PolicyIndex::named(place, name), PolicyName::new(name)),
-            None => (PolicyIndex::fixed(place), PolicyName::NONE),
+    fn claim(
+        &mut self,
+        index: usize,
+        spec: &LimitSpec,
+        places: &Places,
+        claim: Claim,
+    ) -> Result<(), Ignored> {
+        let name = self.wanted.at(places.named_by)?.filter(|name| !name.is_empty());
+        let (policy, name) = match name {
+            Some(name) => (PolicyIndex::named(index, name), PolicyName::new(name)),
+            None => (PolicyIndex::fixed(index), PolicyName::NONE),
         };
-        self.believe(index, name, spec.unit, spec, claim)
+        self.believe(policy, name, spec.unit, spec, claim)
     }
 
     /// The plausibility check: a limit is at least 1, and no more is left than that. (Times were checked when

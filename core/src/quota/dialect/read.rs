@@ -2,7 +2,7 @@
 
 use super::forms::Reader;
 use super::value::{Ignored, MAX_VALUE, decimal, trim};
-use super::{Form, Meaning, PolicyIndex, Reading, Refusal, RetrySource, Spec, generic};
+use super::{Form, LimitSpec, Meaning, PolicyIndex, Reading, Refusal, RetrySource, Spec, generic};
 use crate::call::{HeaderNames, Headers};
 use crate::units::Timestamp;
 use std::fmt;
@@ -55,7 +55,40 @@ impl fmt::Debug for Answer<'_> {
 #[derive(Clone, Debug)]
 pub struct Dialect {
     spec: Spec,
+    /// For each limit of `spec`.
+    places: Box<[Places]>,
     wanted: HeaderNames,
+}
+
+/// Where the headers of one limit are among those that are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub(super) limit: Option<u16>,
+    pub(super) remaining: Option<u16>,
+    pub(super) used: Option<u16>,
+    pub(super) reset: Option<u16>,
+    pub(super) header: Option<u16>,
+    pub(super) named_by: Option<u16>,
+    pub(super) window_header: Option<u16>,
+}
+
+impl Places {
+    fn new(limit: &LimitSpec, wanted: &HeaderNames) -> Self {
+        let place = |name: &Option<String>| {
+            name.as_ref()
+                .and_then(|name| wanted.place(name.as_bytes()))
+                .and_then(|place| place.try_into().ok())
+        };
+        Self {
+            limit: place(&limit.limit),
+            remaining: place(&limit.remaining),
+            used: place(&limit.used),
+            reset: place(&limit.reset),
+            header: place(&limit.header),
+            named_by: place(&limit.named_by),
+            window_header: place(&limit.window_header),
+        }
+    }
 }
 
 impl Dialect {
@@ -82,7 +115,8 @@ impl Dialect {
         }
         wanted.extend(spec.refusals.iter().filter_map(|rule| rule.header.as_deref()));
         let wanted = HeaderNames::new(wanted);
-        Self { spec, wanted }
+        let places = spec.limits.iter().map(|limit| Places::new(limit, &wanted)).collect();
+        Self { spec, places, wanted }
     }
 
     /// The dialect of vendors that have none of their own: the IETF draft's headers in both generations, the
@@ -117,15 +151,15 @@ impl Dialect {
     pub fn read(&self, answer: &Answer<'_>, now: Timestamp) -> Reading {
         let wanted = Wanted::new(&self.wanted, answer.headers);
         let mut reader = Reader::new(answer, &wanted, now);
-        for (place, limit) in self.spec.limits.iter().enumerate() {
+        for (index, (limit, places)) in self.spec.limits.iter().zip(&self.places).enumerate() {
             if limit.fallback && !reader.reading.statements().is_empty() {
                 continue;
             }
             let read = match limit.form {
-                Form::Plain => reader.plain(place, limit),
-                Form::Fraction => reader.fraction(place, limit),
-                Form::Pairs => reader.pairs(place, limit),
-                Form::Ietf => reader.ietf(place, limit),
+                Form::Plain => reader.plain(index, limit, places),
+                Form::Fraction => reader.fraction(index, limit, places),
+                Form::Pairs => reader.pairs(index, limit, places),
+                Form::Ietf => reader.ietf(index, limit, places),
             };
             if read.is_err() {
                 reader.reading.ignore();
@@ -169,9 +203,14 @@ impl<'a> Wanted<'a> {
     /// The value of a header that is wanted, without the spaces around it; one that is too long to be any
     /// vendor's is ignored.
     pub(super) fn get(&self, name: &str) -> Result<Option<&'a [u8]>, Ignored> {
-        let value = match self.names.place(name.as_bytes()) {
+        self.at(self.names.place(name.as_bytes()))
+    }
+
+    /// The same by the header's place.
+    pub(super) fn at(&self, place: Option<impl Into<usize>>) -> Result<Option<&'a [u8]>, Ignored> {
+        let value = match place.map(Into::into) {
             Some(place) if place < ROOM => self.values[place],
-            Some(_) => self.all.get(name),
+            Some(place) => self.names.names().get(place).and_then(|name| self.all.get(name)),
             None => None,
         };
         match value {
