@@ -282,13 +282,21 @@ impl<'a> Reader<'a> {
     pub(super) fn matches(&self, rule: &RefusalSpec) -> bool {
         rule.status.contains(&self.answer.status)
             && rule.header.as_ref().is_none_or(|name| match (self.header(name), &rule.value) {
-                (Ok(Some(value)), Some(wanted)) => value.eq_ignore_ascii_case(wanted.as_bytes()),
+                (Ok(Some(value)), Some(wanted)) => says(value, wanted.as_bytes()),
                 (Ok(Some(_)), None) => true,
                 _ => false,
             })
             && (rule.body.is_empty()
                 || rule.body.iter().any(|text| value::find(self.body(), text.as_bytes()).is_some()))
     }
+}
+
+/// Whether a header has a value, whatever its case and whatever follows it after a `:` or `;`
+/// (`ThrottlingException:http://...`).
+fn says(value: &[u8], wanted: &[u8]) -> bool {
+    value.split_at_checked(wanted.len()).is_some_and(|(value, rest)| {
+        value.eq_ignore_ascii_case(wanted) && matches!(rest.first(), None | Some(b':' | b';'))
+    })
 }
 
 /// Drafts 03 to 06 of the IETF's headers put the window into the limit: `100, 100;w=60`.

@@ -69,7 +69,7 @@ pub struct RefusalSpec {
     pub status: Vec<u16>,
     /// `header`: this header is there.
     pub header: Option<String>,
-    /// `value`: and has this value; case does not matter.
+    /// `value`: and has this value, whatever its case, and whatever follows it after a `:` or `;`.
     pub value: Option<String>,
     /// `body`: the first [`BODY_PREFIX`](super::BODY_PREFIX) bytes of the body hold any of these.
     pub body: Vec<String>,
