@@ -6,7 +6,7 @@ mod refusal;
 mod target;
 
 pub use changes::Changes;
-pub use headers::{Headers, NoHeaders};
+pub use headers::{HeaderNames, Headers, NoHeaders};
 pub use refusal::{Refusal, RefusedBy};
 pub use target::Target;
 

@@ -7,11 +7,24 @@ pub trait Headers {
     /// The value of the header `name`, which is given in lower case; the first one where it is repeated.
     /// Values are bytes, for that is all that the wire promises (RFC 9110, section 5.5).
     fn get(&self, name: &str) -> Option<&[u8]>;
+
+    /// The values of all `wanted` headers at once, each at its place: cheaper than to ask for one after the
+    /// other where an implementation can walk through what it has. `values` come in empty and may be fewer than
+    /// `wanted`.
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+        for (name, value) in wanted.names().iter().zip(values) {
+            *value = self.get(name);
+        }
+    }
 }
 
 impl Headers for HeaderMap {
     fn get(&self, name: &str) -> Option<&[u8]> {
         Self::get(self, name).map(http::HeaderValue::as_bytes)
+    }
+
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+        walk(self.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())), wanted, values);
     }
 }
 
@@ -22,11 +35,19 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for [(N, V)] {
             .find(|(known, _)| known.as_ref().eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value.as_ref())
     }
+
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+        walk(self.iter().map(|(name, value)| (name.as_ref(), value.as_ref())), wanted, values);
+    }
 }
 
 impl<T: Headers + ?Sized> Headers for &T {
     fn get(&self, name: &str) -> Option<&[u8]> {
         (**self).get(name)
+    }
+
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+        (**self).pick(wanted, values);
     }
 }
 
@@ -34,12 +55,99 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>, const L: usize> Headers for [(N, V); L] {
     fn get(&self, name: &str) -> Option<&[u8]> {
         Headers::get(self.as_slice(), name)
     }
+
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+        self.as_slice().pick(wanted, values);
+    }
 }
 
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
     fn get(&self, name: &str) -> Option<&[u8]> {
         Headers::get(self.as_slice(), name)
     }
+
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+        self.as_slice().pick(wanted, values);
+    }
+}
+
+fn walk<'a>(
+    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    wanted: &HeaderNames,
+    values: &mut [Option<&'a [u8]>],
+) {
+    for (name, value) in headers {
+        if let Some(place) = wanted.place(name)
+            && let Some(first @ None) = values.get_mut(place)
+        {
+            *first = Some(value);
+        }
+    }
+}
+
+/// Header names, and the table that finds one among them without comparing it to all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderNames {
+    names: Box<[Box<str>]>,
+    /// Places in `names` by [`hash`], open addressing; a power of two, at most a quarter full.
+    table: Box<[u16]>,
+}
+
+const EMPTY: u16 = u16::MAX;
+
+impl HeaderNames {
+    /// The set of these names, in lower case and in order.
+    #[must_use]
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut names: Vec<Box<str>> =
+            names.into_iter().map(|name| name.to_ascii_lowercase().into_boxed_str()).collect();
+        names.sort();
+        names.dedup();
+        names.truncate(usize::from(EMPTY));
+        let mut table = vec![EMPTY; (names.len() * 4).next_power_of_two()].into_boxed_slice();
+        let mask = table.len() - 1;
+        for (place, name) in (0_u16..).zip(&names) {
+            let mut at = hash(name.as_bytes()) & mask;
+            while table[at] != EMPTY {
+                at = (at + 1) & mask;
+            }
+            table[at] = place;
+        }
+        Self { names: names.into(), table }
+    }
+
+    /// The names, in lower case and in order.
+    #[must_use]
+    pub fn names(&self) -> &[Box<str>] {
+        &self.names
+    }
+
+    /// The place of a name, whatever its case.
+    #[must_use]
+    pub fn place(&self, name: &[u8]) -> Option<usize> {
+        let mask = self.table.len() - 1;
+        let mut at = hash(name) & mask;
+        loop {
+            let place = usize::from(self.table[at]);
+            let known = self.names.get(place)?.as_bytes();
+            if known == name || known.eq_ignore_ascii_case(name) {
+                return Some(place);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+}
+
+/// From a name's length, its first and its last eight bytes, in one case. Whoever sends names that collide
+/// makes a search longer by at most the number of wanted names.
+fn hash(name: &[u8]) -> usize {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    let (first, last) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (name.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte | 0x20)), 0),
+    };
+    let mixed = (first | LOWER).rotate_left(23) ^ (last | LOWER) ^ ((name.len() as u64) << 56);
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize
 }
 
 /// No headers at all: what is not shown cannot be looked at.
@@ -55,6 +163,7 @@ impl Headers for NoHeaders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_map_and_a_list_of_pairs_give_the_same() {
@@ -63,6 +172,31 @@ mod tests {
         for headers in [&pairs as &dyn Headers, &map] {
             assert_eq!(headers.get("retry-after"), Some(b"7".as_slice()));
             assert_eq!(headers.get("age"), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn picking_all_at_once_is_asking_one_by_one(
+            names in proptest::collection::vec("[a-zA-Z-]{0,20}", 0..40),
+            headers in proptest::collection::vec(("[a-zA-Z-]{0,20}", "[0-9]{0,4}"), 0..40),
+            room in 0..50_usize,
+        ) {
+            let wanted = HeaderNames::new(names.iter().map(String::as_str));
+            // Some of what is wanted is there.
+            let headers: Vec<(String, String)> = headers
+                .into_iter()
+                .enumerate()
+                .map(|(n, (name, value))| (names.get(n * 2).cloned().unwrap_or(name), value))
+                .collect();
+            let mut values = vec![None; room];
+            headers.pick(&wanted, &mut values);
+            for (place, name) in wanted.names().iter().enumerate() {
+                prop_assert_eq!(wanted.place(name.to_ascii_uppercase().as_bytes()), Some(place));
+                if let Some(value) = values.get(place) {
+                    prop_assert_eq!(*value, Headers::get(&headers, name));
+                }
+            }
         }
     }
 }

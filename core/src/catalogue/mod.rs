@@ -196,9 +196,17 @@ mod tests {
             assert!(errors.is_empty(), "{file}: {errors:?}");
             assert_eq!(config.vendors.len(), 1, "{file}");
             assert_eq!(format!("{}.toml", config.vendors[0].name), *file);
-            assert!(!config.vendors[0].hosts.is_empty(), "{file} names no host");
+            let vendor = &config.vendors[0];
+            assert!(!vendor.hosts.is_empty() && !vendor.endpoints.is_empty(), "{file}");
+            assert!(vendor.docs.as_ref().is_some_and(|docs| docs.starts_with("https://")), "{file}");
+            let country = vendor.tags.last().unwrap();
+            assert!(
+                vendor.tags.len() >= 2 && country.len() == 2,
+                "{file}: kinds, then a country: {:?}",
+                vendor.tags
+            );
         }
-        assert!(BUILTIN_FILES.len() >= 12);
+        assert!(BUILTIN_FILES.len() >= 60);
     }
 
     #[test]

@@ -6,14 +6,14 @@ use std::time::UNIX_EPOCH;
 const DAY: i64 = 86_400;
 
 /// A date in any of these forms:
-/// - RFC 3339: `2026-11-21T10:00:00Z`, with a fraction, an offset (`+01:00`, `+0100`), a space for the `T`, or
+/// - RFC 3339: `2026-11-21T10:00:00Z`, with a fraction, an offset (`+01:00`, ` +0100`), a space for the `T`, or
 ///   without seconds. Without an offset it could be any time zone, and is none.
 /// - HTTP-date (RFC 9110, section 5.6.7), also in its two obsolete forms.
 /// - `Sat Nov 21 2026 11:00:00 GMT+0100 (CET)`, as JavaScript's `Date` prints itself.
 pub(super) fn date(bytes: &[u8]) -> Option<Timestamp> {
     match bytes.first()? {
         b'0'..=b'9' => rfc_3339(bytes),
-        _ if bytes.len() > 64 => None,
+        _ if bytes.len() > 128 => None,
         _ => javascript(bytes).or_else(|| {
             let moment = httpdate::parse_http_date(std::str::from_utf8(bytes).ok()?).ok()?;
             let nanos = moment.duration_since(UNIX_EPOCH).ok()?.as_nanos();
@@ -71,6 +71,9 @@ fn javascript(bytes: &[u8]) -> Option<Timestamp> {
     text.skip(b":")?;
     let second = text.number(2)?;
     text.0 = text.0.strip_prefix(b" GMT")?;
+    if text.0.first() == Some(&b' ') {
+        return None;
+    }
     let offset = text.offset()?;
     moment((year, month, day), (hour, minute, second), offset, 0)
 }
@@ -97,6 +100,7 @@ impl Cursor<'_> {
 
     /// Seconds east of Greenwich.
     fn offset(&mut self) -> Option<i64> {
+        let _ = self.skip(b" ");
         match self.skip(b"Zz+-")? {
             sign @ (b'+' | b'-') => {
                 let hours = self.number(2)?;
@@ -153,6 +157,7 @@ mod tests {
             "2026-11-21T11:00:00+01:00",
             "2026-11-21T11:00:00+0100",
             "2026-11-21T04:30:00-05:30",
+            "2026-11-21 03:00:00 -0700",
             "Sat, 21 Nov 2026 10:00:00 GMT",
             "Saturday, 21-Nov-26 10:00:00 GMT",
             "Sat Nov 21 10:00:00 2026",

@@ -25,7 +25,9 @@
 //! assert_eq!(reading.wait_until(now), Some(now.plus_millis(360_000)));
 //! ```
 
+mod clock;
 mod date;
+mod forms;
 mod generic;
 mod policy;
 mod read;

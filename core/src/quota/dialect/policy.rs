@@ -41,9 +41,9 @@ impl PolicyIndex {
 }
 
 /// How much of a vendor's own name for a policy is kept.
-const MAX_NAME: usize = 24;
+const MAX_NAME: usize = 32;
 
-/// The name that a vendor gave a policy in the answer; empty where it gave none. At most 24 bytes; bytes that
+/// The name that a vendor gave a policy in the answer; empty where it gave none. At most 32 bytes; bytes that
 /// are no printable ASCII are shown as `?`.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicyName(Text<MAX_NAME>);
@@ -52,15 +52,14 @@ impl PolicyName {
     pub(super) const NONE: Self = Self(Text::new());
 
     pub(super) fn new(name: &[u8]) -> Self {
-        let mut text = Text::new();
-        for &byte in name.iter().take(MAX_NAME) {
-            let mut shown = [0_u8; 1];
-            text.push(if byte.is_ascii_graphic() || byte == b' ' {
-                char::from(byte).encode_utf8(&mut shown)
-            } else {
-                "?"
-            });
+        let mut shown = [b'?'; MAX_NAME];
+        for (shown, &byte) in shown.iter_mut().zip(name) {
+            if byte.is_ascii_graphic() || byte == b' ' {
+                *shown = byte;
+            }
         }
+        let mut text = Text::new();
+        text.push(std::str::from_utf8(&shown[..name.len().min(MAX_NAME)]).unwrap_or_default());
         Self(text)
     }
 

@@ -1,37 +1,21 @@
 //! Reading an answer by a dialect.
 
-use super::date::date;
-use super::reading::Statement;
-use super::value::{self, Ignored, MAX_VALUE, decimal, pair, trim};
-use super::{
-    Encoding, Form, LimitSpec, Meaning, PolicyIndex, PolicyName, Reading, Refusal, RetrySource, Spec, Unit,
-    generic, structured,
-};
-use crate::call::Headers;
+use super::forms::Reader;
+use super::value::{Ignored, MAX_VALUE, decimal, trim};
+use super::{Form, LimitSpec, Meaning, PolicyIndex, Reading, Refusal, RetrySource, Spec, generic};
+use crate::call::{HeaderNames, Headers};
 use crate::units::Timestamp;
 use std::fmt;
-use std::time::Duration;
 
 /// How many bytes of a body are looked at, at most, where headers don't tell what an answer means.
 pub const BODY_PREFIX: usize = 4_096;
 
-/// A reset may be this long past: the answer took its time, and clocks differ.
-const SKEW: Duration = Duration::from_secs(5);
-/// A difference to the vendor's `Date` up to here is the way's, from there on its clock's.
-const CLOCKS_AGREE: Duration = Duration::from_secs(2);
-/// A `Date` further off than this is no clock.
-const NO_CLOCK: Duration = Duration::from_secs(86_400);
-/// Nobody is told to wait for longer.
-const YEAR: Duration = Duration::from_secs(366 * 86_400);
-/// What [`Encoding::Auto`] takes for seconds from now; more could as well be milliseconds.
-const SURELY_SECONDS: u64 = 3_600;
-
 const AGE: &str = "age";
 const CACHE_STATUS: &str = "cache-status";
 const CF_CACHE_STATUS: &str = "cf-cache-status";
-const DATE: &str = "date";
-const RETRY_AFTER: &str = "retry-after";
-const RETRY_AFTER_MS: &str = "retry-after-ms";
+pub(super) const DATE: &str = "date";
+pub(super) const RETRY_AFTER: &str = "retry-after";
+pub(super) const RETRY_AFTER_MS: &str = "retry-after-ms";
 const X_CACHE: &str = "x-cache";
 
 /// An answer, as far as a dialect wants to see it.
@@ -71,7 +55,40 @@ impl fmt::Debug for Answer<'_> {
 #[derive(Clone, Debug)]
 pub struct Dialect {
     spec: Spec,
-    wanted: Box<[Box<str>]>,
+    /// For each limit of `spec`.
+    places: Box<[Places]>,
+    wanted: HeaderNames,
+}
+
+/// Where the headers of one limit are among those that are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub(super) limit: Option<u16>,
+    pub(super) remaining: Option<u16>,
+    pub(super) used: Option<u16>,
+    pub(super) reset: Option<u16>,
+    pub(super) header: Option<u16>,
+    pub(super) named_by: Option<u16>,
+    pub(super) window_header: Option<u16>,
+}
+
+impl Places {
+    fn new(limit: &LimitSpec, wanted: &HeaderNames) -> Self {
+        let place = |name: &Option<String>| {
+            name.as_ref()
+                .and_then(|name| wanted.place(name.as_bytes()))
+                .and_then(|place| place.try_into().ok())
+        };
+        Self {
+            limit: place(&limit.limit),
+            remaining: place(&limit.remaining),
+            used: place(&limit.used),
+            reset: place(&limit.reset),
+            header: place(&limit.header),
+            named_by: place(&limit.named_by),
+            window_header: place(&limit.window_header),
+        }
+    }
 }
 
 impl Dialect {
@@ -82,26 +99,24 @@ impl Dialect {
         if spec.limits.is_empty() {
             spec.limits = generic::limits();
         }
-        let mut wanted: Vec<Box<str>> =
-            [AGE, CACHE_STATUS, CF_CACHE_STATUS, DATE, RETRY_AFTER, RETRY_AFTER_MS, X_CACHE]
-                .map(Into::into)
-                .into();
+        let mut wanted: Vec<&str> =
+            vec![AGE, CACHE_STATUS, CF_CACHE_STATUS, DATE, RETRY_AFTER, RETRY_AFTER_MS, X_CACHE];
         for limit in &spec.limits {
             let inside = matches!(limit.form, Form::Fraction | Form::Pairs);
             let numbers = [&limit.limit, &limit.remaining, &limit.used, &limit.reset];
             let numbers = numbers.into_iter().flatten().filter(|_| !inside);
             let others = [&limit.header, &limit.named_by, &limit.window_header].into_iter().flatten();
-            wanted.extend(numbers.chain(others).map(|name| name.as_str().into()));
+            wanted.extend(numbers.chain(others).map(String::as_str));
         }
         for retry in &spec.retries {
             if let RetrySource::Header(name) = &retry.source {
-                wanted.push(name.as_str().into());
+                wanted.push(name);
             }
         }
-        wanted.extend(spec.refusals.iter().filter_map(|rule| rule.header.as_deref()).map(Into::into));
-        wanted.sort();
-        wanted.dedup();
-        Self { spec, wanted: wanted.into() }
+        wanted.extend(spec.refusals.iter().filter_map(|rule| rule.header.as_deref()));
+        let wanted = HeaderNames::new(wanted);
+        let places = spec.limits.iter().map(|limit| Places::new(limit, &wanted)).collect();
+        Self { spec, places, wanted }
     }
 
     /// The dialect of vendors that have none of their own: the IETF draft's headers in both generations, the
@@ -114,7 +129,7 @@ impl Dialect {
     /// The headers that it wants to see, in lower case and in order.
     #[must_use]
     pub fn headers(&self) -> &[Box<str>] {
-        &self.wanted
+        self.wanted.names()
     }
 
     /// Whether it wants to see how the body of an answer with this status begins.
@@ -134,16 +149,17 @@ impl Dialect {
     /// Reads an answer that arrived at `now`. Allocates nothing; takes bounded time whatever the headers hold.
     #[must_use]
     pub fn read(&self, answer: &Answer<'_>, now: Timestamp) -> Reading {
-        let mut reader = Reader { answer, now, vendor_ahead: None, reading: Reading::NOTHING };
-        for (place, limit) in self.spec.limits.iter().enumerate() {
+        let wanted = Wanted::new(&self.wanted, answer.headers);
+        let mut reader = Reader::new(answer, &wanted, now);
+        for (index, (limit, places)) in self.spec.limits.iter().zip(&self.places).enumerate() {
             if limit.fallback && !reader.reading.statements().is_empty() {
                 continue;
             }
             let read = match limit.form {
-                Form::Plain => reader.plain(place, limit),
-                Form::Fraction => reader.fraction(place, limit),
-                Form::Pairs => reader.pairs(place, limit),
-                Form::Ietf => reader.ietf(place, limit),
+                Form::Plain => reader.plain(index, limit, places),
+                Form::Fraction => reader.fraction(index, limit, places),
+                Form::Pairs => reader.pairs(index, limit, places),
+                Form::Ietf => reader.ietf(index, limit, places),
             };
             if read.is_err() {
                 reader.reading.ignore();
@@ -160,366 +176,53 @@ impl Dialect {
             let wait = rule.and_then(|rule| rule.wait);
             reader.reading.retry_at = reader.retry(&self.spec).or_else(|| wait.map(|wait| now.plus(wait)));
         }
-        if !reader.reading.is_empty() && from_cache(answer.headers) {
+        if !reader.reading.is_empty() && from_cache(&wanted) {
             return Reading::CACHED;
         }
         reader.reading
     }
 }
 
-/// The numbers of one statement before they are believed.
-#[derive(Clone, Copy, Default)]
-struct Claim {
-    limit: Option<u64>,
-    remaining: Option<u64>,
-    used: Option<u64>,
-    resets_at: Option<Timestamp>,
-    window: Option<Duration>,
+/// More headers than any vendor of the catalogue needs; what is beyond is asked for by name.
+const ROOM: usize = 24;
+
+/// The headers that a dialect wants, picked out of an answer in one walk through it.
+pub(super) struct Wanted<'a> {
+    names: &'a HeaderNames,
+    values: [Option<&'a [u8]>; ROOM],
+    all: &'a dyn Headers,
 }
 
-struct Reader<'a> {
-    answer: &'a Answer<'a>,
-    now: Timestamp,
-    /// By how many nanoseconds the vendor's clock is ahead of ours, once it was asked for.
-    vendor_ahead: Option<i128>,
-    reading: Reading,
-}
+impl<'a> Wanted<'a> {
+    fn new(names: &'a HeaderNames, all: &'a dyn Headers) -> Self {
+        let mut values = [None; ROOM];
+        all.pick(names, &mut values);
+        Self { names, values, all }
+    }
 
-impl<'a> Reader<'a> {
-    /// The value of a header; one that is too long to be any vendor's is ignored.
-    fn header(&self, name: &str) -> Result<Option<&'a [u8]>, Ignored> {
-        match self.answer.headers.get(name) {
+    /// The value of a header that is wanted, without the spaces around it; one that is too long to be any
+    /// vendor's is ignored.
+    pub(super) fn get(&self, name: &str) -> Result<Option<&'a [u8]>, Ignored> {
+        self.at(self.names.place(name.as_bytes()))
+    }
+
+    /// The same by the header's place.
+    pub(super) fn at(&self, place: Option<impl Into<usize>>) -> Result<Option<&'a [u8]>, Ignored> {
+        let value = match place.map(Into::into) {
+            Some(place) if place < ROOM => self.values[place],
+            Some(place) => self.names.names().get(place).and_then(|name| self.all.get(name)),
+            None => None,
+        };
+        match value {
             Some(value) if value.len() > MAX_VALUE => Err(Ignored),
             value => Ok(value.map(trim)),
         }
     }
-
-    fn named(&self, name: &Option<String>) -> Result<Option<&'a [u8]>, Ignored> {
-        name.as_ref().map_or(Ok(None), |name| self.header(name))
-    }
-
-    fn plain(&mut self, place: usize, spec: &LimitSpec) -> Result<(), Ignored> {
-        let nth = |value: Option<&'a [u8]>| match (value, spec.item) {
-            (Some(value), Some(place)) => value::item(value, place).map(trim).map(Some).ok_or(Ignored),
-            (value, _) => Ok(value),
-        };
-        let count = |value: Option<&'a [u8]>| nth(value)?.map(value::count).transpose();
-        let (remaining, used) = (self.named(&spec.remaining)?, self.named(&spec.used)?);
-        if remaining.is_none() && used.is_none() && (spec.remaining.is_some() || spec.used.is_some()) {
-            return Ok(());
-        }
-        let stated = self.named(&spec.limit)?;
-        let window = match nth(self.named(&spec.window_header)?)? {
-            Some(value) => self.length(value, spec.window_as).map(Some)?,
-            None => stated.and_then(window_of_draft_03),
-        };
-        let claim = Claim {
-            limit: count(stated)?,
-            remaining: count(remaining)?,
-            used: count(used)?,
-            resets_at: match nth(self.named(&spec.reset)?)? {
-                Some(value) => Some(self.moment(value, spec.reset_as)?),
-                None => None,
-            },
-            window,
-        };
-        self.claim(place, spec, claim)
-    }
-
-    fn fraction(&mut self, place: usize, spec: &LimitSpec) -> Result<(), Ignored> {
-        let Some(value) = self.named(&spec.header)? else { return Ok(()) };
-        let value = match &spec.key {
-            // Another policy's key may be there instead of this one.
-            Some(key) => match pair(value, key.as_bytes()) {
-                Some(value) => value,
-                None => return Ok(()),
-            },
-            None => value,
-        };
-        let slash = value.iter().position(|byte| *byte == b'/').ok_or(Ignored)?;
-        let claim = Claim {
-            used: Some(value::count(&value[..slash])?),
-            limit: Some(value::count(&value[slash + 1..])?),
-            ..Claim::default()
-        };
-        self.claim(place, spec, claim)
-    }
-
-    fn pairs(&mut self, place: usize, spec: &LimitSpec) -> Result<(), Ignored> {
-        let Some(header) = self.named(&spec.header)? else { return Ok(()) };
-        let find = |key: &Option<String>| key.as_ref().and_then(|key| pair(header, key.as_bytes()));
-        let count = |key: &Option<String>| find(key).map(value::count).transpose();
-        let claim = Claim {
-            limit: count(&spec.limit)?,
-            remaining: count(&spec.remaining)?,
-            used: count(&spec.used)?,
-            resets_at: match find(&spec.reset) {
-                Some(value) => Some(self.moment(value, spec.reset_as)?),
-                None => None,
-            },
-            window: None,
-        };
-        if claim.remaining.is_none() && claim.used.is_none() {
-            return Err(Ignored);
-        }
-        self.claim(place, spec, claim)
-    }
-
-    /// draft-ietf-httpapi-ratelimit-headers-10: what is left in `RateLimit`, joined by name with the quota in
-    /// `RateLimit-Policy`. Draft 07 wrote a dictionary instead: `limit=100, remaining=50, reset=30`.
-    fn ietf(&mut self, place: usize, spec: &LimitSpec) -> Result<(), Ignored> {
-        let left = self.named(&spec.remaining)?;
-        if let Some(left) = left
-            && let Some(remaining) = pair(left, b"remaining")
-        {
-            let claim = Claim {
-                remaining: Some(value::count(remaining)?),
-                limit: pair(left, b"limit").map(value::count).transpose()?,
-                resets_at: match pair(left, b"reset") {
-                    Some(value) => Some(self.moment(value, Encoding::DeltaSeconds)?),
-                    None => None,
-                },
-                window: self.named(&spec.limit)?.and_then(window_of_draft_03),
-                ..Claim::default()
-            };
-            return self.claim(place, spec, claim);
-        }
-        // One field may be ignored and the other believed.
-        let policies = match self.named(&spec.limit)?.map(structured::items).transpose() {
-            Ok(policies) => policies,
-            Err(Ignored) => {
-                self.reading.ignore();
-                None
-            }
-        };
-        let left = left.map(structured::items).transpose()?;
-        for item in left.iter().flat_map(|items| *items).take(super::MAX_STATEMENTS) {
-            let policy = policies.and_then(|mut policies| policies.find(|policy| policy.name == item.name));
-            self.ietf_item(place, spec, item.name, Some(item), policy);
-        }
-        // A policy of which nothing is said has a limit all the same.
-        for policy in policies.iter().flat_map(|items| *items).take(super::MAX_STATEMENTS) {
-            if !left.is_some_and(|mut left| left.any(|item| item.name == policy.name)) {
-                self.ietf_item(place, spec, policy.name, None, Some(policy));
-            }
-        }
-        Ok(())
-    }
-
-    fn ietf_item(
-        &mut self,
-        place: usize,
-        spec: &LimitSpec,
-        name: &[u8],
-        left: Option<structured::Item<'_>>,
-        policy: Option<structured::Item<'_>>,
-    ) {
-        let number = |item: Option<structured::Item<'_>>, key: &[u8]| match item {
-            Some(item) => item.integer(key),
-            None => Ok(None),
-        };
-        let mut read = || {
-            let unit = match policy.and_then(|policy| policy.text(b"qu")) {
-                None => spec.unit,
-                Some(b"requests") => Unit::Requests,
-                Some(b"content-bytes") => Unit::Bytes,
-                Some(b"concurrent-requests") => Unit::Concurrency,
-                Some(_) => return Err(Ignored), // Numbers of something that we don't know.
-            };
-            let claim = Claim {
-                limit: number(policy, b"q")?,
-                remaining: number(left, b"r")?,
-                used: None,
-                resets_at: match number(left, b"t")? {
-                    Some(seconds) => Some(self.ahead(seconds.checked_mul(1_000_000_000))?),
-                    None => None,
-                },
-                window: number(policy, b"w")?.map(Duration::from_secs).filter(|window| !window.is_zero()),
-            };
-            if left.is_some() && claim.remaining.is_none() {
-                return Err(Ignored); // `r` must be there (section 4.1 of the draft).
-            }
-            self.believe(PolicyIndex::named(place, name), PolicyName::new(name), unit, spec, claim)
-        };
-        if read().is_err() {
-            self.reading.ignore();
-        }
-    }
-
-    fn claim(&mut self, place: usize, spec: &LimitSpec, claim: Claim) -> Result<(), Ignored> {
-        let name = self.named(&spec.named_by)?.filter(|name| !name.is_empty());
-        let (index, name) = match name {
-            Some(name) => (PolicyIndex::named(place, name), PolicyName::new(name)),
-            None => (PolicyIndex::fixed(place), PolicyName::NONE),
-        };
-        self.believe(index, name, spec.unit, spec, claim)
-    }
-
-    /// The plausibility check: a limit is at least 1, and no more is left than that. (Times were checked when
-    /// they were read.)
-    fn believe(
-        &mut self,
-        policy: PolicyIndex,
-        name: PolicyName,
-        unit: Unit,
-        spec: &LimitSpec,
-        claim: Claim,
-    ) -> Result<(), Ignored> {
-        let limit = claim.limit.or(spec.limit_is);
-        if limit == Some(0) {
-            return Err(Ignored); // A placeholder: who allows nothing refuses.
-        }
-        // More may have been used than is allowed: then nothing is left.
-        let unused = |used: u64| limit.map(|limit| limit.saturating_sub(used));
-        let remaining = claim.remaining.or_else(|| claim.used.and_then(unused));
-        if let (Some(remaining), Some(limit)) = (remaining, limit)
-            && remaining > limit
-        {
-            return Err(Ignored);
-        }
-        if limit.is_none() && remaining.is_none() {
-            return Ok(());
-        }
-        let window = claim.window.filter(|window| *window <= YEAR).or(spec.window);
-        let resets_at = claim.resets_at;
-        self.reading.push(Statement {
-            policy,
-            name,
-            unit,
-            scope: spec.scope,
-            limit,
-            remaining,
-            resets_at,
-            window,
-        });
-        Ok(())
-    }
-
-    /// When to come back: `retry-after-ms`, `Retry-After`, then the vendor's own places.
-    fn retry(&mut self, spec: &Spec) -> Option<Timestamp> {
-        for (name, encoding) in
-            [(RETRY_AFTER_MS, Encoding::DeltaMillis), (RETRY_AFTER, Encoding::DeltaSecondsOrDate)]
-        {
-            let value = self.header(name);
-            if let Some(moment) = self.retry_from(value, encoding) {
-                return Some(moment);
-            }
-        }
-        spec.retries.iter().find_map(|retry| {
-            let value = match &retry.source {
-                RetrySource::Header(name) => self.header(name),
-                RetrySource::Body(key) => Ok(pair(self.body(), key.as_bytes())),
-            };
-            self.retry_from(value, retry.encoding)
-        })
-    }
-
-    fn retry_from(&mut self, value: Result<Option<&[u8]>, Ignored>, encoding: Encoding) -> Option<Timestamp> {
-        match value.and_then(|value| value.map(|value| self.moment(value, encoding)).transpose()) {
-            Ok(moment) => moment,
-            Err(Ignored) => {
-                self.reading.ignore();
-                None
-            }
-        }
-    }
-
-    fn body(&self) -> &'a [u8] {
-        let body = self.answer.body_prefix;
-        &body[..body.len().min(BODY_PREFIX)]
-    }
-
-    fn matches(&self, rule: &super::RefusalSpec) -> bool {
-        rule.status.contains(&self.answer.status)
-            && rule.header.as_ref().is_none_or(|name| match (self.header(name), &rule.value) {
-                (Ok(Some(value)), Some(wanted)) => value.eq_ignore_ascii_case(wanted.as_bytes()),
-                (Ok(Some(_)), None) => true,
-                _ => false,
-            })
-            && (rule.body.is_empty()
-                || rule.body.iter().any(|text| value::find(self.body(), text.as_bytes()).is_some()))
-    }
-
-    /// The moment that a value means, on our own clock.
-    fn moment(&mut self, bytes: &[u8], encoding: Encoding) -> Result<Timestamp, Ignored> {
-        const SECOND: u64 = 1_000_000_000;
-        let number = |unit: u64| decimal(bytes).and_then(|number| value::nanos(number, unit));
-        match encoding {
-            Encoding::EpochSeconds => self.absolute(number(SECOND).map(Timestamp::from_nanos)),
-            Encoding::EpochMillis => self.absolute(number(1_000_000).map(Timestamp::from_nanos)),
-            Encoding::DeltaSeconds => self.ahead(number(SECOND)),
-            Encoding::DeltaMillis => self.ahead(number(1_000_000)),
-            Encoding::Duration => self.ahead(value::duration(bytes)),
-            Encoding::Date => self.absolute(date(bytes)),
-            Encoding::DeltaSecondsOrDate => match number(SECOND) {
-                Some(nanos) => self.ahead(Some(nanos)),
-                None => self.absolute(date(bytes)),
-            },
-            Encoding::Auto => match decimal(bytes) {
-                Some((whole, _)) if whole <= SURELY_SECONDS => self.ahead(number(SECOND)),
-                Some(_) => {
-                    let seconds = self.absolute(number(SECOND).map(Timestamp::from_nanos));
-                    seconds.or_else(|Ignored| self.absolute(number(1_000_000).map(Timestamp::from_nanos)))
-                }
-                None => match value::duration(bytes) {
-                    Some(nanos) => self.ahead(Some(nanos)),
-                    None => self.absolute(date(bytes)),
-                },
-            },
-        }
-    }
-
-    /// The length of time that a value means.
-    fn length(&mut self, bytes: &[u8], encoding: Encoding) -> Result<Duration, Ignored> {
-        let end = self.moment(bytes, encoding)?;
-        let length = end.since(self.now);
-        if length.is_zero() { Err(Ignored) } else { Ok(length) }
-    }
-
-    fn ahead(&self, nanos: Option<u64>) -> Result<Timestamp, Ignored> {
-        let ahead = Duration::from_nanos(nanos.ok_or(Ignored)?);
-        if ahead <= YEAR { Ok(self.now.plus(ahead)) } else { Err(Ignored) }
-    }
-
-    /// A moment on the vendor's clock, put on ours; neither long past nor more than a year ahead.
-    fn absolute(&mut self, moment: Option<Timestamp>) -> Result<Timestamp, Ignored> {
-        let moment = i128::from(moment.ok_or(Ignored)?.as_nanos()) - self.vendor_ahead();
-        let moment = Timestamp::from_nanos(u64::try_from(moment).map_err(|_| Ignored)?);
-        if moment.since(self.now) > YEAR || self.now.since(moment) > SKEW {
-            return Err(Ignored);
-        }
-        Ok(moment.max(self.now))
-    }
-
-    fn vendor_ahead(&mut self) -> i128 {
-        if let Some(known) = self.vendor_ahead {
-            return known;
-        }
-        let theirs = self.header(DATE).ok().flatten().and_then(date);
-        let ahead =
-            theirs.map_or(0, |theirs| i128::from(theirs.as_nanos()) - i128::from(self.now.as_nanos()));
-        let apart = Duration::from_nanos(u64::try_from(ahead.unsigned_abs()).unwrap_or(u64::MAX));
-        let ahead = if apart > CLOCKS_AGREE && apart < NO_CLOCK { ahead } else { 0 };
-        self.vendor_ahead = Some(ahead);
-        ahead
-    }
-}
-
-/// Drafts 03 to 06 of the IETF's headers put the window into the limit: `100, 100;w=60`.
-fn window_of_draft_03(limit: &[u8]) -> Option<Duration> {
-    let first = value::count(limit).ok()?;
-    limit.split(|byte| *byte == b',').find_map(|policy| {
-        let seconds = pair(policy, b"w").or_else(|| pair(policy, b"window"))?;
-        let same = value::count(policy).ok()? == first;
-        same.then(|| decimal(seconds))?
-            .map(|(seconds, _)| Duration::from_secs(seconds))
-            .filter(|w| !w.is_zero())
-    })
 }
 
 /// Whether the answer came out of a cache on the way: then it says what was, not what is.
-fn from_cache(headers: &dyn Headers) -> bool {
-    let value = |name: &str| headers.get(name).filter(|value| value.len() <= MAX_VALUE).map(trim);
+fn from_cache(headers: &Wanted<'_>) -> bool {
+    let value = |name: &str| headers.get(name).ok().flatten();
     let holds = |name: &str, words: &[&[u8]]| {
         value(name).is_some_and(|value| {
             let mut parts = value.split(|byte| matches!(byte, b',' | b';' | b' '));
@@ -531,4 +234,260 @@ fn from_cache(headers: &dyn Headers) -> bool {
         || holds(X_CACHE, &[b"hit", b"tcp_hit", b"tcp_mem_hit"])
         || holds(CF_CACHE_STATUS, &[b"hit", b"stale", b"updating"])
         || holds(CACHE_STATUS, &[b"hit"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::quota::dialect::Unit;
+    use proptest::prelude::*;
+
+    /// 2026-11-21T10:00:00Z.
+    const NOW: Timestamp = Timestamp::from_nanos(1_795_255_200_000_000_000);
+
+    fn generic(headers: &[(&str, &str)]) -> Reading {
+        Dialect::generic().read(&Answer::new(200, &headers), NOW)
+    }
+
+    /// The dialect of a vendor that is written as a user would.
+    fn written(limits: &str) -> Dialect {
+        let text = format!("[[vendor]]\nname = \"v\"\nhosts = [\"v.example\"]\n{limits}");
+        Dialect::new(&Config::parse("farcall.toml", &text).unwrap().vendors[0].dialect)
+    }
+
+    /// (limit, remaining, seconds to the reset) of each statement.
+    fn numbers(reading: &Reading) -> Vec<(Option<u64>, Option<u64>, Option<u64>)> {
+        let row = |s: &super::super::Statement| {
+            (s.limit, s.remaining, s.resets_at.map(|at| at.since(NOW).as_secs()))
+        };
+        reading.statements().iter().map(row).collect()
+    }
+
+    #[test]
+    fn a_vendor_without_a_dialect_is_read_by_the_usual_names() {
+        for names in [
+            ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
+            ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"],
+            ["X-Rate-Limit-Limit", "X-Rate-Limit-Remaining", "X-Rate-Limit-Reset"],
+        ] {
+            for reset in ["60", "1795255260", "1795255260000", "2026-11-21T10:01:00Z", "1m0s"] {
+                let headers: Vec<_> = names.into_iter().zip(["100", "7", reset]).collect();
+                assert_eq!(
+                    numbers(&generic(&headers)),
+                    [(Some(100), Some(7), Some(60))],
+                    "{names:?} {reset}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn both_generations_of_the_draft_are_one_statement_not_two() {
+        let reading = generic(&[
+            ("ratelimit-policy", "\"default\";q=100;w=60"),
+            ("ratelimit", "\"default\";r=50;t=30"),
+            ("ratelimit-limit", "100"),
+            ("ratelimit-remaining", "50"),
+            ("ratelimit-reset", "30"),
+            ("x-ratelimit-limit", "100"),
+            ("x-ratelimit-remaining", "50"),
+        ]);
+        assert_eq!(numbers(&reading), [(Some(100), Some(50), Some(30))]);
+        assert_eq!(reading.statements()[0].name.as_str(), "default");
+        assert_eq!(reading.statements()[0].window, Some(std::time::Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn the_drafts_policies_have_units_windows_and_names_of_their_own() {
+        let reading = generic(&[
+            (
+                "ratelimit-policy",
+                "\"burst\";q=100;w=60, \"daily\";q=1000000;qu=\"content-bytes\";w=86400;pk=:c2lt:",
+            ),
+            ("ratelimit", "\"burst\";r=0;t=30;pk=:c2lt:, \"daily\";r=999000;t=3600"),
+        ]);
+        assert_eq!(
+            numbers(&reading),
+            [(Some(100), Some(0), Some(30)), (Some(1_000_000), Some(999_000), Some(3_600))]
+        );
+        assert_eq!(reading.statements()[1].unit, Unit::Bytes);
+        assert_ne!(reading.statements()[0].policy, reading.statements()[1].policy);
+        let unknown = generic(&[("ratelimit-policy", "a;q=5;qu=\"moons\""), ("ratelimit", "a;r=3;t=1")]);
+        assert_eq!((numbers(&unknown).len(), unknown.ignored), (0, 1), "numbers of something unknown");
+    }
+
+    #[test]
+    fn one_malformed_field_is_ignored_and_the_other_believed() {
+        let reading = generic(&[("ratelimit-policy", "\"a\";q=100;"), ("ratelimit", "\"a\";r=50;t=30")]);
+        assert_eq!((numbers(&reading), reading.ignored), (vec![(None, Some(50), Some(30))], 1));
+        let reading = generic(&[("ratelimit-policy", "\"a\";q=100"), ("ratelimit", "a;r=-1")]);
+        assert_eq!((numbers(&reading).len(), reading.ignored), (0, 1));
+    }
+
+    #[test]
+    fn what_headers_lie_about_is_no_statement_and_counted() {
+        for (limit, remaining, reset) in [
+            ("100", "101", "60"),                          // more left than allowed
+            ("0", "0", "60"),                              // placeholders
+            ("-1", "-1", "60"),                            // placeholders
+            ("100", "-3", "60"),                           // negative
+            ("100", "NaN", "60"),                          // no number
+            ("100", "5", "1795250000"),                    // long past
+            ("100", "5", "33325000000"),                   // in a thousand years
+            ("100", "5", "Fri, 21 Nov 2025 10:00:00 GMT"), // last year
+            ("100", "5", "45000"),                         // seconds or milliseconds?
+            ("100", "", "60"),
+            ("99999999999999999999", "5", "60"),
+        ] {
+            let reading = generic(&[
+                ("x-ratelimit-limit", limit),
+                ("x-ratelimit-remaining", remaining),
+                ("x-ratelimit-reset", reset),
+            ]);
+            assert_eq!((numbers(&reading).len(), reading.ignored), (0, 1), "{limit} {remaining} {reset}");
+            assert_eq!(reading.wait_until(NOW), None);
+        }
+    }
+
+    #[test]
+    fn what_came_out_of_a_cache_says_nothing_about_now() {
+        let limit = [("x-ratelimit-limit", "9"), ("x-ratelimit-remaining", "0"), ("retry-after", "9")];
+        for cache in [
+            ("age", "1"),
+            ("x-cache", "HIT"),
+            ("x-cache", "Hit from cloudfront"),
+            ("x-cache", "MISS, HIT"),
+            ("cf-cache-status", "HIT"),
+            ("cache-status", "ExampleCache; hit; ttl=376"),
+        ] {
+            let headers: Vec<_> = limit.into_iter().chain([cache]).collect();
+            let reading = Dialect::generic().read(&Answer::new(429, &headers), NOW);
+            assert!(reading.cached && reading.is_empty(), "{cache:?}");
+        }
+        for fresh in [
+            ("age", "0"),
+            ("x-cache", "MISS"),
+            ("cf-cache-status", "DYNAMIC"),
+            ("cache-status", "x; fwd=miss"),
+        ] {
+            let headers: Vec<_> = limit.into_iter().chain([fresh]).collect();
+            let reading = Dialect::generic().read(&Answer::new(429, &headers), NOW);
+            assert!(!reading.cached && reading.refusal.is_some(), "{fresh:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_understood_in_all_its_forms_and_wins() {
+        let read = |headers: &[(&str, &str)], status| {
+            let reading = Dialect::generic().read(&Answer::new(status, &headers), NOW);
+            (reading.wait_until(NOW).map(|at| at.since(NOW).as_millis()), reading.ignored)
+        };
+        for (name, value, millis) in [
+            ("retry-after", "7", 7_000),
+            ("retry-after", "2.5", 2_500),
+            ("retry-after", "0", 0),
+            ("retry-after", "Sat, 21 Nov 2026 10:00:09 GMT", 9_000),
+            ("retry-after", "2026-11-21T10:00:09Z", 9_000),
+            ("retry-after-ms", "720", 720),
+        ] {
+            let reset =
+                [("x-ratelimit-limit", "5"), ("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "99")];
+            let headers: Vec<_> = reset.into_iter().chain([(name, value)]).collect();
+            assert_eq!(read(&headers, 429), (Some(millis), 0), "{name}: {value}");
+        }
+        for value in ["-5", "NaN", "soon", "1e3", "99999999999", "Fri, 21 Nov 2025 10:00:00 GMT"] {
+            assert_eq!(read(&[("retry-after", value)], 429), (None, 1), "{value}");
+        }
+        assert_eq!(
+            read(&[("retry-after", "7")], 503),
+            (Some(7_000), 0),
+            "an error of the server is no refusal"
+        );
+        assert_eq!(read(&[("retry-after", "7")], 202), (None, 0), "a job to poll is neither");
+    }
+
+    #[test]
+    fn equal_names_mean_what_the_vendor_says_they_mean() {
+        let headers =
+            [("x-ratelimit-limit", "10"), ("x-ratelimit-remaining", "3"), ("x-ratelimit-reset", "3000")];
+        for (encoding, seconds) in [("delta-s", 3_000), ("delta-ms", 3)] {
+            let dialect = written(&format!(
+                "[[vendor.limit]]\nlimit = \"x-ratelimit-limit\"\nremaining = \"X-RateLimit-Remaining\"\nreset = \"x-ratelimit-reset\"\nreset_as = \"{encoding}\""
+            ));
+            assert_eq!(
+                numbers(&dialect.read(&Answer::new(200, &headers), NOW)),
+                [(Some(10), Some(3), Some(seconds))]
+            );
+        }
+    }
+
+    #[test]
+    fn rules_about_refusals_are_tried_in_order_and_each_condition_counts() {
+        let dialect = written(
+            "refusal = [{ status = [400], header = \"x-kind\", value = \"quota\", body = [\"used up\"], means = \"exhausted\" }, { status = [400, 429], header = \"x-kind\", means = \"other\" }]",
+        );
+        let read = |status, kind: Option<&str>, body: &str| {
+            let headers: Vec<(&str, &str)> = kind.map(|kind| ("x-kind", kind)).into_iter().collect();
+            dialect.read(&Answer::new(status, &headers).body_prefix(body.as_bytes()), NOW).refusal
+        };
+        assert_eq!(read(400, Some("Quota"), "all used up"), Some(Refusal::Exhausted));
+        assert_eq!(read(400, Some("quota"), "something else"), None);
+        assert_eq!(read(429, Some("lock"), ""), None, "a 429 that is none");
+        assert_eq!(read(429, None, ""), Some(Refusal::Rate), "a 429 that nothing else tells about");
+        assert!(dialect.wants_body(400) && !dialect.wants_body(429) && !dialect.wants_body(200));
+        let late = format!("{}all used up", " ".repeat(BODY_PREFIX));
+        assert_eq!(read(400, Some("quota"), &late), None, "only the body's beginning is looked at");
+    }
+
+    #[test]
+    fn it_asks_for_the_headers_that_it_reads_and_no_others() {
+        let dialect = written("limit = [{ form = \"fraction\", header = \"X-Usage\", key = \"calls\" }]");
+        let names: Vec<&str> = dialect.headers().iter().map(|name| &**name).collect();
+        assert_eq!(
+            names,
+            [
+                "age",
+                "cache-status",
+                "cf-cache-status",
+                "date",
+                "retry-after",
+                "retry-after-ms",
+                "x-cache",
+                "x-usage"
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_it_panic_or_wait_for_more_than_a_year(
+            values in proptest::collection::vec(
+                proptest::collection::vec(
+                    prop_oneof![any::<u8>(), proptest::sample::select(b"0123456789.-:;=, \"TZrtqwGMT".to_vec())],
+                    0..60,
+                ),
+                20,
+            ),
+            body in proptest::collection::vec(any::<u8>(), 0..100),
+            status in 100..600_u16,
+            now in 0..u64::MAX / 2,
+        ) {
+            let now = Timestamp::from_nanos(now);
+            let dialect = Dialect::generic();
+            let headers: Vec<(&str, &[u8])> =
+                dialect.headers().iter().zip(&values).map(|(name, value)| (&**name, value.as_slice())).collect();
+            let reading = dialect.read(&Answer::new(status, &headers).body_prefix(&body), now);
+            for statement in reading.statements() {
+                prop_assert!(statement.limit != Some(0));
+                prop_assert!(statement.remaining.zip(statement.limit).is_none_or(|(left, limit)| left <= limit));
+            }
+            if let Some(until) = reading.wait_until(now) {
+                prop_assert!(until >= now && until.since(now) <= crate::quota::dialect::clock::YEAR);
+            }
+            for unit in [Unit::Requests, Unit::Tokens, Unit::Bytes] {
+                let _ = reading.strictest(unit, now);
+            }
+        }
+    }
 }

@@ -69,7 +69,7 @@ pub struct RefusalSpec {
     pub status: Vec<u16>,
     /// `header`: this header is there.
     pub header: Option<String>,
-    /// `value`: and has this value; case does not matter.
+    /// `value`: and has this value, whatever its case, and whatever follows it after a `:` or `;`.
     pub value: Option<String>,
     /// `body`: the first [`BODY_PREFIX`](super::BODY_PREFIX) bytes of the body hold any of these.
     pub body: Vec<String>,
@@ -167,14 +167,21 @@ pub enum Scope {
     Credential,
     /// `endpoint`: all calls with one credential to one endpoint.
     Endpoint,
+    /// `model`: all calls with one credential for one model (or deployment of a model), which is named in the
+    /// request.
+    Model,
     /// `vendor`: all calls to the vendor from here, whatever their credential (by address, by account).
     Vendor,
 }
 
 impl Scope {
     /// All of them with the word for each, as in the catalogue.
-    pub const WORDS: [(&str, Self); 3] =
-        [("credential", Self::Credential), ("endpoint", Self::Endpoint), ("vendor", Self::Vendor)];
+    pub const WORDS: [(&str, Self); 4] = [
+        ("credential", Self::Credential),
+        ("endpoint", Self::Endpoint),
+        ("model", Self::Model),
+        ("vendor", Self::Vendor),
+    ];
 }
 
 /// How headers hold the numbers of a limit.
