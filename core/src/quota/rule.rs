@@ -202,6 +202,12 @@ impl Limit {
         }
     }
 
+    /// How often a host asks the fleet for its part, in nanoseconds: ten times a period, between 20 times a second
+    /// and once a second.
+    pub(super) fn renewal(&self) -> u64 {
+        (nanos(self.period) / 10).clamp(50_000_000, 1_000_000_000)
+    }
+
     pub(super) fn default_burst(&self) -> u64 {
         (self.units / 100).max(1)
     }

@@ -15,7 +15,7 @@ const RESET_SPACING: u64 = 20_000_000;
 /// How late a call may come for its slot and still find its units.
 const LATE: u64 = 50_000_000;
 /// What the first of two waits leaves for the second: a quarter of the time, at most this.
-const SECOND_WAIT: u64 = 100_000_000;
+const SECOND_WAIT: u64 = 200_000_000;
 /// Where no slot can be booked, a call asks again after so long, doubling up to the second number.
 const POLL: (u64, u32) = (5_000_000, 4);
 /// A vendor's word that nothing is left is put to the test after so long without an answer, by one call: a
@@ -278,7 +278,10 @@ impl Cell {
     }
 
     fn charge(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, bound: u64, now: u64) -> Verdict {
-        let leased = if rule.shared == Shared::Fleet { self.leased(now) } else { None };
+        let leased = match &rule.limit {
+            Some(limit) if rule.shared == Shared::Fleet => self.leased(now, 2 * limit.renewal()),
+            _ => None,
+        };
         if let Some((left, until)) = leased {
             if left < i64::from(claim.units) {
                 return claim.poll(Why::Lease, bound.min(until.max(now + 1)).max(now), now);
@@ -437,7 +440,7 @@ impl Cell {
         now: u64,
     ) -> Result<u64, Verdict> {
         let unit = self.spacing();
-        let (limit, _) = unpack(self.stated.load(Relaxed));
+        let limit = self.stated_limit();
         let mut earliest = until.max(now);
         let due = self.slots.load(Relaxed);
         let patience = rule.max_wait_nanos().saturating_add(RESET_SPACING);
@@ -459,7 +462,7 @@ impl Cell {
 
     /// How far apart the units go of those who wait for a moment: as far as the limit says, at most 20 ms.
     fn spacing(&self) -> u64 {
-        let (limit, _) = unpack(self.stated.load(Relaxed));
+        let limit = self.stated_limit();
         let length = self.window_length();
         let even = if limit == 0 || length == 0 { RESET_SPACING / 2 } else { length / u64::from(limit) };
         even.clamp(1, RESET_SPACING)

@@ -166,8 +166,13 @@ impl Cell {
         }
         let (reset, horizon) = unpack(window);
         let units = i64::from(horizon.wrapping_sub(self.begun.load(Relaxed) as u32) as i32);
-        let (limit, _) = unpack(self.stated.load(Relaxed));
+        let limit = self.stated_limit();
         Some(Left { units, resets_at: Tick(reset).nanos(now), limit })
+    }
+
+    /// The vendor's limit as last stated; 0 where it stated none.
+    pub(super) fn stated_limit(&self) -> u32 {
+        unpack(self.stated.load(Relaxed)).0.min(i32::MAX as u32)
     }
 
     /// The length of the vendor's windows in nanoseconds; 0 where it is not known.
@@ -191,7 +196,7 @@ impl Cell {
             if resets_at > now && !jumped {
                 return;
             }
-            let (limit, _) = unpack(self.stated.load(Relaxed));
+            let limit = self.stated_limit();
             let begun = self.begun.load(Relaxed) as u32;
             let next = if limit == 0 || jumped {
                 0
@@ -217,8 +222,12 @@ impl Cell {
     /// Whether no newer call has spoken; then this one is the newest.
     fn is_newest(&self, ticket: u32, now: u64) -> bool {
         let newest = self.newest.fetch_update(Relaxed, Relaxed, |seen| {
-            let older = seen != 0 && (ticket.wrapping_sub(unpack(seen).0) as i32) < 0;
-            (!older).then(|| pack(ticket, Tick::floor(now).0))
+            let (newest, heard) = unpack(seen);
+            let older = seen != 0 && (ticket.wrapping_sub(newest) as i32) < 0;
+            // A minute later, or before it was said by this clock, the order of then says nothing.
+            let heard = Tick(heard).nanos(now);
+            let stale = now.saturating_sub(heard) > 60 * SECOND || heard > now.saturating_add(SLACK);
+            (!older || stale).then(|| pack(ticket, Tick::floor(now).0))
         });
         newest.is_ok()
     }

@@ -55,15 +55,25 @@ impl Shares {
         let level = self.level(ask.priority);
         let rate = level.saturating_mul(u64::from(slot.weight())) / 1_000;
         let over = level == u64::MAX || slot.demand.load(Relaxed) > rate;
-        let ahead = if over { AHEAD } else { u64::MAX };
+        // A batch that has waited for its turn while urgent calls are held back has come to its floor.
+        let floor = ask.priority == Priority::Batch
+            && claim.passed_fair
+            && self.level(Priority::Interactive) != u64::MAX;
+        let ahead = if over && !floor { AHEAD } else { u64::MAX };
         if claim.passed_fair || level == u64::MAX {
             return Ok(ahead);
         }
         let cost = level::per_second(ask.units, rate.max(1));
         let tolerance = tolerance(rule, cell, now);
         let horizon = rule.max_wait_nanos().saturating_add(tolerance).saturating_add(HORIZON);
-        let turn = Turn { cost, tolerance, earliest: now, bound: first_wait(bound, now), horizon };
+        let reach = if self.is_guessing() { bound.min(now + EPOCH) } else { bound };
+        let turn = Turn { cost, tolerance, earliest: now, bound: first_wait(reach, now), horizon };
         match turn.take(&slot.due) {
+            // A slot at the rate of a guess would outlast it.
+            Err(until) if reach < bound && until <= bound => {
+                slot.hold_back();
+                Err(claim.poll(Why::FairShare, bound, now))
+            }
             Err(until) => {
                 slot.hold_back();
                 Err(super::cell::refuse(until, Why::FairShare))
