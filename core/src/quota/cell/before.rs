@@ -538,6 +538,11 @@ impl Cell {
         claim.charged = false;
     }
 
+    /// Whether the configured rate has a slot at this moment that nobody has taken.
+    pub(in super::super) fn idles(&self, rule: &Rule, now: u64) -> bool {
+        rule.limit.is_some() && rule.shared != Shared::Fleet && self.due.load(Relaxed) <= now
+    }
+
     /// Units per second, in thousandths, that the quota allows lately; `None` where it has no limit that we know.
     pub(in super::super) fn capacity(&self, rule: &Rule, now: u64) -> Option<u64> {
         let own = rule.limit.map(|limit| {

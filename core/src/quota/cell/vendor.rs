@@ -202,11 +202,10 @@ impl Cell {
                 0
             } else {
                 let length = self.window_length();
-                let ends = if length == 0 {
-                    now.saturating_add(PROVISIONAL)
-                } else {
-                    resets_at.saturating_add(((now - resets_at) / length + 1).saturating_mul(length))
-                };
+                let windows = (now.saturating_sub(resets_at)).checked_div(length);
+                let ends = windows.map_or(now.saturating_add(PROVISIONAL), |windows| {
+                    resets_at.saturating_add(windows.saturating_add(1).saturating_mul(length))
+                });
                 pack(Tick::ceil(ends).0, begun.wrapping_add(limit))
             };
             match self.window.compare_exchange(seen, next, Relaxed, Relaxed) {

@@ -54,7 +54,8 @@ impl Shares {
         }
         let level = self.level(ask.priority);
         let rate = level.saturating_mul(u64::from(slot.weight())) / 1_000;
-        let over = level == u64::MAX || slot.demand.load(Relaxed) > rate;
+        // Who is a little above its share at the moment may be below it on average.
+        let over = level == u64::MAX || slot.demand.load(Relaxed) > rate.saturating_add(rate / 2);
         // A batch that has waited for its turn while urgent calls are held back has come to its floor.
         let floor = ask.priority == Priority::Batch
             && claim.passed_fair
@@ -62,6 +63,10 @@ impl Shares {
         let ahead = if over && !floor { AHEAD } else { u64::MAX };
         if claim.passed_fair || level == u64::MAX {
             return Ok(ahead);
+        }
+        if cell.idles(rule, now) {
+            // Nobody wants the slot that would pass unused; levels are averages.
+            return Ok(0);
         }
         let cost = level::per_second(ask.units, rate.max(1));
         let tolerance = tolerance(rule, cell, now);

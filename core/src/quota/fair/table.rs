@@ -262,9 +262,10 @@ impl Shares {
             return;
         }
         self.active.store(2, Relaxed);
-        // A little more than there is: when demand was overrated, nothing stays unused. The quota's own slots bound
-        // the queue, which is for those with less than their share.
-        let budget = capacity.saturating_add(capacity / 20);
+        // Of a rate, a little more than there is: what one moment leaves is gone in the next, and its own slots bound
+        // the queue, which is for those with less than their share. What a window leaves
+        // stays, and must not run short at its end.
+        let budget = if rule.limit.is_some() { capacity + capacity / 20 } else { capacity - capacity / 33 };
         let floor = patient.min(capacity / 20);
         let first = budget.saturating_sub(floor);
         self.set_level(0, first, scarce);
