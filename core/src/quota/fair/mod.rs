@@ -69,7 +69,7 @@ impl Shares {
             return Ok(0);
         }
         let cost = level::per_second(ask.units, rate.max(1));
-        let tolerance = tolerance(rule, cell, now);
+        let tolerance = if over { EPOCH } else { tolerance(rule, cell, now) };
         let horizon = rule.max_wait_nanos().saturating_add(tolerance).saturating_add(HORIZON);
         let reach = if self.is_guessing() { bound.min(now + EPOCH) } else { bound };
         let turn = Turn { cost, tolerance, earliest: now, bound: first_wait(reach, now), horizon };
@@ -95,7 +95,8 @@ impl Shares {
     }
 }
 
-/// How far a customer may run ahead of an even spread of its share: a tenth of a window, at least one epoch.
+/// How far a customer that asks for less than its share may run ahead of an even spread of it: a tenth of a
+/// window, at least one epoch.
 fn tolerance(rule: &Rule, cell: &Cell, now: u64) -> u64 {
     let period = match &rule.limit {
         Some(limit) => nanos(limit.period),

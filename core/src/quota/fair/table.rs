@@ -265,7 +265,7 @@ impl Shares {
         // Of a rate, a little more than there is: what one moment leaves is gone in the next, and its own slots bound
         // the queue, which is for those with less than their share. What a window leaves
         // stays, and must not run short at its end.
-        let budget = if rule.limit.is_some() { capacity + capacity / 20 } else { capacity - capacity / 33 };
+        let budget = if rule.limit.is_some() { capacity + capacity / 20 } else { capacity - capacity / 50 };
         let floor = patient.min(capacity / 20);
         let first = budget.saturating_sub(floor);
         self.set_level(0, first, scarce);
