@@ -39,6 +39,9 @@ struct Vendor {
     window: f64,
 }
 
+/// Who asks: for the first time, or again with its claim, and when it asked first.
+type Event = (usize, Option<(Claim, u64)>);
+
 /// Lets the askers ask for so long; gives what each got, and how many calls the vendor refused.
 fn run(rule: &Rule, vendor: Option<Vendor>, askers: &[Asker], seconds: f64, seed: u64) -> (Vec<Served>, u64) {
     let quota = State::new(rule);
@@ -49,7 +52,7 @@ fn run(rule: &Rule, vendor: Option<Vendor>, askers: &[Asker], seconds: f64, seed
     };
     let nanos = |seconds: f64| T0 + (seconds * 1e9) as u64;
     // (time, order) -> what happens then.
-    let mut events: BTreeMap<(u64, u64), (usize, Option<(Claim, u64)>)> = BTreeMap::new();
+    let mut events: BTreeMap<(u64, u64), Event> = BTreeMap::new();
     let mut order = 0;
     for (index, asker) in askers.iter().enumerate() {
         order += 1;
