@@ -49,7 +49,7 @@ impl Lease {
     /// How often to ask: ten times a period, between 20 times a second and once a second.
     #[must_use]
     pub fn interval(&self) -> Duration {
-        Duration::from_nanos((nanos(self.limit.period) / 10).clamp(SECOND / 20, SECOND))
+        Duration::from_nanos(self.limit.renewal())
     }
 
     /// What to ask for now: what will be used until the next question, as far as that can be known, less what is
@@ -58,7 +58,7 @@ impl Lease {
         let at = now.as_nanos();
         let interval = nanos(self.interval());
         let begun = cell.units_begun();
-        let left = cell.leased(at).map_or(0, |(units, _)| units.max(0) as u64);
+        let left = cell.leased(at, 0).map_or(0, |(units, _)| units.max(0) as u64);
         let starved = self.batch > 0 && left == 0;
         if let Some((then, count)) = self.asked {
             let elapsed = at.saturating_sub(then).clamp(1_000_000, 10 * SECOND);
@@ -119,5 +119,124 @@ impl Lease {
     #[must_use]
     pub const fn hosts(&self) -> u32 {
         self.hosts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::{Ask, Claim, Rule, Shared, Unit, Verdict, Why};
+
+    const T0: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
+
+    fn rule(limit: u64) -> Rule {
+        let limited = Rule::limit(limit, Unit::Requests, Duration::from_secs(1));
+        Rule { shared: Shared::Fleet, max_wait: Duration::ZERO, ..limited }
+    }
+
+    fn went(cell: &Cell, rule: &Rule, now: Timestamp) -> bool {
+        cell.before(rule, &mut Claim::new(), &Ask::one(), now) == Verdict::Pass
+    }
+
+    /// A store that grants a limit by the second, to whoever asks first.
+    struct Store {
+        limit: u64,
+        second: u64,
+        granted: u64,
+    }
+
+    impl Store {
+        fn grant(&mut self, wanted: Wanted, now: Timestamp) -> (u64, Timestamp) {
+            let second = now.as_secs();
+            if second != self.second {
+                (self.second, self.granted) = (second, 0);
+            }
+            self.granted -= wanted.returned.min(self.granted);
+            let units = wanted.units.min(self.limit - self.granted);
+            self.granted += units;
+            (units, Timestamp::from_nanos((second + 1) * SECOND).min(now.plus(wanted.hold)))
+        }
+    }
+
+    /// Hosts with so many calls per millisecond each; gives what each got in each second.
+    fn fleet(limit: u64, calls: &[u64], seconds: u64, dead: std::ops::Range<u64>) -> Vec<Vec<u64>> {
+        let rule = rule(limit);
+        let mut store = Store { limit, second: 0, granted: 0 };
+        let mut hosts: Vec<(Cell, Lease)> =
+            calls.iter().map(|_| (Cell::new(), Lease::new(rule.limit.unwrap()))).collect();
+        let mut got = vec![vec![0; seconds as usize]; calls.len()];
+        for milli in 0..seconds * 1_000 {
+            let (now, second) = (T0.plus_millis(milli), milli / 1_000);
+            for (index, (cell, lease)) in hosts.iter_mut().enumerate() {
+                if milli % lease.interval().as_millis() as u64 == 0 {
+                    let wanted = lease.wanted(cell, now);
+                    if dead.contains(&second) {
+                        lease.failed();
+                    } else {
+                        let (units, until) = store.grant(wanted, now);
+                        lease.granted(cell, units, until, calls.len() as u32, now);
+                    }
+                }
+                for _ in 0..calls[index] {
+                    got[index][second as usize] += u64::from(went(cell, &rule, now));
+                }
+            }
+        }
+        got
+    }
+
+    #[test]
+    fn leases_follow_demand_and_keep_to_the_limit() {
+        let got = fleet(1_000, &[4, 0, 1], 8, 0..0);
+        for second in 1..8 {
+            let sum: u64 = got.iter().map(|host| host[second]).sum();
+            assert!((970..=1_010).contains(&sum), "{got:?}");
+        }
+        assert!(got[0][7] > 400, "{got:?}");
+        assert_eq!(got[1][7], 0);
+    }
+
+    #[test]
+    fn without_the_store_each_host_keeps_to_its_share_and_recovers() {
+        let got = fleet(1_000, &[4, 4], 12, 4..8);
+        for second in 5..8 {
+            for host in &got {
+                assert!((480..=520).contains(&host[second]), "{got:?}");
+            }
+        }
+        for second in 9..12 {
+            let sum: u64 = got.iter().map(|host| host[second]).sum();
+            assert!((970..=1_020).contains(&sum), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn before_the_store_ever_answered_the_limit_holds() {
+        let (cell, rule) = (Cell::new(), rule(100));
+        let passed = (0..1_000).filter(|milli| went(&cell, &rule, T0.plus_millis(*milli))).count();
+        assert!((100..=101).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn absurd_grants_are_cut_and_calls_never_wait_beyond_their_time() {
+        let (cell, rule) = (Cell::new(), rule(100));
+        let mut lease = Lease::new(rule.limit.unwrap());
+        lease.granted(&cell, u64::MAX, Timestamp::from_nanos(u64::MAX), 0, T0);
+        let passed = (0..1_000).filter(|_| went(&cell, &rule, T0)).count();
+        assert_eq!(passed, 100);
+        let verdict = cell.before(&rule, &mut Claim::new(), &Ask::one(), T0);
+        assert!(matches!(verdict, Verdict::Refuse { why: Why::Lease, .. }), "{verdict:?}");
+        let patient = Rule { max_wait: Duration::from_secs(1), ..rule.clone() };
+        let mut claim = Claim::new();
+        let verdict = cell.before(&patient, &mut claim, &Ask::one(), T0);
+        let Verdict::Wait { until, why: Why::Lease } = verdict else { panic!("{verdict:?}") };
+        assert!(until <= T0.plus_millis(100));
+        lease.granted(&cell, 5, T0.plus_millis(2_000), 1, until);
+        assert_eq!(cell.before(&patient, &mut claim, &Ask::one(), until), Verdict::Pass);
+        // A grant that is over already grants nothing.
+        let late = T0.plus_millis(120_000);
+        lease.granted(&cell, 50, T0, 2, late);
+        let passed = (0..100).filter(|_| went(&cell, &rule, late)).count();
+        assert_eq!(passed, 1, "the local share of 50 a second");
     }
 }

@@ -193,11 +193,17 @@ impl Limit {
         }
     }
 
+    /// How often a host asks the fleet for its part, in nanoseconds: ten times a period, between 20 times a second
+    /// and once a second.
+    pub(super) fn renewal(&self) -> u64 {
+        (nanos(self.period) / 10).clamp(50_000_000, 1_000_000_000)
+    }
+
     pub(super) fn default_burst(&self) -> u64 {
         (self.units / 100).max(1)
     }
 }
 
-pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+pub(super) const fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
 }

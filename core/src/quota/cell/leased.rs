@@ -9,8 +9,8 @@ const WHOLE: u32 = 1_000_000;
 
 impl Cell {
     /// Units that may still go under the lease, and until when; `None` where no lease is in force, and the
-    /// local share holds.
-    pub(in super::super) fn leased(&self, now: u64) -> Option<(i64, u64)> {
+    /// local share holds. A lease that ran out is waited for so long as `grace`: the next one is on its way.
+    pub(in super::super) fn leased(&self, now: u64, grace: u64) -> Option<(i64, u64)> {
         let word = self.lease.load(Relaxed);
         if word == 0 {
             return None;
@@ -18,7 +18,11 @@ impl Cell {
         let (until, horizon) = unpack(word);
         let until = Tick(until).nanos(now);
         let units = i64::from(horizon.wrapping_sub(self.begun.load(Relaxed) as u32) as i32);
-        (until > now).then_some((units, until))
+        if until > now {
+            return Some((units, until));
+        }
+        let until = until.saturating_add(grace);
+        (until > now).then_some((0, until))
     }
 
     /// Adds granted units, all usable until `until`; what is left of an earlier lease stays usable.

@@ -1,14 +1,16 @@
 //! The shareable state of one quota.
 
 mod before;
+mod claim;
 pub(super) mod flight;
 pub(super) mod gcra;
 mod learned;
 mod leased;
+mod slots;
 mod vendor;
 
-pub use before::{Ask, Claim};
-pub(super) use before::{first_wait, refuse};
+pub use claim::{Ask, Claim};
+pub(super) use claim::{first_wait, refuse};
 pub use vendor::Standing;
 
 use std::fmt;

@@ -408,7 +408,7 @@ fn eight_threads_on_one_cell_never_get_more_than_the_limit() {
                     let mut claim = Claim::new();
                     let verdict = window.before(&Rule::default(), &mut claim, &Ask::one(), at(milli));
                     counted += u64::from(verdict == Verdict::Pass);
-                    if (milli + thread) % 3 == 0 && verdict == Verdict::Pass {
+                    if (milli + thread).is_multiple_of(3) && verdict == Verdict::Pass {
                         window.undo(&mut claim);
                         counted -= 1;
                     }
@@ -421,7 +421,7 @@ fn eight_threads_on_one_cell_never_get_more_than_the_limit() {
     });
     let (paced, counted) = (paced.iter().sum::<u64>(), counted.iter().sum::<u64>());
     // A thread that lags behind sees an earlier time, which counts as the latest one seen.
-    assert!(paced <= 1_011, "{paced}");
+    assert!((990..=1_011).contains(&paced), "{paced}");
     assert_eq!(counted, 700);
 }
 
@@ -515,7 +515,7 @@ proptest! {
         let whole: u64 = used[1..windows as usize].iter().sum();
         let allowed = limit * (windows - 1);
         // Somebody else's calls are seen one answer late.
-        let unseen = if foreign_every == 0 { 0 } else { (windows - 1) * (1 + length / foreign_every) };
+        let unseen = length.checked_div(foreign_every).map_or(0, |calls| (windows - 1) * (1 + calls));
         prop_assert!(refused <= unseen, "{refused} refused");
         prop_assert!(whole * 100 >= allowed * 90, "{whole} of {allowed} used");
     }

@@ -166,8 +166,13 @@ impl Cell {
         }
         let (reset, horizon) = unpack(window);
         let units = i64::from(horizon.wrapping_sub(self.begun.load(Relaxed) as u32) as i32);
-        let (limit, _) = unpack(self.stated.load(Relaxed));
+        let limit = self.stated_limit();
         Some(Left { units, resets_at: Tick(reset).nanos(now), limit })
+    }
+
+    /// The vendor's limit as last stated; 0 where it stated none.
+    pub(super) fn stated_limit(&self) -> u32 {
+        unpack(self.stated.load(Relaxed)).0.min(i32::MAX as u32)
     }
 
     /// The length of the vendor's windows in nanoseconds; 0 where it is not known.
@@ -191,17 +196,16 @@ impl Cell {
             if resets_at > now && !jumped {
                 return;
             }
-            let (limit, _) = unpack(self.stated.load(Relaxed));
+            let limit = self.stated_limit();
             let begun = self.begun.load(Relaxed) as u32;
             let next = if limit == 0 || jumped {
                 0
             } else {
                 let length = self.window_length();
-                let ends = if length == 0 {
-                    now.saturating_add(PROVISIONAL)
-                } else {
-                    resets_at.saturating_add(((now - resets_at) / length + 1).saturating_mul(length))
-                };
+                let windows = (now.saturating_sub(resets_at)).checked_div(length);
+                let ends = windows.map_or(now.saturating_add(PROVISIONAL), |windows| {
+                    resets_at.saturating_add(windows.saturating_add(1).saturating_mul(length))
+                });
                 pack(Tick::ceil(ends).0, begun.wrapping_add(limit))
             };
             match self.window.compare_exchange(seen, next, Relaxed, Relaxed) {
@@ -217,8 +221,12 @@ impl Cell {
     /// Whether no newer call has spoken; then this one is the newest.
     fn is_newest(&self, ticket: u32, now: u64) -> bool {
         let newest = self.newest.fetch_update(Relaxed, Relaxed, |seen| {
-            let older = seen != 0 && (ticket.wrapping_sub(unpack(seen).0) as i32) < 0;
-            (!older).then(|| pack(ticket, Tick::floor(now).0))
+            let (newest, heard) = unpack(seen);
+            let older = seen != 0 && (ticket.wrapping_sub(newest) as i32) < 0;
+            // A minute later, or before it was said by this clock, the order of then says nothing.
+            let heard = Tick(heard).nanos(now);
+            let stale = now.saturating_sub(heard) > 60 * SECOND || heard > now.saturating_add(SLACK);
+            (!older || stale).then(|| pack(ticket, Tick::floor(now).0))
         });
         newest.is_ok()
     }

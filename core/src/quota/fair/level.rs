@@ -32,7 +32,7 @@ pub(super) fn fill<I: Iterator<Item = (u64, u64)>>(budget: u64, members: impl Fn
 }
 
 /// An equal share for each weight of one.
-pub(super) fn share(budget: u64, weights: u64) -> u64 {
+fn share(budget: u64, weights: u64) -> u64 {
     u64::try_from(u128::from(budget) * 1_000 / u128::from(weights.max(1))).unwrap_or(u64::MAX - 1)
 }
 

@@ -54,16 +54,31 @@ impl Shares {
         }
         let level = self.level(ask.priority);
         let rate = level.saturating_mul(u64::from(slot.weight())) / 1_000;
-        let over = level == u64::MAX || slot.demand.load(Relaxed) > rate;
-        let ahead = if over { AHEAD } else { u64::MAX };
+        // Who is a little above its share at the moment may be below it on average.
+        let over = level == u64::MAX || slot.demand.load(Relaxed) > rate.saturating_add(rate / 2);
+        // A batch that has waited for its turn while urgent calls are held back has come to its floor.
+        let floor = ask.priority == Priority::Batch
+            && claim.passed_fair
+            && self.level(Priority::Interactive) != u64::MAX;
+        let ahead = if over && !floor { AHEAD } else { u64::MAX };
         if claim.passed_fair || level == u64::MAX {
             return Ok(ahead);
         }
+        if cell.idles(rule, now) {
+            // Nobody wants the slot that would pass unused; levels are averages.
+            return Ok(0);
+        }
         let cost = level::per_second(ask.units, rate.max(1));
-        let tolerance = tolerance(rule, cell, now);
+        let tolerance = if over { EPOCH } else { tolerance(rule, cell, now) };
         let horizon = rule.max_wait_nanos().saturating_add(tolerance).saturating_add(HORIZON);
-        let turn = Turn { cost, tolerance, earliest: now, bound: first_wait(bound, now), horizon };
+        let reach = if self.is_guessing() { bound.min(now + EPOCH) } else { bound };
+        let turn = Turn { cost, tolerance, earliest: now, bound: first_wait(reach, now), horizon };
         match turn.take(&slot.due) {
+            // A slot at the rate of a guess would outlast it.
+            Err(until) if reach < bound && until <= bound => {
+                slot.hold_back();
+                Err(claim.poll(Why::FairShare, bound, now))
+            }
             Err(until) => {
                 slot.hold_back();
                 Err(super::cell::refuse(until, Why::FairShare))
@@ -80,7 +95,8 @@ impl Shares {
     }
 }
 
-/// How far a customer may run ahead of an even spread of its share: a tenth of a window, at least one epoch.
+/// How far a customer that asks for less than its share may run ahead of an even spread of it: a tenth of a
+/// window, at least one epoch.
 fn tolerance(rule: &Rule, cell: &Cell, now: u64) -> u64 {
     let period = match &rule.limit {
         Some(limit) => nanos(limit.period),

@@ -1,6 +1,6 @@
 //! The customers that are told apart, in a table of fixed size.
 
-use super::level::{fill, per_second, share};
+use super::level::{fill, per_second};
 use super::{Ask, Cell, Rule, class};
 use crate::quota::rule::{Priority, Weight};
 use std::fmt;
@@ -31,7 +31,7 @@ pub struct Shares {
     epoch: AtomicU64,
     /// The cell's count of units then.
     begun: AtomicU64,
-    /// Whether demand is measured.
+    /// Whether demand is measured (1), and has been (2).
     active: AtomicU64,
     /// So many units within one epoch are too many to wait for its end.
     trip: AtomicU64,
@@ -97,14 +97,14 @@ impl Slot {
         self.meta.store(u64::from(weight.0.max(1)) << 32 | seen << 1 | batch, Relaxed);
     }
 
-    fn measure(&self, level: u64, elapsed: u64, now: u64) {
+    fn measure(&self, level: u64, elapsed: u64, memory: u64, now: u64) {
         let asked = self.asked.swap(0, Relaxed);
         let before = self.demand.load(Relaxed);
         if asked == 0 && before == 0 {
             return;
         }
         let lately = per_second(asked & !HELD_BACK, elapsed);
-        let gain = u128::from(elapsed) * 1_024 / u128::from(elapsed.saturating_add(MEMORY));
+        let gain = u128::from(elapsed) * 1_024 / u128::from(elapsed.saturating_add(memory).max(1));
         let moved = (i128::from(lately) - i128::from(before)) * gain as i128 / 1_024;
         let mut demand = (i128::from(before) + moved).clamp(0, i128::from(u64::MAX >> 16)) as u64;
         if demand < 10 {
@@ -142,6 +142,11 @@ impl Shares {
         self.active.load(Relaxed) != 0
     }
 
+    /// Whether the levels are guesses: demand is measured only since a moment ago.
+    pub(super) fn is_guessing(&self) -> bool {
+        self.active.load(Relaxed) == 1
+    }
+
     /// Up to where customers of this priority are served; `u64::MAX` where all demand fits.
     pub(super) fn level(&self, priority: Priority) -> u64 {
         match self.levels[class(priority)].load(Relaxed) {
@@ -156,7 +161,7 @@ impl Shares {
         if !self.is_active()
             && let Some(capacity) = cell.capacity(rule, now)
         {
-            self.activate(capacity);
+            self.activate(cell, capacity, now);
         }
     }
 
@@ -166,7 +171,9 @@ impl Shares {
         used >= self.trip.load(Relaxed).max(LEAST_TRIP)
     }
 
-    fn activate(&self, capacity: u64) {
+    fn activate(&self, cell: &Cell, capacity: u64, now: u64) {
+        self.epoch.store(now, Relaxed);
+        self.begun.store(cell.units_begun(), Relaxed);
         // Nothing is known of who asks for what: as if there were a few.
         self.levels[0].store((capacity / 4).max(1), Relaxed);
         self.levels[1].store((capacity / 20).max(1), Relaxed);
@@ -238,13 +245,15 @@ impl Shares {
         let usage = if seen == 0 { 0 } else { per_second(used, elapsed) };
         if !self.is_active() {
             if scarce || usage >= capacity / 2 {
-                self.activate(capacity);
+                self.activate(cell, capacity, now);
             }
             return;
         }
+        // What was asked before is long ago: the first epoch is taken as it is.
+        let memory = if self.is_guessing() { 0 } else { MEMORY };
         for slot in self.all() {
             let level = self.level(if slot.is_batch() { Priority::Batch } else { Priority::Interactive });
-            slot.measure(level, elapsed, now);
+            slot.measure(level, elapsed, memory, now);
         }
         let demand = |batch: bool| self.members(batch).map(|(demand, _)| demand).fold(0, u64::saturating_add);
         let (urgent, patient) = (demand(false), demand(true));
@@ -252,8 +261,11 @@ impl Shares {
             self.active.store(0, Relaxed);
             return;
         }
-        // A hundredth is left to those whose demand was underrated.
-        let budget = capacity / 100 * 99 + capacity % 100;
+        self.active.store(2, Relaxed);
+        // Of a rate, a little more than there is: what one moment leaves is gone in the next, and its own slots bound
+        // the queue, which is for those with less than their share. What a window leaves
+        // stays, and must not run short at its end.
+        let budget = if rule.limit.is_some() { capacity + capacity / 20 } else { capacity - capacity / 50 };
         let floor = patient.min(capacity / 20);
         let first = budget.saturating_sub(floor);
         self.set_level(0, first, scarce);
@@ -261,13 +273,11 @@ impl Shares {
     }
 
     fn set_level(&self, class: usize, budget: u64, scarce: bool) {
-        let mut level = fill(budget, || self.members(class == 1));
-        if level == u64::MAX && scarce {
-            let weights: u64 = self.members(class == 1).map(|(_, weight)| weight).sum();
-            if weights > 0 {
-                level = share(budget, weights).max(1);
-            }
-        }
+        let level = match fill(budget, || self.members(class == 1)) {
+            // On average all fits, and yet calls found no slot: at least nobody asks for more than there is.
+            u64::MAX if scarce => budget.max(1),
+            level => level,
+        };
         self.levels[class].store(if level == u64::MAX { 0 } else { level }, Relaxed);
     }
 

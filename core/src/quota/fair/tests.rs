@@ -1,1 +1,225 @@
+//! Simulations with a virtual clock: scripted customers on one quota.
 
+use super::super::*;
+use crate::units::Timestamp;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const T0: u64 = 1_700_000_000_000_000_000;
+
+/// A customer that asks `rate` times a second from `from` on, in seconds.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    rate: f64,
+    weight: u32,
+    priority: Priority,
+    from: f64,
+}
+
+impl Asker {
+    const fn new(rate: f64) -> Self {
+        Self { rate, weight: 1_000, priority: Priority::Interactive, from: 0.0 }
+    }
+}
+
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Served {
+    asked: u64,
+    went: u64,
+    /// Of those, after three seconds.
+    late: u64,
+    waited: f64,
+}
+
+/// The vendor of a simulation: none, or one that counts in windows and says so in every answer.
+#[derive(Clone, Copy, Debug)]
+struct Vendor {
+    limit: u64,
+    window: f64,
+}
+
+/// Who asks: for the first time, or again with its claim, and when it asked first.
+type Event = (usize, Option<(Claim, u64)>);
+
+/// Lets the askers ask for so long; gives what each got, and how many calls the vendor refused.
+fn run(rule: &Rule, vendor: Option<Vendor>, askers: &[Asker], seconds: f64, seed: u64) -> (Vec<Served>, u64) {
+    let quota = State::new(rule);
+    let mut random = seed | 1;
+    let mut uniform = move || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((random >> 11) as f64 / (1u64 << 53) as f64).max(1e-12)
+    };
+    let nanos = |seconds: f64| T0 + (seconds * 1e9) as u64;
+    // (time, order) -> what happens then.
+    let mut events: BTreeMap<(u64, u64), Event> = BTreeMap::new();
+    let mut order = 0;
+    for (index, asker) in askers.iter().enumerate() {
+        order += 1;
+        events.insert((nanos(asker.from - uniform().ln() / asker.rate), order), (index, None));
+    }
+    let mut served = vec![Served::default(); askers.len()];
+    let (mut counted, mut refused) = (BTreeMap::<u64, u64>::new(), 0);
+    let mut answers: Vec<(u64, Claim, Stated)> = Vec::new();
+    while let Some(((now, _), (index, waiting))) = events.pop_first() {
+        if now > nanos(seconds) {
+            break;
+        }
+        let moment = Timestamp::from_nanos(now);
+        for (_, claim, stated) in answers.extract_if(.., |(at, ..)| *at <= now) {
+            quota.state(rule, &claim, &stated, moment);
+        }
+        let asker = askers[index];
+        let (mut claim, asked) = waiting.unwrap_or_else(|| {
+            order += 1;
+            events.insert((now + (-uniform().ln() / asker.rate * 1e9) as u64, order), (index, None));
+            served[index].asked += 1;
+            (Claim::new(), now)
+        });
+        let ask = Ask::one().priority(asker.priority).customer(index as u64, Weight(asker.weight));
+        let user = User { customer: index as u32, ..User::default() };
+        match quota.before(rule, &mut claim, &ask, &user, moment) {
+            Verdict::Wait { until, .. } => {
+                assert!(until.as_nanos() <= asked + rule.max_wait.as_nanos() as u64);
+                order += 1;
+                events.insert((until.as_nanos(), order), (index, Some((claim, asked))));
+            }
+            Verdict::Refuse { .. } => {}
+            Verdict::Pass => {
+                served[index].went += 1;
+                served[index].late += u64::from(now > nanos(3.0));
+                served[index].waited += (now - asked) as f64 / 1e9;
+                if let Some(vendor) = vendor {
+                    let length = (vendor.window * 1e9) as u64;
+                    let window = (now - T0) / length;
+                    let used = counted.entry(window).or_default();
+                    *used += 1;
+                    refused += u64::from(*used > vendor.limit && window > 0);
+                    let stated = Stated {
+                        limit: Some(vendor.limit),
+                        remaining: Some(vendor.limit.saturating_sub(*used)),
+                        resets_at: Some(Timestamp::from_nanos(T0 + (window + 1) * length)),
+                        window: Some(Duration::from_nanos(length)),
+                    };
+                    answers.push((now + 40_000_000, claim, stated));
+                }
+                quota.end(&mut claim);
+            }
+        }
+    }
+    (served, refused)
+}
+
+fn fair(limit: u64) -> Rule {
+    Rule { fair: true, ..Rule::limit(limit, Unit::Requests, Duration::from_secs(1)) }
+}
+
+fn went(served: &[Served]) -> u64 {
+    served.iter().map(|served| served.went).sum()
+}
+
+fn with_aggressor(others: usize, load: f64, limit: u64) -> (Vec<Asker>, Vec<Asker>) {
+    let share = limit as f64 / (others + 1) as f64;
+    let alone = vec![Asker::new(share * load); others];
+    let mut all = alone.clone();
+    all.push(Asker { from: 2.0, ..Asker::new(share * 100.0) });
+    (alone, all)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn one_customer_at_a_hundred_times_its_share_costs_the_others_at_most_five_percent(
+        others in 3usize..12,
+        load in 0.3f64..0.97,
+        limit in 100u64..300,
+        seed in any::<u64>(),
+    ) {
+        let (alone, all) = with_aggressor(others, load, limit);
+        let rule = fair(limit);
+        let (before, _) = run(&rule, None, &alone, 20.0, seed);
+        let (after, _) = run(&rule, None, &all, 20.0, seed);
+        for (index, after) in after[..others].iter().enumerate() {
+            let kept = after.went as f64 / after.asked as f64;
+            let kept_before = before[index].went as f64 / before[index].asked as f64;
+            prop_assert!(kept >= 0.95 * kept_before, "customer {index}: {kept} after {kept_before}");
+            prop_assert!(after.waited / (after.went as f64) < 0.5, "{after:?}");
+        }
+        // What the others leave is used.
+        let used = after.iter().map(|served| served.late).sum::<u64>() as f64 / (limit as f64 * 17.0);
+        prop_assert!((0.97..1.01).contains(&used), "{used}");
+    }
+
+    #[test]
+    fn that_holds_for_a_vendors_window_too(
+        others in 3usize..8,
+        load in 0.3f64..0.95,
+        pace in prop_oneof![Just(Pace::Off), Just(Pace::Smooth)],
+        seed in any::<u64>(),
+    ) {
+        let vendor = Vendor { limit: 1_200, window: 10.0 };
+        let (alone, all) = with_aggressor(others, load, 120);
+        let rule = Rule { fair: true, pace, ..Rule::default() };
+        let (before, _) = run(&rule, Some(vendor), &alone, 40.0, seed);
+        let (after, refused) = run(&rule, Some(vendor), &all, 40.0, seed);
+        for (index, after) in after[..others].iter().enumerate() {
+            let kept = after.went as f64 / after.asked as f64;
+            let kept_before = before[index].went as f64 / before[index].asked as f64;
+            prop_assert!(kept >= 0.95 * kept_before, "customer {index}: {kept} after {kept_before} {after:?}");
+        }
+        prop_assert!(refused <= 1_200 * 3 / 100, "{refused} refused by the vendor");
+    }
+}
+
+#[test]
+fn weights_share_a_scarce_quota_in_proportion() {
+    let askers = [Asker { weight: 3_000, ..Asker::new(500.0) }, Asker::new(500.0)];
+    let (served, _) = run(&fair(100), None, &askers, 20.0, 7);
+    let ratio = served[0].went as f64 / served[1].went as f64;
+    assert!((2.6..=3.4).contains(&ratio), "{ratio} {served:?}");
+    assert!(went(&served) >= 1_940, "{served:?}");
+}
+
+#[test]
+fn what_others_leave_is_borrowed() {
+    let (served, _) = run(&fair(100), None, &[Asker::new(5.0), Asker::new(1_000.0)], 20.0, 3);
+    assert!(went(&served) >= 1_900, "{served:?}");
+    assert!(served[0].went * 100 >= served[0].asked * 97, "{served:?}");
+}
+
+#[test]
+fn interactive_calls_come_first_and_batches_do_not_starve() {
+    let batch = Asker { priority: Priority::Batch, ..Asker::new(1_000.0) };
+    let (served, _) = run(&fair(100), None, &[Asker::new(60.0), batch], 20.0, 5);
+    assert!(served[0].went * 100 >= served[0].asked * 95, "{served:?}");
+    assert!(served[1].went >= 500, "{served:?}");
+    let (served, _) = run(&fair(100), None, &[Asker::new(500.0), batch], 20.0, 5);
+    assert!(served[1].went >= 60, "{served:?}");
+    assert!(served[0].went >= 1_700, "{served:?}");
+}
+
+#[test]
+fn thousands_of_customers_beyond_those_told_apart_still_get_through() {
+    let mut askers = vec![Asker::new(0.5); 3_000];
+    askers.push(Asker::new(5_000.0));
+    let (served, _) = run(&fair(2_000), None, &askers, 5.0, 11);
+    let (asked, got) =
+        served[..3_000].iter().fold((0, 0), |(asked, got), served| (asked + served.asked, got + served.went));
+    assert!(got * 100 >= asked * 60, "{got} of {asked}");
+}
+
+#[test]
+fn a_quota_that_is_not_scarce_pays_nothing_for_fairness() {
+    let (served, _) = run(&fair(1_000), None, &[Asker::new(20.0), Asker::new(200.0)], 10.0, 1);
+    for served in served {
+        assert_eq!(served.went, served.asked);
+        assert!(served.waited / (served.went as f64) < 0.002, "{served:?}");
+    }
+}
+
+#[test]
+fn the_same_inputs_give_the_same_verdicts() {
+    let askers = [Asker::new(50.0), Asker::new(900.0), Asker::new(3.0)];
+    assert_eq!(run(&fair(100), None, &askers, 5.0, 9), run(&fair(100), None, &askers, 5.0, 9));
+}

@@ -116,7 +116,7 @@ impl Account {
         if now < ends && !jumped {
             return window;
         }
-        let next = &self.windows[(turn + 1 & 1) as usize];
+        let next = &self.windows[(turn.wrapping_add(1) & 1) as usize];
         let untold = next.breaches() != next.told.load(Relaxed);
         if untold && now < next.ends.load(Relaxed).saturating_add(LONGEST_DELAY) && ends != 0 && !jumped {
             return window;

@@ -204,8 +204,9 @@ fn who_used_it(incident: &NamedIncident) -> String {
         Some(limit) => format!("our {own} {unit} in {window} (the limit is {limit})"),
         None => format!("our {own} {unit} in {window}"),
     };
-    let mut text =
-        format!("{} used {} of {total}", customer(&first.name), share(first.units, first.at_least, *own));
+    let mut text = customer(&first.name);
+    text[..1].make_ascii_uppercase();
+    let _ = write!(text, " used {} of {total}", share(first.units, first.at_least, *own));
     if let Some(mix) = incident.mixes.iter().find(|mix| mix.customer == first.name)
         && mix.units * 2 > first.units
     {
@@ -289,8 +290,8 @@ fn share(units: u64, at_least: u64, of: u64) -> String {
 }
 
 fn length(began: Timestamp, ends: Timestamp) -> String {
-    match ends.since(began).as_millis().div_ceil(1_000) {
-        1 => "this second".to_owned(),
+    match (ends.since(began).as_millis() + 500) / 1_000 {
+        0 | 1 => "this second".to_owned(),
         60 => "this minute".to_owned(),
         3_600 => "this hour".to_owned(),
         86_400 => "this day".to_owned(),

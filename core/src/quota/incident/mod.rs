@@ -118,3 +118,6 @@ pub struct Mix {
     /// Units for certain.
     pub at_least: u64,
 }
+
+#[cfg(test)]
+mod tests;

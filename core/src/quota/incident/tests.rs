@@ -1,0 +1,177 @@
+use crate::quota::*;
+use crate::units::Timestamp;
+use std::time::Duration;
+
+const T0: Timestamp = Timestamp::from_nanos(1_700_000_040_000_000_000);
+
+struct Numbered;
+
+impl Names for Numbered {
+    fn customer(&self, number: u32) -> String {
+        ["acme", "globex", "initech"]
+            .get(number as usize)
+            .map_or_else(|| format!("c{number}"), |name| (*name).into())
+    }
+    fn caller(&self, number: u32) -> String {
+        format!("worker-{number}")
+    }
+    fn endpoint(&self, number: u32) -> String {
+        ["GET /v1/search", "POST /v1/orders"][number as usize].to_owned()
+    }
+    fn credential(&self, number: u32) -> String {
+        format!("key{number}")
+    }
+}
+
+fn call(quota: &State, rule: &Rule, user: User, now: Timestamp) -> (Verdict, Claim) {
+    let mut claim = Claim::new();
+    let verdict = quota.before(rule, &mut claim, &Ask::one(), &user, now);
+    (verdict, claim)
+}
+
+fn minute(used: u64) -> Stated {
+    Stated {
+        limit: Some(500),
+        remaining: Some(500 - used),
+        resets_at: Some(T0.plus_millis(60_000)),
+        window: Some(Duration::from_secs(60)),
+    }
+}
+
+/// A minute in which acme used 455 of 500, and the vendor then said 429 three times.
+fn a_bad_minute() -> (State, Rule) {
+    let rule = Rule::default();
+    let quota = State::new(&rule);
+    let search = User { customer: 0, caller: 7, endpoint: 0, credential: 1 };
+    let orders = User { customer: 1, caller: 2, endpoint: 1, credential: 1 };
+    let mut claim = Claim::new();
+    for number in 0..500u64 {
+        let user = if number % 11 == 10 { orders } else { search };
+        let now = T0.plus_millis(number * 20);
+        let (verdict, own) = call(&quota, &rule, user, now);
+        assert_eq!(verdict, Verdict::Pass);
+        claim = own;
+        quota.state(&rule, &claim, &minute(number + 1), now.plus_millis(5));
+    }
+    for late in 0..3 {
+        quota.limited(
+            &rule,
+            &claim,
+            Limited::Rate,
+            Some(T0.plus_millis(60_000)),
+            T0.plus_millis(10_100 + late),
+        );
+    }
+    (quota, rule)
+}
+
+#[test]
+fn all_429s_of_a_window_are_one_incident_with_shares() {
+    let (quota, rule) = a_bad_minute();
+    let now = T0.plus_millis(11_000);
+    let incident = quota.incident(&rule, now).unwrap();
+    assert_eq!((incident.kind, incident.count, incident.own), (Kind::Rate, 3, 500));
+    assert_eq!((incident.limit, incident.remaining, incident.foreign), (Some(500), Some(0), 0));
+    assert_eq!(incident.at, T0.plus_millis(10_100));
+    assert_eq!(incident.customers[0], Share { id: 0, units: 455, at_least: 455 });
+    assert_eq!(incident.customers[1].units, 45);
+    assert_eq!(incident.callers[0].id, 7);
+    assert_eq!(incident.credentials, [Share { id: 1, units: 500, at_least: 500 }]);
+    assert_eq!(incident.mixes[0], Mix { customer: 0, endpoint: 0, caller: 7, units: 455, at_least: 455 });
+    assert_eq!(quota.incident(&rule, now), None, "told once");
+    // One more in the same window: the same incident, with a higher count.
+    quota.limited(&rule, &Claim::new(), Limited::Exhausted, None, now);
+    let again = quota.incident(&rule, now).unwrap();
+    assert_eq!((again.began, again.kind, again.count), (incident.began, Kind::Exhausted, 4));
+}
+
+#[test]
+fn an_incident_of_a_window_that_is_over_is_still_told() {
+    let (quota, rule) = a_bad_minute();
+    let late = T0.plus_millis(61_000);
+    let (verdict, _) = call(&quota, &rule, User { customer: 2, ..User::default() }, late);
+    assert_eq!(verdict, Verdict::Pass);
+    let incident = quota.incident(&rule, late).unwrap();
+    assert_eq!((incident.own, incident.count), (500, 3));
+    assert_eq!(quota.incident(&rule, late), None);
+    // And the next window has an account of its own.
+    quota.limited(&rule, &Claim::new(), Limited::Rate, None, late.plus_millis(1));
+    let incident = quota.incident(&rule, late.plus_millis(2)).unwrap();
+    assert_eq!((incident.own, incident.customers[0].id), (1, 2));
+    assert!(incident.began >= T0.plus_millis(60_000), "{incident:?}");
+}
+
+#[test]
+fn a_breach_of_a_configured_quota_is_an_incident_too() {
+    let rule = Rule { max_wait: Duration::ZERO, ..Rule::limit(10, Unit::Requests, Duration::from_secs(1)) };
+    let quota = State::new(&rule);
+    let refused = (0..50).filter(|_| call(&quota, &rule, User::default(), T0).0 != Verdict::Pass).count();
+    let incident = quota.incident(&rule, T0.plus_millis(1)).unwrap();
+    assert_eq!((incident.kind, incident.why), (Kind::Own, Some(Why::OwnLimit)));
+    assert_eq!((incident.count, incident.limit), (refused as u64, Some(10)));
+    assert!(incident.retry_at.is_some_and(|at| at > T0 && at <= T0.plus_millis(100)));
+}
+
+#[test]
+fn an_incident_is_explained_in_plain_sentences() {
+    let (quota, rule) = a_bad_minute();
+    let incident = quota.incident(&rule, T0.plus_millis(11_000)).unwrap();
+    let named = incident.named("example", "key1", "per-minute", &Numbered);
+    let text = explain(&named);
+    assert_eq!(
+        text,
+        "At 2023-11-14 22:14:10 UTC example (per-minute) refused 3 calls for coming too fast.\n\
+         Customer acme used 91% of the 500 requests in this minute, mostly GET /v1/search from worker-7; customer globex 9%.\n\
+         Calls may go again from 2023-11-14 22:15:00 UTC.\n\
+         What would help: a [[quota]] rule for example with fair = \"customer\", which keeps customer acme to its \
+         share while others ask; a [[cache]] rule for GET /v1/search, which made 91% of the calls; \
+         pace = \"smooth\", which spreads what is left until the reset."
+    );
+}
+
+#[test]
+fn somebody_else_on_the_credential_is_named_as_the_cause() {
+    let named = NamedIncident {
+        vendor: "example".into(),
+        kind: "exhausted".into(),
+        count: 1,
+        began: T0,
+        ends: T0.plus_millis(60_000),
+        unit: "requests".into(),
+        limit: Some(500),
+        own: 20,
+        foreign: 480,
+        customers: vec![NamedShare { name: "acme".into(), units: 20, at_least: 20 }],
+        ..NamedIncident::default()
+    };
+    let text = explain(&named);
+    assert!(text.contains("somebody else uses this credential"), "{text}");
+    assert!(text.contains("a credential of our own"), "{text}");
+    assert!(text.contains("Customer acme used 100% of our 20 requests"), "{text}");
+}
+
+#[test]
+fn an_empty_incident_is_explained_without_nonsense() {
+    let text = explain(&NamedIncident::default());
+    assert!(!text.contains("NaN") && !text.is_empty(), "{text}");
+}
+
+#[test]
+fn an_account_has_a_fixed_size() {
+    // Two windows of five sketches of sixteen: nothing that comes from the network makes it larger.
+    assert!(size_of::<super::Account>() <= 3_072, "{}", size_of::<super::Account>());
+}
+
+#[test]
+fn a_clock_that_jumps_back_begins_a_new_window() {
+    let rule = Rule::default();
+    let quota = State::new(&rule);
+    for hours in [5u64, 0, 9, 1] {
+        let now = T0.plus_millis(hours * 3_600_000);
+        assert_eq!(call(&quota, &rule, User::default(), now).0, Verdict::Pass);
+        quota.limited(&rule, &Claim::new(), Limited::Rate, None, now.plus_millis(1));
+        let incident = quota.incident(&rule, now.plus_millis(2)).unwrap();
+        assert!(incident.began <= now && incident.ends > now, "{hours}: {incident:?}");
+        assert_eq!(incident.own, 1);
+    }
+}
