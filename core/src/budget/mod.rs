@@ -141,3 +141,6 @@ impl Rule {
         u64::try_from(u128::from(self.limit.amount) * u128::from(percent) / 100).unwrap_or(u64::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,8 @@ use crate::units::{Period, Timestamp};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The account of one budget (of one customer, say). 64 bytes, all methods through `&self`.
+/// The account of one budget (of one customer, say). 64 bytes, all methods through `&self`. An account belongs
+/// to one rule: after a change of its period or unit it begins anew.
 ///
 /// Periods are those of the calendar. A call counts in the period in which it settles; what it had reserved in
 /// an earlier one is gone with that. A clock that goes back a little changes nothing; one that comes back from
@@ -192,7 +193,8 @@ impl State {
     /// for a call that was never sent ([`Spent::NOTHING`]) or was let go of.
     pub fn settle(&self, rule: &Rule, reservation: Reservation, spent: Spent, now: Timestamp) -> Settled {
         let charge = if spent.all { spent.known } else { spent.known.max(reservation.amount) };
-        self.settled.fetch_add(spent.known, Ordering::Relaxed);
+        let add = |settled: u64| Some(settled.saturating_add(spent.known));
+        let _ = self.settled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if !spent.all {
             self.unknown.fetch_add(1, Ordering::Relaxed);
         }

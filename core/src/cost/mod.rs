@@ -123,3 +123,6 @@ impl Unknown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

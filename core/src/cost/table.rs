@@ -10,9 +10,9 @@ include!(concat!(env!("OUT_DIR"), "/builtin_prices.rs"));
 
 /// Prices by vendor, endpoint and model.
 ///
-/// Own prices come before built-in ones. Of either, a model's exact name comes before a pattern, and a longer
-/// pattern before a shorter one; a price for an endpoint before one for all; a later line of the file before
-/// an earlier one; and a price without a model after all those that name it.
+/// A price that names the model comes before one for all models. Of these, own ones come before built-in ones.
+/// Of either, a model's exact name comes before a pattern, and a longer pattern before a shorter one; a price
+/// for an endpoint before one for all; a later line of the file before an earlier one.
 #[derive(Debug)]
 pub struct Prices {
     own: Layer,
@@ -72,7 +72,12 @@ impl Prices {
     #[must_use]
     pub fn find(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
         let model = model.strip_prefix("models/").unwrap_or(model);
-        self.own.find(vendor, endpoint, model).or_else(|| self.builtin.find(vendor, endpoint, model))
+        let layers = [&self.own, &self.builtin];
+        let named = layers.iter().filter(|_| !model.is_empty());
+        named
+            .filter_map(|layer| layer.by_model(vendor, endpoint, model))
+            .chain(layers.iter().filter_map(|layer| layer.for_all(vendor, endpoint)))
+            .next()
     }
 
     /// What a call cost; `None` where it costs nothing that anybody asks money for: it has no price, named no
@@ -136,29 +141,34 @@ impl Layer {
         layer
     }
 
-    fn find(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
+    /// The price that names the model.
+    fn by_model(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
         let vendor = self.vendors.get(vendor)?;
-        let first = |numbers: &[usize]| {
-            let mut prices = numbers.iter().map(|number| &self.prices[*number]);
-            prices.find(|price| price.endpoints.is_empty() || of_endpoint(price, endpoint).is_some())
-        };
-        if !model.is_empty() {
-            let exact = vendor.exact.binary_search_by(|(known, _)| (**known).cmp(model)).ok();
-            if let Some(price) = exact.and_then(|place| first(&vendor.exact[place].1)) {
+        let exact = vendor.exact.binary_search_by(|(known, _)| (**known).cmp(model)).ok();
+        if let Some(price) = exact.and_then(|place| self.first(&vendor.exact[place].1, endpoint)) {
+            return Some(price);
+        }
+        let mut at = vendor.patterns.partition_point(|known| *known.start <= *model).checked_sub(1);
+        while let Some(place) = at {
+            let known = &vendor.patterns[place];
+            if model.starts_with(known.start.as_ref())
+                && let Some(price) = self.first(&known.prices, endpoint)
+            {
                 return Some(price);
             }
-            let mut at = vendor.patterns.partition_point(|known| *known.start <= *model).checked_sub(1);
-            while let Some(place) = at {
-                let known = &vendor.patterns[place];
-                if model.starts_with(known.start.as_ref())
-                    && let Some(price) = first(&known.prices)
-                {
-                    return Some(price);
-                }
-                at = known.wider;
-            }
+            at = known.wider;
         }
-        first(&vendor.any)
+        None
+    }
+
+    /// The price for all models.
+    fn for_all(&self, vendor: &str, endpoint: &str) -> Option<&Price> {
+        self.first(&self.vendors.get(vendor)?.any, endpoint)
+    }
+
+    fn first(&self, numbers: &[usize], endpoint: &str) -> Option<&Price> {
+        let mut prices = numbers.iter().map(|number| &self.prices[*number]);
+        prices.find(|price| price.endpoints.is_empty() || is_for(price, endpoint))
     }
 }
 
@@ -181,8 +191,8 @@ impl Vendor {
     }
 }
 
-fn of_endpoint<'a>(price: &'a Price, endpoint: &str) -> Option<&'a String> {
-    price.endpoints.iter().find(|known| match known.strip_suffix('*') {
+fn is_for(price: &Price, endpoint: &str) -> bool {
+    price.endpoints.iter().any(|known| match known.strip_suffix('*') {
         Some(start) => endpoint.starts_with(start),
         None => *known == endpoint,
     })
