@@ -28,8 +28,7 @@ struct Layer {
 /// Numbers of prices of one vendor.
 #[derive(Debug, Default)]
 struct Vendor {
-    /// Sorted by name.
-    exact: Vec<(Box<str>, Vec<usize>)>,
+    exact: HashMap<Box<str>, Vec<usize>, FixedState>,
     /// Sorted by what precedes the `*`.
     patterns: Vec<ModelPattern>,
     /// For all models.
@@ -87,7 +86,8 @@ impl Prices {
     pub fn settle(&self, vendor: &str, endpoint: &str, model: &str, facts: &Facts<'_>) -> Option<Cost> {
         let stated = facts.usage.model.as_str();
         let named = |price: &&Price| !price.models.is_empty();
-        let by_stated = self.find(vendor, endpoint, stated).filter(|_| !stated.is_empty());
+        let other = !stated.is_empty() && stated != model;
+        let by_stated = other.then(|| self.find(vendor, endpoint, stated)).flatten();
         let price = by_stated.filter(named).or_else(|| self.find(vendor, endpoint, model)).or(by_stated);
         match price {
             Some(price) => Some(price.settle(facts)),
@@ -124,10 +124,7 @@ impl Layer {
                             prices: vec![number],
                         }),
                     },
-                    None => match vendor.exact.iter_mut().find(|(known, _)| **known == **model) {
-                        Some((_, numbers)) => numbers.push(number),
-                        None => vendor.exact.push((model.as_str().into(), vec![number])),
-                    },
+                    None => vendor.exact.entry(model.as_str().into()).or_default().push(number),
                 }
             }
             if price.models.is_empty() {
@@ -144,8 +141,7 @@ impl Layer {
     /// The price that names the model.
     fn by_model(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
         let vendor = self.vendors.get(vendor)?;
-        let exact = vendor.exact.binary_search_by(|(known, _)| (**known).cmp(model)).ok();
-        if let Some(price) = exact.and_then(|place| self.first(&vendor.exact[place].1, endpoint)) {
+        if let Some(price) = vendor.exact.get(model).and_then(|numbers| self.first(numbers, endpoint)) {
             return Some(price);
         }
         let mut at = vendor.patterns.partition_point(|known| *known.start <= *model).checked_sub(1);
@@ -174,14 +170,13 @@ impl Layer {
 
 impl Vendor {
     fn sort(&mut self, prices: &[Price]) {
-        self.exact.sort_by(|a, b| a.0.cmp(&b.0));
         self.patterns.sort_by(|a, b| a.start.cmp(&b.start));
         for place in 0..self.patterns.len() {
             let start = &self.patterns[place].start;
             self.patterns[place].wider =
                 (0..place).rev().find(|other| start.starts_with(&*self.patterns[*other].start));
         }
-        let lists = self.exact.iter_mut().map(|(_, list)| list);
+        let lists = self.exact.values_mut();
         let lists = lists.chain(self.patterns.iter_mut().map(|known| &mut known.prices));
         for list in lists.chain(std::iter::once(&mut self.any)) {
             // The narrowest endpoint first, then the latest line.
