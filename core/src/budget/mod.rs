@@ -125,11 +125,12 @@ impl Rule {
         }
     }
 
-    /// The cheaper model for one, by the longest match; `None` where none is named.
+    /// The cheaper model for one, by the longest match; `None` where none is named, or a version of the cheaper
+    /// one is asked for already.
     #[must_use]
     pub fn cheaper(&self, model: &str) -> Option<&str> {
         let matches = |known: &&Downgrade| match known.from.strip_suffix('*') {
-            Some(start) => model.starts_with(start) && model != known.to,
+            Some(start) => model.starts_with(start) && !model.starts_with(&known.to),
             None => known.from == model,
         };
         let found = self.downgrades.iter().filter(matches).max_by_key(|known| known.from.len());

@@ -156,6 +156,7 @@ mod tests {
         assert_eq!(rule.at, [(50, Action::Warn), (80, Action::Downgrade)]);
         assert_eq!(rule.cheaper("gpt-4o-2024-08-06"), Some("gpt-4o-mini"));
         assert_eq!(rule.cheaper("gpt-4o-mini"), None, "already there");
+        assert_eq!(rule.cheaper("gpt-4o-mini-2024-07-18"), None, "and a version of it");
         assert_eq!(rule.cheaper("o3"), None);
     }
 
