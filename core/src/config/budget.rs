@@ -161,6 +161,24 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_documentation_are_right() {
+        let text = include_str!("../../../docs/budget.md");
+        let example = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let rules: Vec<_> = example.split("[[budget]]").skip(1).collect();
+        assert_eq!(rules.len(), 2);
+        for rule in rules {
+            // What follows from the match; the match itself is read elsewhere.
+            let body: String = rule
+                .lines()
+                .filter(|line| !line.starts_with("match"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let (rule, errors) = read_one(&body);
+            assert!(rule.is_some() && errors.is_empty(), "{body}: {errors:?}");
+        }
+    }
+
+    #[test]
     fn limits_may_be_money_calls_or_tokens() {
         for (text, amount, unit, period) in [
             ("0.5 EUR / minute", 500_000_000, Unit::Money(Currency::EUR), Period::Minute),

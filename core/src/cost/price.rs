@@ -189,6 +189,9 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// Bytes of a request's JSON for a token, on average; English text in JSON has a little more.
+const BYTES_A_TOKEN: u64 = 4;
+
 impl Ahead {
     /// What is known of a call with a request body of so many bytes.
     #[must_use]
@@ -203,10 +206,14 @@ impl Ahead {
         self.tier = tier;
         self
     }
-}
 
-/// Bytes of a request's JSON for a token, on average; English text in JSON has a little more.
-const BYTES_A_TOKEN: u64 = 4;
+    /// About how many tokens the prompt has, and how many the answer may have; `typical` where the request
+    /// sets no limit.
+    #[must_use]
+    pub fn tokens(&self, typical: u64) -> (u64, u64) {
+        (self.bytes.div_ceil(BYTES_A_TOKEN), self.max_output.unwrap_or(typical))
+    }
+}
 
 impl Price {
     /// A price of nothing yet, in a currency.
@@ -249,8 +256,7 @@ impl Price {
     /// the answer may have.
     #[must_use]
     pub fn estimate(&self, ahead: &Ahead) -> Money {
-        let prompt = ahead.bytes.div_ceil(BYTES_A_TOKEN);
-        let output = ahead.max_output.unwrap_or(self.typical_output);
+        let (prompt, output) = ahead.tokens(self.typical_output);
         let mut usage = Usage::unknown(Unknown::NotStated);
         usage.tier = ahead.tier;
         let usage = usage.with(Kind::Input, prompt).with(Kind::Output, output);

@@ -88,7 +88,7 @@ impl Period {
 const fn year_and_month(day: u64) -> (u64, u64) {
     let shifted = 4 * (day + EPOCH_DAYS) + 3;
     let century = shifted / ERA_DAYS;
-    let of_century = shifted % ERA_DAYS | 3;
+    let of_century = (shifted % ERA_DAYS) | 3;
     let product = 2_939_745 * of_century;
     let year = 100 * century + (product >> 32);
     let of_year = (product & 0xffff_ffff) / 2_939_745 / 4;
