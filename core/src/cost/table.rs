@@ -1,7 +1,7 @@
 //! All prices, and the one that holds for a call.
 
-use super::{Answer, Cost, Facts, Price, Unknown};
-use crate::units::Currency;
+use super::{Ahead, Answer, Cost, Facts, Price, Unknown, Volume};
+use crate::units::{Currency, Money};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::sync::LazyLock;
@@ -22,8 +22,12 @@ pub struct Prices {
 #[derive(Debug, Default)]
 struct Layer {
     prices: Vec<Price>,
+    /// Of each price, what was used this month.
+    volumes: Vec<Volume>,
     vendors: HashMap<Box<str>, Vendor, FixedState>,
 }
+
+type Found<'a> = (&'a Price, &'a Volume);
 
 /// Numbers of prices of one vendor.
 #[derive(Debug, Default)]
@@ -70,6 +74,10 @@ impl Prices {
     /// The price of a call; `model` is empty where none is known.
     #[must_use]
     pub fn find(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
+        self.look_up(vendor, endpoint, model).map(|(price, _)| price)
+    }
+
+    fn look_up(&self, vendor: &str, endpoint: &str, model: &str) -> Option<Found<'_>> {
         let model = model.strip_prefix("models/").unwrap_or(model);
         let layers = [&self.own, &self.builtin];
         let named = layers.iter().filter(|_| !model.is_empty());
@@ -79,18 +87,30 @@ impl Prices {
             .next()
     }
 
-    /// What a call cost; `None` where it costs nothing that anybody asks money for: it has no price, named no
-    /// model and used no tokens, such as a list of models. `model` is the one that the request names, or its
-    /// path; the one that the response names comes first.
+    /// About what a call will cost, to reserve; `None` where it has no price.
+    #[must_use]
+    pub fn estimate(&self, vendor: &str, endpoint: &str, model: &str, ahead: &Ahead) -> Option<Money> {
+        let (price, volume) = self.look_up(vendor, endpoint, model)?;
+        let volume = if price.asks_volume() { volume.so_far(ahead.at) } else { 0 };
+        Some(price.estimate(&ahead.volume(volume)))
+    }
+
+    /// What a call cost, counted to the month's volume; once for each call. `None` where it costs nothing that
+    /// anybody asks money for: it has no price, named no model and used no tokens, such as a list of models.
+    /// `model` is the one that the request names, or its path; the one that the response names comes first.
     #[must_use]
     pub fn settle(&self, vendor: &str, endpoint: &str, model: &str, facts: &Facts<'_>) -> Option<Cost> {
         let stated = facts.usage.model.as_str();
-        let named = |price: &&Price| !price.models.is_empty();
         let other = !stated.is_empty() && stated != model;
-        let by_stated = other.then(|| self.find(vendor, endpoint, stated)).flatten();
-        let price = by_stated.filter(named).or_else(|| self.find(vendor, endpoint, model)).or(by_stated);
-        match price {
-            Some(price) => Some(price.settle(facts)),
+        let by_stated = other.then(|| self.look_up(vendor, endpoint, stated)).flatten();
+        let named = |found: &Found<'_>| !found.0.models.is_empty();
+        let found = by_stated.filter(named).or_else(|| self.look_up(vendor, endpoint, model)).or(by_stated);
+        match found {
+            Some((price, volume)) if price.asks_volume() && facts.answer != Answer::NotSent => {
+                let before = volume.add(price.volume_of(facts), facts.at);
+                Some(price.settle(&facts.volume(before)))
+            }
+            Some((price, _)) => Some(price.settle(facts)),
             None if facts.usage.tokens().is_none() && model.is_empty() => None,
             None if facts.answer == Answer::NotSent => None,
             None => Some(Cost::unknown(Unknown::NoPrice, Currency::USD)),
@@ -134,12 +154,13 @@ impl Layer {
         for vendor in layer.vendors.values_mut() {
             vendor.sort(&prices);
         }
+        layer.volumes = prices.iter().map(|_| Volume::default()).collect();
         layer.prices = prices;
         layer
     }
 
     /// The price that names the model.
-    fn by_model(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
+    fn by_model(&self, vendor: &str, endpoint: &str, model: &str) -> Option<Found<'_>> {
         let vendor = self.vendors.get(vendor)?;
         if let Some(price) = vendor.exact.get(model).and_then(|numbers| self.first(numbers, endpoint)) {
             return Some(price);
@@ -158,13 +179,13 @@ impl Layer {
     }
 
     /// The price for all models.
-    fn for_all(&self, vendor: &str, endpoint: &str) -> Option<&Price> {
+    fn for_all(&self, vendor: &str, endpoint: &str) -> Option<Found<'_>> {
         self.first(&self.vendors.get(vendor)?.any, endpoint)
     }
 
-    fn first(&self, numbers: &[usize], endpoint: &str) -> Option<&Price> {
-        let mut prices = numbers.iter().map(|number| &self.prices[*number]);
-        prices.find(|price| price.endpoints.is_empty() || is_for(price, endpoint))
+    fn first(&self, numbers: &[usize], endpoint: &str) -> Option<Found<'_>> {
+        let mut prices = numbers.iter().map(|number| (&self.prices[*number], &self.volumes[*number]));
+        prices.find(|(price, _)| price.endpoints.is_empty() || is_for(price, endpoint))
     }
 }
 

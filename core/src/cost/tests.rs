@@ -442,6 +442,31 @@ fn own_units_calls_and_bytes_have_prices_and_volume_makes_them_cheaper() {
 }
 
 #[test]
+fn the_months_volume_is_counted_as_calls_settle() {
+    let text = r#"
+        [[price]]
+        vendor = "maps"
+        call = "5 USD / call"
+        [[price.tier]]
+        above_volume = "1"
+        call = "4 USD / call"
+    "#;
+    let prices = Prices::new(crate::config::read_prices("f", text).0);
+    let usage = Usage::unknown(Unknown::OtherContent);
+    let settle = |answer, at| {
+        let cost = prices.settle("maps", "GET /x", "", &Facts::new(&usage, answer, at)).unwrap();
+        cost.whole().unwrap().nanos() / 1_000_000_000
+    };
+    let estimate =
+        |at| prices.estimate("maps", "GET /x", "", &Ahead::new(0, at)).unwrap().nanos() / 1_000_000_000;
+    assert_eq!((settle(Answer::NotSent, NOW), estimate(NOW)), (0, 5));
+    assert_eq!((settle(Answer::Status(200), NOW), settle(Answer::Status(200), NOW)), (5, 5));
+    assert_eq!((estimate(NOW), settle(Answer::Status(200), NOW)), (4, 4));
+    let next = NOW.plus_millis(86_400_000 * 15);
+    assert_eq!((estimate(next), settle(Answer::Status(200), next)), (5, 5));
+}
+
+#[test]
 fn the_narrowest_price_holds_and_own_ones_come_first() {
     let text = r#"
         [[price]]
