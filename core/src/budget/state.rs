@@ -390,3 +390,24 @@ fn is_a_little_before(period: Period, number: u32, current: u32) -> bool {
     };
     number < current && current - number <= slack
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_slept_through_periods_spoils_none() {
+        let state = State::new();
+        let minute = |number: u64| Timestamp::from_nanos(number * 60_000_000_000);
+        let stale = state.enter(Period::Minute, minute(1_000_000));
+        for generations in 1..6 {
+            let current = state.enter(Period::Minute, minute(1_000_000 + generations));
+            assert!(state.swap(current, 7));
+            // It still believes that the first minute is over, and a later one than all has begun.
+            state.begin_next(stale, 2_000_000);
+            assert!(!state.swap(stale, 99));
+            let found = state.enter(Period::Minute, minute(1_000_000 + generations));
+            assert_eq!((found.number, found.used()), (current.number, 7));
+        }
+    }
+}

@@ -130,7 +130,10 @@ fn each_share_warns_once_in_a_period() {
     let next = Period::Hour.end(NOW);
     assert_eq!(spend(85, next), Some(80), "anew in the next period");
     // Many periods later, when the tag of the first is used again.
-    let later = (0..16).fold(next, |now, _| Period::Hour.end(now));
+    let later = (0..16).fold(next, |now, _| {
+        assert_eq!(used(&state, &rule, Period::Hour.end(now)), 0);
+        Period::Hour.end(now)
+    });
     assert_eq!(spend(50, later), Some(50));
 }
 
@@ -200,7 +203,7 @@ fn what_others_spent_counts_in_its_period_only() {
     state.set_elsewhere(&rule, u64::MAX, NOW);
     assert!(matches!(state.reserve(&rule, 1, NOW), Verdict::Refuse { .. }));
     // Also where the tag comes around again after sixteen periods.
-    for periods in [1, 16, 17, 32] {
+    for periods in 1..=33 {
         let later = NOW.plus(std::time::Duration::from_secs(60 * periods));
         let _ = admitted(state.reserve(&rule, 100, later));
     }

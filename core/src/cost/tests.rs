@@ -268,6 +268,20 @@ fn a_broken_event_spoils_no_other() {
 }
 
 #[test]
+fn lines_of_one_event_are_joined_by_a_line_feed() {
+    let read = |body: &str| read("text/event-stream", body, true).tokens();
+    assert_eq!(
+        read("data: {\"usage\":\ndata:{\"prompt_tokens\":12,\ndata: \"completion_tokens\":5\ndata: }}\n\n"),
+        Some(17)
+    );
+    assert_eq!(
+        read("data: {\"usage\":{\"prompt_tokens\":12\ndata:34}}\n\n"),
+        Some(12),
+        "and no number goes on"
+    );
+}
+
+#[test]
 fn a_body_of_any_size_passes_through_a_small_state() {
     assert!(size_of::<UsageReader>() <= 1024, "{}", size_of::<UsageReader>());
     assert!(size_of::<RequestReader>() <= 512, "{}", size_of::<RequestReader>());
