@@ -341,6 +341,49 @@ fn a_large_prompt_costs_the_larger_price() {
 }
 
 #[test]
+fn of_several_tiers_the_narrowest_holds() {
+    let text = r#"
+        [[price]]
+        vendor = "v"
+        input = "1 USD / token"
+        [[price.tier]]
+        above_prompt = "1k"
+        input = "3 USD / token"
+        [[price.tier]]
+        above_prompt = "100"
+        input = "2 USD / token"
+        [[price.tier]]
+        hours = "09:00-11:00"
+        input = "0.5 USD / token"
+        [[price.tier]]
+        days = ["sat"]
+        input = "0.7 USD / token"
+        [[price.tier]]
+        service_tier = "flex"
+        above_prompt = "100"
+        input = "0.1 USD / token"
+    "#;
+    let prices = Prices::new(crate::config::read_prices("f", text).0);
+    let price = prices.find("v", "", "").unwrap();
+    let rate = |tokens: u64, tier, hours: i64| {
+        let mut usage = Usage::unknown(Unknown::NotStated).with(Kind::Input, tokens);
+        usage.tier = tier;
+        let at = Timestamp::from_nanos((1_795_255_200 + hours * 3_600) as u64 * 1_000_000_000);
+        price.settle(&Facts::new(&usage, Answer::Status(200), at)).nanos
+            / i64::try_from(tokens).unwrap()
+            / 1_000_000
+    };
+    assert_eq!(rate(1_001, ServiceTier::Standard, 0), 3_000);
+    assert_eq!(rate(1_000, ServiceTier::Standard, 0), 2_000);
+    assert_eq!(rate(100, ServiceTier::Standard, 0), 500, "10:00 on a Saturday");
+    assert_eq!(rate(100, ServiceTier::Standard, 1), 700, "11:00 on a Saturday");
+    assert_eq!(rate(100, ServiceTier::Standard, -24), 500, "10:00 on a Friday");
+    assert_eq!(rate(100, ServiceTier::Standard, -23), 1_000, "11:00 on a Friday");
+    assert_eq!(rate(101, ServiceTier::Flex, 0), 100);
+    assert_eq!(rate(100, ServiceTier::Flex, 0), 0, "no price for a small prompt in flex: unknown");
+}
+
+#[test]
 fn a_service_tier_has_its_own_price_or_none() {
     let price = gpt_4o();
     let mut usage = Usage::unknown(Unknown::NotStated).with(Kind::Input, 1_000_000).with(Kind::Output, 0);
