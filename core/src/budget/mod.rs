@@ -125,11 +125,12 @@ impl Rule {
         }
     }
 
-    /// The cheaper model for one, by the longest match; `None` where none is named.
+    /// The cheaper model for one, by the longest match; `None` where none is named, or a version of the cheaper
+    /// one is asked for already.
     #[must_use]
     pub fn cheaper(&self, model: &str) -> Option<&str> {
         let matches = |known: &&Downgrade| match known.from.strip_suffix('*') {
-            Some(start) => model.starts_with(start) && model != known.to,
+            Some(start) => model.starts_with(start) && !model.starts_with(&known.to),
             None => known.from == model,
         };
         let found = self.downgrades.iter().filter(matches).max_by_key(|known| known.from.len());
@@ -141,3 +142,6 @@ impl Rule {
         u64::try_from(u128::from(self.limit.amount) * u128::from(percent) / 100).unwrap_or(u64::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,8 @@ use crate::units::{Period, Timestamp};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The account of one budget (of one customer, say). 64 bytes, all methods through `&self`.
+/// The account of one budget (of one customer, say). 64 bytes, all methods through `&self`. An account belongs
+/// to one rule: after a change of its period or unit it begins anew.
 ///
 /// Periods are those of the calendar. A call counts in the period in which it settles; what it had reserved in
 /// an earlier one is gone with that. A clock that goes back a little changes nothing; one that comes back from
@@ -192,7 +193,8 @@ impl State {
     /// for a call that was never sent ([`Spent::NOTHING`]) or was let go of.
     pub fn settle(&self, rule: &Rule, reservation: Reservation, spent: Spent, now: Timestamp) -> Settled {
         let charge = if spent.all { spent.known } else { spent.known.max(reservation.amount) };
-        self.settled.fetch_add(spent.known, Ordering::Relaxed);
+        let add = |settled: u64| Some(settled.saturating_add(spent.known));
+        let _ = self.settled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if !spent.all {
             self.unknown.fetch_add(1, Ordering::Relaxed);
         }
@@ -393,4 +395,25 @@ fn is_a_little_before(period: Period, number: u32, current: u32) -> bool {
         Period::Day | Period::Week | Period::Month => 1,
     };
     number < current && current - number <= slack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_slept_through_periods_spoils_none() {
+        let state = State::new();
+        let minute = |number: u64| Timestamp::from_nanos(number * 60_000_000_000);
+        let stale = state.enter(Period::Minute, minute(1_000_000));
+        for generations in 1..6 {
+            let current = state.enter(Period::Minute, minute(1_000_000 + generations));
+            assert!(state.swap(current, 7));
+            // It still believes that the first minute is over, and a later one than all has begun.
+            state.begin_next(stale, 2_000_000);
+            assert!(!state.swap(stale, 99));
+            let found = state.enter(Period::Minute, minute(1_000_000 + generations));
+            assert_eq!((found.number, found.used()), (current.number, 7));
+        }
+    }
 }

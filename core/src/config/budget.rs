@@ -156,7 +156,26 @@ mod tests {
         assert_eq!(rule.at, [(50, Action::Warn), (80, Action::Downgrade)]);
         assert_eq!(rule.cheaper("gpt-4o-2024-08-06"), Some("gpt-4o-mini"));
         assert_eq!(rule.cheaper("gpt-4o-mini"), None, "already there");
+        assert_eq!(rule.cheaper("gpt-4o-mini-2024-07-18"), None, "and a version of it");
         assert_eq!(rule.cheaper("o3"), None);
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_right() {
+        let text = include_str!("../../../docs/budget.md");
+        let example = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let rules: Vec<_> = example.split("[[budget]]").skip(1).collect();
+        assert_eq!(rules.len(), 2);
+        for rule in rules {
+            // What follows from the match; the match itself is read elsewhere.
+            let body: String = rule
+                .lines()
+                .filter(|line| !line.starts_with("match"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let (rule, errors) = read_one(&body);
+            assert!(rule.is_some() && errors.is_empty(), "{body}: {errors:?}");
+        }
     }
 
     #[test]

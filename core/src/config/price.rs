@@ -237,6 +237,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_documentation_is_right() {
+        let text = include_str!("../../../docs/cost.md");
+        let example = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let config = Config::parse("docs/cost.md", example).unwrap();
+        assert_eq!(config.own_prices().len(), 2);
+    }
+
+    #[test]
     fn absurd_and_contradictory_prices_are_errors_with_the_remedy() {
         for (body, error) in [
             (

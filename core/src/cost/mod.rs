@@ -4,6 +4,7 @@
 //! bodies as they pass by, never by buffering them. What a vendor did not state is unknown and stays so: a
 //! cost is a known part and, where that is not all, the reason.
 
+mod facts;
 mod fields;
 mod price;
 mod rate;
@@ -14,7 +15,8 @@ mod table;
 mod usage;
 mod volume;
 
-pub use price::{Ahead, Answer, Facts, Price, Rates, Source, Tier, VolumeUnit};
+pub use facts::{Ahead, Answer, Facts};
+pub use price::{Price, Rates, Source, Tier, VolumeUnit};
 pub use rate::{BadRate, Per, Rate};
 pub use reader::UsageReader;
 pub use request::{RequestReader, model_in_path, replace_model};
@@ -123,3 +125,6 @@ impl Unknown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use super::fields::Fields;
 use super::rate::nanos;
 use super::usage::{Kind, MAX_UNITS, ServiceTier, Usage};
-use super::{Cost, Rate, Unknown};
+use super::{Ahead, Answer, Cost, Facts, Rate, Unknown};
 use crate::units::{Currency, Money, Timestamp};
 use std::sync::Arc;
 
@@ -121,93 +121,6 @@ pub struct Price {
     fields: Arc<Fields>,
 }
 
-/// What is known of a call before it is made.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct Ahead {
-    /// The length of the request's body in bytes.
-    pub bytes: u64,
-    /// The most tokens that the request allows for the answer.
-    pub max_output: Option<u64>,
-    /// The tier that the request asks for.
-    pub tier: ServiceTier,
-    /// When.
-    pub at: Timestamp,
-    /// The month's volume so far, where a tier asks for it.
-    pub volume: u64,
-}
-
-/// What is known of a call after it.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Facts<'a> {
-    /// What it used.
-    pub usage: &'a Usage,
-    /// How the vendor answered.
-    pub answer: Answer,
-    /// Bytes of the request's body.
-    pub sent: u64,
-    /// Bytes of the response's body.
-    pub received: u64,
-    /// When it began.
-    pub at: Timestamp,
-    /// The month's volume before it, where a tier asks for it.
-    pub volume: u64,
-}
-
-/// How a vendor answered a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Nothing was sent: refused, or no connection.
-    NotSent,
-    /// No answer came. The vendor may charge, and nobody can tell.
-    None,
-    /// A response with this status.
-    Status(u16),
-}
-
-impl<'a> Facts<'a> {
-    /// The facts of a call that was answered.
-    #[must_use]
-    pub const fn new(usage: &'a Usage, answer: Answer, at: Timestamp) -> Self {
-        Self { usage, answer, sent: 0, received: 0, at, volume: 0 }
-    }
-
-    /// Sets the bytes of both bodies.
-    #[must_use]
-    pub const fn bytes(mut self, sent: u64, received: u64) -> Self {
-        self.sent = sent;
-        self.received = received;
-        self
-    }
-
-    /// Sets the month's volume before the call.
-    #[must_use]
-    pub const fn volume(mut self, volume: u64) -> Self {
-        self.volume = volume;
-        self
-    }
-}
-
-impl Ahead {
-    /// What is known of a call with a request body of so many bytes.
-    #[must_use]
-    pub const fn new(bytes: u64, at: Timestamp) -> Self {
-        Self { bytes, max_output: None, tier: ServiceTier::Standard, at, volume: 0 }
-    }
-
-    /// Sets the most tokens that the request allows for the answer, and the tier that it asks for.
-    #[must_use]
-    pub const fn asks(mut self, max_output: Option<u64>, tier: ServiceTier) -> Self {
-        self.max_output = max_output;
-        self.tier = tier;
-        self
-    }
-}
-
-/// Bytes of a request's JSON for a token, on average; English text in JSON has a little more.
-const BYTES_A_TOKEN: u64 = 4;
-
 impl Price {
     /// A price of nothing yet, in a currency.
     #[must_use]
@@ -249,8 +162,7 @@ impl Price {
     /// the answer may have.
     #[must_use]
     pub fn estimate(&self, ahead: &Ahead) -> Money {
-        let prompt = ahead.bytes.div_ceil(BYTES_A_TOKEN);
-        let output = ahead.max_output.unwrap_or(self.typical_output);
+        let (prompt, output) = ahead.tokens(self.typical_output);
         let mut usage = Usage::unknown(Unknown::NotStated);
         usage.tier = ahead.tier;
         let usage = usage.with(Kind::Input, prompt).with(Kind::Output, output);

@@ -6,7 +6,7 @@ use thiserror::Error;
 /// The price of one token, call, byte or unit, in femto-units of a currency (10^-15): a price of 0.0028 USD for
 /// a million tokens is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rate(u64);
+pub struct Rate(pub(super) u64);
 
 /// Femto-units in a nano-unit.
 const FEMTOS: u128 = 1_000_000;

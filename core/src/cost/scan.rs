@@ -121,6 +121,7 @@ impl Scanner {
             at += match self.state {
                 State::InString | State::DeadString => self.skip_string(&bytes[at..]),
                 State::Dead => self.skip_brackets(&bytes[at..]),
+                State::InKey | State::InText => self.take_text(&bytes[at..], at, fields, &mut sink),
                 State::Lost => bytes.len() - at,
                 _ => {
                     let offset = self.taken + at as u64;
@@ -148,16 +149,15 @@ impl Scanner {
             (State::Value, b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z') => {
                 self.state = State::Literal;
                 self.begin_text(offset);
-                self.keep(byte);
+                self.keep(&[byte]);
             }
             (State::Key, b'"') => {
                 self.state = State::InKey;
                 self.begin_text(offset + 1);
             }
-            (State::InKey | State::InText, _) => self.take_text(byte, offset, fields, sink),
             (State::Colon, b':') => self.state = State::Value,
             (State::Literal, b'-' | b'+' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z') => {
-                self.keep(byte);
+                self.keep(&[byte]);
             }
             (State::Literal, _) => {
                 self.end_literal(offset, fields, sink);
@@ -230,43 +230,52 @@ impl Scanner {
         self.start = start;
     }
 
-    fn keep(&mut self, byte: u8) {
-        match self.text.get_mut(usize::from(self.length)) {
+    fn keep(&mut self, bytes: &[u8]) {
+        let from = usize::from(self.length);
+        match self.text.get_mut(from..from + bytes.len()) {
             Some(place) => {
-                *place = byte;
-                self.length += 1;
+                place.copy_from_slice(bytes);
+                self.length += bytes.len() as u8;
             }
             None => self.cut = true,
         }
     }
 
-    fn take_text(&mut self, byte: u8, offset: u64, fields: &Fields, sink: &mut impl FnMut(Event<'_>)) {
+    /// Takes what there is of a text; `at` is its place in the chunk.
+    fn take_text(
+        &mut self,
+        bytes: &[u8],
+        at: usize,
+        fields: &Fields,
+        sink: &mut impl FnMut(Event<'_>),
+    ) -> usize {
         if self.escaped {
             self.escaped = false;
-            match byte {
-                b'"' | b'\\' | b'/' => self.keep(byte),
+            match bytes[0] {
+                byte @ (b'"' | b'\\' | b'/') => self.keep(&[byte]),
                 _ => self.cut = true,
             }
-            return;
+            return 1;
         }
-        match byte {
-            b'\\' => self.escaped = true,
-            b'"' if self.state == State::InKey => {
-                let key = &self.text[..usize::from(self.length)];
-                let parent = self.top().map(|(node, _)| node).filter(|_| !self.cut);
-                self.node = parent.and_then(|parent| fields.child(parent, key));
-                self.state = State::Colon;
+        let found = find_quote(bytes);
+        self.keep(&bytes[..found.unwrap_or(bytes.len())]);
+        let Some(found) = found else { return bytes.len() };
+        if bytes[found] == b'\\' {
+            self.escaped = true;
+        } else if self.state == State::InKey {
+            let key = &self.text[..usize::from(self.length)];
+            let parent = self.top().map(|(node, _)| node).filter(|_| !self.cut);
+            self.node = parent.and_then(|parent| fields.child(parent, key));
+            self.state = State::Colon;
+        } else {
+            let text = std::str::from_utf8(&self.text[..usize::from(self.length)]).ok();
+            if let Some(field) = self.node.and_then(|node| fields.field(node)) {
+                let text = Token::Text(text.filter(|_| !self.cut));
+                sink(Event::Value(field, text, (self.start, self.taken + (at + found) as u64)));
             }
-            b'"' => {
-                let text = std::str::from_utf8(&self.text[..usize::from(self.length)]).ok();
-                if let Some(field) = self.node.and_then(|node| fields.field(node)) {
-                    let text = Token::Text(text.filter(|_| !self.cut));
-                    sink(Event::Value(field, text, (self.start, offset)));
-                }
-                self.after_value();
-            }
-            _ => self.keep(byte),
+            self.after_value();
         }
+        found + 1
     }
 
     fn end_literal(&mut self, offset: u64, fields: &Fields, sink: &mut impl FnMut(Event<'_>)) {

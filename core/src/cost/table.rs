@@ -1,7 +1,7 @@
 //! All prices, and the one that holds for a call.
 
-use super::{Answer, Cost, Facts, Price, Unknown};
-use crate::units::Currency;
+use super::{Ahead, Answer, Cost, Facts, Price, Unknown, Volume};
+use crate::units::{Currency, Money};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::sync::LazyLock;
@@ -10,9 +10,9 @@ include!(concat!(env!("OUT_DIR"), "/builtin_prices.rs"));
 
 /// Prices by vendor, endpoint and model.
 ///
-/// Own prices come before built-in ones. Of either, a model's exact name comes before a pattern, and a longer
-/// pattern before a shorter one; a price for an endpoint before one for all; a later line of the file before
-/// an earlier one; and a price without a model after all those that name it.
+/// A price that names the model comes before one for all models. Of these, own ones come before built-in ones.
+/// Of either, a model's exact name comes before a pattern, and a longer pattern before a shorter one; a price
+/// for an endpoint before one for all; a later line of the file before an earlier one.
 #[derive(Debug)]
 pub struct Prices {
     own: Layer,
@@ -22,14 +22,17 @@ pub struct Prices {
 #[derive(Debug, Default)]
 struct Layer {
     prices: Vec<Price>,
+    /// Of each price, what was used this month.
+    volumes: Vec<Volume>,
     vendors: HashMap<Box<str>, Vendor, FixedState>,
 }
+
+type Found<'a> = (&'a Price, &'a Volume);
 
 /// Numbers of prices of one vendor.
 #[derive(Debug, Default)]
 struct Vendor {
-    /// Sorted by name.
-    exact: Vec<(Box<str>, Vec<usize>)>,
+    exact: HashMap<Box<str>, Vec<usize>, FixedState>,
     /// Sorted by what precedes the `*`.
     patterns: Vec<ModelPattern>,
     /// For all models.
@@ -71,21 +74,43 @@ impl Prices {
     /// The price of a call; `model` is empty where none is known.
     #[must_use]
     pub fn find(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
-        let model = model.strip_prefix("models/").unwrap_or(model);
-        self.own.find(vendor, endpoint, model).or_else(|| self.builtin.find(vendor, endpoint, model))
+        self.look_up(vendor, endpoint, model).map(|(price, _)| price)
     }
 
-    /// What a call cost; `None` where it costs nothing that anybody asks money for: it has no price, named no
-    /// model and used no tokens, such as a list of models. `model` is the one that the request names, or its
-    /// path; the one that the response names comes first.
+    fn look_up(&self, vendor: &str, endpoint: &str, model: &str) -> Option<Found<'_>> {
+        let model = model.strip_prefix("models/").unwrap_or(model);
+        let layers = [&self.own, &self.builtin];
+        let named = layers.iter().filter(|_| !model.is_empty());
+        named
+            .filter_map(|layer| layer.by_model(vendor, endpoint, model))
+            .chain(layers.iter().filter_map(|layer| layer.for_all(vendor, endpoint)))
+            .next()
+    }
+
+    /// About what a call will cost, to reserve; `None` where it has no price.
+    #[must_use]
+    pub fn estimate(&self, vendor: &str, endpoint: &str, model: &str, ahead: &Ahead) -> Option<Money> {
+        let (price, volume) = self.look_up(vendor, endpoint, model)?;
+        let volume = if price.asks_volume() { volume.so_far(ahead.at) } else { 0 };
+        Some(price.estimate(&ahead.volume(volume)))
+    }
+
+    /// What a call cost, counted to the month's volume; once for each call. `None` where it costs nothing that
+    /// anybody asks money for: it has no price, named no model and used no tokens, such as a list of models.
+    /// `model` is the one that the request names, or its path; the one that the response names comes first.
     #[must_use]
     pub fn settle(&self, vendor: &str, endpoint: &str, model: &str, facts: &Facts<'_>) -> Option<Cost> {
         let stated = facts.usage.model.as_str();
-        let named = |price: &&Price| !price.models.is_empty();
-        let by_stated = self.find(vendor, endpoint, stated).filter(|_| !stated.is_empty());
-        let price = by_stated.filter(named).or_else(|| self.find(vendor, endpoint, model)).or(by_stated);
-        match price {
-            Some(price) => Some(price.settle(facts)),
+        let other = !stated.is_empty() && stated != model;
+        let by_stated = other.then(|| self.look_up(vendor, endpoint, stated)).flatten();
+        let named = |found: &Found<'_>| !found.0.models.is_empty();
+        let found = by_stated.filter(named).or_else(|| self.look_up(vendor, endpoint, model)).or(by_stated);
+        match found {
+            Some((price, volume)) if price.asks_volume() && facts.answer != Answer::NotSent => {
+                let before = volume.add(price.volume_of(facts), facts.at);
+                Some(price.settle(&facts.volume(before)))
+            }
+            Some((price, _)) => Some(price.settle(facts)),
             None if facts.usage.tokens().is_none() && model.is_empty() => None,
             None if facts.answer == Answer::NotSent => None,
             None => Some(Cost::unknown(Unknown::NoPrice, Currency::USD)),
@@ -119,10 +144,7 @@ impl Layer {
                             prices: vec![number],
                         }),
                     },
-                    None => match vendor.exact.iter_mut().find(|(known, _)| **known == **model) {
-                        Some((_, numbers)) => numbers.push(number),
-                        None => vendor.exact.push((model.as_str().into(), vec![number])),
-                    },
+                    None => vendor.exact.entry(model.as_str().into()).or_default().push(number),
                 }
             }
             if price.models.is_empty() {
@@ -132,46 +154,50 @@ impl Layer {
         for vendor in layer.vendors.values_mut() {
             vendor.sort(&prices);
         }
+        layer.volumes = prices.iter().map(|_| Volume::default()).collect();
         layer.prices = prices;
         layer
     }
 
-    fn find(&self, vendor: &str, endpoint: &str, model: &str) -> Option<&Price> {
+    /// The price that names the model.
+    fn by_model(&self, vendor: &str, endpoint: &str, model: &str) -> Option<Found<'_>> {
         let vendor = self.vendors.get(vendor)?;
-        let first = |numbers: &[usize]| {
-            let mut prices = numbers.iter().map(|number| &self.prices[*number]);
-            prices.find(|price| price.endpoints.is_empty() || of_endpoint(price, endpoint).is_some())
-        };
-        if !model.is_empty() {
-            let exact = vendor.exact.binary_search_by(|(known, _)| (**known).cmp(model)).ok();
-            if let Some(price) = exact.and_then(|place| first(&vendor.exact[place].1)) {
+        if let Some(price) = vendor.exact.get(model).and_then(|numbers| self.first(numbers, endpoint)) {
+            return Some(price);
+        }
+        let mut at = vendor.patterns.partition_point(|known| *known.start <= *model).checked_sub(1);
+        while let Some(place) = at {
+            let known = &vendor.patterns[place];
+            if model.starts_with(known.start.as_ref())
+                && let Some(price) = self.first(&known.prices, endpoint)
+            {
                 return Some(price);
             }
-            let mut at = vendor.patterns.partition_point(|known| *known.start <= *model).checked_sub(1);
-            while let Some(place) = at {
-                let known = &vendor.patterns[place];
-                if model.starts_with(known.start.as_ref())
-                    && let Some(price) = first(&known.prices)
-                {
-                    return Some(price);
-                }
-                at = known.wider;
-            }
+            at = known.wider;
         }
-        first(&vendor.any)
+        None
+    }
+
+    /// The price for all models.
+    fn for_all(&self, vendor: &str, endpoint: &str) -> Option<Found<'_>> {
+        self.first(&self.vendors.get(vendor)?.any, endpoint)
+    }
+
+    fn first(&self, numbers: &[usize], endpoint: &str) -> Option<Found<'_>> {
+        let mut prices = numbers.iter().map(|number| (&self.prices[*number], &self.volumes[*number]));
+        prices.find(|(price, _)| price.endpoints.is_empty() || is_for(price, endpoint))
     }
 }
 
 impl Vendor {
     fn sort(&mut self, prices: &[Price]) {
-        self.exact.sort_by(|a, b| a.0.cmp(&b.0));
         self.patterns.sort_by(|a, b| a.start.cmp(&b.start));
         for place in 0..self.patterns.len() {
             let start = &self.patterns[place].start;
             self.patterns[place].wider =
                 (0..place).rev().find(|other| start.starts_with(&*self.patterns[*other].start));
         }
-        let lists = self.exact.iter_mut().map(|(_, list)| list);
+        let lists = self.exact.values_mut();
         let lists = lists.chain(self.patterns.iter_mut().map(|known| &mut known.prices));
         for list in lists.chain(std::iter::once(&mut self.any)) {
             // The narrowest endpoint first, then the latest line.
@@ -181,8 +207,8 @@ impl Vendor {
     }
 }
 
-fn of_endpoint<'a>(price: &'a Price, endpoint: &str) -> Option<&'a String> {
-    price.endpoints.iter().find(|known| match known.strip_suffix('*') {
+fn is_for(price: &Price, endpoint: &str) -> bool {
+    price.endpoints.iter().any(|known| match known.strip_suffix('*') {
         Some(start) => endpoint.starts_with(start),
         None => *known == endpoint,
     })

@@ -82,17 +82,19 @@ impl Period {
     }
 }
 
-/// Year and month (from 1) of a day since the epoch, in the proleptic Gregorian calendar: years begin in March,
-/// so that the leap day is the last of its year, and repeat every 400.
+/// Year and month (from 1) of a day since the epoch, in the proleptic Gregorian calendar, where years begin in
+/// March so that the leap day is their last. Divisions as multiplications, by Neri and Schneider, "Euclidean
+/// affine functions and their application to calendar algorithms" (2023).
 const fn year_and_month(day: u64) -> (u64, u64) {
-    let shifted = day + EPOCH_DAYS;
-    let era = shifted / ERA_DAYS;
-    let of_era = shifted % ERA_DAYS;
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year + (month <= 2) as u64, month)
+    let shifted = 4 * (day + EPOCH_DAYS) + 3;
+    let century = shifted / ERA_DAYS;
+    let of_century = (shifted % ERA_DAYS) | 3;
+    let product = 2_939_745 * of_century;
+    let year = 100 * century + (product >> 32);
+    let of_year = (product & 0xffff_ffff) / 2_939_745 / 4;
+    let month = (2_141 * of_year + 197_913) >> 16;
+    // The last two months of such a year are the first two of the next.
+    if of_year >= 306 { (year + 1, month - 12) } else { (year, month) }
 }
 
 /// The day since the epoch on which a month (from 1) begins; the epoch for earlier ones.
@@ -129,6 +131,30 @@ mod tests {
             let number = Period::Month.number(secs(at));
             assert_eq!(Period::Month.start(number), secs(start), "{at}");
             assert_eq!(Period::Month.end(secs(at)), secs(end), "{at}");
+        }
+    }
+
+    #[test]
+    fn every_day_until_the_end_of_nanoseconds_is_in_its_month() {
+        let (mut year, mut month, mut day) = (1970, 1, 1);
+        for number in 0..u64::MAX / 1_000_000_000 / DAY {
+            assert_eq!(year_and_month(number), (year, month), "day {number}");
+            if day == 1 {
+                assert_eq!(first_day(year, month), number);
+            }
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let last = match month {
+                2 => 28 + u64::from(leap),
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            day += 1;
+            if day > last {
+                (day, month) = (1, month + 1);
+            }
+            if month > 12 {
+                (month, year) = (1, year + 1);
+            }
         }
     }
 
