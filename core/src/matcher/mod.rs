@@ -32,6 +32,7 @@ pub use build::{BadMatch, Builder, KEYS};
 pub use bytes::parse_bytes;
 pub use fields::{Field, Fields, Partition, Specificity};
 pub use subject::Subject;
+pub use text::Text;
 
 pub(crate) use build::toml_string;
 pub(crate) use text::{Pattern, Test, lower};
