@@ -319,7 +319,8 @@ impl fmt::Debug for Condition {
     }
 }
 
-#[cfg(all(test, feature = "cel"))]
+#[cfg(test)]
+#[cfg(feature = "cel")]
 mod tests {
     use super::*;
     use crate::Caller;
