@@ -117,6 +117,13 @@ impl Matcher {
         self.conditions.iter().all(|condition| condition.holds(subject))
     }
 
+    /// The keys whose conditions do not hold for the call, for people to read: empty where it matches.
+    #[must_use]
+    pub fn unmet(&self, subject: &Subject<'_>) -> Vec<Field> {
+        let unmet = self.conditions.iter().filter(|condition| !condition.holds(subject));
+        unmet.map(Condition::field).collect()
+    }
+
     /// What it looks at: two calls that agree in these get the same answer.
     #[must_use]
     pub fn depends(&self) -> Fields {
@@ -281,6 +288,8 @@ mod tests {
         let both =
             |customer| Matcher::new([("vendor", "openai"), ("customer", customer)]).unwrap().matches(&call());
         assert!(both("acme") && !both("globex"));
+        let none = Matcher::new([("vendor", "openai"), ("customer", "x"), ("tag.team", "y")]).unwrap();
+        assert_eq!(none.unmet(&call()), [Field::Customer, Field::Tag]);
         assert!(Matcher::default().matches(&call()) && Matcher::default().matches(&Subject::default()));
     }
 

@@ -165,6 +165,13 @@ fn explain_shows_every_rule_that_matches_in_the_order_of_the_decision() {
     let names: Vec<(&str, bool)> =
         all.iter().map(|one| (set.rule(one.rule).name.as_ref(), one.decided)).collect();
     assert_eq!(names, [("deny", true), ("warn", false), ("allow", false)]);
+    let one = |name| set.explain_rule(set.find(name).unwrap(), &call("stripe", "acme"));
+    assert_eq!(one("warn").unwrap().verdict, Verdict::Warn);
+    assert_eq!(one("policy@10"), None, "it is about another vendor");
+    assert_eq!(
+        set.rule(set.find("policy@10").unwrap()).matcher.unmet(&call("stripe", "")),
+        [crate::matcher::Field::Vendor]
+    );
 }
 
 #[test]
@@ -303,6 +310,19 @@ fn a_backtest_adds_up_what_each_rule_would_have_done() {
     assert_eq!((reported.decided.calls, reported.reported.calls), (0, 100));
     assert_eq!(reported.reported.vendors.iter().collect::<Vec<_>>(), ["slack"]);
     assert!(!rules.contains_key(&RuleIndex(2)));
+}
+
+#[cfg(feature = "cel")]
+#[test]
+fn the_examples_of_the_documentation_are_right() {
+    for text in [include_str!("../../../docs/policy.md"), include_str!("../../../docs/matching.md")] {
+        let examples = text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```"));
+        for (example, _) in examples {
+            let config = Config::parse("docs", example).unwrap();
+            assert!(!config.policies.is_empty());
+            assert_eq!(PolicySet::new(config.policies).check(), []);
+        }
+    }
 }
 
 /// Calls as a ledger has them: (service, executable, vendor, endpoint).
