@@ -3,6 +3,7 @@
 
 use super::source::Row;
 use farcall::Caller;
+use farcall::matcher::{Field, Matcher, Subject, Text};
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -18,8 +19,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     key: Key,
-    operator: Operator,
-    value: Value,
+    test: Test,
 }
 
 /// A filter that cannot be understood, or asks for what the report does not know.
@@ -32,18 +32,12 @@ pub struct BadFilter {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
-    Vendor,
-    Endpoint,
-    Customer,
-    Service,
-    Executable,
-    User,
-    Container,
+    /// One that rules have too; the matcher knows it.
+    Rule(Field),
     Pid,
     Tap,
     Status,
     Outcome,
-    Tag,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,28 +51,33 @@ enum Operator {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Value {
-    Number(u64),
-    /// The parts between the `*`, in lower case; two of them at least where there is a `*`.
-    Pattern(Vec<String>),
+enum Test {
+    Rule(Matcher),
+    Text(Text),
+    Number(Operator, u64),
 }
 
 /// The keys as people write them; the first name of each is the one that is shown.
-const KEYS: [(&str, Key); 13] = [
-    ("vendor", Key::Vendor),
-    ("endpoint", Key::Endpoint),
-    ("customer", Key::Customer),
-    ("caller", Key::Service),
-    ("caller.service", Key::Service),
-    ("caller.executable", Key::Executable),
-    ("caller.user", Key::User),
-    ("caller.container", Key::Container),
+const KEYS: [(&str, Key); 15] = [
+    ("vendor", Key::Rule(Field::Vendor)),
+    ("endpoint", Key::Rule(Field::Endpoint)),
+    ("method", Key::Rule(Field::Method)),
+    ("customer", Key::Rule(Field::Customer)),
+    ("caller", Key::Rule(Field::Service)),
+    ("caller.service", Key::Rule(Field::Service)),
+    ("caller.executable", Key::Rule(Field::Executable)),
+    ("caller.user", Key::Rule(Field::User)),
+    ("caller.container", Key::Rule(Field::Container)),
     ("caller.pid", Key::Pid),
     ("tap", Key::Tap),
     ("status", Key::Status),
     ("outcome", Key::Outcome),
-    ("tag", Key::Tag),
+    ("tag", Key::Rule(Field::Tag)),
+    (ONE_TAG, Key::Rule(Field::Tag)),
 ];
+
+/// Stands for the keys of all tags.
+const ONE_TAG: &str = "tag.<key>";
 
 /// Longest first: `>=` is not `>`.
 const OPERATORS: [(&str, Operator); 6] = [
@@ -104,112 +103,131 @@ impl FromStr for Filter {
             .find(|(sign, _)| rest.starts_with(sign))
             .ok_or_else(|| bad("the operators are = != >= <= > <".into()))?;
         let name = name.trim();
-        let key = KEYS.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        let (_, key) = key.ok_or_else(|| {
-            let names: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
-            bad(format!("`{name}` is not a key; the keys are {}", names.join(", ")))
-        })?;
+        let (known, key) = KEYS
+            .into_iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name) || (*known == ONE_TAG && is_one_tag(name)))
+            .ok_or_else(|| {
+                let names: Vec<&str> = KEYS.iter().map(|(name, _)| *name).collect();
+                bad(format!("`{name}` is not a key; the keys are {}", names.join(", ")))
+            })?;
         let value = rest[sign.len()..].trim();
-        let (value, operator) = match (value.strip_prefix('!'), operator) {
+        let (bare, operator) = match (value.strip_prefix('!'), operator) {
             (Some(value), Operator::Equal) => (value.trim(), Operator::NotEqual),
             _ => (value, operator),
         };
-        if value.is_empty() {
+        if bare.is_empty() {
             return Err(bad(format!("a value is missing after `{sign}`")));
         }
-        let value = match key {
-            Key::Status | Key::Pid => {
-                Value::Number(value.parse().map_err(|_| bad(format!("`{value}` is not a whole number")))?)
-            }
-            _ if !matches!(operator, Operator::Equal | Operator::NotEqual) => {
-                return Err(bad(format!("`{name}` is text; it goes with = and != only")));
-            }
-            _ => Value::Pattern(value.to_lowercase().split('*').map(str::to_owned).collect()),
+        if let Key::Status | Key::Pid = key {
+            let number = bare.parse().map_err(|_| bad(format!("`{bare}` is not a whole number")))?;
+            return Ok(Self { key, test: Test::Number(operator, number) });
+        }
+        let text = match operator {
+            Operator::Equal => bare.to_owned(),
+            Operator::NotEqual => format!("!{bare}"),
+            _ => return Err(bad(format!("`{name}` is text; it goes with = and != only"))),
         };
-        Ok(Self { key, operator, value })
+        let test = match key {
+            Key::Rule(_) => {
+                let written = match known {
+                    ONE_TAG => format!("tag.{}", &name[ONE_TAG_START.len()..]),
+                    known => known.to_owned(),
+                };
+                let matcher = Matcher::new([(written.as_str(), text.as_str())]);
+                Test::Rule(matcher.map_err(|error| bad(error.to_string()))?)
+            }
+            _ => Test::Text(Text::new(&text)),
+        };
+        Ok(Self { key, test })
     }
+}
+
+const ONE_TAG_START: &str = "tag.";
+
+fn is_one_tag(name: &str) -> bool {
+    name.get(..ONE_TAG_START.len()).is_some_and(|start| start.eq_ignore_ascii_case(ONE_TAG_START))
+        && name.len() > ONE_TAG_START.len()
 }
 
 impl Filter {
     /// Whether a row of calls matches.
     pub(super) fn matches(&self, row: &Row<'_>) -> bool {
-        match self.key {
-            Key::Vendor => self.text(row.vendor),
-            Key::Endpoint => self.text(row.endpoint),
-            Key::Customer => self.text(row.customer),
-            Key::Tap => self.text(row.tap),
-            Key::Outcome => self.text(row.outcome),
-            Key::Status => self.number(row.status.into()),
-            Key::Tag => {
-                let found = row.tags.split(',').any(|tag| self.pattern(tag));
-                found == (self.operator == Operator::Equal)
+        match &self.test {
+            Test::Rule(matcher) => {
+                let mut subject = Subject::default();
+                subject.vendor = row.vendor;
+                subject.endpoint = row.endpoint;
+                // A rollup knows the method by its endpoint; `*` where that takes any.
+                subject.method = row.endpoint.split_once(' ').map_or("", |(method, _)| method);
+                subject.customer = row.customer;
+                subject.tags = row.tags;
+                subject.caller = row.caller;
+                matcher.matches(&subject)
             }
-            _ => self.matches_caller(row.caller),
+            Test::Text(text) => match self.key {
+                Key::Tap => text.matches(row.tap),
+                _ => text.matches(row.outcome),
+            },
+            Test::Number(operator, wanted) => match self.key {
+                Key::Status => operator.holds(row.status.into(), *wanted),
+                _ => operator.holds(row.caller.pid.into(), *wanted),
+            },
         }
     }
 
     /// Whether a connection matches, of which no more is known than this.
     pub(super) fn matches_connection(&self, vendor: &str, caller: &Caller) -> bool {
-        if self.key == Key::Vendor { self.text(vendor) } else { self.matches_caller(caller) }
-    }
-
-    /// Connections have no status, customer or endpoint: a filter by these would silently show nothing.
-    pub(super) fn must_fit_connections(&self) -> Result<(), BadFilter> {
-        let name = KEYS.iter().find(|(_, key)| *key == self.key).map_or("", |(name, _)| name);
-        match self.key {
-            Key::Vendor | Key::Service | Key::Executable | Key::User | Key::Container | Key::Pid => Ok(()),
-            _ => Err(BadFilter {
-                filter: name.into(),
-                why: "connections have none; coverage can be filtered by vendor and caller".into(),
-            }),
-        }
-    }
-
-    /// Whether it asks for more than vendor, endpoint and caller: what only single calls have.
-    pub(super) fn is_about_single_calls(&self) -> bool {
-        matches!(self.key, Key::Customer | Key::Tap | Key::Status | Key::Outcome | Key::Tag)
-    }
-
-    fn matches_caller(&self, caller: &Caller) -> bool {
-        match self.key {
-            Key::Service => self.text(&caller.service),
-            Key::Executable => self.text(&caller.executable),
-            Key::User => self.text(&caller.user),
-            Key::Container => self.text(&caller.container),
-            Key::Pid => self.number(caller.pid.into()),
+        match &self.test {
+            Test::Rule(matcher) if self.is_about_connections() => {
+                let mut subject = Subject::default();
+                subject.vendor = vendor;
+                subject.caller = caller;
+                matcher.matches(&subject)
+            }
+            Test::Number(operator, wanted) if self.key == Key::Pid => {
+                operator.holds(caller.pid.into(), *wanted)
+            }
             _ => true,
         }
     }
 
-    fn text(&self, text: &str) -> bool {
-        self.pattern(text) == (self.operator == Operator::Equal)
-    }
-
-    fn pattern(&self, text: &str) -> bool {
-        let Value::Pattern(parts) = &self.value else { return false };
-        let text = text.to_lowercase();
-        let [first, middle @ .., last] = parts.as_slice() else {
-            return parts.first().is_some_and(|whole| *whole == text);
-        };
-        let Some(mut rest) = text.strip_prefix(first.as_str()) else { return false };
-        for part in middle {
-            match rest.find(part.as_str()) {
-                Some(place) => rest = &rest[place + part.len()..],
-                None => return false,
-            }
+    /// Connections have no status, customer or endpoint: a filter by these would silently show nothing.
+    pub(super) fn must_fit_connections(&self) -> Result<(), BadFilter> {
+        if self.is_about_connections() {
+            return Ok(());
         }
-        rest.ends_with(last.as_str())
+        let name = KEYS.iter().find(|(_, key)| *key == self.key).map_or("", |(name, _)| name);
+        Err(BadFilter {
+            filter: name.into(),
+            why: "connections have none; coverage can be filtered by vendor and caller".into(),
+        })
     }
 
-    fn number(&self, number: u64) -> bool {
-        let Value::Number(wanted) = self.value else { return false };
-        match self.operator {
-            Operator::Equal => number == wanted,
-            Operator::NotEqual => number != wanted,
-            Operator::AtLeast => number >= wanted,
-            Operator::AtMost => number <= wanted,
-            Operator::Above => number > wanted,
-            Operator::Below => number < wanted,
+    fn is_about_connections(&self) -> bool {
+        matches!(
+            self.key,
+            Key::Pid
+                | Key::Rule(
+                    Field::Vendor | Field::Service | Field::Executable | Field::User | Field::Container
+                )
+        )
+    }
+
+    /// Whether it asks for more than vendor, endpoint and caller: what only single calls have.
+    pub(super) fn is_about_single_calls(&self) -> bool {
+        matches!(self.key, Key::Rule(Field::Customer | Field::Tag) | Key::Tap | Key::Status | Key::Outcome)
+    }
+}
+
+impl Operator {
+    fn holds(self, number: u64, wanted: u64) -> bool {
+        match self {
+            Self::Equal => number == wanted,
+            Self::NotEqual => number != wanted,
+            Self::AtLeast => number >= wanted,
+            Self::AtMost => number <= wanted,
+            Self::Above => number > wanted,
+            Self::Below => number < wanted,
         }
     }
 }
@@ -217,9 +235,26 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use farcall::ledger::{Sketch, Sums};
+    use std::rc::Rc;
 
+    /// Whether a row with this text everywhere matches.
     fn finds(filter: &str, text: &str) -> bool {
-        filter.parse::<Filter>().unwrap().text(text)
+        let text: Rc<str> = text.into();
+        let caller = Rc::new(Caller { pid: 7, ..Caller::new(text.as_ref()) });
+        let row = Row {
+            vendor: &text,
+            endpoint: &text,
+            customer: &text,
+            tags: "env=prod,team=core",
+            caller: &caller,
+            tap: "kernel",
+            status: 503,
+            outcome: "complete",
+            sums: Sums::default(),
+            latency: Sketch::default(),
+        };
+        filter.parse::<Filter>().unwrap().matches(&row)
     }
 
     #[test]
@@ -232,13 +267,20 @@ mod tests {
         assert!(!finds("endpoint=a*a", "a"), "the parts do not overlap");
         assert!(finds("caller=!billing", "checkout") && !finds("caller!=billing", "billing"));
         assert!(finds("endpoint = GET /v1/*", "GET /v1/x"));
+        assert!(finds("method=get", "GET /v1/x") && !finds("method=POST", "GET /v1/x"));
+    }
+
+    #[test]
+    fn tags_taps_and_outcomes_are_text_too() {
+        assert!(finds("tag=team=core", "") && finds("tag=!team=web", "") && !finds("tag=team", ""));
+        assert!(finds("tag.team=c*", "") && finds("TAG.team!=web", "") && !finds("tag.region=*", ""));
+        assert!(finds("tap=Kern*", "") && !finds("tap!=kernel", "") && finds("outcome=!reset", ""));
     }
 
     #[test]
     fn numbers_are_compared() {
-        let filter: Filter = "status >= 500".parse().unwrap();
-        assert!(filter.number(500) && filter.number(503) && !filter.number(499));
-        assert!("status<400".parse::<Filter>().unwrap().number(200));
+        assert!(finds("status >= 500", "") && finds("status=503", "") && !finds("status>503", ""));
+        assert!(!finds("status<400", "") && finds("status!=200", "") && finds("caller.pid<=7", ""));
     }
 
     #[test]
@@ -250,5 +292,7 @@ mod tests {
         assert!(why("vendor>stripe").contains("`vendor` is text"));
         assert!(why("vendor=").contains("a value is missing"));
         assert!(why("vendor!stripe").contains("the operators are"));
+        assert!(why("vendor!=*").contains("matches nothing"));
+        assert!(why("tag.=x").contains("`tag.` is not a key"));
     }
 }

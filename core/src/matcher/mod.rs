@@ -32,6 +32,7 @@ pub use build::{BadMatch, Builder, KEYS};
 pub use bytes::parse_bytes;
 pub use fields::{Field, Fields, Partition, Specificity};
 pub use subject::Subject;
+pub use text::Text;
 
 pub(crate) use build::toml_string;
 pub(crate) use text::{Pattern, Test, lower};
@@ -114,6 +115,13 @@ impl Matcher {
     #[must_use]
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         self.conditions.iter().all(|condition| condition.holds(subject))
+    }
+
+    /// The keys whose conditions do not hold for the call, for people to read: empty where it matches.
+    #[must_use]
+    pub fn unmet(&self, subject: &Subject<'_>) -> Vec<Field> {
+        let unmet = self.conditions.iter().filter(|condition| !condition.holds(subject));
+        unmet.map(Condition::field).collect()
     }
 
     /// What it looks at: two calls that agree in these get the same answer.
@@ -280,6 +288,8 @@ mod tests {
         let both =
             |customer| Matcher::new([("vendor", "openai"), ("customer", customer)]).unwrap().matches(&call());
         assert!(both("acme") && !both("globex"));
+        let none = Matcher::new([("vendor", "openai"), ("customer", "x"), ("tag.team", "y")]).unwrap();
+        assert_eq!(none.unmet(&call()), [Field::Customer, Field::Tag]);
         assert!(Matcher::default().matches(&call()) && Matcher::default().matches(&Subject::default()));
     }
 

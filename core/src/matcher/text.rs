@@ -203,6 +203,34 @@ impl Test {
     }
 }
 
+/// One text as a condition writes it, for what is no part of a [`Subject`](super::Subject): `*` for any text, a
+/// leading `!` for the opposite, letters in either case.
+///
+/// ```
+/// use farcall::matcher::Text;
+/// assert!(Text::new("lib*").matches("Library") && !Text::new("!kernel").matches("kernel"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text(Test);
+
+impl Text {
+    /// Reads a text; space around it does not count.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let text = text.trim();
+        Self(match text.strip_prefix('!') {
+            Some(not) => Test::new(&[""; 0], &[not.trim()]),
+            None => Test::new(&[text], &[""; 0]),
+        })
+    }
+
+    /// Whether a text is meant.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        self.0.one(text)
+    }
+}
+
 fn patterns(texts: &[impl AsRef<str>]) -> Box<[Pattern]> {
     let mut patterns: Vec<Pattern> = texts.iter().map(|text| Pattern::new(text.as_ref())).collect();
     patterns.sort();

@@ -1,7 +1,7 @@
 //! `when`: a condition in CEL (the Common Expression Language), for what a match cannot say.
 //!
 //! The expression sees the call and nothing else: no clock, no I/O, no regular expressions. Its cost is bounded
-//! by its length: at most 1,024 bytes and 32 levels, and no loop within a loop.
+//! by its length: at most 1,024 bytes, 32 operators in each other, and no loop within a loop.
 
 use crate::matcher::{Fields, Subject};
 use std::fmt;
@@ -145,7 +145,7 @@ mod with_cel {
                 None => at(0, "not CEL".into()),
             })?;
             let mut own = Vec::new();
-            bounded(program.expression(), 0, &mut own).map_err(|message| at(0, message))?;
+            bounded(program.expression(), Bounds::default(), &mut own).map_err(|message| at(0, message))?;
             let mut fields = Fields::NONE;
             for name in sorted(program.references().variables()) {
                 match NAMES.iter().find(|(known, _)| *known == name) {
@@ -262,34 +262,42 @@ mod with_cel {
         most
     }
 
-    /// Refuses a loop within a loop, and gathers the names that loops bring.
-    fn bounded(expression: &IdedExpr, loops: usize, own: &mut Vec<String>) -> Result<(), String> {
+    /// How deep an expression lies within others.
+    #[derive(Clone, Copy, Default)]
+    struct Bounds {
+        depth: usize,
+        loops: usize,
+    }
+
+    /// Refuses what lies too deep and a loop within a loop, and gathers the names that loops bring.
+    fn bounded(expression: &IdedExpr, within: Bounds, own: &mut Vec<String>) -> Result<(), String> {
+        if within.depth >= MAX_DEPTH {
+            return Err(format!("too deep; at most {MAX_DEPTH} operators in each other; write two rules"));
+        }
+        let inside = Bounds { depth: within.depth + 1, ..within };
         match &expression.expr {
             Expr::Comprehension(inner) => {
-                if loops > 0 {
+                if within.loops > 0 {
                     return Err("a loop within a loop; write two conditions, or two rules".into());
                 }
                 own.extend([inner.iter_var.clone(), inner.accu_var.clone()]);
                 own.extend(inner.iter_var2.clone());
-                bounded(&inner.iter_range, loops + 1, own)?;
-                for part in [&inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result] {
-                    bounded(part, loops + 1, own)?;
-                }
-                Ok(())
+                let inside = Bounds { loops: 1, ..inside };
+                [&inner.iter_range, &inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result]
+                    .into_iter()
+                    .try_for_each(|part| bounded(part, inside, own))
             }
-            Expr::Call(call) => call
-                .target
-                .iter()
-                .map(AsRef::as_ref)
-                .chain(&call.args)
-                .try_for_each(|part| bounded(part, loops, own)),
-            Expr::List(list) => list.elements.iter().try_for_each(|part| bounded(part, loops, own)),
-            Expr::Select(select) => bounded(&select.operand, loops, own),
+            Expr::Call(call) => {
+                let parts = call.target.iter().map(AsRef::as_ref).chain(&call.args);
+                parts.into_iter().try_for_each(|part| bounded(part, inside, own))
+            }
+            Expr::List(list) => list.elements.iter().try_for_each(|part| bounded(part, inside, own)),
+            Expr::Select(select) => bounded(&select.operand, inside, own),
             Expr::Map(map) => map.entries.iter().try_for_each(|entry| match &entry.expr {
                 EntryExpr::MapEntry(entry) => {
-                    bounded(&entry.key, loops, own).and_then(|()| bounded(&entry.value, loops, own))
+                    bounded(&entry.key, inside, own).and_then(|()| bounded(&entry.value, inside, own))
                 }
-                EntryExpr::StructField(field) => bounded(&field.value, loops, own),
+                EntryExpr::StructField(field) => bounded(&field.value, inside, own),
             }),
             Expr::Struct(_) => Err("messages cannot be made here".into()),
             Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Ok(()),
@@ -311,7 +319,8 @@ impl fmt::Debug for Condition {
     }
 }
 
-#[cfg(all(test, feature = "cel"))]
+#[cfg(test)]
+#[cfg(feature = "cel")]
 mod tests {
     use super::*;
     use crate::Caller;
@@ -375,14 +384,84 @@ mod tests {
         assert!(why(&"true && ".repeat(200)).contains("too long"));
     }
 
-    #[test]
-    fn the_longest_condition_fits_a_small_stack() {
-        let source = vec!["true"; 128].join(" && ");
-        let deep = format!("{}true{}", "(".repeat(30), ")".repeat(30));
-        let run = move || [source, deep].map(|source| holds(&source));
-        let thread = std::thread::Builder::new().stack_size(1 << 20);
+    /// Compiles and asks on half the stack that threads have; whether each compiled.
+    fn on_a_small_stack(sources: Vec<String>) -> Vec<bool> {
+        let run = move || {
+            let ask = |source: &String| {
+                Condition::compile(source).is_ok_and(|condition| {
+                    let _ = condition.holds(&Subject::default());
+                    true
+                })
+            };
+            sources.iter().map(ask).collect()
+        };
         #[allow(clippy::disallowed_methods)]
-        let done = thread.spawn(run).unwrap().join().unwrap();
-        assert_eq!(done, [Ok(true), Ok(true)]);
+        std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap().join().unwrap()
+    }
+
+    #[test]
+    fn the_longest_and_deepest_conditions_fit_a_small_stack() {
+        let good = [
+            vec!["true"; 60].join(" && "),
+            format!("{}true{}", "(".repeat(30), ")".repeat(30)),
+            format!("{} == 31", vec!["1"; 31].join("+")),
+        ];
+        assert_eq!(on_a_small_stack(good.to_vec()), [true; 3]);
+        let bad = [
+            format!("vendor{}", ".a".repeat(500)),
+            format!("{} == 1", vec!["1"; 500].join("+")),
+            format!("vendor{}", "[0]".repeat(330)),
+            format!("size(vendor{}) == 1", ".size()".repeat(140)),
+            vec!["a"; 200].join("?b:"),
+            vec!["1"; 300].join("<="),
+            vec!["1"; 250].join(" in "),
+        ];
+        let count = bad.len();
+        assert_eq!(on_a_small_stack(bad.to_vec()), vec![false; count]);
+    }
+
+    #[test]
+    fn arithmetic_at_its_ends_is_an_error_and_no_panic() {
+        for source in [
+            "(-9223372036854775807 - 1 - bytes) / -1 == 1",
+            "(-9223372036854775807 - 1 + bytes - bytes) / -1 == 1",
+            "(-9223372036854775807 - 1 + bytes - bytes) % -1 == 1",
+            "-(-9223372036854775807 - 1 + bytes - bytes) == 1",
+            "uint(bytes) - 3000u == 1u",
+            "uint(-bytes) == 1u",
+            "int(1e300) == bytes",
+            "int(customer) == 1",
+            "bytes % (bytes - 2000) == 1",
+            "data[bytes] == 'x'",
+            "data[-1] == 'x'",
+            "tags[customer] == 'x'",
+            "double(customer) > 1.0",
+            "1.0 / double(bytes - 2000) > 1.0 && tags.nope == ''",
+        ] {
+            // Told or not, without a panic.
+            if let Ok(condition) = Condition::compile(source) {
+                let tags = "env=prod";
+                let subject =
+                    Subject { bytes: Some(2_000), customer: "é", tags, data: &["a"], ..Subject::default() };
+                assert_ne!(condition.holds(&subject), Ok(true), "{source}");
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(
+            tokens in proptest::collection::vec(proptest::sample::select(vec![
+                "vendor", "bytes", "data", "tags", "caller", ".", "service", "(", ")", "[", "]", "{", "}", ":", ",",
+                "size", "contains", "exists", "all", "map", "has", "x", "==", "!=", "<", ">=", "+", "-", "*", "/", "%",
+                "!", "&&", "||", "?", "in", "1", "0", "-1", "2u", "1.5", "'a'", "'é'", "\"", "b'a'", "null", "true",
+                "\n", " ", "9223372036854775807", "99999999999999999999", "\\", "r'", "?.", "@", "é", "`",
+            ]), 0..24),
+        ) {
+            if let Ok(condition) = Condition::compile(&tokens.concat()) {
+                let subject = Subject { bytes: Some(7), customer: "é", tags: "a=b", data: &["é"], ..Subject::default() };
+                let _ = condition.holds(&subject);
+            }
+        }
     }
 }

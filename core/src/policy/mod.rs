@@ -217,28 +217,42 @@ impl PolicySet {
     #[must_use]
     pub fn explain(&self, subject: &Subject<'_>) -> (Decision, Vec<Explained>) {
         let decision = self.decide(subject);
-        let mut explained = Vec::new();
-        for (place, &rule) in self.order.iter().enumerate() {
-            let mut found = Found::new();
-            let mut errors = 0;
-            let kind = self.kinds[place];
-            let place = u32::try_from(place).unwrap_or(u32::MAX);
-            let policy = &self.rules[rule as usize].then;
-            self.ask(place, kind, subject, &mut found, &mut errors);
-            let verdict = if found.has(kind) {
-                policy.verdict
-            } else if found.has(Kind::Deny) || found.has(Kind::ReportedDeny) {
-                Verdict::Deny
-            } else if errors > 0 {
-                Verdict::Allow
-            } else {
-                continue;
-            };
-            let rule = RuleIndex(rule);
-            let decided = decision.rule == Some(rule);
-            explained.push(Explained { rule, verdict, decided, untold: errors > 0 });
-        }
+        let places = 0..u32::try_from(self.order.len()).unwrap_or(u32::MAX);
+        let explained = places.filter_map(|place| self.explain_at(place, subject, &decision)).collect();
         (decision, explained)
+    }
+
+    /// What one rule says of a call; `None` where it is not about the call. Its matcher's
+    /// [`unmet`](crate::matcher::Matcher::unmet) tells why.
+    #[must_use]
+    pub fn explain_rule(&self, rule: RuleIndex, subject: &Subject<'_>) -> Option<Explained> {
+        let place = self.order.iter().position(|place| *place == rule.0)?;
+        self.explain_at(u32::try_from(place).ok()?, subject, &self.decide(subject))
+    }
+
+    /// The rule of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<RuleIndex> {
+        let place = self.rules.iter().position(|rule| rule.name.as_ref() == name)?;
+        u32::try_from(place).ok().map(RuleIndex)
+    }
+
+    fn explain_at(&self, place: u32, subject: &Subject<'_>, decision: &Decision) -> Option<Explained> {
+        let mut found = Found::new();
+        let mut errors = 0;
+        let kind = self.kinds[place as usize];
+        let rule = RuleIndex(self.order[place as usize]);
+        self.ask(place, kind, subject, &mut found, &mut errors);
+        let verdict = if found.has(kind) && errors == 0 {
+            self.rule(rule).then.verdict
+        } else if found.has(Kind::Deny) || found.has(Kind::ReportedDeny) {
+            Verdict::Deny
+        } else if errors > 0 {
+            Verdict::Allow
+        } else {
+            return None;
+        };
+        Some(Explained { rule, verdict, decided: decision.rule == Some(rule), untold: errors > 0 })
     }
 
     /// Asks one rule, and notes under its kind that it matches.
