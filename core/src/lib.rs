@@ -46,7 +46,8 @@ pub mod units;
 
 pub use attribution::{Caller, CallerId};
 pub use call::{
-    Changes, ConnectTimes, ErrorType, Head, HeaderNames, Headers, Outcome, Priority, Refusal, RefusedBy, Tap, Target,
+    Changes, ConnectTimes, ErrorType, Head, HeaderNames, Headers, Outcome, Priority, Refusal, RefusedBy, Tap,
+    Target,
 };
 pub use config::Config;
 pub use engine::{Attempt, Call, Counters, Engine, Step, Stored};
