@@ -287,6 +287,13 @@ impl Price {
             || self.units.iter().any(|(source, _)| matches!(source, Source::Field(_)))
     }
 
+    /// Whether the response must be looked at, its body or a header of it: whether to make a
+    /// [`UsageReader`](super::UsageReader).
+    #[must_use]
+    pub fn asks_response(&self) -> bool {
+        self.asks_body() || self.headers().next().is_some()
+    }
+
     /// The headers of the response in which numbers of the price's own stand, in lower case.
     pub fn headers(&self) -> impl Iterator<Item = &str> {
         self.units.iter().filter_map(|(source, _)| match source {

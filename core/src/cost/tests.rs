@@ -492,7 +492,7 @@ fn own_units_calls_and_bytes_have_prices_and_volume_makes_them_cheaper() {
     assert_eq!(cost(100, 200).whole().unwrap().to_string(), "0.0561 USD");
     assert_eq!(cost(101, 200).whole().unwrap().to_string(), "0.0551 USD");
     assert_eq!(cost(0, 500).whole().unwrap().to_string(), "0.0561 USD");
-    assert!(price.asks_volume() && !price.asks_body());
+    assert!(price.asks_volume() && price.asks_response() && !price.asks_body());
     let unstated = UsageReader::new(Some(price), Some("image/png"), None).finish(true);
     let cost = price.settle(&Facts::new(&unstated, Answer::Status(200), NOW));
     assert_eq!((cost.nanos, cost.unknown), (5_000_000, Some(Unknown::OtherContent)));
