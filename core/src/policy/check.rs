@@ -38,7 +38,7 @@ impl fmt::Display for Warning {
 
 impl PolicySet {
     /// Finds rules that contradict each other or never speak, at most one warning for each rule. Of the rules that
-    /// could stand in the way of one, at most [`MAX_SUSPECTS`] are looked at: meant for the moment when a file is
+    /// could stand in the way of one, at most 256 with nothing exact in their match and 256 for each exact text are looked at: meant for the moment when a file is
     /// loaded.
     #[must_use]
     pub fn check(&self) -> Vec<Warning> {
