@@ -37,9 +37,9 @@ impl fmt::Display for Warning {
 }
 
 impl PolicySet {
-    /// Finds rules that contradict each other or never speak, at most one warning for each rule. Of the rules that
-    /// could stand in the way of one, at most 256 with nothing exact in their match and 256 for each exact text are looked at: meant for the moment when a file is
-    /// loaded.
+    /// Finds rules that contradict each other or never speak, at most one warning for each rule. Meant for the
+    /// moment when a file is loaded; of the rules that could stand in the way of one, the first 256 without any
+    /// exact text and the first 256 for each of its exact texts are looked at.
     #[must_use]
     pub fn check(&self) -> Vec<Warning> {
         let suspects = Suspects::new(self);
