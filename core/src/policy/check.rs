@@ -2,6 +2,8 @@
 
 use super::{Kind, Mode, Policy, PolicySet, RuleIndex, Verdict};
 use crate::config::Rule;
+use crate::matcher::{Condition, Field, Matcher};
+use std::collections::HashMap;
 use std::fmt;
 
 /// Something about the rules that is allowed, and surely not meant.
@@ -35,23 +37,24 @@ impl fmt::Display for Warning {
 }
 
 impl PolicySet {
-    /// Finds rules that contradict each other or never speak, at most one warning for each rule. Takes time
-    /// that grows with the square of the number of rules; meant for the moment when a file is loaded.
+    /// Finds rules that contradict each other or never speak, at most one warning for each rule. Meant for the
+    /// moment when a file is loaded; of the rules that could stand in the way of one, the first 256 without any
+    /// exact text and the first 256 for each of its exact texts are looked at.
     #[must_use]
     pub fn check(&self) -> Vec<Warning> {
+        let suspects = Suspects::new(self);
         let mut warnings: Vec<Warning> = Vec::new();
         for (place, &mine) in self.order.iter().enumerate() {
             let rule = &self.rules[mine as usize];
-            let before = self.order.iter().zip(&self.kinds).take(place);
-            let hidden = before
+            let hidden = suspects
+                .of(rule, place)
                 // Where the other one's condition does not hold, this one speaks.
-                .filter(|(other, kind)| {
-                    self.rules[**other as usize].then.when.is_none() && silences(**kind, self.kinds[place])
-                })
-                .map(|(other, _)| *other)
-                .find(|other| self.rules[*other as usize].matcher.covers(&rule.matcher));
+                .filter(|other| self.ordered(*other).then.when.is_none())
+                .filter(|other| silences(self.kinds[*other], self.kinds[place]))
+                .filter(|other| self.ordered(*other).matcher.covers(&rule.matcher))
+                .min();
             if let Some(other) = hidden {
-                warnings.push(warning(mine, rule, other, &self.rules[other as usize]));
+                warnings.push(warning(mine, rule, self.order[other], self.ordered(other)));
             } else if self.kinds[place] == Kind::FinalDeny
                 && let Some(other) = self.lifted_by(rule)
             {
@@ -68,6 +71,10 @@ impl PolicySet {
         warnings
     }
 
+    fn ordered(&self, place: usize) -> &Rule<Policy> {
+        &self.rules[self.order[place] as usize]
+    }
+
     /// A rule that allows all that a final denial is about.
     fn lifted_by(&self, denial: &Rule<Policy>) -> Option<u32> {
         let mut others = self.order.iter().zip(&self.kinds);
@@ -80,6 +87,65 @@ impl PolicySet {
             })
             .map(|(other, _)| *other)
     }
+}
+
+/// How many rules without any exact text, and how many that share one, are looked at for each rule.
+const MAX_SUSPECTS: usize = 256;
+
+/// The rules that may cover another. One that demands exact texts only covers rules that demand some of the same:
+/// it is filed under the rarest of its things.
+struct Suspects<'p> {
+    /// By thing and text, the places in the order, ascending.
+    by_text: HashMap<(Field, &'p str), Vec<usize>>,
+    loose: Vec<usize>,
+}
+
+impl<'p> Suspects<'p> {
+    fn new(set: &'p PolicySet) -> Self {
+        let mut counts: HashMap<(Field, &str), usize> = HashMap::new();
+        for rule in &set.rules {
+            for (field, texts) in exact(&rule.matcher) {
+                for text in texts {
+                    *counts.entry((field, text)).or_default() += 1;
+                }
+            }
+        }
+        let mut suspects = Self { by_text: HashMap::new(), loose: Vec::new() };
+        for place in 0..set.order.len() {
+            let commonness = |texts: &[&str], field| {
+                texts.iter().map(|text| counts.get(&(field, *text)).copied().unwrap_or(0)).sum::<usize>()
+            };
+            let rarest =
+                exact(&set.ordered(place).matcher).min_by_key(|(field, texts)| commonness(texts, *field));
+            match rarest {
+                Some((field, texts)) => {
+                    for text in texts {
+                        suspects.by_text.entry((field, text)).or_default().push(place);
+                    }
+                }
+                None => suspects.loose.push(place),
+            }
+        }
+        suspects
+    }
+
+    /// The places before `place` of rules that may cover `rule`.
+    fn of<'a>(&'a self, rule: &'a Rule<Policy>, place: usize) -> impl Iterator<Item = usize> + 'a {
+        // Whoever covers this rule takes in each of its texts; the first is as good as any.
+        let shared = exact(&rule.matcher)
+            .filter_map(|(field, texts)| Some((field, *texts.first()?)))
+            .filter_map(|key| self.by_text.get(&key))
+            .flat_map(|places| places.iter().take(MAX_SUSPECTS));
+        self.loose.iter().take(MAX_SUSPECTS).chain(shared).copied().filter(move |other| *other < place)
+    }
+}
+
+/// The things of which a match demands an exact text, and those texts.
+fn exact(matcher: &Matcher) -> impl Iterator<Item = (Field, Vec<&str>)> {
+    matcher.conditions().iter().filter_map(|condition| match condition {
+        Condition::One(field, test) => Some((*field, test.exactly()?.collect())),
+        _ => None,
+    })
 }
 
 /// Whether a rule of kind `first` that is asked before one of kind `second`, about all the same calls, leaves
