@@ -96,14 +96,14 @@ impl State {
         verdict
     }
 
-    /// An attempt goes in any case: no rule keeps to this quota. Only the account is kept.
+    /// Counts an attempt that goes in any case: no `[[quota]]` rule matches it, but the vendor's statements are
+    /// kept, and a 429 is explained.
     pub fn watch(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, user: &User, now: Timestamp) {
-        if claim.is_held() {
-            return;
+        if !claim.is_held() {
+            self.cell().watch(claim, ask, now);
+            let at = now.as_nanos();
+            self.account.went(user, ask.units, rule, self.resets_at(at), at);
         }
-        let at = now.as_nanos();
-        self.cell().watch(claim, ask, at);
-        self.account.went(user, ask.units, rule, self.resets_at(at), at);
     }
 
     /// An answer stated how the quota stands.
@@ -147,7 +147,8 @@ impl State {
         self.cell().end(claim);
     }
 
-    /// The attempt did not go: another rule refused it, or the application cancelled it.
+    /// The attempt did not go: another rule refused it, or the application cancelled it. What an incident says
+    /// about the window still counts it.
     pub fn undo(&self, claim: &mut Claim) {
         self.cell().undo(claim);
     }

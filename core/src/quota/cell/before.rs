@@ -77,15 +77,16 @@ impl Cell {
         verdict
     }
 
-    /// Counts a call that goes in any case.
-    pub(in super::super) fn watch(&self, claim: &mut Claim, ask: &Ask, now: u64) {
+    /// Counts a call that goes in any case, because no rule says otherwise.
+    pub fn watch(&self, claim: &mut Claim, ask: &Ask, now: Timestamp) {
         if claim.held {
             return;
         }
-        claim.asked = now.max(1);
+        let at = now.as_nanos();
+        claim.asked = at.max(1);
         claim.units = ask.units.min(i32::MAX as u64) as u32;
-        self.beat(now);
-        self.roll(now);
+        self.beat(at);
+        self.roll(at);
         self.count(claim);
         claim.held = true;
     }
@@ -120,7 +121,9 @@ impl Cell {
         if let Some(limit) = &rule.limit
             && claim.slot.is_some_and(|(local, _)| local)
         {
-            let (later, sooner) = (limit.time_of(u64::from(more)), limit.time_of(u64::from(fewer)));
+            let period = nanos(limit.period);
+            let (later, sooner) =
+                (limit.time_of(u64::from(more)).min(period), limit.time_of(u64::from(fewer)).min(period));
             let _ = self.due.fetch_update(Relaxed, Relaxed, |due| {
                 (more != fewer).then(|| due.saturating_add(later).saturating_sub(sooner))
             });
@@ -174,14 +177,14 @@ impl Cell {
         let scaled = |time: u64| {
             if share == 1_000_000 { time } else { scale(time, 1_000_000, u64::from(share)) }
         };
-        let cost = scaled(limit.time_of(u64::from(claim.units)));
+        let period = scaled(nanos(limit.period));
+        // Who asks for more than the limit can never have it; a period without anybody else is what that costs.
+        let cost = scaled(limit.time_of(u64::from(claim.units))).min(period);
         let burst = rule.burst.unwrap_or_else(|| limit.default_burst());
         let tolerance = if burst == 1 { 0 } else { scaled(limit.time_of(burst - 1)) };
-        let horizon = rule
-            .max_wait_nanos()
-            .saturating_add(tolerance)
-            .saturating_add(scaled(nanos(limit.period)))
-            .saturating_add(cost);
+        // Calls that used more than they asked for may owe another period.
+        let horizon =
+            rule.max_wait_nanos().saturating_add(tolerance).saturating_add(period.saturating_mul(2));
         let kept = u64::from(rule.kept_from(ask.priority));
         if kept > 0 && !claim.passed_low {
             let low = Turn {

@@ -350,6 +350,31 @@ fn an_estimate_is_corrected() {
 }
 
 #[test]
+fn a_call_that_asks_for_more_than_the_limit_costs_one_period() {
+    let (cell, rule) = (Cell::new(), Rule::limit(1_000, Unit::Tokens, Duration::from_secs(60)));
+    let huge = Ask::one().units(u64::MAX);
+    assert_eq!(cell.before(&rule, &mut Claim::new(), &huge, at(0)), Verdict::Pass);
+    for second in [1, 30, 56] {
+        assert!(matches!(ask(&cell, &rule, at(second * 1_000)), Verdict::Refuse { why: Why::OwnLimit, .. }));
+    }
+    assert_eq!(ask(&cell, &rule, at(60_000)), Verdict::Pass);
+}
+
+#[test]
+fn a_call_that_no_rule_matches_goes_and_is_counted() {
+    let cell = Cell::new();
+    let mut claim = Claim::new();
+    cell.watch(&mut claim, &Ask::one(), at(0));
+    cell.state(&claim, &says(100, 0, at(60_000)), at(1));
+    for _ in 0..5 {
+        cell.watch(&mut Claim::new(), &Ask::one(), at(2));
+    }
+    let standing = cell.standing(at(3));
+    assert_eq!((standing.left, standing.remaining), (Some(0), Some(0)));
+    assert!(matches!(ask(&cell, &Rule::default(), at(3)), Verdict::Refuse { .. }));
+}
+
+#[test]
 fn a_learned_limit_paces_calls_until_it_is_forgotten() {
     let (cell, rule) = (Cell::new(), Rule::default());
     let mut last = Claim::new();

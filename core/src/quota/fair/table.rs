@@ -191,6 +191,10 @@ impl Shares {
         for slot in places() {
             let seen = slot.key.load(Relaxed);
             if seen == key {
+                if slot.weight() != ask.weight.0.max(1) {
+                    // The configuration was reloaded.
+                    slot.describe(ask.weight, ask.priority, now);
+                }
                 return slot;
             }
             if seen == 0 {
