@@ -23,7 +23,7 @@ from typing import Any
 
 # Fresh processes each: where memory lies shifts the speed of a process by microseconds a call.
 SETS = 7
-ROUNDS = 250
+ROUNDS = 120
 # In a turn. The first ones find the caches as the process before left them, and are not counted.
 SETTLING = 3
 CALLS = 8
