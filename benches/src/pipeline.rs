@@ -37,7 +37,7 @@ fn rules() -> String {
         endpoints = ["GET /v1/stock/{sku}", "GET /v1/reservations", "GET /v1/orders/latest"]
         [[price]]
         vendor = "warehouse"
-        call = "0.0004 USD"
+        call = "0.0004 USD / call"
         [[quota]]
         match = { vendor = "warehouse" }
         limit = "1000000000 requests / 1s"

@@ -52,7 +52,7 @@ impl Engine {
             let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
             let plan = &flow.plan;
             let price = plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str());
-            if price.is_none_or(cost::Price::asks_body) {
+            if price.is_none_or(cost::Price::asks_response) {
                 let encoding = if call.decoded { None } else { text("content-encoding") };
                 let mut reader = UsageReader::new(price, text("content-type"), encoding);
                 if let Some(price) = price {
@@ -326,15 +326,15 @@ impl Engine {
         if answer == cost::Answer::NotSent {
             return Cost::known(Money::zero(Currency::USD));
         }
-        let model = match usage.model.as_str() {
-            "" => flow.model.as_str(),
-            model => model,
-        };
-        let price =
-            plan.priced.then(|| plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, model));
-        match price.flatten() {
-            Some(price) => price.settle(&Facts::new(usage, answer, begun).bytes(sent, received)),
-            None => Cost::unknown(Unknown::NoPrice, Currency::USD),
+        let facts = Facts::new(usage, answer, begun).bytes(sent, received);
+        let model = flow.model.as_str();
+        match plan.priced {
+            true => plan
+                .rules
+                .prices
+                .settle(&plan.vendor_name, &plan.endpoint_name, model, &facts)
+                .unwrap_or_else(|| Cost::known(Money::zero(Currency::USD))),
+            false => Cost::unknown(Unknown::NoPrice, Currency::USD),
         }
     }
 }

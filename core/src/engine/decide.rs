@@ -187,12 +187,11 @@ const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn estimate(flow: &Flow, now: Timestamp) -> Money {
     let plan = &flow.plan;
-    let price = plan
-        .priced
-        .then(|| plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str()));
-    price.flatten().map_or(Money::zero(Currency::USD), |price| {
-        price.estimate(&Ahead::new(flow.body, now).asks(flow.max_output, flow.tier))
-    })
+    let ahead = Ahead::new(flow.body, now).asks(flow.max_output, flow.tier);
+    let money = plan.priced.then(|| {
+        plan.rules.prices.estimate(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str(), &ahead)
+    });
+    money.flatten().unwrap_or(Money::zero(Currency::USD))
 }
 
 fn wait(flow: &mut Flow, rule: &Arc<str>, why: &'static str, until: Timestamp, now: Timestamp) -> Halt {

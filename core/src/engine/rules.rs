@@ -40,7 +40,7 @@ impl Rules {
             budgets: config.budgets.clone(),
             quotas: config.quotas.clone(),
             resilience: config.resilience.clone(),
-            prices: Prices::new(config.prices.clone()),
+            prices: Prices::new(config.own_prices()),
         }
     }
 
