@@ -93,8 +93,8 @@ impl Wire {
             answer: headers(&[
                 ("content-type", "application/json"),
                 ("content-length", "512"),
-                ("x-ratelimit-limit", "1000000000"),
-                ("x-ratelimit-remaining", "999999999"),
+                ("cache-control", "no-store"),
+                ("vary", "accept-encoding"),
                 ("x-request-id", "req_123"),
             ]),
         }

@@ -175,6 +175,17 @@ impl Price {
         Money::from_nanos(nanos(tokens + call + sent), self.currency)
     }
 
+    /// What each call costs, where that is all there is to it: one rate for calls, no tokens, bytes, tiers or
+    /// units, and nothing for errors.
+    #[must_use]
+    pub fn each(&self) -> Option<Money> {
+        let call = self.rates.call?;
+        let only = Rates { call: Some(call), ..Rates::default() };
+        let alone =
+            self.rates == only && self.tiers.is_empty() && self.units.is_empty() && !self.charges_errors;
+        alone.then(|| Money::from_nanos(nanos(call.times(1)), self.currency))
+    }
+
     /// What a call cost.
     #[must_use]
     pub fn settle(&self, facts: &Facts<'_>) -> Cost {

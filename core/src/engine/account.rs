@@ -3,6 +3,7 @@
 use super::states::Key;
 use crate::quota::dialect::{Dialect, Statement, Unit};
 use crate::quota::{self, State};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Policies of one vendor and credential; vendors state up to four.
@@ -16,7 +17,12 @@ pub(super) struct Account {
     /// Stands for the credential.
     pub(super) secret: u64,
     policies: [OnceLock<Stated>; MAX_POLICIES],
+    /// Answers that said nothing, of a vendor that is not known to say anything.
+    silent: AtomicU32,
 }
+
+/// After so many silent answers of an unknown vendor only each sixty-fourth is looked at.
+const SILENT: u32 = 16;
 
 /// A policy that the vendor stated.
 #[derive(Debug)]
@@ -32,7 +38,21 @@ const UNNAMED: u16 = u16::MAX;
 
 impl Account {
     pub(super) fn new(vendor: &str, secret: u64) -> Self {
-        Self { vendor: vendor.into(), secret, policies: [const { OnceLock::new() }; MAX_POLICIES] }
+        Self {
+            vendor: vendor.into(),
+            secret,
+            policies: [const { OnceLock::new() }; MAX_POLICIES],
+            silent: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether an answer with a good status is worth a look, of a vendor that is not known to state its quotas.
+    pub(super) fn may_speak(&self) -> bool {
+        if self.policies[0].get().is_some() {
+            return true;
+        }
+        let silent = self.silent.fetch_add(1, Ordering::Relaxed);
+        silent < SILENT || silent.is_multiple_of(64)
     }
 
     /// The quotas that were stated so far.

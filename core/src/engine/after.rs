@@ -5,7 +5,7 @@ use super::call::State;
 use super::decide::stated_of;
 use super::events::What;
 use super::flow::{Flow, Prefix};
-use super::plan::Part;
+use super::plan::{Part, Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::budget::Spent;
 use crate::call::{ErrorType, Headers, Outcome};
@@ -31,10 +31,15 @@ impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         let status = call.status;
+        let silent = status < 400 && !call.watches;
+        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak()) {
+            Self::read_usage(call, headers);
+            return;
+        }
         let dialect = self.catalogue.dialect(call.found.vendor);
         let reading = dialect.read(&Answer::new(status, headers), now);
         self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
-        let Some(flow) = &mut call.flow else {
+        let Some(Standing { plan, flow }) = &mut call.flow else {
             if !reading.is_empty() {
                 // From now on calls to this vendor are accounted for in detail.
                 self.attend(call.found.vendor);
@@ -47,32 +52,38 @@ impl Engine {
                 wanted.filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec()))).collect();
             flow.prefix = Some(Prefix { status, headers, body: Vec::new() });
         }
-        self.take_reading(flow, call.found.vendor, &reading, now);
-        if flow.plan.priced && (200..300).contains(&status) {
-            let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
-            let plan = &flow.plan;
-            let price = plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str());
-            if price.is_none_or(cost::Price::asks_response) {
-                let encoding = if call.decoded { None } else { text("content-encoding") };
-                let mut reader = UsageReader::new(price, text("content-type"), encoding);
-                if let Some(price) = price {
-                    for name in price.headers() {
-                        if let Some(value) = text(name) {
-                            reader.header(price, name, value);
-                        }
-                    }
-                }
-                flow.usage = Some(reader);
-            }
-        }
+        self.take_reading(plan, flow, call.found.vendor, &reading, now);
+        Self::read_usage(call, headers);
     }
 
-    fn take_reading(&self, flow: &mut Flow, vendor: u32, reading: &Reading, now: Timestamp) {
+    /// From here on the body is read for what the call used, where that is what it costs.
+    fn read_usage(call: &mut Call, headers: &dyn Headers) {
+        let Some(Standing { plan, flow }) = &mut call.flow else { return };
+        if !matches!(plan.price, Priced::ByModel) || !(200..300).contains(&call.status) {
+            return;
+        }
+        let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        let price = plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str());
+        if !price.is_none_or(cost::Price::asks_response) {
+            return;
+        }
+        let encoding = if call.decoded { None } else { text("content-encoding") };
+        let mut reader = UsageReader::new(price, text("content-type"), encoding);
+        if let Some(price) = price {
+            for name in price.headers() {
+                if let Some(value) = text(name) {
+                    reader.header(price, name, value);
+                }
+            }
+        }
+        flow.usage = Some(Box::new(reader));
+    }
+
+    fn take_reading(&self, plan: &Plan, flow: &mut Flow, vendor: u32, reading: &Reading, now: Timestamp) {
         flow.retry_at = reading.retry_at;
         if reading.is_empty() || reading.cached {
             return;
         }
-        let plan = Arc::clone(&flow.plan);
         let dialect = self.catalogue.dialect(vendor);
         let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
         for statement in reading.statements() {
@@ -81,7 +92,7 @@ impl Engine {
                 self.tallies.folded_policies.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
-            let claim = claim_of(flow, &policy.name);
+            let claim = claim_of(plan, flow, &policy.name);
             policy.state.state(rule, &claim, &stated(statement), now);
         }
         let Some(refusal) = reading.refusal else { return };
@@ -97,7 +108,7 @@ impl Engine {
             None => plan.account.stated().next().or_else(|| plan.account.unnamed(make)),
         };
         if let Some(policy) = policy {
-            let claim = claim_of(flow, &policy.name);
+            let claim = claim_of(plan, flow, &policy.name);
             policy.state.limited(rule, &claim, how, reading.retry_at, now);
         }
     }
@@ -122,9 +133,9 @@ impl Engine {
             _ => return false,
         };
         let attempt = call.attempts;
-        let Some(flow) = &mut call.flow else { return false };
-        self.close_attempt(flow, ending, now);
-        if !self.another(flow, ending, attempt, now) {
+        let Some(Standing { plan, flow }) = &mut call.flow else { return false };
+        self.close_attempt(plan, flow, ending, now);
+        if !self.another(plan, flow, ending, attempt, now) {
             return false;
         }
         // What the next attempt is told of is its own.
@@ -134,8 +145,7 @@ impl Engine {
         true
     }
 
-    fn close_attempt(&self, flow: &mut Flow, ending: Ending, now: Timestamp) {
-        let plan = Arc::clone(&flow.plan);
+    fn close_attempt(&self, plan: &Plan, flow: &mut Flow, ending: Ending, now: Timestamp) {
         if let Some(hedge) = &plan.resilience.hedge {
             hedge.state.after(&hedge.rule, now.since(flow.sent_at));
         }
@@ -158,8 +168,7 @@ impl Engine {
         }
     }
 
-    fn another(&self, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
-        let plan = Arc::clone(&flow.plan);
+    fn another(&self, plan: &Plan, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
         let sent = !matches!(ending, Ending::Error(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls));
         let words = || match ending {
             Ending::Status(status) => format!("answered {status}"),
@@ -169,10 +178,9 @@ impl Engine {
             && !flow.failed_over
         {
             let mut facts = RetryFacts::new(flow.method, ending, attempt, now, flow.seed);
-            let header = self.idempotency_header(&plan.vendor_name, rule.idempotency_header.as_deref());
             facts.sent = sent;
             facts.replayable = flow.replayable;
-            facts.key_honoured = header.is_some();
+            facts.key_honoured = plan.idempotency_header.is_some();
             facts.key_on_wire =
                 flow.key_on_wire || (facts.key_honoured && flow.method == "POST" && flow.sdk.is_none());
             facts.sdk_retries = flow.sdk.is_some_and(|sdk| sdk.retries);
@@ -183,7 +191,7 @@ impl Engine {
                     let lasts = at.since(now);
                     flow.events.add(now, What::Retry { after: words(), why: reason.as_str(), lasts });
                     flow.resume_at = Some(at);
-                    self.release_claims(flow);
+                    self.release_claims(plan, flow);
                     return true;
                 }
                 RetryVerdict::Stop(crate::resilience::Stop::Final) => {}
@@ -199,14 +207,13 @@ impl Engine {
         if goes {
             flow.failed_over = true;
             flow.events.add(now, What::Failover { why: "the vendor failed" });
-            self.release_claims(flow);
+            self.release_claims(plan, flow);
         }
         goes
     }
 
     /// The attempt's units are used; the next one asks for its own.
-    fn release_claims(&self, flow: &mut Flow) {
-        let plan = Arc::clone(&flow.plan);
+    fn release_claims(&self, plan: &Plan, flow: &mut Flow) {
         for (quota, claim) in plan.quotas.iter().zip(&mut flow.claims) {
             quota.state.end(claim);
             *claim = Claim::new();
@@ -222,22 +229,23 @@ impl Engine {
         let vendor = call.found.vendor;
         let (sent, received, begun, status) = (call.bytes_out, call.bytes_in, call.begun, call.status);
         let was_sent = call.attempts > 0;
-        let Some(flow) = &mut call.flow else { return Account { unknown: true, ..Account::default() } };
+        let Some(Standing { plan, flow }) = &mut call.flow else {
+            return Account { unknown: true, ..Account::default() };
+        };
         let ending = match outcome {
             Outcome::Failed(error) => Some(Ending::Error(error)),
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(status)),
             Outcome::Refused(_) => None,
         };
         if let Some(ending) = ending {
-            self.close_attempt(flow, ending, now);
+            self.close_attempt(plan, flow, ending, now);
         }
         if let Some(prefix) = flow.prefix.take() {
             // Only now is known what a status meant whose meaning stands in the body.
             let answer = Answer::new(prefix.status, &prefix.headers).body_prefix(&prefix.body);
             let reading = self.catalogue.dialect(vendor).read(&answer, now);
-            self.take_reading(flow, vendor, &reading, now);
+            self.take_reading(plan, flow, vendor, &reading, now);
         }
-        let plan = Arc::clone(&flow.plan);
         let usage = match flow.usage.take() {
             Some(reader) => reader.finish(outcome == Outcome::Complete),
             None => Usage::unknown(if was_sent { Unknown::NotStated } else { Unknown::NoAnswer }),
@@ -255,7 +263,7 @@ impl Engine {
             (true, 0) => cost::Answer::None,
             (true, status) => cost::Answer::Status(status),
         };
-        let cost = Self::cost(flow, &usage, answer, (sent, received), begun);
+        let cost = Self::cost(plan, flow, &usage, answer, (sent, received), begun);
         let tokens = usage.tokens();
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };
@@ -316,31 +324,37 @@ impl Engine {
     }
 
     fn cost(
+        plan: &Plan,
         flow: &Flow,
         usage: &Usage,
         answer: cost::Answer,
         (sent, received): (u64, u64),
         begun: Timestamp,
     ) -> Cost {
-        let plan = &flow.plan;
         if answer == cost::Answer::NotSent {
             return Cost::known(Money::zero(Currency::USD));
         }
         let facts = Facts::new(usage, answer, begun).bytes(sent, received);
         let model = flow.model.as_str();
-        match plan.priced {
-            true => plan
+        match &plan.price {
+            Priced::Never => Cost::unknown(Unknown::NoPrice, Currency::USD),
+            Priced::Each(money) => match answer {
+                cost::Answer::None => Cost::unknown(Unknown::NoAnswer, money.currency()),
+                cost::Answer::Status(400..) => Cost::known(Money::zero(money.currency())),
+                _ => Cost::known(*money),
+            },
+            Priced::Same(price) => price.settle(&facts),
+            Priced::ByModel => plan
                 .rules
                 .prices
                 .settle(&plan.vendor_name, &plan.endpoint_name, model, &facts)
                 .unwrap_or_else(|| Cost::known(Money::zero(Currency::USD))),
-            false => Cost::unknown(Unknown::NoPrice, Currency::USD),
         }
     }
 }
 
 /// The claim that an attempt holds of the quota of this name.
-fn claim_of(flow: &Flow, name: &Arc<str>) -> Claim {
-    let place = stated_of(flow).find(|(_, policy)| Arc::ptr_eq(&policy.name, name)).map(|(place, _)| place);
+fn claim_of(plan: &Plan, flow: &Flow, name: &Arc<str>) -> Claim {
+    let place = stated_of(plan).find(|(_, policy)| Arc::ptr_eq(&policy.name, name)).map(|(place, _)| place);
     place.map_or_else(Claim::new, |place| flow.stated[place])
 }

@@ -1,6 +1,6 @@
 //! One call, from begin to settlement.
 
-use super::flow::Flow;
+use super::plan::Standing;
 use super::{Attempt, Engine};
 use crate::attribution::CallerId;
 use crate::call::{ConnectTimes, ErrorType, Headers, Outcome, Tap};
@@ -41,7 +41,7 @@ pub struct Call {
     /// Whether the adapter shows the body as decoded, whatever `Content-Encoding` says.
     pub(super) decoded: bool,
     /// Its standing with the rules; `None` where none looks at it.
-    pub(super) flow: Option<Box<Flow>>,
+    pub(super) flow: Option<Standing>,
 }
 
 /// Where a call stands.
@@ -100,7 +100,7 @@ impl Call {
     /// says no, [`Call::body`] does as well.
     pub fn read(&mut self, chunk: &[u8]) {
         self.body(chunk.len() as u64);
-        if let Some(flow) = &mut self.flow {
+        if let Some(Standing { flow, .. }) = &mut self.flow {
             Engine::read_body(flow, chunk);
         }
     }
@@ -108,7 +108,7 @@ impl Call {
     /// Whether the engine looks at the bytes of the response's body.
     #[must_use]
     pub fn wants_body(&self) -> bool {
-        self.flow.as_ref().is_some_and(|flow| flow.usage.is_some() || flow.prefix.is_some())
+        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.usage.is_some() || flow.prefix.is_some())
     }
 
     /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):

@@ -1,11 +1,12 @@
 //! What stands between a call and the wire: one small function for each concept, in the order in which
 //! [`pipeline`](super::pipeline) asks them. Each may be asked again after a wait, and then goes on where it was.
 
+use super::Engine;
 use super::account::Stated as StatedPolicy;
 use super::events::What;
 use super::flow::{Flow, MAX_STATED};
+use super::plan::{Part, Plan, Priced};
 use super::step::{Attempt, Stored};
-use super::{Engine, plan::Part};
 use crate::budget;
 use crate::call::{ErrorType, Refusal, RefusedBy};
 use crate::cost::Ahead;
@@ -32,7 +33,7 @@ fn refuse(by: RefusedBy, rule: &Arc<str>, reason: &str, until: Option<Timestamp>
 }
 
 /// The call must still have time.
-pub(super) fn deadline(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+pub(super) fn deadline(flow: &Flow, now: Timestamp) -> Result<(), Halt> {
     match flow.deadline.passed(now) {
         true => Err(refuse(RefusedBy::Deadline, &"deadline".into(), "", None, now)),
         false => Ok(()),
@@ -40,12 +41,12 @@ pub(super) fn deadline(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
 }
 
 /// The policy must not deny it.
-pub(super) fn policy(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+pub(super) fn policy(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     if flow.began {
         return Ok(());
     }
     flow.began = true;
-    let Flow { plan, events, .. } = flow;
+    let Flow { events, .. } = flow;
     let decision = plan.policy;
     let rule = |index| plan.rules.policy.rule(index);
     if let Some(index) = decision.would {
@@ -73,11 +74,11 @@ pub(super) fn policy(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
 }
 
 /// Rollouts choose its variant, and kill switches end it.
-pub(super) fn rollout(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    if flow.side.is_some() || flow.plan.rollouts.is_empty() {
+pub(super) fn rollout(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    if flow.side.is_some() || plan.rollouts.is_empty() {
         return Ok(());
     }
-    let Flow { plan, side, events, seed, method, body, .. } = flow;
+    let Flow { side, events, seed, method, body, .. } = flow;
     for (place, state, _) in &plan.rollouts {
         let rule = &plan.rules.rollouts[*place];
         let safe = is_safe(method) && *body == 0;
@@ -97,11 +98,11 @@ pub(super) fn rollout(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
 }
 
 /// Faults that a rule injects.
-pub(super) fn fault(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    if flow.plan.faults.is_empty() {
+pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    if plan.faults.is_empty() {
         return Ok(());
     }
-    let Flow { plan, events, seed, faulted, delayed_until, truncate, .. } = flow;
+    let Flow { events, seed, faulted, delayed_until, truncate, .. } = flow;
     if let Some(until) = *delayed_until
         && now < until
     {
@@ -139,15 +140,14 @@ pub(super) fn fault(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
 }
 
 /// Budgets must have room for what it may cost.
-pub(super) fn budget(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    for at in 0..flow.plan.budgets.len() {
+pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    for at in 0..plan.budgets.len() {
         if flow.reserved[at].is_some() {
             continue;
         }
-        let plan = Arc::clone(&flow.plan);
         let (place, state) = &plan.budgets[at];
         let rule = &plan.rules.budgets[*place];
-        let amount = rule.then.amount(estimate(flow, now), flow.tokens_ahead());
+        let amount = rule.then.amount(estimate(plan, flow, now), flow.tokens_ahead(plan));
         match state.reserve(&rule.then, amount, now) {
             budget::Verdict::Admit(admission) => {
                 flow.reserved[at] = Some(admission.reservation);
@@ -185,13 +185,18 @@ pub(super) fn budget(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
 /// No rule holds a call back for longer: who waits has a thread, a socket or a user waiting with him.
 const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
-fn estimate(flow: &Flow, now: Timestamp) -> Money {
-    let plan = &flow.plan;
+fn estimate(plan: &Plan, flow: &Flow, now: Timestamp) -> Money {
     let ahead = Ahead::new(flow.body, now).asks(flow.max_output, flow.tier);
-    let money = plan.priced.then(|| {
-        plan.rules.prices.estimate(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str(), &ahead)
-    });
-    money.flatten().unwrap_or(Money::zero(Currency::USD))
+    let money = match &plan.price {
+        Priced::Never => None,
+        Priced::Each(money) => Some(*money),
+        Priced::Same(price) => Some(price.estimate(&ahead)),
+        Priced::ByModel => {
+            let (vendor, endpoint) = (&plan.vendor_name, &plan.endpoint_name);
+            plan.rules.prices.estimate(vendor, endpoint, flow.model.as_str(), &ahead)
+        }
+    };
+    money.unwrap_or(Money::zero(Currency::USD))
 }
 
 fn wait(flow: &mut Flow, rule: &Arc<str>, why: &'static str, until: Timestamp, now: Timestamp) -> Halt {
@@ -201,9 +206,8 @@ fn wait(flow: &mut Flow, rule: &Arc<str>, why: &'static str, until: Timestamp, n
 }
 
 /// Quotas, ours and the vendor's, must leave room before the deadline.
-pub(super) fn quota(engine: &Engine, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let tokens = flow.tokens_ahead();
-    let plan = Arc::clone(&flow.plan);
+pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+    let tokens = flow.tokens_ahead(plan);
     let ask = Ask::one().priority(flow.priority).deadline(flow.deadline.at());
     for (at, quota) in plan.quotas.iter().enumerate() {
         let units = match quota.rule.limit.map(|limit| limit.unit) {
@@ -239,8 +243,7 @@ fn by_quota(flow: &mut Flow, name: &Arc<str>, verdict: QuotaVerdict, now: Timest
 }
 
 /// There must be a place among those under way.
-pub(super) fn concurrency(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let plan = Arc::clone(&flow.plan);
+pub(super) fn concurrency(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let Some(Part { name, rule, state }) = &plan.resilience.concurrency else { return Ok(()) };
     if flow.placed {
         return Ok(());
@@ -257,8 +260,7 @@ pub(super) fn concurrency(flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
 }
 
 /// The breaker must be closed, or the call go to a backup.
-pub(super) fn breaker(engine: &Engine, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let plan = Arc::clone(&flow.plan);
+pub(super) fn breaker(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let Some(Part { name, rule, state }) = &plan.resilience.breaker else { return Ok(()) };
     if flow.pass.is_some() || flow.failed_over {
         return Ok(());
@@ -284,9 +286,8 @@ pub(super) fn breaker(engine: &Engine, flow: &mut Flow, now: Timestamp) -> Resul
 }
 
 /// Nothing stands in its way: what to send.
-pub(super) fn attempt(engine: &Engine, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
+pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
     flow.sent_at = now;
-    let plan = Arc::clone(&flow.plan);
     let mut attempt = Attempt::plain(number);
     let parts = &plan.resilience;
     let timeout = flow.deadline.left(now, parts.attempt_timeout);
@@ -308,8 +309,7 @@ pub(super) fn attempt(engine: &Engine, flow: &mut Flow, number: u32, now: Timest
         if !flow.key_on_wire
             && flow.method == "POST"
             && flow.sdk.is_none()
-            && let Some(header) =
-                engine.idempotency_header(&plan.vendor_name, retry.rule.idempotency_header.as_deref())
+            && let Some(header) = plan.idempotency_header.clone()
         {
             if number == 1 {
                 flow.events.add(now, What::Key);
@@ -326,7 +326,7 @@ pub(super) fn attempt(engine: &Engine, flow: &mut Flow, number: u32, now: Timest
     attempt
 }
 
-/// The stated quotas of a call, with its claims.
-pub(super) fn stated_of(flow: &Flow) -> impl Iterator<Item = (usize, &StatedPolicy)> {
-    flow.plan.account.stated().take(MAX_STATED).enumerate()
+/// The stated quotas of a call, by the places of its claims.
+pub(super) fn stated_of(plan: &Plan) -> impl Iterator<Item = (usize, &StatedPolicy)> {
+    plan.account.stated().take(MAX_STATED).enumerate()
 }

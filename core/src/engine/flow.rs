@@ -2,12 +2,12 @@
 
 use super::decide::Halt;
 use super::events::{Events, What};
-use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan};
+use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal};
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
-use crate::resilience::{Deadline, Pass, SdkAttempt};
+use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, recognise};
 use crate::rollout::Side;
 use crate::units::Timestamp;
 use std::cell::RefCell;
@@ -19,7 +19,6 @@ pub(super) const MAX_STATED: usize = 4;
 /// One call's standing with the rules. Large, so that it lies in a box; boxes are used again.
 #[derive(Debug)]
 pub(super) struct Flow {
-    pub(super) plan: Arc<Plan>,
     pub(super) seed: u64,
     pub(super) method: &'static str,
     pub(super) body: u64,
@@ -55,7 +54,7 @@ pub(super) struct Flow {
     /// The next attempt is due then.
     pub(super) resume_at: Option<Timestamp>,
     pub(super) hedges: u32,
-    pub(super) usage: Option<UsageReader>,
+    pub(super) usage: Option<Box<UsageReader>>,
     /// How the body of an answer began whose meaning stands in it, and its headers.
     pub(super) prefix: Option<Prefix>,
     pub(super) events: Events,
@@ -70,20 +69,19 @@ pub(super) struct Prefix {
 }
 
 impl Flow {
-    pub(super) fn new(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Self {
-        let (model, max_output, tier) = asked_for(&plan, head);
+    fn new() -> Self {
         Self {
-            seed,
-            method: static_method(head.method),
-            body: head.body.unwrap_or(head.content.len() as u64),
-            replayable: head.replayable,
-            priority: head.priority,
-            deadline: Deadline::new(now, plan.resilience.deadline, head.deadline),
-            key_on_wire: head.headers.get("idempotency-key").is_some(),
+            seed: 0,
+            method: "",
+            body: 0,
+            replayable: false,
+            priority: Priority::default(),
+            deadline: Deadline::NONE,
+            key_on_wire: false,
             sdk: None,
-            model,
-            max_output,
-            tier,
+            model: ModelName::NONE,
+            max_output: None,
+            tier: ServiceTier::Standard,
             began: false,
             side: None,
             faulted: false,
@@ -97,15 +95,43 @@ impl Flow {
             pass: None,
             failed_over: false,
             truncate: None,
-            sent_at: now,
+            sent_at: Timestamp::EPOCH,
             retry_at: None,
             resume_at: None,
             hedges: 0,
             usage: None,
             prefix: None,
             events: Events::default(),
-            plan,
         }
+    }
+
+    /// Makes it that of a call that begins. What a call gives back at its end (reservations, places, passes) it
+    /// has given back.
+    fn begin(&mut self, plan: &Plan, head: &Head<'_>, now: Timestamp, seed: u64) {
+        self.seed = seed;
+        self.method = static_method(head.method);
+        self.body = head.body.unwrap_or(head.content.len() as u64);
+        self.replayable = head.replayable;
+        self.priority = head.priority;
+        self.deadline = Deadline::new(now, plan.resilience.deadline, head.deadline);
+        // Only where it decides something: a look-up costs more than the rest of this.
+        self.key_on_wire = !is_idempotent(self.method)
+            && plan.resilience.retry.is_some()
+            && head.headers.get("idempotency-key").is_some();
+        // An SDK that tries again by itself is not to be helped with that.
+        self.sdk = plan.resilience.retry.as_ref().and_then(|_| {
+            recognise(|name| head.headers.get(name).and_then(|value| std::str::from_utf8(value).ok()))
+        });
+        (self.model, self.max_output, self.tier) = asked_for(plan, head);
+        (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
+        (self.side, self.pass) = (None, None);
+        (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
+        self.reserved = [None; MAX_BUDGETS];
+        (self.cheaper, self.truncate, self.hedges) = (None, None, 0);
+        self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
+        self.stated.fill(Claim::new());
+        self.sent_at = now;
+        (self.usage, self.prefix) = (None, None);
     }
 
     /// Waits until the next attempt is due.
@@ -129,8 +155,9 @@ impl Flow {
     }
 
     /// About how many tokens the call will use.
-    pub(super) fn tokens_ahead(&self) -> u64 {
-        self.body / 4 + self.max_output.unwrap_or(if self.plan.priced { 1_000 } else { 0 })
+    pub(super) fn tokens_ahead(&self, plan: &Plan) -> u64 {
+        let typical = if matches!(plan.price, Priced::ByModel) { 1_000 } else { 0 };
+        self.body / 4 + self.max_output.unwrap_or(typical)
     }
 }
 
@@ -142,16 +169,11 @@ thread_local! {
 }
 
 /// The standing of a call that begins, in a box that was used before where there is one.
-pub(super) fn take(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Box<Flow> {
+pub(super) fn take(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Standing {
     let spare = SPARES.try_with(|spares| spares.try_borrow_mut().ok().and_then(|mut spares| spares.pop()));
-    let flow = Flow::new(plan, head, now, seed);
-    match spare.ok().flatten() {
-        Some(mut spare) => {
-            *spare = flow;
-            spare
-        }
-        None => Box::new(flow),
-    }
+    let mut flow = spare.ok().flatten().unwrap_or_else(|| Box::new(Flow::new()));
+    flow.begin(&plan, head, now, seed);
+    Standing { plan, flow }
 }
 
 /// Keeps the box for another call, and gives what happened to this one, if anything did.
@@ -170,7 +192,7 @@ pub(super) fn give_back(mut flow: Box<Flow>, begun: Timestamp) -> Option<String>
 
 /// The model, the most tokens and the tier that a request asks for; read only where prices or budgets want it.
 fn asked_for(plan: &Plan, head: &Head<'_>) -> (ModelName, Option<u64>, ServiceTier) {
-    if !plan.priced {
+    if !matches!(plan.price, Priced::ByModel) {
         return (ModelName::NONE, None, ServiceTier::Standard);
     }
     let mut reader = RequestReader::new();

@@ -30,7 +30,7 @@ use rules::Rules;
 use states::{AllStates, Key};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// The state that all calls of a process share. Every method takes `&self`; calls on different threads do not
 /// wait for each other.
@@ -55,7 +55,8 @@ pub struct Engine {
     attended: Box<[AtomicBool]>,
     /// How quotas are watched that no rule keeps to.
     watch_rule: Arc<quota::Rule>,
-    fingerprinter: RwLock<Fingerprinter>,
+    fingerprinter: OnceLock<Fingerprinter>,
+    own_fingerprinter: Fingerprinter,
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
     /// Tells this engine's calls from another's.
@@ -170,7 +171,8 @@ impl Engine {
             names: Names::new(),
             attended: (0..=catalogue.vendor_count()).map(|_| AtomicBool::new(false)).collect(),
             watch_rule: Arc::new(quota::Rule::default()),
-            fingerprinter: RwLock::new(Fingerprinter::new(key)),
+            fingerprinter: OnceLock::new(),
+            own_fingerprinter: Fingerprinter::new(key),
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
             catalogue,
@@ -207,9 +209,9 @@ impl Engine {
         self.tallies.reloads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Makes fingerprints of credentials with the installation's key from now on.
+    /// Makes fingerprints of credentials with the installation's key from now on. Said once.
     pub fn set_fingerprinter(&self, fingerprinter: Fingerprinter) {
-        *self.fingerprinter.write().unwrap_or_else(PoisonError::into_inner) = fingerprinter;
+        let _ = self.fingerprinter.set(fingerprinter);
     }
 
     /// Keeps the state of shared quotas there from now on.

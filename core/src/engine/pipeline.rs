@@ -8,7 +8,7 @@
 use super::call::State;
 use super::decide::{self, Halt};
 use super::flow::{self, Flow};
-use super::plan::{self, Plan};
+use super::plan::{self, Plan, Standing};
 use super::plans::PlanKey;
 use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
@@ -115,7 +115,7 @@ impl Engine {
             tokens_out: account.tokens_out,
         };
         let sighting = self.sightings.load(Ordering::Relaxed).then_some(call.keys);
-        let story = call.flow.take().and_then(|flow| flow::give_back(flow, call.begun));
+        let story = call.flow.take().and_then(|standing| flow::give_back(standing.flow, call.begun));
         let settled =
             Settled { found: call.found, key, entry, times: call.times, ended: now, sighting, story };
         // The shard where the call began, whatever thread it ends on: its names live there.
@@ -207,7 +207,7 @@ impl Engine {
         let number = call.attempts + 1;
         let decided = match &mut call.flow {
             None => Ok(Attempt::plain(number)),
-            Some(flow) => self.decide(flow, number, now),
+            Some(Standing { plan, flow }) => self.decide(plan, flow, number, now),
         };
         match decided {
             Ok(attempt) => {
@@ -221,7 +221,7 @@ impl Engine {
             }
             Err(Halt::Refuse(refusal)) => {
                 self.tallies.refused_calls.fetch_add(1, Ordering::Relaxed);
-                if let Some(flow) = &mut call.flow {
+                if let Some(Standing { flow, .. }) = &mut call.flow {
                     flow.refused(&refusal, now);
                 }
                 self.settle(call, Outcome::Refused(refusal.by), now);
@@ -242,26 +242,26 @@ impl Engine {
 
     /// The order of decisions before an attempt. Asked again after each wait, and for each attempt; a concept that
     /// has said its word for the call, or given the attempt what it needs, is silent the second time.
-    fn decide(&self, flow: &mut Flow, number: u32, now: Timestamp) -> Result<Attempt, Halt> {
+    fn decide(&self, plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Result<Attempt, Halt> {
         // A retry comes at its time, whatever its rules say then.
         flow.back_off(now)?;
         // Somebody must still be waiting for the answer.
         decide::deadline(flow, now)?;
         // What must not be asked at all comes before what it would cost.
-        decide::policy(flow, now)?;
+        decide::policy(plan, flow, now)?;
         // Which host it goes to, and whether the switch is off.
-        decide::rollout(flow, now)?;
+        decide::rollout(plan, flow, now)?;
         // What a rule breaks on purpose looks to the application like the vendor's doing.
-        decide::fault(flow, now)?;
+        decide::fault(plan, flow, now)?;
         // Money is set aside before a place is taken: who cannot pay must not hold others up.
-        decide::budget(flow, now)?;
+        decide::budget(plan, flow, now)?;
         // The vendor's limits and ours; the first that may take time.
-        decide::quota(self, flow, now)?;
+        decide::quota(self, plan, flow, now)?;
         // Places are held for as long as an attempt lasts, so they are taken late.
-        decide::concurrency(flow, now)?;
+        decide::concurrency(plan, flow, now)?;
         // A probe that passes must be sent: nothing may refuse after it.
-        decide::breaker(self, flow, now)?;
-        Ok(decide::attempt(self, flow, number, now))
+        decide::breaker(self, plan, flow, now)?;
+        Ok(decide::attempt(plan, flow, number, now))
     }
 
     /// Whether rules may have something to say about calls to this vendor.
@@ -270,7 +270,7 @@ impl Engine {
     }
 
     fn fingerprint(&self, headers: &dyn Headers) -> u64 {
-        self.fingerprinter.read().unwrap_or_else(PoisonError::into_inner).of(headers)
+        self.fingerprinter.get().unwrap_or(&self.own_fingerprinter).of(headers)
     }
 
     #[allow(clippy::too_many_arguments)] // All that a call is known by.
@@ -311,15 +311,14 @@ impl Engine {
 
     /// A second attempt beside the first, where the budget for that allows.
     pub(super) fn hedge(&self, call: &mut Call, now: Timestamp) -> Option<Attempt> {
-        let flow = call.flow.as_mut().filter(|_| call.state == State::Sent)?;
-        let plan = Arc::clone(&flow.plan);
+        let Standing { plan, flow } = call.flow.as_mut().filter(|_| call.state == State::Sent)?;
         let hedge = plan.resilience.hedge.as_ref()?;
         if !hedge.state.take(&hedge.rule, now) {
             return None;
         }
         flow.hedged(now);
         call.attempts += 1;
-        Some(decide::attempt(self, flow, call.attempts, now))
+        Some(decide::attempt(plan, flow, call.attempts, now))
     }
 }
 

@@ -3,17 +3,19 @@
 
 use super::Engine;
 use super::account::Account;
+use super::flow::Flow;
 use super::rules::Rules;
 use super::states::Key;
 use crate::budget;
 use crate::call::Changes;
 use crate::config::Rule;
+use crate::cost::Price;
 use crate::matcher::{Fields, Partition, Subject};
 use crate::policy::{Decision, Verdict};
 use crate::quota::{self, User, Weight};
 use crate::resilience::{self, Breaker, Concurrency, Hedge};
 use crate::rollout::Rollout;
-use crate::units::{Timestamp, stable_hash};
+use crate::units::{Money, Timestamp, stable_hash};
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,8 +39,10 @@ pub(super) struct Plan {
     /// What the vendor said to this credential.
     pub(super) account: Arc<Account>,
     pub(super) resilience: Parts,
-    /// Whether anything of the vendor has a price.
-    pub(super) priced: bool,
+    /// What its calls cost.
+    pub(super) price: Priced,
+    /// The header by which the vendor takes an idempotency key.
+    pub(super) idempotency_header: Option<Arc<str>>,
     /// The customer, in all processes of all hosts.
     pub(super) customer: u64,
     pub(super) weight: Weight,
@@ -46,8 +50,26 @@ pub(super) struct Plan {
     pub(super) customer_name: Option<Arc<str>>,
     pub(super) vendor_name: Arc<str>,
     pub(super) endpoint_name: Arc<str>,
-    /// What tells apart calls that cannot be attempts of one call.
-    pub(super) kinship: u64,
+}
+
+/// A call's plan, and how far it has come with it.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) plan: Arc<Plan>,
+    pub(super) flow: Box<Flow>,
+}
+
+/// What calls cost.
+#[derive(Debug)]
+pub(super) enum Priced {
+    /// Nobody knows.
+    Never,
+    /// The same for each call, and nothing for one that is answered with an error.
+    Each(Money),
+    /// All of them by the same rates, whatever their bodies say.
+    Same(Box<Price>),
+    /// It depends on the model, on what was used, or on the month's volume.
+    ByModel,
 }
 
 /// A quota that a rule states.
@@ -131,7 +153,10 @@ impl Engine {
         let account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
         let weight = keep.as_ref().map_or_else(Weight::default, |(_, rule)| rule.weight(subject.customer));
         let known = subject.customer != crate::attribution::UNKNOWN;
+        let parts = self.parts(rules, subject);
+        let own_header = parts.retry.as_ref().and_then(|retry| retry.rule.idempotency_header.clone());
         Plan {
+            idempotency_header: self.idempotency_header(vendor, own_header.as_deref()),
             policy,
             rollouts,
             faults: matching(&rules.faults, subject).map(|(place, _)| place).collect(),
@@ -139,8 +164,8 @@ impl Engine {
             quotas,
             keep,
             account: account.unwrap_or_else(|| Arc::new(Account::new(vendor, secret))),
-            resilience: self.parts(rules, subject),
-            priced: rules.prices.has(vendor),
+            resilience: parts,
+            price: priced(rules, vendor, subject.endpoint),
             customer: stable_hash(0, subject.customer.as_bytes()),
             weight,
             user: User {
@@ -152,7 +177,6 @@ impl Engine {
             customer_name: known.then(|| subject.customer.into()),
             vendor_name: vendor.into(),
             endpoint_name: subject.endpoint.into(),
-            kinship: Key::of(vendor).and(subject.endpoint).and(subject.customer).and_number(secret).0,
             rules: Arc::clone(rules),
         }
     }
@@ -202,6 +226,25 @@ impl Engine {
             }
         }
         parts
+    }
+}
+
+fn priced(rules: &Rules, vendor: &str, endpoint: &str) -> Priced {
+    if !rules.prices.has(vendor) {
+        return Priced::Never;
+    }
+    match rules.prices.find(vendor, endpoint, "") {
+        Some(price) if price.models.is_empty() && !price.asks_response() && !price.asks_volume() => {
+            // A price for a model would come before it; a call that names one is not this vendor's.
+            let by_model =
+                rules.prices.iter().any(|other| other.vendor == vendor && !other.models.is_empty());
+            match price.each() {
+                _ if by_model => Priced::ByModel,
+                Some(money) => Priced::Each(money),
+                None => Priced::Same(Box::new(price.clone())),
+            }
+        }
+        _ => Priced::ByModel,
     }
 }
 

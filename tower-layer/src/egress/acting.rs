@@ -8,8 +8,8 @@ use super::{EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
 use crate::timer::Timer;
 use crate::watched::{Sent, Watched};
-use farcall::{Attempt, ErrorType, Step};
-use http::{Request, Response, request};
+use farcall::{Attempt, ErrorType, Step, Stored};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request};
 use http_body::Body;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -107,6 +107,8 @@ impl<S, R, B: Body> Acting<S, R, B> {
                             self.next = Next::Wait;
                         }
                         Step::Refuse(refusal) => return Poll::Ready(Err(EgressError::Refused(refusal))),
+                        Step::Fail(error) => return Poll::Ready(Err(EgressError::Injected(error))),
+                        Step::Respond(stored) => return Poll::Ready(Ok(respond(stored))),
                         // Settled, or a step of a later version: the application gets what there is.
                         _ => return Poll::Ready(self.hand_out(last)),
                     }
@@ -236,4 +238,18 @@ impl<S, R, B: Body> Acting<S, R, B> {
             }
         }
     }
+}
+
+/// A response that no vendor sent.
+fn respond<B, M>(stored: Stored) -> Response<ResponseBody<B, M>> {
+    let mut response = Response::new(ResponseBody::stored(stored.body.into()));
+    *response.status_mut() = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    for (name, value) in &stored.headers {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
+        {
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
 }
