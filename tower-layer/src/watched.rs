@@ -5,7 +5,7 @@ use crate::timer::Timer;
 use farcall::attribution::MAX_TAGS;
 use farcall::{ErrorType, Head, Step, Timestamp};
 use farcall_agent::{CallGuard, Farcall};
-use http::Response;
+use http::{HeaderMap, Response};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -92,9 +92,13 @@ impl Watched {
         if let Some(times) = crate::connector::first_use(response.extensions()) {
             self.connected(times);
         }
-        let status = response.status().as_u16();
+        self.answered(response.status().as_u16(), response.headers(), now);
+    }
+
+    /// The head of a response arrived, of which no more is at hand.
+    pub(crate) fn answered(&mut self, status: u16, headers: &HeaderMap, now: Timestamp) {
         match self.guard.call().wants_headers(status) {
-            true => self.guard.answer_at(status, response.headers(), now),
+            true => self.guard.answer_at(status, headers, now),
             false => self.guard.head_at(status, now),
         }
     }

@@ -144,3 +144,27 @@ async fn an_injected_status_is_a_response_and_an_injected_error_an_error() {
     let error = service.oneshot(charge()).await.unwrap_err();
     assert!(matches!(error, EgressError::Injected(farcall::ErrorType::Reset)), "{error:?}");
 }
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn reqwest_is_held_to_the_rules_too() {
+    use farcall_tower::reqwest::EgressMiddleware;
+
+    let client = |ruled: &Ruled| {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        reqwest_middleware::ClientBuilder::new(reqwest::Client::builder().build().unwrap())
+            .with(EgressMiddleware::with(ruled.farcall.clone()))
+            .build()
+    };
+    let denied = under("[[policy]]\nmatch = { vendor = \"stripe\" }\nverdict = \"deny\"\n");
+    let error = client(&denied).get("https://api.stripe.com/v1/charges").send().await.unwrap_err();
+    let reqwest_middleware::Error::Middleware(error) = &error else { panic!("{error:?}") };
+    assert!(error.downcast_ref::<EgressError>().unwrap().refusal().is_some(), "{error}");
+
+    let faulty = under(
+        "allow_faults = true\n[[fault]]\nmatch = { vendor = \"stripe\" }\nshare = \"100%\"\nstatus = 503\nexpires = \"2099-01-01T00:00:00Z\"\n",
+    );
+    let response = client(&faulty).get("https://api.stripe.com/v1/charges").send().await.unwrap();
+    assert_eq!(response.status(), reqwest::StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.url().as_str(), "https://api.stripe.com/v1/charges");
+}

@@ -154,23 +154,10 @@ impl Exchange {
 
     fn handed_over(mut self, response: Response) -> Response {
         self.asked = None;
-        let Some(watched) = self.watched.take() else { return response };
-        let bodiless = self.method == Method::HEAD
-            || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let url = response.url().clone();
-        let (mut parts, body) = http::Response::<Body>::from(response).into_parts();
-        // The conversion drops the URL; it travels in an extension that only this builder can make.
-        if let Ok(carrier) = http::Response::builder().url(url).body(()) {
-            parts.extensions.extend(carrier.into_parts().0.extensions);
+        match self.watched.take() {
+            Some(watched) => hand_out(response, watched, &self.method),
+            None => response,
         }
-        let body = match bodiless || http_body::Body::is_end_stream(&body) {
-            true => {
-                watched.end();
-                body
-            }
-            false => Body::wrap(ResponseBody::<Body>::counted(body, watched)),
-        };
-        Response::from(http::Response::from_parts(parts, body))
     }
 
     /// No response came.
@@ -203,6 +190,26 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.follow();
     }
+}
+
+/// The response as the application gets it: counted at its last byte.
+pub(super) fn hand_out(response: Response, watched: Watched, method: &Method) -> Response {
+    let bodiless = *method == Method::HEAD
+        || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let url = response.url().clone();
+    let (mut parts, body) = http::Response::<Body>::from(response).into_parts();
+    // The conversion drops the URL; it travels in an extension that only this builder can make.
+    if let Ok(carrier) = http::Response::builder().url(url).body(()) {
+        parts.extensions.extend(carrier.into_parts().0.extensions);
+    }
+    let body = match bodiless || http_body::Body::is_end_stream(&body) {
+        true => {
+            watched.end();
+            body
+        }
+        false => Body::wrap(ResponseBody::<Body>::counted(body, watched)),
+    };
+    Response::from(http::Response::from_parts(parts, body))
 }
 
 fn without_fragment(url: &Url) -> Url {

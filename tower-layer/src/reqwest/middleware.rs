@@ -1,3 +1,4 @@
+use super::acting::act;
 use super::exchange::{Exchange, Exchanging};
 use crate::egress::Counted;
 use ::reqwest::{Request, Response};
@@ -46,6 +47,12 @@ impl Middleware for EgressMiddleware {
     ) -> Result<Response> {
         if extensions.get::<Counted>().is_some() {
             return next.run(request, extensions).await;
+        }
+        if self.farcall.is_enabled() && self.farcall.engine().decides() {
+            extensions.insert(Counted);
+            let answer = act(&self.farcall, request, extensions, next).await;
+            extensions.remove::<Counted>();
+            return answer;
         }
         let exchange = Some(Exchange::begin(&self.farcall, &mut request, extensions));
         extensions.insert(Counted);

@@ -27,6 +27,7 @@
 //! - **Connections.** reqwest builds its connector itself, and shows neither TCP nor TLS apart: their times are
 //!   not reported.
 
+mod acting;
 mod exchange;
 mod middleware;
 mod redirects;
