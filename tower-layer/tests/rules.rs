@@ -44,18 +44,29 @@ fn charge() -> Request<Full<Bytes>> {
 /// What a vendor got: the bodies and idempotency keys of its requests.
 type Got = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-/// A vendor that answers with these statuses in turn, the last one for ever.
-fn vendor(
-    statuses: &'static [u16],
-) -> (
-    Got,
-    impl Service<
+/// A vendor without a network.
+trait Vendor:
+    Service<
         Request<RequestBody<Full<Bytes>>>,
         Response = Response<Full<Bytes>>,
         Error = Infallible,
         Future: Send,
-    > + Clone,
-) {
+    > + Clone
+{
+}
+
+impl<S> Vendor for S where
+    S: Service<
+            Request<RequestBody<Full<Bytes>>>,
+            Response = Response<Full<Bytes>>,
+            Error = Infallible,
+            Future: Send,
+        > + Clone
+{
+}
+
+/// A vendor that answers with these statuses in turn, the last one for ever.
+fn vendor(statuses: &'static [u16]) -> (Got, impl Vendor) {
     let got = Got::default();
     let (turn, seen) = (Arc::new(AtomicU32::new(0)), Arc::clone(&got));
     let service = service_fn(move |request: Request<RequestBody<Full<Bytes>>>| {

@@ -10,7 +10,6 @@ use crate::quota::Claim;
 use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, recognise};
 use crate::rollout::Side;
 use crate::units::Timestamp;
-use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Policies of the vendor's own whose quotas one attempt holds.
@@ -164,9 +163,16 @@ impl Flow {
 /// Boxes that a thread keeps for its next calls.
 const SPARE: usize = 64;
 
-thread_local! {
-    static SPARES: RefCell<Vec<Box<Flow>>> = const { RefCell::new(Vec::new()) };
+#[allow(clippy::vec_box)] // A box is what is kept: moving what is in it would cost what keeping it saves.
+mod spares {
+    use super::Flow;
+    use std::cell::RefCell;
+
+    thread_local! {
+        pub(super) static SPARES: RefCell<Vec<Box<Flow>>> = const { RefCell::new(Vec::new()) };
+    }
 }
+use spares::SPARES;
 
 /// The standing of a call that begins, in a box that was used before where there is one.
 pub(super) fn take(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Standing {

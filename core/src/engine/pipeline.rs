@@ -294,17 +294,19 @@ impl Engine {
             let (vendor, endpoint, customer, tags) = shard.names(&self.catalogue, found);
             let caller = self.caller(head.caller).unwrap_or_default();
             let fingerprint = inspect::in_words(secret);
-            let mut subject = Subject::default();
-            subject.vendor = vendor;
-            subject.vendor_tags = self.catalogue.tags(found.vendor);
-            subject.endpoint = endpoint;
-            subject.method = head.method;
-            subject.host = host;
-            subject.customer = customer;
-            subject.tags = tags;
-            subject.caller = &caller;
-            subject.credential = &fingerprint;
-            subject.bytes = head.body;
+            let subject = Subject {
+                vendor,
+                vendor_tags: self.catalogue.tags(found.vendor),
+                endpoint,
+                method: head.method,
+                host,
+                customer,
+                tags,
+                caller: &caller,
+                credential: &fingerprint,
+                bytes: head.body,
+                ..Subject::default()
+            };
             self.plan(&rules, &subject, secret, now)
         })
     }
