@@ -246,7 +246,7 @@ mod tests {
             fork::Fork::Child => {
                 farcall.after_fork();
                 let now = ended.now();
-                ended.head(200, now);
+                ended.answered(200, &HeaderMap::new(), now);
                 ended.end();
                 drop(dropped);
                 let fine = calls() == 0 && counter("foreign_calls") == 0 && counter("panics") == 0;
