@@ -145,7 +145,13 @@ fn config_check_shows_every_error_with_its_place() {
 
     std::fs::write(home.path().join("right.toml"), "service = \"x\"\n").unwrap();
     let (code, out, _) = run(home.path(), &["config", "check", "right.toml"]);
-    assert_eq!((code, out.as_str()), (0, "right.toml is right: 0 vendors of your own.\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            0,
+            "right.toml is right: 0 vendors of your own.\nNo rules: every call is sent as it is, and counted.\n"
+        )
+    );
 }
 
 #[test]
