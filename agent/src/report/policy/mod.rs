@@ -46,7 +46,8 @@ impl Alike {
 
 /// The calls of the window; without those that a policy refused where these are to be left out.
 fn alike(source: &Source<'_>, refused_too: bool) -> Result<Vec<Alike>, ReportError> {
-    let mut found: HashMap<(Rc<str>, Rc<str>, Rc<str>, String, Rc<Caller>), Alike> = HashMap::new();
+    type Key = (Rc<str>, Rc<str>, Rc<str>, String, Rc<Caller>);
+    let mut found: HashMap<Key, Alike> = HashMap::new();
     source.rows(|row| {
         if !refused_too && row.outcome == RefusedBy::Policy.outcome() {
             return;

@@ -98,7 +98,8 @@ impl Render for ExplainedCall {
             wrap("No rule did anything to it: it was sent as it was.", style.width, 0, &mut out);
         }
         for event in &self.call.events {
-            wrap(&format!("  {event}"), style.width, 4, &mut out);
+            out.push_str("  ");
+            wrap(event, style.width - 2, 4, &mut out);
         }
         out
     }

@@ -226,15 +226,15 @@ impl Render for Table<CallRow> {
     fn render(&self, style: &Style) -> String {
         let mut grid = Grid::new(vec![
             Column::name("time"),
-            Column::name("id").rank(7),
-            Column::name("caller").rank(3),
-            Column::name("customer").rank(2),
+            Column::name("id").at_least(8).rank(2),
+            Column::name("caller").rank(6),
+            Column::name("customer").rank(3),
             Column::name("vendor").rank(1),
             Column::name("endpoint").at_least(22),
-            Column::name("result").at_least(14),
+            Column::name("result").at_least(17),
             Column::number("took"),
             Column::number("waited").quiet().rank(5),
-            Column::number("ttfb").rank(6),
+            Column::number("ttfb").rank(7),
             Column::number("cost").quiet().rank(4),
             Column::number("sent").rank(9),
             Column::number("received").rank(8),
@@ -250,8 +250,8 @@ impl Render for Table<CallRow> {
                 (status, outcome) => format!("{status} {outcome}"),
             };
             grid.row(vec![
-                // The date is the window's; seconds and tenths tell calls apart.
-                row.begun.get(11..21).unwrap_or_default().into(),
+                // The date is the window's; the id tells calls apart.
+                row.begun.get(11..19).unwrap_or_default().into(),
                 row.id.as_str().into(),
                 row.service.as_str().into(),
                 row.customer.as_str().into(),
