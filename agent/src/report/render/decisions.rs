@@ -116,7 +116,7 @@ impl Render for Budgets {
         if !self.rows.is_empty() {
             let mut grid = Grid::new(vec![
                 Column::name("budget"),
-                Column::name("for").quiet(),
+                Column::name("for").at_least(20).quiet(),
                 Column::number("spent"),
                 Column::number("limit"),
                 Column::number("used"),
