@@ -183,6 +183,28 @@ fn a_refused_call_shows_its_rule_and_is_no_error_of_its_vendor() {
 }
 
 #[test]
+fn doctor_says_in_words_what_rules_did_and_does_not_worry_about_it() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let doctor = report::doctor(&Query::at(home.path())).unwrap();
+    let refused = doctor.counters.iter().find(|counter| counter.name == "refused_calls").unwrap();
+    assert_eq!((refused.value, doctor.healthy), (2, true), "{:?}", doctor.problems);
+    let text = doctor.render(&Style::default());
+    assert!(
+        text.contains("- 2 refused_calls in checkout (") && text.contains("calls that a rule refused"),
+        "{text}"
+    );
+    // What somebody should look at still is.
+    ledger(home.path())
+        .execute("UPDATE counters SET name = 'vendors_unchanged' WHERE value = 2", [])
+        .unwrap();
+    let doctor = report::doctor(&Query::at(home.path())).unwrap();
+    assert!(!doctor.healthy);
+    let text = doctor.render(&Style::new(200, false));
+    assert!(text.contains("take a restart"), "{text}");
+}
+
+#[test]
 fn a_call_is_explained_line_by_line() {
     let home = tempfile::tempdir().unwrap();
     scene(home.path());
