@@ -4,8 +4,9 @@ use crate::Exit;
 use crate::output::{complain, print};
 use clap::Subcommand;
 use farcall::Config;
+use farcall::policy::{Mode, PolicySet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -13,37 +14,34 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   farcall config check
   farcall config check deploy/farcall.toml
+  farcall config check --strict deploy/farcall.toml
+
+Says which rules are in force, and warns of rules that contradict each other or are never reached.
 
 Without FILE: $FARCALL_CONFIG, ./farcall.toml, then farcall.toml in $FARCALL_HOME. Ends with 1 where the file has \
-                            errors,\nwith 2 where there is none.")]
+                            errors\n(with --strict: or there are warnings), with 2 where there is none.")]
     Check {
         /// The file
         file: Option<PathBuf>,
+        /// End with 1 where there are warnings, too
+        #[arg(long)]
+        strict: bool,
     },
 }
 
 pub(crate) fn run(command: &Command) -> Exit {
-    let Command::Check { file } = command;
-    let home = farcall_agent::home(None);
-    let Some(file) = farcall_agent::config_file(file.as_deref(), home.as_deref()) else {
-        complain("there is no farcall.toml here; name one, as in: farcall config check deploy/farcall.toml");
-        return Exit::Usage;
-    };
-    let name = file.display().to_string();
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) => {
-            complain(&format!("cannot read {name}: {error}"));
-            return Exit::Usage;
-        }
+    let Command::Check { file, strict } = command;
+    let (name, text) = match read(file.as_deref()) {
+        Ok(found) => found,
+        Err(exit) => return exit,
     };
     match Config::parse(&name, &text) {
         Ok(config) => {
-            let vendors = match config.vendors.len() {
-                1 => "1 vendor of your own".to_owned(),
-                count => format!("{count} vendors of your own"),
-            };
-            print(&format!("{name} is right: {vendors}.\n"), Exit::Fine)
+            let warnings = warnings(&name, &config);
+            let vendors = count(config.vendors.len(), "vendor", "vendors");
+            let mut lines = format!("{name} is right: {vendors} of your own.\n{}\n", in_force(&config));
+            warnings.iter().for_each(|warning| lines += &format!("{warning}\n"));
+            print(&lines, if *strict && !warnings.is_empty() { Exit::Wrong } else { Exit::Fine })
         }
         Err(errors) => {
             let mut lines = String::new();
@@ -53,4 +51,67 @@ pub(crate) fn run(command: &Command) -> Exit {
             print(&lines, Exit::Wrong)
         }
     }
+}
+
+/// The name and the text of a configuration file: `file`, else the one that a program here would read.
+///
+/// # Errors
+/// When there is none; said on stderr.
+pub(crate) fn read(file: Option<&Path>) -> Result<(String, String), Exit> {
+    let home = farcall_agent::home(None);
+    let Some(file) = farcall_agent::config_file(file, home.as_deref()) else {
+        complain("there is no farcall.toml here; name one, as in: farcall config check deploy/farcall.toml");
+        return Err(Exit::Usage);
+    };
+    let name = file.display().to_string();
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => {
+            complain(&format!("cannot read {name}: {error}"));
+            Err(Exit::Usage)
+        }
+    }
+}
+
+/// What is allowed and surely not meant, each with its line.
+fn warnings(file: &str, config: &Config) -> Vec<String> {
+    let policy = PolicySet::new(config.policies.clone());
+    let mut warnings: Vec<(usize, String)> = policy
+        .check()
+        .iter()
+        .map(|warning| {
+            let line = policy.rule(warning.rule).line;
+            (line, format!("{file}:{line}: warning: {warning}"))
+        })
+        .collect();
+    warnings.sort();
+    warnings.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Which rules are in force, in one line.
+fn in_force(config: &Config) -> String {
+    let reported = config.policies.iter().filter(|rule| rule.then.mode == Mode::Report).count();
+    let mut policies = count(config.policies.len(), "policy rule", "policy rules");
+    if reported > 0 {
+        policies += &format!(" ({reported} of them in report mode)");
+    }
+    let kinds = [
+        (config.policies.len(), policies),
+        (config.rollouts.len(), count(config.rollouts.len(), "rollout", "rollouts")),
+        (config.budgets.len(), count(config.budgets.len(), "budget", "budgets")),
+        (config.quotas.len(), count(config.quotas.len(), "quota", "quotas")),
+        (config.resilience.len(), count(config.resilience.len(), "resilience rule", "resilience rules")),
+        (config.faults.len(), count(config.faults.len(), "fault", "faults")),
+        (config.own_prices().len(), count(config.own_prices().len(), "price", "prices")),
+    ];
+    let words: Vec<String> =
+        kinds.into_iter().filter(|(count, _)| *count > 0).map(|(_, words)| words).collect();
+    match words.is_empty() {
+        true => "No rules: every call is sent as it is, and counted.".to_owned(),
+        false => format!("In force: {}.", words.join(", ")),
+    }
+}
+
+fn count(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }

@@ -1,6 +1,6 @@
 //! `farcall doctor`.
 
-use crate::output::{failed, print, style};
+use crate::output::{failed, json, print, style};
 use crate::{Exit, Ledger};
 use farcall_agent::report::{Query, Render, ReportError, doctor};
 
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Exit {
         Ok(doctor) => {
             let exit = if doctor.healthy { Exit::Fine } else { Exit::Wrong };
             let text = match arguments.ledger.json {
-                true => serde_json::to_string_pretty(&doctor).unwrap_or_default() + "\n",
+                true => json(&doctor),
                 false => doctor.render(&style()),
             };
             print(&text, exit)

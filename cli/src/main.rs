@@ -3,7 +3,9 @@
 
 mod config;
 mod doctor;
+mod explain;
 mod output;
+mod policy;
 mod report;
 
 use clap::{Parser, Subcommand};
@@ -32,13 +34,16 @@ enum Exit {
   farcall report vendors                      whom we called in the last hour
   farcall report endpoints vendor=stripe      what we asked of Stripe
   farcall report calls 'status>=500' --since 1d
+  farcall report customers vendor=openai      who caused which calls, and which cost
   farcall report all --json > report.json
+  farcall explain incident 7                  who used the quota when Stripe said 429?
+  farcall policy test GET https://api.stripe.com/v1/balance
   farcall doctor                              is farcall attached, and well?
   farcall config check farcall.toml
 
 The ledger is looked for in --home, $FARCALL_HOME, $XDG_STATE_HOME/farcall, ~/.local/state/farcall.
 
-Exit codes: 0 fine; 1 something to look at (doctor, config check); 2 the command was not understood;
+Exit codes: 0 fine; 1 something to look at (doctor, config check, policy test); 2 the command was not understood;
 3 there is no ledger, or it cannot be read."
 )]
 struct Cli {
@@ -50,6 +55,12 @@ struct Cli {
 enum Command {
     /// Ask the ledger a question
     Report(report::Arguments),
+    /// What happened: to a quota, to a call
+    #[command(subcommand)]
+    Explain(explain::Command),
+    /// Try rules before they are in force
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Is farcall attached everywhere, and well?
     Doctor(doctor::Arguments),
     /// Check the configuration file
@@ -71,6 +82,17 @@ struct Ledger {
     home: Option<PathBuf>,
 }
 
+/// What commands about one thing in the ledger know.
+#[derive(Debug, clap::Args)]
+struct Home {
+    /// Print JSON (docs/report.md) instead of sentences
+    #[arg(long)]
+    json: bool,
+    /// Where the ledger is
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
+}
+
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     farcall::config::parse_duration(text)
         .ok_or_else(|| "write a number and a unit, such as 30s, 15m, 1h or 7d".into())
@@ -79,6 +101,8 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Report(arguments) => report::run(&arguments),
+        Command::Explain(command) => explain::run(&command),
+        Command::Policy(command) => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config(command) => config::run(&command),
     };

@@ -2,6 +2,7 @@
 
 use crate::Exit;
 use farcall_agent::report::{ReportError, Style};
+use serde::Serialize;
 use std::env;
 use std::io::{self, IsTerminal, Write};
 
@@ -23,11 +24,17 @@ pub(crate) fn complain(sentence: &str) {
     let _ = writeln!(io::stderr(), "farcall: {sentence}");
 }
 
+/// An answer as JSON.
+pub(crate) fn json(answer: &impl Serialize) -> String {
+    // Only maps with keys that are not text could fail, and there are none.
+    serde_json::to_string_pretty(answer).unwrap_or_default() + "\n"
+}
+
 /// Says why a question could not be answered.
 pub(crate) fn failed(error: &ReportError) -> Exit {
     complain(&error.to_string());
     match error {
-        ReportError::Filter(_) | ReportError::NoSuchReport(_) => Exit::Usage,
+        ReportError::Filter(_) | ReportError::NoSuchReport(_) | ReportError::NotFound(_) => Exit::Usage,
         _ => Exit::NoLedger,
     }
 }

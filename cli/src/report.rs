@@ -11,11 +11,14 @@ use farcall_agent::report::{Filter, Query, Question, Render, ReportError};
   farcall report customers vendor=openai --since 1d
   farcall report endpoints caller=checkout 'status>=400'
   farcall report calls outcome=timeout --limit 20
+  farcall report calls 'outcome=refused-*'    which calls did rules refuse?
+  farcall report incidents vendor=openai --since 1d
+  farcall report budgets customer=acme
   farcall report vendors --json | jq '.rows[] | select(.error_rate > 0.05) | .vendor'
 
 Filters: KEY OPERATOR VALUE without spaces, all of which must match.
-  keys       vendor, endpoint, customer, caller (or caller.service), caller.executable, caller.user,
-             caller.container, caller.pid, tap, status, outcome, tag
+  keys       vendor, vendor.tag, endpoint, method, customer, caller (or caller.service), caller.executable, caller.user,
+             caller.container, caller.pid, tap, status, outcome, tag, tag.KEY
   operators  = != and, for status and caller.pid, >= <= > < (quote them: 'status>=500')
   values     * stands for any text, a leading ! for the opposite: customer=acme*, caller=!billing")]
 pub(crate) struct Arguments {
@@ -46,9 +49,13 @@ enum Name {
     Coverage,
     /// Which single calls were slow or failed?
     Calls,
+    /// Why were we rate limited?
+    Incidents,
+    /// How far are the budgets spent?
+    Budgets,
     /// What should we look at?
     Findings,
-    /// All of these but the single calls
+    /// All of these but the single calls, the incidents and the budgets
     All,
 }
 
@@ -61,6 +68,8 @@ impl From<Name> for Question {
             Name::Callers => Self::Callers,
             Name::Coverage => Self::Coverage,
             Name::Calls => Self::Calls,
+            Name::Incidents => Self::Incidents,
+            Name::Budgets => Self::Budgets,
             Name::Findings => Self::Findings,
             Name::All => Self::All,
         }

@@ -56,7 +56,18 @@ fn json_is_what_the_documentation_says() {
     let home = tempfile::tempdir().unwrap();
     ledger(home.path(), 3);
     let documented = include_str!("../../docs/report.md");
-    for question in ["vendors", "endpoints", "customers", "callers", "coverage", "calls", "findings", "all"] {
+    for question in [
+        "vendors",
+        "endpoints",
+        "customers",
+        "callers",
+        "coverage",
+        "calls",
+        "incidents",
+        "budgets",
+        "findings",
+        "all",
+    ] {
         let (code, out, err) = run(home.path(), &["report", question, "--json"]);
         assert_eq!(code, 0, "{err}");
         let json: serde_json::Value = serde_json::from_str(&out).unwrap();
@@ -145,15 +156,29 @@ fn config_check_shows_every_error_with_its_place() {
 
     std::fs::write(home.path().join("right.toml"), "service = \"x\"\n").unwrap();
     let (code, out, _) = run(home.path(), &["config", "check", "right.toml"]);
-    assert_eq!((code, out.as_str()), (0, "right.toml is right: 0 vendors of your own.\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (
+            0,
+            "right.toml is right: 0 vendors of your own.\nNo rules: every call is sent as it is, and counted.\n"
+        )
+    );
 }
 
 #[test]
 fn help_teaches_by_example() {
     let home = tempfile::tempdir().unwrap();
-    for arguments in
-        [&["--help"][..], &["report", "--help"], &["doctor", "--help"], &["config", "check", "--help"]]
-    {
+    for arguments in [
+        &["--help"][..],
+        &["report", "--help"],
+        &["explain", "incident", "--help"],
+        &["explain", "call", "--help"],
+        &["policy", "test", "--help"],
+        &["policy", "backtest", "--help"],
+        &["policy", "recommend", "--help"],
+        &["doctor", "--help"],
+        &["config", "check", "--help"],
+    ] {
         let (code, out, _) = run(home.path(), arguments);
         assert_eq!(code, 0);
         assert!(out.contains("Examples:") && out.contains("farcall "), "{arguments:?}: {out}");

@@ -1,9 +1,12 @@
 //! Single calls: the slowest of each series and second, and the failed ones.
 
-use super::numbers::{Account, millis};
-use super::source::{Source, is_error};
-use super::{Query, ReportError, Table, time};
+use super::numbers::{Account, decimal, millis};
+use super::source::{Kept, Row, Source, is_error, is_refused};
+use super::{Query, ReportError, Table, render, time};
+use farcall::Currency;
 use serde::Serialize;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// A single call that was kept as an example.
 #[derive(Clone, Debug, Serialize)]
@@ -29,10 +32,12 @@ pub struct CallRow {
     pub tap: String,
     /// The HTTP status; 0 where no response came.
     pub status: u16,
-    /// `complete`, `abandoned`, or the error's type.
+    /// `complete`, `abandoned`, the error's type, or `refused-` and the concept that refused it.
     pub outcome: String,
     /// Whether it failed, or was answered with 4xx or 5xx.
     pub error: bool,
+    /// The rule that refused it; null where none did, or its name was not kept.
+    pub rule: Option<String>,
     /// From begin to the last byte, in milliseconds.
     pub duration_ms: f64,
     /// From begin to the head of the response; null where there was none.
@@ -43,6 +48,57 @@ pub struct CallRow {
     pub bytes_in: u64,
     /// Exchanges on the wire.
     pub attempts: u32,
+    /// What it waited because a rule said so, in milliseconds.
+    pub waited_ms: f64,
+    /// What it cost in units of `currency`, as an exact decimal number; null where that is not known.
+    pub cost: Option<String>,
+    /// The currency of `cost`.
+    pub currency: String,
+    /// What happened to it besides being sent and answered, a line for each event.
+    pub events: Vec<String>,
+}
+
+impl CallRow {
+    pub(super) fn new(row: &Row<'_>, kept: &Kept) -> Self {
+        Self {
+            id: format!("{:016x}", kept.id),
+            begun: time::rfc3339(kept.begun),
+            service: row.caller.service.clone(),
+            pid: row.caller.pid,
+            customer: row.customer.to_string(),
+            tags: row.tags.to_owned(),
+            vendor: row.vendor.to_string(),
+            endpoint: row.endpoint.to_string(),
+            tap: row.tap.to_owned(),
+            status: row.status,
+            outcome: row.outcome.to_owned(),
+            error: is_error(row.status, row.outcome),
+            rule: refusing_rule(row.outcome, &kept.events),
+            duration_ms: millis(kept.duration),
+            ttfb_ms: kept.ttfb.map(millis),
+            bytes_out: kept.bytes_out,
+            bytes_in: kept.bytes_in,
+            attempts: kept.attempts,
+            waited_ms: millis(kept.waited),
+            cost: kept.cost.map(decimal),
+            currency: Currency::USD.to_string(),
+            events: kept.events.lines().map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// The rule that the events of a refused call name, or whose fault took the place of the answer.
+fn refusing_rule(outcome: &str, events: &str) -> Option<String> {
+    if !is_refused(outcome) {
+        return None;
+    }
+    let line = events.lines().rev().find(|line| {
+        line.contains("  refused by ") || (outcome == "refused-fault" && line.contains("  fault `"))
+    })?;
+    let (_, rest) = line.split_once('`')?;
+    // A name may itself hold the sign that ends it.
+    let (name, _) = rest.rsplit_once('`')?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// Single calls, the newest first, at most [`Query::limit`] of them. The totals are those of all calls that
@@ -59,25 +115,7 @@ pub fn calls(query: &Query) -> Result<Table<CallRow>, ReportError> {
         if rows.len() >= query.limit {
             return false;
         }
-        rows.push(CallRow {
-            id: format!("{:016x}", kept.id),
-            begun: time::rfc3339(kept.begun),
-            service: row.caller.service.clone(),
-            pid: row.caller.pid,
-            customer: row.customer.to_string(),
-            tags: row.tags.to_string(),
-            vendor: row.vendor.to_string(),
-            endpoint: row.endpoint.to_string(),
-            tap: row.tap.to_owned(),
-            status: row.status,
-            outcome: row.outcome.to_owned(),
-            error: is_error(row.status, row.outcome),
-            duration_ms: millis(kept.duration),
-            ttfb_ms: kept.ttfb.map(millis),
-            bytes_out: kept.bytes_out,
-            bytes_in: kept.bytes_in,
-            attempts: kept.attempts,
-        });
+        rows.push(CallRow::new(row, &kept));
         true
     })?;
     let notes = vec![format!(
@@ -87,4 +125,113 @@ pub fn calls(query: &Query) -> Result<Table<CallRow>, ReportError> {
         totals.sums.calls
     )];
     Ok(Table { report: "calls", window: query.window(), rows, totals: totals.numbers(), notes })
+}
+
+/// A single call, with what happened to it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ExplainedCall {
+    /// Which report this is: `call`.
+    pub report: &'static str,
+    /// The call.
+    pub call: CallRow,
+    /// What it was and how it came out, in sentences; `call.events` is what happened in between.
+    pub sentences: Vec<String>,
+}
+
+/// Fewer digits of an id are too likely to be those of several calls.
+const MIN_DIGITS: usize = 6;
+
+/// What happened to a single call, by its id or how that begins. The window and the filters of the query are
+/// not used.
+///
+/// # Errors
+/// When there is no ledger, it cannot be read, or not exactly one call is kept under this id.
+pub fn explain_call(query: &Query, id: &str) -> Result<ExplainedCall, ReportError> {
+    // Tables cut the id where there is no room for it.
+    let wanted = id.trim().trim_end_matches('…').to_ascii_lowercase();
+    if wanted.len() < MIN_DIGITS || !wanted.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(ReportError::NotFound(format!(
+            "`{id}` is no call's id; write the hexadecimal digits that farcall report calls shows, at least \
+             {MIN_DIGITS} of them"
+        )));
+    }
+    let mut all = query.clone();
+    all.since = Duration::from_nanos(all.now.as_nanos());
+    all.filters.clear();
+    let source = Source::open(&all)?;
+    let mut found: Option<(CallRow, String)> = None;
+    let mut ids = BTreeSet::new();
+    source.kept(|row, kept| {
+        let id = format!("{:016x}", kept.id);
+        if id.starts_with(&wanted) && ids.insert(id) && found.is_none() {
+            found = Some((CallRow::new(row, &kept), source.label(row.vendor)));
+        }
+        ids.len() < 8
+    })?;
+    let (call, label) = found.ok_or_else(|| {
+        ReportError::NotFound(format!(
+            "no call {wanted} is kept in this ledger: it keeps the failed ones and the slowest of each kind and \
+             second, the newest 20,000; farcall report calls lists them"
+        ))
+    })?;
+    if ids.len() > 1 {
+        let ids: Vec<String> = ids.into_iter().collect();
+        return Err(ReportError::NotFound(format!(
+            "several calls begin with {wanted}; write more digits: {}",
+            ids.join(", ")
+        )));
+    }
+    Ok(ExplainedCall { report: "call", sentences: sentences(&call, &label), call })
+}
+
+fn sentences(call: &CallRow, label: &str) -> Vec<String> {
+    let CallRow { service, pid, endpoint, .. } = call;
+    let at = call.begun.get(..23).unwrap_or(&call.begun).replace('T', " ");
+    let whom = match call.customer.as_str() {
+        farcall::attribution::UNKNOWN => "nobody in particular".to_owned(),
+        name => format!("customer {name}"),
+    };
+    let tags = if call.tags.is_empty() { String::new() } else { format!(" ({})", call.tags) };
+    let mut sentences =
+        vec![format!("At {at} UTC {service} (pid {pid}) asked {label} for {endpoint}, for {whom}{tags}.")];
+    let took = render::millis(Some(call.duration_ms));
+    let waited = match call.waited_ms {
+        waited if waited > 0.0 => {
+            format!(", {} of it waiting because a rule said so", render::millis(Some(waited)))
+        }
+        _ => String::new(),
+    };
+    let attempts = match call.attempts {
+        0 => "nothing was sent".to_owned(),
+        1 => "one attempt".to_owned(),
+        attempts => format!("{attempts} attempts"),
+    };
+    sentences.push(match (call.outcome.strip_prefix("refused-"), call.status) {
+        (Some(concept), _) => {
+            let rule = call.rule.as_ref().map_or(String::new(), |rule| format!(" `{rule}`"));
+            format!("It was refused by the {concept}{rule} after {took}{waited}: {attempts}.")
+        }
+        (None, 0) => format!("It failed ({}) after {took}{waited}: {attempts}.", call.outcome),
+        (None, status) => {
+            let whole = match call.outcome.as_str() {
+                "complete" => String::new(),
+                "abandoned" => ", and the application let go of the response before its end".to_owned(),
+                outcome => format!(", and failed ({outcome}) before its last byte"),
+            };
+            let head = call.ttfb_ms.map_or(String::new(), |ttfb| {
+                format!(" (the response began after {})", render::millis(Some(ttfb)))
+            });
+            format!("It was answered with {status} in {took}{head}{waited}{whole}: {attempts}.")
+        }
+    });
+    let cost = match &call.cost {
+        Some(cost) => format!("It cost {cost} {}", call.currency),
+        None => "What it cost is not known".to_owned(),
+    };
+    sentences.push(format!("{cost}; {} bytes of body went out, {} came in.", call.bytes_out, call.bytes_in));
+    if call.tap == farcall::Tap::Kernel.as_str() {
+        sentences.push("Only the kernel saw it: no rule of a library was asked.".to_owned());
+    }
+    sentences
 }

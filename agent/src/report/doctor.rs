@@ -1,5 +1,6 @@
 //! Is Farcall itself well? "Never attached" must not look like "no calls".
 
+use super::counters::{Weight, meaning};
 use super::source::Source;
 use super::{Query, ReportError, Window, time};
 use crate::caller::start_ticks_of;
@@ -102,6 +103,8 @@ pub struct Counter {
     pub name: String,
     /// Its value.
     pub value: u64,
+    /// What it counts, in words; empty for an adapter's own.
+    pub meaning: &'static str,
 }
 
 /// A process says that it is alive twice a minute.
@@ -224,10 +227,12 @@ impl Doctor {
         let mut rows = statement.query([from])?;
         while let Some(row) = rows.next()? {
             let Some(caller) = source.caller(row.get(0)?) else { continue };
+            let name: String = row.get(1)?;
             self.counters.push(Counter {
                 service: caller.service.clone(),
                 pid: caller.pid,
-                name: row.get(1)?,
+                meaning: meaning(&name).map_or("", |(meaning, _)| meaning),
+                name,
                 value: row.get::<_, i64>(2)?.unsigned_abs(),
             });
         }
@@ -259,9 +264,9 @@ impl Doctor {
         for file in &self.ledger.moved_aside {
             self.problems.push(format!("a damaged ledger was moved aside to {file}"));
         }
-        // Detail that went into `other` is as it should be, and so is what a fork leaves to the parent.
+        // Detail that went into `other` is as it should be, and so is what rules did.
         let harmless = |name: &str| {
-            name.starts_with("folded_") || matches!(name, "cut_names" | "relearned" | "foreign_calls")
+            name.starts_with("folded_") || meaning(name).is_some_and(|(_, weight)| weight == Weight::Fine)
         };
         self.healthy =
             self.problems.is_empty() && self.counters.iter().all(|counter| harmless(&counter.name));

@@ -21,6 +21,9 @@ pub enum ReportError {
     /// A filter that cannot be understood, or does not fit the question.
     #[error(transparent)]
     Filter(#[from] BadFilter),
+    /// The ledger does not hold what was asked for, or never did.
+    #[error("{0}")]
+    NotFound(String),
     /// There is no such report.
     #[error("there is no report `{0}`; there are {names}", names = super::Question::names())]
     NoSuchReport(String),

@@ -3,7 +3,7 @@
 
 use super::source::Row;
 use farcall::Caller;
-use farcall::matcher::{Field, Matcher, Subject, Text};
+use farcall::matcher::{Field, Fields, Matcher, Subject, Text};
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -58,8 +58,9 @@ enum Test {
 }
 
 /// The keys as people write them; the first name of each is the one that is shown.
-const KEYS: [(&str, Key); 15] = [
+const KEYS: [(&str, Key); 16] = [
     ("vendor", Key::Rule(Field::Vendor)),
+    ("vendor.tag", Key::Rule(Field::VendorTag)),
     ("endpoint", Key::Rule(Field::Endpoint)),
     ("method", Key::Rule(Field::Method)),
     ("customer", Key::Rule(Field::Customer)),
@@ -156,6 +157,7 @@ impl Filter {
             Test::Rule(matcher) => {
                 let mut subject = Subject::default();
                 subject.vendor = row.vendor;
+                subject.vendor_tags = row.vendor_tags;
                 subject.endpoint = row.endpoint;
                 // A rollup knows the method by its endpoint; `*` where that takes any.
                 subject.method = row.endpoint.split_once(' ').map_or("", |(method, _)| method);
@@ -176,11 +178,12 @@ impl Filter {
     }
 
     /// Whether a connection matches, of which no more is known than this.
-    pub(super) fn matches_connection(&self, vendor: &str, caller: &Caller) -> bool {
+    pub(super) fn matches_connection(&self, vendor: &str, tags: &[String], caller: &Caller) -> bool {
         match &self.test {
             Test::Rule(matcher) if self.is_about_connections() => {
                 let mut subject = Subject::default();
                 subject.vendor = vendor;
+                subject.vendor_tags = tags;
                 subject.caller = caller;
                 matcher.matches(&subject)
             }
@@ -196,9 +199,8 @@ impl Filter {
         if self.is_about_connections() {
             return Ok(());
         }
-        let name = KEYS.iter().find(|(_, key)| *key == self.key).map_or("", |(name, _)| name);
         Err(BadFilter {
-            filter: name.into(),
+            filter: self.name().into(),
             why: "connections have none; coverage can be filtered by vendor and caller".into(),
         })
     }
@@ -208,15 +210,50 @@ impl Filter {
             self.key,
             Key::Pid
                 | Key::Rule(
-                    Field::Vendor | Field::Service | Field::Executable | Field::User | Field::Container
+                    Field::Vendor
+                        | Field::VendorTag
+                        | Field::Service
+                        | Field::Executable
+                        | Field::User
+                        | Field::Container
                 )
         )
+    }
+
+    /// Whether something matches that is no call, and of which only `known` is known.
+    pub(super) fn matches_other(
+        &self,
+        subject: &Subject<'_>,
+        known: Fields,
+        what: &str,
+    ) -> Result<bool, BadFilter> {
+        match (&self.test, self.key) {
+            (Test::Rule(matcher), Key::Rule(field)) if known.contains(Fields::of(field)) => {
+                Ok(matcher.matches(subject))
+            }
+            _ => Err(BadFilter {
+                filter: self.name().into(),
+                why: format!("{what} have none; they can be filtered by {}", words(known)),
+            }),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        KEYS.iter().find(|(_, key)| *key == self.key).map_or("", |(name, _)| name)
     }
 
     /// Whether it asks for more than vendor, endpoint and caller: what only single calls have.
     pub(super) fn is_about_single_calls(&self) -> bool {
         matches!(self.key, Key::Rule(Field::Customer | Field::Tag) | Key::Tap | Key::Status | Key::Outcome)
     }
+}
+
+/// The keys of these fields, as people write them.
+fn words(fields: Fields) -> String {
+    let known = |key: &Key| matches!(key, Key::Rule(field) if fields.contains(Fields::of(*field)));
+    let mut names: Vec<&str> = KEYS.iter().filter(|(_, key)| known(key)).map(|(name, _)| *name).collect();
+    let last = names.pop().unwrap_or_default();
+    if names.is_empty() { last.to_owned() } else { format!("{} and {last}", names.join(", ")) }
 }
 
 impl Operator {
@@ -243,7 +280,9 @@ mod tests {
         let text: Rc<str> = text.into();
         let caller = Rc::new(Caller { pid: 7, ..Caller::new(text.as_ref()) });
         let row = Row {
+            span: 1,
             vendor: &text,
+            vendor_tags: &["llm".to_owned()],
             endpoint: &text,
             customer: &text,
             tags: "env=prod,team=core",
@@ -278,6 +317,12 @@ mod tests {
     }
 
     #[test]
+    fn vendors_are_found_by_their_kind() {
+        assert!(finds("vendor.tag=LL*", "") && !finds("vendor.tag=payments", ""));
+        assert!(finds("vendor.tag!=payments", "") && !finds("vendor.tag=!llm", ""));
+    }
+
+    #[test]
     fn numbers_are_compared() {
         assert!(finds("status >= 500", "") && finds("status=503", "") && !finds("status>503", ""));
         assert!(!finds("status<400", "") && finds("status!=200", "") && finds("caller.pid<=7", ""));
@@ -287,7 +332,7 @@ mod tests {
     fn a_bad_filter_says_what_would_be_right() {
         let why = |text: &str| text.parse::<Filter>().unwrap_err().to_string();
         assert!(why("stripe").contains("`vendor=stripe`"));
-        assert!(why("vendr=x").contains("`vendr` is not a key; the keys are vendor, endpoint"));
+        assert!(why("vendr=x").contains("`vendr` is not a key; the keys are vendor, vendor.tag, endpoint"));
         assert!(why("status>=many").contains("`many` is not a whole number"));
         assert!(why("vendor>stripe").contains("`vendor` is text"));
         assert!(why("vendor=").contains("a value is missing"));

@@ -4,8 +4,10 @@
 //! Every question is asked over a window of whole minutes that ends now. Both taps are added up: rows of the
 //! kernel are only those calls that no library accounts for, so each call counts once.
 
+mod budgets;
 mod callers;
 mod calls;
+mod counters;
 mod coverage;
 mod customers;
 mod doctor;
@@ -13,8 +15,10 @@ mod endpoints;
 mod error;
 mod filter;
 mod findings;
+mod incidents;
 mod inventory;
 mod numbers;
+mod policy;
 mod query;
 mod question;
 mod render;
@@ -22,8 +26,9 @@ mod source;
 mod time;
 mod vendors;
 
+pub use budgets::{BudgetRow, Budgets, budgets};
 pub use callers::{CallerRow, callers};
-pub use calls::{CallRow, calls};
+pub use calls::{CallRow, ExplainedCall, calls, explain_call};
 pub use coverage::{Coverage, CoverageRow, CoverageTotals, Share, Unexplained, coverage};
 pub use customers::{CustomerRow, customers};
 pub use doctor::{Counter, Doctor, LedgerHealth, ProcessRow, SidecarHealth, doctor};
@@ -31,8 +36,15 @@ pub use endpoints::{EndpointRow, endpoints};
 pub use error::ReportError;
 pub use filter::{BadFilter, Filter};
 pub use findings::{Finding, findings};
+pub use incidents::{
+    ExplainedIncident, IncidentMix, IncidentRow, IncidentShare, Incidents, explain_incident, incidents,
+};
 pub use inventory::{Inventory, inventory};
 pub use numbers::Numbers;
+pub use policy::{
+    Asked, Backtest, BacktestRow, PolicyTest, RecommendedPolicy, TestedRule, UnmetRule, policy_backtest,
+    policy_recommend, policy_test,
+};
 pub use query::{Query, Window};
 pub use question::{Question, Report};
 pub use render::{Render, Style};

@@ -2,10 +2,11 @@
 
 use super::source::Row;
 use farcall::ledger::{Sketch, Sums};
+use farcall::{Currency, Money};
 use serde::Serialize;
 use std::time::Duration;
 
-/// Counts, latencies and bytes over the calls of a row. Latencies are within 2%; everything else is exact.
+/// Counts, latencies, bytes, tokens and cost over the calls of a row. Latencies are within 2%; everything else is exact.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Numbers {
@@ -15,7 +16,10 @@ pub struct Numbers {
     pub errors: u64,
     /// Errors as a share of the calls, 0 to 1.
     pub error_rate: f64,
-    /// The median from begin to the last byte, in milliseconds; null without calls.
+    /// Calls that were not made, because a rule said so; part of `calls`, and no errors.
+    pub refused: u64,
+    /// The median from begin to the last byte, in milliseconds, over the calls that were not refused; null
+    /// without any.
     pub p50_ms: Option<f64>,
     /// The 99th percentile of the same.
     pub p99_ms: Option<f64>,
@@ -25,6 +29,19 @@ pub struct Numbers {
     pub bytes_in: u64,
     /// Exchanges on the wire.
     pub attempts: u64,
+    /// What calls waited before and between attempts because a rule said so, in milliseconds.
+    pub waited_ms: f64,
+    /// What the calls cost as far as known, in units of `currency`, as an exact decimal number; null where the
+    /// cost of none is known.
+    pub cost: Option<String>,
+    /// The currency of `cost`.
+    pub currency: String,
+    /// Calls whose cost is not known, or not wholly: where there are any, the cost is at least `cost`.
+    pub cost_unknown_calls: u64,
+    /// Tokens that went in.
+    pub tokens_in: u64,
+    /// Tokens that came out.
+    pub tokens_out: u64,
     /// Calls that a library counted.
     pub library_calls: u64,
     /// Calls that only the kernel saw.
@@ -40,6 +57,7 @@ pub struct Numbers {
 pub(super) struct Account {
     pub(super) sums: Sums,
     pub(super) errors: u64,
+    pub(super) refused: u64,
     pub(super) latency: Sketch,
     pub(super) kernel: u64,
     pub(super) confirmed: u64,
@@ -48,7 +66,11 @@ pub(super) struct Account {
 impl Account {
     pub(super) fn add(&mut self, row: &Row<'_>) {
         self.sums.add(&row.sums);
-        self.latency.merge(&row.latency);
+        if row.is_refused() {
+            self.refused += row.sums.calls;
+        } else {
+            self.latency.merge(&row.latency);
+        }
         if row.is_error() {
             self.errors += row.sums.calls;
         }
@@ -63,11 +85,18 @@ impl Account {
             calls: self.sums.calls,
             errors: self.errors,
             error_rate: share(self.errors, self.sums.calls),
+            refused: self.refused,
             p50_ms: self.latency.quantile(0.5).map(millis),
             p99_ms: self.latency.quantile(0.99).map(millis),
             bytes_out: self.sums.bytes_out,
             bytes_in: self.sums.bytes_in,
             attempts: self.sums.attempts,
+            waited_ms: millis(self.sums.waited),
+            cost: known_cost(&self.sums).map(decimal),
+            currency: Currency::USD.to_string(),
+            cost_unknown_calls: self.sums.cost_unknown,
+            tokens_in: self.sums.tokens_in,
+            tokens_out: self.sums.tokens_out,
             library_calls: library,
             kernel_calls: self.kernel,
             confirmed_calls: self.confirmed.min(library),
@@ -78,6 +107,17 @@ impl Account {
             },
         }
     }
+}
+
+/// What calls cost as far as known; `None` where nothing of it is.
+fn known_cost(sums: &Sums) -> Option<i64> {
+    (sums.cost != 0 || sums.cost_unknown < sums.calls).then_some(sums.cost)
+}
+
+/// Nano-units as an exact decimal number, without the currency: `12.30`.
+pub(super) fn decimal(nanos: i64) -> String {
+    let text = Money::from_nanos(nanos, Currency::USD).to_string();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// `part` of `whole`, 0 to 1; 0 of nothing.

@@ -1,8 +1,8 @@
 //! Questions by name, for bindings and the command line.
 
 use super::{
-    CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Inventory, Query, Render, ReportError,
-    Style, Table, VendorRow,
+    Budgets, CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Incidents, Inventory, Query,
+    Render, ReportError, Style, Table, VendorRow,
 };
 use serde::Serialize;
 use std::str::FromStr;
@@ -23,19 +23,25 @@ pub enum Question {
     Coverage,
     /// Which single calls were slow or failed?
     Calls,
+    /// Why were we rate limited?
+    Incidents,
+    /// How far are the budgets spent?
+    Budgets,
     /// What should we look at?
     Findings,
-    /// All of these but the single calls.
+    /// All of these but the single calls, the incidents and the budgets.
     All,
 }
 
-const QUESTIONS: [(&str, Question); 8] = [
+const QUESTIONS: [(&str, Question); 10] = [
     ("vendors", Question::Vendors),
     ("endpoints", Question::Endpoints),
     ("customers", Question::Customers),
     ("callers", Question::Callers),
     ("coverage", Question::Coverage),
     ("calls", Question::Calls),
+    ("incidents", Question::Incidents),
+    ("budgets", Question::Budgets),
     ("findings", Question::Findings),
     ("all", Question::All),
 ];
@@ -52,6 +58,8 @@ pub enum Report {
     Callers(Table<CallerRow>),
     Coverage(Coverage),
     Calls(Table<CallRow>),
+    Incidents(Incidents),
+    Budgets(Budgets),
     Findings(Table<Finding>),
     All(Box<Inventory>),
 }
@@ -69,6 +77,8 @@ impl Question {
             Self::Callers => Report::Callers(super::callers(query)?),
             Self::Coverage => Report::Coverage(super::coverage(query)?),
             Self::Calls => Report::Calls(super::calls(query)?),
+            Self::Incidents => Report::Incidents(super::incidents(query)?),
+            Self::Budgets => Report::Budgets(super::budgets(query)?),
             Self::Findings => Report::Findings(super::findings(query)?),
             Self::All => Report::All(Box::new(super::inventory(query)?)),
         })
@@ -106,6 +116,8 @@ impl Render for Report {
             Self::Callers(table) => table.render(style),
             Self::Coverage(table) => table.render(style),
             Self::Calls(table) => table.render(style),
+            Self::Incidents(incidents) => incidents.render(style),
+            Self::Budgets(budgets) => budgets.render(style),
             Self::Findings(table) => table.render(style),
             Self::All(inventory) => inventory.render(style),
         }

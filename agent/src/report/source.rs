@@ -27,11 +27,19 @@ pub(super) struct Source<'q> {
     /// Callers that hold a library, by pid and start.
     instrumented: HashMap<(u32, u64), Rc<Caller>>,
     catalogue: Catalogue,
+    /// The user's configuration, as far as it can be read.
+    pub(super) config: Config,
+    /// The places of the vendors in the catalogue, by name.
+    places: HashMap<String, usize>,
 }
 
 /// A rollup with its names.
 pub(super) struct Row<'r> {
+    /// How many minutes it spans; 0 where it is no rollup of calls.
+    pub(super) span: u64,
     pub(super) vendor: &'r Rc<str>,
+    /// What the catalogue tags the vendor with.
+    pub(super) vendor_tags: &'r [String],
     pub(super) endpoint: &'r Rc<str>,
     pub(super) customer: &'r Rc<str>,
     pub(super) tags: &'r str,
@@ -52,6 +60,11 @@ pub(super) struct Kept {
     pub(super) bytes_out: u64,
     pub(super) bytes_in: u64,
     pub(super) attempts: u32,
+    pub(super) waited: Duration,
+    /// In nano-units; `None` where it is not known.
+    pub(super) cost: Option<i64>,
+    /// A line for each event.
+    pub(super) events: String,
 }
 
 /// A rollup of connections, with its names.
@@ -74,6 +87,11 @@ impl Row<'_> {
         self.tap == farcall::Tap::Kernel.as_str()
     }
 
+    /// A call that was not made, because a rule said so.
+    pub(super) fn is_refused(&self) -> bool {
+        is_refused(self.outcome)
+    }
+
     /// A call that failed, or was answered with 4xx or 5xx.
     pub(super) fn is_error(&self) -> bool {
         is_error(self.status, self.outcome)
@@ -81,7 +99,12 @@ impl Row<'_> {
 }
 
 pub(super) fn is_error(status: u16, outcome: &str) -> bool {
-    status >= 400 || !matches!(outcome, "complete" | "abandoned")
+    !is_refused(outcome) && (status >= 400 || !matches!(outcome, "complete" | "abandoned"))
+}
+
+/// A call that was not made, because a rule said so.
+pub(super) fn is_refused(outcome: &str) -> bool {
+    outcome.starts_with("refused-")
 }
 
 impl<'q> Source<'q> {
@@ -99,8 +122,12 @@ impl<'q> Source<'q> {
             written: HashMap::new(),
             callers: HashMap::new(),
             instrumented: HashMap::new(),
-            catalogue: Catalogue::new(config.vendors),
+            places: HashMap::new(),
+            catalogue: Catalogue::new(config.vendors.clone()),
+            config,
         };
+        let named = source.catalogue.vendors().iter().enumerate();
+        source.places = named.map(|(place, vendor)| (vendor.name.clone(), place)).collect();
         source.load()?;
         Ok(source)
     }
@@ -154,11 +181,21 @@ impl<'q> Source<'q> {
 
     /// Whether the catalogue gives the vendor this tag.
     pub(super) fn has_tag(&self, vendor: &str, tag: &str) -> bool {
-        self.find_vendor(vendor).is_some_and(|vendor| vendor.tags.iter().any(|known| known == tag))
+        self.tags(vendor).iter().any(|known| known == tag)
     }
 
     fn find_vendor(&self, name: &str) -> Option<&farcall::catalogue::Vendor> {
-        self.catalogue.vendors().iter().find(|vendor| vendor.name == name)
+        self.places.get(name).map(|&place| &self.catalogue.vendors()[place])
+    }
+
+    /// What the catalogue tags a vendor with.
+    pub(super) fn tags(&self, vendor: &str) -> &[String] {
+        self.find_vendor(vendor).map_or(&[], |vendor| &vendor.tags)
+    }
+
+    /// The vendors as the user's configuration has them.
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
     }
 
     /// Whether a library lives in this program.
@@ -192,7 +229,9 @@ impl<'q> Source<'q> {
             let latency = row.get_ref("latency")?.as_blob().map(Sketch::from_bytes);
             let Some(caller) = names.caller(row)? else { return Ok(()) };
             let row = Row {
+                span: get(row, "span")?,
                 vendor: names.get(row, "vendor")?,
+                vendor_tags: self.tags(names.get(row, "vendor")?),
                 endpoint: names.get(row, "endpoint")?,
                 customer: names.get(row, "customer")?,
                 tags: names.get(row, "tags")?,
@@ -231,9 +270,14 @@ impl<'q> Source<'q> {
                 bytes_out: get(row, "bytes_out")?,
                 bytes_in: get(row, "bytes_in")?,
                 attempts: get(row, "attempts")?,
+                waited: Duration::from_nanos(get(row, "waited")?),
+                cost: row.get("cost")?,
+                events: row.get("events")?,
             };
             let row = Row {
+                span: 0,
                 vendor: names.get(row, "vendor")?,
+                vendor_tags: self.tags(names.get(row, "vendor")?),
                 endpoint: names.get(row, "endpoint")?,
                 customer: names.get(row, "customer")?,
                 tags: names.get(row, "tags")?,
@@ -263,7 +307,9 @@ impl<'q> Source<'q> {
             let Some(caller) = names.caller(row)? else { return Ok(()) };
             let (vendor, endpoint) = (names.get(row, "vendor")?, names.get(row, "endpoint")?);
             let of_calls = Row {
+                span: 0,
                 vendor,
+                vendor_tags: self.tags(vendor),
                 endpoint,
                 caller,
                 customer: endpoint,
@@ -299,7 +345,10 @@ impl<'q> Source<'q> {
                 bytes_in: get(row, "bytes_in")?,
             };
             let filters = &self.query.filters;
-            if filters.iter().all(|filter| filter.matches_connection(row.vendor, row.caller)) {
+            if filters
+                .iter()
+                .all(|filter| filter.matches_connection(row.vendor, self.tags(row.vendor), row.caller))
+            {
                 each(&row);
             }
             Ok(())

@@ -77,6 +77,10 @@ pub fn findings(query: &Query) -> Result<Table<Finding>, ReportError> {
     let mut series = Vec::new();
     source.rows(|row| {
         totals.add(row);
+        // What was not made says nothing about the vendor, nor about what could be saved.
+        if row.is_refused() {
+            return;
+        }
         series.push(Series {
             vendor: Rc::clone(row.vendor),
             endpoint: Rc::clone(row.endpoint),

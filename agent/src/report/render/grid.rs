@@ -16,22 +16,30 @@ pub(super) struct Column {
     least: Option<usize>,
     /// What goes first where there is no room; 0 stays.
     rank: u8,
+    /// Not shown where no row has anything in it.
+    quiet: bool,
 }
 
 impl Column {
     /// A name, which is cut where there is no room.
     pub(super) const fn name(title: &'static str) -> Self {
-        Self { title, right: false, least: Some(MIN_NAME), rank: 0 }
+        Self { title, right: false, least: Some(MIN_NAME), rank: 0, quiet: false }
     }
 
     /// A number, which is never cut.
     pub(super) const fn number(title: &'static str) -> Self {
-        Self { title, right: true, least: None, rank: 0 }
+        Self { title, right: true, least: None, rank: 0, quiet: false }
     }
 
     /// A name that says little when it is cut to fewer characters than this.
     pub(super) const fn at_least(mut self, least: usize) -> Self {
         self.least = Some(least);
+        self
+    }
+
+    /// The column is not there at all where every row has `-` or nothing in it.
+    pub(super) const fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 
@@ -97,7 +105,12 @@ impl Grid {
     /// The table; what had to go is named below it.
     pub(super) fn write(&self, style: &Style, out: &mut String) {
         let mut widths: Vec<usize> = (0..self.columns.len()).map(|place| self.natural(place)).collect();
-        let mut shown = vec![true; self.columns.len()];
+        let mut shown: Vec<bool> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(place, column)| !column.quiet || self.says(place))
+            .collect();
         let mut hidden = Vec::new();
         while let Some(excess) = excess(&widths, &shown, style.width) {
             if self.cut_names(&mut widths, &shown, excess) {
@@ -127,6 +140,10 @@ impl Grid {
             let text = format!("(no room for: {}; a wider terminal or --json shows all)", hidden.join(", "));
             wrap(&text, style.width, 0, out);
         }
+    }
+
+    fn says(&self, place: usize) -> bool {
+        self.rows.iter().filter_map(|row| row.get(place)).any(|cell| !matches!(cell.text.as_str(), "" | "-"))
     }
 
     fn natural(&self, place: usize) -> usize {
@@ -255,6 +272,20 @@ mod tests {
         grid.write(&Style::default(), &mut out);
         wrap("evil\x1b[2J\nname", 80, 0, &mut out);
         assert!(!out.contains('\x1b') && !out.contains('\r'), "{out:?}");
+    }
+
+    #[test]
+    fn a_quiet_column_shows_only_where_it_says_something() {
+        let title = |cell: &str| {
+            let mut grid = Grid::new(vec![Column::name("vendor"), Column::number("cost").quiet()]);
+            grid.row(vec!["a".into(), "-".into()]);
+            grid.row(vec!["b".into(), cell.into()]);
+            let mut out = String::new();
+            grid.write(&Style::default(), &mut out);
+            out.lines().next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(title("-"), "vendor");
+        assert_eq!(title("1.00 USD"), "vendor      cost");
     }
 
     #[test]

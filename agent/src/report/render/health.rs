@@ -135,16 +135,18 @@ impl Render for Doctor {
         }
         if !self.counters.is_empty() {
             out.push('\n');
-            let mut grid =
-                Grid::new(vec![Column::name("counter"), Column::number("value"), Column::name("process")]);
             for counter in &self.counters {
-                grid.row(vec![
-                    counter.name.as_str().into(),
-                    grouped(counter.value).into(),
-                    format!("{} ({})", counter.service, counter.pid).into(),
-                ]);
+                let meaning =
+                    if counter.meaning.is_empty() { "counted by an adapter" } else { counter.meaning };
+                let text = format!(
+                    "{} {} in {} ({}): {meaning}",
+                    grouped(counter.value),
+                    counter.name,
+                    counter.service,
+                    counter.pid
+                );
+                wrap(&format!("- {text}."), style.width, 2, &mut out);
             }
-            grid.write(style, &mut out);
         }
         out.push('\n');
         if self.healthy {

@@ -1,11 +1,13 @@
 //! Tables for people: units, totals, at home in 80 columns.
 
+mod decisions;
 mod grid;
 mod health;
+mod policy;
 mod tables;
 mod units;
 
-pub(super) use units::{grouped, percent};
+pub(super) use units::{grouped, millis, percent};
 
 /// How a table is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! Each report as a table for people.
 
 use super::grid::{Cell, Column, Grid, wrap};
-use super::units::{bytes, grouped, millis, percent};
+use super::units::{bytes, grouped, millis, money, percent, short};
 use super::{Render, Style};
+use crate::report::source::is_refused;
 use crate::report::{
     CallRow, CallerRow, CustomerRow, EndpointRow, Finding, Inventory, Numbers, Table, VendorRow,
 };
@@ -18,23 +19,32 @@ impl Render for Table<VendorRow> {
             Column::name("vendor"),
             Column::number("calls"),
             Column::number("errors"),
-            Column::number("p50"),
+            Column::number("refused").quiet().rank(3),
+            Column::number("waited").quiet().rank(6),
+            Column::number("p50").rank(1),
             Column::number("p99"),
-            Column::number("sent").rank(4),
-            Column::number("received").rank(3),
-            Column::number("cust.").rank(1),
-            Column::name("callers").rank(2),
-            Column::name("tap"),
+            Column::number("cost").quiet(),
+            Column::number("tokens").quiet().rank(7),
+            Column::number("sent").rank(9),
+            Column::number("received").rank(8),
+            Column::number("cust.").rank(4),
+            Column::name("callers").rank(5),
+            Column::name("tap").rank(2),
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
+            let [refused, waited, cost, tokens] = decided(&row.numbers);
             let (customers, callers) = (grouped(row.customer_count as u64).into(), list(&row.callers).into());
             grid.row(vec![
                 row.label.as_str().into(),
                 calls,
                 errors,
+                refused,
+                waited,
                 p50,
                 p99,
+                cost,
+                tokens,
                 sent,
                 received,
                 customers,
@@ -43,18 +53,11 @@ impl Render for Table<VendorRow> {
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        grid.total(vec![
-            "total".into(),
-            calls,
-            errors,
-            p50,
-            p99,
-            sent,
-            received,
-            "".into(),
-            "".into(),
-            "".into(),
-        ]);
+        let [refused, waited, cost, tokens] = decided(&self.totals);
+        let mut total =
+            vec!["total".into(), calls, errors, refused, waited, p50, p99, cost, tokens, sent, received];
+        total.extend(std::iter::repeat_n(Cell::from(""), 3));
+        grid.total(total);
         page(style, "Whom we call", self, &grid)
     }
 }
@@ -66,26 +69,35 @@ impl Render for Table<EndpointRow> {
             Column::name("endpoint").at_least(22),
             Column::number("calls"),
             Column::number("errors"),
-            Column::number("p50").rank(1),
+            Column::number("refused").quiet().rank(3),
+            Column::number("waited").quiet().rank(6),
+            Column::number("p50").rank(2),
             Column::number("p99"),
-            Column::number("ttfb").rank(2),
-            Column::number("transfer").rank(6),
-            Column::number("dns").rank(7),
-            Column::number("connect").rank(8),
-            Column::number("tls").rank(7),
-            Column::number("sent").rank(5),
-            Column::number("received").rank(4),
-            Column::name("tap").rank(3),
+            Column::number("cost").quiet().rank(1),
+            Column::number("tokens").quiet().rank(7),
+            Column::number("ttfb").rank(4),
+            Column::number("transfer").rank(10),
+            Column::number("dns").rank(11),
+            Column::number("connect").rank(12),
+            Column::number("tls").rank(11),
+            Column::number("sent").rank(9),
+            Column::number("received").rank(8),
+            Column::name("tap").rank(5),
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
+            let [refused, waited, cost, tokens] = decided(&row.numbers);
             grid.row(vec![
                 row.label.as_str().into(),
                 row.endpoint.as_str().into(),
                 calls,
                 errors,
+                refused,
+                waited,
                 p50,
                 p99,
+                cost,
+                tokens,
                 millis(row.ttfb_ms).into(),
                 millis(row.transfer_ms).into(),
                 millis(row.dns_ms).into(),
@@ -97,7 +109,9 @@ impl Render for Table<EndpointRow> {
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        let mut total = vec!["total".into(), "".into(), calls, errors, p50, p99];
+        let [refused, waited, cost, tokens] = decided(&self.totals);
+        let mut total =
+            vec!["total".into(), "".into(), calls, errors, refused, waited, p50, p99, cost, tokens];
         total.extend(std::iter::repeat_n(Cell::from(""), 5));
         total.extend([sent, received, "".into()]);
         grid.total(total);
@@ -110,16 +124,21 @@ impl Render for Table<CustomerRow> {
         let mut grid = Grid::new(vec![
             Column::name("customer"),
             Column::number("calls"),
-            Column::number("share"),
+            Column::number("share").rank(1),
             Column::number("errors"),
-            Column::number("p50").rank(2),
-            Column::number("p99"),
-            Column::number("sent").rank(3),
-            Column::number("received").rank(1),
+            Column::number("refused").quiet().rank(3),
+            Column::number("waited").quiet().rank(4),
+            Column::number("p50").rank(6),
+            Column::number("p99").rank(2),
+            Column::number("cost").quiet(),
+            Column::number("tokens").quiet().rank(5),
+            Column::number("sent").rank(8),
+            Column::number("received").rank(7),
             Column::name("vendors"),
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, _] = cells(&row.numbers);
+            let [refused, waited, cost, tokens] = decided(&row.numbers);
             let share = percent(row.share).into();
             let vendors = list(&row.vendors).into();
             grid.row(vec![
@@ -127,15 +146,34 @@ impl Render for Table<CustomerRow> {
                 calls,
                 share,
                 errors,
+                refused,
+                waited,
                 p50,
                 p99,
+                cost,
+                tokens,
                 sent,
                 received,
                 vendors,
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        grid.total(vec!["total".into(), calls, "100%".into(), errors, p50, p99, sent, received, "".into()]);
+        let [refused, waited, cost, tokens] = decided(&self.totals);
+        grid.total(vec![
+            "total".into(),
+            calls,
+            "100%".into(),
+            errors,
+            refused,
+            waited,
+            p50,
+            p99,
+            cost,
+            tokens,
+            sent,
+            received,
+            "".into(),
+        ]);
         page(style, "On whose behalf", self, &grid)
     }
 }
@@ -188,34 +226,45 @@ impl Render for Table<CallRow> {
     fn render(&self, style: &Style) -> String {
         let mut grid = Grid::new(vec![
             Column::name("time"),
-            Column::name("id").rank(5),
-            Column::name("caller").rank(3),
-            Column::name("customer").rank(2),
+            Column::name("id").at_least(8).rank(2),
+            Column::name("caller").rank(6),
+            Column::name("customer").rank(3),
             Column::name("vendor").rank(1),
             Column::name("endpoint").at_least(22),
-            Column::name("result"),
+            Column::name("result").at_least(17),
             Column::number("took"),
-            Column::number("ttfb").rank(4),
-            Column::number("sent").rank(7),
-            Column::number("received").rank(6),
+            Column::number("waited").quiet().rank(5),
+            Column::number("ttfb").rank(7),
+            Column::number("cost").quiet().rank(4),
+            Column::number("sent").rank(9),
+            Column::number("received").rank(8),
         ]);
         for row in &self.rows {
             let result = match (row.status, row.outcome.as_str()) {
+                (_, outcome) if is_refused(outcome) => match &row.rule {
+                    Some(rule) => format!("refused: {rule}"),
+                    None => outcome.replacen("refused-", "refused: ", 1),
+                },
                 (0, outcome) => outcome.to_owned(),
                 (status, "complete") => status.to_string(),
                 (status, outcome) => format!("{status} {outcome}"),
             };
             grid.row(vec![
-                // The date is the window's; seconds and tenths tell calls apart.
-                row.begun.get(11..21).unwrap_or_default().into(),
+                // The date is the window's; the id tells calls apart.
+                row.begun.get(11..19).unwrap_or_default().into(),
                 row.id.as_str().into(),
                 row.service.as_str().into(),
                 row.customer.as_str().into(),
                 row.vendor.as_str().into(),
                 row.endpoint.as_str().into(),
-                Cell::from(result).wrong(row.error),
+                Cell::from(result).wrong(row.error || is_refused(&row.outcome)),
                 millis(Some(row.duration_ms)).into(),
+                if row.waited_ms > 0.0 { millis(Some(row.waited_ms)).into() } else { "-".into() },
                 millis(row.ttfb_ms).into(),
+                match is_refused(&row.outcome) {
+                    true => "-".into(),
+                    false => money(row.cost.as_deref(), &row.currency, false).into(),
+                },
                 bytes(row.bytes_out).into(),
                 bytes(row.bytes_in).into(),
             ]);
@@ -271,6 +320,19 @@ fn cells(numbers: &Numbers) -> [Cell; 7] {
         bytes(numbers.bytes_out).into(),
         bytes(numbers.bytes_in).into(),
         tap.into(),
+    ]
+}
+
+/// What rules did to the calls, and what they cost: refused, waited, cost, tokens.
+fn decided(numbers: &Numbers) -> [Cell; 4] {
+    let refused = if numbers.refused == 0 { "-".to_owned() } else { grouped(numbers.refused) };
+    let waited = (numbers.waited_ms > 0.0).then_some(numbers.waited_ms);
+    let partly = numbers.cost_unknown_calls > 0;
+    [
+        Cell::from(refused).wrong(numbers.refused > 0),
+        millis(waited).into(),
+        money(numbers.cost.as_deref(), &numbers.currency, partly).into(),
+        short(numbers.tokens_in.saturating_add(numbers.tokens_out)).into(),
     ]
 }
 

@@ -26,7 +26,7 @@ pub(in crate::report) fn percent(share: f64) -> String {
 }
 
 /// Milliseconds: `0.4ms`, `85ms`, `1.2s`, `3m05s`; `-` for none.
-pub(super) fn millis(value: Option<f64>) -> String {
+pub(in crate::report) fn millis(value: Option<f64>) -> String {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     match value {
         None => "-".into(),
@@ -57,9 +57,67 @@ pub(super) fn bytes(value: u64) -> String {
     if scaled < 99.95 { format!("{scaled:.1}{}", UNITS[unit]) } else { format!("{scaled:.0}{}", UNITS[unit]) }
 }
 
+/// Money as a table shows it, from an exact decimal number: cents, or where there is less than one unit two
+/// digits that say something: `12.30 USD`, `0.0042 USD`; `≥` where that is not all, `-` where nothing is known.
+pub(super) fn money(amount: Option<&str>, currency: &str, partly: bool) -> String {
+    let Some(amount) = amount else { return "-".into() };
+    let rounded = round(amount);
+    match partly {
+        // At least nothing is no statement.
+        true if rounded.bytes().all(|byte| matches!(byte, b'0' | b'.')) => "-".into(),
+        true => format!("≥ {rounded} {currency}"),
+        false => format!("{rounded} {currency}"),
+    }
+}
+
+/// To cents, or to two digits below one; towards zero, so that "at least" stays true.
+fn round(amount: &str) -> String {
+    let (whole, rest) = amount.split_once('.').unwrap_or((amount, ""));
+    if whole.trim_start_matches('-') != "0" {
+        let digits = whole.trim_start_matches('-');
+        let sign = if whole.starts_with('-') { "-" } else { "" };
+        let grouped = digits.parse().map_or_else(|_| digits.to_owned(), grouped);
+        return format!("{sign}{grouped}.{:0<2}", &rest[..rest.len().min(2)]);
+    }
+    let zeros = rest.bytes().take_while(|byte| *byte == b'0').count();
+    let kept = rest[..rest.len().min((zeros + 2).max(2))].trim_end_matches('0');
+    format!("{whole}.{kept:0<2}")
+}
+
+/// A count in decimal steps: `999`, `1.2k`, `3.4M`; `-` for none.
+pub(super) fn short(value: u64) -> String {
+    match value {
+        0 => "-".into(),
+        value => {
+            let text = bytes(value);
+            text.strip_suffix('B').unwrap_or(&text).to_owned()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn money_has_its_currency_and_says_when_it_is_not_all() {
+        let whole = |amount| money(Some(amount), "USD", false);
+        assert_eq!(whole("12.30"), "12.30 USD");
+        assert_eq!(whole("1234567.891234567"), "1,234,567.89 USD");
+        assert_eq!(whole("0.004219"), "0.0042 USD");
+        assert_eq!(whole("0.000000015"), "0.000000015 USD");
+        assert_eq!((whole("0.00"), whole("0.5")), ("0.00 USD".into(), "0.50 USD".into()));
+        assert_eq!(money(Some("12.30"), "USD", true), "≥ 12.30 USD");
+        assert_eq!(money(Some("0.00"), "USD", true), "-", "at least nothing says nothing");
+        assert_eq!(money(None, "USD", true), "-");
+    }
+
+    #[test]
+    fn counts_are_short() {
+        for (value, text) in [(0, "-"), (7, "7"), (1_234, "1.2k"), (3_400_000, "3.4M")] {
+            assert_eq!(short(value), text);
+        }
+    }
 
     #[test]
     fn numbers_are_grouped() {

@@ -1,0 +1,74 @@
+//! What the counters of engine and agent mean, in words.
+
+/// Whether somebody should look at a counter that is not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// As it should be, or somebody else's doing.
+    Fine,
+    /// Something was not done as asked.
+    Look,
+}
+
+use Weight::{Fine, Look};
+
+/// Name, meaning and weight of each; docs/report.md has the same names.
+const MEANINGS: [(&str, &str, Weight); 30] = [
+    ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
+    ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
+    ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
+    ("folded_endpoints", "calls whose endpoint was added to `other`, because there were too many", Fine),
+    ("folded_customers", "calls whose customer was added to `other`, because there were too many", Fine),
+    ("folded_tags", "calls whose tags were added to `other`, because there were too many", Fine),
+    ("folded_series", "calls that were added to a less detailed series; totals stay exact", Fine),
+    ("folded_callers", "callers that were added to the engine's own, because there were too many", Fine),
+    ("folded_rows", "calls whose customer was added to `other`, because a minute had too many rows", Fine),
+    ("folded_policies", "statements of vendors about more quotas than are told apart", Fine),
+    ("lost_sightings", "calls that the sidecar was not told of, and may count again", Look),
+    ("untold_sightings", "calls that the sidecar did not read fast enough, and may count again", Look),
+    ("relearned", "times that the learner of endpoints was full and started anew", Fine),
+    ("foreign_calls", "calls that began before a fork and ended in the child; the parent counts them", Fine),
+    ("ignored_limits", "rate-limit headers that were malformed or could not be true, and were ignored", Fine),
+    ("breaker_refusals", "calls that an open breaker refused", Fine),
+    ("refused_calls", "calls that a rule refused; `farcall report calls` shows which", Fine),
+    ("reloads", "times that changed rules were put in force", Fine),
+    ("vendors_unchanged", "changes of [[vendor]] that take a restart to be in force", Look),
+    ("misplaced_events", "events of an adapter in an impossible order, which were ignored", Look),
+    ("failed_flushes", "flushes that could not be written, and were tried again later", Look),
+    ("lost_calls", "calls that were dropped after nothing could be written for too long", Look),
+    ("lost_connections", "connections that were dropped after nothing could be written for too long", Look),
+    (
+        "lost_confirmations",
+        "calls that the sidecar saw too and could not note as such; they are counted",
+        Look,
+    ),
+    ("lost_exemplars", "failed calls that are not kept one by one, because there were too many", Look),
+    ("corrupt_ledgers", "damaged ledgers that were moved aside", Look),
+    ("config_errors", "errors in farcall.toml; `farcall config check` shows them", Look),
+    ("late_forks", "forks that nobody announced; calls of the child's first second are missing", Look),
+    ("panics", "errors of farcall's own that were caught", Look),
+    ("other_failures", "failures of an adapter beyond those told apart", Look),
+];
+
+/// What a counter means, and whether it matters; `None` for an adapter's own.
+pub(super) fn meaning(name: &str) -> Option<(&'static str, Weight)> {
+    let found = MEANINGS.iter().find(|(known, ..)| *known == name);
+    found.map(|(_, meaning, weight)| (*meaning, *weight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tally::Tallies;
+    use farcall::Counters;
+
+    #[test]
+    fn every_counter_of_engine_and_agent_has_a_meaning_and_is_documented() {
+        let documented = include_str!("../../../docs/report.md");
+        let engine = Counters::default().named().into_iter().map(|(name, _)| name.to_owned());
+        let agent = Tallies::default().all().into_iter().map(|(name, _)| name);
+        for name in engine.chain(agent) {
+            assert!(meaning(&name).is_some(), "{name} has no meaning");
+            assert!(documented.contains(&format!("`{name}`")), "{name} is not documented");
+        }
+    }
+}

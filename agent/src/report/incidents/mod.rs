@@ -1,0 +1,230 @@
+//! Why were we rate limited? Each 429, and each call that a quota refused, as an incident with who used the
+//! window.
+
+mod explain;
+mod stored;
+
+pub use explain::{ExplainedIncident, explain_incident};
+
+use super::numbers::share;
+use super::source::Source;
+use super::{Filter, Query, ReportError, Window, time};
+use farcall::Caller;
+use farcall::matcher::{Fields, Subject};
+use farcall::quota::{NamedIncident, NamedMix, NamedShare};
+use rusqlite::params;
+use serde::Serialize;
+
+/// Incidents, the newest first.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Incidents {
+    /// Which report this is: `incidents`.
+    pub report: &'static str,
+    /// The time that it covers.
+    pub window: Window,
+    /// The incidents.
+    pub rows: Vec<IncidentRow>,
+    /// What a reader should know, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// What happened to one quota in one window. All 429s and refusals of a window are one incident.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct IncidentRow {
+    /// Its number in this ledger, for `farcall explain incident`.
+    pub id: i64,
+    /// The first 429 or refusal, RFC 3339 in UTC.
+    pub at: String,
+    /// The vendor's name.
+    pub vendor: String,
+    /// The name as the vendor writes it.
+    pub label: String,
+    /// The credential's fingerprint; empty where none was seen.
+    pub credential: String,
+    /// What the vendor or the rule calls the quota.
+    pub policy: String,
+    /// `rate` (the vendor said: too fast), `exhausted` (used up), `own` (refused here).
+    pub kind: String,
+    /// Where `kind` is `own`, by which part of the rule.
+    pub why: String,
+    /// How many 429s, or refusals.
+    pub count: u64,
+    /// Calls that were refused here.
+    pub refused: u64,
+    /// When the window began; null where no window is known.
+    pub began: Option<String>,
+    /// When it ends or ended.
+    pub ends: Option<String>,
+    /// What is counted: `requests`, `tokens`, ...
+    pub unit: String,
+    /// The limit, where one is known.
+    pub limit: Option<u64>,
+    /// What the vendor said was left.
+    pub remaining: Option<u64>,
+    /// When the vendor said that it resets.
+    pub resets_at: Option<String>,
+    /// When calls may go again.
+    pub retry_at: Option<String>,
+    /// Our units in the window, of which the shares are shares.
+    pub own: u64,
+    /// Units that the vendor counted and no call of ours explains.
+    pub foreign: u64,
+    /// Who used the window, by customer, the largest first.
+    pub customers: Vec<IncidentShare>,
+    /// By caller.
+    pub callers: Vec<IncidentShare>,
+    /// By endpoint.
+    pub endpoints: Vec<IncidentShare>,
+    /// By credential.
+    pub credentials: Vec<IncidentShare>,
+    /// Who asked for what through whom.
+    pub mixes: Vec<IncidentMix>,
+}
+
+/// What one of many used of a window.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct IncidentShare {
+    /// Its name.
+    pub name: String,
+    /// Units: never too few.
+    pub units: u64,
+    /// Units that it used for certain.
+    pub at_least: u64,
+    /// `units` as a share of ours, 0 to 1.
+    pub share: f64,
+}
+
+/// What one customer used of one endpoint through one caller.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct IncidentMix {
+    /// The customer.
+    pub customer: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// The caller.
+    pub caller: String,
+    /// Units: never too few.
+    pub units: u64,
+    /// Units for certain.
+    pub at_least: u64,
+}
+
+/// Why were we rate limited: the incidents of the window, the newest first. Filters by customer, caller and
+/// endpoint look at the one that used most.
+///
+/// # Errors
+/// When there is no ledger, it cannot be read, or a filter asks for what incidents do not have.
+pub fn incidents(query: &Query) -> Result<Incidents, ReportError> {
+    let source = Source::open(query)?;
+    let mut rows = Vec::new();
+    let mut unread = 0;
+    if let Some(connection) = source.connection() {
+        let from = i64::try_from(query.first_minute().saturating_mul(60_000_000_000)).unwrap_or(i64::MAX);
+        let to = i64::try_from(query.now.as_nanos()).unwrap_or(i64::MAX);
+        let mut statement = connection.prepare(
+            "SELECT id, incident FROM incidents WHERE at >= ?1 AND at <= ?2 ORDER BY at DESC, id DESC",
+        )?;
+        let mut found = statement.query(params![from, to])?;
+        while let Some(row) = found.next()? {
+            let Ok(incident) = stored::read(&row.get::<_, String>(1)?) else {
+                unread += 1;
+                continue;
+            };
+            if matches(&query.filters, &source, &incident)? {
+                rows.push(IncidentRow::new(row.get(0)?, &incident, &source));
+            }
+        }
+    }
+    let mut notes = Vec::new();
+    if let Some(row) = rows.first() {
+        notes.push(format!("Who used it, and what would help: farcall explain incident {}", row.id));
+    }
+    if unread > 0 {
+        notes.push(format!(
+            "{unread} incidents of the ledger cannot be read: a later version of farcall wrote them."
+        ));
+    }
+    Ok(Incidents { report: "incidents", window: query.window(), rows, notes })
+}
+
+fn matches(filters: &[Filter], source: &Source<'_>, incident: &NamedIncident) -> Result<bool, ReportError> {
+    let first = |shares: &'_ [NamedShare]| shares.first().map(|share| share.name.clone()).unwrap_or_default();
+    let (customer, endpoint) = (first(&incident.customers), first(&incident.endpoints));
+    let caller = Caller::new(first(&incident.callers));
+    let mut subject = Subject::default();
+    subject.vendor = &incident.vendor;
+    subject.vendor_tags = source.tags(&incident.vendor);
+    subject.customer = &customer;
+    subject.endpoint = &endpoint;
+    subject.method = endpoint.split_once(' ').map_or("", |(method, _)| method);
+    subject.caller = &caller;
+    let known = Fields::VENDOR
+        | Fields::VENDOR_TAG
+        | Fields::CUSTOMER
+        | Fields::ENDPOINT
+        | Fields::METHOD
+        | Fields::SERVICE;
+    for filter in filters {
+        if !filter.matches_other(&subject, known, "incidents")? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+impl IncidentRow {
+    fn new(id: i64, incident: &NamedIncident, source: &Source<'_>) -> Self {
+        let moment = |at: farcall::Timestamp| time::rfc3339(at.as_nanos());
+        let window = has_window(incident);
+        let shares = |shares: &[NamedShare]| -> Vec<IncidentShare> {
+            let share = |known: &NamedShare| IncidentShare {
+                name: known.name.clone(),
+                units: known.units,
+                at_least: known.at_least,
+                share: share(known.units.min(incident.own), incident.own),
+            };
+            shares.iter().map(share).collect()
+        };
+        let mix = |mix: &NamedMix| IncidentMix {
+            customer: mix.customer.clone(),
+            endpoint: mix.endpoint.clone(),
+            caller: mix.caller.clone(),
+            units: mix.units,
+            at_least: mix.at_least,
+        };
+        Self {
+            id,
+            at: moment(incident.at),
+            label: source.label(&incident.vendor),
+            vendor: incident.vendor.clone(),
+            credential: incident.credential.clone(),
+            policy: incident.policy.clone(),
+            kind: incident.kind.clone(),
+            why: incident.why.clone(),
+            count: incident.count,
+            refused: incident.refused,
+            began: window.then(|| moment(incident.began)),
+            ends: window.then(|| moment(incident.ends)),
+            unit: incident.unit.clone(),
+            limit: incident.limit,
+            remaining: incident.remaining,
+            resets_at: incident.resets_at.map(moment),
+            retry_at: incident.retry_at.map(moment),
+            own: incident.own,
+            foreign: incident.foreign,
+            customers: shares(&incident.customers),
+            callers: shares(&incident.callers),
+            endpoints: shares(&incident.endpoints),
+            credentials: shares(&incident.credentials),
+            mixes: incident.mixes.iter().map(mix).collect(),
+        }
+    }
+}
+
+fn has_window(incident: &NamedIncident) -> bool {
+    incident.ends > incident.began && incident.began.as_nanos() > 0
+}

@@ -1,0 +1,157 @@
+//! What rules and quotas did, for people: incidents, budgets, single calls explained.
+
+use super::grid::{Cell, Column, Grid, wrap};
+use super::tables::title;
+use super::units::{grouped, money, percent};
+use super::{Render, Style};
+use crate::report::{BudgetRow, Budgets, ExplainedCall, ExplainedIncident, IncidentRow, Incidents};
+use std::fmt::Write;
+
+impl Render for Incidents {
+    fn render(&self, style: &Style) -> String {
+        let mut out = title(style, "Why we were rate limited", self.window.seconds);
+        if self.rows.is_empty() {
+            wrap(
+                "No incident in this window: no vendor answered 429, and no quota refused a call. Look further back \
+                 with --since 7d.",
+                style.width,
+                0,
+                &mut out,
+            );
+        } else {
+            let mut grid = Grid::new(vec![
+                Column::number("no."),
+                Column::name("time (UTC)").at_least(16).rank(4),
+                Column::name("vendor"),
+                Column::name("quota").rank(3),
+                Column::name("what happened"),
+                Column::number("times"),
+                Column::number("limit").quiet().rank(2),
+                Column::name("used most").quiet().rank(1),
+            ]);
+            for row in &self.rows {
+                grid.row(vec![
+                    row.id.to_string().into(),
+                    row.at.get(..16).unwrap_or(&row.at).replace('T', " ").into(),
+                    row.label.as_str().into(),
+                    row.policy.as_str().into(),
+                    what(row).into(),
+                    grouped(row.count).into(),
+                    row.limit
+                        .map_or_else(|| "-".to_owned(), |limit| format!("{} {}", grouped(limit), row.unit))
+                        .into(),
+                    most(row).into(),
+                ]);
+            }
+            grid.write(style, &mut out);
+        }
+        for note in &self.notes {
+            wrap(note, style.width, 0, &mut out);
+        }
+        out
+    }
+}
+
+fn what(row: &IncidentRow) -> String {
+    match row.kind.as_str() {
+        "rate" => "429: too fast".to_owned(),
+        "exhausted" => "429: used up".to_owned(),
+        _ if row.why.is_empty() => "refused here".to_owned(),
+        _ => format!("refused here: {}", row.why.replace('_', " ")),
+    }
+}
+
+fn most(row: &IncidentRow) -> String {
+    match row.customers.first() {
+        Some(first) if row.own > 0 => format!("{} {}", first.name, percent(first.share)),
+        _ => "-".to_owned(),
+    }
+}
+
+impl Render for ExplainedIncident {
+    fn render(&self, style: &Style) -> String {
+        let mut out = String::new();
+        let heading = format!("Incident {}, {}", self.incident.id, self.incident.label);
+        let _ = match style.color {
+            true => writeln!(out, "\x1b[1m{}\x1b[0m", heading.replace(char::is_control, "\u{FFFD}")),
+            false => writeln!(out, "{}", heading.replace(char::is_control, "\u{FFFD}")),
+        };
+        for sentence in &self.sentences {
+            wrap(sentence, style.width, 0, &mut out);
+        }
+        out
+    }
+}
+
+impl Render for ExplainedCall {
+    fn render(&self, style: &Style) -> String {
+        let mut out = String::new();
+        let _ = match style.color {
+            true => writeln!(out, "\x1b[1mCall {}\x1b[0m", self.call.id),
+            false => writeln!(out, "Call {}", self.call.id),
+        };
+        for sentence in &self.sentences {
+            wrap(sentence, style.width, 0, &mut out);
+        }
+        out.push('\n');
+        if self.call.events.is_empty() {
+            wrap("No rule did anything to it: it was sent as it was.", style.width, 0, &mut out);
+        }
+        for event in &self.call.events {
+            out.push_str("  ");
+            wrap(event, style.width - 2, 4, &mut out);
+        }
+        out
+    }
+}
+
+impl Render for Budgets {
+    fn render(&self, style: &Style) -> String {
+        let mut out = title(style, "What the budgets have left", self.window.seconds);
+        // Each row is about a period of its own.
+        if let Some(end) = out.find(", last ") {
+            out.truncate(end);
+            out.push_str(", in their present periods (UTC)\n");
+        }
+        if !self.rows.is_empty() {
+            let mut grid = Grid::new(vec![
+                Column::name("budget"),
+                Column::name("for").at_least(20).quiet(),
+                Column::number("spent"),
+                Column::number("limit"),
+                Column::number("used"),
+                Column::name("per").rank(2),
+                Column::name("until").rank(3),
+                Column::name("now"),
+                Column::name("beyond").rank(1),
+            ]);
+            for row in &self.rows {
+                grid.row(vec![
+                    row.budget.as_str().into(),
+                    if row.partition.is_empty() { "-".into() } else { row.partition.as_str().into() },
+                    amount(row, &row.spent).into(),
+                    amount(row, &row.limit).into(),
+                    Cell::from(percent(row.share)).wrong(row.share >= 1.0),
+                    row.period.as_str().into(),
+                    row.to.get(5..16).unwrap_or(&row.to).replace('T', " ").into(),
+                    Cell::from(row.now.as_str()).wrong(row.now != "pass"),
+                    row.over.as_str().into(),
+                ]);
+            }
+            grid.write(style, &mut out);
+        }
+        for note in &self.notes {
+            wrap(note, style.width, 0, &mut out);
+        }
+        out
+    }
+}
+
+fn amount(row: &BudgetRow, amount: &str) -> String {
+    match row.unit.as_str() {
+        "requests" | "tokens" | "units" => {
+            format!("{} {}", amount.parse().map_or_else(|_| amount.to_owned(), grouped), row.unit)
+        }
+        currency => money(Some(amount), currency, false),
+    }
+}

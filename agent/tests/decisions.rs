@@ -1,0 +1,526 @@
+//! What the reports say of rules: refusals, cost, incidents, budgets, single calls, policies.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use farcall::units::Period;
+use farcall::{Caller, Config, Head, Step, Timestamp};
+use farcall_agent::report::{
+    self, Asked, Filter, Query, Question, Render, ReportError, Style, policy_backtest, policy_recommend,
+    policy_test,
+};
+use farcall_agent::{Farcall, Options};
+use rusqlite::{Connection, params};
+use std::path::Path;
+
+/// Stripe costs, Slack is forbidden, OpenAI's price is not known for what is asked of it.
+const RULES: &str = r#"
+[[price]]
+vendor = "stripe"
+as_of = "2026-11-01"
+call = "0.0123 USD / call"
+
+[[policy]]
+name = "no-slack"
+match = { vendor = "slack" }
+verdict = "deny"
+reason = "nobody talks to slack"
+
+[[budget]]
+name = "stripe-money"
+match = { vendor = "stripe", customer = "*" }
+limit = "10 USD / month"
+at_80_percent = "warn"
+over = "refuse"
+
+[[budget]]
+name = "all-calls"
+match = {}
+limit = "1000 requests / day"
+"#;
+
+fn start(home: &Path, rules: &str) -> Farcall {
+    let config = home.join("farcall.toml");
+    std::fs::write(&config, rules).unwrap();
+    Farcall::start(Options {
+        home: Some(home.into()),
+        config: Some(config),
+        service: Some("checkout".into()),
+        flush_every: None,
+        ..Options::default()
+    })
+}
+
+/// Makes a call, and says whether it was sent.
+fn call(farcall: &Farcall, url: &str, customer: &str, status: u16) -> bool {
+    let head = Head::new("GET", url).customer(Some(customer));
+    let mut call = farcall.guard(farcall.begin(&head));
+    let sent = matches!(call.step(), Step::Send(_));
+    if sent {
+        call.head(status);
+        // The answer is the last one: no rule here tries again.
+        assert!(matches!(call.step(), Step::Settled));
+        call.body(100);
+        call.end();
+    }
+    sent
+}
+
+const STRIPE: &str = "https://api.stripe.com/v1/balance";
+const SLACK: &str = "https://slack.com/api/chat.postMessage";
+const OPENAI: &str = "https://api.openai.com/v1/models";
+
+/// 100 calls to Stripe (75 for acme), two to Slack that are refused, five to OpenAI of which one fails.
+fn scene(home: &Path) {
+    let farcall = start(home, RULES);
+    farcall.adapter_installed("requests");
+    for n in 0..100 {
+        assert!(call(&farcall, STRIPE, if n % 4 == 0 { "globex" } else { "acme" }, 200));
+    }
+    for _ in 0..2 {
+        assert!(!call(&farcall, SLACK, "acme", 200));
+    }
+    for n in 0..5 {
+        assert!(call(&farcall, OPENAI, "globex", if n == 0 { 500 } else { 200 }));
+    }
+    farcall.shutdown();
+    // As the engine writes it; the reports are asked here, not the flush.
+    ledger(home)
+        .execute(
+            "UPDATE exemplars SET events = '+0.0 ms  refused by policy `no-slack`' || char(10)
+             WHERE outcome = 'refused-policy' AND events = ''",
+            [],
+        )
+        .unwrap();
+}
+
+fn ledger(home: &Path) -> Connection {
+    Connection::open(home.join("ledger.db")).unwrap()
+}
+
+fn incident(home: &Path, source: &str, at: Timestamp, vendor: &str, json: &str) -> i64 {
+    let ledger = ledger(home);
+    let at = i64::try_from(at.as_nanos()).unwrap();
+    ledger
+        .execute(
+            "INSERT INTO incidents (source, at, vendor, incident) VALUES (?1, ?2, ?3, ?4)",
+            params![source, at, vendor, json],
+        )
+        .unwrap();
+    ledger.last_insert_rowid()
+}
+
+/// An incident with shares, as the agent writes it.
+fn counted(home: &Path, query: &Query) -> i64 {
+    let at = query.now.as_nanos() - 5_000_000_000;
+    let json = format!(
+        r#"{{"vendor":"stripe","credential":"9f86d081","policy":"per-minute","kind":"rate","why":"","at":{at},
+        "count":3,"began":{},"ends":{},"unit":"requests","limit":500,"remaining":0,"resets_at":null,
+        "retry_at":{},"own":500,"foreign":0,"refused":4,
+        "customers":[{{"name":"acme","units":455,"at_least":455}},{{"name":"globex","units":45,"at_least":45}}],
+        "callers":[{{"name":"worker-7","units":500,"at_least":500}}],
+        "endpoints":[{{"name":"GET /v1/search","units":455,"at_least":455}}],
+        "credentials":[],
+        "mixes":[{{"customer":"acme","endpoint":"GET /v1/search","caller":"worker-7","units":450,"at_least":450}}]}}"#,
+        at - 30_000_000_000,
+        at + 30_000_000_000,
+        at + 30_000_000_000,
+    );
+    incident(home, "1", Timestamp::from_nanos(at), "stripe", &json)
+}
+
+#[test]
+fn cost_has_its_currency_and_what_is_unknown_is_not_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let vendors = report::vendors(&query).unwrap();
+    let named: Vec<_> = vendors
+        .rows
+        .iter()
+        .map(|row| (row.vendor.as_str(), row.numbers.cost.as_deref(), row.numbers.cost_unknown_calls))
+        .collect();
+    assert_eq!(named, [("stripe", Some("1.23"), 0), ("openai", None, 5), ("slack", Some("0.00"), 0)]);
+    assert_eq!((vendors.totals.cost.as_deref(), vendors.totals.cost_unknown_calls), (Some("1.23"), 5));
+    let text = vendors.render(&Style::default());
+    assert!(text.contains(" 1.23 USD") && text.contains("≥ 1.23 USD"), "{text}");
+    assert!(!text.contains("tokens"), "a column without a number is not there: {text}");
+
+    let customers = report::customers(&query).unwrap();
+    let acme = customers.rows.iter().find(|row| row.customer == "acme").unwrap();
+    assert_eq!(
+        (acme.numbers.cost.as_deref(), acme.numbers.calls, acme.numbers.refused),
+        (Some("0.9225"), 77, 2)
+    );
+    let endpoints = report::endpoints(&query).unwrap();
+    assert_eq!(endpoints.rows[0].numbers.cost.as_deref(), Some("1.23"));
+}
+
+#[test]
+fn a_refused_call_shows_its_rule_and_is_no_error_of_its_vendor() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let vendors = report::vendors(&query).unwrap();
+    let slack = vendors.rows.iter().find(|row| row.vendor == "slack").unwrap();
+    assert_eq!((slack.numbers.calls, slack.numbers.errors, slack.numbers.refused), (2, 0, 2));
+    assert_eq!((slack.numbers.p99_ms, slack.numbers.attempts), (None, 0));
+    assert_eq!((vendors.totals.errors, vendors.totals.refused), (1, 2));
+
+    let refused = query.clone().filter("outcome=refused-*".parse().unwrap());
+    let calls = report::calls(&refused).unwrap();
+    assert_eq!(calls.rows.len(), 2);
+    assert!(calls.rows.iter().all(|row| row.rule.as_deref() == Some("no-slack") && !row.error));
+    let text = calls.render(&Style::default());
+    // What `explain call` needs of the id is shown at 80 columns, too.
+    assert!(text.contains(&calls.rows[0].id[..7]), "{text}");
+    assert!(text.contains("refused: no-slack"), "{text}");
+    assert!(
+        report::findings(&query)
+            .unwrap()
+            .rows
+            .iter()
+            .all(|finding| finding.vendor.as_deref() != Some("slack"))
+    );
+}
+
+#[test]
+fn doctor_says_in_words_what_rules_did_and_does_not_worry_about_it() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let doctor = report::doctor(&Query::at(home.path())).unwrap();
+    let refused = doctor.counters.iter().find(|counter| counter.name == "refused_calls").unwrap();
+    assert_eq!((refused.value, doctor.healthy), (2, true), "{:?}", doctor.problems);
+    let text = doctor.render(&Style::default());
+    assert!(
+        text.contains("- 2 refused_calls in checkout (") && text.contains("calls that a rule refused"),
+        "{text}"
+    );
+    // What somebody should look at still is.
+    ledger(home.path())
+        .execute("UPDATE counters SET name = 'vendors_unchanged' WHERE value = 2", [])
+        .unwrap();
+    let doctor = report::doctor(&Query::at(home.path())).unwrap();
+    assert!(!doctor.healthy);
+    let text = doctor.render(&Style::new(200, false));
+    assert!(text.contains("take a restart"), "{text}");
+}
+
+#[test]
+fn a_call_is_explained_line_by_line() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let refused = query.clone().filter("vendor=slack".parse().unwrap());
+    let id = report::calls(&refused).unwrap().rows[0].id.clone();
+    let explained = report::explain_call(&query, &id[..12]).unwrap();
+    assert_eq!(explained.call.id, id);
+    assert!(explained.sentences[0].contains("asked Slack for "), "{:?}", explained.sentences);
+    assert!(explained.sentences[1].starts_with("It was refused by the policy `no-slack` after "));
+    assert!(explained.sentences[1].ends_with(": nothing was sent."));
+    assert!(explained.call.events.last().unwrap().ends_with("refused by policy `no-slack`"));
+    let text = explained.render(&Style::default());
+    assert!(text.starts_with(&format!("Call {id}\n")) && text.contains("\n  +"), "{text}");
+
+    ledger(home.path())
+        .execute("UPDATE exemplars SET events = '+1.0 ms  waits 40.0 ms for `q`: paced' || char(10) || '+41.0 ms  the breaker is open now' || char(10), waited = 40000000 WHERE status = 500", [])
+        .unwrap();
+    let failed = query.clone().filter("status=500".parse().unwrap());
+    let id = report::calls(&failed).unwrap().rows[0].id.clone();
+    // As the table cuts it.
+    let explained = report::explain_call(&query, &format!("{}…", &id[..10])).unwrap();
+    assert_eq!(
+        explained.call.events,
+        ["+1.0 ms  waits 40.0 ms for `q`: paced", "+41.0 ms  the breaker is open now"]
+    );
+    assert!(explained.sentences[1].contains("answered with 500"), "{:?}", explained.sentences);
+    assert!(explained.sentences[1].contains("40ms of it waiting because a rule said so"));
+    assert_eq!(explained.sentences[2], "What it cost is not known; 0 bytes of body went out, 100 came in.");
+
+    let why = |id: &str| report::explain_call(&query, id).unwrap_err().to_string();
+    assert!(why("12345").contains("at least 6 of them") && why("xyzxyzxyz").contains("no call's id"));
+    assert!(why("0123456789abcdef").contains("no call 0123456789abcdef is kept"));
+}
+
+#[test]
+fn an_incident_is_explained_by_the_shares_of_its_window() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let id = counted(home.path(), &query);
+    let incidents = report::incidents(&query).unwrap();
+    assert_eq!((incidents.rows[0].id, incidents.rows[0].customers[0].share), (id, 0.91));
+    let text = incidents.render(&Style::default());
+    assert!(
+        text.contains("429: too fast") && text.contains("acme 91%") && text.contains("500 requests"),
+        "{text}"
+    );
+
+    let explained = report::explain_incident(&query, id).unwrap();
+    assert_eq!(explained.shares_from, "window");
+    assert_eq!(
+        explained.sentences[1],
+        "Customer acme used 91% of the 500 requests in this minute, mostly GET /v1/search from worker-7; customer \
+         globex 9%; 4 more calls were refused here before they went out."
+    );
+    assert!(explained.sentences.last().unwrap().starts_with("What would help: "));
+    assert!(explained.sentences.last().unwrap().contains("fair = \"customer\""));
+
+    let ask = |filter: &str| {
+        let filter: Filter = filter.parse().unwrap();
+        report::incidents(&query.clone().filter(filter)).map(|found| found.rows.len())
+    };
+    assert_eq!(ask("vendor=stripe").unwrap() + ask("vendor.tag=payments").unwrap(), 2);
+    assert_eq!(ask("customer=acme").unwrap() + ask("customer=globex").unwrap(), 1);
+    assert_eq!((ask("caller=worker-*").unwrap(), ask("endpoint=POST *").unwrap()), (1, 0));
+    let why = ask("status=429").unwrap_err().to_string();
+    assert!(
+        why.contains("incidents have none; they can be filtered by vendor, vendor.tag, endpoint,"),
+        "{why}"
+    );
+    assert!(matches!(report::explain_incident(&query, id + 1), Err(ReportError::NotFound(_))));
+}
+
+#[test]
+fn the_first_incident_takes_its_shares_from_the_minutes_and_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let mut query = Query::at(home.path());
+    // Long after: the window is over.
+    query.now = query.now.plus_millis(600_000);
+    let minute: i64 =
+        ledger(home.path()).query_row("SELECT min(minute) FROM rollups", [], |row| row.get(0)).unwrap();
+    let at = u64::try_from(minute).unwrap() * 60_000_000_000 + 1_000_000_000;
+    let json = format!(
+        r#"{{"vendor":"stripe","policy":"default","kind":"rate","at":{at},"count":1,"began":{at},"ends":{},
+        "unit":"requests","limit":100,"own":0,"later":"words that this version does not know"}}"#,
+        at + 119_000_000_000
+    );
+    let first = incident(home.path(), "2", Timestamp::from_nanos(at), "stripe", &json);
+    let explained = report::explain_incident(&query, first).unwrap();
+    assert_eq!(explained.shares_from, "minutes");
+    assert_eq!(explained.incident.own, 100);
+    let (customers, endpoints) = (&explained.incident.customers, &explained.incident.endpoints);
+    assert_eq!((customers[0].name.as_str(), customers[0].units), ("acme", 75));
+    assert_eq!((endpoints[0].name.as_str(), endpoints[0].units), ("GET /v1/balance", 100));
+    assert!(
+        explained.sentences[1].starts_with("Customer acme used 75% of the 100 requests in these 2 minutes, mostly GET /v1/balance from checkout; customer globex 25%"),
+        "{:?}",
+        explained.sentences
+    );
+    assert!(
+        explained.sentences[2].starts_with("These shares are by the minute: "),
+        "{:?}",
+        explained.sentences
+    );
+    assert!(explained.sentences[2].contains("all calls to stripe in the ledger from "));
+
+    // Where the ledger has nothing either, nothing is made up.
+    let json = format!(r#"{{"vendor":"notion","kind":"rate","at":{at},"count":1,"unit":"requests"}}"#);
+    let unseen = incident(home.path(), "3", Timestamp::from_nanos(at), "notion", &json);
+    let explained = report::explain_incident(&query, unseen).unwrap();
+    assert_eq!((explained.shares_from, explained.incident.customers.len()), ("none", 0));
+    assert!(explained.sentences[1].starts_with("None of our requests were counted"));
+}
+
+#[test]
+fn an_incident_that_cannot_be_read_is_counted_not_hidden() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let at = Timestamp::from_nanos(query.now.as_nanos() - 1_000_000_000);
+    let bad = incident(home.path(), "4", at, "stripe", r#"{"vendor":7}"#);
+    let incidents = report::incidents(&query).unwrap();
+    assert_eq!(incidents.rows.len(), 0);
+    assert!(incidents.notes[0].contains("1 incidents of the ledger cannot be read"), "{:?}", incidents.notes);
+    assert!(matches!(report::explain_incident(&query, bad), Err(ReportError::Unreadable(_))));
+}
+
+#[test]
+fn budgets_show_what_is_spent_of_what_and_what_they_do_now() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let ledger = ledger(home.path());
+    ledger.execute("DELETE FROM spending", []).unwrap();
+    let spend = |budget: &str, partition: &str, period: u64, spent: i64| {
+        let sql = "INSERT INTO spending (budget, partition, period, spent) VALUES (?1, ?2, ?3, ?4)";
+        ledger.execute(sql, params![budget, partition, i64::try_from(period).unwrap(), spent]).unwrap();
+    };
+    let month = Period::Month.number(query.now);
+    spend("stripe-money", "customer=acme", month, 8_500_000_000);
+    spend("stripe-money", "customer=Big Corp", month, 12_300_000_015);
+    spend("stripe-money", "customer=globex", month - 1, 9_000_000_000);
+    spend("removed", "", month, 1);
+    let budgets = report::budgets(&query).unwrap();
+    let rows: Vec<_> = budgets
+        .rows
+        .iter()
+        .map(|row| (row.budget.as_str(), row.partition.as_str(), row.spent.as_str(), row.now.as_str()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("stripe-money", "customer=Big Corp", "12.300000015", "refuse"),
+            ("stripe-money", "customer=acme", "8.50", "warn"),
+            ("all-calls", "", "0", "pass"),
+        ],
+        "the month before is over"
+    );
+    assert_eq!((budgets.rows[1].share, budgets.rows[1].limit.as_str()), (0.85, "10.00"));
+    assert_eq!((budgets.rows[2].unit.as_str(), budgets.rows[2].period.as_str()), ("requests", "day"));
+    assert!(budgets.notes[0].contains("removed"), "{:?}", budgets.notes);
+    let text = budgets.render(&Style::default());
+    assert!(text.contains("12.30 USD") && text.contains("123%") && text.contains("1,000 requests"), "{text}");
+
+    let ask = |filter: &str| {
+        let filter: Filter = filter.parse().unwrap();
+        report::budgets(&query.clone().filter(filter)).map(|found| found.rows.len())
+    };
+    assert_eq!((ask("customer=big corp").unwrap(), ask("vendor=stripe").unwrap()), (1, 2));
+    assert!(ask("status=200").is_err());
+}
+
+#[test]
+fn a_policy_is_tested_on_a_call_that_was_not_made() {
+    let config = Config::parse(
+        "farcall.toml",
+        r#"
+[[policy]]
+name = "cards"
+match = { vendor.tag = "llm", data = "card" }
+verdict = "deny"
+reason = "card numbers stay out of prompts"
+[[policy]]
+name = "billing"
+match = { vendor = "stripe", caller.service = "billing" }
+verdict = "allow"
+[[policy]]
+name = "no-other-payments"
+match = { vendor.tag = "payments" }
+verdict = "deny"
+final = true
+"#,
+    )
+    .unwrap();
+    let asked = |service: &str, url: &str| Asked {
+        method: "GET".into(),
+        url: url.into(),
+        caller: Caller::new(service),
+        ..Asked::default()
+    };
+    let found =
+        policy_test(&config, &asked("checkout", "https://api.stripe.com/v1/customers/cus_9s6XKzkNRiz8i3"))
+            .unwrap();
+    assert_eq!((found.vendor.as_str(), found.endpoint.as_str()), ("stripe", "GET /v1/customers/{customer}"));
+    assert_eq!((found.verdict, found.rule.as_deref()), ("deny", Some("no-other-payments")));
+    assert_eq!(found.sentence, "The call is refused by `no-other-payments` in line 11.");
+    let others: Vec<_> = found.others.iter().map(|rule| (rule.rule.as_str(), rule.unmet.join(","))).collect();
+    assert_eq!(others, [("cards", "vendor.tag,data".to_owned()), ("billing", "caller.service".to_owned())]);
+
+    let found = policy_test(&config, &asked("billing", STRIPE)).unwrap();
+    let rows: Vec<_> = found.rows.iter().map(|rule| (rule.rule.as_str(), rule.decided)).collect();
+    assert_eq!(
+        rows,
+        [("billing", true), ("no-other-payments", false)],
+        "in the order in which they are asked"
+    );
+    assert_eq!((found.verdict, found.customer.as_str()), ("allow", "unknown"));
+
+    let card =
+        Asked { data: vec!["card".into()], ..asked("x", "https://API.openai.com/v1/chat/completions") };
+    assert!(policy_test(&config, &card).unwrap().sentence.contains("card numbers stay out of prompts"));
+    let nobody = policy_test(&config, &asked("x", "https://api.github.com/user")).unwrap();
+    assert_eq!((nobody.verdict, nobody.rule, nobody.rows.len()), ("allow", None, 0));
+    assert!(matches!(policy_test(&config, &asked("x", "nonsense")), Err(ReportError::NotFound(_))));
+}
+
+#[test]
+fn a_backtest_tells_calls_customers_and_money_by_rule() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let config = Config::parse(
+        "next.toml",
+        r#"
+[[policy]]
+name = "no-payments-for-acme"
+match = { vendor.tag = "payments", customer = "acme" }
+verdict = "deny"
+[[policy]]
+name = "watch-openai"
+match = { vendor = "openai" }
+verdict = "deny"
+mode = "report"
+[[policy]]
+name = "by-host"
+match = { host = "slack.com" }
+verdict = "deny"
+"#,
+    )
+    .unwrap();
+    let found = policy_backtest(&query, &config).unwrap();
+    assert_eq!((found.calls, found.denied, found.throttled), (107, 75, 0));
+    assert_eq!(found.denied_cost.as_deref(), Some("0.9225"));
+    assert_eq!(found.denied_customers, ["acme"]);
+    let rows: Vec<_> = found
+        .rows
+        .iter()
+        .map(|row| (row.rule.as_str(), row.mode, row.calls, row.customers.join(","), row.cost_unknown_calls))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("no-payments-for-acme", "enforce", 75, "acme".to_owned(), 0),
+            ("watch-openai", "report", 5, "globex".to_owned(), 5),
+            ("by-host", "enforce", 0, String::new(), 0),
+        ]
+    );
+    assert!(found.notes[0].starts_with("Not tried as they are: `by-host`."), "{:?}", found.notes);
+    let narrowed = query.filter("vendor=openai".parse().unwrap());
+    assert_eq!(policy_backtest(&narrowed, &config).unwrap().calls, 5);
+}
+
+#[test]
+fn the_recommended_policy_allows_what_was_called_and_nothing_else() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let found = policy_recommend(&query).unwrap();
+    assert_eq!(found.calls, 105, "what a policy refused is not recommended");
+    let config = Config::parse("policy.toml", &found.toml).unwrap();
+    assert_eq!(config.policies.len(), found.rules);
+    let back = policy_backtest(&query, &config).unwrap();
+    assert_eq!((back.calls, back.denied), (107, 2));
+    let asked = Asked { method: "DELETE".into(), url: STRIPE.into(), ..Asked::default() };
+    assert_eq!(policy_test(&config, &asked).unwrap().verdict, "deny");
+}
+
+#[test]
+fn tables_of_decisions_fit_into_eighty_columns() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let id = counted(home.path(), &query);
+    ledger(home.path())
+        .execute("UPDATE rollups SET waited = 185000000000, tokens_in = 12345678, cost = cost * 98765", [])
+        .unwrap();
+    let config = Config::parse("f", RULES).unwrap();
+    let asked = Asked { method: "GET".into(), url: SLACK.into(), ..Asked::default() };
+    for width in [60, 80, 132] {
+        let style = Style::new(width, false);
+        let mut pages: Vec<String> = ["vendors", "endpoints", "customers", "calls", "incidents", "budgets"]
+            .map(|name| name.parse::<Question>().unwrap().ask(&query).unwrap().render(&style))
+            .into();
+        pages.push(report::explain_incident(&query, id).unwrap().render(&style));
+        pages.push(policy_test(&config, &asked).unwrap().render(&style));
+        pages.push(policy_backtest(&query, &config).unwrap().render(&style));
+        for page in pages {
+            assert!(page.lines().count() > 2, "{page}");
+            for line in page.lines() {
+                assert!(line.chars().count() <= width, "at {width}: {line}\n{page}");
+            }
+        }
+    }
+    // What a customer costs is the last to go.
+    let narrow = report::customers(&query).unwrap().render(&Style::new(60, false));
+    assert!(narrow.contains("USD"), "{narrow}");
+}

@@ -1,0 +1,239 @@
+//! What the command line promises about rules: explained, tried before they are in force, checked.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use farcall::units::Period;
+use farcall::{Head, Step};
+use farcall_agent::report::Query;
+use farcall_agent::{Farcall, Options};
+use rusqlite::{Connection, params};
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(home: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
+    command.args(arguments).env("FARCALL_HOME", home).env("COLUMNS", "80").current_dir(home);
+    command.env_remove("FARCALL_CONFIG");
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+const RULES: &str = r#"
+[[price]]
+vendor = "stripe"
+call = "0.01 USD / call"
+
+[[policy]]
+name = "no-slack"
+match = { vendor = "slack" }
+verdict = "deny"
+reason = "nobody talks to slack"
+
+[[budget]]
+name = "money"
+match = { vendor = "stripe", customer = "*" }
+limit = "10 USD / month"
+over = "refuse"
+"#;
+
+/// Thirty calls to Stripe, one to Slack that a rule refuses, and an incident.
+fn ledger(home: &Path) {
+    std::fs::write(home.join("farcall.toml"), RULES).unwrap();
+    let farcall = Farcall::start(Options {
+        home: Some(home.into()),
+        config: Some(home.join("farcall.toml")),
+        service: Some("checkout".into()),
+        flush_every: None,
+        ..Options::default()
+    });
+    farcall.adapter_installed("requests");
+    let urls = (0..30)
+        .map(|_| "https://api.stripe.com/v1/balance")
+        .chain(["https://slack.com/api/chat.postMessage"]);
+    for (n, url) in urls.enumerate() {
+        let head = Head::new("GET", url).customer(Some(if n % 10 == 0 { "globex" } else { "acme" }));
+        let mut call = farcall.guard(farcall.begin(&head));
+        if matches!(call.step(), Step::Send(_)) {
+            call.head(200);
+            assert!(matches!(call.step(), Step::Settled));
+            call.body(10);
+            call.end();
+        }
+    }
+    farcall.shutdown();
+    let ledger = Connection::open(home.join("ledger.db")).unwrap();
+    let month = Period::Month.number(Query::at(home).now);
+    ledger
+        .execute(
+            "REPLACE INTO spending (budget, partition, period, spent) VALUES ('money', 'customer=acme', ?1, 270000000)",
+            [i64::try_from(month).unwrap()],
+        )
+        .unwrap();
+    let minute: i64 = ledger.query_row("SELECT min(minute) FROM rollups", [], |row| row.get(0)).unwrap();
+    let at = minute * 60_000_000_000;
+    let json = format!(
+        r#"{{"vendor":"stripe","policy":"default","kind":"rate","at":{at},"count":2,"unit":"requests"}}"#
+    );
+    ledger
+        .execute(
+            "INSERT INTO incidents (id, source, at, vendor, incident) VALUES (7, 'a test', ?1, 'stripe', ?2)",
+            params![at, json],
+        )
+        .unwrap();
+}
+
+#[test]
+fn an_incident_and_a_call_are_explained_in_sentences() {
+    let home = tempfile::tempdir().unwrap();
+    ledger(home.path());
+    let (code, out, err) = run(home.path(), &["report", "incidents"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("429: too fast") && out.contains("farcall explain incident 7"), "{out}");
+    let (code, out, _) = run(home.path(), &["explain", "incident", "7"]);
+    assert_eq!(code, 0);
+    assert!(out.starts_with("Incident 7, Stripe\nAt 20") && out.contains("refused 2 calls"), "{out}");
+    assert!(out.contains("These shares are by the minute") && out.contains("Customer acme used "), "{out}");
+    let (code, _, err) = run(home.path(), &["explain", "incident", "8"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("there is no incident 8") && err.contains("farcall report incidents"), "{err}");
+
+    let (_, out, _) = run(home.path(), &["report", "calls", "vendor=slack", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let id = json["rows"][0]["id"].as_str().unwrap();
+    let (code, out, _) = run(home.path(), &["explain", "call", id]);
+    assert_eq!(code, 0);
+    assert!(out.contains("It was refused by the policy") && out.contains("nothing was sent"), "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+}
+
+#[test]
+fn budgets_are_shown_with_what_is_left_to_them() {
+    let home = tempfile::tempdir().unwrap();
+    ledger(home.path());
+    let (code, out, _) = run(home.path(), &["report", "budgets", "customer=acme"]);
+    assert_eq!(code, 0);
+    let row = out.lines().find(|line| line.contains("customer=acme")).expect(&out);
+    assert!(row.contains("0.27 USD") && row.contains("10.00 USD") && row.contains("2.7%"), "{out}");
+    assert!(row.contains("pass") && row.contains("refuse"), "{out}");
+}
+
+#[test]
+fn a_policy_is_tested_backtested_and_recommended() {
+    let home = tempfile::tempdir().unwrap();
+    ledger(home.path());
+    let (code, out, _) =
+        run(home.path(), &["policy", "test", "GET", "https://slack.com/api/chat.postMessage"]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("refused by `no-slack`") && out.contains("nobody talks to slack"), "{out}");
+    let (code, out, _) = run(
+        home.path(),
+        &[
+            "policy",
+            "test",
+            "--caller",
+            "service=billing",
+            "--tag",
+            "team=core",
+            "get",
+            "https://api.stripe.com/v1/balance",
+        ],
+    );
+    assert_eq!(code, 0, "{out}");
+    assert!(
+        out.contains("from billing,")
+            && out.contains("team=core")
+            && out.contains("- no-slack (line 6): vendor"),
+        "{out}"
+    );
+    let (code, _, err) =
+        run(home.path(), &["policy", "test", "--caller", "pid=7", "GET", "https://x.example/"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("a caller has no `pid`; write --caller service=NAME"), "{err}");
+
+    std::fs::write(home.path().join("next.toml"), "[[policy]]\nname = \"stop\"\nmatch = { vendor = \"stripe\", customer = \"acme\" }\nverdict = \"deny\"\n").unwrap();
+    let (code, out, _) = run(home.path(), &["policy", "backtest", "next.toml"]);
+    assert_eq!(code, 0);
+    let sentence = "Of 31 calls it would have refused 27 of acme, which cost 0.27 USD as far as";
+    assert!(out.contains(sentence) && out.contains("stop"), "{out}");
+    std::fs::write(home.path().join("bad.toml"), "[[policy]]\nverdict = \"deny\"\n").unwrap();
+    let (code, _, err) = run(home.path(), &["policy", "backtest", "bad.toml"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("bad.toml:1:1: `match` is missing"), "{err}");
+
+    let (code, toml, _) = run(home.path(), &["policy", "recommend"]);
+    assert_eq!(code, 0);
+    assert!(
+        toml.contains("[[policy]]") && toml.contains("final = true") && !toml.contains("slack"),
+        "{toml}"
+    );
+    std::fs::write(home.path().join("policy.toml"), &toml).unwrap();
+    let (code, out, _) = run(home.path(), &["config", "check", "--strict", "policy.toml"]);
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("In force: 2 policy rules."), "{out}");
+}
+
+#[test]
+fn config_check_warns_of_rules_that_are_surely_not_meant() {
+    let home = tempfile::tempdir().unwrap();
+    let rule =
+        |verdict: &str| format!("[[policy]]\nmatch = {{ vendor = \"stripe\" }}\nverdict = \"{verdict}\"\n");
+    let text = format!(
+        "{}{}[[budget]]\nmatch = {{}}\nlimit = \"5 USD / day\"\n[[quota]]\nmatch = {{ vendor = \"stripe\" }}\nlimit = \"5 requests / 1s\"\n",
+        rule("deny"),
+        rule("allow")
+    );
+    std::fs::write(home.path().join("farcall.toml"), text).unwrap();
+    let (code, out, _) = run(home.path(), &["config", "check"]);
+    assert_eq!(code, 0, "a warning is no error: {out}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[1], "In force: 2 policy rules, 1 budget, 1 quota.");
+    assert!(
+        lines[2].contains("farcall.toml:4: warning: ")
+            && lines[2].contains("one says allow, the other deny, and deny holds"),
+        "{out}"
+    );
+    assert_eq!((lines.len(), run(home.path(), &["config", "check", "--strict"]).0), (3, 1));
+}
+
+#[test]
+fn the_json_of_each_answer_is_documented() {
+    let home = tempfile::tempdir().unwrap();
+    ledger(home.path());
+    let documented = include_str!("../../docs/report.md");
+    let id = {
+        let (_, out, _) = run(home.path(), &["report", "calls", "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+        json["rows"][0]["id"].as_str().unwrap().to_owned()
+    };
+    for arguments in [
+        &["report", "incidents", "--json"][..],
+        &["report", "budgets", "--json"],
+        &["report", "calls", "--json"],
+        &["explain", "incident", "7", "--json"],
+        &["explain", "call", &id, "--json"],
+        &["policy", "test", "GET", "https://slack.com/api/chat.postMessage", "--json"],
+        &["policy", "test", "GET", "https://api.stripe.com/v1/balance", "--json"],
+        &["policy", "backtest", "farcall.toml", "--json"],
+        &["policy", "recommend", "--json"],
+    ] {
+        let (_, out, err) = run(home.path(), arguments);
+        let json: serde_json::Value =
+            serde_json::from_str(&out).unwrap_or_else(|_| panic!("{arguments:?}: {err}"));
+        keys(&json, &mut |key| {
+            let known =
+                documented.contains(&format!("`{key}`")) || documented.contains(&format!("\"{key}\""));
+            assert!(known, "{arguments:?}: `{key}` is not documented");
+        });
+    }
+}
+
+fn keys(json: &serde_json::Value, each: &mut impl FnMut(&str)) {
+    match json {
+        serde_json::Value::Object(map) => map.iter().for_each(|(key, value)| {
+            each(key);
+            keys(value, each);
+        }),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, each)),
+        _ => {}
+    }
+}
