@@ -49,5 +49,5 @@ pub use call::{
     Changes, ConnectTimes, ErrorType, Head, Headers, Outcome, Priority, Refusal, RefusedBy, Tap, Target,
 };
 pub use config::Config;
-pub use engine::{Attempt, Call, Counters, Engine, Step, Stored};
+pub use engine::{Attempt, Call, Counters, Engine, QuotaHome, Step, Stored};
 pub use units::{Currency, Money, Timestamp};
