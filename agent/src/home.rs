@@ -27,15 +27,26 @@ pub(crate) fn find(given: Option<&Path>) -> Option<PathBuf> {
 }
 
 pub(crate) fn find_config(given: Option<&Path>, home: Option<&Path>) -> Option<PathBuf> {
+    let mut candidates = config_candidates(given, home);
+    match is_named(given) {
+        true => candidates.pop(),
+        false => candidates.into_iter().find(|file| file.is_file()),
+    }
+}
+
+/// Where the configuration may be, the first choice first.
+pub(crate) fn config_candidates(given: Option<&Path>, home: Option<&Path>) -> Vec<PathBuf> {
     if let Some(given) = given {
-        return Some(given.to_owned());
+        return vec![given.to_owned()];
     }
     if let Some(named) = env::var_os("FARCALL_CONFIG").filter(|value| !value.is_empty()) {
-        return Some(named.into());
+        return vec![named.into()];
     }
-    let here = PathBuf::from(CONFIG);
-    if here.is_file() {
-        return Some(here);
-    }
-    home.map(|home| home.join(CONFIG)).filter(|file| file.is_file())
+    let home = home.map(|home| home.join(CONFIG));
+    [PathBuf::from(CONFIG)].into_iter().chain(home).collect()
+}
+
+/// Whether somebody said where the configuration is.
+fn is_named(given: Option<&Path>) -> bool {
+    given.is_some() || env::var_os("FARCALL_CONFIG").is_some_and(|value| !value.is_empty())
 }

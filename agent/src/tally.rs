@@ -45,6 +45,8 @@ tallies! {
     corrupt_ledgers,
     /// Errors in the configuration file.
     config_errors,
+    /// Changes of the configuration file that were not put in force, because of errors in it.
+    rejected_reloads,
     /// Calls that the sidecar was not told of, because it did not read fast enough.
     untold_sightings,
     /// Forks that were noticed late: calls of the first second after are not counted.

@@ -3,6 +3,7 @@
 
 use super::flush::Writer;
 use super::thread::Thread;
+use super::watch::Watch;
 use super::{Setup, sigterm};
 use crate::clock::Clock;
 use crate::store::{Confirmation, ConnectionRollup, Pending};
@@ -35,6 +36,7 @@ pub(super) struct Process {
     pub(super) unusable: bool,
     pub(super) adapters: Mutex<Adapters>,
     pub(super) thread: Thread,
+    pub(super) watch: Watch,
     /// The process that was forked from this one, seen from there.
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
@@ -81,6 +83,8 @@ impl Process {
         }
         let unusable = parent.unusable || parent.writing.load(Ordering::Acquire);
         let process = Self::new(Arc::clone(&parent.setup), adapters, unusable);
+        // Its engine has the rules of the parent's start; no call may go by them.
+        process.watch.check(&process, true);
         process.begin(parent.watches_sigterm.load(Ordering::Relaxed));
         process
     }
@@ -108,6 +112,7 @@ impl Process {
                 names: adapters,
             }),
             thread: Thread::default(),
+            watch: Watch::new(&setup),
             next: OnceLock::new(),
             writer: Mutex::new(Writer::new(&setup)),
             incoming: Mutex::default(),
@@ -157,9 +162,13 @@ impl Process {
         if let Err(error) = process.thread.start(process, every) {
             process.writer().say_once("thread", &format!("cannot start the flush thread: {error}"));
         }
+        if let Err(error) = process.watch.start(process) {
+            process.writer().say_once("watch", &format!("cannot watch the configuration: {error}"));
+        }
     }
 
     pub(super) fn stop_thread(&self) {
+        self.watch.stop();
         self.thread.stop();
     }
 
