@@ -1,6 +1,8 @@
 //! Where things are on disk.
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 /// The ledger's file in the home directory.
@@ -49,4 +51,14 @@ pub(crate) fn config_candidates(given: Option<&Path>, home: Option<&Path>) -> Ve
 /// Whether somebody said where the configuration is.
 fn is_named(given: Option<&Path>) -> bool {
     given.is_some() || env::var_os("FARCALL_CONFIG").is_some_and(|value| !value.is_empty())
+}
+
+/// A sidecar that runs as root must not lock the directory's owner out of his own files.
+pub(crate) fn give_to_owner(home: &Path, file: &Path) {
+    if rustix::process::geteuid().is_root()
+        && let Ok(owner) = fs::metadata(home)
+        && owner.uid() != 0
+    {
+        let _ = chown(file, Some(owner.uid()), Some(owner.gid()));
+    }
 }

@@ -1,10 +1,8 @@
 //! What rules make of calls, through the engine alone: time is a number, nothing is sent.
 #![allow(clippy::unwrap_used)]
 
-use farcall::ledger::Batch;
-use farcall::{
-    Call, Caller, Config, Engine, ErrorType, Head, Outcome, Priority, RefusedBy, Step, Timestamp,
-};
+use farcall::ledger::{Batch, Spent};
+use farcall::{Call, Caller, Config, Engine, ErrorType, Head, Outcome, Priority, RefusedBy, Step, Timestamp};
 
 const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
 
@@ -179,7 +177,10 @@ fn failures_are_tried_again_when_the_vendor_asked_for_it_and_open_the_breaker() 
     assert_eq!(sent(&mut call, &engine, T0).number, 1);
     call.answer(&engine, 503, &[("retry-after", "2")], at(50));
     let Step::Wait(until) = call.step(&engine, at(50)) else { panic!("a 503 of a GET is worth a retry") };
-    assert!((at(2_050)..at(2_300)).contains(&until), "when the vendor asked for it, spread a little: {until:?}");
+    assert!(
+        (at(2_050)..at(2_300)).contains(&until),
+        "when the vendor asked for it, spread a little: {until:?}"
+    );
     assert_eq!(sent(&mut call, &engine, until).number, 2);
     call.answer(&engine, 200, &[("x", "y")], at(2_100));
     assert_eq!(call.step(&engine, at(2_100)), Step::Settled);
@@ -215,7 +216,8 @@ fn a_charge_gets_an_idempotency_key_where_the_vendor_honours_one_and_is_tried_ag
     let engine = engine("[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 2\n");
     let post = Head::new("POST", "https://api.stripe.com/v1/charges").body(Some(9), true);
     let mut call = engine.begin(&post, T0, 1);
-    let first = sent(&mut call, &engine, T0).idempotency_header().map(|(name, key)| (name.to_owned(), key)).unwrap();
+    let first =
+        sent(&mut call, &engine, T0).idempotency_header().map(|(name, key)| (name.to_owned(), key)).unwrap();
     assert_eq!(first.0, "idempotency-key");
     call.failed(ErrorType::Reset);
     let Step::Wait(until) = call.step(&engine, at(10)) else { panic!("the key makes it safe") };
@@ -264,9 +266,14 @@ fn a_budget_is_spent_by_what_calls_cost_and_then_refuses() {
     let _ = sent(&mut other, &engine, at(2_000));
 
     // What other processes have spent counts as well.
-    engine.tell_spending("llm", "customer=globex", 1_000_000, at(2_000));
+    let period = batch.budgets[0].period;
+    let told = |partition: &str| Spent::new("llm".into(), partition.into(), period, 1_000_000);
+    engine.tell_spending([told("customer=globex"), told("customer=initech")], at(2_000));
     let mut third = engine.begin(&head("globex"), at(2_000), 4);
     assert_eq!(refused(&mut third, &engine, at(2_000)).by, RefusedBy::Budget);
+    // Also of what no call asked for here before.
+    let mut fourth = engine.begin(&head("initech"), at(2_000), 5);
+    assert_eq!(refused(&mut fourth, &engine, at(2_000)).by, RefusedBy::Budget);
 }
 
 #[test]

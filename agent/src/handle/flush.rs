@@ -41,6 +41,8 @@ pub(super) struct Writer {
     has_called: bool,
     greeted: bool,
     sightings_from: Timestamp,
+    /// Up to when it is known what other processes spent.
+    spending_from: Timestamp,
 }
 
 impl Writer {
@@ -57,6 +59,7 @@ impl Writer {
             has_called: false,
             greeted: false,
             sightings_from: Timestamp::EPOCH,
+            spending_from: Timestamp::EPOCH,
         }
     }
 
@@ -64,6 +67,28 @@ impl Writer {
     pub(super) fn say_once(&mut self, what: &'static str, sentence: &str) {
         if self.said.insert(what) {
             say::say(sentence);
+        }
+    }
+
+    /// Tells the engine what all processes have spent, once everything of this one is written.
+    pub(super) fn learn_spending(&mut self, process: &Process) {
+        let Some(store) = self.store.as_ref().filter(|_| !process.unusable) else { return };
+        if !self.pending.is_empty() || !process.engine.has_budgets() {
+            return;
+        }
+        let now = process.clock.now();
+        process.writing.store(true, Ordering::Release);
+        let totals = store.spending(self.spending_from);
+        process.writing.store(false, Ordering::Release);
+        match totals {
+            Ok(totals) => {
+                process.engine.tell_spending(totals, now);
+                self.spending_from = now;
+            }
+            Err(failure) => {
+                Tallies::add(&process.tallies.failed_flushes, 1);
+                self.say_once(failure.kind.as_str(), &format!("{failure}; {}", failure.remedy()));
+            }
         }
     }
 
@@ -202,7 +227,11 @@ impl Process {
         writer.tell_hub(self, &batch.sightings);
         writer.pending.add(batch, &self.engine, &self.tallies);
         self.take_incoming(&mut writer.pending);
-        writer.write(self, ended)
+        let flush = writer.write(self, ended);
+        if !ended {
+            writer.learn_spending(self);
+        }
+        flush
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod flush;
 mod guard;
+mod key;
 mod process;
 mod sigterm;
 mod thread;

@@ -4,11 +4,12 @@
 use super::flush::Writer;
 use super::thread::Thread;
 use super::watch::Watch;
-use super::{Setup, sigterm};
+use super::{Setup, key, sigterm};
 use crate::clock::Clock;
 use crate::store::{Confirmation, ConnectionRollup, Pending};
 use crate::tally::Tallies;
 use crate::{caller, say};
+use farcall::inspect::Fingerprinter;
 use farcall::{Caller, Engine, Timestamp};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -127,11 +128,27 @@ impl Process {
         if !self.setup.options.enabled {
             return;
         }
+        self.take_key();
         // Before the first call, so that a sidecar that is there already learns of every one.
-        self.writer().look_for_hub(self);
+        let mut writer = self.writer();
+        writer.look_for_hub(self);
+        // So that a restart gives no budget anew.
+        writer.learn_spending(self);
+        drop(writer);
         Self::start_thread(self);
         if watch_sigterm {
             self.watches_sigterm.store(sigterm::watch(self), Ordering::Relaxed);
+        }
+    }
+
+    fn take_key(&self) {
+        let Some(home) = &self.setup.home else { return };
+        let key = key::of_installation(home).ok().or_else(|| {
+            Tallies::add(&self.tallies.missing_keys, 1);
+            key::of_process()
+        });
+        if let Some(key) = key {
+            self.engine.set_fingerprinter(Fingerprinter::new(key));
         }
     }
 

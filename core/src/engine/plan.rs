@@ -102,7 +102,9 @@ impl Engine {
                 let state = self.states.budgets.get(key, budget::State::new)?;
                 let detail = in_words(rule.matcher.partition(), subject);
                 let then = Arc::new(rule.then.clone());
-                self.states.noted_budgets.note(key, &rule.name, &detail, &then, &state);
+                if self.states.noted_budgets.note(key, &rule.name, &detail, &then, &state) {
+                    self.recall_spending(&rule.name, &detail, &then, &state, now);
+                }
                 Some((place, state))
             })
             .take(MAX_BUDGETS)
