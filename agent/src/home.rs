@@ -1,9 +1,11 @@
 //! Where things are on disk.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The ledger's file in the home directory.
 pub(crate) const LEDGER: &str = "ledger.db";
@@ -60,5 +62,23 @@ pub(crate) fn give_to_owner(home: &Path, file: &Path) {
         && owner.uid() != 0
     {
         let _ = chown(file, Some(owner.uid()), Some(owner.gid()));
+    }
+}
+
+/// Whoever makes something in the home directory that others must not make at the same time waits so long.
+const LOCK: Duration = Duration::from_secs(1);
+
+/// Locks a home directory until the file is dropped. A process that was stopped with the lock must not keep others
+/// from starting: after a second it is an error.
+pub(crate) fn lock(home: &Path) -> io::Result<File> {
+    let (directory, begun) = (File::open(home)?, Instant::now());
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(directory),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
 }

@@ -36,6 +36,7 @@ mod hub;
 mod options;
 pub mod report;
 mod say;
+mod share;
 mod store;
 mod tally;
 

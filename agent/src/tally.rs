@@ -51,6 +51,8 @@ tallies! {
     rejected_reloads,
     /// Starts without the installation's key: this process tells credentials apart by a key of its own.
     missing_keys,
+    /// Starts in which the memory that processes share quotas through could not be had.
+    unshared_homes,
     /// Calls that the sidecar was not told of, because it did not read fast enough.
     untold_sightings,
     /// Forks that were noticed late: calls of the first second after are not counted.

@@ -113,9 +113,8 @@ fn a_quota_neither_oversteps_nor_is_lost_when_processes_are_killed() {
 
 fn forks(home: &Path) {
     let farcall = Farcall::start(options(home));
-    let went = |farcall: &Farcall| {
-        (0..100).take_while(|_| matches!(begin(farcall).step(), Step::Send(_))).count()
-    };
+    let went =
+        |farcall: &Farcall| (0..100).take_while(|_| matches!(begin(farcall).step(), Step::Send(_))).count();
     let before = (0..4).filter(|_| matches!(begin(&farcall).step(), Step::Send(_))).count();
     farcall.before_fork();
     match fork::fork().unwrap() {

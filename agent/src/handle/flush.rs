@@ -215,6 +215,7 @@ impl Process {
             // The sidecar was told how the clocks stand to each other: it must be told again.
             writer.leave_hub();
         }
+        self.tick_share();
         let now = self.clock.now();
         self.tended.store(now.as_nanos(), Ordering::Relaxed);
         if !self.setup.options.enabled {

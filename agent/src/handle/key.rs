@@ -1,7 +1,7 @@
 //! The installation's key: credentials have the same fingerprint in all processes of one home directory, and
 //! another one elsewhere.
 
-use crate::home::give_to_owner;
+use crate::home::{give_to_owner, lock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -21,8 +21,7 @@ pub(super) fn of_installation(home: &Path) -> io::Result<[u8; 16]> {
     }
     DirBuilder::new().recursive(true).mode(0o700).create(home)?;
     // One process at a time; whoever comes second finds the first one's.
-    let directory = File::open(home)?;
-    directory.lock()?;
+    let _lock = lock(home)?;
     if let Some(key) = read(&file)? {
         return Ok(key);
     }

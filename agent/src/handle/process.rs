@@ -6,11 +6,12 @@ use super::thread::Thread;
 use super::watch::Watch;
 use super::{Setup, key, sigterm};
 use crate::clock::Clock;
+use crate::share::Share;
 use crate::store::{Confirmation, ConnectionRollup, Pending};
 use crate::tally::Tallies;
 use crate::{caller, say};
 use farcall::inspect::Fingerprinter;
-use farcall::{Caller, Engine, Timestamp};
+use farcall::{Caller, Engine, QuotaHome, Timestamp};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +42,7 @@ pub(super) struct Process {
     /// The process that was forked from this one, seen from there.
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
+    share: OnceLock<Arc<Share>>,
     /// What the sidecar added since the last flush, which must not wait for one.
     incoming: Mutex<Incoming>,
     salt: u64,
@@ -116,6 +118,7 @@ impl Process {
             watch: Watch::new(&setup),
             next: OnceLock::new(),
             writer: Mutex::new(Writer::new(&setup)),
+            share: OnceLock::new(),
             incoming: Mutex::default(),
             salt,
             ended: AtomicBool::new(false),
@@ -129,6 +132,7 @@ impl Process {
             return;
         }
         self.take_key();
+        self.share_quotas();
         // Before the first call, so that a sidecar that is there already learns of every one.
         let mut writer = self.writer();
         writer.look_for_hub(self);
@@ -138,6 +142,23 @@ impl Process {
         Self::start_thread(self);
         if watch_sigterm {
             self.watches_sigterm.store(sigterm::watch(self), Ordering::Relaxed);
+        }
+    }
+
+    fn share_quotas(&self) {
+        let (share, said) = Share::open(self.setup.home.as_deref(), &self.setup.config.share, self.salt);
+        if let Some(said) = said {
+            Tallies::add(&self.tallies.unshared_homes, 1);
+            self.writer().say_once("share", &said);
+        }
+        let share = self.share.get_or_init(|| Arc::new(share));
+        self.engine.set_quota_home(Arc::clone(share) as Arc<dyn QuotaHome>);
+    }
+
+    /// What the shared quotas have to do now and then.
+    pub(super) fn tick_share(&self) {
+        if let Some(share) = self.share.get() {
+            share.tick();
         }
     }
 
@@ -175,6 +196,12 @@ impl Process {
 
     pub(super) fn start_thread(process: &Arc<Self>) {
         let options = &process.setup.options;
+        if let Some(share) = process.share.get().filter(|_| options.enabled) {
+            let clock = Arc::clone(process);
+            if let Err(error) = share.start(move || clock.clock.now()) {
+                process.writer().say_once("fleet", &format!("cannot start the thread of the fleet: {error}"));
+            }
+        }
         let Some(every) = options.flush_every.filter(|_| options.enabled) else { return };
         if let Err(error) = process.thread.start(process, every) {
             process.writer().say_once("thread", &format!("cannot start the flush thread: {error}"));
@@ -185,6 +212,9 @@ impl Process {
     }
 
     pub(super) fn stop_thread(&self) {
+        if let Some(share) = self.share.get() {
+            share.stop();
+        }
         self.watch.stop();
         self.thread.stop();
     }
@@ -243,7 +273,8 @@ impl Process {
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
         let engine = self.engine.counters();
         let engine = engine.named().into_iter().map(|(name, value)| (name.to_owned(), value));
-        engine.chain(self.tallies.all()).collect()
+        let share = self.share.get().map(|share| share.counters()).into_iter().flatten();
+        engine.chain(self.tallies.all()).chain(share).collect()
     }
 
     pub(super) fn mark_ended(&self) {

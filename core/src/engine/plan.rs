@@ -167,6 +167,7 @@ impl Engine {
         subject: &Subject<'_>,
     ) -> Option<QuotaUse> {
         let state = self.states.quotas.get(key, || self.quota_state(key, &rule))?;
+        self.tell_home(key, &rule);
         self.states.noted_quotas.note(key, name, subject.vendor, &rule, &state);
         Some(QuotaUse { weight: rule.weight(subject.customer), name: Arc::clone(name), rule, state })
     }

@@ -161,7 +161,10 @@ impl Map {
         };
         // SAFETY: within the map and aligned, as for `cell`; the block is only ever seen as atomics of 64 bits.
         unsafe {
-            std::slice::from_raw_parts(self.raw.as_ptr().add(start + place * size).cast::<AtomicU64>(), size / 8)
+            std::slice::from_raw_parts(
+                self.raw.as_ptr().add(start + place * size).cast::<AtomicU64>(),
+                size / 8,
+            )
         }
     }
 }

@@ -121,7 +121,9 @@ fn all_who_look_for_a_new_key_at_once_find_the_same_place() {
     let maps: Vec<_> = (0..4).map(|_| Memory::open(home.path()).unwrap()).collect();
     for round in 0..500_u64 {
         let places: Vec<_> = std::thread::scope(|scope| {
-            let find = |memory: &Arc<Memory>| memory.find(Table::Cells, round / 3 * 24 + 1 + (round % 3) * CELLS as u64);
+            let find = |memory: &Arc<Memory>| {
+                memory.find(Table::Cells, round / 3 * 24 + 1 + (round % 3) * CELLS as u64)
+            };
             let threads: Vec<_> = maps.iter().map(|memory| scope.spawn(move || find(memory))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
         });

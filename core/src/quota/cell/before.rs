@@ -328,7 +328,8 @@ impl Cell {
         };
         let cost = scaled(limit.time_of(u64::from(claim.units)));
         let burst = rule.burst.unwrap_or_else(|| limit.default_burst());
-        let tolerance = if burst == 1 { 0 } else { scaled(limit.time_of(burst - 1)) };
+        // Not scaled: what all hosts together may do back to back is shared out as well.
+        let tolerance = if burst == 1 { 0 } else { limit.time_of(burst - 1) };
         let horizon = rule
             .max_wait_nanos()
             .saturating_add(tolerance)
