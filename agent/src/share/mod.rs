@@ -26,6 +26,11 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// The memory of a home directory, and nothing else.
+    pub(crate) fn of(home: &Path) -> io::Result<Self> {
+        Ok(Self { memory: Some(Memory::open(home)?), ..Self::default() })
+    }
+
     /// Maps the memory of a home directory. Where that fails, quotas are each process's own, and what to say about
     /// that comes beside. `seed` differs from process to process.
     pub(crate) fn open(home: Option<&Path>, config: &ShareConfig, seed: u64) -> (Self, Option<String>) {

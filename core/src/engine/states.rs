@@ -25,11 +25,14 @@ pub(super) struct AllStates {
     pub(super) hedges: States<Hedge>,
     pub(super) concurrency: States<Concurrency>,
     /// What the agent told of budgets: by name and partition, the period and the total.
-    pub(super) spent: Mutex<HashMap<String, HashMap<String, (u64, u64), FixedState>, FixedState>>,
+    pub(super) spent: Mutex<HashMap<String, Totals, FixedState>>,
     /// For the drain.
     pub(super) noted_budgets: Noted<budget::Rule, budget::State>,
     pub(super) noted_quotas: Noted<quota::Rule, quota::State>,
 }
+
+/// By partition, the period and the total.
+type Totals = HashMap<String, (u64, u64), FixedState>;
 
 /// The states of one kind, by key. Asked when a plan is made, not for each call.
 #[derive(Debug)]
