@@ -173,6 +173,46 @@ fn hosts_share_a_quota_and_go_on_when_the_store_dies_and_recover_when_it_is_back
 }
 
 #[test]
+fn the_processes_of_one_host_ask_as_one_and_another_takes_over_when_the_one_that_asks_is_killed() {
+    let home = tempfile::tempdir().unwrap();
+    let redis = Redis::start(home.path(), free_port());
+    let went = home.path().join("went");
+    File::create(&went).unwrap();
+    // Three on one host, one on another.
+    let mut hammers = Hammers(
+        ["a", "a", "a", "b"]
+            .into_iter()
+            .map(|host| {
+                let home = home.path().join(host);
+                fs::create_dir_all(&home).unwrap();
+                fs::write(home.join("farcall.toml"), config(redis.port, "")).unwrap();
+                child("hammers", &home).stdin(Stdio::piped()).spawn().unwrap()
+            })
+            .collect(),
+    );
+    for child in &mut hammers.0 {
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("started")));
+    }
+    until("both hosts", || redis.ask("ZCARD test:hosts") == ":2");
+    for child in &mut hammers.0 {
+        child.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let used = share_over(&went, Duration::from_secs(4));
+    assert!((0.97..=1.05).contains(&used), "{used}");
+    // One of these two was the one that asked, if it was not the third.
+    for child in hammers.0.drain(..2) {
+        drop(Hammers(vec![child]));
+        std::thread::sleep(Duration::from_secs(4));
+        let used = share_over(&went, Duration::from_secs(3));
+        println!("after a kill: {:.1} %", used * 100.0);
+        assert!((0.97..=1.05).contains(&used), "{used}");
+    }
+    assert_eq!(redis.ask("ZCARD test:hosts"), ":2");
+}
+
+#[test]
 fn no_call_waits_for_a_store_that_does_not_answer() {
     // Accepts, and says nothing.
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();

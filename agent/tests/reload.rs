@@ -209,6 +209,20 @@ fn the_errors_of_one_content_are_said_once() {
     assert_eq!(said.matches("stay in force").count(), 1, "{said}");
 }
 
+#[test]
+fn without_a_thread_each_flush_looks_at_the_file() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("farcall.toml");
+    fs::write(&file, deny("first")).unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    for n in 0..20 {
+        // Of one length, and within one tick of the file system's clock.
+        fs::write(&file, deny(&format!("r-{}", 10 + n))).unwrap();
+        farcall.flush();
+        assert_eq!(reason(&farcall), format!("r-{}", 10 + n));
+    }
+}
+
 fn forks(home: &Path) {
     let farcall = Farcall::start(options(home));
     assert_eq!(reason(&farcall), "old");

@@ -211,7 +211,8 @@ impl Process {
         if !self.is_current() {
             return Flush { written: 0, pending: 0 };
         }
-        if self.clock.follow() {
+        // Both: the one alone does not follow, where the other does not agree.
+        if self.clock.follow() | self.agree_on_clock() {
             // The sidecar was told how the clocks stand to each other: it must be told again.
             writer.leave_hub();
         }

@@ -152,7 +152,14 @@ impl Process {
             self.writer().say_once("share", &said);
         }
         let share = self.share.get_or_init(|| Arc::new(share));
+        self.agree_on_clock();
         self.engine.set_quota_home(Arc::clone(share) as Arc<dyn QuotaHome>);
+    }
+
+    /// Goes by the clock of all who share quotas. Whether this process's own moved.
+    pub(super) fn agree_on_clock(&self) -> bool {
+        let shared = self.share.get().and_then(|share| share.anchor());
+        shared.is_some_and(|shared| self.clock.agree(shared))
     }
 
     /// What the shared quotas have to do now and then.

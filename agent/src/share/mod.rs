@@ -94,6 +94,11 @@ impl Share {
         None
     }
 
+    /// What the clocks of the processes have agreed on, where they share memory.
+    pub(crate) fn anchor(&self) -> Option<&AtomicU64> {
+        self.memory.as_ref().map(|memory| memory.anchor())
+    }
+
     /// To be called about once a second.
     pub(crate) fn tick(&self) {
         if let Some(memory) = &self.memory {

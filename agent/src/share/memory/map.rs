@@ -23,6 +23,8 @@ pub(super) const CELLS: usize = 4_096;
 pub(super) const SHARES: usize = 64;
 
 const ENTRY: usize = size_of::<Entry>();
+/// After the header, on a line of its own.
+const ANCHOR: usize = 128;
 const CELL_ENTRIES: usize = 4_096;
 const SHARE_ENTRIES: usize = CELL_ENTRIES + CELLS * ENTRY;
 const CELL_BLOCKS: usize = SHARE_ENTRIES + SHARES * ENTRY;
@@ -128,6 +130,13 @@ impl Map {
     /// Stands for this machine among others.
     pub(super) const fn host(&self) -> u64 {
         self.host
+    }
+
+    /// How the clock that all calls of this host are told the time by stands to the monotonic one; 0 at first.
+    pub(super) fn anchor(&self) -> &AtomicU64 {
+        // SAFETY: within the first page, which has nothing else there, and aligned; an atomic for which every bit
+        // pattern is valid. The map outlives `self`.
+        unsafe { &*self.raw.as_ptr().add(ANCHOR).cast::<AtomicU64>() }
     }
 
     pub(super) fn entry(&self, table: Table, place: usize) -> &Entry {

@@ -56,6 +56,11 @@ impl Memory {
         self.map.host()
     }
 
+    /// How the host's clock stands to the monotonic one, as all who share quotas have agreed.
+    pub(crate) fn anchor(&self) -> &AtomicU64 {
+        self.map.anchor()
+    }
+
     /// Quotas whose place went to another while this process still had them.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
