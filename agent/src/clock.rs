@@ -35,6 +35,25 @@ impl Clock {
         self.follow_wall(nanos(ClockId::Realtime).wrapping_sub(nanos(ClockId::Monotonic)))
     }
 
+    /// Takes over the anchor that the processes of this host have agreed on; where there is none yet, or the wall
+    /// clock moved away from it, offers this one's. Quotas that processes share need one clock, and those of
+    /// processes that started weeks apart differ by what was slewed since. Whether this clock moved.
+    pub(crate) fn agree(&self, shared: &AtomicU64) -> bool {
+        self.agree_on(shared, nanos(ClockId::Realtime).wrapping_sub(nanos(ClockId::Monotonic)))
+    }
+
+    fn agree_on(&self, shared: &AtomicU64, wall: u64) -> bool {
+        let mut seen = shared.load(Ordering::Relaxed);
+        if seen == 0 || wall.abs_diff(seen) > TOLERANCE {
+            seen = match shared.compare_exchange(seen, wall, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => wall,
+                Err(other) => other,
+            };
+        }
+        // Another time namespace has another monotonic clock: its anchor is not for us.
+        wall.abs_diff(seen) <= TOLERANCE && self.anchor.swap(seen, Ordering::Relaxed) != seen
+    }
+
     fn follow_wall(&self, anchor: u64) -> bool {
         let moved = anchor.abs_diff(self.anchor()) > TOLERANCE;
         if moved {
@@ -77,5 +96,21 @@ mod tests {
         assert_eq!(clock.anchor(), anchor);
         assert!(clock.follow_wall(anchor.wrapping_sub(2_000_000_000)));
         assert_eq!(clock.anchor(), anchor.wrapping_sub(2_000_000_000));
+    }
+
+    #[test]
+    fn processes_that_share_an_anchor_have_one_clock_and_follow_a_step_together() {
+        let shared = AtomicU64::new(0);
+        let (first, second) = (Clock::new(), Clock::new());
+        let wall = first.anchor();
+        assert!(!first.agree_on(&shared, wall));
+        // The second one started when the clock had been slewed by 0.4 s.
+        second.anchor.store(wall + 400_000_000, Ordering::Relaxed);
+        assert!(second.agree_on(&shared, wall + 400_000_000));
+        assert_eq!(second.anchor(), wall);
+        // A step: whoever notices first says so to all.
+        assert!(second.agree_on(&shared, wall + 5_000_000_000));
+        assert!(first.agree_on(&shared, wall + 5_100_000_000));
+        assert_eq!((first.anchor(), second.anchor()), (wall + 5_000_000_000, wall + 5_000_000_000));
     }
 }

@@ -1,7 +1,11 @@
 //! Where things are on disk.
 
 use std::env;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The ledger's file in the home directory.
 pub(crate) const LEDGER: &str = "ledger.db";
@@ -27,15 +31,54 @@ pub(crate) fn find(given: Option<&Path>) -> Option<PathBuf> {
 }
 
 pub(crate) fn find_config(given: Option<&Path>, home: Option<&Path>) -> Option<PathBuf> {
+    let mut candidates = config_candidates(given, home);
+    match is_named(given) {
+        true => candidates.pop(),
+        false => candidates.into_iter().find(|file| file.is_file()),
+    }
+}
+
+/// Where the configuration may be, the first choice first.
+pub(crate) fn config_candidates(given: Option<&Path>, home: Option<&Path>) -> Vec<PathBuf> {
     if let Some(given) = given {
-        return Some(given.to_owned());
+        return vec![given.to_owned()];
     }
     if let Some(named) = env::var_os("FARCALL_CONFIG").filter(|value| !value.is_empty()) {
-        return Some(named.into());
+        return vec![named.into()];
     }
-    let here = PathBuf::from(CONFIG);
-    if here.is_file() {
-        return Some(here);
+    let home = home.map(|home| home.join(CONFIG));
+    [PathBuf::from(CONFIG)].into_iter().chain(home).collect()
+}
+
+/// Whether somebody said where the configuration is.
+fn is_named(given: Option<&Path>) -> bool {
+    given.is_some() || env::var_os("FARCALL_CONFIG").is_some_and(|value| !value.is_empty())
+}
+
+/// A sidecar that runs as root must not lock the directory's owner out of his own files.
+pub(crate) fn give_to_owner(home: &Path, file: &Path) {
+    if rustix::process::geteuid().is_root()
+        && let Ok(owner) = fs::metadata(home)
+        && owner.uid() != 0
+    {
+        let _ = chown(file, Some(owner.uid()), Some(owner.gid()));
     }
-    home.map(|home| home.join(CONFIG)).filter(|file| file.is_file())
+}
+
+/// Whoever makes something in the home directory that others must not make at the same time waits so long.
+const LOCK: Duration = Duration::from_secs(1);
+
+/// Locks a home directory until the file is dropped. A process that was stopped with the lock must not keep others
+/// from starting: after a second it is an error.
+pub(crate) fn lock(home: &Path) -> io::Result<File> {
+    let (directory, begun) = (File::open(home)?, Instant::now());
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(directory),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }

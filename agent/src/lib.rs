@@ -36,6 +36,7 @@ mod hub;
 mod options;
 pub mod report;
 mod say;
+mod share;
 mod store;
 mod tally;
 
@@ -59,4 +60,13 @@ pub fn config_file(
     home: Option<&std::path::Path>,
 ) -> Option<std::path::PathBuf> {
     home::find_config(given, home)
+}
+
+/// The memory through which the processes of this home directory share their quotas, for an embedder that has an
+/// [`Engine`](farcall::Engine) of its own; [`Farcall`] has it already.
+///
+/// # Errors
+/// Where it cannot be mapped: no room on the disk, nothing may be written there.
+pub fn quota_home(home: &std::path::Path) -> std::io::Result<std::sync::Arc<dyn farcall::QuotaHome>> {
+    share::Share::of(home).map(|share| std::sync::Arc::new(share) as _)
 }

@@ -35,6 +35,8 @@ tallies! {
     lost_calls,
     /// Failed calls that are not kept one by one, because there were too many; they are counted.
     lost_exemplars,
+    /// Incidents and notices that were dropped for the same reason.
+    lost_incidents,
     /// Connections of the sidecar that were dropped for the same reason.
     lost_connections,
     /// Calls of a library that the sidecar saw too, and could not confirm for the same reason.
@@ -45,6 +47,12 @@ tallies! {
     corrupt_ledgers,
     /// Errors in the configuration file.
     config_errors,
+    /// Changes of the configuration file that were not put in force, because of errors in it.
+    rejected_reloads,
+    /// Starts without the installation's key: this process tells credentials apart by a key of its own.
+    missing_keys,
+    /// Starts in which the memory that processes share quotas through could not be had.
+    unshared_homes,
     /// Calls that the sidecar was not told of, because it did not read fast enough.
     untold_sightings,
     /// Forks that were noticed late: calls of the first second after are not counted.

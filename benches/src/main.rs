@@ -10,11 +10,15 @@ mod harness;
 mod memory;
 mod pipeline;
 mod policy;
+mod quota;
 mod tower_loopback;
 
 use harness::Row;
 
 fn main() {
+    if quota::is_child() {
+        return;
+    }
     let out = std::env::args().nth(1).expect("usage: farcall-benches OUT.json");
     let mut rows: Vec<Row> = Vec::new();
     for (name, measure) in [
@@ -22,6 +26,7 @@ fn main() {
         ("memory", memory::measure),
         ("pipeline", pipeline::measure),
         ("policy", policy::measure),
+        ("quota", quota::measure),
         ("tower", tower_loopback::measure),
     ] {
         eprintln!("bench: {name} ...");

@@ -50,5 +50,5 @@ pub use call::{
     Target,
 };
 pub use config::Config;
-pub use engine::{Attempt, Call, Counters, Engine, Step, Stored};
+pub use engine::{Attempt, Call, Counters, Engine, QuotaHome, Step, Stored};
 pub use units::{Currency, Money, Timestamp};

@@ -1,7 +1,7 @@
 //! What rules make of calls, through the engine alone: time is a number, nothing is sent.
 #![allow(clippy::unwrap_used)]
 
-use farcall::ledger::Batch;
+use farcall::ledger::{Batch, Spent};
 use farcall::{Call, Caller, Config, Engine, ErrorType, Head, Outcome, Priority, RefusedBy, Step, Timestamp};
 
 const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
@@ -266,9 +266,14 @@ fn a_budget_is_spent_by_what_calls_cost_and_then_refuses() {
     let _ = sent(&mut other, &engine, at(2_000));
 
     // What other processes have spent counts as well.
-    engine.tell_spending("llm", "customer=globex", 1_000_000, at(2_000));
+    let period = batch.budgets[0].period;
+    let told = |partition: &str| Spent::new("llm".into(), partition.into(), period, 1_000_000);
+    engine.tell_spending([told("customer=globex"), told("customer=initech")], at(2_000));
     let mut third = engine.begin(&head("globex"), at(2_000), 4);
     assert_eq!(refused(&mut third, &engine, at(2_000)).by, RefusedBy::Budget);
+    // Also of what no call asked for here before.
+    let mut fourth = engine.begin(&head("initech"), at(2_000), 5);
+    assert_eq!(refused(&mut fourth, &engine, at(2_000)).by, RefusedBy::Budget);
 }
 
 #[test]

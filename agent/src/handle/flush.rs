@@ -41,6 +41,8 @@ pub(super) struct Writer {
     has_called: bool,
     greeted: bool,
     sightings_from: Timestamp,
+    /// Up to when it is known what other processes spent.
+    spending_from: Timestamp,
 }
 
 impl Writer {
@@ -57,6 +59,7 @@ impl Writer {
             has_called: false,
             greeted: false,
             sightings_from: Timestamp::EPOCH,
+            spending_from: Timestamp::EPOCH,
         }
     }
 
@@ -64,6 +67,28 @@ impl Writer {
     pub(super) fn say_once(&mut self, what: &'static str, sentence: &str) {
         if self.said.insert(what) {
             say::say(sentence);
+        }
+    }
+
+    /// Tells the engine what all processes have spent, once everything of this one is written.
+    pub(super) fn learn_spending(&mut self, process: &Process) {
+        let Some(store) = self.store.as_ref().filter(|_| !process.unusable) else { return };
+        if !self.pending.is_empty() || !process.engine.has_budgets() {
+            return;
+        }
+        let now = process.clock.now();
+        process.writing.store(true, Ordering::Release);
+        let totals = store.spending(self.spending_from);
+        process.writing.store(false, Ordering::Release);
+        match totals {
+            Ok(totals) => {
+                process.engine.tell_spending(totals, now);
+                self.spending_from = now;
+            }
+            Err(failure) => {
+                Tallies::add(&process.tallies.failed_flushes, 1);
+                self.say_once(failure.kind.as_str(), &format!("{failure}; {}", failure.remedy()));
+            }
         }
     }
 
@@ -186,10 +211,12 @@ impl Process {
         if !self.is_current() {
             return Flush { written: 0, pending: 0 };
         }
-        if self.clock.follow() {
+        // Both: the one alone does not follow, where the other does not agree.
+        if self.clock.follow() | self.agree_on_clock() {
             // The sidecar was told how the clocks stand to each other: it must be told again.
             writer.leave_hub();
         }
+        self.tick_share();
         let now = self.clock.now();
         self.tended.store(now.as_nanos(), Ordering::Relaxed);
         if !self.setup.options.enabled {
@@ -203,7 +230,11 @@ impl Process {
         writer.pending.add(batch, &self.engine, &self.tallies);
         self.drains.fetch_add(1, Ordering::Release);
         self.take_incoming(&mut writer.pending);
-        writer.write(self, ended)
+        let flush = writer.write(self, ended);
+        if !ended {
+            writer.learn_spending(self);
+        }
+        flush
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod flush;
 mod guard;
+mod key;
 mod process;
 mod sigterm;
 mod thread;
+mod watch;
 
 pub use flush::Flush;
 pub use guard::CallGuard;
@@ -47,6 +49,10 @@ struct Setup {
     options: Options,
     home: Option<PathBuf>,
     config: Config,
+    /// Where the configuration may be, the first choice first; absolute.
+    config_files: Vec<PathBuf>,
+    /// Stands for its text at the start.
+    config_text: Option<u64>,
     config_errors: u64,
     service: Option<String>,
 }
@@ -171,7 +177,11 @@ impl Farcall {
     /// Writes what was counted until now. Waits for a flush that is under way.
     pub fn flush(&self) -> Flush {
         self.tend();
-        self.process().flush(false)
+        let process = self.process();
+        if process.setup.options.flush_every.is_none() {
+            process.watch.check(process, false);
+        }
+        process.flush(false)
     }
 
     /// To be called right before a fork: stops the flush thread, so that no lock is held and no file is open
@@ -278,8 +288,19 @@ impl Drop for Handle {
 impl Setup {
     fn resolve(options: Options) -> Self {
         let home = home::find(options.home.as_deref());
-        let mut setup = Self { home, config: Config::default(), config_errors: 0, service: None, options };
+        let mut setup = Self {
+            home,
+            config: Config::default(),
+            config_files: Vec::new(),
+            config_text: None,
+            config_errors: 0,
+            service: None,
+            options,
+        };
         if setup.options.enabled {
+            // The program may go to another directory.
+            let files = home::config_candidates(setup.options.config.as_deref(), setup.home.as_deref());
+            setup.config_files = files.iter().filter_map(|file| std::path::absolute(file).ok()).collect();
             setup.read_config();
             if setup.home.is_none() {
                 say::say("there is no home directory for the ledger; set FARCALL_HOME. Nothing is recorded");
@@ -308,6 +329,7 @@ impl Setup {
                 errors.iter().for_each(|error| say::say(&error.to_string()));
                 self.config_errors = errors.len() as u64;
                 self.config = config;
+                self.config_text = Some(watch::hash_of(&Ok(text)));
             }
             Err(error) => {
                 say::say(&format!("cannot read {name}: {error}; going on without it"));

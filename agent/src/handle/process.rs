@@ -3,12 +3,15 @@
 
 use super::flush::Writer;
 use super::thread::Thread;
-use super::{Setup, sigterm};
+use super::watch::Watch;
+use super::{Setup, key, sigterm};
 use crate::clock::Clock;
+use crate::share::Share;
 use crate::store::{Confirmation, ConnectionRollup, Pending};
 use crate::tally::Tallies;
 use crate::{caller, say};
-use farcall::{Caller, Engine, Timestamp};
+use farcall::inspect::Fingerprinter;
+use farcall::{Caller, Engine, QuotaHome, Timestamp};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,9 +40,11 @@ pub(super) struct Process {
     pub(super) unusable: bool,
     pub(super) adapters: Mutex<Adapters>,
     pub(super) thread: Thread,
+    pub(super) watch: Watch,
     /// The process that was forked from this one, seen from there.
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
+    share: OnceLock<Arc<Share>>,
     /// What the sidecar added since the last flush, which must not wait for one.
     incoming: Mutex<Incoming>,
     salt: u64,
@@ -83,6 +88,8 @@ impl Process {
         }
         let unusable = parent.unusable || parent.writing.load(Ordering::Acquire);
         let process = Self::new(Arc::clone(&parent.setup), adapters, unusable);
+        // Its engine has the rules of the parent's start; no call may go by them.
+        process.watch.check(&process, true);
         process.begin(parent.watches_sigterm.load(Ordering::Relaxed));
         process
     }
@@ -111,8 +118,10 @@ impl Process {
                 names: adapters,
             }),
             thread: Thread::default(),
+            watch: Watch::new(&setup),
             next: OnceLock::new(),
             writer: Mutex::new(Writer::new(&setup)),
+            share: OnceLock::new(),
             incoming: Mutex::default(),
             salt,
             ended: AtomicBool::new(false),
@@ -125,11 +134,52 @@ impl Process {
         if !self.setup.options.enabled {
             return;
         }
+        self.take_key();
+        self.share_quotas();
         // Before the first call, so that a sidecar that is there already learns of every one.
-        self.writer().look_for_hub(self);
+        let mut writer = self.writer();
+        writer.look_for_hub(self);
+        // So that a restart gives no budget anew.
+        writer.learn_spending(self);
+        drop(writer);
         Self::start_thread(self);
         if watch_sigterm {
             self.watches_sigterm.store(sigterm::watch(self), Ordering::Relaxed);
+        }
+    }
+
+    fn share_quotas(&self) {
+        let (share, said) = Share::open(self.setup.home.as_deref(), &self.setup.config.share, self.salt);
+        if let Some(said) = said {
+            Tallies::add(&self.tallies.unshared_homes, 1);
+            self.writer().say_once("share", &said);
+        }
+        let share = self.share.get_or_init(|| Arc::new(share));
+        self.agree_on_clock();
+        self.engine.set_quota_home(Arc::clone(share) as Arc<dyn QuotaHome>);
+    }
+
+    /// Goes by the clock of all who share quotas. Whether this process's own moved.
+    pub(super) fn agree_on_clock(&self) -> bool {
+        let shared = self.share.get().and_then(|share| share.anchor());
+        shared.is_some_and(|shared| self.clock.agree(shared))
+    }
+
+    /// What the shared quotas have to do now and then.
+    pub(super) fn tick_share(&self) {
+        if let Some(share) = self.share.get() {
+            share.tick();
+        }
+    }
+
+    fn take_key(&self) {
+        let Some(home) = &self.setup.home else { return };
+        let key = key::of_installation(home).ok().or_else(|| {
+            Tallies::add(&self.tallies.missing_keys, 1);
+            key::of_process()
+        });
+        if let Some(key) = key {
+            self.engine.set_fingerprinter(Fingerprinter::new(key));
         }
     }
 
@@ -156,13 +206,26 @@ impl Process {
 
     pub(super) fn start_thread(process: &Arc<Self>) {
         let options = &process.setup.options;
+        if let Some(share) = process.share.get().filter(|_| options.enabled) {
+            let clock = Arc::clone(process);
+            if let Err(error) = share.start(move || clock.clock.now()) {
+                process.writer().say_once("fleet", &format!("cannot start the thread of the fleet: {error}"));
+            }
+        }
         let Some(every) = options.flush_every.filter(|_| options.enabled) else { return };
         if let Err(error) = process.thread.start(process, every) {
             process.writer().say_once("thread", &format!("cannot start the flush thread: {error}"));
         }
+        if let Err(error) = process.watch.start(process) {
+            process.writer().say_once("watch", &format!("cannot watch the configuration: {error}"));
+        }
     }
 
     pub(super) fn stop_thread(&self) {
+        if let Some(share) = self.share.get() {
+            share.stop();
+        }
+        self.watch.stop();
         self.thread.stop();
     }
 
@@ -220,7 +283,8 @@ impl Process {
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
         let engine = self.engine.counters();
         let engine = engine.named().into_iter().map(|(name, value)| (name.to_owned(), value));
-        engine.chain(self.tallies.all()).collect()
+        let share = self.share.get().map(|share| share.counters()).into_iter().flatten();
+        engine.chain(self.tallies.all()).chain(share).collect()
     }
 
     pub(super) fn mark_ended(&self) {

@@ -13,6 +13,8 @@ const ROLLUPS_EVERY: Duration = Duration::from_secs(3_600);
 /// Minutes stay for two days, hours for two weeks.
 const SPANS: [(i64, i64, Duration); 2] =
     [(1, 60, Duration::from_secs(2 * 86_400)), (60, 1_440, Duration::from_secs(14 * 86_400))];
+/// What was spent of a budget stays for longer than its period can be.
+const SPENDING: Duration = Duration::from_secs(62 * 86_400);
 /// Steps of one hour's upkeep: a ledger that lay still for long catches up over some hours.
 const MAX_STEPS: usize = 200;
 
@@ -32,6 +34,7 @@ pub(super) fn when_due(
             compact(connection, from, to, minute(now.minus(keep)))?;
         }
         retain(connection, minute(now.minus(retention)), int_time(now.minus(retention)))?;
+        connection.execute("DELETE FROM spending WHERE at < ?1", [int_time(now.minus(SPENDING))])?;
     }
     Ok(())
 }
@@ -132,11 +135,13 @@ fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusql
     }
     transaction.execute("DELETE FROM exemplars WHERE begun < ?1", [before])?;
     transaction.execute("DELETE FROM incidents WHERE at < ?1", [before])?;
+    transaction.execute("DELETE FROM notices WHERE at < ?1", [before])?;
     transaction.execute("DELETE FROM processes WHERE last_flush < ?1", [before])?;
     transaction.execute_batch(
         "DELETE FROM counters WHERE caller NOT IN (SELECT caller FROM processes);
          DELETE FROM callers WHERE id NOT IN (SELECT caller FROM rollups UNION SELECT caller FROM connections
-            UNION SELECT caller FROM confirmed UNION SELECT caller FROM exemplars UNION SELECT caller FROM processes);
+            UNION SELECT caller FROM confirmed UNION SELECT caller FROM exemplars UNION SELECT caller FROM processes
+            UNION SELECT caller FROM notices);
          DELETE FROM names WHERE id NOT IN (
             SELECT vendor FROM rollups UNION SELECT endpoint FROM rollups UNION SELECT customer FROM rollups
             UNION SELECT tags FROM rollups UNION SELECT vendor FROM exemplars UNION SELECT endpoint FROM exemplars

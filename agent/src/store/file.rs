@@ -3,13 +3,13 @@
 use super::schema::{self, VERSION};
 use super::write::MOST;
 use super::{Failure, Kind};
-use crate::home::LEDGER;
+use crate::home::{LEDGER, give_to_owner};
 use farcall::ledger::Sketch;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -166,14 +166,4 @@ fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-/// A sidecar that runs as root must not lock the directory's owner out of his own ledger.
-fn give_to_owner(home: &Path, file: &Path) {
-    if rustix::process::geteuid().is_root()
-        && let Ok(owner) = fs::metadata(home)
-        && owner.uid() != 0
-    {
-        let _ = chown(file, Some(owner.uid()), Some(owner.gid()));
-    }
 }

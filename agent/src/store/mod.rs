@@ -9,9 +9,11 @@ mod compact;
 mod connection;
 mod failure;
 mod file;
+mod incident;
 mod pending;
 mod read;
 mod schema;
+mod spending;
 mod write;
 
 pub use connection::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};

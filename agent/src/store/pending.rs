@@ -2,8 +2,10 @@
 //! (the customer), then counts, and what goes is counted.
 
 use super::connection::{Confirmation, ConnectionRollup, Numbers};
+use super::incident;
 use crate::tally::Tallies;
-use farcall::ledger::{Batch, Exemplar, OTHER, Rollup, Sketch, Sums};
+use farcall::ledger::{Batch, Exemplar, Notice, OTHER, Rollup, Sketch, Spending, Sums};
+use farcall::quota::NamedIncident;
 use farcall::{Caller, Engine, Outcome, Tap};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -15,6 +17,10 @@ const MAX_ROWS: usize = 32_768;
 /// Exemplars that one flush writes; of more, those that did not fail go first.
 const MAX_EXEMPLARS: usize = 2_000;
 const MAX_CONNECTIONS: usize = 16_384;
+/// Incidents, and notices, that one flush writes.
+const MAX_INCIDENTS: usize = 1_024;
+/// Budgets and customers whose spending waits for one flush.
+const MAX_SPENDING: usize = 65_536;
 
 /// What the store adds up calls by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +49,11 @@ pub(crate) struct Pending {
     pub(super) exemplars: Vec<(Key, Exemplar)>,
     pub(super) connections: HashMap<ConnectionRollup, Numbers>,
     pub(super) confirmed: HashMap<Confirmation, u64>,
+    /// By what makes two reports one: a later one replaces an earlier.
+    pub(super) incidents: HashMap<String, NamedIncident>,
+    pub(super) notices: Vec<Notice>,
+    /// By budget, partition and period.
+    pub(super) spending: HashMap<(Arc<str>, Arc<str>, u64), u64>,
     seen: Seen,
     max_rows_per_minute: usize,
     hasher: RandomState,
@@ -57,6 +68,9 @@ impl Pending {
             exemplars: Vec::new(),
             connections: HashMap::new(),
             confirmed: HashMap::new(),
+            incidents: HashMap::new(),
+            notices: Vec::new(),
+            spending: HashMap::new(),
             seen: Seen::default(),
             max_rows_per_minute,
             hasher: RandomState::new(),
@@ -70,11 +84,14 @@ impl Pending {
             && self.exemplars.is_empty()
             && self.connections.is_empty()
             && self.confirmed.is_empty()
+            && self.incidents.is_empty()
+            && self.notices.is_empty()
+            && self.spending.is_empty()
     }
 
     /// How many rows wait.
     pub(crate) fn len(&self) -> usize {
-        self.rows.len() + self.connections.len() + self.confirmed.len()
+        self.rows.len() + self.connections.len() + self.confirmed.len() + self.incidents.len()
     }
 
     /// Adds what an engine drained.
@@ -106,6 +123,34 @@ impl Pending {
             let lost = left_out.iter().filter(|(key, _)| failed(key)).count();
             Tallies::add(&tallies.lost_exemplars, lost as u64);
         }
+        self.add_events(batch.incidents, batch.notices, &batch.budgets, tallies);
+    }
+
+    fn add_events(
+        &mut self,
+        incidents: Vec<NamedIncident>,
+        notices: Vec<Notice>,
+        budgets: &[Spending],
+        tallies: &Tallies,
+    ) {
+        for incident in incidents {
+            let source = incident::source(&incident);
+            if self.incidents.len() < MAX_INCIDENTS || self.incidents.contains_key(&source) {
+                self.incidents.insert(source, incident);
+            } else {
+                Tallies::add(&tallies.lost_incidents, 1);
+            }
+        }
+        let room = MAX_INCIDENTS.saturating_sub(self.notices.len()).min(notices.len());
+        Tallies::add(&tallies.lost_incidents, (notices.len() - room) as u64);
+        self.notices.extend(notices.into_iter().take(room));
+        for budget in budgets.iter().filter(|budget| budget.spent > 0) {
+            let key = (Arc::clone(&budget.budget), Arc::clone(&budget.partition), budget.period);
+            if self.spending.len() < MAX_SPENDING || self.spending.contains_key(&key) {
+                let sum = self.spending.entry(key).or_default();
+                *sum = sum.saturating_add(budget.spent);
+            }
+        }
     }
 
     /// Adds connections.
@@ -134,11 +179,14 @@ impl Pending {
 
     /// Forgets what was written; what each minute had already stays known.
     pub(crate) fn written(&mut self) {
-        let Self { rows, exemplars, connections, confirmed, .. } = self;
+        let Self { rows, exemplars, connections, confirmed, incidents, notices, spending, .. } = self;
         rows.clear();
         exemplars.clear();
         connections.clear();
         confirmed.clear();
+        incidents.clear();
+        notices.clear();
+        spending.clear();
         // After a flood, give its memory back.
         rows.shrink_to(1_024);
         exemplars.shrink_to(256);

@@ -38,8 +38,20 @@ CREATE TABLE spending (
     partition TEXT NOT NULL,
     period INTEGER NOT NULL,
     spent INTEGER NOT NULL,
+    at INTEGER NOT NULL,
     PRIMARY KEY (budget, partition, period)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX spending_by_time ON spending (at);
+
+CREATE TABLE notices (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    caller INTEGER NOT NULL,
+    concept TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    what TEXT NOT NULL
+) STRICT;
+CREATE INDEX notices_by_time ON notices (at);
 ";
 
 /// The account of calls and connections.

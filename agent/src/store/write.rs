@@ -3,7 +3,7 @@
 use super::connection::{ConnectionRollup, Numbers};
 use super::file::Open;
 use super::pending::{Key, Row};
-use super::{Failure, Kind, Pending, Store, compact};
+use super::{Failure, Kind, Pending, Store, compact, incident};
 use crate::home::LEDGER;
 use farcall::ledger::Exemplar;
 use farcall::{Caller, Timestamp};
@@ -94,6 +94,7 @@ fn write_all(open: &mut Open, pending: &Pending, presence: &Presence) -> rusqlit
             )?
             .execute(params![int(key.minute), vendor, endpoint, caller, int(*calls)])?;
     }
+    write_events(&mut names, pending, presence)?;
     write_presence(&mut names, presence)?;
     transaction.commit()
 }
@@ -161,7 +162,7 @@ fn write_exemplar(names: &mut Names<'_>, key: &Key, exemplar: &Exemplar) -> rusq
         .connection
         .prepare_cached(
             "INSERT INTO exemplars VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-                ?16, ?17, '')
+                ?16, ?17, ?18)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -182,6 +183,7 @@ fn write_exemplar(names: &mut Names<'_>, key: &Key, exemplar: &Exemplar) -> rusq
             exemplar.attempts,
             nanos(exemplar.waited),
             exemplar.cost,
+            exemplar.events,
         ])?;
     Ok(())
 }
@@ -225,6 +227,49 @@ fn write_connection(
             int(numbers.retransmits),
             nanos(numbers.duration),
         ])?;
+    Ok(())
+}
+
+/// Incidents, notices, and what was spent of budgets.
+fn write_events(names: &mut Names<'_>, pending: &Pending, presence: &Presence) -> rusqlite::Result<()> {
+    for (source, incident) in &pending.incidents {
+        let source = format!("{}/{}/{source}", presence.caller.pid, presence.caller.started);
+        names
+            .connection
+            .prepare_cached(
+                "INSERT INTO incidents (source, at, vendor, incident) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (source) DO UPDATE SET incident = excluded.incident",
+            )?
+            .execute(params![
+                source,
+                int_time(incident.at),
+                incident.vendor,
+                incident::to_json(incident).to_string()
+            ])?;
+    }
+    for notice in &pending.notices {
+        let caller = names.caller(&presence.caller)?;
+        names
+            .connection
+            .prepare_cached(
+                "INSERT INTO notices (at, caller, concept, rule, what) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![int_time(notice.at), caller, notice.concept, notice.rule, notice.what])?;
+    }
+    for ((budget, partition, period), spent) in &pending.spending {
+        names
+            .connection
+            .prepare_cached(
+                "INSERT INTO spending VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET spent = add_up(spent, excluded.spent), at = excluded.at",
+            )?
+            .execute(params![budget, partition, int(*period), int(*spent), int_time(presence.now)])?;
+        // Nobody asks for the periods before the last one.
+        names
+            .connection
+            .prepare_cached("DELETE FROM spending WHERE budget = ?1 AND partition = ?2 AND period < ?3")?
+            .execute(params![budget, partition, int(period.saturating_sub(1))])?;
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod resilience;
 mod rollout;
 mod rule;
 mod section;
+mod share;
 mod size;
 mod vendor;
 
@@ -26,6 +27,7 @@ pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use ledger::LedgerConfig;
 pub use rule::Rule;
+pub use share::ShareConfig;
 
 pub(crate) use matcher::can_be_unnamed;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub service: Option<String>,
     /// `[ledger]`: how much detail is kept, and how long.
     pub ledger: LedgerConfig,
+    /// `[share]`: where the quotas lie that a fleet shares.
+    pub share: ShareConfig,
     /// `[[vendor]]`: vendors beside the built-in ones, or instead of those with the same name.
     pub vendors: Vec<Vendor>,
     /// `policy_mode`: whether the rules of `[[policy]]` that have no `mode` of their own are enforced, as is the
@@ -92,6 +96,9 @@ impl Config {
             config.service = root.string("service");
             if let Some(section) = root.table("ledger") {
                 config.ledger = ledger::read(section);
+            }
+            if let Some(section) = root.table("share") {
+                config.share = share::read(section);
             }
             for section in root.tables("vendor") {
                 config.vendors.extend(vendor::read(section));

@@ -2,7 +2,8 @@
 
 use super::Engine;
 use super::names::Names;
-use crate::ledger::{Batch, Notice, Spending};
+use crate::budget;
+use crate::ledger::{Batch, Notice, Spending, Spent};
 use crate::quota::Names as QuotaNames;
 use crate::rollout::Change;
 use crate::units::Timestamp;
@@ -10,6 +11,8 @@ use std::sync::{Arc, PoisonError};
 
 /// Notices that wait for one drain.
 const MAX_NOTICES: usize = 256;
+/// Partitions of one budget whose totals are kept for calls to come.
+const MAX_SPENT: usize = 65_536;
 
 impl Engine {
     /// Takes all that was counted since the last drain. To be called about once a second, by one at a time:
@@ -23,29 +26,68 @@ impl Engine {
         self.states.noted_budgets.each(|note| {
             let settled = note.state.settled();
             let status = note.state.status(&note.then, now);
+            let period = note.then.limit.period.number(now);
+            let spent = settled.saturating_sub(note.told);
             batch.budgets.push(Spending {
                 budget: Arc::clone(&note.rule),
                 partition: Arc::clone(&note.detail),
-                period: note.then.limit.period.number(now),
-                spent: settled.saturating_sub(note.told),
+                period,
+                spent,
                 used: status.used.saturating_add(status.elsewhere),
                 limit: status.limit,
             });
-            note.told = settled;
+            let before = if note.told_in.0 == period { note.told_in.1 } else { 0 };
+            (note.told, note.told_in) = (settled, (period, before.saturating_add(spent)));
         });
         batch.notices = std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner));
         batch
     }
 
-    /// Tells what all processes together have spent of a budget in its present period, this one included.
-    pub fn tell_spending(&self, budget: &str, partition: &str, total: u64, now: Timestamp) {
+    /// Tells what all processes together have spent of budgets, this one included, as far as it was drained. What
+    /// belongs to another period than the present one is ignored; budgets and partitions that no call asked for
+    /// yet begin with it.
+    pub fn tell_spending(&self, totals: impl IntoIterator<Item = Spent>, now: Timestamp) {
+        let mut known = self.states.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        for Spent { budget, partition, period, total } in totals {
+            let known = known.entry(budget).or_default();
+            if known.len() >= MAX_SPENT && !known.contains_key(&partition) {
+                known.clear();
+            }
+            known.insert(partition, (period, total));
+        }
         self.states.noted_budgets.each(|note| {
-            if *note.rule == *budget && *note.detail == *partition {
+            let period = note.then.limit.period.number(now);
+            if let Some((of, total)) = known.get(&*note.rule).and_then(|known| known.get(&*note.detail))
+                && *of == period
+            {
                 // What is not told yet is counted here only.
-                let own = note.state.used_in_period(&note.then, now);
-                note.state.set_elsewhere(&note.then, total.saturating_sub(own), now);
+                let told = if note.told_in.0 == period { note.told_in.1 } else { 0 };
+                note.state.set_elsewhere(&note.then, total.saturating_sub(told), now);
             }
         });
+    }
+
+    /// A budget that this process has not spent of before begins with what others have.
+    pub(super) fn recall_spending(
+        &self,
+        rule: &str,
+        partition: &str,
+        then: &budget::Rule,
+        state: &budget::State,
+        now: Timestamp,
+    ) {
+        let known = self.states.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((period, total)) = known.get(rule).and_then(|known| known.get(partition))
+            && *period == then.limit.period.number(now)
+        {
+            state.set_elsewhere(then, *total, now);
+        }
+    }
+
+    /// Whether any rule is a budget.
+    #[must_use]
+    pub fn has_budgets(&self) -> bool {
+        !self.rules.read().unwrap_or_else(PoisonError::into_inner).budgets.is_empty()
     }
 
     fn drain_incidents(&self, now: Timestamp, batch: &mut Batch) {

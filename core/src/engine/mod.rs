@@ -69,6 +69,9 @@ pub trait QuotaHome: fmt::Debug + Send + Sync {
     /// The cell, and the shares where `fair`, of the quota of this key; `None` where there is no room or no shared
     /// memory.
     fn quota(&self, key: u64, rule: &quota::Rule) -> Option<(quota::CellHome, Option<quota::SharesHome>)>;
+
+    /// The quota of this key is kept under this rule from now on; told now and then, also where nothing changed.
+    fn keeps(&self, _key: u64, _rule: &quota::Rule) {}
 }
 
 static NEXT_IDENTITY: AtomicU32 = AtomicU32::new(1);
@@ -230,6 +233,15 @@ impl Engine {
         match shared {
             Some((cell, shares)) => quota::State::at(cell, shares),
             None => quota::State::new(rule),
+        }
+    }
+
+    /// A plan keeps to a quota: its rule may be another one since a reload.
+    fn tell_home(&self, key: Key, rule: &quota::Rule) {
+        if rule.shared == quota::Shared::Fleet
+            && let Some(home) = &*self.home.read().unwrap_or_else(PoisonError::into_inner)
+        {
+            home.keeps(key.0, rule);
         }
     }
 

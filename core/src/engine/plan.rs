@@ -124,7 +124,9 @@ impl Engine {
                 let state = self.states.budgets.get(key, budget::State::new)?;
                 let detail = in_words(rule.matcher.partition(), subject);
                 let then = Arc::new(rule.then.clone());
-                self.states.noted_budgets.note(key, &rule.name, &detail, &then, &state);
+                if self.states.noted_budgets.note(key, &rule.name, &detail, &then, &state) {
+                    self.recall_spending(&rule.name, &detail, &then, &state, now);
+                }
                 Some((place, state))
             })
             .take(MAX_BUDGETS)
@@ -189,6 +191,7 @@ impl Engine {
         subject: &Subject<'_>,
     ) -> Option<QuotaUse> {
         let state = self.states.quotas.get(key, || self.quota_state(key, &rule))?;
+        self.tell_home(key, &rule);
         self.states.noted_quotas.note(key, name, subject.vendor, &rule, &state);
         Some(QuotaUse { weight: rule.weight(subject.customer), name: Arc::clone(name), rule, state })
     }

@@ -24,10 +24,15 @@ pub(super) struct AllStates {
     pub(super) breakers: States<Breaker>,
     pub(super) hedges: States<Hedge>,
     pub(super) concurrency: States<Concurrency>,
+    /// What the agent told of budgets: by name and partition, the period and the total.
+    pub(super) spent: Mutex<HashMap<String, Totals, FixedState>>,
     /// For the drain.
     pub(super) noted_budgets: Noted<budget::Rule, budget::State>,
     pub(super) noted_quotas: Noted<quota::Rule, quota::State>,
 }
+
+/// By partition, the period and the total.
+type Totals = HashMap<String, (u64, u64), FixedState>;
 
 /// The states of one kind, by key. Asked when a plan is made, not for each call.
 #[derive(Debug)]
@@ -82,6 +87,8 @@ pub(super) struct Note<R, S> {
     pub(super) state: Arc<S>,
     /// What was told of it before.
     pub(super) told: u64,
+    /// In which period, and how much of that was of it.
+    pub(super) told_in: (u64, u64),
 }
 
 impl<R, S> Default for Noted<R, S> {
@@ -91,13 +98,21 @@ impl<R, S> Default for Noted<R, S> {
 }
 
 impl<R: PartialEq, S> Noted<R, S> {
-    pub(super) fn note(&self, key: Key, rule: &Arc<str>, detail: &str, then: &Arc<R>, state: &Arc<S>) {
+    /// Whether it was not noted before.
+    pub(super) fn note(
+        &self,
+        key: Key,
+        rule: &Arc<str>,
+        detail: &str,
+        then: &Arc<R>,
+        state: &Arc<S>,
+    ) -> bool {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(note) = list.get_mut(&key.0) {
             if note.then != *then {
                 note.then = Arc::clone(then);
             }
-            return;
+            return false;
         }
         if list.len() >= MAX_STATES {
             list.retain(|_, note| Arc::strong_count(&note.state) > 2);
@@ -108,8 +123,10 @@ impl<R: PartialEq, S> Noted<R, S> {
             then: Arc::clone(then),
             state: Arc::clone(state),
             told: 0,
+            told_in: (0, 0),
         };
         list.insert(key.0, note);
+        true
     }
 
     /// Does something with each.

@@ -149,6 +149,23 @@ pub struct Spending {
     pub limit: u64,
 }
 
+/// What all processes together have spent of a budget in a period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spent {
+    pub(crate) budget: String,
+    pub(crate) partition: String,
+    pub(crate) period: u64,
+    pub(crate) total: u64,
+}
+
+impl Spent {
+    /// The sum of all [`Spending::spent`] of the same budget, partition and period.
+    #[must_use]
+    pub const fn new(budget: String, partition: String, period: u64, total: u64) -> Self {
+        Self { budget, partition, period, total }
+    }
+}
+
 /// Something that happened to a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

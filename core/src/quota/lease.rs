@@ -103,6 +103,12 @@ impl Lease {
         cell.extend(units as u32, until, now.as_nanos());
     }
 
+    /// So many hosts share the limit, as far as anybody knows before the store was asked about this quota.
+    pub fn expects(&mut self, cell: &Cell, hosts: u32) {
+        self.hosts = hosts.clamp(1, 100_000);
+        cell.set_share((1_000_000 / self.hosts).max(1));
+    }
+
     /// The store did not answer, or with nonsense. The grant in force runs out; then this host's share holds.
     pub fn failed(&mut self) {
         self.failures = self.failures.saturating_add(1);

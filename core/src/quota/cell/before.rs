@@ -181,7 +181,8 @@ impl Cell {
         // Who asks for more than the limit can never have it; a period without anybody else is what that costs.
         let cost = scaled(limit.time_of(u64::from(claim.units))).min(period);
         let burst = rule.burst.unwrap_or_else(|| limit.default_burst());
-        let tolerance = if burst == 1 { 0 } else { scaled(limit.time_of(burst - 1)) };
+        // Not scaled: what all hosts together may do back to back is shared out as well.
+        let tolerance = if burst == 1 { 0 } else { limit.time_of(burst - 1) };
         // Calls that used more than they asked for may owe another period.
         let horizon =
             rule.max_wait_nanos().saturating_add(tolerance).saturating_add(period.saturating_mul(2));

@@ -1,0 +1,197 @@
+//! The configuration file, while the process runs: what is written there is in force within a fraction of a second.
+//!
+//! A thread of its own, since a flush may wait for other writers of the ledger. A file with errors never takes
+//! effect: the last good one stays in force, and so it does when the file is removed.
+
+#[cfg(target_os = "linux")]
+mod inotify;
+mod settle;
+
+use super::Setup;
+use super::process::Process;
+use crate::say;
+use crate::tally::Tallies;
+use farcall::Config;
+use settle::{Changes, Woken};
+use std::fs::{self, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+/// How often the file is looked at where nobody tells of changes.
+const POLL: Duration = Duration::from_millis(100);
+/// How often beside that: some file systems tell of the changes of this machine only.
+const LOOK: Duration = Duration::from_secs(1);
+/// A file that was changed less than this ago may have been changed again within the same tick of its clock.
+const RECENT: Duration = Duration::from_secs(2);
+/// A larger file is none of ours, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+/// Errors of one file that are said.
+const MAX_SAID: usize = 20;
+/// Contents of which it is remembered that their errors were said.
+const MAX_BAD: usize = 64;
+
+/// The file of one process.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// Where it may be; the first that there is counts.
+    candidates: Vec<PathBuf>,
+    seen: Mutex<Seen>,
+    thread: Mutex<Option<Running>>,
+}
+
+/// What was found last.
+#[derive(Debug)]
+struct Seen {
+    stamp: Option<Stamp>,
+    text: Option<u64>,
+    /// Contents whose errors were said, by hash.
+    bad: Vec<u64>,
+}
+
+/// Tells one state of a file from another, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    place: usize,
+    inode: (u64, u64),
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Dropping it ends the thread.
+    wake: UnixStream,
+    join: JoinHandle<()>,
+}
+
+impl Watch {
+    /// Goes on from the text that the process was started with.
+    pub(super) fn new(setup: &Setup) -> Self {
+        Self {
+            candidates: setup.config_files.clone(),
+            seen: Mutex::new(Seen { stamp: None, text: setup.config_text, bad: Vec::new() }),
+            thread: Mutex::new(None),
+        }
+    }
+
+    /// Starts the thread, unless it runs.
+    pub(super) fn start(&self, process: &Arc<Process>) -> io::Result<()> {
+        let mut thread = lock(&self.thread);
+        if self.candidates.is_empty() || thread.as_ref().is_some_and(|running| !running.join.is_finished()) {
+            return Ok(());
+        }
+        let (wake, woken) = UnixStream::pair()?;
+        let process = Arc::clone(process);
+        let join = std::thread::Builder::new()
+            .name("farcall-config".into())
+            .spawn(move || process.watch.run(&process, &woken))?;
+        *thread = Some(Running { wake, join });
+        Ok(())
+    }
+
+    /// Stops the thread and waits for it.
+    pub(super) fn stop(&self) {
+        let running = lock(&self.thread).take();
+        if let Some(Running { wake, join }) = running {
+            let _ = wake.shutdown(std::net::Shutdown::Both);
+            if join.thread().id() != std::thread::current().id() {
+                let _ = join.join();
+            }
+        }
+    }
+
+    fn run(&self, process: &Process, woken: &UnixStream) {
+        loop {
+            // Watched first and read then: no change falls in between.
+            let changes = Changes::of(&self.candidates);
+            self.check(process, true);
+            let every = if changes.are_told() { LOOK } else { POLL };
+            loop {
+                match changes.wait(woken, every) {
+                    Woken::Stop => return,
+                    Woken::Changed => break,
+                    Woken::Late if self.check(process, false) => break,
+                    Woken::Late => {}
+                }
+            }
+        }
+    }
+
+    /// Looks at the file, and puts it in force if it is another one and good; `read`: even if it looks the same
+    /// from outside. Whether it had changed.
+    pub(super) fn check(&self, process: &Process, read: bool) -> bool {
+        let mut seen = lock(&self.seen);
+        let Some((stamp, metadata)) = self.find() else {
+            // Removed, or about to be replaced: what is in force stays so.
+            return seen.stamp.take().is_some();
+        };
+        let recent = || metadata.modified().is_ok_and(|time| !is_older(time, RECENT));
+        if !read && seen.stamp == Some(stamp) && !recent() {
+            return false;
+        }
+        let changed = seen.stamp.replace(stamp) != Some(stamp);
+        let file = &self.candidates[stamp.place];
+        let name = file.display();
+        let text = match fs::read(file) {
+            _ if stamp.bytes > MAX_FILE => Err("it is larger than 4 MiB".to_owned()),
+            Ok(bytes) => String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let hash = hash_of(&text);
+        if seen.text.replace(hash) == Some(hash) {
+            return changed;
+        }
+        let errors = match text.map(|text| Config::parse(&name.to_string(), &text)) {
+            Ok(Ok(config)) => {
+                process.engine.reload(&config);
+                return true;
+            }
+            Ok(Err(errors)) => errors.iter().take(MAX_SAID).map(ToString::to_string).collect(),
+            Err(error) => vec![format!("cannot read {name}: {error}")],
+        };
+        Tallies::add(&process.tallies.rejected_reloads, 1);
+        if !seen.bad.contains(&hash) {
+            seen.bad.truncate(MAX_BAD - 1);
+            seen.bad.insert(0, hash);
+            errors.iter().for_each(|error| say::say(error));
+            say::say(&format!("{name} was not taken over; the rules before it stay in force"));
+        }
+        true
+    }
+
+    fn find(&self) -> Option<(Stamp, Metadata)> {
+        self.candidates.iter().enumerate().find_map(|(place, file)| {
+            let metadata = fs::metadata(file).ok().filter(Metadata::is_file)?;
+            let stamp = Stamp {
+                place,
+                inode: (metadata.dev(), metadata.ino()),
+                bytes: metadata.len(),
+                modified: (metadata.mtime(), metadata.mtime_nsec()),
+                changed: (metadata.ctime(), metadata.ctime_nsec()),
+            };
+            Some((stamp, metadata))
+        })
+    }
+}
+
+/// Stands for a content, or for why there is none.
+pub(super) fn hash_of(text: &Result<String, String>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn is_older(time: SystemTime, age: Duration) -> bool {
+    SystemTime::now().duration_since(time).is_ok_and(|elapsed| elapsed > age)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,105 @@
+//! Waits until the file changed and whoever writes it is done.
+
+#[cfg(target_os = "linux")]
+use super::inotify::Watches;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// So long nothing may happen before the file is read: editors write in several steps.
+const QUIET: Duration = Duration::from_millis(10);
+/// The same while somebody has written to the file and not closed it yet.
+const OPEN: Duration = Duration::from_millis(50);
+/// Who writes for longer is not waited for.
+const LONGEST: Duration = Duration::from_millis(100);
+
+/// Why a wait ended.
+#[derive(Debug)]
+pub(super) enum Woken {
+    Stop,
+    Changed,
+    Late,
+}
+
+/// Where changes are told, if the system does so.
+#[derive(Debug)]
+pub(super) struct Changes {
+    #[cfg(target_os = "linux")]
+    watches: Option<Watches>,
+}
+
+impl Changes {
+    pub(super) fn of(candidates: &[PathBuf]) -> Self {
+        #[cfg(not(target_os = "linux"))]
+        let _ = candidates;
+        Self {
+            // None where this user has used up his watches (`fs.inotify.max_user_instances`, 128).
+            #[cfg(target_os = "linux")]
+            watches: Watches::on(candidates).ok(),
+        }
+    }
+
+    pub(super) fn are_told(&self) -> bool {
+        self.source().is_some()
+    }
+
+    fn source(&self) -> Option<BorrowedFd<'_>> {
+        #[cfg(target_os = "linux")]
+        return self.watches.as_ref().map(AsFd::as_fd);
+        #[cfg(not(target_os = "linux"))]
+        return None;
+    }
+
+    /// Whether the writer is not done, as far as can be known.
+    fn take_events(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.watches.as_ref().is_some_and(Watches::take_events);
+        #[cfg(not(target_os = "linux"))]
+        return false;
+    }
+
+    /// Waits for a change to be complete, for a stop, or for so long.
+    pub(super) fn wait(&self, stop: &UnixStream, every: Duration) -> Woken {
+        let first = self.ready(stop, every);
+        if !matches!(first, Woken::Changed) {
+            return first;
+        }
+        let begun = Instant::now();
+        loop {
+            let patience = if self.take_events() { OPEN } else { QUIET };
+            let left = LONGEST.saturating_sub(begun.elapsed());
+            match self.ready(stop, patience.min(left)) {
+                Woken::Stop => return Woken::Stop,
+                Woken::Changed if !left.is_zero() => {}
+                _ => return Woken::Changed,
+            }
+        }
+    }
+
+    fn ready(&self, stop: &UnixStream, timeout: Duration) -> Woken {
+        let until = Instant::now() + timeout;
+        loop {
+            let mut fds = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
+            fds.extend(self.source().map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)));
+            let left = until.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).unwrap_or_default();
+            match poll(&mut fds, Some(&left)) {
+                Err(Errno::INTR) => {}
+                // Nothing that a retry would mend: as if nobody told of changes.
+                Err(_) => {
+                    std::thread::sleep(timeout);
+                    return Woken::Late;
+                }
+                Ok(_) if !fds[0].revents().is_empty() => return Woken::Stop,
+                Ok(_) if fds.get(1).is_some_and(|source| !source.revents().is_empty()) => {
+                    return Woken::Changed;
+                }
+                Ok(_) if Instant::now() >= until => return Woken::Late,
+                Ok(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The file that processes map: its layout, how it is made, and the only place that looks into mapped memory.
+#![allow(unsafe_code)]
+
+use crate::home::{give_to_owner, lock};
+use farcall::quota::{Cell, Shares};
+use memmap2::{MmapOptions, MmapRaw};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+
+/// The map's file in the home directory.
+const FILE: &str = "quota.map";
+const MAGIC: u64 = u64::from_le_bytes(*b"farcallq");
+/// Of the layout below; to be raised with any change of it, of [`Cell`] or of [`Shares`].
+const VERSION: u64 = 1;
+
+/// Quotas that fit.
+pub(super) const CELLS: usize = 4_096;
+/// Of those, fair ones.
+pub(super) const SHARES: usize = 64;
+
+const ENTRY: usize = size_of::<Entry>();
+/// After the header, on a line of its own.
+const ANCHOR: usize = 128;
+const CELL_ENTRIES: usize = 4_096;
+const SHARE_ENTRIES: usize = CELL_ENTRIES + CELLS * ENTRY;
+const CELL_BLOCKS: usize = SHARE_ENTRIES + SHARES * ENTRY;
+const SHARE_BLOCKS: usize = CELL_BLOCKS + CELLS * size_of::<Cell>();
+const BYTES: usize = SHARE_BLOCKS + SHARES * size_of::<Shares>();
+
+const _: () = assert!(CELL_BLOCKS.is_multiple_of(align_of::<Cell>()));
+const _: () = assert!(SHARE_BLOCKS.is_multiple_of(align_of::<Shares>()));
+const _: () = assert!(size_of::<Cell>().is_multiple_of(8) && size_of::<Shares>().is_multiple_of(8));
+
+/// Who has a place. Places are never emptied, only taken over.
+#[derive(Debug)]
+#[repr(C, align(32))]
+pub(super) struct Entry {
+    /// Whose it is; 0 for nobody's.
+    pub(super) key: AtomicU64,
+    /// When it was used last, in minutes since the Unix epoch.
+    pub(super) used: AtomicU64,
+    /// Which process asks the fleet for grants: `[number: 24][until, in milliseconds: 40]`.
+    pub(super) leader: AtomicU64,
+    spare: AtomicU64,
+}
+
+/// What a place belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    Cells,
+    Shares,
+}
+
+impl Table {
+    pub(super) const fn len(self) -> usize {
+        match self {
+            Self::Cells => CELLS,
+            Self::Shares => SHARES,
+        }
+    }
+}
+
+/// The mapped file. It keeps its size for as long as it is mapped anywhere: nobody here shortens it, and it is
+/// replaced by another file rather than changed.
+#[derive(Debug)]
+pub(super) struct Map {
+    raw: MmapRaw,
+    host: u64,
+}
+
+impl Map {
+    /// Maps the file of a home directory; makes it where there is none, or one of another version or of before the
+    /// machine's last start.
+    pub(super) fn open(home: &Path) -> io::Result<Self> {
+        let path = home.join(FILE);
+        if let Some(map) = Self::existing(&path)? {
+            return Ok(map);
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(home)?;
+        let _lock = lock(home)?;
+        // Another process may have made it since.
+        if let Some(map) = Self::existing(&path)? {
+            return Ok(map);
+        }
+        // Complete before it gets its name: a process that dies here leaves nothing that others would map.
+        let new = home.join(format!("{FILE}.new"));
+        let _ = fs::remove_file(&new);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
+        let made = allocate(&file, true).and_then(|()| {
+            let host = RandomState::new().hash_one(std::process::id()).max(1);
+            let words: Vec<u8> = header(host).into_iter().flat_map(u64::to_le_bytes).collect();
+            file.write_all_at(&words, 0)?;
+            give_to_owner(home, &new);
+            fs::rename(&new, &path)?;
+            Self::of(&file, host)
+        });
+        if made.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        made
+    }
+
+    fn existing(path: &Path) -> io::Result<Option<Self>> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = [0; 5 * 8];
+        let whole = file.metadata()?.len() == BYTES as u64 && file.read_exact_at(&mut bytes, 0).is_ok();
+        let (words, _) = bytes.as_chunks::<8>();
+        let host = u64::from_le_bytes(words[4]);
+        if !whole || words.iter().map(|word| u64::from_le_bytes(*word)).ne(header(host)) {
+            return Ok(None);
+        }
+        // Where it has holes (a copy may), a full disk would kill whoever writes there.
+        allocate(&file, false)?;
+        Self::of(&file, host).map(Some)
+    }
+
+    fn of(file: &File, host: u64) -> io::Result<Self> {
+        let raw = MmapOptions::new().len(BYTES).map_raw(file)?;
+        Ok(Self { raw, host })
+    }
+
+    /// Stands for this machine among others.
+    pub(super) const fn host(&self) -> u64 {
+        self.host
+    }
+
+    /// How the clock that all calls of this host are told the time by stands to the monotonic one; 0 at first.
+    pub(super) fn anchor(&self) -> &AtomicU64 {
+        // SAFETY: within the first page, which has nothing else there, and aligned; an atomic for which every bit
+        // pattern is valid. The map outlives `self`.
+        unsafe { &*self.raw.as_ptr().add(ANCHOR).cast::<AtomicU64>() }
+    }
+
+    pub(super) fn entry(&self, table: Table, place: usize) -> &Entry {
+        assert!(place < table.len());
+        let start = if table == Table::Cells { CELL_ENTRIES } else { SHARE_ENTRIES };
+        // SAFETY: the offset is within the map (place < len, checked above) and a multiple of 32 beyond a page's
+        // beginning; `Entry` is nothing but atomics, for which every bit pattern is valid and which other
+        // processes may change at any time. The map outlives `self`.
+        unsafe { &*self.raw.as_ptr().add(start + place * ENTRY).cast::<Entry>() }
+    }
+
+    pub(super) fn cell(&self, place: usize) -> &Cell {
+        assert!(place < CELLS);
+        // SAFETY: as for `entry`; `CELL_BLOCKS` and the size of a cell are multiples of its alignment (checked
+        // above), and a `Cell` is sixteen atomics whose every bit pattern is valid.
+        unsafe { &*self.raw.as_ptr().add(CELL_BLOCKS + place * size_of::<Cell>()).cast::<Cell>() }
+    }
+
+    pub(super) fn shares(&self, place: usize) -> &Shares {
+        assert!(place < SHARES);
+        // SAFETY: as for `cell`; `Shares` is nothing but atomics and their padding.
+        unsafe { &*self.raw.as_ptr().add(SHARE_BLOCKS + place * size_of::<Shares>()).cast::<Shares>() }
+    }
+
+    /// The words of what a place holds, to be set to zero for whoever takes it over.
+    pub(super) fn words(&self, table: Table, place: usize) -> &[AtomicU64] {
+        assert!(place < table.len());
+        let (start, size) = match table {
+            Table::Cells => (CELL_BLOCKS, size_of::<Cell>()),
+            Table::Shares => (SHARE_BLOCKS, size_of::<Shares>()),
+        };
+        // SAFETY: within the map and aligned, as for `cell`; the block is only ever seen as atomics of 64 bits.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.raw.as_ptr().add(start + place * size).cast::<AtomicU64>(),
+                size / 8,
+            )
+        }
+    }
+}
+
+fn header(host: u64) -> [u64; 5] {
+    [MAGIC, VERSION, BYTES as u64, boot(), host]
+}
+
+/// Stands for the machine's last start: what was under way before it is over.
+fn boot() -> u64 {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+/// Takes the file's room on the disk, so that no write into the map can fail.
+fn allocate(file: &File, new: bool) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        match fallocate(file, FallocateFlags::empty(), 0, BYTES as u64) {
+            Ok(()) => return Ok(()),
+            // Not on every file system.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if new {
+        let mut file = file;
+        file.write_all(&vec![0; BYTES])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! One quota, many processes: together they use what it allows, and no more, whoever dies.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use farcall::{Head, Step};
+use farcall_agent::{Farcall, Options};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+use support::{child, counter, options, role, until};
+
+/// The bodies of the child processes of these tests; as a test of its own it has nothing to do.
+#[test]
+fn child_body() {
+    let Some(role) = role() else { return };
+    let home = PathBuf::from(std::env::var_os("FARCALL_HOME").unwrap());
+    match role.as_str() {
+        "hammers" => hammers(&home),
+        "forks" => forks(&home),
+        other => panic!("no such role: {other}"),
+    }
+}
+
+const LIMIT: u64 = 2_000;
+const BURST: u64 = 200;
+
+fn quota(limit: &str, burst: u64, more: &str) -> String {
+    format!(
+        "[[quota]]\nname = \"q\"\nmatch = {{ vendor = \"stripe\" }}\nlimit = \"{limit}\"\nburst = {burst}\n{more}\n"
+    )
+}
+
+fn begin(farcall: &Farcall) -> farcall_agent::CallGuard {
+    farcall.guard(farcall.begin(&Head::new("GET", "https://api.stripe.com/v1/balance")))
+}
+
+/// Calls as fast as the quota lets it, and adds a byte to `went` for each call that went, until it is killed.
+fn hammers(home: &Path) {
+    let farcall = Farcall::start(Options { flush_every: Some(Duration::from_secs(1)), ..options(home) });
+    assert_eq!(counter(&farcall, "unshared_homes"), 0);
+    let mut went = OpenOptions::new().append(true).open(home.join("went")).unwrap();
+    println!("\nstarted");
+    loop {
+        let mut call = begin(&farcall);
+        loop {
+            match call.step() {
+                Step::Wait(until) => std::thread::sleep(until.since(call.now())),
+                Step::Send(_) => {
+                    went.write_all(b".").unwrap();
+                    call.head(200);
+                    call.end();
+                    break;
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+fn start(home: &Path) -> Child {
+    let mut child = child("hammers", home).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("started")));
+    child
+}
+
+fn size(file: &Path) -> u64 {
+    fs::metadata(file).unwrap().len()
+}
+
+#[test]
+fn a_quota_neither_oversteps_nor_is_lost_when_processes_are_killed() {
+    const PROCESSES: usize = 8;
+    const KILLS: usize = 120;
+    let home = tempfile::tempdir().unwrap();
+    let went = home.path().join("went");
+    File::create(&went).unwrap();
+    fs::write(home.path().join("farcall.toml"), quota(&format!("{LIMIT} requests / 1s"), BURST, "")).unwrap();
+    let begun = Instant::now();
+    let mut children: Vec<Child> = (0..PROCESSES).map(|_| start(home.path())).collect();
+    let (from, already) = (Instant::now(), size(&went));
+    let mut kills = 0;
+    while kills < KILLS || from.elapsed() < Duration::from_secs(8) {
+        // SIGKILL, at whatever instruction it is.
+        let victim = &mut children[kills * 5 % PROCESSES];
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        *victim = start(home.path());
+        kills += 1;
+        std::thread::sleep((from + Duration::from_millis(60) * kills as u32) - Instant::now());
+    }
+    let (lasted, used) = (from.elapsed(), size(&went) - already);
+    for child in &mut children {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let whole = begun.elapsed();
+    let share = used as f64 / (LIMIT as f64 * lasted.as_secs_f64());
+    let most = LIMIT as f64 * whole.as_secs_f64() + BURST as f64;
+    let over = size(&went) as f64 / most;
+    println!(
+        "{kills} kills in {lasted:.1?}: {used} calls, {:.1} % of what is allowed; over all {:.1} % (at most 101 %)",
+        share * 100.0,
+        over * 100.0
+    );
+    assert!(over <= 1.01, "{over}");
+    assert!(share >= 0.97, "{share}");
+}
+
+fn forks(home: &Path) {
+    let farcall = Farcall::start(options(home));
+    let went =
+        |farcall: &Farcall| (0..100).take_while(|_| matches!(begin(farcall).step(), Step::Send(_))).count();
+    let before = (0..4).filter(|_| matches!(begin(&farcall).step(), Step::Send(_))).count();
+    farcall.before_fork();
+    match fork::fork().unwrap() {
+        fork::Fork::Child => {
+            farcall.after_fork();
+            std::process::exit(i32::try_from(went(&farcall)).unwrap());
+        }
+        fork::Fork::Parent(pid) => {
+            farcall.after_fork_in_parent();
+            let child = std::process::ExitStatus::from_raw(fork::waitpid(pid).unwrap());
+            println!("\nwent {before} {} {}", child.code().unwrap(), went(&farcall));
+        }
+    }
+}
+
+#[test]
+fn forks_share_a_quota() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("farcall.toml"), quota("10 requests / 1h", 10, "max_wait = \"0s\"")).unwrap();
+    let output = child("forks", home.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("went 4 6 0"), "{said}");
+}
+
+#[test]
+fn a_quota_of_one_process_is_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    let own = quota("10 requests / 1h", 10, "max_wait = \"0s\"\nshared = \"process\"");
+    fs::write(home.path().join("farcall.toml"), own).unwrap();
+    for _ in 0..2 {
+        let farcall = Farcall::start(options(home.path()));
+        let went = (0..100).take_while(|_| matches!(begin(&farcall).step(), Step::Send(_))).count();
+        assert_eq!(went, 10);
+    }
+}
+
+#[test]
+fn where_memory_cannot_be_shared_each_process_keeps_to_the_quota_alone_and_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("quota.map")).unwrap();
+    fs::write(home.path().join("farcall.toml"), quota("10 requests / 1h", 10, "max_wait = \"0s\"")).unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let went = (0..100).take_while(|_| matches!(begin(&farcall).step(), Step::Send(_))).count();
+    assert_eq!((went, counter(&farcall, "unshared_homes")), (10, 1));
+    assert!(counter(&farcall, "unshared_quotas") > 0);
+    until("a flush", || farcall.flush().pending == 0);
+}
