@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 30] = [
+const MEANINGS: [(&str, &str, Weight); 38] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -44,6 +44,22 @@ const MEANINGS: [(&str, &str, Weight); 30] = [
     ("lost_exemplars", "failed calls that are not kept one by one, because there were too many", Look),
     ("corrupt_ledgers", "damaged ledgers that were moved aside", Look),
     ("config_errors", "errors in farcall.toml; `farcall config check` shows them", Look),
+    ("rejected_reloads", "changes of farcall.toml that were not put in force, because of errors in it", Look),
+    ("lost_incidents", "incidents and notices that were dropped, because there were too many", Look),
+    (
+        "missing_keys",
+        "times that the installation's key could not be had; credentials are known to this process alone",
+        Look,
+    ),
+    (
+        "unshared_homes",
+        "times that the memory of shared quotas could not be had; each process keeps its own",
+        Look,
+    ),
+    ("unshared_quotas", "quotas that found no room in shared memory; each process keeps its own", Look),
+    ("evicted_quotas", "quotas that left shared memory after a day without use", Fine),
+    ("unanswered_leases", "requests to Redis that failed; this host goes by its own share", Look),
+    ("unleased_quotas", "quotas of a fleet without Redis; this host goes by its own share", Look),
     ("late_forks", "forks that nobody announced; calls of the child's first second are missing", Look),
     ("panics", "errors of farcall's own that were caught", Look),
     ("other_failures", "failures of an adapter beyond those told apart", Look),
