@@ -19,7 +19,8 @@ fn main() {
     if quota::is_child() {
         return;
     }
-    let out = std::env::args().nth(1).expect("usage: farcall-benches OUT.json");
+    let out = std::env::args().nth(1).expect("usage: farcall-benches OUT.json [NAME]");
+    let only = std::env::args().nth(2);
     let mut rows: Vec<Row> = Vec::new();
     for (name, measure) in [
         ("decision_path", decision::measure as fn() -> Vec<Row>),
@@ -29,6 +30,9 @@ fn main() {
         ("quota", quota::measure),
         ("tower", tower_loopback::measure),
     ] {
+        if only.as_ref().is_some_and(|only| only != name) {
+            continue;
+        }
         eprintln!("bench: {name} ...");
         rows.extend(measure());
     }

@@ -22,6 +22,7 @@ const PROBES: usize = 64;
 /// A quota that nobody used for so long makes room for another, in minutes.
 const UNUSED: u64 = 24 * 60;
 /// How long a process that asks the fleet keeps doing so without saying so again, in milliseconds.
+#[cfg(feature = "redis")]
 const LEADS: u64 = 3_000;
 
 /// The quotas of this host.
@@ -52,6 +53,7 @@ impl Memory {
     }
 
     /// Stands for this machine among others.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
     pub(crate) const fn host(&self) -> u64 {
         self.map.host()
     }
