@@ -42,6 +42,7 @@ mod quantile;
 pub mod quota;
 pub mod resilience;
 pub mod rollout;
+pub mod simulate;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};
@@ -50,5 +51,5 @@ pub use call::{
     Target,
 };
 pub use config::Config;
-pub use engine::{Attempt, Call, Counters, Engine, Step, Stored};
+pub use engine::{Attempt, Call, Counters, Engine, QuotaHome, Step, Stored};
 pub use units::{Currency, Money, Timestamp};

@@ -18,6 +18,7 @@ mod quota;
 mod resilience;
 mod rollout;
 mod rule;
+mod scenario;
 mod section;
 mod size;
 mod vendor;
@@ -28,6 +29,7 @@ pub use ledger::LedgerConfig;
 pub use rule::Rule;
 
 pub(crate) use matcher::can_be_unnamed;
+pub(crate) use scenario::read as read_scenario;
 
 use crate::catalogue::Vendor;
 use crate::cost::Price;
