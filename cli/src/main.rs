@@ -5,6 +5,7 @@ mod config;
 mod doctor;
 mod output;
 mod report;
+mod simulate;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ enum Command {
     /// Check the configuration file
     #[command(subcommand)]
     Config(config::Command),
+    /// What if: run the engine against scripted customers and vendors
+    Simulate(simulate::Arguments),
 }
 
 /// What all commands that read the ledger know.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => report::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config(command) => config::run(&command),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     };
     ExitCode::from(exit as u8)
 }
