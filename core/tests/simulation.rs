@@ -91,7 +91,7 @@ fn one_customer_at_a_hundred_times_its_share_costs_the_others_at_most_five_perce
         .collect();
     let text = format!(
         r#"
-        duration = "10m"
+        duration = "3m"
         [[vendor]]
         name = "github"
         latency = {{ p50 = "50ms", p99 = "200ms" }}
@@ -113,10 +113,10 @@ fn one_customer_at_a_hundred_times_its_share_costs_the_others_at_most_five_perce
         assert!(kept >= 0.95, "{name} keeps {kept}: {} of {}", after.answered, before.answered);
     }
     let used = after.vendors[0].seen.exchanges;
-    assert!((57_000..=60_700).contains(&used), "nothing is wasted, nothing exceeded: {used} of 60000");
+    assert!((17_100..=18_200).contains(&used), "nothing is wasted, nothing exceeded: {used} of 18000");
     // The large one gets what is left, and no more.
     let acme = sums(&after, "acme");
-    assert!(acme.answered > 3_000 && acme.refused() > 500_000, "{acme:?}");
+    assert!(acme.answered > 900 && acme.refused() > 150_000, "{acme:?}");
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn clocks_that_jump_both_ways_neither_deadlock_nor_burst_beyond_the_limit() {
     let text = |jumps: &str| {
         format!(
             r#"
-            duration = "2h"
+            duration = "35m"
             [[vendor]]
             name = "github"
             limit = "100 requests / 1s"
@@ -206,9 +206,9 @@ fn clocks_that_jump_both_ways_neither_deadlock_nor_burst_beyond_the_limit() {
     let rules = "[[quota]]\nmatch = { vendor = \"github\" }\nlimit = \"50 requests / 1s\"\nburst = 5\nmax_wait = \"2s\"\n\
                  [[resilience]]\nmatch = { vendor = \"github\" }\nattempts = 2\nbreaker = { consecutive = 20, open = \"5s\" }\nconcurrency = 50\n";
     let steady = run(&text(""), rules);
-    let jumps = "[[clock_jump]]\nat = \"10m\"\nby = \"-1h\"\n[[clock_jump]]\nat = \"20m\"\nby = \"+2h\"\n\
-                 [[clock_jump]]\nat = \"30m\"\nby = \"-365d\"\n[[clock_jump]]\nat = \"40m\"\nby = \"+3650d\"\n\
-                 [[clock_jump]]\nat = \"50m\"\nby = \"-5s\"\n[[clock_jump]]\nat = \"60m\"\nby = \"+5s\"\n";
+    let jumps = "[[clock_jump]]\nat = \"5min\"\nby = \"-1h\"\n[[clock_jump]]\nat = \"10min\"\nby = \"+2h\"\n\
+                 [[clock_jump]]\nat = \"15min\"\nby = \"-365d\"\n[[clock_jump]]\nat = \"20min\"\nby = \"+3650d\"\n\
+                 [[clock_jump]]\nat = \"25min\"\nby = \"-5s\"\n[[clock_jump]]\nat = \"30min\"\nby = \"+5s\"\n";
     let jumping = run(&text(jumps), rules);
     let (steady, jumping) = (&steady.vendors[0].seen, &jumping.vendors[0].seen);
     let share = jumping.exchanges as f64 / steady.exchanges as f64;
@@ -225,7 +225,7 @@ fn clocks_that_jump_both_ways_neither_deadlock_nor_burst_beyond_the_limit() {
 fn eight_engines_that_share_a_quota_use_it_and_keep_to_it() {
     let text = format!(
         r#"
-        duration = "20m"
+        duration = "5m"
         engines = 8
         [[vendor]]
         name = "github"
@@ -254,7 +254,7 @@ fn eight_engines_that_share_a_quota_use_it_and_keep_to_it() {
 fn eight_engines_keep_to_what_a_vendor_states_in_its_own_words() {
     let text = format!(
         r#"
-        duration = "1h"
+        duration = "20m"
         engines = 8
         [[vendor]]
         name = "github"
@@ -274,6 +274,28 @@ fn eight_engines_keep_to_what_a_vendor_states_in_its_own_words() {
     assert!(use_of >= 0.97, "{use_of} of what is allowed: {:?}", vendor.seen);
     let unruled = &run(&text, "").vendors[0];
     assert!(unruled.seen.limited > unruled.seen.exchanges / 3, "{:?}", unruled.seen);
+}
+
+#[test]
+fn the_examples_and_the_documentation_run() {
+    let rules = config(include_str!("../../examples/scenarios/farcall.toml"));
+    for (name, text) in [
+        ("acme-triples", include_str!("../../examples/scenarios/acme-triples.toml")),
+        ("cache", include_str!("../../examples/scenarios/cache.toml")),
+        ("llm-outage", include_str!("../../examples/scenarios/llm-outage.toml")),
+        ("a-year", include_str!("../../examples/scenarios/a-year.toml")),
+        ("docs", include_str!("../../docs/simulate.md").split("```toml").nth(1).unwrap().split("```").next().unwrap()),
+    ] {
+        let mut whole = scenario(text);
+        whole.duration = std::time::Duration::from_secs(3_600);
+        let report = simulate(&whole, &rules, whole.seed, &mut |_| ());
+        adds_up(&report);
+        assert!(report.all.answered > 0, "{name}");
+        if let Some(what_if) = &whole.what_if {
+            let (after, rules) = what_if.apply(&whole, &rules).unwrap();
+            assert_ne!(simulate(&after, &rules, whole.seed, &mut |_| ()), report, "{name} changes something");
+        }
+    }
 }
 
 #[test]
