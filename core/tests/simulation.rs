@@ -225,7 +225,7 @@ fn clocks_that_jump_both_ways_neither_deadlock_nor_burst_beyond_the_limit() {
 fn eight_engines_that_share_a_quota_use_it_and_keep_to_it() {
     let text = format!(
         r#"
-        duration = "5m"
+        duration = "1m"
         engines = 8
         [[vendor]]
         name = "github"
@@ -302,7 +302,7 @@ fn the_examples_and_the_documentation_run() {
 fn a_cache_saves_the_vendor_its_share_and_a_sample_tells_the_same() {
     let text = format!(
         r#"
-        duration = "1d"
+        duration = "6h"
         [[vendor]]
         name = "github"
         limit = "18000 requests / 1h"
@@ -317,10 +317,10 @@ fn a_cache_saves_the_vendor_its_share_and_a_sample_tells_the_same() {
     let (before, after) = both(&text, "");
     let share = after.vendors[0].seen.exchanges as f64 / before.vendors[0].seen.exchanges as f64;
     assert!((0.19..=0.21).contains(&share), "{share}");
-    assert!(before.all.limited > 200_000 && after.all.limited == 0, "{:?}", after.all);
+    assert!(before.all.limited > 50_000 && after.all.limited == 0, "{:?}", after.all);
 
     let sampled = run(&format!("sample = \"10%\"\n{text}"), "");
     let whole = before.all.limited as f64;
     let told = sampled.all.limited as f64 * 10.0;
-    assert!((told / whole - 1.0).abs() < 0.03, "{told} for {whole}");
+    assert!((told / whole - 1.0).abs() < 0.05, "{told} for {whole}");
 }
