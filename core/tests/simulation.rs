@@ -279,12 +279,22 @@ fn eight_engines_keep_to_what_a_vendor_states_in_its_own_words() {
 #[test]
 fn the_examples_and_the_documentation_run() {
     let rules = config(include_str!("../../examples/scenarios/farcall.toml"));
+    config(include_str!("../../examples/scenarios/a-year-farcall.toml"));
     for (name, text) in [
         ("acme-triples", include_str!("../../examples/scenarios/acme-triples.toml")),
         ("cache", include_str!("../../examples/scenarios/cache.toml")),
         ("llm-outage", include_str!("../../examples/scenarios/llm-outage.toml")),
         ("a-year", include_str!("../../examples/scenarios/a-year.toml")),
-        ("docs", include_str!("../../docs/simulate.md").split("```toml").nth(1).unwrap().split("```").next().unwrap()),
+        (
+            "docs",
+            include_str!("../../docs/simulate.md")
+                .split("```toml")
+                .nth(1)
+                .unwrap()
+                .split("```")
+                .next()
+                .unwrap(),
+        ),
     ] {
         let mut whole = scenario(text);
         whole.duration = std::time::Duration::from_secs(3_600);

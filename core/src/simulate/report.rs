@@ -193,7 +193,10 @@ impl Report {
             }
             add(about, "latency p50", Value::Time(sums.latency.quantile(0.5)));
             add(about, "latency p99", Value::Time(sums.latency.quantile(0.99)));
-            add(about, "cost", money(sums.cost));
+            // Unknown is never 0.
+            if sums.cost != 0 || sums.cost_unknown == 0 {
+                add(about, "cost", money(sums.cost));
+            }
             if whole {
                 add(about, "cost unknown", scale(sums.cost_unknown));
             }
