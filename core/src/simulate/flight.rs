@@ -283,7 +283,7 @@ impl World<'_> {
         if again && flight.sdk_attempt < customer.sdk_retries {
             // Half a second, doubled each time, at most 8, less up to a quarter: what OpenAI's and its kin do.
             let mut dice = Dice::new(flight.fate ^ u64::from(flight.sdk_attempt), BACKOFF);
-            let back_off = (SECOND / 2 << flight.sdk_attempt).min(8 * SECOND);
+            let back_off = ((SECOND / 2) << flight.sdk_attempt).min(8 * SECOND);
             let wait = (back_off as f64 * (1.0 - 0.25 * dice.unit())) as u64;
             let at = flight.exchange.said.retry_at().unwrap_or(0).max(self.now + wait);
             let deadline = customer.deadline.map_or(u64::MAX, |lasts| flight.begun + lasts.as_nanos() as u64);

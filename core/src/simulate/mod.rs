@@ -44,7 +44,7 @@ pub use scenario::{
     Asked, Bursts, Cache, ClockJump, Customer, Form, Latency, Limit, Model, Outage, Scenario, Shows, Vendor,
 };
 pub use vendor::Seen;
-pub use what_if::{Change, CustomerChange, Unfit, VendorChange, WhatIf};
+pub use what_if::{Allowance, Change, CustomerChange, Unfit, VendorChange, WhatIf};
 
 use crate::Config;
 use crate::quota::Shared;

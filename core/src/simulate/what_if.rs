@@ -17,10 +17,13 @@ pub struct WhatIf {
     /// `vendor.NAME.limit`, `.errors`, `.latency`, `.capacity`.
     pub vendors: Vec<(String, VendorChange)>,
     /// `quota.NAME.limit`; without a name of every `[[quota]]` that has a limit.
-    pub quotas: Vec<(Option<String>, Change<(u64, Duration)>)>,
+    pub quotas: Vec<(Option<String>, Change<Allowance>)>,
     /// `cache`.
     pub caches: Vec<Cache>,
 }
+
+/// So many units in a period.
+pub type Allowance = (u64, Duration);
 
 /// Another value, or a multiple of the present one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,7 +49,7 @@ pub struct CustomerChange {
 #[non_exhaustive]
 pub struct VendorChange {
     /// `limit`.
-    pub limit: Option<Change<(u64, Duration)>>,
+    pub limit: Option<Change<Allowance>>,
     /// `errors`.
     pub errors: Option<f64>,
     /// `latency`, as a multiple.
