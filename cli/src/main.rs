@@ -7,6 +7,7 @@ mod explain;
 mod output;
 mod policy;
 mod report;
+mod simulate;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ enum Command {
     /// Check the configuration file
     #[command(subcommand)]
     Config(config::Command),
+    /// What if: run the engine against scripted customers and vendors
+    Simulate(simulate::Arguments),
 }
 
 /// What all commands that read the ledger know.
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Config(command) => config::run(&command),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     };
     ExitCode::from(exit as u8)
 }

@@ -42,6 +42,7 @@ mod quantile;
 pub mod quota;
 pub mod resilience;
 pub mod rollout;
+pub mod simulate;
 pub mod units;
 
 pub use attribution::{Caller, CallerId};

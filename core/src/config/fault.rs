@@ -86,7 +86,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, allowed: bool) -> Option<Rule>
 
 /// A moment as in RFC 3339, section 5.6. `None` for anything else, also for days that do not exist, for years
 /// before 1970 and beyond what a [`Timestamp`] holds.
-fn moment(text: &str) -> Option<Timestamp> {
+pub(super) fn moment(text: &str) -> Option<Timestamp> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
     let number = |text: &str, width: usize| {
         (text.len() == width && text.bytes().all(|byte| byte.is_ascii_digit()))

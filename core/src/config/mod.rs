@@ -18,6 +18,7 @@ mod quota;
 mod resilience;
 mod rollout;
 mod rule;
+mod scenario;
 mod section;
 mod share;
 mod size;
@@ -30,6 +31,7 @@ pub use rule::Rule;
 pub use share::ShareConfig;
 
 pub(crate) use matcher::can_be_unnamed;
+pub(crate) use scenario::read as read_scenario;
 
 use crate::catalogue::Vendor;
 use crate::cost::Price;

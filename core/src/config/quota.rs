@@ -117,7 +117,7 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `"100 requests / 1s"`, `"150k tokens / minute"`, `"1_000_000 bytes per day"`.
-fn parse_limit(text: &str) -> Result<Limit, String> {
+pub(super) fn parse_limit(text: &str) -> Result<Limit, String> {
     const FORM: &str = "a limit; write a number, a unit and a period, such as \"100 requests / 1s\" or \
                         \"150k tokens / minute\"";
     let (amount, period) = text.split_once('/').or_else(|| text.split_once(" per ")).ok_or(FORM)?;

@@ -187,6 +187,43 @@ impl<'t, 'd> Section<'t, 'd> {
         entries
     }
 
+    /// A number, with or without a fraction.
+    pub(super) fn amount(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let value = self.value(key)?;
+        let number: Option<f64> = match value.get_ref() {
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            _ => None,
+        };
+        let number = number.filter(|number| range.contains(number));
+        if number.is_none() {
+            let (least, most) = (range.start(), range.end());
+            let why = format!("`{key}` is not a number between {least} and {most}; write it as in 2.5");
+            self.report.add(value.span().start, why);
+        }
+        number
+    }
+
+    /// The tables whose keys the user names, with these names; what is no table, and was not asked for before, is
+    /// reported.
+    pub(super) fn named(&mut self) -> (Vec<String>, &mut [Self]) {
+        self.free = true;
+        let (mut names, mut sections) = (Vec::new(), Vec::new());
+        for (key, value) in self.table {
+            let name: &str = key.get_ref();
+            match value.get_ref() {
+                _ if self.known.contains(&name) => {}
+                DeValue::Table(table) => {
+                    names.push(name.to_owned());
+                    sections.push(Section::new(self.report, table, value.span().start));
+                }
+                _ => self.wrong_type(value, &format!("`{name}`"), "a table", "write `name.key = ...`"),
+            }
+        }
+        self.children.push(("", sections));
+        (names, self.children.last_mut().map_or(&mut [], |(_, sections)| sections.as_mut_slice()))
+    }
+
     /// One word out of a few.
     pub(super) fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         self.checked_string(key, |text| {

@@ -1,0 +1,131 @@
+//! `farcall simulate`.
+
+use crate::Exit;
+use crate::output::{complain, print};
+use farcall::Config;
+use farcall::simulate::{Report, Scenario, Value, render, simulate};
+use serde_json::{Map, json};
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  farcall simulate examples/scenarios/what-if-acme-triples.toml
+  farcall simulate scenario.toml --config farcall.toml --json
+  farcall simulate scenario.toml --seed 7
+
+A scenario names vendors, customers and a time (docs/simulate.md). With [what_if] in it, before and after stand \
+                        side by side. The\nsame scenario and seed give the same report, to the byte. Ends with 2 where a file cannot be \
+                        read or has errors.")]
+pub(crate) struct Arguments {
+    /// The scenario
+    scenario: PathBuf,
+    /// The farcall.toml whose rules are in force; without it the one that the scenario names, if any
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+    /// The seed of all chance, instead of the scenario's
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Exit {
+    match simulated(arguments) {
+        Ok(text) => print(&text, Exit::Fine),
+        Err(sentences) => {
+            sentences.iter().for_each(|sentence| complain(sentence));
+            Exit::Usage
+        }
+    }
+}
+
+fn simulated(arguments: &Arguments) -> Result<String, Vec<String>> {
+    let (name, text) = read(&arguments.scenario)?;
+    let scenario = Scenario::parse(&name, &text).map_err(sentences)?;
+    let beside = arguments.scenario.parent().unwrap_or(Path::new(""));
+    let config = arguments.config.clone().or_else(|| Some(beside.join(scenario.config.as_ref()?)));
+    let config = match config {
+        None => Config::default(),
+        Some(file) => {
+            let (name, text) = read(&file)?;
+            Config::parse(&name, &text).map_err(sentences)?
+        }
+    };
+    let seed = arguments.seed.unwrap_or(scenario.seed);
+    let after = match &scenario.what_if {
+        None => None,
+        Some(what_if) => Some(what_if.apply(&scenario, &config).map_err(|error| vec![error.to_string()])?),
+    };
+    let before =
+        simulate(&scenario, &config, seed, &mut progress(if after.is_some() { "before" } else { "" }));
+    let after = after.map(|(scenario, config)| simulate(&scenario, &config, seed, &mut progress("after")));
+    if arguments.json {
+        let all = match &after {
+            None => figures(&before),
+            Some(after) => json!({ "before": figures(&before), "after": figures(after) }),
+        };
+        let all = json!({ "schema": "farcall.simulate/1", "seed": seed, "sample": scenario.sample, "figures": all });
+        return Ok(format!("{all:#}\n"));
+    }
+    Ok(render(&before, after.as_ref()))
+}
+
+fn read(file: &Path) -> Result<(String, String), Vec<String>> {
+    let name = file.display().to_string();
+    match fs::read_to_string(file) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(vec![format!("cannot read {name}: {error}")]),
+    }
+}
+
+fn sentences(errors: Vec<farcall::config::ConfigError>) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
+}
+
+/// Says on a terminal's stderr how far it is, percent by percent.
+fn progress(of: &'static str) -> impl FnMut(f64) {
+    let shown = io::stderr().is_terminal();
+    let mut last = 0;
+    move |share| {
+        let percent = (share * 100.0) as u32;
+        if shown && percent > last {
+            last = percent;
+            let end = if percent == 100 { "\r\x1b[K" } else { "" };
+            let _ = write!(io::stderr(), "\rsimulating {of} {percent}%{end}");
+        }
+    }
+}
+
+/// Durations in milliseconds, money in USD, shares as parts of 1; `null` where there was nothing to measure.
+fn figures(report: &Report) -> serde_json::Value {
+    let mut groups: Map<String, serde_json::Value> = Map::new();
+    for figure in report.figures() {
+        let mut name: String =
+            figure.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        name.truncate(name.trim_end_matches('_').len());
+        let value = match figure.value {
+            Value::Count(count) => json!(count),
+            Value::Share(share) => json!((share * 1e6).round() / 1e6),
+            Value::Time(time) => {
+                name += "_ms";
+                json!(time.map(|time| (time.as_secs_f64() * 1e6).round() / 1e3))
+            }
+            Value::Money(nanos) => {
+                name += "_usd";
+                json!(nanos as f64 / 1e9)
+            }
+            _ => serde_json::Value::Null,
+        };
+        let group = groups.entry(figure.about).or_insert_with(|| json!({}));
+        if let Some(group) = group.as_object_mut() {
+            group.insert(name.replace("__", "_"), value);
+        }
+    }
+    if !report.worst.is_empty() {
+        groups.insert("incidents".into(), json!(report.worst));
+    }
+    groups.into()
+}
