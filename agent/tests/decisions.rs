@@ -11,7 +11,7 @@ use farcall_agent::{Farcall, Options};
 use rusqlite::{Connection, params};
 use std::path::Path;
 
-/// Stripe costs, Slack is forbidden, OpenAI's price is not known for what is asked of it.
+/// Stripe costs, Slack is forbidden, GitHub's price is not known for what is asked of it.
 const RULES: &str = r#"
 [[price]]
 vendor = "stripe"
@@ -66,9 +66,9 @@ fn call(farcall: &Farcall, url: &str, customer: &str, status: u16) -> bool {
 
 const STRIPE: &str = "https://api.stripe.com/v1/balance";
 const SLACK: &str = "https://slack.com/api/chat.postMessage";
-const OPENAI: &str = "https://api.openai.com/v1/models";
+const GITHUB: &str = "https://api.github.com/user";
 
-/// 100 calls to Stripe (75 for acme), two to Slack that are refused, five to OpenAI of which one fails.
+/// 100 calls to Stripe (75 for acme), two to Slack that are refused, five to GitHub of which one fails.
 fn scene(home: &Path) {
     let farcall = start(home, RULES);
     farcall.adapter_installed("requests");
@@ -79,7 +79,7 @@ fn scene(home: &Path) {
         assert!(!call(&farcall, SLACK, "acme", 200));
     }
     for n in 0..5 {
-        assert!(call(&farcall, OPENAI, "globex", if n == 0 { 500 } else { 200 }));
+        assert!(call(&farcall, GITHUB, "globex", if n == 0 { 500 } else { 200 }));
     }
     farcall.shutdown();
     // As the engine writes it; the reports are asked here, not the flush.
@@ -138,7 +138,7 @@ fn cost_has_its_currency_and_what_is_unknown_is_not_nothing() {
         .iter()
         .map(|row| (row.vendor.as_str(), row.numbers.cost.as_deref(), row.numbers.cost_unknown_calls))
         .collect();
-    assert_eq!(named, [("stripe", Some("1.23"), 0), ("openai", None, 5), ("slack", Some("0.00"), 0)]);
+    assert_eq!(named, [("stripe", Some("1.23"), 0), ("github", None, 5), ("slack", Some("0.00"), 0)]);
     assert_eq!((vendors.totals.cost.as_deref(), vendors.totals.cost_unknown_calls), (Some("1.23"), 5));
     let text = vendors.render(&Style::default());
     assert!(text.contains(" 1.23 USD") && text.contains("≥ 1.23 USD"), "{text}");
@@ -342,7 +342,7 @@ fn budgets_show_what_is_spent_of_what_and_what_they_do_now() {
     let ledger = ledger(home.path());
     ledger.execute("DELETE FROM spending", []).unwrap();
     let spend = |budget: &str, partition: &str, period: u64, spent: i64| {
-        let sql = "INSERT INTO spending (budget, partition, period, spent) VALUES (?1, ?2, ?3, ?4)";
+        let sql = "INSERT INTO spending (budget, partition, period, spent, at) VALUES (?1, ?2, ?3, ?4, 1)";
         ledger.execute(sql, params![budget, partition, i64::try_from(period).unwrap(), spent]).unwrap();
     };
     let month = Period::Month.number(query.now);
@@ -446,8 +446,8 @@ name = "no-payments-for-acme"
 match = { vendor.tag = "payments", customer = "acme" }
 verdict = "deny"
 [[policy]]
-name = "watch-openai"
-match = { vendor = "openai" }
+name = "watch-github"
+match = { vendor = "github" }
 verdict = "deny"
 mode = "report"
 [[policy]]
@@ -470,12 +470,12 @@ verdict = "deny"
         rows,
         [
             ("no-payments-for-acme", "enforce", 75, "acme".to_owned(), 0),
-            ("watch-openai", "report", 5, "globex".to_owned(), 5),
+            ("watch-github", "report", 5, "globex".to_owned(), 5),
             ("by-host", "enforce", 0, String::new(), 0),
         ]
     );
     assert!(found.notes[0].starts_with("Not tried as they are: `by-host`."), "{:?}", found.notes);
-    let narrowed = query.filter("vendor=openai".parse().unwrap());
+    let narrowed = query.filter("vendor=github".parse().unwrap());
     assert_eq!(policy_backtest(&narrowed, &config).unwrap().calls, 5);
 }
 

@@ -2,7 +2,7 @@
 
 use super::report::{BudgetUse, Sums};
 use crate::Engine;
-use crate::ledger::{Batch, Spending};
+use crate::ledger::{self, Batch, Spending};
 use crate::quota::{NamedIncident, explain};
 use crate::units::Timestamp;
 use std::cmp::Reverse;
@@ -92,9 +92,10 @@ impl Account {
 
     /// Tells engines what all of them have spent, as the agent does.
     pub(super) fn tell(&self, engine: &Engine, now: Timestamp) {
-        for ((budget, partition), spent) in &self.budgets {
-            engine.tell_spending(budget, partition, spent.total, now);
-        }
+        let totals = self.budgets.iter().map(|((budget, partition), spent)| {
+            ledger::Spent::new(budget.to_string(), partition.to_string(), spent.period, spent.total)
+        });
+        engine.tell_spending(totals, now);
     }
 
     pub(super) fn has_budgets(&self) -> bool {

@@ -116,14 +116,14 @@ impl Render for Budgets {
         if !self.rows.is_empty() {
             let mut grid = Grid::new(vec![
                 Column::name("budget"),
-                Column::name("for").at_least(20).quiet(),
+                Column::name("for").at_least(14).quiet(),
                 Column::number("spent"),
-                Column::number("limit"),
+                Column::number("limit").rank(1),
                 Column::number("used"),
-                Column::name("per").rank(2),
-                Column::name("until").rank(3),
+                Column::name("per").rank(3),
+                Column::name("until").rank(4),
                 Column::name("now"),
-                Column::name("beyond").rank(1),
+                Column::name("beyond").rank(2),
             ]);
             for row in &self.rows {
                 grid.row(vec![
