@@ -224,6 +224,37 @@ print(json.dumps(sum(fault["count"] for fault in farcall.status()["faults"].valu
     assert rules.run(policy, code) == 1
 
 
+def test_a_budget_near_its_end_sends_the_cheaper_model(rules: Rules) -> None:
+    budget = (
+        '[[budget]]\nmatch = { vendor = "sim" }\nlimit = "100 requests / day"\nat_5_percent = "downgrade"\n'
+        'over = "downgrade"\ndowngrade = { from = "big*", to = "small" }\n'
+        # The engine reads the model only where the vendor has prices.
+        '[[price]]\nvendor = "sim"\nmodels = ["big-1", "small"]\nas_of = "2026-11-01"\n'
+        'input = "2.00 USD / 1M tokens"\noutput = "8.00 USD / 1M tokens"\n'
+    )
+    path = f"/scenario/echo?{rules.name}"
+    body = '{"model": "big-1", "messages": []}'
+    code = f"""
+for _ in range(7): answer = client("POST", SIM + "{path}", CA, body=b'{body}')
+print(json.dumps(answer.body.decode()))
+"""
+    assert rules.run(budget, code) == body.replace("big-1", "small")
+
+
+@pytest.mark.parametrize("rules", ["httpx"], indirect=True)
+def test_an_sdk_tells_of_a_refusal_as_the_cause_of_its_own_error(rules: Rules) -> None:
+    code = """
+import openai
+sdk = openai.OpenAI(api_key="k", base_url=SIM + "/v1", max_retries=0)
+try:
+    sdk.models.list()
+except openai.APIConnectionError as error:
+    print(json.dumps(error.__cause__.rule))
+"""
+    policy = '[[policy]]\nname = "no-sim"\nmatch = { vendor = "sim" }\nverdict = "deny"\n'
+    assert rules.run(policy, code) == "no-sim"
+
+
 def test_priority_is_checked_and_nests() -> None:
     import farcall
     from farcall._scope import current
