@@ -1,8 +1,8 @@
 //! One call, as an adapter in Python holds it.
 
-use crate::handle::handle;
+use crate::handle::{Handle, handle};
 use crate::scope::Scope;
-use farcall::{ConnectTimes, ErrorType, Head, Step, Target};
+use farcall::{ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
 use farcall_agent::CallGuard;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,18 @@ struct State {
     /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
     /// are not one.
     bodiless: bool,
+}
+
+impl State {
+    /// Whether a body may follow (RFC 9112, section 6.3; after 101 it is another protocol); where none can, the call
+    /// settles.
+    fn opened(&mut self, status: u16) -> bool {
+        let has_body = !(self.bodiless || matches!(status, 101 | 204 | 304));
+        if !has_body && !self.guard.is_settled() {
+            self.guard.end();
+        }
+        has_body
+    }
 }
 
 /// One more than the engine keeps, so that it notices and counts that there were too many.
@@ -50,32 +62,78 @@ impl<'a> Request<'a> {
     }
 }
 
+/// What an adapter knows besides, where rules decide.
+pub(crate) struct Details<'a> {
+    pub(crate) headers: &'a dyn Headers,
+    /// The size of the request's body, where it is known.
+    pub(crate) length: Option<u64>,
+    /// The request's body, where it is in memory.
+    pub(crate) content: &'a [u8],
+    /// Whether the request can be sent again.
+    pub(crate) replayable: bool,
+}
+
+/// What a response's head says of what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opened {
+    /// No body can follow: the call has settled.
+    Settled,
+    /// A body may follow.
+    Body,
+    /// The engine wants to see the headers: nothing was reported yet but the bytes that went out.
+    ShowHeaders,
+}
+
 impl Call {
-    /// Begins a call; `None` between `uninstall()` and `install()`.
+    /// Begins a call that goes out as it is; `None` between `uninstall()` and `install()`, and where rules decide.
     pub(crate) fn begin(request: &Request<'_>) -> Option<Self> {
+        let handle = handle().filter(|handle| handle.is_watching() && !handle.farcall.engine().decides())?;
+        let call = Self::new(handle, request, None);
+        match call.step().0 {
+            // Anything else is for adapters that can act on it: rules came into force this moment.
+            Step::Send(_) => Some(call),
+            _ => None,
+        }
+    }
+
+    /// Begins a call for which rules decide: what to do is what [`Call::step`] says. `None` between `uninstall()` and
+    /// `install()`.
+    pub(crate) fn begin_deciding(request: &Request<'_>, details: &Details<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.is_watching())?;
+        Some(Self::new(handle, request, Some(details)))
+    }
+
+    fn new(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) -> Self {
         handle.tally(request.adapter);
         let mut head = Head::to(request.method, request.target());
+        if let Some(details) = details {
+            head = head
+                .headers(details.headers)
+                .body(details.length, details.replayable)
+                .content(details.content);
+        }
         let mut tags = [("", ""); TAGS];
         if let Some(scope) = request.scope {
             let kept = scope.tags.len().min(TAGS);
             for (slot, (key, value)) in tags.iter_mut().zip(&scope.tags) {
                 *slot = (key, value);
             }
-            head = head.customer(scope.customer.as_deref()).tags(&tags[..kept]);
+            head = head.customer(scope.customer.as_deref()).tags(&tags[..kept]).priority(scope.priority);
         }
-        let mut guard = handle.farcall.guard(handle.farcall.begin(&head));
-        match guard.step() {
-            // Anything but "send" is for adapters that can act on it.
-            Step::Send(_) => Some(Self {
-                state: Mutex::new(State {
-                    guard,
-                    times: ConnectTimes::default(),
-                    bodiless: matches!(request.method, "HEAD" | "CONNECT"),
-                }),
+        Self {
+            state: Mutex::new(State {
+                guard: handle.farcall.guard(handle.farcall.begin(&head)),
+                times: ConnectTimes::default(),
+                bodiless: matches!(request.method, "HEAD" | "CONNECT"),
             }),
-            _ => None,
         }
+    }
+
+    /// What to do next, and the moment as of which.
+    pub(crate) fn step(&self) -> (Step, Timestamp) {
+        let call = &mut self.lock().guard;
+        let now = call.now();
+        (call.step_at(now), now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -97,19 +155,35 @@ impl Call {
         state.guard.connected(times);
     }
 
-    /// The head of the response arrived, and before it `sent` bytes of the request's body went out. Returns whether
-    /// a body may follow (RFC 9112, section 6.3; after 101 it is another protocol); where none can, the call has
-    /// settled.
-    pub(crate) fn head(&self, status: u16, sent: u64) -> bool {
+    /// The head of the response arrived, and before it `sent` bytes of the request's body went out.
+    pub(crate) fn head(&self, status: u16, sent: u64) -> Opened {
         let state = &mut *self.lock();
         let call = &mut state.guard;
         call.sent(sent);
-        call.head(status);
-        let has_body = !(state.bodiless || matches!(status, 101 | 204 | 304));
-        if !has_body && !call.is_settled() {
-            call.end();
+        if call.call().wants_headers(status) {
+            return Opened::ShowHeaders;
         }
-        has_body
+        call.head(status);
+        match state.opened(status) {
+            true => Opened::Body,
+            false => Opened::Settled,
+        }
+    }
+
+    /// The head of the response arrived, with headers to look at.
+    pub(crate) fn answer(&self, status: u16, headers: &dyn Headers) {
+        self.lock().guard.answer(status, headers);
+    }
+
+    /// The application gets the response that was answered. Returns whether a body may follow; where none can, the
+    /// call has settled.
+    pub(crate) fn opened(&self, status: u16) -> bool {
+        self.lock().opened(status)
+    }
+
+    /// So many bytes of the request's body went out.
+    pub(crate) fn sent(&self, count: u64) {
+        self.lock().guard.sent(count);
     }
 
     /// So many more bytes of the response's body arrived.
@@ -117,11 +191,25 @@ impl Call {
         self.lock().guard.body(count);
     }
 
-    /// So many more bytes of the response's body arrived, and they were the last. Does nothing once settled.
-    pub(crate) fn end(&self, count: u64) {
+    /// More of the response's body arrived.
+    pub(crate) fn read(&self, chunk: &[u8]) {
+        self.lock().guard.read(chunk);
+    }
+
+    /// The attempt failed; another may follow.
+    pub(crate) fn failed(&self, error: ErrorType) {
+        self.lock().guard.failed(error);
+    }
+
+    /// Whether the call has been counted.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.lock().guard.is_settled()
+    }
+
+    /// The last byte of the response's body arrived, or the call failed. Does nothing once settled.
+    pub(crate) fn end(&self) {
         let call = &mut self.lock().guard;
         if !call.is_settled() {
-            call.body(count);
             call.end();
         }
     }

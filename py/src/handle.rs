@@ -90,6 +90,12 @@ pub(crate) fn watch(on: bool) {
     }
 }
 
+/// Whether rules decide about the calls that begin now.
+#[pyfunction]
+pub(crate) fn decides() -> bool {
+    handle().is_some_and(|handle| handle.is_watching() && handle.farcall.engine().decides())
+}
+
 /// Notes in the ledger that this process is attached to a library.
 #[pyfunction]
 #[pyo3(signature = (library, /))]

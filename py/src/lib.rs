@@ -8,6 +8,7 @@ mod handle;
 mod object;
 mod report;
 mod scope;
+mod step;
 
 use pyo3::prelude::*;
 
@@ -18,13 +19,15 @@ mod _farcall {
 
     #[pymodule_export]
     use super::handle::{
-        after_fork, after_fork_in_parent, attached, before_fork, calls, counters, failed, flush, flush_late,
-        home, is_enabled, shutdown, start, watch,
+        after_fork, after_fork_in_parent, attached, before_fork, calls, counters, decides, failed, flush,
+        flush_late, home, is_enabled, shutdown, start, watch,
     };
     #[pymodule_export]
     use super::report::report;
     #[pymodule_export]
     use super::scope::Scope;
+    #[pymodule_export]
+    use super::step::replace_model;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

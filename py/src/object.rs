@@ -5,12 +5,14 @@
 //! interpreter a dozen things for each argument and object, and made two thirds of what a call cost. These ask two:
 //! for a text's bytes, and for an integer's value.
 
-use crate::call::{Call, Request};
+use crate::call::{Call, Details, Opened, Request};
 use crate::scope::Scope;
+use crate::step;
 use farcall::ErrorType;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -32,16 +34,27 @@ struct Definitions<const N: usize>([ffi::PyMethodDef; N]);
 #[allow(unsafe_code)]
 unsafe impl<const N: usize> Sync for Definitions<N> {}
 
-static BEGIN: Definitions<1> = Definitions([definition(
-    c"begin",
-    begin,
-    c"begin(adapter, method, scheme, host, port, path, scope, /)\n--\n\n\
-      Begins a call; None between `uninstall()` and `install()`.\n\n\
-      `adapter` is the number of the adapter that saw it, for `calls()`; `path` is what the request line says: a \
-      path, perhaps with a query, or (to a proxy) an absolute URL.",
-)]);
+static BEGIN: Definitions<2> = Definitions([
+    definition(
+        c"begin",
+        begin,
+        c"begin(adapter, method, scheme, host, port, path, scope, /)\n--\n\n\
+          Begins a call; None between `uninstall()` and `install()`, and where rules decide (`decides`).\n\n\
+          `adapter` is the number of the adapter that saw it, for `calls()`; `path` is what the request line says: a \
+          path, perhaps with a query, or (to a proxy) an absolute URL.",
+    ),
+    definition(
+        c"begin_deciding",
+        begin_deciding,
+        c"begin_deciding(adapter, method, scheme, host, port, path, scope, headers, length, content, replayable, /)\n\
+          --\n\n\
+          Begins a call for which rules decide; None between `uninstall()` and `install()`.\n\n\
+          `headers` are pairs; `length` is the body's, None where nobody knows; `content` is the body where it is in \
+          memory, else None; `replayable` says whether the request can be sent again.",
+    ),
+]);
 
-static METHODS: Definitions<7> = Definitions([
+static METHODS: Definitions<12> = Definitions([
     definition(
         c"connected",
         connected,
@@ -54,18 +67,48 @@ static METHODS: Definitions<7> = Definitions([
         head,
         c"head($self, status, sent, /)\n--\n\n\
           The head of the response arrived, and before it `sent` bytes of the request's body went out.\n\n\
+          Returns True where a body may follow, False where none can and the call has settled, and None where the \
+          headers are wanted: then `answer` and `opened` are to follow.",
+    ),
+    definition(
+        c"answer",
+        answered,
+        c"answer($self, status, headers, /)\n--\n\n\
+          The head of the response arrived, with pairs of headers; `opened` or `step` follows.",
+    ),
+    definition(
+        c"opened",
+        opened,
+        c"opened($self, status, /)\n--\n\n\
+          The application gets the response.\n\n\
           Returns whether a body may follow; where none can, the call has settled.",
+    ),
+    definition(
+        c"step",
+        next_step,
+        c"step($self, /)\n--\n\nWhat to do next: a tuple that begins with the number of its kind.",
+    ),
+    definition(
+        c"sent",
+        sent,
+        c"sent($self, count, /)\n--\n\nSo many more bytes of the request's body went out.",
+    ),
+    definition(
+        c"failed",
+        failed,
+        c"failed($self, error, /)\n--\n\n\
+          The attempt failed with the error of this number; `step` or `end` follows.",
     ),
     definition(
         c"body",
         body,
-        c"body($self, count, /)\n--\n\nSo many more bytes of the response's body arrived.",
+        c"body($self, data, /)\n--\n\nMore of the response's body arrived: the bytes, or how many.",
     ),
     definition(
         c"end",
         end,
-        c"end($self, count, /)\n--\n\n\
-          So many more bytes of the response's body arrived, and they were the last. Does nothing once settled.",
+        c"end($self, data, /)\n--\n\n\
+          More of the response's body arrived (the bytes, or how many), and it was the last. Does nothing once settled.",
     ),
     definition(
         c"fail",
@@ -109,18 +152,20 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // SAFETY: the specification is complete and ends with an empty slot, CPython copies it, and what its slots point
     // at is static. Both functions return a new reference or null with an exception.
     #[allow(unsafe_code)]
-    let (kind, begin) = unsafe {
+    let (kind, [begin, begin_deciding]) = unsafe {
         let kind = Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec))?;
-        let begin = ffi::PyCFunction_NewEx(
-            BEGIN.0.as_ptr().cast_mut(),
-            std::ptr::null_mut(),
-            module.name()?.as_ptr(),
-        );
-        (kind, Bound::from_owned_ptr_or_err(py, begin)?)
+        let name = module.name()?;
+        let function = |place: usize| {
+            let definition = (&raw const BEGIN.0[place]).cast_mut();
+            let function = ffi::PyCFunction_NewEx(definition, std::ptr::null_mut(), name.as_ptr());
+            Bound::from_owned_ptr_or_err(py, function)
+        };
+        (kind, [function(0)?, function(1)?])
     };
     TYPE.store(kind.clone().into_ptr().cast(), Ordering::Release);
     module.add("Call", kind)?;
-    module.add("begin", begin)
+    module.add("begin", begin)?;
+    module.add("begin_deciding", begin_deciding)
 }
 
 const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
@@ -187,6 +232,44 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
     }
 
+    /// The bytes of a `bytes` object; `None` for any other.
+    fn bytes(&self, place: usize) -> Option<&'a [u8]> {
+        // SAFETY: the object is there while the function runs, and with it its bytes, which never change.
+        #[allow(unsafe_code)]
+        unsafe {
+            let object = self.given[place];
+            if ffi::PyBytes_Check(object) == 0 {
+                return None;
+            }
+            let data = ffi::PyBytes_AsString(object).cast();
+            Some(std::slice::from_raw_parts(data, ffi::PyBytes_Size(object).unsigned_abs()))
+        }
+    }
+
+    /// Pairs of header names and values, each `str` or `bytes`; what is neither is left out.
+    fn headers(&self, place: usize) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut headers = Vec::new();
+        for pair in self.object(place).try_iter()? {
+            let pair = pair?;
+            if let (Some(name), Some(value)) = (octets(&pair.get_item(0)?), octets(&pair.get_item(1)?)) {
+                headers.push((name, value));
+            }
+        }
+        Ok(headers)
+    }
+
+    fn request(&self, scope: Option<&'a Scope>) -> PyResult<Request<'a>> {
+        Ok(Request {
+            adapter: self.number(0)?,
+            method: self.text(1)?,
+            scheme: self.text(2)?,
+            host: self.text(3)?,
+            port: if self.is_none(4) { None } else { Some(self.number(4)?) },
+            path: self.text(5)?,
+            scope,
+        })
+    }
+
     fn is_none(&self, place: usize) -> bool {
         // SAFETY: it asks for an address.
         #[allow(unsafe_code)]
@@ -194,6 +277,26 @@ impl<'a, 'py> Arguments<'a, 'py> {
             self.given[place] == ffi::Py_None()
         }
     }
+}
+
+/// What a `str` or `bytes` object holds.
+fn octets(object: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
+    match object.cast::<PyBytes>() {
+        Ok(bytes) => Some(bytes.as_bytes().to_vec()),
+        Err(_) => object.extract::<String>().ok().map(String::into_bytes),
+    }
+}
+
+/// Part of a response's body: bytes, something that has a length, or a number of bytes.
+fn take(call: &Call, given: &Arguments<'_, '_>) -> PyResult<()> {
+    match given.bytes(0) {
+        Some(chunk) => call.read(chunk),
+        None => match given.object(0).len() {
+            Ok(length) => call.body(length as u64),
+            Err(_) => call.body(given.number(0)?),
+        },
+    }
+    Ok(())
 }
 
 /// A new reference to None.
@@ -282,16 +385,21 @@ functions! {
     begin(7) = |_call, given| {
         let scope = given.object(6);
         let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
-        let request = Request {
-            adapter: given.number(0)?,
-            method: given.text(1)?,
-            scheme: given.text(2)?,
-            host: given.text(3)?,
-            port: if given.is_none(4) { None } else { Some(given.number(4)?) },
-            path: given.text(5)?,
-            scope: scope.as_ref().map(|scope| scope.get()),
-        };
+        let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
         Ok(Call::begin(&request).map_or_else(none, object_of))
+    };
+    begin_deciding(11) = |_call, given| {
+        let scope = given.object(6);
+        let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
+        let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
+        let headers = given.headers(7)?;
+        let details = Details {
+            headers: &headers,
+            length: if given.is_none(8) { None } else { Some(given.number(8)?) },
+            content: given.bytes(9).unwrap_or_default(),
+            replayable: given.object(10).is_truthy()?,
+        };
+        Ok(Call::begin_deciding(&request, &details).map_or_else(none, object_of))
     };
     connected(3) = |call, given| {
         let seconds = |place| match given.is_none(place) {
@@ -301,13 +409,38 @@ functions! {
         call().connected(seconds(0)?, seconds(1)?, seconds(2)?);
         Ok(none())
     };
-    head(2) = |call, given| Ok(truth(call().head(given.number(0)?, given.number(1)?)));
+    head(2) = |call, given| Ok(match call().head(given.number(0)?, given.number(1)?) {
+        Opened::Settled => truth(false),
+        Opened::Body => truth(true),
+        Opened::ShowHeaders => none(),
+    });
+    answered(2) = |call, given| {
+        call().answer(given.number(0)?, &given.headers(1)?);
+        Ok(none())
+    };
+    opened(1) = |call, given| Ok(truth(call().opened(given.number(0)?)));
+    next_step(0) = |call, given| {
+        let (step, now) = call().step();
+        Ok(step::to_python(given.py, step, now)?.into_ptr())
+    };
+    sent(1) = |call, given| {
+        call().sent(given.number(0)?);
+        Ok(none())
+    };
+    failed(1) = |call, given| {
+        call().failed(ErrorType::from_number(given.number(0)?));
+        Ok(none())
+    };
     body(1) = |call, given| {
-        call().body(given.number(0)?);
+        take(call(), given)?;
         Ok(none())
     };
     end(1) = |call, given| {
-        call().end(given.number(0)?);
+        // Nothing is left to tell of a call that has settled.
+        if !call().is_settled() {
+            take(call(), given)?;
+            call().end();
+        }
         Ok(none())
     };
     fail(3) = |call, given| {

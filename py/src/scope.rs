@@ -1,20 +1,29 @@
 //! On whose behalf calls are made, as the context variable of the Python side holds it.
 
+use farcall::Priority;
 use pyo3::prelude::*;
 
-/// A customer and tags. Never changes: an inner scope is a new one.
+/// A customer, tags and a priority. Never changes: an inner scope is a new one.
 #[pyclass(frozen, subclass, module = "farcall._farcall")]
 #[derive(Debug)]
 pub(crate) struct Scope {
     pub(crate) customer: Option<String>,
     pub(crate) tags: Vec<(String, String)>,
+    pub(crate) priority: Priority,
 }
 
 #[pymethods]
 impl Scope {
     #[new]
-    fn new(customer: Option<String>, tags: Vec<(String, String)>) -> Self {
-        Self { customer, tags }
+    #[pyo3(signature = (customer, tags, batch = false, /))]
+    fn new(customer: Option<String>, tags: Vec<(String, String)>, batch: bool) -> Self {
+        Self { customer, tags, priority: if batch { Priority::Batch } else { Priority::Interactive } }
+    }
+
+    /// Whether nobody waits for the answers.
+    #[getter]
+    fn batch(&self) -> bool {
+        self.priority == Priority::Batch
     }
 
     /// The customer's name; None where nobody said.

@@ -12,8 +12,20 @@ farcall.report("vendors", since="1h")
 
 from __future__ import annotations
 
+from farcall._acting import Refused
 from farcall._install import FarcallWarning, flush, install, status, uninstall
 from farcall._report import report
-from farcall._scope import customer, tags
+from farcall._scope import customer, priority, tags
 
-__all__ = ["FarcallWarning", "customer", "flush", "install", "report", "status", "tags", "uninstall"]
+__all__ = [
+    "FarcallWarning",
+    "Refused",
+    "customer",
+    "flush",
+    "install",
+    "priority",
+    "report",
+    "status",
+    "tags",
+    "uninstall",
+]

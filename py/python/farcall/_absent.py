@@ -9,19 +9,33 @@ if TYPE_CHECKING:
 
 
 class Scope:
-    """A customer and tags."""
+    """A customer, tags and a priority."""
 
     customer: str | None
     tags: list[tuple[str, str]]
+    batch: bool
 
-    def __new__(cls, customer: str | None, tags: list[tuple[str, str]]) -> Self:
+    def __new__(cls, customer: str | None, tags: list[tuple[str, str]], batch: bool = False) -> Self:
         scope = super().__new__(cls)
-        scope.customer, scope.tags = customer, tags
+        scope.customer, scope.tags, scope.batch = customer, tags, batch
         return scope
 
 
 def begin(*_: object) -> None:
     """Begins no call."""
+
+
+def begin_deciding(*_: object) -> None:
+    """Begins no call."""
+
+
+def decides() -> bool:
+    """Has no rules."""
+    return False
+
+
+def replace_model(*_: object) -> None:
+    """Replaces nothing."""
 
 
 def start(*_: object) -> bool:

@@ -1,11 +1,11 @@
-"""On whose behalf calls are made: `customer` and `tags`."""
+"""On whose behalf calls are made, and how urgent they are: `customer`, `tags` and `priority`."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from farcall._native import native
 
@@ -33,11 +33,13 @@ class Frame(native.Scope):
     owner: object
     live: bool
 
-    def __new__(cls, customer: str | None, tags: list[tuple[str, str]], *_: object) -> Self:
+    def __new__(cls, customer: str | None, tags: list[tuple[str, str]], batch: bool, *_: object) -> Self:
         """Makes the native half."""
-        return super().__new__(cls, customer, tags)
+        return super().__new__(cls, customer, tags, batch)
 
-    def __init__(self, customer: str | None, tags: list[tuple[str, str]], parent: Frame | None, owner: object) -> None:
+    def __init__(
+        self, customer: str | None, tags: list[tuple[str, str]], batch: bool, parent: Frame | None, owner: object
+    ) -> None:
         # Dead frames below are not needed to step down to.
         while parent is not None and not parent.live:
             parent = parent.parent
@@ -50,7 +52,7 @@ current: ContextVar[Frame | None] = ContextVar("farcall_scope", default=None)
 
 
 class _Entered:
-    """What `customer` and `tags` share: entering, leaving, decorating."""
+    """What `customer`, `tags` and `priority` share: entering, leaving, decorating."""
 
     __slots__ = ()
 
@@ -180,7 +182,9 @@ class customer(_Entered):
         self._name = None if name is None else str(name)
 
     def _frame(self, around: Frame | None) -> Frame:
-        return Frame(self._name, [] if around is None else around.tags, around, self)
+        if around is None:
+            return Frame(self._name, [], False, None, self)
+        return Frame(self._name, around.tags, around.batch, around, self)
 
 
 class tags(_Entered):
@@ -196,7 +200,26 @@ class tags(_Entered):
 
     def _frame(self, around: Frame | None) -> Frame:
         if around is None:
-            return Frame(None, list(self._tags.items()), None, self)
+            return Frame(None, list(self._tags.items()), False, None, self)
         merged = dict(around.tags)
         merged.update(self._tags)
-        return Frame(around.customer, list(merged.items()), around, self)
+        return Frame(around.customer, list(merged.items()), around.batch, around, self)
+
+
+class priority(_Entered):
+    __slots__ = ("_batch",)
+
+    def __init__(self, name: Literal["interactive", "batch"]) -> None:
+        """Who goes first where a rule has not enough for all: `interactive` (what all calls are) before `batch`.
+
+        `with farcall.priority("batch"):` around calls whose answers nobody waits for.
+        """
+        if name not in ("interactive", "batch"):
+            msg = f"no priority {name!r}; there are 'interactive' and 'batch'"
+            raise ValueError(msg)
+        self._batch = name == "batch"
+
+    def _frame(self, around: Frame | None) -> Frame:
+        if around is None:
+            return Frame(None, [], self._batch, None, self)
+        return Frame(around.customer, around.tags, self._batch, around, self)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from farcall._acting import decides, shown
 from farcall._adapters.httpcore_ import exchanges
+from farcall._adapters.httpx_acting import Acting
 from farcall._adapters.httpx_streams import Streams
 from farcall._faults import fault
 from farcall._hook import Patches, begin, fail, scope
@@ -23,9 +25,14 @@ if TYPE_CHECKING:
 def attach(module: ModuleType, number: int, patches: Patches) -> None:
     """Hooks `module`, which is httpx or a fork of it with the same names."""
     streams = Streams(module.SyncByteStream, module.AsyncByteStream)
-    patches.replace(module.HTTPTransport, "handle_request", lambda original: _sync_hook(original, number, streams))
+    acting = Acting(module, number, streams)
     patches.replace(
-        module.AsyncHTTPTransport, "handle_async_request", lambda original: _async_hook(original, number, streams)
+        module.HTTPTransport, "handle_request", lambda original: _sync_hook(original, number, streams, acting)
+    )
+    patches.replace(
+        module.AsyncHTTPTransport,
+        "handle_async_request",
+        lambda original: _async_hook(original, number, streams, acting),
     )
 
 
@@ -33,7 +40,7 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 # would cost each call another frame. The rest they share.
 
 
-def _sync_hook(original: Any, number: int, streams: Streams) -> Callable[..., Any]:
+def _sync_hook(original: Any, number: int, streams: Streams, acting: Acting) -> Callable[..., Any]:
     body_of, upload_of = streams.body, streams.upload
 
     def handle_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -44,6 +51,8 @@ def _sync_hook(original: Any, number: int, streams: Streams) -> Callable[..., An
             fault("httpx.begin", error)
             call = None
         if call is None:
+            if decides():
+                return acting.send(original, self, request, *args, **kwargs)
             return original(self, request, *args, **kwargs)
         content: Any = getattr(request, "_content", None)
         upload = None if content is not None else upload_of(request)
@@ -53,7 +62,10 @@ def _sync_hook(original: Any, number: int, streams: Streams) -> Callable[..., An
             _failed(call, error, content, upload)
             raise
         try:
-            if call.head(response.status_code, len(content) if upload is None else upload.give_back()):
+            has_body = call.head(response.status_code, len(content) if upload is None else upload.give_back())
+            if has_body is None:
+                has_body = shown(call, response.status_code, response.headers.raw)
+            if has_body:
                 response.stream = body_of(response, call)
         except Exception as error:
             fault("httpx.head", error)
@@ -63,7 +75,7 @@ def _sync_hook(original: Any, number: int, streams: Streams) -> Callable[..., An
     return handle_request
 
 
-def _async_hook(original: Any, number: int, streams: Streams) -> Callable[..., Any]:
+def _async_hook(original: Any, number: int, streams: Streams, acting: Acting) -> Callable[..., Any]:
     body_of, upload_of = streams.async_body, streams.async_upload
 
     async def handle_async_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
@@ -74,6 +86,8 @@ def _async_hook(original: Any, number: int, streams: Streams) -> Callable[..., A
             fault("httpx.begin", error)
             call = None
         if call is None:
+            if decides():
+                return await acting.send_async(original, self, request, *args, **kwargs)
             return await original(self, request, *args, **kwargs)
         content: Any = getattr(request, "_content", None)
         upload = None if content is not None else upload_of(request)
@@ -83,7 +97,10 @@ def _async_hook(original: Any, number: int, streams: Streams) -> Callable[..., A
             _failed(call, error, content, upload)
             raise
         try:
-            if call.head(response.status_code, len(content) if upload is None else upload.give_back()):
+            has_body = call.head(response.status_code, len(content) if upload is None else upload.give_back())
+            if has_body is None:
+                has_body = shown(call, response.status_code, response.headers.raw)
+            if has_body:
                 response.stream = body_of(response, call)
         except Exception as error:
             fault("httpx.head", error)

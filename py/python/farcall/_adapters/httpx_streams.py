@@ -33,7 +33,7 @@ class Streams:
                     for chunk in self._stream:
                         self._last = chunk
                         try:
-                            call.body(len(chunk))
+                            call.body(chunk)
                         except Exception as error:
                             fault("httpx.body", error)
                         yield chunk
@@ -59,7 +59,7 @@ class Streams:
                     async for chunk in chunks:
                         self._last = chunk
                         try:
-                            call.body(len(chunk))
+                            call.body(chunk)
                         except Exception as error:
                             fault("httpx.body", error)
                         yield chunk

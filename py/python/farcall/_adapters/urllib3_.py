@@ -18,6 +18,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from farcall import _errors
+from farcall._acting import decides, shown
+from farcall._adapters.urllib3_acting import Acting, headers_of
 from farcall._faults import fault
 from farcall._hook import Patches, begin, broke, call_around, fail, handshake_failed, scope
 
@@ -43,7 +45,9 @@ _UNCLAIMED: Any = object()
 def attach(module: ModuleType, number: int, patches: Patches) -> None:
     """Hooks `module`, which is urllib3."""
     pool, response = module.connectionpool.HTTPConnectionPool, module.response.HTTPResponse
-    patches.replace(pool, "_make_request", lambda original: _exchange_hook(original, number))
+    acting = Acting(module, number, _upload, _sent)
+    _exchanges.add(Acting.send.__code__)
+    patches.replace(pool, "_make_request", lambda original: _exchange_hook(original, number, acting))
     if hasattr(response, "_raw_read"):
         patches.replace(response, "_raw_read", _read_hook)
     else:  # 1.26
@@ -58,7 +62,7 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
     patches.replace(module.util.connection, "_set_socket_options", _resolved_hook)
 
 
-def _exchange_hook(original: Any, number: int) -> Callable[..., Any]:
+def _exchange_hook(original: Any, number: int, acting: Acting) -> Callable[..., Any]:
     def _make_request(self: Any, conn: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             call = begin(number, method, self.scheme, self.host, self.port, url, scope())
@@ -66,6 +70,10 @@ def _exchange_hook(original: Any, number: int) -> Callable[..., Any]:
             fault("urllib3.begin", error)
             call = None
         if call is None:
+            if decides():
+                call = acting.begin(self, method, url, kwargs)
+                if call is not None:
+                    return acting.send(call, original, self, conn, method, url, args, kwargs)
             return original(self, conn, method, url, *args, **kwargs)
         body = kwargs.get("body")
         if body is not None and not isinstance(body, (bytes, str)):
@@ -81,7 +89,8 @@ def _exchange_hook(original: Any, number: int) -> Callable[..., Any]:
                 _unclaimed.reset(token)
         try:
             if token is None or not hasattr(response, _ATTRIBUTE):
-                call.head(response.status, 0 if body is None else _sent(body))
+                if call.head(response.status, 0 if body is None else _sent(body)) is None:
+                    shown(call, response.status, headers_of(response))
                 # urllib3 1.26 returns http.client's response here, and wraps it afterwards.
                 response._farcall_call = call
                 if getattr(response, "length_remaining", None) == 0:
@@ -119,7 +128,8 @@ def _claim(response: Any) -> Call | None:
             return None
         call, body = held
         _unclaimed.set(None)
-        call.head(response.status, _sent(body))
+        if call.head(response.status, _sent(body)) is None:
+            shown(call, response.status, headers_of(response))
         return call
     except Exception as error:
         fault("urllib3.claim", error)
@@ -146,11 +156,11 @@ def _read_hook(original: Any) -> Callable[..., Any]:
                     # urllib3 1.26, and callers that do not insist on the announced length, call this an end.
                     call.fail(_errors.PROTOCOL, 0, 0)
                 else:
-                    call.end(len(data) if data else 0)
+                    call.end(data or 0)
                 # Nothing is left to tell: urllib3 reads once more to be sure.
                 self._farcall_call = None
             elif data:
-                call.body(len(data))
+                call.body(data)
         except Exception as error:
             fault("urllib3.body", error)
         return data
@@ -193,7 +203,7 @@ def _chunk_hook(original: Any) -> Callable[..., Any]:
             broke("urllib3.chunk", call, error)
             raise
         try:
-            call.body(len(chunk))
+            call.body(chunk)
         except Exception as error:
             fault("urllib3.chunk", error)
         return chunk

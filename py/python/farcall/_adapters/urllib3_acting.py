@@ -1,0 +1,311 @@
+"""urllib3, and so requests, where rules decide: an exchange may wait, be changed, be made again, or not at all."""
+
+from __future__ import annotations
+
+import copy
+import io
+from http.client import responses
+from time import sleep
+from typing import TYPE_CHECKING, Any
+
+from farcall import _acting, _errors
+from farcall._acting import FAIL, REFUSE, RESPOND, SEND, WAIT, Refused
+from farcall._faults import fault
+from farcall._hook import scope
+from farcall._native import native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from farcall._farcall import Call
+
+
+class Acting:
+    """The loop over what the engine says, for one urllib3."""
+
+    def __init__(
+        self, module: ModuleType, number: int, upload: Callable[[Any, Any], Any], count: Callable[[Any], int]
+    ) -> None:
+        self._module: Any = module
+        self._number = number
+        self._upload = upload
+        self._count = count
+        base = module.exceptions.HTTPError
+        self._refused: Any = type("RefusedHTTPError", (Refused, base), {"__doc__": Refused.__doc__})
+
+    def begin(self, pool: Any, method: Any, url: Any, kwargs: dict[str, Any]) -> Call | None:
+        """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
+        try:
+            body, headers = kwargs.get("body"), kwargs.get("headers") or {}
+            content = _bytes(body)
+            announced = str(headers.get("Content-Length", ""))
+            length = len(content) if content is not None else int(announced) if announced.isdecimal() else None
+            return _acting.begin_deciding(
+                self._number,
+                method,
+                pool.scheme,
+                pool.host,
+                pool.port,
+                url,
+                scope(),
+                list(headers.items()),
+                length,
+                content,
+                content is not None,
+            )
+        except Exception as error:
+            fault("urllib3.begin", error)
+            return None
+
+    def send(
+        self,
+        call: Call,
+        original: Any,
+        pool: Any,
+        conn: Any,
+        method: Any,
+        url: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Makes the exchange as the engine says; the response is unread."""
+        response: Any = None
+        failure: Exception | None = None
+        attempt: _Attempt | None = None
+        while True:
+            step = _acting.step(call, response is not None or failure is not None)
+            kind = step[0]
+            if attempt is not None and kind in (SEND, WAIT, REFUSE):
+                # Unread: what follows takes its place.
+                attempt.let_go(response)
+                response = None
+            if kind == SEND:
+                failure = None
+                attempt = _Attempt(pool, conn, url, kwargs, again=attempt is not None)
+                attempt.change(step)
+                body = kwargs.get("body")
+                if body is not None and not isinstance(body, (bytes, str)):
+                    body = self._upload(body, attempt.kwargs)
+                try:
+                    attempt.dial()
+                    response = original(attempt.pool, attempt.conn, method, attempt.url, *args, **attempt.kwargs)
+                except Exception as error:
+                    failure = error
+                    _acting.failed(call, error, self._count(body))
+                except BaseException as error:
+                    _acting.failed(call, error, self._count(body))
+                    _acting.end(call)
+                    attempt.let_go(None)
+                    raise
+                else:
+                    attempt.restore()
+                    _acting.answered(call, response, response.status, headers_of, self._count(body))
+            elif kind == WAIT:
+                sleep(step[1])
+            elif kind == REFUSE:
+                raise self._refused(step[1]).told(step)
+            elif kind == RESPOND:
+                return self._stored(step, pool, conn, kwargs)
+            elif kind == FAIL:
+                raise self._error(step[1], pool, conn, url)
+            elif failure is not None:
+                _acting.end(call)
+                if attempt is not None and attempt.conn is not conn:
+                    attempt.let_go(None)
+                raise failure
+            else:
+                return self._hand_out(call, response, attempt, kwargs)
+
+    def _hand_out(self, call: Call, response: Any, attempt: Any, kwargs: dict[str, Any]) -> Any:
+        try:
+            response._farcall_call = None
+            if _acting.opened(call, response.status):
+                response._farcall_call = call
+                if getattr(response, "length_remaining", None) == 0:
+                    call.end(0)
+        except Exception as error:
+            fault("urllib3.head", error)
+        if kwargs.get("preload_content", True) and hasattr(response, "_body"):
+            # As its constructor would have done. urllib3 1.26 returns http.client's response here, and reads later.
+            response._body = response.read(decode_content=kwargs.get("decode_content", True))
+        attempt.hand_out()
+        return response
+
+    def _stored(self, step: tuple[Any, ...], pool: Any, conn: Any, kwargs: dict[str, Any]) -> Any:
+        _, status, headers, body = step
+        response = self._module.HTTPResponse(
+            body=io.BytesIO(body),
+            headers=self._module._collections.HTTPHeaderDict(headers),
+            status=status,
+            version=11,
+            version_string="HTTP/1.1",
+            reason=responses.get(status),
+            preload_content=kwargs.get("preload_content", True),
+            decode_content=kwargs.get("decode_content", True),
+            retries=kwargs.get("retries"),
+        )
+        response._farcall_call = None
+        if kwargs.get("response_conn") is not None:
+            # Nobody will give it back for this response.
+            pool._put_conn(conn)
+        return response
+
+    def _error(self, number: int, pool: Any, conn: Any, url: str) -> Exception:
+        errors = self._module.exceptions
+        reset = ConnectionResetError(104, "Connection reset by peer")
+        made: dict[int, Callable[[], Any]] = {
+            _errors.DNS: lambda: errors.NewConnectionError(conn, "[Errno -2] Name or service not known"),
+            _errors.CONNECT: lambda: errors.NewConnectionError(conn, "[Errno 111] Connection refused"),
+            _errors.TLS: lambda: errors.SSLError("TLS handshake failed"),
+            _errors.TIMEOUT: lambda: errors.ReadTimeoutError(pool, url, "Read timed out."),
+            _errors.PROTOCOL: lambda: errors.ProtocolError("Server sent an illegal response"),
+        }
+        error: Exception = made.get(number, lambda: errors.ProtocolError("Connection aborted.", reset))()
+        return error
+
+
+class _Attempt:
+    """One exchange on the wire: with what it changes in the application's own."""
+
+    def __init__(self, pool: Any, conn: Any, url: Any, kwargs: dict[str, Any], *, again: bool) -> None:
+        self.pool, self.conn, self.url = pool, conn, url
+        self.kwargs = dict(kwargs)
+        # Read by its constructor, a response could not be let go of.
+        self.kwargs["preload_content"] = False
+        self._own_pool, self._own_conn, self._own_kwargs = pool, conn, kwargs
+        self._again = again
+        self._patience: float | None = None
+        self._limit: int | None = None
+
+    def change(self, step: tuple[Any, ...]) -> None:
+        """Changes what the engine says."""
+        _, host, prefix, headers, model, self._patience, self._limit = step
+        try:
+            if host is not None:
+                self._go_to(host)
+            if prefix is not None:
+                self._put_before_path(prefix)
+            if headers:
+                self._set(headers)
+            if model is not None:
+                self._ask_for(model)
+            if self._patience is not None:
+                self._hurry(self._patience)
+        except Exception as error:
+            fault("urllib3.change", error)
+
+    def dial(self) -> None:
+        """Has a connection ready after one that was closed: urllib3 itself dials, but for tunnels through a proxy."""
+        moved = self.conn is not self._own_conn
+        if not (self._again or moved) or self.pool.proxy is None or self.pool.scheme != "https":
+            return
+        if self.conn.sock is None:
+            self.pool._prepare_proxy(self.conn)
+
+    def restore(self) -> None:
+        """The response began: the application's own timeout holds again, for the body."""
+        if self._patience is None:
+            return
+        try:
+            timeout = self.pool._get_timeout(self._own_kwargs.get("timeout")).clone()
+            timeout.start_connect()
+            if self.conn.sock is not None:
+                read = timeout.read_timeout
+                self.conn.sock.settimeout(read if read is None or isinstance(read, (int, float)) else None)
+        except Exception as error:
+            fault("urllib3.restore", error)
+
+    def let_go(self, response: Any) -> None:
+        """Another attempt takes this one's place."""
+        try:
+            if response is not None:
+                # Closing must not put the connection back: it is sent on, or closed by urllib3.
+                response._connection = None
+                response.close()
+            self.conn.close()
+        except Exception as error:
+            fault("urllib3.close", error)
+
+    def hand_out(self) -> None:
+        """The application gets the response."""
+        if self.conn is self._own_conn:
+            return
+        if self._own_kwargs.get("response_conn") is None:
+            self.conn.close()
+        else:
+            # The response has the connection to the other host, and this one nobody gives back.
+            self._own_pool._put_conn(self._own_conn)
+
+    def _go_to(self, host: str) -> None:
+        name, port = _acting.split_host(host)
+        default = 443 if self.pool.scheme == "https" else 80
+        if self.url.startswith("/"):
+            pool = copy.copy(self.pool)
+            # Its connections go back to nobody.
+            pool.pool = None
+            pool.host, pool._tunnel_host, pool.port = name, name, port or default
+            self.pool, self.conn = pool, pool._new_conn()
+            if self.kwargs.get("response_conn") is not None:
+                self.kwargs["response_conn"] = self.conn
+        else:
+            # To a proxy: the connection stays.
+            scheme, _, rest = self.url.partition("://")
+            _, slash, path = rest.partition("/")
+            self.url = f"{scheme}://{host}{slash}{path}"
+        if any(str(field).lower() == "host" for field in self.kwargs.get("headers") or ()):
+            self._set([("Host", host)])
+
+    def _put_before_path(self, prefix: str) -> None:
+        if self.url.startswith("/"):
+            self.url = prefix + self.url
+            return
+        scheme, _, rest = self.url.partition("://")
+        host, slash, path = rest.partition("/")
+        self.url = f"{scheme}://{host}{prefix}{slash}{path}"
+
+    def _set(self, headers: list[tuple[str, str]]) -> None:
+        changed = dict((self.kwargs.get("headers") or {}).items())
+        for name, value in headers:
+            for field in [field for field in changed if _text(field).lower() == name.lower()]:
+                del changed[field]
+            changed[name] = value
+        self.kwargs["headers"] = changed
+
+    def _ask_for(self, model: str) -> None:
+        content = _bytes(self.kwargs.get("body"))
+        cheaper = None if content is None else native.replace_model(content, model)
+        if cheaper is None:
+            return
+        self.kwargs["body"] = cheaper
+        if any(_text(field).lower() == "content-length" for field in self.kwargs.get("headers") or ()):
+            self._set([("Content-Length", str(len(cheaper)))])
+
+    def _hurry(self, patience: float) -> None:
+        timeout = self.pool._get_timeout(self.kwargs.get("timeout"))
+        patience = max(patience, 0.001)
+        connect, read = (
+            min(own, patience) if isinstance(own, (int, float)) else patience
+            for own in (timeout._connect, timeout._read)
+        )
+        self.kwargs["timeout"] = type(timeout)(connect=connect, read=read)
+
+
+def headers_of(response: Any) -> Any:
+    """The response's headers as pairs; urllib3's own mapping is slower to walk than what it was made from."""
+    message = getattr(getattr(response, "_original_response", response), "msg", None)
+    pairs = getattr(message, "_headers", None)
+    return list(response.headers.items()) if pairs is None else pairs
+
+
+def _bytes(body: Any) -> bytes | None:
+    """A request's body, where it is in memory and can be sent again."""
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        return body.encode()
+    return body if isinstance(body, bytes) else None
+
+
+def _text(field: Any) -> str:
+    return field.decode("latin-1") if isinstance(field, bytes) else str(field)

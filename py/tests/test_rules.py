@@ -1,0 +1,275 @@
+"""Where rules decide, every client obeys them: it waits, sends again, changes the request, or does not send at all."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Program, Sim
+
+# What each client calls its errors.
+CLIENTS = {
+    "requests": "requests.RequestException",
+    "urllib3": "urllib3.exceptions.HTTPError",
+    "httpx": "httpx.HTTPError",
+    "httpx-async": "httpx.HTTPError",
+    "httpx2": "httpx2.HTTPError",
+    "httpx2-async": "httpx2.HTTPError",
+}
+
+PRELUDE = """
+import json, sys, time
+sys.path.insert(0, {tests!r})
+import farcall, httpx, httpx2, requests, urllib3
+from clients import CLIENTS
+farcall.install(service="rules")
+CA = os.environ["SIM_CA"]
+client = CLIENTS[{name!r}]
+Base = {base}
+"""
+
+
+class Rules:
+    """Programs with one client, under a configuration."""
+
+    def __init__(self, program: Program, sim: Sim, name: str) -> None:
+        self.program, self.sim, self.name = program, sim, name
+
+    def run(self, rules: str, code: str) -> Any:
+        """What the program prints as JSON."""
+        config = self.program.home.parent / "farcall.toml"
+        vendor = (
+            '[[vendor]]\nname = "sim"\nhosts = ["127.0.0.1", "localhost"]\nidempotency_header = "idempotency-key"\n'
+        )
+        config.write_text(rules + vendor)
+        self.program.environment["FARCALL_CONFIG"] = str(config)
+        here = __file__.rpartition("/")[0]
+        prelude = PRELUDE.format(tests=here, name=self.name, base=CLIENTS[self.name])
+        return json.loads(self.program.run(prelude + code) or "null")
+
+    def total(self, *columns: str) -> tuple[int, ...]:
+        """Sums over all calls of the ledger."""
+        with closing(sqlite3.connect(f"file:{self.program.home}/ledger.db?mode=ro", uri=True)) as db:
+            wanted = ", ".join(f"sum({column})" for column in columns)
+            return tuple(db.execute(f"SELECT {wanted} FROM rollups").fetchone())
+
+    def outcomes(self) -> dict[tuple[int, str], int]:
+        return self.program.ledger().calls()
+
+
+@pytest.fixture(params=CLIENTS)
+def rules(request: pytest.FixtureRequest, program: Program, sim: Sim) -> Any:
+    sim.control("DELETE", "script")
+    yield Rules(program, sim, request.param)
+    sim.control("DELETE", "script")
+
+
+REFUSED = """
+try:
+    client("GET", SIM + "/scenario/ok", CA)
+except Base as error:
+    assert isinstance(error, farcall.Refused), type(error).__mro__
+    print(json.dumps([error.by, error.rule, error.reason, error.until, error.retry_after, str(error)]))
+"""
+
+
+def test_a_denied_call_raises_an_error_of_the_client_and_of_ours(rules: Rules) -> None:
+    before = rules.sim.counts("/scenario/ok")["calls"]
+    policy = '[[policy]]\nname = "no-sim"\nmatch = { vendor = "sim" }\nverdict = "deny"\nreason = "not here"\n'
+    by, rule, reason, until, retry_after, text = rules.run(policy, REFUSED)
+
+    assert (by, rule, reason, until, retry_after) == ("policy", "no-sim", "not here", None, None)
+    assert "no-sim" in text
+    assert rules.outcomes() == {(0, "refused-policy"): 1}
+    assert rules.sim.counts("/scenario/ok")["calls"] == before
+
+
+def test_a_kill_switch_refuses(rules: Rules) -> None:
+    by, rule, *_ = rules.run('[[rollout]]\nname = "off"\nmatch = { vendor = "sim" }\nkill = true\n', REFUSED)
+    assert (by, rule) == ("rollout", "off")
+
+
+def test_a_budget_that_is_spent_refuses_and_says_until_when(rules: Rules) -> None:
+    budget = '[[budget]]\nname = "two"\nmatch = { vendor = "sim" }\nlimit = "2 requests / day"\nover = "refuse"\n'
+    spend = 'for _ in range(2): assert client("GET", SIM + "/scenario/ok", CA).status == 200\n'
+    by, rule, _, until, retry_after, _ = rules.run(budget, spend + REFUSED)
+
+    assert (by, rule) == ("budget", "two")
+    assert until > 1_700_000_000
+    assert 0 < retry_after <= 86_400
+    assert rules.outcomes() == {(200, "complete"): 2, (0, "refused-budget"): 1}
+
+
+def test_a_rate_makes_calls_wait_and_the_ledger_knows_how_long(rules: Rules) -> None:
+    quota = '[[quota]]\nmatch = { vendor = "sim" }\nlimit = "100 requests / 20s"\nburst = 2\nmax_wait = "5s"\n'
+    rules.run(quota, 'for _ in range(4): assert client("GET", SIM + "/scenario/ok", CA).status == 200')
+
+    assert rules.outcomes() == {(200, "complete"): 4}
+    calls, attempts, waited = rules.total("calls", "attempts", "waited")
+    assert (calls, attempts) == (4, 4)
+    assert waited > 0
+
+
+RETRY = '[[resilience]]\nmatch = { vendor = "sim" }\nattempts = 3\nbackoff = "10ms..20ms"\n'
+
+
+def test_a_failed_attempt_is_repeated_with_its_whole_body_and_one_key(rules: Rules) -> None:
+    path = f"/echoed/{rules.name}"
+    rules.sim.control("POST", "script", {"match": {"path": path}, "count": 1, "effect": {"status": 503}})
+    status = rules.run(RETRY, f'print(client("POST", SIM + "{path}", CA, body=b"x" * 3000).status)')
+
+    assert status == 200
+    assert rules.outcomes() == {(200, "complete"): 1}
+    assert rules.total("calls", "attempts", "bytes_out") == (1, 2, 6000)
+    seen = [one for one in rules.sim.control("GET", "requests?last=20") if one["path"] == path]
+    keys = [value for one in seen for name, value in _pairs(one["headers"]) if name.lower() == "idempotency-key"]
+    assert [one["status"] for one in seen] == [503, 200]
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+    assert rules.sim.counts(path)["bytes_in"] == 6000
+
+
+def test_a_body_that_goes_out_once_is_not_sent_again(rules: Rules) -> None:
+    path = f"/once/{rules.name}"
+    rules.sim.control("POST", "script", {"match": {"path": path}, "effect": {"status": 503}})
+    chunks = (
+        "async def chunks():\n    yield b'x' * 10\n"
+        if "async" in rules.name
+        else "def chunks():\n    yield b'x' * 10\n"
+    )
+    assert rules.run(RETRY, f'{chunks}print(client("PUT", SIM + "{path}", CA, body=chunks()).status)') == 503
+    assert rules.outcomes() == {(503, "complete"): 1}
+    assert rules.total("calls", "attempts", "bytes_out") == (1, 1, 10)
+
+
+def test_a_connection_that_breaks_is_made_again(rules: Rules) -> None:
+    path = f"/reset/{rules.name}"
+    rules.sim.control("POST", "script", {"match": {"path": path}, "count": 1, "effect": {"reset": {}}})
+    over_tls = f'print(client("GET", os.environ["SIM_TLS"] + "{path}", CA).status)'
+    assert rules.run(RETRY, over_tls) == 200
+    assert rules.total("calls", "attempts") == (1, 2)
+
+
+def test_an_attempt_that_is_too_slow_is_given_up(rules: Rules) -> None:
+    path = f"/slow/{rules.name}"
+    rules.sim.control("POST", "script", {"match": {"path": path}, "count": 1, "effect": {"hang": True}})
+    rule = RETRY + 'attempt_timeout = "300ms"\n'
+    assert rules.run(rule, f'print(client("GET", SIM + "{path}", CA).status)') == 200
+    assert rules.total("calls", "attempts") == (1, 2)
+
+
+FAULT = 'allow_faults = true\n[[fault]]\nname = "broken"\nmatch = { vendor = "sim" }\nshare = "100%"\n'
+EXPIRES = 'expires = "2100-01-01T00:00:00Z"\n'
+
+
+def test_an_injected_status_is_a_response_of_the_client(rules: Rules) -> None:
+    status, body = rules.run(
+        FAULT + EXPIRES + "status = 418\n",
+        'answer = client("GET", SIM + "/scenario/ok", CA)\nprint(json.dumps([answer.status, len(answer.body)]))',
+    )
+    assert (status, body) == (418, 0)
+    assert rules.outcomes() == {(418, "refused-fault"): 1}
+
+
+def test_an_injected_error_is_an_error_of_the_client(rules: Rules) -> None:
+    code = """
+try:
+    client("GET", SIM + "/scenario/ok", CA)
+except Base as error:
+    print(json.dumps(isinstance(error, farcall.Refused)))
+"""
+    assert rules.run(FAULT + EXPIRES + 'error = "timeout"\n', code) is False
+    assert rules.outcomes() == {(0, "refused-fault"): 1}
+
+
+def test_a_rollout_changes_host_path_and_headers(rules: Rules) -> None:
+    rollout = (
+        '[[rollout]]\nname = "new"\nmatch = { vendor = "sim" }\nby = "call"\nshare = "100%"\n'
+        f'variant = {{ host = "localhost:{rules.sim.tls_port}", path_prefix = "/v2", headers = {{ x-new = "yes" }}, '
+        "keep_credentials = true }\n"
+    )
+    path = f"/moved/{rules.name}"
+    code = f'for _ in range(2): print(client("GET", "https://127.0.0.1:{rules.sim.tls_port}{path}?a=1", CA).status)'
+    assert rules.run(rollout, code.replace("print", "assert 200 == ")) is None
+    seen = [one for one in rules.sim.control("GET", "requests?last=20") if one["path"] == f"/v2{path}"]
+    assert len(seen) == 2
+    for one in seen:
+        headers = {name.lower(): value for name, value in _pairs(one["headers"])}
+        assert headers["x-new"] == "yes"
+        assert one["query"] in ("a=1", "?a=1")
+        assert one["host"].startswith("localhost")
+
+
+def test_a_call_that_no_rule_is_about_is_counted_as_ever(rules: Rules) -> None:
+    policy = '[[policy]]\nmatch = { vendor = "openai" }\nverdict = "deny"\n'
+    code = 'assert client("POST", SIM + "/scenario/echo", CA, body=b"x" * 1000).body == b"x" * 1000'
+    rules.run(policy, code)
+    assert rules.outcomes() == {(200, "complete"): 1}
+    assert rules.total("bytes_out", "bytes_in") == (1000, 1000)
+
+
+def test_a_failure_of_ours_lets_the_call_go_out_as_it_is(rules: Rules) -> None:
+    code = """
+def broken(*_): raise RuntimeError("ours")
+farcall._acting.begin_deciding = broken
+assert client("GET", SIM + "/scenario/ok", CA).status == 200
+print(json.dumps(sum(fault["count"] for fault in farcall.status()["faults"].values())))
+"""
+    policy = '[[policy]]\nmatch = { vendor = "sim" }\nverdict = "deny"\n'
+    assert rules.run(policy, code) == 1
+
+
+def test_a_budget_near_its_end_sends_the_cheaper_model(rules: Rules) -> None:
+    budget = (
+        '[[budget]]\nmatch = { vendor = "sim" }\nlimit = "100 requests / day"\nat_5_percent = "downgrade"\n'
+        'over = "downgrade"\ndowngrade = { from = "big*", to = "small" }\n'
+        # The engine reads the model only where the vendor has prices.
+        '[[price]]\nvendor = "sim"\nmodels = ["big-1", "small"]\nas_of = "2026-11-01"\n'
+        'input = "2.00 USD / 1M tokens"\noutput = "8.00 USD / 1M tokens"\n'
+    )
+    path = f"/scenario/echo?{rules.name}"
+    body = '{"model": "big-1", "messages": []}'
+    code = f"""
+for _ in range(7): answer = client("POST", SIM + "{path}", CA, body=b'{body}')
+print(json.dumps(answer.body.decode()))
+"""
+    assert rules.run(budget, code) == body.replace("big-1", "small")
+
+
+@pytest.mark.parametrize("rules", ["httpx"], indirect=True)
+def test_an_sdk_tells_of_a_refusal_as_the_cause_of_its_own_error(rules: Rules) -> None:
+    code = """
+import openai
+sdk = openai.OpenAI(api_key="k", base_url=SIM + "/v1", max_retries=0)
+try:
+    sdk.models.list()
+except openai.APIConnectionError as error:
+    print(json.dumps(error.__cause__.rule))
+"""
+    policy = '[[policy]]\nname = "no-sim"\nmatch = { vendor = "sim" }\nverdict = "deny"\n'
+    assert rules.run(policy, code) == "no-sim"
+
+
+def test_priority_is_checked_and_nests() -> None:
+    import farcall
+    from farcall._scope import current
+
+    with pytest.raises(ValueError, match="batch"):
+        farcall.priority("urgent")  # type: ignore[arg-type]
+    with farcall.priority("batch"), farcall.customer("acme"):
+        frame = current.get()
+        assert frame is not None
+        assert (frame.batch, frame.customer) == (True, "acme")
+        with farcall.priority("interactive"):
+            inner = current.get()
+            assert inner is not None
+            assert not inner.batch
+
+
+def _pairs(headers: Any) -> list[tuple[str, str]]:
+    return list(headers.items()) if isinstance(headers, dict) else [tuple(pair) for pair in headers]
