@@ -151,6 +151,34 @@ export function withTags<R, A extends unknown[]>(
 ): R
 
 /**
+ * Runs `fn(...args)` with its calls of this priority: where a quota is short, `'batch'` waits for
+ * `'interactive'`, which is what calls are unless told otherwise.
+ */
+export function withPriority<R, A extends unknown[]>(
+  priority: 'interactive' | 'batch',
+  fn: (...args: A) => R,
+  ...args: A
+): R
+
+/**
+ * A call that was not sent, because a rule of farcall.toml says so: `fetch` rejects with it, a request of `http`
+ * emits it as its `'error'`.
+ */
+export class RefusedError extends Error {
+  private constructor()
+  readonly name: 'FarcallRefusedError'
+  readonly code: 'ERR_FARCALL_REFUSED'
+  /** Which concept refused: `'policy'`, `'rollout'`, `'budget'`, `'quota'`, `'concurrency'`, `'breaker'`, `'deadline'` or `'fault'`. */
+  readonly by: string
+  /** The rule's name: its own, or its kind and line (`budget@12`). */
+  readonly rule: string
+  /** What the rule's owner wants the reader to know; empty where he said nothing. */
+  readonly reason: string
+  /** When the same call would pass, in milliseconds since 1970; null where waiting does not help. */
+  readonly until: number | null
+}
+
+/**
  * The answer of `farcall report QUESTION --json`, from the ledger of this process: the calls of every
  * process that shares it. What was counted in the last second may not be in it yet: see `flush`.
  *

@@ -3,6 +3,7 @@
 
 const account = require('./account.js')
 const { now } = require('./clock.js')
+const { performed } = require('./decision.js')
 const { ErrorType, classify } = require('./errors.js')
 const { currentScope } = require('./scope.js')
 
@@ -48,6 +49,10 @@ class Exchange {
     this.timedOut = false
     /** @type {ConnectTimes | undefined} what making its connection took */
     this.times = undefined
+    /** @type {InstanceType<typeof import('./decision.js').Decision> | undefined} where rules decide: what it is an attempt of */
+    this.decision = undefined
+    /** Bytes of the response's body that the engine was shown. */
+    this.shown = 0
     /** @type {Exchange | undefined} its neighbours among those under way */
     this.next = first
     /** @type {Exchange | undefined} */
@@ -70,11 +75,15 @@ class Exchange {
    * The head of the final response arrived.
    *
    * @param {number} status
+   * @param {readonly (string | Buffer)[]} [headers] names and values in turn
    */
-  head (status) {
+  head (status, headers) {
     if (this.how >= 0) return
     this.status = status
     this.headAt = now()
+    if (this.decision !== undefined) {
+      this.decision.answer(this, status, () => headers?.map((word) => word.toString('latin1')) ?? [])
+    }
   }
 
   /** The last byte of the response arrived. */
@@ -133,7 +142,8 @@ function settle (call, how) {
   else first = next
   call.next = call.previous = undefined
   underWay -= 1
-  account.add(call)
+  if (call.decision === undefined) account.add(call)
+  else call.decision.over(call)
 }
 
 /** @type {Exchange | undefined} the calls under way, the latest first */
@@ -149,7 +159,9 @@ let underWay = 0
  * @param {string} path
  */
 function begin (origin, authority, method, path) {
-  return new Exchange(origin, authority, method, path, currentScope())
+  const exchange = new Exchange(origin, authority, method, path, currentScope())
+  performed()?.attach(exchange)
+  return exchange
 }
 
 /** How many calls are under way in this thread. */

@@ -18,10 +18,46 @@ const { join } = require('node:path')
  * @property {() => void} forgetMethods
  * @property {() => void} forgetScopes
  * @property {(now: number, numbers: Float64Array, paths: string[]) => void} account
+ * @property {() => boolean} decides
+ * @property {(request: import('./decision.js').Asked & { customer?: string, tags: string[], batch: boolean }) => NativeDecision} begin
+ * @property {(body: Uint8Array, model: string) => Buffer | null} replaceModel
  * @property {() => void} flushNow
  * @property {() => Promise<void>} flush
  * @property {() => string} counters
  * @property {(question: string, sinceMs: number, filters: string[]) => Promise<string>} report
+ */
+
+/**
+ * node/src/decide.rs says what each is.
+ *
+ * @typedef {object} NativeDecision
+ * @property {() => NextStep} step
+ * @property {(status: number) => boolean} wantsHeaders
+ * @property {(status: number, headers: string[]) => boolean} answer
+ * @property {(chunk: Uint8Array) => void} read
+ * @property {(sent: number, received: number, dns: number, connect: number, tls: number) => void} count
+ * @property {(type: number) => void} failed
+ * @property {() => void} end
+ * @property {() => void} abandon
+ */
+
+/**
+ * @typedef {object} NextStep
+ * @property {'send' | 'wait' | 'refuse' | 'respond' | 'fail' | 'settled'} kind
+ * @property {number} [ms]
+ * @property {string[]} [headers]
+ * @property {string} [host]
+ * @property {string} [pathPrefix]
+ * @property {string} [model]
+ * @property {number} [truncate]
+ * @property {string} [by]
+ * @property {string} [rule]
+ * @property {string} [reason]
+ * @property {string} [message]
+ * @property {number} [until]
+ * @property {number} [status]
+ * @property {Buffer} [body]
+ * @property {number} [error]
  */
 
 /** The file name of the addon for this platform: `farcall.linux-x64-gnu.node`. */

@@ -3,7 +3,8 @@
 
 const { AsyncLocalStorage } = require('node:async_hooks')
 
-/** @typedef {{ customer: string | undefined, tags: Readonly<Record<string, string>> }} Scope */
+/** @typedef {'interactive' | 'batch'} Priority */
+/** @typedef {{ customer: string | undefined, tags: Readonly<Record<string, string>>, priority?: Priority }} Scope */
 
 /** @type {AsyncLocalStorage<Scope>} */
 const storage = new AsyncLocalStorage()
@@ -37,8 +38,8 @@ function inScope (scope, fn) {
  * @returns {R}
  */
 function withCustomer (customer, fn, ...args) {
-  const tags = storage.getStore()?.tags ?? {}
-  return storage.run({ customer: String(customer), tags }, fn, ...args)
+  const outer = storage.getStore()
+  return storage.run({ customer: String(customer), tags: outer?.tags ?? {}, priority: outer?.priority }, fn, ...args)
 }
 
 /**
@@ -56,7 +57,25 @@ function withTags (tags, fn, ...args) {
   /** @type {Record<string, string>} */
   const all = { ...outer?.tags }
   for (const [key, value] of Object.entries(tags)) all[key] = String(value)
-  return storage.run({ customer: outer?.customer, tags: all }, fn, ...args)
+  return storage.run({ customer: outer?.customer, tags: all, priority: outer?.priority }, fn, ...args)
 }
 
-module.exports = { currentScope, inScope, withCustomer, withTags }
+/**
+ * Runs `fn` with its calls of this priority, where rules decide who goes first.
+ *
+ * @template R
+ * @template {unknown[]} A
+ * @param {Priority} priority
+ * @param {(...args: A) => R} fn
+ * @param {A} args
+ * @returns {R}
+ */
+function withPriority (priority, fn, ...args) {
+  if (priority !== 'interactive' && priority !== 'batch') {
+    throw new TypeError(`the priority is 'interactive' or 'batch', not ${String(priority)}`)
+  }
+  const outer = storage.getStore()
+  return storage.run({ customer: outer?.customer, tags: outer?.tags ?? {}, priority }, fn, ...args)
+}
+
+module.exports = { currentScope, inScope, withCustomer, withPriority, withTags }

@@ -8,5 +8,6 @@
 //! addon for itself. The engine behind them is one for the process.
 
 mod call;
+mod decide;
 mod handle;
 mod report;

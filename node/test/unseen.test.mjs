@@ -50,17 +50,33 @@ test('events, their order and the listeners of http are the same with Farcall as
 
 test('the response of fetch is the one that undici made', async () => {
   farcall.install()
-  const bare = await (async () => {
-    farcall.uninstall()
-    const same = fetch
-    farcall.install()
-    return same
-  })()
+  farcall.uninstall()
+  const bare = fetch
+  farcall.install()
+  assert.deepEqual([fetch.name, fetch.length], [bare.name, bare.length])
+  farcall.uninstall()
   assert.equal(fetch, bare)
+  farcall.install()
   const response = await fetch(plain + '/scenario/ok')
   assert.equal(Object.getPrototypeOf(response), Response.prototype)
   assert.deepEqual(Reflect.ownKeys(response).filter((key) => String(key).includes('farcall')), [])
   assert.deepEqual(await response.json(), { scenario: 'ok' })
+})
+
+test('where no rule decides, no call asks the engine before it is sent', async () => {
+  farcall.install()
+  const { native } = (await import('../lib/native.js')).default
+  const addon = native()
+  const { begin } = addon
+  let begun = 0
+  addon.begin = (request) => {
+    begun += 1
+    return begin(request)
+  }
+  await (await fetch(plain + '/scenario/ok')).text()
+  await new Promise((resolve) => http.get(plain + '/scenario/ok', (response) => response.resume().on('end', resolve)))
+  addon.begin = begin
+  assert.equal(begun, 0)
 })
 
 test('an unread body stays paused, and holds the server back', async () => {

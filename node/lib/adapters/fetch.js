@@ -10,6 +10,7 @@
 
 const channels = require('node:diagnostics_channel')
 const net = require('node:net')
+const { obeying } = require('../acting.js')
 const { timeConnecting } = require('../connecting.js')
 const { begin } = require('../exchange.js')
 const { note } = require('../problems.js')
@@ -67,7 +68,7 @@ function onCreate (message) {
 /** @param {unknown} message */
 function onHeaders (message) {
   const { request, response } = /** @type {any} */ (message)
-  request[kExchange]?.head(response.statusCode)
+  request[kExchange]?.head(response.statusCode, response.headers)
 }
 
 /** @param {unknown} message */
@@ -153,7 +154,10 @@ function prepare (prototype) {
   replace(prototype, ['onData', 'onResponseData'], (original) => function (chunk) {
     try {
       const exchange = this[kExchange]
-      if (exchange !== undefined) exchange.received += size(chunk)
+      if (exchange !== undefined) {
+        exchange.received += size(chunk)
+        exchange.decision?.body(exchange, chunk)
+      }
     } catch (error) {
       note(error)
     }
@@ -234,9 +238,25 @@ function connect () {
   return Reflect.apply(socketConnect, this, arguments)
 }
 
+/** @type {any} */
+const globals = globalThis
+/** @type {typeof fetch | undefined} what stood in the place of ours */
+let originalFetch
+/** @type {any} */
+let ourFetch
+
 function install () {
   if (active) return
   active = true
+  // Where somebody wrapped ours in the meantime, it is still in place below theirs.
+  if (ourFetch === undefined && typeof globals.fetch === 'function') {
+    const original = originalFetch = globals.fetch
+    const obey = obeying(/** @type {any} */ (original))
+    ourFetch = /** @this {any} */ function fetch (/** @type {any} */ _input, /** @type {any} */ _init = undefined) {
+      return Reflect.apply(active ? obey : original, this, arguments)
+    }
+    globals.fetch = ourFetch
+  }
   for (const [name, see] of subscriptions) channels.subscribe(name, see)
   if (prototype.connect === socketConnect) prototype.connect = connect
 }
@@ -246,6 +266,10 @@ function uninstall () {
   active = false
   for (const [name, see] of subscriptions) channels.unsubscribe(name, see)
   if (prototype.connect === connect) prototype.connect = socketConnect
+  if (ourFetch !== undefined && globals.fetch === ourFetch) {
+    globals.fetch = originalFetch
+    ourFetch = originalFetch = undefined
+  }
 }
 
 module.exports = { install, uninstall }

@@ -1,0 +1,261 @@
+'use strict'
+// A call for which rules decide: it crosses to the engine when it begins, and performs step by step what the
+// engine says. Where no rule decides anything there is none of these, and calls go in bundles (account.js).
+
+const { AsyncLocalStorage } = require('node:async_hooks')
+const { now } = require('./clock.js')
+const { ErrorType, classify } = require('./errors.js')
+const { native } = require('./native.js')
+const { note } = require('./problems.js')
+const { currentScope } = require('./scope.js')
+
+/** @typedef {InstanceType<typeof import('./exchange.js').Exchange>} Exchange */
+/** @typedef {import('./native.js').NativeDecision} NativeDecision */
+/** @typedef {import('./native.js').NextStep} NextStep */
+
+/** As in exchange.js. */
+const COMPLETE = 0
+const ABANDONED = 9
+
+/** How long a reload of the rules may go unnoticed: asking costs more than looking at the clock. */
+const ASK_MS = 10
+
+let asked = -Infinity
+let decides = false
+
+/** Whether rules decide anything. Throws where the addon does. */
+function isDeciding () {
+  const at = now()
+  if (at - asked >= ASK_MS) {
+    decides = native().decides()
+    asked = at
+  }
+  return decides
+}
+
+/**
+ * The decision whose attempt the running code performs: the exchange that begins in there is that attempt.
+ *
+ * @type {AsyncLocalStorage<Decision>}
+ */
+const performing = new AsyncLocalStorage()
+/** Whether there ever was one: to look for one costs. */
+let any = false
+
+/**
+ * What is known of a request before it is sent.
+ *
+ * @typedef {object} Asked
+ * @property {string} method
+ * @property {string} url
+ * @property {string[]} headers names and values in turn
+ * @property {number} [body] bytes
+ * @property {Uint8Array} [content]
+ * @property {boolean} replayable
+ */
+
+class Decision {
+  /** @param {NativeDecision} call */
+  constructor (call) {
+    this.call = call
+    /** @type {Exchange | undefined} the attempt under way, or the last one */
+    this.exchange = undefined
+    /** Whether there was an attempt. */
+    this.sent = false
+    /** Whether one is to begin. */
+    this.open = false
+    /** Whether the attempt under way is the last. */
+    this.final = false
+    /** Whether the engine knows how the call came out. */
+    this.done = false
+    /** How the attempt came out; negative while it is under way. */
+    this.how = -1
+    /** Whether the engine looks at the body of the response. */
+    this.reads = false
+    /** @type {number | undefined} after how many bytes the response breaks off for the application */
+    this.truncate = undefined
+  }
+
+  /**
+   * Begins a call in the running code's scope.
+   *
+   * @param {Asked} request
+   */
+  static begin (request) {
+    const scope = currentScope()
+    any = true
+    return new Decision(native().begin({
+      ...request,
+      customer: scope?.customer,
+      tags: scope === undefined ? [] : Object.entries(scope.tags).flat(),
+      batch: scope?.priority === 'batch'
+    }))
+  }
+
+  /**
+   * What to do next. Throws nothing: where the engine fails, the call goes out.
+   *
+   * @returns {NextStep}
+   */
+  step () {
+    /** @type {NextStep} */
+    let step
+    try {
+      step = this.call.step()
+    } catch (error) {
+      note(error)
+      step = { kind: this.sent ? 'settled' : 'send' }
+    }
+    if (step.kind === 'send') {
+      this.exchange = undefined
+      this.how = -1
+      this.reads = false
+      this.open = this.sent = true
+      this.truncate = step.truncate
+    } else if (step.kind === 'settled') this.settle()
+    else if (step.kind !== 'wait') this.done = true
+    return step
+  }
+
+  /**
+   * The attempt's exchange began. Returns whether this is the one: a redirect's next hop is a call of its own.
+   *
+   * @param {Exchange} exchange
+   */
+  attach (exchange) {
+    if (!this.open) return
+    this.open = false
+    this.exchange = exchange
+    exchange.decision = this
+  }
+
+  /**
+   * Runs `fn`, which performs the attempt.
+   *
+   * @template R
+   * @param {() => R} fn
+   * @returns {R}
+   */
+  perform (fn) {
+    return performing.run(this, fn)
+  }
+
+  /**
+   * The head of a response arrived. Throws nothing.
+   *
+   * @param {Exchange | undefined} exchange
+   * @param {number} status
+   * @param {() => string[]} headers names and values in turn
+   */
+  answer (exchange, status, headers) {
+    if (exchange !== this.exchange || this.done) return
+    try {
+      this.reads = this.call.answer(status, this.call.wantsHeaders(status) ? headers() : [])
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /**
+   * More of the response's body arrived. Throws nothing.
+   *
+   * @param {Exchange} exchange
+   * @param {unknown} chunk
+   */
+  body (exchange, chunk) {
+    if (!this.reads || exchange !== this.exchange || !(chunk instanceof Uint8Array)) return
+    try {
+      this.call.read(chunk)
+      exchange.shown += chunk.byteLength
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /**
+   * An attempt is over. Throws nothing.
+   *
+   * @param {Exchange} exchange
+   */
+  over (exchange) {
+    if (this.done) return
+    try {
+      const { times } = exchange
+      const received = exchange.received - exchange.shown
+      this.call.count(exchange.sent, received, times?.dns ?? -1, times?.connect ?? -1, times?.tls ?? -1)
+      // A response that a retry let go of says no more.
+      if (exchange === this.exchange) this.#ended(exchange.how)
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /**
+   * The attempt failed with this error, whoever saw it. Throws nothing.
+   *
+   * @param {unknown} error
+   */
+  failed (error) {
+    this.open = false
+    if (this.done || this.how >= 0) return
+    if (this.exchange !== undefined) {
+      this.exchange.fail(error)
+      return
+    }
+    try {
+      this.#ended(classify(error))
+    } catch (problem) {
+      note(problem)
+    }
+  }
+
+  /** @param {number} how */
+  #ended (how) {
+    this.how = how
+    if (how !== COMPLETE && how !== ABANDONED) this.call.failed(how)
+    if (this.final) this.#finish()
+  }
+
+  /** There will be no other attempt. Throws nothing. */
+  settle () {
+    this.final = true
+    this.open = false
+    try {
+      if (this.exchange === undefined || this.how >= 0) this.#finish()
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  #finish () {
+    if (this.done) return
+    this.done = true
+    // The last byte may have arrived before the application came to where it breaks off.
+    const { exchange, truncate } = this
+    const breaks = truncate !== undefined && exchange !== undefined && exchange.received > truncate
+    if (breaks && (this.how === COMPLETE || this.how === ABANDONED)) this.call.failed(ErrorType.RESET)
+    if (this.how === ABANDONED && !breaks) this.call.abandon()
+    else this.call.end()
+  }
+
+  /** The application let go before there was an answer. Throws nothing. */
+  cancel () {
+    this.final = true
+    this.open = false
+    if (this.exchange !== undefined && !this.exchange.settled) this.exchange.abandon()
+    if (this.done) return
+    this.done = true
+    try {
+      this.call.abandon()
+    } catch (error) {
+      note(error)
+    }
+  }
+}
+
+/** The decision whose attempt the running code performs, if any. */
+function performed () {
+  return any ? performing.getStore() : undefined
+}
+
+module.exports = { Decision, isDeciding, performed }

@@ -1,0 +1,256 @@
+//! Calls for which rules decide: JavaScript performs what the engine says, one step after the other.
+
+use crate::handle::farcall;
+use farcall::attribution::MAX_TAGS;
+use farcall::{Attempt, ConnectTimes, ErrorType, Head, Priority, Refusal, Step, Stored, Target, Timestamp};
+use farcall_agent::CallGuard;
+use napi::bindgen_prelude::{Buffer, Result, Uint8Array};
+use napi_derive::napi;
+use std::time::Duration;
+
+/// What JavaScript knows of a request before it is sent.
+#[napi(object, object_to_js = false)]
+pub(crate) struct Request {
+    /// The method.
+    pub method: String,
+    /// The absolute URL.
+    pub url: String,
+    /// Names and values in turn.
+    pub headers: Vec<String>,
+    /// Bytes of the body, where known.
+    pub body: Option<f64>,
+    /// The body, where it is at hand.
+    pub content: Option<Uint8Array>,
+    /// Whether it can be sent again.
+    pub replayable: bool,
+    /// On whose behalf.
+    pub customer: Option<String>,
+    /// Keys and values in turn.
+    pub tags: Vec<String>,
+    /// Whether nobody waits for the answer.
+    pub batch: bool,
+}
+
+/// What to do next: `kind`, and of the rest what belongs to it. Times are milliseconds from now.
+#[napi(object, object_from_js = false)]
+#[derive(Default)]
+pub struct NextStep {
+    /// `send`, `wait`, `refuse`, `respond`, `fail` or `settled`.
+    pub kind: &'static str,
+    /// How long to wait; for `send`, when to give up.
+    pub ms: Option<f64>,
+    /// For `send`, headers to set; for `respond`, the response's. Names and values in turn.
+    pub headers: Option<Vec<String>>,
+    /// Where to send it instead.
+    pub host: Option<String>,
+    /// Put before the path.
+    pub path_prefix: Option<String>,
+    /// What the body's field `model` becomes.
+    pub model: Option<String>,
+    /// After how many bytes the response breaks off.
+    pub truncate: Option<f64>,
+    /// The concept that refused.
+    pub by: Option<&'static str>,
+    /// The rule that refused.
+    pub rule: Option<String>,
+    /// What its owner says.
+    pub reason: Option<String>,
+    /// All of it in words.
+    pub message: Option<String>,
+    /// When the same call would pass, in milliseconds since 1970.
+    pub until: Option<f64>,
+    /// The response's status.
+    pub status: Option<u32>,
+    /// The response's body.
+    pub body: Option<Buffer>,
+    /// The number of the error's type.
+    pub error: Option<u32>,
+}
+
+/// A call for which rules decide. Where JavaScript forgets it, it is abandoned.
+#[napi]
+pub struct Decision {
+    call: CallGuard,
+}
+
+/// Whether any rule decides anything.
+#[napi(catch_unwind)]
+pub(crate) fn decides() -> bool {
+    farcall().is_ok_and(|farcall| farcall.engine().decides())
+}
+
+/// Begins a call for which rules decide.
+#[napi(catch_unwind)]
+pub(crate) fn begin(request: Request) -> Result<Decision> {
+    let farcall = farcall()?;
+    let headers: Vec<(&str, &str)> = pairs(&request.headers).collect();
+    let mut tags = [("", ""); MAX_TAGS];
+    let count = pairs(&request.tags).zip(&mut tags).map(|(tag, slot)| *slot = tag).count();
+    let target = Target::parse(&request.url).unwrap_or(Target::UNREADABLE);
+    let head = Head::to(&request.method, target)
+        .headers(&headers)
+        .body(request.body.map(whole), request.replayable)
+        .content(request.content.as_deref().unwrap_or_default())
+        .priority(if request.batch { Priority::Batch } else { Priority::Interactive })
+        .customer(request.customer.as_deref())
+        .tags(&tags[..count]);
+    Ok(Decision { call: farcall.guard(farcall.begin(&head)) })
+}
+
+/// The body with another top-level field `model`; `None` where it has none to change.
+#[napi(catch_unwind)]
+pub(crate) fn replace_model(body: Uint8Array, model: String) -> Option<Buffer> {
+    farcall::cost::replace_model(&body, &model).map(Buffer::from)
+}
+
+#[napi]
+impl Decision {
+    /// What to do next.
+    #[napi(catch_unwind)]
+    pub fn step(&mut self) -> NextStep {
+        let now = self.call.now();
+        match self.call.step_at(now) {
+            Step::Send(attempt) => send(&attempt, now),
+            Step::Wait(until) => NextStep { kind: "wait", ms: Some(ms(now, until)), ..NextStep::default() },
+            Step::Refuse(refusal) => refuse(&refusal),
+            Step::Respond(stored) => respond(stored),
+            Step::Fail(error) => NextStep { kind: "fail", error: Some(error as u32), ..NextStep::default() },
+            // What a later version asks for, JavaScript cannot do: it hands out what it has.
+            _ => NextStep { kind: "settled", ..NextStep::default() },
+        }
+    }
+
+    /// Whether the engine looks at the headers of an answer with this status.
+    #[napi(catch_unwind)]
+    pub fn wants_headers(&self, status: u32) -> bool {
+        self.call.call().wants_headers(status_of(status))
+    }
+
+    /// The head of a response arrived; `headers` are names and values in turn. Returns whether the engine looks
+    /// at its body.
+    #[napi(catch_unwind)]
+    pub fn answer(&mut self, status: u32, headers: Vec<String>) -> bool {
+        // Node gives the bytes of a value as the characters of the same numbers.
+        let headers: Vec<(&str, Vec<u8>)> =
+            pairs(&headers).map(|(name, value)| (name, value.chars().map(byte).collect())).collect();
+        self.call.answer(status_of(status), &headers);
+        self.call.call().wants_body()
+    }
+
+    /// More of the response's body arrived.
+    #[napi(catch_unwind)]
+    pub fn read(&mut self, chunk: Uint8Array) {
+        self.call.read(&chunk);
+    }
+
+    /// So many bytes went out and came in with an attempt that is over, and connecting took so long (milliseconds,
+    /// negative for what did not happen). `received` is without what was `read`.
+    #[napi(catch_unwind)]
+    pub fn count(&mut self, sent: f64, received: f64, dns: f64, connect: f64, tls: f64) {
+        if dns >= 0.0 || connect >= 0.0 || tls >= 0.0 {
+            self.call.connected(ConnectTimes {
+                dns: duration(dns),
+                connect: duration(connect),
+                tls: duration(tls),
+            });
+        }
+        self.call.sent(whole(sent));
+        self.call.body(whole(received));
+    }
+
+    /// The attempt failed.
+    #[napi(catch_unwind)]
+    pub fn failed(&mut self, error: u32) {
+        self.call.failed(ErrorType::from_number(u8::try_from(error).unwrap_or(u8::MAX)));
+    }
+
+    /// The last byte arrived, or the call failed: counts it.
+    #[napi(catch_unwind)]
+    pub fn end(&mut self) {
+        if !self.call.is_settled() {
+            self.call.end();
+        }
+    }
+
+    /// The application let go of it: counts it.
+    #[napi(catch_unwind)]
+    pub fn abandon(&mut self) {
+        self.call.abandon();
+    }
+}
+
+fn send(attempt: &Attempt, now: Timestamp) -> NextStep {
+    let mut headers = Vec::new();
+    if let Some((name, value)) = attempt.idempotency_header() {
+        headers.extend([name.to_owned(), value]);
+    }
+    let changes = attempt.changes.as_deref();
+    for (name, value) in changes.into_iter().flat_map(|changes| &changes.headers) {
+        headers.extend([name.clone(), value.clone()]);
+    }
+    NextStep {
+        kind: "send",
+        ms: attempt.give_up_at.map(|at| ms(now, at)),
+        headers: (!headers.is_empty()).then_some(headers),
+        host: changes.and_then(|changes| changes.host.clone()),
+        path_prefix: changes.and_then(|changes| changes.path_prefix.clone()),
+        model: attempt.model.as_deref().map(str::to_owned),
+        truncate: attempt.truncate.map(float),
+        ..NextStep::default()
+    }
+}
+
+fn refuse(refusal: &Refusal) -> NextStep {
+    NextStep {
+        kind: "refuse",
+        by: Some(refusal.by.as_str()),
+        rule: Some(refusal.rule.to_string()),
+        reason: Some(refusal.reason.to_string()),
+        message: Some(refusal.to_string()),
+        until: refusal.until.map(|until| float(until.as_nanos() / 1_000_000)),
+        ..NextStep::default()
+    }
+}
+
+fn respond(stored: Stored) -> NextStep {
+    NextStep {
+        kind: "respond",
+        status: Some(stored.status.into()),
+        headers: Some(stored.headers.into_iter().flat_map(|(name, value)| [name, value]).collect()),
+        body: Some(stored.body.into()),
+        ..NextStep::default()
+    }
+}
+
+fn pairs(words: &[String]) -> impl Iterator<Item = (&str, &str)> {
+    words.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str()))
+}
+
+fn status_of(status: u32) -> u16 {
+    u16::try_from(status).unwrap_or(0)
+}
+
+fn byte(character: char) -> u8 {
+    u8::try_from(character).unwrap_or(b'?')
+}
+
+/// Rounded up, so that a wait is not over before its time.
+fn ms(now: Timestamp, until: Timestamp) -> f64 {
+    float(until.since(now).as_micros().try_into().unwrap_or(u64::MAX)) / 1_000.0
+}
+
+/// Milliseconds; `None` where they are negative, for what did not happen.
+fn duration(ms: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(ms / 1_000.0).ok()
+}
+
+/// JavaScript counts in doubles, exact up to 2^53.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, saturating")]
+fn whole(count: f64) -> u64 {
+    count as u64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count, exact up to 2^53")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
