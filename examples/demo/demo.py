@@ -144,7 +144,9 @@ def start_sidecar(
     sidecar = BIN / "farcall-sidecar"
     ready = OUT / "sidecar.ready"
     log = OUT / "sidecar.log"
-    command = [str(sidecar), "run", "--cgroup", str(cgroup), "--home", str(home), "--ready-file", str(ready)]
+    # Only what the programs of the demo map: other programs of this machine must not pay for its probes.
+    command = [str(sidecar), "run", "--only-mapped", "--cgroup", str(cgroup), "--home", str(home)]
+    command += ["--ready-file", str(ready)]
     for library in libraries:
         command += ["--library", str(library)]
     with log.open("wb") as stream:
