@@ -361,3 +361,27 @@ fn batch_calls_leave_what_is_kept_for_interactive_ones() {
     assert!(sends(Priority::Batch, 0) <= 6);
     assert!(sends(Priority::Interactive, 100) >= 4);
 }
+
+#[test]
+fn a_budget_sends_the_cheaper_model_also_where_nobody_knows_a_price() {
+    let engine = engine(
+        r#"
+        [[budget]]
+        match = { vendor = "notion" }
+        limit = "1 requests / day"
+        over = "downgrade"
+        downgrade = { from = "large", to = "small" }
+        "#,
+    );
+    let request = br#"{"model":"large"}"#;
+    let head = Head::new("POST", "https://api.notion.com/v1/search")
+        .body(Some(request.len() as u64), true)
+        .content(request);
+    let mut first = engine.begin(&head, T0, 1);
+    assert_eq!(sent(&mut first, &engine, T0).model, None);
+    first.head(200, T0);
+    first.end(&engine, T0);
+    let mut second = engine.begin(&head, at(10), 2);
+    assert_eq!(sent(&mut second, &engine, at(10)).model.as_deref(), Some("small"));
+    second.abandon(&engine, at(20));
+}

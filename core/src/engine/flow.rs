@@ -198,7 +198,7 @@ pub(super) fn give_back(mut flow: Box<Flow>, begun: Timestamp) -> Option<String>
 
 /// The model, the most tokens and the tier that a request asks for; read only where prices or budgets want it.
 fn asked_for(plan: &Plan, head: &Head<'_>) -> (ModelName, Option<u64>, ServiceTier) {
-    if !matches!(plan.price, Priced::ByModel) {
+    if !plan.asks_model {
         return (ModelName::NONE, None, ServiceTier::Standard);
     }
     let mut reader = RequestReader::new();

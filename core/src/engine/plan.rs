@@ -41,6 +41,8 @@ pub(super) struct Plan {
     pub(super) resilience: Parts,
     /// What its calls cost.
     pub(super) price: Priced,
+    /// Whether the request's model matters: to a price, or to a budget that knows a cheaper one.
+    pub(super) asks_model: bool,
     /// The header by which the vendor takes an idempotency key.
     pub(super) idempotency_header: Option<Arc<str>>,
     /// The customer, in all processes of all hosts.
@@ -156,6 +158,7 @@ impl Engine {
         let weight = keep.as_ref().map_or_else(Weight::default, |(_, rule)| rule.weight(subject.customer));
         let known = subject.customer != crate::attribution::UNKNOWN;
         let parts = self.parts(rules, subject);
+        let price = priced(rules, vendor, subject.endpoint);
         let own_header = parts.retry.as_ref().and_then(|retry| retry.rule.idempotency_header.clone());
         Plan {
             idempotency_header: self.idempotency_header(vendor, own_header.as_deref()),
@@ -167,7 +170,9 @@ impl Engine {
             keep,
             account: account.unwrap_or_else(|| Arc::new(Account::new(vendor, secret))),
             resilience: parts,
-            price: priced(rules, vendor, subject.endpoint),
+            asks_model: matches!(price, Priced::ByModel)
+                || matching(&rules.budgets, subject).any(|(_, rule)| !rule.then.downgrades.is_empty()),
+            price,
             customer: stable_hash(0, subject.customer.as_bytes()),
             weight,
             user: User {
