@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -68,16 +69,23 @@ def test_a_call_cannot_be_made_otherwise_and_its_methods_take_nothing_else(ledge
 def test_calls_leave_no_reference_behind(ledger: Ledger) -> None:
     arguments = (0, "GET", "https", "native.example", 443, "/" + "refcount" * 2, None)
     counted = [native.Call, None, True, False, *arguments]
-    before = [sys.getrefcount(one) for one in counted]
-    for _ in range(1_000):
-        call = native.begin(*arguments)
-        assert call is not None
-        call.head(200, 0)
-        call.body(1)
-        call.end(1)
-    del call
-    after = [sys.getrefcount(one) for one in counted]
-    assert all(abs(then - now) < 100 for then, now in zip(before, after, strict=True))
+    # What earlier tests left behind holds many references to None, and goes when it goes.
+    gc.collect()
+    gc.disable()
+    try:
+        before = [sys.getrefcount(one) for one in counted]
+        for _ in range(10_000):
+            call = native.begin(*arguments)
+            assert call is not None
+            call.head(200, 0)
+            call.body(1)
+            call.end(1)
+        del call
+        after = [sys.getrefcount(one) for one in counted]
+    finally:
+        gc.enable()
+    # One too many or too few in each call is ten thousand; other threads come and go with some.
+    assert all(abs(then - now) < 5_000 for then, now in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,10 @@ impl Process {
         let (share, said) = Share::open(self.setup.home.as_deref(), &self.setup.config.share, self.salt);
         if let Some(said) = said {
             Tallies::add(&self.tallies.unshared_homes, 1);
-            self.writer().say_once("share", &said);
+            // Without rules nobody misses it; `farcall doctor` shows it all the same.
+            if self.engine.decides() {
+                self.writer().say_once("share", &said);
+            }
         }
         let share = self.share.get_or_init(|| Arc::new(share));
         self.agree_on_clock();
