@@ -109,7 +109,12 @@ fn call(engine: &Engine, clock: Clock, wire: &Wire, n: u32) {
         .headers(&wire.request)
         .body(Some(0), true);
     let mut call: Call = engine.begin(&head, now, n.into());
-    let Step::Send(_attempt) = call.step(engine, now) else { panic!("the rules let it pass") };
+    let mut step = call.step(engine, now);
+    // A thread that was put aside between its clock and its question sees a quota that is ahead of it.
+    while let Step::Wait(_) = step {
+        step = call.step(engine, clock.now());
+    }
+    let Step::Send(_attempt) = step else { panic!("the rules let it pass: {step:?}") };
     let now = clock.now();
     call.answer(engine, 200, &wire.answer, now);
     let Step::Settled = call.step(engine, now) else { panic!("a 200 is final") };
