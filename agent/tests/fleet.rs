@@ -179,15 +179,16 @@ fn the_processes_of_one_host_ask_as_one_and_another_takes_over_when_the_one_that
     let went = home.path().join("went");
     File::create(&went).unwrap();
     // Three on one host, one on another.
+    // The files first: a process that starts while its file is written anew would read half of it.
+    for host in ["a", "b"] {
+        let home = home.path().join(host);
+        fs::create_dir(&home).unwrap();
+        fs::write(home.join("farcall.toml"), config(redis.port, "")).unwrap();
+    }
     let mut hammers = Hammers(
         ["a", "a", "a", "b"]
             .into_iter()
-            .map(|host| {
-                let home = home.path().join(host);
-                fs::create_dir_all(&home).unwrap();
-                fs::write(home.join("farcall.toml"), config(redis.port, "")).unwrap();
-                child("hammers", &home).stdin(Stdio::piped()).spawn().unwrap()
-            })
+            .map(|host| child("hammers", &home.path().join(host)).stdin(Stdio::piped()).spawn().unwrap())
             .collect(),
     );
     for child in &mut hammers.0 {
