@@ -67,6 +67,13 @@ pub struct Scenario {
     pub(crate) ledger: Vec<Row>,
 }
 
+impl Scenario {
+    /// Whether it is the client's own timeout that ends its calls.
+    pub(crate) fn ends_by_timeout(&self) -> bool {
+        self.ledger.iter().any(|row| row.outcome.contains(&"timeout".to_owned()))
+    }
+}
+
 fn everywhere() -> Vec<Over> {
     vec![Over::Tls, Over::Plain]
 }
