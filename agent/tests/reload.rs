@@ -192,6 +192,8 @@ fn a_file_with_errors_or_none_at_all_leaves_the_last_good_rules_in_force() {
     let query = farcall_agent::report::Query::at(home.path());
     let doctor = farcall_agent::report::doctor(&query).unwrap();
     assert!(doctor.counters.iter().any(|counter| counter.name == "rejected_reloads"), "{doctor:?}");
+    let config = doctor.processes[0].config.as_deref();
+    assert_eq!(config.map(Path::new), Some(file.as_path()), "{doctor:?}");
 }
 
 #[test]
