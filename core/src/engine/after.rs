@@ -32,13 +32,15 @@ impl Engine {
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         let status = call.status;
         let silent = status < 400 && !call.watches;
-        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak()) {
+        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
             Self::read_usage(call, headers);
             return;
         }
         let dialect = self.catalogue.dialect(call.found.vendor);
         let reading = dialect.read(&Answer::new(status, headers), now);
-        self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        if reading.ignored > 0 {
+            self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        }
         let Some(Standing { plan, flow }) = &mut call.flow else {
             if !reading.is_empty() {
                 // From now on calls to this vendor are accounted for in detail.
