@@ -3,8 +3,10 @@
 mod account;
 mod explain;
 mod heavy;
+mod tally;
 
 pub(super) use account::{Account, Breach};
+pub use tally::Tally;
 pub use explain::{NamedIncident, NamedMix, NamedShare, Names, explain};
 
 use super::{Unit, Why};
