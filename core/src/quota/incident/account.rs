@@ -99,15 +99,19 @@ impl Account {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what a tally let go of, if its window is still known.
+    /// Counts what a tally let go of, if somebody may still ask for its window.
     fn collect(&self, user: &User, Left { turn, units }: Left) {
         if units == 0 {
             return;
         }
         let present = self.turn.load(Relaxed);
-        if let Some(turn) = [present, present.wrapping_sub(1)].into_iter().find(|known| short(*known) == turn)
-        {
-            self.windows[(turn & 1) as usize].add(user, units);
+        let (now, before) =
+            (&self.windows[(present & 1) as usize], &self.windows[(present & 1 ^ 1) as usize]);
+        if turn == short(present) {
+            now.add(user, units);
+        } else if turn == short(present.wrapping_sub(1)) && before.is_untold() {
+            // One that is told of becomes the next one at any moment.
+            before.add(user, units);
         }
     }
 
@@ -148,14 +152,13 @@ impl Account {
         let present = (self.turn.load(Relaxed) & 1) as usize;
         [1 - present, present].into_iter().find_map(|index| {
             let window = &self.windows[index];
-            let (breaches, told) = (window.breaches(), window.told.load(Relaxed));
-            if breaches == told {
+            if !window.is_untold() {
                 return None;
             }
-            window.told.store(breaches, Relaxed);
             for tally in &self.tallies().kept {
                 self.collect(tally.user(), tally.take());
             }
+            window.told.store(window.breaches(), Relaxed);
             // What the vendor says now is about the present window.
             let standing = if index == present { standing() } else { standing().of_an_earlier_window() };
             Some(window.incident(&standing, limit))
@@ -171,8 +174,11 @@ impl Account {
             return window;
         }
         let next = &self.windows[(turn.wrapping_add(1) & 1) as usize];
-        let untold = next.breaches() != next.told.load(Relaxed);
-        if untold && now < next.ends.load(Relaxed).saturating_add(LONGEST_DELAY) && ends != 0 && !jumped {
+        if next.is_untold()
+            && now < next.ends.load(Relaxed).saturating_add(LONGEST_DELAY)
+            && ends != 0
+            && !jumped
+        {
             return window;
         }
         // Whoever wins turns the page; the others go on writing on the old one until it is turned.
@@ -220,6 +226,11 @@ impl Window {
         let field = |id: u32| (u64::from(id) + 1).min(FIELD_MASK);
         let mix = field(user.customer) << (2 * FIELD) | field(user.endpoint) << FIELD | field(user.caller);
         self.mixes.add(mix, units);
+    }
+
+    /// Whether something happened that no incident told of.
+    fn is_untold(&self) -> bool {
+        self.breaches() != self.told.load(Relaxed)
     }
 
     fn breaches(&self) -> u64 {

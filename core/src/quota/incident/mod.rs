@@ -6,8 +6,8 @@ mod heavy;
 mod tally;
 
 pub(super) use account::{Account, Breach};
-pub use tally::Tally;
 pub use explain::{NamedIncident, NamedMix, NamedShare, Names, explain};
+pub use tally::Tally;
 
 use super::{Unit, Why};
 use crate::units::Timestamp;

@@ -55,12 +55,12 @@ impl Tally {
     /// Adds units of a window; what has to leave for that, or does not fit.
     pub(super) fn add(&self, turn: u64, units: u64) -> Left {
         let seen = left(self.word.load(Relaxed));
-        if units >= FULL || seen.turn == short(turn) && seen.units + units >= FULL {
+        if units > u64::from(u32::MAX) || seen.turn == short(turn) && seen.units >= FULL {
             return Left { turn: short(turn), units };
         }
         if seen.turn == short(turn) {
-            // Others may take part: each adds less than what is left above `FULL` by a wide margin. If the turn
-            // changes between the two, the units count in the window that follows.
+            // It takes 128 others between the two to reach the turn. If the turn changes between them, the units
+            // count in the window that follows.
             self.word.fetch_add(units, Relaxed);
             return Left { turn: 0, units: 0 };
         }
