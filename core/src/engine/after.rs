@@ -27,18 +27,24 @@ pub(super) struct Account {
     pub(super) tokens_out: u64,
 }
 
+/// Of an answer whose body nobody reads.
+static NOT_STATED: Usage = Usage::unknown(Unknown::NotStated);
+static NO_ANSWER: Usage = Usage::unknown(Unknown::NoAnswer);
+
 impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         let status = call.status;
         let silent = status < 400 && !call.watches;
-        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak()) {
+        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
             Self::read_usage(call, headers);
             return;
         }
         let dialect = self.catalogue.dialect(call.found.vendor);
         let reading = dialect.read(&Answer::new(status, headers), now);
-        self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        if reading.ignored > 0 {
+            self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        }
         let Some(Standing { plan, flow }) = &mut call.flow else {
             if !reading.is_empty() {
                 // From now on calls to this vendor are accounted for in detail.
@@ -246,10 +252,8 @@ impl Engine {
             let reading = self.catalogue.dialect(vendor).read(&answer, now);
             self.take_reading(plan, flow, vendor, &reading, now);
         }
-        let usage = match flow.usage.take() {
-            Some(reader) => reader.finish(outcome == Outcome::Complete),
-            None => Usage::unknown(if was_sent { Unknown::NotStated } else { Unknown::NoAnswer }),
-        };
+        let read = flow.usage.take().map(|reader| reader.finish(outcome == Outcome::Complete));
+        let usage = read.as_ref().unwrap_or(if was_sent { &NOT_STATED } else { &NO_ANSWER });
         let answer = match (was_sent, status) {
             (false, _) => cost::Answer::NotSent,
             (true, 0)
@@ -263,8 +267,9 @@ impl Engine {
             (true, 0) => cost::Answer::None,
             (true, status) => cost::Answer::Status(status),
         };
-        let cost = Self::cost(plan, flow, &usage, answer, (sent, received), begun);
-        let tokens = usage.tokens();
+        let cost = Self::cost(plan, flow, usage, answer, (sent, received), begun);
+        let tokens = read.as_ref().and_then(Usage::tokens);
+        let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };
             let rule = &plan.rules.budgets[*place];
@@ -318,8 +323,8 @@ impl Engine {
         Account {
             cost: if cost.currency == Currency::USD { cost.nanos } else { 0 },
             unknown: cost.unknown.is_some() || (cost.currency != Currency::USD && cost.nanos != 0),
-            tokens_in: usage.prompt_tokens().unwrap_or(0),
-            tokens_out: tokens.unwrap_or(0).saturating_sub(usage.prompt_tokens().unwrap_or(0)),
+            tokens_in: prompt,
+            tokens_out: tokens.unwrap_or(0).saturating_sub(prompt),
         }
     }
 

@@ -216,7 +216,7 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
             _ => 1,
         };
         let ask = ask.units(units).customer(plan.customer, quota.weight);
-        let verdict = quota.state.before(&quota.rule, &mut flow.claims[at], &ask, &plan.user, now);
+        let verdict = quota.state.before_by(&quota.rule, &mut flow.claims[at], &ask, &quota.tally, now);
         by_quota(flow, &quota.name, verdict, now)?;
     }
     for (at, stated) in plan.account.stated().take(MAX_STATED).enumerate() {

@@ -3,11 +3,12 @@
 use super::decide::Halt;
 use super::events::{Events, What};
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
+use super::request::Request;
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal};
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
-use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, recognise};
+use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
 use crate::rollout::Side;
 use crate::units::Timestamp;
 use std::sync::Arc;
@@ -106,21 +107,17 @@ impl Flow {
 
     /// Makes it that of a call that begins. What a call gives back at its end (reservations, places, passes) it
     /// has given back.
-    fn begin(&mut self, plan: &Plan, head: &Head<'_>, now: Timestamp, seed: u64) {
+    fn begin(&mut self, plan: &Plan, head: &Head<'_>, request: &Request<'_>, now: Timestamp, seed: u64) {
         self.seed = seed;
         self.method = static_method(head.method);
         self.body = head.body.unwrap_or(head.content.len() as u64);
         self.replayable = head.replayable;
         self.priority = head.priority;
         self.deadline = Deadline::new(now, plan.resilience.deadline, head.deadline);
-        // Only where it decides something: a look-up costs more than the rest of this.
-        self.key_on_wire = !is_idempotent(self.method)
-            && plan.resilience.retry.is_some()
-            && head.headers.get("idempotency-key").is_some();
+        self.key_on_wire =
+            !is_idempotent(self.method) && plan.resilience.retry.is_some() && request.has_idempotency_key();
         // An SDK that tries again by itself is not to be helped with that.
-        self.sdk = plan.resilience.retry.as_ref().and_then(|_| {
-            recognise(|name| head.headers.get(name).and_then(|value| std::str::from_utf8(value).ok()))
-        });
+        self.sdk = plan.resilience.retry.as_ref().and_then(|_| request.sdk());
         (self.model, self.max_output, self.tier) = asked_for(plan, head);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
         (self.side, self.pass) = (None, None);
@@ -175,10 +172,16 @@ mod spares {
 use spares::SPARES;
 
 /// The standing of a call that begins, in a box that was used before where there is one.
-pub(super) fn take(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Standing {
+pub(super) fn take(
+    plan: Arc<Plan>,
+    head: &Head<'_>,
+    request: &Request<'_>,
+    now: Timestamp,
+    seed: u64,
+) -> Standing {
     let spare = SPARES.try_with(|spares| spares.try_borrow_mut().ok().and_then(|mut spares| spares.pop()));
     let mut flow = spare.ok().flatten().unwrap_or_else(|| Box::new(Flow::new()));
-    flow.begin(&plan, head, now, seed);
+    flow.begin(&plan, head, request, now, seed);
     Standing { plan, flow }
 }
 

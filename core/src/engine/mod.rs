@@ -11,6 +11,7 @@ mod names;
 mod pipeline;
 mod plan;
 mod plans;
+mod request;
 mod rules;
 mod states;
 mod step;

@@ -10,9 +10,10 @@ use super::decide::{self, Halt};
 use super::flow::{self, Flow};
 use super::plan::{self, Plan, Standing};
 use super::plans::PlanKey;
+use super::request::Request;
 use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
-use crate::call::{Head, Headers, Outcome, RefusedBy, Tap, Target};
+use crate::call::{Head, Outcome, RefusedBy, Tap, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
@@ -45,9 +46,10 @@ impl Engine {
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be.
         let flow = self.takes_part(vendor, head.tap).then(|| {
-            let secret = self.fingerprint(head.headers);
+            let request = Request::read(head.headers);
+            let secret = self.fingerprint(&request);
             let plan = self.plan_of(&mut shard, number, found, host, head, secret, now);
-            flow::take(plan, head, now, mix(seed))
+            flow::take(plan, head, &request, now, mix(seed))
         });
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
         drop(shard);
@@ -269,8 +271,8 @@ impl Engine {
         tap == Tap::Library && (self.decides() || self.attends(vendor))
     }
 
-    fn fingerprint(&self, headers: &dyn Headers) -> u64 {
-        self.fingerprinter.get().unwrap_or(&self.own_fingerprinter).of(headers)
+    fn fingerprint(&self, request: &Request<'_>) -> u64 {
+        self.fingerprinter.get().unwrap_or(&self.own_fingerprinter).of_value(request.credential())
     }
 
     #[allow(clippy::too_many_arguments)] // All that a call is known by.

@@ -32,6 +32,7 @@ pub use retry::{
     RetryFacts, RetryReason, RetryRule, RetryVerdict, SHOULD_RETRY_HEADERS, Stop, is_idempotent, is_safe,
     should_retry,
 };
+pub(crate) use sdk::recognise_by;
 pub use sdk::{EarlierAttempts, Follows, HEADERS as SDK_HEADERS, SdkAttempt, recognise};
 pub use trigger::{Ending, Triggers};
 
