@@ -9,6 +9,7 @@ use super::plan::{Part, Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::budget::Spent;
 use crate::call::{ErrorType, Headers, Outcome};
+use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
 use crate::quota::dialect::{Answer, BODY_PREFIX, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
@@ -42,15 +43,17 @@ impl Engine {
         let Some(Standing { plan, flow }) = &mut call.flow else {
             if !reading.is_empty() {
                 // From now on calls to this vendor are accounted for in detail.
-                self.attend(call.found.vendor);
+                self.attended.states(call.found.vendor);
             }
             return;
         };
         if dialect.wants_body(status) {
             let wanted = dialect.headers().iter();
+            let coding = decoder(headers);
             let headers =
                 wanted.filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec()))).collect();
             flow.prefix = Some(Prefix { status, headers, body: Vec::new() });
+            flow.coding = coding;
         }
         self.take_reading(plan, flow, call.found.vendor, &reading, now);
         Self::read_usage(call, headers);
@@ -67,7 +70,10 @@ impl Engine {
         if !price.is_none_or(cost::Price::asks_response) {
             return;
         }
-        let encoding = if call.decoded { None } else { text("content-encoding") };
+        if flow.coding.is_none() {
+            flow.coding = decoder(headers);
+        }
+        let encoding = text("content-encoding").filter(|_| flow.coding.is_none());
         let mut reader = UsageReader::new(price, text("content-type"), encoding);
         if let Some(price) = price {
             for name in price.headers() {
@@ -115,12 +121,19 @@ impl Engine {
 
     /// More of a body: what it cost, or what its status means.
     pub(super) fn read_body(flow: &mut Flow, chunk: &[u8]) {
-        if let Some(reader) = &mut flow.usage {
-            reader.push(chunk);
-        }
-        if let Some(prefix) = &mut flow.prefix {
-            let room = BODY_PREFIX.saturating_sub(prefix.body.len());
-            prefix.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let Flow { usage, coding, prefix, .. } = flow;
+        let mut look = |chunk: &[u8]| {
+            if let Some(reader) = usage {
+                reader.push(chunk);
+            }
+            if let Some(prefix) = prefix {
+                let room = BODY_PREFIX.saturating_sub(prefix.body.len());
+                prefix.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            }
+        };
+        match coding {
+            Some(decoder) => decoder.push(chunk, look),
+            None => look(chunk),
         }
     }
 
@@ -139,7 +152,7 @@ impl Engine {
             return false;
         }
         // What the next attempt is told of is its own.
-        (flow.usage, flow.prefix) = (None, None);
+        (flow.usage, flow.coding, flow.prefix) = (None, None, None);
         call.status = 0;
         call.state = State::Begun;
         true
@@ -351,6 +364,12 @@ impl Engine {
                 .unwrap_or_else(|| Cost::known(Money::zero(Currency::USD))),
         }
     }
+}
+
+/// What a body passes through that is looked at; `None` where it comes as it is, or nobody here can decode it.
+fn decoder(headers: &dyn Headers) -> Option<Box<Decoder>> {
+    let coding = std::str::from_utf8(headers.get("content-encoding")?).ok()?;
+    Decoder::of(coding).map(Box::new)
 }
 
 /// The claim that an attempt holds of the quota of this name.

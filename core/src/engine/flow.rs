@@ -5,6 +5,7 @@ use super::events::{Events, What};
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal};
+use crate::coding::Decoder;
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
 use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, recognise};
@@ -54,6 +55,8 @@ pub(super) struct Flow {
     pub(super) resume_at: Option<Timestamp>,
     pub(super) hedges: u32,
     pub(super) usage: Option<Box<UsageReader>>,
+    /// What the body passes through first, where it is compressed and anybody looks at it.
+    pub(super) coding: Option<Box<Decoder>>,
     /// How the body of an answer began whose meaning stands in it, and its headers.
     pub(super) prefix: Option<Prefix>,
     pub(super) events: Events,
@@ -99,6 +102,7 @@ impl Flow {
             resume_at: None,
             hedges: 0,
             usage: None,
+            coding: None,
             prefix: None,
             events: Events::default(),
         }
@@ -130,7 +134,7 @@ impl Flow {
         self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
         self.stated.fill(Claim::new());
         self.sent_at = now;
-        (self.usage, self.prefix) = (None, None);
+        (self.usage, self.coding, self.prefix) = (None, None, None);
     }
 
     /// Waits until the next attempt is due.
