@@ -13,6 +13,8 @@ const MOST: u64 = 64 * 1024 * 1024;
 /// Decodes one body, in chunks of any size.
 pub(crate) struct Decoder {
     coding: Coding,
+    /// Whether any byte came in.
+    begun: bool,
     /// Bytes that may still come out.
     left: u64,
     out: [u8; STRIDE],
@@ -26,8 +28,10 @@ enum Coding {
     Inflating(Decompress),
     /// `br` (RFC 7932).
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
-    /// At its end, or broken.
-    Over,
+    /// At its end.
+    Ended,
+    /// Broken, or longer than anybody looks.
+    GivenUp,
 }
 
 impl Decoder {
@@ -40,15 +44,24 @@ impl Decoder {
             Coding::Deflate
         } else if is("br") {
             let alloc = StandardAlloc::default;
-            Coding::Brotli(Box::new(BrotliState::new(alloc(), alloc(), alloc())))
+            Coding::Brotli(Box::new(BrotliState::new_strict(alloc(), alloc(), alloc())))
         } else {
             return None;
         };
-        Some(Self { coding, left: MOST, out: [0; STRIDE] })
+        Some(Self { coding, begun: false, left: MOST, out: [0; STRIDE] })
+    }
+
+    /// Whether all that came in was decoded to its end. An empty body is whole, whatever its coding.
+    pub(crate) fn whole(&self) -> bool {
+        !self.begun || matches!(self.coding, Coding::Ended)
     }
 
     /// The next bytes, and to `sink` what they decode to. Bytes that are no such coding decode to nothing.
     pub(crate) fn push(&mut self, mut bytes: &[u8], mut sink: impl FnMut(&[u8])) {
+        if matches!(self.coding, Coding::Ended | Coding::GivenUp) {
+            return;
+        }
+        self.begun |= !bytes.is_empty();
         if let (Coding::Deflate, Some(first)) = (&self.coding, bytes.first()) {
             // Method 8 and a window of at most 32 KiB: what zlib's header begins with, and hardly a raw block.
             let zlib = first & 0x0F == 8 && first >> 4 <= 7;
@@ -60,13 +73,17 @@ impl Decoder {
         let mut full = false;
         while !bytes.is_empty() || full {
             let Some((read, written, over)) = self.step(bytes) else {
-                self.coding = Coding::Over;
+                self.coding = Coding::GivenUp;
                 return;
             };
             sink(&self.out[..written]);
             self.left = self.left.saturating_sub(written as u64);
-            if over || self.left == 0 {
-                self.coding = Coding::Over;
+            if over {
+                self.coding = Coding::Ended;
+                return;
+            }
+            if self.left == 0 {
+                self.coding = Coding::GivenUp;
                 return;
             }
             if read == 0 && written == 0 {
@@ -106,7 +123,7 @@ impl Decoder {
                     result => Some((read, written, matches!(result, BrotliResult::ResultSuccess))),
                 }
             }
-            Coding::Deflate | Coding::Over => None,
+            Coding::Deflate | Coding::Ended | Coding::GivenUp => None,
         }
     }
 }
@@ -230,6 +247,7 @@ mod tests {
         let mut decoder = Decoder::of(name).unwrap();
         let mut out = Vec::new();
         bytes.chunks(chunk).for_each(|chunk| decoder.push(chunk, |bytes| out.extend_from_slice(bytes)));
+        assert!(decoder.whole());
         out
     }
 
@@ -254,7 +272,10 @@ mod tests {
             chunk in 1_usize..50,
         ) {
             for name in ["gzip", "deflate", "br"] {
-                let _ = decoded(name, &bytes, chunk);
+                let mut decoder = Decoder::of(name).unwrap();
+                let mut out = 0;
+                bytes.chunks(chunk).for_each(|chunk| decoder.push(chunk, |bytes| out += bytes.len()));
+                prop_assert!(out <= MOST as usize);
             }
         }
     }
@@ -278,6 +299,25 @@ mod tests {
         let mut out = 0_u64;
         decoder.push(&bomb, |bytes| out += bytes.len() as u64);
         assert!(out <= MOST + STRIDE as u64, "{out}");
+        assert!(!decoder.whole());
+    }
+
+    #[test]
+    fn brotli_asks_for_no_more_memory_than_its_standard_allows() {
+        // A window of 1 GiB, as "large window brotli" announces it.
+        let mut decoder = Decoder::of("br").unwrap();
+        decoder.push(&[0x11, 0x1E], |_| {});
+        assert!(matches!(decoder.coding, Coding::GivenUp));
+    }
+
+    #[test]
+    fn a_body_that_breaks_off_is_not_whole_and_an_empty_one_is() {
+        let body = encoded("plain gzip", b"{\"usage\":{}}");
+        let mut decoder = Decoder::of("gzip").unwrap();
+        decoder.push(&[], |_| {});
+        assert!(decoder.whole());
+        decoder.push(&body[..body.len() - 9], |_| {});
+        assert!(!decoder.whole());
     }
 
     #[test]

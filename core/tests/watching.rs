@@ -63,6 +63,11 @@ fn a_language_model_costs_what_its_answer_states_without_any_configuration() {
 
     let sums = watched(&engine, CHAT, 200, &[json, ("content-encoding", "zstd")], b"whatever");
     assert_eq!((sums.cost, sums.cost_unknown), (0, 1), "what cannot be read is unknown, not free");
+    let sums = watched(&engine, CHAT, 200, &[json, ("content-encoding", "gzip")], b"no such thing at all");
+    assert_eq!((sums.cost, sums.cost_unknown), (0, 1), "nor is what only claims to be compressed");
+    let sums =
+        watched(&engine, CHAT, 200, &[json, ("content-encoding", "gzip")], &packed[..packed.len() / 2]);
+    assert_eq!(sums.cost_unknown, 1);
     let sums = watched(&engine, CHAT, 500, &[json], b"{}");
     assert_eq!((sums.cost, sums.cost_unknown), (0, 0), "an error is not charged for");
 }

@@ -11,7 +11,7 @@ use crate::budget::Spent;
 use crate::call::{ErrorType, Headers, Outcome};
 use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
-use crate::quota::dialect::{Answer, BODY_PREFIX, Reading, Refusal as VendorRefusal};
+use crate::quota::dialect::{Answer, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
 use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict};
 use crate::rollout::Sample;
@@ -127,8 +127,8 @@ impl Engine {
                 reader.push(chunk);
             }
             if let Some(prefix) = prefix {
-                let room = BODY_PREFIX.saturating_sub(prefix.body.len());
-                prefix.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                let chunk = &chunk[..chunk.len().min(prefix.room())];
+                prefix.body.extend_from_slice(chunk);
             }
         };
         match coding {
@@ -260,7 +260,15 @@ impl Engine {
             self.take_reading(plan, flow, vendor, &reading, now);
         }
         let usage = match flow.usage.take() {
-            Some(reader) => reader.finish(outcome == Outcome::Complete),
+            Some(reader) => {
+                let legible = flow.coding.as_ref().is_none_or(|decoder| decoder.whole());
+                let complete = outcome == Outcome::Complete;
+                let mut usage = reader.finish(complete && legible);
+                if complete && usage.unknown == Some(Unknown::Abandoned) {
+                    usage.unknown = Some(Unknown::Encoded);
+                }
+                usage
+            }
             None => Usage::unknown(if was_sent { Unknown::NotStated } else { Unknown::NoAnswer }),
         };
         let answer = match (was_sent, status) {

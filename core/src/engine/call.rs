@@ -99,8 +99,8 @@ impl Call {
     /// says no, [`Call::body`] does as well.
     pub fn read(&mut self, chunk: &[u8]) {
         self.body(chunk.len() as u64);
-        if self.wants_body()
-            && let Some(Standing { flow, .. }) = &mut self.flow
+        if let Some(Standing { flow, .. }) = &mut self.flow
+            && flow.wants_body()
         {
             Engine::read_body(flow, chunk);
         }
@@ -109,9 +109,7 @@ impl Call {
     /// Whether the engine looks at the bytes of the response's body.
     #[must_use]
     pub fn wants_body(&self) -> bool {
-        self.flow.as_ref().is_some_and(|Standing { flow, .. }| {
-            flow.prefix.is_some() || flow.usage.as_ref().is_some_and(|reader| reader.reads())
-        })
+        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.wants_body())
     }
 
     /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):

@@ -8,6 +8,7 @@ use crate::call::{Head, Priority, Refusal};
 use crate::coding::Decoder;
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
+use crate::quota::dialect::BODY_PREFIX;
 use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, recognise};
 use crate::rollout::Side;
 use crate::units::Timestamp;
@@ -70,7 +71,20 @@ pub(super) struct Prefix {
     pub(super) body: Vec<u8>,
 }
 
+impl Prefix {
+    /// How many bytes more are looked at.
+    pub(super) fn room(&self) -> usize {
+        BODY_PREFIX.saturating_sub(self.body.len())
+    }
+}
+
 impl Flow {
+    /// Whether anybody looks at the next bytes of the body.
+    pub(super) fn wants_body(&self) -> bool {
+        self.prefix.as_ref().is_some_and(|prefix| prefix.room() > 0)
+            || self.usage.as_ref().is_some_and(|reader| reader.reads())
+    }
+
     fn new() -> Self {
         Self {
             seed: 0,
