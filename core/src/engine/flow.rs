@@ -6,8 +6,10 @@ use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
 use super::request::Request;
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal};
+use crate::coding::Decoder;
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
+use crate::quota::dialect::BODY_PREFIX;
 use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
 use crate::rollout::Side;
 use crate::units::Timestamp;
@@ -55,6 +57,8 @@ pub(super) struct Flow {
     pub(super) resume_at: Option<Timestamp>,
     pub(super) hedges: u32,
     pub(super) usage: Option<Box<UsageReader>>,
+    /// What the body passes through first, where it is compressed and anybody looks at it.
+    pub(super) coding: Option<Box<Decoder>>,
     /// How the body of an answer began whose meaning stands in it, and its headers.
     pub(super) prefix: Option<Prefix>,
     pub(super) events: Events,
@@ -68,7 +72,20 @@ pub(super) struct Prefix {
     pub(super) body: Vec<u8>,
 }
 
+impl Prefix {
+    /// How many bytes more are looked at.
+    pub(super) fn room(&self) -> usize {
+        BODY_PREFIX.saturating_sub(self.body.len())
+    }
+}
+
 impl Flow {
+    /// Whether anybody looks at the next bytes of the body.
+    pub(super) fn wants_body(&self) -> bool {
+        self.prefix.as_ref().is_some_and(|prefix| prefix.room() > 0)
+            || self.usage.as_ref().is_some_and(|reader| reader.reads())
+    }
+
     fn new() -> Self {
         Self {
             seed: 0,
@@ -100,6 +117,7 @@ impl Flow {
             resume_at: None,
             hedges: 0,
             usage: None,
+            coding: None,
             prefix: None,
             events: Events::default(),
         }
@@ -127,7 +145,7 @@ impl Flow {
         self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
         self.stated.fill(Claim::new());
         self.sent_at = now;
-        (self.usage, self.prefix) = (None, None);
+        (self.usage, self.coding, self.prefix) = (None, None, None);
     }
 
     /// Waits until the next attempt is due.
