@@ -12,7 +12,7 @@ use crate::call::{ErrorType, Headers, Outcome};
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
 use crate::quota::dialect::{Answer, BODY_PREFIX, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
-use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict};
+use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, should_retry};
 use crate::rollout::Sample;
 use crate::units::{Currency, Money, Timestamp};
 use std::sync::Arc;
@@ -31,6 +31,12 @@ impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         let status = call.status;
+        if status >= 400
+            && let Some(Standing { flow, .. }) = &mut call.flow
+        {
+            let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+            flow.told = should_retry(text);
+        }
         let silent = status < 400 && !call.watches;
         if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak()) {
             Self::read_usage(call, headers);
@@ -140,6 +146,7 @@ impl Engine {
         }
         // What the next attempt is told of is its own.
         (flow.usage, flow.prefix) = (None, None);
+        (flow.told, flow.retry_at) = (None, None);
         call.status = 0;
         call.state = State::Begun;
         true
@@ -170,10 +177,7 @@ impl Engine {
 
     fn another(&self, plan: &Plan, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
         let sent = !matches!(ending, Ending::Error(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls));
-        let words = || match ending {
-            Ending::Status(status) => format!("answered {status}"),
-            Ending::Error(error) => format!("failed ({})", error.as_str()),
-        };
+        let words = || in_words(ending);
         if let Some(Part { rule, state, .. }) = &plan.resilience.retry
             && !flow.failed_over
         {
@@ -184,7 +188,8 @@ impl Engine {
             facts.key_on_wire =
                 flow.key_on_wire || (facts.key_honoured && flow.method == "POST" && flow.sdk.is_none());
             facts.sdk_retries = flow.sdk.is_some_and(|sdk| sdk.retries);
-            facts.retry_at = flow.retry_at.take();
+            facts.told = flow.told;
+            facts.retry_at = flow.retry_at;
             facts.deadline = flow.deadline;
             match rule.retry(&facts, state) {
                 RetryVerdict::Retry { at, reason } => {
@@ -350,6 +355,14 @@ impl Engine {
                 .settle(&plan.vendor_name, &plan.endpoint_name, model, &facts)
                 .unwrap_or_else(|| Cost::known(Money::zero(Currency::USD))),
         }
+    }
+}
+
+/// How an attempt ended, for people.
+pub(super) fn in_words(ending: Ending) -> String {
+    match ending {
+        Ending::Status(status) => format!("answered {status}"),
+        Ending::Error(error) => format!("failed ({})", error.as_str()),
     }
 }
 

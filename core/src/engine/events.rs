@@ -31,6 +31,8 @@ pub(super) enum What {
     Retry { after: String, why: &'static str, lasts: Duration },
     /// An attempt failed, and no other follows.
     NoRetry { after: String, why: &'static str },
+    /// An attempt of an SDK ended, and the SDK itself made another one.
+    SdkRetry { after: String, sdk: &'static str, lasts: Duration },
     /// The call goes to a backup.
     Failover { why: &'static str },
     /// A second attempt was sent beside a slow first one.
@@ -93,6 +95,9 @@ impl std::fmt::Display for What {
                 write!(f, "{after}: tries again in {:.1} ms, {why}", ms(lasts))
             }
             Self::NoRetry { after, why } => write!(f, "{after}: no further attempt, {why}"),
+            Self::SdkRetry { after, sdk, lasts } => {
+                write!(f, "{after}: the SDK above ({sdk}) tries again after {:.1} ms", ms(lasts))
+            }
             Self::Failover { why } => write!(f, "goes to the backup: {why}"),
             Self::Hedge => write!(f, "no answer yet: a second attempt beside the first"),
             Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),

@@ -3,6 +3,7 @@
 use super::decide::Halt;
 use super::events::{Events, What};
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
+use super::unfinished::Unfinished;
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal};
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
@@ -48,6 +49,10 @@ pub(super) struct Flow {
 
     /// When the present attempt was sent.
     pub(super) sent_at: Timestamp,
+    /// The attempts that the SDK above made of this call before.
+    pub(super) earlier: Option<Box<Unfinished>>,
+    /// What the vendor said about another attempt.
+    pub(super) told: Option<bool>,
     /// When the vendor wants to be asked again.
     pub(super) retry_at: Option<Timestamp>,
     /// The next attempt is due then.
@@ -95,6 +100,8 @@ impl Flow {
             failed_over: false,
             truncate: None,
             sent_at: Timestamp::EPOCH,
+            earlier: None,
+            told: None,
             retry_at: None,
             resume_at: None,
             hedges: 0,
@@ -117,13 +124,12 @@ impl Flow {
         self.key_on_wire = !is_idempotent(self.method)
             && plan.resilience.retry.is_some()
             && head.headers.get("idempotency-key").is_some();
-        // An SDK that tries again by itself is not to be helped with that.
-        self.sdk = plan.resilience.retry.as_ref().and_then(|_| {
-            recognise(|name| head.headers.get(name).and_then(|value| std::str::from_utf8(value).ok()))
-        });
+        // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
+        self.sdk = recognise(|name| head.headers.get(name).and_then(|value| std::str::from_utf8(value).ok()));
         (self.model, self.max_output, self.tier) = asked_for(plan, head);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
         (self.side, self.pass) = (None, None);
+        (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
         (self.cheaper, self.truncate, self.hedges) = (None, None, 0);
