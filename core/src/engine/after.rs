@@ -153,9 +153,13 @@ impl Engine {
     }
 
     fn close_attempt(&self, plan: &Plan, flow: &mut Flow, ending: Ending, now: Timestamp) {
-        if let Some(hedge) = &plan.resilience.hedge {
-            hedge.state.after(&hedge.rule, now.since(flow.sent_at));
+        if let Some(hedge) = &plan.resilience.hedge
+            && std::mem::take(&mut flow.timed)
+        {
+            let sent = flow.pair.map_or(flow.sent_at, |pair| pair.first.1);
+            hedge.state.after(&hedge.rule, now.since(sent));
         }
+        flow.pair = None;
         if let Some(Part { name: _, rule, state }) = &plan.resilience.breaker
             && let Some(pass) = flow.pass.take()
             && let Some(phase) = state.after(rule, pass, Judgement::of(ending), now)

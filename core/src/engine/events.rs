@@ -37,6 +37,8 @@ pub(super) enum What {
     Failover { why: &'static str },
     /// A second attempt was sent beside a slow first one.
     Hedge,
+    /// One of two attempts under way is no more, and the other one goes on.
+    Lost { which: &'static str, how: String },
     /// The breaker went into another phase.
     Breaker { phase: &'static str },
     /// The call was refused.
@@ -100,6 +102,7 @@ impl std::fmt::Display for What {
             }
             Self::Failover { why } => write!(f, "goes to the backup: {why}"),
             Self::Hedge => write!(f, "no answer yet: a second attempt beside the first"),
+            Self::Lost { which, how } => write!(f, "of the two the {which} {how}: the other one counts"),
             Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),
             Self::Refused { rule, by } => write!(f, "refused by {by} `{rule}`"),
             Self::Key => write!(f, "an idempotency key was added"),

@@ -2,6 +2,7 @@
 
 use super::decide::Halt;
 use super::events::{Events, What};
+use super::hedging::Pair;
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
 use super::unfinished::Unfinished;
 use crate::budget::Reservation;
@@ -57,7 +58,10 @@ pub(super) struct Flow {
     pub(super) retry_at: Option<Timestamp>,
     /// The next attempt is due then.
     pub(super) resume_at: Option<Timestamp>,
-    pub(super) hedges: u32,
+    /// Two attempts under way, one beside the other.
+    pub(super) pair: Option<Pair>,
+    /// Whether the present attempt's latency is still to be counted.
+    pub(super) timed: bool,
     pub(super) usage: Option<Box<UsageReader>>,
     /// How the body of an answer began whose meaning stands in it, and its headers.
     pub(super) prefix: Option<Prefix>,
@@ -104,7 +108,8 @@ impl Flow {
             told: None,
             retry_at: None,
             resume_at: None,
-            hedges: 0,
+            pair: None,
+            timed: false,
             usage: None,
             prefix: None,
             events: Events::default(),
@@ -128,11 +133,12 @@ impl Flow {
         self.sdk = recognise(|name| head.headers.get(name).and_then(|value| std::str::from_utf8(value).ok()));
         (self.model, self.max_output, self.tier) = asked_for(plan, head);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
+        self.timed = false;
         (self.side, self.pass) = (None, None);
         (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
-        (self.cheaper, self.truncate, self.hedges) = (None, None, 0);
+        (self.cheaper, self.truncate, self.pair) = (None, None, None);
         self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
         self.stated.fill(Claim::new());
         self.sent_at = now;
@@ -152,11 +158,6 @@ impl Flow {
 
     pub(super) fn refused(&mut self, refusal: &Refusal, now: Timestamp) {
         self.events.add(now, What::Refused { rule: Arc::clone(&refusal.rule), by: refusal.by.as_str() });
-    }
-
-    pub(super) fn hedged(&mut self, now: Timestamp) {
-        self.hedges += 1;
-        self.events.add(now, What::Hedge);
     }
 
     /// About how many tokens the call will use.

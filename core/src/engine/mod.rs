@@ -7,6 +7,7 @@ mod decide;
 mod drain;
 mod events;
 mod flow;
+mod hedging;
 mod names;
 mod pipeline;
 mod plan;

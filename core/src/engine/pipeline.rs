@@ -322,18 +322,6 @@ impl Engine {
             self.plan(&rules, &subject, secret, now)
         })
     }
-
-    /// A second attempt beside the first, where the budget for that allows.
-    pub(super) fn hedge(&self, call: &mut Call, now: Timestamp) -> Option<Attempt> {
-        let Standing { plan, flow } = call.flow.as_mut().filter(|_| call.state == State::Sent)?;
-        let hedge = plan.resilience.hedge.as_ref()?;
-        if !hedge.state.take(&hedge.rule, now) {
-            return None;
-        }
-        flow.hedged(now);
-        call.attempts += 1;
-        Some(decide::attempt(plan, flow, call.attempts, now))
-    }
 }
 
 const fn nanos_between(earlier: Timestamp, later: Timestamp) -> u64 {
