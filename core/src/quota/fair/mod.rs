@@ -74,8 +74,8 @@ impl Shares {
         let reach = if self.is_guessing() { bound.min(now + EPOCH) } else { bound };
         let turn = Turn { cost, tolerance, earliest: now, bound: first_wait(reach, now), horizon };
         match turn.take(&slot.due) {
-            // A slot at the rate of a guess would outlast it.
-            Err(until) if reach < bound && until <= bound => {
+            // A slot at the rate of a guess would outlast it, and nobody is refused for a guess.
+            Err(_) if reach < bound => {
                 slot.hold_back();
                 Err(claim.poll(Why::FairShare, bound, now))
             }

@@ -254,10 +254,15 @@ impl Shares {
             return;
         }
         // What was asked before is long ago: the first epoch is taken as it is.
-        let memory = if self.is_guessing() { 0 } else { MEMORY };
+        let guessed = self.is_guessing();
+        let memory = if guessed { 0 } else { MEMORY };
         for slot in self.all() {
             let level = self.level(if slot.is_batch() { Priority::Batch } else { Priority::Interactive });
             slot.measure(level, elapsed, memory, now);
+            if guessed {
+                // Turns at the rate of a guess are no debt.
+                slot.due.store(0, Relaxed);
+            }
         }
         let demand = |batch: bool| self.members(batch).map(|(demand, _)| demand).fold(0, u64::saturating_add);
         let (urgent, patient) = (demand(false), demand(true));

@@ -223,3 +223,34 @@ fn the_same_inputs_give_the_same_verdicts() {
     let askers = [Asker::new(50.0), Asker::new(900.0), Asker::new(3.0)];
     assert_eq!(run(&fair(100), None, &askers, 5.0, 9), run(&fair(100), None, &askers, 5.0, 9));
 }
+
+/// One program without concurrency, as a loop in a script is: it asks again as soon as it was served.
+#[test]
+fn who_is_alone_gets_the_whole_rate_from_the_first_call_on() {
+    let limit = Rule::limit(20, Unit::Requests, Duration::from_secs(1));
+    for (burst, max_wait) in [(5, 200), (1, 150), (20, 1_000)] {
+        let rule = Rule {
+            fair: true,
+            burst: Some(burst),
+            max_wait: Duration::from_millis(max_wait),
+            ..limit.clone()
+        };
+        let quota = State::new(&rule);
+        let ask = Ask::one().customer(7, Weight::default());
+        let (mut now, mut went) = (T0, 0);
+        while now < T0 + 2_000_000_000 {
+            let mut claim = Claim::new();
+            loop {
+                let at = Timestamp::from_nanos(now);
+                match quota.before(&rule, &mut claim, &ask, &User::default(), at) {
+                    Verdict::Pass => break,
+                    Verdict::Wait { until, .. } => now = until.as_nanos(),
+                    refused => panic!("after {went} calls: {refused:?}"),
+                }
+            }
+            went += 1;
+            now += 1_000_000;
+        }
+        assert!((37..=42 + burst).contains(&went), "burst {burst}: {went} calls in two seconds");
+    }
+}
