@@ -64,6 +64,8 @@ pub fn followed_until(
     retry_at: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<Timestamp> {
+    // got marks nothing at all: whether it or the application tries again cannot be told.
+    let retries = attempt.retries && attempt.sdk != "got";
     let retried = match ending {
         Ending::Status(status @ 400..) => {
             told.unwrap_or(matches!(status, 408 | 409 | 413 | 425 | 429 | 500..))
@@ -72,7 +74,7 @@ pub fn followed_until(
         Ending::Error(_) => true,
     };
     let wait = retry_at.map_or(Duration::ZERO, |at| at.since(now)).max(longest(attempt.sdk));
-    (retried && attempt.retries).then(|| now.plus((wait + MARGIN).min(LONGEST)))
+    (retried && retries).then(|| now.plus((wait + MARGIN).min(LONGEST)))
 }
 
 impl<T> Default for EarlierAttempts<T> {
@@ -232,6 +234,8 @@ mod tests {
         assert_eq!(until(DOWN, Some(false)), None, "the vendor says that it is of no use");
         assert!(until(Ending::Status(400), Some(true)).is_some());
         assert!(until(Ending::Error(ErrorType::Reset), None).is_some());
+        let got = of(&[("user-agent", "got (https://github.com/sindresorhus/got)")]).unwrap();
+        assert_eq!(followed_until(&got, DOWN, None, None, at(0)), None, "its retries are not marked");
         let aws = |request| of(&[("amz-sdk-invocation-id", "x"), ("amz-sdk-request", request)]).unwrap();
         assert_eq!(followed_until(&aws("attempt=3; max=3"), DOWN, None, None, at(0)), None, "the last");
         assert!(followed_until(&aws("attempt=2; max=3"), DOWN, None, None, at(0)).is_some());
