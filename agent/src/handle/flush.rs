@@ -223,10 +223,14 @@ impl Process {
         if !self.setup.options.enabled {
             return Flush { written: 0, pending: 0 };
         }
+        if self.has_ended() {
+            // Whatever an SDK still tries, it is not certain that there will be another flush.
+            self.engine.finish();
+        }
         let mut batch = self.engine.drain(now);
         // Shard by shard is no order; where equal calls overlap, the sidecar matches in the order in which they come.
         batch.sightings.sort_unstable_by_key(|sighting| sighting.ended);
-        writer.has_called |= !batch.rows.is_empty();
+        writer.has_called |= !batch.rows.is_empty() || !batch.sightings.is_empty();
         writer.tell_hub(self, &batch.sightings);
         writer.pending.add(batch, &self.engine, &self.tallies);
         self.drains.fetch_add(1, Ordering::Release);

@@ -2,8 +2,10 @@
 
 use super::decide::Halt;
 use super::events::{Events, What};
+use super::hedging::Pair;
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
 use super::request::Request;
+use super::unfinished::Unfinished;
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal};
 use crate::coding::Decoder;
@@ -51,11 +53,18 @@ pub(super) struct Flow {
 
     /// When the present attempt was sent.
     pub(super) sent_at: Timestamp,
+    /// The attempts that the SDK above made of this call before.
+    pub(super) earlier: Option<Box<Unfinished>>,
+    /// What the vendor said about another attempt.
+    pub(super) told: Option<bool>,
     /// When the vendor wants to be asked again.
     pub(super) retry_at: Option<Timestamp>,
     /// The next attempt is due then.
     pub(super) resume_at: Option<Timestamp>,
-    pub(super) hedges: u32,
+    /// Two attempts under way, one beside the other.
+    pub(super) pair: Option<Pair>,
+    /// Whether the present attempt's latency is still to be counted.
+    pub(super) timed: bool,
     pub(super) usage: Option<Box<UsageReader>>,
     /// What the body passes through first, where it is compressed and anybody looks at it.
     pub(super) coding: Option<Box<Decoder>>,
@@ -113,9 +122,12 @@ impl Flow {
             failed_over: false,
             truncate: None,
             sent_at: Timestamp::EPOCH,
+            earlier: None,
+            told: None,
             retry_at: None,
             resume_at: None,
-            hedges: 0,
+            pair: None,
+            timed: false,
             usage: None,
             coding: None,
             prefix: None,
@@ -134,14 +146,16 @@ impl Flow {
         self.deadline = Deadline::new(now, plan.resilience.deadline, head.deadline);
         self.key_on_wire =
             !is_idempotent(self.method) && plan.resilience.retry.is_some() && request.has_idempotency_key();
-        // An SDK that tries again by itself is not to be helped with that.
-        self.sdk = plan.resilience.retry.as_ref().and_then(|_| request.sdk());
+        // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
+        self.sdk = request.sdk();
         (self.model, self.max_output, self.tier) = asked_for(plan, head);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
+        self.timed = false;
         (self.side, self.pass) = (None, None);
+        (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
-        (self.cheaper, self.truncate, self.hedges) = (None, None, 0);
+        (self.cheaper, self.truncate, self.pair) = (None, None, None);
         self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
         self.stated.fill(Claim::new());
         self.sent_at = now;
@@ -161,11 +175,6 @@ impl Flow {
 
     pub(super) fn refused(&mut self, refusal: &Refusal, now: Timestamp) {
         self.events.add(now, What::Refused { rule: Arc::clone(&refusal.rule), by: refusal.by.as_str() });
-    }
-
-    pub(super) fn hedged(&mut self, now: Timestamp) {
-        self.hedges += 1;
-        self.events.add(now, What::Hedge);
     }
 
     /// About how many tokens the call will use.
