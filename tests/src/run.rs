@@ -1,8 +1,10 @@
 //! One column of the matrix: every scenario through one adapter.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use farcall::Config;
 use farcall_agent::report;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -24,7 +26,12 @@ pub(crate) const AT_EXIT: &str = "totals-at-exit";
 /// Runs `scenarios` through `adapter`, in order, and says how each came out; one cell more, `totals-at-exit`,
 /// says whether the ledger still adds up after the process has ended.
 #[must_use]
-pub fn run(adapter: &Adapter, runtime: &Runtime, scenarios: &[&Scenario]) -> Vec<(String, Cell)> {
+pub fn run(
+    adapter: &Adapter,
+    runtime: &Runtime,
+    scenarios: &[&Scenario],
+    rules: Rules,
+) -> Vec<(String, Cell)> {
     let names = || scenarios.iter().map(|s| s.name.clone()).chain([AT_EXIT.to_owned()]);
     let run = match runtime {
         Runtime::Missing(reason) => {
@@ -32,13 +39,38 @@ pub fn run(adapter: &Adapter, runtime: &Runtime, scenarios: &[&Scenario]) -> Vec
         }
         Runtime::Ready(run) => run,
     };
-    match Column::start(adapter, run) {
+    match Column::start(adapter, run, rules) {
         Err(reason) => names().map(|name| (name, Cell::Fail(reason.clone()))).collect(),
         Ok(mut column) => {
             let mut cells: Vec<(String, Cell)> =
                 scenarios.iter().map(|s| (s.name.clone(), Cell::of(column.play(s)))).collect();
             cells.push((AT_EXIT.to_owned(), Cell::of(column.finish())));
             cells
+        }
+    }
+}
+
+/// What the programs run under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rules {
+    /// `farcall.toml` alone: Farcall only watches.
+    None,
+    /// `rules.toml` as well: every call is decided on, and none is refused, delayed or repeated.
+    Harmless,
+}
+
+const CONFIG: &str = "farcall.toml";
+
+impl Rules {
+    fn write(self, home: &Path) -> Result<(), String> {
+        let mut text = include_str!("../farcall.toml").to_owned();
+        if self == Self::Harmless {
+            text += include_str!("../rules.toml");
+        }
+        let (_, errors) = Config::read(CONFIG, &text);
+        match errors.first() {
+            Some(error) => Err(error.to_string()),
+            None => fs::write(home.join(CONFIG), text).map_err(|e| format!("{CONFIG}: {e}")),
         }
     }
 }
@@ -56,9 +88,10 @@ struct Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    fn start(adapter: &'a Adapter, run: &'a [String]) -> Result<Self, String> {
+    fn start(adapter: &'a Adapter, run: &'a [String], rules: Rules) -> Result<Self, String> {
         let home = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
         let vendor = Vendor::start(home.path())?;
+        rules.write(home.path())?;
         let shim = start(run, home.path(), &vendor, adapter)?;
         Ok(Self { adapter, run, vendor, home, shim, calls: 0, restarted: false })
     }
@@ -200,8 +233,14 @@ fn reports_agree(home: &Path, total: &Sums) -> Result<(), String> {
 
 fn start(run: &[String], home: &Path, vendor: &Vendor, adapter: &Adapter) -> Result<Shim, String> {
     let stderr = home.join("stderr.txt");
-    let surroundings =
-        Surroundings { home, ca: vendor.ca(), service: &adapter.name, environment: &[], stderr: &stderr };
+    let config = home.join(CONFIG).display().to_string();
+    let surroundings = Surroundings {
+        home,
+        ca: vendor.ca(),
+        service: &adapter.name,
+        environment: &[("FARCALL_CONFIG", &config)],
+        stderr: &stderr,
+    };
     let mut shim = Shim::start(run, &surroundings)?;
     shim.flush().map_err(|e| format!("it does not start: {e}"))?;
     Ok(shim)
