@@ -3,9 +3,10 @@
 //! Of the pending calls of one order key all but one are `blocked`: whoever settles or drops a call unblocks the
 //! oldest that is left, in the same transaction. So a delivery finds what is due without looking at the rest.
 
+use crate::report::time::rfc3339;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -51,7 +52,7 @@ impl State {
     }
 }
 
-/// A call in the outbox, without what it carries. Moments are nanoseconds since the Unix epoch.
+/// A call in the outbox, without what it carries. Moments are nanoseconds since the Unix epoch; in JSON, RFC 3339.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Item {
@@ -80,12 +81,16 @@ pub struct Item {
     /// How often delivery was tried.
     pub attempts: u32,
     /// When it was put.
+    #[serde(serialize_with = "moment")]
     pub put_at: i64,
     /// When delivery is tried next, where it is pending.
+    #[serde(serialize_with = "moment")]
     pub next_at: i64,
     /// When it becomes a dead letter.
+    #[serde(serialize_with = "moment")]
     pub expires_at: i64,
     /// When it was delivered or given up.
+    #[serde(serialize_with = "maybe_moment")]
     pub settled_at: Option<i64>,
     /// The status of the last answer.
     pub status: Option<u16>,
@@ -95,6 +100,17 @@ pub struct Item {
     pub bytes: u64,
     #[serde(skip)]
     pub(super) max_attempts: Option<u32>,
+}
+
+fn moment<S: Serializer>(nanos: &i64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&rfc3339(unsigned(*nanos)))
+}
+
+fn maybe_moment<S: Serializer>(nanos: &Option<i64>, to: S) -> Result<S::Ok, S::Error> {
+    match nanos {
+        Some(nanos) => moment(nanos, to),
+        None => to.serialize_none(),
+    }
 }
 
 const COLUMNS: &str = "id, queue, state, method, vendor, endpoint, host, customer, order_key, blocked, \
@@ -333,6 +349,7 @@ pub struct Count {
     /// How many bytes their bodies have.
     pub bytes: u64,
     /// When the oldest was put, in nanoseconds since the Unix epoch.
+    #[serde(serialize_with = "moment")]
     pub oldest: i64,
 }
 
