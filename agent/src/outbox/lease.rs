@@ -4,8 +4,13 @@
 //! Time here is CLOCK_BOOTTIME, which all processes of a host share, which counts while the machine sleeps and
 //! which nobody can set.
 
+use crate::home::give_to_owner;
+use ring::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, params};
 use rustix::time::{ClockId, clock_gettime};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,16 +51,64 @@ pub(super) struct Lease {
     pub(super) until: u64,
 }
 
-/// Takes the lease where it is free. The moment counts at which the write lock is had, not the one of the question.
-pub(super) fn take(connection: &Connection, queue: &str, holder: &str) -> rusqlite::Result<Option<Lease>> {
+/// Shows that the holder of a token lives: a file of its own, locked as long as the process has it open. The system
+/// unlocks it when the process dies, and not when it is stopped; a fork keeps the lock for its parent, which costs
+/// time and no more.
+#[derive(Debug)]
+pub(super) struct Alive {
+    _locked: File,
+}
+
+/// Where the files of a queue's tokens are.
+fn sign(home: &Path, queue: &str, token: i64) -> PathBuf {
+    let name = digest(&SHA256, queue.as_bytes());
+    let name: String = name.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    home.join(format!("outbox.lease.{name}.{token}"))
+}
+
+/// Whether the process that took this token is known to be dead.
+fn is_dead(home: &Path, queue: &str, token: i64) -> bool {
+    File::open(sign(home, queue, token)).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// Takes the lease where it is free: it has ended, or its holder is dead. The moment counts at which the write lock
+/// is had, not the one of the question.
+pub(super) fn take(
+    connection: &Connection,
+    home: &Path,
+    queue: &str,
+    holder: &str,
+) -> rusqlite::Result<Option<(Lease, Option<Alive>)>> {
     let now = boottime();
     let until = now + nanos(HOLDS);
-    let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, 1, ?2, ?3, ?4)
-        ON CONFLICT (queue) DO UPDATE SET token = token + 1, holder = ?2, boot = ?3, until = ?4
-        WHERE boot <> ?3 OR until <= ?5 RETURNING token";
-    let row = params![queue, holder, boot(), signed(until), signed(now)];
-    let token = connection.query_row(sql, row, |row| row.get(0)).optional()?;
-    Ok(token.map(|token| Lease { token, until }))
+    let sql = "SELECT token, boot, until FROM lease WHERE queue = ?1";
+    let last: Option<(i64, String, i64)> =
+        connection.query_row(sql, [queue], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let token = match &last {
+        None => 1,
+        Some((token, then, until)) => {
+            if then == boot() && *until > signed(now) && !is_dead(home, queue, *token) {
+                return Ok(None);
+            }
+            token + 1
+        }
+    };
+    // Locked before anybody can read of it.
+    let alive = show(home, queue, token);
+    let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT (queue) DO UPDATE SET token = ?2, holder = ?3, boot = ?4, until = ?5";
+    connection.execute(sql, params![queue, token, holder, boot(), signed(until)])?;
+    let _ = fs::remove_file(sign(home, queue, token - 1));
+    Ok(Some((Lease { token, until }, alive)))
+}
+
+/// `None` where it cannot be shown; then others wait for the end of the lease.
+fn show(home: &Path, queue: &str, token: i64) -> Option<Alive> {
+    let file = sign(home, queue, token);
+    let locked = OpenOptions::new().create(true).append(true).mode(0o600).open(&file).ok()?;
+    give_to_owner(home, &file);
+    locked.try_lock().ok()?;
+    Some(Alive { _locked: locked })
 }
 
 /// Renews the lease, unless another process took it.
@@ -74,10 +127,11 @@ pub(super) fn release(connection: &Connection, queue: &str, token: i64) -> rusql
 }
 
 /// Whether somebody holds it; for who only wants to know whether to ask.
-pub(super) fn is_held(connection: &Connection, queue: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT boot = ?2 AND until > ?3 FROM lease WHERE queue = ?1";
+pub(super) fn is_held(connection: &Connection, home: &Path, queue: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT token FROM lease WHERE queue = ?1 AND boot = ?2 AND until > ?3";
     let row = params![queue, boot(), signed(boottime())];
-    Ok(connection.query_row(sql, row, |row| row.get(0)).optional()?.unwrap_or(false))
+    let token: Option<i64> = connection.query_row(sql, row, |row| row.get(0)).optional()?;
+    Ok(token.is_some_and(|token| !is_dead(home, queue, token)))
 }
 
 /// Tells this start of the machine from others: a lease of another one is nobody's.
@@ -117,23 +171,26 @@ mod tests {
     fn a_lease_has_one_holder_and_each_next_one_a_higher_token() {
         let home = tempfile::tempdir().unwrap();
         let open = Place::new(home.path()).open().unwrap();
-        let connection = &open.connection;
-        let first = take(connection, "q", "a").unwrap().unwrap();
-        assert!(is_held(connection, "q").unwrap());
-        assert_eq!(take(connection, "q", "b").unwrap(), None);
-        assert!(take(connection, "other", "b").unwrap().is_some(), "each queue has its own");
+        let (connection, home) = (&open.connection, home.path());
+        let (first, alive) = take(connection, home, "q", "a").unwrap().unwrap();
+        assert!(is_held(connection, home, "q").unwrap());
+        assert!(take(connection, home, "q", "b").unwrap().is_none());
+        assert!(take(connection, home, "other", "b").unwrap().is_some(), "each queue has its own");
         assert_eq!(renew(connection, "q", first.token).unwrap().unwrap().token, first.token);
         release(connection, "q", first.token).unwrap();
-        let second = take(connection, "q", "b").unwrap().unwrap();
+        let (second, second_alive) = take(connection, home, "q", "b").unwrap().unwrap();
         assert!(second.token > first.token);
         assert_eq!(renew(connection, "q", first.token).unwrap(), None, "it passed to another");
         release(connection, "q", first.token).unwrap();
-        assert!(is_held(connection, "q").unwrap(), "only the holder gives it back");
+        drop(alive);
+        assert!(is_held(connection, home, "q").unwrap(), "only the holder gives it back");
+        drop(second_alive);
+        let (third, _alive) = take(connection, home, "q", "c").unwrap().unwrap();
+        assert!(third.token > second.token, "the second one died");
+        assert!(take(connection, home, "q", "d").unwrap().is_none());
         connection.execute("UPDATE lease SET boot = 'another'", []).unwrap();
-        assert!(
-            take(connection, "q", "a").unwrap().unwrap().token > second.token,
-            "a restart ends all leases"
-        );
+        let (fourth, _alive) = take(connection, home, "q", "a").unwrap().unwrap();
+        assert!(fourth.token > third.token, "a restart of the machine ends all leases");
     }
 
     #[test]

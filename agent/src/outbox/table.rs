@@ -406,7 +406,7 @@ mod tests {
     fn open() -> (tempfile::TempDir, Open, i64) {
         let home = tempfile::tempdir().unwrap();
         let open = Place::new(home.path()).open().unwrap();
-        let token = lease::take(&open.connection, "q", "me").unwrap().unwrap().token;
+        let token = lease::take(&open.connection, home.path(), "q", "me").unwrap().unwrap().0.token;
         (home, open, token)
     }
 
@@ -467,11 +467,11 @@ mod tests {
 
     #[test]
     fn what_is_reported_under_a_lease_that_passed_on_is_refused() {
-        let (_home, open, token) = open();
+        let (home, open, token) = open();
         let db = &open.connection;
         let id = put(db, None);
         lease::release(db, "q", token).unwrap();
-        let next = lease::take(db, "q", "other").unwrap().unwrap().token;
+        let next = lease::take(db, home.path(), "q", "other").unwrap().unwrap().0.token;
         assert!(!settle(db, ("q", token), id, &delivered(), 0).unwrap());
         assert_eq!(get(db, id).unwrap().unwrap().0.state, State::Pending);
         assert!(settle(db, ("q", next), id, &delivered(), 0).unwrap());

@@ -1,6 +1,6 @@
 //! What the thread does, over and over: keep the lease, look what is due, send it, write down how it came out.
 
-use super::super::lease::{self, Permit, RENEWED};
+use super::super::lease::{self, Alive, Permit, RENEWED};
 use super::super::seal::Purpose;
 use super::super::table::{self, Item, Settlement};
 use super::super::{Inner, OutboxError, nanos, wall};
@@ -20,7 +20,7 @@ const AT_ONCE: usize = 16;
 /// How often the holder looks for calls of other processes.
 const LOOK: Duration = Duration::from_millis(200);
 /// How often the others look whether the lease is free.
-const WATCH: Duration = Duration::from_secs(1);
+const WATCH: Duration = Duration::from_millis(500);
 /// How long the end waits for calls that are on their way.
 const WIND_DOWN: Duration = Duration::from_secs(2);
 /// With nothing to do for so long, the thread ends; the next put starts it again.
@@ -44,10 +44,11 @@ pub(super) struct Round<'a> {
     said: Option<String>,
 }
 
-#[derive(Clone, Copy)]
 struct Held {
     token: i64,
     renewed: Instant,
+    /// Shows others that this process lives.
+    _alive: Option<Alive>,
 }
 
 impl<'a> Round<'a> {
@@ -111,7 +112,7 @@ impl<'a> Round<'a> {
         } else if self.held.is_none() {
             return Ok(WATCH);
         }
-        if self.held.is_none() && lease::is_held(reader, queue).map_err(wrong)? {
+        if self.held.is_none() && lease::is_held(reader, place.home(), queue).map_err(wrong)? {
             return Ok(WATCH);
         }
         if !self.keep_lease().await? {
@@ -123,39 +124,47 @@ impl<'a> Round<'a> {
     /// Takes the lease, or renews it when it is time. Whether it is ours.
     async fn keep_lease(&mut self) -> Result<bool, OutboxError> {
         let queue = self.inner.queue.clone();
-        let kept = match self.held {
-            Some(held) if held.renewed.elapsed() < RENEWED => return Ok(self.permit.is_good()),
+        let kept = match self.held.take() {
+            Some(held) if held.renewed.elapsed() < RENEWED => {
+                self.held = Some(held);
+                return Ok(self.permit.is_good());
+            }
             Some(held) => {
-                let work = move |db: &rusqlite::Transaction<'_>| lease::renew(db, &queue, held.token);
-                self.inner.writer.submit(0, work).await
+                let token = held.token;
+                let work = move |db: &rusqlite::Transaction<'_>| lease::renew(db, &queue, token);
+                let kept = self.inner.writer.submit(0, work).await;
+                if kept.is_err() {
+                    // It may hold for a while yet; the permit knows.
+                    self.held = Some(held);
+                    return kept.map(|_| false);
+                }
+                kept.map(|lease| lease.map(|lease| (lease, held._alive)))
             }
             None => {
-                let holder = format!("{} (pid {})", queue, std::process::id());
-                let work = move |db: &rusqlite::Transaction<'_>| lease::take(db, &queue, &holder);
+                let home = self.inner.place.home().to_owned();
+                let holder = format!("{queue} (pid {})", std::process::id());
+                let work = move |db: &rusqlite::Transaction<'_>| lease::take(db, &home, &queue, &holder);
                 self.inner.writer.submit(0, work).await
             }
-        };
+        }?;
         match kept {
-            Ok(Some(lease)) => {
+            Some((lease, alive)) => {
                 self.permit.extend(lease.until);
-                self.held = Some(Held { token: lease.token, renewed: Instant::now() });
-                Ok(true)
+                self.held = Some(Held { token: lease.token, renewed: Instant::now(), _alive: alive });
             }
-            Ok(None) => {
+            None => {
                 // It passed to another process: nothing more goes out, and what was out is that one's to decide.
                 self.permit.end();
-                self.held = None;
                 self.under_way.abort_all();
-                Ok(false)
             }
-            // It may hold for a while yet; the permit knows.
-            Err(error) => Err(error),
         }
+        Ok(self.permit.is_good())
     }
 
     /// Sends what is due. How long nothing else will be.
     fn launch(&mut self) -> Result<Duration, OutboxError> {
-        let (Some(reader), Some(held)) = (&self.reader, self.held) else { return Ok(WATCH) };
+        let (Some(reader), Some(held)) = (&self.reader, &self.held) else { return Ok(WATCH) };
+        let token = held.token;
         let (place, queue, now) = (&self.inner.place, &self.inner.queue, wall());
         let wrong = |error: rusqlite::Error| place.failure(&error);
         let room = AT_ONCE.saturating_sub(self.ids.len());
@@ -180,7 +189,7 @@ impl<'a> Round<'a> {
                     farcall: self.farcall.clone(),
                     permit: Arc::clone(&self.permit),
                     client,
-                    token: held.token,
+                    token,
                 };
                 self.under_way.spawn(task.run(item, sealed));
             }
@@ -230,7 +239,7 @@ impl<'a> Round<'a> {
         self.permit.end();
         self.under_way.shutdown().await;
         self.close();
-        if let Some(Held { token, .. }) = self.held {
+        if let Some(Held { token, _alive, .. }) = self.held.take() {
             let queue = self.inner.queue.clone();
             let _ = self.inner.writer.submit(0, move |db| lease::release(db, &queue, token)).await;
         }
