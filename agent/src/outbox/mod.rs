@@ -176,10 +176,9 @@ impl Outbox {
 impl Inner {
     pub(crate) fn new(home: &Path, queue: &str, farcall: Option<WeakFarcall>, unusable: bool) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
-        let rings = Arc::clone(&wake);
         let place = Place::new(home);
         Arc::new(Self {
-            writer: Writer::new(place.clone(), move || rings.notify_one()),
+            writer: Writer::new(place.clone(), Arc::clone(&wake)),
             place,
             queue: queue.to_owned(),
             keys: Mutex::new(None),

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// What waits for the disk, at most, in bytes.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
@@ -35,7 +36,8 @@ struct Shared {
     changed: Condvar,
     /// Whether the file is open. A fork at that moment makes SQLite unusable in the child.
     open: AtomicBool,
-    committed: Box<dyn Fn() + Send + Sync>,
+    /// Rings after each commit.
+    committed: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -83,14 +85,14 @@ where
 }
 
 impl Writer {
-    /// `committed` is told after each commit.
-    pub(super) fn new(place: Place, committed: impl Fn() + Send + Sync + 'static) -> Self {
+    /// `committed` rings after each commit.
+    pub(super) fn new(place: Place, committed: Arc<Notify>) -> Self {
         let shared = Shared {
             place,
             queue: Mutex::default(),
             changed: Condvar::new(),
             open: AtomicBool::new(false),
-            committed: Box::new(committed),
+            committed,
         };
         Self { shared: Arc::new(shared), join: Mutex::new(None) }
     }
@@ -221,7 +223,7 @@ impl Shared {
         }
         jobs.into_iter().for_each(|job| job.answer(result.clone()));
         result?;
-        (self.committed)();
+        self.committed.notify_one();
         *in_log += bytes;
         match open {
             Some(open) if *in_log > CHECKPOINT => {
