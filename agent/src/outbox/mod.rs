@@ -23,6 +23,7 @@
 mod deliver;
 mod error;
 mod file;
+mod json;
 mod lease;
 mod operator;
 mod parcel;
