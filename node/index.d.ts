@@ -192,6 +192,88 @@ export class RefusedError extends Error {
 export function report<Q extends keyof Answers>(question: Q, options?: ReportOptions): Promise<Answers[Q]>
 export function report(question: 'coverage' | 'findings' | 'all', options?: ReportOptions): Promise<any>
 
+/** A header's value: itself, or where it is found at each delivery. */
+export type OutboxHeader =
+  | string
+  | { env: string; prefix?: string; suffix?: string }
+  | { file: string; prefix?: string; suffix?: string }
+
+/** A call to be delivered. */
+export interface OutboxCall {
+  method: string
+  url: string | URL
+  headers?: Record<string, OutboxHeader>
+  body?: string | Uint8Array
+  /** Sent as the body, with its content type. */
+  json?: unknown
+  /** Default: that of the scope. */
+  customer?: string
+  /** Calls of one key are delivered one after the other, in the order in which they were put. */
+  orderKey?: string
+  /** Default: that of the request's own header, else a random one. */
+  idempotencyKey?: string
+  /** Default: what the catalogue knows of the vendor. */
+  idempotencyHeader?: string
+  /** How long delivery is tried. Default: 3 days. */
+  maxAgeMs?: number
+  /** How often. Default: without a bound. */
+  maxAttempts?: number
+  /** How long one attempt may take. Default: 30,000. */
+  timeoutMs?: number
+  /** How long the first attempt waits. */
+  delayMs?: number
+}
+
+/** A call that is on the disk. */
+export interface OutboxReceipt {
+  id: number
+  /** What all its attempts carry, where the vendor takes one. */
+  idempotencyKey: string
+}
+
+/** A call in the outbox, as `farcall outbox ls --json` shows it. Moments are RFC 3339. */
+export interface OutboxItem {
+  id: number
+  service: string
+  state: 'pending' | 'delivered' | 'dead'
+  method: string
+  vendor: string
+  endpoint: string
+  host: string
+  customer: string | null
+  order_key: string | null
+  blocked: boolean
+  idempotency_key: string
+  attempts: number
+  put_at: string
+  next_at: string
+  expires_at: string
+  settled_at: string | null
+  status: number | null
+  error: string | null
+  bytes: number
+}
+
+/** What the vendor answered; `cut` where the body was longer than what is kept. */
+export interface OutboxAnswer {
+  status: number
+  headers: [string, string][]
+  body: Buffer
+  cut: boolean
+}
+
+/** Calls that must not be lost; docs/outbox.md says what is promised. `install` comes first. */
+export const outbox: {
+  /** Takes a call for delivery; resolves once it is on the disk. Rejects where it was not taken. */
+  put(call: OutboxCall): Promise<OutboxReceipt>
+  /** A call as it stands. Delivered ones are forgotten after a day. */
+  item(id: number): Promise<OutboxItem>
+  /** A call as it stands once it was delivered or given up, or after `timeoutMs` (60,000). */
+  wait(id: number, options?: { timeoutMs?: number }): Promise<OutboxItem>
+  /** What the vendor answered to a call that was delivered; null while it was not. */
+  answer(id: number): Promise<OutboxAnswer | null>
+}
+
 /** Writes what was counted to the ledger; resolves once it is there. Farcall does so each second by itself, and at exit. */
 export function flush(): Promise<void>
 

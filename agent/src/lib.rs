@@ -34,6 +34,8 @@ mod handle;
 mod home;
 mod hub;
 mod options;
+#[cfg(feature = "outbox")]
+pub mod outbox;
 pub mod report;
 mod say;
 mod share;

@@ -4,6 +4,7 @@
 mod config;
 mod doctor;
 mod explain;
+mod outbox;
 mod output;
 mod policy;
 mod report;
@@ -40,11 +41,12 @@ enum Exit {
   farcall explain incident 7                  who used the quota when Stripe said 429?
   farcall policy test GET https://api.stripe.com/v1/balance
   farcall doctor                              is farcall attached, and well?
+  farcall outbox ls --state dead              which calls were given up, and why?
   farcall config check farcall.toml
 
 The ledger is looked for in --home, $FARCALL_HOME, $XDG_STATE_HOME/farcall, ~/.local/state/farcall.
 
-Exit codes: 0 fine; 1 something to look at (doctor, config check, policy test); 2 the command was not understood;
+Exit codes: 0 fine; 1 something to look at (doctor, config check, policy test, outbox); 2 the command was not understood;
 3 there is no ledger, or it cannot be read."
 )]
 struct Cli {
@@ -64,6 +66,9 @@ enum Command {
     Policy(policy::Command),
     /// Is farcall attached everywhere, and well?
     Doctor(doctor::Arguments),
+    /// The calls that must not be lost: which wait, which were given up
+    #[command(subcommand)]
+    Outbox(outbox::Command),
     /// Check the configuration file
     #[command(subcommand)]
     Config(config::Command),
@@ -107,6 +112,7 @@ fn main() -> ExitCode {
         Command::Explain(command) => explain::run(&command),
         Command::Policy(command) => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Outbox(command) => outbox::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };

@@ -25,6 +25,9 @@ const { join } = require('node:path')
  * @property {() => void} flushNow
  * @property {() => Promise<void>} flush
  * @property {() => string} counters
+ * @property {(parcel: string, body: Buffer) => Promise<string>} outboxPut
+ * @property {(id: number) => Promise<string>} outboxItem
+ * @property {(id: number) => Promise<{ head: string, body: Buffer } | null>} outboxAnswer
  * @property {(question: string, sinceMs: number, filters: string[]) => Promise<string>} report
  */
 

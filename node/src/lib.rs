@@ -2,7 +2,7 @@
 //!
 //! The adapters are JavaScript (`node/lib/`). Names that come back often (origins, methods, customers) cross
 //! once and are numbers from then on, because a string costs more to pass than the whole decision: `handle`
-//! keeps them, `call` takes the calls, `report` is the read side.
+//! keeps them, `call` takes the calls, `outbox` those that must not be lost, `report` is the read side.
 //!
 //! The number of a name is only good on the thread that asked for it: each worker thread of Node loads the
 //! addon for itself. The engine behind them is one for the process.
@@ -10,4 +10,5 @@
 mod call;
 mod decide;
 mod handle;
+mod outbox;
 mod report;

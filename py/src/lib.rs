@@ -6,6 +6,7 @@
 mod call;
 mod handle;
 mod object;
+mod outbox;
 mod report;
 mod scope;
 mod step;
@@ -22,6 +23,8 @@ mod _farcall {
         after_fork, after_fork_in_parent, attached, before_fork, calls, counters, decides, failed, flush,
         flush_late, home, is_enabled, shutdown, start, watch,
     };
+    #[pymodule_export]
+    use super::outbox::{OutboxError, outbox_answer, outbox_item, outbox_put, outbox_wait};
     #[pymodule_export]
     use super::report::report;
     #[pymodule_export]

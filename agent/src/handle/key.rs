@@ -15,7 +15,15 @@ const KEY: &str = "key";
 /// # Errors
 /// Where the file can be neither read nor made.
 pub(super) fn of_installation(home: &Path) -> io::Result<[u8; 16]> {
-    let file = home.join(KEY);
+    kept(home, KEY)
+}
+
+/// Reads a key of `N` random bytes in the home directory, and makes it where there is none.
+///
+/// # Errors
+/// Where the file can be neither read nor made.
+pub(crate) fn kept<const N: usize>(home: &Path, name: &str) -> io::Result<[u8; N]> {
+    let file = home.join(name);
     if let Some(key) = read(&file)? {
         return Ok(key);
     }
@@ -27,7 +35,7 @@ pub(super) fn of_installation(home: &Path) -> io::Result<[u8; 16]> {
     }
     let key = random()?;
     // Under another name first: a process that dies here leaves no half of a key.
-    let new = home.join(format!("{KEY}.new"));
+    let new = home.join(format!("{name}.new"));
     let _ = fs::remove_file(&new);
     let mut half = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     half.write_all(&key)?;
@@ -43,7 +51,7 @@ pub(super) fn of_process() -> Option<[u8; 16]> {
 }
 
 /// `None` where there is no file, or one of another length, which cannot be a key.
-fn read(file: &Path) -> io::Result<Option<[u8; 16]>> {
+fn read<const N: usize>(file: &Path) -> io::Result<Option<[u8; N]>> {
     match fs::read(file) {
         Ok(bytes) => Ok(bytes.try_into().ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -51,8 +59,8 @@ fn read(file: &Path) -> io::Result<Option<[u8; 16]>> {
     }
 }
 
-fn random() -> io::Result<[u8; 16]> {
-    let mut key = [0; 16];
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut key = [0; N];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
     Ok(key)
 }

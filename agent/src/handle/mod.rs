@@ -2,7 +2,7 @@
 
 mod flush;
 mod guard;
-mod key;
+pub(crate) mod key;
 mod process;
 mod sigterm;
 mod thread;
@@ -18,6 +18,8 @@ use farcall::{Call, Config, Engine, Head, Timestamp};
 use process::Process;
 use std::fs;
 use std::path::PathBuf;
+#[cfg(feature = "outbox")]
+use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
@@ -59,6 +61,22 @@ struct Setup {
     service: Option<String>,
 }
 
+/// A handle that does not keep Farcall alive: for threads of the agent's own.
+#[cfg(feature = "outbox")]
+#[derive(Clone, Debug)]
+pub(crate) struct WeakFarcall(Weak<Handle>);
+
+#[cfg(feature = "outbox")]
+impl WeakFarcall {
+    pub(crate) fn upgrade(&self) -> Option<Farcall> {
+        self.0.upgrade().map(|handle| Farcall { handle })
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 static GLOBAL: OnceLock<Farcall> = OnceLock::new();
 
 impl Farcall {
@@ -67,7 +85,9 @@ impl Farcall {
     #[must_use]
     pub fn start(options: Options) -> Self {
         let first = Process::start(Arc::new(Setup::resolve(options)), Vec::new());
-        Self { handle: Arc::new(Handle { first }) }
+        let farcall = Self { handle: Arc::new(Handle { first }) };
+        farcall.look_after_outbox();
+        farcall
     }
 
     /// The one of this process, started with [`Options::default`] where nobody called
@@ -140,6 +160,32 @@ impl Farcall {
         self.process().adapter_installed(name);
     }
 
+    /// The outbox of this process: where calls are put that must not be lost, to be delivered by this process or
+    /// another one of the same service and home directory.
+    ///
+    /// # Errors
+    /// Where Farcall is switched off, or has no home directory.
+    #[cfg(feature = "outbox")]
+    pub fn outbox(&self) -> Result<crate::outbox::Outbox, crate::outbox::OutboxError> {
+        self.after_fork();
+        self.process().outbox(|| WeakFarcall(Arc::downgrade(&self.handle))).map(crate::outbox::Outbox::of)
+    }
+
+    /// Delivers what an earlier process of this service left.
+    fn look_after_outbox(&self) {
+        #[cfg(feature = "outbox")]
+        {
+            let process = self.process();
+            if process.setup.options.flush_every.is_some()
+                && process.setup.options.role == crate::Role::Program
+                && let Ok(outbox) = process.outbox(|| WeakFarcall(Arc::downgrade(&self.handle)))
+                && outbox.exists()
+            {
+                outbox.start();
+            }
+        }
+    }
+
     /// Counts a failure of an adapter under a name (`python_hook_errors`); `farcall doctor` shows it.
     pub fn count_failure(&self, name: &str) {
         self.process().tallies.count(name, 1);
@@ -200,6 +246,7 @@ impl Farcall {
         let process = self.process();
         if process.is_current() {
             Process::start_thread(process);
+            self.look_after_outbox();
         }
     }
 
@@ -209,6 +256,7 @@ impl Farcall {
         let process = self.process();
         if !process.is_current() {
             process.next.get_or_init(|| Process::start_forked(process));
+            self.look_after_outbox();
         }
     }
 

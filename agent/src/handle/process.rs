@@ -6,6 +6,8 @@ use super::thread::Thread;
 use super::watch::Watch;
 use super::{Setup, key, sigterm};
 use crate::clock::Clock;
+#[cfg(feature = "outbox")]
+use crate::outbox::{self, OutboxError};
 use crate::share::Share;
 use crate::store::{Confirmation, ConnectionRollup, Pending};
 use crate::tally::Tallies;
@@ -45,6 +47,11 @@ pub(super) struct Process {
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
     share: OnceLock<Arc<Share>>,
+    #[cfg(feature = "outbox")]
+    outbox: OnceLock<Arc<outbox::Inner>>,
+    /// Whether the outbox was open when this process was forked.
+    #[cfg(feature = "outbox")]
+    outbox_unusable: bool,
     /// What the sidecar added since the last flush, which must not wait for one.
     incoming: Mutex<Incoming>,
     salt: u64,
@@ -74,7 +81,7 @@ const MAX_ADAPTERS: usize = 32;
 
 impl Process {
     pub(super) fn start(setup: Arc<Setup>, adapters: Vec<String>) -> Arc<Self> {
-        let process = Self::new(setup, adapters, false);
+        let process = Arc::new(Self::new(setup, adapters, false));
         process.begin(process.setup.options.handle_sigterm && sigterm::is_default());
         process
     }
@@ -87,14 +94,19 @@ impl Process {
             writer.leave_hub();
         }
         let unusable = parent.unusable || parent.writing.load(Ordering::Acquire);
-        let process = Self::new(Arc::clone(&parent.setup), adapters, unusable);
+        let mut process = Self::new(Arc::clone(&parent.setup), adapters, unusable);
+        #[cfg(feature = "outbox")]
+        {
+            process.outbox_unusable = unusable || parent.outbox_is_open();
+        }
+        let process = Arc::new(process);
         // Its engine has the rules of the parent's start; no call may go by them.
         process.watch.check(&process, true);
         process.begin(parent.watches_sigterm.load(Ordering::Relaxed));
         process
     }
 
-    fn new(setup: Arc<Setup>, adapters: Vec<String>, unusable: bool) -> Arc<Self> {
+    fn new(setup: Arc<Setup>, adapters: Vec<String>, unusable: bool) -> Self {
         let clock = Clock::new();
         let since = clock.now();
         let caller = caller::of_this_process(setup.service.clone());
@@ -102,7 +114,7 @@ impl Process {
         let shards = std::thread::available_parallelism().map_or(4, usize::from);
         let tallies = Tallies::default();
         Tallies::add(&tallies.config_errors, setup.config_errors);
-        Arc::new(Self {
+        Self {
             pid: caller.pid,
             engine: Engine::new(setup.config.clone(), caller.clone(), shards, salt),
             caller,
@@ -122,12 +134,16 @@ impl Process {
             next: OnceLock::new(),
             writer: Mutex::new(Writer::new(&setup)),
             share: OnceLock::new(),
+            #[cfg(feature = "outbox")]
+            outbox: OnceLock::new(),
+            #[cfg(feature = "outbox")]
+            outbox_unusable: false,
             incoming: Mutex::default(),
             salt,
             ended: AtomicBool::new(false),
             watches_sigterm: AtomicBool::new(false),
             setup,
-        })
+        }
     }
 
     fn begin(self: &Arc<Self>, watch_sigterm: bool) {
@@ -224,7 +240,30 @@ impl Process {
         }
     }
 
+    /// What this process has of the outbox.
+    #[cfg(feature = "outbox")]
+    pub(super) fn outbox(
+        &self,
+        farcall: impl FnOnce() -> super::WeakFarcall,
+    ) -> Result<Arc<outbox::Inner>, OutboxError> {
+        if !self.setup.options.enabled {
+            return Err(OutboxError::Disabled);
+        }
+        let home = self.setup.home.as_deref().ok_or(OutboxError::NoHome)?;
+        let new = || outbox::Inner::new(home, &self.caller.service, Some(farcall()), self.outbox_unusable);
+        Ok(Arc::clone(self.outbox.get_or_init(new)))
+    }
+
+    #[cfg(feature = "outbox")]
+    fn outbox_is_open(&self) -> bool {
+        self.outbox_unusable || self.outbox.get().is_some_and(|outbox| outbox.is_open())
+    }
+
     pub(super) fn stop_thread(&self) {
+        #[cfg(feature = "outbox")]
+        if let Some(outbox) = self.outbox.get() {
+            outbox.pause();
+        }
         if let Some(share) = self.share.get() {
             share.stop();
         }

@@ -23,7 +23,7 @@ mod query;
 mod question;
 mod render;
 mod source;
-mod time;
+pub(crate) mod time;
 mod vendors;
 
 pub use budgets::{BudgetRow, Budgets, budgets};

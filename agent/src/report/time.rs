@@ -1,7 +1,7 @@
 //! Moments as people and programs write them.
 
 /// A moment in Unix nanoseconds as RFC 3339, in UTC, with milliseconds.
-pub(super) fn rfc3339(nanos: u64) -> String {
+pub(crate) fn rfc3339(nanos: u64) -> String {
     let (secs, millis) = (nanos / 1_000_000_000, nanos / 1_000_000 % 1_000);
     let (year, month, day) = civil(secs / 86_400);
     let (hour, minute, second) = (secs / 3_600 % 24, secs / 60 % 60, secs % 60);

@@ -2,6 +2,9 @@
 
 use crate::call::{Changes, ErrorType, Refusal};
 use crate::units::Timestamp;
+use http::header::{HOST, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery};
+use http::{Request, Uri};
 use std::sync::Arc;
 
 /// What to do next.
@@ -107,6 +110,43 @@ impl Attempt {
     #[must_use]
     pub fn idempotency_header(&self) -> Option<(&str, String)> {
         self.idempotency_key.as_ref().map(|(name, key)| (name.as_ref(), format!("{key:032x}")))
+    }
+
+    /// Changes a request as this attempt asks for, all but its body ([`model`](Attempt::model)). What cannot be
+    /// applied (a header that is none) is left out: rules were checked when they were read.
+    pub fn apply<B>(&self, request: &mut Request<B>) {
+        if let Some((name, value)) = self.idempotency_header()
+            && let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
+        {
+            request.headers_mut().insert(name, value);
+        }
+        let Some(changes) = &self.changes else { return };
+        for (name, value) in &changes.headers {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
+            {
+                request.headers_mut().insert(name, value);
+            }
+        }
+        let mut parts = request.uri().clone().into_parts();
+        if let Some(host) = &changes.host
+            && let Ok(authority) = Authority::try_from(host.as_str())
+        {
+            if request.headers().contains_key(HOST)
+                && let Ok(value) = HeaderValue::try_from(authority.as_str())
+            {
+                request.headers_mut().insert(HOST, value);
+            }
+            parts.authority = Some(authority);
+        }
+        if let Some(prefix) = &changes.path_prefix {
+            let path = parts.path_and_query.as_ref().map_or("/", PathAndQuery::as_str);
+            parts.path_and_query =
+                PathAndQuery::try_from(format!("{prefix}{path}")).ok().or(parts.path_and_query);
+        }
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
     }
 
     pub(super) fn plain(number: u32) -> Self {

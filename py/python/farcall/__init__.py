@@ -12,6 +12,7 @@ farcall.report("vendors", since="1h")
 
 from __future__ import annotations
 
+from farcall import outbox
 from farcall._acting import Refused
 from farcall._install import FarcallWarning, flush, install, status, uninstall
 from farcall._report import report
@@ -23,6 +24,7 @@ __all__ = [
     "customer",
     "flush",
     "install",
+    "outbox",
     "priority",
     "report",
     "status",

@@ -103,3 +103,16 @@ def report(*_: object) -> NoReturn:
     """Cannot read the ledger."""
     msg = "the native module of farcall cannot be loaded in this interpreter"
     raise RuntimeError(msg)
+
+
+class OutboxError(Exception):
+    """The outbox did not do what was asked."""
+
+
+def outbox_put(*_: object) -> NoReturn:
+    """Keeps nothing, and says so."""
+    msg = "the native module of farcall cannot be loaded in this interpreter: nothing is kept"
+    raise OutboxError(msg)
+
+
+outbox_item = outbox_wait = outbox_answer = outbox_put

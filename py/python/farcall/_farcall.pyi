@@ -8,6 +8,7 @@ from typing_extensions import Self, disjoint_base
 
 __all__ = [
     "Call",
+    "OutboxError",
     "Scope",
     "after_fork",
     "after_fork_in_parent",
@@ -23,12 +24,19 @@ __all__ = [
     "flush_late",
     "home",
     "is_enabled",
+    "outbox_answer",
+    "outbox_item",
+    "outbox_put",
+    "outbox_wait",
     "replace_model",
     "report",
     "shutdown",
     "start",
     "watch",
 ]
+
+class OutboxError(Exception):
+    """The outbox did not do what was asked."""
 
 @final
 class Call:
@@ -99,3 +107,7 @@ def after_fork() -> None: ...
 def calls() -> list[int]: ...
 def counters() -> dict[str, int]: ...
 def report(question: str, since: str, filters: list[str], limit: int, home: str | None, /) -> str: ...
+def outbox_put(parcel: str, body: bytes, /) -> str: ...
+def outbox_item(id: int, /) -> str: ...
+def outbox_wait(id: int, timeout: float, /) -> str: ...
+def outbox_answer(id: int, /) -> tuple[str, bytes] | None: ...

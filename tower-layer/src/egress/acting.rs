@@ -1,6 +1,5 @@
 //! A call for which rules decide: the loop over [`Step`], as a future's state.
 
-use super::changes;
 use super::future::hand_out;
 use super::opening::Opening;
 use super::replay::Replay;
@@ -313,7 +312,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
         *request.version_mut() = self.parts.version;
         *request.headers_mut() = self.parts.headers.clone();
         *request.extensions_mut() = self.parts.extensions.clone();
-        changes::apply(&mut request, attempt);
+        attempt.apply(&mut request);
         Some(request)
     }
 

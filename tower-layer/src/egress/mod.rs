@@ -5,7 +5,6 @@
 
 mod acting;
 mod body;
-mod changes;
 mod error;
 mod future;
 mod layer;

@@ -3,6 +3,8 @@
 mod decisions;
 mod grid;
 mod health;
+#[cfg(feature = "outbox")]
+mod outbox;
 mod policy;
 mod tables;
 mod units;

@@ -1,0 +1,195 @@
+//! One delivery: a call like any other, through the engine.
+
+use super::super::lease::Permit;
+use super::super::parcel::Content;
+use super::super::seal::Purpose;
+use super::super::table::Item;
+use super::super::{Answer, Inner, header_of, nanos, wall};
+use super::client::{Client, explain};
+use super::outcome::Outcome;
+use crate::handle::{CallGuard, Farcall};
+use bytes::Bytes;
+use farcall::quota::{Answer as Limits, Dialect};
+use farcall::{ErrorType, Head, Priority, Step};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much of an answer's body is kept, in bytes.
+const KEPT: usize = 256 * 1024;
+/// How long a call waits in here because a rule says so; for longer it goes back to the file.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Delivers a call, if it can be.
+pub(super) async fn deliver(
+    inner: &Inner,
+    farcall: &Farcall,
+    client: &Client,
+    permit: &Arc<Permit>,
+    (item, sealed): (&Item, &[u8]),
+) -> Outcome {
+    let opened = inner.keys().and_then(|keys| keys.open(Purpose::Request, &item.idempotency_key, sealed));
+    let bytes = match opened {
+        Ok(bytes) => bytes,
+        // The right key may yet be put back.
+        Err(error) => return Outcome::NotSent { why: error.to_string(), until: None },
+    };
+    let parts = Content::from_bytes(&bytes)
+        .and_then(|content| Some((Uri::try_from(&content.url).ok()?, content)))
+        .and_then(|(uri, content)| Some((Method::from_bytes(item.method.as_bytes()).ok()?, uri, content)));
+    let Some((method, uri, content)) = parts else {
+        return Outcome::Hopeless("what is kept of it is no request".into());
+    };
+    let mut headers = match content.headers() {
+        Ok(headers) => headers,
+        Err(why) => return Outcome::NotSent { why, until: None },
+    };
+    if let Some(name) = header_of(farcall.engine(), &content)
+        && let (Ok(name), Ok(value)) =
+            (HeaderName::try_from(name), HeaderValue::try_from(&item.idempotency_key))
+    {
+        headers.insert(name, value);
+    }
+    let request = Prepared { method, uri, headers, body: content.body.clone().into() };
+    let (now, timeout) = (farcall.now(), content.timeout());
+    let mut call = {
+        let tags = [("via", "outbox")];
+        let head = Head::new(&item.method, &content.url)
+            .headers(&request.headers)
+            .body(Some(request.body.len() as u64), true)
+            .content(&request.body)
+            .customer(item.customer.as_deref())
+            .tags(&tags)
+            .priority(Priority::Batch)
+            .deadline(Some(now.plus(timeout).plus(PATIENCE)));
+        farcall.guard(farcall.begin_at(&head, now))
+    };
+    request.send(&mut call, client, permit, timeout).await
+}
+
+/// A request, to be sent as often as it takes.
+struct Prepared {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Prepared {
+    async fn send(
+        &self,
+        call: &mut CallGuard,
+        client: &Client,
+        permit: &Permit,
+        timeout: Duration,
+    ) -> Outcome {
+        let mut last = None;
+        loop {
+            match call.step() {
+                Step::Send(attempt) => {
+                    let mut request = Request::new(Full::new(self.body.clone()));
+                    *request.method_mut() = self.method.clone();
+                    *request.uri_mut() = self.uri.clone();
+                    *request.headers_mut() = self.headers.clone();
+                    attempt.apply(&mut request);
+                    if !permit.is_good() {
+                        call.failed(ErrorType::Cancelled);
+                        return Outcome::NotSent { why: "another process delivers now".into(), until: None };
+                    }
+                    let left = attempt.give_up_at.map_or(timeout, |at| at.since(call.now()).min(timeout));
+                    last = Some(match tokio::time::timeout(left, client.request(request)).await {
+                        Ok(Ok(response)) => {
+                            call.sent(self.body.len() as u64);
+                            let now = call.now();
+                            call.answer_at(response.status().as_u16(), response.headers(), now);
+                            Ok(response)
+                        }
+                        Ok(Err(error)) => {
+                            let (kind, why) = explain(&error);
+                            call.failed(kind);
+                            Err(why)
+                        }
+                        Err(_) => {
+                            call.failed(ErrorType::Timeout);
+                            Err("no answer came in time".to_owned())
+                        }
+                    });
+                }
+                Step::Wait(until) => {
+                    last = None;
+                    let wait = until.since(call.now());
+                    if wait > PATIENCE {
+                        return Outcome::NotSent {
+                            why: "a rule has it wait".into(),
+                            until: Some(after(wait)),
+                        };
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+                Step::Refuse(refusal) => {
+                    let until = refusal.until.map(|until| after(until.since(call.now())));
+                    return Outcome::NotSent { why: refusal.to_string(), until };
+                }
+                // What no vendor said is no delivery.
+                Step::Respond(_) => {
+                    return Outcome::NotSent {
+                        why: "a rule answered in the vendor's place".into(),
+                        until: None,
+                    };
+                }
+                Step::Fail(error) => {
+                    return Outcome::NotSent {
+                        why: format!("a rule had it fail: {}", error.as_str()),
+                        until: None,
+                    };
+                }
+                _ => break,
+            }
+        }
+        match last {
+            Some(Ok(response)) => match tokio::time::timeout(timeout, read(call, response)).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    call.failed(ErrorType::Timeout);
+                    call.end();
+                    Outcome::Failed("the answer did not end in time".into())
+                }
+            },
+            Some(Err(why)) => {
+                call.end();
+                Outcome::Failed(why)
+            }
+            None => Outcome::NotSent { why: "the engine did not have it sent".into(), until: None },
+        }
+    }
+}
+
+/// Reads an answer to its end. One that breaks off has its status all the same: the vendor has decided.
+async fn read(call: &mut CallGuard, response: Response<Incoming>) -> Outcome {
+    let (parts, mut body) = response.into_parts();
+    let now = call.now();
+    let limits = Dialect::generic().read(&Limits::new(parts.status.as_u16(), &parts.headers), now);
+    let (mut kept, mut cut) = (Vec::new(), false);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            call.failed(ErrorType::Reset);
+            cut = true;
+            break;
+        };
+        let Some(data) = frame.data_ref() else { continue };
+        call.read(data);
+        let room = KEPT - kept.len();
+        cut |= data.len() > room;
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+    }
+    call.end();
+    let answer = Answer::new(parts.status.as_u16(), &parts.headers, kept, cut);
+    Outcome::Answered { answer, retry_at: limits.wait_until(now).map(|until| after(until.since(now))) }
+}
+
+/// The moment so long after this one. The engine's clock and the wall's may be a second apart.
+fn after(wait: Duration) -> i64 {
+    wall().saturating_add(nanos(wait))
+}

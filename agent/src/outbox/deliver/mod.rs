@@ -1,0 +1,104 @@
+//! Delivery: one thread of one process of the service, the one that holds the lease.
+
+mod attempt;
+mod client;
+mod fence;
+mod outcome;
+mod round;
+
+use super::Inner;
+use crate::handle::{Farcall, WeakFarcall};
+use crate::say;
+use round::Round;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// The thread that delivers, where there is one.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    /// `None` where nothing is ever delivered: an operator's.
+    farcall: Option<WeakFarcall>,
+    running: Mutex<Option<Running>>,
+    ending: AtomicBool,
+    /// Whether it has the file open.
+    reading: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Running {
+    join: JoinHandle<()>,
+}
+
+impl Delivery {
+    pub(super) fn new(farcall: Option<WeakFarcall>) -> Self {
+        Self {
+            farcall,
+            running: Mutex::new(None),
+            ending: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
+        }
+    }
+
+    /// The handle through whose engine it delivers; `None` once the last clone of it is gone.
+    pub(super) fn farcall(&self) -> Option<Farcall> {
+        self.farcall.as_ref()?.upgrade()
+    }
+
+    /// Starts the thread, unless it runs or the handle that it would deliver for is gone.
+    pub(super) fn start(&self, inner: &Arc<Inner>) {
+        let Some(farcall) = self.farcall.clone() else { return };
+        let mut running = self.lock();
+        if running.as_ref().is_some_and(|running| !running.join.is_finished()) {
+            return;
+        }
+        self.ending.store(false, Ordering::Release);
+        let weak = Arc::downgrade(inner);
+        let spawned = std::thread::Builder::new().name("farcall-deliver".into()).spawn(move || {
+            let Some(inner) = weak.upgrade() else { return };
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    runtime.block_on(Round::new(&inner, &farcall).run());
+                    // A name that is being looked up must not hold up the end of the program.
+                    runtime.shutdown_background();
+                }
+                Err(error) => say::say(&format!("cannot deliver from the outbox: {error}")),
+            }
+            inner.delivery.reading.store(false, Ordering::Release);
+        });
+        match spawned {
+            Ok(join) => *running = Some(Running { join }),
+            Err(error) => {
+                say::say(&format!("cannot start the thread that delivers from the outbox: {error}"))
+            }
+        }
+    }
+
+    /// Ends the thread: what is on its way may still arrive, within two seconds.
+    pub(super) fn stop(&self, inner: &Inner) {
+        self.ending.store(true, Ordering::Release);
+        let running = self.lock().take();
+        inner.wake.notify_one();
+        if let Some(Running { join }) = running
+            && join.thread().id() != std::thread::current().id()
+        {
+            let _ = join.join();
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.load(Ordering::Acquire)
+    }
+
+    fn set_reading(&self, reading: bool) {
+        self.reading.store(reading, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,165 @@
+//! What an attempt that came out so means for the call.
+
+use super::super::table::{Item, Settlement};
+use super::super::{Answer, nanos};
+use farcall::resilience::Backoff;
+use std::time::Duration;
+
+/// The longest wait that a vendor may ask for.
+pub(in super::super) const FARTHEST: Duration = Duration::from_secs(86_400);
+/// Attempts are at most this far apart where the vendor says nothing.
+const MOST: Duration = Duration::from_secs(600);
+const FIRST: Duration = Duration::from_secs(1);
+
+/// How an attempt came out. Moments are nanoseconds since the Unix epoch.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The vendor answered.
+    Answered {
+        answer: Answer,
+        /// Not to ask again before.
+        retry_at: Option<i64>,
+    },
+    /// No answer came; it may have had an effect.
+    Failed(String),
+    /// A rule kept it from being sent, or what it takes to send it is not here.
+    NotSent { why: String, until: Option<i64> },
+    /// It can never be sent.
+    Hopeless(String),
+}
+
+impl Outcome {
+    /// What becomes of the call. `seal` encrypts the answer.
+    pub(super) fn settle(
+        self,
+        item: &Item,
+        now: i64,
+        seed: u64,
+        seal: impl FnOnce(&Answer) -> Vec<u8>,
+    ) -> Settlement {
+        let mut backoff = Backoff::default();
+        (backoff.first, backoff.most) = (FIRST, MOST);
+        let wait = |until: Option<i64>| {
+            // At least a little, so that no rule or clock makes it spin.
+            let wait = backoff.wait(item.attempts.saturating_add(1), seed).max(Duration::from_millis(50));
+            let own = now.saturating_add(nanos(wait));
+            own.max(until.unwrap_or(0)).min(now.saturating_add(nanos(FARTHEST)))
+        };
+        let (status, error, until, counts) = match self {
+            Self::Answered { answer, .. } if (200..300).contains(&answer.status) => {
+                return Settlement::Delivered { status: answer.status, response: seal(&answer) };
+            }
+            Self::Answered { answer, retry_at } => {
+                let (status, error) = (answer.status, format!("the vendor answered {}", answer.status));
+                if !may_pass(status) {
+                    return Settlement::Dead { status: Some(status), error };
+                }
+                (Some(status), error, retry_at, true)
+            }
+            Self::Failed(why) => (None, why, None, true),
+            Self::NotSent { why, until } => (None, why, until, false),
+            Self::Hopeless(error) => return Settlement::Dead { status: None, error },
+        };
+        if counts && item.max_attempts.is_some_and(|most| item.attempts + 1 >= most) {
+            return Settlement::Dead { status, error };
+        }
+        let at = wait(until);
+        if at >= item.expires_at {
+            return Settlement::Later { at: item.expires_at, counts, status, error };
+        }
+        Settlement::Later { at, counts, status, error }
+    }
+}
+
+/// Whether the same request may get another answer later. 401 and 403 may, since credentials are looked up at each
+/// delivery.
+fn may_pass(status: u16) -> bool {
+    matches!(status, 401 | 403 | 407 | 408 | 409 | 421 | 423 | 425 | 429) || status >= 500
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::State;
+    use http::HeaderMap;
+
+    fn item(attempts: u32) -> Item {
+        Item {
+            id: 1,
+            service: "s".into(),
+            state: State::Pending,
+            method: "POST".into(),
+            vendor: "v".into(),
+            endpoint: String::new(),
+            host: "h".into(),
+            customer: None,
+            order_key: None,
+            blocked: false,
+            idempotency_key: "k".into(),
+            attempts,
+            put_at: 0,
+            next_at: 0,
+            expires_at: nanos(Duration::from_secs(259_200)),
+            settled_at: None,
+            status: None,
+            error: None,
+            bytes: 0,
+            max_attempts: Some(5),
+        }
+    }
+
+    fn answered(status: u16, retry_at: Option<i64>) -> Outcome {
+        Outcome::Answered { answer: Answer::new(status, &HeaderMap::new(), Vec::new(), false), retry_at }
+    }
+
+    fn settle(outcome: Outcome, attempts: u32, seed: u64) -> Settlement {
+        outcome.settle(&item(attempts), 1_000, seed, |_| Vec::new())
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_what_cannot_is_given_up() {
+        for status in [200, 201, 204] {
+            assert!(matches!(settle(answered(status, None), 0, 1), Settlement::Delivered { .. }));
+        }
+        for status in [401, 409, 429, 500, 503] {
+            assert!(matches!(settle(answered(status, None), 0, 1), Settlement::Later { counts: true, .. }));
+        }
+        for status in [301, 400, 404, 422] {
+            assert!(matches!(settle(answered(status, None), 0, 1), Settlement::Dead { .. }), "{status}");
+        }
+        assert!(matches!(settle(answered(500, None), 4, 1), Settlement::Dead { status: Some(500), .. }));
+        let refused = Outcome::NotSent { why: "budget".into(), until: None };
+        assert!(matches!(settle(refused, 4, 1), Settlement::Later { counts: false, .. }));
+    }
+
+    #[test]
+    fn waits_grow_with_jitter_and_heed_the_vendor_within_bounds() {
+        let wait = |attempts, seed| match settle(Outcome::Failed("x".into()), attempts, seed) {
+            Settlement::Later { at, .. } => at - 1_000,
+            _ => panic!("it is tried again"),
+        };
+        let mean = |attempts| (0..200).map(|seed| wait(attempts, seed) / 200).sum::<i64>();
+        assert!(
+            mean(3) > 3 * mean(1) && mean(1) > nanos(Duration::from_millis(500)),
+            "{} {}",
+            mean(1),
+            mean(3)
+        );
+        assert!((0..200).all(|seed| wait(3, seed) <= nanos(MOST)));
+        let asked = |until| match settle(answered(429, Some(until)), 0, 1) {
+            Settlement::Later { at, .. } => at,
+            _ => panic!("it is tried again"),
+        };
+        let hour = nanos(Duration::from_secs(3_600));
+        assert_eq!(asked(hour), hour);
+        assert_eq!(asked(i64::MAX), 1_000 + nanos(FARTHEST));
+    }
+
+    #[test]
+    fn no_wait_goes_beyond_the_maximum_age() {
+        let mut old = item(0);
+        old.expires_at = 2_000;
+        let settled = Outcome::Failed("x".into()).settle(&old, 1_000, 1, |_| Vec::new());
+        assert!(matches!(settled, Settlement::Later { at: 2_000, .. }));
+    }
+}

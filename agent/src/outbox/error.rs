@@ -1,0 +1,51 @@
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why the outbox did not do what was asked. A put that ends so was not acknowledged: the call is still the
+/// application's.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutboxError {
+    /// There is no directory to keep it in.
+    #[error("there is no home directory for the outbox; set FARCALL_HOME")]
+    NoHome,
+    /// Farcall is switched off in this process.
+    #[error("farcall is switched off in this process, and keeps nothing; unset FARCALL_DISABLED")]
+    Disabled,
+    /// The call is none that could be delivered.
+    #[error("the call cannot be kept: {0}")]
+    Invalid(String),
+    /// More is waiting for the disk than is kept in memory.
+    #[error("the outbox is busy: too much waits for the disk; try again")]
+    Busy,
+    /// What was written last may not be on the disk. Nothing is accepted or delivered any more.
+    #[error(
+        "the outbox has stopped, since the disk failed: {0}. Nothing is accepted until it was looked at: check the disk, then `farcall outbox resume` and restart"
+    )]
+    Stopped(String),
+    /// The process was forked while the outbox was open, and SQLite must not be used in it.
+    #[error(
+        "the process was forked while the outbox was open; start Farcall after the fork, or call before_fork() ahead of it"
+    )]
+    Forked,
+    /// The file cannot be used right now; what was asked was not done.
+    #[error("cannot use the outbox {file}: {what}", file = file.display())]
+    Unavailable {
+        /// Its file.
+        file: PathBuf,
+        /// What went wrong, in words.
+        what: String,
+    },
+    /// It was encrypted with a key that is not here.
+    #[error("a call in the outbox cannot be decrypted: {0}")]
+    Key(String),
+    /// There is no such call, or no longer.
+    #[error("there is no call {0} in the outbox")]
+    NotFound(i64),
+}
+
+impl OutboxError {
+    pub(super) fn unavailable(file: &Path, what: impl ToString) -> Self {
+        Self::Unavailable { file: file.into(), what: what.to_string() }
+    }
+}

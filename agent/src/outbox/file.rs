@@ -1,0 +1,236 @@
+//! The file: made, opened, checked.
+
+use super::OutboxError;
+use super::lease::boot;
+use crate::home::{give_to_owner, lock};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(super) const FILE: &str = "outbox.db";
+/// Says why nothing is accepted any more, and in which boot that was.
+const STOPPED: &str = "outbox.stopped";
+/// `farcall outbox` in the file's header, so that no other program's file is taken for ours.
+const APPLICATION: i64 = 0x6663_6f78;
+const VERSION: i64 = 1;
+/// How long a writer waits for those of other processes.
+const BUSY: Duration = Duration::from_secs(5);
+
+const SCHEMA: &str = "
+CREATE TABLE item (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    queue TEXT NOT NULL,
+    order_key TEXT,
+    state INTEGER NOT NULL DEFAULT 0,
+    blocked INTEGER NOT NULL,
+    put_at INTEGER NOT NULL,
+    next_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    max_attempts INTEGER,
+    method TEXT NOT NULL,
+    vendor TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    host TEXT NOT NULL,
+    customer TEXT,
+    idempotency_key TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    settled_at INTEGER,
+    status INTEGER,
+    error TEXT,
+    token INTEGER,
+    request BLOB NOT NULL,
+    response BLOB
+) STRICT;
+CREATE INDEX item_due ON item (queue, next_at) WHERE state = 0 AND blocked = 0;
+CREATE INDEX item_line ON item (queue, order_key, id) WHERE state = 0 AND order_key IS NOT NULL;
+CREATE INDEX item_settled ON item (state, settled_at) WHERE state <> 0;
+CREATE TABLE lease (
+    queue TEXT PRIMARY KEY,
+    token INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    until INTEGER NOT NULL
+) STRICT;
+";
+
+/// Where the outbox is. Holds nothing open.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    home: PathBuf,
+    file: PathBuf,
+}
+
+/// An outbox that is open for writing, synced at each commit.
+pub(super) struct Open {
+    pub(super) connection: Connection,
+    inode: u64,
+}
+
+impl Place {
+    pub(super) fn new(home: &Path) -> Self {
+        Self { file: home.join(FILE), home: home.into() }
+    }
+
+    pub(super) fn home(&self) -> &Path {
+        &self.home
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.file.exists()
+    }
+
+    /// Opens it for writing; makes it where there is none.
+    pub(super) fn open(&self) -> Result<Open, OutboxError> {
+        self.stopped()?;
+        self.make().map_err(|error| self.unavailable(error))?;
+        let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        self.prepare(&mut connection)?;
+        let inode = self.inode().map_err(|error| self.unavailable(error))?;
+        Ok(Open { connection, inode })
+    }
+
+    /// Opens it for reading; `None` where there is none.
+    pub(super) fn open_for_reading(&self) -> Result<Option<Connection>, OutboxError> {
+        if !self.exists() {
+            return Ok(None);
+        }
+        // Not read-only: who comes first after a crash has to recover the log.
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        match self.version(&connection)? {
+            0 => Ok(None),
+            VERSION => Ok(Some(connection)),
+            other => Err(self.newer(other)),
+        }
+    }
+
+    /// Whether the file is still the one that was opened: what is written to one that was removed is lost.
+    pub(super) fn is_same(&self, open: &Open) -> bool {
+        self.inode().is_ok_and(|inode| inode == open.inode)
+    }
+
+    /// An error where a disk failed under the outbox since the machine started, and nobody looked since. What the
+    /// system says after such a failure cannot be trusted, by no process; a restart of the machine shows what is
+    /// really on the disk.
+    pub(super) fn stopped(&self) -> Result<(), OutboxError> {
+        let Ok(text) = fs::read_to_string(self.home.join(STOPPED)) else { return Ok(()) };
+        match text.split_once('\n') {
+            Some((then, why)) if then == boot() => Err(OutboxError::Stopped(why.trim().to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps other processes from going on, as far as that disk can still be written.
+    pub(super) fn stop(&self, why: &str) {
+        let _ = fs::write(self.home.join(STOPPED), format!("{}\n{why}\n", boot()));
+    }
+
+    /// Lets all processes that start from now on go on.
+    pub(super) fn resume(&self) -> io::Result<()> {
+        match fs::remove_file(self.home.join(STOPPED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn unavailable(&self, what: impl ToString) -> OutboxError {
+        OutboxError::unavailable(&self.file, what)
+    }
+
+    /// What a failure of SQLite means: whether the disk can still be trusted.
+    pub(super) fn failure(&self, error: &rusqlite::Error) -> OutboxError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                OutboxError::Stopped(format!("{}: {error}", self.file.display()))
+            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OutboxError::Busy,
+            _ => self.unavailable(error),
+        }
+    }
+
+    fn inode(&self) -> io::Result<u64> {
+        fs::metadata(&self.file).map(|metadata| metadata.ino())
+    }
+
+    fn make(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.home)?;
+        if self.file.exists() {
+            return Ok(());
+        }
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.file) {
+            Ok(_) => give_to_owner(&self.home, &self.file),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        // Its name is on the disk before anything is acknowledged, and so is the directory's.
+        File::open(&self.home)?.sync_all()?;
+        match self.home.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    fn connect(&self, flags: OpenFlags) -> Result<Connection, OutboxError> {
+        let wrong = |error: rusqlite::Error| self.failure(&error);
+        let connection = Connection::open_with_flags(&self.file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(wrong)?;
+        connection.busy_timeout(BUSY).map_err(wrong)?;
+        // Checkpoints are the writer's, which looks at how they went.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(wrong)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(wrong)?;
+        Ok(connection)
+    }
+
+    fn prepare(&self, connection: &mut Connection) -> Result<(), OutboxError> {
+        let wrong = |error: rusqlite::Error| self.failure(&error);
+        if self.version(connection)? == 0 {
+            let _lock = lock(&self.home).map_err(|error| self.unavailable(error))?;
+            connection.pragma_update(None, "journal_mode", "WAL").map_err(wrong)?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrong)?;
+            // Another process may have done it since.
+            if self.version(&transaction)? == 0 {
+                transaction.execute_batch(SCHEMA).map_err(wrong)?;
+                transaction.pragma_update(None, "application_id", APPLICATION).map_err(wrong)?;
+                transaction.pragma_update(None, "user_version", VERSION).map_err(wrong)?;
+            }
+            transaction.commit().map_err(wrong)?;
+        }
+        connection.pragma_update(None, "synchronous", "FULL").map_err(wrong)?;
+        connection.pragma_update(None, "fullfsync", true).map_err(wrong)?;
+        let synchronous: i64 =
+            connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(wrong)?;
+        let journal: String =
+            connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(wrong)?;
+        if synchronous != 2 || journal != "wal" {
+            let what =
+                format!("SQLite does not sync as asked (synchronous={synchronous}, journal_mode={journal})");
+            return Err(self.unavailable(what));
+        }
+        Ok(())
+    }
+
+    /// 0 where nothing is in it yet.
+    fn version(&self, connection: &Connection) -> Result<i64, OutboxError> {
+        let read = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        let version = read("user_version").map_err(|error| self.failure(&error))?;
+        let application = read("application_id").map_err(|error| self.failure(&error))?;
+        if version > VERSION {
+            return Err(self.newer(version));
+        }
+        if version != 0 && application != APPLICATION {
+            return Err(self.unavailable("it is another program's file; move it away"));
+        }
+        Ok(version)
+    }
+
+    fn newer(&self, version: i64) -> OutboxError {
+        let what =
+            format!("a later version of farcall wrote it (schema {version}, this one knows {VERSION})");
+        self.unavailable(what)
+    }
+}

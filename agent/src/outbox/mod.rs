@@ -1,0 +1,316 @@
+//! The outbox: calls accepted for delivery that must not be lost.
+//!
+//! A call is put; once that is acknowledged it is on the disk, encrypted, and some process of this home directory
+//! and service delivers it: through the engine, again and again, until the vendor took it or it is given up as a
+//! dead letter. docs/outbox.md says what exactly is promised.
+//!
+//! ```no_run
+//! use farcall_agent::Farcall;
+//! use farcall_agent::outbox::{Parcel, Reference};
+//!
+//! let outbox = Farcall::global().outbox()?;
+//! let receipt = outbox.put(
+//!     Parcel::new("POST", "https://api.stripe.com/v1/refunds")
+//!         .secret("authorization", Reference::env("STRIPE_KEY").prefix("Bearer "))
+//!         .body("charge=ch_1"),
+//! )?;
+//! println!("call {} is on the disk, and will be delivered", receipt.id);
+//! # Ok::<(), farcall_agent::outbox::OutboxError>(())
+//! ```
+//!
+//! One thread of each process writes ([`writer`]), one of them all delivers ([`deliver`]), chosen by [`lease`].
+
+mod deliver;
+mod error;
+mod file;
+mod json;
+mod lease;
+mod operator;
+mod parcel;
+mod pending;
+mod seal;
+mod table;
+mod writer;
+
+pub use error::OutboxError;
+pub use operator::{Operator, Shown};
+pub use parcel::{Parcel, Reference};
+pub use pending::Pending;
+pub use table::{Count, Filter, Item, State};
+
+use crate::handle::WeakFarcall;
+use deliver::Delivery;
+use farcall::Engine;
+use file::Place;
+use http::{HeaderMap, Uri};
+use parcel::Content;
+use seal::{Keys, Purpose};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use table::New;
+use tokio::sync::Notify;
+use writer::Writer;
+
+/// The fields in which clients send an idempotency key of their own, where nothing says by which one the vendor
+/// takes it.
+const USUAL_HEADER: &str = "idempotency-key";
+
+/// The outbox of this process: calls are put here, and it delivers, if no other process of the service does.
+/// Cheap to clone; from [`Farcall::outbox`](crate::Farcall::outbox).
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    inner: Arc<Inner>,
+}
+
+/// What one process has of the outbox.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    place: Place,
+    /// The service: its processes have the same credentials, and deliver for each other.
+    queue: String,
+    writer: Writer,
+    keys: Mutex<Option<Arc<Keys>>>,
+    /// Rings after each commit, so that delivery looks again.
+    wake: Arc<Notify>,
+    delivery: Delivery,
+    /// Whether SQLite must not be used in this process, because of a fork.
+    unusable: bool,
+}
+
+/// A call that is on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// Its number, for [`Outbox::item`] and `farcall outbox show`.
+    pub id: i64,
+    /// The idempotency key that all its attempts carry, where the vendor takes one.
+    pub idempotency_key: String,
+}
+
+/// What the vendor answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Names and values.
+    pub headers: Vec<(String, String)>,
+    /// The body, as far as it was kept.
+    #[serde(skip)]
+    pub body: Vec<u8>,
+    /// Whether the body was longer than what is kept.
+    pub cut: bool,
+}
+
+impl Outbox {
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
+    /// Takes a call for delivery, and waits until it is on the disk. Async programs await
+    /// [`submit`](Outbox::submit) instead.
+    ///
+    /// # Errors
+    /// Where it was not taken: it is not on the disk, or nobody knows.
+    pub fn put(&self, parcel: Parcel) -> Result<Receipt, OutboxError> {
+        self.submit(parcel)?.wait()
+    }
+
+    /// Takes a call for delivery; it is acknowledged by what this returns, awaited or waited for.
+    ///
+    /// # Errors
+    /// Where it cannot be taken at all.
+    pub fn submit(&self, parcel: Parcel) -> Result<Pending<Receipt>, OutboxError> {
+        let inner = &self.inner;
+        if inner.unusable {
+            return Err(OutboxError::Forked);
+        }
+        let Some(farcall) = inner.delivery.farcall() else { return Err(OutboxError::Disabled) };
+        let new = inner.new_item(farcall.engine(), parcel)?;
+        let bytes = new.request.len();
+        let key = new.idempotency_key.clone();
+        let pending = inner.writer.submit(bytes, move |transaction| {
+            let id = table::add(transaction, &new)?;
+            Ok(Receipt { id, idempotency_key: key })
+        });
+        inner.delivery.start(inner);
+        Ok(pending)
+    }
+
+    /// A call, as it stands.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or has no such call: those that were delivered are forgotten after a day.
+    pub fn item(&self, id: i64) -> Result<Item, OutboxError> {
+        Ok(self.inner.get(id)?.0)
+    }
+
+    /// What the vendor answered to a call that was delivered; `None` while it was not.
+    ///
+    /// # Errors
+    /// As [`item`](Outbox::item), and where it cannot be decrypted.
+    pub fn answer(&self, id: i64) -> Result<Option<Answer>, OutboxError> {
+        let (item, _, response) = self.inner.get(id)?;
+        self.inner.answer_of(&item, response)
+    }
+
+    /// Waits until a call was delivered or given up, or `timeout` has passed: how it stands then.
+    ///
+    /// # Errors
+    /// As [`item`](Outbox::item).
+    pub fn wait(&self, id: i64, timeout: Duration) -> Result<Item, OutboxError> {
+        const BETWEEN: Duration = Duration::from_millis(20);
+        let until = std::time::Instant::now() + timeout;
+        loop {
+            let item = self.item(id)?;
+            let now = std::time::Instant::now();
+            if item.state != State::Pending || now >= until {
+                return Ok(item);
+            }
+            std::thread::sleep(BETWEEN.min(until - now));
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(home: &Path, queue: &str, farcall: Option<WeakFarcall>, unusable: bool) -> Arc<Self> {
+        let wake = Arc::new(Notify::new());
+        let place = Place::new(home);
+        Arc::new(Self {
+            writer: Writer::new(place.clone(), Arc::clone(&wake)),
+            place,
+            queue: queue.to_owned(),
+            keys: Mutex::new(None),
+            wake,
+            delivery: Delivery::new(farcall),
+            unusable,
+        })
+    }
+
+    /// Whether there is anything to deliver, as far as the file's existence tells.
+    pub(crate) fn exists(&self) -> bool {
+        !self.unusable && self.place.exists()
+    }
+
+    /// Starts to deliver, where another process does not.
+    pub(crate) fn start(self: &Arc<Self>) {
+        if !self.unusable {
+            self.delivery.start(self);
+        }
+    }
+
+    /// Ends all threads and closes the file; what is put later opens it again.
+    pub(crate) fn pause(&self) {
+        self.delivery.stop(self);
+        self.writer.pause();
+    }
+
+    /// Whether SQLite has the file open: a child that is forked now must not use it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.unusable || self.writer.is_open() || self.delivery.is_reading()
+    }
+
+    fn new_item(&self, engine: &Engine, parcel: Parcel) -> Result<New, OutboxError> {
+        let (parcel, uri) = parcel.checked()?;
+        let keys = self.keys()?;
+        let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+        let vendor = engine.catalogue().vendor_of(&host);
+        let endpoint = engine.catalogue().endpoint_of(&host, &parcel.method, uri.path());
+        let known = vendor.and_then(|vendor| vendor.idempotency_header.as_deref());
+        let own = parcel.idempotency_header.as_deref().or(known).unwrap_or(USUAL_HEADER);
+        let idempotency_key = match (&parcel.idempotency_key, parcel.value_of(&[own, USUAL_HEADER])) {
+            (Some(key), _) => key.clone(),
+            (None, Some(key)) => key.to_owned(),
+            (None, None) => keys.random_name()?,
+        };
+        let now = wall();
+        Ok(New {
+            queue: self.queue.clone(),
+            order_key: parcel.order_key.clone(),
+            put_at: now,
+            next_at: now.saturating_add(nanos(parcel.delay)),
+            expires_at: now.saturating_add(nanos(parcel.max_age)),
+            max_attempts: parcel.max_attempts,
+            method: parcel.method.clone(),
+            vendor: vendor
+                .map_or_else(|| farcall::catalogue::name_of_unknown(&host), |vendor| &vendor.name)
+                .to_owned(),
+            endpoint: endpoint.unwrap_or_default().to_owned(),
+            host,
+            customer: parcel.customer.clone(),
+            bytes: parcel.body.len(),
+            request: keys.seal(Purpose::Request, &idempotency_key, &Content::of(parcel).to_bytes())?,
+            idempotency_key,
+        })
+    }
+
+    fn get(&self, id: i64) -> Result<table::Whole, OutboxError> {
+        if self.unusable {
+            return Err(OutboxError::Forked);
+        }
+        let connection = self.place.open_for_reading()?.ok_or(OutboxError::NotFound(id))?;
+        let found = table::get(&connection, id).map_err(|error| self.place.failure(&error))?;
+        found.ok_or(OutboxError::NotFound(id))
+    }
+
+    fn answer_of(&self, item: &Item, sealed: Option<Vec<u8>>) -> Result<Option<Answer>, OutboxError> {
+        let Some(sealed) = sealed.filter(|sealed| !sealed.is_empty()) else { return Ok(None) };
+        let bytes = self.keys()?.open(Purpose::Response, &item.idempotency_key, &sealed)?;
+        Answer::from_bytes(&bytes).map(Some).ok_or_else(|| OutboxError::Key("it is damaged".into()))
+    }
+
+    fn keys(&self) -> Result<Arc<Keys>, OutboxError> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*keys {
+            Some(keys) => Ok(Arc::clone(keys)),
+            None => {
+                std::fs::create_dir_all(self.place.home())
+                    .map_err(|error| OutboxError::unavailable(self.place.home(), error))?;
+                Ok(Arc::clone(keys.insert(Arc::new(Keys::of(self.place.home())?))))
+            }
+        }
+    }
+}
+
+impl Answer {
+    fn new(status: u16, headers: &HeaderMap, body: Vec<u8>, cut: bool) -> Self {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let headers = headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
+        Self { status, headers: headers.collect(), body, cut }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let head = serde_json::to_vec(self).unwrap_or_default();
+        let length = u32::try_from(head.len()).unwrap_or(u32::MAX);
+        [length.to_be_bytes().as_slice(), &head, &self.body].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (head, body) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        let mut answer: Self = serde_json::from_slice(head).ok()?;
+        answer.body = body.to_vec();
+        Some(answer)
+    }
+}
+
+/// Nanoseconds since the Unix epoch: waits outlive the process, so they go by the wall clock.
+fn wall() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    nanos(since)
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The idempotency header that a request to this URL takes, if the vendor is known to take one.
+fn header_of(engine: &Engine, content: &Content) -> Option<String> {
+    content.idempotency_header.clone().or_else(|| {
+        let uri = Uri::try_from(&content.url).ok()?;
+        let host = uri.host()?.to_ascii_lowercase();
+        engine.catalogue().vendor_of(&host)?.idempotency_header.clone()
+    })
+}

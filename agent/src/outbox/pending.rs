@@ -1,0 +1,98 @@
+//! What the writer answers, later: awaited or waited for.
+
+use super::OutboxError;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Something that was asked of the outbox and is not on the disk yet. Dropping it takes nothing back.
+#[derive(Debug)]
+#[must_use = "it is not acknowledged before this says so"]
+pub struct Pending<T>(Arc<Shared<T>>);
+
+/// The other end. Dropped without an answer, it answers that the outbox has ended.
+pub(super) struct Reply<T>(Arc<Shared<T>>);
+
+#[derive(Debug)]
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    answer: Option<Result<T, OutboxError>>,
+    waker: Option<Waker>,
+    answered: bool,
+}
+
+pub(super) fn pair<T>() -> (Reply<T>, Pending<T>) {
+    let state = Mutex::new(State { answer: None, waker: None, answered: false });
+    let shared = Arc::new(Shared { state, changed: Condvar::new() });
+    (Reply(Arc::clone(&shared)), Pending(shared))
+}
+
+impl<T> Pending<T> {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// Where it was not done; see [`OutboxError`].
+    pub fn wait(self) -> Result<T, OutboxError> {
+        let mut state = self.0.lock();
+        loop {
+            if let Some(answer) = state.answer.take() {
+                return answer;
+            }
+            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, OutboxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.lock();
+        match state.answer.take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> Reply<T> {
+    pub(super) fn answer(self, answer: Result<T, OutboxError>) {
+        self.0.put(answer);
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        self.0.put(Err(OutboxError::Busy));
+    }
+}
+
+impl<T> Shared<T> {
+    /// The first answer stands.
+    fn put(&self, answer: Result<T, OutboxError>) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.answered, true) {
+            return;
+        }
+        state.answer = Some(answer);
+        let waker = state.waker.take();
+        drop(state);
+        self.changed.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,208 @@
+//! Encryption of what is kept. Each record has a key of its own, derived from the installation's with a random salt
+//! (HKDF-SHA256, RFC 5869), and is sealed with AES-256-GCM: however many records there are, no nonce is used twice
+//! under one key.
+
+use super::OutboxError;
+use crate::handle::key;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{SHA256, digest};
+use ring::hkdf::{HKDF_SHA256, Salt};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::fs::{self, File};
+use std::path::Path;
+
+/// The key's file in the home directory: 32 random bytes.
+const FILE: &str = "outbox.key";
+/// Keys in hexadecimal, separated by commas: the first one encrypts, all decrypt.
+const VARIABLE: &str = "FARCALL_OUTBOX_KEY";
+
+const VERSION: u8 = 1;
+const ID: usize = 4;
+const SALT: usize = 16;
+const HEAD: usize = 1 + ID + SALT;
+
+/// The installation's keys.
+pub(super) struct Keys {
+    /// The first one encrypts.
+    keys: Vec<[u8; 32]>,
+    random: SystemRandom,
+}
+
+/// What a record holds; one cannot be taken for the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    Request,
+    Response,
+}
+
+impl Keys {
+    /// Those of the environment, else the one of this home directory, which is made where there is none.
+    pub(super) fn of(home: &Path) -> Result<Self, OutboxError> {
+        let keys = match std::env::var(VARIABLE) {
+            Ok(text) if !text.trim().is_empty() => parse(&text).ok_or_else(|| {
+                OutboxError::Key(format!(
+                    "${VARIABLE} is not a list of keys; write 64 hexadecimal digits for each, separated by commas"
+                ))
+            })?,
+            _ => vec![of_file(home)?],
+        };
+        Ok(Self { keys, random: SystemRandom::new() })
+    }
+
+    pub(super) fn seal(&self, purpose: Purpose, of: &str, content: &[u8]) -> Result<Vec<u8>, OutboxError> {
+        let failed = || OutboxError::Key("it cannot be encrypted".into());
+        let key = self.keys.first().ok_or_else(failed)?;
+        let mut salt = [0; SALT];
+        self.random.fill(&mut salt).map_err(|_| OutboxError::Key("no random numbers can be had".into()))?;
+        let mut sealed = Vec::with_capacity(HEAD + content.len() + 16);
+        sealed.push(VERSION);
+        sealed.extend_from_slice(&id(key));
+        sealed.extend_from_slice(&salt);
+        let mut text = content.to_vec();
+        let tag = derived(key, &salt)
+            .and_then(|key| key.seal_in_place_separate_tag(nonce(), aad(purpose, of), &mut text).ok())
+            .ok_or_else(failed)?;
+        sealed.append(&mut text);
+        sealed.extend_from_slice(tag.as_ref());
+        Ok(sealed)
+    }
+
+    pub(super) fn open(&self, purpose: Purpose, of: &str, sealed: &[u8]) -> Result<Vec<u8>, OutboxError> {
+        let damaged = || OutboxError::Key("it is damaged, or was moved".into());
+        let (head, text) = sealed.split_at_checked(HEAD).ok_or_else(damaged)?;
+        if head[0] != VERSION {
+            return Err(OutboxError::Key("a later version of farcall wrote it".into()));
+        }
+        let key = self.keys.iter().find(|key| id(key) == head[1..1 + ID]).ok_or_else(|| {
+            OutboxError::Key(format!(
+                "its key is not here; put it back as {FILE} in the home directory, or into ${VARIABLE}"
+            ))
+        })?;
+        let mut text = text.to_vec();
+        let length = derived(key, &head[1 + ID..])
+            .and_then(|key| {
+                key.open_in_place(nonce(), aad(purpose, of), &mut text).ok().map(|text| text.len())
+            })
+            .ok_or_else(damaged)?;
+        text.truncate(length);
+        Ok(text)
+    }
+
+    /// 16 random bytes, as 32 hexadecimal digits.
+    pub(super) fn random_name(&self) -> Result<String, OutboxError> {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes).map_err(|_| OutboxError::Key("no random numbers can be had".into()))?;
+        Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("keys", &self.keys.len()).finish_non_exhaustive()
+    }
+}
+
+fn of_file(home: &Path) -> Result<[u8; 32], OutboxError> {
+    let file = home.join(FILE);
+    let wrong = |what: String| OutboxError::Key(format!("its key {}: {what}", file.display()));
+    // Never made anew where there is one: what it encrypted would be lost.
+    if fs::metadata(&file).is_ok_and(|metadata| metadata.len() != 32) {
+        return Err(wrong("it is not 32 bytes long; put the right one back".into()));
+    }
+    let key = key::kept(home, FILE).map_err(|error| wrong(error.to_string()))?;
+    // On the disk before anything that it encrypts.
+    File::open(home).and_then(|home| home.sync_all()).map_err(|error| wrong(error.to_string()))?;
+    Ok(key)
+}
+
+fn parse(text: &str) -> Option<Vec<[u8; 32]>> {
+    text.split(',')
+        .map(|key| {
+            let key = key.trim();
+            if key.len() != 64 || !key.is_ascii() {
+                return None;
+            }
+            let mut bytes = [0; 32];
+            for (place, byte) in bytes.iter_mut().enumerate() {
+                *byte = u8::from_str_radix(&key[2 * place..2 * place + 2], 16).ok()?;
+            }
+            Some(bytes)
+        })
+        .collect()
+}
+
+/// Tells which key it was; says nothing about it.
+fn id(key: &[u8; 32]) -> [u8; ID] {
+    let mut id = [0; ID];
+    let named = [b"farcall outbox key id ".as_slice(), key].concat();
+    id.copy_from_slice(&digest(&SHA256, &named).as_ref()[..ID]);
+    id
+}
+
+fn derived(key: &[u8; 32], salt: &[u8]) -> Option<LessSafeKey> {
+    let material = Salt::new(HKDF_SHA256, salt).extract(key);
+    let key = material.expand(&[b"farcall outbox record"], &AES_256_GCM).ok()?;
+    Some(LessSafeKey::new(UnboundKey::from(key)))
+}
+
+/// Each derived key seals one record.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
+}
+
+fn aad(purpose: Purpose, of: &str) -> Aad<Vec<u8>> {
+    let word = match purpose {
+        Purpose::Request => "request ",
+        Purpose::Response => "response ",
+    };
+    Aad::from([word.as_bytes(), of.as_bytes()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(bytes: &[u8]) -> Keys {
+        Keys { keys: bytes.iter().map(|byte| [*byte; 32]).collect(), random: SystemRandom::new() }
+    }
+
+    #[test]
+    fn a_record_opens_only_whole_in_its_place_for_its_purpose_and_with_its_key() {
+        let sealed = keys(&[1]).seal(Purpose::Request, "a", b"secret").unwrap();
+        assert_eq!(keys(&[2, 1]).open(Purpose::Request, "a", &sealed).unwrap(), b"secret");
+        assert!(!sealed.windows(6).any(|part| part == b"secret"));
+        for (keys, purpose, of) in [
+            (keys(&[2]), Purpose::Request, "a"),
+            (keys(&[1]), Purpose::Response, "a"),
+            (keys(&[1]), Purpose::Request, "b"),
+        ] {
+            assert!(matches!(keys.open(purpose, of, &sealed), Err(OutboxError::Key(_))));
+        }
+        for place in 0..sealed.len() {
+            let mut torn = sealed.clone();
+            torn[place] ^= 1;
+            assert!(keys(&[1]).open(Purpose::Request, "a", &torn).is_err(), "{place}");
+            assert!(keys(&[1]).open(Purpose::Request, "a", &sealed[..place]).is_err(), "{place}");
+        }
+        assert_ne!(keys(&[1]).seal(Purpose::Request, "a", b"secret").unwrap(), sealed);
+    }
+
+    #[test]
+    fn a_key_file_of_another_length_is_never_replaced() {
+        let home = tempfile::tempdir().unwrap();
+        let key = of_file(home.path()).unwrap();
+        assert_eq!(of_file(home.path()).unwrap(), key);
+        fs::write(home.path().join(FILE), "short").unwrap();
+        assert!(of_file(home.path()).is_err());
+        assert_eq!(fs::read(home.path().join(FILE)).unwrap(), b"short");
+    }
+
+    #[test]
+    fn keys_of_the_environment_are_read_or_refused() {
+        let one = "0f".repeat(32);
+        assert_eq!(parse(&format!("{one}, {one}")).unwrap(), [[15; 32], [15; 32]]);
+        for wrong in ["", "0f", &format!("{one},"), &"é".repeat(32)] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}

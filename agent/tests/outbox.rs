@@ -1,0 +1,216 @@
+//! What the outbox promises, against a vendor that writes down what it got.
+#![cfg(feature = "outbox")]
+#![allow(clippy::unwrap_used)]
+
+mod outbox_support;
+
+use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, Reference, State};
+use farcall_agent::report::{self, Query};
+use farcall_agent::{Farcall, Options};
+use outbox_support::{Vendor, config};
+use std::path::Path;
+use std::time::Duration;
+
+/// Long enough for any machine; nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn start(home: &Path, vendor: &Vendor) -> Farcall {
+    start_with(home, &config(vendor))
+}
+
+fn start_with(home: &Path, config: &str) -> Farcall {
+    let file = home.join("farcall.toml");
+    std::fs::write(&file, config).unwrap();
+    Farcall::start(Options {
+        home: Some(home.into()),
+        config: Some(file),
+        service: Some("shop".into()),
+        hub: false,
+        ..Options::default()
+    })
+}
+
+#[test]
+fn a_call_that_was_put_is_delivered_through_the_engine_and_its_answer_kept() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let parcel = Parcel::new("POST", vendor.url("/v1/refunds?x=1")).header("x-mine", "a").body("amount=7");
+    let receipt = outbox.put(parcel.customer("acme")).unwrap();
+    let item = outbox.wait(receipt.id, PATIENCE).unwrap();
+    assert_eq!((item.state, item.status, item.attempts), (State::Delivered, Some(200), 1), "{item:?}");
+    let [got] = vendor.got().try_into().unwrap();
+    assert_eq!((got.line.as_str(), got.body.as_str()), ("POST /v1/refunds?x=1 HTTP/1.1", "amount=7"));
+    assert_eq!(got.header("x-mine"), Some("a"));
+    assert_eq!(got.header("idempotency-key"), Some(receipt.idempotency_key.as_str()));
+    let answer = outbox.answer(receipt.id).unwrap().unwrap();
+    assert_eq!((answer.status, answer.body.as_slice(), answer.cut), (200, &b"thanks"[..], false));
+    farcall.shutdown();
+    let customers = report::customers(&Query::at(home.path())).unwrap();
+    assert_eq!(customers.rows[0].customer, "acme", "the ledger has it like any call");
+}
+
+#[test]
+fn a_vendor_that_is_down_gets_it_later_under_the_same_key() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    vendor.answer_next(&["503 Service Unavailable", "hang up", "429 Too Many Requests\r\nretry-after: 1"]);
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let receipt = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap();
+    let item = outbox.wait(receipt.id, PATIENCE).unwrap();
+    assert_eq!((item.state, item.attempts), (State::Delivered, 4), "{item:?}");
+    let got = vendor.got();
+    assert_eq!(got.len(), 4);
+    assert!(got.iter().all(|got| got.header("idempotency-key") == Some(&receipt.idempotency_key)));
+    assert!(got[3].at - got[2].at >= Duration::from_millis(990), "the vendor's Retry-After is kept to");
+}
+
+#[test]
+fn what_the_vendor_will_never_take_is_a_dead_letter_until_somebody_retries_it() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    vendor.answer_next(&["422 Unprocessable Content"]);
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let id = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
+    let item = outbox.wait(id, PATIENCE).unwrap();
+    assert_eq!((item.state, item.error.as_deref()), (State::Dead, Some("the vendor answered 422")));
+    let operator = Operator::at(home.path());
+    assert_eq!(operator.retry(&[id]).unwrap(), 1);
+    assert_eq!(outbox.wait(id, PATIENCE).unwrap().state, State::Delivered);
+    assert_eq!(operator.retry(&[id]).unwrap(), 0);
+    assert_eq!(operator.remove(&[id]).unwrap(), 1);
+    assert_eq!(outbox.item(id), Err(OutboxError::NotFound(id)));
+}
+
+#[test]
+fn a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_unsent() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let deny = "[[policy]]\nname = \"closed\"\nmatch = { vendor = \"recorder\" }\nverdict = \"deny\"\n";
+    let farcall = start_with(home.path(), &format!("{}{deny}", config(&vendor)));
+    let outbox = farcall.outbox().unwrap();
+    let parcel = Parcel::new("POST", vendor.url("/")).max_age(Duration::from_millis(300));
+    let id = outbox.put(parcel).unwrap().id;
+    let item = outbox.wait(id, PATIENCE).unwrap();
+    assert_eq!(item.state, State::Dead);
+    assert!(item.error.as_ref().unwrap().contains("policy `closed` denies it"), "{item:?}");
+    assert_eq!(vendor.got().len(), 0);
+}
+
+#[test]
+fn calls_of_one_key_arrive_in_order_whatever_happens_to_the_first() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    vendor.answer_next(&["500 Oh", "hang up"]);
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let ids: Vec<i64> = (0..20)
+        .map(|number| {
+            let parcel = Parcel::new("POST", vendor.url("/")).order_key("acme").body(number.to_string());
+            outbox.put(parcel).unwrap().id
+        })
+        .collect();
+    assert_eq!(outbox.wait(*ids.last().unwrap(), PATIENCE).unwrap().state, State::Delivered);
+    let bodies: Vec<String> = vendor.got().iter().map(|got| got.body.clone()).collect();
+    let expected: Vec<String> =
+        [0, 0].into_iter().chain(0..20).map(|number: u32| number.to_string()).collect();
+    assert_eq!(bodies, expected);
+}
+
+#[test]
+fn neither_secrets_nor_bodies_are_in_any_file_of_the_outbox() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let secret_file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret_file.path(), "sk_live_in_a_file\n").unwrap();
+    let parcel = Parcel::new("POST", vendor.url("/hook/t0ken-in-the-path?api_key=k3y-in-the-query"))
+        .header("authorization", "Bearer sk_live_literal")
+        .secret("x-api-key", Reference::file(secret_file.path()))
+        .header("x-note", "a-plain-header")
+        .body("card=4242424242424242");
+    let id = outbox.put(parcel).unwrap().id;
+    assert_eq!(outbox.wait(id, PATIENCE).unwrap().state, State::Delivered);
+    let [got] = vendor.got().try_into().unwrap();
+    assert_eq!(got.header("authorization"), Some("Bearer sk_live_literal"));
+    assert_eq!(got.header("x-api-key"), Some("sk_live_in_a_file"));
+    let hidden = ["sk_live", "t0ken", "k3y-in", "a-plain-header", "4242424242", "thanks", "Bearer"];
+    let look = || {
+        let mut files = 0;
+        for entry in std::fs::read_dir(home.path()).unwrap().flatten() {
+            if !entry.file_name().to_string_lossy().starts_with("outbox") {
+                continue;
+            }
+            files += 1;
+            let bytes = std::fs::read(entry.path()).unwrap();
+            for word in hidden {
+                let found = bytes.windows(word.len()).any(|part| part == word.as_bytes());
+                assert!(!found, "{word} in {:?}", entry.file_name());
+            }
+        }
+        files
+    };
+    assert!(look() >= 3, "the file, its log and its key");
+    farcall.shutdown();
+    look();
+    let shown = Operator::at(home.path()).show(id, true).unwrap();
+    assert_eq!(shown.body.as_deref(), Some("card=4242424242424242"), "with the key it can be read");
+    assert!(!format!("{shown:?}").contains("sk_live"), "credentials are shown to nobody");
+}
+
+#[test]
+fn a_second_process_finds_what_the_first_one_left() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let id = {
+        let deny = "[[policy]]\nmatch = { vendor = \"recorder\" }\nverdict = \"deny\"\n";
+        let farcall = start_with(home.path(), &format!("{}{deny}", config(&vendor)));
+        farcall.outbox().unwrap().put(Parcel::new("PUT", vendor.url("/left"))).unwrap().id
+    };
+    let listed = Operator::at(home.path()).list(&Filter::default()).unwrap();
+    assert_eq!((listed.len(), listed[0].state), (1, State::Pending));
+    let farcall = start(home.path(), &vendor);
+    assert_eq!(farcall.outbox().unwrap().wait(id, PATIENCE).unwrap().state, State::Delivered);
+}
+
+#[test]
+fn a_credential_that_is_missing_holds_the_call_and_a_new_one_is_used() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let secret = home.path().join("secret");
+    let parcel = Parcel::new("POST", vendor.url("/")).secret("x-api-key", Reference::file(&secret));
+    let id = outbox.put(parcel).unwrap().id;
+    let until = std::time::Instant::now() + PATIENCE;
+    while outbox.item(id).unwrap().error.is_none() {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(vendor.got().len(), 0);
+    std::fs::write(&secret, "rotated").unwrap();
+    assert_eq!(outbox.wait(id, PATIENCE).unwrap().state, State::Delivered);
+    assert_eq!(vendor.got()[0].header("x-api-key"), Some("rotated"));
+}
+
+#[test]
+fn an_outbox_whose_disk_failed_refuses_and_says_what_to_do() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let mark = home.path().join("outbox.stopped");
+    std::fs::write(&mark, format!("{}\ndisk I/O error\n", boot.trim())).unwrap();
+    let farcall = start(home.path(), &vendor);
+    let parcel = Parcel::new("POST", vendor.url("/"));
+    let error = farcall.outbox().unwrap().put(parcel.clone()).unwrap_err();
+    assert!(matches!(&error, OutboxError::Stopped(why) if why == "disk I/O error"), "{error}");
+    assert!(error.to_string().contains("farcall outbox resume"));
+    drop(farcall);
+    assert!(Operator::at(home.path()).stopped().is_some());
+    Operator::at(home.path()).resume().unwrap();
+    let id = start(home.path(), &vendor).outbox().unwrap().put(parcel).unwrap().id;
+    assert!(id > 0 && !mark.exists());
+}
+
+#[test]
+fn a_handle_that_is_switched_off_keeps_nothing_and_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall =
+        Farcall::start(Options { home: Some(home.path().into()), enabled: false, ..Options::default() });
+    assert!(matches!(farcall.outbox(), Err(OutboxError::Disabled)));
+}

@@ -1,0 +1,245 @@
+//! Processes that put and deliver are killed at any moment, and stopped: nothing that was acknowledged is lost,
+//! nothing is delivered twice without the same idempotency key, the order of each key holds.
+//!
+//! 100 kills; FARCALL_CRASH_ROUNDS says how many else.
+#![cfg(feature = "outbox")]
+#![allow(clippy::unwrap_used)]
+
+mod outbox_support;
+
+use farcall_agent::outbox::{Operator, Parcel, State};
+use farcall_agent::{Farcall, Options};
+use outbox_support::{Got, Vendor, config};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What one process puts, at most, before it only delivers.
+const PUTS: usize = 40;
+const SLOTS: usize = 3;
+
+/// This program again, as a process that puts calls under its name and delivers everybody's, until its stdin ends.
+fn child(name: &str, puts: usize, home: &Path, vendor: &Vendor) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "child_body", "--nocapture", "--test-threads=1"]);
+    command.env("OUTBOX_CHILD", name).env("OUTBOX_PUTS", puts.to_string()).env("FARCALL_HOME", home);
+    command.env("OUTBOX_URL", vendor.url("/"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+}
+
+/// Not a test of its own: the body of the processes that others start.
+#[test]
+fn child_body() {
+    let Ok(name) = std::env::var("OUTBOX_CHILD") else { return };
+    let (url, puts) = (std::env::var("OUTBOX_URL").unwrap(), std::env::var("OUTBOX_PUTS").unwrap());
+    let farcall = Farcall::start(Options { service: Some("shop".into()), hub: false, ..Options::default() });
+    let outbox = farcall.outbox().unwrap();
+    for number in 0..puts.parse().unwrap() {
+        // Every third call goes without an order, the others in one of their process or in one of all.
+        let key = [None, Some(name.clone()), Some("all".to_owned())][number % 3].clone();
+        let mut parcel =
+            Parcel::new("POST", &url).body(format!("{name} {number} {}", key.as_deref().unwrap_or("-")));
+        if let Some(key) = key {
+            parcel = parcel.order_key(key);
+        }
+        if let Ok(receipt) = outbox.put(parcel) {
+            // Only now does the application know.
+            let line = format!("acknowledged {name} {number} {}\n", receipt.idempotency_key);
+            let _ = std::io::stdout().write_all(line.as_bytes());
+        }
+    }
+    let _ = std::io::stdin().read(&mut [0]);
+    farcall.shutdown();
+}
+
+/// `name number` and the idempotency key of each call that a process was told is safe; `first` hears of the first one.
+fn acknowledged(stdout: impl Read, first: &Sender<()>) -> Vec<(String, String)> {
+    let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    lines
+        .inspect(|line| {
+            if line.contains("acknowledged ") {
+                let _ = first.send(());
+            }
+        })
+        .filter_map(|line| {
+            let rest = line.split_once("acknowledged ")?.1.to_owned();
+            let (call, key) = rest.rsplit_once(' ')?;
+            // The last line of a process that was killed may be torn.
+            (key.len() == 32).then(|| (call.to_owned(), key.to_owned()))
+        })
+        .collect()
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+fn home(vendor: &Vendor) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("farcall.toml"), config(vendor)).unwrap();
+    home
+}
+
+fn pending(home: &Path) -> u64 {
+    let counts = Operator::at(home).counts().unwrap();
+    counts.iter().filter(|count| count.state == State::Pending).map(|count| count.calls).sum()
+}
+
+fn until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < patience, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A request as the harness reads it: who put it, which one of his it was, its order key, its idempotency key.
+fn read(got: &Got) -> (String, usize, String, String) {
+    let [name, number, order]: [&str; 3] = got.body.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let key = got.header("idempotency-key").unwrap().to_owned();
+    (name.into(), number.parse().unwrap(), order.into(), key)
+}
+
+/// What must hold of all that the vendor got.
+fn judge(got: &[Got], acknowledged: &[(String, String)]) {
+    let mut keys: HashMap<String, String> = HashMap::new();
+    let mut last: HashMap<(String, String), usize> = HashMap::new();
+    let mut bodies = HashSet::new();
+    for got in got {
+        let (name, number, order, key) = read(got);
+        let known = keys.entry(key.clone()).or_insert_with(|| got.body.clone());
+        assert_eq!(*known, got.body, "two calls under one idempotency key");
+        if !bodies.insert(format!("{name} {number}")) {
+            assert!(
+                keys.values().filter(|body| **body == got.body).count() == 1,
+                "two keys for {}",
+                got.body
+            );
+            continue;
+        }
+        if order != "-" {
+            // Its first arrival: all that this process put before it under the same order key came before.
+            let before = last.insert((name.clone(), order.clone()), number);
+            assert!(
+                before.is_none_or(|before| before < number),
+                "{order}: {before:?} of {name} before {number}"
+            );
+        }
+    }
+    for (call, key) in acknowledged {
+        assert!(bodies.contains(call), "the call {call} was acknowledged and is lost");
+        assert!(keys.contains_key(key), "the call {call} came under another key than was acknowledged");
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_is_killed_when() {
+    let rounds: usize = std::env::var("FARCALL_CRASH_ROUNDS").map_or(100, |rounds| rounds.parse().unwrap());
+    let vendor = Vendor::start();
+    vendor.answer_next(&vec!["200 OK"; 20].into_iter().chain(["hang up", "503 Busy"]).collect::<Vec<_>>());
+    let home = home(&vendor);
+    let (round, kept) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}, {rounds} rounds");
+    thread::scope(|scope| {
+        for slot in 0..SLOTS as u64 {
+            let (round, kept, home, vendor) = (&round, &kept, home.path(), &vendor);
+            scope.spawn(move || {
+                let mut dice: u64 = (seed + slot + 1) * 0x9E37_79B9;
+                loop {
+                    let number = round.fetch_add(1, Ordering::Relaxed);
+                    if number >= rounds {
+                        return;
+                    }
+                    let mut child = child(&format!("p{number}"), PUTS, home, vendor);
+                    let stdout = child.stdout.take().unwrap();
+                    let (first, hears) = channel();
+                    let reader = thread::spawn(move || acknowledged(stdout, &first));
+                    // Every second one dies at any moment of its life, the others in the midst of their work.
+                    if number % 2 == 1 {
+                        let _ = hears.recv();
+                    }
+                    thread::sleep(Duration::from_micros(random(&mut dice) % 200_000));
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    kept.lock().unwrap().extend(reader.join().unwrap());
+                }
+            });
+        }
+    });
+    let mut last = child("last", 1, home.path(), &vendor);
+    until("the rest to be delivered", Duration::from_secs(240), || pending(home.path()) == 0);
+    drop(last.stdin.take());
+    last.wait().unwrap();
+    let (got, kept) = (vendor.got(), kept.into_inner().unwrap());
+    judge(&got, &kept);
+    let different: BTreeSet<&str> = got.iter().map(|got| got.body.as_str()).collect();
+    println!("{} acknowledged, {} delivered, {} requests", kept.len(), different.len(), got.len());
+    assert!(kept.len() >= rounds / 2, "every second process lived long enough to put some: {}", kept.len());
+}
+
+fn is_stopped(pid: Pid) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap().flatten();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok())
+        .all(|status| status.lines().any(|line| line.starts_with("State:") && line.contains('T')))
+}
+
+/// Stops a process at a moment at which it is not writing: one that is keeps all others from writing until it goes
+/// on, as docs/outbox.md says.
+fn stop_between_commits(pid: Pid, home: &Path) {
+    let connection = rusqlite::Connection::open(home.join("outbox.db")).unwrap();
+    connection.busy_timeout(Duration::from_millis(300)).unwrap();
+    until("a moment between commits", Duration::from_secs(120), || {
+        kill_process(pid, Signal::STOP).unwrap();
+        until("all threads to stand still", Duration::from_secs(60), || is_stopped(pid));
+        if connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
+            return true;
+        }
+        kill_process(pid, Signal::CONT).unwrap();
+        false
+    });
+}
+
+#[test]
+fn a_holder_that_was_stopped_sends_nothing_after_its_lease_passed_on() {
+    let vendor = Vendor::start();
+    let home = home(&vendor);
+    vendor.delay(Duration::from_millis(20));
+    let mut first = child("first", 300, home.path(), &vendor);
+    until("the first process to deliver", Duration::from_secs(60), || vendor.got().len() > 20);
+    let pid = Pid::from_child(&first);
+    stop_between_commits(pid, home.path());
+    let stopped = vendor.got().len();
+    let mut second = child("second", 3, home.path(), &vendor);
+    until("the second one to take over", Duration::from_secs(60), || {
+        let got = vendor.got();
+        got[stopped.min(got.len())..].iter().any(|got| got.body.starts_with("second"))
+    });
+    until("all to be delivered", Duration::from_secs(120), || pending(home.path()) == 0);
+    let before = vendor.got();
+    kill_process(pid, Signal::CONT).unwrap();
+    // The first one goes on: it has calls to put yet, and those it may not deliver itself.
+    drop(first.stdin.take());
+    let told = acknowledged(first.stdout.take().unwrap(), &channel().0);
+    first.wait().unwrap();
+    until("what the first one put since", Duration::from_secs(120), || pending(home.path()) == 0);
+    drop(second.stdin.take());
+    second.wait().unwrap();
+    let got = vendor.got();
+    judge(&got, &told);
+    let known: HashSet<&str> = before.iter().map(|got| got.body.as_str()).collect();
+    let again: Vec<&Got> =
+        got[before.len()..].iter().filter(|got| known.contains(got.body.as_str())).collect();
+    assert!(again.is_empty(), "sent by a holder whose lease had passed on: {again:?}");
+}

@@ -1,0 +1,246 @@
+//! `farcall outbox`.
+
+use crate::output::{complain, json, print, style};
+use crate::{Exit, duration};
+use clap::{Args, Subcommand, ValueEnum};
+use farcall_agent::outbox::{Filter, Operator, OutboxError, State};
+use farcall_agent::report::Render;
+use farcall_agent::{Farcall, Options};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  farcall outbox stats                        how many calls wait, and for how long
+  farcall outbox ls --state dead              which were given up, and why
+  farcall outbox show 7 --bodies              what was to be sent, and what was answered
+  farcall outbox retry --dead                 deliver all dead letters anew
+  farcall outbox drain --service checkout     deliver what waits, from here
+
+docs/outbox.md says what is promised. Ends with 1 where there are dead letters (stats), or where calls are left (drain).")]
+pub(crate) enum Command {
+    /// Which calls are in it?
+    Ls {
+        /// Only those that stand so
+        #[arg(long, value_enum)]
+        state: Option<Word>,
+        /// Only those of this service
+        #[arg(long)]
+        service: Option<String>,
+        /// Only those to this vendor
+        #[arg(long)]
+        vendor: Option<String>,
+        /// The most calls to show; 0 for all
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// One call: where it goes, with what, and what became of it
+    Show {
+        /// Its number
+        id: i64,
+        /// Show the bodies of request and answer, decrypted
+        #[arg(long)]
+        bodies: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Deliver calls anew that were given up or wait: at once, with a new age
+    Retry {
+        /// Their numbers
+        #[arg(required_unless_present = "dead", conflicts_with = "dead")]
+        ids: Vec<i64>,
+        /// All dead letters
+        #[arg(long)]
+        dead: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Forget calls, delivered or not
+    Drop {
+        /// Their numbers
+        #[arg(required = true)]
+        ids: Vec<i64>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Deliver what waits, from here: with the credentials of this environment
+    Drain {
+        /// Whose calls
+        #[arg(long)]
+        service: String,
+        /// How long to try
+        #[arg(long, default_value = "1m", value_parser = duration)]
+        timeout: Duration,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// How many calls there are, and since when
+    Stats {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Use it again after its disk failed; check the disk first
+    Resume {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Print JSON (docs/outbox.md) instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Where the outbox is
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Word {
+    /// They will be delivered
+    Pending,
+    /// The vendor took them
+    Delivered,
+    /// They were given up
+    Dead,
+}
+
+impl From<Word> for State {
+    fn from(word: Word) -> Self {
+        match word {
+            Word::Pending => Self::Pending,
+            Word::Delivered => Self::Delivered,
+            Word::Dead => Self::Dead,
+        }
+    }
+}
+
+pub(crate) fn run(command: &Command) -> Exit {
+    let place = match command {
+        Command::Ls { place, .. }
+        | Command::Show { place, .. }
+        | Command::Retry { place, .. }
+        | Command::Drop { place, .. }
+        | Command::Drain { place, .. }
+        | Command::Stats { place }
+        | Command::Resume { place } => place,
+    };
+    let done = match farcall_agent::home(place.home.as_deref()) {
+        None => Err(OutboxError::NoHome),
+        Some(home) => answer(command, place.json, home),
+    };
+    match done {
+        Ok((text, exit)) => print(&text, exit),
+        Err(error) => {
+            complain(&error.to_string());
+            if matches!(error, OutboxError::NotFound(_)) { Exit::Usage } else { Exit::NoLedger }
+        }
+    }
+}
+
+fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Exit), OutboxError> {
+    let operator = Operator::at(&home);
+    let changed = |many: usize, word: &str| {
+        let text = match as_json {
+            true => json(&json!({ word: many })),
+            false => format!("{word} {many} {}\n", if many == 1 { "call" } else { "calls" }),
+        };
+        (text, Exit::Fine)
+    };
+    match command {
+        Command::Ls { state, service, vendor, limit, .. } => {
+            let mut filter = Filter::default();
+            filter.state = state.map(State::from);
+            filter.service.clone_from(service);
+            filter.vendor.clone_from(vendor);
+            filter.limit = *limit;
+            let items = operator.list(&filter)?;
+            let text = if as_json { json(&json!({ "calls": items })) } else { items.render(&style()) };
+            Ok((text, Exit::Fine))
+        }
+        Command::Show { id, bodies, .. } => {
+            let shown = operator.show(*id, *bodies)?;
+            Ok((if as_json { json(&shown) } else { shown.render(&style()) }, Exit::Fine))
+        }
+        Command::Retry { ids, dead, .. } => {
+            let ids = match dead {
+                true => dead_letters(&operator)?,
+                false => ids.clone(),
+            };
+            Ok(changed(operator.retry(&ids)?, "retried"))
+        }
+        Command::Drop { ids, .. } => Ok(changed(operator.remove(ids)?, "dropped")),
+        Command::Drain { service, timeout, .. } => {
+            let (delivered, left) = drain(&operator, home, service, *timeout)?;
+            let exit = if left == 0 { Exit::Fine } else { Exit::Wrong };
+            let text = match as_json {
+                true => json(&json!({ "settled": delivered, "left": left })),
+                false => format!("settled {delivered}, left {left}\n"),
+            };
+            Ok((text, exit))
+        }
+        Command::Stats { .. } => {
+            let (counts, stopped) = (operator.counts()?, operator.stopped());
+            let wrong = stopped.is_some() || counts.iter().any(|count| count.state == State::Dead);
+            let text = match (as_json, &stopped) {
+                (true, _) => {
+                    let stopped = stopped.as_ref().map(ToString::to_string);
+                    json(&json!({ "counts": counts, "stopped": stopped }))
+                }
+                (false, None) => counts.render(&style()),
+                (false, Some(stopped)) => format!("{}\n{stopped}\n", counts.render(&style())),
+            };
+            Ok((text, if wrong { Exit::Wrong } else { Exit::Fine }))
+        }
+        Command::Resume { .. } => {
+            operator.resume()?;
+            let text = "the outbox is in use again; restart the processes that stopped\n";
+            Ok((if as_json { json(&json!({ "resumed": true })) } else { text.into() }, Exit::Fine))
+        }
+    }
+}
+
+fn dead_letters(operator: &Operator) -> Result<Vec<i64>, OutboxError> {
+    let mut filter = Filter::default();
+    filter.state = Some(State::Dead);
+    Ok(operator.list(&filter)?.iter().map(|item| item.id).collect())
+}
+
+/// Delivers as a process of that service, until nothing is pending: how many were settled, and how many are left.
+fn drain(
+    operator: &Operator,
+    home: PathBuf,
+    service: &str,
+    timeout: Duration,
+) -> Result<(u64, u64), OutboxError> {
+    let pending = || {
+        let counts = operator.counts()?;
+        let mine = counts.iter().find(|count| count.service == service && count.state == State::Pending);
+        Ok(mine.map_or(0, |count| count.calls))
+    };
+    let before = pending()?;
+    if before == 0 {
+        return Ok((0, 0));
+    }
+    let farcall = Farcall::start(Options {
+        home: Some(home),
+        service: Some(service.to_owned()),
+        hub: false,
+        ..Options::default()
+    });
+    // Says why, where it may not be used at all.
+    farcall.outbox()?;
+    let until = Instant::now() + timeout;
+    let mut left = pending()?;
+    while left > 0 && Instant::now() < until && operator.stopped().is_none() {
+        std::thread::sleep(Duration::from_millis(50));
+        left = pending()?;
+    }
+    farcall.shutdown();
+    let left = pending()?;
+    Ok((before.saturating_sub(left), left))
+}

@@ -1,0 +1,115 @@
+//! What `farcall outbox` promises to people and scripts.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use farcall_agent::outbox::Parcel;
+use farcall_agent::{Farcall, Options};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(home: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
+    command.arg("outbox").args(arguments).env("FARCALL_HOME", home).env("COLUMNS", "100").current_dir(home);
+    command.env_remove("FARCALL_CONFIG");
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+fn json(home: &Path, arguments: &[&str]) -> Value {
+    let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+    serde_json::from_str(&run(home, &arguments).1).unwrap()
+}
+
+/// A vendor that answers each connection once with 200.
+fn vendor() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && connection.read(&mut byte).is_ok_and(|read| read == 1) {
+                head.push(byte[0]);
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
+            let _ = connection.write_all(answer);
+        }
+    });
+    port
+}
+
+/// Puts calls while a rule keeps them from being delivered.
+fn put(home: &Path, parcels: Vec<Parcel>) {
+    let held = home.join("held.toml");
+    std::fs::write(&held, "[[policy]]\nname = \"held\"\nmatch = {}\nverdict = \"deny\"\n").unwrap();
+    let farcall = Farcall::start(Options {
+        home: Some(home.into()),
+        config: Some(held),
+        service: Some("shop".into()),
+        hub: false,
+        ..Options::default()
+    });
+    let outbox = farcall.outbox().unwrap();
+    for parcel in parcels {
+        outbox.put(parcel).unwrap();
+    }
+    farcall.shutdown();
+}
+
+#[test]
+fn an_empty_home_has_an_empty_outbox() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(run(home.path(), &["stats"]), (0, "the outbox is empty\n".into(), String::new()));
+    assert_eq!(run(home.path(), &["ls"]), (0, "no calls\n".into(), String::new()));
+    assert_eq!(run(home.path(), &["show", "7"]).0, 2);
+    assert_eq!(run(home.path(), &["drain", "--service", "shop"]).1, "settled 0, left 0\n");
+}
+
+#[test]
+fn what_waits_is_listed_shown_and_drained() {
+    let (home, port) = (tempfile::tempdir().unwrap(), vendor());
+    let url = format!("http://127.0.0.1:{port}/v1/refunds");
+    let parcel = Parcel::new("POST", &url).header("authorization", "Bearer s3cret").body("amount=7");
+    put(home.path(), vec![parcel.clone().customer("acme"), parcel]);
+    let listed = json(home.path(), &["ls", "--state", "pending"]);
+    let calls = listed["calls"].as_array().unwrap();
+    assert_eq!(
+        (calls.len(), &calls[0]["customer"], &calls[0]["service"]),
+        (2, &"acme".into(), &"shop".into())
+    );
+    assert!(calls[0]["put_at"].as_str().unwrap().ends_with('Z'));
+    let table = run(home.path(), &["ls"]).1;
+    assert!(
+        table.contains("POST 127.0.0.1") && table.contains("acme") && !table.contains("refunds"),
+        "{table}"
+    );
+    let shown = run(home.path(), &["show", "1"]).1;
+    assert!(shown.contains(&url) && shown.contains("authorization: (encrypted)"), "{shown}");
+    assert!(!shown.contains("s3cret") && !shown.contains("amount=7"), "{shown}");
+    assert!(run(home.path(), &["show", "1", "--bodies"]).1.contains("amount=7"));
+    assert_eq!(run(home.path(), &["drop", "2"]).1, "dropped 1 call\n");
+    let (code, out, err) = run(home.path(), &["drain", "--service", "shop"]);
+    assert_eq!((code, out.as_str()), (0, "settled 1, left 0\n"), "{err}");
+    let shown = json(home.path(), &["show", "1", "--bodies"]);
+    assert_eq!((&shown["state"], &shown["answer"]["status"]), (&"delivered".into(), &200.into()));
+    assert_eq!(shown["answer_body"], "hi");
+}
+
+#[test]
+fn dead_letters_are_something_to_look_at_and_can_be_retried() {
+    let (home, port) = (tempfile::tempdir().unwrap(), vendor());
+    let parcel = Parcel::new("GET", format!("http://127.0.0.1:{port}/"));
+    put(home.path(), vec![parcel.max_age(std::time::Duration::ZERO)]);
+    let (code, out, err) = run(home.path(), &["drain", "--service", "shop"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, _) = run(home.path(), &["stats"]);
+    assert!(code == 1 && out.contains("dead"), "{out}");
+    assert_eq!(json(home.path(), &["stats"])["counts"][0]["calls"], 1);
+    let listed = json(home.path(), &["ls", "--state", "dead"]);
+    assert!(listed["calls"][0]["error"].as_str().unwrap().contains("maximum age"), "{listed}");
+    assert_eq!(run(home.path(), &["retry", "--dead"]).1, "retried 1 call\n");
+    assert_eq!(json(home.path(), &["stats"])["counts"][0]["state"], "pending");
+}

@@ -1,0 +1,108 @@
+'use strict'
+// Calls that must not be lost: kept on the disk once `put` resolves, and delivered until the vendor took them.
+
+const { setTimeout: sleep } = require('node:timers/promises')
+const { native } = require('./native.js')
+const { currentScope } = require('./scope.js')
+
+/** Between two looks whether a call was delivered. */
+const LOOK_MS = 25
+
+/** What `put` may be told; anything else is a mistake. */
+const KNOWN = new Set([
+  'method', 'url', 'headers', 'body', 'json', 'customer', 'orderKey', 'idempotencyKey', 'idempotencyHeader', 'maxAgeMs',
+  'maxAttempts', 'timeoutMs', 'delayMs'
+])
+
+/**
+ * A header's value as the addon takes it: a text of which each character is a byte, or where to find it.
+ *
+ * @param {import('../index.js').OutboxHeader} value
+ */
+function header (value) {
+  return typeof value === 'object' && value !== null ? { ...value } : String(value)
+}
+
+/** @param {unknown} body */
+function bytes (body) {
+  if (body === undefined || body === null) return Buffer.alloc(0)
+  if (typeof body === 'string') return Buffer.from(body)
+  if (body instanceof Uint8Array) return Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+  throw new TypeError('the body of a call in the outbox is a string or bytes')
+}
+
+/** @param {number | undefined} ms */
+const whole = (ms) => ms === undefined ? undefined : Math.max(0, Math.round(ms))
+
+/**
+ * See index.d.ts.
+ *
+ * @param {import('../index.js').OutboxCall} call
+ * @returns {Promise<import('../index.js').OutboxReceipt>}
+ */
+async function put (call) {
+  for (const name of Object.keys(call)) if (!KNOWN.has(name)) throw new TypeError(`outbox.put knows no \`${name}\``)
+  const { json } = call
+  /** @type {[string, ReturnType<typeof header>][]} */
+  const headers = Object.entries(call.headers ?? {}).map(([name, value]) => [name, header(value)])
+  if (json !== undefined && call.body !== undefined) throw new TypeError('a call has a body or json, not both')
+  if (json !== undefined && !headers.some(([name]) => name.toLowerCase() === 'content-type')) {
+    headers.push(['content-type', 'application/json'])
+  }
+  const parcel = JSON.stringify({
+    method: call.method,
+    url: String(call.url),
+    headers,
+    customer: call.customer ?? currentScope()?.customer,
+    order_key: call.orderKey,
+    idempotency_key: call.idempotencyKey,
+    idempotency_header: call.idempotencyHeader,
+    max_age_ms: whole(call.maxAgeMs),
+    max_attempts: call.maxAttempts,
+    timeout_ms: whole(call.timeoutMs),
+    delay_ms: whole(call.delayMs)
+  })
+  const receipt = await native().outboxPut(parcel, bytes(json === undefined ? call.body : JSON.stringify(json)))
+  const { id, idempotency_key: idempotencyKey } = JSON.parse(receipt)
+  return { id, idempotencyKey }
+}
+
+/**
+ * See index.d.ts.
+ *
+ * @param {number} id
+ * @returns {Promise<import('../index.js').OutboxItem>}
+ */
+async function item (id) {
+  return JSON.parse(await native().outboxItem(id))
+}
+
+/**
+ * See index.d.ts.
+ *
+ * @param {number} id
+ * @param {{ timeoutMs?: number }} [options]
+ * @returns {Promise<import('../index.js').OutboxItem>}
+ */
+async function wait (id, { timeoutMs = 60_000 } = {}) {
+  const until = performance.now() + timeoutMs
+  for (;;) {
+    const found = await item(id)
+    const left = until - performance.now()
+    if (found.state !== 'pending' || left <= 0) return found
+    await sleep(Math.min(LOOK_MS, left))
+  }
+}
+
+/**
+ * See index.d.ts.
+ *
+ * @param {number} id
+ * @returns {Promise<import('../index.js').OutboxAnswer | null>}
+ */
+async function answer (id) {
+  const found = await native().outboxAnswer(id)
+  return found ? { ...JSON.parse(found.head), body: found.body } : null
+}
+
+module.exports = { outbox: Object.freeze({ answer, item, put, wait }) }

@@ -1,0 +1,88 @@
+//! The outbox: what is asked of it as JSON, on a thread of libuv's pool.
+
+use crate::handle::farcall;
+use farcall_agent::outbox::{Outbox, OutboxError, Parcel};
+use napi::bindgen_prelude::{AsyncTask, Buffer, Env, Result};
+use napi::{Error, Status, Task};
+use napi_derive::napi;
+
+/// One question to the outbox.
+pub(crate) enum Question {
+    Put { parcel: String, body: Vec<u8> },
+    Item { id: i64 },
+}
+
+/// Asks it.
+pub(crate) struct OutboxTask(Question);
+
+impl Task for OutboxTask {
+    type Output = String;
+    type JsValue = String;
+
+    fn compute(&mut self) -> Result<String> {
+        let outbox = outbox()?;
+        let answer = match &mut self.0 {
+            Question::Put { parcel, body } => Parcel::from_json(parcel, std::mem::take(body))
+                .and_then(|parcel| outbox.put(parcel))
+                .map(|receipt| receipt.to_json()),
+            Question::Item { id } => outbox.item(*id).map(|item| item.to_json()),
+        };
+        answer.map_err(to_node)
+    }
+
+    fn resolve(&mut self, _env: Env, answer: String) -> Result<String> {
+        Ok(answer)
+    }
+}
+
+/// Reads what the vendor answered.
+pub(crate) struct AnswerTask(i64);
+
+/// What the vendor answered: its head as JSON, and its body.
+#[napi(object)]
+pub(crate) struct Answered {
+    /// As JSON.
+    pub head: String,
+    /// As far as it was kept.
+    pub body: Buffer,
+}
+
+impl Task for AnswerTask {
+    type Output = Option<(String, Vec<u8>)>;
+    type JsValue = Option<Answered>;
+
+    fn compute(&mut self) -> Result<Self::Output> {
+        let answer = outbox()?.answer(self.0).map_err(to_node)?;
+        Ok(answer.map(|answer| (answer.to_json(), answer.body)))
+    }
+
+    fn resolve(&mut self, _env: Env, answer: Self::Output) -> Result<Self::JsValue> {
+        Ok(answer.map(|(head, body)| Answered { head, body: body.into() }))
+    }
+}
+
+/// Takes a call for delivery; resolves with its receipt as JSON once it is on the disk.
+#[napi]
+pub(crate) fn outbox_put(parcel: String, body: Buffer) -> AsyncTask<OutboxTask> {
+    AsyncTask::new(OutboxTask(Question::Put { parcel, body: body.to_vec() }))
+}
+
+/// A call as it stands, as JSON.
+#[napi]
+pub(crate) fn outbox_item(id: i64) -> AsyncTask<OutboxTask> {
+    AsyncTask::new(OutboxTask(Question::Item { id }))
+}
+
+/// What the vendor answered; `null` while nothing was delivered.
+#[napi]
+pub(crate) fn outbox_answer(id: i64) -> AsyncTask<AnswerTask> {
+    AsyncTask::new(AnswerTask(id))
+}
+
+fn outbox() -> Result<Outbox> {
+    farcall()?.outbox().map_err(to_node)
+}
+
+fn to_node(error: OutboxError) -> Error {
+    Error::new(Status::GenericFailure, error.to_string())
+}

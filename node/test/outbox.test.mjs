@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
+import { once } from 'node:events'
+import { test } from 'node:test'
+import farcall, { outbox } from '../index.js'
+import { newCustomer } from './support/ledger.mjs'
+
+farcall.install({ service: 'outbox-test' })
+
+/** @param {import('node:test').TestContext} t */
+async function vendor (t) {
+  /** @type {{ headers: import('node:http').IncomingHttpHeaders, body: string }[]} */
+  const got = []
+  const statuses = /** @type {number[]} */ ([])
+  const server = createServer(async (request, response) => {
+    let body = ''
+    for await (const chunk of request) body += chunk
+    got.push({ headers: request.headers, body })
+    response.writeHead(statuses.shift() ?? 200, { 'x-answer': 'yes' }).end('thanks')
+  }).listen(0, '127.0.0.1')
+  t.after(() => { server.close(); server.closeAllConnections() })
+  await once(server, 'listening')
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  return { got, statuses, url: `http://127.0.0.1:${port}/v1/refunds` }
+}
+
+test('a call that was put is delivered, and its answer can be read', async (t) => {
+  const { got, url } = await vendor(t)
+  process.env.OUTBOX_TEST_KEY = 'a-key-of-the-environment'
+  const { id, idempotencyKey } = await farcall.withCustomer(newCustomer(), () => outbox.put({
+    method: 'POST',
+    url,
+    headers: { authorization: { env: 'OUTBOX_TEST_KEY', prefix: 'Bearer ' }, 'x-mine': 'a' },
+    json: { amount: 7 },
+    idempotencyHeader: 'idempotency-key'
+  }))
+  const item = await outbox.wait(id)
+  assert.deepEqual([item.state, item.status, item.service], ['delivered', 200, 'outbox-test'], JSON.stringify(item))
+  assert.equal(got[0].body, '{"amount":7}')
+  const { authorization, 'x-mine': mine, 'content-type': type, 'idempotency-key': key } = got[0].headers
+  assert.deepEqual([authorization, mine, type], ['Bearer a-key-of-the-environment', 'a', 'application/json'])
+  assert.equal(key, idempotencyKey)
+  const answer = await outbox.answer(id)
+  assert.equal(answer?.body.toString(), 'thanks')
+  assert.ok(answer?.headers.some(([name, value]) => name === 'x-answer' && value === 'yes'))
+})
+
+test('calls of one key arrive in order though the first one failed at first', async (t) => {
+  const { got, statuses, url } = await vendor(t)
+  statuses.push(503)
+  /** @type {number[]} */
+  const ids = []
+  for (const body of ['0', '1', '2']) ids.push((await outbox.put({ method: 'PUT', url, body, orderKey: 'k' })).id)
+  for (const id of ids) assert.equal((await outbox.wait(id)).state, 'delivered')
+  assert.deepEqual(got.map(({ body }) => body), ['0', '0', '1', '2'])
+})
+
+test('what cannot be kept is rejected', async () => {
+  await assert.rejects(outbox.put({ method: 'POST', url: '/v1' }), /its URL is not an absolute one/)
+  await assert.rejects(outbox.put(/** @type {any} */ ({ method: 'POST', url: 'http://a.example/', tiemout: 1 })), /knows no `tiemout`/)
+  await assert.rejects(outbox.item(999_999), /there is no call 999999/)
+})

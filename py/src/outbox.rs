@@ -1,0 +1,49 @@
+//! The outbox, as JSON and bytes.
+
+use crate::handle::handle;
+use farcall_agent::outbox::{Outbox, OutboxError as Error, Parcel};
+use pyo3::create_exception;
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use std::time::Duration;
+
+create_exception!(_farcall, OutboxError, PyException, "The outbox did not do what was asked.");
+
+/// Takes a call for delivery; returns once it is on the disk: its receipt as JSON.
+#[pyfunction]
+#[pyo3(signature = (parcel, body, /))]
+pub(crate) fn outbox_put(py: Python<'_>, parcel: &str, body: Vec<u8>) -> PyResult<String> {
+    let put = || outbox()?.put(Parcel::from_json(parcel, body)?);
+    py.detach(put).map(|receipt| receipt.to_json()).map_err(to_python)
+}
+
+/// A call as it stands, as JSON.
+#[pyfunction]
+#[pyo3(signature = (id, /))]
+pub(crate) fn outbox_item(py: Python<'_>, id: i64) -> PyResult<String> {
+    py.detach(|| outbox()?.item(id)).map(|item| item.to_json()).map_err(to_python)
+}
+
+/// A call as it stands once it was delivered or given up, or after `timeout` seconds, as JSON.
+#[pyfunction]
+#[pyo3(signature = (id, timeout, /))]
+pub(crate) fn outbox_wait(py: Python<'_>, id: i64, timeout: f64) -> PyResult<String> {
+    let timeout = Duration::try_from_secs_f64(timeout.max(0.0)).unwrap_or(Duration::MAX);
+    py.detach(|| outbox()?.wait(id, timeout)).map(|item| item.to_json()).map_err(to_python)
+}
+
+/// What the vendor answered, as JSON, and its body; None while nothing was delivered.
+#[pyfunction]
+#[pyo3(signature = (id, /))]
+pub(crate) fn outbox_answer(py: Python<'_>, id: i64) -> PyResult<Option<(String, Vec<u8>)>> {
+    let answer = py.detach(|| outbox()?.answer(id)).map_err(to_python)?;
+    Ok(answer.map(|answer| (answer.to_json(), answer.body)))
+}
+
+fn outbox() -> Result<Outbox, Error> {
+    handle().ok_or(Error::Disabled)?.farcall.outbox()
+}
+
+fn to_python(error: Error) -> PyErr {
+    OutboxError::new_err(error.to_string())
+}

@@ -1,0 +1,111 @@
+"""Calls that must not be lost, as Python puts them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import farcall
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Program
+
+PATIENCE = 60
+
+
+class Vendor:
+    """A server that writes down what it gets, and answers with `statuses`, then 200."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.statuses: list[int] = []
+        vendor = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                vendor.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(vendor.statuses.pop(0) if vendor.statuses else 200)
+                self.send_header("content-length", "6")
+                self.end_headers()
+                self.wfile.write(b"thanks")
+
+            def log_message(self, *_: Any) -> None:
+                """Says nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1/refunds"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def vendor(every_name_is_here: None) -> Iterator[Vendor]:
+    vendor = Vendor()
+    yield vendor
+    vendor.server.shutdown()
+    vendor.server.server_close()
+
+
+def test_a_call_that_was_put_is_delivered_and_its_answer_can_be_read(
+    vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "key").write_text("from-a-file\n")
+    headers = {"x-api-key": farcall.outbox.File(tmp_path / "key", prefix="Key "), "x-mine": b"a"}
+    with farcall.customer("outbox-customer"):
+        receipt = farcall.outbox.put(
+            "POST", vendor.url, headers=headers, json={"amount": 7}, idempotency_header="idempotency-key"
+        )
+    item = farcall.outbox.wait(receipt.id, PATIENCE)
+    assert (item["state"], item["status"], item["customer"]) == ("delivered", 200, "outbox-customer")
+    ((got, body),) = vendor.got
+    assert body == b'{"amount": 7}'
+    assert (got["x-api-key"], got["x-mine"], got["content-type"]) == ("Key from-a-file", "a", "application/json")
+    assert got["idempotency-key"] == receipt.idempotency_key
+    answer = farcall.outbox.answer(receipt.id)
+    assert answer is not None
+    assert (answer.status, answer.body, answer.cut) == (200, b"thanks", False)
+
+
+async def test_async_programs_go_on_and_order_holds(vendor: Vendor) -> None:
+    vendor.statuses.append(503)
+    receipts = [
+        await farcall.outbox.put_async("POST", vendor.url, body=str(number), order_key="k") for number in range(3)
+    ]
+    items = [await asyncio.to_thread(farcall.outbox.wait, receipt.id, PATIENCE) for receipt in receipts]
+    assert {item["state"] for item in items} == {"delivered"}
+    assert [body for _, body in vendor.got] == [b"0", b"0", b"1", b"2"]
+
+
+def test_what_cannot_be_kept_is_an_error() -> None:
+    with pytest.raises(farcall.outbox.OutboxError, match="its URL is not an absolute one"):
+        farcall.outbox.put("POST", "/v1")
+    with pytest.raises(farcall.outbox.OutboxError, match="cannot be sent"):
+        farcall.outbox.put("POST", "http://a.example/", headers={"a": "b\r\nc: d"})
+    with pytest.raises(farcall.outbox.OutboxError, match="there is no call 999999"):
+        farcall.outbox.item(999999)
+
+
+def test_a_forked_worker_puts_and_the_parent_goes_on(vendor: Vendor, program: Program) -> None:
+    program.run(
+        f"""
+        import os, farcall
+        farcall.install(service="forker")
+        first = farcall.outbox.put("POST", {vendor.url!r}, body="parent")
+        child = os.fork()
+        if child == 0:
+            mine = farcall.outbox.put("POST", {vendor.url!r}, body="child")
+            state = farcall.outbox.wait(mine.id, {PATIENCE})["state"]
+            os._exit(0 if state == "delivered" else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        second = farcall.outbox.put("POST", {vendor.url!r}, body="parent again")
+        for receipt in (first, second):
+            assert farcall.outbox.wait(receipt.id, {PATIENCE})["state"] == "delivered"
+        """
+    )
+    assert {body for _, body in vendor.got} == {b"parent", b"child", b"parent again"}
