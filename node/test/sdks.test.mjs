@@ -37,6 +37,7 @@ const openai = new OpenAI({ apiKey: 'sk-test', baseURL: `${plain}/v1`, maxRetrie
 /** @param {any} [more] */
 const stripe = (more) => new Stripe('sk_test_1', { host: hostname, port, protocol: 'http', maxNetworkRetries: 2, ...more })
 
+// The connection is closed, for stripe leaves unread what it tries again, and would hold on to the connection.
 /** @type {Record<string, { path: string, effect: any, ask: () => Promise<unknown> }>} */
 const sdks = {
   openai: {
@@ -46,17 +47,17 @@ const sdks = {
   },
   stripe: {
     path: '/v1/payment_intents',
-    effect: { status: 503 },
+    effect: { status: 503, headers: { connection: 'close' } },
     ask: () => stripe().paymentIntents.create({ amount: 25, currency: 'usd' })
   },
   'stripe through fetch': {
     path: '/v1/payment_intents',
-    effect: { status: 503 },
+    effect: { status: 503, headers: { connection: 'close' } },
     ask: () => stripe({ httpClient: Stripe.createFetchHttpClient() }).paymentIntents.create({ amount: 25, currency: 'usd' })
   },
   "stripe's GET": {
     path: '/v1/payment_intents/pi_1',
-    effect: { status: 409 },
+    effect: { status: 409, headers: { connection: 'close' } },
     ask: () => stripe().paymentIntents.retrieve('pi_1')
   }
 }
