@@ -7,7 +7,7 @@ use http::{Request, Uri};
 
 /// Applies what the attempt asks for. What cannot be applied (a header that is none) is left out: rules were
 /// checked when they were read.
-pub(super) fn apply<B>(request: &mut Request<B>, attempt: &Attempt) {
+pub(crate) fn apply<B>(request: &mut Request<B>, attempt: &Attempt) {
     if let Some((name, value)) = attempt.idempotency_header()
         && let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
     {

@@ -17,6 +17,7 @@ mod service;
 #[cfg(feature = "reqwest")]
 pub(crate) use acting::is_of_use;
 pub use body::{RequestBody, ResponseBody};
+pub(crate) use changes::apply;
 pub use error::EgressError;
 pub use future::EgressFuture;
 pub use layer::EgressLayer;
