@@ -58,6 +58,15 @@ class Rules:
             wanted = ", ".join(f"sum({column})" for column in columns)
             return tuple(db.execute(f"SELECT {wanted} FROM rollups").fetchone())
 
+    def by_tags(self) -> dict[str, tuple[int, int, str]]:
+        """Calls, status and outcome of each set of tags."""
+        query = (
+            "SELECT coalesce(t.name, ''), sum(r.calls), max(r.status), max(r.outcome) FROM rollups r"
+            " LEFT JOIN names t ON t.id = r.tags GROUP BY 1"
+        )
+        with closing(sqlite3.connect(f"file:{self.program.home}/ledger.db?mode=ro", uri=True)) as db:
+            return {tags: (calls, status, outcome) for tags, calls, status, outcome in db.execute(query)}
+
     def events(self) -> str:
         """What is told of calls to which something happened."""
         with closing(sqlite3.connect(f"file:{self.program.home}/ledger.db?mode=ro", uri=True)) as db:
