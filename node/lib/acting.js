@@ -3,6 +3,7 @@
 // again.
 
 const { setTimeout, clearTimeout } = require('node:timers')
+const { race, shadow } = require('./beside.js')
 const { Decision, isDeciding, performed } = require('./decision.js')
 const { native } = require('./native.js')
 const { note } = require('./problems.js')
@@ -189,16 +190,17 @@ function cut (response, bytes, decision) {
 }
 
 /**
- * Performs one attempt.
+ * Sends one attempt.
  *
  * @param {Fetch} original
  * @param {any} self
  * @param {Asking} asking
  * @param {NextStep} step
- * @param {Call} decision
+ * @param {<R>(fn: () => R) => R} perform
  * @param {IArguments} args
+ * @returns {Promise<import('./beside.js').Came>}
  */
-async function attempt (original, self, asking, step, decision, args) {
+async function once (original, self, asking, step, perform, args) {
   const { ms } = step
   let signal = asking.signal
   let timer
@@ -219,16 +221,42 @@ async function attempt (original, self, asking, step, decision, args) {
     note(error)
   }
   try {
-    const response = await decision.perform(() => Reflect.apply(original, self, given))
-    // A `fetch` that somebody put in the place of undici's is not seen by the channels.
-    if (decision.exchange === undefined) decision.answer(undefined, response.status, () => [...response.headers].flat())
-    return { response }
-  } catch (error) {
-    decision.failed(error)
-    return { error: late ? fetchFailed(wireError(4)) : error, let: !late && asking.signal?.aborted === true }
+    return { response: await perform(() => Reflect.apply(original, self, given)) }
+  } catch (cause) {
+    return { error: late ? fetchFailed(wireError(4)) : cause, cause, let: !late && asking.signal?.aborted === true }
   } finally {
     clearTimeout(timer)
   }
+}
+
+/**
+ * Performs an attempt, and what is to be sent beside it.
+ *
+ * @param {Fetch} original
+ * @param {any} self
+ * @param {Asking} asking
+ * @param {NextStep} step
+ * @param {Call} decision
+ * @param {IArguments} args
+ */
+async function attempt (original, self, asking, step, decision, args) {
+  const { signal } = asking
+  if (step.shadow) {
+    // Not the application's signal: it lets go of its call, not of the copy.
+    shadow(decision, (step, perform, signal) => once(original, self, { ...asking, signal }, step, perform, args))
+  }
+  const came = await (step.hedgeMs === undefined
+    ? once(original, self, asking, step, (fn) => decision.perform(fn), args)
+    : race(decision, step, async (step, perform, own) => {
+      const either = signal === undefined ? own : AbortSignal.any([signal, own])
+      const came = await once(original, self, { ...asking, signal: either }, step, perform, args)
+      return { ...came, let: came.let && signal?.aborted === true }
+    }))
+  const { response } = came
+  if (response === undefined) decision.failed(came.cause)
+  // A `fetch` that somebody put in the place of undici's is not seen by the channels.
+  else if (decision.exchange === undefined) decision.answer(undefined, response.status, () => [...response.headers].flat())
+  return came
 }
 
 /**

@@ -36,12 +36,19 @@ function isDeciding () {
 /**
  * The decision whose attempt the running code performs: the exchange that begins in there is that attempt.
  *
- * @type {AsyncLocalStorage<Decision>}
+ * @type {AsyncLocalStorage<Attaching>}
  */
 const performing = new AsyncLocalStorage()
 /** Whether there ever was one: to look for one costs. */
 let any = false
 
+/** @typedef {{ attach: (exchange: Exchange) => void }} Attaching */
+/**
+ * Who hears of an exchange where rules decide.
+ *
+ * @typedef {Attaching & { answer: (exchange: Exchange, status: number, headers: () => string[]) => void,
+ *   body: (exchange: Exchange, chunk: unknown) => void, over: (exchange: Exchange) => void }} Hearing
+ */
 /**
  * What is known of a request before it is sent.
  *
@@ -144,11 +151,72 @@ class Decision {
    *
    * @template R
    * @param {() => R} fn
+   * @param {Attaching} [attempt] whose exchange begins in there, where it is one of several
    * @returns {R}
    */
-  perform (fn) {
+  perform (fn, attempt = this) {
     any = true
-    return performing.run(this, fn)
+    return performing.run(attempt, fn)
+  }
+
+  /**
+   * A second attempt beside the slow one under way, where there is room for it. Throws nothing.
+   *
+   * @returns {NextStep | undefined}
+   */
+  hedge () {
+    try {
+      return this.call.hedge() ?? undefined
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /**
+   * Of two attempts that of this number ended with this status, or else an error of this type; both are 0 where it was
+   * given up, since the other one answered. Throws nothing.
+   *
+   * @param {number} number
+   * @param {number} status
+   * @param {number} error
+   */
+  lost (number, status, error) {
+    try {
+      this.call.lost(number, status, error)
+    } catch (problem) {
+      note(problem)
+    }
+  }
+
+  /**
+   * A copy to send beside the call, and how, where there is room for one. Throws nothing.
+   *
+   * @returns {{ decision: Decision, step: NextStep } | undefined}
+   */
+  shadow () {
+    try {
+      const copy = this.call.shadow()
+      if (copy === null) return
+      const decision = new Decision(copy.decision())
+      decision.open = decision.sent = true
+      return { decision, step: copy.step() }
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /**
+   * Counts the bytes of an attempt that is of no more interest. Throws nothing.
+   *
+   * @param {Exchange} exchange
+   */
+  countOnly (exchange) {
+    if (this.done) return
+    try {
+      this.call.count(exchange.sent, exchange.received, -1, -1, -1)
+    } catch (error) {
+      note(error)
+    }
   }
 
   /**

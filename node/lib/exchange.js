@@ -50,7 +50,7 @@ class Exchange {
     this.timedOut = false
     /** @type {ConnectTimes | undefined} what making its connection took */
     this.times = undefined
-    /** @type {InstanceType<typeof import('./decision.js').Decision> | undefined} where rules decide: what it is an attempt of */
+    /** @type {import('./decision.js').Hearing | undefined} where rules decide: what it is an attempt of */
     this.decision = undefined
     /** Bytes of the response's body that the engine was shown. */
     this.shown = 0

@@ -40,6 +40,9 @@ const { join } = require('node:path')
  * @property {(status: number, headers: string[]) => boolean} answer
  * @property {(chunk: Uint8Array) => void} read
  * @property {(sent: number, received: number, dns: number, connect: number, tls: number) => void} count
+ * @property {() => NextStep | null} hedge
+ * @property {(number: number, status: number, error: number) => void} lost
+ * @property {() => { decision: () => NativeDecision, step: () => NextStep } | null} shadow
  * @property {(type: number) => void} failed
  * @property {() => void} end
  * @property {() => void} abandon
@@ -54,6 +57,9 @@ const { join } = require('node:path')
  * @property {string} [pathPrefix]
  * @property {string} [model]
  * @property {number} [truncate]
+ * @property {number} [number]
+ * @property {number} [hedgeMs]
+ * @property {boolean} [shadow]
  * @property {string} [by]
  * @property {string} [rule]
  * @property {string} [reason]

@@ -2,6 +2,7 @@
 
 use crate::handle::farcall;
 use farcall::attribution::MAX_TAGS;
+use farcall::resilience::Ending;
 use farcall::{Attempt, ConnectTimes, ErrorType, Head, Priority, Refusal, Step, Stored, Target, Timestamp};
 use farcall_agent::CallGuard;
 use napi::bindgen_prelude::{Buffer, Result, Uint8Array};
@@ -49,6 +50,12 @@ pub struct NextStep {
     pub model: Option<String>,
     /// After how many bytes the response breaks off.
     pub truncate: Option<f64>,
+    /// Which attempt it is.
+    pub number: Option<u32>,
+    /// When to ask for a second attempt beside it.
+    pub hedge_ms: Option<f64>,
+    /// Whether to ask for a copy to send beside it.
+    pub shadow: Option<bool>,
     /// The concept that refused.
     pub by: Option<&'static str>,
     /// The rule that refused.
@@ -126,6 +133,33 @@ impl Decision {
         }
     }
 
+    /// A second attempt beside a slow one, as `step` tells of one; `undefined` where nothing has room for it.
+    #[napi(catch_unwind)]
+    pub fn hedge(&mut self) -> Option<NextStep> {
+        let attempt = self.call.hedge()?;
+        Some(send(&attempt, self.call.now()))
+    }
+
+    /// Of two attempts that of this number ended with this status, or else with an error of this type; both are 0 where
+    /// it was given up, since the other one answered.
+    #[napi(catch_unwind)]
+    pub fn lost(&mut self, number: u32, status: u32, error: u32) {
+        let ending = match (status_of(status), u8::try_from(error).unwrap_or(u8::MAX)) {
+            (0, 0) => None,
+            (0, error) => Some(Ending::Error(ErrorType::from_number(error))),
+            (status, _) => Some(Ending::Status(status)),
+        };
+        self.call.lost(number, ending);
+    }
+
+    /// A copy to send beside the call; `null` where there is no room for one.
+    #[napi(catch_unwind)]
+    pub fn shadow(&mut self) -> Option<Copy> {
+        let (call, attempt) = self.call.shadow()?;
+        let step = send(&attempt, call.now());
+        Some(Copy { decision: Some(Decision { call }), step: Some(step) })
+    }
+
     /// Whether the engine looks at the headers of an answer with this status.
     #[napi(catch_unwind)]
     pub fn wants_headers(&self, status: u32) -> bool {
@@ -185,6 +219,28 @@ impl Decision {
     }
 }
 
+/// A copy of a call: each part can be taken once.
+#[napi]
+pub struct Copy {
+    decision: Option<Decision>,
+    step: Option<NextStep>,
+}
+
+#[napi]
+impl Copy {
+    /// The copy as a call of its own.
+    #[napi(catch_unwind)]
+    pub fn decision(&mut self) -> Option<Decision> {
+        self.decision.take()
+    }
+
+    /// What to send, as `step` tells of it.
+    #[napi(catch_unwind)]
+    pub fn step(&mut self) -> Option<NextStep> {
+        self.step.take()
+    }
+}
+
 fn send(attempt: &Attempt, now: Timestamp) -> NextStep {
     let mut headers = Vec::new();
     if let Some((name, value)) = attempt.idempotency_header() {
@@ -202,6 +258,9 @@ fn send(attempt: &Attempt, now: Timestamp) -> NextStep {
         path_prefix: changes.and_then(|changes| changes.path_prefix.clone()),
         model: attempt.model.as_deref().map(str::to_owned),
         truncate: attempt.truncate.map(float),
+        number: Some(attempt.number),
+        hedge_ms: attempt.hedge_at.map(|at| ms(now, at)),
+        shadow: attempt.shadow.then_some(true),
         ..NextStep::default()
     }
 }

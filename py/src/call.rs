@@ -2,7 +2,8 @@
 
 use crate::handle::{Handle, handle};
 use crate::scope::Scope;
-use farcall::{ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
+use farcall::resilience::Ending;
+use farcall::{Attempt, ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
 use farcall_agent::CallGuard;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -134,6 +135,26 @@ impl Call {
         let call = &mut self.lock().guard;
         let now = call.now();
         (call.step_at(now), now)
+    }
+
+    /// A second attempt beside a slow first one, and the moment as of which; `None` where no budget or quota has room.
+    pub(crate) fn hedge(&self) -> Option<(Attempt, Timestamp)> {
+        let call = &mut self.lock().guard;
+        Some((call.hedge()?, call.now()))
+    }
+
+    /// Of two attempts that of this number ended so; `None`: it was given up, for the other one answered.
+    pub(crate) fn lost(&self, number: u32, ending: Option<Ending>) {
+        self.lock().guard.lost(number, ending);
+    }
+
+    /// A copy to send beside the call, its attempt, and the moment as of which; `None` where there is no room for one.
+    pub(crate) fn shadow(&self) -> Option<(Self, Attempt, Timestamp)> {
+        let state = &mut *self.lock();
+        let (guard, attempt) = state.guard.shadow()?;
+        let now = guard.now();
+        let copy = State { guard, times: ConnectTimes::default(), bodiless: state.bodiless };
+        Some((Self { state: Mutex::new(copy) }, attempt, now))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -9,6 +9,7 @@ use crate::call::{Call, Details, Opened, Request};
 use crate::scope::Scope;
 use crate::step;
 use farcall::ErrorType;
+use farcall::resilience::Ending;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
@@ -54,7 +55,7 @@ static BEGIN: Definitions<2> = Definitions([
     ),
 ]);
 
-static METHODS: Definitions<12> = Definitions([
+static METHODS: Definitions<15> = Definitions([
     definition(
         c"connected",
         connected,
@@ -87,6 +88,25 @@ static METHODS: Definitions<12> = Definitions([
         c"step",
         next_step,
         c"step($self, /)\n--\n\nWhat to do next: a tuple that begins with the number of its kind.",
+    ),
+    definition(
+        c"hedge",
+        hedge,
+        c"hedge($self, /)\n--\n\n\
+          A second attempt beside the one under way, as `step` tells of one; None where nothing has room for it.",
+    ),
+    definition(
+        c"lost",
+        lost,
+        c"lost($self, number, status, error, /)\n--\n\n\
+          Of two attempts that of this number ended with a status, or else with the error of this number; both are 0 \
+          where it was given up, since the other one answered.",
+    ),
+    definition(
+        c"shadow",
+        shadow,
+        c"shadow($self, /)\n--\n\n\
+          A copy to send beside this call, and its attempt as `step` tells of one; None where there is no room for it.",
     ),
     definition(
         c"sent",
@@ -331,6 +351,13 @@ fn object_of(call: Call) -> *mut PyObject {
     }
 }
 
+/// The same, in PyO3's hands.
+#[allow(unsafe_code)]
+fn bound(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, object_of(call)) }
+}
+
 /// Runs what a function does, which gives a new reference; an error and a panic of ours become exceptions.
 ///
 /// # Safety
@@ -422,6 +449,24 @@ functions! {
     next_step(0) = |call, given| {
         let (step, now) = call().step();
         Ok(step::to_python(given.py, step, now)?.into_ptr())
+    };
+    hedge(0) = |call, given| match call().hedge() {
+        Some((attempt, now)) => Ok(step::send(given.py, &attempt, now)?.into_ptr()),
+        None => Ok(none()),
+    };
+    lost(3) = |call, given| {
+        let ending = match (given.number(1)?, given.number(2)?) {
+            (0_u16, 0_u8) => None,
+            (0, error) => Some(Ending::Error(ErrorType::from_number(error))),
+            (status, _) => Some(Ending::Status(status)),
+        };
+        call().lost(given.number(0)?, ending);
+        Ok(none())
+    };
+    shadow(0) = |call, given| {
+        let Some((copy, attempt, now)) = call().shadow() else { return Ok(none()) };
+        let attempt = step::send(given.py, &attempt, now)?;
+        Ok((bound(given.py, copy)?, attempt).into_pyobject(given.py)?.into_ptr())
     };
     sent(1) = |call, given| {
         call().sent(given.number(0)?);

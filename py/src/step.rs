@@ -1,6 +1,6 @@
 //! What the engine answers, as tuples that begin with the number of their kind.
 
-use farcall::{Refusal, Step, Timestamp};
+use farcall::{Attempt, Refusal, Step, Timestamp};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -16,24 +16,7 @@ const FAIL: u8 = 5;
 pub(crate) fn to_python<'py>(py: Python<'py>, step: Step, now: Timestamp) -> PyResult<Bound<'py, PyTuple>> {
     let left = |at: Timestamp| at.since(now).as_secs_f64();
     match step {
-        Step::Send(attempt) => {
-            let key = attempt.idempotency_header().map(|(name, value)| (name.to_owned(), value));
-            let changes = attempt.changes.as_deref();
-            let headers: Vec<(String, String)> =
-                changes.map(|changes| changes.headers.clone()).unwrap_or_default();
-            let model =
-                attempt.model.as_deref().or_else(|| changes.and_then(|changes| changes.model.as_deref()));
-            (
-                SEND,
-                changes.and_then(|changes| changes.host.as_deref()),
-                changes.and_then(|changes| changes.path_prefix.as_deref()),
-                key.into_iter().chain(headers).collect::<Vec<_>>(),
-                model,
-                attempt.give_up_at.map(left),
-                attempt.truncate,
-            )
-                .into_pyobject(py)
-        }
+        Step::Send(attempt) => send(py, &attempt, now),
         Step::Wait(until) => (WAIT, left(until)).into_pyobject(py),
         Step::Refuse(refusal) => {
             let Refusal { by, rule, reason, until, at, .. } = &refusal;
@@ -56,6 +39,28 @@ pub(crate) fn to_python<'py>(py: Python<'py>, step: Step, now: Timestamp) -> PyR
         // Settled; and what a later version asks for, this one cannot do: the application gets what there is.
         _ => (SETTLED,).into_pyobject(py),
     }
+}
+
+/// An attempt to send.
+pub(crate) fn send<'py>(py: Python<'py>, attempt: &Attempt, now: Timestamp) -> PyResult<Bound<'py, PyTuple>> {
+    let left = |at: Timestamp| at.since(now).as_secs_f64();
+    let key = attempt.idempotency_header().map(|(name, value)| (name.to_owned(), value));
+    let changes = attempt.changes.as_deref();
+    let headers: Vec<(String, String)> = changes.map(|changes| changes.headers.clone()).unwrap_or_default();
+    let model = attempt.model.as_deref().or_else(|| changes.and_then(|changes| changes.model.as_deref()));
+    (
+        SEND,
+        changes.and_then(|changes| changes.host.as_deref()),
+        changes.and_then(|changes| changes.path_prefix.as_deref()),
+        key.into_iter().chain(headers).collect::<Vec<_>>(),
+        model,
+        attempt.give_up_at.map(left),
+        attempt.truncate,
+        attempt.number,
+        attempt.hedge_at.map(left),
+        attempt.shadow,
+    )
+        .into_pyobject(py)
 }
 
 /// The body of a request with another model in place of its own; None where it names none.

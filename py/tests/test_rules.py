@@ -58,6 +58,20 @@ class Rules:
             wanted = ", ".join(f"sum({column})" for column in columns)
             return tuple(db.execute(f"SELECT {wanted} FROM rollups").fetchone())
 
+    def by_tags(self) -> dict[str, tuple[int, int, str]]:
+        """Calls, status and outcome of each set of tags."""
+        query = (
+            "SELECT coalesce(t.name, ''), sum(r.calls), max(r.status), max(r.outcome) FROM rollups r"
+            " LEFT JOIN names t ON t.id = r.tags GROUP BY 1"
+        )
+        with closing(sqlite3.connect(f"file:{self.program.home}/ledger.db?mode=ro", uri=True)) as db:
+            return {tags: (calls, status, outcome) for tags, calls, status, outcome in db.execute(query)}
+
+    def events(self) -> str:
+        """What is told of calls to which something happened."""
+        with closing(sqlite3.connect(f"file:{self.program.home}/ledger.db?mode=ro", uri=True)) as db:
+            return "\n".join(row[0] for row in db.execute("SELECT events FROM exemplars ORDER BY begun"))
+
     def outcomes(self) -> dict[tuple[int, str], int]:
         return self.program.ledger().calls()
 
@@ -283,6 +297,16 @@ sdk = stripe.StripeClient("sk_test", base_addresses={"api": SIM}, max_network_re
 ask = lambda: sdk.v1.payment_intents.retrieve("pi_1")
 """,
 }
+PATHS = {
+    "openai": "/v1/chat/completions",
+    "openai-async": "/v1/chat/completions",
+    "stripe": "/v1/payment_intents",
+    "stripe-get": "/v1/payment_intents/pi_1",
+}
+RETRY_MORE = (
+    '[[resilience]]\nmatch = { vendor = "sim" }\nattempts = 5\nbackoff = "1ms..2ms"\n'
+    'retry_on = ["409", "429", "503"]\nretry_budget = "100%"\n'
+)
 FAILED = {
     "openai": {"status": 429, "headers": {"retry-after-ms": "1"}},
     "openai-async": {"status": 503, "headers": {"retry-after-ms": "1"}},
@@ -294,12 +318,26 @@ FAILED = {
 @pytest.mark.parametrize("rules", ["httpx"], indirect=True)
 @pytest.mark.parametrize("sdk", SDKS)
 def test_what_an_sdk_tries_again_is_one_call_with_all_its_attempts(rules: Rules, sdk: str) -> None:
-    path = "/v1/chat/completions" if sdk.startswith("openai") else "/v1/payment_intents"
-    script = {"match": {"path_prefix": path}, "count": 1, "effect": FAILED[sdk]}
+    script = {"match": {"path": PATHS[sdk]}, "count": 1, "effect": FAILED[sdk]}
     rules.sim.control("POST", "script", script)
     rules.run(ELSEWHERE, SDKS[sdk] + "ask()")
     assert rules.outcomes() == {(200, "complete"): 1}
     assert rules.total("calls", "attempts") == (1, 2)
+    family = "stainless" if sdk.startswith("openai") else "stripe"
+    assert f"answered {FAILED[sdk]['status']}: the SDK above ({family}) tries again after" in rules.events()
+
+
+@pytest.mark.parametrize("rules", ["httpx"], indirect=True)
+@pytest.mark.parametrize("sdk", SDKS)
+def test_where_an_sdk_tries_again_we_do_not(rules: Rules, sdk: str) -> None:
+    path = PATHS[sdk]
+    before = rules.sim.counts(path)["calls"]
+    script = {"match": {"path": path}, "effect": FAILED[sdk]}
+    rules.sim.control("POST", "script", script)
+    rules.run(RETRY_MORE, SDKS[sdk] + "try:\n    ask()\nexcept Exception:\n    pass\n")
+    assert rules.total("calls", "attempts") == (1, 3), "its own one and two more, and none of ours"
+    assert rules.sim.counts(path)["calls"] - before == 3
+    assert "no further attempt, the SDK retries by itself" in rules.events()
 
 
 @pytest.mark.parametrize("rules", ["httpx"], indirect=True)

@@ -44,6 +44,7 @@ mod local;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 mod scope;
+mod shadows;
 mod timer;
 mod watched;
 

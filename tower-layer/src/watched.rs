@@ -74,6 +74,11 @@ impl Watched {
         self.guard.lost(number, ending);
     }
 
+    /// A copy to send beside the call, where the rules want one.
+    pub(crate) fn shadow(&mut self) -> Option<(Self, Attempt)> {
+        self.guard.shadow().map(|(guard, attempt)| (Self { guard, sent: None }, attempt))
+    }
+
     pub(crate) fn begun(&self) -> Timestamp {
         self.guard.call().begun()
     }

@@ -25,23 +25,28 @@ use vendor_sim::Sim;
 type HyperClient = Client<HttpsConnector<HttpConnector<To>>, RequestBody<Full<Bytes>>>;
 
 fn hyper(sim: &Sim, ledger: &Ledger) -> Egress<HyperClient> {
+    EgressLayer::with(ledger.farcall.clone()).layer(client(sim))
+}
+
+fn client<B>(sim: &Sim) -> Client<HttpsConnector<HttpConnector<To>>, B>
+where
+    B: http_body::Body + Send,
+    B::Data: Send,
+{
     let mut tcp = HttpConnector::new_with_resolver(To(sim.tls_addr()));
     tcp.enforce_http(false);
     let https = HttpsConnectorBuilder::new().with_tls_config(trusting(sim.ca_pem())).https_or_http();
-    let client = Client::builder(TokioExecutor::new()).build(https.enable_http1().wrap_connector(tcp));
-    EgressLayer::with(ledger.farcall.clone()).layer(client)
+    Client::builder(TokioExecutor::new()).build(https.enable_http1().wrap_connector(tcp))
 }
 
 #[cfg(feature = "reqwest")]
 fn reqwest(sim: &Sim, ledger: &Ledger) -> reqwest_middleware::ClientWithMiddleware {
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(trusting(sim.ca_pem()))
-        .no_proxy()
-        .resolve("api.stripe.com", sim.tls_addr())
-        .build()
-        .unwrap();
+    let client = || {
+        let client = reqwest::Client::builder().tls_backend_preconfigured(trusting(sim.ca_pem()));
+        client.no_proxy().resolve("api.stripe.com", sim.tls_addr()).build().unwrap()
+    };
     let middleware = farcall_tower::reqwest::EgressMiddleware::with(ledger.farcall.clone());
-    reqwest_middleware::ClientBuilder::new(client).with(middleware).build()
+    reqwest_middleware::ClientBuilder::new(client()).with(middleware.shadows_through(client())).build()
 }
 
 const URL: &str = "https://api.stripe.com/scenario/bytes/321";
@@ -52,7 +57,7 @@ fn get() -> Request<Full<Bytes>> {
     Request::get(URL).body(Full::default()).unwrap()
 }
 
-/// The first request gets this, all others their answer.
+/// The first request to arrive, of whichever attempt, gets this; all others their answer.
 fn first(sim: &Sim, effect: serde_json::Value) {
     sim.script(json!({ "match": { "host": "api.stripe.com" }, "count": 1, "effect": effect })).unwrap();
 }
@@ -76,7 +81,7 @@ async fn a_second_attempt_answers_for_a_first_one_that_hangs() {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 321);
     let events = hedged(&sim, &ledger);
     assert!(events.contains("a second attempt beside the first"), "{events}");
-    assert!(events.contains("the first was given up"), "{events}");
+    assert!(events.contains("was given up: the other one counts"), "{events}");
 }
 
 #[tokio::test]
@@ -89,7 +94,7 @@ async fn a_second_attempt_that_fails_leaves_the_first_one_its_time() {
     assert_eq!(response.status(), StatusCode::OK);
     drop(response.into_body().collect().await.unwrap());
     let events = hedged(&sim, &ledger);
-    assert!(events.contains("the second answered 503: the other one counts"), "{events}");
+    assert!(events.contains("answered 503: the other one counts"), "{events}");
 }
 
 #[tokio::test]
@@ -146,7 +151,7 @@ async fn reqwest_sends_a_second_attempt_too() {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.bytes().await.unwrap().len(), 321);
     let events = hedged(&sim, &ledger);
-    assert!(events.contains("the first was given up"), "{events}");
+    assert!(events.contains("was given up: the other one counts"), "{events}");
 }
 
 #[cfg(feature = "reqwest")]
@@ -158,7 +163,7 @@ async fn reqwest_waits_for_the_first_where_the_second_fails() {
     let response = reqwest(&sim, &ledger).get(URL).send().await.unwrap();
     assert_eq!(response.bytes().await.unwrap().len(), 321);
     let events = hedged(&sim, &ledger);
-    assert!(events.contains("the second failed (reset): the other one counts"), "{events}");
+    assert!(events.contains("failed (reset): the other one counts"), "{events}");
 }
 
 #[cfg(feature = "reqwest")]
@@ -184,4 +189,81 @@ async fn a_hedge_is_given_up_with_its_call() {
     assert!(call.await.unwrap_err().is_cancelled());
     let row = ledger.only();
     assert_eq!((row.outcome, row.sums.attempts), (failed(ErrorType::Cancelled), 2));
+}
+
+const SHADOWED: &str = "[[rollout]]\nname = \"v2\"\nmatch = { vendor = \"stripe\" }\nby = \"call\"\n\
+     shadow = \"100%\"\nvariant = { path_prefix = \"/v2\", headers = { X-Variant = \"2\" } }\n";
+
+/// The variant answers so.
+fn variant(sim: &Sim, effect: serde_json::Value) {
+    sim.script(json!({ "match": { "path_prefix": "/v2" }, "effect": effect })).unwrap();
+}
+
+/// Status and outcome of the call itself and of its copy, once both are over.
+async fn call_and_copy(ledger: &Ledger) -> [(u16, Outcome); 2] {
+    let (mut rows, begun) = (Vec::new(), std::time::Instant::now());
+    while rows.len() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{rows:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        rows.extend(ledger.farcall.engine().drain(ledger.farcall.now()).rows);
+    }
+    rows.sort_by_key(|row| row.tags.clone());
+    assert_eq!((&*rows[0].tags, &*rows[1].tags), ("", "shadow=v2"));
+    assert!(rows.iter().all(|row| (row.sums.calls, row.sums.attempts) == (1, 1)));
+    [0, 1].map(|at| (rows[at].status, rows[at].outcome))
+}
+
+fn shadowing(sim: &Sim, ledger: &Ledger) -> Egress<HyperClient> {
+    let copies = client::<http_body_util::Empty<Bytes>>(sim);
+    EgressLayer::with(ledger.farcall.clone()).shadows_through(copies).layer(client(sim))
+}
+
+#[tokio::test]
+async fn a_copy_goes_to_the_variant_and_nobody_gets_its_answer() {
+    let (sim, ledger) = (vendor(), Ledger::under(SHADOWED));
+    variant(&sim, json!({ "status": 503 }));
+    let response = shadowing(&sim, &ledger).oneshot(get()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 321);
+    assert_eq!(call_and_copy(&ledger).await, [(200, Outcome::Complete), (503, Outcome::Complete)]);
+    let seen = sim.counts();
+    assert_eq!((seen.requests, seen.rows.iter().filter(|row| row.path.starts_with("/v2/")).count()), (2, 1));
+}
+
+#[tokio::test]
+async fn a_copy_that_breaks_or_hangs_is_nothing_to_the_caller() {
+    let (sim, ledger) = (vendor(), Ledger::under(SHADOWED));
+    variant(&sim, json!({ "reset": {} }));
+    let response = shadowing(&sim, &ledger).oneshot(get()).await.unwrap();
+    drop(response.into_body().collect().await.unwrap());
+    assert_eq!(call_and_copy(&ledger).await, [(200, Outcome::Complete), (0, failed(ErrorType::Reset))]);
+
+    let (sim, ledger) = (vendor(), Ledger::under(SHADOWED));
+    variant(&sim, json!({ "hang": true }));
+    let response = shadowing(&sim, &ledger).oneshot(get()).await.unwrap();
+    drop(response.into_body().collect().await.unwrap());
+    assert_eq!(ledger.only().outcome, Outcome::Complete, "the call is over, whatever its copy does");
+}
+
+#[tokio::test]
+async fn without_a_client_for_them_and_of_unsafe_calls_no_copies_are_sent() {
+    let (sim, ledger) = (vendor(), Ledger::under(SHADOWED));
+    let response = hyper(&sim, &ledger).oneshot(get()).await.unwrap();
+    drop(response.into_body().collect().await.unwrap());
+    let request = Request::post(URL).body(Full::from("twelve bytes")).unwrap();
+    let response = shadowing(&sim, &ledger).oneshot(request).await.unwrap();
+    drop(response.into_body().collect().await.unwrap());
+    let rows = ledger.farcall.engine().drain(ledger.farcall.now()).rows;
+    assert_eq!(rows.iter().map(|row| row.sums.calls).sum::<u64>(), 2);
+    assert!(rows.iter().all(|row| row.tags.is_empty()));
+}
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn reqwest_sends_copies_too() {
+    let (sim, ledger) = (vendor(), Ledger::under(SHADOWED));
+    variant(&sim, json!({ "status": 404 }));
+    let response = reqwest(&sim, &ledger).get(URL).send().await.unwrap();
+    assert_eq!((response.status(), response.bytes().await.unwrap().len()), (StatusCode::OK, 321));
+    assert_eq!(call_and_copy(&ledger).await, [(200, Outcome::Complete), (404, Outcome::Complete)]);
 }

@@ -49,6 +49,12 @@ impl CallGuard {
         self.call.lost(&self.farcall.nth(self.generation).engine, number, ending, self.now());
     }
 
+    /// A copy to send beside the call, in a guard of its own; see [`Call::shadow`].
+    pub fn shadow(&mut self) -> Option<(Self, Attempt)> {
+        let (call, attempt) = self.call.shadow(&self.farcall.nth(self.generation).engine, self.now())?;
+        Some((Self { farcall: self.farcall.clone(), generation: self.generation, call }, attempt))
+    }
+
     /// Making the connection took so long; see [`Call::connected`].
     pub fn connected(&mut self, times: ConnectTimes) {
         self.call.connected(times);

@@ -126,6 +126,14 @@ impl Call {
         engine.lost(self, number, ending, now);
     }
 
+    /// A copy of the call to send beside it ([`Attempt::shadow`](super::Attempt)): a call of its own, marked in the
+    /// ledger by the tag `shadow` with its rollout's name, and the one attempt that it makes. It is to be sent without
+    /// holding up the call, to be reported as any other, and its answer read (a few MiB at most) and thrown away.
+    /// `None` where too many are under way, or a quota has no room for one at once.
+    pub fn shadow(&mut self, engine: &Engine, now: Timestamp) -> Option<(Call, Attempt)> {
+        engine.shadow(self, now)
+    }
+
     /// The attempt failed, before or after the head of a response.
     pub fn failed(&mut self, error: ErrorType) {
         if self.state != State::Settled {

@@ -78,7 +78,7 @@ pub(super) fn rollout(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<()
     if flow.side.is_some() || plan.rollouts.is_empty() {
         return Ok(());
     }
-    let Flow { side, events, seed, method, body, .. } = flow;
+    let Flow { side, shadow, events, seed, method, body, .. } = flow;
     for (place, state, _) in &plan.rollouts {
         let rule = &plan.rules.rollouts[*place];
         let safe = is_safe(method) && *body == 0;
@@ -91,7 +91,10 @@ pub(super) fn rollout(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<()
                 *side = Some((*place, new));
                 break;
             }
-            RolloutVerdict::Old { side: old, .. } => *side = side.or(Some((*place, old))),
+            RolloutVerdict::Old { side: old, shadow: copied } => {
+                *side = side.or(Some((*place, old)));
+                *shadow = shadow.or(copied.then_some(*place));
+            }
         }
     }
     Ok(())
@@ -298,6 +301,7 @@ pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp)
     attempt.give_up_at = timeout.map(|timeout| now.plus(timeout));
     attempt.truncate = flow.truncate;
     attempt.model = flow.cheaper.clone();
+    attempt.shadow = flow.shadow.is_some();
     if flow.failed_over {
         attempt.changes = parts.failover.as_ref().map(|(_, changes)| Arc::clone(changes));
     } else if let Some((place, side)) = flow.side

@@ -7,7 +7,7 @@ use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
 use super::request::Request;
 use super::unfinished::Unfinished;
 use crate::budget::Reservation;
-use crate::call::{Head, Priority, Refusal};
+use crate::call::{Head, Priority, Refusal, Target};
 use crate::coding::Decoder;
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
@@ -39,6 +39,10 @@ pub(super) struct Flow {
 
     pub(super) began: bool,
     pub(super) side: Option<(usize, Side)>,
+    /// The rollout whose variant gets a copy of the call.
+    pub(super) shadow: Option<usize>,
+    /// Whether the call is such a copy.
+    pub(super) is_copy: bool,
     pub(super) faulted: bool,
     pub(super) delayed_until: Option<Timestamp>,
     pub(super) reserved: [Option<Reservation>; MAX_BUDGETS],
@@ -110,6 +114,8 @@ impl Flow {
             tier: ServiceTier::Standard,
             began: false,
             side: None,
+            shadow: None,
+            is_copy: false,
             faulted: false,
             delayed_until: None,
             reserved: [None; MAX_BUDGETS],
@@ -152,6 +158,7 @@ impl Flow {
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
         self.timed = false;
         (self.side, self.pass) = (None, None);
+        (self.shadow, self.is_copy) = (None, false);
         (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
@@ -210,6 +217,15 @@ pub(super) fn take(
     let mut flow = spare.ok().flatten().unwrap_or_else(|| Box::new(Flow::new()));
     flow.begin(&plan, head, request, now, seed);
     Standing { plan, flow }
+}
+
+/// The standing of a copy of a call, to which `plan` applies.
+pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Standing {
+    let head = Head::to(of.method, Target::UNREADABLE).body(Some(of.body), true).priority(Priority::Batch);
+    let mut standing = take(plan, &head, &Request::read(head.headers), now, seed);
+    standing.flow.is_copy = true;
+    (standing.flow.model, standing.flow.max_output, standing.flow.tier) = (of.model, of.max_output, of.tier);
+    standing
 }
 
 /// Keeps the box for another call, and gives what happened to this one, if anything did.

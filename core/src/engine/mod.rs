@@ -15,6 +15,7 @@ mod plan;
 mod plans;
 mod request;
 mod rules;
+mod shadow;
 mod states;
 mod step;
 mod unfinished;
@@ -68,6 +69,8 @@ pub struct Engine {
     notices: Mutex<Vec<Notice>>,
     /// Failed attempts of SDKs that the SDK may go on from.
     unfinished: EarlierAttempts<Box<Unfinished>>,
+    /// Copies of calls that are under way.
+    shadows: AtomicU64,
     /// Tells this engine's calls from another's.
     identity: u32,
     tallies: Tallies,
@@ -161,6 +164,8 @@ counters! {
     vendors_unchanged,
     /// Failed attempts of SDKs that were counted as calls of their own, because too many waited for the next one.
     ungrouped_attempts,
+    /// Shadow copies that were not sent, because too many were under way or they would have had to wait.
+    skipped_shadows,
     /// Events that no order of events explains, such as a response before a request; ignored.
     misplaced_events,
 }
@@ -191,6 +196,7 @@ impl Engine {
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
             unfinished: EarlierAttempts::default(),
+            shadows: AtomicU64::new(0),
             catalogue,
             learner: Mutex::new(Learner::new()),
             learned: AtomicU32::new(0),

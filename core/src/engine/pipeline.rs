@@ -94,6 +94,9 @@ impl Engine {
             return;
         }
         let standing = call.flow.take();
+        if standing.as_ref().is_some_and(|standing| standing.flow.is_copy) {
+            self.shadows.fetch_sub(1, Ordering::AcqRel);
+        }
         let earlier = standing.as_ref().and_then(|standing| standing.flow.earlier.as_deref());
         let key = SeriesKey {
             vendor: call.found.vendor,

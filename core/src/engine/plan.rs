@@ -17,7 +17,7 @@ use crate::resilience::{self, Breaker, Concurrency, Hedge};
 use crate::rollout::Rollout;
 use crate::units::{Money, Timestamp, stable_hash};
 use std::cmp::Reverse;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Quotas and budgets of one call; rules beyond that are not asked, and counted.
@@ -25,7 +25,7 @@ pub(super) const MAX_QUOTAS: usize = 4;
 pub(super) const MAX_BUDGETS: usize = 4;
 
 /// What applies to a call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) rules: Arc<Rules>,
     pub(super) policy: Decision,
@@ -52,6 +52,8 @@ pub(super) struct Plan {
     pub(super) customer_name: Option<Arc<str>>,
     pub(super) vendor_name: Arc<str>,
     pub(super) endpoint_name: Arc<str>,
+    /// What applies to shadow copies of its calls, once there is one.
+    pub(super) copied: OnceLock<Arc<Plan>>,
 }
 
 /// A call's plan, and how far it has come with it.
@@ -62,7 +64,7 @@ pub(super) struct Standing {
 }
 
 /// What calls cost.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Priced {
     /// Nobody knows.
     Never,
@@ -75,7 +77,7 @@ pub(super) enum Priced {
 }
 
 /// A quota that a rule states.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct QuotaUse {
     pub(super) name: Arc<str>,
     pub(super) rule: Arc<quota::Rule>,
@@ -86,7 +88,7 @@ pub(super) struct QuotaUse {
 }
 
 /// Each part of `[[resilience]]`, from the most specific rule that has it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Parts {
     pub(super) deadline: Option<Duration>,
     pub(super) attempt_timeout: Option<Duration>,
@@ -103,6 +105,12 @@ pub(super) struct Part<R, S> {
     pub(super) name: Arc<str>,
     pub(super) rule: R,
     pub(super) state: Arc<S>,
+}
+
+impl<R: Clone, S> Clone for Part<R, S> {
+    fn clone(&self) -> Self {
+        Self { name: Arc::clone(&self.name), rule: self.rule.clone(), state: Arc::clone(&self.state) }
+    }
 }
 
 impl Engine {
@@ -188,6 +196,7 @@ impl Engine {
             vendor_name: vendor.into(),
             endpoint_name: subject.endpoint.into(),
             rules: Arc::clone(rules),
+            copied: OnceLock::new(),
         }
     }
 

@@ -79,6 +79,9 @@ pub struct Attempt {
     pub model: Option<Arc<str>>,
     /// After how many bytes of its body the response breaks off, with [`ErrorType::Reset`]; an injected fault.
     pub truncate: Option<u64>,
+    /// Whether to ask [`Call::shadow`](super::Call::shadow) for a copy to send beside this attempt, whose answer
+    /// nobody gets. An adapter that cannot leaves it.
+    pub shadow: bool,
     /// When to ask [`Call::hedge`](super::Call::hedge) for a second attempt beside this one, if no answer has come
     /// by then. An adapter that cannot make two at a time leaves it.
     pub hedge_at: Option<Timestamp>,
@@ -156,6 +159,7 @@ impl Attempt {
             changes: None,
             model: None,
             truncate: None,
+            shadow: false,
             hedge_at: None,
             idempotency_key: None,
         }

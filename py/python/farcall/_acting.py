@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 # The kinds of steps, as the native half numbers them.
 SETTLED, SEND, WAIT, REFUSE, RESPOND, FAIL = range(6)
+# What a step to send tells: seconds until it is given up, its number, seconds until a second attempt is due, and
+# whether a copy is wanted.
+PATIENCE, NUMBER, HEDGE, SHADOW = 5, 7, 8, 9
 
 begin_deciding = native.begin_deciding
 decides = native.decides
@@ -62,7 +65,7 @@ def step(call: Call, sent: bool) -> tuple[Any, ...]:
         return call.step()
     except Exception as error:
         fault("step", error)
-        return (SETTLED,) if sent else (SEND, None, None, [], None, None, None)
+        return (SETTLED,) if sent else (SEND, None, None, [], None, None, None, 1, None, False)
 
 
 def answered(call: Call, response: Any, status: int, headers_of: Callable[[Any], Any], sent: int) -> None:

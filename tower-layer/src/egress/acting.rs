@@ -5,6 +5,7 @@ use super::opening::Opening;
 use super::replay::Replay;
 use super::{EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
+use crate::shadows::Shadows;
 use crate::timer::Timer;
 use crate::watched::{Sent, Watched};
 use farcall::resilience::Ending;
@@ -20,6 +21,7 @@ const REPLAYED: u64 = 64 * 1024;
 
 pub(super) struct Acting<S, R, B> {
     service: S,
+    shadows: Option<Shadows>,
     /// Whether the service was made ready for the next request.
     ready: bool,
     rebody: R,
@@ -70,13 +72,21 @@ enum Next {
 
 impl<S, R, B: Body> Acting<S, R, B> {
     /// `service` is ready for one request.
-    pub(super) fn new(service: S, rebody: R, parts: request::Parts, body: B, mut opening: Opening) -> Self {
+    pub(super) fn new(
+        service: S,
+        shadows: Option<Shadows>,
+        rebody: R,
+        parts: request::Parts,
+        body: B,
+        mut opening: Opening,
+    ) -> Self {
         let size = body.size_hint();
         let again = size.upper().is_some_and(|upper| upper <= REPLAYED);
         opening.describe(size.exact(), again);
         let body = if again { Sendable::Again(Replay::new(body)) } else { Sendable::Once(body) };
         Self {
             service,
+            shadows,
             ready: true,
             rebody,
             parts,
@@ -155,6 +165,16 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     if !self.send(0, &attempt, first.as_mut()) {
                         // The engine was told that this body goes out once.
                         return Poll::Ready(self.hand_out(last));
+                    }
+                    if attempt.shadow
+                        && let (Some(shadows), Some(watched)) = (&self.shadows, &mut self.watched)
+                    {
+                        shadows.send(
+                            watched,
+                            &self.parts.method,
+                            self.parts.uri.clone(),
+                            &self.parts.headers,
+                        );
                     }
                 }
                 Next::Answer => {

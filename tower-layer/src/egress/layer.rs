@@ -1,9 +1,13 @@
 use super::{AsIs, Egress, Mapped};
+use crate::error::Cause;
+use crate::shadows::Shadows;
 use farcall_agent::Farcall;
-use http::Uri;
+use http::{Request, Response, Uri};
+use http_body::Body;
 use std::fmt;
 use std::marker::PhantomData;
 use tower_layer::Layer;
+use tower_service::Service;
 
 /// Counts every call that the service below makes.
 ///
@@ -28,6 +32,7 @@ use tower_layer::Layer;
 pub struct EgressLayer<R = AsIs, M = super::service::PlainErrors> {
     farcall: Farcall,
     origin: Option<Uri>,
+    shadows: Option<Shadows>,
     rebody: R,
     errors: PhantomData<fn() -> M>,
 }
@@ -43,7 +48,7 @@ impl<M> EgressLayer<AsIs, M> {
     #[must_use]
     pub fn with(farcall: Farcall) -> Self {
         farcall.adapter_installed("tower");
-        Self { farcall, origin: None, rebody: AsIs, errors: PhantomData }
+        Self { farcall, origin: None, shadows: None, rebody: AsIs, errors: PhantomData }
     }
 }
 
@@ -57,10 +62,30 @@ impl<R, M> EgressLayer<R, M> {
         self
     }
 
+    /// Sends the shadow copies that a `[[rollout]]` asks for (`shadow = "10%"`) through this client, each in a task of
+    /// Tokio's; without one, none are sent. A client of their own keeps them away from the connections, limits and
+    /// retries of the calls themselves. Copies have no body, so any type that can be empty does.
+    #[must_use]
+    pub fn shadows_through<C, B, ResB, Me, Mb>(mut self, client: C) -> Self
+    where
+        C: Service<Request<B>, Response = Response<ResB>> + Clone + Send + 'static,
+        C::Future: Send,
+        C::Error: Cause<Me>,
+        B: Default + Send,
+        ResB: Body + Send + 'static,
+        ResB::Data: Send,
+        ResB::Error: Cause<Mb>,
+        Mb: 'static,
+    {
+        self.shadows = Some(Shadows::through(client));
+        self
+    }
+
     /// Turns the counted body into the type that the service below takes, such as `tonic::body::Body::new` or
     /// `reqwest::Body::wrap`.
     pub fn request_body<F>(self, f: F) -> EgressLayer<Mapped<F>, M> {
-        EgressLayer { farcall: self.farcall, origin: self.origin, rebody: Mapped(f), errors: self.errors }
+        let Self { farcall, origin, shadows, errors, .. } = self;
+        EgressLayer { farcall, origin, shadows, rebody: Mapped(f), errors }
     }
 }
 
@@ -74,7 +99,8 @@ impl<S, R: Clone, M> Layer<S> for EgressLayer<R, M> {
     type Service = Egress<S, R, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Egress::assemble(inner, self.farcall.clone(), self.origin.clone(), self.rebody.clone())
+        let Self { farcall, origin, shadows, rebody, .. } = self.clone();
+        Egress::assemble(inner, farcall, origin, shadows, rebody)
     }
 }
 
@@ -83,6 +109,7 @@ impl<R: Clone, M> Clone for EgressLayer<R, M> {
         Self {
             farcall: self.farcall.clone(),
             origin: self.origin.clone(),
+            shadows: self.shadows.clone(),
             rebody: self.rebody.clone(),
             errors: PhantomData,
         }

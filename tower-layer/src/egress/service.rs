@@ -2,6 +2,7 @@ use super::acting::Acting;
 use super::opening::Opening;
 use super::{AsIs, Counted, EgressError, EgressFuture, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, Plain};
+use crate::shadows::Shadows;
 use crate::watched::Sent;
 use farcall_agent::Farcall;
 use http::{Request, Response, Uri};
@@ -31,6 +32,7 @@ pub struct Egress<S, R = AsIs, M = PlainErrors> {
     pub(super) inner: S,
     pub(super) farcall: Farcall,
     pub(super) origin: Option<Uri>,
+    pub(super) shadows: Option<Shadows>,
     pub(super) rebody: R,
     pub(super) errors: PhantomData<fn() -> M>,
 }
@@ -44,14 +46,20 @@ impl<S, M> Egress<S, AsIs, M> {
     /// Counts the calls of `inner` with this handle.
     pub fn with(farcall: Farcall, inner: S) -> Self {
         farcall.adapter_installed("tower");
-        Self::assemble(inner, farcall, None, AsIs)
+        Self::assemble(inner, farcall, None, None, AsIs)
     }
 }
 
 impl<S, R, M> Egress<S, R, M> {
-    pub(super) fn assemble(inner: S, farcall: Farcall, origin: Option<Uri>, rebody: R) -> Self {
+    pub(super) fn assemble(
+        inner: S,
+        farcall: Farcall,
+        origin: Option<Uri>,
+        shadows: Option<Shadows>,
+        rebody: R,
+    ) -> Self {
         MADE.fetch_add(1, Ordering::Relaxed);
-        Self { inner, farcall, origin, rebody, errors: PhantomData }
+        Self { inner, farcall, origin, shadows, rebody, errors: PhantomData }
     }
 
     /// The service below.
@@ -99,7 +107,8 @@ where
             // The service that was made ready makes the first attempt; its clone is made ready for the next call.
             let clone = self.inner.clone();
             let ready = std::mem::replace(&mut self.inner, clone);
-            return EgressFuture::acting(Acting::new(ready, self.rebody.clone(), parts, body, opening));
+            let (shadows, rebody) = (self.shadows.clone(), self.rebody.clone());
+            return EgressFuture::acting(Acting::new(ready, shadows, rebody, parts, body, opening));
         }
         let (body, sent) = match body.is_end_stream() {
             true => (RequestBody::uncounted(body), None),
@@ -123,6 +132,7 @@ impl<S: Clone, R: Clone, M> Clone for Egress<S, R, M> {
             inner: self.inner.clone(),
             farcall: self.farcall.clone(),
             origin: self.origin.clone(),
+            shadows: self.shadows.clone(),
             rebody: self.rebody.clone(),
             errors: PhantomData,
         }

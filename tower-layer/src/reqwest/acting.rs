@@ -4,6 +4,7 @@ use super::exchange::hand_out;
 use crate::egress::{EgressError, is_of_use};
 use crate::error::classify;
 use crate::scope::Scope;
+use crate::shadows::Shadows;
 use crate::timer::Timer;
 use crate::watched::Watched;
 use ::reqwest::{Request, Response, ResponseBuilderExt, Url};
@@ -17,6 +18,7 @@ use std::pin::pin;
 /// Makes a call as the rules say. A chain of redirects is one call here.
 pub(super) async fn act(
     farcall: &Farcall,
+    shadows: Option<&Shadows>,
     request: Request,
     extensions: &mut Extensions,
     next: Next<'_>,
@@ -48,6 +50,12 @@ pub(super) async fn act(
                 // Where it cannot be sent again, the engine was told so, and this is the only attempt.
                 let copy = original.as_ref().and_then(Request::try_clone).or_else(|| original.take());
                 let Some(mut request) = copy else { break };
+                if attempt.shadow
+                    && let Some(shadows) = shadows
+                    && let Ok(uri) = url.as_str().parse()
+                {
+                    shadows.send(&mut watched, &method, uri, request.headers());
+                }
                 change(&mut request, &attempt);
                 truncate = attempt.truncate;
                 let again = || original.as_ref().and_then(Request::try_clone);

@@ -1,6 +1,7 @@
 use super::acting::act;
 use super::exchange::{Exchange, Exchanging};
 use crate::egress::Counted;
+use crate::shadows::Shadows;
 use ::reqwest::{Request, Response};
 use ::reqwest_middleware::{Middleware, Next, Result};
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use http::Extensions;
 #[derive(Clone, Debug)]
 pub struct EgressMiddleware {
     farcall: Farcall,
+    shadows: Option<Shadows>,
 }
 
 impl EgressMiddleware {
@@ -27,7 +29,15 @@ impl EgressMiddleware {
     #[must_use]
     pub fn with(farcall: Farcall) -> Self {
         farcall.adapter_installed("reqwest");
-        Self { farcall }
+        Self { farcall, shadows: None }
+    }
+
+    /// Sends the shadow copies that a `[[rollout]]` asks for (`shadow = "10%"`) through this client, each in a task of
+    /// Tokio's; without one, none are sent. A client of their own keeps them away from the connections of the calls.
+    #[must_use]
+    pub fn shadows_through(mut self, client: ::reqwest::Client) -> Self {
+        self.shadows = Some(Shadows::through_reqwest(client));
+        self
     }
 }
 
@@ -50,7 +60,7 @@ impl Middleware for EgressMiddleware {
         }
         if self.farcall.is_enabled() && self.farcall.engine().decides() {
             extensions.insert(Counted);
-            let answer = act(&self.farcall, request, extensions, next).await;
+            let answer = act(&self.farcall, self.shadows.as_ref(), request, extensions, next).await;
             extensions.remove::<Counted>();
             return answer;
         }

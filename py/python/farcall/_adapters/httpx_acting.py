@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting, _errors
-from farcall._acting import FAIL, REFUSE, RESPOND, SEND, WAIT, Refused
+from farcall._acting import FAIL, HEDGE, REFUSE, RESPOND, SEND, SHADOW, WAIT, Refused
+from farcall._adapters import httpx_beside
 from farcall._adapters.httpcore_ import exchanges
 from farcall._faults import fault
 from farcall._hook import scope
@@ -33,6 +35,7 @@ class Acting:
         self._cut, self._async_cut = _cuts(module)
         exchanges.add(Acting.send.__code__)
         exchanges.add(Acting.send_async.__code__)
+        exchanges.add(Acting._perform.__code__)
 
     def begin(self, request: Any) -> Call | None:
         """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
@@ -119,8 +122,15 @@ class Acting:
                 content: Any = getattr(request, "_content", None)
                 upload = None if content is not None else self._streams.async_upload(request)
                 sent, limit, restore = self._attempt(request, step)
+                beside = (step[SHADOW] or step[HEDGE] is not None) and httpx_beside.can()
+                perform = partial(self._perform, original, transport, request, args, kwargs) if beside else None
+                if perform is not None and step[SHADOW]:
+                    httpx_beside.shadow(perform, call, transport)
                 try:
-                    response = await original(transport, sent, *args, **kwargs)
+                    if perform is not None and step[HEDGE] is not None:
+                        response = await httpx_beside.race(perform, call, step)
+                    else:
+                        response = await original(transport, sent, *args, **kwargs)
                 except Exception as error:
                     failure = error
                     _acting.failed(call, error, len(content) if upload is None else upload.give_back())
@@ -136,12 +146,21 @@ class Acting:
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=True)
 
+    async def _perform(
+        self, original: Any, transport: Any, request: Any, args: Any, kwargs: Any, call: Call, step: tuple[Any, ...]
+    ) -> Any:
+        """Makes one attempt of `call` among others."""
+        sent, _, restore = self._attempt(request, step)
+        response = await original(transport, sent, *args, **kwargs)
+        restore()
+        return response
+
     def _answered(self, call: Call, response: Any, sent: int) -> None:
         _acting.answered(call, response, response.status_code, _headers_of, sent)
 
     def _attempt(self, request: Any, step: tuple[Any, ...]) -> tuple[Any, int | None, Callable[[], None]]:
         """The request of one attempt, after how many bytes its response breaks off, and what puts its timeouts back."""
-        _, host, prefix, headers, model, patience, limit = step
+        _, host, prefix, headers, model, patience, limit = step[:7]
         if host is None and prefix is None and not headers and model is None and patience is None:
             return request, limit, _nothing
         try:

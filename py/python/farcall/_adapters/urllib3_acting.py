@@ -180,7 +180,7 @@ class _Attempt:
 
     def change(self, step: tuple[Any, ...]) -> None:
         """Changes what the engine says."""
-        _, host, prefix, headers, model, self._patience, self._limit = step
+        _, host, prefix, headers, model, self._patience, self._limit = step[:7]
         try:
             if host is not None:
                 self._go_to(host)
