@@ -137,6 +137,14 @@ impl Watched {
         self.end();
     }
 
+    /// A response of this status arrived, all of it that there is to see: counts the call.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn stopped(mut self, status: u16) {
+        let now = self.now();
+        self.head(status, now);
+        self.end_at(now);
+    }
+
     /// The last byte arrived: counts the call.
     pub(crate) fn end(self) {
         let now = self.now();

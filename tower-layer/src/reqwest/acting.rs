@@ -1,29 +1,30 @@
 //! A request for which rules decide: the loop over [`Step`] around the rest of the chain.
 
-use super::exchange::hand_out;
+use super::exchange::{count_streaming, hand_out};
+use super::hops::{Chain, Hop, Leg, note_unseen, was_sent};
 use crate::egress::{EgressError, is_of_use};
-use crate::error::classify;
 use crate::scope::Scope;
 use crate::shadows::Shadows;
-use crate::timer::Timer;
 use crate::watched::Watched;
-use ::reqwest::{Request, Response, ResponseBuilderExt, Url};
+use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::{Error, Next, Result};
 use farcall::resilience::Ending;
-use farcall::{Attempt, ErrorType, Head, Step, Stored, Target};
+use farcall::{Attempt, Head, Priority, Step, Stored, Target, Timestamp};
 use farcall_agent::Farcall;
 use http::{Extensions, HeaderName, HeaderValue};
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 
-/// Makes a call as the rules say. A chain of redirects is one call here.
+/// Makes a call as the rules say. Where reqwest follows a redirect, the call ends with that, and others follow.
 pub(super) async fn act(
     farcall: &Farcall,
     shadows: Option<&Shadows>,
-    request: Request,
+    mut request: Request,
     extensions: &mut Extensions,
     next: Next<'_>,
 ) -> Result<Response> {
-    let Scope { customer, tags } = Scope::of(extensions);
+    let scope = Scope::of(extensions);
+    let priority: Priority = extensions.get().copied().unwrap_or_default();
     let url = request.url().clone();
     let method = request.method().clone();
     let (content, replayable) = match request.body() {
@@ -32,15 +33,22 @@ pub(super) async fn act(
     };
     let bytes = replayable.then_some(content.len() as u64);
     let now = farcall.now();
+    let deadline: Option<Timestamp> = extensions.get().map(|deadline: &crate::Deadline| now.plus(deadline.0));
     let head = Head::to(method.as_str(), Target::parse(url.as_str()).unwrap_or(Target::UNREADABLE))
         .headers(request.headers())
         .body(bytes, replayable)
         .content(content)
-        .priority(extensions.get().copied().unwrap_or_default())
-        .deadline(extensions.get().map(|deadline: &crate::Deadline| now.plus(deadline.0)));
-    let Some(mut watched) = Watched::begin(farcall, head, customer.as_ref(), Some(&tags), now) else {
+        .priority(priority)
+        .deadline(deadline);
+    let Scope { customer, tags } = &scope;
+    let Some(mut watched) = Watched::begin(farcall, head, customer.as_ref(), Some(tags), now) else {
         return next.run(request, extensions).await;
     };
+    if !replayable && let Some(body) = request.body_mut() {
+        count_streaming(body, &mut watched);
+    }
+    // Of a request that goes out only once.
+    let kept = (!replayable).then(|| request.headers().clone());
     let mut last: Option<Result<Response>> = None;
     let mut original = Some(request);
     let mut truncate = None;
@@ -58,23 +66,58 @@ pub(super) async fn act(
                 }
                 change(&mut request, &attempt);
                 truncate = attempt.truncate;
+                let changed = attempt.changes.is_some().then(|| request.url().clone());
                 let again = || original.as_ref().and_then(Request::try_clone);
-                let answer = perform(&mut watched, request, again, attempt, extensions, &next).await;
-                match &answer {
-                    Ok(response) => {
-                        watched.sent(bytes.unwrap_or_default());
+                let mut beside = None;
+                let (hop, leg, second_won) =
+                    perform(&mut watched, request, again, attempt, extensions, &mut beside, &next).await;
+                let sent = bytes.unwrap_or_default();
+                let answer = match hop {
+                    Hop::Answered(response) => {
+                        note_unseen(farcall, changed.as_ref().unwrap_or(&url), &response);
+                        watched.sent(sent);
                         let now = watched.now();
                         watched.answered(response.status().as_u16(), response.headers(), now);
+                        Ok(response)
                     }
-                    Err((kind, _)) => {
-                        // A body that found no connection never left.
-                        if !matches!(kind, ErrorType::Dns | ErrorType::Connect | ErrorType::Tls) {
-                            watched.sent(bytes.unwrap_or_default());
+                    Hop::Failed(kind, error) => {
+                        if was_sent(kind) {
+                            watched.sent(sent);
                         }
-                        watched.failed(*kind);
+                        watched.failed(kind);
+                        Err(error)
                     }
+                    Hop::Stopped(status, error) => {
+                        watched.sent(sent);
+                        watched.stopped(status.as_u16());
+                        return Err(error);
+                    }
+                    Hop::Followed(redirect) => {
+                        watched.sent(sent);
+                        let whole = original.as_ref();
+                        let content = whole.and_then(Request::body).and_then(Body::as_bytes);
+                        let headers = kept.or_else(|| whole.map(|request| request.headers().clone()));
+                        let chain = Chain {
+                            farcall,
+                            scope: &scope,
+                            headers: headers.unwrap_or_default(),
+                            priority,
+                            deadline,
+                            method,
+                            content: content.unwrap_or_default(),
+                        };
+                        let answer = chain.follow(leg, redirect, watched).await;
+                        if second_won && let Some(beside) = beside {
+                            *extensions = beside;
+                        }
+                        return answer;
+                    }
+                };
+                drop(leg);
+                if second_won && let Some(beside) = beside {
+                    *extensions = beside;
                 }
-                last = Some(answer.map_err(|(_, error)| error));
+                last = Some(answer);
             }
             Step::Wait(until) => {
                 last = None;
@@ -100,93 +143,93 @@ pub(super) async fn act(
     }
 }
 
-/// What an attempt came to.
-type Came = std::result::Result<Response, (ErrorType, Error)>;
-
-/// Makes an attempt, and a second one beside it where the first is slow: what comes of them. One that fails while
-/// the other is under way is let go of.
-async fn perform(
+/// Makes an attempt, and a second one beside it where the first is slow: what comes of them, the leg that is on, and
+/// whether that is the second's. One that fails while the other is under way is let go of.
+async fn perform<'a>(
     watched: &mut Watched,
     request: Request,
     again: impl Fn() -> Option<Request>,
     attempt: Attempt,
-    extensions: &mut Extensions,
-    next: &Next<'_>,
-) -> Came {
+    extensions: &'a mut Extensions,
+    beside: &'a mut Option<Extensions>,
+    next: &Next<'a>,
+) -> (Hop, Leg<'a>, bool) {
     let due = attempt.hedge_at.and_then(|at| watched.timer(at));
     let patience = attempt.give_up_at.and_then(|at| watched.timer(at));
-    let Some(due) = due else { return once(request, extensions, next, patience).await };
-    let mut beside = extensions.clone();
-    let (came, second_won) = {
-        let mut first = pin!(once(request, extensions, next, patience));
-        tokio::select! {
+    let beside = due.is_some().then(|| beside.insert(extensions.clone()));
+    let mut first = Leg::new(next.clone().run(request, extensions));
+    let (Some(due), Some(beside)) = (due, beside) else {
+        let hop = first.hop(patience).await;
+        return (hop, first, false);
+    };
+    let mut second = None;
+    let (hop, second_won) = {
+        let mut one = pin!(first.hop(patience));
+        let early = tokio::select! {
             biased;
-            came = &mut first => return came,
-            () = due => {}
-        }
-        let Some(hedge) = watched.hedge() else { return first.await };
-        let Some(mut request) = again() else {
-            watched.lost(hedge.number, None);
-            return first.await;
+            hop = &mut one => Some(hop),
+            () = due => None,
         };
-        change(&mut request, &hedge);
-        let patience = hedge.give_up_at.and_then(|at| watched.timer(at));
-        let mut second = pin!(once(request, &mut beside, next, patience));
-        let (came, second_won) = tokio::select! {
-            biased;
-            came = &mut first => (came, false),
-            came = &mut second => (came, true),
-        };
-        let (it, other) = match second_won {
-            true => (hedge.number, attempt.number),
-            false => (attempt.number, hedge.number),
-        };
-        match ending(&came) {
-            None => {
-                watched.lost(other, None);
-                (came, second_won)
-            }
-            Some(ending) => {
-                watched.lost(it, Some(ending));
-                match second_won {
-                    true => (first.await, false),
-                    false => (second.await, true),
+        let hedge = if early.is_none() { watched.hedge() } else { None };
+        match (early, hedge) {
+            (Some(hop), _) => (hop, false),
+            (None, None) => (one.await, false),
+            (None, Some(hedge)) => match again() {
+                None => {
+                    watched.lost(hedge.number, None);
+                    (one.await, false)
                 }
-            }
+                Some(mut request) => {
+                    change(&mut request, &hedge);
+                    let patience = hedge.give_up_at.and_then(|at| watched.timer(at));
+                    let second = second.insert(Leg::new(next.clone().run(request, beside)));
+                    let other = pin!(second.hop(patience));
+                    race(watched, (attempt.number, one), (hedge.number, other)).await
+                }
+            },
         }
     };
-    if second_won {
-        *extensions = beside;
+    match second {
+        Some(second) if second_won => (hop, second, true),
+        _ => (hop, first, false),
     }
-    came
 }
 
-/// Makes one attempt, and gives it up when its time has come.
-async fn once(
-    request: Request,
-    extensions: &mut Extensions,
-    next: &Next<'_>,
-    patience: Option<Timer>,
-) -> Came {
-    let sending = next.clone().run(request, extensions);
-    let answer = match patience {
-        None => sending.await,
-        Some(timer) => tokio::select! {
-            answer = sending => answer,
-            () = timer => {
-                return Err((ErrorType::Timeout, Error::middleware(EgressError::TimedOut)));
-            }
-        },
+/// Of two attempts under way, what the one that counts comes to, and whether it is the second.
+async fn race(
+    watched: &mut Watched,
+    (first, mut one): (u32, Pin<&mut impl Future<Output = Hop>>),
+    (second, mut other): (u32, Pin<&mut impl Future<Output = Hop>>),
+) -> (Hop, bool) {
+    let (hop, second_won) = tokio::select! {
+        biased;
+        hop = &mut one => (hop, false),
+        hop = &mut other => (hop, true),
     };
-    answer.map_err(|error| (classify(&error), error))
+    let (it, loser) = if second_won { (second, first) } else { (first, second) };
+    match ending(&hop) {
+        None => {
+            watched.lost(loser, None);
+            (hop, second_won)
+        }
+        Some(ending) => {
+            watched.lost(it, Some(ending));
+            match second_won {
+                true => (one.await, false),
+                false => (other.await, true),
+            }
+        }
+    }
 }
 
 /// How an attempt ended that is of no use while another one is under way.
-fn ending(came: &Came) -> Option<Ending> {
-    match came {
-        Ok(response) if is_of_use(response.status()) => None,
-        Ok(response) => Some(Ending::Status(response.status().as_u16())),
-        Err((error, _)) => Some(Ending::Error(*error)),
+fn ending(hop: &Hop) -> Option<Ending> {
+    match hop {
+        Hop::Answered(response) if !is_of_use(response.status()) => {
+            Some(Ending::Status(response.status().as_u16()))
+        }
+        Hop::Failed(error, _) => Some(Ending::Error(*error)),
+        Hop::Answered(_) | Hop::Stopped(..) | Hop::Followed(_) => None,
     }
 }
 
@@ -226,7 +269,7 @@ fn change(request: &mut Request, attempt: &Attempt) {
 }
 
 /// A response that no vendor sent.
-fn respond(stored: Stored, url: Url) -> Response {
+pub(super) fn respond(stored: Stored, url: Url) -> Response {
     let mut builder = http::Response::builder().status(stored.status).url(url);
     for (name, value) in &stored.headers {
         builder = builder.header(name, value);

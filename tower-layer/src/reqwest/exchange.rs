@@ -69,12 +69,7 @@ impl Exchange {
             match body.as_bytes() {
                 // Left as it is: wrapped, it could not be sent a second time.
                 Some(bytes) => exchange.replayable = bytes.len() as u64,
-                None => {
-                    let sent = Sent::take();
-                    watched.count(Some(sent.clone()));
-                    let streaming = std::mem::replace(body, Body::from(""));
-                    *body = Body::wrap(RequestBody::counted(streaming, sent));
-                }
+                None => count_streaming(body, watched),
             }
         }
         exchange.watched = watched;
@@ -114,16 +109,7 @@ impl Exchange {
         if let Some(watched) = self.watched.take() {
             watched.end_at(at);
         }
-        // RFC 9110, sections 15.4.2 to 15.4.4, as reqwest reads them.
-        let rewritten = match status {
-            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => self.method == Method::POST,
-            StatusCode::SEE_OTHER => self.method != Method::HEAD,
-            _ => false,
-        };
-        if rewritten {
-            self.method = Method::GET;
-        }
-        if rewritten || status == StatusCode::SEE_OTHER {
+        if next_method(status, &mut self.method) {
             self.replayable = 0;
         }
         self.url = to;
@@ -192,6 +178,14 @@ impl Drop for Exchange {
     }
 }
 
+/// Counts what a body sends that reqwest cannot send a second time.
+pub(super) fn count_streaming(body: &mut Body, watched: &mut Watched) {
+    let sent = Sent::take();
+    watched.count(Some(sent.clone()));
+    let streaming = std::mem::replace(body, Body::from(""));
+    *body = Body::wrap(RequestBody::counted(streaming, sent));
+}
+
 /// The response as the application gets it: counted at its last byte, and cut short where a rule says so.
 pub(super) fn hand_out(
     response: Response,
@@ -217,7 +211,21 @@ pub(super) fn hand_out(
     Response::from(http::Response::from_parts(parts, body))
 }
 
-fn without_fragment(url: &Url) -> Url {
+/// Makes it the method of the request that follows a redirect, and says whether that leaves out the body (RFC 9110,
+/// sections 15.4.2 to 15.4.4, as reqwest reads them).
+pub(super) fn next_method(status: StatusCode, method: &mut Method) -> bool {
+    let rewritten = match status {
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *method == Method::POST,
+        StatusCode::SEE_OTHER => *method != Method::HEAD,
+        _ => false,
+    };
+    if rewritten {
+        *method = Method::GET;
+    }
+    rewritten || status == StatusCode::SEE_OTHER
+}
+
+pub(super) fn without_fragment(url: &Url) -> Url {
     let mut url = url.clone();
     url.set_fragment(None);
     url
