@@ -2,8 +2,8 @@
 //
 // usage: node bench.mjs OUT.json URL
 //
-// Four processes, bare, bare again, with Farcall and with OpenTelemetry, make real calls to the same local server, a
-// block each in turn, forth and back. The result is the difference to bare in CPU time: the median over the blocks of a
+// Five processes, bare, bare again, with Farcall, with OpenTelemetry and with hooks that do nothing, make real calls to
+// the same local server, a block each in turn, forth and back. The result is the difference to bare in CPU time: the median over the blocks of a
 // set, then over sets of fresh processes. What the second bare process "adds" is what this machine cannot tell from
 // nothing: it is printed beside the result, and a result below it counts as that.
 import { execFileSync, spawn } from 'node:child_process'
@@ -14,6 +14,7 @@ import { once } from 'node:events'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { hookNothing } from './floor.mjs'
 
 // What V8 compiles when, and where memory lies, shifts a process's speed by some microseconds a call.
 const SETS = 9
@@ -23,7 +24,8 @@ const CALLS = 128
 const WARM_UP = 3000
 // Less than this, in microseconds, is not claimed, however quiet the machine.
 const FLOOR = 0.5
-const HOWS = ['bare', 'control', 'farcall', 'opentelemetry']
+// The last is what it costs to look on from where Farcall does, whoever looks.
+const HOWS = ['bare', 'control', 'farcall', 'opentelemetry', 'floor']
 // A collection falls on one block or the next by chance, and takes as long as a hundred calls: here each block ends with
 // one that collects what the block left behind, in its time.
 const NODE = ['--expose-gc', '--min-semi-space-size=64', '--max-semi-space-size=64']
@@ -34,6 +36,8 @@ async function instrument(how, home) {
   if (how === 'farcall') {
     const farcall = require('../../node')
     farcall.install({ home })
+  } else if (how === 'floor') {
+    hookNothing()
   } else if (how === 'opentelemetry') {
     const { context, trace } = require('@opentelemetry/api')
     const { AsyncLocalStorageContextManager } = require('@opentelemetry/context-async-hooks')
@@ -100,10 +104,13 @@ async function measure(name, url) {
   const ours = of('farcall')
   const peer = of('opentelemetry')
   const chance = median(sets.map((set) => Math.abs(set.control)))
-  const each = sets.map((set) => set.farcall.toFixed(1)).join(' ')
-  console.error(
-    `bench: node/${name} adds ${ours.toFixed(1)} us, each set: ${each}; a second bare process differs by ${chance.toFixed(1)} us`
-  )
+  const between = (how) => {
+    const sorted = sets.map((set) => set[how]).sort((a, b) => a - b)
+    return `${sorted[SETS >> 2].toFixed(1)} to ${sorted[SETS - 1 - (SETS >> 2)].toFixed(1)}`
+  }
+  const note = `ours ${between('farcall')} in the middle half of ${SETS} sets; hooks that do nothing ` +
+    `${of('floor').toFixed(1)} (${between('floor')}); a second bare process differs by ${chance.toFixed(1)}`
+  console.error(`bench: node/${name} adds ${ours.toFixed(1)} us; ${note}`)
   return {
     name: `node/${name}`,
     unit: 'us of CPU added per call',
@@ -111,6 +118,7 @@ async function measure(name, url) {
     peer,
     peer_name: 'OpenTelemetry instrumentation',
     ratio: peer / Math.max(ours, FLOOR, chance),
+    note,
   }
 }
 

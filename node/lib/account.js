@@ -19,14 +19,18 @@ const WAIT_MS = 100
 /** Numbers for each call; node/src/call.rs reads them in the same order. */
 const FIELDS = 13
 
-/** @type {Exchange[]} */
-const waiting = []
 /** @type {NodeJS.Timeout | undefined} */
 let timer
 
 const numbers = new Float64Array(FULL * FIELDS)
-/** @type {string[]} */
-let paths = []
+/**
+ * One for each call in `numbers`, and passed as one string: no client lets a line break into a path.
+ *
+ * @type {string[]}
+ */
+const paths = new Array(FULL).fill('')
+/** How many calls were written since the last bundle left. */
+let written = 0
 
 // A table of names that is full starts again: what was written with its numbers has to cross before.
 const origins = new Names(
@@ -43,8 +47,7 @@ const origins = new Names(
 
 /**
  * Where the last call went: most go where the one before went, and to compare is cheaper than to join the parts
- * and to look that up. A string is put together only here, where the calls of a bundle follow one another,
- * and not amid the application's own work.
+ * and to look that up.
  *
  * @type {{ origin: string | undefined, authority: string | undefined, number: number }}
  */
@@ -80,12 +83,17 @@ const scopes = new Names(
 /**
  * Takes a call that has come out. Throws nothing.
  *
- * @param {Exchange} exchange
+ * @param {Exchange} call
+ * @param {number} ended
  */
-function add (exchange) {
-  waiting.push(exchange)
-  if (waiting.length >= FULL) send()
-  else timer ??= setTimeout(onTime, WAIT_MS).unref()
+function add (call, ended) {
+  try {
+    write(call, ended)
+  } catch (error) {
+    note(error)
+  }
+  if (written >= FULL) send()
+  else if (timer === undefined) timer = setTimeout(onTime, WAIT_MS).unref()
 }
 
 function onTime () {
@@ -95,15 +103,6 @@ function onTime () {
 
 /** Tells the engine of all that have come out. Throws nothing. */
 function send () {
-  if (waiting.length === 0) return
-  for (const call of waiting) {
-    try {
-      write(call)
-    } catch (error) {
-      note(error)
-    }
-  }
-  waiting.length = 0
   try {
     cross()
   } catch (error) {
@@ -111,19 +110,25 @@ function send () {
   }
 }
 
-/** @param {Exchange} call */
-function write (call) {
+/**
+ * Written at once, while the call is at hand, and not when the bundle leaves: so nothing outlives its request.
+ *
+ * @param {Exchange} call
+ * @param {number} ended
+ */
+function write (call, ended) {
+  // These may let the bundle go.
   const origin = originOf(call)
   const method = methods.numberOf(call.method)
   const scope = call.scope === undefined ? -1 : scopes.numberOf(call.scope)
   const { times } = call
-  const at = paths.length * FIELDS
+  const at = written * FIELDS
   numbers[at] = origin
   numbers[at + 1] = method
   numbers[at + 2] = scope
   numbers[at + 3] = call.begun
   numbers[at + 4] = call.headAt
-  numbers[at + 5] = call.ended
+  numbers[at + 5] = ended
   numbers[at + 6] = call.status
   numbers[at + 7] = call.how
   numbers[at + 8] = call.sent
@@ -131,15 +136,16 @@ function write (call) {
   numbers[at + 10] = times === undefined ? -1 : times.dns
   numbers[at + 11] = times === undefined ? -1 : times.connect
   numbers[at + 12] = times === undefined ? -1 : times.tls
-  paths.push(call.path)
+  paths[written] = call.path
+  written += 1
 }
 
 /** What was written crosses to Rust. */
 function cross () {
-  if (paths.length === 0) return
-  const written = paths
-  paths = []
-  native().account(now(), numbers.subarray(0, written.length * FIELDS), written)
+  if (written === 0) return
+  const count = written
+  written = 0
+  native().account(now(), numbers, count, (count < FULL ? paths.slice(0, count) : paths).join('\n'))
 }
 
 module.exports = { FULL, add, send }

@@ -4,6 +4,7 @@
 
 const { setTimeout, clearTimeout } = require('node:timers')
 const { race, shadow } = require('./beside.js')
+const { now } = require('./clock.js')
 const { Decision, isDeciding, performed } = require('./decision.js')
 const { native } = require('./native.js')
 const { note } = require('./problems.js')
@@ -318,7 +319,7 @@ function obeying (original) {
     let asking, decision
     try {
       // Inside a call that has been decided on already, the outer one's word holds.
-      if (isDeciding() && performed() === undefined) {
+      if (isDeciding(now()) && performed() === undefined) {
         asking = read(_input, init)
         if (asking !== undefined) {
           const { method, url, headers, bytes: body, content, replayable } = asking

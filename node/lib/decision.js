@@ -3,7 +3,6 @@
 // engine says. Where no rule decides anything there is none of these, and calls go in bundles (account.js).
 
 const { AsyncLocalStorage } = require('node:async_hooks')
-const { now } = require('./clock.js')
 const { ErrorType, classify } = require('./errors.js')
 const { native } = require('./native.js')
 const { note } = require('./problems.js')
@@ -23,9 +22,12 @@ const ASK_MS = 10
 let asked = -Infinity
 let decides = false
 
-/** Whether rules decide anything. Throws where the addon does. */
-function isDeciding () {
-  const at = now()
+/**
+ * Whether rules decide anything. Throws where the addon does.
+ *
+ * @param {number} at what the clock says
+ */
+function isDeciding (at) {
   if (at - asked >= ASK_MS) {
     decides = native().decides()
     asked = at

@@ -36,7 +36,6 @@ class Exchange {
     this.scope = scope
     this.begun = now()
     this.headAt = -1
-    this.ended = -1
     this.status = 0
     /** How it came out; negative while it is under way. */
     this.how = -1
@@ -52,6 +51,8 @@ class Exchange {
     this.times = undefined
     /** @type {import('./decision.js').Hearing | undefined} where rules decide: what it is an attempt of */
     this.decision = undefined
+    /** Whether somebody asked if rules decide. */
+    this.asked = false
     /** Bytes of the response's body that the engine was shown. */
     this.shown = 0
     /** @type {Exchange | undefined} its neighbours among those under way */
@@ -82,9 +83,13 @@ class Exchange {
     if (this.how >= 0) return
     this.status = status
     this.headAt = now()
-    if (this.decision !== undefined) {
-      this.decision.answer(this, status, () => headers?.map((word) => word.toString('latin1')) ?? [])
-    }
+    if (this.decision !== undefined) this.#answer(headers)
+  }
+
+  // Apart from the above, because what a closure holds is allocated whether it is made or not.
+  /** @param {readonly (string | Buffer)[] | undefined} headers */
+  #answer (headers) {
+    this.decision?.answer(this, this.status, () => headers?.map((word) => word.toString('latin1')) ?? [])
   }
 
   /** The last byte of the response arrived. */
@@ -136,14 +141,13 @@ class Exchange {
 function settle (call, how) {
   if (call.how >= 0) return
   call.how = how
-  call.ended = now()
   const { next, previous } = call
   if (next !== undefined) next.previous = previous
   if (previous !== undefined) previous.next = next
   else first = next
   call.next = call.previous = undefined
   underWay -= 1
-  if (call.decision === undefined) account.add(call)
+  if (call.decision === undefined) account.add(call, now())
   else call.decision.over(call)
 }
 

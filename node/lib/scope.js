@@ -18,13 +18,15 @@ function currentScope () {
  * Runs `fn` in the scope that a call was begun in.
  *
  * @template R
+ * @template {unknown[]} A
  * @param {Scope | undefined} scope
- * @param {() => R} fn
+ * @param {(...args: A) => R} fn
+ * @param {A} args
  * @returns {R}
  */
-function inScope (scope, fn) {
+function inScope (scope, fn, ...args) {
   // The types do not know that "no scope" can be entered as well.
-  return storage.run(/** @type {Scope} */ (scope), fn)
+  return storage.run(/** @type {Scope} */ (scope), fn, ...args)
 }
 
 /**

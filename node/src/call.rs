@@ -7,7 +7,7 @@
 use crate::handle::{NAMES, Names, farcall};
 use farcall::attribution::MAX_TAGS;
 use farcall::{ConnectTimes, Engine, ErrorType, Head, Step, Target, Timestamp};
-use napi::bindgen_prelude::{Float64Array, Result};
+use napi::bindgen_prelude::{Float64ArraySlice, Result};
 use napi_derive::napi;
 use std::time::Duration;
 
@@ -19,13 +19,18 @@ const COMPLETE: u8 = 0;
 /// The application let go of it.
 const ABANDONED: u8 = 9;
 
-/// Accounts for calls: 13 numbers and a path for each. Times are milliseconds of the clock that reads `now`.
+/// Accounts for the first `count` calls of `numbers`, 13 numbers each; `paths` is theirs, one a line. Times are
+/// milliseconds of the clock that reads `now`.
 #[napi(catch_unwind)]
-pub(crate) fn account(now: f64, numbers: Float64Array, paths: Vec<String>) -> Result<()> {
+pub(crate) fn account(now: f64, numbers: Float64ArraySlice<'_>, count: u32, paths: String) -> Result<()> {
     let farcall = farcall()?;
     let clock = Clock { now, is: farcall.now() };
+    // Where a path holds a line break after all, nobody knows whose the next line is.
+    let whole = paths.matches('\n').count() + 1 == count as usize;
+    let mut paths = paths.split('\n');
     NAMES.with_borrow(|names| {
-        for (record, path) in numbers.chunks_exact(FIELDS).zip(&paths) {
+        for record in numbers.chunks_exact(FIELDS).take(count as usize) {
+            let path = if whole { paths.next() } else { None };
             if let Ok(record) = record.try_into() {
                 tell(farcall.engine(), names, &clock, record, path, farcall.seed());
             }
@@ -47,12 +52,19 @@ impl Clock {
 }
 
 /// Tells the engine of one call, event by event.
-fn tell(engine: &Engine, names: &Names, clock: &Clock, record: &[f64; FIELDS], path: &str, seed: u64) {
+fn tell(
+    engine: &Engine,
+    names: &Names,
+    clock: &Clock,
+    record: &[f64; FIELDS],
+    path: Option<&str>,
+    seed: u64,
+) {
     let [origin, method, scope, begun, head_at, ended, status, how, sent, received, dns, connect, tls] =
         *record;
-    let target = match index(origin).and_then(|origin| names.origins.get(origin)) {
-        Some(known) => Target::new(known.tls, &known.host, known.port, path),
-        None => Target::UNREADABLE,
+    let target = match (index(origin).and_then(|origin| names.origins.get(origin)), path) {
+        (Some(known), Some(path)) => Target::new(known.tls, &known.host, known.port, path),
+        _ => Target::UNREADABLE,
     };
     let method = index(method).and_then(|method| names.methods.get(method)).map_or("", String::as_str);
     let scope = index(scope).and_then(|scope| names.scopes.get(scope));

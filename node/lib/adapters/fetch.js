@@ -194,7 +194,7 @@ function keepScope (prototype, names) {
   replace(prototype, names, (original) => function () {
     const exchange = this[kExchange]
     if (exchange === undefined || exchange.scope === currentScope()) return Reflect.apply(original, this, arguments)
-    return inScope(exchange.scope, () => Reflect.apply(original, this, arguments))
+    return inScope(exchange.scope, Reflect.apply, original, this, arguments)
   })
 }
 

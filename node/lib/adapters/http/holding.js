@@ -12,6 +12,19 @@ const { original } = require('./methods.js')
 const { exchangeOf, kExchange, kHeld } = require('./request.js')
 const { seeSocket } = require('./socket.js')
 
+/** @typedef {import('./request.js').Exchange} Exchange */
+
+/**
+ * Whether rules may hold a request back: asked once, when it is about to go out. Throws where the addon does.
+ *
+ * @param {Exchange} exchange
+ */
+function isHeld (exchange) {
+  exchange.asked = true
+  // It began just now, as a rule. An attempt of a call that was decided on further out is not held.
+  return isDeciding(exchange.begun) && exchange.decision === undefined && !exchange.settled
+}
+
 /**
  * Holds a request back until the rules let it go. Returns whether it does: then `release` is called later, or in
  * here already, or never.
@@ -21,11 +34,7 @@ const { seeSocket } = require('./socket.js')
  * @param {(options: any) => void} release
  */
 function hold (request, options, release) {
-  if (!isDeciding()) return false
-  request[kHeld] = null
-  const exchange = exchangeOf(request)
-  // An attempt of a call that was decided on further out.
-  if (!exchange || exchange.decision !== undefined || exchange.settled) return false
+  const exchange = /** @type {Exchange} */ (exchangeOf(request))
   const { origin, authority, method, path } = exchange
   const decision = Decision.begin({
     method,
@@ -107,7 +116,7 @@ function stop (request, error) {
  */
 function handOver (request, socket) {
   const lost = socket.destroyed ? wireError(ErrorType.RESET) : undefined
-  if (lost === undefined) seeSocket(request, socket)
+  if (lost === undefined) seeSocket(request[kExchange], request, socket)
   Reflect.apply(original.onSocket, request, lost === undefined ? [socket] : [socket, lost])
 }
 
@@ -172,4 +181,4 @@ function cut (request, chunk, left) {
   return chunk.subarray(0, left)
 }
 
-module.exports = { cut, handOver, hold }
+module.exports = { cut, handOver, hold, isHeld }

@@ -8,10 +8,10 @@
 const http = require('node:http')
 const { clearTimeout } = require('node:timers')
 const { note } = require('../../problems.js')
-const { handOver, hold } = require('./holding.js')
+const { handOver, hold, isHeld } = require('./holding.js')
 const { original, put, takeBack } = require('./methods.js')
 const { abandon, see } = require('./outcome.js')
-const { kExchange, kHeld, seeBody } = require('./request.js')
+const { exchangeOf, kExchange, kHeld, seeBody } = require('./request.js')
 const { seeSocket } = require('./socket.js')
 
 /** @typedef {import('./request.js').Method} Method */
@@ -28,9 +28,12 @@ const ours = {
   onSocket (socket) {
     try {
       if (active && socket) {
-        // Most were asked for when they were given to their agent, before there was a socket.
-        if (this[kHeld] === undefined && hold(this, undefined, () => handOver(this, socket))) return
-        seeSocket(this, socket)
+        const exchange = exchangeOf(this)
+        if (exchange !== null) {
+          // Most were asked for when they were given to their agent, before there was a socket.
+          if (!exchange.asked && isHeld(exchange) && holdSocket(this, socket)) return
+          seeSocket(exchange, this, socket)
+        }
       }
     } catch (error) {
       note(error)
@@ -60,7 +63,7 @@ const ours = {
     try {
       const exchange = this[kExchange]
       if (exchange && !exchange.settled && !this.destroyed) abandon(exchange, this, error)
-      if (this[kHeld]) {
+      if (exchange?.decision !== undefined && this[kHeld]) {
         clearTimeout(this[kHeld].timer)
         if (this[kHeld].waits && !this.destroyed) {
           this[kHeld].waits = false
@@ -93,16 +96,35 @@ const agentPrototype = http.Agent.prototype
 let originalAddRequest
 
 /** @type {Method} */
-function addRequest (request, options, ...rest) {
-  const original = /** @type {Method} */ (originalAddRequest)
+function addRequest (request) {
   try {
-    if (active && request[kHeld] === undefined && hold(request, options, (options) => {
-      Reflect.apply(original, this, [request, options, ...rest])
-    })) return
+    if (active) {
+      const exchange = exchangeOf(request)
+      if (exchange !== null && !exchange.asked && isHeld(exchange) && holdRequest(this, arguments)) return
+    }
   } catch (error) {
     note(error)
   }
-  return Reflect.apply(original, this, [request, options, ...rest])
+  return Reflect.apply(/** @type {Method} */ (originalAddRequest), this, arguments)
+}
+
+// The closures have functions of their own: what a closure holds is allocated whether it is made or not.
+
+/**
+ * @param {any} agent
+ * @param {IArguments} args
+ */
+function holdRequest (agent, [request, options, ...rest]) {
+  const original = /** @type {Method} */ (originalAddRequest)
+  return hold(request, options, (options) => Reflect.apply(original, agent, [request, options, ...rest]))
+}
+
+/**
+ * @param {any} request
+ * @param {any} socket
+ */
+function holdSocket (request, socket) {
+  return hold(request, undefined, () => handOver(request, socket))
 }
 
 function install () {

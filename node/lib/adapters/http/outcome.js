@@ -60,11 +60,11 @@ function see (exchange, request, type, argument) {
       break
     case 'response':
       exchange.head(argument.statusCode, argument.rawHeaders)
-      clearTimeout(/** @type {any} */ (request)[kHeld]?.timer)
+      if (exchange.decision !== undefined) clearTimeout(/** @type {any} */ (request)[kHeld]?.timer)
       break
     case 'upgrade':
       exchange.head(argument.statusCode, argument.rawHeaders)
-      clearTimeout(/** @type {any} */ (request)[kHeld]?.timer)
+      if (exchange.decision !== undefined) clearTimeout(/** @type {any} */ (request)[kHeld]?.timer)
       exchange.end()
       break
     case 'timeout':

@@ -2,7 +2,7 @@
 // The connection of a request: made for it, or taken over from another.
 
 const { timeConnecting } = require('../../connecting.js')
-const { exchangeOf, kExchange } = require('./request.js')
+const { kExchange } = require('./request.js')
 
 const kWatched = Symbol('farcall.watched')
 
@@ -36,12 +36,12 @@ function time (exchange, socket, tls) {
 }
 
 /**
+ * @param {Exchange} exchange
  * @param {any} request
  * @param {any} socket
  */
-function seeSocket (request, socket) {
-  const exchange = exchangeOf(request)
-  if (!exchange || socket[kWatched]) return
+function seeSocket (exchange, request, socket) {
+  if (socket[kWatched]) return
   socket[kWatched] = true
   socket.on('timeout', onSocketTimeout)
   if (socket.connecting) time(exchange, socket, request.protocol === 'https:')
