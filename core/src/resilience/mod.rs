@@ -33,7 +33,7 @@ pub use retry::{
     should_retry,
 };
 pub(crate) use sdk::recognise_by;
-pub use sdk::{EarlierAttempts, Follows, HEADERS as SDK_HEADERS, SdkAttempt, recognise};
+pub use sdk::{EarlierAttempts, HEADERS as SDK_HEADERS, SdkAttempt, followed_until, recognise};
 pub use trigger::{Ending, Triggers};
 
 use std::time::Duration;

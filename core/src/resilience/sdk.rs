@@ -7,7 +7,7 @@
 
 mod earlier;
 
-pub use earlier::{EarlierAttempts, Follows};
+pub use earlier::{EarlierAttempts, followed_until};
 
 use crate::units::stable_hash;
 
