@@ -204,7 +204,8 @@ impl State {
             // What was reserved in an earlier period went with that.
             let reserved = if current.generation == reservation.generation { reservation.amount } else { 0 };
             let used = current.used().saturating_sub(reserved).saturating_add(charge);
-            if self.swap(current, used) {
+            // What was set aside is what was spent: the usual case of a price for each call.
+            if used == current.used() || self.swap(current, used) {
                 let total = used.saturating_add(self.elsewhere_of(current));
                 return Settled { warning: self.newly_reached(rule, current, total) };
             }

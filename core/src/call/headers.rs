@@ -138,13 +138,16 @@ impl HeaderNames {
     }
 }
 
-/// From a name's length, its first and its last eight bytes, in one case. Whoever sends names that collide
+/// From a name's length, its first and its last bytes, in one case. Whoever sends names that collide
 /// makes a search longer by at most the number of wanted names.
 fn hash(name: &[u8]) -> usize {
     const LOWER: u64 = 0x2020_2020_2020_2020;
-    let (first, last) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
-        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
-        _ => (name.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte | 0x20)), 0),
+    let (first, last) = if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+    } else if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        (u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into())
+    } else {
+        (name.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)), 0)
     };
     let mixed = (first | LOWER).rotate_left(23) ^ (last | LOWER) ^ ((name.len() as u64) << 56);
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize

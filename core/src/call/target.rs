@@ -65,13 +65,17 @@ impl<'a> Target<'a> {
     /// A target from an absolute [`http::Uri`]; `None` where it has no host.
     #[must_use]
     pub fn from_uri(uri: &'a http::Uri) -> Option<Self> {
-        let tls = uri.scheme().is_some_and(|scheme| *scheme == http::uri::Scheme::HTTPS);
+        let tls = uri.scheme().is_some_and(|scheme| {
+            *scheme == http::uri::Scheme::HTTPS || scheme.as_str().eq_ignore_ascii_case("wss")
+        });
         let authority = uri.authority()?;
-        let host = authority.host();
-        // The usual authority is a host and nothing else: then there is no port to be looked for.
-        let port = if authority.as_str().len() == host.len() { None } else { authority.port_u16() };
-        Some(Self::new(tls, host, port.unwrap_or(default_port(tls)), uri.path()))
-            .filter(|target| !target.host.is_empty())
+        if let Some(mixed_case) = check_name(authority.as_str()) {
+            // The usual authority is a name and nothing else, and the path of a `Uri` is without its query.
+            let path = Some(uri.path()).filter(|path| path.starts_with('/')).unwrap_or("/");
+            return Some(Self { tls, host: authority.as_str(), port: default_port(tls), path, mixed_case });
+        }
+        let port = authority.port_u16().unwrap_or(default_port(tls));
+        Some(Self::new(tls, authority.host(), port, uri.path())).filter(|target| !target.host.is_empty())
     }
 }
 
@@ -95,6 +99,7 @@ fn split_port(authority: &str) -> Option<(&str, &str)> {
 
 const FORBIDDEN: u8 = 1;
 const CAPITAL: u8 = 2;
+const COLON: u8 = 4;
 
 /// What each byte means in a host: letters, digits, `-`, `_`, dots and colons may be there, and so may an
 /// internationalised name as the application wrote it.
@@ -104,14 +109,13 @@ static HOST_BYTES: [u8; 256] = {
     while byte < 256 {
         #[allow(clippy::cast_possible_truncation)]
         let b = byte as u8;
-        if b.is_ascii_lowercase()
-            || b.is_ascii_digit()
-            || matches!(b, b'.' | b'-' | b'_' | b':' | b'%')
-            || b >= 0x80
+        if b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_' | b'%') || b >= 0x80
         {
             table[byte] = 0;
         } else if b.is_ascii_uppercase() {
             table[byte] = CAPITAL;
+        } else if b == b':' {
+            table[byte] = COLON;
         }
         byte += 1;
     }
@@ -120,11 +124,21 @@ static HOST_BYTES: [u8; 256] = {
 
 /// Whether the host has capital letters; `None` where it can be no host.
 fn check_host(host: &str) -> Option<bool> {
-    if host.is_empty() || host.len() > MAX_HOST {
-        return None;
-    }
-    let seen = host.bytes().fold(0, |seen, byte| seen | HOST_BYTES[usize::from(byte)]);
+    let seen = kinds(host)?;
     (seen & FORBIDDEN == 0).then_some(seen & CAPITAL != 0)
+}
+
+/// Whether the name has capital letters; `None` for anything but a name without port and final dot.
+fn check_name(authority: &str) -> Option<bool> {
+    let seen = kinds(authority)?;
+    (seen & (FORBIDDEN | COLON) == 0 && !authority.ends_with('.')).then_some(seen & CAPITAL != 0)
+}
+
+/// All kinds of bytes in a host; `None` where it is too short or too long for one.
+fn kinds(host: &str) -> Option<u8> {
+    (1..=MAX_HOST)
+        .contains(&host.len())
+        .then(|| host.bytes().fold(0, |seen, byte| seen | HOST_BYTES[usize::from(byte)]))
 }
 
 #[cfg(test)]
@@ -148,6 +162,9 @@ mod tests {
             "https://user:pass@api.stripe.com/v1",
             "http://example.com:8080",
             "https://user@[2001:db8::1]:8443/x",
+            "https://API.Example.com./x",
+            "https://example.com?q=/a",
+            "wss://example.com",
             "http://[2001:db8::1]/x",
         ] {
             let uri: http::Uri = url.parse().unwrap();

@@ -54,23 +54,21 @@ fn is_method(method: &str) -> bool {
 /// Whether a path segment has the form of an id: a number, a UUID, a hash, a prefixed or random token, an
 /// address, a date; or something that no API names its endpoints by.
 fn looks_like_id(segment: &str) -> bool {
-    let bytes = segment.as_bytes();
-    let (mut digits, mut letters, mut hex, mut upper, mut marks) = (0_usize, 0_usize, 0, 0, 0);
-    for &byte in bytes {
-        match byte {
-            b'0'..=b'9' => (digits, hex) = (digits + 1, hex + 1),
-            b'a'..=b'f' | b'A'..=b'F' => (letters, hex) = (letters + 1, hex + 1),
-            b'g'..=b'z' | b'G'..=b'Z' => letters += 1,
-            b'-' | b'_' | b'.' => marks += 1,
-            _ => return true, // `@`, `%`, `:`, spaces, other alphabets: values, not names.
-        }
-        upper += usize::from(byte.is_ascii_uppercase());
+    if segment.len() > 40 {
+        return true; // No name of an endpoint is so long.
+    }
+    let lanes = segment.bytes().fold(0, |lanes, byte| lanes + KINDS[usize::from(byte)]);
+    let lane = |kind: u64| (lanes / kind) as u8;
+    let (digits, letters, hex, upper, marks) =
+        (lane(DIGIT), lane(LETTER), lane(HEX), lane(UPPER), lane(MARK));
+    if lane(OTHER) > 0 {
+        return true; // `@`, `%`, `:`, spaces, other alphabets: values, not names.
     }
     if digits + letters >= 16 && upper < letters && (upper >= 4 || (upper >= 2 && digits >= 1)) {
         return true; // Long and of mixed case: a token. Better a name lost than a secret kept.
     }
     if digits == 0 {
-        return segment.len() > 40;
+        return false;
     }
     if letters == 0 {
         return true; // Numbers, dates, versions such as `2024-06`.
@@ -80,12 +78,38 @@ fn looks_like_id(segment: &str) -> bool {
         let all_hex = hex == digits + letters;
         return (all_hex && segment.len() >= 8) || (digits >= 2 && segment.len() >= 10) || segment.len() > 24;
     }
-    // `cus_9s6XKzkNRiz8i3`: some part after a mark is itself an id; or it is too long for a name.
-    segment.len() > 40
-        || segment
-            .split(['-', '_', '.'])
-            .any(|part| part.len() >= 6 && part.len() < segment.len() && looks_like_id(part))
+    // `cus_9s6XKzkNRiz8i3`: some part after a mark is itself an id.
+    segment
+        .split(['-', '_', '.'])
+        .any(|part| part.len() >= 6 && part.len() < segment.len() && looks_like_id(part))
 }
+
+const DIGIT: u64 = 1;
+const LETTER: u64 = 1 << 8;
+const HEX: u64 = 1 << 16;
+const UPPER: u64 = 1 << 24;
+const MARK: u64 = 1 << 32;
+const OTHER: u64 = 1 << 40;
+
+/// What each byte counts as: eight bits for each kind, so that one addition counts all of them.
+static KINDS: [u64; 256] = {
+    let mut kinds = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let b = byte as u8;
+        let upper = if b.is_ascii_uppercase() { UPPER } else { 0 };
+        let hex = if b.is_ascii_hexdigit() { HEX } else { 0 };
+        if b.is_ascii_digit() {
+            kinds[byte] = DIGIT + hex;
+        } else if b.is_ascii_alphabetic() {
+            kinds[byte] = LETTER + hex + upper;
+        } else if matches!(b, b'-' | b'_' | b'.') {
+            kinds[byte] = MARK;
+        }
+        byte += 1;
+    }
+    kinds
+};
 
 /// The trie of segments over all vendors.
 #[derive(Debug)]

@@ -312,7 +312,7 @@ pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp)
     }
     if let Some(retry) = &parts.retry {
         if number == 1 {
-            retry.state.call(now);
+            retry.state.call_in(plan.lane, now);
         }
         if !flow.key_on_wire
             && flow.method == "POST"

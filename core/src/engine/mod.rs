@@ -180,9 +180,11 @@ impl Engine {
         let catalogue = Catalogue::new(config.vendors);
         let mut key = [0; 16];
         key[..8].copy_from_slice(&seed.to_le_bytes());
+        let own_fingerprinter = Fingerprinter::new(key);
+        let plans = |number| Plans::new(seed ^ number as u64, own_fingerprinter);
         let attended = Attended::new(&catalogue, &rules.prices);
         Self {
-            plans: (0..shards.len()).map(|number| Plans::new(seed ^ number as u64)).collect(),
+            plans: (0..shards.len()).map(plans).collect(),
             shards,
             decides: AtomicBool::new(rules.decide()),
             rules: RwLock::new(rules),
@@ -192,7 +194,7 @@ impl Engine {
             attended,
             watch_rule: Arc::new(quota::Rule::default()),
             fingerprinter: OnceLock::new(),
-            own_fingerprinter: Fingerprinter::new(key),
+            own_fingerprinter,
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
             unfinished: EarlierAttempts::default(),

@@ -49,8 +49,7 @@ impl Engine {
         // Which rules are about it, where any may be; or what it costs.
         let flow = self.takes_part(&shard, vendor, head.tap).then(|| {
             let request = Request::read(head.headers);
-            let secret = self.fingerprint(&request);
-            let plan = self.plan_of(&mut shard, number, found, host, head, secret, now);
+            let plan = self.plan_of(&mut shard, number, found, host, head, &request, now);
             flow::take(plan, head, &request, now, mix(seed))
         });
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
@@ -299,10 +298,6 @@ impl Engine {
             }
     }
 
-    fn fingerprint(&self, request: &Request<'_>) -> u64 {
-        self.fingerprinter.get().unwrap_or(&self.own_fingerprinter).of_value(request.credential())
-    }
-
     #[allow(clippy::too_many_arguments)] // All that a call is known by.
     fn plan_of(
         &self,
@@ -311,11 +306,13 @@ impl Engine {
         found: Found,
         host: &str,
         head: &Head<'_>,
-        secret: u64,
+        request: &Request<'_>,
         now: Timestamp,
     ) -> Arc<Plan> {
         let generation = self.generation.load(Ordering::Acquire);
         let mut plans = self.plans[number].lock();
+        let by = self.fingerprinter.get().unwrap_or(&self.own_fingerprinter);
+        let secret = plans.fingerprints.of_value(by, request.credential());
         let depends = plans.depends();
         let extra = plan::extra(depends, head.method, host, head.body);
         let key = PlanKey { found, caller: head.caller.0, secret, extra };
@@ -337,7 +334,7 @@ impl Engine {
                 bytes: head.body,
                 ..Subject::default()
             };
-            self.plan(&rules, &subject, secret, now)
+            self.plan(&rules, &subject, secret, number, now)
         })
     }
 }

@@ -28,6 +28,8 @@ pub(super) const MAX_BUDGETS: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) rules: Arc<Rules>,
+    /// Which shard's threads make its calls.
+    pub(super) lane: usize,
     pub(super) policy: Decision,
     pub(super) rollouts: Vec<(usize, Arc<Rollout>, Arc<Changes>)>,
     pub(super) faults: Vec<usize>,
@@ -120,6 +122,7 @@ impl Engine {
         rules: &Arc<Rules>,
         subject: &Subject<'_>,
         secret: u64,
+        lane: usize,
         now: Timestamp,
     ) -> Plan {
         let vendor = subject.vendor;
@@ -178,6 +181,7 @@ impl Engine {
         let own_header = parts.retry.as_ref().and_then(|retry| retry.rule.idempotency_header.clone());
         Plan {
             idempotency_header: self.idempotency_header(vendor, own_header.as_deref()),
+            lane,
             policy,
             rollouts,
             faults: matching(&rules.faults, subject).map(|(place, _)| place).collect(),
@@ -228,8 +232,8 @@ impl Engine {
                 state.map(|state| Part { name: Arc::clone(name), rule: rule.clone(), state })
             }
             if let (None, Some(retry)) = (&parts.retry, &then.retry) {
-                parts.retry =
-                    part(name, retry, self.states.retries.get(key("retry"), resilience::Budget::new));
+                let budget = || resilience::Budget::with_lanes(self.shards.len());
+                parts.retry = part(name, retry, self.states.retries.get(key("retry"), budget));
             }
             if let (None, Some(breaker)) = (&parts.breaker, &then.breaker) {
                 let key = key("breaker").and(subject.endpoint);

@@ -1,6 +1,7 @@
 //! Plans that were made before, by shard.
 
 use super::plan::Plan;
+use crate::inspect::{Fingerprinter, Recent};
 use crate::ledger::{Found, Shard};
 use crate::matcher::Fields;
 use foldhash::fast::FixedState;
@@ -22,6 +23,8 @@ pub(super) struct Kept {
     generation: u32,
     /// What those rules look at.
     depends: Fields,
+    /// Of the credentials that its threads send.
+    pub(super) fingerprints: Recent,
 }
 
 /// What tells plans apart.
@@ -34,9 +37,10 @@ pub(super) struct PlanKey {
 }
 
 impl Plans {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, by: Fingerprinter) -> Self {
         let plans = HashMap::with_hasher(FixedState::with_seed(seed));
-        Self(Mutex::new(Kept { plans, generation: 0, depends: Fields::NONE }))
+        let fingerprints = Recent::new(by);
+        Self(Mutex::new(Kept { plans, generation: 0, depends: Fields::NONE, fingerprints }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -2,8 +2,10 @@
 //! module.
 
 use crate::call::Headers;
+use foldhash::fast::FixedState;
 use siphasher::sip::SipHasher24;
 use std::fmt;
+use std::hash::BuildHasher;
 
 /// Header fields in which credentials travel, the usual one first.
 pub(crate) const FIELDS: [&str; 6] =
@@ -44,6 +46,45 @@ impl Fingerprinter {
     }
 }
 
+/// The fingerprints of the credentials that were seen last, so that the usual one is not made again for each
+/// call. Holds no credential: it knows them by a quick hash of 64 bits.
+pub(crate) struct Recent {
+    by: Fingerprinter,
+    hasher: FixedState,
+    /// Hashes and fingerprints, each at the place that its hash says; a hash of 0 is a free place.
+    places: [(u64, u64); RECENT],
+}
+
+const RECENT: usize = 32;
+
+impl fmt::Debug for Recent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recent")
+    }
+}
+
+impl Recent {
+    pub(crate) fn new(by: Fingerprinter) -> Self {
+        // Not the key itself: a quick hash keeps no secret.
+        let seed = by.of_value(Some(b"recent"));
+        Self { by, hasher: FixedState::with_seed(seed), places: [(0, 0); RECENT] }
+    }
+
+    /// What [`Fingerprinter::of_value`] says.
+    pub(crate) fn of_value(&mut self, by: &Fingerprinter, value: Option<&[u8]>) -> u64 {
+        let Some(value) = value else { return 0 };
+        if self.by.key != by.key {
+            *self = Self::new(*by);
+        }
+        let hash = self.hasher.hash_one(value).max(1);
+        let place = &mut self.places[hash as usize % RECENT];
+        if place.0 != hash {
+            *place = (hash, by.of_value(Some(value)));
+        }
+        place.1
+    }
+}
+
 /// A fingerprint as people see it: 12 hexadecimal digits; empty for none.
 pub(crate) fn in_words(fingerprint: u64) -> String {
     if fingerprint == 0 { String::new() } else { format!("{:012x}", fingerprint >> 16) }
@@ -65,5 +106,18 @@ mod tests {
         // Written down: ledgers and other processes know credentials by this.
         assert_eq!(one.of(&headers), 1_690_629_525_212_503_528);
         assert_eq!(format!("{one:?}"), "Fingerprinter", "the key is not shown");
+    }
+
+    #[test]
+    fn a_remembered_fingerprint_is_the_one_that_would_be_made() {
+        let (one, other) = (Fingerprinter::new([1; 16]), Fingerprinter::new([2; 16]));
+        let mut recent = Recent::new(one);
+        assert_eq!(recent.of_value(&one, None), 0);
+        for n in 0..2_000u32 {
+            // Some come again, more than are kept come once, and the key changes under way.
+            let value = format!("Bearer sk-{}", if n % 2 == 0 { n % 10 } else { n });
+            let by = if n / 500 % 2 == 0 { &one } else { &other };
+            assert_eq!(recent.of_value(by, Some(value.as_bytes())), by.of_value(Some(value.as_bytes())));
+        }
     }
 }

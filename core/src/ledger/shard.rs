@@ -13,7 +13,7 @@ use crate::units::Timestamp;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
 use std::cell::Cell;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -71,12 +71,20 @@ pub(crate) struct Settled {
 }
 
 /// Where a call's names were found; each is held until the call settles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) vendor: u32,
     pub(crate) endpoint: u32,
     pub(crate) customer: u32,
     pub(crate) tags: u32,
+}
+
+impl Hash for Found {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { vendor, endpoint, customer, tags } = *self;
+        state.write_u64(u64::from(vendor) << 32 | u64::from(endpoint));
+        state.write_u64(u64::from(customer) << 32 | u64::from(tags));
+    }
 }
 
 impl Shards {

@@ -31,15 +31,22 @@ impl BudgetRule {
 /// clock that goes backwards counts as standing still.
 #[derive(Debug)]
 pub struct Budget {
-    /// Calls in the upper half, retries in the lower, both in sixteenths.
-    counts: AtomicU64,
+    /// Calls, in sixteenths.
+    calls: AtomicU64,
+    /// Calls of threads that have lanes: all of them are counted, and no two shall write to the same line for that.
+    lanes: Vec<Lane>,
+    /// Retries, in sixteenths.
+    retries: AtomicU64,
     /// The second up to which the counts have decayed.
     second: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Lane(AtomicU64);
+
 /// One call or retry.
 const ONE: u64 = 16;
-const CALL: u64 = ONE << 32;
 
 impl Default for Budget {
     fn default() -> Self {
@@ -51,31 +58,45 @@ impl Budget {
     /// The budget of a vendor that was never called.
     #[must_use]
     pub const fn new() -> Self {
-        Self { counts: AtomicU64::new(0), second: AtomicU64::new(0) }
+        Self {
+            calls: AtomicU64::new(0),
+            lanes: Vec::new(),
+            retries: AtomicU64::new(0),
+            second: AtomicU64::new(0),
+        }
+    }
+
+    /// The same, for threads that call at once.
+    #[must_use]
+    pub fn with_lanes(lanes: usize) -> Self {
+        Self { lanes: (0..lanes).map(|_| Lane::default()).collect(), ..Self::new() }
     }
 
     /// Counts a call: its first attempt, not its retries.
     pub fn call(&self, now: Timestamp) {
+        self.call_in(usize::MAX, now);
+    }
+
+    /// The same, of a thread in this lane.
+    pub fn call_in(&self, lane: usize, now: Timestamp) {
         self.decay(now);
-        let before = self.counts.fetch_add(CALL, Relaxed);
-        if before >> 32 > u64::from(u32::MAX) - (1 << 16) {
-            // Only above 20 million calls a second; the lower half is untouched by a wrap, but the share would
-            // start over.
-            let _ = self.counts.fetch_sub(CALL, Relaxed);
-        }
+        let calls = self.lanes.get(lane).map_or(&self.calls, |lane| &lane.0);
+        calls.fetch_add(ONE, Relaxed);
     }
 
     /// Takes one retry out of the budget, if there is one.
     #[must_use]
     pub fn take(&self, rule: &BudgetRule, now: Timestamp) -> bool {
         self.decay(now);
-        self.counts
-            .fetch_update(Relaxed, Relaxed, |counts| {
-                let (calls, retries) = (counts >> 32, counts & u64::from(u32::MAX));
-                let allowed = rule.share.of(calls).max(u64::from(rule.least) * ONE);
-                (retries + ONE <= allowed).then_some(counts + ONE)
-            })
+        let calls = self.calls().map(|calls| calls.load(Relaxed)).sum();
+        let allowed = rule.share.of(calls).max(u64::from(rule.least) * ONE);
+        self.retries
+            .fetch_update(Relaxed, Relaxed, |retries| (retries + ONE <= allowed).then_some(retries + ONE))
             .is_ok()
+    }
+
+    fn calls(&self) -> impl Iterator<Item = &AtomicU64> {
+        self.lanes.iter().map(|lane| &lane.0).chain([&self.calls])
     }
 
     fn decay(&self, now: Timestamp) {
@@ -83,11 +104,11 @@ impl Budget {
         if now <= seen || self.second.compare_exchange(seen, now, Relaxed, Relaxed).is_err() {
             return;
         }
-        // Only the thread that moved the second gets here; others see undecayed counts for a moment at most.
-        let steps = now - seen;
-        let _ = self.counts.fetch_update(Relaxed, Relaxed, |counts| {
-            Some((lessened(counts >> 32, steps) << 32) | lessened(counts & u64::from(u32::MAX), steps))
-        });
+        // Only the thread that moved the second gets here; others see undecayed counts for a moment at most. Calls
+        // go first: between the two too few retries are granted rather than too many.
+        for count in self.calls().chain([&self.retries]) {
+            let _ = count.fetch_update(Relaxed, Relaxed, |count| Some(lessened(count, now - seen)));
+        }
     }
 }
 
@@ -171,6 +192,19 @@ mod tests {
             let granted = (0..100).filter(|_| budget.take(&rule(), at(leap))).count();
             prop_assert_eq!(granted, 3);
         }
+    }
+
+    #[test]
+    fn calls_count_alike_in_whatever_lane() {
+        let (one, many) = (Budget::new(), Budget::with_lanes(3));
+        for n in 0..10_000 {
+            one.call(at(n));
+            many.call_in(n as usize % 5, at(n));
+        }
+        let granted = |budget: &Budget| (0..10_000).filter(|_| budget.take(&rule(), at(10_000))).count();
+        let (one, many) = (granted(&one), granted(&many));
+        // Each lane is rounded by itself.
+        assert!(one.abs_diff(many) <= 4 && one > 1_000, "{one} {many}");
     }
 
     #[test]

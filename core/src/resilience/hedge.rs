@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn it_is_small() {
-        assert!(size_of::<Hedge>() <= 160);
+        assert!(size_of::<Hedge>() <= 192);
     }
 
     #[test]

@@ -135,12 +135,14 @@ const DIALECTS: [Dialect; 7] = [
 
 impl Field {
     fn read<'h>(&self, values: &Values<'h>) -> Option<&'h str> {
-        let value = values[self.0]?.trim_ascii();
-        if let Part::Beginning(beginning) = self.1 {
+        let value = values[self.0]?;
+        if let Part::Beginning(beginning) = self.1
+            && !value.trim_ascii_start().starts_with(beginning.as_bytes())
+        {
             // Each request has a user agent: not to be read as text before it looks like one of these.
-            return value.starts_with(beginning.as_bytes()).then(|| text(value))?;
+            return None;
         }
-        let value = text(value)?;
+        let value = text(value.trim_ascii())?;
         let part = match self.1 {
             Part::Whole | Part::Beginning(_) => value,
             Part::Word(beginning) => {
@@ -168,7 +170,8 @@ pub fn recognise<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option
 
 /// The same from the values of all [`HEADERS`].
 pub(crate) fn recognise_by(values: &Values<'_>) -> Option<SdkAttempt> {
-    let dialect = DIALECTS.iter().find(|dialect| dialect.sign.read(values).is_some())?;
+    let signs = |dialect: &&Dialect| values[dialect.sign.0].is_some() && dialect.sign.read(values).is_some();
+    let dialect = DIALECTS.iter().find(signs)?;
     let number = |field: &Field| field.read(values).and_then(|text| text.parse::<u32>().ok());
     let attempt = dialect
         .number
