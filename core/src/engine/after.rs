@@ -25,11 +25,14 @@ pub(super) struct Account {
     pub(super) unknown: bool,
     pub(super) tokens_in: u64,
     pub(super) tokens_out: u64,
+    /// Bytes and nano-units that did not have to be spent.
+    pub(super) saved: (u64, i64),
 }
 
 impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
+        self.cache_answer(call, headers, now);
         let status = call.status;
         let silent = status < 400 && !call.watches;
         if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak()) {
@@ -118,6 +121,7 @@ impl Engine {
         if let Some(reader) = &mut flow.usage {
             reader.push(chunk);
         }
+        flow.cached.push(chunk);
         if let Some(prefix) = &mut flow.prefix {
             let room = BODY_PREFIX.saturating_sub(prefix.body.len());
             prefix.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
@@ -235,7 +239,7 @@ impl Engine {
         let ending = match outcome {
             Outcome::Failed(error) => Some(Ending::Error(error)),
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(status)),
-            Outcome::Refused(_) => None,
+            Outcome::Refused(_) | Outcome::Cached | Outcome::Stale => None,
         };
         if let Some(ending) = ending {
             self.close_attempt(plan, flow, ending, now);
@@ -264,6 +268,8 @@ impl Engine {
             (true, status) => cost::Answer::Status(status),
         };
         let cost = Self::cost(plan, flow, &usage, answer, (sent, received), begun);
+        let known = cost.unknown.is_none() && cost.currency == Currency::USD;
+        self.cache_close(plan, flow, outcome, known.then_some(cost.nanos), now);
         let tokens = usage.tokens();
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };
@@ -320,6 +326,7 @@ impl Engine {
             unknown: cost.unknown.is_some() || (cost.currency != Currency::USD && cost.nanos != 0),
             tokens_in: usage.prompt_tokens().unwrap_or(0),
             tokens_out: tokens.unwrap_or(0).saturating_sub(usage.prompt_tokens().unwrap_or(0)),
+            saved: flow.cached.saved,
         }
     }
 

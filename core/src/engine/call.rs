@@ -108,7 +108,9 @@ impl Call {
     /// Whether the engine looks at the bytes of the response's body.
     #[must_use]
     pub fn wants_body(&self) -> bool {
-        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.usage.is_some() || flow.prefix.is_some())
+        self.flow.as_ref().is_some_and(|Standing { flow, .. }| {
+            flow.usage.is_some() || flow.prefix.is_some() || flow.cached.wants_body()
+        })
     }
 
     /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):

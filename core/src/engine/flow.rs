@@ -1,5 +1,6 @@
 //! What a call holds while rules decide about it: claims, reservations, places, and how far it has come.
 
+use super::cached::Cached;
 use super::decide::Halt;
 use super::events::{Events, What};
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
@@ -56,6 +57,7 @@ pub(super) struct Flow {
     pub(super) usage: Option<Box<UsageReader>>,
     /// How the body of an answer began whose meaning stands in it, and its headers.
     pub(super) prefix: Option<Prefix>,
+    pub(super) cached: Cached,
     pub(super) events: Events,
 }
 
@@ -100,6 +102,7 @@ impl Flow {
             hedges: 0,
             usage: None,
             prefix: None,
+            cached: Cached::default(),
             events: Events::default(),
         }
     }

@@ -2,6 +2,7 @@
 
 mod account;
 mod after;
+mod cached;
 mod call;
 mod decide;
 mod drain;
@@ -19,6 +20,7 @@ pub use call::Call;
 pub use step::{Attempt, Step, Stored};
 
 use crate::attribution::{Caller, CallerId};
+use crate::cache::Cache;
 use crate::catalogue::{Catalogue, Learner};
 use crate::config::Config;
 use crate::inspect::Fingerprinter;
@@ -59,6 +61,7 @@ pub struct Engine {
     own_fingerprinter: Fingerprinter,
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
+    cache: Arc<Cache>,
     /// Tells this engine's calls from another's.
     identity: u32,
     tallies: Tallies,
@@ -142,6 +145,8 @@ counters! {
     ignored_limits,
     /// Statements of vendors about more policies than are told apart.
     folded_policies,
+    /// Calls that a rule of the cache is about, by an adapter that cannot hand out what is kept.
+    uncached_calls,
     /// Calls that an open breaker refused.
     breaker_refusals,
     /// Calls that a rule refused.
@@ -178,6 +183,7 @@ impl Engine {
             own_fingerprinter: Fingerprinter::new(key),
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
+            cache: Arc::new(Cache::new(seed)),
             catalogue,
             learner: Mutex::new(Learner::new()),
             learned: AtomicU32::new(0),

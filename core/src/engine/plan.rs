@@ -6,7 +6,7 @@ use super::account::Account;
 use super::flow::Flow;
 use super::rules::Rules;
 use super::states::Key;
-use crate::budget;
+use crate::{budget, cache};
 use crate::call::Changes;
 use crate::config::Rule;
 use crate::cost::Price;
@@ -39,6 +39,10 @@ pub(super) struct Plan {
     /// What the vendor said to this credential.
     pub(super) account: Arc<Account>,
     pub(super) resilience: Parts,
+    /// How its answers are kept.
+    pub(super) cache: Option<CachePart>,
+    /// Whether any rule keeps answers: then a call that changes something makes them useless.
+    pub(super) caches: bool,
     /// What its calls cost.
     pub(super) price: Priced,
     /// Whether the request's model matters: to a price, or to a budget that knows a cheaper one.
@@ -93,6 +97,14 @@ pub(super) struct Parts {
     pub(super) hedge: Option<Part<resilience::HedgeRule, Hedge>>,
     pub(super) failover: Option<(resilience::FailoverRule, Arc<Changes>)>,
     pub(super) concurrency: Option<Part<resilience::ConcurrencyRule, Concurrency>>,
+}
+
+/// How answers are kept, by the most specific rule.
+#[derive(Debug)]
+pub(super) struct CachePart {
+    pub(super) name: Arc<str>,
+    pub(super) rule: cache::Rule,
+    pub(super) label: Arc<cache::Label>,
 }
 
 /// A part and its state.
@@ -160,7 +172,14 @@ impl Engine {
         let parts = self.parts(rules, subject);
         let price = priced(rules, vendor, subject.endpoint);
         let own_header = parts.retry.as_ref().and_then(|retry| retry.rule.idempotency_header.clone());
+        let cache = most_specific(&rules.caches, subject).next().map(|rule| {
+            let customer = known.then(|| subject.customer.into()).filter(|_| !rule.then.share_customers);
+            let label = cache::Label::new(vendor.into(), subject.endpoint.into(), customer);
+            CachePart { name: Arc::clone(&rule.name), rule: rule.then.clone(), label: Arc::new(label) }
+        });
         Plan {
+            cache,
+            caches: !rules.caches.is_empty(),
             idempotency_header: self.idempotency_header(vendor, own_header.as_deref()),
             policy,
             rollouts,
