@@ -28,6 +28,7 @@
 //! # Ok::<(), farcall_agent::report::ReportError>(())
 //! ```
 
+mod cache;
 mod caller;
 mod clock;
 mod handle;

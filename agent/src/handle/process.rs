@@ -1,6 +1,7 @@
 //! What belongs to one process. A fork leaves its copy untouched and starts another: locks that some thread of
 //! the parent held at that moment are never free in the child.
 
+use crate::cache::{DEFAULT_BYTES, Memory};
 use super::flush::Writer;
 use super::thread::Thread;
 use super::watch::Watch;
@@ -136,6 +137,8 @@ impl Process {
         }
         self.take_key();
         self.share_quotas();
+        let bytes = self.setup.config.cache_memory.unwrap_or(DEFAULT_BYTES);
+        self.engine.set_cache_store(Arc::new(Memory::new(bytes)));
         // Before the first call, so that a sidecar that is there already learns of every one.
         let mut writer = self.writer();
         writer.look_for_hub(self);

@@ -6,10 +6,10 @@
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// One script for each version: what brings the version before to it.
-const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS];
+const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS, CACHE];
 
 /// What rules decided: waits, cost, tokens, events of single calls, incidents, spending against budgets.
 const DECISIONS: &str = r"
@@ -52,6 +52,18 @@ CREATE TABLE notices (
     what TEXT NOT NULL
 ) STRICT;
 CREATE INDEX notices_by_time ON notices (at);
+";
+
+/// What the cache saved, and what people want it to forget.
+const CACHE: &str = r"
+ALTER TABLE rollups ADD COLUMN saved_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN saved_cost INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE purges (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    which TEXT NOT NULL
+) STRICT;
 ";
 
 /// The account of calls and connections.

@@ -35,6 +35,7 @@ pub(super) struct Cached {
     found: Option<Arc<Answer>>,
     /// Whether the vendor is asked whether it is still good.
     conditional: bool,
+    declined: bool,
     /// The vendor said that it is.
     confirmed: Option<Arc<Answer>>,
     storing: Option<Box<Storing>>,
@@ -102,6 +103,11 @@ impl Cached {
         let condition = found.condition();
         self.conditional = !condition.is_empty();
         condition
+    }
+
+    /// The answer that comes belongs to another request.
+    pub(super) fn decline(&mut self) {
+        self.declined = true;
     }
 
     /// Whether the body is to be shown.
@@ -266,7 +272,7 @@ impl Engine {
             self.invalidate(changes, headers, now);
         }
         let Some(part) = plan.cache.as_ref().filter(|_| flow.cached.stage == Stage::Sent) else { return };
-        let untrue = flow.failed_over || flow.cheaper.is_some();
+        let untrue = flow.failed_over || flow.cheaper.is_some() || flow.cached.declined;
         let cached = &mut flow.cached;
         cached.storing = None;
         let got = Received { status, headers, requested_at: flow.sent_at, received_at: now, decoded };

@@ -13,6 +13,11 @@ pub(super) fn apply<B>(request: &mut Request<B>, attempt: &Attempt) {
     {
         request.headers_mut().insert(name, value);
     }
+    for (name, value) in &attempt.condition {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
     let Some(changes) = &attempt.changes else { return };
     for (name, value) in &changes.headers {
         if let (Ok(name), Ok(value)) =

@@ -31,6 +31,7 @@ pub(super) async fn act(
     let head = Head::to(method.as_str(), Target::parse(url.as_str()).unwrap_or(Target::UNREADABLE))
         .headers(request.headers())
         .body(bytes, replayable)
+        .caches(true)
         .content(content)
         .priority(extensions.get().copied().unwrap_or_default())
         .deadline(extensions.get().map(|deadline: &crate::Deadline| now.plus(deadline.0)));
@@ -62,6 +63,10 @@ pub(super) async fn act(
                     Ok(response) => {
                         watched.sent(bytes.unwrap_or_default());
                         let now = watched.now();
+                        if *response.url() != url {
+                            // reqwest followed a redirect: what came is not the answer to what was asked.
+                            watched.uncacheable();
+                        }
                         watched.answered(response.status().as_u16(), response.headers(), now);
                     }
                     Err(error) => watched.failed(classify(error)),
@@ -104,6 +109,11 @@ fn change(request: &mut Request, attempt: &Attempt) {
     {
         *request.body_mut() = Some(body.into());
     }
+    for (name, value) in &attempt.condition {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
     let Some(changes) = &attempt.changes else { return };
     for (name, value) in &changes.headers {
         if let (Ok(name), Ok(value)) =
@@ -127,12 +137,12 @@ fn change(request: &mut Request, attempt: &Attempt) {
     }
 }
 
-/// A response that no vendor sent.
+/// A response that no vendor sent now.
 fn respond(stored: Stored, url: Url) -> Response {
     let mut builder = http::Response::builder().status(stored.status).url(url);
-    for (name, value) in &stored.headers {
-        builder = builder.header(name, value);
+    if let Some(headers) = builder.headers_mut() {
+        *headers = stored.headers;
     }
-    // What a rule may not say is no header: the status alone then.
+    // What a rule may not say is no status: an empty response then.
     builder.body(stored.body).unwrap_or_default().into()
 }
