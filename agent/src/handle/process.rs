@@ -1,11 +1,11 @@
 //! What belongs to one process. A fork leaves its copy untouched and starts another: locks that some thread of
 //! the parent held at that moment are never free in the child.
 
-use crate::cache::{DEFAULT_BYTES, Memory};
 use super::flush::Writer;
 use super::thread::Thread;
 use super::watch::Watch;
 use super::{Setup, key, sigterm};
+use crate::cache::{DEFAULT_BYTES, Memory};
 use crate::clock::Clock;
 use crate::share::Share;
 use crate::store::{Confirmation, ConnectionRollup, Pending};

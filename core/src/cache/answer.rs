@@ -1,8 +1,8 @@
 //! An answer that is kept, and what may be done with it.
 
+use super::Rule;
 use super::ask::Ask;
 use super::control::{Control, seconds};
-use super::Rule;
 use crate::call::Headers;
 use crate::units::Timestamp;
 use bytes::Bytes;
@@ -163,7 +163,8 @@ impl Answer {
 
     /// RFC 9111, section 3.
     fn may_be_kept(&self, rule: &Rule, ask: &Ask) -> Result<(), Unkept> {
-        let Control { no_store, must_understand, private, public, must_revalidate, s_maxage, .. } = self.control;
+        let Control { no_store, must_understand, private, public, must_revalidate, s_maxage, .. } =
+            self.control;
         let overridden = self.overridden(rule);
         let when = |not: bool, why| if not { Err(Unkept(why)) } else { Ok(()) };
         when(matches!(self.status, 0..200 | 206 | 304), "status")?;
@@ -256,7 +257,8 @@ impl Answer {
     /// Bytes that it takes in memory, about.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
         size_of::<Self>() + headers + self.body.len()
     }
 
@@ -312,9 +314,8 @@ impl Answer {
             return Use::Accepted(ttl);
         }
         let while_asking = rule.stale_while_revalidate.or(self.control.stale_while_revalidate);
-        let meanwhile = !wanted
-            && self.may_be_stale(rule)
-            && while_asking.is_some_and(|window| stale_for <= window);
+        let meanwhile =
+            !wanted && self.may_be_stale(rule) && while_asking.is_some_and(|window| stale_for <= window);
         Use::Validate { requested: false, ttl, meanwhile }
     }
 

@@ -110,9 +110,9 @@ fn unquote(argument: &[u8]) -> &[u8] {
 /// Delta-seconds (section 1.2.2); `None` for what is no whole number.
 pub(super) fn seconds(argument: Option<&[u8]>) -> Option<Duration> {
     let digits = argument.filter(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))?;
-    let number = digits.iter().fold(0_u64, |all, digit| {
-        all.saturating_mul(10).saturating_add(u64::from(digit - b'0')).min(MOST)
-    });
+    let number = digits
+        .iter()
+        .fold(0_u64, |all, digit| all.saturating_mul(10).saturating_add(u64::from(digit - b'0')).min(MOST));
     Some(Duration::from_secs(number))
 }
 
@@ -134,8 +134,7 @@ mod tests {
     #[test]
     fn directives_are_read_whatever_their_case_and_quotes() {
         let control = read("Max-Age=60 , PRIVATE=\"a,\\\"no-store\", stale-if-error=\"5\",,x=\"no-cache\"");
-        let expected =
-            Control { max_age: s(60), private: true, stale_if_error: s(5), ..Control::default() };
+        let expected = Control { max_age: s(60), private: true, stale_if_error: s(5), ..Control::default() };
         assert_eq!(control, expected);
     }
 

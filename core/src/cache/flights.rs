@@ -154,6 +154,10 @@ mod tests {
         let places: Vec<Place> = keys.map(|key| flights.join(key, 1, at(0))).collect();
         assert_eq!(places.iter().filter(|place| **place == Place::Lead).count(), MAX_KEYS);
         assert_eq!(places.last(), Some(&Place::Alone));
-        assert_eq!(flights.join(Key(u128::from(u64::MAX) << 8), 1, at(61)), Place::Lead, "and room comes back");
+        assert_eq!(
+            flights.join(Key(u128::from(u64::MAX) << 8), 1, at(61)),
+            Place::Lead,
+            "and room comes back"
+        );
     }
 }

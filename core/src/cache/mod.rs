@@ -150,7 +150,9 @@ impl Cache {
     /// Keeps an answer to `ask`; whether it was kept.
     pub(crate) fn keep(&self, ask: &Ask, rule: &Rule, answer: Arc<Answer>) -> bool {
         let Some(store) = self.store.get() else { return false };
-        if self.is_outdated(&answer) || answer.requested_at().as_nanos() <= self.purged.load(Ordering::Acquire) {
+        if self.is_outdated(&answer)
+            || answer.requested_at().as_nanos() <= self.purged.load(Ordering::Acquire)
+        {
             return false;
         }
         let vary = answer.vary();

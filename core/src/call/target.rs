@@ -26,7 +26,8 @@ pub struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// What an unreadable URL becomes: counted under the vendor `unreadable`.
-    pub const UNREADABLE: Self = Self { tls: false, host: "", port: 0, path: "/", query: "", mixed_case: false };
+    pub const UNREADABLE: Self =
+        Self { tls: false, host: "", port: 0, path: "/", query: "", mixed_case: false };
 
     /// A target from its parts, as a transport knows them. A query may follow in `path`; a trailing dot or
     /// brackets of `host` are dropped.
@@ -152,7 +153,14 @@ mod tests {
             Target::parse("https://user:pass@API.stripe.com:8443/v1/customers?email=a@b.c#x").unwrap();
         assert_eq!(
             target,
-            Target { tls: true, host: "API.stripe.com", port: 8443, path: "/v1/customers", mixed_case: true }
+            Target {
+                tls: true,
+                host: "API.stripe.com",
+                port: 8443,
+                path: "/v1/customers",
+                query: "email=a@b.c",
+                mixed_case: true
+            }
         );
     }
 

@@ -37,7 +37,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
         bytes.ok_or(r#"a size up to 64MiB; write it as in "1MiB""#.into())
     });
     let coalesce = section.checked_string("coalesce", |text| {
-        let wait = parse_duration(text).or((text.trim() == "0").then_some(Duration::ZERO));
+        let wait = parse_duration(text).or(matches!(text.trim(), "0" | "0s").then_some(Duration::ZERO));
         let wait = wait.filter(|wait| *wait <= Duration::from_secs(60));
         wait.ok_or(r#"a duration up to 60s; write it as in "10s", or "0s" to switch it off"#.into())
     });

@@ -38,7 +38,8 @@ use crate::catalogue::Vendor;
 use crate::cost::Price;
 use crate::policy::{Mode, Policy};
 use crate::{
-    budget as budgets, cache as caches, fault as faults, quota as quotas, resilience as resiliences, rollout as rollouts,
+    budget as budgets, cache as caches, fault as faults, quota as quotas, resilience as resiliences,
+    rollout as rollouts,
 };
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.

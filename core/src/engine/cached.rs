@@ -135,7 +135,14 @@ impl Cached {
     }
 
     /// The call is over.
-    pub(super) fn finish(&mut self, engine: &Engine, part: &CachePart, whole: bool, cost: Option<i64>, now: Timestamp) {
+    pub(super) fn finish(
+        &mut self,
+        engine: &Engine,
+        part: &CachePart,
+        whole: bool,
+        cost: Option<i64>,
+        now: Timestamp,
+    ) {
         let mut landing = Landing::Over;
         if let Some(storing) = self.storing.take() {
             let Storing { mut answer, body, .. } = *storing;
@@ -166,8 +173,7 @@ pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timesta
     let Flow { cached, events, side, .. } = flow;
     if let Some(why) = cached.ask.bypass() {
         cached.stage = Stage::Done;
-        cached.status =
-            Status { forwarded: Some(Forwarded::Bypass), detail: Some(why), ..Status::default() };
+        cached.status = Status { forwarded: Some(Forwarded::Bypass), detail: Some(why), ..Status::default() };
         events.add(now, What::Cache { rule: Arc::clone(&part.name), status: cached.status });
         return Ok(());
     }
@@ -318,7 +324,9 @@ impl Engine {
     fn invalidate(&self, (origin, uri): (u64, u64), headers: &dyn Headers, now: Timestamp) {
         self.cache.invalidate(uri, now);
         for name in ["location", "content-location"] {
-            let Some(place) = headers.get(name).and_then(|value| std::str::from_utf8(value).ok()) else { continue };
+            let Some(place) = headers.get(name).and_then(|value| std::str::from_utf8(value).ok()) else {
+                continue;
+            };
             match Target::parse(place) {
                 Some(target) => self.cache.invalidate_target(origin, &target, now),
                 None if place.starts_with('/') => self.cache.invalidate_path(origin, place, now),
@@ -358,7 +366,12 @@ impl Engine {
     }
 
     /// What the application gets instead of a refusal, where something is kept that is not too old.
-    pub(super) fn cache_instead_of(&self, call: &mut Call, refusal: &Refusal, now: Timestamp) -> Option<Step> {
+    pub(super) fn cache_instead_of(
+        &self,
+        call: &mut Call,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) -> Option<Step> {
         use RefusedBy::{Breaker, Budget, Concurrency, Deadline, Quota};
         let Standing { plan, flow } = call.flow.as_mut()?;
         let part = plan.cache.as_ref().filter(|_| flow.cached.stage == Stage::Sent)?;
@@ -375,7 +388,13 @@ impl Engine {
     }
 
     /// Answers from the cache, and settles the call.
-    pub(super) fn respond(&self, call: &mut Call, answer: &Arc<Answer>, outcome: Outcome, now: Timestamp) -> Step {
+    pub(super) fn respond(
+        &self,
+        call: &mut Call,
+        answer: &Arc<Answer>,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Step {
         let mut status = Status::default();
         if let Some(Standing { plan, flow }) = &mut call.flow {
             status = flow.cached.status;

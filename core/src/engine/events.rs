@@ -103,7 +103,9 @@ impl std::fmt::Display for What {
             Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),
             Self::Refused { rule, by } => write!(f, "refused by {by} `{rule}`"),
             Self::Key => write!(f, "an idempotency key was added"),
-            Self::Joined { rule } => write!(f, "cache `{rule}`: an equal call is under way; waits for its answer"),
+            Self::Joined { rule } => {
+                write!(f, "cache `{rule}`: an equal call is under way; waits for its answer")
+            }
             Self::Cache { rule, status } => write!(f, "cache `{rule}`: {status}"),
         }
     }
