@@ -41,6 +41,7 @@ mod share;
 mod store;
 mod tally;
 
+pub use cache::purge_cache;
 pub use caller::container_of;
 pub use handle::{CallGuard, Farcall, Flush};
 pub use options::{Options, Role};

@@ -1,6 +1,7 @@
 //! `farcall`: the read side at the command line. Each command prints a table, or the stable JSON that
 //! docs/report.md describes.
 
+mod cache;
 mod config;
 mod doctor;
 mod explain;
@@ -41,6 +42,7 @@ enum Exit {
   farcall policy test GET https://api.stripe.com/v1/balance
   farcall doctor                              is farcall attached, and well?
   farcall config check farcall.toml
+  farcall cache purge vendor=stripe           forget what is kept of Stripe's answers
 
 The ledger is looked for in --home, $FARCALL_HOME, $XDG_STATE_HOME/farcall, ~/.local/state/farcall.
 
@@ -64,6 +66,9 @@ enum Command {
     Policy(policy::Command),
     /// Is farcall attached everywhere, and well?
     Doctor(doctor::Arguments),
+    /// What the cache keeps
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Check the configuration file
     #[command(subcommand)]
     Config(config::Command),
@@ -107,6 +112,7 @@ fn main() -> ExitCode {
         Command::Explain(command) => explain::run(&command),
         Command::Policy(command) => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Cache(command) => cache::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };

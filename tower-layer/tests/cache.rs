@@ -86,6 +86,39 @@ async fn a_second_call_is_answered_without_the_vendor_and_told_of() {
 }
 
 #[tokio::test]
+async fn a_purge_through_the_ledger_makes_it_forget_what_matches() {
+    let Kept { farcall, home } = keeping("ttl = \"1h\"");
+    let asked = Arc::new(AtomicU32::new(0));
+    let seen = Arc::clone(&asked);
+    let vendor = service_fn(move |_: Request<_>| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        async move { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("rates"))) }
+    });
+    let client = Egress::<_>::with(farcall.clone(), vendor);
+    let call = |name: &'static str| {
+        let client = client.clone();
+        async move { text(customer(name).scope(client.oneshot(get())).await.unwrap()).await }
+    };
+    for name in ["acme", "globex", "acme", "globex"] {
+        assert_eq!(call(name).await, "rates");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    farcall.flush();
+    let which = [("customer".to_owned(), "acme".to_owned())];
+    assert_eq!(farcall_agent::purge_cache(home.path(), &which).unwrap(), 1, "one program is told");
+    farcall.flush();
+    call("globex").await;
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "what does not match stays");
+    call("acme").await;
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    assert!(farcall.counters().contains(&("purged_answers".to_owned(), 1)));
+    let why = farcall_agent::purge_cache(home.path(), &[("status".into(), "200".into())]).unwrap_err();
+    assert!(why.to_string().contains("unknown key `status`"), "{why}");
+    let why = farcall_agent::purge_cache(home.path(), &[("host".into(), "a".into())]).unwrap_err();
+    assert!(why.to_string().contains("not by `host`"), "{why}");
+}
+
+#[tokio::test]
 async fn a_stampede_asks_once_even_where_leaders_are_cancelled() {
     const CALLS: usize = 1_000;
     let Kept { farcall, .. } = keeping("ttl = \"1h\"\ncoalesce = \"60s\"");

@@ -144,6 +144,7 @@ impl Process {
         writer.look_for_hub(self);
         // So that a restart gives no budget anew.
         writer.learn_spending(self);
+        writer.learn_purges(self);
         drop(writer);
         Self::start_thread(self);
         if watch_sigterm {

@@ -207,8 +207,9 @@ impl Answer {
         let lines = self.headers.get_all("vary").iter().filter_map(|line| line.to_str().ok());
         let mut names: Vec<Box<str>> = lines
             .flat_map(|line| line.split(','))
-            .map(|name| name.trim().to_ascii_lowercase().into())
-            .filter(|name: &Box<str>| !name.is_empty())
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| name.to_ascii_lowercase().into())
             .collect();
         names.sort();
         names.dedup();

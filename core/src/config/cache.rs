@@ -136,6 +136,15 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_the_documentation_is_right() {
+        let text = include_str!("../../../docs/cache.md");
+        let (_, example) = text.split_once("```toml\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let config = crate::Config::parse("docs/cache.md", example).unwrap();
+        assert_eq!(config.caches.len(), example.matches("[[cache]]").count());
+    }
+
+    #[test]
     fn an_empty_rule_keeps_to_the_headers() {
         assert_eq!(read("").unwrap(), Rule::default());
     }

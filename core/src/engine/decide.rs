@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 pub(super) enum Halt {
     Wait(Timestamp),
     Refuse(Refusal),
-    Respond(Stored),
+    Respond(Box<Stored>),
     Fail(ErrorType),
     /// It is answered from the cache, and comes out so.
     Cached(Arc<Answer>, Outcome),
@@ -137,7 +137,7 @@ pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), 
                 if let Ok(name) = HeaderValue::try_from(rule.name.as_ref()) {
                     headers.insert("x-farcall-fault", name);
                 }
-                Err(Halt::Respond(Stored { status, headers, body: Bytes::new() }))
+                Err(Halt::Respond(Box::new(Stored { status, headers, body: Bytes::new() })))
             }
             Effect::Truncate { bytes } => {
                 *truncate = Some(bytes);

@@ -243,7 +243,7 @@ impl Engine {
                 call.status = stored.status;
                 call.head_at = now;
                 self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
-                Step::Respond(stored)
+                Step::Respond(*stored)
             }
             Err(Halt::Fail(error)) => {
                 self.settle(call, Outcome::Refused(RefusedBy::Fault), now);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Answers in a map without bounds.
 #[derive(Debug, Default)]
-pub struct Map(Mutex<HashMap<Key, Kept>>);
+pub(crate) struct Map(Mutex<HashMap<Key, Kept>>);
 
 impl Store for Map {
     fn get(&self, key: Key) -> Option<Kept> {
@@ -32,30 +32,30 @@ impl Store for Map {
     }
 }
 
-pub type Pairs<'a> = &'a [(&'a str, &'a str)];
+pub(crate) type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 /// `Sat, 21 Nov 2026 10:00:00 GMT`; all stories begin then.
-pub const START: u64 = 1_795_255_200;
-pub const DATE: (&str, &str) = ("date", "Sat, 21 Nov 2026 10:00:00 GMT");
+pub(crate) const START: u64 = 1_795_255_200;
+pub(crate) const DATE: (&str, &str) = ("date", "Sat, 21 Nov 2026 10:00:00 GMT");
 
-pub fn at(seconds: f64) -> Timestamp {
+pub(crate) fn at(seconds: f64) -> Timestamp {
     Timestamp::from_nanos(START * 1_000_000_000).plus(Duration::from_secs_f64(seconds))
 }
 
 /// The moment so many seconds after the start, as HTTP writes it.
-pub fn date(seconds: i64) -> String {
+pub(crate) fn date(seconds: i64) -> String {
     let moment = std::time::UNIX_EPOCH + Duration::from_secs(START.checked_add_signed(seconds).unwrap());
     httpdate::fmt_http_date(moment)
 }
 
-pub struct World {
-    pub engine: Engine,
+pub(crate) struct World {
+    pub(crate) engine: Engine,
     seed: u64,
 }
 
 /// What came of a call.
 #[derive(Debug, PartialEq)]
-pub enum Came {
+pub(crate) enum Came {
     /// The cache answered: `Cache-Status`, `Age`, the body.
     Kept {
         status: u16,
@@ -73,18 +73,18 @@ pub enum Came {
 }
 
 impl Came {
-    pub fn is_hit(&self) -> bool {
+    pub(crate) fn is_hit(&self) -> bool {
         matches!(self, Self::Kept { .. })
     }
 
-    pub fn body(&self) -> &str {
+    pub(crate) fn body(&self) -> &str {
         match self {
             Self::Kept { body, .. } => body,
             other => panic!("{other:?} has no body from the cache"),
         }
     }
 
-    pub fn why(&self) -> &str {
+    pub(crate) fn why(&self) -> &str {
         match self {
             Self::Kept { why, .. } => why,
             other => panic!("{other:?} is not from the cache"),
@@ -94,16 +94,16 @@ impl Came {
 
 /// A request.
 #[derive(Clone, Copy)]
-pub struct Ask<'a> {
-    pub method: &'a str,
-    pub url: &'a str,
-    pub headers: Pairs<'a>,
-    pub customer: Option<&'a str>,
-    pub content: &'a [u8],
+pub(crate) struct Ask<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) url: &'a str,
+    pub(crate) headers: Pairs<'a>,
+    pub(crate) customer: Option<&'a str>,
+    pub(crate) content: &'a [u8],
 }
 
 impl<'a> Ask<'a> {
-    pub fn get(headers: Pairs<'a>) -> Self {
+    pub(crate) fn get(headers: Pairs<'a>) -> Self {
         Self {
             method: "GET",
             url: "https://api.example.com/v1/rates?base=EUR",
@@ -113,22 +113,22 @@ impl<'a> Ask<'a> {
         }
     }
 
-    pub fn url(mut self, url: &'a str) -> Self {
+    pub(crate) fn url(mut self, url: &'a str) -> Self {
         self.url = url;
         self
     }
 
-    pub fn method(mut self, method: &'a str) -> Self {
+    pub(crate) fn method(mut self, method: &'a str) -> Self {
         self.method = method;
         self
     }
 
-    pub fn customer(mut self, customer: &'a str) -> Self {
+    pub(crate) fn customer(mut self, customer: &'a str) -> Self {
         self.customer = Some(customer);
         self
     }
 
-    pub fn content(mut self, content: &'a [u8]) -> Self {
+    pub(crate) fn content(mut self, content: &'a [u8]) -> Self {
         self.content = content;
         self
     }
@@ -136,34 +136,34 @@ impl<'a> Ask<'a> {
 
 /// An answer of the vendor's.
 #[derive(Clone, Copy)]
-pub struct Say<'a> {
-    pub status: u16,
-    pub headers: Pairs<'a>,
-    pub body: &'a str,
+pub(crate) struct Say<'a> {
+    pub(crate) status: u16,
+    pub(crate) headers: Pairs<'a>,
+    pub(crate) body: &'a str,
 }
 
-pub fn ok<'a>(headers: Pairs<'a>) -> Say<'a> {
+pub(crate) fn ok<'a>(headers: Pairs<'a>) -> Say<'a> {
     Say { status: 200, headers, body: "first" }
 }
 
-pub fn say<'a>(status: u16, headers: Pairs<'a>, body: &'a str) -> Say<'a> {
+pub(crate) fn say<'a>(status: u16, headers: Pairs<'a>, body: &'a str) -> Say<'a> {
     Say { status, headers, body }
 }
 
 impl World {
     /// With the keys of one `[[cache]]` rule for every call.
-    pub fn with(keys: &str) -> Self {
+    pub(crate) fn with(keys: &str) -> Self {
         Self::of(&format!("[[cache]]\nname = \"all\"\nmatch = {{}}\n{keys}\n"))
     }
 
-    pub fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let config = Config::parse("farcall.toml", text).unwrap();
         let engine = Engine::new(config, Caller::new("test"), 1, 7);
         engine.set_cache_store(Arc::new(Map::default()));
         Self { engine, seed: 0 }
     }
 
-    pub fn begin(&mut self, ask: &Ask<'_>, seconds: f64) -> Call {
+    pub(crate) fn begin(&mut self, ask: &Ask<'_>, seconds: f64) -> Call {
         self.seed += 1;
         let head = Head::new(ask.method, ask.url)
             .headers(&ask.headers)
@@ -175,12 +175,12 @@ impl World {
     }
 
     /// A call whose vendor answers at once, where it is asked.
-    pub fn call(&mut self, ask: Ask<'_>, answer: Say<'_>, seconds: f64) -> Came {
+    pub(crate) fn call(&mut self, ask: Ask<'_>, answer: Say<'_>, seconds: f64) -> Came {
         let mut call = self.begin(&ask, seconds);
         self.go_on(&mut call, answer, seconds)
     }
 
-    pub fn go_on(&mut self, call: &mut Call, answer: Say<'_>, seconds: f64) -> Came {
+    pub(crate) fn go_on(&mut self, call: &mut Call, answer: Say<'_>, seconds: f64) -> Came {
         let now = at(seconds);
         let mut sent = None;
         loop {
@@ -201,7 +201,7 @@ impl World {
     }
 
     /// A call whose vendor does not answer.
-    pub fn fails(&mut self, ask: Ask<'_>, seconds: f64) -> Came {
+    pub(crate) fn fails(&mut self, ask: Ask<'_>, seconds: f64) -> Came {
         let (mut call, now) = (self.begin(&ask, seconds), at(seconds));
         loop {
             match call.step(&self.engine, now) {
@@ -215,12 +215,12 @@ impl World {
         Came::Failed
     }
 
-    pub fn drain(&self) -> Batch {
+    pub(crate) fn drain(&self) -> Batch {
         self.engine.drain(at(1_000_000.0))
     }
 }
 
-pub fn kept(stored: &farcall::Stored) -> Came {
+pub(crate) fn kept(stored: &farcall::Stored) -> Came {
     let header = |name: &str| Some(stored.headers.get(name)?.to_str().unwrap().to_owned());
     Came::Kept {
         status: stored.status,
