@@ -28,6 +28,7 @@ use crate::units::Timestamp;
 use flights::Flights;
 use invalid::Invalidations;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -70,7 +71,8 @@ impl Kept {
 /// All that the cache knows beside the answers.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    store: OnceLock<Arc<dyn Store>>,
+    /// A panic in a store is the store's: what it holds is not looked at half done.
+    store: OnceLock<AssertUnwindSafe<Arc<dyn Store>>>,
     pub(crate) flights: Flights,
     invalidations: OnceLock<Invalidations>,
     /// When somebody last wanted to be rid of answers: those asked for before are not kept.
@@ -108,7 +110,7 @@ impl Cache {
     }
 
     pub(crate) fn set_store(&self, store: Arc<dyn Store>) {
-        let _ = self.store.set(store);
+        let _ = self.store.set(AssertUnwindSafe(store));
     }
 
     pub(crate) fn has_store(&self) -> bool {
