@@ -31,6 +31,7 @@ pub mod budget;
 pub mod cache;
 pub mod call;
 pub mod catalogue;
+mod coding;
 pub mod config;
 pub mod cost;
 mod engine;

@@ -104,8 +104,6 @@ pub(crate) struct Received<'a> {
     pub(crate) headers: &'a dyn Headers,
     pub(crate) requested_at: Timestamp,
     pub(crate) received_at: Timestamp,
-    /// Whether the body is shown as decoded, whatever `Content-Encoding` says.
-    pub(crate) decoded: bool,
 }
 
 impl Answer {
@@ -407,9 +405,6 @@ fn copy(got: &Received<'_>) -> Option<HeaderMap> {
         .collect();
     OF_CONNECTION.iter().for_each(|name| drop(headers.remove(*name)));
     named.iter().for_each(|name| drop(headers.remove(name)));
-    if got.decoded && headers.remove("content-encoding").is_some() {
-        headers.remove("content-length");
-    }
     shown.then_some(headers)
 }
 

@@ -270,7 +270,7 @@ impl Engine {
 
     /// The head of a response, as the cache sees it.
     pub(super) fn cache_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
-        let (status, decoded) = (call.status, call.decoded);
+        let status = call.status;
         let Some(Standing { plan, flow }) = &mut call.flow else { return };
         if let Some(changes) = flow.cached.changes
             && (200..400).contains(&status)
@@ -281,7 +281,7 @@ impl Engine {
         let untrue = flow.failed_over || flow.cheaper.is_some() || flow.cached.declined;
         let cached = &mut flow.cached;
         cached.storing = None;
-        let got = Received { status, headers, requested_at: flow.sent_at, received_at: now, decoded };
+        let got = Received { status, headers, requested_at: flow.sent_at, received_at: now };
         if status == 304 && cached.conditional {
             cached.status.forwarded_status = Some(304);
             let confirmed = cached.found.as_ref().and_then(|found| found.confirmed(&part.rule, &got));
