@@ -28,6 +28,7 @@
 //! # Ok::<(), farcall_agent::report::ReportError>(())
 //! ```
 
+mod cache;
 mod caller;
 mod clock;
 mod handle;
@@ -42,6 +43,7 @@ mod share;
 mod store;
 mod tally;
 
+pub use cache::purge_cache;
 pub use caller::container_of;
 pub use handle::{CallGuard, Farcall, Flush};
 pub use options::{Options, Role};

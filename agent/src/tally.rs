@@ -49,6 +49,8 @@ tallies! {
     config_errors,
     /// Changes of the configuration file that were not put in force, because of errors in it.
     rejected_reloads,
+    /// Answers that the cache was told to forget.
+    purged_answers,
     /// Starts without the installation's key: this process tells credentials apart by a key of its own.
     missing_keys,
     /// Starts in which the memory that processes share quotas through could not be had.

@@ -1,6 +1,7 @@
 //! `farcall`: the read side at the command line. Each command prints a table, or the stable JSON that
 //! docs/report.md describes.
 
+mod cache;
 mod config;
 mod doctor;
 mod explain;
@@ -43,6 +44,7 @@ enum Exit {
   farcall doctor                              is farcall attached, and well?
   farcall outbox ls --state dead              which calls were given up, and why?
   farcall config check farcall.toml
+  farcall cache purge vendor=stripe           forget what is kept of Stripe's answers
 
 The ledger is looked for in --home, $FARCALL_HOME, $XDG_STATE_HOME/farcall, ~/.local/state/farcall.
 
@@ -69,6 +71,9 @@ enum Command {
     /// The calls that must not be lost: which wait, which were given up
     #[command(subcommand)]
     Outbox(outbox::Command),
+    /// What the cache keeps
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Check the configuration file
     #[command(subcommand)]
     Config(config::Command),
@@ -113,6 +118,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Outbox(command) => outbox::run(&command),
+        Command::Cache(command) => cache::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };

@@ -237,3 +237,19 @@ fn keys(json: &serde_json::Value, each: &mut impl FnMut(&str)) {
         _ => {}
     }
 }
+
+#[test]
+fn a_purge_says_whom_it_told_and_what_it_does_not_understand() {
+    let home = tempfile::tempdir().unwrap();
+    let (code, _, why) = run(home.path(), &["cache", "purge", "vendor=stripe"]);
+    assert_eq!(code, 3, "{why}");
+    ledger(home.path());
+    let (code, said, _) = run(home.path(), &["cache", "purge", "vendor=stripe", "endpoint=GET /v1/*"]);
+    assert_eq!((code, said.as_str()), (0, "No program runs here that could have kept anything.\n"));
+    let (code, said, _) = run(home.path(), &["cache", "purge", "--all", "--json"]);
+    assert_eq!((code, said.as_str()), (0, "{\n  \"programs\": 0\n}\n"));
+    for wrong in [&["cache", "purge"][..], &["cache", "purge", "stripe"], &["cache", "purge", "vendr=stripe"]]
+    {
+        assert_eq!(run(home.path(), wrong).0, 2, "{wrong:?}");
+    }
+}

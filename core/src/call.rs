@@ -46,6 +46,10 @@ pub struct Head<'a> {
     pub deadline: Option<Timestamp>,
     /// Who goes first where there is not enough for all.
     pub priority: Priority,
+    /// Whether the adapter can give an answer from the cache, and put one there: its target has its query, it shows
+    /// every header of request and answer ([`Headers::each`]), every byte of the body that the application reads
+    /// ([`Call::read`](crate::Call::read)), and sends [`Attempt::condition`](crate::Attempt).
+    pub caches: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -93,7 +97,15 @@ impl<'a> Head<'a> {
             replayable: false,
             deadline: None,
             priority: Priority::Interactive,
+            caches: false,
         }
+    }
+
+    /// Says that the adapter can give an answer from the cache, and put one there.
+    #[must_use]
+    pub const fn caches(mut self, caches: bool) -> Self {
+        self.caches = caches;
+        self
     }
 
     /// Sets where the request's headers can be looked up.
@@ -187,11 +199,15 @@ pub enum Outcome {
     Failed(ErrorType),
     /// It was not made, because a rule said so.
     Refused(RefusedBy),
+    /// It was not made: the cache had the answer.
+    Cached,
+    /// The vendor failed, or was not to be asked: the cache had an answer, though a stale one.
+    Stale,
 }
 
 impl Outcome {
-    /// The word for it, as in the ledger: `complete`, `abandoned`, the error's type, or `refused-` and the
-    /// concept that refused.
+    /// The word for it, as in the ledger: `complete`, `abandoned`, `cached`, `stale`, the error's type, or `refused-`
+    /// and the concept that refused.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -199,6 +215,8 @@ impl Outcome {
             Self::Abandoned => "abandoned",
             Self::Failed(error) => error.as_str(),
             Self::Refused(by) => by.outcome(),
+            Self::Cached => "cached",
+            Self::Stale => "stale",
         }
     }
 }

@@ -28,6 +28,7 @@
 
 pub mod attribution;
 pub mod budget;
+pub mod cache;
 pub mod call;
 pub mod catalogue;
 mod coding;

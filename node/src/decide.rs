@@ -281,8 +281,8 @@ fn respond(stored: Stored) -> NextStep {
     NextStep {
         kind: "respond",
         status: Some(stored.status.into()),
-        headers: Some(stored.headers.into_iter().flat_map(|(name, value)| [name, value]).collect()),
-        body: Some(stored.body.into()),
+        headers: Some(stored.pairs().into_iter().flat_map(|(name, value)| [name, value]).collect()),
+        body: Some(stored.body.to_vec().into()),
         ..NextStep::default()
     }
 }

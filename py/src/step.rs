@@ -33,7 +33,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, step: Step, now: Timestamp) -> PyR
                 .into_pyobject(py)
         }
         Step::Respond(stored) => {
-            (RESPOND, stored.status, stored.headers, PyBytes::new(py, &stored.body)).into_pyobject(py)
+            (RESPOND, stored.status, stored.pairs(), PyBytes::new(py, &stored.body)).into_pyobject(py)
         }
         Step::Fail(error) => (FAIL, error as u8).into_pyobject(py),
         // Settled; and what a later version asks for, this one cannot do: the application gets what there is.

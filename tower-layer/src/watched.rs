@@ -92,6 +92,12 @@ impl Watched {
         self.guard.connected(times);
     }
 
+    /// The answer is not one to the request that the call began with.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn uncacheable(&mut self) {
+        self.guard.uncacheable();
+    }
+
     #[cfg(feature = "reqwest")]
     pub(crate) fn sent(&mut self, bytes: u64) {
         self.guard.sent(bytes);

@@ -8,6 +8,7 @@ use crate::say;
 use crate::store::{Failure, Kind, Pending, Presence, Store};
 use crate::tally::Tallies;
 use farcall::Timestamp;
+use farcall::matcher::Matcher;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -43,6 +44,8 @@ pub(super) struct Writer {
     sightings_from: Timestamp,
     /// Up to when it is known what other processes spent.
     spending_from: Timestamp,
+    /// The last purge that is known; `None` before the first look.
+    purged: Option<i64>,
 }
 
 impl Writer {
@@ -60,6 +63,7 @@ impl Writer {
             greeted: false,
             sightings_from: Timestamp::EPOCH,
             spending_from: Timestamp::EPOCH,
+            purged: None,
         }
     }
 
@@ -84,6 +88,35 @@ impl Writer {
             Ok(totals) => {
                 process.engine.tell_spending(totals, now);
                 self.spending_from = now;
+            }
+            Err(failure) => {
+                Tallies::add(&process.tallies.failed_flushes, 1);
+                self.say_once(failure.kind.as_str(), &format!("{failure}; {}", failure.remedy()));
+            }
+        }
+    }
+
+    /// Forgets what people want the cache to forget. What was wanted before this process began, it never had.
+    pub(super) fn learn_purges(&mut self, process: &Process) {
+        let Some(store) = self.store.as_ref().filter(|_| !process.unusable) else { return };
+        if !process.engine.has_caches() {
+            return;
+        }
+        process.writing.store(true, Ordering::Release);
+        let purges = store.purges(self.purged.unwrap_or(0));
+        process.writing.store(false, Ordering::Release);
+        match purges {
+            Ok(purges) => {
+                let first = self.purged.is_none();
+                for purge in &purges {
+                    self.purged = Some(purge.id);
+                    let conditions = purge.conditions.iter().map(|(key, text)| (key.as_str(), text.as_str()));
+                    if !first && let Ok(which) = Matcher::new(conditions) {
+                        let forgotten = process.engine.purge_cache(&which, process.clock.now());
+                        Tallies::add(&process.tallies.purged_answers, forgotten);
+                    }
+                }
+                self.purged.get_or_insert(0);
             }
             Err(failure) => {
                 Tallies::add(&process.tallies.failed_flushes, 1);
@@ -238,6 +271,7 @@ impl Process {
         let flush = writer.write(self, ended);
         if !ended {
             writer.learn_spending(self);
+            writer.learn_purges(self);
         }
         flush
     }

@@ -60,6 +60,11 @@ impl CallGuard {
         self.call.connected(times);
     }
 
+    /// The answer is not one to the request that the call began with; see [`Call::uncacheable`].
+    pub fn uncacheable(&mut self) {
+        self.call.uncacheable();
+    }
+
     /// So many more bytes of the request's body went out.
     pub fn sent(&mut self, bytes: u64) {
         self.call.sent(bytes);

@@ -5,6 +5,7 @@ use super::flush::Writer;
 use super::thread::Thread;
 use super::watch::Watch;
 use super::{Setup, key, sigterm};
+use crate::cache::{DEFAULT_BYTES, Memory};
 use crate::clock::Clock;
 #[cfg(feature = "outbox")]
 use crate::outbox::{self, OutboxError};
@@ -152,11 +153,14 @@ impl Process {
         }
         self.take_key();
         self.share_quotas();
+        let bytes = self.setup.config.cache_memory.unwrap_or(DEFAULT_BYTES);
+        self.engine.set_cache_store(Arc::new(Memory::new(bytes)));
         // Before the first call, so that a sidecar that is there already learns of every one.
         let mut writer = self.writer();
         writer.look_for_hub(self);
         // So that a restart gives no budget anew.
         writer.learn_spending(self);
+        writer.learn_purges(self);
         drop(writer);
         Self::start_thread(self);
         if watch_sigterm {

@@ -32,7 +32,7 @@ pub struct CallRow {
     pub tap: String,
     /// The HTTP status; 0 where no response came.
     pub status: u16,
-    /// `complete`, `abandoned`, the error's type, or `refused-` and the concept that refused it.
+    /// `complete`, `abandoned`, `cached`, `stale`, the error's type, or `refused-` and the concept that refused it.
     pub outcome: String,
     /// Whether it failed, or was answered with 4xx or 5xx.
     pub error: bool,
@@ -216,6 +216,10 @@ fn sentences(call: &CallRow, label: &str) -> Vec<String> {
         (None, status) => {
             let whole = match call.outcome.as_str() {
                 "complete" => String::new(),
+                "cached" => ", from the cache".to_owned(),
+                "stale" => {
+                    ", from the cache, and stale: the vendor failed, or was not to be asked".to_owned()
+                }
                 "abandoned" => ", and the application let go of the response before its end".to_owned(),
                 outcome => format!(", and failed ({outcome}) before its last byte"),
             };

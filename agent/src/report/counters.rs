@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 40] = [
+const MEANINGS: [(&str, &str, Weight); 42] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -28,6 +28,12 @@ const MEANINGS: [(&str, &str, Weight); 40] = [
     ("relearned", "times that the learner of endpoints was full and started anew", Fine),
     ("foreign_calls", "calls that began before a fork and ended in the child; the parent counts them", Fine),
     ("ignored_limits", "rate-limit headers that were malformed or could not be true, and were ignored", Fine),
+    (
+        "uncached_calls",
+        "calls that [[cache]] is about, by an adapter that cannot hand out what is kept",
+        Look,
+    ),
+    ("purged_answers", "answers that `farcall cache purge` made the cache forget", Fine),
     ("breaker_refusals", "calls that an open breaker refused", Fine),
     ("refused_calls", "calls that a rule refused; `farcall report calls` shows which", Fine),
     ("reloads", "times that changed rules were put in force", Fine),

@@ -18,8 +18,12 @@ pub struct Numbers {
     pub error_rate: f64,
     /// Calls that were not made, because a rule said so; part of `calls`, and no errors.
     pub refused: u64,
-    /// The median from begin to the last byte, in milliseconds, over the calls that were not refused; null
-    /// without any.
+    /// Calls that the cache answered; part of `calls`.
+    pub cached: u64,
+    /// Those of them that got a stale answer, because the vendor failed or was not to be asked.
+    pub stale: u64,
+    /// The median from begin to the last byte, in milliseconds, over the calls that were neither refused nor
+    /// answered from the cache; null without any.
     pub p50_ms: Option<f64>,
     /// The 99th percentile of the same.
     pub p99_ms: Option<f64>,
@@ -38,6 +42,11 @@ pub struct Numbers {
     pub currency: String,
     /// Calls whose cost is not known, or not wholly: where there are any, the cost is at least `cost`.
     pub cost_unknown_calls: u64,
+    /// Bytes of response bodies that came from the cache.
+    pub saved_bytes: u64,
+    /// What the answers cost that the cache had, as far as known, as an exact decimal number in `currency`; null
+    /// where nothing is known of it.
+    pub saved_cost: Option<String>,
     /// Tokens that went in.
     pub tokens_in: u64,
     /// Tokens that came out.
@@ -58,6 +67,8 @@ pub(super) struct Account {
     pub(super) sums: Sums,
     pub(super) errors: u64,
     pub(super) refused: u64,
+    pub(super) cached: u64,
+    pub(super) stale: u64,
     pub(super) latency: Sketch,
     pub(super) kernel: u64,
     pub(super) confirmed: u64,
@@ -68,6 +79,9 @@ impl Account {
         self.sums.add(&row.sums);
         if row.is_refused() {
             self.refused += row.sums.calls;
+        } else if row.is_cached() {
+            self.cached += row.sums.calls;
+            self.stale += if row.outcome == "stale" { row.sums.calls } else { 0 };
         } else {
             self.latency.merge(&row.latency);
         }
@@ -86,6 +100,8 @@ impl Account {
             errors: self.errors,
             error_rate: share(self.errors, self.sums.calls),
             refused: self.refused,
+            cached: self.cached,
+            stale: self.stale,
             p50_ms: self.latency.quantile(0.5).map(millis),
             p99_ms: self.latency.quantile(0.99).map(millis),
             bytes_out: self.sums.bytes_out,
@@ -95,6 +111,8 @@ impl Account {
             cost: known_cost(&self.sums).map(decimal),
             currency: Currency::USD.to_string(),
             cost_unknown_calls: self.sums.cost_unknown,
+            saved_bytes: self.sums.saved_bytes,
+            saved_cost: (self.sums.saved_cost != 0).then(|| decimal(self.sums.saved_cost)),
             tokens_in: self.sums.tokens_in,
             tokens_out: self.sums.tokens_out,
             library_calls: library,

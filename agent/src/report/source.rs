@@ -92,13 +92,26 @@ impl Row<'_> {
         is_refused(self.outcome)
     }
 
+    /// A call that the cache answered.
+    pub(super) fn is_cached(&self) -> bool {
+        is_cached(self.outcome)
+    }
+
     /// A call that failed, or was answered with 4xx or 5xx.
     pub(super) fn is_error(&self) -> bool {
         is_error(self.status, self.outcome)
     }
 }
 
+/// A call that the cache answered.
+pub(super) fn is_cached(outcome: &str) -> bool {
+    matches!(outcome, "cached" | "stale")
+}
+
 pub(super) fn is_error(status: u16, outcome: &str) -> bool {
+    if is_cached(outcome) {
+        return status >= 400;
+    }
     !is_refused(outcome) && (status >= 400 || !matches!(outcome, "complete" | "abandoned"))
 }
 
@@ -226,6 +239,8 @@ impl<'q> Source<'q> {
             sums.cost_unknown = get(row, "cost_unknown")?;
             sums.tokens_in = get(row, "tokens_in")?;
             sums.tokens_out = get(row, "tokens_out")?;
+            sums.saved_bytes = get(row, "saved_bytes")?;
+            sums.saved_cost = row.get("saved_cost")?;
             let latency = row.get_ref("latency")?.as_blob().map(Sketch::from_bytes);
             let Some(caller) = names.caller(row)? else { return Ok(()) };
             let row = Row {

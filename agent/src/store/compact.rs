@@ -85,7 +85,8 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
     transaction.execute(
         "INSERT INTO rollups SELECT ?2, ?3, vendor, endpoint, customer, tags, caller, tap, status, outcome,
             calls, attempts, bytes_out, bytes_in, duration, ttfb, transfer, answered, connections, dns, connect,
-            tls, latency, waited, cost, cost_unknown, tokens_in, tokens_out
+            tls, latency, waited, cost, cost_unknown, tokens_in, tokens_out,
+            saved_bytes, saved_cost
          FROM rollups WHERE span = ?1 AND minute >= ?3 AND minute < ?4
          ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls),
             attempts = add_up(attempts, excluded.attempts),
@@ -98,6 +99,8 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
             cost_unknown = add_up(cost_unknown, excluded.cost_unknown),
             tokens_in = add_up(tokens_in, excluded.tokens_in),
             tokens_out = add_up(tokens_out, excluded.tokens_out),
+            saved_bytes = add_up(saved_bytes, excluded.saved_bytes),
+            saved_cost = add_up(saved_cost, excluded.saved_cost),
             latency = sketch_merge(latency, excluded.latency)",
         range,
     )?;

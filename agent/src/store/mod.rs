@@ -11,6 +11,7 @@ mod failure;
 mod file;
 mod incident;
 mod pending;
+mod purges;
 mod read;
 mod schema;
 mod spending;

@@ -6,10 +6,10 @@
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 4;
 
 /// One script for each version: what brings the version before to it.
-const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS, CONFIG];
+const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS, CONFIG, CACHE];
 
 /// Which configuration file a process obeys; empty where there is none.
 const CONFIG: &str = "ALTER TABLE processes ADD COLUMN config TEXT NOT NULL DEFAULT ''";
@@ -55,6 +55,18 @@ CREATE TABLE notices (
     what TEXT NOT NULL
 ) STRICT;
 CREATE INDEX notices_by_time ON notices (at);
+";
+
+/// What the cache saved, and what people want it to forget.
+const CACHE: &str = r"
+ALTER TABLE rollups ADD COLUMN saved_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN saved_cost INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE purges (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    which TEXT NOT NULL
+) STRICT;
 ";
 
 /// The account of calls and connections.

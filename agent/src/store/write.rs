@@ -110,7 +110,7 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
         .connection
         .prepare_cached(
             "INSERT INTO rollups VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-                ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)
+                ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)
              ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls),
                 attempts = add_up(attempts, excluded.attempts),
                 bytes_out = add_up(bytes_out, excluded.bytes_out), bytes_in = add_up(bytes_in, excluded.bytes_in),
@@ -122,6 +122,8 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
                 cost_unknown = add_up(cost_unknown, excluded.cost_unknown),
                 tokens_in = add_up(tokens_in, excluded.tokens_in),
                 tokens_out = add_up(tokens_out, excluded.tokens_out),
+                saved_bytes = add_up(saved_bytes, excluded.saved_bytes),
+                saved_cost = add_up(saved_cost, excluded.saved_cost),
                 latency = sketch_merge(latency, excluded.latency)",
         )?
         .execute(params![
@@ -152,6 +154,8 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
             int(sums.cost_unknown),
             int(sums.tokens_in),
             int(sums.tokens_out),
+            int(sums.saved_bytes),
+            sums.saved_cost.clamp(-MOST, MOST),
         ])?;
     Ok(())
 }

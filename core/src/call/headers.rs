@@ -16,6 +16,12 @@ pub trait Headers {
             *value = self.get(name);
         }
     }
+
+    /// Shows every line, as name and value in the order of the wire, and returns true. An implementation that has
+    /// only some of the headers returns false: then nothing is concluded from what is missing.
+    fn each(&self, _see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        false
+    }
 }
 
 impl Headers for HeaderMap {
@@ -25,6 +31,11 @@ impl Headers for HeaderMap {
 
     fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
         walk(self.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())), wanted, values);
+    }
+
+    fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        self.iter().for_each(|(name, value)| see(name.as_ref(), value.as_bytes()));
+        true
     }
 }
 
@@ -39,6 +50,11 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for [(N, V)] {
     fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
         walk(self.iter().map(|(name, value)| (name.as_ref(), value.as_ref())), wanted, values);
     }
+
+    fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        self.iter().for_each(|(name, value)| see(name.as_ref(), value.as_ref()));
+        true
+    }
 }
 
 impl<T: Headers + ?Sized> Headers for &T {
@@ -48,6 +64,10 @@ impl<T: Headers + ?Sized> Headers for &T {
 
     fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
         (**self).pick(wanted, values);
+    }
+
+    fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        (**self).each(see)
     }
 }
 
@@ -59,6 +79,10 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>, const L: usize> Headers for [(N, V); L] {
     fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
         self.as_slice().pick(wanted, values);
     }
+
+    fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        self.as_slice().each(see)
+    }
 }
 
 impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
@@ -68,6 +92,10 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
 
     fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
         self.as_slice().pick(wanted, values);
+    }
+
+    fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        self.as_slice().each(see)
     }
 }
 

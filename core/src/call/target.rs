@@ -1,11 +1,13 @@
 //! Where a call goes: the parts of a URL that the engine reads.
 
+use std::fmt;
+
 /// The longest host name that can exist (RFC 1035, section 2.3.4).
 const MAX_HOST: usize = 253;
 
-/// Where a call goes: scheme, host, port and path. Query, fragment and user information are dropped here, so
-/// that no secret in them can reach the ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a call goes: scheme, host, port, path and query. Fragment and user information are dropped here; the query
+/// is shown to the cache alone, which hashes it, so that no secret in it can reach the ledger.
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Target<'a> {
     /// Whether the call is protected by TLS.
@@ -16,15 +18,18 @@ pub struct Target<'a> {
     pub port: u16,
     /// The path, from its first slash, without query and fragment.
     pub path: &'a str,
+    /// The query, without its question mark; empty where there is none.
+    pub(crate) query: &'a str,
     /// Whether the host has capital letters.
     pub(crate) mixed_case: bool,
 }
 
 impl<'a> Target<'a> {
     /// What an unreadable URL becomes: counted under the vendor `unreadable`.
-    pub const UNREADABLE: Self = Self { tls: false, host: "", port: 0, path: "/", mixed_case: false };
+    pub const UNREADABLE: Self =
+        Self { tls: false, host: "", port: 0, path: "/", query: "", mixed_case: false };
 
-    /// A target from its parts, as a transport knows them. A query in `path` is cut off; a trailing dot or
+    /// A target from its parts, as a transport knows them. A query may follow in `path`; a trailing dot or
     /// brackets of `host` are dropped.
     #[must_use]
     pub fn new(tls: bool, host: &'a str, port: u16, path: &'a str) -> Self {
@@ -34,11 +39,8 @@ impl<'a> Target<'a> {
             _ => host,
         };
         let Some(mixed_case) = check_host(host) else { return Self::UNREADABLE };
-        let path = match path.bytes().position(|byte| matches!(byte, b'?' | b'#')) {
-            Some(end) => &path[..end],
-            None => path,
-        };
-        Self { tls, host, port, path: if path.starts_with('/') { path } else { "/" }, mixed_case }
+        let (path, query) = split_query(path);
+        Self { tls, host, port, path, query, mixed_case }
     }
 
     /// A target from an absolute URL (RFC 3986, section 4.3) with the scheme `http` or `https` (also `ws` and
@@ -69,14 +71,45 @@ impl<'a> Target<'a> {
             *scheme == http::uri::Scheme::HTTPS || scheme.as_str().eq_ignore_ascii_case("wss")
         });
         let authority = uri.authority()?;
+        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         if let Some(mixed_case) = check_name(authority.as_str()) {
-            // The usual authority is a name and nothing else, and the path of a `Uri` is without its query.
-            let path = Some(uri.path()).filter(|path| path.starts_with('/')).unwrap_or("/");
-            return Some(Self { tls, host: authority.as_str(), port: default_port(tls), path, mixed_case });
+            // The usual authority is a name and nothing else.
+            let (path, query) = split_query(path);
+            return Some(Self {
+                tls,
+                host: authority.as_str(),
+                port: default_port(tls),
+                path,
+                query,
+                mixed_case,
+            });
         }
         let port = authority.port_u16().unwrap_or(default_port(tls));
-        Some(Self::new(tls, authority.host(), port, uri.path())).filter(|target| !target.host.is_empty())
+        Some(Self::new(tls, authority.host(), port, path)).filter(|target| !target.host.is_empty())
     }
+}
+
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The query may hold secrets: it is not shown.
+        let Self { tls, host, port, path, .. } = self;
+        let mut shown = f.debug_struct("Target");
+        shown.field("tls", tls).field("host", host).field("port", port).field("path", path);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// The path and the query of a request's target; `/` where the path is none.
+fn split_query(target: &str) -> (&str, &str) {
+    let (path, query) = match target.bytes().position(|byte| matches!(byte, b'?' | b'#')) {
+        Some(end) if target.as_bytes()[end] == b'?' => {
+            let query = &target[end + 1..];
+            (&target[..end], query.split('#').next().unwrap_or_default())
+        }
+        Some(end) => (&target[..end], ""),
+        None => (target, ""),
+    };
+    (if path.starts_with('/') { path } else { "/" }, query)
 }
 
 const fn default_port(tls: bool) -> u16 {
@@ -151,7 +184,14 @@ mod tests {
             Target::parse("https://user:pass@API.stripe.com:8443/v1/customers?email=a@b.c#x").unwrap();
         assert_eq!(
             target,
-            Target { tls: true, host: "API.stripe.com", port: 8443, path: "/v1/customers", mixed_case: true }
+            Target {
+                tls: true,
+                host: "API.stripe.com",
+                port: 8443,
+                path: "/v1/customers",
+                query: "email=a@b.c",
+                mixed_case: true
+            }
         );
     }
 

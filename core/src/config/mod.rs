@@ -5,6 +5,7 @@
 //! switch off the others; whoever loads the file decides whether to accept that.
 
 mod budget;
+mod cache;
 mod changes;
 mod dialect;
 mod duration;
@@ -37,7 +38,8 @@ use crate::catalogue::Vendor;
 use crate::cost::Price;
 use crate::policy::{Mode, Policy};
 use crate::{
-    budget as budgets, fault as faults, quota as quotas, resilience as resiliences, rollout as rollouts,
+    budget as budgets, cache as caches, fault as faults, quota as quotas, resilience as resiliences,
+    rollout as rollouts,
 };
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
@@ -70,6 +72,10 @@ pub struct Config {
     pub quotas: Vec<Rule<quotas::Rule>>,
     /// `[[resilience]]`: what is done about calls that fail.
     pub resilience: Vec<Rule<resiliences::Rule>>,
+    /// `[[cache]]`: which answers are kept.
+    pub caches: Vec<Rule<caches::Rule>>,
+    /// `cache_memory`: how many bytes of answers are kept at most; `None` where it does not say.
+    pub cache_memory: Option<u64>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
     pub prices: Vec<Price>,
 }
@@ -116,6 +122,8 @@ impl Config {
             config.budgets = rule::rules(root, "budget", &vendors, budget::read);
             config.quotas = rule::rules(root, "quota", &vendors, quota::read);
             config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
+            config.caches = rule::rules(root, "cache", &vendors, cache::read);
+            config.cache_memory = cache::memory(root);
             config.prices =
                 root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
             // Their draws are salted with their names, so that two of them choose independently.

@@ -26,6 +26,8 @@ pub(super) struct Account {
     pub(super) unknown: bool,
     pub(super) tokens_in: u64,
     pub(super) tokens_out: u64,
+    /// Bytes and nano-units that did not have to be spent.
+    pub(super) saved: (u64, i64),
 }
 
 /// Of an answer whose body nobody reads.
@@ -35,6 +37,7 @@ static NO_ANSWER: Usage = Usage::unknown(Unknown::NoAnswer);
 impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
+        self.cache_answer(call, headers, now);
         let status = call.status;
         if status >= 400
             && let Some(Standing { flow, .. }) = &mut call.flow
@@ -133,6 +136,7 @@ impl Engine {
 
     /// More of a body: what it cost, or what its status means.
     pub(super) fn read_body(flow: &mut Flow, chunk: &[u8]) {
+        flow.cached.push(chunk);
         let Flow { usage, coding, prefix, .. } = flow;
         let mut look = |chunk: &[u8]| {
             if let Some(reader) = usage {
@@ -263,7 +267,7 @@ impl Engine {
         let ending = match outcome {
             Outcome::Failed(error) => Some(Ending::Error(error)),
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(status)),
-            Outcome::Refused(_) => None,
+            Outcome::Refused(_) | Outcome::Cached | Outcome::Stale => None,
         };
         if let Some(ending) = ending {
             self.close_attempt(plan, flow, ending, now);
@@ -298,6 +302,8 @@ impl Engine {
             (true, status) => cost::Answer::Status(status),
         };
         let cost = Self::cost(plan, flow, usage, answer, (sent, received), begun);
+        let known = cost.unknown.is_none() && cost.currency == Currency::USD;
+        self.cache_close(plan, flow, outcome, known.then_some(cost.nanos), now);
         let tokens = read.as_ref().and_then(Usage::tokens);
         let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
@@ -355,6 +361,7 @@ impl Engine {
             unknown: cost.unknown.is_some() || (cost.currency != Currency::USD && cost.nanos != 0),
             tokens_in: prompt,
             tokens_out: tokens.unwrap_or(0).saturating_sub(prompt),
+            saved: flow.cached.saved,
         }
     }
 

@@ -64,6 +64,14 @@ impl Call {
         self.times = times;
     }
 
+    /// The answer that comes is not one to the request that the call began with, such as where the client followed
+    /// redirects by itself: it is not kept. Said before [`Call::answer`].
+    pub fn uncacheable(&mut self) {
+        if let Some(Standing { flow, .. }) = &mut self.flow {
+            flow.cached.decline();
+        }
+    }
+
     /// So many more bytes of the request's body went out.
     pub fn sent(&mut self, bytes: u64) {
         self.bytes_out = self.bytes_out.saturating_add(bytes);

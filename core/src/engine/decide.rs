@@ -8,7 +8,8 @@ use super::flow::{Flow, MAX_STATED};
 use super::plan::{Part, Plan, Priced};
 use super::step::{Attempt, Stored};
 use crate::budget;
-use crate::call::{ErrorType, Refusal, RefusedBy};
+use crate::cache::Answer;
+use crate::call::{ErrorType, Outcome, Refusal, RefusedBy};
 use crate::cost::Ahead;
 use crate::fault::Effect;
 use crate::policy::Verdict as PolicyVerdict;
@@ -16,6 +17,8 @@ use crate::quota::{self, Ask, Verdict as QuotaVerdict};
 use crate::resilience::{BreakerVerdict, ConcurrencyVerdict, FailoverWhen, is_safe};
 use crate::rollout::RolloutVerdict;
 use crate::units::{Currency, Money, Timestamp};
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,8 +27,10 @@ use std::sync::atomic::Ordering;
 pub(super) enum Halt {
     Wait(Timestamp),
     Refuse(Refusal),
-    Respond(Stored),
+    Respond(Box<Stored>),
     Fail(ErrorType),
+    /// It is answered from the cache, and comes out so.
+    Cached(Arc<Answer>, Outcome),
 }
 
 fn refuse(by: RefusedBy, rule: &Arc<str>, reason: &str, until: Option<Timestamp>, now: Timestamp) -> Halt {
@@ -127,11 +132,15 @@ pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), 
             Effect::Send => Ok(()),
             Effect::Fail(error) => Err(Halt::Fail(error)),
             Effect::Respond { status, retry_after } => {
-                let seconds = retry_after.map(|after| after.as_secs_f64().ceil().to_string());
-                let headers = seconds.map(|seconds| ("retry-after".to_owned(), seconds));
-                let headers =
-                    headers.into_iter().chain([("x-farcall-fault".to_owned(), rule.name.to_string())]);
-                Err(Halt::Respond(Stored { status, headers: headers.collect(), body: Vec::new() }))
+                let mut headers = HeaderMap::new();
+                if let Some(after) = retry_after {
+                    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates.
+                    headers.insert(RETRY_AFTER, (after.as_secs_f64().ceil() as u64).into());
+                }
+                if let Ok(name) = HeaderValue::try_from(rule.name.as_ref()) {
+                    headers.insert("x-farcall-fault", name);
+                }
+                Err(Halt::Respond(Box::new(Stored { status, headers, body: Bytes::new() })))
             }
             Effect::Truncate { bytes } => {
                 *truncate = Some(bytes);
@@ -302,6 +311,7 @@ pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp)
     attempt.truncate = flow.truncate;
     attempt.model = flow.cheaper.clone();
     attempt.shadow = flow.shadow.is_some();
+    attempt.condition = flow.cached.condition(flow.failed_over);
     if flow.failed_over {
         attempt.changes = parts.failover.as_ref().map(|(_, changes)| Arc::clone(changes));
     } else if let Some((place, side)) = flow.side

@@ -1,5 +1,6 @@
 //! What happened to a call besides being sent and answered, for `farcall explain`.
 
+use crate::cache::Status;
 use crate::units::Timestamp;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -45,6 +46,10 @@ pub(super) enum What {
     Refused { rule: Arc<str>, by: &'static str },
     /// An idempotency key was added.
     Key,
+    /// The call waits for an equal one that is under way.
+    Joined { rule: Arc<str> },
+    /// What the cache did.
+    Cache { rule: Arc<str>, status: Status },
 }
 
 /// The events of one call. Empty, and without memory, for a call that was just sent and answered.
@@ -106,6 +111,10 @@ impl std::fmt::Display for What {
             Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),
             Self::Refused { rule, by } => write!(f, "refused by {by} `{rule}`"),
             Self::Key => write!(f, "an idempotency key was added"),
+            Self::Joined { rule } => {
+                write!(f, "cache `{rule}`: an equal call is under way; waits for its answer")
+            }
+            Self::Cache { rule, status } => write!(f, "cache `{rule}`: {status}"),
         }
     }
 }

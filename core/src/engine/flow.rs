@@ -1,5 +1,6 @@
 //! What a call holds while rules decide about it: claims, reservations, places, and how far it has come.
 
+use super::cached::Cached;
 use super::decide::Halt;
 use super::events::{Events, What};
 use super::hedging::Pair;
@@ -74,6 +75,7 @@ pub(super) struct Flow {
     pub(super) coding: Option<Box<Decoder>>,
     /// How the body of an answer began whose meaning stands in it, and its headers.
     pub(super) prefix: Option<Prefix>,
+    pub(super) cached: Cached,
     pub(super) events: Events,
 }
 
@@ -97,6 +99,7 @@ impl Flow {
     pub(super) fn wants_body(&self) -> bool {
         self.prefix.as_ref().is_some_and(|prefix| prefix.room() > 0)
             || self.usage.as_ref().is_some_and(|reader| reader.reads())
+            || self.cached.wants_body()
     }
 
     fn new() -> Self {
@@ -137,6 +140,7 @@ impl Flow {
             usage: None,
             coding: None,
             prefix: None,
+            cached: Cached::default(),
             events: Events::default(),
         }
     }

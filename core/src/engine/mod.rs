@@ -3,6 +3,7 @@
 mod account;
 mod after;
 mod attended;
+mod cached;
 mod call;
 mod decide;
 mod drain;
@@ -24,6 +25,7 @@ pub use call::Call;
 pub use step::{Attempt, Step, Stored};
 
 use crate::attribution::{Caller, CallerId};
+use crate::cache::Cache;
 use crate::catalogue::{Catalogue, Learner, name_of_unknown};
 use crate::config::Config;
 use crate::cost::Price;
@@ -67,6 +69,7 @@ pub struct Engine {
     own_fingerprinter: Fingerprinter,
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
+    cache: Arc<Cache>,
     /// Failed attempts of SDKs that the SDK may go on from.
     unfinished: EarlierAttempts<Box<Unfinished>>,
     /// Copies of calls that are under way.
@@ -154,6 +157,8 @@ counters! {
     ignored_limits,
     /// Statements of vendors about more policies than are told apart.
     folded_policies,
+    /// Calls that a rule of the cache is about, by an adapter that cannot hand out what is kept.
+    uncached_calls,
     /// Calls that an open breaker refused.
     breaker_refusals,
     /// Calls that a rule refused.
@@ -197,6 +202,7 @@ impl Engine {
             own_fingerprinter,
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
+            cache: Arc::new(Cache::new(seed)),
             unfinished: EarlierAttempts::default(),
             shadows: AtomicU64::new(0),
             catalogue,

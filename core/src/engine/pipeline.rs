@@ -2,10 +2,11 @@
 //!
 //! A call passes these steps from top to bottom when it begins, and back up when it ends. Each step is a
 //! concept with a module of its own that knows none of the others; only this folder joins them. The order is
-//! the design's: catalogue, attribution, policy, rollout, fault, (cache,) budget, quota, concurrency, breaker,
-//! attempt, cost, ledger. What stands in brackets is not built yet, and so is not here.
+//! the design's: catalogue, attribution, policy, rollout, fault, cache, budget, quota, concurrency, breaker,
+//! attempt, cost, ledger.
 
 use super::attended::Costs;
+use super::cached;
 use super::call::State;
 use super::decide::{self, Halt};
 use super::flow::{self, Flow};
@@ -50,7 +51,10 @@ impl Engine {
         let flow = self.takes_part(&shard, vendor, head.tap).then(|| {
             let request = Request::read(head.headers);
             let plan = self.plan_of(&mut shard, number, found, host, head, &request, now);
-            flow::take(plan, head, &request, now, mix(seed))
+            let mut standing = flow::take(plan, head, &request, now, mix(seed));
+            let secret = standing.plan.account.secret;
+            standing.flow.cached.begin(self, &standing.plan, head, secret);
+            standing
         });
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
         drop(shard);
@@ -125,6 +129,8 @@ impl Engine {
             cost_unknown: account.unknown,
             tokens_in: account.tokens_in,
             tokens_out: account.tokens_out,
+            saved_bytes: account.saved.0,
+            saved_cost: account.saved.1,
         };
         if let Some(earlier) = earlier {
             earlier.add_to(&mut entry);
@@ -210,6 +216,9 @@ impl Call {
         }
         let again =
             matches!(self.state, State::Answered | State::Failed(_)) && engine.after_attempt(self, now);
+        if !again && let Some(step) = engine.cache_instead(self, now) {
+            return step;
+        }
         match again || self.state == State::Begun {
             true => engine.next(self, now),
             false => Step::Settled,
@@ -219,7 +228,7 @@ impl Call {
 
 impl Engine {
     /// The next attempt, or what stands in its way.
-    fn next(&self, call: &mut Call, now: Timestamp) -> Step {
+    pub(super) fn next(&self, call: &mut Call, now: Timestamp) -> Step {
         let number = call.attempts + 1;
         let decided = match &mut call.flow {
             None => Ok(Attempt::plain(number)),
@@ -235,7 +244,11 @@ impl Engine {
                 call.waiting_since = Some(now);
                 Step::Wait(until)
             }
+            Err(Halt::Cached(answer, outcome)) => self.respond(call, &answer, outcome, now),
             Err(Halt::Refuse(refusal)) => {
+                if let Some(step) = self.cache_instead_of(call, &refusal, now) {
+                    return step;
+                }
                 self.tallies.refused_calls.fetch_add(1, Ordering::Relaxed);
                 if let Some(Standing { flow, .. }) = &mut call.flow {
                     flow.refused(&refusal, now);
@@ -247,7 +260,7 @@ impl Engine {
                 call.status = stored.status;
                 call.head_at = now;
                 self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
-                Step::Respond(stored)
+                Step::Respond(*stored)
             }
             Err(Halt::Fail(error)) => {
                 self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
@@ -269,6 +282,8 @@ impl Engine {
         decide::rollout(plan, flow, now)?;
         // What a rule breaks on purpose looks to the application like the vendor's doing.
         decide::fault(plan, flow, now)?;
+        // What is kept need not be paid for, nor asked for twice.
+        cached::before(self, plan, flow, now)?;
         // Money is set aside before a place is taken: who cannot pay must not hold others up.
         decide::budget(plan, flow, now)?;
         // The vendor's limits and ours; the first that may take time.

@@ -6,7 +6,6 @@ use super::account::Account;
 use super::flow::Flow;
 use super::rules::Rules;
 use super::states::Key;
-use crate::budget;
 use crate::call::Changes;
 use crate::config::Rule;
 use crate::cost::Price;
@@ -16,6 +15,7 @@ use crate::quota::{self, User, Weight};
 use crate::resilience::{self, Breaker, Concurrency, Hedge};
 use crate::rollout::Rollout;
 use crate::units::{Money, Timestamp, stable_hash};
+use crate::{budget, cache};
 use std::cmp::Reverse;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -41,6 +41,10 @@ pub(super) struct Plan {
     /// What the vendor said to this credential.
     pub(super) account: Arc<Account>,
     pub(super) resilience: Parts,
+    /// How its answers are kept.
+    pub(super) cache: Option<CachePart>,
+    /// Whether any rule keeps answers: then a call that changes something makes them useless.
+    pub(super) caches: bool,
     /// What its calls cost.
     pub(super) price: Priced,
     /// Whether the request's model matters: to a price, or to a budget that knows a cheaper one.
@@ -99,6 +103,14 @@ pub(super) struct Parts {
     pub(super) hedge: Option<Part<resilience::HedgeRule, Hedge>>,
     pub(super) failover: Option<(resilience::FailoverRule, Arc<Changes>)>,
     pub(super) concurrency: Option<Part<resilience::ConcurrencyRule, Concurrency>>,
+}
+
+/// How answers are kept, by the most specific rule.
+#[derive(Clone, Debug)]
+pub(super) struct CachePart {
+    pub(super) name: Arc<str>,
+    pub(super) rule: cache::Rule,
+    pub(super) label: Arc<cache::Label>,
 }
 
 /// A part and its state.
@@ -179,7 +191,14 @@ impl Engine {
         let parts = self.parts(rules, subject);
         let price = priced(rules, vendor, subject.endpoint);
         let own_header = parts.retry.as_ref().and_then(|retry| retry.rule.idempotency_header.clone());
+        let cache = most_specific(&rules.caches, subject).next().map(|rule| {
+            let customer = known.then(|| subject.customer.into()).filter(|_| !rule.then.share_customers);
+            let label = cache::Label::new(vendor.into(), subject.endpoint.into(), customer);
+            CachePart { name: Arc::clone(&rule.name), rule: rule.then.clone(), label: Arc::new(label) }
+        });
         Plan {
+            cache,
+            caches: !rules.caches.is_empty(),
             idempotency_header: self.idempotency_header(vendor, own_header.as_deref()),
             lane,
             policy,

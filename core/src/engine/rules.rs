@@ -4,7 +4,7 @@ use crate::config::{Config, Rule};
 use crate::cost::Prices;
 use crate::matcher::Fields;
 use crate::policy::PolicySet;
-use crate::{budget, fault, quota, resilience, rollout};
+use crate::{budget, cache, fault, quota, resilience, rollout};
 
 /// The rules in force. Never changed: a reload puts another set in its place.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub(crate) struct Rules {
     pub(super) budgets: Vec<Rule<budget::Rule>>,
     pub(super) quotas: Vec<Rule<quota::Rule>>,
     pub(super) resilience: Vec<Rule<resilience::Rule>>,
+    pub(super) caches: Vec<Rule<cache::Rule>>,
     pub(super) prices: Prices,
     /// What any of them looks at.
     pub(super) depends: Fields,
@@ -33,13 +34,15 @@ impl Rules {
                 | fields(&faults)
                 | fields(&config.budgets)
                 | fields(&config.quotas)
-                | fields(&config.resilience),
+                | fields(&config.resilience)
+                | fields(&config.caches),
             policy,
             rollouts: config.rollouts.clone(),
             faults,
             budgets: config.budgets.clone(),
             quotas: config.quotas.clone(),
             resilience: config.resilience.clone(),
+            caches: config.caches.clone(),
             prices: Prices::new(config.own_prices()),
         }
     }
@@ -51,6 +54,7 @@ impl Rules {
             && self.faults.is_empty()
             && self.budgets.is_empty()
             && self.quotas.is_empty()
-            && self.resilience.is_empty())
+            && self.resilience.is_empty()
+            && self.caches.is_empty())
     }
 }

@@ -1,8 +1,10 @@
 //! What the engine answers an adapter.
 
+use crate::cache::{Answer, Status};
 use crate::call::{Changes, ErrorType, Refusal};
 use crate::units::Timestamp;
-use http::header::{HOST, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::header::{AGE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Request, Uri};
 use std::sync::Arc;
@@ -87,19 +89,46 @@ pub struct Attempt {
     pub hedge_at: Option<Timestamp>,
     /// A header to add, such as an idempotency key, with its value.
     pub idempotency_key: Option<(Arc<str>, u128)>,
+    /// Headers to add, so that the vendor says 304 where what the cache has is still good: names in lower case, and
+    /// values. The answer is reported as it is; the next step is [`Step::Respond`] then.
+    pub condition: Vec<(&'static str, String)>,
 }
 
-/// A response that no vendor sent.
+/// A response that no vendor sent now: from the cache, or from a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stored {
     /// The status.
     pub status: u16,
-    /// Names and values.
-    pub headers: Vec<(String, String)>,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The whole body.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
+
+impl Stored {
+    /// Names and values of the headers, in the order in which they came; a byte that is no ASCII is the character of
+    /// that number (ISO 8859-1).
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(String, String)> {
+        let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
+        self.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
+    }
+
+    /// What the cache hands out: with its age (RFC 9111, section 5.1), and why (RFC 9211).
+    pub(super) fn kept(answer: &Answer, status: Status, now: Timestamp) -> Self {
+        let mut headers = answer.headers.clone();
+        if answer.has_age() {
+            headers.insert(AGE, answer.age(now).as_secs().into());
+        }
+        if let Ok(value) = HeaderValue::try_from(status.to_string()) {
+            headers.append(CACHE_STATUS, value);
+        }
+        Self { status: answer.status, headers, body: answer.body.clone() }
+    }
+}
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// The first attempt, as the application made it.
 impl Default for Attempt {
@@ -122,6 +151,11 @@ impl Attempt {
             && let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
         {
             request.headers_mut().insert(name, value);
+        }
+        for (name, value) in &self.condition {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                request.headers_mut().insert(HeaderName::from_static(name), value);
+            }
         }
         let Some(changes) = &self.changes else { return };
         for (name, value) in &changes.headers {
@@ -162,6 +196,7 @@ impl Attempt {
             shadow: false,
             hedge_at: None,
             idempotency_key: None,
+            condition: Vec::new(),
         }
     }
 }

@@ -80,7 +80,7 @@ impl Engine {
         let ending = match outcome {
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(settled.key.status)),
             Outcome::Failed(error) => Some(Ending::Error(error)),
-            Outcome::Refused(_) => None,
+            Outcome::Refused(_) | Outcome::Cached | Outcome::Stale => None,
         };
         let followed = ending.zip(flow.sdk).and_then(|(ending, sdk)| {
             let until = followed_until(&sdk, ending, flow.told, flow.retry_at, now)?;

@@ -46,6 +46,10 @@ pub struct Sums {
     pub tokens_in: u64,
     /// Tokens that came out, reasoning included.
     pub tokens_out: u64,
+    /// Bytes of response bodies that came from the cache, and not over the wire.
+    pub saved_bytes: u64,
+    /// What the answers cost that the cache had, as far as known, in nano-units: what calls would have cost.
+    pub saved_cost: i64,
 }
 
 impl Sums {
@@ -61,6 +65,8 @@ impl Sums {
         self.cost_unknown += other.cost_unknown;
         self.tokens_in = self.tokens_in.saturating_add(other.tokens_in);
         self.tokens_out = self.tokens_out.saturating_add(other.tokens_out);
+        self.saved_bytes = self.saved_bytes.saturating_add(other.saved_bytes);
+        self.saved_cost = self.saved_cost.saturating_add(other.saved_cost);
         for (mine, more) in [
             (&mut self.waited, other.waited),
             (&mut self.duration, other.duration),

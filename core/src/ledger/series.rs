@@ -33,12 +33,17 @@ impl Hash for SeriesKey {
 
 /// Outcomes above this number are refusals.
 const REFUSED: u8 = 128;
+/// Those of the cache; errors are far below.
+const CACHED: u8 = 126;
+const STALE: u8 = 127;
 
 impl SeriesKey {
     pub(crate) fn outcome(self) -> Outcome {
         match self.outcome {
             0 => Outcome::Complete,
             1 => Outcome::Abandoned,
+            CACHED => Outcome::Cached,
+            STALE => Outcome::Stale,
             number if number > REFUSED => Outcome::Refused(RefusedBy::from_number(number - REFUSED)),
             number => Outcome::Failed(ErrorType::from_number(number - 1)),
         }
@@ -50,6 +55,8 @@ impl SeriesKey {
             Outcome::Abandoned => 1,
             Outcome::Failed(error) => error as u8 + 1,
             Outcome::Refused(by) => by as u8 + REFUSED,
+            Outcome::Cached => CACHED,
+            Outcome::Stale => STALE,
         }
     }
 
@@ -76,6 +83,10 @@ pub(crate) struct Entry {
     pub(crate) cost_unknown: bool,
     pub(crate) tokens_in: u64,
     pub(crate) tokens_out: u64,
+    /// Of the answer's body, where it came from the cache.
+    pub(crate) saved_bytes: u64,
+    /// What the answer cost that the cache had.
+    pub(crate) saved_cost: i64,
 }
 
 impl Entry {
@@ -116,6 +127,8 @@ struct Account {
     cost_unknown: u64,
     tokens_in: u64,
     tokens_out: u64,
+    saved_bytes: u64,
+    saved_cost: i64,
 }
 
 /// The account itself. Emptied at each drain, with its memory kept.
@@ -158,6 +171,8 @@ impl Series {
         account.cost_unknown += u64::from(entry.cost_unknown);
         account.tokens_in = account.tokens_in.saturating_add(entry.tokens_in);
         account.tokens_out = account.tokens_out.saturating_add(entry.tokens_out);
+        account.saved_bytes = account.saved_bytes.saturating_add(entry.saved_bytes);
+        account.saved_cost = account.saved_cost.saturating_add(entry.saved_cost);
         if let Some(ttfb) = entry.ttfb {
             account.answered += 1;
             account.ttfb = account.ttfb.saturating_add(ttfb.get());
@@ -195,6 +210,8 @@ impl Series {
             cost_unknown: account.cost_unknown,
             tokens_in: account.tokens_in,
             tokens_out: account.tokens_out,
+            saved_bytes: account.saved_bytes,
+            saved_cost: account.saved_cost,
         }
     }
 

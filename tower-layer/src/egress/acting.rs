@@ -10,7 +10,7 @@ use crate::timer::Timer;
 use crate::watched::{Sent, Watched};
 use farcall::resilience::Ending;
 use farcall::{Attempt, ErrorType, Step, Stored, Timestamp};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode, request};
 use http_body::Body;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -371,16 +371,10 @@ fn failed<M>(error: impl Cause<M>) -> (ErrorType, EgressError) {
     (classify(error.cause()), EgressError::Service(error.into_boxed()))
 }
 
-/// A response that no vendor sent.
+/// A response that no vendor sent now.
 fn respond<B, M>(stored: Stored) -> Response<ResponseBody<B, M>> {
-    let mut response = Response::new(ResponseBody::stored(stored.body.into()));
+    let mut response = Response::new(ResponseBody::stored(stored.body));
     *response.status_mut() = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    for (name, value) in &stored.headers {
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value.as_str()))
-        {
-            response.headers_mut().append(name, value);
-        }
-    }
+    *response.headers_mut() = stored.headers;
     response
 }

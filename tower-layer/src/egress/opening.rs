@@ -86,6 +86,7 @@ impl Opening {
             let head = Head::to(self.method.as_str(), target)
                 .headers(headers)
                 .body(*body, *replayable)
+                .caches(true)
                 .deadline(deadline.map(|deadline| now.plus(deadline.0)))
                 .priority(*priority);
             Watched::begin(&self.farcall, head, customer, tags, now)

@@ -37,6 +37,7 @@ pub(super) async fn act(
     let head = Head::to(method.as_str(), Target::parse(url.as_str()).unwrap_or(Target::UNREADABLE))
         .headers(request.headers())
         .body(bytes, replayable)
+        .caches(true)
         .content(content)
         .priority(priority)
         .deadline(deadline);
@@ -77,6 +78,10 @@ pub(super) async fn act(
                         note_unseen(farcall, changed.as_ref().unwrap_or(&url), &response);
                         watched.sent(sent);
                         let now = watched.now();
+                        if *response.url() != url {
+                            // reqwest followed a redirect: what came is not the answer to what was asked.
+                            watched.uncacheable();
+                        }
                         watched.answered(response.status().as_u16(), response.headers(), now);
                         Ok(response)
                     }
@@ -88,11 +93,13 @@ pub(super) async fn act(
                         Err(error)
                     }
                     Hop::Stopped(status, error) => {
+                        watched.uncacheable();
                         watched.sent(sent);
                         watched.stopped(status.as_u16());
                         return Err(error);
                     }
                     Hop::Followed(redirect) => {
+                        watched.uncacheable();
                         watched.sent(sent);
                         let whole = original.as_ref();
                         let content = whole.and_then(Request::body).and_then(Body::as_bytes);
@@ -245,6 +252,11 @@ fn change(request: &mut Request, attempt: &Attempt) {
     {
         *request.body_mut() = Some(body.into());
     }
+    for (name, value) in &attempt.condition {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
     let Some(changes) = &attempt.changes else { return };
     for (name, value) in &changes.headers {
         if let (Ok(name), Ok(value)) =
@@ -268,12 +280,12 @@ fn change(request: &mut Request, attempt: &Attempt) {
     }
 }
 
-/// A response that no vendor sent.
+/// A response that no vendor sent now.
 pub(super) fn respond(stored: Stored, url: Url) -> Response {
     let mut builder = http::Response::builder().status(stored.status).url(url);
-    for (name, value) in &stored.headers {
-        builder = builder.header(name, value);
+    if let Some(headers) = builder.headers_mut() {
+        *headers = stored.headers;
     }
-    // What a rule may not say is no header: the status alone then.
+    // What a rule may not say is no status: an empty response then.
     builder.body(stored.body).unwrap_or_default().into()
 }

@@ -78,7 +78,7 @@ pub fn findings(query: &Query) -> Result<Table<Finding>, ReportError> {
     source.rows(|row| {
         totals.add(row);
         // What was not made says nothing about the vendor, nor about what could be saved.
-        if row.is_refused() {
+        if row.is_refused() || row.is_cached() {
             return;
         }
         series.push(Series {

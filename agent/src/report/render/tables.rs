@@ -20,10 +20,12 @@ impl Render for Table<VendorRow> {
             Column::number("calls"),
             Column::number("errors"),
             Column::number("refused").quiet().rank(3),
+            Column::number("cached").quiet().rank(3),
             Column::number("waited").quiet().rank(6),
             Column::number("p50").rank(1),
             Column::number("p99"),
             Column::number("cost").quiet(),
+            Column::number("saved").quiet().rank(6),
             Column::number("tokens").quiet().rank(7),
             Column::number("sent").rank(9),
             Column::number("received").rank(8),
@@ -33,17 +35,19 @@ impl Render for Table<VendorRow> {
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
-            let [refused, waited, cost, tokens] = decided(&row.numbers);
+            let [refused, cached, waited, cost, saved, tokens] = decided(&row.numbers);
             let (customers, callers) = (grouped(row.customer_count as u64).into(), list(&row.callers).into());
             grid.row(vec![
                 row.label.as_str().into(),
                 calls,
                 errors,
                 refused,
+                cached,
                 waited,
                 p50,
                 p99,
                 cost,
+                saved,
                 tokens,
                 sent,
                 received,
@@ -53,9 +57,22 @@ impl Render for Table<VendorRow> {
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        let [refused, waited, cost, tokens] = decided(&self.totals);
-        let mut total =
-            vec!["total".into(), calls, errors, refused, waited, p50, p99, cost, tokens, sent, received];
+        let [refused, cached, waited, cost, saved, tokens] = decided(&self.totals);
+        let mut total = vec![
+            "total".into(),
+            calls,
+            errors,
+            refused,
+            cached,
+            waited,
+            p50,
+            p99,
+            cost,
+            saved,
+            tokens,
+            sent,
+            received,
+        ];
         total.extend(std::iter::repeat_n(Cell::from(""), 3));
         grid.total(total);
         page(style, "Whom we call", self, &grid)
@@ -70,10 +87,12 @@ impl Render for Table<EndpointRow> {
             Column::number("calls"),
             Column::number("errors"),
             Column::number("refused").quiet().rank(3),
+            Column::number("cached").quiet().rank(3),
             Column::number("waited").quiet().rank(6),
             Column::number("p50").rank(2),
             Column::number("p99"),
             Column::number("cost").quiet().rank(1),
+            Column::number("saved").quiet().rank(6),
             Column::number("tokens").quiet().rank(7),
             Column::number("ttfb").rank(4),
             Column::number("transfer").rank(10),
@@ -86,17 +105,19 @@ impl Render for Table<EndpointRow> {
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
-            let [refused, waited, cost, tokens] = decided(&row.numbers);
+            let [refused, cached, waited, cost, saved, tokens] = decided(&row.numbers);
             grid.row(vec![
                 row.label.as_str().into(),
                 row.endpoint.as_str().into(),
                 calls,
                 errors,
                 refused,
+                cached,
                 waited,
                 p50,
                 p99,
                 cost,
+                saved,
                 tokens,
                 millis(row.ttfb_ms).into(),
                 millis(row.transfer_ms).into(),
@@ -109,9 +130,21 @@ impl Render for Table<EndpointRow> {
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        let [refused, waited, cost, tokens] = decided(&self.totals);
-        let mut total =
-            vec!["total".into(), "".into(), calls, errors, refused, waited, p50, p99, cost, tokens];
+        let [refused, cached, waited, cost, saved, tokens] = decided(&self.totals);
+        let mut total = vec![
+            "total".into(),
+            "".into(),
+            calls,
+            errors,
+            refused,
+            cached,
+            waited,
+            p50,
+            p99,
+            cost,
+            saved,
+            tokens,
+        ];
         total.extend(std::iter::repeat_n(Cell::from(""), 5));
         total.extend([sent, received, "".into()]);
         grid.total(total);
@@ -127,10 +160,12 @@ impl Render for Table<CustomerRow> {
             Column::number("share").rank(1),
             Column::number("errors"),
             Column::number("refused").quiet().rank(3),
+            Column::number("cached").quiet().rank(3),
             Column::number("waited").quiet().rank(4),
             Column::number("p50").rank(6),
             Column::number("p99").rank(2),
             Column::number("cost").quiet(),
+            Column::number("saved").quiet().rank(6),
             Column::number("tokens").quiet().rank(5),
             Column::number("sent").rank(8),
             Column::number("received").rank(7),
@@ -138,7 +173,7 @@ impl Render for Table<CustomerRow> {
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, _] = cells(&row.numbers);
-            let [refused, waited, cost, tokens] = decided(&row.numbers);
+            let [refused, cached, waited, cost, saved, tokens] = decided(&row.numbers);
             let share = percent(row.share).into();
             let vendors = list(&row.vendors).into();
             grid.row(vec![
@@ -147,10 +182,12 @@ impl Render for Table<CustomerRow> {
                 share,
                 errors,
                 refused,
+                cached,
                 waited,
                 p50,
                 p99,
                 cost,
+                saved,
                 tokens,
                 sent,
                 received,
@@ -158,17 +195,19 @@ impl Render for Table<CustomerRow> {
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        let [refused, waited, cost, tokens] = decided(&self.totals);
+        let [refused, cached, waited, cost, saved, tokens] = decided(&self.totals);
         grid.total(vec![
             "total".into(),
             calls,
             "100%".into(),
             errors,
             refused,
+            cached,
             waited,
             p50,
             p99,
             cost,
+            saved,
             tokens,
             sent,
             received,
@@ -323,15 +362,17 @@ fn cells(numbers: &Numbers) -> [Cell; 7] {
     ]
 }
 
-/// What rules did to the calls, and what they cost: refused, waited, cost, tokens.
-fn decided(numbers: &Numbers) -> [Cell; 4] {
-    let refused = if numbers.refused == 0 { "-".to_owned() } else { grouped(numbers.refused) };
+/// What rules did to the calls, and what they cost: refused, cached, waited, cost, saved, tokens.
+fn decided(numbers: &Numbers) -> [Cell; 6] {
+    let some = |calls: u64| if calls == 0 { "-".to_owned() } else { grouped(calls) };
     let waited = (numbers.waited_ms > 0.0).then_some(numbers.waited_ms);
     let partly = numbers.cost_unknown_calls > 0;
     [
-        Cell::from(refused).wrong(numbers.refused > 0),
+        Cell::from(some(numbers.refused)).wrong(numbers.refused > 0),
+        some(numbers.cached).into(),
         millis(waited).into(),
         money(numbers.cost.as_deref(), &numbers.currency, partly).into(),
+        money(numbers.saved_cost.as_deref(), &numbers.currency, false).into(),
         short(numbers.tokens_in.saturating_add(numbers.tokens_out)).into(),
     ]
 }

@@ -1,0 +1,420 @@
+//! An answer that is kept, and what may be done with it.
+
+use super::Rule;
+use super::ask::Ask;
+use super::control::{Control, seconds};
+use crate::call::Headers;
+use crate::units::Timestamp;
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// A response that was kept.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Answer {
+    /// Whose it is, for people who want to be rid of it.
+    pub label: Arc<Label>,
+    /// The status.
+    pub status: u16,
+    /// The headers, without those of the connection.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// What it cost, in nano-units; `None` where that is not known.
+    pub cost: Option<i64>,
+    pub(super) uri: u64,
+    control: Control,
+    requested_at: Timestamp,
+    received_at: Timestamp,
+    /// RFC 9111, section 4.2.3: `corrected_initial_age`.
+    initial_age: Duration,
+    /// What the headers say of how long it is fresh; `None` where they say nothing.
+    explicit: Option<Duration>,
+    /// RFC 9111, section 4.2.2.
+    heuristic: Option<Duration>,
+}
+
+/// What kept answers are called by people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Label {
+    /// The vendor's name.
+    pub vendor: Arc<str>,
+    /// Method and URL template.
+    pub endpoint: Arc<str>,
+    /// The customer; `None` where nobody said.
+    pub customer: Option<Arc<str>>,
+}
+
+impl Label {
+    /// The words for these.
+    #[must_use]
+    pub fn new(vendor: Arc<str>, endpoint: Arc<str>, customer: Option<Arc<str>>) -> Self {
+        Self { vendor, endpoint, customer }
+    }
+}
+
+/// What may be done with a kept answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Hand it out: fresh for so many seconds yet.
+    Fresh(i64),
+    /// Hand it out: stale for so many seconds, and the request says that this will do.
+    Accepted(i64),
+    /// Ask whether it is still good; `meanwhile`: others may have it until that is known.
+    Validate { requested: bool, ttl: i64, meanwhile: bool },
+}
+
+/// Why a response is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unkept(pub(crate) &'static str);
+
+/// Statuses whose answers may be kept without anything being said (RFC 9110, section 15.1), but for 206: parts are
+/// left alone.
+const BY_DEFAULT: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+
+/// That there is nothing.
+const NEGATIVE: [u16; 5] = [404, 405, 410, 414, 501];
+
+/// Headers of the connection or of the exchange, which are not kept (RFC 9111, section 3.1).
+const OF_CONNECTION: [&str; 10] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers that a 304 does not replace (RFC 9111, section 3.2): they describe the body that is kept.
+const OF_BODY: [&str; 4] = ["content-encoding", "content-length", "content-range", "content-type"];
+
+/// Guesses go no further (RFC 9111, section 4.2.2, leaves that to us).
+const LONGEST_GUESS: Duration = Duration::from_secs(86_400);
+
+/// The head of a response, and when it was asked for and came.
+pub(crate) struct Received<'a> {
+    pub(crate) status: u16,
+    pub(crate) headers: &'a dyn Headers,
+    pub(crate) requested_at: Timestamp,
+    pub(crate) received_at: Timestamp,
+}
+
+impl Answer {
+    /// Reads the head of a response to `ask`. Its body is still to come.
+    ///
+    /// # Errors
+    /// Why it is not to be kept (RFC 9111, section 3).
+    pub(crate) fn read(
+        rule: &Rule,
+        ask: &Ask,
+        got: &Received<'_>,
+        label: &Arc<Label>,
+    ) -> Result<Self, Unkept> {
+        let Some(headers) = copy(got) else { return Err(Unkept("unseen")) };
+        let mut answer = Self {
+            label: Arc::clone(label),
+            status: got.status,
+            headers,
+            body: Bytes::new(),
+            cost: None,
+            uri: ask.uri,
+            control: Control::default(),
+            requested_at: got.requested_at,
+            received_at: got.received_at,
+            initial_age: Duration::ZERO,
+            explicit: None,
+            heuristic: None,
+        };
+        answer.understand(rule);
+        answer.may_be_kept(rule, ask)?;
+        Ok(answer)
+    }
+
+    /// Derives what the headers mean.
+    fn understand(&mut self, rule: &Rule) {
+        self.control = Control::default();
+        for line in self.headers.get_all("cache-control") {
+            self.control.add(line.as_bytes());
+        }
+        let date = self.date("date").unwrap_or(self.received_at);
+        let told = self.headers.get("age").and_then(|age| seconds(Some(age.as_bytes().trim_ascii())));
+        let delay = self.received_at.since(self.requested_at);
+        self.initial_age = self.received_at.since(date).max(told.unwrap_or_default() + delay);
+        // An `Expires` that is no date is in the past (section 5.3).
+        let expires = || {
+            let at = self.headers.get("expires")?;
+            Some(http_date(at).map_or(Duration::ZERO, |at| at.since(date)))
+        };
+        let shared = self.control.s_maxage.filter(|_| rule.share_credentials);
+        self.explicit = shared.or(self.control.max_age).or_else(expires);
+        let guessed = self.control.public || BY_DEFAULT.contains(&self.status);
+        let modified = self.date("last-modified").filter(|_| guessed && self.explicit.is_none());
+        self.heuristic = modified.map(|modified| (date.since(modified) / 10).min(LONGEST_GUESS));
+    }
+
+    /// RFC 9111, section 3.
+    fn may_be_kept(&self, rule: &Rule, ask: &Ask) -> Result<(), Unkept> {
+        let Control { no_store, must_understand, private, public, must_revalidate, s_maxage, .. } =
+            self.control;
+        let overridden = self.overridden(rule);
+        let when = |not: bool, why| if not { Err(Unkept(why)) } else { Ok(()) };
+        when(matches!(self.status, 0..200 | 206 | 304), "status")?;
+        when(ask.control.no_store, "no-store")?;
+        // One that must be understood may be kept by who understands its status (section 5.2.2.3).
+        let understood = must_understand && BY_DEFAULT.contains(&self.status);
+        when(no_store && !understood && !rule.ignore_no_store, "no-store")?;
+        when(rule.share_credentials && private, "private")?;
+        let open = public || must_revalidate || s_maxage.is_some();
+        when(rule.share_credentials && ask.authorized && !open, "authorization")?;
+        let shared = rule.share_credentials || rule.share_customers;
+        when(shared && self.headers.contains_key("set-cookie"), "set-cookie")?;
+        when(self.headers.get_all("vary").iter().any(|line| line.as_bytes().contains(&b'*')), "vary")?;
+        when(self.is_stream(), "stream")?;
+        when(self.length().is_some_and(|length| length > rule.max_bytes), "too-large")?;
+        let allowed = overridden.is_some()
+            || self.explicit.is_some()
+            || public
+            || private
+            || BY_DEFAULT.contains(&self.status);
+        when(!allowed, "status")?;
+        // Kept for nothing otherwise: neither fresh, nor of use to ask by, nor when the vendor is down.
+        let validator = self.headers.contains_key("etag") || self.headers.contains_key("last-modified");
+        let useful = validator || self.lifetime(rule) > Duration::ZERO || self.spare(rule) > Duration::ZERO;
+        when(!useful, "not-fresh")
+    }
+
+    fn is_stream(&self) -> bool {
+        let kind = self.headers.get("content-type").map_or(&b""[..], HeaderValue::as_bytes);
+        kind.get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+    }
+
+    /// The length that the headers promise.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.headers.get("content-length")?.to_str().ok()?.trim().parse().ok()
+    }
+
+    /// The header names that requests must agree in to get this answer; sorted, in lower case.
+    pub(crate) fn vary(&self) -> Vec<Box<str>> {
+        let lines = self.headers.get_all("vary").iter().filter_map(|line| line.to_str().ok());
+        let mut names: Vec<Box<str>> = lines
+            .flat_map(|line| line.split(','))
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| name.to_ascii_lowercase().into())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// What a request gets that wants only what is kept, where nothing is (RFC 9111, section 5.2.1.7).
+    pub(crate) fn gateway_timeout() -> Arc<Self> {
+        Arc::new(Self {
+            label: Arc::default(),
+            status: 504,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            cost: None,
+            uri: 0,
+            control: Control::default(),
+            requested_at: Timestamp::EPOCH,
+            received_at: Timestamp::EPOCH,
+            initial_age: Duration::ZERO,
+            explicit: None,
+            heuristic: None,
+        })
+    }
+
+    /// Whether it is a response of the vendor's, and not one of ours.
+    pub(crate) fn has_age(&self) -> bool {
+        self.received_at > Timestamp::EPOCH
+    }
+
+    /// When it came.
+    pub(crate) fn received_at(&self) -> Timestamp {
+        self.received_at
+    }
+
+    /// Whether it is of use to who asks the same a moment later.
+    pub(crate) fn is_fresh(&self, rule: &Rule, now: Timestamp) -> bool {
+        let (lifetime, age) = self.ttl(rule, now);
+        age < lifetime
+    }
+
+    /// When it was asked for.
+    pub(crate) fn requested_at(&self) -> Timestamp {
+        self.requested_at
+    }
+
+    /// Bytes that it takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+        size_of::<Self>() + headers + self.body.len()
+    }
+
+    /// RFC 9111, section 4.2.3.
+    pub(crate) fn age(&self, now: Timestamp) -> Duration {
+        self.initial_age + now.since(self.received_at)
+    }
+
+    /// What the rule says of how long it is fresh, instead of its headers.
+    fn overridden(&self, rule: &Rule) -> Option<Duration> {
+        match self.status {
+            200..300 | 300 | 301 | 308 => rule.ttl,
+            status if NEGATIVE.contains(&status) => rule.negative_ttl,
+            _ => None,
+        }
+    }
+
+    fn lifetime(&self, rule: &Rule) -> Duration {
+        match self.overridden(rule) {
+            Some(lifetime) => lifetime,
+            // It must be asked about each time (section 5.2.2.4).
+            None if self.control.no_cache => Duration::ZERO,
+            None => self.explicit.or(self.heuristic).unwrap_or_default(),
+        }
+    }
+
+    /// For how many seconds it is fresh yet; negative: stale for so many.
+    fn ttl(&self, rule: &Rule, now: Timestamp) -> (Duration, Duration) {
+        // A rule's time runs from the arrival: how old an answer was when it came, the rule does not ask.
+        let age = match self.overridden(rule) {
+            Some(_) => now.since(self.received_at),
+            None => self.age(now),
+        };
+        (self.lifetime(rule), age)
+    }
+
+    /// What may be done with it for `ask`, now.
+    pub(crate) fn judge(&self, rule: &Rule, ask: &Ask, now: Timestamp) -> Use {
+        let (lifetime, age) = self.ttl(rule, now);
+        let ttl = seconds_left(lifetime, age);
+        let Control { no_cache, max_age, min_fresh, max_stale, .. } = ask.control;
+        let wanted = no_cache
+            || max_age.is_some_and(|most| self.age(now) > most)
+            || min_fresh.is_some_and(|least| lifetime.saturating_sub(age) < least);
+        let stale_for = age.saturating_sub(lifetime);
+        if age < lifetime {
+            return match wanted {
+                true => Use::Validate { requested: true, ttl, meanwhile: false },
+                false => Use::Fresh(ttl),
+            };
+        }
+        if !wanted && max_stale.is_some_and(|most| stale_for <= most) && self.may_be_stale(rule) {
+            return Use::Accepted(ttl);
+        }
+        let while_asking = rule.stale_while_revalidate.or(self.control.stale_while_revalidate);
+        let meanwhile =
+            !wanted && self.may_be_stale(rule) && while_asking.is_some_and(|window| stale_for <= window);
+        Use::Validate { requested: false, ttl, meanwhile }
+    }
+
+    /// Whether it may be handed out although the vendor did not say that it is still good; its ttl then.
+    /// `refused`: not by an error of the vendor's, but because we are not to ask.
+    pub(crate) fn instead(&self, rule: &Rule, refused: bool, now: Timestamp) -> Option<i64> {
+        let (lifetime, age) = self.ttl(rule, now);
+        // By the header only for errors (RFC 5861, section 4).
+        let told = self.control.stale_if_error.filter(|_| !refused);
+        let window = rule.stale_if_error.or(told)?;
+        let fits = age.saturating_sub(lifetime) <= window && self.may_be_stale(rule);
+        fits.then(|| seconds_left(lifetime, age))
+    }
+
+    fn spare(&self, rule: &Rule) -> Duration {
+        let window = rule.stale_if_error.or(self.control.stale_if_error);
+        window.filter(|_| self.may_be_stale(rule)).unwrap_or_default()
+    }
+
+    /// RFC 9111, section 4.2.4.
+    fn may_be_stale(&self, rule: &Rule) -> bool {
+        let Control { must_revalidate, no_cache, proxy_revalidate, s_maxage, .. } = self.control;
+        let of_shared = rule.share_credentials && (proxy_revalidate || s_maxage.is_some());
+        // A rule's ttl stands instead of `no-cache`, too.
+        let asked_about = no_cache && self.overridden(rule).is_none();
+        rule.ignore_must_revalidate || !(must_revalidate || asked_about || of_shared)
+    }
+
+    /// What to ask by whether it is still good (RFC 9111, section 4.3.1); empty where there is nothing.
+    pub(crate) fn condition(&self) -> Vec<(&'static str, String)> {
+        let text = |name: &str| Some(self.headers.get(name)?.to_str().ok()?.to_owned());
+        let etag = text("etag").map(|etag| ("if-none-match", etag));
+        let modified = text("last-modified").map(|modified| ("if-modified-since", modified));
+        etag.into_iter().chain(modified).collect()
+    }
+
+    /// The vendor said 304: it is still good, under these headers (RFC 9111, sections 3.2 and 4.3.4). `None` where
+    /// what is still good is something else.
+    pub(crate) fn confirmed(&self, rule: &Rule, got: &Received<'_>) -> Option<Self> {
+        let update = copy(got)?;
+        let strong = |etag: &&HeaderValue| !etag.as_bytes().starts_with(b"W/");
+        if let Some(theirs) = update.get("etag").filter(strong)
+            && self.headers.get("etag").is_none_or(|ours| ours != theirs)
+        {
+            return None;
+        }
+        let mut answer = self.clone();
+        for name in update.keys().filter(|name| !OF_BODY.contains(&name.as_str())) {
+            answer.headers.remove(name);
+            for value in update.get_all(name) {
+                answer.headers.append(name, value.clone());
+            }
+        }
+        if !update.contains_key("age") {
+            answer.headers.remove("age");
+        }
+        (answer.requested_at, answer.received_at) = (got.requested_at, got.received_at);
+        answer.understand(rule);
+        Some(answer)
+    }
+
+    fn date(&self, name: &str) -> Option<Timestamp> {
+        self.headers.get(name).and_then(http_date)
+    }
+}
+
+impl Rule {
+    /// Whether calls of this method are looked up.
+    pub(crate) fn covers(&self, method: &str) -> bool {
+        self.methods.contain(method)
+    }
+}
+
+/// The headers of a response that are kept with it; `None` where not all are shown.
+fn copy(got: &Received<'_>) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let shown = got.headers.each(&mut |name, value| {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    });
+    let named: Vec<HeaderName> = headers
+        .get_all("connection")
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    OF_CONNECTION.iter().for_each(|name| drop(headers.remove(*name)));
+    named.iter().for_each(|name| drop(headers.remove(name)));
+    shown.then_some(headers)
+}
+
+fn http_date(value: &HeaderValue) -> Option<Timestamp> {
+    let moment = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
+    let nanos = moment.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    Some(Timestamp::from_nanos(u64::try_from(nanos).ok()?))
+}
+
+fn seconds_left(lifetime: Duration, age: Duration) -> i64 {
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds(lifetime).saturating_sub(seconds(age))
+}

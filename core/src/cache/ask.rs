@@ -1,0 +1,304 @@
+//! What a request asks of the cache, and the key that it is looked up under.
+//!
+//! Keys are made so that a mistake costs a miss and never a leak: every header of a request tells calls apart, but
+//! for those that are known to say nothing about who asks for what. A credential is kept apart by that, whatever the
+//! header it travels in.
+
+use super::control::Control;
+use super::key::{Key, Keyed};
+use super::{Query, Rule};
+use crate::call::{Head, HeaderNames, Target};
+use std::sync::LazyLock;
+
+/// Headers that do not tell calls apart by themselves: what an answer looks like may depend on them, and then the
+/// answer says so (`Vary`), or they are about the exchange, its tracing or the cache itself.
+const PASSED: [&str; 58] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "b3",
+    "baggage",
+    "cache-control",
+    "cdn-loop",
+    "connection",
+    "content-length",
+    "correlation-id",
+    "date",
+    "dnt",
+    "expect",
+    "forwarded",
+    "from",
+    "grpc-timeout",
+    "host",
+    "idempotency-key",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "priority",
+    "range",
+    "referer",
+    "request-id",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "sentry-trace",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "via",
+    "x-amzn-trace-id",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-spanid",
+    "x-b3-traceid",
+    "x-correlation-id",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-trace-id",
+    "x-forwarded-for",
+    "x-request-id",
+    "x-stainless-retry-count",
+    "x-stainless-timeout",
+];
+
+/// Requests with more headers, or with so large ones, are not looked up.
+const MAX_PASSED: usize = 32;
+const MAX_VALUES: usize = 16 * 1024;
+
+static NAMES: LazyLock<HeaderNames> = LazyLock::new(|| HeaderNames::new(PASSED));
+
+/// A request, as the cache sees it. Keeps its memory for the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Ask {
+    pub(super) key: Key,
+    /// Of the URI alone, whoever asks for it: for invalidation.
+    pub(super) uri: u64,
+    /// The call's.
+    number: u64,
+    pub(super) control: Control,
+    pub(super) authorized: bool,
+    /// Why it is not looked up.
+    pub(super) bypass: Option<&'static str>,
+    /// The headers of [`PASSED`] that it has: their places there, and where their values end in `values`.
+    passed: Vec<(u16, u32)>,
+    values: Vec<u8>,
+}
+
+impl Ask {
+    /// Reads a request. `customer` and `credential` are who asks; `secret` is the process's own.
+    pub(crate) fn read(
+        &mut self,
+        rule: &Rule,
+        name: &str,
+        head: &Head<'_>,
+        credential: u64,
+        secret: &[u8; 16],
+    ) {
+        self.passed.clear();
+        self.values.clear();
+        self.control = Control::default();
+        self.bypass = None;
+        self.authorized = credential != 0;
+        self.uri = uri_of(head, secret).1;
+        let mut key = Keyed::new(secret);
+        key.part(name.as_bytes());
+        key.part(head.method.as_bytes());
+        key.number(self.uri);
+        write_query(&mut key, &rule.query, head.target.query);
+        if !rule.share_customers {
+            key.part(head.customer.unwrap_or_default().as_bytes());
+            key.number(u64::from(head.customer.is_some()));
+        }
+        if !rule.share_credentials {
+            key.number(credential);
+        }
+        // In whatever order they come.
+        let (mut others, mut pragma) = (0_u128, false);
+        let shown = head.headers.each(&mut |header, value| {
+            let Some(place) = NAMES.place(header) else {
+                let named = || rule.headers.iter().any(|known| same(known.as_bytes(), header));
+                if !rule.share_credentials || named() {
+                    let mut one = Keyed::new(secret);
+                    let mut lower = [0; 64];
+                    one.part(lower_case(header, &mut lower));
+                    one.part(value);
+                    others = others.wrapping_add(one.key().0);
+                }
+                self.authorized |= header.eq_ignore_ascii_case(b"authorization");
+                return;
+            };
+            match PASSED[place] {
+                "cache-control" => self.control.add(value),
+                "pragma" => pragma |= value.eq_ignore_ascii_case(b"no-cache"),
+                "range" => self.bypass = Some("range"),
+                "if-match" | "if-none-match" | "if-modified-since" | "if-unmodified-since" | "if-range" => {
+                    // Whoever asks so keeps answers himself.
+                    self.bypass = Some("conditional");
+                }
+                passed => {
+                    if rule.headers.iter().any(|known| known == passed) {
+                        let mut one = Keyed::new(secret);
+                        one.part(passed.as_bytes());
+                        one.part(value.trim_ascii());
+                        others = others.wrapping_add(one.key().0);
+                    }
+                }
+            }
+            if self.passed.len() >= MAX_PASSED || self.values.len() + value.len() > MAX_VALUES {
+                self.bypass = Some("headers");
+                return;
+            }
+            self.values.extend_from_slice(value.trim_ascii());
+            let end = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
+            self.passed.push((u16::try_from(place).unwrap_or(u16::MAX), end));
+        });
+        // Only a request without `Cache-Control` means it so (RFC 9111, section 5.4).
+        self.control.no_cache |= pragma && self.control == Control::default();
+        key.part(&others.to_le_bytes());
+        key.part(head.content);
+        if head.body != Some(head.content.len() as u64) {
+            // There is a body that is not known, or not as a whole.
+            self.bypass = Some("body");
+        }
+        if !shown || head.target.host.is_empty() {
+            self.bypass = Some("unseen");
+        }
+        if self.control.no_store {
+            self.bypass = Some("no-store");
+        }
+        self.key = key.key();
+    }
+
+    /// The key of an answer that varies by these headers (RFC 9111, section 4.1). Those that are not of
+    /// [`PASSED`] tell calls apart in any case, and so need not be looked at; where credentials are shared they do
+    /// not, and `None` is said.
+    pub(super) fn varied(&self, vary: &[Box<str>], shared: bool, secret: &[u8; 16]) -> Option<Key> {
+        let mut key = Keyed::new(secret);
+        key.part(&self.key.0.to_le_bytes());
+        for name in vary {
+            key.part(name.as_bytes());
+            let Some(place) = NAMES.place(name.as_bytes()) else {
+                if shared {
+                    return None;
+                }
+                continue;
+            };
+            // Lines of one field are one value, in their order (RFC 9110, section 5.3).
+            let mut start = 0;
+            for (passed, end) in &self.passed {
+                if usize::from(*passed) == place {
+                    key.part(&self.values[start..*end as usize]);
+                }
+                start = *end as usize;
+            }
+        }
+        Some(key.key())
+    }
+
+    /// Keeps the call apart from those that take another variant of a rollout, and names it.
+    pub(crate) fn apart(&mut self, variant: Option<usize>, number: u64) {
+        self.number = number;
+        if let Some(variant) = variant {
+            self.key = Key(self.key.0.wrapping_add(variant as u128 + 1));
+        }
+    }
+
+    /// The call's number.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Why it is not looked up; `None` where it is.
+    pub(crate) fn bypass(&self) -> Option<&'static str> {
+        self.bypass
+    }
+
+    /// Whether the vendor is not to be asked (RFC 9111, section 5.2.1.7).
+    pub(crate) fn only_if_cached(&self) -> bool {
+        self.control.only_if_cached
+    }
+
+    /// Whether it wants an answer of its own, and not that of an equal call that was made a little earlier.
+    pub(crate) fn insists(&self) -> bool {
+        self.control.no_cache || self.control.max_age.is_some_and(|age| age.is_zero())
+    }
+
+    /// Lets go of what may be a secret.
+    pub(crate) fn forget(&mut self) {
+        self.values.clear();
+        self.passed.clear();
+    }
+}
+
+/// Stands for an origin, and for a URI there without its query: what an unsafe method invalidates is all that is kept
+/// of that path.
+pub(super) fn uri_of(head: &Head<'_>, secret: &[u8; 16]) -> (u64, u64) {
+    let origin = origin(&head.target, secret);
+    (origin, uri(origin, head.target.path, secret))
+}
+
+pub(super) fn origin(target: &Target<'_>, secret: &[u8; 16]) -> u64 {
+    let mut key = Keyed::new(secret);
+    let mut lower = [0; 256];
+    key.part(lower_case(target.host.as_bytes(), &mut lower));
+    key.number(u64::from(target.port) << 1 | u64::from(target.tls));
+    key.key().low()
+}
+
+pub(super) fn uri(origin: u64, path: &str, secret: &[u8; 16]) -> u64 {
+    let mut key = Keyed::new(secret);
+    key.number(origin);
+    key.part(path.as_bytes());
+    key.key().low()
+}
+
+fn write_query(key: &mut Keyed, rule: &Query, query: &str) {
+    let named = |pair: &str, names: &[String]| {
+        let name = pair.split('=').next().unwrap_or_default();
+        names.iter().any(|known| known == name)
+    };
+    match rule {
+        Query::All => key.part(query.as_bytes()),
+        Query::Only(names) => {
+            for name in names {
+                key.part(name.as_bytes());
+                for pair in query.split('&').filter(|pair| pair.split('=').next() == Some(name)) {
+                    key.part(pair.as_bytes());
+                }
+            }
+        }
+        Query::Without(names) => {
+            for pair in query.split('&').filter(|pair| !named(pair, names)) {
+                key.part(pair.as_bytes());
+            }
+        }
+    }
+}
+
+fn same(one: &[u8], other: &[u8]) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
+/// In lower case, where it fits; a longer name is left as it is.
+fn lower_case<'a, const N: usize>(text: &'a [u8], lower: &'a mut [u8; N]) -> &'a [u8] {
+    match lower.get_mut(..text.len()) {
+        Some(lower) => {
+            lower.copy_from_slice(text);
+            lower.make_ascii_lowercase();
+            lower
+        }
+        None => text,
+    }
+}

@@ -1,0 +1,166 @@
+//! One of equal calls asks, and the others take its answer.
+
+use crate::support::{Ask, Came, Pairs, World, at, kept, ok};
+use farcall::{Call, ErrorType, Step, Timestamp};
+
+const FRESH: Pairs<'_> = &[("cache-control", "max-age=600")];
+
+fn is_send(step: &Step) -> bool {
+    matches!(step, Step::Send(_))
+}
+
+/// Steps of all calls at one moment: how many were sent, and how many wait.
+fn steps(world: &World, calls: &mut [Call], now: Timestamp) -> (usize, usize) {
+    let steps: Vec<Step> = calls.iter_mut().map(|call| call.step(&world.engine, now)).collect();
+    let waits = steps.iter().filter(|step| matches!(step, Step::Wait(until) if *until > now)).count();
+    (steps.iter().filter(|step| is_send(step)).count(), waits)
+}
+
+fn begin(world: &mut World, count: usize) -> Vec<Call> {
+    (0..count).map(|_| world.begin(&Ask::get(&[]), 0.0)).collect()
+}
+
+#[test]
+fn a_thousand_equal_calls_ask_once() {
+    let mut world = World::with("");
+    let mut calls = begin(&mut world, 1_000);
+    assert_eq!(steps(&world, &mut calls, at(0.0)), (1, 999));
+    calls[0].answer(&world.engine, 200, &FRESH, at(0.1));
+    assert!(matches!(calls[0].step(&world.engine, at(0.1)), Step::Settled));
+    assert_eq!(steps(&world, &mut calls[1..], at(0.1)), (0, 999), "the body is still to come");
+    calls[0].read(b"once");
+    calls[0].end(&world.engine, at(0.2));
+    for call in &mut calls[1..] {
+        let Step::Respond(stored) = call.step(&world.engine, at(0.21)) else { panic!() };
+        let came = kept(&stored);
+        assert_eq!((came.body(), came.why()), ("once", "farcall; fwd=uri-miss; ttl=600; collapsed"));
+    }
+}
+
+#[test]
+fn a_leader_that_fails_or_lets_go_hands_over() {
+    for lets_go in [false, true] {
+        let mut world = World::with("");
+        let mut calls = begin(&mut world, 100);
+        assert_eq!(steps(&world, &mut calls, at(0.0)), (1, 99));
+        match lets_go {
+            true => calls[0].abandon(&world.engine, at(0.1)),
+            false => {
+                calls[0].failed(ErrorType::Reset);
+                assert!(matches!(calls[0].step(&world.engine, at(0.1)), Step::Settled));
+                calls[0].end(&world.engine, at(0.1));
+            }
+        }
+        assert_eq!(steps(&world, &mut calls[1..], at(0.2)), (1, 98));
+    }
+}
+
+#[test]
+fn nobody_waits_longer_than_a_rule_says_even_for_one_that_is_never_heard_of_again() {
+    let mut world = World::with("coalesce = \"2s\"");
+    let mut calls = begin(&mut world, 10);
+    assert_eq!(steps(&world, &mut calls, at(0.0)), (1, 9));
+    assert_eq!(steps(&world, &mut calls[1..], at(1.9)), (0, 9));
+    assert_eq!(steps(&world, &mut calls[1..], at(2.0)), (9, 0));
+}
+
+#[test]
+fn an_answer_that_may_not_be_shared_makes_the_others_ask_at_once() {
+    let mut world = World::with("");
+    let mut calls = begin(&mut world, 10);
+    assert_eq!(steps(&world, &mut calls, at(0.0)), (1, 9));
+    calls[0].answer(&world.engine, 200, &[("cache-control", "no-store")], at(0.1));
+    assert_eq!(steps(&world, &mut calls[1..], at(0.1)), (9, 0), "its body is not waited for");
+}
+
+#[test]
+fn an_error_makes_one_of_the_others_try_and_not_all_of_them() {
+    let mut world = World::with("");
+    let mut calls = begin(&mut world, 10);
+    assert_eq!(steps(&world, &mut calls, at(0.0)), (1, 9));
+    calls[0].answer(&world.engine, 503, &[("x", "y")], at(0.1));
+    assert_eq!(steps(&world, &mut calls[1..], at(0.1)), (1, 8));
+}
+
+#[test]
+fn while_one_asks_whether_it_is_still_good_the_others_have_it_for_as_long_as_allowed() {
+    let while_asking: [(&str, Pairs<'_>); 2] = [
+        ("", &[("cache-control", "max-age=5, stale-while-revalidate=10")]),
+        ("stale_while_revalidate = \"10s\"", &[("cache-control", "max-age=5")]),
+    ];
+    for (keys, headers) in while_asking {
+        let mut world = World::with(keys);
+        world.call(Ask::get(&[]), ok(headers), 0.0);
+        let mut leader = world.begin(&Ask::get(&[]), 14.0);
+        assert!(is_send(&leader.step(&world.engine, at(14.0))));
+        let came = world.call(Ask::get(&[]), ok(&[]), 14.5);
+        let why = "farcall; hit; ttl=-9; detail=stale-while-revalidate";
+        assert_eq!((came.body(), came.why()), ("first", why));
+        let mut late = world.begin(&Ask::get(&[]), 15.5);
+        assert!(matches!(late.step(&world.engine, at(15.5)), Step::Wait(_)), "too stale for that");
+        late.abandon(&world.engine, at(15.5));
+        leader.abandon(&world.engine, at(16.0));
+    }
+}
+
+#[test]
+fn who_wants_an_answer_of_his_own_waits_for_nobody() {
+    let mut world = World::with("");
+    let mut calls = begin(&mut world, 1);
+    assert_eq!(steps(&world, &mut calls, at(0.0)), (1, 0));
+    let own = world.call(Ask::get(&[("cache-control", "no-cache")]), ok(FRESH), 0.0);
+    assert!(matches!(own, Came::Sent { .. }));
+    let mut world = World::with("coalesce = \"0s\"");
+    let mut calls = begin(&mut world, 5);
+    assert_eq!(steps(&world, &mut calls, at(0.0)), (5, 0));
+}
+
+#[test]
+fn threads_that_ask_the_same_at_once_ask_once_and_all_get_it() {
+    let world = World::with("");
+    let engine = &world.engine;
+    let clock = std::sync::atomic::AtomicU64::new(0);
+    let now = || at(0.0).plus_millis(clock.fetch_add(1, std::sync::atomic::Ordering::Relaxed) / 64);
+    let sent = std::sync::atomic::AtomicU32::new(0);
+    let one = |seed: u64| {
+        let head = farcall::Head::new("GET", "https://api.example.com/v1/rates")
+            .body(Some(0), true)
+            .headers(&[("accept", "*/*")] as &[(&str, &str); 1])
+            .caches(true);
+        let mut call = engine.begin(&head, now(), seed);
+        loop {
+            match call.step(engine, now()) {
+                Step::Send(_) => {
+                    let number = sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if number < 3 {
+                        // The first ones are cancelled in all ways.
+                        match number {
+                            0 => call.abandon(engine, now()),
+                            1 => call.failed(ErrorType::Timeout),
+                            _ => call.answer(engine, 200, &FRESH, now()),
+                        }
+                        call.abandon(engine, now());
+                        return None;
+                    }
+                    call.answer(engine, 200, &FRESH, now());
+                    call.read(b"once");
+                    call.end(engine, now());
+                    return Some("once".to_owned());
+                }
+                Step::Wait(_) => std::thread::yield_now(),
+                Step::Respond(stored) => return Some(kept(&stored).body().to_owned()),
+                step => panic!("{step:?}"),
+            }
+        }
+    };
+    let got: Vec<Option<String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8_u64)
+            .map(|thread| {
+                scope.spawn(move || (0..125).map(|n| one(thread * 1_000 + n + 1)).collect::<Vec<_>>())
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(sent.into_inner(), 4);
+    assert_eq!(got.iter().filter(|got| got.as_deref() == Some("once")).count(), 997);
+}

@@ -1,0 +1,169 @@
+//! What there is when the vendor is down, or not to be asked; and what rules say instead of headers.
+
+use crate::support::{Ask, Came, Pairs, World, ok, say};
+use farcall::Outcome;
+
+const SHORT: Pairs<'_> = &[("cache-control", "max-age=5")];
+
+#[test]
+fn a_vendor_that_fails_is_stood_in_for_as_long_as_a_rule_says() {
+    for status in [500, 502, 503, 504, 429] {
+        let mut world = World::with("stale_if_error = \"1h\"");
+        world.call(Ask::get(&[]), ok(SHORT), 0.0);
+        let came = world.call(Ask::get(&[]), say(status, &[], "sorry"), 60.0);
+        assert_eq!(came.body(), "first", "{status}");
+        let why = format!("farcall; fwd=stale; fwd-status={status}; ttl=-55; detail=stale-if-error");
+        assert_eq!(came.why(), why);
+        let late = world.call(Ask::get(&[]), say(status, &[], "sorry"), 3_606.0);
+        assert_eq!(late, Came::Sent { status, condition: vec![] });
+    }
+    let mut world = World::with("stale_if_error = \"1h\"");
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    assert_eq!(world.fails(Ask::get(&[]), 60.0).body(), "first");
+    assert_eq!(world.fails(Ask::get(&[]), 4_000.0), Came::Failed);
+    let answered = world.call(Ask::get(&[]), say(404, &[], "gone"), 70.0);
+    assert_eq!(answered, Came::Sent { status: 404, condition: vec![] }, "that is an answer, and no failure");
+    let outcomes: Vec<_> =
+        world.drain().rows.iter().map(|row| (row.outcome, row.status, row.sums.calls)).collect();
+    assert!(outcomes.contains(&(Outcome::Stale, 200, 1)), "{outcomes:?}");
+}
+
+#[test]
+fn headers_alone_stand_in_for_errors_as_rfc_5861_says() {
+    let headers: Pairs<'_> = &[("cache-control", "max-age=5, stale-if-error=100")];
+    for (status, after, hit) in
+        [(503, 104.0, true), (503, 106.0, false), (429, 10.0, false), (404, 10.0, false)]
+    {
+        let mut world = World::with("");
+        world.call(Ask::get(&[]), ok(headers), 0.0);
+        assert_eq!(world.call(Ask::get(&[]), say(status, &[], ""), after).is_hit(), hit, "{status} {after}");
+    }
+    for control in ["max-age=5, stale-if-error=100, must-revalidate", "no-cache, stale-if-error=100"] {
+        let mut world = World::with("stale_if_error = \"1h\"");
+        world.call(Ask::get(&[]), ok(&[("cache-control", control), ("etag", "\"a\"")]), 0.0);
+        assert!(!world.call(Ask::get(&[]), say(503, &[], ""), 10.0).is_hit(), "{control}");
+        let mut world = World::with("stale_if_error = \"1h\"\nignore = [\"must-revalidate\"]");
+        world.call(Ask::get(&[]), ok(&[("cache-control", control), ("etag", "\"a\"")]), 0.0);
+        assert!(world.call(Ask::get(&[]), say(503, &[], ""), 10.0).is_hit(), "{control}, ignored");
+    }
+}
+
+#[test]
+fn a_spent_budget_and_an_open_breaker_are_stood_in_for_and_a_policy_is_not() {
+    let budget = "[[cache]]\nname = \"c\"\nmatch = {}\nstale_if_error = \"1h\"\n[[budget]]\nname = \"b\"\nmatch = {}\nlimit = \"1 requests / day\"\nover = \"refuse\"\n";
+    let mut world = World::of(budget);
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    let came = world.call(Ask::get(&[]), ok(&[]), 10.0);
+    assert_eq!(came.why(), "farcall; fwd=stale; ttl=-5; detail=budget");
+    let other = Ask::get(&[]).url("https://api.example.com/other");
+    assert!(matches!(world.call(other, ok(&[]), 10.0), Came::Refused(_)));
+
+    let breaker = "[[cache]]\nname = \"c\"\nmatch = {}\nstale_if_error = \"1h\"\n[[resilience]]\nmatch = {}\nbreaker = { consecutive = 2, open = \"1h\" }\n";
+    let mut world = World::of(breaker);
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    for _ in 0..2 {
+        assert_eq!(world.fails(Ask::get(&[]), 10.0).body(), "first");
+    }
+    let came = world.call(Ask::get(&[]), ok(&[]), 11.0);
+    assert_eq!(came.why(), "farcall; fwd=stale; ttl=-6; detail=breaker");
+
+    let policy = "[[cache]]\nname = \"c\"\nmatch = {}\nttl = \"1h\"\nstale_if_error = \"1h\"\n[[policy]]\nmatch = { customer = \"x\" }\nverdict = \"deny\"\n";
+    let mut world = World::of(policy);
+    assert!(matches!(world.call(Ask::get(&[]).customer("x"), ok(&[]), 1.0), Came::Refused(_)));
+}
+
+#[test]
+fn what_is_kept_costs_no_budget_and_is_booked_as_saved() {
+    let text = "[[vendor]]\nname = \"rates\"\nhosts = [\"api.example.com\"]\n[[cache]]\nname = \"c\"\nmatch = {}\nttl = \"1h\"\n[[price]]\nvendor = \"rates\"\ncall = \"10 USD / 1k calls\"\n[[budget]]\nname = \"b\"\nmatch = {}\nlimit = \"0.02 USD / day\"\nover = \"refuse\"\n";
+    let mut world = World::of(text);
+    let acme = || Ask::get(&[]).customer("acme");
+    world.call(acme(), say(200, &[], "0123456789"), 0.0);
+    for second in 1..=50 {
+        assert!(world.call(acme(), ok(&[]), f64::from(second)).is_hit());
+    }
+    let rows = world.drain().rows;
+    let row = rows.iter().find(|row| row.outcome == Outcome::Cached).unwrap();
+    assert_eq!((row.customer.as_ref(), row.status), ("acme", 200));
+    let sums = row.sums;
+    assert_eq!((sums.calls, sums.attempts, sums.bytes_in, sums.cost, sums.cost_unknown), (50, 0, 0, 0, 0));
+    assert_eq!((sums.saved_bytes, sums.saved_cost), (500, 500_000_000));
+}
+
+#[test]
+fn rules_say_what_headers_do_not() {
+    let poor: Pairs<'_> = &[("cache-control", "no-cache, max-age=0"), ("expires", "0")];
+    let mut world = World::with("ttl = \"30s\"");
+    world.call(Ask::get(&[]), ok(poor), 0.0);
+    assert_eq!(world.call(Ask::get(&[]), ok(&[]), 29.0).why(), "farcall; hit; ttl=1");
+    assert!(!world.call(Ask::get(&[]), ok(&[]), 31.0).is_hit());
+    let never: Pairs<'_> = &[("cache-control", "no-store, no-cache, must-revalidate, max-age=0")];
+    let mut world = World::with("ttl = \"30s\"");
+    world.call(Ask::get(&[]), ok(never), 0.0);
+    assert!(!world.call(Ask::get(&[]), ok(&[]), 1.0).is_hit(), "a ttl does not overrule no-store");
+    let mut world = World::with("ttl = \"30s\"\nignore = [\"no-store\"]");
+    world.call(Ask::get(&[]), ok(never), 0.0);
+    assert!(world.call(Ask::get(&[]), ok(&[]), 1.0).is_hit());
+    assert!(
+        !world.call(Ask::get(&[("cache-control", "no-store")]), ok(&[]), 1.0).is_hit(),
+        "nor the request's own"
+    );
+}
+
+#[test]
+fn a_ttl_keeps_no_errors_and_a_negative_ttl_those_that_say_there_is_nothing() {
+    let mut world = World::with("ttl = \"30s\"");
+    for status in [404, 410, 401, 403, 500, 503] {
+        world.call(Ask::get(&[]), say(status, &[], ""), 0.0);
+        assert!(!world.call(Ask::get(&[]), say(status, &[], ""), 1.0).is_hit(), "{status}");
+    }
+    for (status, hit) in [(404, true), (410, true), (401, false), (403, false), (500, false)] {
+        let mut world = World::with("ttl = \"30s\"\nnegative_ttl = \"5s\"");
+        world.call(Ask::get(&[]), say(status, &[], ""), 0.0);
+        let never: Pairs<'_> = &[("cache-control", "no-store")];
+        assert_eq!(world.call(Ask::get(&[]), ok(never), 4.0).is_hit(), hit, "{status}");
+        assert!(!world.call(Ask::get(&[]), ok(never), 6.0).is_hit(), "{status}");
+    }
+}
+
+#[test]
+fn what_is_too_large_is_not_kept_and_not_gathered() {
+    let mut world = World::with("ttl = \"1h\"\nmax_bytes = \"8B\"");
+    let ask = Ask::get(&[]);
+    world.call(ask, say(200, &[("content-length", "9")], "123456789"), 0.0);
+    assert!(!world.call(ask, say(200, &[], "123456789"), 1.0).is_hit(), "its length was told");
+    assert!(!world.call(ask, say(200, &[], "12345678"), 2.0).is_hit(), "its length showed");
+    assert_eq!(world.call(ask, ok(&[]), 3.0).body(), "12345678");
+    let mut call = world.begin(&ask.url("https://api.example.com/big"), 0.0);
+    assert!(matches!(call.step(&world.engine, crate::support::at(0.0)), farcall::Step::Send(_)));
+    call.answer(&world.engine, 200, &[("content-length", "9")], crate::support::at(0.0));
+    assert!(!call.wants_body());
+    call.abandon(&world.engine, crate::support::at(0.0));
+}
+
+#[test]
+fn a_purge_forgets_what_matches_and_what_is_under_way() {
+    let mut world = World::with("ttl = \"1h\"");
+    let (a, b) = (Ask::get(&[]).customer("a"), Ask::get(&[]).customer("b"));
+    world.call(a, ok(&[]), 0.0);
+    world.call(b, ok(&[]), 0.0);
+    let late = Ask::get(&[]).url("https://api.example.com/late");
+    let mut slow = world.begin(&late, 0.5);
+    assert!(matches!(slow.step(&world.engine, crate::support::at(0.5)), farcall::Step::Send(_)));
+    let which = farcall::matcher::Matcher::new([("customer", "a")]).unwrap();
+    assert_eq!(world.engine.purge_cache(&which, crate::support::at(1.0)), 1);
+    slow.answer(&world.engine, 200, &[("x", "y")], crate::support::at(1.5));
+    slow.end(&world.engine, crate::support::at(1.5));
+    assert!(!world.call(a, ok(&[]), 2.0).is_hit());
+    assert!(world.call(b, ok(&[]), 2.0).is_hit());
+    assert!(!world.call(late, ok(&[]), 2.0).is_hit());
+}
+
+#[test]
+fn an_adapter_that_cannot_hand_out_what_is_kept_is_counted() {
+    let world = World::with("ttl = \"1h\"");
+    let head = farcall::Head::new("GET", "https://api.example.com/").body(Some(0), true);
+    let mut call = world.engine.begin(&head, crate::support::at(0.0), 1);
+    assert!(matches!(call.step(&world.engine, crate::support::at(0.0)), farcall::Step::Send(_)));
+    call.abandon(&world.engine, crate::support::at(0.0));
+    assert_eq!(world.engine.counters().uncached_calls, 1);
+}

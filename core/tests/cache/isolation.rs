@@ -1,0 +1,144 @@
+//! Nobody gets what was kept for another.
+
+use crate::support::{Ask, Pairs, World, ok, say};
+
+const FRESH: Pairs<'_> = &[("cache-control", "max-age=600")];
+
+#[test]
+fn answers_are_kept_apart_by_customer_and_by_whatever_may_be_a_credential() {
+    let asks: [Pairs<'_>; 9] = [
+        &[],
+        &[("authorization", "Bearer a")],
+        &[("authorization", "Bearer b")],
+        &[("x-api-key", "a")],
+        &[("private-token", "a")],
+        &[("private-token", "b")],
+        &[("cookie", "session=1")],
+        &[("x-nobody-knows", "1")],
+        &[("authorization", "Bearer a"), ("x-account", "7")],
+    ];
+    for customer in [None, Some("acme"), Some("unknown")] {
+        let mut world = World::with("");
+        for (number, headers) in asks.iter().enumerate() {
+            let ask = Ask { customer, ..Ask::get(headers) };
+            let body = number.to_string();
+            assert!(!world.call(ask, say(200, FRESH, &body), 0.0).is_hit(), "{headers:?}");
+        }
+        for (number, headers) in asks.iter().enumerate() {
+            let ask = Ask { customer, ..Ask::get(headers) };
+            assert_eq!(world.call(ask, ok(&[]), 1.0).body(), number.to_string(), "{headers:?}");
+            let other = Ask { customer: Some("other"), ..ask };
+            assert!(!world.call(other, ok(&[("cache-control", "no-store")]), 1.0).is_hit());
+        }
+    }
+}
+
+#[test]
+fn headers_that_change_from_call_to_call_do_not_keep_answers_apart() {
+    let mut world = World::with("");
+    let first: Pairs<'_> = &[("traceparent", "00-1-1-01"), ("X-Request-Id", "1"), ("user-agent", "a/1")];
+    let second: Pairs<'_> = &[("user-agent", "a/2"), ("traceparent", "00-2-2-01"), ("x-request-id", "2")];
+    world.call(Ask::get(first), ok(FRESH), 0.0);
+    assert!(world.call(Ask::get(second), ok(&[]), 1.0).is_hit());
+}
+
+#[test]
+fn calls_to_other_places_and_queries_are_other_calls() {
+    let mut world = World::with("");
+    let url = "https://api.example.com/v1/rates?base=EUR";
+    world.call(Ask::get(&[]).url(url), ok(FRESH), 0.0);
+    for other in [
+        "https://api.example.com/v1/rates?base=USD",
+        "https://api.example.com/v1/rates?BASE=EUR",
+        "https://api.example.com/v1/rates",
+        "https://api.example.com/v1/Rates?base=EUR",
+        "http://api.example.com/v1/rates?base=EUR",
+        "https://api.example.com:8443/v1/rates?base=EUR",
+        "https://api2.example.com/v1/rates?base=EUR",
+    ] {
+        assert!(!world.call(Ask::get(&[]).url(other), ok(&[]), 1.0).is_hit(), "{other}");
+    }
+    for same in
+        ["https://API.example.com:443/v1/rates?base=EUR", "https://u@api.example.com/v1/rates?base=EUR#f"]
+    {
+        assert!(world.call(Ask::get(&[]).url(same), ok(&[]), 1.0).is_hit(), "{same}");
+    }
+}
+
+#[test]
+fn customers_share_where_a_rule_says_so_and_credentials_still_do_not() {
+    let mut world = World::with("share = [\"customers\"]");
+    let key: Pairs<'_> = &[("x-api-key", "a")];
+    world.call(Ask::get(key).customer("acme"), ok(FRESH), 0.0);
+    assert!(world.call(Ask::get(key).customer("other"), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[("x-api-key", "b")]).customer("acme"), ok(&[]), 1.0).is_hit());
+    let cookie: Pairs<'_> = &[("cache-control", "max-age=600"), ("set-cookie", "session=acme")];
+    let page = "https://api.example.com/login";
+    world.call(Ask::get(key).url(page), ok(cookie), 0.0);
+    assert!(!world.call(Ask::get(key).url(page), ok(&[]), 1.0).is_hit(), "a cookie is one customer's");
+}
+
+#[test]
+fn a_cache_that_credentials_share_keeps_to_the_rules_of_shared_caches() {
+    let shared = "share = [\"customers\", \"credentials\"]";
+    let (a, b): (Pairs<'_>, Pairs<'_>) = (&[("authorization", "a")], &[("authorization", "b")]);
+    // RFC 9111, sections 3 and 3.5, and 5.2.2.10.
+    for (control, hit) in [
+        ("max-age=600", false),
+        ("max-age=600, public", true),
+        ("max-age=0, s-maxage=600", true),
+        ("max-age=600, must-revalidate", true),
+        ("max-age=600, public, private", false),
+    ] {
+        let mut world = World::with(shared);
+        world.call(Ask::get(a), ok(&[("cache-control", control)]), 0.0);
+        assert_eq!(world.call(Ask::get(b), ok(&[]), 1.0).is_hit(), hit, "{control}");
+    }
+    let mut world = World::with(shared);
+    world.call(Ask::get(&[]), ok(FRESH), 0.0);
+    assert!(world.call(Ask::get(&[("x-other", "1")]), ok(&[]), 1.0).is_hit(), "nothing was authorized");
+}
+
+#[test]
+fn a_body_is_part_of_the_question_only_where_a_rule_says_so() {
+    let query = Ask::get(&[]).method("POST");
+    let mut world = World::with("");
+    world.call(query.content(b"{}"), ok(FRESH), 0.0);
+    assert!(!world.call(query.content(b"{}"), ok(FRESH), 1.0).is_hit());
+    let mut world = World::with("methods = [\"POST\"]");
+    world.call(query.content(b"{\"q\":1}"), ok(FRESH), 0.0);
+    assert!(world.call(query.content(b"{\"q\":1}"), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(query.content(b"{\"q\":2}"), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[]), ok(FRESH), 0.0).is_hit(), "GET is not among the methods");
+    assert!(!world.call(Ask::get(&[]), ok(&[]), 1.0).is_hit());
+}
+
+#[test]
+fn keys_are_made_of_what_a_rule_names() {
+    let url = |query: &'static str| Ask::get(&[]).url(query);
+    let mut world = World::with("key = { query = [\"q\", \"page\"] }");
+    world.call(url("https://a.example.com/s?q=1&page=2&utm=x"), ok(FRESH), 0.0);
+    assert!(world.call(url("https://a.example.com/s?page=2&utm=y&q=1"), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(url("https://a.example.com/s?page=3&q=1"), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(url("https://a.example.com/s?q=1"), ok(&[]), 1.0).is_hit());
+    let mut world = World::with("key = { without_query = [\"utm\"] }");
+    world.call(url("https://a.example.com/s?q=1&utm=x"), ok(FRESH), 0.0);
+    assert!(world.call(url("https://a.example.com/s?q=1&utm=y"), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(url("https://a.example.com/s?q=1&z=1"), ok(&[]), 1.0).is_hit());
+    let mut world = World::with("key = { headers = [\"Accept-Language\"] }");
+    world.call(Ask::get(&[("accept-language", "de")]), ok(FRESH), 0.0);
+    assert!(world.call(Ask::get(&[("accept-language", "de")]), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[("accept-language", "en")]), ok(&[]), 1.0).is_hit());
+}
+
+#[test]
+fn two_rules_do_not_share_answers() {
+    let mut world = World::of(
+        "[[cache]]\nname = \"a\"\nmatch = { customer = \"a\" }\nshare = [\"customers\"]\n[[cache]]\nname = \"b\"\nmatch = { customer = \"b\" }\nshare = [\"customers\"]\n",
+    );
+    world.call(Ask::get(&[]).customer("a"), ok(FRESH), 0.0);
+    assert!(world.call(Ask::get(&[]).customer("a"), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[]).customer("b"), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[]).customer("c"), ok(FRESH), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[]).customer("c"), ok(&[]), 2.0).is_hit(), "no rule is about it");
+}
