@@ -20,27 +20,27 @@ pub(crate) fn outbox_put(py: Python<'_>, parcel: &str, body: Vec<u8>) -> PyResul
 
 /// A call as it stands, as JSON.
 #[pyfunction]
-#[pyo3(signature = (id, /))]
-pub(crate) fn outbox_item(py: Python<'_>, id: i64) -> PyResult<String> {
+#[pyo3(signature = (number, /))]
+pub(crate) fn outbox_item(py: Python<'_>, number: i64) -> PyResult<String> {
     let outbox = outbox()?;
-    py.detach(|| outbox.item(id)).map(|item| item.to_json()).map_err(to_python)
+    py.detach(|| outbox.item(number)).map(|item| item.to_json()).map_err(to_python)
 }
 
 /// A call as it stands once it was delivered or given up, or after `timeout` seconds, as JSON.
 #[pyfunction]
-#[pyo3(signature = (id, timeout, /))]
-pub(crate) fn outbox_wait(py: Python<'_>, id: i64, timeout: f64) -> PyResult<String> {
+#[pyo3(signature = (number, timeout, /))]
+pub(crate) fn outbox_wait(py: Python<'_>, number: i64, timeout: f64) -> PyResult<String> {
     let timeout = Duration::try_from_secs_f64(timeout.max(0.0)).unwrap_or(Duration::MAX);
     let outbox = outbox()?;
-    py.detach(|| outbox.wait(id, timeout)).map(|item| item.to_json()).map_err(to_python)
+    py.detach(|| outbox.wait(number, timeout)).map(|item| item.to_json()).map_err(to_python)
 }
 
 /// What the vendor answered, as JSON, and its body; None while nothing was delivered.
 #[pyfunction]
-#[pyo3(signature = (id, /))]
-pub(crate) fn outbox_answer(py: Python<'_>, id: i64) -> PyResult<Option<(String, Vec<u8>)>> {
+#[pyo3(signature = (number, /))]
+pub(crate) fn outbox_answer(py: Python<'_>, number: i64) -> PyResult<Option<(String, Vec<u8>)>> {
     let outbox = outbox()?;
-    let answer = py.detach(|| outbox.answer(id)).map_err(to_python)?;
+    let answer = py.detach(|| outbox.answer(number)).map_err(to_python)?;
     Ok(answer.map(|answer| (answer.to_json(), answer.body)))
 }
 
