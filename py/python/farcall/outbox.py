@@ -17,7 +17,7 @@ import asyncio
 import json as _json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from farcall._native import native
 from farcall._scope import current
@@ -25,9 +25,7 @@ from farcall._scope import current
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from typing_extensions import TypeAlias
-
-    HeaderValue: TypeAlias = "str | bytes | Env | File"
+HeaderValue: TypeAlias = "str | bytes | Env | File"
 
 __all__ = ["Answer", "Env", "File", "OutboxError", "Receipt", "answer", "item", "put", "put_async", "wait"]
 
@@ -127,7 +125,7 @@ async def put_async(method: str, url: str, **options: Any) -> Receipt:
 
 
 def item(number: int) -> dict[str, Any]:
-    """A call (`Receipt.id`) as it stands, as `farcall outbox ls --json` shows it. Delivered ones are forgotten after a day."""
+    """A call (`Receipt.id`) as `farcall outbox ls --json` shows it. Delivered ones are forgotten after a day."""
     stands: dict[str, Any] = _json.loads(native.outbox_item(number))
     return stands
 
