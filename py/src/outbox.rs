@@ -13,35 +13,41 @@ create_exception!(_farcall, OutboxError, PyException, "The outbox did not do wha
 #[pyfunction]
 #[pyo3(signature = (parcel, body, /))]
 pub(crate) fn outbox_put(py: Python<'_>, parcel: &str, body: Vec<u8>) -> PyResult<String> {
-    let put = || outbox()?.put(Parcel::from_json(parcel, body)?);
+    let outbox = outbox()?;
+    let put = || outbox.put(Parcel::from_json(parcel, body)?);
     py.detach(put).map(|receipt| receipt.to_json()).map_err(to_python)
 }
 
 /// A call as it stands, as JSON.
 #[pyfunction]
-#[pyo3(signature = (id, /))]
-pub(crate) fn outbox_item(py: Python<'_>, id: i64) -> PyResult<String> {
-    py.detach(|| outbox()?.item(id)).map(|item| item.to_json()).map_err(to_python)
+#[pyo3(signature = (number, /))]
+pub(crate) fn outbox_item(py: Python<'_>, number: i64) -> PyResult<String> {
+    let outbox = outbox()?;
+    py.detach(|| outbox.item(number)).map(|item| item.to_json()).map_err(to_python)
 }
 
 /// A call as it stands once it was delivered or given up, or after `timeout` seconds, as JSON.
 #[pyfunction]
-#[pyo3(signature = (id, timeout, /))]
-pub(crate) fn outbox_wait(py: Python<'_>, id: i64, timeout: f64) -> PyResult<String> {
+#[pyo3(signature = (number, timeout, /))]
+pub(crate) fn outbox_wait(py: Python<'_>, number: i64, timeout: f64) -> PyResult<String> {
     let timeout = Duration::try_from_secs_f64(timeout.max(0.0)).unwrap_or(Duration::MAX);
-    py.detach(|| outbox()?.wait(id, timeout)).map(|item| item.to_json()).map_err(to_python)
+    let outbox = outbox()?;
+    py.detach(|| outbox.wait(number, timeout)).map(|item| item.to_json()).map_err(to_python)
 }
 
 /// What the vendor answered, as JSON, and its body; None while nothing was delivered.
 #[pyfunction]
-#[pyo3(signature = (id, /))]
-pub(crate) fn outbox_answer(py: Python<'_>, id: i64) -> PyResult<Option<(String, Vec<u8>)>> {
-    let answer = py.detach(|| outbox()?.answer(id)).map_err(to_python)?;
+#[pyo3(signature = (number, /))]
+pub(crate) fn outbox_answer(py: Python<'_>, number: i64) -> PyResult<Option<(String, Vec<u8>)>> {
+    let outbox = outbox()?;
+    let answer = py.detach(|| outbox.answer(number)).map_err(to_python)?;
     Ok(answer.map(|answer| (answer.to_json(), answer.body)))
 }
 
-fn outbox() -> Result<Outbox, Error> {
-    handle().ok_or(Error::Disabled)?.farcall.outbox()
+fn outbox() -> PyResult<Outbox> {
+    let absent =
+        || OutboxError::new_err("farcall is not installed in this process; call farcall.install() first");
+    handle().ok_or_else(absent)?.farcall.outbox().map_err(to_python)
 }
 
 fn to_python(error: Error) -> PyErr {

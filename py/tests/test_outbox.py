@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Program
+    from conftest import Ledger, Program
 
 PATIENCE = 60
 
@@ -45,7 +45,7 @@ class Vendor:
 
 
 @pytest.fixture
-def vendor(every_name_is_here: None) -> Iterator[Vendor]:
+def vendor(ledger: Ledger) -> Iterator[Vendor]:
     vendor = Vendor()
     yield vendor
     vendor.server.shutdown()
@@ -82,7 +82,7 @@ async def test_async_programs_go_on_and_order_holds(vendor: Vendor) -> None:
     assert [body for _, body in vendor.got] == [b"0", b"0", b"1", b"2"]
 
 
-def test_what_cannot_be_kept_is_an_error() -> None:
+def test_what_cannot_be_kept_is_an_error(ledger: Ledger) -> None:
     with pytest.raises(farcall.outbox.OutboxError, match="its URL is not an absolute one"):
         farcall.outbox.put("POST", "/v1")
     with pytest.raises(farcall.outbox.OutboxError, match="cannot be sent"):

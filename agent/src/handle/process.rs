@@ -95,11 +95,9 @@ impl Process {
             writer.leave_hub();
         }
         let unusable = parent.unusable || parent.writing.load(Ordering::Acquire);
-        let mut process = Self::new(Arc::clone(&parent.setup), adapters, unusable);
+        let process = Self::new(Arc::clone(&parent.setup), adapters, unusable);
         #[cfg(feature = "outbox")]
-        {
-            process.outbox_unusable = unusable || parent.outbox_is_open();
-        }
+        let process = Self { outbox_unusable: unusable || parent.outbox_is_open(), ..process };
         let process = Arc::new(process);
         // Its engine has the rules of the parent's start; no call may go by them.
         process.watch.check(&process, true);

@@ -104,17 +104,19 @@ impl Writer {
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Pending<T> {
         let (reply, pending) = pair();
-        let mut queue = self.shared.lock();
+        let ending = |queue: &mut Queue| queue.ending;
+        let queue = self.shared.changed.wait_while(self.shared.lock(), ending);
+        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
         if let Some(stopped) = &queue.stopped {
             reply.answer(Err(stopped.clone()));
-        } else if queue.ending || (queue.bytes + bytes > MAX_WAITING && !queue.jobs.is_empty()) {
+        } else if queue.bytes + bytes > MAX_WAITING && !queue.jobs.is_empty() {
             reply.answer(Err(OutboxError::Busy));
         } else {
             queue.bytes += bytes;
             queue.jobs.push(Box::new(Task { work: Some(work), done: None, reply, bytes }));
             if queue.running {
                 drop(queue);
-                self.shared.changed.notify_one();
+                self.shared.changed.notify_all();
             } else {
                 self.spawn(&mut queue);
             }
@@ -142,7 +144,7 @@ impl Writer {
         }
     }
 
-    /// Writes what waits, and closes the file. What is asked for later opens it again.
+    /// Writes what waits, and closes the file. What is asked for meanwhile waits; it opens the file again.
     pub(super) fn pause(&self) {
         self.shared.lock().ending = true;
         self.shared.changed.notify_all();
@@ -151,6 +153,7 @@ impl Writer {
             let _ = join.join();
         }
         self.shared.lock().ending = false;
+        self.shared.changed.notify_all();
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -17,7 +17,7 @@ import asyncio
 import json as _json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from farcall._native import native
 from farcall._scope import current
@@ -25,7 +25,7 @@ from farcall._scope import current
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    HeaderValue = "str | bytes | Env | File"
+HeaderValue: TypeAlias = "str | bytes | Env | File"
 
 __all__ = ["Answer", "Env", "File", "OutboxError", "Receipt", "answer", "item", "put", "put_async", "wait"]
 
@@ -124,21 +124,21 @@ async def put_async(method: str, url: str, **options: Any) -> Receipt:
     return await asyncio.to_thread(put, method, url, **options)
 
 
-def item(id: int) -> dict[str, Any]:  # noqa: A002
-    """A call as it stands, as `farcall outbox ls --json` shows it. Delivered ones are forgotten after a day."""
-    stands: dict[str, Any] = _json.loads(native.outbox_item(id))
+def item(number: int) -> dict[str, Any]:
+    """A call (`Receipt.id`) as `farcall outbox ls --json` shows it. Delivered ones are forgotten after a day."""
+    stands: dict[str, Any] = _json.loads(native.outbox_item(number))
     return stands
 
 
-def wait(id: int, timeout: float) -> dict[str, Any]:  # noqa: A002
+def wait(number: int, timeout: float) -> dict[str, Any]:
     """A call as it stands once it was delivered or given up, or after `timeout` seconds."""
-    stands: dict[str, Any] = _json.loads(native.outbox_wait(id, timeout))
+    stands: dict[str, Any] = _json.loads(native.outbox_wait(number, timeout))
     return stands
 
 
-def answer(id: int) -> Answer | None:  # noqa: A002
+def answer(number: int) -> Answer | None:
     """What the vendor answered to a call that was delivered; None while it was not."""
-    found = native.outbox_answer(id)
+    found = native.outbox_answer(number)
     if found is None:
         return None
     head, body = found
@@ -150,7 +150,7 @@ def _header(value: HeaderValue) -> Any:
     if isinstance(value, Env):
         return {"env": value.name, "prefix": value.prefix, "suffix": value.suffix}
     if isinstance(value, File):
-        path = os.path.abspath(value.path)  # noqa: PTH100
+        path = os.path.abspath(value.path)
         return {"file": path, "prefix": value.prefix, "suffix": value.suffix}
     return value.decode("latin-1") if isinstance(value, bytes) else value
 

@@ -28,6 +28,10 @@ pub(super) struct Delivery {
 #[derive(Debug)]
 struct Running {
     join: JoinHandle<()>,
+    /// Whether somebody asked for delivery since the thread looked last.
+    again: bool,
+    /// Whether it has looked for the last time.
+    over: bool,
 }
 
 impl Delivery {
@@ -49,25 +53,25 @@ impl Delivery {
     pub(super) fn start(&self, inner: &Arc<Inner>) {
         let Some(farcall) = self.farcall.clone() else { return };
         let mut running = self.lock();
-        if running.as_ref().is_some_and(|running| !running.join.is_finished()) {
+        if let Some(running) = running.as_mut().filter(|running| !running.over && !running.join.is_finished())
+        {
+            running.again = true;
             return;
         }
         self.ending.store(false, Ordering::Release);
         let weak = Arc::downgrade(inner);
         let spawned = std::thread::Builder::new().name("farcall-deliver".into()).spawn(move || {
             let Some(inner) = weak.upgrade() else { return };
-            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => {
-                    runtime.block_on(Round::new(&inner, &farcall).run());
-                    // A name that is being looked up must not hold up the end of the program.
-                    runtime.shutdown_background();
+            loop {
+                run(&inner, &farcall);
+                inner.delivery.reading.store(false, Ordering::Release);
+                if inner.delivery.is_over(&farcall) {
+                    return;
                 }
-                Err(error) => say::say(&format!("cannot deliver from the outbox: {error}")),
             }
-            inner.delivery.reading.store(false, Ordering::Release);
         });
         match spawned {
-            Ok(join) => *running = Some(Running { join }),
+            Ok(join) => *running = Some(Running { join, again: false, over: false }),
             Err(error) => {
                 say::say(&format!("cannot start the thread that delivers from the outbox: {error}"))
             }
@@ -79,10 +83,27 @@ impl Delivery {
         self.ending.store(true, Ordering::Release);
         let running = self.lock().take();
         inner.wake.notify_one();
-        if let Some(Running { join }) = running
+        if let Some(Running { join, .. }) = running
             && join.thread().id() != std::thread::current().id()
         {
             let _ = join.join();
+        }
+    }
+
+    /// Whether the thread may end: nobody asked for delivery since it last looked. Whoever asks from then on starts
+    /// another.
+    fn is_over(&self, farcall: &WeakFarcall) -> bool {
+        match &mut *self.lock() {
+            Some(running) if running.again && !self.is_ending() && farcall.is_alive() => {
+                running.again = false;
+                false
+            }
+            Some(running) => {
+                running.over = true;
+                true
+            }
+            // Stopped from outside.
+            None => true,
         }
     }
 
@@ -100,5 +121,16 @@ impl Delivery {
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn run(inner: &Arc<Inner>, farcall: &WeakFarcall) {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            runtime.block_on(Round::new(inner, farcall).run());
+            // A name that is being looked up must not hold up the end of the program.
+            runtime.shutdown_background();
+        }
+        Err(error) => say::say(&format!("cannot deliver from the outbox: {error}")),
     }
 }
