@@ -49,6 +49,11 @@ impl CallGuard {
         self.call.lost(&self.farcall.nth(self.generation).engine, number, ending, self.now());
     }
 
+    /// What to do next with a request that can be stopped, but not held up; see [`Call::step_at_once`].
+    pub fn step_at_once(&mut self, now: Timestamp) -> Step {
+        self.call.step_at_once(&self.farcall.nth(self.generation).engine, now)
+    }
+
     /// Making the connection took so long; see [`Call::connected`].
     pub fn connected(&mut self, times: ConnectTimes) {
         self.call.connected(times);

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 39] = [
+const MEANINGS: [(&str, &str, Weight); 41] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -30,6 +30,16 @@ const MEANINGS: [(&str, &str, Weight); 39] = [
     ("ignored_limits", "rate-limit headers that were malformed or could not be true, and were ignored", Fine),
     ("breaker_refusals", "calls that an open breaker refused", Fine),
     ("refused_calls", "calls that a rule refused; `farcall report calls` shows which", Fine),
+    (
+        "overlooked_calls",
+        "calls that a rule would have held up, stopped or answered, and that went out all the same: nobody could ask in time, as under a client that is only looked on at",
+        Look,
+    ),
+    (
+        "node_unapplied_changes",
+        "calls of undici, or further hops under fetch, that went out without the change or time limit that a rule has for them",
+        Look,
+    ),
     ("reloads", "times that changed rules were put in force", Fine),
     ("vendors_unchanged", "changes of [[vendor]] that take a restart to be in force", Look),
     (
