@@ -335,4 +335,4 @@ function obeying (original) {
   }
 }
 
-module.exports = { LONGEST_MS, obeying }
+module.exports = { LONGEST_MS, SHOWN, obeying }

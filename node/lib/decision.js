@@ -126,6 +126,28 @@ class Decision {
   }
 
   /**
+   * The one step of an exchange that goes out now, as it is, unless this says 'refuse' or 'fail'. Throws nothing.
+   *
+   * @param {Exchange} exchange
+   */
+  stepAtOnce (exchange) {
+    /** @type {NextStep} */
+    let step
+    try {
+      step = this.call.stepAtOnce()
+    } catch (error) {
+      note(error)
+      step = { kind: 'send' }
+    }
+    this.exchange = exchange
+    this.final = true
+    exchange.decision = this
+    if (step.kind === 'send') this.sent = true
+    else this.done = true
+    return step
+  }
+
+  /**
    * The attempt's exchange began. Returns whether this is the one: a redirect's next hop is a call of its own.
    *
    * @param {Exchange} exchange

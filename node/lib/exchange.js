@@ -167,7 +167,7 @@ function begin (origin, authority, method, path) {
   const exchange = new Exchange(origin, authority, method, path, currentScope())
   const decision = performed()
   if (decision !== undefined) decision.attach(exchange)
-  else if (!isDeciding()) observe(exchange)
+  else if (!isDeciding(exchange.begun)) observe(exchange)
   return exchange
 }
 

@@ -6,7 +6,7 @@
 
 use crate::handle::{NAMES, Names, farcall};
 use farcall::attribution::MAX_TAGS;
-use farcall::{ConnectTimes, Engine, ErrorType, Head, Step, Target, Timestamp};
+use farcall::{ConnectTimes, Engine, ErrorType, Head, Target, Timestamp};
 use napi::bindgen_prelude::{Float64ArraySlice, Result};
 use napi_derive::napi;
 use std::time::Duration;
@@ -78,21 +78,16 @@ fn tell(
     let head = Head::to(method, target).customer(customer).tags(&tags[..count]);
 
     let mut call = engine.begin(&head, clock.at(begun), seed);
-    // The engine's one answer so far, and so it may be asked afterwards.
-    if let Step::Send(_) = call.step(engine, clock.at(begun)) {
-        if dns >= 0.0 || connect >= 0.0 || tls >= 0.0 {
-            call.connected(ConnectTimes {
-                dns: duration(dns),
-                connect: duration(connect),
-                tls: duration(tls),
-            });
-        }
-        call.sent(bytes(sent));
-        if head_at >= 0.0 {
-            call.head(u16::try_from(bytes(status)).unwrap_or(0), clock.at(head_at));
-        }
-        call.body(bytes(received));
+    // It went out before anybody asked: what rules say that came into force meanwhile stops it no more.
+    call.send_regardless(engine, clock.at(begun));
+    if dns >= 0.0 || connect >= 0.0 || tls >= 0.0 {
+        call.connected(ConnectTimes { dns: duration(dns), connect: duration(connect), tls: duration(tls) });
     }
+    call.sent(bytes(sent));
+    if head_at >= 0.0 {
+        call.head(u16::try_from(bytes(status)).unwrap_or(0), clock.at(head_at));
+    }
+    call.body(bytes(received));
     match u8::try_from(bytes(how)).unwrap_or(ErrorType::Other as u8) {
         COMPLETE => call.end(engine, clock.at(ended)),
         ABANDONED => call.abandon(engine, clock.at(ended)),

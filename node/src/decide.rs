@@ -160,6 +160,27 @@ impl Decision {
         Some(Copy { decision: Some(Decision { call }), step: Some(step) })
     }
 
+    /// As `step`, for a request that goes out now, as it is, unless this stops it.
+    #[napi(catch_unwind)]
+    pub fn step_at_once(&mut self) -> Result<NextStep> {
+        let now = self.call.now();
+        Ok(match self.call.step_at_once(now) {
+            Step::Refuse(refusal) => refuse(&refusal),
+            Step::Fail(error) => NextStep { kind: "fail", error: Some(error as u32), ..NextStep::default() },
+            Step::Send(attempt) => {
+                if attempt.changes.is_some()
+                    || attempt.model.is_some()
+                    || attempt.truncate.is_some()
+                    || attempt.give_up_at.is_some()
+                {
+                    farcall()?.count_failure("node_unapplied_changes");
+                }
+                NextStep { kind: "send", ..NextStep::default() }
+            }
+            _ => NextStep { kind: "send", ..NextStep::default() },
+        })
+    }
+
     /// Whether the engine looks at the headers of an answer with this status.
     #[napi(catch_unwind)]
     pub fn wants_headers(&self, status: u32) -> bool {

@@ -55,6 +55,11 @@ impl CallGuard {
         Some((Self { farcall: self.farcall.clone(), generation: self.generation, call }, attempt))
     }
 
+    /// What to do next with a request that can be stopped, but not held up; see [`Call::step_at_once`].
+    pub fn step_at_once(&mut self, now: Timestamp) -> Step {
+        self.call.step_at_once(&self.farcall.nth(self.generation).engine, now)
+    }
+
     /// Making the connection took so long; see [`Call::connected`].
     pub fn connected(&mut self, times: ConnectTimes) {
         self.call.connected(times);

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 42] = [
+const MEANINGS: [(&str, &str, Weight); 44] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -36,6 +36,16 @@ const MEANINGS: [(&str, &str, Weight); 42] = [
     ("purged_answers", "answers that `farcall cache purge` made the cache forget", Fine),
     ("breaker_refusals", "calls that an open breaker refused", Fine),
     ("refused_calls", "calls that a rule refused; `farcall report calls` shows which", Fine),
+    (
+        "overlooked_calls",
+        "calls that a rule would have held up, stopped or answered, and that went out all the same: nobody could ask in time, as under a client that is only looked on at",
+        Look,
+    ),
+    (
+        "node_unapplied_changes",
+        "calls of undici, or further hops under fetch, that went out without the change or time limit that a rule has for them",
+        Look,
+    ),
     ("reloads", "times that changed rules were put in force", Fine),
     ("vendors_unchanged", "changes of [[vendor]] that take a restart to be in force", Look),
     (

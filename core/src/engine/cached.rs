@@ -160,7 +160,8 @@ impl Cached {
         self.land(landing, now);
     }
 
-    fn forget(&mut self) {
+    /// Of a call before.
+    pub(super) fn forget(&mut self) {
         self.ask.forget();
         let ask = std::mem::take(&mut self.ask);
         *self = Self { ask, ..Self::default() };

@@ -228,6 +228,7 @@ pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Sta
     let head = Head::to(of.method, Target::UNREADABLE).body(Some(of.body), true).priority(Priority::Batch);
     let mut standing = take(plan, &head, &Request::read(head.headers), now, seed);
     standing.flow.is_copy = true;
+    standing.flow.cached.forget();
     (standing.flow.model, standing.flow.max_output, standing.flow.tier) = (of.model, of.max_output, of.tier);
     standing
 }

@@ -163,6 +163,8 @@ counters! {
     breaker_refusals,
     /// Calls that a rule refused.
     refused_calls,
+    /// Calls that a rule would have held up, stopped or answered, and that went out: the adapter could not do that.
+    overlooked_calls,
     /// Sets of rules that were put in force after the first.
     reloads,
     /// Changes of `[[vendor]]` in a reload, which take a restart.

@@ -226,26 +226,71 @@ impl Call {
     }
 }
 
+impl Call {
+    /// As [`Call::step`], for an adapter that can stop a request but neither hold it up nor answer it: what would
+    /// have to wait, or be answered, goes out, and is one of the `overlooked_calls`.
+    pub fn step_at_once(&mut self, engine: &Engine, now: Timestamp) -> Step {
+        match self.state {
+            State::Begun => engine.next_at_once(self, now),
+            _ => Step::Settled,
+        }
+    }
+
+    /// An attempt goes out whatever the rules say, or did already: the adapter could not ask. What they let go
+    /// counts with them like any other; the rest are the `overlooked_calls`.
+    pub fn send_regardless(&mut self, engine: &Engine, now: Timestamp) {
+        if self.state == State::Begun {
+            let _ = engine.ask(self, now).map_err(|_| engine.overlook(self));
+        }
+    }
+}
+
 impl Engine {
+    fn next_at_once(&self, call: &mut Call, now: Timestamp) -> Step {
+        match self.ask(call, now) {
+            Ok(attempt) => Step::Send(attempt),
+            Err(Halt::Wait(_) | Halt::Respond(_) | Halt::Cached(..)) => Step::Send(self.overlook(call)),
+            Err(halt) => self.halt(call, halt, now),
+        }
+    }
+
+    /// What the rules would not let go as it is goes out.
+    fn overlook(&self, call: &mut Call) -> Attempt {
+        self.tallies.overlooked_calls.fetch_add(1, Ordering::Relaxed);
+        call.attempts += 1;
+        call.state = State::Sent;
+        Attempt::plain(call.attempts)
+    }
+
     /// The next attempt, or what stands in its way.
     pub(super) fn next(&self, call: &mut Call, now: Timestamp) -> Step {
+        match self.ask(call, now) {
+            Ok(attempt) => Step::Send(attempt),
+            Err(halt) => self.halt(call, halt, now),
+        }
+    }
+
+    /// Asks the rules about the next attempt, which goes out where they let it.
+    fn ask(&self, call: &mut Call, now: Timestamp) -> Result<Attempt, Halt> {
         let number = call.attempts + 1;
-        let decided = match &mut call.flow {
-            None => Ok(Attempt::plain(number)),
-            Some(Standing { plan, flow }) => self.decide(plan, flow, number, now),
+        let attempt = match &mut call.flow {
+            None => Attempt::plain(number),
+            Some(Standing { plan, flow }) => self.decide(plan, flow, number, now)?,
         };
-        match decided {
-            Ok(attempt) => {
-                call.attempts = number;
-                call.state = State::Sent;
-                Step::Send(attempt)
-            }
-            Err(Halt::Wait(until)) => {
+        call.attempts = number;
+        call.state = State::Sent;
+        Ok(attempt)
+    }
+
+    /// The attempt does not go out now.
+    fn halt(&self, call: &mut Call, halt: Halt, now: Timestamp) -> Step {
+        match halt {
+            Halt::Wait(until) => {
                 call.waiting_since = Some(now);
                 Step::Wait(until)
             }
-            Err(Halt::Cached(answer, outcome)) => self.respond(call, &answer, outcome, now),
-            Err(Halt::Refuse(refusal)) => {
+            Halt::Cached(answer, outcome) => self.respond(call, &answer, outcome, now),
+            Halt::Refuse(refusal) => {
                 if let Some(step) = self.cache_instead_of(call, &refusal, now) {
                     return step;
                 }
@@ -256,13 +301,13 @@ impl Engine {
                 self.settle(call, Outcome::Refused(refusal.by), now);
                 Step::Refuse(refusal)
             }
-            Err(Halt::Respond(stored)) => {
+            Halt::Respond(stored) => {
                 call.status = stored.status;
                 call.head_at = now;
                 self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
                 Step::Respond(*stored)
             }
-            Err(Halt::Fail(error)) => {
+            Halt::Fail(error) => {
                 self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
                 Step::Fail(error)
             }

@@ -11,6 +11,7 @@
 const channels = require('node:diagnostics_channel')
 const net = require('node:net')
 const { obeying } = require('../acting.js')
+const { askAtOnce } = require('../at-once.js')
 const { timeConnecting } = require('../connecting.js')
 const { begin } = require('../exchange.js')
 const { note } = require('../problems.js')
@@ -59,7 +60,8 @@ function onCreate (message) {
       origin = url.origin
       path = url.pathname
     }
-    request[kExchange] = begin(origin, undefined, request.method, path)
+    const exchange = request[kExchange] = begin(origin, undefined, request.method, path)
+    askAtOnce(request, exchange)
   } catch (error) {
     note(error)
   }
