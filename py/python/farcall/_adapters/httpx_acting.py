@@ -38,7 +38,7 @@ class Acting:
         """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
         try:
             uri = request.url._uri_reference
-            content: Any = getattr(request, "_content", None)
+            content = self._content(request)
             announced = request.headers.get("content-length", "")
             length = len(content) if content is not None else int(announced) if announced.isdecimal() else None
             return _acting.begin_deciding(
@@ -77,7 +77,7 @@ class Acting:
                 response = None
             if kind == SEND:
                 failure = None
-                content: Any = getattr(request, "_content", None)
+                content = self._content(request)
                 upload = None if content is not None else self._streams.upload(request)
                 sent, limit, restore = self._attempt(request, step)
                 try:
@@ -116,7 +116,7 @@ class Acting:
                 response = None
             if kind == SEND:
                 failure = None
-                content: Any = getattr(request, "_content", None)
+                content = self._content(request)
                 upload = None if content is not None else self._streams.async_upload(request)
                 sent, limit, restore = self._attempt(request, step)
                 try:
@@ -135,6 +135,13 @@ class Acting:
                 await _acting.sleep(step[1])
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=True)
+
+    def _content(self, request: Any) -> Any:
+        """The body, where it can be sent again. A request that follows a redirect has it in its stream alone."""
+        content = getattr(request, "_content", None)
+        if content is None and type(request.stream) is self._module.ByteStream:
+            content = b"".join(request.stream)
+        return content
 
     def _answered(self, call: Call, response: Any, sent: int) -> None:
         _acting.answered(call, response, response.status_code, _headers_of, sent)
@@ -171,7 +178,7 @@ class Acting:
             url = url.copy_with(raw_path=prefix.encode() + url.raw_path)
         for field, value in headers:
             fields[field] = value
-        content: Any = getattr(request, "_content", None)
+        content = self._content(request)
         if model is not None and content:
             cheaper = native.replace_model(content, model)
             if cheaper is not None:
