@@ -219,6 +219,41 @@ def test_a_rollout_changes_host_path_and_headers(rules: Rules) -> None:
         assert one["host"].startswith("localhost")
 
 
+# From 127.0.0.1 to localhost, and so from one host to another.
+REDIRECTED = """
+try:
+    client("GET", SIM + "{path}", CA)
+except Base as error:
+    assert isinstance(error, farcall.Refused), type(error).__mro__
+    print(json.dumps([error.by, error.rule]))
+"""
+
+
+def _sends_on(rules: Rules, path: str, to: str) -> None:
+    effect = {"status": 302, "body": "", "headers": {"location": f"{rules.sim.tls}{to}"}}
+    rules.sim.control("POST", "script", {"match": {"path": path}, "effect": effect})
+
+
+def test_a_redirect_does_not_lead_to_where_a_rule_denies_it(rules: Rules) -> None:
+    path, denied = f"/from/{rules.name}", f"/denied/{rules.name}"
+    _sends_on(rules, path, denied)
+    policy = '[[policy]]\nname = "not-there"\nmatch = { host = "localhost" }\nverdict = "deny"\n'
+    assert rules.run(policy, REDIRECTED.format(path=path)) == ["policy", "not-there"]
+    assert rules.outcomes() == {(302, "complete"): 1, (0, "refused-policy"): 1}
+    assert rules.sim.counts(path)["calls"] == 1
+    assert rules.sim.counts(denied)["calls"] == 0
+
+
+def test_each_hop_of_a_redirect_has_its_own_turn_and_attempts(rules: Rules) -> None:
+    path, to = f"/on/{rules.name}", f"/shaky/{rules.name}"
+    _sends_on(rules, path, to)
+    rules.sim.control("POST", "script", {"match": {"path": to}, "count": 1, "effect": {"status": 503}})
+    quota = '[[quota]]\nmatch = { host = "localhost" }\nlimit = "1000 requests / 1s"\nmax_wait = "5s"\n'
+    assert rules.run(RETRY + quota, f'print(client("GET", SIM + "{path}", CA).status)') == 200
+    assert rules.outcomes() == {(302, "complete"): 1, (200, "complete"): 1}
+    assert rules.total("calls", "attempts") == (2, 3)
+
+
 def test_a_call_that_no_rule_is_about_is_counted_as_ever(rules: Rules) -> None:
     policy = '[[policy]]\nmatch = { vendor = "openai" }\nverdict = "deny"\n'
     code = 'assert client("POST", SIM + "/scenario/echo", CA, body=b"x" * 1000).body == b"x" * 1000'

@@ -41,7 +41,7 @@ class Acting:
         """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
         try:
             uri = request.url._uri_reference
-            content: Any = getattr(request, "_content", None)
+            content = self._content(request)
             announced = request.headers.get("content-length", "")
             length = len(content) if content is not None else int(announced) if announced.isdecimal() else None
             return _acting.begin_deciding(
@@ -80,7 +80,7 @@ class Acting:
                 response = None
             if kind == SEND:
                 failure = None
-                content: Any = getattr(request, "_content", None)
+                content = self._content(request)
                 upload = None if content is not None else self._streams.upload(request)
                 sent, limit, restore = self._attempt(request, step)
                 try:
@@ -119,7 +119,7 @@ class Acting:
                 response = None
             if kind == SEND:
                 failure = None
-                content: Any = getattr(request, "_content", None)
+                content = self._content(request)
                 upload = None if content is not None else self._streams.async_upload(request)
                 sent, limit, restore = self._attempt(request, step)
                 beside = (step[SHADOW] or step[HEDGE] is not None) and httpx_beside.can()
@@ -154,6 +154,13 @@ class Acting:
         response = await original(transport, sent, *args, **kwargs)
         restore()
         return response
+
+    def _content(self, request: Any) -> Any:
+        """The body, where it can be sent again. A request that follows a redirect has it in its stream alone."""
+        content = getattr(request, "_content", None)
+        if content is None and type(request.stream) is self._module.ByteStream:
+            content = b"".join(request.stream)
+        return content
 
     def _answered(self, call: Call, response: Any, sent: int) -> None:
         _acting.answered(call, response, response.status_code, _headers_of, sent)
@@ -190,7 +197,7 @@ class Acting:
             url = url.copy_with(raw_path=prefix.encode() + url.raw_path)
         for field, value in headers:
             fields[field] = value
-        content: Any = getattr(request, "_content", None)
+        content = self._content(request)
         if model is not None and content:
             cheaper = native.replace_model(content, model)
             if cheaper is not None:
