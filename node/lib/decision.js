@@ -90,7 +90,6 @@ class Decision {
    */
   static begin (request) {
     const scope = currentScope()
-    any = true
     return new Decision(native().begin({
       ...request,
       customer: scope?.customer,
@@ -137,6 +136,17 @@ class Decision {
   }
 
   /**
+   * Looks on at an exchange that goes out as it is.
+   *
+   * @param {Exchange} exchange
+   */
+  watch (exchange) {
+    if (this.step().kind !== 'send') return
+    this.attach(exchange)
+    this.final = true
+  }
+
+  /**
    * Runs `fn`, which performs the attempt.
    *
    * @template R
@@ -145,6 +155,7 @@ class Decision {
    * @returns {R}
    */
   perform (fn, attempt = this) {
+    any = true
     return performing.run(attempt, fn)
   }
 

@@ -9,8 +9,9 @@ use super::plan::{Part, Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::budget::Spent;
 use crate::call::{ErrorType, Headers, Outcome};
+use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
-use crate::quota::dialect::{Answer, BODY_PREFIX, Reading, Refusal as VendorRefusal};
+use crate::quota::dialect::{Answer, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
 use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, should_retry};
 use crate::rollout::Sample;
@@ -27,6 +28,10 @@ pub(super) struct Account {
     pub(super) tokens_out: u64,
 }
 
+/// Of an answer whose body nobody reads.
+static NOT_STATED: Usage = Usage::unknown(Unknown::NotStated);
+static NO_ANSWER: Usage = Usage::unknown(Unknown::NoAnswer);
+
 impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
@@ -38,25 +43,29 @@ impl Engine {
             flow.told = should_retry(text);
         }
         let silent = status < 400 && !call.watches;
-        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak()) {
+        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
             Self::read_usage(call, headers);
             return;
         }
         let dialect = self.catalogue.dialect(call.found.vendor);
         let reading = dialect.read(&Answer::new(status, headers), now);
-        self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        if reading.ignored > 0 {
+            self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        }
         let Some(Standing { plan, flow }) = &mut call.flow else {
             if !reading.is_empty() {
                 // From now on calls to this vendor are accounted for in detail.
-                self.attend(call.found.vendor);
+                self.attended.states(call.found.vendor);
             }
             return;
         };
         if dialect.wants_body(status) {
             let wanted = dialect.headers().iter();
+            let coding = decoder(headers);
             let headers =
                 wanted.filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec()))).collect();
             flow.prefix = Some(Prefix { status, headers, body: Vec::new() });
+            flow.coding = coding;
         }
         self.take_reading(plan, flow, call.found.vendor, &reading, now);
         Self::read_usage(call, headers);
@@ -73,7 +82,10 @@ impl Engine {
         if !price.is_none_or(cost::Price::asks_response) {
             return;
         }
-        let encoding = if call.decoded { None } else { text("content-encoding") };
+        if flow.coding.is_none() {
+            flow.coding = decoder(headers);
+        }
+        let encoding = text("content-encoding").filter(|_| flow.coding.is_none());
         let mut reader = UsageReader::new(price, text("content-type"), encoding);
         if let Some(price) = price {
             for name in price.headers() {
@@ -121,12 +133,19 @@ impl Engine {
 
     /// More of a body: what it cost, or what its status means.
     pub(super) fn read_body(flow: &mut Flow, chunk: &[u8]) {
-        if let Some(reader) = &mut flow.usage {
-            reader.push(chunk);
-        }
-        if let Some(prefix) = &mut flow.prefix {
-            let room = BODY_PREFIX.saturating_sub(prefix.body.len());
-            prefix.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let Flow { usage, coding, prefix, .. } = flow;
+        let mut look = |chunk: &[u8]| {
+            if let Some(reader) = usage {
+                reader.push(chunk);
+            }
+            if let Some(prefix) = prefix {
+                let chunk = &chunk[..chunk.len().min(prefix.room())];
+                prefix.body.extend_from_slice(chunk);
+            }
+        };
+        match coding {
+            Some(decoder) => decoder.push(chunk, look),
+            None => look(chunk),
         }
     }
 
@@ -145,7 +164,7 @@ impl Engine {
             return false;
         }
         // What the next attempt is told of is its own.
-        (flow.usage, flow.prefix) = (None, None);
+        (flow.usage, flow.coding, flow.prefix) = (None, None, None);
         (flow.told, flow.retry_at) = (None, None);
         call.status = 0;
         call.state = State::Begun;
@@ -255,10 +274,16 @@ impl Engine {
             let reading = self.catalogue.dialect(vendor).read(&answer, now);
             self.take_reading(plan, flow, vendor, &reading, now);
         }
-        let usage = match flow.usage.take() {
-            Some(reader) => reader.finish(outcome == Outcome::Complete),
-            None => Usage::unknown(if was_sent { Unknown::NotStated } else { Unknown::NoAnswer }),
-        };
+        let read = flow.usage.take().map(|reader| {
+            let legible = flow.coding.as_ref().is_none_or(|decoder| decoder.whole());
+            let complete = outcome == Outcome::Complete;
+            let mut usage = reader.finish(complete && legible);
+            if complete && usage.unknown == Some(Unknown::Abandoned) {
+                usage.unknown = Some(Unknown::Encoded);
+            }
+            usage
+        });
+        let usage = read.as_ref().unwrap_or(if was_sent { &NOT_STATED } else { &NO_ANSWER });
         let answer = match (was_sent, status) {
             (false, _) => cost::Answer::NotSent,
             (true, 0)
@@ -272,8 +297,9 @@ impl Engine {
             (true, 0) => cost::Answer::None,
             (true, status) => cost::Answer::Status(status),
         };
-        let cost = Self::cost(plan, flow, &usage, answer, (sent, received), begun);
-        let tokens = usage.tokens();
+        let cost = Self::cost(plan, flow, usage, answer, (sent, received), begun);
+        let tokens = read.as_ref().and_then(Usage::tokens);
+        let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };
             let rule = &plan.rules.budgets[*place];
@@ -327,8 +353,8 @@ impl Engine {
         Account {
             cost: if cost.currency == Currency::USD { cost.nanos } else { 0 },
             unknown: cost.unknown.is_some() || (cost.currency != Currency::USD && cost.nanos != 0),
-            tokens_in: usage.prompt_tokens().unwrap_or(0),
-            tokens_out: tokens.unwrap_or(0).saturating_sub(usage.prompt_tokens().unwrap_or(0)),
+            tokens_in: prompt,
+            tokens_out: tokens.unwrap_or(0).saturating_sub(prompt),
         }
     }
 
@@ -360,6 +386,12 @@ impl Engine {
                 .unwrap_or_else(|| Cost::known(Money::zero(Currency::USD))),
         }
     }
+}
+
+/// What a body passes through that is looked at; `None` where it comes as it is, or nobody here can decode it.
+fn decoder(headers: &dyn Headers) -> Option<Box<Decoder>> {
+    let coding = std::str::from_utf8(headers.get("content-encoding")?).ok()?;
+    Decoder::of(coding).map(Box::new)
 }
 
 /// How an attempt ended, for people.

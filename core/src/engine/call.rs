@@ -39,8 +39,6 @@ pub struct Call {
     pub(super) waiting_since: Option<Timestamp>,
     /// Whether the vendor states its quotas in headers, so that every answer is worth a look.
     pub(super) watches: bool,
-    /// Whether the adapter shows the body as decoded, whatever `Content-Encoding` says.
-    pub(super) decoded: bool,
     /// Its standing with the rules; `None` where none looks at it.
     pub(super) flow: Option<Standing>,
 }
@@ -97,11 +95,14 @@ impl Call {
         self.bytes_in = self.bytes_in.saturating_add(bytes);
     }
 
-    /// More of the response's body arrived, to be counted and looked at. Where [`wants_body`](Call::wants_body)
+    /// More of the response's body arrived, as it was on the wire or as its `Content-Encoding` says (the headers
+    /// that were shown tell which): to be counted and looked at. Where [`wants_body`](Call::wants_body)
     /// says no, [`Call::body`] does as well.
     pub fn read(&mut self, chunk: &[u8]) {
         self.body(chunk.len() as u64);
-        if let Some(Standing { flow, .. }) = &mut self.flow {
+        if let Some(Standing { flow, .. }) = &mut self.flow
+            && flow.wants_body()
+        {
             Engine::read_body(flow, chunk);
         }
     }
@@ -109,7 +110,7 @@ impl Call {
     /// Whether the engine looks at the bytes of the response's body.
     #[must_use]
     pub fn wants_body(&self) -> bool {
-        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.usage.is_some() || flow.prefix.is_some())
+        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.wants_body())
     }
 
     /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):

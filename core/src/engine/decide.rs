@@ -214,7 +214,7 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
     let ask = Ask::one().priority(flow.priority).deadline(flow.deadline.at());
     for (at, quota) in plan.quotas.iter().enumerate() {
         let ask = ask.units(units_of(&quota.rule, tokens, flow.body)).customer(plan.customer, quota.weight);
-        let verdict = quota.state.before(&quota.rule, &mut flow.claims[at], &ask, &plan.user, now);
+        let verdict = quota.state.before_by(&quota.rule, &mut flow.claims[at], &ask, &quota.tally, now);
         by_quota(flow, &quota.name, verdict, now)?;
     }
     for (at, stated) in plan.account.stated().take(MAX_STATED).enumerate() {

@@ -4,12 +4,15 @@ use super::decide::Halt;
 use super::events::{Events, What};
 use super::hedging::Pair;
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
+use super::request::Request;
 use super::unfinished::Unfinished;
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal, Target};
+use crate::coding::Decoder;
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
-use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, recognise};
+use crate::quota::dialect::BODY_PREFIX;
+use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
 use crate::rollout::Side;
 use crate::units::Timestamp;
 use std::sync::Arc;
@@ -67,6 +70,8 @@ pub(super) struct Flow {
     /// Whether the present attempt's latency is still to be counted.
     pub(super) timed: bool,
     pub(super) usage: Option<Box<UsageReader>>,
+    /// What the body passes through first, where it is compressed and anybody looks at it.
+    pub(super) coding: Option<Box<Decoder>>,
     /// How the body of an answer began whose meaning stands in it, and its headers.
     pub(super) prefix: Option<Prefix>,
     pub(super) events: Events,
@@ -80,7 +85,20 @@ pub(super) struct Prefix {
     pub(super) body: Vec<u8>,
 }
 
+impl Prefix {
+    /// How many bytes more are looked at.
+    pub(super) fn room(&self) -> usize {
+        BODY_PREFIX.saturating_sub(self.body.len())
+    }
+}
+
 impl Flow {
+    /// Whether anybody looks at the next bytes of the body.
+    pub(super) fn wants_body(&self) -> bool {
+        self.prefix.as_ref().is_some_and(|prefix| prefix.room() > 0)
+            || self.usage.as_ref().is_some_and(|reader| reader.reads())
+    }
+
     fn new() -> Self {
         Self {
             seed: 0,
@@ -117,6 +135,7 @@ impl Flow {
             pair: None,
             timed: false,
             usage: None,
+            coding: None,
             prefix: None,
             events: Events::default(),
         }
@@ -124,19 +143,17 @@ impl Flow {
 
     /// Makes it that of a call that begins. What a call gives back at its end (reservations, places, passes) it
     /// has given back.
-    fn begin(&mut self, plan: &Plan, head: &Head<'_>, now: Timestamp, seed: u64) {
+    fn begin(&mut self, plan: &Plan, head: &Head<'_>, request: &Request<'_>, now: Timestamp, seed: u64) {
         self.seed = seed;
         self.method = static_method(head.method);
         self.body = head.body.unwrap_or(head.content.len() as u64);
         self.replayable = head.replayable;
         self.priority = head.priority;
         self.deadline = Deadline::new(now, plan.resilience.deadline, head.deadline);
-        // Only where it decides something: a look-up costs more than the rest of this.
-        self.key_on_wire = !is_idempotent(self.method)
-            && plan.resilience.retry.is_some()
-            && head.headers.get("idempotency-key").is_some();
+        self.key_on_wire =
+            !is_idempotent(self.method) && plan.resilience.retry.is_some() && request.has_idempotency_key();
         // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
-        self.sdk = recognise(|name| head.headers.get(name).and_then(|value| std::str::from_utf8(value).ok()));
+        self.sdk = request.sdk();
         (self.model, self.max_output, self.tier) = asked_for(plan, head);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
         self.timed = false;
@@ -149,7 +166,7 @@ impl Flow {
         self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
         self.stated.fill(Claim::new());
         self.sent_at = now;
-        (self.usage, self.prefix) = (None, None);
+        (self.usage, self.coding, self.prefix) = (None, None, None);
     }
 
     /// Waits until the next attempt is due.
@@ -189,17 +206,23 @@ mod spares {
 use spares::SPARES;
 
 /// The standing of a call that begins, in a box that was used before where there is one.
-pub(super) fn take(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Standing {
+pub(super) fn take(
+    plan: Arc<Plan>,
+    head: &Head<'_>,
+    request: &Request<'_>,
+    now: Timestamp,
+    seed: u64,
+) -> Standing {
     let spare = SPARES.try_with(|spares| spares.try_borrow_mut().ok().and_then(|mut spares| spares.pop()));
     let mut flow = spare.ok().flatten().unwrap_or_else(|| Box::new(Flow::new()));
-    flow.begin(&plan, head, now, seed);
+    flow.begin(&plan, head, request, now, seed);
     Standing { plan, flow }
 }
 
 /// The standing of a copy of a call, to which `plan` applies.
 pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Standing {
     let head = Head::to(of.method, Target::UNREADABLE).body(Some(of.body), true).priority(Priority::Batch);
-    let mut standing = take(plan, &head, now, seed);
+    let mut standing = take(plan, &head, &Request::read(head.headers), now, seed);
     standing.flow.is_copy = true;
     (standing.flow.model, standing.flow.max_output, standing.flow.tier) = (of.model, of.max_output, of.tier);
     standing

@@ -2,6 +2,7 @@
 
 mod account;
 mod after;
+mod attended;
 mod call;
 mod decide;
 mod drain;
@@ -12,6 +13,7 @@ mod names;
 mod pipeline;
 mod plan;
 mod plans;
+mod request;
 mod rules;
 mod shadow;
 mod states;
@@ -22,12 +24,14 @@ pub use call::Call;
 pub use step::{Attempt, Step, Stored};
 
 use crate::attribution::{Caller, CallerId};
-use crate::catalogue::{Catalogue, Learner};
+use crate::catalogue::{Catalogue, Learner, name_of_unknown};
 use crate::config::Config;
+use crate::cost::Price;
 use crate::inspect::Fingerprinter;
 use crate::ledger::{Notice, Shards};
 use crate::quota;
 use crate::resilience::EarlierAttempts;
+use attended::Attended;
 use names::Names;
 use plans::Plans;
 use rules::Rules;
@@ -56,8 +60,7 @@ pub struct Engine {
     plans: Box<[Plans]>,
     states: AllStates,
     names: Names,
-    /// By vendor of the catalogue, and one for all others: whether it ever stated a quota.
-    attended: Box<[AtomicBool]>,
+    attended: Attended,
     /// How quotas are watched that no rule keeps to.
     watch_rule: Arc<quota::Rule>,
     fingerprinter: OnceLock<Fingerprinter>,
@@ -177,6 +180,7 @@ impl Engine {
         let catalogue = Catalogue::new(config.vendors);
         let mut key = [0; 16];
         key[..8].copy_from_slice(&seed.to_le_bytes());
+        let attended = Attended::new(&catalogue, &rules.prices);
         Self {
             plans: (0..shards.len()).map(|number| Plans::new(seed ^ number as u64)).collect(),
             shards,
@@ -185,7 +189,7 @@ impl Engine {
             generation: AtomicU32::new(1),
             states: AllStates::default(),
             names: Names::new(),
-            attended: (0..=catalogue.vendor_count()).map(|_| AtomicBool::new(false)).collect(),
+            attended,
             watch_rule: Arc::new(quota::Rule::default()),
             fingerprinter: OnceLock::new(),
             own_fingerprinter: Fingerprinter::new(key),
@@ -221,6 +225,7 @@ impl Engine {
     pub fn reload(&self, config: &Config) {
         let rules = Arc::new(Rules::new(config));
         let decides = rules.decide();
+        self.attended.set_prices(&self.catalogue, &rules.prices);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         self.decides.store(decides, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
@@ -260,15 +265,15 @@ impl Engine {
         }
     }
 
-    /// From now on calls to this vendor are accounted for in detail.
-    fn attend(&self, vendor: u32) {
-        let place = (vendor as usize).min(self.attended.len() - 1);
-        self.attended[place].store(true, Ordering::Relaxed);
-    }
-
-    fn attends(&self, vendor: u32) -> bool {
-        let place = (vendor as usize).min(self.attended.len() - 1);
-        self.attended[place].load(Ordering::Relaxed)
+    /// Whether calls to this host's vendor are worth seeing whole though no rule decides: what they cost stands in
+    /// the bodies of their answers. For adapters that otherwise tell of calls when they are over. `host` in lower
+    /// case.
+    #[must_use]
+    pub fn reads_bodies(&self, host: &str) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let vendor = self.catalogue.vendor_of(host);
+        let name = vendor.map_or_else(|| name_of_unknown(host), |vendor| &vendor.name);
+        rules.prices.of(name).any(Price::asks_response)
     }
 
     /// The header by which this vendor takes an idempotency key.

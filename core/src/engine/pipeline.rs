@@ -5,15 +5,17 @@
 //! the design's: catalogue, attribution, policy, rollout, fault, (cache,) budget, quota, concurrency, breaker,
 //! attempt, cost, ledger. What stands in brackets is not built yet, and so is not here.
 
+use super::attended::Costs;
 use super::call::State;
 use super::decide::{self, Halt};
 use super::flow::{self, Flow};
 use super::plan::{self, Plan, Standing};
 use super::plans::PlanKey;
+use super::request::Request;
 use super::unfinished::Unfinished;
 use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
-use crate::call::{Head, Headers, Outcome, RefusedBy, Tap, Target};
+use crate::call::{Head, Outcome, RefusedBy, Tap, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
@@ -44,11 +46,12 @@ impl Engine {
         // customer.
         let (customer, tags) = self.find_customer(&mut shard, head);
         let found = Found { vendor, endpoint, customer, tags };
-        // Which rules are about it, where any may be.
-        let flow = self.takes_part(vendor, head.tap).then(|| {
-            let secret = self.fingerprint(head.headers);
+        // Which rules are about it, where any may be; or what it costs.
+        let flow = self.takes_part(&shard, vendor, head.tap).then(|| {
+            let request = Request::read(head.headers);
+            let secret = self.fingerprint(&request);
             let plan = self.plan_of(&mut shard, number, found, host, head, secret, now);
-            flow::take(plan, head, now, mix(seed))
+            flow::take(plan, head, &request, now, mix(seed))
         });
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
         drop(shard);
@@ -72,7 +75,6 @@ impl Engine {
             waited: 0,
             waiting_since: None,
             watches,
-            decoded: false,
             flow,
             state: State::Begun,
         };
@@ -279,13 +281,26 @@ impl Engine {
         Ok(decide::attempt(plan, flow, number, now))
     }
 
-    /// Whether rules may have something to say about calls to this vendor.
-    fn takes_part(&self, vendor: u32, tap: Tap) -> bool {
-        tap == Tap::Library && (self.decides() || self.attends(vendor))
+    /// Whether rules may have something to say about calls to this vendor, it states its quotas, or they cost.
+    fn takes_part(&self, shard: &Shard, vendor: u32, tap: Tap) -> bool {
+        if tap != Tap::Library {
+            return false;
+        }
+        let (states, costs) = self.attended.of(vendor);
+        self.decides()
+            || states
+            || match costs {
+                Costs::No => false,
+                Costs::Yes => true,
+                Costs::Perhaps => {
+                    let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+                    rules.prices.has(shard.vendor_name(&self.catalogue, vendor))
+                }
+            }
     }
 
-    fn fingerprint(&self, headers: &dyn Headers) -> u64 {
-        self.fingerprinter.get().unwrap_or(&self.own_fingerprinter).of(headers)
+    fn fingerprint(&self, request: &Request<'_>) -> u64 {
+        self.fingerprinter.get().unwrap_or(&self.own_fingerprinter).of_value(request.credential())
     }
 
     #[allow(clippy::too_many_arguments)] // All that a call is known by.

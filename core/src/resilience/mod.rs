@@ -32,6 +32,7 @@ pub use retry::{
     RetryFacts, RetryReason, RetryRule, RetryVerdict, SHOULD_RETRY_HEADERS, Stop, is_idempotent, is_safe,
     should_retry,
 };
+pub(crate) use sdk::recognise_by;
 pub use sdk::{EarlierAttempts, HEADERS as SDK_HEADERS, SdkAttempt, followed_until, recognise};
 pub use trigger::{Ending, Triggers};
 

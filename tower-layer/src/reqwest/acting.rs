@@ -66,7 +66,13 @@ pub(super) async fn act(
                         let now = watched.now();
                         watched.answered(response.status().as_u16(), response.headers(), now);
                     }
-                    Err((kind, _)) => watched.failed(*kind),
+                    Err((kind, _)) => {
+                        // A body that found no connection never left.
+                        if !matches!(kind, ErrorType::Dns | ErrorType::Connect | ErrorType::Tls) {
+                            watched.sent(bytes.unwrap_or_default());
+                        }
+                        watched.failed(*kind);
+                    }
                 }
                 last = Some(answer.map_err(|(_, error)| error));
             }

@@ -147,7 +147,7 @@ impl Exchange {
         if let Some(watched) = &mut self.watched {
             watched.sent(self.replayable);
             let now = watched.now();
-            watched.head(response.status().as_u16(), now);
+            watched.answered(response.status().as_u16(), response.headers(), now);
         }
         self.handed_over(response)
     }
