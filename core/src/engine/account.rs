@@ -46,6 +46,15 @@ impl Account {
         }
     }
 
+    /// The same policies, of which nothing is known yet.
+    pub(super) fn again(&self, make: impl Fn(Key) -> State) -> Self {
+        let again = Self::new(&self.vendor, self.secret);
+        for stated in self.stated() {
+            again.find(stated.policy, stated.unit, || stated.name.to_string(), &make);
+        }
+        again
+    }
+
     /// Whether an answer with a good status is worth a look, of a vendor that is not known to state its quotas.
     pub(super) fn may_speak(&self) -> bool {
         if self.policies[0].get().is_some() {
@@ -53,6 +62,11 @@ impl Account {
         }
         let silent = self.silent.fetch_add(1, Ordering::Relaxed);
         silent < SILENT || silent.is_multiple_of(64)
+    }
+
+    /// Whether calls are refused by it because what others share of it cannot be had.
+    pub(super) fn is_cut_off(&self, rule: &quota::Rule) -> bool {
+        rule.on_error == quota::OnError::Refuse && self.stated().any(|stated| stated.state.is_cut_off())
     }
 
     /// The quotas that were stated so far.

@@ -137,7 +137,7 @@ impl Engine {
             .filter(|(_, rule)| rule.then.limit.is_some())
             .filter_map(|(_, rule)| {
                 let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
-                self.quota_use(key, &rule.name, Arc::new(rule.then.clone()), subject)
+                self.quota_use(key, &rule.name, Arc::new(self.as_shared(rule.then.clone())), subject)
             })
             .take(MAX_QUOTAS - 1)
             .collect();
@@ -154,7 +154,13 @@ impl Engine {
             .map(|rule| (Arc::clone(&rule.name), Arc::new(rule.then.clone())));
         let account_key = Key::of("account").and(vendor).and_number(secret);
         let account_key = keep.as_ref().map_or(account_key, |(name, _)| account_key.and(name));
-        let account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
+        let mut account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
+        if let Some((known, (_, rule))) = account.as_mut().zip(keep.as_ref())
+            && known.is_cut_off(rule)
+        {
+            let again = known.again(|key| self.quota_state(key, rule));
+            *known = self.states.accounts.replace(account_key, again);
+        }
         let weight = keep.as_ref().map_or_else(Weight::default, |(_, rule)| rule.weight(subject.customer));
         let known = subject.customer != crate::attribution::UNKNOWN;
         let parts = self.parts(rules, subject);
@@ -195,7 +201,11 @@ impl Engine {
         rule: Arc<quota::Rule>,
         subject: &Subject<'_>,
     ) -> Option<QuotaUse> {
-        let state = self.states.quotas.get(key, || self.quota_state(key, &rule))?;
+        let make = || self.quota_state(key, &rule);
+        let mut state = self.states.quotas.get(key, make)?;
+        if rule.on_error == quota::OnError::Refuse && state.is_cut_off() {
+            state = self.states.quotas.replace(key, make());
+        }
         self.tell_home(key, &rule);
         self.states.noted_quotas.note(key, name, subject.vendor, &rule, &state);
         Some(QuotaUse { weight: rule.weight(subject.customer), name: Arc::clone(name), rule, state })

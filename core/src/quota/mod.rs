@@ -77,11 +77,13 @@ pub enum Why {
     Concurrency,
     /// What the fleet granted to this host is used, and more is under way.
     Lease,
+    /// What others share of the quota cannot be had, and the rule says that nothing goes without it.
+    Unshared,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OwnLimit,
         Self::Exhausted,
         Self::RateLimited,
@@ -91,6 +93,7 @@ impl Why {
         Self::FairShare,
         Self::Concurrency,
         Self::Lease,
+        Self::Unshared,
     ];
 
     /// The word for it, as in the ledger.
@@ -106,6 +109,7 @@ impl Why {
             Self::FairShare => "fair_share",
             Self::Concurrency => "concurrency",
             Self::Lease => "lease",
+            Self::Unshared => "unshared",
         }
     }
 }
