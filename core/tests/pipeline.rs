@@ -385,3 +385,24 @@ fn a_budget_sends_the_cheaper_model_also_where_nobody_knows_a_price() {
     assert_eq!(sent(&mut second, &engine, at(10)).model.as_deref(), Some("small"));
     second.abandon(&engine, at(20));
 }
+
+#[test]
+fn calls_under_way_are_limited_also_where_the_vendor_states_nothing() {
+    let engine = engine(
+        "[[quota]]\nname = \"q\"\nmatch = { vendor = \"stripe\" }\nconcurrency = 2\nmax_wait = \"0s\"\n",
+    );
+    let head = get("acme");
+    let mut first = engine.begin(&head, at(0), 1);
+    let mut second = engine.begin(&head, at(0), 2);
+    let _ = (sent(&mut first, &engine, at(0)), sent(&mut second, &engine, at(0)));
+    let mut third = engine.begin(&head, at(1), 3);
+    let refusal = refused(&mut third, &engine, at(1));
+    assert_eq!((&*refusal.rule, &*refusal.reason), ("q", "concurrency"));
+    first.answer(&engine, 200, &[("x", "y")].as_slice(), at(2));
+    assert_eq!(first.step(&engine, at(2)), Step::Settled);
+    first.end(&engine, at(2));
+    let mut fourth = engine.begin(&head, at(3), 4);
+    let _ = sent(&mut fourth, &engine, at(3));
+    second.abandon(&engine, at(4));
+    fourth.abandon(&engine, at(4));
+}

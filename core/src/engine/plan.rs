@@ -134,10 +134,10 @@ impl Engine {
             .take(MAX_BUDGETS)
             .collect();
         let mut quotas: Vec<QuotaUse> = matching(&rules.quotas, subject)
-            .filter(|(_, rule)| rule.then.limit.is_some())
             .filter_map(|(_, rule)| {
+                let then = self.as_shared(of_our_own(&rule.then)?);
                 let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
-                self.quota_use(key, &rule.name, Arc::new(self.as_shared(rule.then.clone())), subject)
+                self.quota_use(key, &rule.name, Arc::new(then), subject)
             })
             .take(MAX_QUOTAS - 1)
             .collect();
@@ -149,9 +149,11 @@ impl Engine {
             let limit = quota::Rule::limit(rate.calls.into(), quota::Unit::Requests, rate.per);
             quotas.extend(self.quota_use(key, &rule.name, Arc::new(limit), subject));
         }
-        let keep = most_specific(&rules.quotas, subject)
-            .find(|rule| rule.then.limit.is_none())
-            .map(|rule| (Arc::clone(&rule.name), Arc::new(rule.then.clone())));
+        let keep = most_specific(&rules.quotas, subject).find(|rule| rule.then.limit.is_none()).map(|rule| {
+            // Calls under way are counted once, not for each policy that the vendor states.
+            let then = quota::Rule { concurrency: None, ..rule.then.clone() };
+            (Arc::clone(&rule.name), Arc::new(then))
+        });
         let account_key = Key::of("account").and(vendor).and_number(secret);
         let account_key = keep.as_ref().map_or(account_key, |(name, _)| account_key.and(name));
         let mut account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
@@ -244,6 +246,21 @@ impl Engine {
             }
         }
         parts
+    }
+}
+
+/// What a rule limits whatever the vendor says; `None` where it says only how the vendor's word is kept to.
+fn of_our_own(rule: &quota::Rule) -> Option<quota::Rule> {
+    let alone = || quota::Rule {
+        concurrency: rule.concurrency,
+        max_wait: rule.max_wait,
+        shared: rule.shared,
+        on_error: rule.on_error,
+        ..quota::Rule::default()
+    };
+    match rule.limit {
+        Some(_) => Some(rule.clone()),
+        None => rule.concurrency.map(|_| alone()),
     }
 }
 
