@@ -320,7 +320,7 @@ impl Engine {
                 bytes: head.body,
                 ..Subject::default()
             };
-            self.plan(&rules, &subject, secret, now)
+            self.plan(&rules, &subject, self.catalogue.dialect(found.vendor), secret, now)
         })
     }
 

@@ -2,7 +2,7 @@
 //! agree in everything that rules look at.
 
 use super::Engine;
-use super::account::Account;
+use super::account::{Account, Place, ScopeOf};
 use super::flow::Flow;
 use super::rules::Rules;
 use super::states::Key;
@@ -12,6 +12,7 @@ use crate::config::Rule;
 use crate::cost::Price;
 use crate::matcher::{Fields, Partition, Subject};
 use crate::policy::{Decision, Verdict};
+use crate::quota::dialect::Dialect;
 use crate::quota::{self, User, Weight};
 use crate::resilience::{self, Breaker, Concurrency, Hedge};
 use crate::rollout::Rollout;
@@ -38,6 +39,10 @@ pub(super) struct Plan {
     pub(super) keep: Option<(Arc<str>, Arc<quota::Rule>)>,
     /// What the vendor said to this credential.
     pub(super) account: Arc<Account>,
+    /// Whether some of the vendor's quotas are about a part of the credential's calls.
+    pub(super) scoped: bool,
+    /// Stands for the endpoint there.
+    pub(super) endpoint_number: u64,
     pub(super) resilience: Parts,
     /// What its calls cost.
     pub(super) price: Priced,
@@ -109,6 +114,7 @@ impl Engine {
         &self,
         rules: &Arc<Rules>,
         subject: &Subject<'_>,
+        dialect: &Dialect,
         secret: u64,
         now: Timestamp,
     ) -> Plan {
@@ -160,7 +166,7 @@ impl Engine {
         if let Some((known, (_, rule))) = account.as_mut().zip(keep.as_ref())
             && known.is_cut_off(rule)
         {
-            let again = known.again(|key| self.quota_state(key, rule));
+            let again = known.again(|key, scope| self.stated_state(key, scope, rule));
             *known = self.states.accounts.replace(account_key, again);
         }
         let weight = keep.as_ref().map_or_else(Weight::default, |(_, rule)| rule.weight(subject.customer));
@@ -176,9 +182,12 @@ impl Engine {
             budgets,
             quotas,
             keep,
+            scoped: dialect.has_scopes(),
+            endpoint_number: Place::number(subject.endpoint),
             account: account.unwrap_or_else(|| Arc::new(Account::new(vendor, secret))),
             resilience: parts,
             asks_model: matches!(price, Priced::ByModel)
+                || dialect.asks_model()
                 || matching(&rules.budgets, subject).any(|(_, rule)| !rule.then.downgrades.is_empty()),
             price,
             customer: stable_hash(0, subject.customer.as_bytes()),
@@ -203,14 +212,27 @@ impl Engine {
         rule: Arc<quota::Rule>,
         subject: &Subject<'_>,
     ) -> Option<QuotaUse> {
-        let make = || self.quota_state(key, &rule);
-        let mut state = self.states.quotas.get(key, make)?;
-        if rule.on_error == quota::OnError::Refuse && state.is_cut_off() {
-            state = self.states.quotas.replace(key, make());
-        }
+        let state = self.kept_state(key, &rule)?;
         self.tell_home(key, &rule);
         self.states.noted_quotas.note(key, name, subject.vendor, &rule, &state);
         Some(QuotaUse { weight: rule.weight(subject.customer), name: Arc::clone(name), rule, state })
+    }
+
+    /// The state of a quota that several plans use; looked for again where what is shared could not be had.
+    fn kept_state(&self, key: Key, rule: &quota::Rule) -> Option<Arc<quota::State>> {
+        let make = || self.quota_state(key, rule);
+        let state = self.states.quotas.get(key, make)?;
+        match rule.on_error == quota::OnError::Refuse && state.is_cut_off() {
+            true => Some(self.states.quotas.replace(key, make())),
+            false => Some(state),
+        }
+    }
+
+    /// The state of a quota that the vendor stated.
+    pub(super) fn stated_state(&self, key: Key, scope: ScopeOf, rule: &quota::Rule) -> Arc<quota::State> {
+        // Only what all credentials use together belongs to more than one account.
+        let kept = if scope == ScopeOf::Vendor { self.kept_state(key, rule) } else { None };
+        kept.unwrap_or_else(|| Arc::new(self.quota_state(key, rule)))
     }
 
     fn parts(&self, rules: &Rules, subject: &Subject<'_>) -> Parts {
