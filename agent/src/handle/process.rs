@@ -135,6 +135,7 @@ impl Process {
             return;
         }
         self.take_key();
+        self.read_environment();
         self.share_quotas();
         // Before the first call, so that a sidecar that is there already learns of every one.
         let mut writer = self.writer();
@@ -184,6 +185,15 @@ impl Process {
         if let Some(key) = key {
             self.engine.set_fingerprinter(Fingerprinter::new(key));
         }
+    }
+
+    /// So that rules can tell which variable holds a credential. Read once, while the application starts: it may
+    /// change the environment later, and nobody else must look then.
+    fn read_environment(&self) {
+        let variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        self.engine.set_environment(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     }
 
     /// Whether this is the process that runs. Asks the system.

@@ -6,6 +6,7 @@
 
 mod budget;
 mod changes;
+mod data;
 mod dialect;
 mod duration;
 mod error;
@@ -35,6 +36,7 @@ pub(crate) use scenario::read as read_scenario;
 
 use crate::catalogue::Vendor;
 use crate::cost::Price;
+use crate::inspect::Carried;
 use crate::policy::{Mode, Policy};
 use crate::{
     budget as budgets, fault as faults, quota as quotas, resilience as resiliences, rollout as rollouts,
@@ -70,6 +72,8 @@ pub struct Config {
     pub quotas: Vec<Rule<quotas::Rule>>,
     /// `[[resilience]]`: what is done about calls that fail.
     pub resilience: Vec<Rule<resiliences::Rule>>,
+    /// `[[data]]`: the kinds of data that requests carry.
+    pub data: Vec<Rule<Carried>>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
     pub prices: Vec<Price>,
 }
@@ -116,6 +120,7 @@ impl Config {
             config.budgets = rule::rules(root, "budget", &vendors, budget::read);
             config.quotas = rule::rules(root, "quota", &vendors, quota::read);
             config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
+            config.data = rule::rules(root, "data", &vendors, data::read);
             config.prices =
                 root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
             // Their draws are salted with their names, so that two of them choose independently.

@@ -23,7 +23,7 @@ use crate::attribution::{Caller, CallerId};
 use crate::catalogue::{Catalogue, Learner, name_of_unknown};
 use crate::config::Config;
 use crate::cost::Price;
-use crate::inspect::Fingerprinter;
+use crate::inspect::{Fingerprinter, Origins};
 use crate::ledger::{Notice, Shards};
 use crate::quota;
 use attended::Attended;
@@ -59,6 +59,7 @@ pub struct Engine {
     watch_rule: Arc<quota::Rule>,
     fingerprinter: OnceLock<Fingerprinter>,
     own_fingerprinter: Fingerprinter,
+    origins: OnceLock<Origins>,
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
     /// Tells this engine's calls from another's.
@@ -186,6 +187,7 @@ impl Engine {
             watch_rule: Arc::new(quota::Rule::default()),
             fingerprinter: OnceLock::new(),
             own_fingerprinter: Fingerprinter::new(key),
+            origins: OnceLock::new(),
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
             catalogue,
@@ -227,6 +229,15 @@ impl Engine {
     /// Makes fingerprints of credentials with the installation's key from now on. Said once.
     pub fn set_fingerprinter(&self, fingerprinter: Fingerprinter) {
         let _ = self.fingerprinter.set(fingerprinter);
+    }
+
+    /// The environment variables of this process, by name and value: rules may ask which of them holds a credential.
+    /// Keeps fingerprints of the values only. Said once, after [`Engine::set_fingerprinter`].
+    pub fn set_environment<'a>(&self, variables: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let fingerprinter = *self.fingerprinter.get().unwrap_or(&self.own_fingerprinter);
+        if self.origins.set(Origins::new(fingerprinter, variables)).is_ok() {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Keeps the state of shared quotas there from now on.

@@ -17,7 +17,7 @@ use crate::call::{Head, Headers, Outcome, RefusedBy, Tap, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
-use crate::matcher::Subject;
+use crate::matcher::{Fields, Subject};
 use crate::units::Timestamp;
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
@@ -307,7 +307,8 @@ impl Engine {
             let (vendor, endpoint, customer, tags) = shard.names(&self.catalogue, found);
             let caller = self.caller(head.caller).unwrap_or_default();
             let fingerprint = inspect::in_words(secret);
-            let subject = Subject {
+            let origins = self.origins.get().filter(|_| rules.depends.contains(Fields::ORIGIN));
+            let mut subject = Subject {
                 vendor,
                 vendor_tags: self.catalogue.tags(found.vendor),
                 endpoint,
@@ -318,8 +319,12 @@ impl Engine {
                 caller: &caller,
                 credential: &fingerprint,
                 bytes: head.body,
+                country: self.catalogue.country(found.vendor),
+                origin: origins.map_or("", |origins| origins.of(head.headers)),
                 ..Subject::default()
             };
+            let data = inspect::carried(&rules.data, &subject);
+            subject.data = &data;
             self.plan(&rules, &subject, self.catalogue.dialect(found.vendor), secret, now)
         })
     }

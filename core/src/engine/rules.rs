@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Rule};
 use crate::cost::Prices;
+use crate::inspect::Carried;
 use crate::matcher::Fields;
 use crate::policy::PolicySet;
 use crate::{budget, fault, quota, resilience, rollout};
@@ -15,6 +16,7 @@ pub(crate) struct Rules {
     pub(super) budgets: Vec<Rule<budget::Rule>>,
     pub(super) quotas: Vec<Rule<quota::Rule>>,
     pub(super) resilience: Vec<Rule<resilience::Rule>>,
+    pub(super) data: Vec<Rule<Carried>>,
     pub(super) prices: Prices,
     /// What any of them looks at.
     pub(super) depends: Fields,
@@ -33,13 +35,15 @@ impl Rules {
                 | fields(&faults)
                 | fields(&config.budgets)
                 | fields(&config.quotas)
-                | fields(&config.resilience),
+                | fields(&config.resilience)
+                | fields(&config.data),
             policy,
             rollouts: config.rollouts.clone(),
             faults,
             budgets: config.budgets.clone(),
             quotas: config.quotas.clone(),
             resilience: config.resilience.clone(),
+            data: config.data.clone(),
             prices: Prices::new(config.own_prices()),
         }
     }

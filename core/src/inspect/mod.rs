@@ -1,5 +1,11 @@
-//! Inspection: which credential a call carries. What it is, nobody is told: only a keyed fingerprint leaves this
+//! Inspection: which credential a call carries, and which kinds of data. What it is, nobody is told: only a keyed fingerprint leaves this
 //! module.
+
+mod carried;
+mod origin;
+
+pub use carried::{Carried, carried};
+pub(crate) use origin::Origins;
 
 use crate::call::Headers;
 use siphasher::sip::SipHasher24;
@@ -35,6 +41,10 @@ impl Fingerprinter {
     #[must_use]
     pub fn of(&self, headers: &dyn Headers) -> u64 {
         let Some(value) = FIELDS.iter().find_map(|name| headers.get(name)) else { return 0 };
+        self.of_value(value)
+    }
+
+    fn of_value(&self, value: &[u8]) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.key);
         hasher.write(value);
         hasher.finish().max(1)
