@@ -5,6 +5,7 @@ use super::{Attempt, Engine};
 use crate::attribution::CallerId;
 use crate::call::{ConnectTimes, ErrorType, Headers, Outcome, Tap};
 use crate::ledger::{Found, RequestKeys};
+use crate::resilience::Ending;
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
 
@@ -113,10 +114,16 @@ impl Call {
     }
 
     /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):
-    /// what to send, or `None` where the budget for that is used up. Whichever attempt answers first is reported;
-    /// the other is cancelled and not reported.
+    /// what to send, or `None` where the budget for that is used up, or a quota. Then one of the two is
+    /// [`lost`](Call::lost), and what the other comes to is reported as ever.
     pub fn hedge(&mut self, engine: &Engine, now: Timestamp) -> Option<Attempt> {
         engine.hedge(self, now)
+    }
+
+    /// Of two attempts under way that of this number is of no more interest: it ended so, or (`None`) the other one
+    /// answered and this one was given up. To be told before the other one's answer is.
+    pub fn lost(&mut self, engine: &Engine, number: u32, ending: Option<Ending>, now: Timestamp) {
+        engine.lost(self, number, ending, now);
     }
 
     /// The attempt failed, before or after the head of a response.

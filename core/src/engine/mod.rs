@@ -8,13 +8,16 @@ mod decide;
 mod drain;
 mod events;
 mod flow;
+mod hedging;
 mod names;
 mod pipeline;
 mod plan;
 mod plans;
+mod request;
 mod rules;
 mod states;
 mod step;
+mod unfinished;
 
 pub use call::Call;
 pub use step::{Attempt, Step, Stored};
@@ -26,6 +29,7 @@ use crate::cost::Price;
 use crate::inspect::{Fingerprinter, Origins};
 use crate::ledger::{Notice, Shards};
 use crate::quota;
+use crate::resilience::EarlierAttempts;
 use attended::Attended;
 use names::Names;
 use plans::Plans;
@@ -34,6 +38,7 @@ use states::{AllStates, Key};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use unfinished::Unfinished;
 
 /// The state that all calls of a process share. Every method takes `&self`; calls on different threads do not
 /// wait for each other.
@@ -62,6 +67,8 @@ pub struct Engine {
     origins: OnceLock<Origins>,
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
+    /// Failed attempts of SDKs that the SDK may go on from.
+    unfinished: EarlierAttempts<Box<Unfinished>>,
     /// Tells this engine's calls from another's.
     identity: u32,
     tallies: Tallies,
@@ -160,6 +167,8 @@ counters! {
     reloads,
     /// Changes of `[[vendor]]` in a reload, which take a restart.
     vendors_unchanged,
+    /// Failed attempts of SDKs that were counted as calls of their own, because too many waited for the next one.
+    ungrouped_attempts,
     /// Events that no order of events explains, such as a response before a request; ignored.
     misplaced_events,
 }
@@ -190,6 +199,7 @@ impl Engine {
             origins: OnceLock::new(),
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
+            unfinished: EarlierAttempts::default(),
             catalogue,
             learner: Mutex::new(Learner::new()),
             learned: AtomicU32::new(0),

@@ -29,7 +29,8 @@ impl Origins {
             if !(SHORTEST..=LONGEST).contains(&value.len()) {
                 continue;
             }
-            let entry = names.entry(fingerprinter.of_value(value.as_bytes())).or_insert_with(|| name.into());
+            let entry =
+                names.entry(fingerprinter.of_value(Some(value.as_bytes()))).or_insert_with(|| name.into());
             if name < &**entry {
                 *entry = name.into();
             }
@@ -62,7 +63,7 @@ impl Origins {
     }
 
     fn holder(&self, value: &[u8]) -> Option<&str> {
-        self.names.get(&self.fingerprinter.of_value(value)).map(|name| &**name)
+        self.names.get(&self.fingerprinter.of_value(Some(value))).map(|name| &**name)
     }
 }
 
