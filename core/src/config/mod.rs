@@ -22,7 +22,6 @@ mod rule;
 mod scenario;
 mod section;
 mod share;
-mod size;
 mod vendor;
 
 pub use duration::parse_duration;

@@ -20,7 +20,7 @@ use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
 use crate::matcher::{Fields, Subject};
-use crate::units::Timestamp;
+use crate::units::{Timestamp, spread};
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -51,13 +51,13 @@ impl Engine {
             let request = Request::read(head.headers);
             let secret = self.fingerprint(&request);
             let plan = self.plan_of(&mut shard, number, found, host, head, secret, now);
-            flow::take(plan, head, &request, now, mix(seed))
+            flow::take(plan, head, &request, now, spread(seed))
         });
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
         drop(shard);
 
         let mut call = Call {
-            id: mix(seed),
+            id: spread(seed),
             shard: number,
             found,
             caller: head.caller,
@@ -346,12 +346,4 @@ impl Engine {
 
 const fn nanos_between(earlier: Timestamp, later: Timestamp) -> u64 {
     later.as_nanos().saturating_sub(earlier.as_nanos())
-}
-
-/// Spreads a seed over all 64 bits (the finaliser of SplitMix64).
-const fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
