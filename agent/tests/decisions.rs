@@ -524,3 +524,28 @@ fn tables_of_decisions_fit_into_eighty_columns() {
     let narrow = report::customers(&query).unwrap().render(&Style::new(60, false));
     assert!(narrow.contains("USD"), "{narrow}");
 }
+
+#[test]
+fn a_rule_knows_which_variable_of_the_environment_holds_a_credential() {
+    let home = tempfile::tempdir().unwrap();
+    // Any variable that every process has will do for a credential.
+    let variables: Vec<(String, String)> = std::env::vars().collect();
+    let (_, value) = variables.iter().find(|(name, value)| name == "PATH" && value.len() >= 12).unwrap();
+    let (holder, _) = variables.iter().filter(|(_, other)| other == value).min().unwrap();
+    let farcall = start(
+        home.path(),
+        &format!(
+            "[[policy]]\nname = \"from-there\"\nmatch = {{ credential.origin = \"{holder}\" }}\nverdict = \"deny\"\n"
+        ),
+    );
+    let refused = |credential: &str| {
+        let bearer = format!("Bearer {credential}");
+        let headers = [("authorization", bearer.as_str())];
+        let headers = headers.as_slice();
+        let head = Head::new("GET", "https://api.stripe.com/v1/charges").headers(&headers);
+        let mut call = farcall.guard(farcall.begin(&head));
+        matches!(call.step(), Step::Refuse(refusal) if &*refusal.rule == "from-there")
+    };
+    assert!(refused(value));
+    assert!(!refused("of-another-origin"));
+}

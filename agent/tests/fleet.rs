@@ -265,3 +265,27 @@ fn no_call_waits_for_a_store_that_does_not_answer() {
     let rates: Vec<f64> = std::iter::repeat_with(rate).take(3).collect();
     assert!(rates.iter().any(|rate| *rate >= 0.2), "{rates:?}");
 }
+
+#[test]
+fn a_rule_may_say_that_nothing_goes_while_the_store_is_away() {
+    let home = tempfile::tempdir().unwrap();
+    let redis = Redis::start(home.path());
+    let config = config(redis.port, "on_error = \"refuse\"\nmax_wait = \"0s\"");
+    fs::write(home.path().join("farcall.toml"), config).unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let refused = || match begin(&farcall).step() {
+        Step::Send(_) => None,
+        Step::Refuse(refusal) => Some(refusal.reason.to_string()),
+        step => panic!("{step:?}"),
+    };
+    until("a grant", || refused().is_none());
+    let port = redis.port;
+    drop(redis);
+    until("the grant to run out", || refused().is_some_and(|reason| reason == "unshared"));
+    let mut again = None;
+    until("the port", || {
+        again = Redis::start_on(home.path(), port);
+        again.is_some()
+    });
+    until("a grant again", || refused().is_none());
+}

@@ -167,3 +167,20 @@ fn where_memory_cannot_be_shared_each_process_keeps_to_the_quota_alone_and_says_
     assert!(counter(&farcall, "unshared_quotas") > 0);
     until("a flush", || farcall.flush().pending == 0);
 }
+
+#[test]
+fn where_memory_cannot_be_shared_a_rule_may_say_that_nothing_goes() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("quota.map")).unwrap();
+    fs::write(home.path().join("farcall.toml"), quota("10 requests / 1h", 10, "on_error = \"refuse\""))
+        .unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let step = begin(&farcall).step();
+    let Step::Refuse(refusal) = step else { panic!("{step:?}") };
+    assert_eq!((&*refusal.rule, &*refusal.reason), ("q", "unshared"));
+
+    let sound = tempfile::tempdir().unwrap();
+    fs::write(sound.path().join("farcall.toml"), quota("10 requests / 1h", 10, "on_error = \"refuse\""))
+        .unwrap();
+    assert!(matches!(begin(&Farcall::start(options(sound.path()))).step(), Step::Send(_)));
+}

@@ -31,7 +31,7 @@ Shows every rule that is about the call, in the order in which they are asked, w
   farcall policy backtest next.toml --json | jq '.denied'
 
 The rules are asked about the rollups of the ledger, by vendor, endpoint, customer, tags and caller. The ledger keeps \
-                            no host,\ncredential, country, data or size of single calls; rules that look at these are \
+                            no host,\ncredential, data or size of single calls; rules that look at these are \
                             named. Nothing is changed.")]
     Backtest(Backtest),
     /// The narrowest policy that the ledger supports, as TOML
@@ -69,7 +69,10 @@ pub(crate) struct Test {
     /// The fingerprint of the credential
     #[arg(long, default_value = "")]
     credential: String,
-    /// The country that the call goes to, two letters
+    /// The environment variable that holds the credential
+    #[arg(long, value_name = "NAME", default_value = "")]
+    origin: String,
+    /// The country of the vendor's seat, two letters, instead of the catalogue's
     #[arg(long, default_value = "")]
     country: String,
     /// The file with the rules, instead of the farcall.toml that a program here would read
@@ -159,6 +162,7 @@ fn test(arguments: &Test) -> Exit {
         bytes: arguments.bytes,
         data: arguments.data.clone(),
         credential: arguments.credential.clone(),
+        origin: arguments.origin.clone(),
         country: arguments.country.clone(),
     };
     match policy_test(&config, &asked) {

@@ -385,3 +385,79 @@ fn a_budget_sends_the_cheaper_model_also_where_nobody_knows_a_price() {
     assert_eq!(sent(&mut second, &engine, at(10)).model.as_deref(), Some("small"));
     second.abandon(&engine, at(20));
 }
+
+#[test]
+fn calls_under_way_are_limited_also_where_the_vendor_states_nothing() {
+    let engine = engine(
+        "[[quota]]\nname = \"q\"\nmatch = { vendor = \"stripe\" }\nconcurrency = 2\nmax_wait = \"0s\"\n",
+    );
+    let head = get("acme");
+    let mut first = engine.begin(&head, at(0), 1);
+    let mut second = engine.begin(&head, at(0), 2);
+    let _ = (sent(&mut first, &engine, at(0)), sent(&mut second, &engine, at(0)));
+    let mut third = engine.begin(&head, at(1), 3);
+    let refusal = refused(&mut third, &engine, at(1));
+    assert_eq!((&*refusal.rule, &*refusal.reason), ("q", "concurrency"));
+    first.answer(&engine, 200, &[("x", "y")].as_slice(), at(2));
+    assert_eq!(first.step(&engine, at(2)), Step::Settled);
+    first.end(&engine, at(2));
+    let mut fourth = engine.begin(&head, at(3), 4);
+    let _ = sent(&mut fourth, &engine, at(3));
+    second.abandon(&engine, at(4));
+    fourth.abandon(&engine, at(4));
+}
+
+#[test]
+fn rules_find_the_country_the_kinds_of_data_and_where_a_credential_came_from() {
+    let engine = engine(
+        r#"
+        [[vendor]]
+        name = "werk"
+        hosts = ["api.werk.example"]
+        country = "de"
+        [[data]]
+        match = { vendor = "werk", endpoint = "POST *" }
+        kinds = ["card", "email"]
+        [[data]]
+        match = { vendor = "werk" }
+        kinds = ["email"]
+        [[policy]]
+        name = "abroad"
+        match = { country = "!DE" }
+        verdict = "deny"
+        [[policy]]
+        name = "no-cards"
+        match = { data = "card" }
+        verdict = "deny"
+        [[policy]]
+        name = "not-that-key"
+        match = { credential.origin = "LIVE_*" }
+        verdict = "deny"
+        "#,
+    );
+    engine.set_environment([("LIVE_KEY", "sk-live-0123456789"), ("TEST_KEY", "sk-test-0123456789")]);
+    let decided = |method: &str, url: &str, key: &str| {
+        let headers = [("authorization", key)];
+        let headers = headers.as_slice();
+        let mut call = engine.begin(&Head::new(method, url).headers(&headers), T0, 7);
+        match call.step(&engine, T0) {
+            Step::Send(_) => {
+                call.abandon(&engine, T0);
+                None
+            }
+            Step::Refuse(refusal) => Some(refusal.rule.to_string()),
+            step => panic!("{step:?}"),
+        }
+    };
+    let werk = "https://api.werk.example/v1/orders";
+    assert_eq!(decided("GET", werk, "Bearer sk-test-0123456789"), None);
+    assert_eq!(decided("POST", werk, "Bearer sk-test-0123456789").as_deref(), Some("no-cards"));
+    assert_eq!(decided("GET", werk, "Bearer sk-live-0123456789").as_deref(), Some("not-that-key"));
+    assert_eq!(decided("GET", werk, "Bearer from-a-file-0123"), None);
+    assert_eq!(decided("GET", "https://api.stripe.com/v1/charges", "").as_deref(), Some("abroad"));
+    assert_eq!(
+        decided("GET", "https://who.example/v1", "").as_deref(),
+        Some("abroad"),
+        "not known is not DE"
+    );
+}

@@ -150,6 +150,7 @@ impl Process {
             return;
         }
         self.take_key();
+        self.read_environment();
         self.share_quotas();
         let bytes = self.setup.config.cache_memory.unwrap_or(DEFAULT_BYTES);
         self.engine.set_cache_store(Arc::new(Memory::new(bytes)));
@@ -202,6 +203,15 @@ impl Process {
         if let Some(key) = key {
             self.engine.set_fingerprinter(Fingerprinter::new(key));
         }
+    }
+
+    /// So that rules can tell which variable holds a credential. Read once, while the application starts: it may
+    /// change the environment later, and nobody else must look then.
+    fn read_environment(&self) {
+        let variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        self.engine.set_environment(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     }
 
     /// Whether this is the process that runs. Asks the system.

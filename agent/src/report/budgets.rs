@@ -152,6 +152,7 @@ fn fits(source: &Source<'_>, rule: &Rule<budget::Rule>, partition: &str) -> Resu
     let mut subject = Subject::default();
     subject.vendor = word("vendor");
     subject.vendor_tags = source.tags(subject.vendor);
+    subject.country = source.country(subject.vendor);
     subject.endpoint = word("endpoint");
     subject.customer = word("customer");
     subject.tags = &tags;

@@ -2,7 +2,7 @@
 
 use super::{Query, ReportError};
 use crate::{home, store};
-use farcall::catalogue::Catalogue;
+use farcall::catalogue::{Catalogue, Vendor};
 use farcall::ledger::{Sketch, Sums};
 use farcall::{Caller, Config};
 use rusqlite::types::FromSql;
@@ -197,13 +197,19 @@ impl<'q> Source<'q> {
         self.tags(vendor).iter().any(|known| known == tag)
     }
 
-    fn find_vendor(&self, name: &str) -> Option<&farcall::catalogue::Vendor> {
+    /// What the catalogue says of a vendor.
+    pub(super) fn find_vendor(&self, name: &str) -> Option<&Vendor> {
         self.places.get(name).map(|&place| &self.catalogue.vendors()[place])
     }
 
     /// What the catalogue tags a vendor with.
     pub(super) fn tags(&self, vendor: &str) -> &[String] {
         self.find_vendor(vendor).map_or(&[], |vendor| &vendor.tags)
+    }
+
+    /// The country of a vendor's seat; empty where nobody states it.
+    pub(super) fn country(&self, vendor: &str) -> &str {
+        self.find_vendor(vendor).and_then(|vendor| vendor.country.as_deref()).unwrap_or("")
     }
 
     /// The vendors as the user's configuration has them.

@@ -7,7 +7,7 @@ mod redis;
 use farcall::config::ShareConfig;
 #[cfg(feature = "redis")]
 use farcall::quota::Shared;
-use farcall::quota::{CellHome, Rule, SharesHome};
+use farcall::quota::{CellHome, OnError, Rule, SharesHome};
 use farcall::{QuotaHome, Timestamp};
 use memory::Memory;
 use std::io;
@@ -129,13 +129,27 @@ impl QuotaHome for Share {
             self.unshared.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        let shares = rule.fair.then(|| {
-            self.memory.as_ref().and_then(|memory| memory.shares(key)).unwrap_or_else(|| {
-                self.unshared.fetch_add(1, Ordering::Relaxed);
-                memory::own_shares()
-            })
-        });
+        let shares = match rule.fair {
+            false => None,
+            true => match self.memory.as_ref().and_then(|memory| memory.shares(key)) {
+                Some(shares) => Some(shares),
+                None => {
+                    self.unshared.fetch_add(1, Ordering::Relaxed);
+                    if rule.on_error == OnError::Refuse {
+                        return None;
+                    }
+                    Some(memory::own_shares())
+                }
+            },
+        };
         Some((cell, shares))
+    }
+
+    fn leases(&self) -> bool {
+        #[cfg(feature = "redis")]
+        return self.fleet.is_some();
+        #[cfg(not(feature = "redis"))]
+        false
     }
 
     fn keeps(&self, key: u64, rule: &Rule) {

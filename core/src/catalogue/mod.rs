@@ -102,6 +102,11 @@ impl Catalogue {
         self.vendors.get(vendor as usize).map_or(&[], |vendor| &vendor.tags)
     }
 
+    /// The country of a vendor's seat; empty where nobody states it.
+    pub(crate) fn country(&self, vendor: u32) -> &str {
+        self.vendors.get(vendor as usize).and_then(|vendor| vendor.country.as_deref()).unwrap_or("")
+    }
+
     /// All vendors, built-in and own.
     #[must_use]
     pub fn vendors(&self) -> &[Vendor] {

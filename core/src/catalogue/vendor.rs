@@ -16,6 +16,8 @@ pub struct Vendor {
     pub hosts: Vec<String>,
     /// What kind of vendor it is (`llm`, `payments`, `flags`); rules and filters match on it.
     pub tags: Vec<String>,
+    /// The country of its seat, as two capital letters (ISO 3166-1), where that is stated.
+    pub country: Option<String>,
     /// Where the vendor tells how it is doing.
     pub status_page: Option<String>,
     /// Where its API is documented.

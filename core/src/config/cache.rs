@@ -3,8 +3,8 @@
 use super::duration::parse_duration;
 use super::resilience::words;
 use super::section::Section;
-use super::size::parse_bytes;
 use crate::cache::{Methods, Query, Rule};
+use crate::matcher::parse_bytes;
 use std::time::Duration;
 
 /// Names of one list.

@@ -3,9 +3,9 @@
 use super::parse_duration;
 use super::resilience::range;
 use super::section::Section;
-use super::size::parse_bytes;
 use crate::call::ErrorType;
 use crate::fault::{Effect, Rule};
+use crate::matcher::parse_bytes;
 use crate::units::{Share, Timestamp};
 use std::time::Duration;
 

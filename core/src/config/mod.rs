@@ -7,6 +7,7 @@
 mod budget;
 mod cache;
 mod changes;
+mod data;
 mod dialect;
 mod duration;
 mod error;
@@ -22,7 +23,6 @@ mod rule;
 mod scenario;
 mod section;
 mod share;
-mod size;
 mod vendor;
 
 pub use duration::parse_duration;
@@ -36,6 +36,7 @@ pub(crate) use scenario::read as read_scenario;
 
 use crate::catalogue::Vendor;
 use crate::cost::Price;
+use crate::inspect::Carried;
 use crate::policy::{Mode, Policy};
 use crate::{
     budget as budgets, cache as caches, fault as faults, quota as quotas, resilience as resiliences,
@@ -76,6 +77,8 @@ pub struct Config {
     pub caches: Vec<Rule<caches::Rule>>,
     /// `cache_memory`: how many bytes of answers are kept at most; `None` where it does not say.
     pub cache_memory: Option<u64>,
+    /// `[[data]]`: the kinds of data that requests carry.
+    pub data: Vec<Rule<Carried>>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
     pub prices: Vec<Price>,
 }
@@ -124,6 +127,7 @@ impl Config {
             config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
             config.caches = rule::rules(root, "cache", &vendors, cache::read);
             config.cache_memory = cache::memory(root);
+            config.data = rule::rules(root, "data", &vendors, data::read);
             config.prices =
                 root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
             // Their draws are salted with their names, so that two of them choose independently.

@@ -60,6 +60,10 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
         shared == Some(Shared::Fleet) && limit.is_none() && !wrong_limit,
         "`shared = \"fleet\"` needs a `limit` to share out; what the vendor states reaches every host by itself",
     );
+    object(
+        on_error == Some(OnError::Refuse) && shared == Some(Shared::Process),
+        "`on_error` is about what is shared, and `shared = \"process\"` shares nothing; leave one of them out",
+    );
     let says_something = limit.is_some()
         || concurrency.is_some()
         || pace.is_some()
@@ -237,6 +241,7 @@ mod tests {
             ("fair = \"customer\"\nweights = { a = -2 }", "a weight"),
             ("fair = \"customer\"\nweights = { a = nan }", "a weight"),
             ("fair = \"customer\"\nshared = \"fleet\"", "needs a `limit`"),
+            ("shared = \"process\"\non_error = \"refuse\"", "shares nothing"),
             ("max_wait = \"2d\"", "at most an hour"),
             ("shared = \"host\"", "says nothing"),
             ("pace = \"fast\"", "\"smooth\""),

@@ -1,8 +1,8 @@
 //! `[[resilience]]`: what is done about calls that fail.
 
 use super::section::Section;
-use super::size::parse_bytes;
 use super::{changes, parse_duration};
+use crate::matcher::parse_bytes;
 use crate::resilience::{
     Backoff, BreakerRule, BudgetRule, ConcurrencyRule, FailoverRule, HedgeAfter, HedgeRule, Limit, RetryRule,
     Rule, Triggers,

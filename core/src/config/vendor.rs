@@ -32,6 +32,11 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Vendor> {
     let vendor = Vendor {
         label: section.string("label").or_else(|| name.clone()).unwrap_or_default(),
         tags: section.list("tags", |tag| Ok(tag.to_owned())),
+        country: section.checked_string("country", |code| {
+            let good = code.len() == 2 && code.bytes().all(|b| b.is_ascii_alphabetic());
+            good.then(|| code.to_ascii_uppercase())
+                .ok_or("a country; write its two letters, such as \"DE\" (ISO 3166-1)".into())
+        }),
         status_page: section.string("status_page"),
         docs: section.string("docs"),
         dialect: dialect::read(section),

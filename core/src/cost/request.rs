@@ -77,7 +77,8 @@ impl RequestReader {
 }
 
 /// The model that a URL's path names, as Gemini's (`/v1beta/models/gemini-2.5-pro:generateContent`) and
-/// Bedrock's (`/model/amazon.nova-pro-v1:0/converse`) do.
+/// Bedrock's (`/model/amazon.nova-pro-v1:0/converse`) do; for Azure's the deployment, which stands for a model
+/// (`/openai/deployments/gpt-4o/chat/completions`).
 #[must_use]
 pub fn model_in_path(path: &str) -> Option<&str> {
     let path = path.split(['?', '#']).next()?;
@@ -85,7 +86,7 @@ pub fn model_in_path(path: &str) -> Option<&str> {
         let (model, _operation) = rest.split_once(':')?;
         return Some(model).filter(|model| !model.is_empty() && !model.contains('/'));
     }
-    let (_, rest) = path.rsplit_once("/model/")?;
+    let (_, rest) = path.rsplit_once("/model/").or_else(|| path.split_once("/openai/deployments/"))?;
     let (model, _operation) = rest.split_once('/')?;
     Some(model).filter(|model| !model.is_empty())
 }

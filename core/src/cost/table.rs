@@ -125,6 +125,8 @@ impl Prices {
                     _ => None,
                 }
             }
+            // Without a price nobody says that errors are charged for.
+            None if matches!(facts.answer, Answer::Status(400..)) && facts.usage.tokens().is_none() => None,
             None => Some(Cost::unknown(Unknown::NoPrice, Currency::USD)),
         }
     }

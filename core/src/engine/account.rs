@@ -1,13 +1,19 @@
-//! What one vendor said to one credential: a quota for each policy that it ever stated.
+//! What one vendor said to one credential: a quota for each policy that it ever stated, apart for each model or
+//! endpoint where the policy counts those apart.
 
 use super::states::Key;
-use crate::quota::dialect::{Dialect, Statement, Unit};
+use crate::quota::dialect::{Dialect, Scope, Statement, Unit};
 use crate::quota::{self, State};
+use crate::units::stable_hash;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Policies of one vendor and credential; vendors state up to four.
 const MAX_POLICIES: usize = 6;
+/// Policies that count models or endpoints apart, of all of these together.
+const MAX_SCOPED: usize = 64;
+/// Policies that one call is asked about, of either kind.
+pub(super) const MAX_ASKED: usize = 4;
 
 /// The quotas of one vendor and credential. Policies are found without a lock; the first statement of one makes
 /// its quota.
@@ -17,6 +23,8 @@ pub(super) struct Account {
     /// Stands for the credential.
     pub(super) secret: u64,
     policies: [OnceLock<Stated>; MAX_POLICIES],
+    /// Those that are not about all calls of the credential.
+    scoped: OnceLock<Box<[OnceLock<Stated>; MAX_SCOPED]>>,
     /// Answers that said nothing, of a vendor that is not known to say anything.
     silent: AtomicU32,
 }
@@ -31,10 +39,57 @@ pub(super) struct Stated {
     pub(super) unit: Option<Unit>,
     pub(super) name: Arc<str>,
     pub(super) state: Arc<State>,
+    scope: ScopeOf,
 }
 
 /// The policy of refusals that belong to none that was stated.
 const UNNAMED: u16 = u16::MAX;
+
+/// Which of a credential's calls a policy counts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ScopeOf {
+    /// All of them.
+    Credential,
+    /// All calls to the vendor, whatever their credential.
+    Vendor,
+    /// Those for this model; of calls whose model nobody knows, those.
+    Model(u64),
+    /// Those to this endpoint.
+    Endpoint(u64),
+}
+
+/// What a call is, as far as scopes go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    /// The model's number; that of the empty name where nobody knows it.
+    pub(super) model: u64,
+    /// The endpoint's number.
+    pub(super) endpoint: u64,
+}
+
+impl Place {
+    /// The number of a model or an endpoint.
+    pub(super) fn number(name: &str) -> u64 {
+        stable_hash(0, name.as_bytes())
+    }
+
+    fn scope(&self, scope: Scope) -> ScopeOf {
+        match scope {
+            Scope::Credential => ScopeOf::Credential,
+            Scope::Vendor => ScopeOf::Vendor,
+            Scope::Model => ScopeOf::Model(self.model),
+            Scope::Endpoint => ScopeOf::Endpoint(self.endpoint),
+        }
+    }
+
+    fn is_in(&self, scope: ScopeOf) -> bool {
+        match scope {
+            ScopeOf::Credential | ScopeOf::Vendor => true,
+            ScopeOf::Model(number) => number == self.model,
+            ScopeOf::Endpoint(number) => number == self.endpoint,
+        }
+    }
+}
 
 impl Account {
     pub(super) fn new(vendor: &str, secret: u64) -> Self {
@@ -42,14 +97,25 @@ impl Account {
             vendor: vendor.into(),
             secret,
             policies: [const { OnceLock::new() }; MAX_POLICIES],
+            scoped: OnceLock::new(),
             silent: AtomicU32::new(0),
         }
+    }
+
+    /// The same policies, of which nothing is known yet.
+    pub(super) fn again(&self, make: impl Fn(Key, ScopeOf) -> Arc<State>) -> Self {
+        let again = Self::new(&self.vendor, self.secret);
+        for stated in self.stated() {
+            let name = || stated.name.to_string();
+            again.find(stated.policy, stated.unit, stated.scope, name, &make);
+        }
+        again
     }
 
     /// Whether an answer with a good status is worth a look, of a vendor that is not known to state its quotas.
     /// `draw` is any number that differs from call to call.
     pub(super) fn may_speak(&self, draw: u64) -> bool {
-        if self.policies[0].get().is_some() {
+        if self.policies[0].get().is_some() || self.scoped.get().is_some() {
             return true;
         }
         // Read before it is written: that threads write the same word costs more than the look does.
@@ -60,44 +126,78 @@ impl Account {
         looks || draw.is_multiple_of(64)
     }
 
-    /// The quotas that were stated so far.
-    pub(super) fn stated(&self) -> impl Iterator<Item = &Stated> {
-        self.policies.iter().map_while(OnceLock::get)
+    /// Whether calls are refused by it because what others share of it cannot be had.
+    pub(super) fn is_cut_off(&self, rule: &quota::Rule) -> bool {
+        rule.on_error == quota::OnError::Refuse && self.stated().any(|stated| stated.state.is_cut_off())
     }
 
-    /// The quota that a statement is about; `None` where there are too many.
+    /// The quotas that were stated so far.
+    pub(super) fn stated(&self) -> impl Iterator<Item = &Stated> {
+        self.policies.iter().map_while(OnceLock::get).chain(self.scoped())
+    }
+
+    fn scoped(&self) -> impl Iterator<Item = &Stated> {
+        self.scoped.get().into_iter().flat_map(|scoped| scoped.iter().map_while(OnceLock::get))
+    }
+
+    /// The quotas that a call at this place is asked about, each with the place of its claim. A quota that is
+    /// stated later has a later place: that of the others stays.
+    pub(super) fn asked(&self, place: Place) -> impl Iterator<Item = (usize, &Stated)> {
+        let of_credential = self.policies.iter().map_while(OnceLock::get).enumerate().take(MAX_ASKED);
+        let scoped = self.scoped().filter(move |stated| place.is_in(stated.scope));
+        of_credential.chain((MAX_ASKED..2 * MAX_ASKED).zip(scoped))
+    }
+
+    /// The quota that a statement is about which a call at this place brought; `None` where there are too many.
+    /// `model` and `endpoint` are what people call the place.
     pub(super) fn of(
         &self,
         statement: &Statement,
         dialect: &Dialect,
-        make: impl Fn(Key) -> State,
+        place: Place,
+        (model, endpoint): (&str, &str),
+        make: impl Fn(Key, ScopeOf) -> Arc<State>,
     ) -> Option<&Stated> {
-        let name = || match statement.name.as_str() {
-            "" => dialect.policy(statement.policy).unwrap_or("default").to_owned(),
-            name => name.to_owned(),
+        let scope = place.scope(statement.scope);
+        let name = || {
+            let name = match statement.name.as_str() {
+                "" => dialect.policy(statement.policy).unwrap_or("default"),
+                name => name,
+            };
+            match scope {
+                ScopeOf::Model(_) if !model.is_empty() => format!("{name} ({model})"),
+                ScopeOf::Endpoint(_) => format!("{name} ({endpoint})"),
+                _ => name.to_owned(),
+            }
         };
-        self.find(statement.policy.number(), Some(statement.unit), name, make)
+        self.find(statement.policy.number(), Some(statement.unit), scope, name, make)
     }
 
     /// The quota of calls in general: where a refusal belongs that states no policy.
-    pub(super) fn unnamed(&self, make: impl Fn(Key) -> State) -> Option<&Stated> {
-        self.find(UNNAMED, None, || "unstated".to_owned(), make)
+    pub(super) fn unnamed(&self, make: impl Fn(Key, ScopeOf) -> Arc<State>) -> Option<&Stated> {
+        self.find(UNNAMED, None, ScopeOf::Credential, || "unstated".to_owned(), make)
     }
 
     fn find(
         &self,
         policy: u16,
         unit: Option<Unit>,
+        scope: ScopeOf,
         name: impl Fn() -> String,
-        make: impl Fn(Key) -> State,
+        make: impl Fn(Key, ScopeOf) -> Arc<State>,
     ) -> Option<&Stated> {
-        for slot in &self.policies {
+        let slots = match scope {
+            ScopeOf::Credential => self.policies.as_slice(),
+            _ => self.scoped.get_or_init(|| Box::new([const { OnceLock::new() }; MAX_SCOPED])).as_slice(),
+        };
+        for slot in slots {
             let stated = slot.get_or_init(|| {
                 let name = name();
-                let key = Key::of("vendor").and(&self.vendor).and_number(self.secret).and(&name);
-                Stated { policy, unit, name: name.into(), state: Arc::new(make(key)) }
+                let secret = if scope == ScopeOf::Vendor { 0 } else { self.secret };
+                let key = Key::of("vendor").and(&self.vendor).and_number(secret).and(&name);
+                Stated { policy, unit, name: name.into(), state: make(key, scope), scope }
             });
-            if stated.policy == policy && stated.unit == unit {
+            if (stated.policy, stated.unit, stated.scope) == (policy, unit, scope) {
                 return Some(stated);
             }
         }

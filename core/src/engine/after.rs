@@ -2,7 +2,6 @@
 
 use super::account::stated;
 use super::call::State;
-use super::decide::stated_of;
 use super::events::What;
 use super::flow::{Flow, Prefix};
 use super::plan::{Part, Plan, Priced, Standing};
@@ -107,9 +106,10 @@ impl Engine {
         }
         let dialect = self.catalogue.dialect(vendor);
         let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
+        let make = |key, scope| self.stated_state(key, scope, rule);
+        let (place, names) = (flow.place, (flow.asked_model(), &*plan.endpoint_name));
         for statement in reading.statements() {
-            let make = |key| self.quota_state(key, rule);
-            let Some(policy) = plan.account.of(statement, dialect, make) else {
+            let Some(policy) = plan.account.of(statement, dialect, place, names, make) else {
                 self.tallies.folded_policies.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
@@ -123,10 +123,10 @@ impl Engine {
         };
         // The policy that has nothing left is the one that refused; without one, nobody knows which.
         let used_up = reading.statements().iter().find(|statement| statement.remaining == Some(0));
-        let make = |key| self.quota_state(key, rule);
+        let mut asked = plan.account.asked(place).map(|(_, policy)| policy);
         let policy = match used_up {
-            Some(statement) => plan.account.of(statement, dialect, make),
-            None => plan.account.stated().next().or_else(|| plan.account.unnamed(make)),
+            Some(statement) => plan.account.of(statement, dialect, place, names, make),
+            None => asked.next().or_else(|| plan.account.unnamed(make)),
         };
         if let Some(policy) = policy {
             let claim = claim_of(plan, flow, &policy.name);
@@ -250,9 +250,9 @@ impl Engine {
             quota.state.end(claim);
             *claim = Claim::new();
         }
-        for (policy, claim) in plan.account.stated().zip(&mut flow.stated) {
-            policy.state.end(claim);
-            *claim = Claim::new();
+        for (at, policy) in plan.account.asked(flow.place) {
+            policy.state.end(&mut flow.stated[at]);
+            flow.stated[at] = Claim::new();
         }
     }
 
@@ -334,7 +334,8 @@ impl Engine {
             }
         }
         let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
-        for (policy, claim) in plan.account.stated().zip(&mut flow.stated) {
+        for (at, policy) in plan.account.asked(flow.place) {
+            let claim = &mut flow.stated[at];
             match was_sent {
                 true => {
                     if let Some(tokens) = tokens {
@@ -411,6 +412,7 @@ pub(super) fn in_words(ending: Ending) -> String {
 
 /// The claim that an attempt holds of the quota of this name.
 fn claim_of(plan: &Plan, flow: &Flow, name: &Arc<str>) -> Claim {
-    let place = stated_of(plan).find(|(_, policy)| Arc::ptr_eq(&policy.name, name)).map(|(place, _)| place);
+    let mut asked = plan.account.asked(flow.place);
+    let place = asked.find(|(_, policy)| Arc::ptr_eq(&policy.name, name)).map(|(place, _)| place);
     place.map_or_else(Claim::new, |place| flow.stated[place])
 }

@@ -2,9 +2,8 @@
 //! [`pipeline`](super::pipeline) asks them. Each may be asked again after a wait, and then goes on where it was.
 
 use super::Engine;
-use super::account::Stated as StatedPolicy;
 use super::events::What;
-use super::flow::{Flow, MAX_STATED};
+use super::flow::Flow;
 use super::plan::{Part, Plan, Priced};
 use super::step::{Attempt, Stored};
 use crate::budget;
@@ -169,6 +168,7 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
                             let name = Arc::clone(&rule.name);
                             flow.events.add(now, What::Budget { rule: name, says: "sends a cheaper model" });
                             flow.cheaper = Some(model.into());
+                            flow.find_place(plan);
                         }
                     }
                     Some(budget::Then::Over) => {
@@ -226,7 +226,7 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
         let verdict = quota.state.before_by(&quota.rule, &mut flow.claims[at], &ask, &quota.tally, now);
         by_quota(flow, &quota.name, verdict, now)?;
     }
-    for (at, stated) in plan.account.stated().take(MAX_STATED).enumerate() {
+    for (at, stated) in plan.account.asked(flow.place) {
         let ask = ask.units(stated.units(tokens)).customer(plan.customer, plan.weight);
         match &plan.keep {
             Some((name, rule)) if stated.is_countable() => {
@@ -342,9 +342,4 @@ pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp)
         attempt.hedge_at = hedge.state.before(&hedge.rule, flow.method, flow.replayable, flow.deadline, now);
     }
     attempt
-}
-
-/// The stated quotas of a call, by the places of its claims.
-pub(super) fn stated_of(plan: &Plan) -> impl Iterator<Item = (usize, &StatedPolicy)> {
-    plan.account.stated().take(MAX_STATED).enumerate()
 }

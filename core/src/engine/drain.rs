@@ -7,6 +7,7 @@ use crate::ledger::{Batch, Notice, Spending, Spent};
 use crate::quota::Names as QuotaNames;
 use crate::rollout::Change;
 use crate::units::Timestamp;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 /// Notices that wait for one drain.
@@ -24,6 +25,10 @@ impl Engine {
             self.shards.drain(number, &self.catalogue, &mut batch);
         }
         self.drain_incidents(now, &mut batch);
+        if self.cut_off.swap(false, Ordering::Relaxed) {
+            // Plans are made anew, and their quotas looked for once more.
+            self.generation.fetch_add(1, Ordering::Release);
+        }
         self.states.noted_budgets.each(|note| {
             let settled = note.state.settled();
             let status = note.state.status(&note.then, now);

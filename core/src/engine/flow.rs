@@ -1,5 +1,6 @@
 //! What a call holds while rules decide about it: claims, reservations, places, and how far it has come.
 
+use super::account::{MAX_ASKED, Place};
 use super::cached::Cached;
 use super::decide::Halt;
 use super::events::{Events, What};
@@ -17,9 +18,6 @@ use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
 use crate::rollout::Side;
 use crate::units::Timestamp;
 use std::sync::Arc;
-
-/// Policies of the vendor's own whose quotas one attempt holds.
-pub(super) const MAX_STATED: usize = 4;
 
 /// One call's standing with the rules. Large, so that it lies in a box; boxes are used again.
 #[derive(Debug)]
@@ -48,8 +46,11 @@ pub(super) struct Flow {
     pub(super) delayed_until: Option<Timestamp>,
     pub(super) reserved: [Option<Reservation>; MAX_BUDGETS],
     pub(super) cheaper: Option<Arc<str>>,
+    /// Which of the vendor's quotas it is about.
+    pub(super) place: Place,
     pub(super) claims: [Claim; MAX_QUOTAS],
-    pub(super) stated: [Claim; MAX_STATED],
+    /// Of the vendor's own quotas: those of the credential, then those of a part of its calls.
+    pub(super) stated: [Claim; 2 * MAX_ASKED],
     pub(super) asked_for_place: Option<Timestamp>,
     pub(super) placed: bool,
     pub(super) pass: Option<Pass>,
@@ -123,8 +124,9 @@ impl Flow {
             delayed_until: None,
             reserved: [None; MAX_BUDGETS],
             cheaper: None,
+            place: Place::default(),
             claims: [Claim::new(); MAX_QUOTAS],
-            stated: [Claim::new(); MAX_STATED],
+            stated: [Claim::new(); 2 * MAX_ASKED],
             asked_for_place: None,
             placed: false,
             pass: None,
@@ -159,6 +161,8 @@ impl Flow {
         // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
         self.sdk = request.sdk();
         (self.model, self.max_output, self.tier) = asked_for(plan, head);
+        self.cheaper = None;
+        self.find_place(plan);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
         self.timed = false;
         (self.side, self.pass) = (None, None);
@@ -166,11 +170,25 @@ impl Flow {
         (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
-        (self.cheaper, self.truncate, self.pair) = (None, None, None);
+        (self.truncate, self.pair) = (None, None);
         self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
-        self.stated.fill(Claim::new());
+        let asked = if plan.scoped { self.stated.len() } else { MAX_ASKED };
+        self.stated[..asked].fill(Claim::new());
         self.sent_at = now;
         (self.usage, self.coding, self.prefix) = (None, None, None);
+    }
+
+    /// The model that is asked: what a budget puts in the place of the application's, or that.
+    pub(super) fn asked_model(&self) -> &str {
+        self.cheaper.as_deref().unwrap_or(self.model.as_str())
+    }
+
+    /// Notes which of the vendor's quotas this call is about; to be told again when the model changes.
+    pub(super) fn find_place(&mut self, plan: &Plan) {
+        self.place = match plan.scoped {
+            false => Place::default(),
+            true => Place { model: Place::number(self.asked_model()), endpoint: plan.endpoint_number },
+        };
     }
 
     /// Waits until the next attempt is due.

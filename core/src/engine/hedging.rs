@@ -1,9 +1,9 @@
 //! A second attempt beside a first one that is slow.
 
+use super::account::{MAX_ASKED, Place};
 use super::after::in_words;
 use super::call::State;
 use super::events::What;
-use super::flow::MAX_STATED;
 use super::plan::{MAX_QUOTAS, Plan, Standing};
 use super::{Attempt, Call, Engine, decide};
 use crate::quota::{Ask, Claim, Rule, State as QuotaState, Verdict};
@@ -26,7 +26,8 @@ impl Engine {
             return None;
         }
         let ask = Ask::one().priority(flow.priority);
-        if !self.has_room(plan, &ask, flow.tokens_ahead(plan), flow.body, now) {
+        let sizes = (flow.tokens_ahead(plan), flow.body);
+        if !self.has_room(plan, flow.place, &ask, sizes, now) {
             return None;
         }
         flow.events.add(now, What::Hedge);
@@ -37,16 +38,23 @@ impl Engine {
     }
 
     /// Takes one more of each quota, or none of any: nobody waits for a hedge.
-    fn has_room(&self, plan: &Plan, ask: &Ask, tokens: u64, bytes: u64, now: Timestamp) -> bool {
-        let mut taken: [Option<(&QuotaState, Claim)>; MAX_QUOTAS + MAX_STATED] =
-            [None; MAX_QUOTAS + MAX_STATED];
+    fn has_room(
+        &self,
+        plan: &Plan,
+        place: Place,
+        ask: &Ask,
+        (tokens, bytes): (u64, u64),
+        now: Timestamp,
+    ) -> bool {
+        let mut taken: [Option<(&QuotaState, Claim)>; MAX_QUOTAS + 2 * MAX_ASKED] =
+            [None; MAX_QUOTAS + 2 * MAX_ASKED];
         let own = plan.quotas.iter().map(|quota| {
             let ask =
                 ask.units(decide::units_of(&quota.rule, tokens, bytes)).customer(plan.customer, quota.weight);
             (&*quota.state, &*quota.rule, ask)
         });
         let kept = plan.keep.iter().flat_map(|(_, rule)| {
-            let countable = decide::stated_of(plan).filter(|(_, stated)| stated.is_countable());
+            let countable = plan.account.asked(place).filter(|(_, stated)| stated.is_countable());
             countable.map(move |(_, stated)| {
                 let ask = ask.units(stated.units(tokens)).customer(plan.customer, plan.weight);
                 (&*stated.state, &**rule, ask)

@@ -29,7 +29,7 @@ use crate::cache::Cache;
 use crate::catalogue::{Catalogue, Learner, name_of_unknown};
 use crate::config::Config;
 use crate::cost::Price;
-use crate::inspect::Fingerprinter;
+use crate::inspect::{Fingerprinter, Origins};
 use crate::ledger::{Notice, Shards};
 use crate::quota;
 use crate::resilience::EarlierAttempts;
@@ -67,6 +67,7 @@ pub struct Engine {
     watch_rule: Arc<quota::Rule>,
     fingerprinter: OnceLock<Fingerprinter>,
     own_fingerprinter: Fingerprinter,
+    origins: OnceLock<Origins>,
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
     cache: Arc<Cache>,
@@ -77,6 +78,8 @@ pub struct Engine {
     /// Tells this engine's calls from another's.
     identity: u32,
     tallies: Tallies,
+    /// Whether calls are refused because shared state could not be had: it is asked for again.
+    cut_off: AtomicBool,
 }
 
 /// Where the state of quotas lies that processes share. The agent has one; without it each process keeps its own.
@@ -87,6 +90,11 @@ pub trait QuotaHome: fmt::Debug + Send + Sync {
 
     /// The quota of this key is kept under this rule from now on; told now and then, also where nothing changed.
     fn keeps(&self, _key: u64, _rule: &quota::Rule) {}
+
+    /// Whether it has hosts lease what they share, so that [`quota::Shared::Fleet`] is more than the host.
+    fn leases(&self) -> bool {
+        false
+    }
 }
 
 static NEXT_IDENTITY: AtomicU32 = AtomicU32::new(1);
@@ -202,6 +210,7 @@ impl Engine {
             watch_rule: Arc::new(quota::Rule::default()),
             fingerprinter: OnceLock::new(),
             own_fingerprinter,
+            origins: OnceLock::new(),
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
             cache: Arc::new(Cache::new(seed)),
@@ -214,6 +223,7 @@ impl Engine {
             sightings: AtomicBool::new(false),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             tallies: Tallies::default(),
+            cut_off: AtomicBool::new(false),
         }
     }
 
@@ -247,6 +257,15 @@ impl Engine {
         let _ = self.fingerprinter.set(fingerprinter);
     }
 
+    /// The environment variables of this process, by name and value: rules may ask which of them holds a credential.
+    /// Keeps fingerprints of the values only. Said once, after [`Engine::set_fingerprinter`].
+    pub fn set_environment<'a>(&self, variables: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let fingerprinter = *self.fingerprinter.get().unwrap_or(&self.own_fingerprinter);
+        if self.origins.set(Origins::new(fingerprinter, variables)).is_ok() {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
     /// Keeps the state of shared quotas there from now on.
     pub fn set_quota_home(&self, home: Arc<dyn QuotaHome>) {
         *self.home.write().unwrap_or_else(PoisonError::into_inner) = Some(home);
@@ -258,12 +277,34 @@ impl Engine {
         let home = self.home.read().unwrap_or_else(PoisonError::into_inner);
         let shared = match rule.shared {
             quota::Shared::Process => None,
-            _ => home.as_ref().and_then(|home| home.quota(key.0, rule)),
+            // Without a home nothing is shared with anybody.
+            _ => home.as_ref().map(|home| home.quota(key.0, rule)),
         };
         match shared {
-            Some((cell, shares)) => quota::State::at(cell, shares),
+            Some(Some((cell, shares))) => quota::State::at(cell, shares),
+            Some(None) => {
+                if rule.on_error == quota::OnError::Refuse {
+                    self.cut_off.store(true, Ordering::Relaxed);
+                }
+                quota::State::cut_off(rule)
+            }
             None => quota::State::new(rule),
         }
+    }
+
+    /// A rule that shares with a fleet, where there is none, shares with the host.
+    fn as_shared(&self, mut rule: quota::Rule) -> quota::Rule {
+        if rule.shared == quota::Shared::Fleet
+            && !self
+                .home
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .is_some_and(|home| home.leases())
+        {
+            rule.shared = quota::Shared::Host;
+        }
+        rule
     }
 
     /// A plan keeps to a quota: its rule may be another one since a reload.

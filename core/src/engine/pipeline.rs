@@ -20,8 +20,8 @@ use crate::call::{Head, Outcome, RefusedBy, Tap, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
-use crate::matcher::Subject;
-use crate::units::Timestamp;
+use crate::matcher::{Fields, Subject};
+use crate::units::{Timestamp, spread};
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -51,7 +51,7 @@ impl Engine {
         let flow = self.takes_part(&shard, vendor, head.tap).then(|| {
             let request = Request::read(head.headers);
             let plan = self.plan_of(&mut shard, number, found, host, head, &request, now);
-            let mut standing = flow::take(plan, head, &request, now, mix(seed));
+            let mut standing = flow::take(plan, head, &request, now, spread(seed));
             let secret = standing.plan.account.secret;
             standing.flow.cached.begin(self, &standing.plan, head, secret);
             standing
@@ -60,7 +60,7 @@ impl Engine {
         drop(shard);
 
         let mut call = Call {
-            id: mix(seed),
+            id: spread(seed),
             shard: number,
             found,
             caller: head.caller,
@@ -381,7 +381,8 @@ impl Engine {
             let (vendor, endpoint, customer, tags) = shard.names(&self.catalogue, found);
             let caller = self.caller(head.caller).unwrap_or_default();
             let fingerprint = inspect::in_words(secret);
-            let subject = Subject {
+            let origins = self.origins.get().filter(|_| rules.depends.contains(Fields::ORIGIN));
+            let mut subject = Subject {
                 vendor,
                 vendor_tags: self.catalogue.tags(found.vendor),
                 endpoint,
@@ -392,21 +393,17 @@ impl Engine {
                 caller: &caller,
                 credential: &fingerprint,
                 bytes: head.body,
+                country: self.catalogue.country(found.vendor),
+                origin: origins.map_or("", |origins| origins.of(head.headers)),
                 ..Subject::default()
             };
-            self.plan(&rules, &subject, secret, number, now)
+            let data = inspect::carried(&rules.data, &subject);
+            subject.data = &data;
+            self.plan(&rules, &subject, self.catalogue.dialect(found.vendor), secret, number, now)
         })
     }
 }
 
 const fn nanos_between(earlier: Timestamp, later: Timestamp) -> u64 {
     later.as_nanos().saturating_sub(earlier.as_nanos())
-}
-
-/// Spreads a seed over all 64 bits (the finaliser of SplitMix64).
-const fn mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }

@@ -2,7 +2,7 @@
 //! agree in everything that rules look at.
 
 use super::Engine;
-use super::account::Account;
+use super::account::{Account, Place, ScopeOf};
 use super::flow::Flow;
 use super::rules::Rules;
 use super::states::Key;
@@ -11,6 +11,7 @@ use crate::config::Rule;
 use crate::cost::Price;
 use crate::matcher::{Fields, Partition, Subject};
 use crate::policy::{Decision, Verdict};
+use crate::quota::dialect::Dialect;
 use crate::quota::{self, User, Weight};
 use crate::resilience::{self, Breaker, Concurrency, Hedge};
 use crate::rollout::Rollout;
@@ -40,6 +41,10 @@ pub(super) struct Plan {
     pub(super) keep: Option<(Arc<str>, Arc<quota::Rule>)>,
     /// What the vendor said to this credential.
     pub(super) account: Arc<Account>,
+    /// Whether some of the vendor's quotas are about a part of the credential's calls.
+    pub(super) scoped: bool,
+    /// Stands for the endpoint there.
+    pub(super) endpoint_number: u64,
     pub(super) resilience: Parts,
     /// How its answers are kept.
     pub(super) cache: Option<CachePart>,
@@ -133,6 +138,7 @@ impl Engine {
         &self,
         rules: &Arc<Rules>,
         subject: &Subject<'_>,
+        dialect: &Dialect,
         secret: u64,
         lane: usize,
         now: Timestamp,
@@ -165,10 +171,10 @@ impl Engine {
             credential: self.names.number(&crate::inspect::in_words(secret)),
         };
         let mut quotas: Vec<QuotaUse> = matching(&rules.quotas, subject)
-            .filter(|(_, rule)| rule.then.limit.is_some())
             .filter_map(|(_, rule)| {
+                let then = self.as_shared(of_our_own(&rule.then)?);
                 let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
-                self.quota_use(key, &rule.name, Arc::new(rule.then.clone()), subject, user)
+                self.quota_use(key, &rule.name, Arc::new(then), subject, user)
             })
             .take(MAX_QUOTAS - 1)
             .collect();
@@ -180,12 +186,20 @@ impl Engine {
             let limit = quota::Rule::limit(rate.calls.into(), quota::Unit::Requests, rate.per);
             quotas.extend(self.quota_use(key, &rule.name, Arc::new(limit), subject, user));
         }
-        let keep = most_specific(&rules.quotas, subject)
-            .find(|rule| rule.then.limit.is_none())
-            .map(|rule| (Arc::clone(&rule.name), Arc::new(rule.then.clone())));
+        let keep = most_specific(&rules.quotas, subject).find(|rule| rule.then.limit.is_none()).map(|rule| {
+            // Calls under way are counted once, not for each policy that the vendor states.
+            let then = quota::Rule { concurrency: None, ..rule.then.clone() };
+            (Arc::clone(&rule.name), Arc::new(then))
+        });
         let account_key = Key::of("account").and(vendor).and_number(secret);
         let account_key = keep.as_ref().map_or(account_key, |(name, _)| account_key.and(name));
-        let account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
+        let mut account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
+        if let Some((known, (_, rule))) = account.as_mut().zip(keep.as_ref())
+            && known.is_cut_off(rule)
+        {
+            let again = known.again(|key, scope| self.stated_state(key, scope, rule));
+            *known = self.states.accounts.replace(account_key, again);
+        }
         let weight = keep.as_ref().map_or_else(Weight::default, |(_, rule)| rule.weight(subject.customer));
         let known = subject.customer != crate::attribution::UNKNOWN;
         let parts = self.parts(rules, subject);
@@ -207,9 +221,12 @@ impl Engine {
             budgets,
             quotas,
             keep,
+            scoped: dialect.has_scopes(),
+            endpoint_number: Place::number(subject.endpoint),
             account: account.unwrap_or_else(|| Arc::new(Account::new(vendor, secret))),
             resilience: parts,
             asks_model: matches!(price, Priced::ByModel)
+                || dialect.asks_model()
                 || matching(&rules.budgets, subject).any(|(_, rule)| !rule.then.downgrades.is_empty()),
             price,
             customer: stable_hash(0, subject.customer.as_bytes()),
@@ -231,11 +248,28 @@ impl Engine {
         subject: &Subject<'_>,
         user: User,
     ) -> Option<QuotaUse> {
-        let state = self.states.quotas.get(key, || self.quota_state(key, &rule))?;
+        let state = self.kept_state(key, &rule)?;
         self.tell_home(key, &rule);
         self.states.noted_quotas.note(key, name, subject.vendor, &rule, &state);
         let (tally, weight) = (state.tally(user), rule.weight(subject.customer));
         Some(QuotaUse { name: Arc::clone(name), rule, state, tally, weight })
+    }
+
+    /// The state of a quota that several plans use; looked for again where what is shared could not be had.
+    fn kept_state(&self, key: Key, rule: &quota::Rule) -> Option<Arc<quota::State>> {
+        let make = || self.quota_state(key, rule);
+        let state = self.states.quotas.get(key, make)?;
+        match rule.on_error == quota::OnError::Refuse && state.is_cut_off() {
+            true => Some(self.states.quotas.replace(key, make())),
+            false => Some(state),
+        }
+    }
+
+    /// The state of a quota that the vendor stated.
+    pub(super) fn stated_state(&self, key: Key, scope: ScopeOf, rule: &quota::Rule) -> Arc<quota::State> {
+        // Only what all credentials use together belongs to more than one account.
+        let kept = if scope == ScopeOf::Vendor { self.kept_state(key, rule) } else { None };
+        kept.unwrap_or_else(|| Arc::new(self.quota_state(key, rule)))
     }
 
     fn parts(&self, rules: &Rules, subject: &Subject<'_>) -> Parts {
@@ -271,6 +305,21 @@ impl Engine {
             }
         }
         parts
+    }
+}
+
+/// What a rule limits whatever the vendor says; `None` where it says only how the vendor's word is kept to.
+fn of_our_own(rule: &quota::Rule) -> Option<quota::Rule> {
+    let alone = || quota::Rule {
+        concurrency: rule.concurrency,
+        max_wait: rule.max_wait,
+        shared: rule.shared,
+        on_error: rule.on_error,
+        ..quota::Rule::default()
+    };
+    match rule.limit {
+        Some(_) => Some(rule.clone()),
+        None => rule.concurrency.map(|_| alone()),
     }
 }
 

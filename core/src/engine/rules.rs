@@ -2,6 +2,7 @@
 
 use crate::config::{Config, Rule};
 use crate::cost::Prices;
+use crate::inspect::Carried;
 use crate::matcher::Fields;
 use crate::policy::PolicySet;
 use crate::{budget, cache, fault, quota, resilience, rollout};
@@ -16,6 +17,7 @@ pub(crate) struct Rules {
     pub(super) quotas: Vec<Rule<quota::Rule>>,
     pub(super) resilience: Vec<Rule<resilience::Rule>>,
     pub(super) caches: Vec<Rule<cache::Rule>>,
+    pub(super) data: Vec<Rule<Carried>>,
     pub(super) prices: Prices,
     /// What any of them looks at.
     pub(super) depends: Fields,
@@ -35,7 +37,8 @@ impl Rules {
                 | fields(&config.budgets)
                 | fields(&config.quotas)
                 | fields(&config.resilience)
-                | fields(&config.caches),
+                | fields(&config.caches)
+                | fields(&config.data),
             policy,
             rollouts: config.rollouts.clone(),
             faults,
@@ -43,6 +46,7 @@ impl Rules {
             quotas: config.quotas.clone(),
             resilience: config.resilience.clone(),
             caches: config.caches.clone(),
+            data: config.data.clone(),
             prices: Prices::new(config.own_prices()),
         }
     }

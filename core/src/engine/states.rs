@@ -64,6 +64,13 @@ impl<T> States<T> {
         Some(state)
     }
 
+    /// Another state in the place of the one that is there.
+    pub(super) fn replace(&self, key: Key, state: T) -> Arc<T> {
+        let state = Arc::new(state);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(key.0, Arc::clone(&state));
+        state
+    }
+
     /// All of them.
     pub(super) fn all(&self) -> Vec<Arc<T>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,6 +118,9 @@ impl<R: PartialEq, S> Noted<R, S> {
         if let Some(note) = list.get_mut(&key.0) {
             if note.then != *then {
                 note.then = Arc::clone(then);
+            }
+            if !Arc::ptr_eq(&note.state, state) {
+                note.state = Arc::clone(state);
             }
             return false;
         }

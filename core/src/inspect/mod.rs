@@ -1,5 +1,11 @@
-//! Inspection: which credential a call carries. What it is, nobody is told: only a keyed fingerprint leaves this
-//! module.
+//! Inspection: which credential a call carries, and which kinds of data. What the credential is, nobody is told:
+//! only a keyed fingerprint leaves this module.
+
+mod carried;
+mod origin;
+
+pub use carried::{Carried, carried};
+pub(crate) use origin::Origins;
 
 use crate::call::Headers;
 use foldhash::fast::FixedState;

@@ -131,7 +131,7 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::{Ask, Claim, Rule, Shared, Unit, Verdict, Why};
+    use crate::quota::{Ask, Claim, OnError, Rule, Shared, Unit, Verdict, Why};
 
     const T0: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
 
@@ -244,5 +244,29 @@ mod tests {
         lease.granted(&cell, 50, T0, 2, late);
         let passed = (0..100).filter(|_| went(&cell, &rule, late)).count();
         assert_eq!(passed, 1, "the local share of 50 a second");
+    }
+
+    #[test]
+    fn a_rule_that_refuses_on_errors_lets_nothing_go_that_was_not_granted() {
+        let cell = Cell::new();
+        let rule = Rule { on_error: OnError::Refuse, max_wait: Duration::from_secs(1), ..rule(100) };
+        let mut lease = Lease::new(rule.limit.unwrap());
+        // The store was not asked yet: its first answer is waited for, and no longer than that.
+        let mut claim = Claim::new();
+        let verdict = cell.before(&rule, &mut claim, &Ask::one(), T0);
+        let Verdict::Wait { until, why: Why::Unshared } = verdict else { panic!("{verdict:?}") };
+        assert!(until <= T0.plus_millis(100), "{until:?}");
+        let verdict = cell.before(&rule, &mut claim, &Ask::one(), T0.plus_millis(1_000));
+        assert!(matches!(verdict, Verdict::Refuse { why: Why::Unshared, .. }), "{verdict:?}");
+
+        lease.granted(&cell, 5, T0.plus_millis(1_300), 1, T0.plus_millis(1_000));
+        assert_eq!((0..100).filter(|_| went(&cell, &rule, T0.plus_millis(1_010))).count(), 5);
+        // No more came: nobody waits for what may be gone for long.
+        let late = T0.plus_millis(10_000);
+        lease.failed();
+        let verdict = cell.before(&rule, &mut Claim::new(), &Ask::one(), late);
+        assert_eq!(verdict, Verdict::Refuse { until: late.plus_millis(1_000), why: Why::Unshared });
+        lease.granted(&cell, 5, late.plus_millis(300), 1, late);
+        assert!(went(&cell, &rule, late));
     }
 }

@@ -79,11 +79,13 @@ pub enum Why {
     Concurrency,
     /// What the fleet granted to this host is used, and more is under way.
     Lease,
+    /// What others share of the quota cannot be had, and the rule says that nothing goes without it.
+    Unshared,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OwnLimit,
         Self::Exhausted,
         Self::RateLimited,
@@ -93,6 +95,7 @@ impl Why {
         Self::FairShare,
         Self::Concurrency,
         Self::Lease,
+        Self::Unshared,
     ];
 
     /// The word for it, as in the ledger.
@@ -108,6 +111,7 @@ impl Why {
             Self::FairShare => "fair_share",
             Self::Concurrency => "concurrency",
             Self::Lease => "lease",
+            Self::Unshared => "unshared",
         }
     }
 }

@@ -127,7 +127,7 @@ pub enum OnError {
     /// It goes on, under this process's own account of the quota.
     #[default]
     Pass,
-    /// It is refused.
+    /// It is refused: nothing goes that others might not know of.
     Refuse,
 }
 

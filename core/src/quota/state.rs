@@ -3,12 +3,16 @@
 use super::cell::{Ask, Cell, Claim, Standing};
 use super::fair::Shares;
 use super::incident::{Account, Breach, Incident, Kind, Tally, User};
-use super::rule::Rule;
+use super::rule::{OnError, Rule};
 use super::stated::{Reading, Stated};
 use super::{Limited, Verdict, Why};
 use crate::units::Timestamp;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// After so long what is shared may be there again.
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Where a cell lies: on the heap, or in memory that processes share.
 pub type CellHome = Arc<dyn AsRef<Cell> + Send + Sync>;
@@ -41,6 +45,8 @@ pub struct State {
     cell: CellHome,
     shares: Option<SharesHome>,
     account: Account,
+    /// Others have a part in it, but not in this.
+    cut_off: bool,
 }
 
 impl State {
@@ -53,7 +59,20 @@ impl State {
     /// A quota whose cell, and shares if any, lie where other processes use them too.
     #[must_use]
     pub fn at(cell: CellHome, shares: Option<SharesHome>) -> Self {
-        Self { cell, shares, account: Account::default() }
+        Self { cell, shares, account: Account::default(), cut_off: false }
+    }
+
+    /// A quota that others have a part in, and that this process keeps alone, because what they share cannot be
+    /// had. A rule with [`OnError::Refuse`] lets nothing go by it.
+    #[must_use]
+    pub fn cut_off(rule: &Rule) -> Self {
+        Self { cut_off: true, ..Self::new(rule) }
+    }
+
+    /// Whether it was made by [`State::cut_off`].
+    #[must_use]
+    pub const fn is_cut_off(&self) -> bool {
+        self.cut_off
     }
 
     /// The cell.
@@ -103,6 +122,9 @@ impl State {
         if claim.is_held() {
             return Verdict::Pass;
         }
+        if self.cut_off && rule.on_error == OnError::Refuse {
+            return Verdict::Refuse { until: Timestamp::from_nanos(at).plus(ASK_AGAIN), why: Why::Unshared };
+        }
         let cell = self.cell();
         let shares = self.shares.as_ref().filter(|_| rule.fair).map(|shares| (**shares).as_ref());
         let verdict = match shares {
@@ -121,7 +143,7 @@ impl State {
         match verdict {
             Verdict::Pass => went(ask.units, self.resets_at(at), at),
             Verdict::Refuse { until, why } => {
-                if why != Why::Concurrency {
+                if !matches!(why, Why::Concurrency | Why::Unshared) {
                     let breach = Breach { kind: Kind::Own, why, retry_at: until.as_nanos() };
                     self.account.breached(breach, rule, self.resets_at(at), at);
                 }

@@ -158,6 +158,7 @@ fn matches(filters: &[Filter], source: &Source<'_>, incident: &NamedIncident) ->
     let mut subject = Subject::default();
     subject.vendor = &incident.vendor;
     subject.vendor_tags = source.tags(&incident.vendor);
+    subject.country = source.country(&incident.vendor);
     subject.customer = &customer;
     subject.endpoint = &endpoint;
     subject.method = endpoint.split_once(' ').map_or("", |(method, _)| method);

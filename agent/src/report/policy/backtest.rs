@@ -66,8 +66,7 @@ pub struct BacktestRow {
 const MAX_NAMED: usize = 100;
 
 /// What the ledger does not keep of a call, and so no rule can be tried by.
-const UNKNOWN: [Fields; 6] =
-    [Fields::HOST, Fields::CREDENTIAL, Fields::ORIGIN, Fields::COUNTRY, Fields::DATA, Fields::BYTES];
+const UNKNOWN: [Fields; 5] = [Fields::HOST, Fields::CREDENTIAL, Fields::ORIGIN, Fields::DATA, Fields::BYTES];
 
 /// What the policy of a configuration would have done to the calls of the window that the filters let through.
 ///
@@ -77,14 +76,14 @@ pub fn policy_backtest(query: &Query, config: &Config) -> Result<Backtest, Repor
     let source = open(query)?;
     let policy = PolicySet::new(config.policies.clone());
     let own = Catalogue::new(config.vendors.clone());
-    let tags = |vendor: &str| match own.vendors().iter().find(|known| known.name == vendor) {
-        Some(vendor) => vendor.tags.as_slice(),
-        None => source.tags(vendor),
+    let known = |vendor: &str| {
+        let own = own.vendors().iter().find(|known| known.name == vendor);
+        own.or_else(|| source.find_vendor(vendor))
     };
     let alike = alike(&source, true)?;
     let mut observed = Vec::with_capacity(alike.len());
     for calls in &alike {
-        let subject = calls.subject(tags(&calls.vendor));
+        let subject = calls.subject(known(&calls.vendor));
         let known = calls.calls.saturating_sub(calls.cost_unknown);
         if known > 0 || calls.cost != 0 {
             observed.push(Observed::new(subject, known).cost(calls.cost.into(), CURRENCY));
@@ -122,7 +121,7 @@ pub fn policy_backtest(query: &Query, config: &Config) -> Result<Backtest, Repor
         .collect();
     if !untried.is_empty() {
         notes.push(format!(
-            "Not tried as they are: {}. The ledger keeps no host, credential, country, data or size of single \
+            "Not tried as they are: {}. The ledger keeps no host, credential, data or size of single \
              calls, so what these rules say about that was compared with nothing.",
             untried.join(", ")
         ));

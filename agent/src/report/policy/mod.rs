@@ -11,6 +11,7 @@ pub use test::{Asked, PolicyTest, TestedRule, UnmetRule, policy_test};
 
 use super::source::Source;
 use super::{Query, ReportError};
+use farcall::catalogue::Vendor;
 use farcall::matcher::Subject;
 use farcall::policy::Mode;
 use farcall::{Caller, RefusedBy};
@@ -30,11 +31,12 @@ struct Alike {
 }
 
 impl Alike {
-    /// As rules see them; `vendor_tags` are those of the catalogue.
-    fn subject<'a>(&'a self, vendor_tags: &'a [String]) -> Subject<'a> {
+    /// As rules see them; `vendor` is the one of the catalogue.
+    fn subject<'a>(&'a self, vendor: Option<&'a Vendor>) -> Subject<'a> {
         let mut subject = Subject::default();
         subject.vendor = &self.vendor;
-        subject.vendor_tags = vendor_tags;
+        subject.vendor_tags = vendor.map_or(&[], |vendor| &vendor.tags);
+        subject.country = vendor.and_then(|vendor| vendor.country.as_deref()).unwrap_or("");
         subject.endpoint = &self.endpoint;
         subject.method = self.endpoint.split_once(' ').map_or("", |(method, _)| method);
         subject.customer = &self.customer;

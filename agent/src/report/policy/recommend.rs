@@ -36,8 +36,10 @@ pub fn policy_recommend(query: &Query) -> Result<RecommendedPolicy, ReportError>
     let source = open(query)?;
     let alike = alike(&source, false)?;
     let calls = alike.iter().map(|calls| calls.calls).sum();
-    let found =
-        recommend(source.catalogue(), alike.iter().map(|calls| calls.subject(source.tags(&calls.vendor))));
+    let found = recommend(
+        source.catalogue(),
+        alike.iter().map(|calls| calls.subject(source.find_vendor(&calls.vendor))),
+    );
     let window = query.window();
     let mut toml = format!(
         "# The narrowest policy that allows the {} calls of the ledger from {} to {}.\n",

@@ -3,6 +3,7 @@
 use super::mode;
 use crate::report::ReportError;
 use farcall::catalogue::Catalogue;
+use farcall::inspect::carried;
 use farcall::matcher::{Field, Subject};
 use farcall::policy::{PolicySet, RuleIndex, Verdict};
 use farcall::{Caller, Config, Engine, Head, Step, Target, Timestamp};
@@ -27,7 +28,9 @@ pub struct Asked {
     pub data: Vec<String>,
     /// The fingerprint of its credential.
     pub credential: String,
-    /// The country that it goes to.
+    /// The environment variable that holds its credential.
+    pub origin: String,
+    /// The country of the vendor's seat, where it is not to be the catalogue's.
     pub country: String,
 }
 
@@ -115,9 +118,8 @@ pub fn policy_test(config: &Config, asked: &Asked) -> Result<PolicyTest, ReportE
     let host = target.host.to_ascii_lowercase();
     let (vendor, endpoint, customer, tags) = names(config, asked, target);
     let catalogue = Catalogue::new(config.vendors.clone());
-    let vendor_tags = catalogue.vendors().iter().find(|known| known.name == vendor);
-    let vendor_tags = vendor_tags.map_or_else(Vec::new, |vendor| vendor.tags.clone());
-    let data: Vec<&str> = asked.data.iter().map(String::as_str).collect();
+    let known = catalogue.vendors().iter().find(|known| known.name == vendor);
+    let vendor_tags = known.map_or_else(Vec::new, |vendor| vendor.tags.clone());
     let mut subject = Subject::default();
     subject.vendor = &vendor;
     subject.vendor_tags = &vendor_tags;
@@ -128,9 +130,15 @@ pub fn policy_test(config: &Config, asked: &Asked) -> Result<PolicyTest, ReportE
     subject.tags = &tags;
     subject.caller = &asked.caller;
     subject.credential = &asked.credential;
-    subject.country = &asked.country;
-    subject.data = &data;
+    subject.country = match asked.country.as_str() {
+        "" => known.and_then(|vendor| vendor.country.as_deref()).unwrap_or(""),
+        asked => asked,
+    };
+    subject.origin = &asked.origin;
     subject.bytes = asked.bytes;
+    let mut data = carried(&config.data, &subject);
+    data.extend(asked.data.iter().map(String::as_str));
+    subject.data = &data;
 
     let policy = PolicySet::new(config.policies.clone());
     let (decision, explained) = policy.explain(&subject);

@@ -1,6 +1,7 @@
 //! Whether a call may go now, later, or not.
 
-use super::super::rule::{Limit, Pace, Rule, Shared, nanos};
+use super::super::rule::{Limit, OnError, Pace, Rule, Shared, nanos};
+use super::super::state::ASK_AGAIN;
 use super::super::tick::{Tick, pack, unpack};
 use super::super::{Verdict, Why};
 use super::gcra::Turn;
@@ -147,6 +148,11 @@ impl Cell {
             if left < i64::from(claim.units) {
                 return claim.poll(Why::Lease, bound.min(until.max(now + 1)).max(now), now);
             }
+        } else if rule.shared == Shared::Fleet && rule.on_error == OnError::Refuse {
+            return match self.was_leased() {
+                false => claim.poll(Why::Unshared, bound, now),
+                true => refuse(now.saturating_add(nanos(ASK_AGAIN)), Why::Unshared),
+            };
         } else if let Some(limit) = &rule.limit
             && let Err(verdict) = self.take_local(rule, limit, claim, ask, bound, now)
         {

@@ -25,6 +25,11 @@ impl Cell {
         (until > now).then_some((0, until))
     }
 
+    /// Whether there ever was a lease.
+    pub(super) fn was_leased(&self) -> bool {
+        self.lease.load(Relaxed) != 0
+    }
+
     /// Adds granted units, all usable until `until`; what is left of an earlier lease stays usable.
     pub(in super::super) fn extend(&self, units: u32, until: u64, now: u64) {
         let _ = self.lease.fetch_update(Relaxed, Relaxed, |seen| {

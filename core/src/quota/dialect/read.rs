@@ -2,7 +2,7 @@
 
 use super::forms::Reader;
 use super::value::{Ignored, MAX_VALUE, decimal, trim};
-use super::{Form, LimitSpec, Meaning, PolicyIndex, Reading, Refusal, RetrySource, Spec, generic};
+use super::{Form, LimitSpec, Meaning, PolicyIndex, Reading, Refusal, RetrySource, Scope, Spec, generic};
 use crate::call::{HeaderNames, Headers};
 use crate::units::Timestamp;
 use std::fmt;
@@ -144,6 +144,18 @@ impl Dialect {
     #[must_use]
     pub fn policy(&self, index: PolicyIndex) -> Option<&str> {
         self.spec.limits.get(usize::from(index.number())).map(|limit| limit.policy.as_str())
+    }
+
+    /// Whether any of its limits is about a part of a credential's calls, or about more than those.
+    #[must_use]
+    pub fn has_scopes(&self) -> bool {
+        self.spec.limits.iter().any(|limit| limit.scope != Scope::Credential)
+    }
+
+    /// Whether any of its limits counts the calls for each model apart.
+    #[must_use]
+    pub fn asks_model(&self) -> bool {
+        self.spec.limits.iter().any(|limit| limit.scope == Scope::Model)
     }
 
     /// Reads an answer that arrived at `now`. Allocates nothing; takes bounded time whatever the headers hold.

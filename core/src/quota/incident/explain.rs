@@ -186,6 +186,7 @@ fn what_happened(incident: &NamedIncident) -> String {
             "learned" => "earlier refusals taught a limit",
             "fair_share" => "their customers had had their share",
             "lease" => "what the fleet granted to this host was used",
+            "unshared" => "what others share of the quota could not be had",
             _ => "the quota did not allow them",
         };
         let calls = times("one call to", "calls to");
