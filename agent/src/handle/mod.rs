@@ -1,5 +1,6 @@
 //! The handle that every adapter holds.
 
+mod birth;
 mod flush;
 mod guard;
 mod key;
@@ -8,6 +9,7 @@ mod sigterm;
 mod thread;
 mod watch;
 
+pub use birth::Birth;
 pub use flush::Flush;
 pub use guard::CallGuard;
 

@@ -2,6 +2,7 @@
 
 mod account;
 mod after;
+mod afterwards;
 mod call;
 mod decide;
 mod drain;
