@@ -41,7 +41,7 @@ mod store;
 mod tally;
 
 pub use caller::container_of;
-pub use handle::{Birth, CallGuard, Farcall, Flush};
+pub use handle::{CallGuard, Farcall, Flush};
 pub use options::{Options, Role};
 pub use store::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};
 

@@ -36,9 +36,6 @@ pub struct Options {
     /// handler *later* through `signal-hook` or tokio (both handlers would run, and ours ends the process);
     /// a handler that replaces ours, as those of Python and Node do, is safe.
     pub handle_sigterm: bool,
-    /// Called ahead of each flush, by whoever flushes: for a binding that keeps calls which are over back for a moment,
-    /// to tell the engine of many at once ([`Farcall::tell`](crate::Farcall::tell)).
-    pub before_flush: Option<fn()>,
     /// What kind of process this is.
     pub role: Role,
 }
@@ -75,7 +72,6 @@ impl Default for Options {
             flush_every: Some(Duration::from_secs(1)),
             hub: true,
             handle_sigterm: false,
-            before_flush: None,
             role: Role::Program,
         }
     }

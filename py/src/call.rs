@@ -2,10 +2,9 @@
 
 use crate::handle::{Handle, handle};
 use crate::scope::Scope;
-use crate::sent::{Facts, Sent};
 use farcall::{ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
 use farcall_agent::CallGuard;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A call under way. An object that is let go of unsettled (garbage-collected with the response that held
@@ -16,7 +15,7 @@ pub(crate) struct Call {
 }
 
 struct State {
-    held: Held,
+    guard: CallGuard,
     /// What has been told of making the connection.
     times: ConnectTimes,
     /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
@@ -24,64 +23,20 @@ struct State {
     bodiless: bool,
 }
 
-/// Who knows of the call.
-#[allow(clippy::large_enum_variant)] // The small one is what nearly all calls are.
-enum Held {
-    /// Only this side: the engine is told when it is over.
-    Here(Sent),
-    /// The engine, from its beginning or since it asked for more.
-    Engine(CallGuard),
-}
-
-/// Does the same with a call, whoever knows of it.
-macro_rules! either {
-    ($held:expr, $call:ident => $body:expr) => {
-        match &mut $held {
-            Held::Here($call) => $body,
-            Held::Engine($call) => $body,
-        }
-    };
-}
-
 impl State {
     /// Whether a body may follow (RFC 9112, section 6.3; after 101 it is another protocol); where none can, the call
     /// settles.
     fn opened(&mut self, status: u16) -> bool {
         let has_body = !(self.bodiless || matches!(status, 101 | 204 | 304));
-        if !has_body {
-            self.end();
+        if !has_body && !self.guard.is_settled() {
+            self.guard.end();
         }
         has_body
     }
-
-    fn is_settled(&self) -> bool {
-        match &self.held {
-            Held::Here(call) => call.is_settled(),
-            Held::Engine(call) => call.is_settled(),
-        }
-    }
-
-    /// Does nothing once settled.
-    fn end(&mut self) {
-        if !self.is_settled() {
-            either!(self.held, call => call.end());
-        }
-    }
-
-    /// The call in the engine's books; `None` where that is the parent's, in the child of a fork.
-    fn in_engine(&mut self) -> Option<&mut CallGuard> {
-        if let Held::Here(call) = &mut self.held
-            && !call.is_settled()
-            && let Some(guard) = call.hand_over()
-        {
-            self.held = Held::Engine(guard);
-        }
-        match &mut self.held {
-            Held::Engine(guard) => Some(guard),
-            Held::Here(_) => None,
-        }
-    }
 }
+
+/// One more than the engine keeps, so that it notices and counts that there were too many.
+const TAGS: usize = farcall::attribution::MAX_TAGS + 1;
 
 /// What an adapter knows of a request before it is sent.
 pub(crate) struct Request<'a> {
@@ -133,39 +88,52 @@ impl Call {
     /// Begins a call that goes out as it is; `None` between `uninstall()` and `install()`, and where rules decide.
     pub(crate) fn begin(request: &Request<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.is_watching() && !handle.farcall.engine().decides())?;
-        handle.tally(request.adapter);
-        let scope = request.scope.map(|scope| Arc::clone(&scope.words));
-        let facts = Facts::new(request.method, &request.target(), scope);
-        Some(Self::new(request, Held::Here(Sent::new(handle, facts))))
+        let call = Self::new(handle, request, None);
+        match call.step().0 {
+            // Anything else is for adapters that can act on it: rules came into force this moment.
+            Step::Send(_) => Some(call),
+            _ => None,
+        }
     }
 
     /// Begins a call for which rules decide: what to do is what [`Call::step`] says. `None` between `uninstall()` and
     /// `install()`.
     pub(crate) fn begin_deciding(request: &Request<'_>, details: &Details<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.is_watching())?;
-        handle.tally(request.adapter);
-        let head = Head::to(request.method, request.target())
-            .headers(details.headers)
-            .body(details.length, details.replayable)
-            .content(details.content);
-        let call = match request.scope {
-            None => handle.farcall.begin(&head),
-            Some(scope) => scope.words.with(head, |head| handle.farcall.begin(head)),
-        };
-        Some(Self::new(request, Held::Engine(handle.farcall.guard(call))))
+        Some(Self::new(handle, request, Some(details)))
     }
 
-    fn new(request: &Request<'_>, held: Held) -> Self {
-        let bodiless = matches!(request.method, "HEAD" | "CONNECT");
-        Self { state: Mutex::new(State { held, times: ConnectTimes::default(), bodiless }) }
+    fn new(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) -> Self {
+        handle.tally(request.adapter);
+        let mut head = Head::to(request.method, request.target());
+        if let Some(details) = details {
+            head = head
+                .headers(details.headers)
+                .body(details.length, details.replayable)
+                .content(details.content);
+        }
+        let mut tags = [("", ""); TAGS];
+        if let Some(scope) = request.scope {
+            let kept = scope.tags.len().min(TAGS);
+            for (slot, (key, value)) in tags.iter_mut().zip(&scope.tags) {
+                *slot = (key, value);
+            }
+            head = head.customer(scope.customer.as_deref()).tags(&tags[..kept]).priority(scope.priority);
+        }
+        Self {
+            state: Mutex::new(State {
+                guard: handle.farcall.guard(handle.farcall.begin(&head)),
+                times: ConnectTimes::default(),
+                bodiless: matches!(request.method, "HEAD" | "CONNECT"),
+            }),
+        }
     }
 
     /// What to do next, and the moment as of which.
-    pub(crate) fn step(&self) -> Option<(Step, Timestamp)> {
-        let state = &mut *self.lock();
-        let call = state.in_engine()?;
+    pub(crate) fn step(&self) -> (Step, Timestamp) {
+        let call = &mut self.lock().guard;
         let now = call.now();
-        Some((call.step_at(now), now))
+        (call.step_at(now), now)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -184,26 +152,18 @@ impl Call {
             tls: time(tls).or(known.tls),
         };
         let times = state.times;
-        either!(state.held, call => call.connected(times));
+        state.guard.connected(times);
     }
 
     /// The head of the response arrived, and before it `sent` bytes of the request's body went out.
     pub(crate) fn head(&self, status: u16, sent: u64) -> Opened {
         let state = &mut *self.lock();
-        let wants_headers = match &mut state.held {
-            Held::Here(call) => {
-                call.sent(sent);
-                !call.is_settled() && call.wants_headers(status) && state.in_engine().is_some()
-            }
-            Held::Engine(call) => {
-                call.sent(sent);
-                call.call().wants_headers(status)
-            }
-        };
-        if wants_headers {
+        let call = &mut state.guard;
+        call.sent(sent);
+        if call.call().wants_headers(status) {
             return Opened::ShowHeaders;
         }
-        either!(state.held, call => call.head(status));
+        call.head(status);
         match state.opened(status) {
             true => Opened::Body,
             false => Opened::Settled,
@@ -212,11 +172,7 @@ impl Call {
 
     /// The head of the response arrived, with headers to look at.
     pub(crate) fn answer(&self, status: u16, headers: &dyn Headers) {
-        let state = &mut *self.lock();
-        match state.in_engine() {
-            Some(call) => call.answer(status, headers),
-            None => either!(state.held, call => call.head(status)),
-        }
+        self.lock().guard.answer(status, headers);
     }
 
     /// The application gets the response that was answered. Returns whether a body may follow; where none can, the
@@ -227,65 +183,63 @@ impl Call {
 
     /// So many bytes of the request's body went out.
     pub(crate) fn sent(&self, count: u64) {
-        either!(self.lock().held, call => call.sent(count));
+        self.lock().guard.sent(count);
     }
 
     /// So many more bytes of the response's body arrived.
     pub(crate) fn body(&self, count: u64) {
-        either!(self.lock().held, call => call.body(count));
+        self.lock().guard.body(count);
     }
 
     /// More of the response's body arrived.
     pub(crate) fn read(&self, chunk: &[u8]) {
-        match &mut self.lock().held {
-            Held::Here(call) => call.body(chunk.len() as u64),
-            Held::Engine(call) => call.read(chunk),
-        }
+        self.lock().guard.read(chunk);
     }
 
     /// The attempt failed; another may follow.
     pub(crate) fn failed(&self, error: ErrorType) {
-        either!(self.lock().held, call => call.failed(error));
+        self.lock().guard.failed(error);
     }
 
     /// Whether the call has been counted.
     pub(crate) fn is_settled(&self) -> bool {
-        self.lock().is_settled()
+        self.lock().guard.is_settled()
     }
 
     /// The last byte of the response's body arrived, or the call failed. Does nothing once settled.
     pub(crate) fn end(&self) {
-        self.lock().end();
+        let call = &mut self.lock().guard;
+        if !call.is_settled() {
+            call.end();
+        }
     }
 
     /// The call failed, after `sent` bytes of the request's body went out and `count` more of the response's
     /// arrived. Does nothing once settled.
     pub(crate) fn fail(&self, error: ErrorType, sent: u64, count: u64) {
-        let state = &mut *self.lock();
-        if !state.is_settled() {
-            either!(state.held, call => {
-                call.sent(sent);
-                call.body(count);
-                call.failed(error);
-                call.end();
-            });
+        let call = &mut self.lock().guard;
+        if !call.is_settled() {
+            call.sent(sent);
+            call.body(count);
+            call.failed(error);
+            call.end();
         }
     }
 
     /// The application let go of the response. Does nothing once settled.
     pub(crate) fn abandon(&self) {
-        either!(self.lock().held, call => call.abandon());
+        self.lock().guard.abandon();
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
+        // The guard abandons what is not settled.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !state.is_settled() {
-            if let Some(handle) = handle() {
-                handle.note_dropped();
-            }
-            either!(state.held, call => call.abandon());
+        if !state.guard.is_settled()
+            && let Some(handle) = handle()
+        {
+            handle.note_dropped();
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The one handle of this process.
 
-use crate::waiting;
 use farcall_agent::{Farcall, Options};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -62,14 +61,8 @@ pub(crate) fn start(
         let mut first = false;
         HANDLE.get_or_init(|| {
             first = true;
-            let options = || Options {
-                service,
-                service_hint,
-                home,
-                handle_sigterm: true,
-                before_flush: Some(waiting::tell_all),
-                ..Options::default()
-            };
+            let options =
+                || Options { service, service_hint, home, handle_sigterm: true, ..Options::default() };
             Handle {
                 farcall: Farcall::start_global(options),
                 watching: AtomicBool::new(false),
@@ -192,7 +185,6 @@ pub(crate) fn calls() -> Vec<u64> {
 #[pyfunction]
 pub(crate) fn counters(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let named = PyDict::new(py);
-    py.detach(waiting::tell_all);
     if let Some(handle) = handle() {
         for (name, value) in handle.farcall.counters() {
             named.set_item(name, value)?;

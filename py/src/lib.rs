@@ -8,9 +8,7 @@ mod handle;
 mod object;
 mod report;
 mod scope;
-mod sent;
 mod step;
-mod waiting;
 
 use pyo3::prelude::*;
 

@@ -8,7 +8,7 @@
 use crate::call::{Call, Details, Opened, Request};
 use crate::scope::Scope;
 use crate::step;
-use farcall::{ErrorType, Step, Timestamp};
+use farcall::ErrorType;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
@@ -420,7 +420,7 @@ functions! {
     };
     opened(1) = |call, given| Ok(truth(call().opened(given.number(0)?)));
     next_step(0) = |call, given| {
-        let (step, now) = call().step().unwrap_or((Step::Settled, Timestamp::EPOCH));
+        let (step, now) = call().step();
         Ok(step::to_python(given.py, step, now)?.into_ptr())
     };
     sent(1) = |call, given| {

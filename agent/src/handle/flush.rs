@@ -217,9 +217,6 @@ impl Process {
             writer.leave_hub();
         }
         self.tick_share();
-        if let Some(before) = self.setup.options.before_flush {
-            before();
-        }
         let now = self.clock.now();
         self.tended.store(now.as_nanos(), Ordering::Relaxed);
         if !self.setup.options.enabled {

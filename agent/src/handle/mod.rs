@@ -1,6 +1,5 @@
 //! The handle that every adapter holds.
 
-mod birth;
 mod flush;
 mod guard;
 mod key;
@@ -9,7 +8,6 @@ mod sigterm;
 mod thread;
 mod watch;
 
-pub use birth::Birth;
 pub use flush::Flush;
 pub use guard::CallGuard;
 

@@ -2,7 +2,6 @@
 
 mod account;
 mod after;
-mod afterwards;
 mod call;
 mod decide;
 mod drain;

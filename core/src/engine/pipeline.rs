@@ -26,11 +26,6 @@ impl Engine {
     /// Begins a call. `seed` is any number that differs from call to call: all randomness of the call comes
     /// from it, so that the same inputs give the same decisions.
     pub fn begin(&self, head: &Head<'_>, now: Timestamp, seed: u64) -> Call {
-        self.begin_call(head, now, seed, true)
-    }
-
-    /// Begins a call; `ruled`: under the rules in force.
-    pub(super) fn begin_call(&self, head: &Head<'_>, now: Timestamp, seed: u64, ruled: bool) -> Call {
         let lower: Text<256>;
         let host = if head.target.mixed_case {
             lower = Text::lower(head.target.host);
@@ -49,7 +44,7 @@ impl Engine {
         let (customer, tags) = self.find_customer(&mut shard, head);
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be.
-        let flow = (ruled && self.takes_part(vendor, head.tap)).then(|| {
+        let flow = self.takes_part(vendor, head.tap).then(|| {
             let secret = self.fingerprint(head.headers);
             let plan = self.plan_of(&mut shard, number, found, host, head, secret, now);
             flow::take(plan, head, now, mix(seed))
