@@ -11,8 +11,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
-use support::{child, counter, options, role, until};
+use support::{Children, Window, best_window, child, counter, options, role, until};
 
 const HOSTS: usize = 8;
 const LIMIT: u64 = 2_000;
@@ -63,7 +64,23 @@ struct Redis {
 }
 
 impl Redis {
-    fn start(directory: &Path, port: u16) -> Self {
+    /// On a port that nobody else gets by chance: below those that the system hands out.
+    fn start(directory: &Path) -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        for _ in 0..100 {
+            let number = (std::process::id() as u16)
+                .wrapping_mul(31)
+                .wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+            if let Some(redis) = Self::start_on(directory, 10_000 + number % 20_000) {
+                return redis;
+            }
+        }
+        panic!("no port for a redis-server");
+    }
+
+    /// `None` where the port is not free.
+    fn start_on(directory: &Path, port: u16) -> Option<Self> {
+        TcpListener::bind(("127.0.0.1", port)).ok()?;
         let server = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .arg("--dir")
@@ -71,8 +88,13 @@ impl Redis {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server, which scripts/setup-system installs");
-        until("the server", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Self { server, port }
+        let mut redis = Self { server, port };
+        let mut ended = false;
+        until("the server", || {
+            ended = redis.server.try_wait().unwrap().is_some();
+            ended || TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        (!ended).then_some(redis)
     }
 
     fn ask(&self, command: &str) -> String {
@@ -91,126 +113,111 @@ impl Drop for Redis {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+/// Hammers on several hosts, each a name and how many processes it has, that wait for the word.
+fn hammers(home: &Path, redis: &Redis, hosts: &[(&str, usize)]) -> Children {
+    // The files first: a process that starts while its file is written anew would read half of it.
+    for (host, _) in hosts {
+        fs::create_dir(home.join(host)).unwrap();
+        fs::write(home.join(host).join("farcall.toml"), config(redis.port, "")).unwrap();
+    }
+    let all = hosts.iter().flat_map(|(host, processes)| std::iter::repeat_n(host, *processes));
+    let spawn = |host: &&str| child("hammers", &home.join(host)).stdin(Stdio::piped()).spawn().unwrap();
+    let mut hammers = Children(all.map(spawn).collect());
+    for child in &mut hammers.0 {
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("started")));
+    }
+    until("all hosts", || redis.ask("ZCARD test:hosts") == format!(":{}", hosts.len()));
+    hammers
 }
 
-struct Hammers(Vec<Child>);
-
-impl Drop for Hammers {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+fn let_go(hammers: &mut Children) {
+    for child in &mut hammers.0 {
+        child.stdin.as_mut().unwrap().write_all(b"!").unwrap();
     }
 }
 
-/// Calls that went in that time, as a share of what the limit allows in it.
-fn share_over(went: &Path, time: Duration) -> f64 {
-    let size = || fs::metadata(went).unwrap().len();
-    let (begun, already) = (Instant::now(), size());
-    std::thread::sleep(time);
-    (size() - already) as f64 / (LIMIT as f64 * begun.elapsed().as_secs_f64())
+fn size(went: &Path) -> u64 {
+    fs::metadata(went).unwrap().len()
+}
+
+/// What the hosts use at their best of what is allowed, at least `least`; in no window more than `bursts` explain.
+fn used(what: &str, went: &Path, least: f64, bursts: u64) -> f64 {
+    let best = best_window(least, Duration::from_millis(1_000 * BURST / LIMIT / 2), || {
+        let window = Window::over(Duration::from_secs(4), LIMIT, || size(went));
+        let most = 1.01 * (1.0 + (bursts * BURST) as f64 / (LIMIT as f64 * window.lasted.as_secs_f64()));
+        assert!(window.share <= most, "{what}: {window:?}, more than {most}");
+        window
+    });
+    println!(
+        "{what}: {:.1} % of what is allowed is used (at least {:.0} %)",
+        best.share * 100.0,
+        least * 100.0
+    );
+    assert!(best.share >= least, "{what}: {best:?}");
+    best.share
 }
 
 #[test]
 fn hosts_share_a_quota_and_go_on_when_the_store_dies_and_recover_when_it_is_back() {
     let home = tempfile::tempdir().unwrap();
-    let redis = Redis::start(home.path(), free_port());
+    let redis = Redis::start(home.path());
     let went = home.path().join("went");
     File::create(&went).unwrap();
-    let mut hammers = Hammers(
-        (0..HOSTS)
-            .map(|host| {
-                let home = home.path().join(format!("host-{host}"));
-                fs::create_dir(&home).unwrap();
-                fs::write(home.join("farcall.toml"), config(redis.port, "")).unwrap();
-                child("hammers", &home).stdin(Stdio::piped()).spawn().unwrap()
-            })
-            .collect(),
-    );
-    for child in &mut hammers.0 {
-        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("started")));
-    }
-    until("all hosts", || redis.ask("ZCARD test:hosts") == format!(":{HOSTS}"));
+    let names: [String; HOSTS] = std::array::from_fn(|host| format!("host-{host}"));
+    let mut hammers = hammers(home.path(), &redis, &names.each_ref().map(|name| (name.as_str(), 1)));
     let begun = Instant::now();
-    for child in &mut hammers.0 {
-        child.stdin.as_mut().unwrap().write_all(b"!").unwrap();
-    }
-    std::thread::sleep(Duration::from_millis(500));
-    let used = share_over(&went, Duration::from_secs(10));
-    let most = LIMIT as f64 * begun.elapsed().as_secs_f64() + BURST as f64;
-    let over = fs::metadata(&went).unwrap().len() as f64 / most;
-    println!(
-        "{HOSTS} hosts: {:.1} % of what is allowed is used (at least 97 %), over all {:.1} % (at most 101 %)",
-        used * 100.0,
-        over * 100.0
-    );
-    assert!(used >= 0.97, "{used}");
+    let_go(&mut hammers);
+    used("8 hosts", &went, 0.97, 1);
+    used("8 hosts, later", &went, 0.97, 1);
+    let (went_in_all, lasted) = (size(&went), begun.elapsed());
+    let over = went_in_all as f64 / (LIMIT as f64 * lasted.as_secs_f64() + BURST as f64);
+    println!("over all {:.1} % (at most 101 %)", over * 100.0);
     assert!(over <= 1.01, "{over}");
 
     // Dead, and all that it knew with it.
     let port = redis.port;
     drop(redis);
-    std::thread::sleep(Duration::from_secs(1));
-    let alone = share_over(&went, Duration::from_secs(3));
-    println!("without the store: {:.1} %", alone * 100.0);
-    assert!((0.5..=1.1).contains(&alone), "{alone}");
+    used("without the store", &went, 0.5, 2);
 
-    let redis = Redis::start(home.path(), port);
+    let mut again = None;
+    until("the port", || {
+        again = Redis::start_on(home.path(), port);
+        again.is_some()
+    });
+    let redis = again.unwrap();
     until("all hosts again", || redis.ask("ZCARD test:hosts") == format!(":{HOSTS}"));
-    std::thread::sleep(Duration::from_secs(2));
-    let again = share_over(&went, Duration::from_secs(5));
-    println!("after its restart: {:.1} %", again * 100.0);
-    assert!((0.97..=1.03).contains(&again), "{again}");
+    used("after its restart", &went, 0.97, 2);
     // Wiped while it runs.
     assert_eq!(redis.ask("FLUSHALL"), "+OK");
-    let wiped = share_over(&went, Duration::from_secs(5));
-    println!("after it was wiped: {:.1} %", wiped * 100.0);
-    assert!((0.97..=1.05).contains(&wiped), "{wiped}");
+    used("after it was wiped", &went, 0.97, 2);
 }
 
 #[test]
 fn the_processes_of_one_host_ask_as_one_and_another_takes_over_when_the_one_that_asks_is_killed() {
     let home = tempfile::tempdir().unwrap();
-    let redis = Redis::start(home.path(), free_port());
+    let redis = Redis::start(home.path());
     let went = home.path().join("went");
     File::create(&went).unwrap();
-    // Three on one host, one on another.
-    // The files first: a process that starts while its file is written anew would read half of it.
-    for host in ["a", "b"] {
-        let home = home.path().join(host);
-        fs::create_dir(&home).unwrap();
-        fs::write(home.join("farcall.toml"), config(redis.port, "")).unwrap();
-    }
-    let mut hammers = Hammers(
-        ["a", "a", "a", "b"]
-            .into_iter()
-            .map(|host| child("hammers", &home.path().join(host)).stdin(Stdio::piped()).spawn().unwrap())
-            .collect(),
-    );
-    for child in &mut hammers.0 {
-        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("started")));
-    }
-    until("both hosts", || redis.ask("ZCARD test:hosts") == ":2");
-    for child in &mut hammers.0 {
-        child.stdin.as_mut().unwrap().write_all(b"!").unwrap();
-    }
-    std::thread::sleep(Duration::from_millis(500));
-    let used = share_over(&went, Duration::from_secs(4));
-    assert!((0.97..=1.05).contains(&used), "{used}");
+    let mut hammers = hammers(home.path(), &redis, &[("a", 3), ("b", 1)]);
+    let_go(&mut hammers);
+    used("two hosts, four processes", &went, 0.97, 1);
     // One of these two was the one that asked, if it was not the third.
     for child in hammers.0.drain(..2) {
-        drop(Hammers(vec![child]));
-        std::thread::sleep(Duration::from_secs(4));
-        let used = share_over(&went, Duration::from_secs(3));
-        println!("after a kill: {:.1} %", used * 100.0);
-        assert!((0.97..=1.05).contains(&used), "{used}");
+        drop(Children(vec![child]));
+        // Until another may lead, its host has its share of the limit, beside what the other host takes of it all.
+        let lost = Window::over(Duration::from_secs(4), LIMIT, || size(&went));
+        assert!(lost.share <= 1.6, "half the limit besides, at most: {lost:?}");
+        used("after a kill", &went, 0.97, 2);
     }
-    assert_eq!(redis.ask("ZCARD test:hosts"), ":2");
+    until("both hosts still", || redis.ask("ZCARD test:hosts") == ":2");
+}
+
+/// How often this thread has gone to sleep by itself, as it would to wait for somebody.
+fn slept() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
 }
 
 #[test]
@@ -225,10 +232,14 @@ fn no_call_waits_for_a_store_that_does_not_answer() {
     let mut slowest = Duration::ZERO;
     let mut went = 0;
     until("the failure to be noticed", || {
-        let begun = Instant::now();
+        let (before, begun) = (slept(), Instant::now());
         let mut call = begin(&farcall);
         let sent = matches!(call.step(), Step::Send(_));
-        slowest = slowest.max(begun.elapsed());
+        let took = begun.elapsed();
+        // Where it did not sleep, it was the machine that had no time for it.
+        if slept() > before {
+            slowest = slowest.max(took);
+        }
         if sent {
             went += 1;
             call.head(200);
@@ -236,18 +247,21 @@ fn no_call_waits_for_a_store_that_does_not_answer() {
         call.end();
         counter(&farcall, "unanswered_leases") >= 2
     });
-    println!("{went} calls went, the slowest step took {slowest:?}");
+    println!("{went} calls went, the slowest step that waited for anything took {slowest:?}");
     // Far below the time that an answer of the store may take.
     assert!(slowest < Duration::from_millis(100), "{slowest:?}");
     assert!(went > 0);
     // A quarter of the limit is this host's share, as the configuration says.
-    let (begun, before) = (Instant::now(), went);
-    while begun.elapsed() < Duration::from_secs(2) {
-        if matches!(begin(&farcall).step(), Step::Send(_)) {
-            went += 1;
+    let rate = || {
+        let (begun, mut went) = (Instant::now(), 0);
+        while begun.elapsed() < Duration::from_secs(2) {
+            went += u64::from(matches!(begin(&farcall).step(), Step::Send(_)));
+            std::thread::yield_now();
         }
-        std::thread::yield_now();
-    }
-    let rate = f64::from(went - before) / begun.elapsed().as_secs_f64() / LIMIT as f64;
-    assert!((0.15..=0.30).contains(&rate), "{rate}");
+        let rate = went as f64 / begun.elapsed().as_secs_f64() / LIMIT as f64;
+        assert!(rate <= 0.30, "{rate}");
+        rate
+    };
+    let rates: Vec<f64> = std::iter::repeat_with(rate).take(3).collect();
+    assert!(rates.iter().any(|rate| *rate >= 0.2), "{rates:?}");
 }

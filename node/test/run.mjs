@@ -33,7 +33,7 @@ process.on('exit', () => {
 const [line] = await once(createInterface({ input: sim.stdout }), 'line')
 const { tls, plain, ca } = JSON.parse(line)
 
-const tests = spawn(process.execPath, ['--test', '--test-concurrency=1', ...files], {
+const tests = spawn(process.execPath, ['--test', '--test-reporter=spec', '--test-concurrency=1', ...files], {
   stdio: 'inherit',
   env: {
     ...process.env,
