@@ -60,11 +60,11 @@ class Acting:
 
     # The two are one, but for `await`.
 
-    def send(self, original: Any, transport: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def send(self, original: Any, transport: Any, request: Any) -> Any:
         """Makes the call as the engine says."""
         call = self.begin(request)
         if call is None:
-            return original(transport, request, *args, **kwargs)
+            return original(transport, request)
         response: Any = None
         failure: Exception | None = None
         limit = None
@@ -81,7 +81,7 @@ class Acting:
                 upload = None if content is not None else self._streams.upload(request)
                 sent, limit, restore = self._attempt(request, step)
                 try:
-                    response = original(transport, sent, *args, **kwargs)
+                    response = original(transport, sent)
                 except Exception as error:
                     failure = error
                     _acting.failed(call, error, len(content) if upload is None else upload.give_back())
@@ -97,11 +97,11 @@ class Acting:
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=False)
 
-    async def send_async(self, original: Any, transport: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+    async def send_async(self, original: Any, transport: Any, request: Any) -> Any:
         """Makes the call as the engine says."""
         call = self.begin(request)
         if call is None:
-            return await original(transport, request, *args, **kwargs)
+            return await original(transport, request)
         response: Any = None
         failure: Exception | None = None
         limit = None
@@ -120,7 +120,7 @@ class Acting:
                 upload = None if content is not None else self._streams.async_upload(request)
                 sent, limit, restore = self._attempt(request, step)
                 try:
-                    response = await original(transport, sent, *args, **kwargs)
+                    response = await original(transport, sent)
                 except Exception as error:
                     failure = error
                     _acting.failed(call, error, len(content) if upload is None else upload.give_back())
