@@ -35,6 +35,11 @@ export interface Numbers {
   bytes_out: number
   bytes_in: number
   attempts: number
+  /** What the calls cost as far as known, an exact decimal number; null where the cost of none is known. */
+  cost: string | null
+  currency: string
+  /** Calls whose cost is not known, or not wholly. */
+  cost_unknown_calls: number
   library_calls: number
   kernel_calls: number
   confirmed_calls: number

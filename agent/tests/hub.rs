@@ -17,7 +17,7 @@ fn listen(home: &Path) -> UnixListener {
 
 fn accept(listener: &UnixListener) -> UnixStream {
     let (stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     stream
 }
 
@@ -53,7 +53,7 @@ fn the_sidecar_learns_of_every_call_from_the_first_on() {
     // Anchor and CLOCK_MONOTONIC give Unix time.
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let monotonic = u64::try_from(monotonic.tv_sec * 1_000_000_000 + monotonic.tv_nsec).unwrap();
-    assert!(anchor.wrapping_add(monotonic).abs_diff(farcall_now()) < 1_000_000_000);
+    assert!(anchor.wrapping_add(monotonic).abs_diff(farcall_now()) < 10_000_000_000);
     assert!(before <= since + 1_000_000 && since <= sightings_from && sightings_from <= farcall_now());
 
     let sightings = frame(&mut sidecar);

@@ -321,6 +321,34 @@ fn doctor_tells_never_attached_from_no_calls() {
 }
 
 #[test]
+fn doctor_says_which_file_a_process_obeys() {
+    let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let named = elsewhere.path().join("rules.toml");
+    for file in [&named, &home.path().join("farcall.toml")] {
+        std::fs::write(file, "").unwrap();
+    }
+    let start = |service: &str, config| {
+        let app = Farcall::start(Options {
+            home: Some(home.path().into()),
+            config,
+            service: Some(service.into()),
+            flush_every: None,
+            ..Options::default()
+        });
+        app.flush();
+        app
+    };
+    let _apps = [start("checkout", None), start("worker", Some(named.clone()))];
+    let mut wide = Style::default();
+    wide.width = 200;
+    let text = report::doctor(&Query::at(home.path())).unwrap().render(&wide);
+    for (service, file) in [("checkout", home.path().join("farcall.toml")), ("worker", named)] {
+        let line = format!("Configuration of {service}: {}.", file.display());
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+}
+
+#[test]
 fn doctor_shows_confirmations_that_were_lost() {
     let home = tempfile::tempdir().unwrap();
     let sidecar = start(home.path(), "farcall-sidecar", Role::Sidecar);

@@ -30,6 +30,7 @@ pub mod attribution;
 pub mod budget;
 pub mod call;
 pub mod catalogue;
+mod coding;
 pub mod config;
 pub mod cost;
 mod engine;

@@ -83,7 +83,6 @@ class Decision {
    */
   static begin (request) {
     const scope = currentScope()
-    any = true
     return new Decision(native().begin({
       ...request,
       customer: scope?.customer,
@@ -130,6 +129,17 @@ class Decision {
   }
 
   /**
+   * Looks on at an exchange that goes out as it is.
+   *
+   * @param {Exchange} exchange
+   */
+  watch (exchange) {
+    if (this.step().kind !== 'send') return
+    this.attach(exchange)
+    this.final = true
+  }
+
+  /**
    * Runs `fn`, which performs the attempt.
    *
    * @template R
@@ -137,6 +147,7 @@ class Decision {
    * @returns {R}
    */
   perform (fn) {
+    any = true
     return performing.run(this, fn)
   }
 

@@ -3,8 +3,9 @@
 
 const account = require('./account.js')
 const { now } = require('./clock.js')
-const { performed } = require('./decision.js')
+const { isDeciding, performed } = require('./decision.js')
 const { ErrorType, classify } = require('./errors.js')
+const { observe } = require('./reading.js')
 const { currentScope } = require('./scope.js')
 
 /** How a call came out, beside the numbers of ErrorType: whole, or let go of by the application. */
@@ -160,7 +161,9 @@ let underWay = 0
  */
 function begin (origin, authority, method, path) {
   const exchange = new Exchange(origin, authority, method, path, currentScope())
-  performed()?.attach(exchange)
+  const decision = performed()
+  if (decision !== undefined) decision.attach(exchange)
+  else if (!isDeciding()) observe(exchange)
   return exchange
 }
 

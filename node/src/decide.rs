@@ -79,7 +79,13 @@ pub(crate) fn decides() -> bool {
     farcall().is_ok_and(|farcall| farcall.engine().decides())
 }
 
-/// Begins a call for which rules decide.
+/// Whether what a call to this host costs stands in the body of its answer.
+#[napi(catch_unwind)]
+pub(crate) fn reads_bodies(host: String) -> bool {
+    farcall().is_ok_and(|farcall| farcall.engine().reads_bodies(&host))
+}
+
+/// Begins a call for which rules decide, or whose answer the engine reads.
 #[napi(catch_unwind)]
 pub(crate) fn begin(request: Request) -> Result<Decision> {
     let farcall = farcall()?;

@@ -1,5 +1,6 @@
 // The official client: captures `fetch` when it is built, retries by itself, and streams.
 import assert from 'node:assert/strict'
+import https from 'node:https'
 import { after, beforeEach, test } from 'node:test'
 import OpenAI from 'openai'
 import farcall from '../index.js'
@@ -55,6 +56,53 @@ test('a stream that the application leaves is abandoned', async () => {
   for await (const chunk of stream) if (chunk) break
   await until('it is abandoned', async () => (await counted(customer, 'outcome=abandoned', 'status=200')).calls === 1)
 })
+
+test('what a model cost is known without any rule', async () => {
+  for (const effect of [{}, { gzip: true }]) {
+    const customer = newCustomer()
+    await fetch(`${plain}/_sim/script`, {
+      method: 'POST',
+      body: JSON.stringify({ match: { host: 'api.openai.com' }, count: 1, effect })
+    })
+    const { usage } = await farcall.withCustomer(customer, () => openai.chat.completions.create(question))
+    assert(usage)
+    // 0.25 USD and 2 USD for a million tokens.
+    assert.equal(await spent(customer), usage.prompt_tokens * 250 + usage.completion_tokens * 2000)
+  }
+  const customer = newCustomer()
+  const stream = await farcall.withCustomer(customer, () =>
+    openai.chat.completions.create({ ...question, stream: true, stream_options: { include_usage: true } }))
+  let usage
+  for await (const chunk of stream) usage = chunk.usage ?? usage
+  assert(usage)
+  assert.equal(await spent(customer), usage.prompt_tokens * 250 + usage.completion_tokens * 2000)
+})
+
+test('the same over http', async () => {
+  const customer = newCustomer()
+  const body = JSON.stringify(question)
+  const text = await farcall.withCustomer(customer, () => new Promise((resolve, reject) => {
+    const url = `${tls.replace('localhost', 'api.openai.com')}/v1/chat/completions`
+    const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
+    https.request(url, { method: 'POST', headers }, (response) => {
+      let text = ''
+      response.setEncoding('utf8').on('data', (part) => { text += part }).on('end', () => resolve(text))
+    }).on('error', reject).end(body)
+  }))
+  const { usage } = JSON.parse(/** @type {string} */ (text))
+  assert.equal(await spent(customer), usage.prompt_tokens * 250 + usage.completion_tokens * 2000)
+})
+
+/**
+ * What the customer's calls cost, in nano-units; null where it is not known of each.
+ *
+ * @param {string} customer
+ */
+async function spent (customer) {
+  await farcall.flush()
+  const { totals } = await farcall.report('endpoints', { filter: [`customer=${customer}`] })
+  return totals.cost_unknown_calls === 0 ? Math.round(Number(totals.cost) * 1e9) : null
+}
 
 test("each of the client's retries is a call", async () => {
   const customer = newCustomer()

@@ -91,7 +91,7 @@ class Ledger:
                 SELECT v.name vendor, e.name endpoint, t.name tags, r.status, r.outcome,
                        sum(calls) calls, sum(bytes_out) bytes_out, sum(bytes_in) bytes_in, sum(answered) answered,
                        sum(connections) connections, sum(dns) dns, sum(connect) connect, sum(tls) tls,
-                       sum(duration) duration, sum(ttfb) ttfb
+                       sum(duration) duration, sum(ttfb) ttfb, sum(cost) cost, sum(cost_unknown) cost_unknown
                 FROM rollups r JOIN names v ON v.id = vendor JOIN names e ON e.id = endpoint
                 JOIN names c ON c.id = customer JOIN names t ON t.id = tags
                 WHERE c.name = ?

@@ -255,6 +255,63 @@ except openai.APIConnectionError as error:
     assert rules.run(policy, code) == "no-sim"
 
 
+# Rules about somebody else: where any are, requests show their headers, and SDKs are recognised by those.
+ELSEWHERE = '[[quota]]\nmatch = { vendor = "github" }\nmax_wait = "1s"\n'
+
+SDKS = {
+    "openai": """
+import openai
+sdk = openai.OpenAI(api_key="k", base_url=SIM + "/v1", max_retries=2)
+ask = lambda: sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+""",
+    "openai-async": """
+import asyncio, openai
+def ask():
+    async def asking():
+        async with openai.AsyncOpenAI(api_key="k", base_url=SIM + "/v1", max_retries=2) as sdk:
+            await sdk.chat.completions.create(model="m", messages=[{"role": "user", "content": "hello"}])
+    asyncio.run(asking())
+""",
+    "stripe": """
+import stripe
+sdk = stripe.StripeClient("sk_test", base_addresses={"api": SIM}, max_network_retries=2)
+ask = lambda: sdk.v1.payment_intents.create({"amount": 25, "currency": "usd"})
+""",
+    "stripe-get": """
+import stripe
+sdk = stripe.StripeClient("sk_test", base_addresses={"api": SIM}, max_network_retries=2)
+ask = lambda: sdk.v1.payment_intents.retrieve("pi_1")
+""",
+}
+FAILED = {
+    "openai": {"status": 429, "headers": {"retry-after-ms": "1"}},
+    "openai-async": {"status": 503, "headers": {"retry-after-ms": "1"}},
+    "stripe": {"status": 503},
+    "stripe-get": {"status": 409},
+}
+
+
+@pytest.mark.parametrize("rules", ["httpx"], indirect=True)
+@pytest.mark.parametrize("sdk", SDKS)
+def test_what_an_sdk_tries_again_is_one_call_with_all_its_attempts(rules: Rules, sdk: str) -> None:
+    path = "/v1/chat/completions" if sdk.startswith("openai") else "/v1/payment_intents"
+    script = {"match": {"path_prefix": path}, "count": 1, "effect": FAILED[sdk]}
+    rules.sim.control("POST", "script", script)
+    rules.run(ELSEWHERE, SDKS[sdk] + "ask()")
+    assert rules.outcomes() == {(200, "complete"): 1}
+    assert rules.total("calls", "attempts") == (1, 2)
+
+
+@pytest.mark.parametrize("rules", ["httpx"], indirect=True)
+def test_an_sdk_that_gives_up_is_one_failed_call_also_at_the_end_of_its_program(rules: Rules) -> None:
+    script = {"match": {"path_prefix": "/v1/chat"}, "effect": FAILED["openai"]}
+    rules.sim.control("POST", "script", script)
+    code = SDKS["openai"] + "try:\n    ask()\nexcept openai.RateLimitError:\n    pass\n"
+    rules.run(ELSEWHERE, code)
+    assert rules.outcomes() == {(429, "complete"): 1}
+    assert rules.total("calls", "attempts") == (1, 3)
+
+
 def test_priority_is_checked_and_nests() -> None:
     import farcall
     from farcall._scope import current

@@ -64,6 +64,32 @@ async def test_an_async_stream_is_complete_too(sim: Sim, ledger: Ledger, trusted
     assert ledger.calls() == {(200, "complete"): 1}
 
 
+@pytest.mark.parametrize("how", ["plain", "compressed", "streamed", "left"])
+def test_what_a_model_cost_is_known_without_any_rule(
+    how: str, sim: Sim, ledger: Ledger, trusted: ssl.SSLContext
+) -> None:
+    client = openai.OpenAI(**openai_options(sim), http_client=httpx2.Client(verify=trusted))
+    if how == "compressed":
+        sim.control("POST", "script", {"match": {"host": "api.openai.com"}, "count": 1, "effect": {"gzip": True}})
+    with farcall.customer(ledger.customer):
+        if how == "streamed":
+            options = {"stream": True, "stream_options": {"include_usage": True}}
+            usage = [chunk.usage for chunk in client.chat.completions.create(**CHAT, **options)][-1]
+        elif how == "left":
+            with client.chat.completions.create(**CHAT, stream=True) as stream:
+                next(iter(stream))
+            usage = None
+        else:
+            usage = client.chat.completions.create(**CHAT).usage
+    (row,) = ledger.rows()
+    if usage is None:
+        assert (row["cost"], row["cost_unknown"]) == (0, 1)
+    else:
+        # 0.25 USD and 2 USD for a million tokens, in nano-units.
+        cost = usage.prompt_tokens * 250 + usage.completion_tokens * 2_000
+        assert (row["cost"], row["cost_unknown"]) == (cost, 0)
+
+
 def test_each_retry_of_an_sdk_is_a_call(sim: Sim, ledger: Ledger, trusted: ssl.SSLContext) -> None:
     client = openai.OpenAI(**openai_options(sim), http_client=httpx2.Client(verify=trusted), max_retries=2)
     refused = {

@@ -19,5 +19,5 @@ pub use adapter::{Adapter, Adapters, Runtime};
 pub use grid::{Cell, Grid};
 pub use ledger::{Account, Sums, read};
 pub use program::{Home, Program};
-pub use run::run;
+pub use run::{Rules, run};
 pub use scenario::{Exemptions, Scenario, Scenarios, workspace_root};

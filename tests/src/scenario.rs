@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::run::Rules;
+
 /// The root of the workspace, which the paths in the data files are relative to.
 #[must_use]
 pub fn workspace_root() -> PathBuf {
@@ -65,6 +67,13 @@ pub struct Scenario {
     pub(crate) new_connections: Option<Bounds>,
     /// What the ledger says then, and nothing else.
     pub(crate) ledger: Vec<Row>,
+}
+
+impl Scenario {
+    /// Whether it is the client's own timeout that ends its calls.
+    pub(crate) fn ends_by_timeout(&self) -> bool {
+        self.ledger.iter().any(|row| row.outcome.contains(&"timeout".to_owned()))
+    }
 }
 
 fn everywhere() -> Vec<Over> {
@@ -360,6 +369,9 @@ pub struct Exemptions {
 struct Exemption {
     adapter: String,
     scenario: String,
+    /// Only where rules are in force.
+    #[serde(default)]
+    with_rules: bool,
     reason: String,
 }
 
@@ -370,7 +382,7 @@ impl Exemptions {
     /// Says where the file is wrong, or which exemption names no cell.
     pub fn load(scenarios: &Scenarios, adapters: &[String]) -> Result<Self, String> {
         let exemptions: Self = load("exemptions.toml")?;
-        for Exemption { adapter, scenario, reason } in &exemptions.all {
+        for Exemption { adapter, scenario, reason, .. } in &exemptions.all {
             if !adapters.contains(adapter) || !scenarios.all.iter().any(|s| s.name == *scenario) {
                 return Err(format!("exemptions.toml: there is no cell {scenario} x {adapter}"));
             }
@@ -381,10 +393,12 @@ impl Exemptions {
         Ok(exemptions)
     }
 
-    /// Why this cell may fail, where it may.
+    /// Why this cell may fail under these rules, where it may.
     #[must_use]
-    pub fn reason(&self, adapter: &str, scenario: &str) -> Option<&str> {
-        let of_cell = |e: &&Exemption| e.adapter == adapter && e.scenario == scenario;
+    pub fn reason(&self, adapter: &str, scenario: &str, rules: Rules) -> Option<&str> {
+        let of_cell = |e: &&Exemption| {
+            e.adapter == adapter && e.scenario == scenario && (!e.with_rules || rules != Rules::None)
+        };
         self.all.iter().find(of_cell).map(|e| e.reason.as_str())
     }
 }

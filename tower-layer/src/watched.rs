@@ -3,7 +3,8 @@
 use crate::scope::{Customer, Tags};
 use crate::timer::Timer;
 use farcall::attribution::MAX_TAGS;
-use farcall::{ErrorType, Head, Step, Timestamp};
+use farcall::resilience::Ending;
+use farcall::{Attempt, ErrorType, Head, Step, Timestamp};
 use farcall_agent::{CallGuard, Farcall};
 use http::{HeaderMap, Response};
 use std::cell::RefCell;
@@ -61,6 +62,16 @@ impl Watched {
     /// What to do next, as of `now`.
     pub(crate) fn step(&mut self, now: Timestamp) -> Step {
         self.guard.step_at(now)
+    }
+
+    /// A second attempt beside the slow one under way, where the rules allow one.
+    pub(crate) fn hedge(&mut self) -> Option<Attempt> {
+        self.guard.hedge()
+    }
+
+    /// Of two attempts under way this one ended so, or was given up for the other's answer.
+    pub(crate) fn lost(&mut self, number: u32, ending: Option<Ending>) {
+        self.guard.lost(number, ending);
     }
 
     pub(crate) fn begun(&self) -> Timestamp {

@@ -205,7 +205,8 @@ fn a_body_that_breaks_fails_the_call_with_the_bytes_so_far() {
     let script = Script::new([Line::Data("half"), Line::Error(io::ErrorKind::ConnectionReset)]);
     let mut response = exchange(&ledger, charge(), Response::new(script));
     let error = read(response.body_mut()).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "the error arrives as it is");
+    let error: &io::Error = error.downcast_ref().unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "the body's own error is inside");
     let row = ledger.only();
     assert_eq!((row.status, row.outcome, row.sums.bytes_in), (200, failed(ErrorType::Reset), 4));
 }

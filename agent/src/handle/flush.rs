@@ -37,7 +37,7 @@ pub(super) struct Writer {
     said: HashSet<&'static str>,
     last_written: Timestamp,
     /// Adapters, hub and end, as they were written last.
-    last_presence: (usize, bool, bool),
+    last_presence: (usize, bool, bool, String),
     has_called: bool,
     greeted: bool,
     sightings_from: Timestamp,
@@ -55,7 +55,7 @@ impl Writer {
             retention: setup.config.ledger.retention,
             said: HashSet::new(),
             last_written: Timestamp::EPOCH,
-            last_presence: (0, false, false),
+            last_presence: (0, false, false, String::new()),
             has_called: false,
             greeted: false,
             sightings_from: Timestamp::EPOCH,
@@ -134,6 +134,7 @@ impl Writer {
             role: process.setup.options.role.as_str(),
             adapters: process.adapters().names.join(","),
             hub: self.hub.as_ref().is_some_and(Hub::is_connected),
+            config: process.watch.in_force().map_or_else(String::new, |file| file.display().to_string()),
             since: process.since,
             now: process.clock.now(),
             // Whoever ended stays so, whatever is written after.
@@ -144,7 +145,7 @@ impl Writer {
 
     fn write(&mut self, process: &Process, ended: bool) -> Flush {
         let presence = self.presence(process, ended);
-        let state = (presence.adapters.len(), presence.hub, presence.ended);
+        let state = (presence.adapters.len(), presence.hub, presence.ended, presence.config.clone());
         // One that ended has nothing more to say of itself, once that is written.
         let due = match presence.ended {
             true => ended || !self.last_presence.2,
@@ -222,10 +223,14 @@ impl Process {
         if !self.setup.options.enabled {
             return Flush { written: 0, pending: 0 };
         }
+        if self.has_ended() {
+            // Whatever an SDK still tries, it is not certain that there will be another flush.
+            self.engine.finish();
+        }
         let mut batch = self.engine.drain(now);
         // Shard by shard is no order; where equal calls overlap, the sidecar matches in the order in which they come.
         batch.sightings.sort_unstable_by_key(|sighting| sighting.ended);
-        writer.has_called |= !batch.rows.is_empty();
+        writer.has_called |= !batch.rows.is_empty() || !batch.sightings.is_empty();
         writer.tell_hub(self, &batch.sightings);
         writer.pending.add(batch, &self.engine, &self.tallies);
         self.drains.fetch_add(1, Ordering::Release);

@@ -2,7 +2,8 @@
 
 use super::Farcall;
 use super::process::{Process, caught};
-use farcall::{Call, ConnectTimes, ErrorType, Headers, Step, Timestamp};
+use farcall::resilience::Ending;
+use farcall::{Attempt, Call, ConnectTimes, ErrorType, Headers, Step, Timestamp};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Owns a call and its handle, reads the clock for it, and abandons it when it is dropped before its end: a
@@ -36,6 +37,16 @@ impl CallGuard {
     /// What to do next, as of `now`: for who knows the time already.
     pub fn step_at(&mut self, now: Timestamp) -> Step {
         self.call.step(&self.farcall.nth(self.generation).engine, now)
+    }
+
+    /// A second attempt beside a slow first one; see [`Call::hedge`].
+    pub fn hedge(&mut self) -> Option<Attempt> {
+        self.call.hedge(&self.farcall.nth(self.generation).engine, self.now())
+    }
+
+    /// One of two attempts is of no more interest; see [`Call::lost`].
+    pub fn lost(&mut self, number: u32, ending: Option<Ending>) {
+        self.call.lost(&self.farcall.nth(self.generation).engine, number, ending, self.now());
     }
 
     /// Making the connection took so long; see [`Call::connected`].

@@ -51,6 +51,8 @@ struct Setup {
     config: Config,
     /// Where the configuration may be, the first choice first; absolute.
     config_files: Vec<PathBuf>,
+    /// The one that was read at the start; absolute.
+    config_file: Option<PathBuf>,
     /// Stands for its text at the start.
     config_text: Option<u64>,
     config_errors: u64,
@@ -292,6 +294,7 @@ impl Setup {
             home,
             config: Config::default(),
             config_files: Vec::new(),
+            config_file: None,
             config_text: None,
             config_errors: 0,
             service: None,
@@ -329,6 +332,7 @@ impl Setup {
                 errors.iter().for_each(|error| say::say(&error.to_string()));
                 self.config_errors = errors.len() as u64;
                 self.config = config;
+                self.config_file = std::path::absolute(&file).ok();
                 self.config_text = Some(watch::hash_of(&Ok(text)));
             }
             Err(error) => {

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 38] = [
+const MEANINGS: [(&str, &str, Weight); 39] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -32,6 +32,11 @@ const MEANINGS: [(&str, &str, Weight); 38] = [
     ("refused_calls", "calls that a rule refused; `farcall report calls` shows which", Fine),
     ("reloads", "times that changed rules were put in force", Fine),
     ("vendors_unchanged", "changes of [[vendor]] that take a restart to be in force", Look),
+    (
+        "ungrouped_attempts",
+        "failed attempts of SDKs that were counted as calls of their own, because too many waited",
+        Fine,
+    ),
     ("misplaced_events", "events of an adapter in an impossible order, which were ignored", Look),
     ("failed_flushes", "flushes that could not be written, and were tried again later", Look),
     ("lost_calls", "calls that were dropped after nothing could be written for too long", Look),

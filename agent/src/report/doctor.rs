@@ -79,6 +79,8 @@ pub struct ProcessRow {
     pub state: &'static str,
     /// The adapters that are in place. None means that no call of it can be counted by the library.
     pub adapters: Vec<String>,
+    /// The configuration file whose rules are in force in it; null where there is none.
+    pub config: Option<String>,
     /// Whether it is connected to a sidecar.
     pub hub: bool,
     /// Calls in the window, seen by either tap.
@@ -191,7 +193,7 @@ impl Doctor {
         })?;
         let from = i64::try_from(source.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
         let mut statement = connection.prepare(
-            "SELECT caller, role, version, adapters, hub, since, last_flush, ended FROM processes
+            "SELECT caller, role, version, adapters, hub, since, last_flush, ended, config FROM processes
              WHERE last_flush >= ?1 ORDER BY ended IS NOT NULL, since DESC",
         )?;
         let mut rows = statement.query([from])?;
@@ -200,6 +202,7 @@ impl Doctor {
             let adapters: String = row.get(3)?;
             let last_flush = row.get::<_, i64>(6)?.unsigned_abs();
             let ended: Option<i64> = row.get(7)?;
+            let config: String = row.get(8)?;
             self.processes.push(ProcessRow {
                 service: caller.service.clone(),
                 executable: caller.executable.clone(),
@@ -208,6 +211,7 @@ impl Doctor {
                 role: row.get(1)?,
                 state: state(caller, ended.is_some(), source.query.now.as_nanos().saturating_sub(last_flush)),
                 adapters: adapters.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+                config: (!config.is_empty()).then_some(config),
                 hub: row.get(4)?,
                 calls: calls.get(&(caller.pid, caller.started)).copied().unwrap_or(0),
                 since: time::rfc3339(row.get::<_, i64>(5)?.unsigned_abs()),

@@ -208,6 +208,7 @@ mod tests {
             role: "program",
             adapters: String::new(),
             hub: false,
+            config: String::new(),
             since: now,
             now,
             ended: false,

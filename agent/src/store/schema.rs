@@ -6,10 +6,13 @@
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// One script for each version: what brings the version before to it.
-const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS];
+const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS, CONFIG];
+
+/// Which configuration file a process obeys; empty where there is none.
+const CONFIG: &str = "ALTER TABLE processes ADD COLUMN config TEXT NOT NULL DEFAULT ''";
 
 /// What rules decided: waits, cost, tokens, events of single calls, incidents, spending against budgets.
 const DECISIONS: &str = r"

@@ -25,6 +25,8 @@ pub(crate) struct Presence {
     pub(crate) adapters: String,
     /// Whether a sidecar is connected.
     pub(crate) hub: bool,
+    /// The configuration file in force; empty where there is none.
+    pub(crate) config: String,
     pub(crate) since: Timestamp,
     pub(crate) now: Timestamp,
     pub(crate) ended: bool,
@@ -279,9 +281,10 @@ fn write_presence(names: &mut Names<'_>, presence: &Presence) -> rusqlite::Resul
     names
         .connection
         .prepare_cached(
-            "INSERT INTO processes VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            "INSERT INTO processes (caller, role, version, adapters, hub, since, last_flush, ended, config)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT DO UPDATE SET adapters = excluded.adapters, hub = excluded.hub,
-                last_flush = excluded.last_flush, ended = excluded.ended",
+                last_flush = excluded.last_flush, ended = excluded.ended, config = excluded.config",
         )?
         .execute(params![
             caller,
@@ -292,6 +295,7 @@ fn write_presence(names: &mut Names<'_>, presence: &Presence) -> rusqlite::Resul
             int_time(presence.since),
             now,
             presence.ended.then_some(now),
+            presence.config,
         ])?;
     for (name, value) in presence.counters.iter().filter(|(_, value)| *value > 0) {
         names

@@ -18,6 +18,7 @@ use std::time::Duration;
 /// a leap of more than an hour (and two periods) takes the account with it, so that no leap can stop the
 /// calls of a year.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct State {
     /// Generation (4 bits) and what is spent and reserved (60 bits).
     word: AtomicU64,

@@ -158,6 +158,8 @@ impl Headers for NoHeaders {
     fn get(&self, _name: &str) -> Option<&[u8]> {
         None
     }
+
+    fn pick<'a>(&'a self, _wanted: &HeaderNames, _values: &mut [Option<&'a [u8]>]) {}
 }
 
 #[cfg(test)]

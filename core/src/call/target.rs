@@ -66,8 +66,12 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn from_uri(uri: &'a http::Uri) -> Option<Self> {
         let tls = uri.scheme().is_some_and(|scheme| *scheme == http::uri::Scheme::HTTPS);
-        let port = uri.port_u16().unwrap_or(default_port(tls));
-        Some(Self::new(tls, uri.host()?, port, uri.path())).filter(|target| !target.host.is_empty())
+        let authority = uri.authority()?;
+        let host = authority.host();
+        // The usual authority is a host and nothing else: then there is no port to be looked for.
+        let port = if authority.as_str().len() == host.len() { None } else { authority.port_u16() };
+        Some(Self::new(tls, host, port.unwrap_or(default_port(tls)), uri.path()))
+            .filter(|target| !target.host.is_empty())
     }
 }
 
@@ -135,6 +139,21 @@ mod tests {
             target,
             Target { tls: true, host: "API.stripe.com", port: 8443, path: "/v1/customers", mixed_case: true }
         );
+    }
+
+    #[test]
+    fn a_parsed_uri_gives_the_same_as_its_text() {
+        for url in [
+            "https://api.stripe.com/v1/customers?email=a@b.c",
+            "https://user:pass@api.stripe.com/v1",
+            "http://example.com:8080",
+            "https://user@[2001:db8::1]:8443/x",
+            "http://[2001:db8::1]/x",
+        ] {
+            let uri: http::Uri = url.parse().unwrap();
+            assert_eq!(Target::from_uri(&uri), Target::parse(url), "{url}");
+        }
+        assert_eq!(Target::from_uri(&"/v1".parse().unwrap()), None);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub enum Unknown {
     NotStated = 2,
     /// The body was let go of before the vendor's last statement.
     Abandoned = 3,
-    /// Only encoded bytes (`Content-Encoding`) were seen.
+    /// The body's `Content-Encoding` cannot be decoded here, or it did not decode to an end.
     Encoded = 4,
     /// The body is neither JSON nor a stream of events.
     OtherContent = 5,

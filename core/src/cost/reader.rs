@@ -77,6 +77,12 @@ impl UsageReader {
         }
     }
 
+    /// Whether it looks at the body at all.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        !matches!(self.form, Form::Off(_))
+    }
+
     /// The next bytes of the body.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.form == Form::Unsaid {

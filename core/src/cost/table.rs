@@ -97,7 +97,8 @@ impl Prices {
 
     /// What a call cost, counted to the month's volume; once for each call. `None` where it costs nothing that
     /// anybody asks money for: it has no price, named no model and used no tokens, such as a list of models.
-    /// `model` is the one that the request names, or its path; the one that the response names comes first.
+    /// `model` is the one that the request names, or its path; the one that the response names comes first. Where
+    /// nobody saw the request, and the response could not be read to its end, it may have named one.
     #[must_use]
     pub fn settle(&self, vendor: &str, endpoint: &str, model: &str, facts: &Facts<'_>) -> Option<Cost> {
         let stated = facts.usage.model.as_str();
@@ -111,8 +112,19 @@ impl Prices {
                 Some(price.settle(&facts.volume(before)))
             }
             Some((price, _)) => Some(price.settle(facts)),
-            None if facts.usage.tokens().is_none() && model.is_empty() => None,
             None if facts.answer == Answer::NotSent => None,
+            None if facts.usage.tokens().is_none() && model.is_empty() => {
+                match (facts.answer, facts.usage.unknown) {
+                    // Nobody charges for a question that names no model in its path.
+                    _ if endpoint.starts_with("GET ") => None,
+                    (Answer::None, _) => Some(Cost::unknown(Unknown::NoAnswer, Currency::USD)),
+                    (
+                        Answer::Status(..400),
+                        Some(why @ (Unknown::Encoded | Unknown::Abandoned | Unknown::Malformed)),
+                    ) => Some(Cost::unknown(why, Currency::USD)),
+                    _ => None,
+                }
+            }
             None => Some(Cost::unknown(Unknown::NoPrice, Currency::USD)),
         }
     }
@@ -121,6 +133,11 @@ impl Prices {
     #[must_use]
     pub fn has(&self, vendor: &str) -> bool {
         self.own.vendors.contains_key(vendor) || self.builtin.vendors.contains_key(vendor)
+    }
+
+    /// The prices of one vendor, own ones first.
+    pub fn of(&self, vendor: &str) -> impl Iterator<Item = &Price> {
+        self.iter().filter(move |price| price.vendor == vendor)
     }
 
     /// All prices, own ones first.

@@ -595,8 +595,8 @@ fn the_catalogue_prices_the_models_that_people_use() {
         ("xai", "grok-3 grok-4-0709 grok-4.6"),
         ("cohere", "command-a-03-2025 command-r-plus command-r7b-12-2024 embed-v4.0"),
         ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo"),
-        ("voyageai.com", "voyage-3.5"),
-        ("moonshot.ai", "kimi-k3"),
+        ("voyageai", "voyage-3.5"),
+        ("moonshot", "kimi-k3"),
         (
             "bedrock",
             "amazon.nova-pro-v1:0 us.amazon.nova-lite-v1%3A0 global.anthropic.claude-sonnet-4-5-20250929-v1:0 us.anthropic.claude-opus-4-5-20251101-v1:0",

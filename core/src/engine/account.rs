@@ -21,7 +21,7 @@ pub(super) struct Account {
     silent: AtomicU32,
 }
 
-/// After so many silent answers of an unknown vendor only each sixty-fourth is looked at.
+/// After so many silent answers of an unknown vendor only one in 64 is looked at.
 const SILENT: u32 = 16;
 
 /// A policy that the vendor stated.
@@ -47,12 +47,17 @@ impl Account {
     }
 
     /// Whether an answer with a good status is worth a look, of a vendor that is not known to state its quotas.
-    pub(super) fn may_speak(&self) -> bool {
+    /// `draw` is any number that differs from call to call.
+    pub(super) fn may_speak(&self, draw: u64) -> bool {
         if self.policies[0].get().is_some() {
             return true;
         }
-        let silent = self.silent.fetch_add(1, Ordering::Relaxed);
-        silent < SILENT || silent.is_multiple_of(64)
+        // Read before it is written: that threads write the same word costs more than the look does.
+        let looks = self.silent.load(Ordering::Relaxed) < SILENT;
+        if looks {
+            self.silent.fetch_add(1, Ordering::Relaxed);
+        }
+        looks || draw.is_multiple_of(64)
     }
 
     /// The quotas that were stated so far.

@@ -9,10 +9,11 @@ use super::plan::{Part, Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::budget::Spent;
 use crate::call::{ErrorType, Headers, Outcome};
+use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
-use crate::quota::dialect::{Answer, BODY_PREFIX, Reading, Refusal as VendorRefusal};
+use crate::quota::dialect::{Answer, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
-use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict};
+use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, should_retry};
 use crate::rollout::Sample;
 use crate::units::{Currency, Money, Timestamp};
 use std::sync::Arc;
@@ -27,30 +28,44 @@ pub(super) struct Account {
     pub(super) tokens_out: u64,
 }
 
+/// Of an answer whose body nobody reads.
+static NOT_STATED: Usage = Usage::unknown(Unknown::NotStated);
+static NO_ANSWER: Usage = Usage::unknown(Unknown::NoAnswer);
+
 impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         let status = call.status;
+        if status >= 400
+            && let Some(Standing { flow, .. }) = &mut call.flow
+        {
+            let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+            flow.told = should_retry(text);
+        }
         let silent = status < 400 && !call.watches;
-        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak()) {
+        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
             Self::read_usage(call, headers);
             return;
         }
         let dialect = self.catalogue.dialect(call.found.vendor);
         let reading = dialect.read(&Answer::new(status, headers), now);
-        self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        if reading.ignored > 0 {
+            self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        }
         let Some(Standing { plan, flow }) = &mut call.flow else {
             if !reading.is_empty() {
                 // From now on calls to this vendor are accounted for in detail.
-                self.attend(call.found.vendor);
+                self.attended.states(call.found.vendor);
             }
             return;
         };
         if dialect.wants_body(status) {
             let wanted = dialect.headers().iter();
+            let coding = decoder(headers);
             let headers =
                 wanted.filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec()))).collect();
             flow.prefix = Some(Prefix { status, headers, body: Vec::new() });
+            flow.coding = coding;
         }
         self.take_reading(plan, flow, call.found.vendor, &reading, now);
         Self::read_usage(call, headers);
@@ -67,7 +82,10 @@ impl Engine {
         if !price.is_none_or(cost::Price::asks_response) {
             return;
         }
-        let encoding = if call.decoded { None } else { text("content-encoding") };
+        if flow.coding.is_none() {
+            flow.coding = decoder(headers);
+        }
+        let encoding = text("content-encoding").filter(|_| flow.coding.is_none());
         let mut reader = UsageReader::new(price, text("content-type"), encoding);
         if let Some(price) = price {
             for name in price.headers() {
@@ -115,12 +133,19 @@ impl Engine {
 
     /// More of a body: what it cost, or what its status means.
     pub(super) fn read_body(flow: &mut Flow, chunk: &[u8]) {
-        if let Some(reader) = &mut flow.usage {
-            reader.push(chunk);
-        }
-        if let Some(prefix) = &mut flow.prefix {
-            let room = BODY_PREFIX.saturating_sub(prefix.body.len());
-            prefix.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let Flow { usage, coding, prefix, .. } = flow;
+        let mut look = |chunk: &[u8]| {
+            if let Some(reader) = usage {
+                reader.push(chunk);
+            }
+            if let Some(prefix) = prefix {
+                let chunk = &chunk[..chunk.len().min(prefix.room())];
+                prefix.body.extend_from_slice(chunk);
+            }
+        };
+        match coding {
+            Some(decoder) => decoder.push(chunk, look),
+            None => look(chunk),
         }
     }
 
@@ -139,16 +164,21 @@ impl Engine {
             return false;
         }
         // What the next attempt is told of is its own.
-        (flow.usage, flow.prefix) = (None, None);
+        (flow.usage, flow.coding, flow.prefix) = (None, None, None);
+        (flow.told, flow.retry_at) = (None, None);
         call.status = 0;
         call.state = State::Begun;
         true
     }
 
     fn close_attempt(&self, plan: &Plan, flow: &mut Flow, ending: Ending, now: Timestamp) {
-        if let Some(hedge) = &plan.resilience.hedge {
-            hedge.state.after(&hedge.rule, now.since(flow.sent_at));
+        if let Some(hedge) = &plan.resilience.hedge
+            && std::mem::take(&mut flow.timed)
+        {
+            let sent = flow.pair.map_or(flow.sent_at, |pair| pair.first.1);
+            hedge.state.after(&hedge.rule, now.since(sent));
         }
+        flow.pair = None;
         if let Some(Part { name: _, rule, state }) = &plan.resilience.breaker
             && let Some(pass) = flow.pass.take()
             && let Some(phase) = state.after(rule, pass, Judgement::of(ending), now)
@@ -170,10 +200,7 @@ impl Engine {
 
     fn another(&self, plan: &Plan, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
         let sent = !matches!(ending, Ending::Error(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls));
-        let words = || match ending {
-            Ending::Status(status) => format!("answered {status}"),
-            Ending::Error(error) => format!("failed ({})", error.as_str()),
-        };
+        let words = || in_words(ending);
         if let Some(Part { rule, state, .. }) = &plan.resilience.retry
             && !flow.failed_over
         {
@@ -184,7 +211,8 @@ impl Engine {
             facts.key_on_wire =
                 flow.key_on_wire || (facts.key_honoured && flow.method == "POST" && flow.sdk.is_none());
             facts.sdk_retries = flow.sdk.is_some_and(|sdk| sdk.retries);
-            facts.retry_at = flow.retry_at.take();
+            facts.told = flow.told;
+            facts.retry_at = flow.retry_at;
             facts.deadline = flow.deadline;
             match rule.retry(&facts, state) {
                 RetryVerdict::Retry { at, reason } => {
@@ -246,10 +274,16 @@ impl Engine {
             let reading = self.catalogue.dialect(vendor).read(&answer, now);
             self.take_reading(plan, flow, vendor, &reading, now);
         }
-        let usage = match flow.usage.take() {
-            Some(reader) => reader.finish(outcome == Outcome::Complete),
-            None => Usage::unknown(if was_sent { Unknown::NotStated } else { Unknown::NoAnswer }),
-        };
+        let read = flow.usage.take().map(|reader| {
+            let legible = flow.coding.as_ref().is_none_or(|decoder| decoder.whole());
+            let complete = outcome == Outcome::Complete;
+            let mut usage = reader.finish(complete && legible);
+            if complete && usage.unknown == Some(Unknown::Abandoned) {
+                usage.unknown = Some(Unknown::Encoded);
+            }
+            usage
+        });
+        let usage = read.as_ref().unwrap_or(if was_sent { &NOT_STATED } else { &NO_ANSWER });
         let answer = match (was_sent, status) {
             (false, _) => cost::Answer::NotSent,
             (true, 0)
@@ -263,8 +297,9 @@ impl Engine {
             (true, 0) => cost::Answer::None,
             (true, status) => cost::Answer::Status(status),
         };
-        let cost = Self::cost(plan, flow, &usage, answer, (sent, received), begun);
-        let tokens = usage.tokens();
+        let cost = Self::cost(plan, flow, usage, answer, (sent, received), begun);
+        let tokens = read.as_ref().and_then(Usage::tokens);
+        let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };
             let rule = &plan.rules.budgets[*place];
@@ -318,8 +353,8 @@ impl Engine {
         Account {
             cost: if cost.currency == Currency::USD { cost.nanos } else { 0 },
             unknown: cost.unknown.is_some() || (cost.currency != Currency::USD && cost.nanos != 0),
-            tokens_in: usage.prompt_tokens().unwrap_or(0),
-            tokens_out: tokens.unwrap_or(0).saturating_sub(usage.prompt_tokens().unwrap_or(0)),
+            tokens_in: prompt,
+            tokens_out: tokens.unwrap_or(0).saturating_sub(prompt),
         }
     }
 
@@ -350,6 +385,20 @@ impl Engine {
                 .settle(&plan.vendor_name, &plan.endpoint_name, model, &facts)
                 .unwrap_or_else(|| Cost::known(Money::zero(Currency::USD))),
         }
+    }
+}
+
+/// What a body passes through that is looked at; `None` where it comes as it is, or nobody here can decode it.
+fn decoder(headers: &dyn Headers) -> Option<Box<Decoder>> {
+    let coding = std::str::from_utf8(headers.get("content-encoding")?).ok()?;
+    Decoder::of(coding).map(Box::new)
+}
+
+/// How an attempt ended, for people.
+pub(super) fn in_words(ending: Ending) -> String {
+    match ending {
+        Ending::Status(status) => format!("answered {status}"),
+        Ending::Error(error) => format!("failed ({})", error.as_str()),
     }
 }
 

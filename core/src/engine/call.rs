@@ -5,6 +5,7 @@ use super::{Attempt, Engine};
 use crate::attribution::CallerId;
 use crate::call::{ConnectTimes, ErrorType, Headers, Outcome, Tap};
 use crate::ledger::{Found, RequestKeys};
+use crate::resilience::Ending;
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
 
@@ -38,8 +39,6 @@ pub struct Call {
     pub(super) waiting_since: Option<Timestamp>,
     /// Whether the vendor states its quotas in headers, so that every answer is worth a look.
     pub(super) watches: bool,
-    /// Whether the adapter shows the body as decoded, whatever `Content-Encoding` says.
-    pub(super) decoded: bool,
     /// Its standing with the rules; `None` where none looks at it.
     pub(super) flow: Option<Standing>,
 }
@@ -96,11 +95,14 @@ impl Call {
         self.bytes_in = self.bytes_in.saturating_add(bytes);
     }
 
-    /// More of the response's body arrived, to be counted and looked at. Where [`wants_body`](Call::wants_body)
+    /// More of the response's body arrived, as it was on the wire or as its `Content-Encoding` says (the headers
+    /// that were shown tell which): to be counted and looked at. Where [`wants_body`](Call::wants_body)
     /// says no, [`Call::body`] does as well.
     pub fn read(&mut self, chunk: &[u8]) {
         self.body(chunk.len() as u64);
-        if let Some(Standing { flow, .. }) = &mut self.flow {
+        if let Some(Standing { flow, .. }) = &mut self.flow
+            && flow.wants_body()
+        {
             Engine::read_body(flow, chunk);
         }
     }
@@ -108,14 +110,20 @@ impl Call {
     /// Whether the engine looks at the bytes of the response's body.
     #[must_use]
     pub fn wants_body(&self) -> bool {
-        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.usage.is_some() || flow.prefix.is_some())
+        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.wants_body())
     }
 
     /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):
-    /// what to send, or `None` where the budget for that is used up. Whichever attempt answers first is reported;
-    /// the other is cancelled and not reported.
+    /// what to send, or `None` where the budget for that is used up, or a quota. Then one of the two is
+    /// [`lost`](Call::lost), and what the other comes to is reported as ever.
     pub fn hedge(&mut self, engine: &Engine, now: Timestamp) -> Option<Attempt> {
         engine.hedge(self, now)
+    }
+
+    /// Of two attempts under way that of this number is of no more interest: it ended so, or (`None`) the other one
+    /// answered and this one was given up. To be told before the other one's answer is.
+    pub fn lost(&mut self, engine: &Engine, number: u32, ending: Option<Ending>, now: Timestamp) {
+        engine.lost(self, number, ending, now);
     }
 
     /// The attempt failed, before or after the head of a response.

@@ -210,13 +210,8 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
     let tokens = flow.tokens_ahead(plan);
     let ask = Ask::one().priority(flow.priority).deadline(flow.deadline.at());
     for (at, quota) in plan.quotas.iter().enumerate() {
-        let units = match quota.rule.limit.map(|limit| limit.unit) {
-            Some(quota::Unit::Tokens) => tokens,
-            Some(quota::Unit::Bytes) => flow.body,
-            _ => 1,
-        };
-        let ask = ask.units(units).customer(plan.customer, quota.weight);
-        let verdict = quota.state.before(&quota.rule, &mut flow.claims[at], &ask, &plan.user, now);
+        let ask = ask.units(units_of(&quota.rule, tokens, flow.body)).customer(plan.customer, quota.weight);
+        let verdict = quota.state.before_by(&quota.rule, &mut flow.claims[at], &ask, &quota.tally, now);
         by_quota(flow, &quota.name, verdict, now)?;
     }
     for (at, stated) in plan.account.stated().take(MAX_STATED).enumerate() {
@@ -230,6 +225,15 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
         }
     }
     Ok(())
+}
+
+/// How many units of a quota of ours a call uses.
+pub(super) fn units_of(rule: &quota::Rule, tokens: u64, bytes: u64) -> u64 {
+    match rule.limit.map(|limit| limit.unit) {
+        Some(quota::Unit::Tokens) => tokens,
+        Some(quota::Unit::Bytes) => bytes,
+        _ => 1,
+    }
 }
 
 fn by_quota(flow: &mut Flow, name: &Arc<str>, verdict: QuotaVerdict, now: Timestamp) -> Result<(), Halt> {
@@ -287,7 +291,7 @@ pub(super) fn breaker(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timest
 
 /// Nothing stands in its way: what to send.
 pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
-    flow.sent_at = now;
+    (flow.sent_at, flow.timed) = (now, true);
     let mut attempt = Attempt::plain(number);
     let parts = &plan.resilience;
     let timeout = flow.deadline.left(now, parts.attempt_timeout);

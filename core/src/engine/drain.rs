@@ -19,6 +19,7 @@ impl Engine {
     /// two at once lose nothing, but each gets a part.
     pub fn drain(&self, now: Timestamp) -> Batch {
         let mut batch = Batch::default();
+        self.count_expired(now);
         for number in 0..self.shards.len() {
             self.shards.drain(number, &self.catalogue, &mut batch);
         }

@@ -31,10 +31,14 @@ pub(super) enum What {
     Retry { after: String, why: &'static str, lasts: Duration },
     /// An attempt failed, and no other follows.
     NoRetry { after: String, why: &'static str },
+    /// An attempt of an SDK ended, and the SDK itself made another one.
+    SdkRetry { after: String, sdk: &'static str, lasts: Duration },
     /// The call goes to a backup.
     Failover { why: &'static str },
     /// A second attempt was sent beside a slow first one.
     Hedge,
+    /// One of two attempts under way is no more, and the other one goes on.
+    Lost { which: &'static str, how: String },
     /// The breaker went into another phase.
     Breaker { phase: &'static str },
     /// The call was refused.
@@ -93,8 +97,12 @@ impl std::fmt::Display for What {
                 write!(f, "{after}: tries again in {:.1} ms, {why}", ms(lasts))
             }
             Self::NoRetry { after, why } => write!(f, "{after}: no further attempt, {why}"),
+            Self::SdkRetry { after, sdk, lasts } => {
+                write!(f, "{after}: the SDK above ({sdk}) tries again after {:.1} ms", ms(lasts))
+            }
             Self::Failover { why } => write!(f, "goes to the backup: {why}"),
             Self::Hedge => write!(f, "no answer yet: a second attempt beside the first"),
+            Self::Lost { which, how } => write!(f, "of the two the {which} {how}: the other one counts"),
             Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),
             Self::Refused { rule, by } => write!(f, "refused by {by} `{rule}`"),
             Self::Key => write!(f, "an idempotency key was added"),

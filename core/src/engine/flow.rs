@@ -2,12 +2,17 @@
 
 use super::decide::Halt;
 use super::events::{Events, What};
+use super::hedging::Pair;
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
+use super::request::Request;
+use super::unfinished::Unfinished;
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal};
+use crate::coding::Decoder;
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
-use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, recognise};
+use crate::quota::dialect::BODY_PREFIX;
+use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
 use crate::rollout::Side;
 use crate::units::Timestamp;
 use std::sync::Arc;
@@ -48,12 +53,21 @@ pub(super) struct Flow {
 
     /// When the present attempt was sent.
     pub(super) sent_at: Timestamp,
+    /// The attempts that the SDK above made of this call before.
+    pub(super) earlier: Option<Box<Unfinished>>,
+    /// What the vendor said about another attempt.
+    pub(super) told: Option<bool>,
     /// When the vendor wants to be asked again.
     pub(super) retry_at: Option<Timestamp>,
     /// The next attempt is due then.
     pub(super) resume_at: Option<Timestamp>,
-    pub(super) hedges: u32,
+    /// Two attempts under way, one beside the other.
+    pub(super) pair: Option<Pair>,
+    /// Whether the present attempt's latency is still to be counted.
+    pub(super) timed: bool,
     pub(super) usage: Option<Box<UsageReader>>,
+    /// What the body passes through first, where it is compressed and anybody looks at it.
+    pub(super) coding: Option<Box<Decoder>>,
     /// How the body of an answer began whose meaning stands in it, and its headers.
     pub(super) prefix: Option<Prefix>,
     pub(super) events: Events,
@@ -67,7 +81,20 @@ pub(super) struct Prefix {
     pub(super) body: Vec<u8>,
 }
 
+impl Prefix {
+    /// How many bytes more are looked at.
+    pub(super) fn room(&self) -> usize {
+        BODY_PREFIX.saturating_sub(self.body.len())
+    }
+}
+
 impl Flow {
+    /// Whether anybody looks at the next bytes of the body.
+    pub(super) fn wants_body(&self) -> bool {
+        self.prefix.as_ref().is_some_and(|prefix| prefix.room() > 0)
+            || self.usage.as_ref().is_some_and(|reader| reader.reads())
+    }
+
     fn new() -> Self {
         Self {
             seed: 0,
@@ -95,10 +122,14 @@ impl Flow {
             failed_over: false,
             truncate: None,
             sent_at: Timestamp::EPOCH,
+            earlier: None,
+            told: None,
             retry_at: None,
             resume_at: None,
-            hedges: 0,
+            pair: None,
+            timed: false,
             usage: None,
+            coding: None,
             prefix: None,
             events: Events::default(),
         }
@@ -106,31 +137,29 @@ impl Flow {
 
     /// Makes it that of a call that begins. What a call gives back at its end (reservations, places, passes) it
     /// has given back.
-    fn begin(&mut self, plan: &Plan, head: &Head<'_>, now: Timestamp, seed: u64) {
+    fn begin(&mut self, plan: &Plan, head: &Head<'_>, request: &Request<'_>, now: Timestamp, seed: u64) {
         self.seed = seed;
         self.method = static_method(head.method);
         self.body = head.body.unwrap_or(head.content.len() as u64);
         self.replayable = head.replayable;
         self.priority = head.priority;
         self.deadline = Deadline::new(now, plan.resilience.deadline, head.deadline);
-        // Only where it decides something: a look-up costs more than the rest of this.
-        self.key_on_wire = !is_idempotent(self.method)
-            && plan.resilience.retry.is_some()
-            && head.headers.get("idempotency-key").is_some();
-        // An SDK that tries again by itself is not to be helped with that.
-        self.sdk = plan.resilience.retry.as_ref().and_then(|_| {
-            recognise(|name| head.headers.get(name).and_then(|value| std::str::from_utf8(value).ok()))
-        });
+        self.key_on_wire =
+            !is_idempotent(self.method) && plan.resilience.retry.is_some() && request.has_idempotency_key();
+        // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
+        self.sdk = request.sdk();
         (self.model, self.max_output, self.tier) = asked_for(plan, head);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
+        self.timed = false;
         (self.side, self.pass) = (None, None);
+        (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
-        (self.cheaper, self.truncate, self.hedges) = (None, None, 0);
+        (self.cheaper, self.truncate, self.pair) = (None, None, None);
         self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
         self.stated.fill(Claim::new());
         self.sent_at = now;
-        (self.usage, self.prefix) = (None, None);
+        (self.usage, self.coding, self.prefix) = (None, None, None);
     }
 
     /// Waits until the next attempt is due.
@@ -146,11 +175,6 @@ impl Flow {
 
     pub(super) fn refused(&mut self, refusal: &Refusal, now: Timestamp) {
         self.events.add(now, What::Refused { rule: Arc::clone(&refusal.rule), by: refusal.by.as_str() });
-    }
-
-    pub(super) fn hedged(&mut self, now: Timestamp) {
-        self.hedges += 1;
-        self.events.add(now, What::Hedge);
     }
 
     /// About how many tokens the call will use.
@@ -175,10 +199,16 @@ mod spares {
 use spares::SPARES;
 
 /// The standing of a call that begins, in a box that was used before where there is one.
-pub(super) fn take(plan: Arc<Plan>, head: &Head<'_>, now: Timestamp, seed: u64) -> Standing {
+pub(super) fn take(
+    plan: Arc<Plan>,
+    head: &Head<'_>,
+    request: &Request<'_>,
+    now: Timestamp,
+    seed: u64,
+) -> Standing {
     let spare = SPARES.try_with(|spares| spares.try_borrow_mut().ok().and_then(|mut spares| spares.pop()));
     let mut flow = spare.ok().flatten().unwrap_or_else(|| Box::new(Flow::new()));
-    flow.begin(&plan, head, now, seed);
+    flow.begin(&plan, head, request, now, seed);
     Standing { plan, flow }
 }
 

@@ -2,28 +2,35 @@
 
 mod account;
 mod after;
+mod attended;
 mod call;
 mod decide;
 mod drain;
 mod events;
 mod flow;
+mod hedging;
 mod names;
 mod pipeline;
 mod plan;
 mod plans;
+mod request;
 mod rules;
 mod states;
 mod step;
+mod unfinished;
 
 pub use call::Call;
 pub use step::{Attempt, Step, Stored};
 
 use crate::attribution::{Caller, CallerId};
-use crate::catalogue::{Catalogue, Learner};
+use crate::catalogue::{Catalogue, Learner, name_of_unknown};
 use crate::config::Config;
+use crate::cost::Price;
 use crate::inspect::Fingerprinter;
 use crate::ledger::{Notice, Shards};
 use crate::quota;
+use crate::resilience::EarlierAttempts;
+use attended::Attended;
 use names::Names;
 use plans::Plans;
 use rules::Rules;
@@ -31,6 +38,7 @@ use states::{AllStates, Key};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use unfinished::Unfinished;
 
 /// The state that all calls of a process share. Every method takes `&self`; calls on different threads do not
 /// wait for each other.
@@ -51,14 +59,15 @@ pub struct Engine {
     plans: Box<[Plans]>,
     states: AllStates,
     names: Names,
-    /// By vendor of the catalogue, and one for all others: whether it ever stated a quota.
-    attended: Box<[AtomicBool]>,
+    attended: Attended,
     /// How quotas are watched that no rule keeps to.
     watch_rule: Arc<quota::Rule>,
     fingerprinter: OnceLock<Fingerprinter>,
     own_fingerprinter: Fingerprinter,
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
+    /// Failed attempts of SDKs that the SDK may go on from.
+    unfinished: EarlierAttempts<Box<Unfinished>>,
     /// Tells this engine's calls from another's.
     identity: u32,
     tallies: Tallies,
@@ -150,6 +159,8 @@ counters! {
     reloads,
     /// Changes of `[[vendor]]` in a reload, which take a restart.
     vendors_unchanged,
+    /// Failed attempts of SDKs that were counted as calls of their own, because too many waited for the next one.
+    ungrouped_attempts,
     /// Events that no order of events explains, such as a response before a request; ignored.
     misplaced_events,
 }
@@ -164,6 +175,7 @@ impl Engine {
         let catalogue = Catalogue::new(config.vendors);
         let mut key = [0; 16];
         key[..8].copy_from_slice(&seed.to_le_bytes());
+        let attended = Attended::new(&catalogue, &rules.prices);
         Self {
             plans: (0..shards.len()).map(|number| Plans::new(seed ^ number as u64)).collect(),
             shards,
@@ -172,12 +184,13 @@ impl Engine {
             generation: AtomicU32::new(1),
             states: AllStates::default(),
             names: Names::new(),
-            attended: (0..=catalogue.vendor_count()).map(|_| AtomicBool::new(false)).collect(),
+            attended,
             watch_rule: Arc::new(quota::Rule::default()),
             fingerprinter: OnceLock::new(),
             own_fingerprinter: Fingerprinter::new(key),
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
+            unfinished: EarlierAttempts::default(),
             catalogue,
             learner: Mutex::new(Learner::new()),
             learned: AtomicU32::new(0),
@@ -206,6 +219,7 @@ impl Engine {
     pub fn reload(&self, config: &Config) {
         let rules = Arc::new(Rules::new(config));
         let decides = rules.decide();
+        self.attended.set_prices(&self.catalogue, &rules.prices);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         self.decides.store(decides, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
@@ -245,15 +259,15 @@ impl Engine {
         }
     }
 
-    /// From now on calls to this vendor are accounted for in detail.
-    fn attend(&self, vendor: u32) {
-        let place = (vendor as usize).min(self.attended.len() - 1);
-        self.attended[place].store(true, Ordering::Relaxed);
-    }
-
-    fn attends(&self, vendor: u32) -> bool {
-        let place = (vendor as usize).min(self.attended.len() - 1);
-        self.attended[place].load(Ordering::Relaxed)
+    /// Whether calls to this host's vendor are worth seeing whole though no rule decides: what they cost stands in
+    /// the bodies of their answers. For adapters that otherwise tell of calls when they are over. `host` in lower
+    /// case.
+    #[must_use]
+    pub fn reads_bodies(&self, host: &str) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let vendor = self.catalogue.vendor_of(host);
+        let name = vendor.map_or_else(|| name_of_unknown(host), |vendor| &vendor.name);
+        rules.prices.of(name).any(Price::asks_response)
     }
 
     /// The header by which this vendor takes an idempotency key.

@@ -5,14 +5,17 @@
 //! the design's: catalogue, attribution, policy, rollout, fault, (cache,) budget, quota, concurrency, breaker,
 //! attempt, cost, ledger. What stands in brackets is not built yet, and so is not here.
 
+use super::attended::Costs;
 use super::call::State;
 use super::decide::{self, Halt};
 use super::flow::{self, Flow};
 use super::plan::{self, Plan, Standing};
 use super::plans::PlanKey;
+use super::request::Request;
+use super::unfinished::Unfinished;
 use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
-use crate::call::{Head, Headers, Outcome, RefusedBy, Tap, Target};
+use crate::call::{Head, Outcome, RefusedBy, Tap, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
@@ -43,16 +46,17 @@ impl Engine {
         // customer.
         let (customer, tags) = self.find_customer(&mut shard, head);
         let found = Found { vendor, endpoint, customer, tags };
-        // Which rules are about it, where any may be.
-        let flow = self.takes_part(vendor, head.tap).then(|| {
-            let secret = self.fingerprint(head.headers);
+        // Which rules are about it, where any may be; or what it costs.
+        let flow = self.takes_part(&shard, vendor, head.tap).then(|| {
+            let request = Request::read(head.headers);
+            let secret = self.fingerprint(&request);
             let plan = self.plan_of(&mut shard, number, found, host, head, secret, now);
-            flow::take(plan, head, now, mix(seed))
+            flow::take(plan, head, &request, now, mix(seed))
         });
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
         drop(shard);
 
-        Call {
+        let mut call = Call {
             id: mix(seed),
             shard: number,
             found,
@@ -71,10 +75,12 @@ impl Engine {
             waited: 0,
             waiting_since: None,
             watches,
-            decoded: false,
             flow,
             state: State::Begun,
-        }
+        };
+        // What an SDK tries again goes on with its call.
+        self.go_on(&mut call, now);
+        call
     }
 
     /// Counts a call that came out as `outcome`.
@@ -87,6 +93,8 @@ impl Engine {
             self.tallies.foreign_calls.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        let standing = call.flow.take();
+        let earlier = standing.as_ref().and_then(|standing| standing.flow.earlier.as_deref());
         let key = SeriesKey {
             vendor: call.found.vendor,
             endpoint: call.found.endpoint,
@@ -97,13 +105,15 @@ impl Engine {
             outcome: SeriesKey::outcome_number(outcome),
             tap: call.tap as u8,
         };
-        let entry = Entry {
+        // What an SDK tries again is one call, from its first attempt on.
+        let begun = earlier.map_or(call.begun, Unfinished::begun);
+        let mut entry = Entry {
             id: call.id,
-            begun: call.begun,
-            duration: nanos_between(call.begun, now),
+            begun,
+            duration: nanos_between(begun, now),
             // A head in the same nanosecond counts as one.
             ttfb: (call.status != 0).then(|| {
-                NonZeroU64::MIN.saturating_add(nanos_between(call.begun, call.head_at).saturating_sub(1))
+                NonZeroU64::MIN.saturating_add(nanos_between(begun, call.head_at).saturating_sub(1))
             }),
             bytes_out: call.bytes_out,
             bytes_in: call.bytes_in,
@@ -114,12 +124,16 @@ impl Engine {
             tokens_in: account.tokens_in,
             tokens_out: account.tokens_out,
         };
-        let sighting = self.sightings.load(Ordering::Relaxed).then_some(call.keys);
-        let story = call.flow.take().and_then(|standing| flow::give_back(standing.flow, call.begun));
+        if let Some(earlier) = earlier {
+            earlier.add_to(&mut entry);
+        }
+        // The sidecar saw this attempt alone.
+        let sighting = self.sightings.load(Ordering::Relaxed).then(|| {
+            call.keys.sighting(call.begun, now, call.status, u16::try_from(call.attempts).unwrap_or(u16::MAX))
+        });
         let settled =
-            Settled { found: call.found, key, entry, times: call.times, ended: now, sighting, story };
-        // The shard where the call began, whatever thread it ends on: its names live there.
-        self.shards.lock(call.shard).settle(&settled, &self.tallies);
+            Settled { found: call.found, key, entry, times: call.times, ended: now, sighting, story: None };
+        self.count(settled, standing, call, outcome);
     }
 
     fn find_vendor(&self, shard: &mut Shard, host: &str) -> u32 {
@@ -264,13 +278,26 @@ impl Engine {
         Ok(decide::attempt(plan, flow, number, now))
     }
 
-    /// Whether rules may have something to say about calls to this vendor.
-    fn takes_part(&self, vendor: u32, tap: Tap) -> bool {
-        tap == Tap::Library && (self.decides() || self.attends(vendor))
+    /// Whether rules may have something to say about calls to this vendor, it states its quotas, or they cost.
+    fn takes_part(&self, shard: &Shard, vendor: u32, tap: Tap) -> bool {
+        if tap != Tap::Library {
+            return false;
+        }
+        let (states, costs) = self.attended.of(vendor);
+        self.decides()
+            || states
+            || match costs {
+                Costs::No => false,
+                Costs::Yes => true,
+                Costs::Perhaps => {
+                    let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+                    rules.prices.has(shard.vendor_name(&self.catalogue, vendor))
+                }
+            }
     }
 
-    fn fingerprint(&self, headers: &dyn Headers) -> u64 {
-        self.fingerprinter.get().unwrap_or(&self.own_fingerprinter).of(headers)
+    fn fingerprint(&self, request: &Request<'_>) -> u64 {
+        self.fingerprinter.get().unwrap_or(&self.own_fingerprinter).of_value(request.credential())
     }
 
     #[allow(clippy::too_many_arguments)] // All that a call is known by.
@@ -309,18 +336,6 @@ impl Engine {
             };
             self.plan(&rules, &subject, secret, now)
         })
-    }
-
-    /// A second attempt beside the first, where the budget for that allows.
-    pub(super) fn hedge(&self, call: &mut Call, now: Timestamp) -> Option<Attempt> {
-        let Standing { plan, flow } = call.flow.as_mut().filter(|_| call.state == State::Sent)?;
-        let hedge = plan.resilience.hedge.as_ref()?;
-        if !hedge.state.take(&hedge.rule, now) {
-            return None;
-        }
-        flow.hedged(now);
-        call.attempts += 1;
-        Some(decide::attempt(plan, flow, call.attempts, now))
     }
 }
 

@@ -80,6 +80,8 @@ pub(super) struct QuotaUse {
     pub(super) name: Arc<str>,
     pub(super) rule: Arc<quota::Rule>,
     pub(super) state: Arc<quota::State>,
+    /// What the calls of this plan used of it.
+    pub(super) tally: Arc<quota::Tally>,
     pub(super) weight: Weight,
 }
 
@@ -133,11 +135,17 @@ impl Engine {
             })
             .take(MAX_BUDGETS)
             .collect();
+        let user = User {
+            customer: self.names.number(subject.customer),
+            caller: self.names.number(&subject.caller.service),
+            endpoint: self.names.number(subject.endpoint),
+            credential: self.names.number(&crate::inspect::in_words(secret)),
+        };
         let mut quotas: Vec<QuotaUse> = matching(&rules.quotas, subject)
             .filter(|(_, rule)| rule.then.limit.is_some())
             .filter_map(|(_, rule)| {
                 let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
-                self.quota_use(key, &rule.name, Arc::new(rule.then.clone()), subject)
+                self.quota_use(key, &rule.name, Arc::new(rule.then.clone()), subject, user)
             })
             .take(MAX_QUOTAS - 1)
             .collect();
@@ -147,7 +155,7 @@ impl Engine {
         {
             let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
             let limit = quota::Rule::limit(rate.calls.into(), quota::Unit::Requests, rate.per);
-            quotas.extend(self.quota_use(key, &rule.name, Arc::new(limit), subject));
+            quotas.extend(self.quota_use(key, &rule.name, Arc::new(limit), subject, user));
         }
         let keep = most_specific(&rules.quotas, subject)
             .find(|rule| rule.then.limit.is_none())
@@ -175,12 +183,7 @@ impl Engine {
             price,
             customer: stable_hash(0, subject.customer.as_bytes()),
             weight,
-            user: User {
-                customer: self.names.number(subject.customer),
-                caller: self.names.number(&subject.caller.service),
-                endpoint: self.names.number(subject.endpoint),
-                credential: self.names.number(&crate::inspect::in_words(secret)),
-            },
+            user,
             customer_name: known.then(|| subject.customer.into()),
             vendor_name: vendor.into(),
             endpoint_name: subject.endpoint.into(),
@@ -194,11 +197,13 @@ impl Engine {
         name: &Arc<str>,
         rule: Arc<quota::Rule>,
         subject: &Subject<'_>,
+        user: User,
     ) -> Option<QuotaUse> {
         let state = self.states.quotas.get(key, || self.quota_state(key, &rule))?;
         self.tell_home(key, &rule);
         self.states.noted_quotas.note(key, name, subject.vendor, &rule, &state);
-        Some(QuotaUse { weight: rule.weight(subject.customer), name: Arc::clone(name), rule, state })
+        let (tally, weight) = (state.tally(user), rule.weight(subject.customer));
+        Some(QuotaUse { name: Arc::clone(name), rule, state, tally, weight })
     }
 
     fn parts(&self, rules: &Rules, subject: &Subject<'_>) -> Parts {

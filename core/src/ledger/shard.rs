@@ -4,7 +4,7 @@
 use super::cache::Cache;
 use super::interner::Interner;
 use super::series::Series;
-use super::{Batch, OTHER, RequestKeys, Rollup, Sighting};
+use super::{Batch, OTHER, Rollup, Sighting};
 use crate::attribution::{CallerId, UNKNOWN};
 use crate::call::{ConnectTimes, Outcome};
 use crate::catalogue::{Catalogue, VendorIndex};
@@ -64,8 +64,8 @@ pub(crate) struct Settled {
     pub(crate) entry: Entry,
     pub(crate) times: ConnectTimes,
     pub(crate) ended: Timestamp,
-    /// Of its sighting; `None` where nobody listens.
-    pub(crate) sighting: Option<RequestKeys>,
+    /// `None` where nobody listens, and where it was told before.
+    pub(crate) sighting: Option<Sighting>,
     /// What happened to it besides being sent and answered; `None` where nothing did.
     pub(crate) story: Option<String>,
 }
@@ -307,21 +307,18 @@ impl Shard {
         if telling && let Some(story) = &settled.story {
             self.stories.push((entry.id, story.clone()));
         }
-        if let Some(keys) = sighting {
-            if self.sightings.len() < MAX_SIGHTINGS {
-                self.sightings.push(Sighting {
-                    begun: entry.begun,
-                    ended: *ended,
-                    key: keys.request,
-                    host: keys.host,
-                    status: key.status,
-                    attempts: u16::try_from(entry.attempts).unwrap_or(u16::MAX),
-                });
-            } else {
-                tallies.lost_sightings.fetch_add(1, Ordering::Relaxed);
-            }
+        if let Some(sighting) = sighting {
+            self.sight(*sighting, tallies);
         }
         self.release_names(*found);
+    }
+
+    /// Tells the sidecar of a call, or of a part of one, at the next drain.
+    pub(crate) fn sight(&mut self, sighting: Sighting, tallies: &Tallies) {
+        match self.sightings.len() < MAX_SIGHTINGS {
+            true => self.sightings.push(sighting),
+            false => _ = tallies.lost_sightings.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// The series of a key; where there is no room for a new one, the series that it is added to instead.

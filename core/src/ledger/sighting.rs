@@ -84,6 +84,11 @@ impl RequestKeys {
         let request = (hasher.hash_one(path.as_bytes()).rotate_left(23) ^ host).rotate_left(23);
         Self { request: request ^ hasher.hash_one(method.as_bytes()), host }
     }
+
+    /// The sighting of the call that carries them.
+    pub(crate) fn sighting(self, begun: Timestamp, ended: Timestamp, status: u16, attempts: u16) -> Sighting {
+        Sighting { begun, ended, key: self.request, host: self.host, status, attempts }
+    }
 }
 
 /// With a fixed seed: the hashes are compared across processes.

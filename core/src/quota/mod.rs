@@ -23,7 +23,9 @@ pub use crate::call::Priority;
 pub use cell::{Ask, Cell, Claim, Standing};
 pub use dialect::{Answer, Dialect, PolicyIndex, Refusal, Statement};
 pub use fair::{Shares, TRACKED};
-pub use incident::{Incident, Kind, Mix, NamedIncident, NamedMix, NamedShare, Names, Share, User, explain};
+pub use incident::{
+    Incident, Kind, Mix, NamedIncident, NamedMix, NamedShare, Names, Share, Tally, User, explain,
+};
 pub use lease::{Lease, Wanted};
 pub use rule::{Limit, OnError, Pace, Reserve, Rule, Shared, Unit, Weight};
 pub use state::{CellHome, SharesHome, State};

@@ -2,7 +2,7 @@
 
 use super::cell::{Ask, Cell, Claim, Standing};
 use super::fair::Shares;
-use super::incident::{Account, Breach, Incident, Kind, User};
+use super::incident::{Account, Breach, Incident, Kind, Tally, User};
 use super::rule::Rule;
 use super::stated::{Reading, Stated};
 use super::{Limited, Verdict, Why};
@@ -65,10 +65,45 @@ impl State {
     /// Whether an attempt may go. See [`Cell::before`]; this also sees to fair shares and keeps the account of
     /// who used what.
     pub fn before(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, user: &User, now: Timestamp) -> Verdict {
+        self.ask(rule, claim, ask, now.as_nanos(), |units, resets_at, at| {
+            self.account.went(user, units, rule, resets_at, at);
+        })
+    }
+
+    /// The same for one who makes many calls, and keeps a [`tally`](Self::tally) of them: threads that ask at once
+    /// meet in the quota alone, and not in its account, too.
+    pub fn before_by(
+        &self,
+        rule: &Rule,
+        claim: &mut Claim,
+        ask: &Ask,
+        tally: &Tally,
+        now: Timestamp,
+    ) -> Verdict {
+        self.ask(rule, claim, ask, now.as_nanos(), |units, resets_at, at| {
+            self.account.went_by(tally, units, rule, resets_at, at);
+        })
+    }
+
+    /// An account of its own for the calls of this user, part of this quota's: kept for as long as it is held, and
+    /// until it was told of.
+    #[must_use]
+    pub fn tally(&self, user: User) -> Arc<Tally> {
+        self.account.tally(user)
+    }
+
+    fn ask(
+        &self,
+        rule: &Rule,
+        claim: &mut Claim,
+        ask: &Ask,
+        at: u64,
+        went: impl FnOnce(u64, Option<u64>, u64),
+    ) -> Verdict {
         if claim.is_held() {
             return Verdict::Pass;
         }
-        let (cell, at) = (self.cell(), now.as_nanos());
+        let cell = self.cell();
         let shares = self.shares.as_ref().filter(|_| rule.fair).map(|shares| (**shares).as_ref());
         let verdict = match shares {
             Some(shares) if !claim.has_slot() => match shares.pass(rule, cell, claim, ask, at) {
@@ -84,7 +119,7 @@ impl State {
             _ => cell.ask(rule, claim, ask, at, u64::MAX),
         };
         match verdict {
-            Verdict::Pass => self.account.went(user, ask.units, rule, self.resets_at(at), at),
+            Verdict::Pass => went(ask.units, self.resets_at(at), at),
             Verdict::Refuse { until, why } => {
                 if why != Why::Concurrency {
                     let breach = Breach { kind: Kind::Own, why, retry_at: until.as_nanos() };

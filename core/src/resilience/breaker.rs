@@ -266,8 +266,11 @@ impl Breaker {
             // It was sent before the breaker opened, and tells nothing about now.
             return None;
         }
-        let place = self.filled.fetch_add(1, Relaxed);
         let window = u32::from(rule.window).clamp(1, u32::from(BreakerRule::MAX_WINDOW));
+        if !bad && self.is_spotless(window) {
+            return None;
+        }
+        let place = self.filled.fetch_add(1, Relaxed);
         let (cell, bit) = (&self.ring[(place % window / 64) as usize], 1 << (place % window % 64));
         if !bad {
             if cell.load(Relaxed) & bit != 0 {
@@ -289,6 +292,14 @@ impl Breaker {
             return None;
         }
         self.open(rule, seen, now)
+    }
+
+    /// Whether another success changes nothing: the window is full of them. The usual case, and so threads that
+    /// meet here only read.
+    fn is_spotless(&self, window: u32) -> bool {
+        // Of all rings that a wider rule may have left, not only the present one's.
+        let ring = || self.ring.iter().all(|cell| cell.load(Relaxed) == 0);
+        self.filled.load(Relaxed) >= window && self.row.load(Relaxed) == 0 && ring()
     }
 
     /// What a probe adds, if its round is still under way.

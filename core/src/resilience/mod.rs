@@ -32,7 +32,8 @@ pub use retry::{
     RetryFacts, RetryReason, RetryRule, RetryVerdict, SHOULD_RETRY_HEADERS, Stop, is_idempotent, is_safe,
     should_retry,
 };
-pub use sdk::{EarlierAttempts, Follows, HEADERS as SDK_HEADERS, SdkAttempt, recognise};
+pub(crate) use sdk::recognise_by;
+pub use sdk::{EarlierAttempts, HEADERS as SDK_HEADERS, SdkAttempt, followed_until, recognise};
 pub use trigger::{Ending, Triggers};
 
 use std::time::Duration;

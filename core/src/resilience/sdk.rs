@@ -7,7 +7,7 @@
 
 mod earlier;
 
-pub use earlier::{EarlierAttempts, Follows};
+pub use earlier::{EarlierAttempts, followed_until};
 
 use crate::units::stable_hash;
 
@@ -23,6 +23,19 @@ pub const HEADERS: [&str; 9] = [
     "x-ms-client-request-id",
     "user-agent",
 ];
+
+const INVOCATION: usize = 0;
+const REQUEST: usize = 1;
+const RETRY_COUNT: usize = 2;
+const STRIPE_CLIENT: usize = 3;
+const KEY: usize = 4;
+const GOOG_CLIENT: usize = 5;
+const GRPC_ATTEMPTS: usize = 6;
+const MS_REQUEST: usize = 7;
+const USER_AGENT: usize = 8;
+
+/// The values of [`HEADERS`], in their order.
+pub(crate) type Values<'h> = [Option<&'h [u8]>; HEADERS.len()];
 
 /// One attempt of an SDK's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +63,8 @@ struct Dialect {
     most: Option<Field>,
 }
 
-/// A header field and which part of its value.
-struct Field(&'static str, Part);
+/// A header field, by its place in [`HEADERS`], and which part of its value.
+struct Field(usize, Part);
 
 #[derive(Clone, Copy)]
 enum Part {
@@ -68,52 +81,52 @@ enum Part {
 const DIALECTS: [Dialect; 7] = [
     Dialect {
         sdk: "aws",
-        sign: Field("amz-sdk-invocation-id", Part::Whole),
-        group: Some(Field("amz-sdk-invocation-id", Part::Whole)),
-        number: Some((Field("amz-sdk-request", Part::Parameter("attempt")), 0)),
-        most: Some(Field("amz-sdk-request", Part::Parameter("max"))),
+        sign: Field(INVOCATION, Part::Whole),
+        group: Some(Field(INVOCATION, Part::Whole)),
+        number: Some((Field(REQUEST, Part::Parameter("attempt")), 0)),
+        most: Some(Field(REQUEST, Part::Parameter("max"))),
     },
     // openai, anthropic, and every other SDK that Stainless generates. None sends a key of its own accord.
     Dialect {
         sdk: "stainless",
-        sign: Field("x-stainless-retry-count", Part::Whole),
-        group: Some(Field("idempotency-key", Part::Whole)),
-        number: Some((Field("x-stainless-retry-count", Part::Whole), 1)),
+        sign: Field(RETRY_COUNT, Part::Whole),
+        group: Some(Field(KEY, Part::Whole)),
+        number: Some((Field(RETRY_COUNT, Part::Whole), 1)),
         most: None,
     },
     // The key is made once a call and sent with each attempt; GETs have none.
     Dialect {
         sdk: "stripe",
-        sign: Field("x-stripe-client-user-agent", Part::Whole),
-        group: Some(Field("idempotency-key", Part::Whole)),
+        sign: Field(STRIPE_CLIENT, Part::Whole),
+        group: Some(Field(KEY, Part::Whole)),
         number: None,
         most: None,
     },
     Dialect {
         sdk: "google-cloud",
-        sign: Field("x-goog-api-client", Part::Word("gccl-invocation-id/")),
-        group: Some(Field("x-goog-api-client", Part::Word("gccl-invocation-id/"))),
+        sign: Field(GOOG_CLIENT, Part::Word("gccl-invocation-id/")),
+        group: Some(Field(GOOG_CLIENT, Part::Word("gccl-invocation-id/"))),
         number: None,
         most: None,
     },
     // Absent on the first attempt.
     Dialect {
         sdk: "grpc",
-        sign: Field("grpc-previous-rpc-attempts", Part::Whole),
+        sign: Field(GRPC_ATTEMPTS, Part::Whole),
         group: None,
-        number: Some((Field("grpc-previous-rpc-attempts", Part::Whole), 1)),
+        number: Some((Field(GRPC_ATTEMPTS, Part::Whole), 1)),
         most: None,
     },
     Dialect {
         sdk: "azure",
-        sign: Field("user-agent", Part::Beginning("azsdk-")),
-        group: Some(Field("x-ms-client-request-id", Part::Whole)),
+        sign: Field(USER_AGENT, Part::Beginning("azsdk-")),
+        group: Some(Field(MS_REQUEST, Part::Whole)),
         number: None,
         most: None,
     },
     Dialect {
         sdk: "got",
-        sign: Field("user-agent", Part::Beginning("got (")),
+        sign: Field(USER_AGENT, Part::Beginning("got (")),
         group: None,
         number: None,
         most: None,
@@ -121,11 +134,15 @@ const DIALECTS: [Dialect; 7] = [
 ];
 
 impl Field {
-    fn read<'h>(&self, header: &impl Fn(&'static str) -> Option<&'h str>) -> Option<&'h str> {
-        let value = header(self.0)?.trim();
+    fn read<'h>(&self, values: &Values<'h>) -> Option<&'h str> {
+        let value = values[self.0]?.trim_ascii();
+        if let Part::Beginning(beginning) = self.1 {
+            // Each request has a user agent: not to be read as text before it looks like one of these.
+            return value.starts_with(beginning.as_bytes()).then(|| text(value))?;
+        }
+        let value = text(value)?;
         let part = match self.1 {
-            Part::Whole => value,
-            Part::Beginning(beginning) => return value.starts_with(beginning).then_some(value),
+            Part::Whole | Part::Beginning(_) => value,
             Part::Word(beginning) => {
                 value.split_ascii_whitespace().find_map(|word| word.strip_prefix(beginning))?
             }
@@ -138,12 +155,21 @@ impl Field {
     }
 }
 
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
+}
+
 /// Recognises the SDK that made a request from its header fields; `header` gives the value of a field of
 /// [`HEADERS`] by its name in lower case. `None` for a request of no SDK that is known to retry.
 #[must_use]
 pub fn recognise<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option<SdkAttempt> {
-    let dialect = DIALECTS.iter().find(|dialect| dialect.sign.read(&header).is_some())?;
-    let number = |field: &Field| field.read(&header).and_then(|text| text.parse::<u32>().ok());
+    recognise_by(&HEADERS.map(|name| header(name).map(str::as_bytes)))
+}
+
+/// The same from the values of all [`HEADERS`].
+pub(crate) fn recognise_by(values: &Values<'_>) -> Option<SdkAttempt> {
+    let dialect = DIALECTS.iter().find(|dialect| dialect.sign.read(values).is_some())?;
+    let number = |field: &Field| field.read(values).and_then(|text| text.parse::<u32>().ok());
     let attempt = dialect
         .number
         .as_ref()
@@ -152,7 +178,7 @@ pub fn recognise<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option
     let most = dialect.most.as_ref().and_then(number);
     Some(SdkAttempt {
         sdk: dialect.sdk,
-        group: dialect.group.as_ref().and_then(|field| Some(stable_hash(0, field.read(&header)?.as_bytes()))),
+        group: dialect.group.as_ref().and_then(|field| Some(stable_hash(0, field.read(values)?.as_bytes()))),
         number: attempt,
         retries: attempt.zip(most).is_none_or(|(attempt, most)| attempt < most),
     })
@@ -208,6 +234,15 @@ mod tests {
         assert_eq!(of(&[("grpc-previous-rpc-attempts", "2")]).unwrap().number, Some(3));
         let got = of(&[("user-agent", "got (https://github.com/sindresorhus/got)")]).unwrap();
         assert_eq!((got.sdk, got.retries), ("got", true));
+    }
+
+    #[test]
+    fn values_that_are_no_text_make_no_sdk() {
+        let mut values = [None; HEADERS.len()];
+        values[INVOCATION] = Some([0xFF].as_slice());
+        assert_eq!(recognise_by(&values), None);
+        values[USER_AGENT] = Some(b"got (\xFF".as_slice());
+        assert_eq!(recognise_by(&values), None);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::{EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
 use crate::timer::Timer;
 use crate::watched::{Sent, Watched};
-use farcall::{Attempt, ErrorType, Step, Stored};
+use farcall::resilience::Ending;
+use farcall::{Attempt, ErrorType, Step, Stored, Timestamp};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request};
 use http_body::Body;
 use std::pin::Pin;
@@ -28,9 +29,26 @@ pub(super) struct Acting<S, R, B> {
     opening: Option<Opening>,
     watched: Option<Watched>,
     next: Next,
-    /// Of the wait under way, or of the attempt that is given up when it rings.
+    /// Of the wait under way.
+    timer: Option<Timer>,
+    /// The attempts under way: mostly one, and a second one beside it where the first is slow.
+    legs: [Leg; 2],
+    /// When a second attempt is due.
+    hedge: Option<Timer>,
+    /// After how many bytes the response breaks off.
+    truncate: Option<u64>,
+}
+
+/// An attempt under way, beside its future.
+#[derive(Default)]
+struct Leg {
+    number: u32,
+    /// When it is given up.
     timer: Option<Timer>,
 }
+
+/// What an attempt came to.
+type Came<T> = Result<T, (ErrorType, EgressError)>;
 
 /// What the request's body is good for.
 enum Sendable<B> {
@@ -68,12 +86,15 @@ impl<S, R, B: Body> Acting<S, R, B> {
             watched: None,
             next: Next::Ask,
             timer: None,
+            legs: Default::default(),
+            hedge: None,
+            truncate: None,
         }
     }
 
     pub(super) fn poll<ResB, Me, Mb>(
         &mut self,
-        mut sending: Pin<&mut Option<S::Future>>,
+        mut sending: [Pin<&mut Option<S::Future>>; 2],
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<ResponseBody<ResB, Mb>>, EgressError>>
     where
@@ -103,7 +124,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         }
                         Step::Wait(until) => {
                             last = None;
-                            self.timer = self.watched.as_ref().and_then(|watched| watched.timer(until));
+                            self.timer = self.timer(until);
                             self.next = Next::Wait;
                         }
                         Step::Refuse(refusal) => return Poll::Ready(Err(EgressError::Refused(refusal))),
@@ -124,66 +145,148 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     if !self.ready
                         && let Err(error) = ready!(self.service.poll_ready(cx))
                     {
-                        last = Some(self.failed(error));
+                        last = Some(self.came(Err(failed(error))));
                         continue;
                     }
-                    self.ready = false;
                     let Next::Send(attempt) = std::mem::replace(&mut self.next, Next::Answer) else {
                         continue;
                     };
-                    let Some(request) = self.request(&attempt) else {
+                    self.hedge = attempt.hedge_at.and_then(|at| self.timer(at));
+                    let [first, _] = &mut sending;
+                    if !self.send(0, &attempt, first.as_mut()) {
                         // The engine was told that this body goes out once.
                         return Poll::Ready(self.hand_out(last));
-                    };
-                    self.timer = attempt
-                        .give_up_at
-                        .and_then(|at| self.watched.as_ref().and_then(|watched| watched.timer(at)));
-                    sending.set(Some(self.service.call(request)));
+                    }
                 }
                 Next::Answer => {
-                    let Some(inner) = sending.as_mut().as_pin_mut() else {
-                        self.next = Next::Ask;
-                        continue;
-                    };
-                    let answer = match inner.poll(cx) {
-                        Poll::Ready(answer) => Some(answer),
-                        Poll::Pending => {
-                            let Some(timer) = &mut self.timer else { return Poll::Pending };
-                            ready!(Pin::new(timer).poll(cx));
-                            None
-                        }
-                    };
-                    sending.set(None);
-                    self.timer = None;
-                    last = Some(match answer {
-                        Some(Ok(response)) => {
-                            if let Some(watched) = &mut self.watched {
-                                let now = watched.now();
-                                watched.answer(&response, now);
-                            }
-                            self.next = Next::Ask;
-                            Ok(response)
-                        }
-                        Some(Err(error)) => self.failed(error),
-                        None => {
-                            if let Some(watched) = &mut self.watched {
-                                watched.failed(ErrorType::Timeout);
-                            }
-                            self.next = Next::Ask;
-                            Err(EgressError::TimedOut)
-                        }
-                    });
+                    self.poll_hedge(&mut sending, cx);
+                    let came = ready!(self.poll_legs(&mut sending, cx));
+                    self.hedge = None;
+                    last = Some(self.came(came));
                 }
             }
         }
     }
 
-    fn failed<Me, T, E: Cause<Me>>(&mut self, error: E) -> Result<T, EgressError> {
-        if let Some(watched) = &mut self.watched {
-            watched.failed(classify(error.cause()));
+    fn timer(&self, until: Timestamp) -> Option<Timer> {
+        self.watched.as_ref().and_then(|watched| watched.timer(until))
+    }
+
+    /// Sends an attempt with the service, which is ready; `false` where its body is gone.
+    fn send(&mut self, place: usize, attempt: &Attempt, mut sending: Pin<&mut Option<S::Future>>) -> bool
+    where
+        S: Service<Request<R::Body>>,
+        R: Rebody<B>,
+    {
+        let Some(request) = self.request(attempt) else { return false };
+        let timer = attempt.give_up_at.and_then(|at| self.timer(at));
+        self.legs[place] = Leg { number: attempt.number, timer };
+        self.truncate = attempt.truncate;
+        self.ready = false;
+        sending.set(Some(self.service.call(request)));
+        true
+    }
+
+    /// Sends a second attempt beside a slow one once it is due and the service is ready for it: no hedge is worth
+    /// waiting for.
+    fn poll_hedge(&mut self, sending: &mut [Pin<&mut Option<S::Future>>; 2], cx: &mut Context<'_>)
+    where
+        S: Service<Request<R::Body>>,
+        R: Rebody<B>,
+    {
+        let [_, second] = sending;
+        let Some(timer) = &mut self.hedge else { return };
+        if Pin::new(timer).poll(cx).is_pending() {
+            return;
         }
+        self.hedge = None;
+        // What the service says of itself here, it says again when it is asked for the next attempt.
+        if !matches!(self.service.poll_ready(cx), Poll::Ready(Ok(()))) {
+            return;
+        }
+        self.ready = true;
+        if let Some(attempt) = self.watched.as_mut().and_then(Watched::hedge) {
+            let number = attempt.number;
+            if !self.send(1, &attempt, second.as_mut())
+                && let Some(watched) = &mut self.watched
+            {
+                watched.lost(number, None);
+            }
+        }
+    }
+
+    /// What comes of the attempts under way: the first answer that is of use. One that fails while another one is
+    /// under way is let go of.
+    fn poll_legs<Me, ResB>(
+        &mut self,
+        sending: &mut [Pin<&mut Option<S::Future>>; 2],
+        cx: &mut Context<'_>,
+    ) -> Poll<Came<Response<ResB>>>
+    where
+        S: Service<Request<R::Body>, Response = Response<ResB>>,
+        S::Error: Cause<Me>,
+        R: Rebody<B>,
+    {
+        for place in 0..2 {
+            let Some(inner) = sending[place].as_mut().as_pin_mut() else { continue };
+            let came = match inner.poll(cx) {
+                Poll::Ready(Ok(response)) => Ok(response),
+                Poll::Ready(Err(error)) => Err(failed(error)),
+                Poll::Pending => {
+                    let timer = self.legs[place].timer.as_mut();
+                    if timer.is_none_or(|timer| Pin::new(timer).poll(cx).is_pending()) {
+                        continue;
+                    }
+                    Err((ErrorType::Timeout, EgressError::TimedOut))
+                }
+            };
+            sending[place].set(None);
+            let beside = &mut sending[1 - place];
+            if beside.is_none() {
+                return Poll::Ready(came);
+            }
+            let of_use = matches!(&came, Ok(response) if is_of_use(response.status()));
+            if of_use {
+                beside.set(None);
+                self.lost(1 - place, None);
+                return Poll::Ready(came);
+            }
+            let ending = match &came {
+                Ok(response) => Ending::Status(response.status().as_u16()),
+                Err((error, _)) => Ending::Error(*error),
+            };
+            self.lost(place, Some(ending));
+        }
+        match sending.iter().any(|sending| sending.is_some()) {
+            true => Poll::Pending,
+            // An attempt that was never sent: the engine is asked what now.
+            false => Poll::Ready(Err((ErrorType::Other, EgressError::TimedOut))),
+        }
+    }
+
+    fn lost(&mut self, place: usize, ending: Option<Ending>) {
+        let number = std::mem::take(&mut self.legs[place]).number;
+        if let Some(watched) = &mut self.watched {
+            watched.lost(number, ending);
+        }
+    }
+
+    /// Reports what the attempt came to.
+    fn came<ResB>(&mut self, came: Came<Response<ResB>>) -> Result<Response<ResB>, EgressError> {
         self.next = Next::Ask;
-        Err(EgressError::Service(error.into_boxed()))
+        self.legs = Default::default();
+        let Some(watched) = &mut self.watched else { return came.map_err(|(_, error)| error) };
+        match came {
+            Ok(response) => {
+                let now = watched.now();
+                watched.answer(&response, now);
+                Ok(response)
+            }
+            Err((kind, error)) => {
+                watched.failed(kind);
+                Err(error)
+            }
+        }
     }
 
     /// The request of one attempt; `None` where its body is gone.
@@ -222,7 +325,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
         match (last, watched) {
             (Some(Ok(response)), Some(watched)) => {
                 let (bodiless, now) = (self.parts.method == http::Method::HEAD, watched.now());
-                Ok(hand_out(response, watched, bodiless, now))
+                Ok(hand_out(response, watched, bodiless, self.truncate, now))
             }
             (Some(Ok(response)), None) => Ok(response.map(ResponseBody::uncounted)),
             (Some(Err(error)), watched) => {
@@ -238,6 +341,15 @@ impl<S, R, B: Body> Acting<S, R, B> {
             }
         }
     }
+}
+
+/// Whether an answer ends the race of two attempts: the vendor did not fail, nor ask to be left alone.
+pub(crate) fn is_of_use(status: StatusCode) -> bool {
+    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+}
+
+fn failed<M>(error: impl Cause<M>) -> (ErrorType, EgressError) {
+    (classify(error.cause()), EgressError::Service(error.into_boxed()))
 }
 
 /// A response that no vendor sent.

@@ -1,7 +1,9 @@
+use super::EgressError;
 use super::replay::{Reader, whole};
 use crate::error::{Cause, Plain, classify};
 use crate::watched::{Sent, Watched};
 use bytes::Bytes;
+use farcall::ErrorType;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use std::fmt;
@@ -98,33 +100,33 @@ impl<B: Body> Body for RequestBody<B> {
 
 pin_project! {
     /// A response's body that counts its call at its last byte, its trailers or its error, and as abandoned when
-    /// it is dropped before. `M` tells how its errors are looked into.
+    /// it is dropped before. It fails as the service's own body does, or with [`EgressError::Injected`] where a rule
+    /// of `[[fault]]` cuts it short. `M` tells how the own body's errors are looked into.
     pub struct ResponseBody<B, M = Plain> {
         #[pin]
         inner: Option<B>,
         stored: Option<Bytes>,
         watched: Option<Watched>,
+        // After how many more bytes it breaks off, where a rule says so.
+        left: Option<u64>,
         errors: PhantomData<fn() -> M>,
     }
 }
 
 impl<B, M> ResponseBody<B, M> {
-    pub(crate) fn counted(inner: B, watched: Watched) -> Self {
-        Self { inner: Some(inner), stored: None, watched: Some(watched), errors: PhantomData }
+    /// `left`: after how many bytes it breaks off, where a rule says so.
+    pub(crate) fn counted(inner: B, watched: Watched, left: Option<u64>) -> Self {
+        Self { inner: Some(inner), stored: None, watched: Some(watched), left, errors: PhantomData }
     }
 
     pub(crate) fn uncounted(inner: B) -> Self {
-        Self { inner: Some(inner), stored: None, watched: None, errors: PhantomData }
+        Self { inner: Some(inner), stored: None, watched: None, left: None, errors: PhantomData }
     }
 
     /// A body that no vendor sent.
     pub(super) fn stored(body: Bytes) -> Self {
-        Self {
-            inner: None,
-            stored: Some(body).filter(|body| !body.is_empty()),
-            watched: None,
-            errors: PhantomData,
-        }
+        let stored = Some(body).filter(|body| !body.is_empty());
+        Self { inner: None, stored, watched: None, left: None, errors: PhantomData }
     }
 
     /// The body of the service below; `None` where the response came from a rule.
@@ -139,19 +141,40 @@ where
     B::Error: Cause<M>,
 {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = EgressError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, EgressError>>> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(this.stored.take().map(|body| Ok(Frame::data(body))));
+            return Poll::Ready(match this.left.take() {
+                Some(_) => {
+                    if let Some(watched) = this.watched.take() {
+                        watched.fail(ErrorType::Reset);
+                    }
+                    Some(Err(EgressError::Injected(ErrorType::Reset)))
+                }
+                None => this.stored.take().map(|body| Ok(Frame::data(body))),
+            });
         };
         let polled =
             ready!(inner.as_mut().poll_frame(cx)).map(|frame| frame.map(|frame| frame.map_data(whole)));
-        let Some(watched) = this.watched else { return Poll::Ready(polled) };
+        let Some(watched) = this.watched else {
+            return Poll::Ready(polled.map(|frame| frame.map_err(below)));
+        };
+        if let Some(left) = this.left {
+            let length = data(&polled).len() as u64;
+            if length > *left {
+                // What is left of it, and at the next poll the break; the connection goes now.
+                let part = Bytes::copy_from_slice(&data(&polled)[..usize::try_from(*left).unwrap_or(0)]);
+                watched.body(&part);
+                this.inner.set(None);
+                return Poll::Ready(Some(Ok(Frame::data(part))));
+            }
+            *left -= length;
+        }
         watched.body(data(&polled));
         let last = match &polled {
             // Trailers come last (RFC 9110, section 6.5), and many readers stop at the last byte: nobody has to
@@ -165,17 +188,22 @@ where
                 Some(Ok(_)) | None => watched.end(),
             }
         }
-        Poll::Ready(polled)
+        Poll::Ready(polled.map(|frame| frame.map_err(below)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().map_or(self.stored.is_none(), Body::is_end_stream)
+        self.inner.as_ref().map_or(self.stored.is_none() && self.left.is_none(), Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let stored = self.stored.as_ref().map_or(0, |body| body.len() as u64);
         self.inner.as_ref().map_or(SizeHint::with_exact(stored), Body::size_hint)
     }
+}
+
+/// The error of the body below.
+fn below<M>(error: impl Cause<M>) -> EgressError {
+    EgressError::Service(error.into_boxed())
 }
 
 impl<B: fmt::Debug, M> fmt::Debug for ResponseBody<B, M> {

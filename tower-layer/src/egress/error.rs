@@ -4,7 +4,7 @@ use std::fmt;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why a call came to nothing.
+/// Why a call came to nothing, or its response broke off.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EgressError {
@@ -12,9 +12,9 @@ pub enum EgressError {
     Refused(Refusal),
     /// A rule's deadline passed before an answer came; the attempt was dropped.
     TimedOut,
-    /// A fault that a rule of `[[fault]]` injected; nothing was sent.
+    /// A fault that a rule of `[[fault]]` injected: nothing was sent, or the response's body is cut short.
     Injected(ErrorType),
-    /// The service below failed. [`downcast_ref`](EgressError::downcast_ref) finds its own error.
+    /// The service below failed, or its response's body. [`downcast_ref`](EgressError::downcast_ref) finds its own error.
     Service(BoxError),
 }
 

@@ -33,7 +33,7 @@ pin_project! {
         /// No rule can decide anything: the request is on its way, and is watched.
         Watching { #[pin] inner: F, opening: Option<Opening>, watched: Option<Watched>, bodiless: bool },
         /// Rules decide.
-        Acting { acting: Acting<S, R, B>, #[pin] sending: Option<F> },
+        Acting { acting: Acting<S, R, B>, #[pin] first: Option<F>, #[pin] second: Option<F> },
     }
 }
 
@@ -48,7 +48,7 @@ where
     }
 
     pub(super) fn acting(acting: Acting<S, R, B>) -> Self {
-        Self { way: Way::Acting { acting, sending: None }, errors: PhantomData }
+        Self { way: Way::Acting { acting, first: None, second: None }, errors: PhantomData }
     }
 }
 
@@ -81,7 +81,7 @@ where
                         let now = watched.now();
                         watched.answer(&response, now);
                         let _settled = watched.step(now);
-                        Ok(hand_out(response, watched, *bodiless, now))
+                        Ok(hand_out(response, watched, *bodiless, None, now))
                     }
                     Err(error) => {
                         watched.fail(classify(error.cause()));
@@ -89,16 +89,17 @@ where
                     }
                 })
             }
-            WayProjected::Acting { acting, sending } => acting.poll(sending, cx),
+            WayProjected::Acting { acting, first, second } => acting.poll([first, second], cx),
         }
     }
 }
 
-/// The response as the application gets it: counted at its last byte.
+/// The response as the application gets it: counted at its last byte, and cut short where a rule says so.
 pub(super) fn hand_out<B: Body, M>(
     response: Response<B>,
     watched: Watched,
     bodiless: bool,
+    truncate: Option<u64>,
     now: farcall::Timestamp,
 ) -> Response<ResponseBody<B, M>> {
     let bodiless = bodiless
@@ -109,6 +110,6 @@ pub(super) fn hand_out<B: Body, M>(
             watched.end_at(now);
             response.map(ResponseBody::uncounted)
         }
-        false => response.map(|body| ResponseBody::counted(body, watched)),
+        false => response.map(|body| ResponseBody::counted(body, watched, truncate)),
     }
 }

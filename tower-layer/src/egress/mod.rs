@@ -14,6 +14,8 @@ mod rebody;
 mod replay;
 mod service;
 
+#[cfg(feature = "reqwest")]
+pub(crate) use acting::is_of_use;
 pub use body::{RequestBody, ResponseBody};
 pub use error::EgressError;
 pub use future::EgressFuture;

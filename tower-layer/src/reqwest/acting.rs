@@ -1,16 +1,18 @@
 //! A request for which rules decide: the loop over [`Step`] around the rest of the chain.
 
 use super::exchange::hand_out;
-use crate::egress::EgressError;
+use crate::egress::{EgressError, is_of_use};
 use crate::error::classify;
 use crate::scope::Scope;
 use crate::timer::Timer;
 use crate::watched::Watched;
 use ::reqwest::{Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::{Error, Next, Result};
+use farcall::resilience::Ending;
 use farcall::{Attempt, ErrorType, Head, Step, Stored, Target};
 use farcall_agent::Farcall;
 use http::{Extensions, HeaderName, HeaderValue};
+use std::pin::pin;
 
 /// Makes a call as the rules say. A chain of redirects is one call here.
 pub(super) async fn act(
@@ -39,6 +41,7 @@ pub(super) async fn act(
     };
     let mut last: Option<Result<Response>> = None;
     let mut original = Some(request);
+    let mut truncate = None;
     loop {
         match watched.step(watched.now()) {
             Step::Send(attempt) => {
@@ -46,27 +49,24 @@ pub(super) async fn act(
                 let copy = original.as_ref().and_then(Request::try_clone).or_else(|| original.take());
                 let Some(mut request) = copy else { break };
                 change(&mut request, &attempt);
-                let sending = next.clone().run(request, extensions);
-                let answer = match attempt.give_up_at.and_then(|at| Timer::new(watched.now(), at)) {
-                    None => sending.await,
-                    Some(timer) => tokio::select! {
-                        answer = sending => answer,
-                        () = timer => {
-                            watched.failed(ErrorType::Timeout);
-                            last = Some(Err(Error::middleware(EgressError::TimedOut)));
-                            continue;
-                        }
-                    },
-                };
+                truncate = attempt.truncate;
+                let again = || original.as_ref().and_then(Request::try_clone);
+                let answer = perform(&mut watched, request, again, attempt, extensions, &next).await;
                 match &answer {
                     Ok(response) => {
                         watched.sent(bytes.unwrap_or_default());
                         let now = watched.now();
                         watched.answered(response.status().as_u16(), response.headers(), now);
                     }
-                    Err(error) => watched.failed(classify(error)),
+                    Err((kind, _)) => {
+                        // A body that found no connection never left.
+                        if !matches!(kind, ErrorType::Dns | ErrorType::Connect | ErrorType::Tls) {
+                            watched.sent(bytes.unwrap_or_default());
+                        }
+                        watched.failed(*kind);
+                    }
                 }
-                last = Some(answer);
+                last = Some(answer.map_err(|(_, error)| error));
             }
             Step::Wait(until) => {
                 last = None;
@@ -81,7 +81,7 @@ pub(super) async fn act(
         }
     }
     match last {
-        Some(Ok(response)) => Ok(hand_out(response, watched, &method)),
+        Some(Ok(response)) => Ok(hand_out(response, watched, &method, truncate)),
         Some(Err(error)) => {
             watched.end();
             Err(error)
@@ -89,6 +89,96 @@ pub(super) async fn act(
         None => {
             Err(Error::middleware(EgressError::Service("farcall settled a call that was not sent".into())))
         }
+    }
+}
+
+/// What an attempt came to.
+type Came = std::result::Result<Response, (ErrorType, Error)>;
+
+/// Makes an attempt, and a second one beside it where the first is slow: what comes of them. One that fails while
+/// the other is under way is let go of.
+async fn perform(
+    watched: &mut Watched,
+    request: Request,
+    again: impl Fn() -> Option<Request>,
+    attempt: Attempt,
+    extensions: &mut Extensions,
+    next: &Next<'_>,
+) -> Came {
+    let due = attempt.hedge_at.and_then(|at| watched.timer(at));
+    let patience = attempt.give_up_at.and_then(|at| watched.timer(at));
+    let Some(due) = due else { return once(request, extensions, next, patience).await };
+    let mut beside = extensions.clone();
+    let (came, second_won) = {
+        let mut first = pin!(once(request, extensions, next, patience));
+        tokio::select! {
+            biased;
+            came = &mut first => return came,
+            () = due => {}
+        }
+        let Some(hedge) = watched.hedge() else { return first.await };
+        let Some(mut request) = again() else {
+            watched.lost(hedge.number, None);
+            return first.await;
+        };
+        change(&mut request, &hedge);
+        let patience = hedge.give_up_at.and_then(|at| watched.timer(at));
+        let mut second = pin!(once(request, &mut beside, next, patience));
+        let (came, second_won) = tokio::select! {
+            biased;
+            came = &mut first => (came, false),
+            came = &mut second => (came, true),
+        };
+        let (it, other) = match second_won {
+            true => (hedge.number, attempt.number),
+            false => (attempt.number, hedge.number),
+        };
+        match ending(&came) {
+            None => {
+                watched.lost(other, None);
+                (came, second_won)
+            }
+            Some(ending) => {
+                watched.lost(it, Some(ending));
+                match second_won {
+                    true => (first.await, false),
+                    false => (second.await, true),
+                }
+            }
+        }
+    };
+    if second_won {
+        *extensions = beside;
+    }
+    came
+}
+
+/// Makes one attempt, and gives it up when its time has come.
+async fn once(
+    request: Request,
+    extensions: &mut Extensions,
+    next: &Next<'_>,
+    patience: Option<Timer>,
+) -> Came {
+    let sending = next.clone().run(request, extensions);
+    let answer = match patience {
+        None => sending.await,
+        Some(timer) => tokio::select! {
+            answer = sending => answer,
+            () = timer => {
+                return Err((ErrorType::Timeout, Error::middleware(EgressError::TimedOut)));
+            }
+        },
+    };
+    answer.map_err(|error| (classify(&error), error))
+}
+
+/// How an attempt ended that is of no use while another one is under way.
+fn ending(came: &Came) -> Option<Ending> {
+    match came {
+        Ok(response) if is_of_use(response.status()) => None,
+        Ok(response) => Some(Ending::Status(response.status().as_u16())),
+        Err((error, _)) => Some(Ending::Error(*error)),
     }
 }
 

@@ -147,7 +147,7 @@ impl Exchange {
         if let Some(watched) = &mut self.watched {
             watched.sent(self.replayable);
             let now = watched.now();
-            watched.head(response.status().as_u16(), now);
+            watched.answered(response.status().as_u16(), response.headers(), now);
         }
         self.handed_over(response)
     }
@@ -155,7 +155,7 @@ impl Exchange {
     fn handed_over(mut self, response: Response) -> Response {
         self.asked = None;
         match self.watched.take() {
-            Some(watched) => hand_out(response, watched, &self.method),
+            Some(watched) => hand_out(response, watched, &self.method, None),
             None => response,
         }
     }
@@ -192,8 +192,13 @@ impl Drop for Exchange {
     }
 }
 
-/// The response as the application gets it: counted at its last byte.
-pub(super) fn hand_out(response: Response, watched: Watched, method: &Method) -> Response {
+/// The response as the application gets it: counted at its last byte, and cut short where a rule says so.
+pub(super) fn hand_out(
+    response: Response,
+    watched: Watched,
+    method: &Method,
+    truncate: Option<u64>,
+) -> Response {
     let bodiless = *method == Method::HEAD
         || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let url = response.url().clone();
@@ -207,7 +212,7 @@ pub(super) fn hand_out(response: Response, watched: Watched, method: &Method) ->
             watched.end();
             body
         }
-        false => Body::wrap(ResponseBody::<Body>::counted(body, watched)),
+        false => Body::wrap(ResponseBody::<Body>::counted(body, watched, truncate)),
     };
     Response::from(http::Response::from_parts(parts, body))
 }

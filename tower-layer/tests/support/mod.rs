@@ -14,16 +14,25 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new() -> Self {
+        Self::under("")
+    }
+
+    /// Under these rules.
+    pub(crate) fn under(rules: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("farcall.toml"), rules).unwrap();
         let options = Options {
             home: Some(home.path().to_owned()),
+            config: Some(home.path().join("farcall.toml")),
             service: Some("test".into()),
             flush_every: None,
             hub: false,
             enabled: true,
             ..Options::default()
         };
-        Self { farcall: Farcall::start(options), _home: home }
+        let farcall = Farcall::start(options);
+        assert_eq!(farcall.engine().decides(), !rules.is_empty(), "the rules are in force");
+        Self { farcall, _home: home }
     }
 
     /// What was counted since the last look.

@@ -50,6 +50,8 @@ pub(super) struct Watch {
 struct Seen {
     stamp: Option<Stamp>,
     text: Option<u64>,
+    /// The file whose rules are in force.
+    in_force: Option<PathBuf>,
     /// Contents whose errors were said, by hash.
     bad: Vec<u64>,
 }
@@ -76,9 +78,19 @@ impl Watch {
     pub(super) fn new(setup: &Setup) -> Self {
         Self {
             candidates: setup.config_files.clone(),
-            seen: Mutex::new(Seen { stamp: None, text: setup.config_text, bad: Vec::new() }),
+            seen: Mutex::new(Seen {
+                stamp: None,
+                text: setup.config_text,
+                in_force: setup.config_file.clone(),
+                bad: Vec::new(),
+            }),
             thread: Mutex::new(None),
         }
+    }
+
+    /// The file whose rules are in force, also where it was removed since.
+    pub(super) fn in_force(&self) -> Option<PathBuf> {
+        lock(&self.seen).in_force.clone()
     }
 
     /// Starts the thread, unless it runs.
@@ -146,11 +158,16 @@ impl Watch {
         };
         let hash = hash_of(&text);
         if seen.text.replace(hash) == Some(hash) {
+            // The same text in another place.
+            if !seen.bad.contains(&hash) {
+                seen.in_force = Some(file.clone());
+            }
             return changed;
         }
         let errors = match text.map(|text| Config::parse(&name.to_string(), &text)) {
             Ok(Ok(config)) => {
                 process.engine.reload(&config);
+                seen.in_force = Some(file.clone());
                 return true;
             }
             Ok(Err(errors)) => errors.iter().take(MAX_SAID).map(ToString::to_string).collect(),

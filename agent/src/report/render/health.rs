@@ -5,6 +5,7 @@ use super::tables::{list, title};
 use super::units::{bytes, grouped, percent};
 use super::{Render, Style};
 use crate::report::{Coverage, Doctor};
+use std::collections::BTreeMap;
 
 impl Render for Coverage {
     fn render(&self, style: &Style) -> String {
@@ -132,6 +133,14 @@ impl Render for Doctor {
                 ]);
             }
             grid.write(style, &mut out);
+            out.push('\n');
+            for (config, processes) in by_config(self) {
+                let text = match config {
+                    Some(file) => format!("Configuration of {processes}: {file}."),
+                    None => format!("Configuration of {processes}: none, so no rule is in force."),
+                };
+                wrap(&text, style.width, 2, &mut out);
+            }
         }
         if !self.counters.is_empty() {
             out.push('\n');
@@ -157,4 +166,23 @@ impl Render for Doctor {
         }
         out
     }
+}
+
+/// Which processes obey which file: one trap is a file in the working directory, which comes before the home's.
+fn by_config(doctor: &Doctor) -> BTreeMap<Option<&str>, String> {
+    let mut services = BTreeMap::<_, BTreeMap<&str, u64>>::new();
+    for row in doctor.processes.iter().filter(|row| row.role == "program" && row.state == "running") {
+        *services.entry(row.config.as_deref()).or_default().entry(row.service.as_str()).or_default() += 1;
+    }
+    let named = |services: BTreeMap<&str, u64>| {
+        let names: Vec<String> = services
+            .into_iter()
+            .map(|(service, processes)| match processes {
+                1 => service.to_owned(),
+                _ => format!("{service} ({processes} processes)"),
+            })
+            .collect();
+        list(&names)
+    };
+    services.into_iter().map(|(config, services)| (config, named(services))).collect()
 }

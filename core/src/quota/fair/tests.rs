@@ -154,7 +154,7 @@ proptest! {
     #[test]
     fn that_holds_for_a_vendors_window_too(
         others in 3usize..8,
-        load in 0.3f64..0.95,
+        load in 0.3f64..0.9,
         pace in prop_oneof![Just(Pace::Off), Just(Pace::Smooth)],
         seed in any::<u64>(),
     ) {

@@ -1,12 +1,15 @@
-//! Who used the present window of a quota, and the one before: constant memory, no lock.
+//! Who used the present window of a quota, and the one before: constant memory and no lock, but for the list of
+//! tallies, which grows with the number of those who keep one.
 
 use super::heavy::Heavy;
+use super::tally::{Left, Tally, short};
 use super::{Incident, Kind, Mix, Share, User};
 use crate::quota::Standing;
 use crate::quota::Why;
 use crate::quota::rule::{Limit, Rule, nanos};
 use crate::units::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SECOND: u64 = 1_000_000_000;
 /// Without a known window, use is told by the minute.
@@ -49,9 +52,69 @@ struct Window {
 pub(in super::super) struct Account {
     windows: [Window; 2],
     turn: AtomicU64,
+    tallies: Mutex<Tallies>,
+}
+
+/// What was added up elsewhere: for as long as somebody may add to it, and until it was collected.
+#[derive(Debug, Default)]
+struct Tallies {
+    kept: Vec<Arc<Tally>>,
+    /// At so many, those that nobody adds to any more leave.
+    crowd: usize,
 }
 
 impl Account {
+    /// A tally for one user, or for one of several places that make its calls.
+    pub(in super::super) fn tally(&self, user: User) -> Arc<Tally> {
+        let tally = Arc::new(Tally::new(user));
+        let mut tallies = self.tallies();
+        if tallies.kept.len() >= tallies.crowd {
+            tallies.kept.retain(|tally| {
+                let used = Arc::strong_count(tally) > 1;
+                if !used {
+                    self.collect(tally.user(), tally.take());
+                }
+                used
+            });
+            tallies.crowd = (tallies.kept.len() * 2).max(16);
+        }
+        tallies.kept.push(Arc::clone(&tally));
+        tally
+    }
+
+    /// Counts a call that goes, in the tally of whoever makes it.
+    pub(in super::super) fn went_by(
+        &self,
+        tally: &Tally,
+        units: u64,
+        rule: &Rule,
+        resets_at: Option<u64>,
+        now: u64,
+    ) {
+        self.present(rule, resets_at, now);
+        self.collect(tally.user(), tally.add(self.turn.load(Relaxed), units));
+    }
+
+    fn tallies(&self) -> MutexGuard<'_, Tallies> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what a tally let go of, if somebody may still ask for its window.
+    fn collect(&self, user: &User, Left { turn, units }: Left) {
+        if units == 0 {
+            return;
+        }
+        let present = self.turn.load(Relaxed);
+        let (now, before) =
+            (&self.windows[(present & 1) as usize], &self.windows[(present & 1 ^ 1) as usize]);
+        if turn == short(present) {
+            now.add(user, units);
+        } else if turn == short(present.wrapping_sub(1)) && before.is_untold() {
+            // One that is told of becomes the next one at any moment.
+            before.add(user, units);
+        }
+    }
+
     /// Counts a call that goes.
     pub(in super::super) fn went(
         &self,
@@ -61,15 +124,7 @@ impl Account {
         resets_at: Option<u64>,
         now: u64,
     ) {
-        let window = self.present(rule, resets_at, now);
-        window.own.fetch_add(units, Relaxed);
-        window.customers.add(u64::from(user.customer) + 1, units);
-        window.callers.add(u64::from(user.caller) + 1, units);
-        window.endpoints.add(u64::from(user.endpoint) + 1, units);
-        window.credentials.add(u64::from(user.credential) + 1, units);
-        let field = |id: u32| (u64::from(id) + 1).min(FIELD_MASK);
-        let mix = field(user.customer) << (2 * FIELD) | field(user.endpoint) << FIELD | field(user.caller);
-        window.mixes.add(mix, units);
+        self.present(rule, resets_at, now).add(user, units);
     }
 
     /// Notes a 429 or a refusal.
@@ -97,11 +152,13 @@ impl Account {
         let present = (self.turn.load(Relaxed) & 1) as usize;
         [1 - present, present].into_iter().find_map(|index| {
             let window = &self.windows[index];
-            let (breaches, told) = (window.breaches(), window.told.load(Relaxed));
-            if breaches == told {
+            if !window.is_untold() {
                 return None;
             }
-            window.told.store(breaches, Relaxed);
+            for tally in &self.tallies().kept {
+                self.collect(tally.user(), tally.take());
+            }
+            window.told.store(window.breaches(), Relaxed);
             // What the vendor says now is about the present window.
             let standing = if index == present { standing() } else { standing().of_an_earlier_window() };
             Some(window.incident(&standing, limit))
@@ -117,8 +174,11 @@ impl Account {
             return window;
         }
         let next = &self.windows[(turn.wrapping_add(1) & 1) as usize];
-        let untold = next.breaches() != next.told.load(Relaxed);
-        if untold && now < next.ends.load(Relaxed).saturating_add(LONGEST_DELAY) && ends != 0 && !jumped {
+        if next.is_untold()
+            && now < next.ends.load(Relaxed).saturating_add(LONGEST_DELAY)
+            && ends != 0
+            && !jumped
+        {
             return window;
         }
         // Whoever wins turns the page; the others go on writing on the old one until it is turned.
@@ -157,6 +217,22 @@ impl Account {
 }
 
 impl Window {
+    fn add(&self, user: &User, units: u64) {
+        self.own.fetch_add(units, Relaxed);
+        self.customers.add(u64::from(user.customer) + 1, units);
+        self.callers.add(u64::from(user.caller) + 1, units);
+        self.endpoints.add(u64::from(user.endpoint) + 1, units);
+        self.credentials.add(u64::from(user.credential) + 1, units);
+        let field = |id: u32| (u64::from(id) + 1).min(FIELD_MASK);
+        let mix = field(user.customer) << (2 * FIELD) | field(user.endpoint) << FIELD | field(user.caller);
+        self.mixes.add(mix, units);
+    }
+
+    /// Whether something happened that no incident told of.
+    fn is_untold(&self) -> bool {
+        self.breaches() != self.told.load(Relaxed)
+    }
+
     fn breaches(&self) -> u64 {
         self.limited.load(Relaxed) + self.exhausted.load(Relaxed) + self.refused.load(Relaxed)
     }

@@ -3,9 +3,11 @@
 mod account;
 mod explain;
 mod heavy;
+mod tally;
 
 pub(super) use account::{Account, Breach};
 pub use explain::{NamedIncident, NamedMix, NamedShare, Names, explain};
+pub use tally::Tally;
 
 use super::{Unit, Why};
 use crate::units::Timestamp;

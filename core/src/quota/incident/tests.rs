@@ -1,5 +1,7 @@
 use crate::quota::*;
 use crate::units::Timestamp;
+use proptest::prelude::*;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 const T0: Timestamp = Timestamp::from_nanos(1_700_000_040_000_000_000);
@@ -174,4 +176,104 @@ fn a_clock_that_jumps_back_begins_a_new_window() {
         assert!(incident.began <= now && incident.ends > now, "{hours}: {incident:?}");
         assert_eq!(incident.own, 1);
     }
+}
+
+fn users() -> [User; 3] {
+    [0, 1, 2].map(|n| User { customer: n, caller: n / 2, endpoint: n, credential: 1 })
+}
+
+proptest! {
+    /// One quota is told of each call, the other has tallies: what they tell of is the same, in whatever order
+    /// calls, breaches, questions and windows follow each other.
+    #[test]
+    fn what_tallies_add_up_is_told_as_if_each_call_had_been_counted(
+        events in prop::collection::vec((0u8..8, 0u64..40_000, 1u64..4), 1..300),
+    ) {
+        let rule = Rule::default();
+        let (plain, tallied) = (State::new(&rule), State::new(&rule));
+        let tallies = users().map(|user| tallied.tally(user));
+        let mut now = T0;
+        for (what, millis, units) in events {
+            let ask = Ask::one().units(units);
+            match what {
+                user @ 0..3 => {
+                    let (user, tally) = (users()[usize::from(user)], &tallies[usize::from(user)]);
+                    let one = plain.before(&rule, &mut Claim::new(), &ask, &user, now);
+                    let other = tallied.before_by(&rule, &mut Claim::new(), &ask, tally, now);
+                    prop_assert_eq!(one, other);
+                }
+                3 => {
+                    plain.limited(&rule, &Claim::new(), Limited::Rate, None, now);
+                    tallied.limited(&rule, &Claim::new(), Limited::Rate, None, now);
+                }
+                4 => prop_assert_eq!(plain.incident(&rule, now), tallied.incident(&rule, now)),
+                _ => now = now.plus_millis(millis),
+            }
+        }
+        prop_assert_eq!(plain.incident(&rule, now), tallied.incident(&rule, now));
+        prop_assert_eq!(plain.incident(&rule, now), tallied.incident(&rule, now));
+    }
+}
+
+#[test]
+fn no_unit_is_lost_or_told_twice_while_threads_add_and_somebody_asks() {
+    const CALLS: u64 = 20_000;
+    let (rule, now) = (Rule::default(), T0.as_nanos());
+    let account = super::Account::default();
+    let breach = super::Breach { kind: Kind::Rate, why: Why::default(), retry_at: now };
+    let ask = || {
+        account.breached(breach, &rule, None, now);
+        account.tell(Standing::default, None).unwrap()
+    };
+    // The first window begins before they race: who meets its beginning may count in the one before.
+    account.went(&users()[0], 0, &rule, None, now);
+    let shared = account.tally(users()[0]);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let own = account.tally(users()[1]);
+                for n in 0..CALLS {
+                    account.went_by(if n % 2 == 0 { &shared } else { &own }, 1, &rule, None, now);
+                }
+            });
+        }
+        scope.spawn(|| (0..100).for_each(|_| drop(ask())));
+    });
+    let incident = ask();
+    assert_eq!((incident.own, incident.count), (3 * CALLS, 101));
+    let share = |id| Share { id, units: 3 * CALLS / 2, at_least: 3 * CALLS / 2 };
+    assert_eq!(incident.customers, [share(0), share(1)]);
+}
+
+#[test]
+fn a_tally_that_nobody_holds_any_more_leaves_once_it_was_counted() {
+    let rule = Rule::default();
+    let quota = State::new(&rule);
+    let let_go: Vec<Weak<Tally>> = (0..10_000)
+        .map(|_| {
+            let tally = quota.tally(User::default());
+            let verdict = quota.before_by(&rule, &mut Claim::new(), &Ask::one(), &tally, T0);
+            assert_eq!(verdict, Verdict::Pass);
+            Arc::downgrade(&tally)
+        })
+        .collect();
+    assert!(let_go.iter().filter(|tally| tally.strong_count() > 0).count() <= 32);
+    quota.limited(&rule, &Claim::new(), Limited::Rate, None, T0);
+    assert_eq!(quota.incident(&rule, T0).unwrap().own, 10_000);
+}
+
+#[test]
+fn a_tally_counts_beyond_what_it_can_hold() {
+    let rule = Rule::default();
+    let quota = State::new(&rule);
+    let tally = quota.tally(User::default());
+    let mut sum = 0u64;
+    for units in [u64::from(u32::MAX); 200].into_iter().chain([1 << 41, 1, 0, 1 << 39]) {
+        sum += units;
+        let ask = Ask::one().units(units);
+        let verdict = quota.before_by(&rule, &mut Claim::new(), &ask, &tally, T0);
+        assert_eq!(verdict, Verdict::Pass);
+    }
+    quota.limited(&rule, &Claim::new(), Limited::Rate, None, T0);
+    assert_eq!(quota.incident(&rule, T0).unwrap().own, sum);
 }

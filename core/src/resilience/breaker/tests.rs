@@ -258,6 +258,32 @@ proptest! {
             prop_assert_eq!(breaker.phase(), plain.phase);
         }
     }
+
+    /// Long stretches of successes between failures: the window is full of nothing else, again and again.
+    #[test]
+    fn it_agrees_with_the_plain_one_about_a_vendor_that_seldom_fails(
+        rate in 0.02f64..=0.3, window in 10u16..150,
+        stretches in prop::collection::vec((0usize..200, 1usize..12), 1..30),
+    ) {
+        let rule = BreakerRule {
+            consecutive: 10, failure_rate: Share::from_ratio(rate).unwrap(), window, ..rule()
+        };
+        let (breaker, mut now) = (Breaker::new(), at(0));
+        let mut plain = Plain { phase: Phase::Closed, last: [].into(), row: 0, until: now, good: 0 };
+        for (good, bad) in stretches {
+            let judgements = [(good, Judgement::Good), (bad, Judgement::Bad)];
+            for judgement in judgements.into_iter().flat_map(|(times, judgement)| vec![judgement; times]) {
+                now = now.plus_millis(100);
+                let verdict = breaker.before(&rule, now);
+                let passes = matches!(verdict, BreakerVerdict::Pass(_));
+                if let BreakerVerdict::Pass(pass) = verdict {
+                    breaker.after(&rule, pass, judgement, now);
+                }
+                prop_assert_eq!(passes, plain.send(&rule, judgement, now));
+                prop_assert_eq!(breaker.phase(), plain.phase);
+            }
+        }
+    }
 }
 
 /// Threads race for the probes of one round; none of them comes back before all have asked.

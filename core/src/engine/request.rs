@@ -1,0 +1,82 @@
+//! What the engine reads of a request's headers, in one walk over them.
+
+use crate::call::{HeaderNames, Headers};
+use crate::inspect;
+use crate::resilience::{SDK_HEADERS, SdkAttempt, recognise_by};
+use std::sync::LazyLock;
+
+const MOST: usize = inspect::FIELDS.len() + SDK_HEADERS.len();
+
+/// The names that are looked for, and the places of their values for those who ask.
+struct Wanted {
+    names: HeaderNames,
+    credentials: [usize; inspect::FIELDS.len()],
+    sdk: [usize; SDK_HEADERS.len()],
+    idempotency_key: usize,
+}
+
+static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
+    let names = HeaderNames::new(inspect::FIELDS.into_iter().chain(SDK_HEADERS));
+    let place = |name: &str| names.place(name.as_bytes()).unwrap_or(MOST - 1);
+    Wanted {
+        credentials: inspect::FIELDS.map(place),
+        sdk: SDK_HEADERS.map(place),
+        idempotency_key: place("idempotency-key"),
+        names,
+    }
+});
+
+/// The headers of one request that matter.
+pub(super) struct Request<'h> {
+    wanted: &'static Wanted,
+    values: [Option<&'h [u8]>; MOST],
+}
+
+impl<'h> Request<'h> {
+    pub(super) fn read(headers: &'h dyn Headers) -> Self {
+        let mut request = Self { wanted: &WANTED, values: [None; MOST] };
+        headers.pick(&request.wanted.names, &mut request.values);
+        request
+    }
+
+    /// The credential, in whatever field it travels.
+    pub(super) fn credential(&self) -> Option<&'h [u8]> {
+        self.wanted.credentials.iter().find_map(|place| self.values[*place])
+    }
+
+    /// The SDK that made it, and which attempt it is.
+    pub(super) fn sdk(&self) -> Option<SdkAttempt> {
+        recognise_by(&self.wanted.sdk.map(|place| self.values[place]))
+    }
+
+    pub(super) fn has_idempotency_key(&self) -> bool {
+        self.values[self.wanted.idempotency_key].is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resilience::recognise;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn one_walk_finds_what_asking_one_by_one_does(
+            headers in proptest::collection::vec(
+                (
+                    prop::sample::select([inspect::FIELDS.as_slice(), &SDK_HEADERS, &["accept"]].concat()),
+                    prop::sample::select(vec!["1", "", "got (x)", "azsdk-1", "gccl-invocation-id/7", "attempt=2; max=2"]),
+                ),
+                0..12,
+            ),
+        ) {
+            let request = Request::read(&headers);
+            let get = |name: &str| Headers::get(&headers, name);
+            prop_assert_eq!(request.credential(), inspect::FIELDS.iter().find_map(|name| get(name)));
+            prop_assert_eq!(request.has_idempotency_key(), get("idempotency-key").is_some());
+            let asked = recognise(|name| get(name).and_then(|value| std::str::from_utf8(value).ok()));
+            prop_assert_eq!(request.sdk(), asked);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Calls that an SDK tries again by itself: one call with several attempts, as the application sees it.
+//!
+//! Nobody says when an SDK is done with a call. So a failed attempt that it may go on from does not reach the ledger
+//! at once: it is kept until the next one comes and takes it in, or until none can come any more. Then it is counted
+//! as it was, in the minute in which it ended. The sidecar is told of each attempt when it ends.
+
+use super::after::in_words;
+use super::events::{Events, What};
+use super::flow;
+use super::plan::{Plan, Standing};
+use super::{Call, Engine};
+use crate::attribution::CallerId;
+use crate::call::{ConnectTimes, Outcome};
+use crate::ledger::{Entry, RequestKeys, Settled};
+use crate::resilience::{Ending, followed_until};
+use crate::units::{Timestamp, spread};
+use std::sync::atomic::Ordering;
+
+/// What an SDK has tried so far of a call.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    settled: Settled,
+    /// Where its names live.
+    shard: usize,
+    ending: Ending,
+    events: Events,
+}
+
+impl Unfinished {
+    pub(super) fn begun(&self) -> Timestamp {
+        self.settled.entry.begun
+    }
+
+    /// Makes these attempts part of the call that went on.
+    pub(super) fn add_to(&self, entry: &mut Entry) {
+        let earlier = &self.settled.entry;
+        entry.attempts = entry.attempts.saturating_add(earlier.attempts);
+        entry.bytes_out = entry.bytes_out.saturating_add(earlier.bytes_out);
+        entry.bytes_in = entry.bytes_in.saturating_add(earlier.bytes_in);
+        entry.waited = entry.waited.saturating_add(earlier.waited);
+        entry.cost = entry.cost.saturating_add(earlier.cost);
+        entry.cost_unknown |= earlier.cost_unknown;
+        entry.tokens_in = entry.tokens_in.saturating_add(earlier.tokens_in);
+        entry.tokens_out = entry.tokens_out.saturating_add(earlier.tokens_out);
+    }
+}
+
+impl Engine {
+    /// If the SDK that makes this attempt made others of the same call before, they become part of it.
+    pub(super) fn go_on(&self, call: &mut Call, now: Timestamp) {
+        let Call { keys, caller, flow: Some(Standing { plan, flow }), .. } = call else { return };
+        let Some(sdk) = flow.sdk else { return };
+        let Some(mut earlier) = self.unfinished.follows(key(*keys, *caller, plan), &sdk, now) else { return };
+        self.shards.lock(earlier.shard).release(earlier.settled.found);
+        flow.events = std::mem::take(&mut earlier.events);
+        let (after, lasts) = (in_words(earlier.ending), now.since(earlier.settled.ended));
+        flow.events.add(earlier.settled.ended, What::SdkRetry { after, sdk: sdk.sdk, lasts });
+        call.id = earlier.settled.entry.id;
+        flow.earlier = Some(earlier);
+    }
+
+    /// Counts a call that is over, or keeps it for the attempt with which its SDK may go on.
+    pub(super) fn count(
+        &self,
+        mut settled: Settled,
+        standing: Option<Standing>,
+        call: &Call,
+        outcome: Outcome,
+    ) {
+        let shard = call.shard;
+        let Some(Standing { plan, mut flow }) = standing else {
+            return self.shards.lock(shard).settle(&settled, &self.tallies);
+        };
+        let now = settled.ended;
+        if settled.times == ConnectTimes::default()
+            && let Some(earlier) = &flow.earlier
+        {
+            settled.times = earlier.settled.times;
+        }
+        let ending = match outcome {
+            Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(settled.key.status)),
+            Outcome::Failed(error) => Some(Ending::Error(error)),
+            Outcome::Refused(_) => None,
+        };
+        let followed = ending.zip(flow.sdk).and_then(|(ending, sdk)| {
+            let until = followed_until(&sdk, ending, flow.told, flow.retry_at, now)?;
+            Some((ending, sdk, until))
+        });
+        let Some((ending, sdk, until)) = followed else {
+            settled.story = flow::give_back(flow, settled.entry.begun);
+            return self.shards.lock(shard).settle(&settled, &self.tallies);
+        };
+        if let Some(sighting) = settled.sighting.take() {
+            self.shards.lock(shard).sight(sighting, &self.tallies);
+        }
+        let events = std::mem::take(&mut flow.events);
+        let _no_story = flow::give_back(flow, settled.entry.begun);
+        let unfinished = Box::new(Unfinished { settled, shard, ending, events });
+        let key = key(call.keys, call.caller, &plan);
+        if let Some(displaced) = self.unfinished.keep(key, &sdk, until, unfinished) {
+            self.tallies.ungrouped_attempts.fetch_add(1, Ordering::Relaxed);
+            self.count_as_it_was(*displaced);
+        }
+    }
+
+    /// Counts the attempts that no SDK goes on from any more.
+    pub(super) fn count_expired(&self, now: Timestamp) {
+        for unfinished in self.unfinished.expired(now) {
+            self.count_as_it_was(*unfinished);
+        }
+    }
+
+    /// Counts at once the failed attempts that wait for their SDK's next one. Before the last drain: who comes after
+    /// it is not counted.
+    pub fn finish(&self) {
+        for unfinished in self.unfinished.all() {
+            self.count_as_it_was(*unfinished);
+        }
+    }
+
+    fn count_as_it_was(&self, unfinished: Unfinished) {
+        let Unfinished { mut settled, shard, events, .. } = unfinished;
+        settled.story = (!events.is_empty()).then(|| events.text(settled.entry.begun));
+        self.shards.lock(shard).settle(&settled, &self.tallies);
+    }
+}
+
+/// What tells calls apart that cannot be the same.
+fn key(keys: RequestKeys, caller: CallerId, plan: &Plan) -> u64 {
+    let whose = spread(plan.customer ^ plan.account.secret.rotate_left(32) ^ u64::from(caller.0));
+    spread(keys.request ^ whose)
+}

@@ -1,0 +1,128 @@
+'use strict'
+// http and https, and so axios, got, node-fetch and all that stands on them: every request of either module
+// is an `http.ClientRequest`, whoever made it and however it got hold of `request`. Its prototype, and the
+// parser below, are where Farcall looks on: no listener is added to a request or a response, because each
+// would show, and some would act ('data' makes a stream flow, 'response' keeps a body waiting for a
+// reader, 'error' swallows a crash).
+
+const http = require('node:http')
+const { clearTimeout } = require('node:timers')
+const { note } = require('../../problems.js')
+const { handOver, hold } = require('./holding.js')
+const { original, put, takeBack } = require('./methods.js')
+const { abandon, see } = require('./outcome.js')
+const { kExchange, kHeld, seeBody } = require('./request.js')
+const { seeSocket } = require('./socket.js')
+
+/** @typedef {import('./request.js').Method} Method */
+
+let active = false
+
+/**
+ * The methods that take the place of Node's: each looks, then does what Node's does. Written out one by one,
+ * so that V8 can inline each for itself.
+ *
+ * @type {Record<string, Method>}
+ */
+const ours = {
+  onSocket (socket) {
+    try {
+      if (active && socket) {
+        // Most were asked for when they were given to their agent, before there was a socket.
+        if (this[kHeld] === undefined && hold(this, undefined, () => handOver(this, socket))) return
+        seeSocket(this, socket)
+      }
+    } catch (error) {
+      note(error)
+    }
+    return Reflect.apply(original.onSocket, this, arguments)
+  },
+
+  write (chunk, encoding) {
+    try {
+      if (active) seeBody(this, chunk, encoding)
+    } catch (error) {
+      note(error)
+    }
+    return Reflect.apply(original.write, this, arguments)
+  },
+
+  end (chunk, encoding) {
+    try {
+      if (active && !this.finished) seeBody(this, chunk, encoding)
+    } catch (error) {
+      note(error)
+    }
+    return Reflect.apply(original.end, this, arguments)
+  },
+
+  destroy (error) {
+    try {
+      const exchange = this[kExchange]
+      if (exchange && !exchange.settled && !this.destroyed) abandon(exchange, this, error)
+      if (this[kHeld]) {
+        clearTimeout(this[kHeld].timer)
+        if (this[kHeld].waits && !this.destroyed) {
+          this[kHeld].waits = false
+          const result = Reflect.apply(original.destroy, this, arguments)
+          // As an agent does that has no socket for it: the request says that it is over.
+          Reflect.apply(original.onSocket, this, [null])
+          return result
+        }
+      }
+    } catch (problem) {
+      note(problem)
+    }
+    return Reflect.apply(original.destroy, this, arguments)
+  },
+
+  emit (type, argument) {
+    try {
+      const exchange = this[kExchange]
+      if (exchange && !exchange.settled) see(exchange, this, type, argument)
+    } catch (error) {
+      note(error)
+    }
+    return Reflect.apply(original.emit, this, arguments)
+  }
+}
+
+/** @type {any} */
+const agentPrototype = http.Agent.prototype
+/** @type {Method | undefined} */
+let originalAddRequest
+
+/** @type {Method} */
+function addRequest (request, options, ...rest) {
+  const original = /** @type {Method} */ (originalAddRequest)
+  try {
+    if (active && request[kHeld] === undefined && hold(request, options, (options) => {
+      Reflect.apply(original, this, [request, options, ...rest])
+    })) return
+  } catch (error) {
+    note(error)
+  }
+  return Reflect.apply(original, this, [request, options, ...rest])
+}
+
+function install () {
+  if (active) return
+  active = true
+  if (originalAddRequest === undefined) {
+    originalAddRequest = agentPrototype.addRequest
+    agentPrototype.addRequest = addRequest
+  }
+  put(ours)
+}
+
+function uninstall () {
+  if (!active) return
+  active = false
+  if (agentPrototype.addRequest === addRequest) {
+    agentPrototype.addRequest = originalAddRequest
+    originalAddRequest = undefined
+  }
+  takeBack(ours)
+}
+
+module.exports = { install, uninstall }

@@ -1,0 +1,100 @@
+'use strict'
+// How a request comes out: what its events say, and what letting go of it means.
+
+const { clearTimeout } = require('node:timers')
+const { classify, ErrorType } = require('../../errors.js')
+const { byTimeoutSignal } = require('../../timeout.js')
+const { watchParser } = require('./parser.js')
+const { isEmpty, kHeld } = require('./request.js')
+
+/** @typedef {import('./request.js').Exchange} Exchange */
+/** @typedef {import('./request.js').Request} Request */
+
+/**
+ * @param {Exchange} exchange
+ * @param {Request} request
+ * @param {unknown} error
+ */
+function fail (exchange, request, error) {
+  if (exchange.connecting) {
+    // Nothing went out, whatever the application wrote.
+    exchange.sent = 0
+    if (classify(error) === ErrorType.RESET) {
+      exchange.failAs(request.protocol === 'https:' ? ErrorType.TLS : ErrorType.CONNECT)
+      return
+    }
+  }
+  exchange.fail(error)
+}
+
+/**
+ * The application let go of a request, or of its response.
+ *
+ * @param {Exchange} exchange
+ * @param {Request} request
+ * @param {unknown} [reason]
+ */
+function abandon (exchange, request, reason) {
+  if (exchange.connecting) exchange.sent = 0
+  // follow-redirects lets go of each hop at its head, which is all there is of most.
+  if (exchange.answered && exchange.received === 0 && isEmpty(request)) {
+    exchange.end()
+    return
+  }
+  if (byTimeoutSignal()) exchange.timedOut = true
+  exchange.abandon(reason)
+}
+
+/**
+ * An event of the request, before the application gets it.
+ *
+ * @param {Exchange} exchange
+ * @param {Request} request
+ * @param {string} type
+ * @param {any} argument
+ */
+function see (exchange, request, type, argument) {
+  switch (type) {
+    case 'socket':
+      watchParser(request.parser)
+      break
+    case 'response':
+      exchange.head(argument.statusCode, argument.rawHeaders)
+      clearTimeout(/** @type {any} */ (request)[kHeld]?.timer)
+      break
+    case 'upgrade':
+      exchange.head(argument.statusCode, argument.rawHeaders)
+      clearTimeout(/** @type {any} */ (request)[kHeld]?.timer)
+      exchange.end()
+      break
+    case 'timeout':
+      exchange.timedOut = true
+      break
+    case 'error':
+      fail(exchange, request, argument)
+      break
+    case 'close':
+      close(exchange, request)
+      break
+  }
+}
+
+/**
+ * The connection is gone before the last byte: the server's doing where Node says so on the response, else
+ * the application let go.
+ *
+ * @param {Exchange} exchange
+ * @param {Request} request
+ */
+function close (exchange, request) {
+  const { res } = request
+  if (res && !exchange.answered) exchange.head(res.statusCode ?? 0)
+  const error = /** @type {any} */ (res?.errored)
+  // "aborted" is Node's word for a connection that closed early: by the server, if its end was read; else
+  // somebody here destroyed the socket.
+  if (error?.code !== 'ECONNRESET') abandon(exchange, request, error ?? undefined)
+  else if (request.socket?.readableEnded) fail(exchange, request, error)
+  else abandon(exchange, request)
+}
+
+module.exports = { abandon, see }
