@@ -89,10 +89,11 @@ impl Call {
     /// Begins a call that goes out as it is; `None` between `uninstall()` and `install()`, and where rules decide.
     pub(crate) fn begin(request: &Request<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.is_watching() && !handle.farcall.engine().decides())?;
-        let call = Self::new(handle, request, None);
-        match call.step().0 {
+        let mut guard = guard(handle, request, None);
+        let begun = guard.call().begun();
+        match guard.step_at(begun) {
             // Anything else is for adapters that can act on it: rules came into force this moment.
-            Step::Send(_) => Some(call),
+            Step::Send(_) => Some(Self::new(guard, request)),
             _ => None,
         }
     }
@@ -101,29 +102,13 @@ impl Call {
     /// `install()`.
     pub(crate) fn begin_deciding(request: &Request<'_>, details: &Details<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.is_watching())?;
-        Some(Self::new(handle, request, Some(details)))
+        Some(Self::new(guard(handle, request, Some(details)), request))
     }
 
-    fn new(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) -> Self {
-        handle.tally(request.adapter);
-        let mut head = Head::to(request.method, request.target());
-        if let Some(details) = details {
-            head = head
-                .headers(details.headers)
-                .body(details.length, details.replayable)
-                .content(details.content);
-        }
-        let mut tags = [("", ""); TAGS];
-        if let Some(scope) = request.scope {
-            let kept = scope.tags.len().min(TAGS);
-            for (slot, (key, value)) in tags.iter_mut().zip(&scope.tags) {
-                *slot = (key, value);
-            }
-            head = head.customer(scope.customer.as_deref()).tags(&tags[..kept]).priority(scope.priority);
-        }
+    fn new(guard: CallGuard, request: &Request<'_>) -> Self {
         Self {
             state: Mutex::new(State {
-                guard: handle.farcall.guard(handle.farcall.begin(&head)),
+                guard,
                 times: ConnectTimes::default(),
                 bodiless: matches!(request.method, "HEAD" | "CONNECT"),
             }),
@@ -251,6 +236,24 @@ impl Call {
     pub(crate) fn abandon(&self) {
         self.lock().guard.abandon();
     }
+}
+
+/// Begins a call, for somebody or for nobody in particular.
+fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) -> CallGuard {
+    handle.tally(request.adapter);
+    let mut head = Head::to(request.method, request.target());
+    if let Some(details) = details {
+        head =
+            head.headers(details.headers).body(details.length, details.replayable).content(details.content);
+    }
+    let Some(scope) = request.scope else { return handle.farcall.guard(handle.farcall.begin(&head)) };
+    let mut tags = [("", ""); TAGS];
+    let kept = scope.tags.len().min(TAGS);
+    for (slot, (key, value)) in tags.iter_mut().zip(&scope.tags) {
+        *slot = (key, value);
+    }
+    head = head.customer(scope.customer.as_deref()).tags(&tags[..kept]).priority(scope.priority);
+    handle.farcall.guard(handle.farcall.begin(&head))
 }
 
 impl Drop for Call {

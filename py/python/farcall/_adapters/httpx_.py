@@ -37,13 +37,13 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 
 
 # The two hooks are one, but for `await`. What is done for every call is written out in both: a function of its own
-# would cost each call another frame. The rest they share.
+# would cost each call another frame, and arguments that need packing (`*args`) as much. The rest they share.
 
 
 def _sync_hook(original: Any, number: int, streams: Streams, acting: Acting) -> Callable[..., Any]:
     body_of, upload_of = streams.body, streams.upload
 
-    def handle_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def handle_request(self: Any, request: Any) -> Any:
         try:
             uri = request.url._uri_reference  # the public properties parse and encode anew at each read
             call = begin(number, request.method, uri.scheme, uri.host, uri.port, uri.path, scope())
@@ -52,12 +52,15 @@ def _sync_hook(original: Any, number: int, streams: Streams, acting: Acting) -> 
             call = None
         if call is None:
             if decides():
-                return acting.send(original, self, request, *args, **kwargs)
-            return original(self, request, *args, **kwargs)
-        content: Any = getattr(request, "_content", None)
+                return acting.send(original, self, request)
+            return original(self, request)
+        try:
+            content = request._content
+        except AttributeError:  # it is a stream
+            content = None
         upload = None if content is not None else upload_of(request)
         try:
-            response = original(self, request, *args, **kwargs)
+            response = original(self, request)
         except BaseException as error:
             _failed(call, error, content, upload)
             raise
@@ -78,7 +81,7 @@ def _sync_hook(original: Any, number: int, streams: Streams, acting: Acting) -> 
 def _async_hook(original: Any, number: int, streams: Streams, acting: Acting) -> Callable[..., Any]:
     body_of, upload_of = streams.async_body, streams.async_upload
 
-    async def handle_async_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+    async def handle_async_request(self: Any, request: Any) -> Any:
         try:
             uri = request.url._uri_reference
             call = begin(number, request.method, uri.scheme, uri.host, uri.port, uri.path, scope())
@@ -87,12 +90,15 @@ def _async_hook(original: Any, number: int, streams: Streams, acting: Acting) ->
             call = None
         if call is None:
             if decides():
-                return await acting.send_async(original, self, request, *args, **kwargs)
-            return await original(self, request, *args, **kwargs)
-        content: Any = getattr(request, "_content", None)
+                return await acting.send_async(original, self, request)
+            return await original(self, request)
+        try:
+            content = request._content
+        except AttributeError:  # it is a stream
+            content = None
         upload = None if content is not None else upload_of(request)
         try:
-            response = await original(self, request, *args, **kwargs)
+            response = await original(self, request)
         except BaseException as error:
             _failed(call, error, content, upload)
             raise

@@ -63,11 +63,11 @@ class Acting:
 
     # The two are one, but for `await`.
 
-    def send(self, original: Any, transport: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+    def send(self, original: Any, transport: Any, request: Any) -> Any:
         """Makes the call as the engine says."""
         call = self.begin(request)
         if call is None:
-            return original(transport, request, *args, **kwargs)
+            return original(transport, request)
         response: Any = None
         failure: Exception | None = None
         limit = None
@@ -84,7 +84,7 @@ class Acting:
                 upload = None if content is not None else self._streams.upload(request)
                 sent, limit, restore = self._attempt(request, step)
                 try:
-                    response = original(transport, sent, *args, **kwargs)
+                    response = original(transport, sent)
                 except Exception as error:
                     failure = error
                     _acting.failed(call, error, len(content) if upload is None else upload.give_back())
@@ -100,11 +100,11 @@ class Acting:
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=False)
 
-    async def send_async(self, original: Any, transport: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+    async def send_async(self, original: Any, transport: Any, request: Any) -> Any:
         """Makes the call as the engine says."""
         call = self.begin(request)
         if call is None:
-            return await original(transport, request, *args, **kwargs)
+            return await original(transport, request)
         response: Any = None
         failure: Exception | None = None
         limit = None
@@ -123,14 +123,14 @@ class Acting:
                 upload = None if content is not None else self._streams.async_upload(request)
                 sent, limit, restore = self._attempt(request, step)
                 beside = (step[SHADOW] or step[HEDGE] is not None) and httpx_beside.can()
-                perform = partial(self._perform, original, transport, request, args, kwargs) if beside else None
+                perform = partial(self._perform, original, transport, request) if beside else None
                 if perform is not None and step[SHADOW]:
                     httpx_beside.shadow(perform, call, transport)
                 try:
                     if perform is not None and step[HEDGE] is not None:
                         response = await httpx_beside.race(perform, call, step)
                     else:
-                        response = await original(transport, sent, *args, **kwargs)
+                        response = await original(transport, sent)
                 except Exception as error:
                     failure = error
                     _acting.failed(call, error, len(content) if upload is None else upload.give_back())
@@ -146,12 +146,10 @@ class Acting:
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=True)
 
-    async def _perform(
-        self, original: Any, transport: Any, request: Any, args: Any, kwargs: Any, call: Call, step: tuple[Any, ...]
-    ) -> Any:
+    async def _perform(self, original: Any, transport: Any, request: Any, call: Call, step: tuple[Any, ...]) -> Any:
         """Makes one attempt of `call` among others."""
         sent, _, restore = self._attempt(request, step)
-        response = await original(transport, sent, *args, **kwargs)
+        response = await original(transport, sent)
         restore()
         return response
 

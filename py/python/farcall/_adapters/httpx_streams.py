@@ -40,7 +40,11 @@ class Streams:
                 except BaseException as error:
                     broke("httpx.body", call, error)
                     raise
-                self._whole()
+                self._open = False
+                try:
+                    call.end(0)
+                except Exception as error:
+                    fault("httpx.end", error)
 
             def close(self) -> None:
                 try:
@@ -68,7 +72,11 @@ class Streams:
                     raise
                 finally:
                     await _close(chunks)
-                self._whole()
+                self._open = False
+                try:
+                    call.end(0)
+                except Exception as error:
+                    fault("httpx.end", error)
 
             async def aclose(self) -> None:
                 try:
@@ -127,14 +135,6 @@ class _Body:
         self._call = call
         self._last: bytes | None = None
         self._open = True
-
-    def _whole(self) -> None:
-        """The body was read to its end."""
-        self._open = False
-        try:
-            self._call.end(0)
-        except Exception as error:
-            fault("httpx.end", error)
 
     def _let_go(self) -> None:
         """The application closed a response before its end. One whose body broke has settled before."""

@@ -141,10 +141,10 @@ def _read_hook(original: Any) -> Callable[..., Any]:
         call: Call | None = getattr(self, _ATTRIBUTE, _UNCLAIMED)
         if call is _UNCLAIMED:
             call = self._farcall_call = _claim(self)
+        # Unpacking nothing has its price too.
         if call is None:
-            return original(self, amt, **kwargs)
+            return original(self, amt, **kwargs) if kwargs else original(self, amt)
         try:
-            # Unpacking nothing has its price too.
             data = original(self, amt, **kwargs) if kwargs else original(self, amt)
         except BaseException as error:
             broke("urllib3.body", call, error)
