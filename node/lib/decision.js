@@ -134,7 +134,8 @@ class Decision {
     /** @type {NextStep} */
     let step
     try {
-      step = this.call.stepAtOnce()
+      // The time that an attempt under fetch has is that of its further hops as well.
+      step = this.call.stepAtOnce(performed() !== undefined)
     } catch (error) {
       note(error)
       step = { kind: 'send' }

@@ -36,7 +36,7 @@ const { join } = require('node:path')
  *
  * @typedef {object} NativeDecision
  * @property {() => NextStep} step
- * @property {() => NextStep} stepAtOnce
+ * @property {(limited: boolean) => NextStep} stepAtOnce
  * @property {(status: number) => boolean} wantsHeaders
  * @property {(status: number, headers: string[]) => boolean} answer
  * @property {(chunk: Uint8Array) => void} read

@@ -160,9 +160,10 @@ impl Decision {
         Some(Copy { decision: Some(Decision { call }), step: Some(step) })
     }
 
-    /// As `step`, for a request that goes out now, as it is, unless this stops it.
+    /// As `step`, for a request that goes out now, as it is, unless this stops it. `limited`: somebody gives it up when
+    /// its time has come.
     #[napi(catch_unwind)]
-    pub fn step_at_once(&mut self) -> Result<NextStep> {
+    pub fn step_at_once(&mut self, limited: bool) -> Result<NextStep> {
         let now = self.call.now();
         Ok(match self.call.step_at_once(now) {
             Step::Refuse(refusal) => refuse(&refusal),
@@ -171,7 +172,7 @@ impl Decision {
                 if attempt.changes.is_some()
                     || attempt.model.is_some()
                     || attempt.truncate.is_some()
-                    || attempt.give_up_at.is_some()
+                    || attempt.give_up_at.is_some() && !limited
                 {
                     farcall()?.count_failure("node_unapplied_changes");
                 }
