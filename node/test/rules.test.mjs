@@ -50,7 +50,7 @@ idempotency_header = "idempotency-key"
 
 [[resilience]]
 match = { customer = "${of('hurried')}*" }
-attempt_timeout = "50ms"
+attempt_timeout = "1s"
 
 ${['fetch', 'http', 'axios', 'got'].map((client) => `
 [[budget]]
