@@ -36,7 +36,7 @@ shared = "process"
 
 [[quota]]
 match = { customer = "${of('stuck')}*" }
-limit = "1 requests / 1m"
+limit = "1 requests / 20s"
 burst = 1
 max_wait = "1h"
 shared = "process"
