@@ -24,7 +24,9 @@ pub(crate) fn farcall() -> Result<&'static Farcall> {
 /// Runs what a task does on a thread of libuv's pool: a panic of ours must not end the process.
 pub(crate) fn unharmed<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = catch_unwind(AssertUnwindSafe(work));
-    done.unwrap_or_else(|_| Err(Error::from_reason("farcall failed within: this was not done, or not told of")))
+    done.unwrap_or_else(|_| {
+        Err(Error::from_reason("farcall failed within: this was not done, or not told of"))
+    })
 }
 
 /// Where calls go, how, and on whose behalf, each under the number that JavaScript calls it by.

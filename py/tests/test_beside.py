@@ -65,7 +65,7 @@ def test_a_second_attempt_answers_for_a_first_one_that_hangs_which_is_given_up(r
 
 
 def test_a_second_attempt_that_fails_leaves_the_first_one_its_time(rules: Rules) -> None:
-    script(rules, "/scenario/ok", {"latency_ms": 2_000}, count=1)
+    script(rules, "/scenario/ok", {"latency_ms": 5_000}, count=1)
     script(rules, "/scenario/ok", {"status": 503}, count=1)
     status = run(rules, HEDGED % "100%", 'print((await client.get(SIM + "/scenario/ok")).status_code)')
 
