@@ -408,6 +408,25 @@ fn calls_under_way_are_limited_also_where_the_vendor_states_nothing() {
 }
 
 #[test]
+fn what_an_open_breaker_refuses_takes_no_place_among_the_calls_under_way() {
+    let engine = engine(
+        r#"
+        [[resilience]]
+        match = { vendor = "stripe" }
+        attempts = 1
+        concurrency = { limit = 2, max_wait = "0s" }
+        breaker = { consecutive = 1, open = "10s" }
+        "#,
+    );
+    pass(&engine, &get("acme"), at(0), 1, 500, &[]);
+    for seed in 2..12 {
+        let mut call = engine.begin(&get("acme"), at(seed), seed);
+        assert_eq!(refused(&mut call, &engine, at(seed)).by, RefusedBy::Breaker);
+    }
+    pass(&engine, &get("acme"), at(60_000), 20, 200, &[]);
+}
+
+#[test]
 fn rules_find_the_country_the_kinds_of_data_and_where_a_credential_came_from() {
     let engine = engine(
         r#"

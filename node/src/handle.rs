@@ -5,6 +5,7 @@ use napi::bindgen_prelude::{AsyncTask, Env, Result};
 use napi::{Error, Task};
 use napi_derive::napi;
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -18,6 +19,14 @@ thread_local! {
 /// The handle, once `start` was called.
 pub(crate) fn farcall() -> Result<&'static Farcall> {
     FARCALL.get().copied().ok_or_else(|| Error::from_reason("farcall is not installed"))
+}
+
+/// Runs what a task does on a thread of libuv's pool: a panic of ours must not end the process.
+pub(crate) fn unharmed<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| {
+        Err(Error::from_reason("farcall failed within: this was not done, or not told of"))
+    })
 }
 
 /// Where calls go, how, and on whose behalf, each under the number that JavaScript calls it by.
@@ -146,8 +155,10 @@ impl Task for FlushTask {
     type JsValue = ();
 
     fn compute(&mut self) -> Result<()> {
-        farcall()?.flush();
-        Ok(())
+        unharmed(|| {
+            farcall()?.flush();
+            Ok(())
+        })
     }
 
     fn resolve(&mut self, _env: Env, _output: ()) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The outbox: what is asked of it as JSON, on a thread of libuv's pool.
 
-use crate::handle::farcall;
+use crate::handle::{farcall, unharmed};
 use farcall_agent::outbox::{Outbox, OutboxError, Parcel};
 use napi::bindgen_prelude::{AsyncTask, Buffer, Env, Result};
 use napi::{Error, Status, Task};
@@ -20,14 +20,16 @@ impl Task for OutboxTask {
     type JsValue = String;
 
     fn compute(&mut self) -> Result<String> {
-        let outbox = outbox()?;
-        let answer = match &mut self.0 {
-            Question::Put { parcel, body } => Parcel::from_json(parcel, std::mem::take(body))
-                .and_then(|parcel| outbox.put(parcel))
-                .map(|receipt| receipt.to_json()),
-            Question::Item { id } => outbox.item(*id).map(|item| item.to_json()),
-        };
-        answer.map_err(to_node)
+        unharmed(|| {
+            let outbox = outbox()?;
+            let answer = match &mut self.0 {
+                Question::Put { parcel, body } => Parcel::from_json(parcel, std::mem::take(body))
+                    .and_then(|parcel| outbox.put(parcel))
+                    .map(|receipt| receipt.to_json()),
+                Question::Item { id } => outbox.item(*id).map(|item| item.to_json()),
+            };
+            answer.map_err(to_node)
+        })
     }
 
     fn resolve(&mut self, _env: Env, answer: String) -> Result<String> {
@@ -52,8 +54,10 @@ impl Task for AnswerTask {
     type JsValue = Option<Answered>;
 
     fn compute(&mut self) -> Result<Self::Output> {
-        let answer = outbox()?.answer(self.0).map_err(to_node)?;
-        Ok(answer.map(|answer| (answer.to_json(), answer.body)))
+        unharmed(|| {
+            let answer = outbox()?.answer(self.0).map_err(to_node)?;
+            Ok(answer.map(|answer| (answer.to_json(), answer.body)))
+        })
     }
 
     fn resolve(&mut self, _env: Env, answer: Self::Output) -> Result<Self::JsValue> {

@@ -1,6 +1,6 @@
 //! The read side: a question, and its answer as the JSON that the command line prints.
 
-use crate::handle::farcall;
+use crate::handle::{farcall, unharmed};
 use farcall_agent::report::{Filter, Query, Question};
 use napi::bindgen_prelude::{AsyncTask, Env, Result};
 use napi::{Error, Status, Task};
@@ -19,7 +19,7 @@ impl Task for ReportTask {
     type JsValue = String;
 
     fn compute(&mut self) -> Result<String> {
-        answer(self).map_err(|error| Error::new(Status::GenericFailure, error.to_string()))
+        unharmed(|| answer(self).map_err(|error| Error::new(Status::GenericFailure, error.to_string())))
     }
 
     fn resolve(&mut self, _env: Env, answer: String) -> Result<String> {

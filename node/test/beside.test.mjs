@@ -70,7 +70,7 @@ test('a second attempt answers for a first one that hangs, which is given up', a
 
 test('a second attempt that fails leaves the first one its time', async () => {
   const customer = newCustomer()
-  await script({ match: { host, path: '/scenario/ok' }, count: 1, effect: { latency_ms: 2000 } })
+  await script({ match: { host, path: '/scenario/ok' }, count: 1, effect: { latency_ms: 5000 } })
   await script({ match: { host, path: '/scenario/ok' }, count: 1, effect: { status: 503 } })
   const response = await as('hedged', customer, () => fetch(plain + '/scenario/ok'))
   assert.equal(response.status, 200)

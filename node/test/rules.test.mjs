@@ -36,7 +36,7 @@ shared = "process"
 
 [[quota]]
 match = { customer = "${of('stuck')}*" }
-limit = "1 requests / 1m"
+limit = "1 requests / 20s"
 burst = 1
 max_wait = "1h"
 shared = "process"
@@ -50,7 +50,7 @@ idempotency_header = "idempotency-key"
 
 [[resilience]]
 match = { customer = "${of('hurried')}*" }
-attempt_timeout = "50ms"
+attempt_timeout = "1s"
 
 ${['fetch', 'http', 'axios', 'got'].map((client) => `
 [[budget]]

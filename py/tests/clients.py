@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: What a test passes as `timeout`, in seconds.
-PATIENT = 10.0
+PATIENT = 60.0
 
 
 class Answer:

@@ -141,7 +141,7 @@ class Program:
 
     def run(self, code: str) -> str:
         process = self.start(code)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
         assert process.returncode == 0, err
         assert "Traceback" not in err, err
         return out.strip()

@@ -162,14 +162,15 @@ impl Outbox {
     /// As [`item`](Outbox::item).
     pub fn wait(&self, id: i64, timeout: Duration) -> Result<Item, OutboxError> {
         const BETWEEN: Duration = Duration::from_millis(20);
-        let until = std::time::Instant::now() + timeout;
+        // `None`: it waits for as long as it takes.
+        let until = std::time::Instant::now().checked_add(timeout);
         loop {
             let item = self.item(id)?;
-            let now = std::time::Instant::now();
-            if item.state != State::Pending || now >= until {
+            let left = until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
+            if item.state != State::Pending || left.is_some_and(|left| left.is_zero()) {
                 return Ok(item);
             }
-            std::thread::sleep(BETWEEN.min(until - now));
+            std::thread::sleep(left.map_or(BETWEEN, |left| left.min(BETWEEN)));
         }
     }
 }

@@ -164,15 +164,23 @@ impl Engine {
         let attempt = call.attempts;
         let Some(Standing { plan, flow }) = &mut call.flow else { return false };
         self.close_attempt(plan, flow, ending, now);
-        if !self.another(plan, flow, ending, attempt, now) {
+        if !Self::another(plan, flow, ending, attempt, now) {
             return false;
         }
-        // What the next attempt is told of is its own.
-        (flow.usage, flow.coding, flow.prefix) = (None, None, None);
-        (flow.told, flow.retry_at) = (None, None);
+        self.again(call);
+        true
+    }
+
+    /// Another attempt follows: the units of this one are used, and the next one asks for its own.
+    pub(super) fn again(&self, call: &mut Call) {
+        if let Some(Standing { plan, flow }) = &mut call.flow {
+            self.release_claims(plan, flow);
+            // What the next attempt is told of is its own.
+            (flow.usage, flow.coding, flow.prefix) = (None, None, None);
+            (flow.told, flow.retry_at) = (None, None);
+        }
         call.status = 0;
         call.state = State::Begun;
-        true
     }
 
     fn close_attempt(&self, plan: &Plan, flow: &mut Flow, ending: Ending, now: Timestamp) {
@@ -189,20 +197,24 @@ impl Engine {
         {
             flow.events.add(now, What::Breaker { phase: phase.as_str() });
         }
+        let released = match ending {
+            Ending::Status(429 | 503) | Ending::Error(ErrorType::Timeout) => Released::Overloaded,
+            Ending::Status(_) => Released::Answered(now.since(flow.sent_at)),
+            Ending::Error(_) => Released::Nothing,
+        };
+        Self::release_place(plan, flow, released, now);
+    }
+
+    fn release_place(plan: &Plan, flow: &mut Flow, released: Released, now: Timestamp) {
         if let Some(Part { rule, state, .. }) = &plan.resilience.concurrency
             && std::mem::take(&mut flow.placed)
         {
-            let released = match ending {
-                Ending::Status(429 | 503) | Ending::Error(ErrorType::Timeout) => Released::Overloaded,
-                Ending::Status(_) => Released::Answered(now.since(flow.sent_at)),
-                Ending::Error(_) => Released::Nothing,
-            };
             state.after(rule, released, now);
             flow.asked_for_place = None;
         }
     }
 
-    fn another(&self, plan: &Plan, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
+    fn another(plan: &Plan, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
         let sent = !matches!(ending, Ending::Error(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls));
         let words = || in_words(ending);
         if let Some(Part { rule, state, .. }) = &plan.resilience.retry
@@ -223,7 +235,6 @@ impl Engine {
                     let lasts = at.since(now);
                     flow.events.add(now, What::Retry { after: words(), why: reason.as_str(), lasts });
                     flow.resume_at = Some(at);
-                    self.release_claims(plan, flow);
                     return true;
                 }
                 RetryVerdict::Stop(crate::resilience::Stop::Final) => {}
@@ -239,12 +250,10 @@ impl Engine {
         if goes {
             flow.failed_over = true;
             flow.events.add(now, What::Failover { why: "the vendor failed" });
-            self.release_claims(plan, flow);
         }
         goes
     }
 
-    /// The attempt's units are used; the next one asks for its own.
     fn release_claims(&self, plan: &Plan, flow: &mut Flow) {
         for (quota, claim) in plan.quotas.iter().zip(&mut flow.claims) {
             quota.state.end(claim);
@@ -269,8 +278,10 @@ impl Engine {
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(status)),
             Outcome::Refused(_) | Outcome::Cached | Outcome::Stale => None,
         };
-        if let Some(ending) = ending {
-            self.close_attempt(plan, flow, ending, now);
+        match ending {
+            Some(ending) => self.close_attempt(plan, flow, ending, now),
+            // What refused it may come after the place.
+            None => Self::release_place(plan, flow, Released::Nothing, now),
         }
         if let Some(prefix) = flow.prefix.take() {
             // Only now is known what a status meant whose meaning stands in the body.

@@ -107,7 +107,8 @@ impl Cached {
 
     /// The answer that comes belongs to another request.
     pub(super) fn decline(&mut self) {
-        self.declined = true;
+        // Where no rule is about the call, nothing may be left for the next one.
+        self.declined = self.stage != Stage::Off;
     }
 
     /// Whether the body is to be shown.
@@ -216,6 +217,15 @@ pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timesta
         (Place::Lead, ..) => {
             cached.leads = Some(Arc::clone(&engine.cache));
             cached.key = key;
+            // Whoever led before may have come to its end since the first look.
+            if let (Found::Answer(answer), _) = engine.cache.find(&cached.ask, &part.rule)
+                && let Use::Fresh(ttl) | Use::Accepted(ttl) = answer.judge(&part.rule, &cached.ask, now)
+            {
+                cached.land(Landing::Over, now);
+                cached.status =
+                    Status { forwarded: Some(why), ttl: Some(ttl), collapsed: true, ..Status::default() };
+                return Err(Halt::Cached(answer, Outcome::Cached));
+            }
         }
         (Place::Wait, Some(ttl), Some(found)) => {
             cached.status =
@@ -349,7 +359,7 @@ impl Engine {
             State::Answered if call.status == 304 && cached.conditional && cached.found.is_none() => {
                 // Once more, without the condition.
                 cached.conditional = false;
-                call.state = State::Begun;
+                self.again(call);
                 return Some(self.next(call, now));
             }
             State::Answered if matches!(call.status, 500 | 502 | 503 | 504) => false,

@@ -1,6 +1,6 @@
 //! What there is when the vendor is down, or not to be asked; and what rules say instead of headers.
 
-use crate::support::{Ask, Came, Pairs, World, ok, say};
+use crate::support::{Ask, Came, Pairs, World, at, ok, say};
 use farcall::Outcome;
 
 const SHORT: Pairs<'_> = &[("cache-control", "max-age=5")];
@@ -166,4 +166,17 @@ fn an_adapter_that_cannot_hand_out_what_is_kept_is_counted() {
     assert!(matches!(call.step(&world.engine, crate::support::at(0.0)), farcall::Step::Send(_)));
     call.abandon(&world.engine, crate::support::at(0.0));
     assert_eq!(world.engine.counters().uncached_calls, 1);
+}
+
+#[test]
+fn what_was_said_of_one_call_is_not_held_against_the_next_one() {
+    let mut world = World::of("[[cache]]\nmatch = { vendor = \"stripe\" }\nttl = \"60s\"\n");
+    let mut elsewhere = world.begin(&Ask::get(&[]), 0.0);
+    elsewhere.uncacheable();
+    assert!(matches!(elsewhere.step(&world.engine, at(0.0)), farcall::Step::Send(_)));
+    elsewhere.answer(&world.engine, 200, &[("date", "x")].as_slice(), at(0.0));
+    elsewhere.end(&world.engine, at(0.0));
+    let ask = Ask::get(&[]).url("https://api.stripe.com/v1/prices");
+    world.call(ask, ok(&[]), 1.0);
+    assert_eq!(world.call(ask, say(500, &[], ""), 2.0).body(), "first");
 }

@@ -185,6 +185,22 @@ fn a_304_about_something_else_makes_the_call_ask_for_the_whole() {
 }
 
 #[test]
+fn who_asks_for_the_whole_after_a_304_asks_the_quota_again_and_is_no_304_if_that_fails() {
+    let quota =
+        "[[quota]]\nname = \"q\"\nmatch = {}\nlimit = \"2 requests / 100s\"\nburst = 2\nmax_wait = \"0s\"\n";
+    let mut world = World::of(&format!("{quota}[[cache]]\nname = \"all\"\nmatch = {{}}\n"));
+    world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=5"), ("etag", "\"v1\"")]), 0.0);
+    let mut call = world.begin(&Ask::get(&[]), 10.0);
+    let now = crate::support::at(10.0);
+    assert!(matches!(call.step(&world.engine, now), farcall::Step::Send(_)));
+    call.answer(&world.engine, 304, &[("etag", "\"v2\"")], now);
+    // The burst of two is used up by now: one came back in each 50 s.
+    let farcall::Step::Refuse(refusal) = call.step(&world.engine, now) else { panic!() };
+    assert_eq!(&*refusal.rule, "q");
+    assert_eq!(world.engine.drain(now).rows.iter().filter(|row| row.status == 304).count(), 0);
+}
+
+#[test]
 fn whoever_asks_with_a_condition_of_his_own_is_left_alone() {
     let mut world = World::with("");
     world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=60"), ("etag", "\"v1\"")]), 0.0);

@@ -127,14 +127,27 @@ def shadow(perform: Perform, call: Call, transport: Any) -> None:
         if told is None:
             return
         copy, step = told
+        task = asyncio.get_running_loop().create_task(_copy(perform, copy, step))
         _copies[key] = _copies.get(key, 0) + 1
-        # The task holds the pool, so that its number stays its own.
-        _keep(asyncio.get_running_loop().create_task(_copy(perform, copy, step, pool)))
+
+        def over(_: asyncio.Task[Any]) -> None:
+            copy.abandon()  # where the event loop ended before it did, or before it began
+            _less(pool)  # held until here, so that its number stays its own
+
+        task.add_done_callback(over)
+        _keep(task)
     except Exception as error:
         fault("shadow", error)
 
 
-async def _copy(perform: Perform, call: Call, step: tuple[Any, ...], pool: Any) -> None:
+def _less(pool: Any) -> None:
+    key = id(pool)
+    _copies[key] -= 1
+    if not _copies[key]:
+        del _copies[key]
+
+
+async def _copy(perform: Perform, call: Call, step: tuple[Any, ...]) -> None:
     """Makes a copy's one attempt, reads its answer and throws it away. Whatever happens to it stays in here."""
     try:
         await asyncio.wait_for(_measure(perform, call, step), step[PATIENCE])
@@ -142,12 +155,6 @@ async def _copy(perform: Perform, call: Call, step: tuple[Any, ...], pool: Any) 
         # The wire's, or the application closed its client.
         _acting.failed(call, error, 0)
         _acting.end(call)
-    finally:
-        call.abandon()  # where the event loop ended before it did
-        key = id(pool)
-        _copies[key] -= 1
-        if not _copies[key]:
-            del _copies[key]
 
 
 async def _measure(perform: Perform, call: Call, step: tuple[Any, ...]) -> None:
