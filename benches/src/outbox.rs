@@ -43,9 +43,11 @@ fn directory() -> tempfile::TempDir {
 }
 
 fn start(home: &Path) -> Farcall {
+    let config = home.join("farcall.toml");
+    std::fs::write(&config, "").unwrap();
     Farcall::start(Options {
         home: Some(home.into()),
-        config: Some(home.join("farcall.toml")),
+        config: Some(config),
         service: Some("bench".into()),
         hub: false,
         ..Options::default()
