@@ -5,9 +5,11 @@
 //! come from the scripts beside it.
 #![allow(clippy::unwrap_used)]
 
+mod cached;
 mod decision;
 mod harness;
 mod memory;
+mod outbox;
 mod pipeline;
 mod policy;
 mod quota;
@@ -16,15 +18,17 @@ mod tower_loopback;
 use harness::Row;
 
 fn main() {
-    if quota::is_child() {
+    if quota::is_child() || outbox::is_child() {
         return;
     }
     let out = std::env::args().nth(1).expect("usage: farcall-benches OUT.json [NAME]");
     let only = std::env::args().nth(2);
     let mut rows: Vec<Row> = Vec::new();
     for (name, measure) in [
-        ("decision_path", decision::measure as fn() -> Vec<Row>),
+        ("cache", cached::measure as fn() -> Vec<Row>),
+        ("decision_path", decision::measure),
         ("memory", memory::measure),
+        ("outbox", outbox::measure),
         ("pipeline", pipeline::measure),
         ("policy", policy::measure),
         ("quota", quota::measure),
