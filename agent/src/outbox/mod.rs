@@ -162,14 +162,16 @@ impl Outbox {
     /// As [`item`](Outbox::item).
     pub fn wait(&self, id: i64, timeout: Duration) -> Result<Item, OutboxError> {
         const BETWEEN: Duration = Duration::from_millis(20);
-        let until = std::time::Instant::now() + timeout;
+        // Without an end where that is further away than any clock goes.
+        let until = std::time::Instant::now().checked_add(timeout);
         loop {
             let item = self.item(id)?;
             let now = std::time::Instant::now();
-            if item.state != State::Pending || now >= until {
+            let left = until.map_or(BETWEEN, |until| until.saturating_duration_since(now));
+            if item.state != State::Pending || left.is_zero() {
                 return Ok(item);
             }
-            std::thread::sleep(BETWEEN.min(until - now));
+            std::thread::sleep(BETWEEN.min(left));
         }
     }
 }
