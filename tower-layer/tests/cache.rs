@@ -330,9 +330,12 @@ mod reqwest {
             while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).await.unwrap() > 0 {}
             stream.write_all(format!("HTTP/1.1 {}", answer_to("get /fresh ")).as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
+            // Held on to, so that nobody else answers here.
+            while let Ok((stream, _)) = dead.accept().await {
+                drop(stream);
+            }
         });
         assert_eq!(client.get(&url).send().await.unwrap().text().await.unwrap(), "fresh");
-        serve.await.unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         let response = client.get(&url).send().await.unwrap();
         let why = response.headers()["cache-status"].to_str().unwrap().to_owned();
@@ -341,5 +344,6 @@ mod reqwest {
             "{why}"
         );
         assert_eq!(response.text().await.unwrap(), "fresh");
+        serve.abort();
     }
 }
