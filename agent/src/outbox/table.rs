@@ -177,7 +177,7 @@ pub(super) fn add(connection: &Connection, new: &New) -> rusqlite::Result<i64> {
     ])
 }
 
-/// What may be delivered now, with what is sealed of it. `far` is further away than any wait: a call that waits for
+/// What may be delivered now. `far` is further away than any wait: a call that waits for
 /// longer was put off before the clock was set back.
 pub(super) fn due(
     connection: &Connection,
@@ -185,16 +185,21 @@ pub(super) fn due(
     now: i64,
     far: i64,
     many: usize,
-) -> rusqlite::Result<Vec<(Item, Vec<u8>)>> {
+) -> rusqlite::Result<Vec<Item>> {
     let sql = format!(
-        "SELECT {COLUMNS}, request FROM item WHERE queue = ?1 AND state = 0 AND blocked = 0
+        "SELECT {COLUMNS} FROM item WHERE queue = ?1 AND state = 0 AND blocked = 0
             AND (next_at <= ?2 OR next_at > ?3) ORDER BY next_at, id LIMIT ?4"
     );
     let many = i64::try_from(many).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows =
-        statement.query_map(params![queue, now, far, many], |row| Ok((item(row)?, row.get("request")?)))?;
+    let rows = statement.query_map(params![queue, now, far, many], item)?;
     rows.collect()
+}
+
+/// What is sealed of a pending call; `None` where there is none any more.
+pub(super) fn request(connection: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT request FROM item WHERE id = ?1 AND state = 0";
+    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
 }
 
 /// When the next call is due that may be delivered at all; `None` where there is none.
@@ -432,7 +437,7 @@ mod tests {
     }
 
     fn due_ids(connection: &Connection) -> Vec<i64> {
-        due(connection, "q", 0, i64::MAX, 9).unwrap().iter().map(|(item, _)| item.id).collect()
+        due(connection, "q", 0, i64::MAX, 9).unwrap().iter().map(|item| item.id).collect()
     }
 
     fn delivered() -> Settlement {

@@ -181,10 +181,11 @@ impl<'a> Round<'a> {
         let room = AT_ONCE.saturating_sub(self.ids.len());
         if room > 0 {
             let far = now.saturating_add(2 * nanos(FARTHEST));
-            // Those on their way are due all the same.
+            // Those on their way are due all the same; of these no body is read.
             let due = table::due(reader, queue, now, far, room + self.ids.len()).map_err(wrong)?;
-            let due: Vec<_> = due.into_iter().filter(|(item, _)| !self.ids.contains(&item.id)).collect();
-            for (item, sealed) in due.into_iter().take(room) {
+            let due: Vec<_> = due.into_iter().filter(|item| !self.ids.contains(&item.id)).collect();
+            for item in due.into_iter().take(room) {
+                let Some(sealed) = table::request(reader, item.id).map_err(wrong)? else { continue };
                 let client = match &self.client {
                     Some(client) => client.clone(),
                     None => {
