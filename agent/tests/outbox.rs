@@ -9,6 +9,8 @@ use farcall_agent::report::{self, Query};
 use farcall_agent::{Farcall, Options};
 use outbox_support::{Vendor, config};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Long enough for any machine; nothing here takes that long.
@@ -88,11 +90,21 @@ fn a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_uns
     let deny = "[[policy]]\nname = \"closed\"\nmatch = { vendor = \"recorder\" }\nverdict = \"deny\"\n";
     let farcall = start_with(home.path(), &format!("{}{deny}", config(&vendor)));
     let outbox = farcall.outbox().unwrap();
+    let id = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
+    let until = std::time::Instant::now() + PATIENCE;
+    while outbox.item(id).unwrap().error.is_none() {
+        assert!(std::time::Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let item = outbox.item(id).unwrap();
+    assert_eq!((item.state, item.attempts), (State::Pending, 0));
+    assert!(item.error.as_ref().unwrap().contains("policy `closed` denies it"), "{item:?}");
+    // Whether it was tried before depends on how busy the machine is.
     let parcel = Parcel::new("POST", vendor.url("/")).max_age(Duration::from_millis(300));
     let id = outbox.put(parcel).unwrap().id;
     let item = outbox.wait(id, PATIENCE).unwrap();
     assert_eq!(item.state, State::Dead);
-    assert!(item.error.as_ref().unwrap().contains("policy `closed` denies it"), "{item:?}");
+    assert!(item.error.as_ref().unwrap().contains("older than its maximum age"), "{item:?}");
     assert_eq!(vendor.got().len(), 0);
 }
 
@@ -213,4 +225,77 @@ fn a_handle_that_is_switched_off_keeps_nothing_and_says_so() {
     let farcall =
         Farcall::start(Options { home: Some(home.path().into()), enabled: false, ..Options::default() });
     assert!(matches!(farcall.outbox(), Err(OutboxError::Disabled)));
+}
+
+#[test]
+fn a_vendor_that_took_a_call_is_not_asked_again_because_its_answer_does_not_end() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    vendor.answer_next(&["stall"; 100]);
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let parcel = Parcel::new("POST", vendor.url("/")).timeout(Duration::from_secs(2));
+    let id = outbox.put(parcel).unwrap().id;
+    let item = outbox.wait(id, PATIENCE).unwrap();
+    assert_eq!((item.state, item.status), (State::Delivered, Some(200)), "{item:?}");
+    let answer = outbox.answer(id).unwrap().unwrap();
+    assert_eq!((answer.body.as_slice(), answer.cut), (&b"thanks"[..], true));
+    assert_eq!(outbox.wait(id, Duration::MAX).unwrap().state, State::Delivered);
+}
+
+#[test]
+fn a_fork_is_not_held_up_by_those_who_put_meanwhile() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let putters: Vec<_> = (0..4)
+        .map(|_| {
+            let (outbox, over, url) = (outbox.clone(), Arc::clone(&over), vendor.url("/"));
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let parcel = Parcel::new("POST", &url).delay(Duration::from_secs(86_400));
+                    let _ = outbox.put(parcel);
+                }
+            })
+        })
+        .collect();
+    let (done, hears) = std::sync::mpsc::channel();
+    let forker = farcall.clone();
+    std::thread::spawn(move || {
+        for _ in 0..10 {
+            forker.before_fork();
+            forker.after_fork_in_parent();
+        }
+        let _ = done.send(());
+    });
+    hears.recv_timeout(2 * PATIENCE).expect("a fork waited for a thread that was told to go on");
+    over.store(true, Ordering::Relaxed);
+    putters.into_iter().for_each(|putter| putter.join().unwrap());
+}
+
+#[test]
+fn calls_are_forgotten_as_fast_as_they_grow_old() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let farcall = start(home.path(), &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let id = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
+    outbox.wait(id, PATIENCE).unwrap();
+    farcall.shutdown();
+    let db = rusqlite::Connection::open(home.path().join("outbox.db")).unwrap();
+    db.busy_timeout(PATIENCE).unwrap();
+    let old = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 3500)
+        INSERT INTO item (queue, state, blocked, put_at, next_at, expires_at, method, vendor, endpoint, host,
+            idempotency_key, bytes, settled_at, request)
+        SELECT 'shop', 1, 0, 1, 1, 1, 'POST', 'v', '', 'h', 'k', 0, 1, x'' FROM numbers";
+    assert_eq!(db.execute(old, []).unwrap(), 3_500);
+    let farcall = start(home.path(), &vendor);
+    let parcel = Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(86_400));
+    farcall.outbox().unwrap().put(parcel).unwrap();
+    let left =
+        || db.query_row("SELECT count(*) FROM item WHERE settled_at = 1", [], |row| row.get::<_, i64>(0));
+    let until = std::time::Instant::now() + PATIENCE;
+    while left().unwrap() > 0 {
+        assert!(std::time::Instant::now() < until, "{} are left", left().unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

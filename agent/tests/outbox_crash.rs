@@ -13,6 +13,7 @@ use outbox_support::{Got, Vendor, config};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -25,13 +26,37 @@ use std::time::{Duration, Instant};
 const PUTS: usize = 40;
 const SLOTS: usize = 3;
 
+/// Another process, which a test that fails leaves not behind, stopped or not.
+struct Process(Child);
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// This program again, as a process that puts calls under its name and delivers everybody's, until its stdin ends.
-fn child(name: &str, puts: usize, home: &Path, vendor: &Vendor) -> Child {
+fn child(name: &str, puts: usize, home: &Path, vendor: &Vendor) -> Process {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child_body", "--nocapture", "--test-threads=1"]);
     command.env("OUTBOX_CHILD", name).env("OUTBOX_PUTS", puts.to_string()).env("FARCALL_HOME", home);
     command.env("OUTBOX_URL", vendor.url("/"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    Process(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
 }
 
 /// Not a test of its own: the body of the processes that others start.

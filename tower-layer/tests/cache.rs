@@ -304,6 +304,25 @@ mod reqwest {
     }
 
     #[tokio::test]
+    async fn clients_do_not_share_answers_since_reqwest_adds_credentials_unseen() {
+        let kept = keeping("ttl = \"1h\"");
+        let (place, got) = origin().await;
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let middleware = EgressMiddleware::with(kept.farcall.clone());
+        for key in ["Bearer a", "Bearer b"] {
+            let headers = [(http::header::AUTHORIZATION, key.parse().unwrap())].into_iter().collect();
+            let client = ::reqwest::Client::builder().default_headers(headers).build().unwrap();
+            let client = reqwest_middleware::ClientBuilder::new(client).with(middleware.clone()).build();
+            for _ in 0..2 {
+                let response = client.get(format!("{place}/fresh")).send().await.unwrap();
+                assert_eq!(response.text().await.unwrap(), "fresh");
+            }
+        }
+        let heads = got.lock().unwrap().clone();
+        assert!(heads.len() == 2 && heads[1].contains("Bearer b"), "{heads:?}");
+    }
+
+    #[tokio::test]
     async fn what_reqwest_followed_elsewhere_is_not_kept_as_the_answer_to_what_was_asked() {
         let kept = keeping("ttl = \"1h\"");
         let (place, got) = origin().await;
@@ -330,9 +349,12 @@ mod reqwest {
             while !head.ends_with("\r\n\r\n") && stream.read_line(&mut head).await.unwrap() > 0 {}
             stream.write_all(format!("HTTP/1.1 {}", answer_to("get /fresh ")).as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
+            // Held on to, so that nobody else answers here.
+            while let Ok((stream, _)) = dead.accept().await {
+                drop(stream);
+            }
         });
         assert_eq!(client.get(&url).send().await.unwrap().text().await.unwrap(), "fresh");
-        serve.await.unwrap();
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         let response = client.get(&url).send().await.unwrap();
         let why = response.headers()["cache-status"].to_str().unwrap().to_owned();
@@ -341,5 +363,6 @@ mod reqwest {
             "{why}"
         );
         assert_eq!(response.text().await.unwrap(), "fresh");
+        serve.abort();
     }
 }

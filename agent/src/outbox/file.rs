@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const FILE: &str = "outbox.db";
+/// SQLite's own, beside it.
+const LOG: &str = "outbox.db-wal";
 /// Says why nothing is accepted any more, and in which boot that was.
 const STOPPED: &str = "outbox.stopped";
 /// `farcall outbox` in the file's header, so that no other program's file is taken for ours.
@@ -106,6 +108,12 @@ impl Place {
             VERSION => Ok(Some(connection)),
             other => Err(self.newer(other)),
         }
+    }
+
+    /// How long the log is, in bytes, moved or not.
+    pub(super) fn log_length(&self) -> usize {
+        let log = fs::metadata(self.home.join(LOG));
+        log.map_or(0, |log| usize::try_from(log.len()).unwrap_or(usize::MAX))
     }
 
     /// Whether the file is still the one that was opened: what is written to one that was removed is lost.

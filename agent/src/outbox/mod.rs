@@ -47,6 +47,7 @@ use parcel::Content;
 use seal::{Keys, Purpose};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use table::New;
@@ -75,6 +76,8 @@ pub(crate) struct Inner {
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
     delivery: Delivery,
+    /// How many callers have the file open, to look at a call.
+    looking: AtomicUsize,
     /// Whether SQLite must not be used in this process, because of a fork.
     unusable: bool,
 }
@@ -162,15 +165,16 @@ impl Outbox {
     /// As [`item`](Outbox::item).
     pub fn wait(&self, id: i64, timeout: Duration) -> Result<Item, OutboxError> {
         const BETWEEN: Duration = Duration::from_millis(20);
-        // `None`: it waits for as long as it takes.
+        // Without an end where that is further away than any clock goes.
         let until = std::time::Instant::now().checked_add(timeout);
         loop {
             let item = self.item(id)?;
-            let left = until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
-            if item.state != State::Pending || left.is_some_and(|left| left.is_zero()) {
+            let now = std::time::Instant::now();
+            let left = until.map_or(BETWEEN, |until| until.saturating_duration_since(now));
+            if item.state != State::Pending || left.is_zero() {
                 return Ok(item);
             }
-            std::thread::sleep(left.map_or(BETWEEN, |left| left.min(BETWEEN)));
+            std::thread::sleep(BETWEEN.min(left));
         }
     }
 }
@@ -186,6 +190,7 @@ impl Inner {
             keys: Mutex::new(None),
             wake,
             delivery: Delivery::new(farcall),
+            looking: AtomicUsize::new(0),
             unusable,
         })
     }
@@ -210,7 +215,8 @@ impl Inner {
 
     /// Whether SQLite has the file open: a child that is forked now must not use it.
     pub(crate) fn is_open(&self) -> bool {
-        self.unusable || self.writer.is_open() || self.delivery.is_reading()
+        let looking = self.looking.load(Ordering::Acquire) > 0;
+        self.unusable || looking || self.writer.is_open() || self.delivery.is_reading()
     }
 
     fn new_item(&self, engine: &Engine, parcel: Parcel) -> Result<New, OutboxError> {
@@ -251,9 +257,15 @@ impl Inner {
         if self.unusable {
             return Err(OutboxError::Forked);
         }
-        let connection = self.place.open_for_reading()?.ok_or(OutboxError::NotFound(id))?;
-        let found = table::get(&connection, id).map_err(|error| self.place.failure(&error))?;
-        found.ok_or(OutboxError::NotFound(id))
+        self.looking.fetch_add(1, Ordering::AcqRel);
+        let look = || {
+            let connection = self.place.open_for_reading()?.ok_or(OutboxError::NotFound(id))?;
+            let found = table::get(&connection, id).map_err(|error| self.place.failure(&error))?;
+            found.ok_or(OutboxError::NotFound(id))
+        };
+        let found = look();
+        self.looking.fetch_sub(1, Ordering::AcqRel);
+        found
     }
 
     fn answer_of(&self, item: &Item, sealed: Option<Vec<u8>>) -> Result<Option<Answer>, OutboxError> {
@@ -314,4 +326,34 @@ fn header_of(engine: &Engine, content: &Content) -> Option<String> {
         let host = uri.host()?.to_ascii_lowercase();
         engine.catalogue().vendor_of(&host)?.idempotency_header.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Instant;
+
+    #[test]
+    fn a_fork_hears_of_the_file_that_a_caller_has_open() {
+        let home = tempfile::tempdir().unwrap();
+        drop(Place::new(home.path()).open().unwrap());
+        let (inner, over) = (Inner::new(home.path(), "q", None, false), AtomicBool::new(false));
+        assert!(!inner.is_open());
+        let heard = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Acquire) {
+                    assert!(matches!(inner.get(7), Err(OutboxError::NotFound(7))));
+                }
+            });
+            let until = Instant::now() + Duration::from_secs(60);
+            while !inner.is_open() && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            let heard = Instant::now() < until;
+            over.store(true, Ordering::Release);
+            heard
+        });
+        assert!(heard && !inner.is_open());
+    }
 }

@@ -177,7 +177,7 @@ pub(super) fn add(connection: &Connection, new: &New) -> rusqlite::Result<i64> {
     ])
 }
 
-/// What may be delivered now, with what is sealed of it. `far` is further away than any wait: a call that waits for
+/// What may be delivered now. `far` is further away than any wait: a call that waits for
 /// longer was put off before the clock was set back.
 pub(super) fn due(
     connection: &Connection,
@@ -185,14 +185,12 @@ pub(super) fn due(
     now: i64,
     far: i64,
     many: usize,
-) -> rusqlite::Result<Vec<(Item, Vec<u8>)>> {
+) -> rusqlite::Result<Vec<Item>> {
     let mut rows = Vec::new();
     for (which, than) in [(DUE, now), (PUT_OFF, far)] {
         let many = i64::try_from(many - rows.len()).unwrap_or(i64::MAX);
         let mut statement = connection.prepare_cached(&select_due(which))?;
-        let found =
-            statement.query_map(params![queue, than, many], |row| Ok((item(row)?, row.get("request")?)))?;
-        for row in found {
+        for row in statement.query_map(params![queue, than, many], item)? {
             rows.push(row?);
         }
     }
@@ -206,9 +204,15 @@ const PUT_OFF: &str = "next_at > ?2";
 /// parked.
 fn select_due(which: &str) -> String {
     format!(
-        "SELECT {COLUMNS}, request FROM item WHERE queue = ?1 AND state = 0 AND blocked = 0 AND {which}
+        "SELECT {COLUMNS} FROM item WHERE queue = ?1 AND state = 0 AND blocked = 0 AND {which}
             ORDER BY next_at, id LIMIT ?3"
     )
+}
+
+/// What is sealed of a pending call; `None` where there is none any more.
+pub(super) fn request(connection: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT request FROM item WHERE id = ?1 AND state = 0";
+    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
 }
 
 /// When the next call is due that may be delivered at all; `None` where there is none.
@@ -272,23 +276,22 @@ fn unblock(connection: &Connection, queue: &str, key: &str) -> rusqlite::Result<
 /// Delivers a call anew: at once, with its age and attempts counted from now. Whether there is one that is not
 /// delivered.
 pub(super) fn retry(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<bool> {
-    let sql =
-        "UPDATE item SET state = 0, attempts = 0, next_at = ?2, expires_at = ?2 + (expires_at - put_at),
+    let sql = "UPDATE item SET state = 0, attempts = 0, next_at = ?2,
+            expires_at = CASE WHEN expires_at - put_at > ?3 - ?2 THEN ?3 ELSE ?2 + (expires_at - put_at) END,
             settled_at = NULL, blocked = (order_key IS NOT NULL AND EXISTS (SELECT 1 FROM item AS other
                 WHERE other.queue = item.queue AND other.order_key = item.order_key AND other.state = 0
                 AND other.id <> item.id AND NOT other.blocked))
         WHERE id = ?1 AND state <> 1";
-    Ok(connection.execute(sql, params![id, now])? == 1)
+    Ok(connection.execute(sql, params![id, now, i64::MAX])? == 1)
 }
 
 /// Forgets a call. Whether there was one.
 pub(super) fn remove(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
-    let line: Option<(String, Option<String>)> = connection
-        .query_row("DELETE FROM item WHERE id = ?1 RETURNING queue, order_key", [id], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()?;
-    if let Some((queue, Some(key))) = &line {
+    let sql = "DELETE FROM item WHERE id = ?1 RETURNING queue, order_key, state = 0 AND blocked = 0";
+    let line: Option<(String, Option<String>, bool)> =
+        connection.query_row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    // Where it was not the one to go next, that one still is: a second one beside it would overtake it.
+    if let Some((queue, Some(key), true)) = &line {
         unblock(connection, queue, key)?;
     }
     Ok(line.is_some())
@@ -299,12 +302,13 @@ const TIDY: &str = "DELETE FROM item WHERE id IN (SELECT id FROM item
     WHERE state = ?1 AND state <> 0 AND settled_at < ?2 ORDER BY settled_at LIMIT 1000)";
 
 /// Forgets delivered calls that were delivered before `delivered`, and dead letters from before `dead`; some at a
-/// time.
-pub(super) fn tidy(connection: &Connection, delivered: i64, dead: i64) -> rusqlite::Result<()> {
+/// time. Whether there may be more.
+pub(super) fn tidy(connection: &Connection, delivered: i64, dead: i64) -> rusqlite::Result<bool> {
+    let mut more = false;
     for (state, before) in [(1, delivered), (2, dead)] {
-        connection.prepare_cached(TIDY)?.execute(params![state, before])?;
+        more |= connection.prepare_cached(TIDY)?.execute(params![state, before])? == 1_000;
     }
-    Ok(())
+    Ok(more)
 }
 
 /// Which calls to list.
@@ -448,7 +452,7 @@ mod tests {
     }
 
     fn due_ids(connection: &Connection) -> Vec<i64> {
-        due(connection, "q", 0, i64::MAX, 9).unwrap().iter().map(|(item, _)| item.id).collect()
+        due(connection, "q", 0, i64::MAX, 9).unwrap().iter().map(|item| item.id).collect()
     }
 
     fn delivered() -> Settlement {
@@ -529,5 +533,31 @@ mod tests {
         let few = steps(10);
         assert!(few > 0);
         assert_eq!(steps(1_000), few);
+    }
+
+    #[test]
+    fn dropping_a_call_that_waits_for_its_key_lets_no_second_one_go() {
+        let (_home, open, token) = open();
+        let db = &open.connection;
+        let [dead, under_way, waits] = [(); 3].map(|()| put(db, Some("a")));
+        let gave_up = Settlement::Dead { status: None, error: "x".into() };
+        assert!(settle(db, ("q", token), dead, &gave_up, 0).unwrap());
+        assert!(retry(db, dead, 0).unwrap());
+        assert_eq!(due_ids(db), [under_way]);
+        assert!(remove(db, waits).unwrap());
+        assert_eq!(due_ids(db), [under_way], "one of the key at a time");
+        assert!(remove(db, under_way).unwrap());
+        assert_eq!(due_ids(db), [dead]);
+    }
+
+    #[test]
+    fn a_call_that_never_grows_too_old_can_be_retried() {
+        let (_home, open, token) = open();
+        let db = &open.connection;
+        let id = put(db, None);
+        db.execute("UPDATE item SET put_at = 5, expires_at = ?1", [i64::MAX]).unwrap();
+        settle(db, ("q", token), id, &Settlement::Dead { status: None, error: "x".into() }, 0).unwrap();
+        assert!(retry(db, id, 1_000).unwrap());
+        assert_eq!(get(db, id).unwrap().unwrap().0.expires_at, i64::MAX);
     }
 }

@@ -218,7 +218,7 @@ impl Shared {
         in_log: &mut usize,
     ) -> Result<(), OutboxError> {
         let bytes: usize = jobs.iter().map(|job| job.bytes() + ROW).sum();
-        let result = self.commit(open, &mut jobs);
+        let result = self.commit(open, &mut jobs, in_log);
         if result.is_err() {
             // Whatever it was, the next transaction starts from what is on the disk.
             *open = None;
@@ -237,13 +237,20 @@ impl Shared {
         }
     }
 
-    fn commit(&self, open: &mut Option<Open>, jobs: &mut [Box<dyn Job>]) -> Result<(), OutboxError> {
+    fn commit(
+        &self,
+        open: &mut Option<Open>,
+        jobs: &mut [Box<dyn Job>],
+        in_log: &mut usize,
+    ) -> Result<(), OutboxError> {
         if open.as_ref().is_some_and(|open| !self.place.is_same(open)) {
             *open = None;
         }
         if open.is_none() {
             self.open.store(true, Ordering::Release);
             *open = Some(self.place.open()?);
+            // What earlier threads and processes left there counts: one that writes seldom never fills it itself.
+            *in_log = self.place.log_length();
         }
         let Some(opened) = open.as_mut() else { return Err(OutboxError::Busy) };
         let wrong = |error: rusqlite::Error| self.place.failure(&error);
@@ -310,5 +317,27 @@ impl Drop for Writer {
 impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").field("open", &self.is_open()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_stays_short_although_the_thread_ends_after_each_write() {
+        let home = tempfile::tempdir().unwrap();
+        let writer = Writer::new(Place::new(home.path()), Arc::default());
+        const SIZE: usize = 512 * 1024;
+        for _ in 0..8 * CHECKPOINT / SIZE {
+            let write = |db: &Transaction<'_>| {
+                let sql = "INSERT INTO lease VALUES ('q', 1, ?1, '', 0) ON CONFLICT (queue) DO UPDATE SET holder = ?1";
+                db.execute(sql, ["x".repeat(SIZE)])
+            };
+            writer.submit(SIZE, write).wait().unwrap();
+            writer.pause();
+        }
+        let log = std::fs::metadata(home.path().join("outbox.db-wal")).unwrap().len();
+        assert!(log < 2 * CHECKPOINT as u64, "{log} bytes");
     }
 }

@@ -60,7 +60,7 @@ impl Vendor {
         self.state.lock().unwrap().got.clone()
     }
 
-    /// The next requests are answered so: a status line and headers, or `hang up`. Then 200.
+    /// The next requests are answered so: a status line and headers, `hang up`, or `stall`. Then 200.
     pub(crate) fn answer_next(&self, answers: &[&str]) {
         self.state.lock().unwrap().next.extend(answers.iter().map(ToString::to_string));
     }
@@ -90,6 +90,11 @@ fn serve(connection: TcpStream, state: &Mutex<State>, begun: Instant) {
         let head = answer.unwrap_or_else(|| "200 OK".into());
         if head == "hang up" {
             return;
+        }
+        if head == "stall" {
+            // A body that does not end; the connection stays.
+            let _ = writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\nthanks");
+            continue;
         }
         let answer = format!("HTTP/1.1 {head}\r\ncontent-length: 6\r\n\r\nthanks");
         if writer.write_all(answer.as_bytes()).is_err() {

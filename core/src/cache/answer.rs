@@ -159,8 +159,8 @@ impl Answer {
         self.heuristic = modified.map(|modified| (date.since(modified) / 10).min(LONGEST_GUESS));
     }
 
-    /// RFC 9111, section 3.
-    fn may_be_kept(&self, rule: &Rule, ask: &Ask) -> Result<(), Unkept> {
+    /// RFC 9111, section 3. Holds for one that a 304 confirmed as well: under its headers others may not have it.
+    pub(crate) fn may_be_kept(&self, rule: &Rule, ask: &Ask) -> Result<(), Unkept> {
         let Control { no_store, must_understand, private, public, must_revalidate, s_maxage, .. } =
             self.control;
         let overridden = self.overridden(rule);
@@ -175,7 +175,8 @@ impl Answer {
         when(rule.share_credentials && ask.authorized && !open, "authorization")?;
         let shared = rule.share_credentials || rule.share_customers;
         when(shared && self.headers.contains_key("set-cookie"), "set-cookie")?;
-        when(self.headers.get_all("vary").iter().any(|line| line.as_bytes().contains(&b'*')), "vary")?;
+        let anything = |line: &HeaderValue| line.as_bytes().contains(&b'*') || line.to_str().is_err();
+        when(self.headers.get_all("vary").iter().any(anything), "vary")?;
         when(self.is_stream(), "stream")?;
         when(self.length().is_some_and(|length| length > rule.max_bytes), "too-large")?;
         let allowed = overridden.is_some()

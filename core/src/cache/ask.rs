@@ -73,6 +73,10 @@ const PASSED: [&str; 58] = [
     "x-stainless-timeout",
 ];
 
+/// Headers by which some frameworks take another method than the request's own.
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+const OVERRIDDEN: &str = "method-override";
+
 /// Requests with more headers, or with so large ones, are not looked up.
 const MAX_PASSED: usize = 32;
 const MAX_VALUES: usize = 16 * 1024;
@@ -137,6 +141,9 @@ impl Ask {
                     others = others.wrapping_add(one.key().0);
                 }
                 self.authorized |= header.eq_ignore_ascii_case(b"authorization");
+                if OVERRIDES.iter().any(|known| same(known.as_bytes(), header)) {
+                    self.bypass = Some(OVERRIDDEN);
+                }
                 return;
             };
             match PASSED[place] {
@@ -223,6 +230,11 @@ impl Ask {
     /// Why it is not looked up; `None` where it is.
     pub(crate) fn bypass(&self) -> Option<&'static str> {
         self.bypass
+    }
+
+    /// Whether it may change something, whatever its method says.
+    pub(crate) fn is_overridden(&self) -> bool {
+        self.bypass == Some(OVERRIDDEN)
     }
 
     /// Whether the vendor is not to be asked (RFC 9111, section 5.2.1.7).

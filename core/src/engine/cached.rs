@@ -91,6 +91,7 @@ impl Cached {
             return;
         }
         engine.cache.read(&mut self.ask, &part.rule, &part.name, head, credential);
+        self.changes = self.ask.is_overridden().then(|| engine.cache.uri_of(head));
         self.stage = Stage::Asks;
     }
 
@@ -146,10 +147,12 @@ impl Cached {
     ) {
         let mut landing = Landing::Over;
         if let Some(storing) = self.storing.take() {
-            let Storing { mut answer, body, .. } = *storing;
+            let Storing { mut answer, mut body, .. } = *storing;
             // One that broke off is none (RFC 9111, section 3.3).
             let promised = answer.length().is_none_or(|length| length == body.len() as u64);
             if whole && promised {
+                // Room that is not used would be held beside what is weighed.
+                body.shrink_to_fit();
                 (answer.body, answer.cost) = (body.into(), cost);
                 let shareable = answer.is_fresh(&part.rule, now);
                 self.status.stored = engine.cache.keep(&self.ask, &part.rule, Arc::new(answer));
@@ -295,11 +298,14 @@ impl Engine {
         let got = Received { status, headers, requested_at: flow.sent_at, received_at: now };
         if status == 304 && cached.conditional {
             cached.status.forwarded_status = Some(304);
-            let confirmed = cached.found.as_ref().and_then(|found| found.confirmed(&part.rule, &got));
+            // To another request than the one that the condition is about it says nothing.
+            let found = cached.found.as_ref().filter(|_| !untrue);
+            let confirmed = found.and_then(|found| found.confirmed(&part.rule, &got));
             match confirmed {
                 Some(answer) => {
                     let answer = Arc::new(answer);
-                    cached.status.stored = self.cache.keep(&cached.ask, &part.rule, Arc::clone(&answer));
+                    cached.status.stored = answer.may_be_kept(&part.rule, &cached.ask).is_ok()
+                        && self.cache.keep(&cached.ask, &part.rule, Arc::clone(&answer));
                     let shareable = cached.status.stored && answer.is_fresh(&part.rule, now);
                     cached.confirmed = Some(answer);
                     cached.land(if shareable { Landing::Over } else { Landing::Unshared }, now);

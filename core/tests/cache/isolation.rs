@@ -142,3 +142,33 @@ fn two_rules_do_not_share_answers() {
     assert!(!world.call(Ask::get(&[]).customer("c"), ok(FRESH), 1.0).is_hit());
     assert!(!world.call(Ask::get(&[]).customer("c"), ok(&[]), 2.0).is_hit(), "no rule is about it");
 }
+
+#[test]
+fn a_304_gives_nobody_what_is_only_for_who_asked() {
+    let stale: Pairs<'_> = &[("cache-control", "max-age=5"), ("etag", "\"v1\"")];
+    for private in [("set-cookie", "session=acme"), ("cache-control", "max-age=600, private")] {
+        let mut world = World::with("share = [\"customers\", \"credentials\"]");
+        world.call(Ask::get(&[]), ok(stale), 0.0);
+        let confirmed: Pairs<'_> = &[("etag", "\"v1\""), private];
+        assert!(world.call(Ask::get(&[]).customer("acme"), say(304, confirmed, ""), 10.0).is_hit());
+        let mut call = world.begin(&Ask::get(&[]).customer("other"), 11.0);
+        let step = call.step(&world.engine, crate::support::at(11.0));
+        assert!(matches!(step, farcall::Step::Send(_)), "{private:?}: {step:?}");
+    }
+}
+
+#[test]
+fn a_method_that_a_header_says_is_not_the_one_whose_answers_are_kept() {
+    for header in ["x-http-method-override", "X-HTTP-Method", "x-method-override"] {
+        for rule in ["methods = [\"GET\", \"POST\"]", "share = [\"customers\", \"credentials\"]"] {
+            let mut world = World::with(rule);
+            let ask = || Ask::get(&[]);
+            world.call(ask(), ok(FRESH), 0.0);
+            let deletes = [(header, "DELETE")];
+            for second in 1..3 {
+                let came = world.call(Ask { headers: &deletes, ..ask() }, ok(FRESH), f64::from(second));
+                assert!(!came.is_hit(), "{header}: the vendor was not asked to delete");
+            }
+        }
+    }
+}

@@ -288,3 +288,24 @@ fn headers_of_the_connection_are_not_kept() {
     names.sort_unstable();
     assert_eq!(names, ["age", "cache-control", "cache-status", "x-kept"]);
 }
+
+#[test]
+fn a_304_of_another_place_that_the_client_was_sent_on_to_confirms_nothing() {
+    let mut world = World::with("");
+    world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=5"), ("etag", "\"1\"")]), 0.0);
+    let (mut call, now) = (world.begin(&Ask::get(&[]), 10.0), crate::support::at(10.0));
+    assert!(matches!(call.step(&world.engine, now), farcall::Step::Send(_)));
+    // The client followed a redirect by itself, with the condition on it.
+    call.uncacheable();
+    call.answer(&world.engine, 304, &[("etag", "\"1\"")], now);
+    let farcall::Step::Send(attempt) = call.step(&world.engine, now) else { panic!("not confirmed") };
+    assert_eq!((attempt.number, attempt.condition.len()), (2, 0));
+}
+
+#[test]
+fn a_vary_that_cannot_be_read_names_whatever_there_is() {
+    let mut world = World::with("");
+    let headers: Pairs<'_> = &[("cache-control", "max-age=600"), ("vary", "accept-language, \u{e9}")];
+    world.call(Ask::get(&[("accept-language", "de")]), ok(headers), 0.0);
+    assert!(!world.call(Ask::get(&[("accept-language", "en")]), ok(&[]), 1.0).is_hit());
+}

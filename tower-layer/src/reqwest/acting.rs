@@ -2,6 +2,7 @@
 
 use super::exchange::{count_streaming, hand_out};
 use super::hops::{Chain, Hop, Leg, note_unseen, was_sent};
+use super::middleware::OfClient;
 use crate::egress::{EgressError, is_of_use};
 use crate::scope::Scope;
 use crate::shadows::Shadows;
@@ -19,6 +20,7 @@ use std::pin::{Pin, pin};
 pub(super) async fn act(
     farcall: &Farcall,
     shadows: Option<&Shadows>,
+    client: &[u8],
     mut request: Request,
     extensions: &mut Extensions,
     next: Next<'_>,
@@ -34,8 +36,9 @@ pub(super) async fn act(
     let bytes = replayable.then_some(content.len() as u64);
     let now = farcall.now();
     let deadline: Option<Timestamp> = extensions.get().map(|deadline: &crate::Deadline| now.plus(deadline.0));
+    let of_client = OfClient::new(request.headers(), client);
     let head = Head::to(method.as_str(), Target::parse(url.as_str()).unwrap_or(Target::UNREADABLE))
-        .headers(request.headers())
+        .headers(&of_client)
         .body(bytes, replayable)
         .caches(true)
         .content(content)

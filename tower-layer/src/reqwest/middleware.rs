@@ -5,8 +5,10 @@ use crate::shadows::Shadows;
 use ::reqwest::{Request, Response};
 use ::reqwest_middleware::{Middleware, Next, Result};
 use async_trait::async_trait;
+use farcall::{HeaderNames, Headers};
 use farcall_agent::Farcall;
-use http::Extensions;
+use http::{Extensions, HeaderMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counts the calls of a `reqwest_middleware` client. See the [module](super) for what it sees.
 ///
@@ -16,6 +18,53 @@ use http::Extensions;
 pub struct EgressMiddleware {
     farcall: Farcall,
     shadows: Option<Shadows>,
+    client: Client,
+}
+
+/// Stands for the client that a middleware is part of: each copy is taken for another's. What is kept is kept apart by
+/// it, since reqwest adds the client's own headers and cookies, credentials among them, below every middleware.
+#[derive(Debug)]
+struct Client([u8; 8]);
+
+impl Client {
+    fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes())
+    }
+}
+
+impl Clone for Client {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+/// The headers of a request, and the client that it is made with.
+pub(super) struct OfClient<'a> {
+    headers: &'a HeaderMap,
+    client: &'a [u8],
+}
+
+impl<'a> OfClient<'a> {
+    pub(super) fn new(headers: &'a HeaderMap, client: &'a [u8]) -> Self {
+        Self { headers, client }
+    }
+}
+
+impl Headers for OfClient<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        Headers::get(self.headers, name)
+    }
+
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+        self.headers.pick(wanted, values);
+    }
+
+    fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        // No header has such a name.
+        see(b"reqwest client", self.client);
+        self.headers.each(see)
+    }
 }
 
 impl EgressMiddleware {
@@ -29,7 +78,7 @@ impl EgressMiddleware {
     #[must_use]
     pub fn with(farcall: Farcall) -> Self {
         farcall.adapter_installed("reqwest");
-        Self { farcall, shadows: None }
+        Self { farcall, shadows: None, client: Client::new() }
     }
 
     /// Sends the shadow copies that a `[[rollout]]` asks for (`shadow = "10%"`) through this client, each in a task of
@@ -60,7 +109,8 @@ impl Middleware for EgressMiddleware {
         }
         if self.farcall.is_enabled() && self.farcall.engine().decides() {
             extensions.insert(Counted);
-            let answer = act(&self.farcall, self.shadows.as_ref(), request, extensions, next).await;
+            let answer =
+                act(&self.farcall, self.shadows.as_ref(), &self.client.0, request, extensions, next).await;
             extensions.remove::<Counted>();
             return answer;
         }

@@ -149,14 +149,7 @@ impl Prepared {
             }
         }
         match last {
-            Some(Ok(response)) => match tokio::time::timeout(timeout, read(call, response)).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    call.failed(ErrorType::Timeout);
-                    call.end();
-                    Outcome::Failed("the answer did not end in time".into())
-                }
-            },
+            Some(Ok(response)) => read(call, response, timeout).await,
             Some(Err(why)) => {
                 call.end();
                 Outcome::Failed(why)
@@ -166,17 +159,28 @@ impl Prepared {
     }
 }
 
-/// Reads an answer to its end. One that breaks off has its status all the same: the vendor has decided.
-async fn read(call: &mut CallGuard, response: Response<Incoming>) -> Outcome {
+/// Reads an answer to its end. One that breaks off, or does not end in time, has its status all the same: the vendor
+/// has decided.
+async fn read(call: &mut CallGuard, response: Response<Incoming>, timeout: Duration) -> Outcome {
     let (parts, mut body) = response.into_parts();
     let now = call.now();
     let limits = Dialect::generic().read(&Limits::new(parts.status.as_u16(), &parts.headers), now);
     let (mut kept, mut cut) = (Vec::new(), false);
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            call.failed(ErrorType::Reset);
-            cut = true;
-            break;
+    let over = tokio::time::sleep(timeout);
+    tokio::pin!(over);
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame.map(|frame| frame.map_err(|_| ErrorType::Reset)),
+            () = &mut over => Some(Err(ErrorType::Timeout)),
+        };
+        let frame = match frame {
+            None => break,
+            Some(Ok(frame)) => frame,
+            Some(Err(why)) => {
+                call.failed(why);
+                cut = true;
+                break;
+            }
         };
         let Some(data) = frame.data_ref() else { continue };
         call.read(data);

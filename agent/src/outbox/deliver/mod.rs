@@ -10,7 +10,7 @@ use super::Inner;
 use crate::handle::{Farcall, WeakFarcall};
 use crate::say;
 use round::Round;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -20,14 +20,15 @@ pub(super) struct Delivery {
     /// `None` where nothing is ever delivered: an operator's.
     farcall: Option<WeakFarcall>,
     running: Mutex<Option<Running>>,
-    ending: AtomicBool,
-    /// Whether it has the file open.
-    reading: AtomicBool,
+    /// How many threads have the file open: one, and those that are winding down.
+    readers: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Running {
     join: JoinHandle<()>,
+    /// Tells this thread, and no later one, to end.
+    ending: Arc<AtomicBool>,
     /// Whether somebody asked for delivery since the thread looked last.
     again: bool,
     /// Whether it has looked for the last time.
@@ -36,12 +37,7 @@ struct Running {
 
 impl Delivery {
     pub(super) fn new(farcall: Option<WeakFarcall>) -> Self {
-        Self {
-            farcall,
-            running: Mutex::new(None),
-            ending: AtomicBool::new(false),
-            reading: AtomicBool::new(false),
-        }
+        Self { farcall, running: Mutex::new(None), readers: AtomicUsize::new(0) }
     }
 
     /// The handle through whose engine it delivers; `None` once the last clone of it is gone.
@@ -58,20 +54,19 @@ impl Delivery {
             running.again = true;
             return;
         }
-        self.ending.store(false, Ordering::Release);
-        let weak = Arc::downgrade(inner);
+        let ending = Arc::new(AtomicBool::new(false));
+        let (weak, told) = (Arc::downgrade(inner), Arc::clone(&ending));
         let spawned = std::thread::Builder::new().name("farcall-deliver".into()).spawn(move || {
             let Some(inner) = weak.upgrade() else { return };
             loop {
-                run(&inner, &farcall);
-                inner.delivery.reading.store(false, Ordering::Release);
-                if inner.delivery.is_over(&farcall) {
+                run(&inner, &farcall, &told);
+                if inner.delivery.is_over(&farcall, &told) {
                     return;
                 }
             }
         });
         match spawned {
-            Ok(join) => *running = Some(Running { join, again: false, over: false }),
+            Ok(join) => *running = Some(Running { join, ending, again: false, over: false }),
             Err(error) => {
                 say::say(&format!("cannot start the thread that delivers from the outbox: {error}"))
             }
@@ -80,8 +75,10 @@ impl Delivery {
 
     /// Ends the thread: what is on its way may still arrive, within two seconds.
     pub(super) fn stop(&self, inner: &Inner) {
-        self.ending.store(true, Ordering::Release);
         let running = self.lock().take();
+        if let Some(running) = &running {
+            running.ending.store(true, Ordering::Release);
+        }
         inner.wake.notify_one();
         if let Some(Running { join, .. }) = running
             && join.thread().id() != std::thread::current().id()
@@ -92,9 +89,11 @@ impl Delivery {
 
     /// Whether the thread may end: nobody asked for delivery since it last looked. Whoever asks from then on starts
     /// another.
-    fn is_over(&self, farcall: &WeakFarcall) -> bool {
+    fn is_over(&self, farcall: &WeakFarcall, ending: &Arc<AtomicBool>) -> bool {
         match &mut *self.lock() {
-            Some(running) if running.again && !self.is_ending() && farcall.is_alive() => {
+            // Stopped from outside; what runs now is another.
+            Some(running) if !Arc::ptr_eq(&running.ending, ending) => true,
+            Some(running) if running.again && farcall.is_alive() => {
                 running.again = false;
                 false
             }
@@ -107,16 +106,15 @@ impl Delivery {
         }
     }
 
-    pub(super) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::Acquire)
-    }
-
     pub(super) fn is_reading(&self) -> bool {
-        self.reading.load(Ordering::Acquire)
+        self.readers.load(Ordering::Acquire) > 0
     }
 
-    fn set_reading(&self, reading: bool) {
-        self.reading.store(reading, Ordering::Release);
+    fn count_reader(&self, reading: bool) {
+        match reading {
+            true => self.readers.fetch_add(1, Ordering::AcqRel),
+            false => self.readers.fetch_sub(1, Ordering::AcqRel),
+        };
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
@@ -124,10 +122,10 @@ impl Delivery {
     }
 }
 
-fn run(inner: &Arc<Inner>, farcall: &WeakFarcall) {
+fn run(inner: &Arc<Inner>, farcall: &WeakFarcall, ending: &AtomicBool) {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            runtime.block_on(Round::new(inner, farcall).run());
+            runtime.block_on(Round::new(inner, farcall, ending).run());
             // A name that is being looked up must not hold up the end of the program.
             runtime.shutdown_background();
         }

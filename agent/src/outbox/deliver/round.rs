@@ -12,6 +12,7 @@ use crate::say;
 use rusqlite::Connection;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -33,6 +34,10 @@ const DEAD: Duration = Duration::from_secs(30 * 86_400);
 pub(super) struct Round<'a> {
     inner: &'a Arc<Inner>,
     farcall: &'a WeakFarcall,
+    /// Whether this thread is to end; another one may run already.
+    ending: &'a AtomicBool,
+    /// Whether it is counted among those that have the file open.
+    reading: bool,
     permit: Arc<Permit>,
     held: Option<Held>,
     reader: Option<Connection>,
@@ -41,6 +46,8 @@ pub(super) struct Round<'a> {
     ids: HashSet<i64>,
     worked: Instant,
     tidied: Option<Instant>,
+    /// Whether more is left to be tidied away.
+    untidy: Arc<AtomicBool>,
     said: Option<String>,
 }
 
@@ -52,10 +59,12 @@ struct Held {
 }
 
 impl<'a> Round<'a> {
-    pub(super) fn new(inner: &'a Arc<Inner>, farcall: &'a WeakFarcall) -> Self {
+    pub(super) fn new(inner: &'a Arc<Inner>, farcall: &'a WeakFarcall, ending: &'a AtomicBool) -> Self {
         Self {
             inner,
             farcall,
+            ending,
+            reading: false,
             permit: Arc::default(),
             held: None,
             reader: None,
@@ -64,13 +73,15 @@ impl<'a> Round<'a> {
             ids: HashSet::new(),
             worked: Instant::now(),
             tidied: None,
+            untidy: Arc::default(),
             said: None,
         }
     }
 
     pub(super) async fn run(mut self) {
         loop {
-            if self.inner.delivery.is_ending() || self.worked.elapsed() > IDLE || !self.farcall.is_alive() {
+            let ending = self.ending.load(Ordering::Acquire);
+            if ending || self.worked.elapsed() > IDLE || !self.farcall.is_alive() {
                 break;
             }
             let wait = match self.look().await {
@@ -98,11 +109,11 @@ impl<'a> Round<'a> {
         }
         let place = &self.inner.place;
         if self.reader.is_none() {
-            self.inner.delivery.set_reading(true);
+            self.set_reading(true);
             self.reader = place.open_for_reading()?;
         }
         let Some(reader) = &self.reader else {
-            self.inner.delivery.set_reading(false);
+            self.set_reading(false);
             return Ok(WATCH);
         };
         let queue = &self.inner.queue;
@@ -170,10 +181,11 @@ impl<'a> Round<'a> {
         let room = AT_ONCE.saturating_sub(self.ids.len());
         if room > 0 {
             let far = now.saturating_add(2 * nanos(FARTHEST));
-            // Those on their way are due all the same.
+            // Those on their way are due all the same; of these no body is read.
             let due = table::due(reader, queue, now, far, room + self.ids.len()).map_err(wrong)?;
-            let due: Vec<_> = due.into_iter().filter(|(item, _)| !self.ids.contains(&item.id)).collect();
-            for (item, sealed) in due.into_iter().take(room) {
+            let due: Vec<_> = due.into_iter().filter(|item| !self.ids.contains(&item.id)).collect();
+            for item in due.into_iter().take(room) {
+                let Some(sealed) = table::request(reader, item.id).map_err(wrong)? else { continue };
                 let client = match &self.client {
                     Some(client) => client.clone(),
                     None => {
@@ -194,10 +206,16 @@ impl<'a> Round<'a> {
                 self.under_way.spawn(task.run(item, sealed));
             }
         }
-        if self.tidied.is_none_or(|tidied| tidied.elapsed() > TIDIED) {
+        let untidy = self.untidy.swap(false, Ordering::AcqRel);
+        if untidy || self.tidied.is_none_or(|tidied| tidied.elapsed() > TIDIED) {
             self.tidied = Some(Instant::now());
             let before = move |age| now.saturating_sub(nanos(age));
-            let work = move |db: &rusqlite::Transaction<'_>| table::tidy(db, before(DELIVERED), before(DEAD));
+            let more = Arc::clone(&self.untidy);
+            let work = move |db: &rusqlite::Transaction<'_>| {
+                let left = table::tidy(db, before(DELIVERED), before(DEAD))?;
+                more.store(left, Ordering::Release);
+                Ok(())
+            };
             // Nobody waits for it.
             drop(self.inner.writer.submit(0, work));
         }
@@ -222,7 +240,13 @@ impl<'a> Round<'a> {
 
     fn close(&mut self) {
         self.reader = None;
-        self.inner.delivery.set_reading(false);
+        self.set_reading(false);
+    }
+
+    fn set_reading(&mut self, reading: bool) {
+        if std::mem::replace(&mut self.reading, reading) != reading {
+            self.inner.delivery.count_reader(reading);
+        }
     }
 
     fn say(&mut self, sentence: String) {
