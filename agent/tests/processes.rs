@@ -268,32 +268,36 @@ fn a_fork_that_nobody_announced_is_noticed_and_counts_nothing_twice() {
 }
 
 fn forks_while_writing(home: &Path) {
-    let every = Some(Duration::from_millis(20));
+    // No flush but those asked for here: one of the thread's own could end just as the process forks.
+    let every = Some(Duration::from_secs(3_600));
     let farcall = Farcall::start(Options { flush_every: every, ..options(home) });
     call(&farcall, "parent", 200);
-    support::until("the first flush", || calls_for(home, "parent") == 1);
-    // While somebody else writes, the flush thread waits with the ledger open.
-    let holder = rusqlite::Connection::open(home.join("ledger.db")).unwrap();
-    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    support::until("the first flush", || farcall.flush().pending == 0 && calls_for(home, "parent") == 1);
     let open = || {
         let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
         files.filter(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.ends_with("ledger.db"))).count()
     };
-    // Only the holder; the flush that was just waited for may be about to close the file.
-    support::until("the flush before to end", || open() == 1);
+    // While somebody else writes, a flush waits with the ledger open.
+    let holder = rusqlite::Connection::open(home.join("ledger.db")).unwrap();
+    holder.busy_timeout(Duration::from_secs(10)).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
     call(&farcall, "parent", 200);
-    support::until("a flush under way", || open() > 1);
-    fork(
-        || {},
-        || {},
-        || {
-            farcall.after_fork();
-            call(&farcall, "child", 200);
-            assert!(farcall.flush().pending > 0, "written with the parent's locks");
-            assert!(counter(&farcall, "failed_flushes") > 0);
-        },
-    );
-    holder.execute_batch("COMMIT").unwrap();
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| farcall.flush());
+        support::until("a flush under way", || open() > 1);
+        fork(
+            || {},
+            || {},
+            || {
+                farcall.after_fork();
+                call(&farcall, "child", 200);
+                assert!(farcall.flush().pending > 0, "written with the parent's locks");
+                assert!(counter(&farcall, "failed_flushes") > 0);
+            },
+        );
+        holder.execute_batch("COMMIT").unwrap();
+        blocked.join().unwrap();
+    });
     farcall.shutdown();
 }
 
