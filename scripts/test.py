@@ -106,6 +106,24 @@ class Cargo(Suite):
         found = re.match(r"\s+(?:Running|Doc-tests) (.+)", line)
         return found and found.group(1)
 
+    def counts(self, lines: list[str]) -> tuple[int, int, int]:
+        """What passed, failed and was skipped: by the last result of each program.
+
+        A failing test prints what it captured, and some capture the results of a test program of their own.
+        """
+        last: dict[str, int] = {}
+        program = ""
+        for at, line in enumerate(lines):
+            if part := self.part(line):
+                program = part
+            elif line.startswith("test result: "):
+                # Documentation tests come in several runs, and capture no programs.
+                last[program if program.endswith(")") else f"{program} {at}"] = at
+        kept = set(last.values())
+        return super().counts(
+            [line for at, line in enumerate(lines) if at in kept or not line.startswith("test result: ")]
+        )
+
     def failures(self, lines: list[str]) -> list[Failure]:
         """The tests that failed."""
         names: list[str] = []
