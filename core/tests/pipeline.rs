@@ -157,9 +157,35 @@ fn a_429_is_an_incident_that_names_who_used_the_window() {
     call.end(&engine, at(40));
     let batch = engine.drain(at(1_000));
     let incident = batch.incidents.first().expect("a 429 is an incident");
-    assert_eq!((incident.vendor.as_str(), incident.limit), ("github", Some(20)));
+    assert_eq!((incident.vendor.as_str(), incident.limit, incident.count), ("github", Some(20), 1));
     assert_eq!(incident.customers[0].name, "acme");
     assert!(farcall::quota::explain(incident).contains("acme"), "{}", farcall::quota::explain(incident));
+}
+
+#[test]
+fn a_429_counts_once_whatever_its_body_makes_of_it() {
+    for (body, kind) in [("slow down", "rate"), (r#"{"error":{"code":"insufficient_quota"}}"#, "exhausted")] {
+        let engine = engine("[[quota]]\nmatch = { vendor = \"openai\" }\npace = \"off\"");
+        let head = Head::new("POST", "https://api.openai.com/v1/chat/completions").customer(Some("acme"));
+        let mut begun: Vec<Call> = (0..3).map(|n| engine.begin(&head, at(0), n)).collect();
+        for call in &mut begun {
+            let _ = sent(call, &engine, at(0));
+        }
+        for (call, n) in begun.iter_mut().zip(0..) {
+            let headers: &[(&str, &str)] = &[];
+            call.answer(&engine, 429, &headers, at(n));
+            if n == 1 {
+                // The head is told of, before anybody knows what the body says.
+                assert_eq!(engine.drain(at(n)).incidents.len(), 1);
+            }
+            call.read(body.as_bytes());
+            assert_eq!(call.step(&engine, at(n)), Step::Settled);
+            call.end(&engine, at(n));
+        }
+        let batch = engine.drain(at(1_000));
+        let incident = &batch.incidents[0];
+        assert_eq!((incident.kind.as_str(), incident.count, batch.incidents.len()), (kind, 3, 1));
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::budget::Spent;
 use crate::call::{ErrorType, Headers, Outcome};
 use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
-use crate::quota::dialect::{Answer, Reading, Refusal as VendorRefusal};
+use crate::quota::dialect::{Answer, Dialect, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
 use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, should_retry};
 use crate::rollout::Sample;
@@ -66,7 +66,8 @@ impl Engine {
             let coding = decoder(headers);
             let headers =
                 wanted.filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec()))).collect();
-            flow.prefix = Some(Prefix { status, headers, body: Vec::new() });
+            let refusal = reading.refusal.filter(|_| !reading.cached);
+            flow.prefix = Some(Prefix { status, headers, refusal, body: Vec::new() });
             flow.coding = coding;
         }
         self.take_reading(plan, flow, call.found.vendor, &reading, now);
@@ -116,11 +117,27 @@ impl Engine {
             let claim = claim_of(plan, flow, &policy.name);
             policy.state.state(rule, &claim, &stated(statement), now);
         }
-        let Some(refusal) = reading.refusal else { return };
-        let how = match refusal {
+        self.take_refusal(plan, flow, dialect, reading, None, now);
+    }
+
+    /// The vendor refused. `before`: what it seemed to mean before its body was read, which is counted already.
+    fn take_refusal(
+        &self,
+        plan: &Plan,
+        flow: &Flow,
+        dialect: &Dialect,
+        reading: &Reading,
+        before: Option<VendorRefusal>,
+        now: Timestamp,
+    ) {
+        let limited = |refusal| match refusal {
             VendorRefusal::Rate => Limited::Rate,
             VendorRefusal::Exhausted => Limited::Exhausted,
         };
+        let Some(how) = reading.refusal.map(limited) else { return };
+        let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
+        let make = |key, scope| self.stated_state(key, scope, rule);
+        let (place, names) = (flow.place, (flow.asked_model(), &*plan.endpoint_name));
         // The policy that has nothing left is the one that refused; without one, nobody knows which.
         let used_up = reading.statements().iter().find(|statement| statement.remaining == Some(0));
         let mut asked = plan.account.asked(place).map(|(_, policy)| policy);
@@ -130,7 +147,10 @@ impl Engine {
         };
         if let Some(policy) = policy {
             let claim = claim_of(plan, flow, &policy.name);
-            policy.state.limited(rule, &claim, how, reading.retry_at, now);
+            match before.map(limited) {
+                None => policy.state.limited(rule, &claim, how, reading.retry_at, now),
+                Some(seemed) => policy.state.reread(&claim, (seemed, how), reading.retry_at, now),
+            }
         }
     }
 
@@ -286,8 +306,13 @@ impl Engine {
         if let Some(prefix) = flow.prefix.take() {
             // Only now is known what a status meant whose meaning stands in the body.
             let answer = Answer::new(prefix.status, &prefix.headers).body_prefix(&prefix.body);
-            let reading = self.catalogue.dialect(vendor).read(&answer, now);
-            self.take_reading(plan, flow, vendor, &reading, now);
+            let dialect = self.catalogue.dialect(vendor);
+            let reading = dialect.read(&answer, now);
+            // Its headers were taken when they came; a second look would take them for newer than they are.
+            if !reading.cached && (reading.refusal, reading.retry_at) != (prefix.refusal, flow.retry_at) {
+                flow.retry_at = reading.retry_at;
+                self.take_refusal(plan, flow, dialect, &reading, prefix.refusal, now);
+            }
         }
         let read = flow.usage.take().map(|reader| {
             let legible = flow.coding.as_ref().is_none_or(|decoder| decoder.whole());

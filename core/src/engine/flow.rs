@@ -13,7 +13,7 @@ use crate::call::{Head, Priority, Refusal, Target};
 use crate::coding::Decoder;
 use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
-use crate::quota::dialect::BODY_PREFIX;
+use crate::quota::dialect::{self, BODY_PREFIX};
 use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
 use crate::rollout::Side;
 use crate::units::Timestamp;
@@ -85,6 +85,8 @@ pub(super) struct Flow {
 pub(super) struct Prefix {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, Vec<u8>)>,
+    /// What the head alone seemed to mean.
+    pub(super) refusal: Option<dialect::Refusal>,
     pub(super) body: Vec<u8>,
 }
 

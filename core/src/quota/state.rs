@@ -185,13 +185,24 @@ impl State {
     ) {
         let at = now.as_nanos();
         self.cell().limited(claim, how, retry_at, now);
-        let kind = match how {
-            Limited::Rate => Kind::Rate,
-            Limited::Exhausted => Kind::Exhausted,
-        };
+        let kind = Kind::from(how);
         let retry_at = self.cell().standing(now).blocked_until.map_or(at, Timestamp::as_nanos);
         let breach = Breach { kind, why: Why::default(), retry_at };
         self.account.breached(breach, rule, self.resets_at(at), at);
+    }
+
+    /// The body of an answer said more than its head did: what the refusal means, or when it ends. It was counted
+    /// as what it `seemed`, and counts once.
+    pub fn reread(
+        &self,
+        claim: &Claim,
+        (seemed, how): (Limited, Limited),
+        retry_at: Option<Timestamp>,
+        now: Timestamp,
+    ) {
+        self.cell().limited(claim, how, retry_at, now);
+        let retry_at = self.cell().standing(now).blocked_until.map_or(0, Timestamp::as_nanos);
+        self.account.recount(seemed.into(), how.into(), retry_at);
     }
 
     /// The attempt used `units`, not what was estimated.

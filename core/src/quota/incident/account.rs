@@ -130,16 +130,23 @@ impl Account {
     /// Notes a 429 or a refusal.
     pub(in super::super) fn breached(&self, breach: Breach, rule: &Rule, resets_at: Option<u64>, now: u64) {
         let window = self.present(rule, resets_at, now);
-        let count = match breach.kind {
-            Kind::Rate => &window.limited,
-            Kind::Exhausted => &window.exhausted,
-            Kind::Own => &window.refused,
-        };
-        count.fetch_add(1, Relaxed);
+        window.count(breach.kind).fetch_add(1, Relaxed);
         let _ = window.at.compare_exchange(0, now, Relaxed, Relaxed);
         window.retry_at.fetch_max(breach.retry_at, Relaxed);
         if breach.kind == Kind::Own {
             window.why.store(breach.why as u64 + 1, Relaxed);
+        }
+    }
+
+    /// A 429 that was noted as one kind turned out to be another.
+    pub(in super::super) fn recount(&self, from: Kind, to: Kind, retry_at: u64) {
+        let window = &self.windows[(self.turn.load(Relaxed) & 1) as usize];
+        window.retry_at.fetch_max(retry_at, Relaxed);
+        let less = |count: u64| count.checked_sub(1);
+        // In a window before, it stays what it was taken for.
+        if from != to && window.count(from).fetch_update(Relaxed, Relaxed, less).is_ok() {
+            window.count(to).fetch_add(1, Relaxed);
+            let _not_told_yet = window.told.fetch_update(Relaxed, Relaxed, less);
         }
     }
 
@@ -226,6 +233,14 @@ impl Window {
         let field = |id: u32| (u64::from(id) + 1).min(FIELD_MASK);
         let mix = field(user.customer) << (2 * FIELD) | field(user.endpoint) << FIELD | field(user.caller);
         self.mixes.add(mix, units);
+    }
+
+    const fn count(&self, kind: Kind) -> &AtomicU64 {
+        match kind {
+            Kind::Rate => &self.limited,
+            Kind::Exhausted => &self.exhausted,
+            Kind::Own => &self.refused,
+        }
     }
 
     /// Whether something happened that no incident told of.

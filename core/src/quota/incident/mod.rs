@@ -9,7 +9,7 @@ pub(super) use account::{Account, Breach};
 pub use explain::{NamedIncident, NamedMix, NamedShare, Names, explain};
 pub use tally::Tally;
 
-use super::{Unit, Why};
+use super::{Limited, Unit, Why};
 use crate::units::Timestamp;
 
 /// Who makes a call, in the engine's numbers.
@@ -36,6 +36,15 @@ pub enum Kind {
     Exhausted,
     /// Calls were refused here, before the vendor would have.
     Own,
+}
+
+impl From<Limited> for Kind {
+    fn from(how: Limited) -> Self {
+        match how {
+            Limited::Rate => Self::Rate,
+            Limited::Exhausted => Self::Exhausted,
+        }
+    }
 }
 
 impl Kind {
