@@ -3,6 +3,7 @@
 use crate::units::Timestamp;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Which concept refused a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,11 +119,42 @@ impl fmt::Display for Refusal {
         }
         match self.until {
             Some(until) => {
-                write!(f, "; it would pass in {:.1} s", until.since(self.at).as_secs_f64())
+                f.write_str("; it would pass in ")?;
+                write_span(f, until.since(self.at))
             }
             None => Ok(()),
         }
     }
 }
 
+/// As people say it: two hours and ten minutes are no 7,800 seconds.
+fn write_span(f: &mut fmt::Formatter<'_>, span: Duration) -> fmt::Result {
+    let minutes = span.as_secs() / 60;
+    match minutes {
+        0..2 => write!(f, "{:.1} s", span.as_secs_f64()),
+        2..120 => write!(f, "{minutes} min"),
+        120..2_880 => write!(f, "{} h {} min", minutes / 60, minutes % 60),
+        _ => write!(f, "{} days", minutes / 1_440),
+    }
+}
+
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_the_units_that_people_use() {
+        struct Span(u64);
+        impl fmt::Display for Span {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_span(f, Duration::from_millis(self.0))
+            }
+        }
+        let said = |millis| Span(millis).to_string();
+        assert_eq!([said(40), said(119_900)], ["0.0 s", "119.9 s"]);
+        assert_eq!([said(120_000), said(7_199_999)], ["2 min", "119 min"]);
+        assert_eq!([said(7_800_000), said(172_800_000)], ["2 h 10 min", "2 days"]);
+    }
+}
