@@ -159,6 +159,7 @@ fn a_429_is_an_incident_that_names_who_used_the_window() {
     let incident = batch.incidents.first().expect("a 429 is an incident");
     assert_eq!((incident.vendor.as_str(), incident.limit, incident.count), ("github", Some(20), 1));
     assert_eq!(incident.customers[0].name, "acme");
+    assert_eq!(incident.retry_at.unwrap().as_secs(), at(60_000).as_secs(), "not before the reset");
     assert!(farcall::quota::explain(incident).contains("acme"), "{}", farcall::quota::explain(incident));
 }
 

@@ -186,7 +186,7 @@ impl State {
         let at = now.as_nanos();
         self.cell().limited(claim, how, retry_at, now);
         let kind = Kind::from(how);
-        let retry_at = self.cell().standing(now).blocked_until.map_or(at, Timestamp::as_nanos);
+        let retry_at = self.cell().standing(now).free_at().map_or(at, Timestamp::as_nanos);
         let breach = Breach { kind, why: Why::default(), retry_at };
         self.account.breached(breach, rule, self.resets_at(at), at);
     }
@@ -201,7 +201,7 @@ impl State {
         now: Timestamp,
     ) {
         self.cell().limited(claim, how, retry_at, now);
-        let retry_at = self.cell().standing(now).blocked_until.map_or(0, Timestamp::as_nanos);
+        let retry_at = self.cell().standing(now).free_at().map_or(0, Timestamp::as_nanos);
         self.account.recount(seemed.into(), how.into(), retry_at);
     }
 

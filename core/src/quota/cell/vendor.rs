@@ -61,6 +61,13 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// When the vendor will answer again, as far as it said: after its block, and not before the reset where
+    /// nothing is left.
+    pub(crate) fn free_at(&self) -> Option<Timestamp> {
+        let reset = self.resets_at.filter(|_| self.remaining == Some(0));
+        self.blocked_until.max(reset)
+    }
+
     /// What still holds for a window that is over.
     pub(in super::super) const fn of_an_earlier_window(self) -> Self {
         Self { remaining: None, resets_at: None, foreign: 0, own: 0, left: None, ..self }
