@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,9 +16,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from sandbox import BIN, ROOT, Processes, enter_namespaces, environment, make_network, say, start_vendors
+
 OUT = ROOT / "target" / "demo"
-BIN = ROOT / "target" / "debug"
 
 # Real names, addresses of the documentation range (RFC 5737): routed nowhere, and here on `lo`.
 HOSTS = {
@@ -40,71 +40,6 @@ HOSTS = {
 # Whom only a program calls whose TLS nobody can look into yet.
 OPAQUE = {"api.twilio.com"}
 QUESTIONS = ["vendors", "endpoints", "customers", "callers", "coverage", "findings"]
-
-
-def say(text: str) -> None:
-    """Prints at once: progress is for people who wait."""
-    print(text, flush=True)
-
-
-class Processes:
-    """The processes that the demo started; none other is ever signalled."""
-
-    def __init__(self) -> None:
-        """None yet."""
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    def start(
-        self, command: list[str], cgroup: Path | None = None, **options: Any
-    ) -> subprocess.Popen[bytes]:
-        """Starts a command, in a cgroup of its own below the demo's where one is given."""
-        if cgroup is not None:
-            cgroup.mkdir(parents=True, exist_ok=True)
-            enter = 'echo $$ > "$0" && exec "$@"'
-            command = ["/bin/sh", "-c", enter, str(cgroup / "cgroup.procs"), *command]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
-        self.running.append(process)
-        return process
-
-    def stop(self, process: subprocess.Popen[bytes]) -> int:
-        """Asks a process to end, and waits until it has."""
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        return process.wait()
-
-    def stop_all(self) -> None:
-        """Ends all that still runs."""
-        for process in reversed(self.running):
-            self.stop(process)
-
-
-def enter_namespaces() -> None:
-    """Runs this script again inside a network and a mount namespace of its own."""
-    inside = [sys.executable, str(Path(__file__).resolve()), "--inside", *sys.argv[1:]]
-    flags = ["--net", "--mount", "--propagation", "private"]
-    if os.geteuid() != 0:
-        flags.append("--map-root-user")
-        if subprocess.run(["unshare", *flags, "true"], capture_output=True).returncode != 0:
-            say("demo: this user may make no network namespace, and without one the vendors' names cannot be")
-            say("demo: played here. Run `sudo make demo`, or allow unprivileged user namespaces.")
-            sys.exit(1)
-        os.environ["FARCALL_DEMO_UNPRIVILEGED"] = "1"
-    os.execvp("unshare", ["unshare", *flags, "--", *inside])
-
-
-def make_network() -> None:
-    """Gives the vendors their names and addresses."""
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    for address in HOSTS.values():
-        subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
-    hosts = OUT / "hosts"
-    lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in HOSTS.items())]
-    hosts.write_text("\n".join(lines) + "\n")
-    subprocess.run(["mount", "--bind", str(hosts), "/etc/hosts"], check=True)
 
 
 def make_private_libraries() -> list[Path]:
@@ -194,13 +129,9 @@ def run_inside(seconds: int) -> int:
     sidecar = None
     try:
         say("demo: a network namespace, a hosts file and a throw-away CA of its own; nothing leaves here")
-        make_network()
+        make_network(HOSTS, OUT)
         libraries = make_private_libraries()
-        sim_ready = OUT / "vendor-sim.ready"
-        sim = [str(BIN / "vendor-sim"), "--listen", "0.0.0.0:443", "--plain", "0.0.0.0:80", "--dir", str(OUT)]
-        with (OUT / "vendor-sim.log").open("wb") as log:
-            processes.start([*sim, "--ready-file", str(sim_ready)], stdout=log, stderr=log)
-        wait_for(sim_ready, 20)
+        start_vendors(processes, OUT)
         if cgroup is None:
             missing = "the sidecar needs root and a writable cgroup v2 tree"
         else:
@@ -219,30 +150,12 @@ def run_inside(seconds: int) -> int:
     return show(home, vendors, failed, missing, sidecar is not None)
 
 
-def wait_for(path: Path, seconds: float) -> None:
-    """Waits until a file is there."""
-    end = time.monotonic() + seconds
-    while not path.exists():
-        if time.monotonic() > end:
-            raise SystemExit(f"demo: {path} did not appear in {seconds:.0f} s; see {OUT}/*.log")
-        time.sleep(0.02)
-
-
 def start_programs(
     processes: Processes, cgroup: Path | None, home: Path, seconds: int
 ) -> dict[str, subprocess.Popen[bytes]]:
     """Starts the five programs, each with its log, its name and the throw-away CA."""
-    ca = str(OUT / "ca.pem")
-    environment = {
-        **os.environ,
-        "FARCALL_HOME": str(home),
-        "SSL_CERT_FILE": ca,
-        "REQUESTS_CA_BUNDLE": ca,
-        "CURL_CA_BUNDLE": ca,
-        "NODE_EXTRA_CA_CERTS": ca,
-        "OPENAI_API_KEY": "sk-demo",
-        "STRIPE_API_KEY": "sk_test_demo",
-    }
+    keys = {"OPENAI_API_KEY": "sk-demo", "STRIPE_API_KEY": "sk_test_demo"}
+    variables = {**environment(home, OUT), **keys}
     go = OUT / "go-service"
     go_source = ROOT / "examples" / "go-service"
     subprocess.run(["go", "build", "-o", str(go), "."], cwd=go_source, check=True)
@@ -264,7 +177,7 @@ def start_programs(
             started[name] = processes.start(
                 command,
                 cgroup / name if cgroup else None,
-                env={**environment, "OTEL_SERVICE_NAME": name},
+                env={**variables, "OTEL_SERVICE_NAME": name},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -365,7 +278,7 @@ def main() -> int:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
-        enter_namespaces()
+        enter_namespaces(__file__, "demo")
     return run_inside(arguments.seconds)
 
 
