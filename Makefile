@@ -1,6 +1,6 @@
 # Farcall. `make help` lists what can be made; every target installs what it needs (apt, pip into .venv, npm).
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench lint format fuzz clean
+.PHONY: help setup build demo try test bench lint format fuzz clean
 
 PYTHON := .venv/bin/python
 export CARGO_TERM_COLOR ?= auto
@@ -18,6 +18,9 @@ build: setup ## build everything: crates, Python extension, Node addon
 
 demo: build ## five programs in five languages call five vendors; see what Farcall sees (about a minute, 20 s of it running)
 	@$(PYTHON) examples/demo/demo.py
+
+try: build ## play one kind of rule: `make try RULE=budget`; without RULE, list them
+	@$(PYTHON) examples/try/try.py $(RULE)
 
 test: build ## run all tests of all languages; ends with "N passed, N failed"
 	@$(PYTHON) scripts/test.py

@@ -1,0 +1,124 @@
+"""Plays one kind of rule: its configuration, a program that meets it, and what Farcall then says of it.
+
+See README.md beside this file. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from sandbox import BIN, ROOT, Processes, enter_namespaces, environment, make_network, say, start_vendors
+
+HERE = Path(__file__).resolve().parent
+# Addresses of the documentation range (RFC 5737): routed nowhere, and here on `lo`.
+HOSTS = {"api.openai.com": "203.0.113.10", "api.stripe.com": "203.0.113.11", "api.github.com": "203.0.113.12"}
+KEYS = {"OPENAI_API_KEY": "sk-try", "STRIPE_API_KEY": "sk_test_try"}
+
+
+def examples() -> list[str]:
+    """The names of all examples."""
+    return sorted(path.parent.name for path in HERE.glob("*/try.json"))
+
+
+class Heard:
+    """What was printed, for the comparison with what the example promises."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.text = ""
+
+    def run(self, command: list[str], **options: Any) -> int:
+        """Runs a command to its end, and passes on what it says."""
+        process = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            **options,
+        )
+        say(process.stdout.rstrip())
+        self.text += process.stdout
+        return process.returncode
+
+
+def tell_vendors(rules: list[Any]) -> None:
+    """Scripts vendor-sim: how the vendors behave in this example."""
+    if rules:
+        url = f"http://{HOSTS['api.stripe.com']}/_sim/script"
+        request = urllib.request.Request(url, json.dumps({"rules": rules}).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+def play(name: str) -> int:
+    """One example, inside its namespaces."""
+    folder = HERE / name
+    plan = json.loads((folder / "try.json").read_text())
+    out = ROOT / "target" / "try" / name
+    shutil.rmtree(out, ignore_errors=True)
+    home = out / "home"
+    home.mkdir(parents=True)
+    # A copy: a program may change it while it runs.
+    shutil.copy(folder / "farcall.toml", home / "farcall.toml")
+    heard = Heard()
+    processes = Processes()
+    try:
+        make_network(HOSTS, out)
+        start_vendors(processes, out)
+        tell_vendors(plan.get("vendors", []))
+        variables = {
+            **environment(home, out),
+            **KEYS,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "COLUMNS": "100",
+        }
+        say(f"# {name}: {plan['what']}\n")
+        say((folder / "farcall.toml").read_text().strip())
+        say(f"\n$ python examples/try/{name}/service.py")
+        ended = heard.run([sys.executable, str(folder / "service.py")], env=variables)
+        wrong = [] if ended == plan.get("ends", 0) else ["service.py"]
+        for line in plan["ask"]:
+            say(f"\n$ {line}")
+            if heard.run(["/bin/sh", "-c", line], env=variables, cwd=home) not in plan.get("codes", [0]):
+                wrong.append(line)
+    finally:
+        processes.stop_all()
+    missing = [shown for shown in plan["shows"] if not re.search(shown, heard.text)]
+    for what in wrong:
+        say(f"\nFAILED: `{what}` ended with an error")
+    for shown in missing:
+        say(f"\nFAILED: nothing of the above says `{shown}`")
+    return 1 if wrong or missing else 0
+
+
+def main() -> int:
+    """Parses the arguments, and goes where the example can run."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"examples: {', '.join(examples())}")
+    parser.add_argument("example", nargs="?", help="which one; without it, they are listed")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.example:
+        for name in examples():
+            say(f"  make try RULE={name:14} {json.loads((HERE / name / 'try.json').read_text())['what']}")
+        return 0
+    if arguments.example not in examples():
+        say(f"there is no example {arguments.example!r}; there are {', '.join(examples())}")
+        return 2
+    if not arguments.inside:
+        enter_namespaces(__file__, "try")
+    return play(arguments.example)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
