@@ -44,6 +44,7 @@ use farcall::Engine;
 use file::Place;
 use http::{HeaderMap, Uri};
 use parcel::Content;
+use rusqlite::Connection;
 use seal::{Keys, Purpose};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -254,18 +255,8 @@ impl Inner {
     }
 
     fn get(&self, id: i64) -> Result<table::Whole, OutboxError> {
-        if self.unusable {
-            return Err(OutboxError::Forked);
-        }
-        self.looking.fetch_add(1, Ordering::AcqRel);
-        let look = || {
-            let connection = self.place.open_for_reading()?.ok_or(OutboxError::NotFound(id))?;
-            let found = table::get(&connection, id).map_err(|error| self.place.failure(&error))?;
-            found.ok_or(OutboxError::NotFound(id))
-        };
-        let found = look();
-        self.looking.fetch_sub(1, Ordering::AcqRel);
-        found
+        let found = self.reading(|connection| table::get(connection, id))?;
+        found.flatten().ok_or(OutboxError::NotFound(id))
     }
 
     fn answer_of(&self, item: &Item, sealed: Option<Vec<u8>>) -> Result<Option<Answer>, OutboxError> {
@@ -281,9 +272,28 @@ impl Inner {
             None => {
                 std::fs::create_dir_all(self.place.home())
                     .map_err(|error| OutboxError::unavailable(self.place.home(), error))?;
-                Ok(Arc::clone(keys.insert(Arc::new(Keys::of(self.place.home())?))))
+                let newest = self.reading(table::newest_sealed)?.flatten();
+                let found = Keys::of(self.place.home(), newest.as_deref())?;
+                Ok(Arc::clone(keys.insert(Arc::new(found))))
             }
         }
+    }
+
+    /// Asks the file something from a caller's own thread; `None` where there is none.
+    fn reading<T>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, OutboxError> {
+        if self.unusable {
+            return Err(OutboxError::Forked);
+        }
+        self.looking.fetch_add(1, Ordering::AcqRel);
+        let answer = self.place.open_for_reading().and_then(|connection| {
+            let answer = connection.map(|connection| question(&connection));
+            answer.transpose().map_err(|error| self.place.failure(&error))
+        });
+        self.looking.fetch_sub(1, Ordering::AcqRel);
+        answer
     }
 }
 
