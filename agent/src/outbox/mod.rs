@@ -53,7 +53,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use table::New;
 use tokio::sync::Notify;
-use writer::Writer;
+use writer::{Nature, Writer};
 
 /// The fields in which clients send an idempotency key of their own, where nothing says by which one the vendor
 /// takes it.
@@ -135,7 +135,10 @@ impl Outbox {
         let new = inner.new_item(farcall.engine(), parcel)?;
         let bytes = new.request.len();
         let key = new.idempotency_key.clone();
-        let pending = inner.writer.submit(bytes, move |transaction| {
+        // Whoever delivers looks often enough by itself for what is not due yet.
+        let soon = new.next_at - new.put_at < nanos(Duration::from_secs(1));
+        let nature = if soon { Nature::Put } else { Nature::QuietPut };
+        let pending = inner.writer.enqueue(bytes, nature, move |transaction| {
             let id = table::add(transaction, &new)?;
             Ok(Receipt { id, idempotency_key: key })
         });

@@ -217,7 +217,7 @@ pub(super) fn request(connection: &Connection, id: i64) -> rusqlite::Result<Opti
 
 /// The beginning of what was sealed last; `None` where nothing is there.
 pub(super) fn newest_sealed(connection: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
-    let sql = "SELECT substr(request, 1, 64) FROM item ORDER BY id DESC LIMIT 1";
+    let sql = "SELECT coalesce(substr(request, 1, 64), x'') FROM item ORDER BY id DESC LIMIT 1";
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
 }
 
