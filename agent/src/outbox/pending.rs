@@ -41,6 +41,13 @@ pub(super) fn pair<T>() -> (Reply<T>, Pending<T>) {
 }
 
 impl<T> Pending<T> {
+    /// What is answered already.
+    pub(super) fn ready(answer: Result<T, OutboxError>) -> Self {
+        let (reply, pending) = pair();
+        reply.answer(answer);
+        pending
+    }
+
     /// Waits for the answer.
     ///
     /// # Errors
