@@ -29,6 +29,7 @@ mod operator;
 mod parcel;
 mod pending;
 mod seal;
+mod store;
 mod table;
 mod writer;
 
@@ -46,13 +47,12 @@ use http::{HeaderMap, Uri};
 use parcel::Content;
 use seal::{Keys, Purpose};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use store::{FileStore, Store};
 use table::New;
 use tokio::sync::Notify;
-use writer::Writer;
 
 /// The fields in which clients send an idempotency key of their own, where nothing says by which one the vendor
 /// takes it.
@@ -68,16 +68,14 @@ pub struct Outbox {
 /// What one process has of the outbox.
 #[derive(Debug)]
 pub(crate) struct Inner {
-    place: Place,
+    home: PathBuf,
     /// The service: its processes have the same credentials, and deliver for each other.
     queue: String,
-    writer: Writer,
+    store: Arc<dyn Store>,
     keys: Mutex<Option<Arc<Keys>>>,
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
     delivery: Delivery,
-    /// How many callers have the file open, to look at a call.
-    looking: AtomicUsize,
     /// Whether SQLite must not be used in this process, because of a fork.
     unusable: bool,
 }
@@ -132,12 +130,7 @@ impl Outbox {
         }
         let Some(farcall) = inner.delivery.farcall() else { return Err(OutboxError::Disabled) };
         let new = inner.new_item(farcall.engine(), parcel)?;
-        let bytes = new.request.len();
-        let key = new.idempotency_key.clone();
-        let pending = inner.writer.submit(bytes, move |transaction| {
-            let id = table::add(transaction, &new)?;
-            Ok(Receipt { id, idempotency_key: key })
-        });
+        let pending = inner.store.add(Arc::new(new));
         inner.delivery.start(inner);
         Ok(pending)
     }
@@ -182,22 +175,20 @@ impl Outbox {
 impl Inner {
     pub(crate) fn new(home: &Path, queue: &str, farcall: Option<WeakFarcall>, unusable: bool) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
-        let place = Place::new(home);
         Arc::new(Self {
-            writer: Writer::new(place.clone(), Arc::clone(&wake)),
-            place,
+            home: home.to_owned(),
             queue: queue.to_owned(),
+            store: Arc::new(FileStore::new(Place::new(home), Arc::clone(&wake))),
             keys: Mutex::new(None),
             wake,
             delivery: Delivery::new(farcall),
-            looking: AtomicUsize::new(0),
             unusable,
         })
     }
 
     /// Whether there is anything to deliver, as far as the file's existence tells.
     pub(crate) fn exists(&self) -> bool {
-        !self.unusable && self.place.exists()
+        !self.unusable && self.store.exists()
     }
 
     /// Starts to deliver, where another process does not.
@@ -210,13 +201,12 @@ impl Inner {
     /// Ends all threads and closes the file; what is put later opens it again.
     pub(crate) fn pause(&self) {
         self.delivery.stop(self);
-        self.writer.pause();
+        self.store.pause();
     }
 
     /// Whether SQLite has the file open: a child that is forked now must not use it.
     pub(crate) fn is_open(&self) -> bool {
-        let looking = self.looking.load(Ordering::Acquire) > 0;
-        self.unusable || looking || self.writer.is_open() || self.delivery.is_reading()
+        self.unusable || self.store.is_open()
     }
 
     fn new_item(&self, engine: &Engine, parcel: Parcel) -> Result<New, OutboxError> {
@@ -257,15 +247,7 @@ impl Inner {
         if self.unusable {
             return Err(OutboxError::Forked);
         }
-        self.looking.fetch_add(1, Ordering::AcqRel);
-        let look = || {
-            let connection = self.place.open_for_reading()?.ok_or(OutboxError::NotFound(id))?;
-            let found = table::get(&connection, id).map_err(|error| self.place.failure(&error))?;
-            found.ok_or(OutboxError::NotFound(id))
-        };
-        let found = look();
-        self.looking.fetch_sub(1, Ordering::AcqRel);
-        found
+        self.store.get(id).wait()?.ok_or(OutboxError::NotFound(id))
     }
 
     fn answer_of(&self, item: &Item, sealed: Option<Vec<u8>>) -> Result<Option<Answer>, OutboxError> {
@@ -279,9 +261,11 @@ impl Inner {
         match &*keys {
             Some(keys) => Ok(Arc::clone(keys)),
             None => {
-                std::fs::create_dir_all(self.place.home())
-                    .map_err(|error| OutboxError::unavailable(self.place.home(), error))?;
-                Ok(Arc::clone(keys.insert(Arc::new(Keys::of(self.place.home())?))))
+                std::fs::create_dir_all(&self.home)
+                    .map_err(|error| OutboxError::unavailable(&self.home, error))?;
+                let newest = self.store.newest_sealed().wait()?;
+                let found = Keys::of(&self.home, newest.as_deref())?;
+                Ok(Arc::clone(keys.insert(Arc::new(found))))
             }
         }
     }
@@ -331,7 +315,7 @@ fn header_of(engine: &Engine, content: &Content) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Instant;
 
     #[test]

@@ -1,8 +1,7 @@
-use super::table::{self, Count, Filter, Item};
-use super::{Answer, Inner, OutboxError, wall};
+use super::table::{Count, Filter, Item};
+use super::{Answer, Inner, OutboxError};
 use crate::outbox::parcel::Content;
 use crate::outbox::seal::Purpose;
-use rusqlite::Connection;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,7 +46,7 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be read.
     pub fn list(&self, filter: &Filter) -> Result<Vec<Item>, OutboxError> {
-        self.read(|connection| table::list(connection, filter))
+        self.inner.store.list(filter).wait()
     }
 
     /// How many calls there are, by service and state.
@@ -55,7 +54,7 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be read.
     pub fn counts(&self) -> Result<Vec<Count>, OutboxError> {
-        self.read(table::counts)
+        self.inner.store.counts().wait()
     }
 
     /// One call, decrypted; with bodies where `bodies`.
@@ -84,11 +83,7 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be written.
     pub fn retry(&self, ids: &[i64]) -> Result<usize, OutboxError> {
-        let ids = ids.to_vec();
-        self.write(move |connection| {
-            let now = wall();
-            ids.iter().try_fold(0, |many, id| Ok(many + usize::from(table::retry(connection, *id, now)?)))
-        })
+        self.inner.store.retry(ids.to_vec()).wait()
     }
 
     /// Forgets calls, delivered or not. How many there were.
@@ -96,16 +91,13 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be written.
     pub fn remove(&self, ids: &[i64]) -> Result<usize, OutboxError> {
-        let ids = ids.to_vec();
-        self.write(move |connection| {
-            ids.iter().try_fold(0, |many, id| Ok(many + usize::from(table::remove(connection, *id)?)))
-        })
+        self.inner.store.remove(ids.to_vec()).wait()
     }
 
     /// Why nothing is accepted any more, where the disk failed.
     #[must_use]
     pub fn stopped(&self) -> Option<OutboxError> {
-        self.inner.place.stopped().err()
+        self.inner.store.stopped().err()
     }
 
     /// Lets processes that start from now on use the outbox again, after its disk failed.
@@ -113,37 +105,6 @@ impl Operator {
     /// # Errors
     /// Where the mark cannot be removed, or the file cannot be opened.
     pub fn resume(&self) -> Result<(), OutboxError> {
-        self.inner.place.resume().map_err(|error| self.inner.place.unavailable(error))?;
-        if !self.inner.place.exists() {
-            return Ok(());
-        }
-        let wrong = |error: rusqlite::Error| self.inner.place.failure(&error);
-        let open = self.inner.place.open()?;
-        let found: String =
-            open.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(wrong)?;
-        match found.as_str() {
-            "ok" => Ok(()),
-            damage => Err(self.inner.place.unavailable(format!("it is damaged: {damage}"))),
-        }
-    }
-
-    fn read<T: Default>(
-        &self,
-        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, OutboxError> {
-        match self.inner.place.open_for_reading()? {
-            Some(connection) => question(&connection).map_err(|error| self.inner.place.failure(&error)),
-            None => Ok(T::default()),
-        }
-    }
-
-    fn write<T: Send + Default + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, OutboxError> {
-        if !self.inner.place.exists() {
-            return Ok(T::default());
-        }
-        self.inner.writer.submit(0, move |transaction| work(transaction)).wait()
+        self.inner.store.resume()
     }
 }

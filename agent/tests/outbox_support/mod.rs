@@ -1,6 +1,8 @@
 //! A vendor over plain HTTP that writes down what it got, in the order in which it got it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod judge;
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -9,8 +9,9 @@ mod round;
 use super::Inner;
 use crate::handle::{Farcall, WeakFarcall};
 use crate::say;
+pub(super) use outcome::FARTHEST;
 use round::Round;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -20,8 +21,6 @@ pub(super) struct Delivery {
     /// `None` where nothing is ever delivered: an operator's.
     farcall: Option<WeakFarcall>,
     running: Mutex<Option<Running>>,
-    /// How many threads have the file open: one, and those that are winding down.
-    readers: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -37,7 +36,7 @@ struct Running {
 
 impl Delivery {
     pub(super) fn new(farcall: Option<WeakFarcall>) -> Self {
-        Self { farcall, running: Mutex::new(None), readers: AtomicUsize::new(0) }
+        Self { farcall, running: Mutex::new(None) }
     }
 
     /// The handle through whose engine it delivers; `None` once the last clone of it is gone.
@@ -104,17 +103,6 @@ impl Delivery {
             // Stopped from outside.
             None => true,
         }
-    }
-
-    pub(super) fn is_reading(&self) -> bool {
-        self.readers.load(Ordering::Acquire) > 0
-    }
-
-    fn count_reader(&self, reading: bool) {
-        match reading {
-            true => self.readers.fetch_add(1, Ordering::AcqRel),
-            false => self.readers.fetch_sub(1, Ordering::AcqRel),
-        };
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {

@@ -1,0 +1,239 @@
+//! The file in the home directory.
+
+use super::super::file::Place;
+use super::super::lease::{self, Lease};
+use super::super::pending::Pending;
+use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
+use super::super::writer::{Nature, Writer};
+use super::super::{OutboxError, Receipt, nanos, wall};
+use super::{Due, Grant, Store, Waits};
+use crate::outbox::deliver::FARTHEST;
+use rusqlite::{Connection, Transaction};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// One SQLite file, which the processes of this host share.
+#[derive(Debug)]
+pub(in super::super) struct FileStore {
+    place: Place,
+    writer: Writer,
+    /// Delivery's.
+    reader: Mutex<Option<Connection>>,
+    /// How many have the file open to read.
+    reading: AtomicUsize,
+}
+
+impl FileStore {
+    /// `committed` rings after each commit.
+    pub(in super::super) fn new(place: Place, committed: Arc<Notify>) -> Self {
+        Self {
+            writer: Writer::new(place.clone(), committed),
+            place,
+            reader: Mutex::new(None),
+            reading: AtomicUsize::new(0),
+        }
+    }
+
+    /// Asks with a connection of its own; the default where there is no file.
+    fn look<T: Default>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, OutboxError> {
+        self.reading.fetch_add(1, Ordering::AcqRel);
+        let ask = || match self.place.open_for_reading()? {
+            Some(connection) => question(&connection).map_err(|error| self.place.failure(&error)),
+            None => Ok(T::default()),
+        };
+        let answer = ask();
+        self.reading.fetch_sub(1, Ordering::AcqRel);
+        answer
+    }
+
+    /// Asks with delivery's connection, which stays open; the default where there is no file.
+    fn read<T: Default>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, OutboxError> {
+        let mut reader = self.reader();
+        if reader.is_none() {
+            self.reading.fetch_add(1, Ordering::AcqRel);
+            match self.place.open_for_reading() {
+                Ok(Some(connection)) => *reader = Some(connection),
+                other => {
+                    self.reading.fetch_sub(1, Ordering::AcqRel);
+                    return other.map(|_| T::default());
+                }
+            }
+        }
+        match reader.as_ref() {
+            Some(connection) => question(connection).map_err(|error| self.place.failure(&error)),
+            None => Ok(T::default()),
+        }
+    }
+
+    fn write<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Pending<T> {
+        self.writer.submit(bytes, work)
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for FileStore {
+    fn exists(&self) -> bool {
+        self.place.exists()
+    }
+
+    fn add(&self, new: Arc<New>) -> Pending<Receipt> {
+        // Whoever delivers looks often enough by itself for what is not due yet.
+        let soon = new.next_at - new.put_at < nanos(Duration::from_secs(1));
+        let nature = if soon { Nature::Put } else { Nature::QuietPut };
+        self.writer.enqueue(new.request.len(), nature, move |transaction| {
+            let id = table::add(transaction, &new)?;
+            Ok(Receipt { id, idempotency_key: new.idempotency_key.clone() })
+        })
+    }
+
+    fn get(&self, id: i64) -> Pending<Option<Whole>> {
+        Pending::ready(self.look(|connection| table::get(connection, id)))
+    }
+
+    fn newest_sealed(&self) -> Pending<Option<Vec<u8>>> {
+        Pending::ready(self.look(table::newest_sealed))
+    }
+
+    fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
+        Pending::ready(self.look(|connection| table::list(connection, filter)))
+    }
+
+    fn counts(&self) -> Pending<Vec<Count>> {
+        Pending::ready(self.look(table::counts))
+    }
+
+    fn retry(&self, ids: Vec<i64>) -> Pending<usize> {
+        if !self.exists() {
+            return Pending::ready(Ok(0));
+        }
+        self.write(0, move |connection| {
+            let now = wall();
+            ids.iter().try_fold(0, |many, id| Ok(many + usize::from(table::retry(connection, *id, now)?)))
+        })
+    }
+
+    fn remove(&self, ids: Vec<i64>) -> Pending<usize> {
+        if !self.exists() {
+            return Pending::ready(Ok(0));
+        }
+        self.write(0, move |connection| {
+            ids.iter().try_fold(0, |many, id| Ok(many + usize::from(table::remove(connection, *id)?)))
+        })
+    }
+
+    fn waits(&self, queue: &str, ours: bool) -> Pending<Waits> {
+        Pending::ready(self.read(|connection| {
+            let pending = table::has_pending(connection, queue)?;
+            let held = pending && !ours && lease::is_held(connection, self.place.home(), queue)?;
+            Ok(Waits { pending, held })
+        }))
+    }
+
+    fn take(&self, queue: &str) -> Pending<Option<Grant>> {
+        let (home, queue) = (self.place.home().to_owned(), queue.to_owned());
+        self.write(0, move |db| {
+            let holder = format!("{queue} (pid {})", std::process::id());
+            let taken = lease::take(db, &home, &queue, &holder)?;
+            Ok(taken.map(|(lease, alive)| Grant { lease, alive }))
+        })
+    }
+
+    fn renew(&self, queue: &str, token: i64) -> Pending<Option<Lease>> {
+        let queue = queue.to_owned();
+        self.write(0, move |db| lease::renew(db, &queue, token))
+    }
+
+    fn release(&self, queue: &str, token: i64) -> Pending<()> {
+        let queue = queue.to_owned();
+        self.write(0, move |db| lease::release(db, &queue, token))
+    }
+
+    fn due(&self, queue: &str, _token: i64, under_way: &HashSet<i64>, room: usize) -> Pending<Option<Due>> {
+        let now = wall();
+        Pending::ready(self.read(|connection| {
+            let mut due = Due::default();
+            if room > 0 {
+                let far = now.saturating_add(2 * nanos(FARTHEST));
+                // Those on their way are due all the same; of these no body is read.
+                let items = table::due(connection, queue, now, far, room + under_way.len())?;
+                let others = items.into_iter().filter(|item| !under_way.contains(&item.id));
+                for item in others.take(room) {
+                    if let Some(sealed) = table::request(connection, item.id)? {
+                        due.calls.push((item, sealed));
+                    }
+                }
+            }
+            due.next = table::next_due(connection, queue, now)?
+                .map(|at| Duration::from_nanos(u64::try_from(at.saturating_sub(now)).unwrap_or(0)));
+            Ok(Some(due))
+        }))
+    }
+
+    fn settle(&self, token: i64, item: &Item, settlement: Arc<Settlement>) -> Pending<bool> {
+        let bytes = match &*settlement {
+            Settlement::Delivered { response, .. } => response.len(),
+            _ => 0,
+        };
+        let (queue, id) = (item.service.clone(), item.id);
+        self.write(bytes, move |db| table::settle(db, (&queue, token), id, &settlement, wall()))
+    }
+
+    fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {
+        let now = wall();
+        let before = move |age| now.saturating_sub(nanos(age));
+        self.write(0, move |db| table::tidy(db, before(delivered), before(dead)))
+    }
+
+    fn rest(&self) {
+        if self.reader().take().is_some() {
+            self.reading.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn pause(&self) {
+        self.writer.pause();
+    }
+
+    fn is_open(&self) -> bool {
+        self.reading.load(Ordering::Acquire) > 0 || self.writer.is_open()
+    }
+
+    fn stopped(&self) -> Result<(), OutboxError> {
+        self.place.stopped()
+    }
+
+    fn resume(&self) -> Result<(), OutboxError> {
+        self.place.resume().map_err(|error| self.place.unavailable(error))?;
+        if !self.place.exists() {
+            return Ok(());
+        }
+        let wrong = |error: rusqlite::Error| self.place.failure(&error);
+        let open = self.place.open()?;
+        let found: String =
+            open.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(wrong)?;
+        match found.as_str() {
+            "ok" => Ok(()),
+            damage => Err(self.place.unavailable(format!("it is damaged: {damage}"))),
+        }
+    }
+
+    fn unavailable(&self, what: &dyn std::fmt::Display) -> OutboxError {
+        self.place.unavailable(what)
+    }
+}
