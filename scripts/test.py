@@ -2,7 +2,8 @@
 
 The output of each runner passes through as it comes. A runner that says nothing for ten minutes is ended, and
 so is whatever runs after forty minutes in all. What failed is run once more, alone: a test that passes then
-counts as passed, and is listed as flaky at the end, because it has to be mended all the same.
+counts as passed, and is listed as flaky at the end, because it has to be mended all the same. A runner that
+hung, or broke off without saying which test it was, is run once more as a whole.
 
 The last line is "N passed, N failed" (and ", N skipped" where something was), over all of them; the exit code
 is 0 only where nothing failed and every runner counted something.
@@ -47,9 +48,15 @@ class Failure:
     where: str
     name: str
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that is there failed at once: then nobody knows which of it ran."""
+        # Node gives such a test the path of its file.
+        return not self.name or self.name.endswith(self.where)
+
     def __str__(self) -> str:
         """For people."""
-        return f"{self.where}: {self.name or 'it ended without saying how'}"
+        return f"{self.where}: {'it ended without saying how' if self.whole else self.name}"
 
 
 @dataclass
@@ -74,6 +81,8 @@ class Suite:
     skipped: str
     # It prints its sums once, at the end.
     once: bool = True
+    # What it runs again is all that could have failed, not only what it named.
+    again_is_all: bool = True
 
     def part(self, line: str) -> str | None:
         """What begins with this line, where it is one of several parts of the suite."""
@@ -171,13 +180,20 @@ class Cargo(Suite):
 class Pytest(Suite):
     """`pytest -ra`, whose short summary names what failed."""
 
+    def counts(self, lines: list[str]) -> tuple[int, int, int]:
+        """What passed, failed and was skipped; a test failed as well where its setup or teardown did."""
+        passed, failed, skipped = super().counts(lines)
+        errors = total(r"^(?:=+ )?(?:\d+ \w+, )*(\d+) errors?\b", lines, self.once)
+        return passed, len(self.failures(lines)) or failed + errors, skipped
+
     def failures(self, lines: list[str]) -> list[Failure]:
         """The tests that failed."""
         found = (
             re.match(r"(?:FAILED|ERROR) ([^\s:]+)(?:::(\S+?(?:\[.*?\])?))?(?: - .*)?$", line)
             for line in lines
         )
-        return [Failure(match.group(1), match.group(2) or "") for match in found if match]
+        # A test whose teardown broke as well is named twice.
+        return list(dict.fromkeys(Failure(match.group(1), match.group(2) or "") for match in found if match))
 
     def again(self, failures: list[Failure]) -> list[tuple[list[str], list[Failure]]]:
         """The commands that run them once more."""
@@ -212,7 +228,7 @@ class Node(Suite):
 
     def failures(self, lines: list[str]) -> list[Failure]:
         """The tests that failed."""
-        return list(dict.fromkeys(failure for failure, _ in self.listed(lines)))
+        return [failure for failure, _ in self.listed(lines)]
 
     def again(self, failures: list[Failure]) -> list[tuple[list[str], list[Failure]]]:
         """The commands that run them once more."""
@@ -245,13 +261,14 @@ SUITES: list[Suite] = [
         r"^test result: .* (\d+) failed;",
         r"^SKIPPED \(|; (\d+) ignored;",
         once=False,
+        again_is_all=False,
     ),
     Pytest(
         "python",
         [str(ROOT / ".venv/bin/python"), "-m", "pytest", "-ra"],
         ROOT / "py",
         r"^(?:=+ )?(?:\d+ \w+, )*(\d+) passed",
-        r"^(?:=+ )?(?:\d+ \w+, )*(\d+) (?:failed|errors?)\b",
+        r"^(?:=+ )?(?:\d+ \w+, )*(\d+) failed\b",
         r"^(?:=+ )?(?:\d+ \w+, )*(\d+) skipped",
     ),
     Node(
@@ -348,23 +365,34 @@ def run(suite: Suite, deadline: float) -> Result:
     """Runs one suite, and once more what failed of it."""
     print(f"\n=== {suite.name}: {' '.join(suite.command)}", flush=True)
     start = time.monotonic()
+    result = Result()
     output = execute(suite, suite.command, deadline)
-    result = Result(*suite.counts(output.lines))
     failures = suite.failures(output.lines)
+    # Those that failed in a run which then broke off.
+    before: list[Failure] = []
+    if (lost := broken_off(suite, output)) and time.monotonic() < deadline:
+        say(suite.name, f"once more, all of it: {lost}")
+        before = failures
+        output = execute(suite, suite.command, deadline)
+        failures = suite.failures(output.lines)
+        lost_again = broken_off(suite, output)
+        if not lost_again:
+            result.flaky.append(Failure(suite.name, lost))
+            result.flaky += [failure for failure in before if failure not in failures]
+        lost = lost_again
+    result.passed, result.failed, result.skipped = suite.counts(output.lines)
     # A program that was killed counted nothing, not even its failure.
     result.failed = max(result.failed, len(failures))
-    if output.ended:
-        say(suite.name, f"ENDED: {output.ended}")
+    if lost:
+        say(suite.name, f"ENDED: {lost}")
         result.failed += 1
-        result.broken.append((output.ended, output.lines))
-    elif output.code != 0 and result.failed == 0:
-        said = f"the runner ended with {output.code} and counted no failure"
-        say(suite.name, said)
-        result.failed = 1
-        result.broken.append((said, output.lines))
-    elif 0 < len(failures) <= MOST_AGAIN:
-        run_again(suite, failures, result, deadline)
-    for failure in failures:
+        result.broken.append((lost, output.lines))
+    else:
+        # What failed in both runs had its second chance.
+        fresh = [failure for failure in failures if failure not in before]
+        if 0 < len(fresh) <= MOST_AGAIN:
+            run_again(suite, fresh, result, deadline)
+    for failure in dict.fromkeys(failures):
         if failure not in result.flaky:
             result.broken.append((str(failure), suite.why(failure, output.lines)))
     if result.passed == 0:
@@ -375,21 +403,59 @@ def run(suite: Suite, deadline: float) -> Result:
     return result
 
 
+def broken_off(suite: Suite, output: Output) -> str:
+    """Why it is not known what failed; empty where it is."""
+    if output.ended:
+        return output.ended
+    _, failed, _ = suite.counts(output.lines)
+    named = len(suite.failures(output.lines))
+    if output.code != 0 and failed == named == 0:
+        return f"the runner ended with {output.code} and counted no failure"
+    if failed > named and (named == 0 or not suite.again_is_all):
+        return f"{failed} failed, and {named} of them are named"
+    return ""
+
+
 def run_again(suite: Suite, failures: list[Failure], result: Result, deadline: float) -> None:
     """Runs what failed once more; what passes then is flaky."""
+    unnamed = result.failed - len(failures)
+    cleared = True
     for command, here in suite.again(failures):
         say(suite.name, f"once more: {' '.join(command)}")
         output = execute(suite, command, deadline)
         passed, _, _ = suite.counts(output.lines)
         still = suite.failures(output.lines)
-        better = [failure for failure in here if failure not in still]
+        # Where all failed at once, or fails so now, nobody knows what of it passed.
+        unknown = {failure.where for failure in still if failure.whole}
+        failing = {failure.where for failure in still}
+        better = [
+            failure
+            for failure in here
+            if failure not in still
+            and failure.where not in unknown
+            and not (failure.whole and failure.where in failing)
+        ]
         # Not seen to fail is not seen to pass.
         if output.ended or passed < len(better) or (output.code != 0 and not still):
+            cleared = False
             continue
+        cleared = cleared and len(better) == len(here)
         result.flaky += better
+        # What passed the first time and not now is no better.
+        result.flaky += [
+            failure
+            for failure in still
+            if failure not in failures
+            and not failure.whole
+            and not any(one.whole and one.where == failure.where for one in here)
+        ]
         result.failed -= len(better)
         # A whole program that was killed the first time has counted none of its tests yet.
         result.passed += sum(1 if failure.name else passed for failure in better)
+    if cleared and suite.again_is_all:
+        # Tests that failed because of one within them are counted and not named.
+        result.passed += unnamed
+        result.failed -= unnamed
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{call, calls, child, counter, number, options, role};
+use support::{Children, call, calls, child, counter, number, options, role};
 
 const THREADS: usize = 4;
 const CALLS: usize = 3_000;
@@ -72,23 +72,24 @@ fn worker(home: &Path, count: usize) {
 fn totals_are_exact_whatever_dies_beside_them() {
     const WORKERS: i64 = 4;
     let home = tempfile::tempdir().unwrap();
-    let mut workers: Vec<Child> = (0..WORKERS).map(|_| start("worker", home.path())).collect();
-    let mut doomed = start("endless", home.path());
+    let mut workers = Children((0..WORKERS).map(|_| start("worker", home.path())).collect());
+    let mut doomed = Children(vec![start("endless", home.path())]);
+    let doomed = &mut doomed.0[0];
     let killed = format!("worker-{}", doomed.id());
-    says(&mut doomed, "started");
+    says(doomed, "started");
     support::until("a flush of the doomed one", || {
         home.path().join("ledger.db").exists() && calls_of(home.path(), &killed) > 0
     });
     // SIGKILL, at whatever point it is.
     doomed.kill().unwrap();
     doomed.wait().unwrap();
-    for worker in &mut workers {
+    for worker in &mut workers.0 {
         let mut output = String::new();
         std::io::Read::read_to_string(worker.stdout.as_mut().unwrap(), &mut output).unwrap();
         assert!(worker.wait().unwrap().success(), "{output}");
     }
     let each = i64::try_from(THREADS * CALLS).unwrap();
-    for worker in &workers {
+    for worker in &workers.0 {
         assert_eq!(calls_of(home.path(), &format!("worker-{}", worker.id())), each);
     }
     let others = calls(home.path()) - calls_of(home.path(), &killed);
@@ -110,7 +111,7 @@ fn totals_are_exact_whatever_dies_beside_them() {
 
 fn calls_of(home: &Path, service: &str) -> i64 {
     let connection = rusqlite::Connection::open(home.join("ledger.db")).unwrap();
-    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    connection.busy_timeout(support::PATIENCE).unwrap();
     let sql =
         "SELECT coalesce(sum(calls), 0) FROM rollups r JOIN callers c ON c.id = r.caller WHERE service = ?1";
     // Before the first flush there is no table.
@@ -217,7 +218,7 @@ fn forks(home: &Path) {
 
 fn calls_for(home: &Path, customer: &str) -> i64 {
     let connection = rusqlite::Connection::open(home.join("ledger.db")).unwrap();
-    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    connection.busy_timeout(support::PATIENCE).unwrap();
     let sql =
         "SELECT coalesce(sum(calls), 0) FROM rollups r JOIN names n ON n.id = r.customer WHERE n.name = ?1";
     connection.query_row(sql, [customer], |row| row.get(0)).unwrap_or(0)
@@ -271,20 +272,18 @@ fn forks_while_writing(home: &Path) {
     // No flush but those asked for here: one of the thread's own could end just as the process forks.
     let every = Some(Duration::from_secs(3_600));
     let farcall = Farcall::start(Options { flush_every: every, ..options(home) });
-    call(&farcall, "parent", 200);
-    support::until("the first flush", || farcall.flush().pending == 0 && calls_for(home, "parent") == 1);
     let open = || {
         let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
         files.filter(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.ends_with("ledger.db"))).count()
     };
-    // While somebody else writes, a flush waits with the ledger open.
-    let holder = rusqlite::Connection::open(home.join("ledger.db")).unwrap();
-    holder.busy_timeout(Duration::from_secs(10)).unwrap();
-    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-    call(&farcall, "parent", 200);
+    // While somebody else makes the ledger, a flush waits with the file open: for as long as it takes.
+    let making =
+        std::fs::OpenOptions::new().create(true).append(true).open(home.join("ledger.lock")).unwrap();
+    making.lock().unwrap();
+    (0..2).for_each(|_| call(&farcall, "parent", 200));
     std::thread::scope(|scope| {
         let blocked = scope.spawn(|| farcall.flush());
-        support::until("a flush under way", || open() > 1);
+        support::until("a flush under way", || open() == 1);
         fork(
             || {},
             || {},
@@ -295,8 +294,8 @@ fn forks_while_writing(home: &Path) {
                 assert!(counter(&farcall, "failed_flushes") > 0);
             },
         );
-        holder.execute_batch("COMMIT").unwrap();
-        blocked.join().unwrap();
+        making.unlock().unwrap();
+        assert_eq!(blocked.join().unwrap().pending, 0);
     });
     farcall.shutdown();
 }

@@ -14,7 +14,7 @@ import urllib3
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: What a test passes as `timeout`, in seconds.
+#: How long a client waits for a connection, and for anything to read unless a test says otherwise, in seconds.
 PATIENT = 60.0
 
 
@@ -30,7 +30,7 @@ def by_requests(
     method: str, url: str, ca: str, *, body: Any = None, timeout: float = PATIENT, read: str = "all"
 ) -> Answer:
     with requests.Session() as session:
-        response = session.request(method, url, data=body, timeout=timeout, stream=read != "all", verify=ca)
+        response = session.request(method, url, data=body, timeout=(PATIENT, timeout), stream=read != "all", verify=ca)
         if read == "all":
             return Answer(response.status_code, response.content)
         first = next(response.iter_content(64)) if read == "first" else b""
@@ -42,7 +42,8 @@ def by_urllib3(
     method: str, url: str, ca: str, *, body: Any = None, timeout: float = PATIENT, read: str = "all"
 ) -> Answer:
     with urllib3.PoolManager(ca_certs=ca, retries=urllib3.Retry(connect=0, read=0, other=0, redirect=5)) as pool:
-        response = pool.request(method, url, body=body, timeout=timeout, preload_content=read == "all")
+        patience = urllib3.Timeout(connect=PATIENT, read=timeout)
+        response = pool.request(method, url, body=body, timeout=patience, preload_content=read == "all")
         if read == "all":
             return Answer(response.status, response.data)
         first = next(response.stream(64)) if read == "first" else b""
@@ -55,7 +56,8 @@ def _by_httpx(library: Any) -> Callable[..., Answer]:
         method: str, url: str, ca: str, *, body: Any = None, timeout: float = PATIENT, read: str = "all"
     ) -> Answer:
         verify = ssl.create_default_context(cafile=ca)
-        with library.Client(verify=verify, timeout=timeout, follow_redirects=True) as client:
+        patience = library.Timeout(PATIENT, read=timeout)
+        with library.Client(verify=verify, timeout=patience, follow_redirects=True) as client:
             if read == "all":
                 response = client.request(method, url, content=body)
                 return Answer(response.status_code, response.content)
@@ -72,7 +74,8 @@ def _by_async_httpx(library: Any) -> Callable[..., Answer]:
     ) -> Answer:
         async def run() -> Answer:
             verify = ssl.create_default_context(cafile=ca)
-            async with library.AsyncClient(verify=verify, timeout=timeout, follow_redirects=True) as client:
+            patience = library.Timeout(PATIENT, read=timeout)
+            async with library.AsyncClient(verify=verify, timeout=patience, follow_redirects=True) as client:
                 if read == "all":
                     response = await client.request(method, url, content=body)
                     return Answer(response.status_code, response.content)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 
+#: How long anything is waited for, in seconds: more than it takes on the busiest machine.
+PATIENCE = 60
+
 # One ledger for the process: the agent starts once. Tests tell their calls apart by customer and by path.
 HOME = tempfile.mkdtemp(prefix="farcall-test-")
 os.environ["FARCALL_HOME"] = HOME
@@ -50,7 +53,7 @@ class Sim:
 
     def counts(self, path: str) -> dict[str, int]:
         """What arrived for a path, once no exchange is open."""
-        counts = self.control("GET", "counts?settled_ms=5000")
+        counts = self.control("GET", "counts?settled_ms=60000")
         rows = [row for row in counts["rows"] if row["path"] == path]
         return {
             "calls": sum(row["count"] for row in rows),
@@ -73,7 +76,7 @@ def sim() -> Iterator[Sim]:
             yield Sim(json.loads(process.stdout.readline()))
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 class Ledger:
@@ -141,13 +144,13 @@ class Program:
 
     def run(self, code: str) -> str:
         process = self.start(code)
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=3 * PATIENCE)
         assert process.returncode == 0, err
         assert "Traceback" not in err, err
         return out.strip()
 
     def script(self, path: Path) -> None:
-        subprocess.run([sys.executable, path], env=self.environment, check=True, timeout=60)
+        subprocess.run([sys.executable, path], env=self.environment, check=True, timeout=3 * PATIENCE)
 
     def ledger(self, customer: str = "unknown") -> Ledger:
         return Ledger(customer, self.home)
@@ -179,7 +182,7 @@ def other_ca(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield json.loads(process.stdout.readline())["ca"]
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 @pytest.fixture

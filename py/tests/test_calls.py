@@ -128,9 +128,15 @@ def test_a_timeout_is_a_timeout(client: Client, sim: Sim, ledger: Ledger) -> Non
 
 
 def test_a_timeout_within_the_body_keeps_the_status(client: Client, sim: Sim, ledger: Ledger) -> None:
-    with pytest.raises(Exception):
-        client("GET", f"{sim.tls}/scenario/stall?after=100", sim.ca, timeout=1)
-    assert ledger.calls() == {(200, "timeout"): 1}
+    for timeout in (0.5, 5, 50):
+        with pytest.raises(Exception):
+            client("GET", f"{sim.tls}/scenario/stall?after=100", sim.ca, timeout=timeout)
+        # On a machine that is busy it may strike before the head.
+        calls = ledger.calls()
+        if calls.pop((200, "timeout"), 0):
+            break
+    assert set(calls) <= {(0, "timeout")}
+    assert ledger.calls()[200, "timeout"] == 1
 
 
 def test_a_reset_before_the_head_is_a_reset(client: Client, sim: Sim, ledger: Ledger) -> None:

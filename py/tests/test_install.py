@@ -103,7 +103,7 @@ def test_installing_twice_counts_once(sim: Sim, ledger: Ledger) -> None:
     farcall.install()
     farcall.install(adapters=["requests", "httpx2"])
     with farcall.customer(ledger.customer):
-        requests.get(f"{sim.plain}/scenario/ok", timeout=5)
+        requests.get(f"{sim.plain}/scenario/ok", timeout=60)
         httpx2.get(f"{sim.plain}/scenario/ok")
     assert ledger.calls() == {(200, "complete"): 2}
 
@@ -240,7 +240,7 @@ def test_without_the_native_module_the_application_goes_on(program: Program) -> 
         farcall.flush()
         print(farcall.status()["problem"])
     """)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     assert "cannot be loaded" in out
     assert "farcall counts nothing" in err

@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import PATIENCE
 
 if TYPE_CHECKING:
     from conftest import Program
@@ -45,7 +46,7 @@ def test_a_response_that_is_open_across_a_fork_counts_once(program: Program) -> 
     program.run("""
         import farcall, httpx2
         farcall.install()
-        with httpx2.Client() as client, client.stream("GET", SIM + "/scenario/bytes/3000") as response:
+        with httpx2.Client(timeout=60) as client, client.stream("GET", SIM + "/scenario/bytes/3000") as response:
             child = os.fork()
             if child == 0:
                 del response
@@ -61,12 +62,12 @@ def test_forks_while_other_threads_are_calling_hang_nobody(program: Program) -> 
     program.run("""
         import farcall, httpx, signal, threading
         farcall.install()
-        signal.alarm(45)
+        signal.alarm(150)
         stop = threading.Event()
         counts = [0] * 3
 
         def work(number):
-            with httpx.Client() as client, farcall.customer("parent"):
+            with httpx.Client(timeout=60) as client, farcall.customer("parent"):
                 while not stop.is_set():
                     client.get(SIM + "/scenario/ok")
                     counts[number] += 1
@@ -79,9 +80,9 @@ def test_forks_while_other_threads_are_calling_hang_nobody(program: Program) -> 
         for _ in range(20):
             child = os.fork()
             if child == 0:
-                signal.alarm(20)
+                signal.alarm(60)
                 with farcall.customer("child"):
-                    httpx.get(SIM + "/scenario/ok")
+                    httpx.get(SIM + "/scenario/ok", timeout=60)
                 farcall.flush()
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
@@ -126,7 +127,7 @@ def test_a_program_that_just_ends_loses_nothing(program: Program) -> None:
     program.run("""
         import farcall, httpx2
         farcall.install()
-        httpx2.get(SIM + "/scenario/ok")
+        httpx2.get(SIM + "/scenario/ok", timeout=60)
     """)
     assert program.ledger().calls() == {(200, "complete"): 1}
 
@@ -135,7 +136,7 @@ def test_responses_that_nobody_closed_count_at_the_end(program: Program) -> None
     program.run("""
         import farcall, httpx2, requests
         farcall.install()
-        client = httpx2.Client()
+        client = httpx2.Client(timeout=60)
         one = client.send(client.build_request("GET", SIM + "/scenario/endless"), stream=True)
         two = requests.get(SIM + "/scenario/endless", stream=True)
     """)
@@ -149,7 +150,7 @@ def test_a_program_that_fails_loses_nothing(program: Program) -> None:
         requests.get(SIM + "/scenario/ok")
         raise SystemExit(3)
     """)
-    process.communicate(timeout=60)
+    process.communicate(timeout=3 * PATIENCE)
     assert process.returncode == 3
     assert program.ledger().calls() == {(200, "complete"): 1}
 
@@ -165,7 +166,7 @@ def test_sigterm_writes_what_was_counted_and_kills_as_before(program: Program) -
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=3 * PATIENCE)
     assert process.returncode == -signal.SIGTERM
     assert program.ledger().calls() == {(200, "complete"): 1}
 
@@ -197,7 +198,7 @@ def test_a_sigterm_handler_of_the_application_is_left_alone(program: Program, wh
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.terminate()
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=3 * PATIENCE)
     assert (out, process.returncode) == ("ended\n", 7), err
     assert program.ledger().calls() == {(200, "complete"): 1}
 
@@ -227,7 +228,7 @@ def test_a_home_that_cannot_be_written_disturbs_nobody(program: Program) -> None
         farcall.install()
         print(requests.get(SIM + "/scenario/ok").status_code)
     """)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=3 * PATIENCE)
     assert (out, process.returncode) == ("200\n", 0)
     assert err.count("farcall") <= 2, err
 

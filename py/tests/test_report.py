@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_a_report_includes_what_was_counted_a_moment_ago(sim: Sim, ledger: Ledger, every_name_is_here: None) -> None:
     with farcall.customer(ledger.customer):
         url = f"https://api.stripe.com:{sim.tls_port}/scenario/bytes/1234"
-        requests.get(url, timeout=5, verify=sim.ca)
+        requests.get(url, timeout=60, verify=sim.ca)
     answer = farcall.report("vendors", since="5m", filters=[f"customer={ledger.customer}"])
     (row,) = answer["rows"]
     assert (answer["report"], row["vendor"], row["calls"], row["bytes_in"]) == ("vendors", "stripe", 1, 1234)

@@ -109,25 +109,27 @@ def test_a_kill_switch_refuses(rules: Rules) -> None:
 
 
 def test_a_budget_that_is_spent_refuses_and_says_until_when(rules: Rules) -> None:
-    budget = '[[budget]]\nname = "two"\nmatch = { vendor = "sim" }\nlimit = "2 requests / day"\nover = "refuse"\n'
+    budget = '[[budget]]\nname = "two"\nmatch = { vendor = "sim" }\nlimit = "2 requests / month"\nover = "refuse"\n'
     spend = 'for _ in range(2): assert client("GET", SIM + "/scenario/ok", CA).status == 200\n'
     by, rule, _, until, retry_after, _ = rules.run(budget, spend + REFUSED)
 
     assert (by, rule) == ("budget", "two")
     assert until > 1_700_000_000
-    assert 0 < retry_after <= 86_400
+    assert 0 < retry_after <= 31 * 86_400
     assert rules.outcomes() == {(200, "complete"): 2, (0, "refused-budget"): 1}
 
 
 def test_a_rate_makes_calls_wait_and_the_ledger_knows_how_long(rules: Rules) -> None:
-    quota = '[[quota]]\nmatch = { vendor = "sim" }\nlimit = "1 requests / 3s"\nburst = 1\nmax_wait = "1m"\n'
-    # The second one waits for what is left of its three seconds, however long the first one took to be made.
-    rules.run(quota, 'for _ in range(2): assert client("GET", SIM + "/scenario/ok", CA).status == 200')
-
-    assert rules.outcomes() == {(200, "complete"): 2}
-    calls, attempts, waited = rules.total("calls", "attempts", "waited")
-    assert (calls, attempts) == (2, 2)
-    assert waited > 0
+    quota = '[[quota]]\nmatch = { vendor = "sim" }\nlimit = "1 requests / 2s"\nburst = 1\nmax_wait = "1m"\n'
+    # The second one waits for what is left of its two seconds; where the machine was busier than that, a later one.
+    for made in range(2, 20, 2):
+        rules.run(quota, 'for _ in range(2): assert client("GET", SIM + "/scenario/ok", CA).status == 200')
+        assert rules.outcomes() == {(200, "complete"): made}
+        calls, attempts, waited = rules.total("calls", "attempts", "waited")
+        assert (calls, attempts) == (made, made)
+        if waited > 0:
+            return
+    pytest.fail("no call waited")
 
 
 RETRY = '[[resilience]]\nmatch = { vendor = "sim" }\nattempts = 3\nbackoff = "10ms..20ms"\n'
@@ -173,9 +175,12 @@ def test_a_connection_that_breaks_is_made_again(rules: Rules) -> None:
 def test_an_attempt_that_is_too_slow_is_given_up(rules: Rules) -> None:
     path = f"/slow/{rules.name}"
     rules.sim.control("POST", "script", {"match": {"path": path}, "count": 1, "effect": {"hang": True}})
-    rule = RETRY + 'attempt_timeout = "1s"\n'
+    # On a machine that is busy, so may others be.
+    rule = RETRY.replace("3", "10") + 'retry_budget_least = 10\nattempt_timeout = "1s"\n'
     assert rules.run(rule, f'print(client("GET", SIM + "{path}", CA).status)') == 200
-    assert rules.total("calls", "attempts") == (1, 2)
+    calls, attempts = rules.total("calls", "attempts")
+    assert calls == 1
+    assert attempts >= 2
 
 
 FAULT = 'allow_faults = true\n[[fault]]\nname = "broken"\nmatch = { vendor = "sim" }\nshare = "100%"\n'
@@ -276,7 +281,7 @@ print(json.dumps(sum(fault["count"] for fault in farcall.status()["faults"].valu
 
 def test_a_budget_near_its_end_sends_the_cheaper_model(rules: Rules) -> None:
     budget = (
-        '[[budget]]\nmatch = { vendor = "sim" }\nlimit = "100 requests / day"\nat_5_percent = "downgrade"\n'
+        '[[budget]]\nmatch = { vendor = "sim" }\nlimit = "100 requests / month"\nat_5_percent = "downgrade"\n'
         'over = "downgrade"\ndowngrade = { from = "big*", to = "small" }\n'
         # The engine reads the model only where the vendor has prices.
         '[[price]]\nvendor = "sim"\nmodels = ["big-1", "small"]\nas_of = "2026-11-01"\n'

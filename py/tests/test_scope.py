@@ -67,9 +67,9 @@ def test_tags_add_up_and_the_inner_one_wins() -> None:
 def test_tags_reach_the_ledger_and_too_many_are_cut_and_counted(sim: Sim, ledger: Ledger) -> None:
     before = farcall.status()["counters"]["cut_names"]
     with farcall.customer(ledger.customer), farcall.tags(team="x", env="test"):
-        requests.get(f"{sim.plain}/scenario/ok", timeout=5)
+        requests.get(f"{sim.plain}/scenario/ok", timeout=60)
     with farcall.customer(ledger.customer), farcall.tags(**{f"k{n}": n for n in range(20)}):
-        requests.get(f"{sim.plain}/scenario/ok", timeout=5)
+        requests.get(f"{sim.plain}/scenario/ok", timeout=60)
     few, many = sorted((row["tags"] for row in ledger.rows()), key=len)
     assert few == "env=test,team=x"
     assert len(many.split(",")) == 8
@@ -224,7 +224,7 @@ def test_threads_that_switch_customers_are_told_apart(sim: Sim) -> None:
 
     def work(number: int) -> None:
         with farcall.customer(names[number % 4]):
-            requests.get(f"{sim.plain}/scenario/ok", timeout=10)
+            requests.get(f"{sim.plain}/scenario/ok", timeout=60)
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(work, range(100)))
@@ -235,7 +235,7 @@ def test_threads_that_switch_customers_are_told_apart(sim: Sim) -> None:
 async def test_a_hundred_tasks_at_once_are_told_apart(sim: Sim, library: Any) -> None:
     names = [f"task-{library.__name__}-{number}" for number in range(5)]
 
-    async with library.AsyncClient(timeout=30) as client:
+    async with library.AsyncClient(timeout=60) as client:
 
         async def work(number: int) -> None:
             async with farcall.customer(names[number % 5]):
@@ -247,7 +247,7 @@ async def test_a_hundred_tasks_at_once_are_told_apart(sim: Sim, library: Any) ->
 
 def test_a_stream_that_ends_elsewhere_settles_on_the_customer_it_began_for(sim: Sim, ledger: Ledger) -> None:
     with farcall.customer(ledger.customer):
-        response = requests.get(f"{sim.plain}/scenario/bytes/5000", stream=True, timeout=5)
+        response = requests.get(f"{sim.plain}/scenario/bytes/5000", stream=True, timeout=60)
     with farcall.customer("somebody else"):
         assert len(response.content) == 5000
     assert (ledger.calls(), ledger.total("bytes_in")) == ({(200, "complete"): 1}, 5000)

@@ -19,7 +19,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use support::{Ledger, failed};
+use support::{Ledger, closed, failed};
 use tower::{Layer, Service, ServiceExt};
 use vendor::{To, trusting, vendor};
 use vendor_sim::Sim;
@@ -145,7 +145,7 @@ async fn a_stream_counts_when_it_is_let_go_of() {
 async fn each_way_to_fail_has_its_type() {
     let (sim, ledger) = (vendor(), Ledger::new());
     let client = client(&sim, &ledger, &Speaking::Http1);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, closed) = closed();
     let plain = sim.plain_addr();
     for (url, error) in [
         ("https://api.stripe.invalid/".into(), ErrorType::Dns),

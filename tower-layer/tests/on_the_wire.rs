@@ -16,9 +16,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use support::{Ledger, failed};
-use tower::{Layer, ServiceExt};
+use tokio::sync::Notify;
+use tower::{Layer, ServiceExt, service_fn};
 use vendor::{To, trusting, vendor};
 use vendor_sim::Sim;
 
@@ -84,13 +88,37 @@ async fn a_second_attempt_answers_for_a_first_one_that_hangs() {
     assert!(events.contains("was given up: the other one counts"), "{events}");
 }
 
+/// Has the first attempt go out once the second one was answered.
+#[derive(Default)]
+struct Turns {
+    begun: AtomicU32,
+    answered: Notify,
+}
+
+impl Turns {
+    async fn take<T>(&self, attempt: impl Future<Output = T>) -> T {
+        let first = self.begun.fetch_add(1, Ordering::Relaxed) == 0;
+        if first {
+            self.answered.notified().await;
+        }
+        let answer = attempt.await;
+        if !first {
+            self.answered.notify_one();
+        }
+        answer
+    }
+}
+
 #[tokio::test]
 async fn a_second_attempt_that_fails_leaves_the_first_one_its_time() {
     let (sim, ledger) = (vendor(), Ledger::under(HEDGED));
-    // The second rule is asked once the first is used up.
-    first(&sim, json!({ "latency_ms": 4_000 }));
     first(&sim, json!({ "status": 503 }));
-    let response = hyper(&sim, &ledger).oneshot(get()).await.unwrap();
+    let (client, turns) = (client::<RequestBody<Full<Bytes>>>(&sim), Arc::new(Turns::default()));
+    let in_turn = service_fn(move |request| {
+        let (attempt, turns) = (client.request(request), Arc::clone(&turns));
+        async move { turns.take(attempt).await }
+    });
+    let response = Egress::<_>::with(ledger.farcall.clone(), in_turn).oneshot(get()).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     drop(response.into_body().collect().await.unwrap());
     let events = hedged(&sim, &ledger);
@@ -155,12 +183,28 @@ async fn reqwest_sends_a_second_attempt_too() {
 }
 
 #[cfg(feature = "reqwest")]
+#[async_trait::async_trait]
+impl reqwest_middleware::Middleware for Turns {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        extensions: &mut http::Extensions,
+        next: reqwest_middleware::Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        self.take(next.run(request, extensions)).await
+    }
+}
+
+#[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn reqwest_waits_for_the_first_where_the_second_fails() {
     let (sim, ledger) = (vendor(), Ledger::under(HEDGED));
-    first(&sim, json!({ "latency_ms": 4_000 }));
     first(&sim, json!({ "reset": {} }));
-    let response = reqwest(&sim, &ledger).get(URL).send().await.unwrap();
+    let client = reqwest::Client::builder().tls_backend_preconfigured(trusting(sim.ca_pem()));
+    let client = client.no_proxy().resolve("api.stripe.com", sim.tls_addr()).build().unwrap();
+    let middleware = farcall_tower::reqwest::EgressMiddleware::with(ledger.farcall.clone());
+    let in_turn = reqwest_middleware::ClientBuilder::new(client).with(middleware).with(Turns::default());
+    let response = in_turn.build().get(URL).send().await.unwrap();
     assert_eq!(response.bytes().await.unwrap().len(), 321);
     let events = hedged(&sim, &ledger);
     assert!(events.contains("failed (reset): the other one counts"), "{events}");

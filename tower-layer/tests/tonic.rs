@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use support::{Ledger, failed};
+use support::{Ledger, closed, failed};
 use tokio_stream::StreamExt;
 use tonic::Status;
 use tonic::client::Grpc;
@@ -162,7 +162,7 @@ async fn a_stream_that_is_let_go_of_is_abandoned() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_a_failed_call_of_type_connect() {
     let ledger = Ledger::new();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, nobody) = closed();
     let mut client = client!(ledger, uri(nobody));
     client.ready().await.unwrap();
     let path = PathAndQuery::from_static("/pets.Store/Find");

@@ -13,10 +13,13 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A process without calls says so often that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// How long the last flush goes on asking for a ledger that others hold: there is none after it.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What a flush did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +201,14 @@ impl Writer {
             Some(store) if process.unusable => Err(Failure::forked(store)),
             Some(store) => {
                 process.writing.store(true, Ordering::Release);
-                let result = store.write(&self.pending, &presence, self.retention, &mut aside);
+                let begun = Instant::now();
+                let mut result = store.write(&self.pending, &presence, self.retention, &mut aside);
+                while ended
+                    && matches!(&result, Err(failure) if failure.kind == Kind::Busy)
+                    && begun.elapsed() < LAST
+                {
+                    result = store.write(&self.pending, &presence, self.retention, &mut aside);
+                }
                 process.writing.store(false, Ordering::Release);
                 result
             }

@@ -8,6 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// How long anything is waited for, at most: more than it takes on the busiest machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A handle without a thread of its own.
 pub(crate) fn options(home: &Path) -> Options {
     Options { home: Some(home.into()), flush_every: None, ..Options::default() }
@@ -26,7 +29,7 @@ pub(crate) fn call(farcall: &Farcall, customer: &str, status: u16) {
 /// Asks the ledger itself.
 pub(crate) fn number(home: &Path, sql: &str) -> i64 {
     let connection = Connection::open(home.join("ledger.db")).unwrap();
-    connection.busy_timeout(Duration::from_secs(5)).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
     connection.query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
@@ -51,11 +54,11 @@ pub(crate) fn role() -> Option<String> {
     std::env::var("FARCALL_TEST_ROLE").ok()
 }
 
-/// Waits for a condition, half a minute at most.
+/// Waits for a condition, no longer than [`PATIENCE`].
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain for {what}");
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -70,54 +73,4 @@ impl Drop for Children {
             let _ended_before = child.wait();
         }
     }
-}
-
-/// What was used of a quota during a while.
-#[derive(Debug)]
-pub(crate) struct Window {
-    /// Of what the limit allows in that time; 1 is all.
-    pub(crate) share: f64,
-    pub(crate) lasted: Duration,
-    /// By how much the system let this process oversleep, at worst. What others did in the same window was as late.
-    pub(crate) late: Duration,
-}
-
-impl Window {
-    /// Looks on for `time`, as `used` grows; `limit` is in units a second.
-    pub(crate) fn over(time: Duration, limit: u64, used: impl Fn() -> u64) -> Self {
-        const NAP: Duration = Duration::from_millis(5);
-        let (begun, already) = (Instant::now(), used());
-        let mut late = Duration::ZERO;
-        while begun.elapsed() < time {
-            let nap = Instant::now();
-            std::thread::sleep(NAP);
-            late = late.max(nap.elapsed().saturating_sub(NAP));
-        }
-        // The clock after the count: a break between them must not look like use.
-        let used = used() - already;
-        let lasted = begun.elapsed();
-        Self { share: used as f64 / (limit as f64 * lasted.as_secs_f64()), lasted, late }
-    }
-}
-
-/// The window of `look` in which most was used: the first that reaches `least`, or the best of three.
-///
-/// A machine that has no time for the processes can only lower what they use. A window in which this process was let
-/// down for longer than `patience` therefore says nothing, and is repeated, a dozen times at most.
-pub(crate) fn best_window(least: f64, patience: Duration, mut look: impl FnMut() -> Window) -> Window {
-    let (mut tried, mut best) = (0, None::<Window>);
-    for _ in 0..12 {
-        let window = look();
-        tried += usize::from(window.late <= patience);
-        best = Some(best.filter(|best| best.share >= window.share).unwrap_or(window));
-        match &best {
-            Some(window) if window.share >= least => break,
-            window if tried == 3 => {
-                println!("three windows below {:.1} %: {window:?}", least * 100.0);
-                break;
-            }
-            _ => {}
-        }
-    }
-    best.unwrap()
 }

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Client, SOON, WAYS, Way, json, sim, until, whole};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -194,14 +196,17 @@ async fn scripts_come_over_http_and_are_refused_with_a_reason() {
 #[tokio::test]
 async fn settled_counts_wait_for_what_is_open() {
     let sim = sim();
-    let mut client = Client::connect(&sim, "a.test", Way::Plain1).await;
-    let slow = tokio::spawn(async move { client.get("/scenario/slow?ms=50").await });
+    let mut slow = TcpStream::connect(sim.plain_addr()).await.unwrap();
+    slow.write_all(b"POST /x HTTP/1.1\r\nhost: a.test\r\ncontent-length: 5\r\n\r\nhal").await.unwrap();
     until("under way", || sim.counts().open == 1).await;
     let mut other = Client::connect(&sim, "a.test", Way::Plain1).await;
-    let counts: Counts =
-        serde_json::from_slice(other.get("/_sim/counts?settled_ms=10000").await.body()).unwrap();
-    assert_eq!((counts.requests, counts.open), (1, 0));
-    assert_eq!(slow.await.unwrap().status(), 200);
+    let asked = tokio::spawn(async move { other.get("/_sim/counts?settled_ms=60000").await });
+    // Time enough for the question to arrive; where it was not, there is nothing for it to wait for.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!asked.is_finished(), "an exchange is open");
+    slow.write_all(b"ve").await.unwrap();
+    let counts: Counts = serde_json::from_slice(asked.await.unwrap().body()).unwrap();
+    assert_eq!((counts.requests, counts.open, counts.bytes_in), (1, 0, 5));
     assert_eq!(sim.settled_counts(SOON), counts_without_connections(&sim, counts));
 }
 

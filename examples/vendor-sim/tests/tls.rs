@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Client, Way, handshake, sim};
@@ -60,8 +61,15 @@ async fn a_handshake_can_be_reset_or_left_hanging_by_name() {
     let sim = sim();
     let reset = handshake(&sim, "reset-handshake.test", BOTH, &TLS13).await.unwrap_err();
     assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
-    let hanging = handshake(&sim, "hang-handshake.test", BOTH, &TLS13);
-    assert!(tokio::time::timeout(Duration::from_millis(80), hanging).await.is_err());
+    let sim = Arc::new(sim);
+    let shared = Arc::clone(&sim);
+    let hanging =
+        tokio::spawn(async move { handshake(&shared, "hang-handshake.test", BOTH, &TLS13).await.map(drop) });
+    common::until("connected", || sim.counts().connections == 2).await;
+    // Time enough for an answer, of which there is none.
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    assert!(!hanging.is_finished());
+    hanging.abort();
     common::until("both counted as failed", || sim.counts().tls_failures == 2).await;
 }
 
@@ -93,7 +101,7 @@ fn curl_reaches_vendors_over_both_protocols() {
     std::fs::write(&ca, sim.ca_pem()).unwrap();
     for (flag, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
         let curl = Command::new("curl")
-            .args(["-sS", "--max-time", "20", flag, "-o", "/dev/null", "-w", "%{http_version} %{http_code}"])
+            .args(["-sS", "--max-time", "60", flag, "-o", "/dev/null", "-w", "%{http_version} %{http_code}"])
             .args(["--connect-to", &format!("::{}", sim.tls_addr()), "--cacert"])
             .arg(&ca)
             .arg("https://api.openai.com/v1/models")
@@ -110,7 +118,9 @@ fn curl_reaches_vendors_over_both_protocols() {
 
 #[tokio::test]
 async fn a_stopped_simulator_frees_its_ports() {
-    let sim = sim();
+    // Where nobody else listens, who could get the same ports meanwhile.
+    let here = SocketAddr::from(([127, 0, 0, 77], 0));
+    let sim = Sim::start(Options { listen: here, plain: here, ..Options::default() }).unwrap();
     let (tls, plain) = (sim.tls_addr(), sim.plain_addr());
     let mut client = Client::connect(&sim, "a.test", Way::Plain1).await;
     client.get("/scenario/ok").await;

@@ -4,7 +4,9 @@
 use farcall::ledger::Rollup;
 use farcall::{ErrorType, Outcome};
 use farcall_tower::{Farcall, Options};
+use std::net::SocketAddr;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// A ledger of the test's own, which nobody else flushes.
 pub(crate) struct Ledger {
@@ -52,4 +54,12 @@ impl Ledger {
 
 pub(crate) fn failed(error: ErrorType) -> Outcome {
     Outcome::Failed(error)
+}
+
+/// An address that refuses connections, and that nobody else gets while the socket lives: bound, and not listening.
+pub(crate) fn closed() -> (TcpSocket, SocketAddr) {
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = held.local_addr().unwrap();
+    (held, address)
 }

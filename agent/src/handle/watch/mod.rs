@@ -49,6 +49,8 @@ pub(super) struct Watch {
 #[derive(Debug)]
 struct Seen {
     stamp: Option<Stamp>,
+    /// Whether the file was older than [`RECENT`] when it was read: then any change since shows in the stamp.
+    settled: bool,
     text: Option<u64>,
     /// The file whose rules are in force.
     in_force: Option<PathBuf>,
@@ -80,6 +82,7 @@ impl Watch {
             candidates: setup.config_files.clone(),
             seen: Mutex::new(Seen {
                 stamp: None,
+                settled: false,
                 text: setup.config_text,
                 in_force: setup.config_file.clone(),
                 bad: Vec::new(),
@@ -144,10 +147,10 @@ impl Watch {
             // Removed, or about to be replaced: what is in force stays so.
             return seen.stamp.take().is_some();
         };
-        let recent = || metadata.modified().is_ok_and(|time| !is_older(time, RECENT));
-        if !read && seen.stamp == Some(stamp) && !recent() {
+        if !read && seen.stamp == Some(stamp) && seen.settled {
             return false;
         }
+        seen.settled = metadata.modified().map_or(true, |time| is_older(time, RECENT));
         let changed = seen.stamp.replace(stamp) != Some(stamp);
         let file = &self.candidates[stamp.place];
         let name = file.display();

@@ -103,3 +103,40 @@ impl Changes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_change_is_told_and_needs_no_look_at_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("farcall.toml");
+        fs::write(&file, "before").unwrap();
+        let (_stop, woken) = UnixStream::pair().unwrap();
+        let written = || fs::write(&file, "after").unwrap();
+        let replaced = || {
+            fs::write(directory.path().join("new"), "after").unwrap();
+            fs::rename(directory.path().join("new"), &file).unwrap();
+        };
+        let removed = || fs::remove_file(&file).unwrap();
+        for change in [&written as &dyn Fn(), &replaced, &removed] {
+            let changes = Changes::of(std::slice::from_ref(&file));
+            assert!(changes.are_told());
+            change();
+            let why = changes.wait(&woken, Duration::from_secs(30));
+            assert!(matches!(why, Woken::Changed), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_stops_it_is_heard_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stop, woken) = UnixStream::pair().unwrap();
+        drop(stop);
+        let changes = Changes::of(&[directory.path().join("farcall.toml")]);
+        assert!(matches!(changes.wait(&woken, Duration::from_secs(30)), Woken::Stop));
+    }
+}

@@ -93,3 +93,44 @@ impl<T: Write + Unpin> Write for Fenced<T> {
         self.asked()?.poll_write_vectored(cx, bufs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::lease;
+    use super::*;
+    use std::task::Waker;
+
+    #[derive(Default)]
+    struct Wire(Vec<u8>);
+
+    impl Write for Wire {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+            self.0.extend(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_open_takes_nothing_once_the_lease_is_gone() {
+        let permit = Arc::new(Permit::default());
+        let mut wire = Fenced { inner: Wire::default(), permit: Arc::clone(&permit) };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut write = |text: &[u8]| Pin::new(&mut wire).poll_write(&mut cx, text).map(|sent| sent.is_ok());
+        assert_eq!(write(b"never had"), Poll::Ready(false));
+        permit.extend(lease::boottime() + 3_600_000_000_000);
+        assert_eq!(write(b"mine"), Poll::Ready(true));
+        permit.end();
+        assert_eq!(write(b"not mine any more"), Poll::Ready(false));
+        let pieces = [IoSlice::new(b"nor"), IoSlice::new(b"so")];
+        assert!(matches!(Pin::new(&mut wire).poll_write_vectored(&mut cx, &pieces), Poll::Ready(Err(_))));
+        assert_eq!(wire.inner.0, b"mine");
+    }
+}

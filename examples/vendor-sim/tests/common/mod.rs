@@ -24,7 +24,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion
 use vendor_sim::{Options, Sim};
 
 /// Nothing in these tests takes this long.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 pub fn sim() -> Sim {
     Sim::start(Options { threads: 2, ..Options::default() }).unwrap()
