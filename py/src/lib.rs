@@ -5,6 +5,7 @@
 
 mod call;
 mod handle;
+mod headers;
 mod object;
 mod outbox;
 mod report;
@@ -20,7 +21,7 @@ mod _farcall {
 
     #[pymodule_export]
     use super::handle::{
-        after_fork, after_fork_in_parent, attached, before_fork, calls, counters, decides, failed, flush,
+        after_fork, after_fork_in_parent, attached, before_fork, caches, calls, counters, decides, failed, flush,
         flush_late, home, is_enabled, shutdown, start, watch,
     };
     #[pymodule_export]
