@@ -42,8 +42,7 @@ impl<'a> Shown<'a> {
         let start = self.text.len();
         let known = match pair.cast::<PyTuple>() {
             Ok(tuple) if !tuple.is_empty() => {
-                let (name, value) =
-                    (tuple.get_borrowed_item(0)?, tuple.get_borrowed_item(tuple.len() - 1)?);
+                let (name, value) = (tuple.get_borrowed_item(0)?, tuple.get_borrowed_item(tuple.len() - 1)?);
                 self.octets = name.is_instance_of::<PyBytes>();
                 self.push(&name).zip(self.push(&value))
             }

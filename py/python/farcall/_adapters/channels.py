@@ -1,8 +1,8 @@
 """What keeps answers apart beside the request: the connection that they came over.
 
-A client certificate says who asks, a connection whose other end nobody verified may lead anywhere, and a socket of this
-machine leads elsewhere than the URL says. A connection as the library makes it by itself has no channel: then all clients
-of the process share what is kept. What nothing is known of has one of its own.
+A client certificate says who asks, a connection whose other end nobody verified may lead anywhere, and a socket of
+this machine leads elsewhere than the URL says. A connection as the library makes it by itself has no channel: then all
+clients of the process share what is kept. What nothing is known of has one of its own.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def of_pool(pool: Any, kinds: tuple[type, type]) -> bytes | None:
     return _UNVERIFIED if asked is not None and (asked in _UNASKED or asked == ssl.CERT_NONE) else None
 
 
-def of_adapter(adapter: Any, kind: type, verify: Any, cert: Any) -> bytes | None:
-    """The channel of an adapter of requests, which of this kind and with nothing said of its pools is like all others."""
+def of_adapter(adapter: Any, kind: Any, verify: Any, cert: Any) -> bytes | None:
+    """The channel of an adapter of requests; one of this kind that was told nothing of its pools is like all others."""
     if type(adapter) is not kind or len(adapter.poolmanager.connection_pool_kw) > _OWN_SETTINGS:
         return own(adapter)
     return of_settings(verify, cert)
