@@ -121,10 +121,20 @@ impl Headers for Shown<'_> {
     }
 }
 
-/// The headers of an answer that is kept, as pairs of `bytes`.
-pub(crate) fn octets<'py>(py: Python<'py>, stored: &Stored) -> PyResult<Bound<'py, PyList>> {
-    let pairs = stored.headers.iter().map(|(name, value)| {
-        (PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes()))
-    });
-    PyList::new(py, pairs.collect::<Vec<_>>())
+/// The headers of an answer that is kept, as pairs of `bytes` (`octets`) or of `str`, in which a byte that is no ASCII
+/// is the character of that number (ISO 8859-1).
+pub(crate) fn of<'py>(py: Python<'py>, stored: &Stored, octets: bool) -> PyResult<Bound<'py, PyList>> {
+    let text = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => PyString::new(py, text).into_any(),
+        _ => PyString::new(py, &bytes.iter().copied().map(char::from).collect::<String>()).into_any(),
+    };
+    let object = |bytes: &[u8]| match octets {
+        true => PyBytes::new(py, bytes).into_any(),
+        false => text(bytes),
+    };
+    let list = PyList::empty(py);
+    for (name, value) in &stored.headers {
+        list.append(PyTuple::new(py, [object(name.as_str().as_bytes()), object(value.as_bytes())])?)?;
+    }
+    Ok(list)
 }

@@ -41,10 +41,7 @@ pub(crate) fn to_python<'py>(
         }
         Step::Respond(stored) => {
             let body = PyBytes::new(py, &stored.body);
-            match octets {
-                true => (RESPOND, stored.status, headers::octets(py, &stored)?, body).into_pyobject(py),
-                false => (RESPOND, stored.status, stored.pairs(), body).into_pyobject(py),
-            }
+            (RESPOND, stored.status, headers::of(py, &stored, octets)?, body).into_pyobject(py)
         }
         Step::Fail(error) => (FAIL, error as u8).into_pyobject(py),
         // Settled; and what a later version asks for, this one cannot do: the application gets what there is.

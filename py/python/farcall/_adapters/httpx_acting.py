@@ -52,7 +52,7 @@ class Acting:
                 uri.port,
                 uri.path if uri.query is None else f"{uri.path}?{uri.query}",
                 scope(),
-                request.headers.raw,
+                _fields(request.headers),
                 length,
                 content,
                 content is not None,
@@ -301,6 +301,14 @@ def _cuts(module: Any) -> tuple[Any, Any]:
 
 def _headers_of(response: Any) -> Any:
     return response.headers.raw
+
+
+def _fields(headers: Any) -> Any:
+    """Tuples that begin with a name and end with its value."""
+    try:
+        return headers._list
+    except AttributeError:
+        return headers.raw
 
 
 def _announced(request: Any) -> int | None:

@@ -100,7 +100,7 @@ class Keeping:
                 None,
                 request.url,
                 scope(),
-                list(request.headers.items()),
+                list(_pairs_of(request.headers)),
                 len(content),
                 content,
                 True,
@@ -109,6 +109,14 @@ class Keeping:
         except Exception as error:
             fault("requests.begin", error)
             return None, None
+
+
+def _pairs_of(headers: Any) -> Any:
+    """Names and values; the mapping's own way to them goes through Python for each."""
+    try:
+        return headers._store.values()
+    except AttributeError:
+        return headers.items()
 
 
 #: What `send` takes after the request, by name.
