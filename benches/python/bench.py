@@ -1,4 +1,4 @@
-"""Added microseconds per call in Python, beside OpenTelemetry's instrumentation and beside other caches, in one run.
+"""Added microseconds per call in Python, beside OpenTelemetry's instrumentation and other caches, in one run.
 
 Processes that differ in nothing else (bare, with Farcall, with OpenTelemetry, and with hooks that do
 nothing) call the same local server in turns, all on one core and never two at a time. A turn is a few
@@ -6,8 +6,8 @@ calls, so that whatever else the machine does meanwhile falls upon all of them a
 median of the differences to bare within a round, over all rounds of several sets of fresh processes; its
 interval is where the medians of the sets lie.
 
-An answer out of a cache is measured in the same way (`kept.py`); there the bare client is one over a transport
-that hands it a ready response, for what a client does before and after its transport no cache below it can spare.
+An answer out of a cache is measured in the same way (`kept.py`). There the bare client is one over a
+transport that hands it a ready response: what a client does before and after, no cache below it can spare.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ def measure_kept(name: str, url: str) -> dict[str, object]:
         "peer": peer,
         "peer_name": kept.PEERS[name],
         "ratio": peer / max(ours, FLOOR),
-        "note": f"the client's own work {added['bare']:.0f}; ours {interval[0]} to {interval[1]} in the middle half "
-        f"of {SETS} sets",
+        "note": f"the client's own work {added['bare']:.0f}; ours {interval[0]} to {interval[1]} in the "
+        f"middle half of {SETS} sets",
     }
 
 

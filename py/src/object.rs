@@ -14,6 +14,7 @@ use farcall::resilience::Ending;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -297,7 +298,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
-/// Part of a response's body: bytes, a number of bytes, or something that has a length.
+/// Part of a response's body: bytes, a number of bytes, or another buffer.
 fn take(call: &Call, given: &Arguments<'_, '_>) -> PyResult<()> {
     if let Some(chunk) = given.bytes(0) {
         call.read(chunk);
@@ -305,7 +306,11 @@ fn take(call: &Call, given: &Arguments<'_, '_>) -> PyResult<()> {
         // Not by trying: an exception, even one that nobody sees, costs more than all the rest of a call's end.
         call.body(given.number(0)?);
     } else {
-        call.body(given.object(0).len()? as u64);
+        // SAFETY: the object is there while the function runs; a new reference, or null with an exception, comes of it.
+        #[allow(unsafe_code)]
+        let copy =
+            unsafe { Bound::from_owned_ptr_or_err(given.py, ffi::PyBytes_FromObject(given.given[0]))? };
+        call.read(copy.cast::<PyBytes>()?.as_bytes());
     }
     Ok(())
 }
