@@ -1,10 +1,13 @@
-"""Added microseconds per call in Python, beside OpenTelemetry's instrumentation, in one run.
+"""Added microseconds per call in Python, beside OpenTelemetry's instrumentation and other caches, in one run.
 
 Processes that differ in nothing else (bare, with Farcall, with OpenTelemetry, and with hooks that do
 nothing) call the same local server in turns, all on one core and never two at a time. A turn is a few
 calls, so that whatever else the machine does meanwhile falls upon all of them alike. The result is the
 median of the differences to bare within a round, over all rounds of several sets of fresh processes; its
 interval is where the medians of the sets lie.
+
+An answer out of a cache is measured in the same way (`kept.py`). There the bare client is one over a
+transport that hands it a ready response: what a client does before and after, no cache below it can spare.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
+
+import kept
 
 # Fresh processes each: where memory lies shifts the speed of a process by microseconds a call.
 SETS = 7
@@ -115,8 +120,11 @@ def instrument(name: str, how: str, home: str) -> None:
 
 def work(name: str, how: str, url: str, home: str) -> None:
     """The measured process: a turn for each line on stdin, the CPU time of its calls on stdout."""
-    instrument(name, how, home)
-    call = client_of(name, url)
+    if name in kept.PEERS:
+        call = kept.client_of(name, how, url, home)
+    else:
+        instrument(name, how, home)
+        call = client_of(name, url)
     for _ in range(WARM_UP):
         call()
     print("ready", flush=True)
@@ -150,13 +158,32 @@ def measure(name: str, url: str) -> dict[str, object]:
     }
 
 
+def measure_kept(name: str, url: str) -> dict[str, object]:
+    """What an answer out of the cache costs, ours and the peer's."""
+    sets = [measure_set(name, url, kept.HOWS) for _ in range(SETS)]
+    pooled = {how: [added for one in sets for added in one[how]] for how in kept.HOWS}
+    added = {how: statistics.median(values) for how, values in pooled.items()}
+    ours, peer = added["farcall"], added["peer"]
+    interval = [round(bound, 1) for bound in spread([statistics.median(one["farcall"]) for one in sets])]
+    return {
+        "name": name,
+        "unit": "us of CPU per hit, beyond the client's own work",
+        "ours": ours,
+        "peer": peer,
+        "peer_name": kept.PEERS[name],
+        "ratio": peer / max(ours, FLOOR),
+        "note": f"the client's own work {added['bare']:.0f}; ours {interval[0]} to {interval[1]} in the "
+        f"middle half of {SETS} sets",
+    }
+
+
 def spread(medians: list[float]) -> tuple[float, float]:
     """Between which bounds the middle half lies."""
     low, _, high = statistics.quantiles(medians, n=4)
     return low, high
 
 
-def measure_set(name: str, url: str) -> dict[str, list[float]]:
+def measure_set(name: str, url: str, hows: tuple[str, ...] = HOWS) -> dict[str, list[float]]:
     """The difference to bare of each round, and what bare itself took."""
     home = tempfile.mkdtemp(prefix="farcall-bench-")
     workers = {
@@ -167,18 +194,18 @@ def measure_set(name: str, url: str) -> dict[str, list[float]]:
             text=True,
             bufsize=1,
         )
-        for how in HOWS
+        for how in hows
     }
     try:
         for worker in workers.values():
             assert worker.stdout and worker.stdout.readline().strip() == "ready"
-        found: dict[str, list[float]] = {how: [] for how in HOWS}
-        order = list(HOWS)
+        found: dict[str, list[float]] = {how: [] for how in hows}
+        order = list(hows)
         for _ in range(ROUNDS):
             random.shuffle(order)
             spent = {how: turn(workers[how]) for how in order}
             bare = spent["bare"]
-            for how in HOWS:
+            for how in hows:
                 found[how].append(spent[how] - bare if how != "bare" else bare)
         return found
     finally:
@@ -210,6 +237,10 @@ def main() -> None:
         print(f"bench: python/{name} ...", file=sys.stderr, flush=True)
         rows.append(measure(name, url))
         print(f"bench: python/{name}: {rows[-1]['note']}", file=sys.stderr, flush=True)
+    for name in kept.PEERS:
+        print(f"bench: {name} ...", file=sys.stderr, flush=True)
+        rows.append(measure_kept(name, kept.answers(url)))
+        print(f"bench: {name}: {rows[-1]['note']}", file=sys.stderr, flush=True)
     with open(out, "w") as file:
         json.dump(rows, file, indent=2)
 

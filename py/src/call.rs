@@ -1,6 +1,7 @@
 //! One call, as an adapter in Python holds it.
 
 use crate::handle::{Handle, handle};
+use crate::headers::Shown;
 use crate::scope::Scope;
 use farcall::resilience::Ending;
 use farcall::{Attempt, ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
@@ -22,6 +23,8 @@ struct State {
     /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
     /// are not one.
     bodiless: bool,
+    /// Whether the adapter's library has headers as bytes.
+    octets: bool,
 }
 
 impl State {
@@ -65,7 +68,7 @@ impl<'a> Request<'a> {
 
 /// What an adapter knows besides, where rules decide.
 pub(crate) struct Details<'a> {
-    pub(crate) headers: &'a dyn Headers,
+    pub(crate) headers: &'a Shown<'a>,
     /// The size of the request's body, where it is known.
     pub(crate) length: Option<u64>,
     /// The request's body, where it is in memory.
@@ -93,7 +96,7 @@ impl Call {
         let begun = guard.call().begun();
         match guard.step_at(begun) {
             // Anything else is for adapters that can act on it: rules came into force this moment.
-            Step::Send(_) => Some(Self::new(guard, request)),
+            Step::Send(_) => Some(Self::new(guard, request, false)),
             _ => None,
         }
     }
@@ -102,24 +105,25 @@ impl Call {
     /// `install()`.
     pub(crate) fn begin_deciding(request: &Request<'_>, details: &Details<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.is_watching())?;
-        Some(Self::new(guard(handle, request, Some(details)), request))
+        Some(Self::new(guard(handle, request, Some(details)), request, details.headers.are_octets()))
     }
 
-    fn new(guard: CallGuard, request: &Request<'_>) -> Self {
+    fn new(guard: CallGuard, request: &Request<'_>, octets: bool) -> Self {
         Self {
             state: Mutex::new(State {
                 guard,
                 times: ConnectTimes::default(),
                 bodiless: matches!(request.method, "HEAD" | "CONNECT"),
+                octets,
             }),
         }
     }
 
-    /// What to do next, and the moment as of which.
-    pub(crate) fn step(&self) -> (Step, Timestamp) {
-        let call = &mut self.lock().guard;
-        let now = call.now();
-        (call.step_at(now), now)
+    /// What to do next, the moment as of which, and whether headers are to be told as bytes.
+    pub(crate) fn step(&self) -> (Step, Timestamp, bool) {
+        let state = &mut *self.lock();
+        let now = state.guard.now();
+        (state.guard.step_at(now), now, state.octets)
     }
 
     /// A second attempt beside a slow first one, and the moment as of which; `None` where no budget or quota has room.
@@ -138,7 +142,8 @@ impl Call {
         let state = &mut *self.lock();
         let (guard, attempt) = state.guard.shadow()?;
         let now = guard.now();
-        let copy = State { guard, times: ConnectTimes::default(), bodiless: state.bodiless };
+        let State { bodiless, octets, .. } = *state;
+        let copy = State { guard, times: ConnectTimes::default(), bodiless, octets };
         Some((Self { state: Mutex::new(copy) }, attempt, now))
     }
 
@@ -243,8 +248,11 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
     handle.tally(request.adapter);
     let mut head = Head::to(request.method, request.target());
     if let Some(details) = details {
-        head =
-            head.headers(details.headers).body(details.length, details.replayable).content(details.content);
+        head = head
+            .headers(details.headers)
+            .body(details.length, details.replayable)
+            .content(details.content)
+            .caches(true);
     }
     let Some(scope) = request.scope else { return handle.farcall.guard(handle.farcall.begin(&head)) };
     let mut tags = [("", ""); TAGS];

@@ -96,6 +96,15 @@ pub(crate) fn decides() -> bool {
     handle().is_some_and(|handle| handle.is_watching() && handle.farcall.engine().decides())
 }
 
+/// Whether a rule may keep an answer to the calls that begin now.
+#[pyfunction]
+pub(crate) fn caches() -> bool {
+    handle().is_some_and(|handle| {
+        let engine = handle.farcall.engine();
+        handle.is_watching() && engine.decides() && engine.has_caches()
+    })
+}
+
 /// Notes in the ledger that this process is attached to a library.
 #[pyfunction]
 #[pyo3(signature = (library, /))]

@@ -5,6 +5,7 @@
 
 mod call;
 mod handle;
+mod headers;
 mod object;
 mod outbox;
 mod report;
@@ -20,8 +21,8 @@ mod _farcall {
 
     #[pymodule_export]
     use super::handle::{
-        after_fork, after_fork_in_parent, attached, before_fork, calls, counters, decides, failed, flush,
-        flush_late, home, is_enabled, shutdown, start, watch,
+        after_fork, after_fork_in_parent, attached, before_fork, caches, calls, counters, decides, failed,
+        flush, flush_late, home, is_enabled, shutdown, start, watch,
     };
     #[pymodule_export]
     use super::outbox::{OutboxError, outbox_answer, outbox_item, outbox_put, outbox_wait};

@@ -6,6 +6,7 @@
 //! for a text's bytes, and for an integer's value.
 
 use crate::call::{Call, Details, Opened, Request};
+use crate::headers::Shown;
 use crate::scope::Scope;
 use crate::step;
 use farcall::ErrorType;
@@ -47,11 +48,13 @@ static BEGIN: Definitions<2> = Definitions([
     definition(
         c"begin_deciding",
         begin_deciding,
-        c"begin_deciding(adapter, method, scheme, host, port, path, scope, headers, length, content, replayable, /)\n\
+        c"begin_deciding(adapter, method, scheme, host, port, path, scope, headers, length, content, replayable, channel, /)\n\
           --\n\n\
           Begins a call for which rules decide; None between `uninstall()` and `install()`.\n\n\
-          `headers` are pairs; `length` is the body's, None where nobody knows; `content` is the body where it is in \
-          memory, else None; `replayable` says whether the request can be sent again.",
+          `headers` are pairs (first and last of each count); `length` is the body's, None where nobody knows; \
+          `content` is the body where it is in memory, else None; `replayable` says whether the request can be sent \
+          again; `channel` are bytes that keep its answers apart from those of calls over another kind of connection, or \
+          None.",
     ),
 ]);
 
@@ -266,18 +269,6 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
     }
 
-    /// Pairs of header names and values, each `str` or `bytes`; what is neither is left out.
-    fn headers(&self, place: usize) -> PyResult<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mut headers = Vec::new();
-        for pair in self.object(place).try_iter()? {
-            let pair = pair?;
-            if let (Some(name), Some(value)) = (octets(&pair.get_item(0)?), octets(&pair.get_item(1)?)) {
-                headers.push((name, value));
-            }
-        }
-        Ok(headers)
-    }
-
     fn request(&self, scope: Option<&'a Scope>) -> PyResult<Request<'a>> {
         Ok(Request {
             adapter: self.number(0)?,
@@ -307,15 +298,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
-/// What a `str` or `bytes` object holds.
-fn octets(object: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
-    match object.cast::<PyBytes>() {
-        Ok(bytes) => Some(bytes.as_bytes().to_vec()),
-        Err(_) => object.extract::<String>().ok().map(String::into_bytes),
-    }
-}
-
-/// Part of a response's body: bytes, a number of bytes, or something that has a length.
+/// Part of a response's body: bytes, a number of bytes, or another buffer.
 fn take(call: &Call, given: &Arguments<'_, '_>) -> PyResult<()> {
     if let Some(chunk) = given.bytes(0) {
         call.read(chunk);
@@ -323,7 +306,11 @@ fn take(call: &Call, given: &Arguments<'_, '_>) -> PyResult<()> {
         // Not by trying: an exception, even one that nobody sees, costs more than all the rest of a call's end.
         call.body(given.number(0)?);
     } else {
-        call.body(given.object(0).len()? as u64);
+        // SAFETY: the object is there while the function runs; a new reference, or null with an exception, comes of it.
+        #[allow(unsafe_code)]
+        let copy =
+            unsafe { Bound::from_owned_ptr_or_err(given.py, ffi::PyBytes_FromObject(given.given[0]))? };
+        call.read(copy.cast::<PyBytes>()?.as_bytes());
     }
     Ok(())
 }
@@ -424,11 +411,11 @@ functions! {
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
         Ok(Call::begin(&request).map_or_else(none, object_of))
     };
-    begin_deciding(11) = |_call, given| {
+    begin_deciding(12) = |_call, given| {
         let scope = given.object(6);
         let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
-        let headers = given.headers(7)?;
+        let headers = Shown::read(&given.object(7), given.bytes(11))?;
         let details = Details {
             headers: &headers,
             length: if given.is_none(8) { None } else { Some(given.number(8)?) },
@@ -451,13 +438,13 @@ functions! {
         Opened::ShowHeaders => none(),
     });
     answered(2) = |call, given| {
-        call().answer(given.number(0)?, &given.headers(1)?);
+        call().answer(given.number(0)?, &Shown::read(&given.object(1), None)?);
         Ok(none())
     };
     opened(1) = |call, given| Ok(truth(call().opened(given.number(0)?)));
     next_step(0) = |call, given| {
-        let (step, now) = call().step();
-        Ok(step::to_python(given.py, step, now)?.into_ptr())
+        let (step, now, octets) = call().step();
+        Ok(step::to_python(given.py, step, now, octets)?.into_ptr())
     };
     hedge(0) = |call, given| match call().hedge() {
         Some((attempt, now)) => Ok(step::send(given.py, &attempt, now)?.into_ptr()),

@@ -1,5 +1,6 @@
 //! What the engine answers, as tuples that begin with the number of their kind.
 
+use crate::headers;
 use farcall::{Attempt, Refusal, Step, Timestamp};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -13,7 +14,13 @@ const RESPOND: u8 = 4;
 const FAIL: u8 = 5;
 
 /// The step as of `now`; times are told as seconds from then, and where the application sees them as seconds since 1970.
-pub(crate) fn to_python<'py>(py: Python<'py>, step: Step, now: Timestamp) -> PyResult<Bound<'py, PyTuple>> {
+/// Headers to hand out are bytes (`octets`) or text.
+pub(crate) fn to_python<'py>(
+    py: Python<'py>,
+    step: Step,
+    now: Timestamp,
+    octets: bool,
+) -> PyResult<Bound<'py, PyTuple>> {
     let left = |at: Timestamp| at.since(now).as_secs_f64();
     match step {
         Step::Send(attempt) => send(py, &attempt, now),
@@ -33,7 +40,8 @@ pub(crate) fn to_python<'py>(py: Python<'py>, step: Step, now: Timestamp) -> PyR
                 .into_pyobject(py)
         }
         Step::Respond(stored) => {
-            (RESPOND, stored.status, stored.pairs(), PyBytes::new(py, &stored.body)).into_pyobject(py)
+            let body = PyBytes::new(py, &stored.body);
+            (RESPOND, stored.status, headers::of(py, &stored, octets)?, body).into_pyobject(py)
         }
         Step::Fail(error) => (FAIL, error as u8).into_pyobject(py),
         // Settled; and what a later version asks for, this one cannot do: the application gets what there is.
@@ -46,13 +54,14 @@ pub(crate) fn send<'py>(py: Python<'py>, attempt: &Attempt, now: Timestamp) -> P
     let left = |at: Timestamp| at.since(now).as_secs_f64();
     let key = attempt.idempotency_header().map(|(name, value)| (name.to_owned(), value));
     let changes = attempt.changes.as_deref();
+    let condition = attempt.condition.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
     let headers: Vec<(String, String)> = changes.map(|changes| changes.headers.clone()).unwrap_or_default();
     let model = attempt.model.as_deref().or_else(|| changes.and_then(|changes| changes.model.as_deref()));
     (
         SEND,
         changes.and_then(|changes| changes.host.as_deref()),
         changes.and_then(|changes| changes.path_prefix.as_deref()),
-        key.into_iter().chain(headers).collect::<Vec<_>>(),
+        key.into_iter().chain(condition).chain(headers).collect::<Vec<_>>(),
         model,
         attempt.give_up_at.map(left),
         attempt.truncate,

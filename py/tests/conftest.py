@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import farcall
 import pytest
 import urllib3
+from ruled import CLIENTS, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,3 +195,10 @@ def every_name_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
         return resolve("127.0.0.1", port, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", here)
+
+
+@pytest.fixture(params=CLIENTS)
+def rules(request: pytest.FixtureRequest, program: Program, sim: Sim) -> Any:
+    sim.control("DELETE", "script")
+    yield Rules(program, sim, request.param)
+    sim.control("DELETE", "script")

@@ -154,8 +154,10 @@ impl Ask {
                     // Whoever asks so keeps answers himself.
                     self.bypass = Some("conditional");
                 }
+                // A client that connects to an address and asks for a host there (RFC 9110, section 7.2).
                 passed => {
-                    if rule.headers.iter().any(|known| known == passed) {
+                    let elsewhere = passed == "host" && !names(value.trim_ascii(), head.target.host);
+                    if elsewhere || rule.headers.iter().any(|known| known == passed) {
                         let mut one = Keyed::new(secret);
                         one.part(passed.as_bytes());
                         one.part(value.trim_ascii());
@@ -297,6 +299,17 @@ fn write_query(key: &mut Keyed, rule: &Query, query: &str) {
             }
         }
     }
+}
+
+/// Whether `authority`, with or without a port, is that of this host.
+fn names(authority: &[u8], host: &str) -> bool {
+    let digits = authority.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let name = match authority.split_at(authority.len() - digits).0 {
+        [name @ .., b':'] if !name.ends_with(b":") => name,
+        _ => authority,
+    };
+    let name = name.strip_prefix(b"[").and_then(|name| name.strip_suffix(b"]")).unwrap_or(name);
+    same(name.strip_suffix(b".").unwrap_or(name), host.as_bytes())
 }
 
 fn same(one: &[u8], other: &[u8]) -> bool {

@@ -66,6 +66,33 @@ fn calls_to_other_places_and_queries_are_other_calls() {
 }
 
 #[test]
+fn what_an_address_answers_for_one_host_is_not_for_another() {
+    for keys in ["", "share = [\"credentials\"]"] {
+        for (url, hosts) in [
+            ("https://10.0.0.1/v1/rates", ["a.example", "b.example", "10.0.0.1"]),
+            ("https://[::1]:8443/v1/rates", ["a.example:8443", "b.example:8443", "[::1]:8443"]),
+        ] {
+            let mut world = World::with(keys);
+            for host in hosts {
+                let ask = [("host", host)];
+                assert!(!world.call(Ask::get(&ask).url(url), ok(FRESH), 0.0).is_hit(), "{host}");
+                assert!(world.call(Ask::get(&ask).url(url), ok(&[]), 1.0).is_hit(), "{host}");
+            }
+            assert!(
+                world.call(Ask::get(&[]).url(url), ok(&[]), 1.0).is_hit(),
+                "a host that goes without saying"
+            );
+        }
+    }
+    let mut world = World::with("");
+    let url = "https://API.example.com:8443/v1/rates";
+    world.call(Ask::get(&[]).url(url), ok(FRESH), 0.0);
+    for host in ["api.example.com:8443", "api.example.com", "api.example.com."] {
+        assert!(world.call(Ask::get(&[("host", host)]).url(url), ok(&[]), 1.0).is_hit(), "{host}");
+    }
+}
+
+#[test]
 fn customers_share_where_a_rule_says_so_and_credentials_still_do_not() {
     let mut world = World::with("share = [\"customers\"]");
     let key: Pairs<'_> = &[("x-api-key", "a")];

@@ -34,6 +34,11 @@ def decides() -> bool:
     return False
 
 
+def caches() -> bool:
+    """Keeps nothing."""
+    return False
+
+
 def replace_model(*_: object) -> None:
     """Replaces nothing."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from farcall import _errors
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
 
 # The kinds of steps, as the native half numbers them.
 SETTLED, SEND, WAIT, REFUSE, RESPOND, FAIL = range(6)
+#: What makes an answer that has come one that the application does not get.
+INSTEAD = frozenset({SEND, WAIT, REFUSE, RESPOND})
+#: What is kept is still good; the answer has no body.
+NOT_MODIFIED = 304
 # What a step to send tells: seconds until it is given up, its number, seconds until a second attempt is due, and
 # whether a copy is wanted.
 PATIENCE, NUMBER, HEDGE, SHADOW = 5, 7, 8, 9
 
 begin_deciding = native.begin_deciding
+caches = native.caches
 decides = native.decides
 
 
@@ -110,8 +116,32 @@ def shown(call: Call, status: int, headers: Any) -> bool:
     return call.opened(status)
 
 
-def sleep(seconds: float) -> Any:
-    """Waits in whatever event loop runs."""
+def wait(call: Call, seconds: float) -> None:
+    """Waits for what the call waits for, holding nothing; where that is interrupted, nobody else waits for the call."""
+    try:
+        time.sleep(seconds)
+    except BaseException:
+        _abandon(call)
+        raise
+
+
+async def wait_async(call: Call, seconds: float) -> None:
+    """The same, in whatever event loop runs."""
+    try:
+        await _sleep(seconds)
+    except BaseException:
+        _abandon(call)
+        raise
+
+
+def _abandon(call: Call) -> None:
+    try:
+        call.abandon()
+    except Exception as error:
+        fault("abandon", error)
+
+
+def _sleep(seconds: float) -> Any:
     if "trio" in sys.modules:
         sniffio = sys.modules.get("sniffio")
         if sniffio is not None and sniffio.current_async_library() == "trio":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from farcall._acting import decides, shown
+from farcall._adapters import channels
 from farcall._adapters.httpcore_ import exchanges
 from farcall._adapters.httpx_acting import Acting
 from farcall._adapters.httpx_streams import Streams
@@ -34,6 +35,8 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
         "handle_async_request",
         lambda original: _async_hook(original, number, streams, acting),
     )
+    for transport in (module.HTTPTransport, module.AsyncHTTPTransport):
+        patches.replace(transport, "__init__", channels.init_hook)
 
 
 # The two hooks are one, but for `await`. What is done for every call is written out in both: a function of its own

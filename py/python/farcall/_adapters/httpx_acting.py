@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting, _errors
-from farcall._acting import FAIL, HEDGE, REFUSE, RESPOND, SEND, SHADOW, WAIT, Refused
-from farcall._adapters import httpx_beside
+from farcall._acting import FAIL, HEDGE, INSTEAD, NOT_MODIFIED, REFUSE, RESPOND, SEND, SHADOW, WAIT, Refused
+from farcall._adapters import channels, httpx_beside
 from farcall._adapters.httpcore_ import exchanges
+from farcall._adapters.httpx_stored import maker
 from farcall._faults import fault
 from farcall._hook import scope
 from farcall._native import native
@@ -33,17 +33,17 @@ class Acting:
             "RefusedTransportError", (Refused, module.TransportError), {"__doc__": Refused.__doc__}
         )
         self._cut, self._async_cut = _cuts(module)
+        self._stored = maker(module)
         exchanges.add(Acting.send.__code__)
         exchanges.add(Acting.send_async.__code__)
         exchanges.add(Acting._perform.__code__)
 
-    def begin(self, request: Any) -> Call | None:
+    def begin(self, transport: Any, request: Any) -> Call | None:
         """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
         try:
             uri = request.url._uri_reference
             content = self._content(request)
-            announced = request.headers.get("content-length", "")
-            length = len(content) if content is not None else int(announced) if announced.isdecimal() else None
+            length = _announced(request) if content is None else len(content)
             return _acting.begin_deciding(
                 self._number,
                 request.method,
@@ -52,10 +52,11 @@ class Acting:
                 uri.port,
                 uri.path if uri.query is None else f"{uri.path}?{uri.query}",
                 scope(),
-                request.headers.raw,
+                _fields(request.headers),
                 length,
                 content,
                 content is not None,
+                channels.of_transport(transport, request.extensions),
             )
         except Exception as error:
             fault("httpx.begin", error)
@@ -65,7 +66,7 @@ class Acting:
 
     def send(self, original: Any, transport: Any, request: Any) -> Any:
         """Makes the call as the engine says."""
-        call = self.begin(request)
+        call = self.begin(transport, request)
         if call is None:
             return original(transport, request)
         response: Any = None
@@ -74,9 +75,9 @@ class Acting:
         while True:
             step = _acting.step(call, response is not None or failure is not None)
             kind = step[0]
-            if response is not None and kind in (SEND, WAIT, REFUSE):
-                # Unread: what follows takes its place.
-                _quietly(response.close)
+            if response is not None and kind in INSTEAD:
+                # What follows takes its place. Unread, it would take its connection with it.
+                _quietly(response.read if response.status_code == NOT_MODIFIED else response.close)
                 response = None
             if kind == SEND:
                 failure = None
@@ -96,13 +97,13 @@ class Acting:
                     restore()
                     self._answered(call, response, len(content) if upload is None else upload.give_back())
             elif kind == WAIT:
-                sleep(step[1])
+                _acting.wait(call, step[1])
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=False)
 
     async def send_async(self, original: Any, transport: Any, request: Any) -> Any:
         """Makes the call as the engine says."""
-        call = self.begin(request)
+        call = self.begin(transport, request)
         if call is None:
             return await original(transport, request)
         response: Any = None
@@ -111,9 +112,9 @@ class Acting:
         while True:
             step = _acting.step(call, response is not None or failure is not None)
             kind = step[0]
-            if response is not None and kind in (SEND, WAIT, REFUSE):
+            if response is not None and kind in INSTEAD:
                 try:
-                    await response.aclose()
+                    await (response.aread() if response.status_code == NOT_MODIFIED else response.aclose())
                 except Exception as error:
                     fault("httpx.close", error)
                 response = None
@@ -142,7 +143,7 @@ class Acting:
                     restore()
                     self._answered(call, response, len(content) if upload is None else upload.give_back())
             elif kind == WAIT:
-                await _acting.sleep(step[1])
+                await _acting.wait_async(call, step[1])
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=True)
 
@@ -233,8 +234,7 @@ class Acting:
         if kind == REFUSE:
             raise self._refused(step[1]).told(step)
         if kind == RESPOND:
-            _, status, headers, body = step
-            return self._module.Response(status, headers=headers, content=body)
+            return self._stored(*step[1:])
         if kind == FAIL:
             raise self._error(step[1], request)
         if failure is not None:
@@ -301,6 +301,20 @@ def _cuts(module: Any) -> tuple[Any, Any]:
 
 def _headers_of(response: Any) -> Any:
     return response.headers.raw
+
+
+def _fields(headers: Any) -> Any:
+    """Tuples that begin with a name and end with its value."""
+    try:
+        return headers._list
+    except AttributeError:
+        return headers.raw
+
+
+def _announced(request: Any) -> int | None:
+    """The length that a body is said to have which nobody has seen."""
+    announced = request.headers.get("content-length", "")
+    return int(announced) if announced.isdecimal() else None
 
 
 def _nothing() -> None:

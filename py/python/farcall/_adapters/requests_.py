@@ -2,7 +2,8 @@
 
 `HTTPAdapter.send` makes one urllib3 request, which may make several exchanges (`Retry` mounted on the adapter), and
 each of them is a call. So the hook is urllib3's; this module only makes sure that it is the urllib3 which requests
-uses, for some environments carry two; and that a refused call is an error of requests too.
+uses, for some environments carry two; that a refused call is an error of requests too; and that an answer which is kept
+needs no connection: where answers are, the first call begins here already, and is held for urllib3's hook.
 """
 
 from __future__ import annotations
@@ -10,31 +11,117 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from farcall._acting import Refused
-from farcall._adapters import urllib3_
+from farcall import _acting
+from farcall._acting import REFUSE, RESPOND, WAIT, Refused, caches
+from farcall._adapters import channels, urllib3_
+from farcall._adapters.requests_stored import maker
+from farcall._adapters.urllib3_acting import Held, bytes_of, held
+from farcall._faults import fault
+from farcall._hook import fail, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from farcall._farcall import Call
     from farcall._hook import Patches
 
 
 def attach(module: ModuleType, number: int, patches: Patches) -> None:
     """Hooks the urllib3 below `module`, which is requests."""
-    below = module.adapters.PoolManager.__module__.rpartition(".")[0]
-    urllib3_.attach(sys.modules[below], number, patches)
-    base = module.exceptions.ConnectionError
-    refused = type("RefusedConnectionError", (Refused, base), {"__doc__": Refused.__doc__})
-    patches.replace(module.adapters.HTTPAdapter, "send", lambda original: _send_hook(original, refused))
+    below = sys.modules[module.adapters.PoolManager.__module__.rpartition(".")[0]]
+    urllib3_.attach(below, number, patches)
+    keeping = Keeping(module, below, number)
+    patches.replace(module.adapters.HTTPAdapter, "send", lambda original: _send_hook(original, keeping))
 
 
-def _send_hook(original: Any, refused: Any) -> Callable[..., Any]:
+def _send_hook(original: Any, keeping: Keeping) -> Callable[..., Any]:
+    refused = keeping.refused
+
     def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         try:
+            if caches():
+                return keeping.send(original, self, request, args, kwargs)
             return original(self, request, *args, **kwargs)
         except Refused as refusal:
             # urllib3 would retry an error that is requests' already, for those are OSErrors.
             raise refused(str(refusal), request=request).like(refusal) from None
 
     return send
+
+
+class Keeping:
+    """What is done of a call before urllib3 is asked, where a rule may keep answers."""
+
+    def __init__(self, module: Any, below: Any, number: int) -> None:
+        self._number = number
+        self._adapter = module.adapters.HTTPAdapter
+        self._stored = maker(module, below)
+        base = module.exceptions.ConnectionError
+        self.refused: Any = type("RefusedConnectionError", (Refused, base), {"__doc__": Refused.__doc__})
+
+    def send(self, original: Any, adapter: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answers from what is kept, or lets urllib3 make the exchange."""
+        stream, _, verify, cert, _ = (*args, *_rest(args, kwargs))
+        call, channel = self._begin(adapter, request, verify, cert)
+        if call is None:
+            return original(adapter, request, *args, **kwargs)
+        # Before a connection is taken: the call that is waited for may need the last one.
+        while (step := _acting.step(call, False))[0] == WAIT:
+            _acting.wait(call, step[1])
+        if step[0] == RESPOND:
+            return self._stored(*step[1:], adapter, request, stream)
+        if step[0] == REFUSE:
+            raise Refused(step[1]).told(step)
+        holder = Held(call, step, channel)
+        token = held.set(holder)
+        try:
+            return original(adapter, request, *args, **kwargs)
+        except BaseException as error:
+            if holder.call is not None:
+                fail("requests.fail", call, error, 0)
+            raise
+        finally:
+            held.reset(token)
+
+    def _begin(self, adapter: Any, request: Any, verify: Any, cert: Any) -> tuple[Call | None, bytes | None]:
+        """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
+        try:
+            content = bytes_of(request.body)
+            if content is None:
+                # Sent once, and nothing to be kept: urllib3's hook knows more of it.
+                return None, None
+            channel = channels.of_adapter(adapter, self._adapter, verify, cert)
+            return _acting.begin_deciding(
+                self._number,
+                request.method,
+                "",
+                "",
+                None,
+                request.url,
+                scope(),
+                list(_pairs_of(request.headers)),
+                len(content),
+                content,
+                True,
+                channel,
+            ), channel
+        except Exception as error:
+            fault("requests.begin", error)
+            return None, None
+
+
+def _pairs_of(headers: Any) -> Any:
+    """Names and values; the mapping's own way to them goes through Python for each."""
+    try:
+        return headers._store.values()
+    except AttributeError:
+        return headers.items()
+
+
+#: What `send` takes after the request, by name.
+_DEFAULTS = (("stream", False), ("timeout", None), ("verify", True), ("cert", None), ("proxies", None))
+
+
+def _rest(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    return [kwargs.get(name, default) for name, default in _DEFAULTS[len(args) :]]

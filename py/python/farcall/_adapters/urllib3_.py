@@ -71,9 +71,9 @@ def _exchange_hook(original: Any, number: int, acting: Acting) -> Callable[..., 
             call = None
         if call is None:
             if decides():
-                call = acting.begin(self, method, url, kwargs)
+                call, step = acting.begin(self, method, url, kwargs)
                 if call is not None:
-                    return acting.send(call, original, self, conn, method, url, args, kwargs)
+                    return acting.send(call, step, original, self, conn, method, url, args, kwargs)
             return original(self, conn, method, url, *args, **kwargs)
         body = kwargs.get("body")
         if body is not None and not isinstance(body, (bytes, str)):

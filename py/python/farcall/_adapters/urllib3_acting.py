@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import io
-from http.client import responses
-from time import sleep
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting, _errors
-from farcall._acting import FAIL, REFUSE, RESPOND, SEND, WAIT, Refused
+from farcall._acting import FAIL, INSTEAD, NOT_MODIFIED, REFUSE, RESPOND, SEND, WAIT, Refused
+from farcall._adapters import channels
+from farcall._adapters.urllib3_stored import maker
 from farcall._faults import fault
 from farcall._hook import scope
 from farcall._native import native
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from farcall._farcall import Call
+
+
+class Held:
+    """A call that began above urllib3, where an answer that is kept needs no connection, until its exchange begins."""
+
+    __slots__ = ("call", "channel", "step")
+
+    def __init__(self, call: Call, step: tuple[Any, ...], channel: bytes | None) -> None:
+        self.call: Call | None = call
+        self.step = step
+        self.channel = channel
+
+
+#: What requests holds while urllib3 works for it.
+held: ContextVar[Held | None] = ContextVar("farcall_urllib3_held", default=None)
 
 
 class Acting:
@@ -33,15 +48,27 @@ class Acting:
         self._count = count
         base = module.exceptions.HTTPError
         self._refused: Any = type("RefusedHTTPError", (Refused, base), {"__doc__": Refused.__doc__})
+        self._stored = maker(module)
+        below = module.connectionpool
+        self._pools = (below.HTTPConnectionPool, below.HTTPSConnectionPool)
 
-    def begin(self, pool: Any, method: Any, url: Any, kwargs: dict[str, Any]) -> Call | None:
-        """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
+    def begin(
+        self, pool: Any, method: Any, url: Any, kwargs: dict[str, Any]
+    ) -> tuple[Call | None, tuple[Any, ...] | None]:
+        """Begins a call, or takes over one that is held, with its first step.
+
+        None between `uninstall()` and `install()`, and where we fail.
+        """
+        holder = held.get()
+        if holder is not None and holder.call is not None:
+            taken, holder.call = holder.call, None
+            return taken, holder.step
         try:
             body, headers = kwargs.get("body"), kwargs.get("headers") or {}
-            content = _bytes(body)
+            content = bytes_of(body)
             announced = str(headers.get("Content-Length", ""))
             length = len(content) if content is not None else int(announced) if announced.isdecimal() else None
-            return _acting.begin_deciding(
+            call = _acting.begin_deciding(
                 self._number,
                 method,
                 pool.scheme,
@@ -53,14 +80,17 @@ class Acting:
                 length,
                 content,
                 content is not None,
+                channels.of_pool(pool, self._pools) if holder is None else holder.channel,
             )
         except Exception as error:
             fault("urllib3.begin", error)
-            return None
+            return None, None
+        return call, None
 
     def send(
         self,
         call: Call,
+        step: tuple[Any, ...] | None,
         original: Any,
         pool: Any,
         conn: Any,
@@ -74,10 +104,11 @@ class Acting:
         failure: Exception | None = None
         attempt: _Attempt | None = None
         while True:
-            step = _acting.step(call, response is not None or failure is not None)
+            if step is None:
+                step = _acting.step(call, response is not None or failure is not None)
             kind = step[0]
-            if attempt is not None and kind in (SEND, WAIT, REFUSE):
-                # Unread: what follows takes its place.
+            if attempt is not None and kind in INSTEAD:
+                # What follows takes its place.
                 attempt.let_go(response)
                 response = None
             if kind == SEND:
@@ -102,11 +133,14 @@ class Acting:
                     attempt.restore()
                     _acting.answered(call, response, response.status, headers_of, self._count(body))
             elif kind == WAIT:
-                sleep(step[1])
+                _acting.wait(call, step[1])
             elif kind == REFUSE:
                 raise self._refused(step[1]).told(step)
             elif kind == RESPOND:
-                return self._stored(step, pool, conn, kwargs)
+                if kwargs.get("response_conn") is not None:
+                    # Nobody will give it back for this response.
+                    pool._put_conn(conn)
+                return self._stored(*step[1:], kwargs)
             elif kind == FAIL:
                 raise self._error(step[1], pool, conn, url)
             elif failure is not None:
@@ -116,6 +150,7 @@ class Acting:
                 raise failure
             else:
                 return self._hand_out(call, response, attempt, kwargs)
+            step = None
 
     def _hand_out(self, call: Call, response: Any, attempt: Any, kwargs: dict[str, Any]) -> Any:
         try:
@@ -130,25 +165,6 @@ class Acting:
             # As its constructor would have done. urllib3 1.26 returns http.client's response here, and reads later.
             response._body = response.read(decode_content=kwargs.get("decode_content", True))
         attempt.hand_out()
-        return response
-
-    def _stored(self, step: tuple[Any, ...], pool: Any, conn: Any, kwargs: dict[str, Any]) -> Any:
-        _, status, headers, body = step
-        response = self._module.HTTPResponse(
-            body=io.BytesIO(body),
-            headers=self._module._collections.HTTPHeaderDict(headers),
-            status=status,
-            version=11,
-            version_string="HTTP/1.1",
-            reason=responses.get(status),
-            preload_content=kwargs.get("preload_content", True),
-            decode_content=kwargs.get("decode_content", True),
-            retries=kwargs.get("retries"),
-        )
-        response._farcall_call = None
-        if kwargs.get("response_conn") is not None:
-            # Nobody will give it back for this response.
-            pool._put_conn(conn)
         return response
 
     def _error(self, number: int, pool: Any, conn: Any, url: str) -> Exception:
@@ -220,8 +236,12 @@ class _Attempt:
         """Another attempt takes this one's place."""
         try:
             if response is not None:
-                # Closing must not put the connection back: it is sent on, or closed by urllib3.
+                # This must not put the connection back: it is sent on, or closed by urllib3.
                 response._connection = None
+                if response.status == NOT_MODIFIED and self.conn is self._own_conn:
+                    # It has no body, and leaves the connection ready for what comes.
+                    response.read()
+                    return
                 response.close()
             self.conn.close()
         except Exception as error:
@@ -273,7 +293,7 @@ class _Attempt:
         self.kwargs["headers"] = changed
 
     def _ask_for(self, model: str) -> None:
-        content = _bytes(self.kwargs.get("body"))
+        content = bytes_of(self.kwargs.get("body"))
         cheaper = None if content is None else native.replace_model(content, model)
         if cheaper is None:
             return
@@ -298,7 +318,7 @@ def headers_of(response: Any) -> Any:
     return list(response.headers.items()) if pairs is None else pairs
 
 
-def _bytes(body: Any) -> bytes | None:
+def bytes_of(body: Any) -> bytes | None:
     """A request's body, where it is in memory and can be sent again."""
     if body is None:
         return b""

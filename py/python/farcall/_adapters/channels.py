@@ -1,0 +1,104 @@
+"""What keeps answers apart beside the request: the connection that they came over.
+
+A client certificate says who asks, a connection whose other end nobody verified may lead anywhere, and a socket of
+this machine leads elsewhere than the URL says. A connection as the library makes it by itself has no channel: then all
+clients of the process share what is kept. What nothing is known of has one of its own.
+"""
+
+from __future__ import annotations
+
+import ssl
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_UNVERIFIED = b"unverified"
+_numbers = count(1)
+
+
+def own(thing: Any) -> bytes:
+    """The channel of what is like nothing else: a number for as long as it lives, or, where none sticks, for now."""
+    try:
+        channel: bytes = thing._farcall_own
+    except AttributeError:
+        channel = b"%d" % next(_numbers)
+        try:
+            thing._farcall_own = channel
+        except AttributeError:
+            pass
+    return channel
+
+
+def of_settings(verify: Any, cert: Any) -> bytes | None:
+    """The channel of a client that was told so about TLS, as httpx and requests are."""
+    if cert:
+        return repr(cert).encode()
+    if verify is True or isinstance(verify, str):
+        return None
+    return own(verify) if isinstance(verify, ssl.SSLContext) else _UNVERIFIED
+
+
+# httpx
+
+
+def init_hook(original: Any) -> Callable[..., None]:
+    """The constructor of a transport, which alone is told what its connections are like."""
+
+    def __init__(self: Any, verify: Any = True, cert: Any = None, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, verify, cert, *args, **kwargs)
+        if kwargs.get("uds") is None and len(args) < _BEFORE_SOCKET:
+            self._farcall_channel = of_settings(verify, cert)
+
+    return __init__
+
+
+#: What may stand between the certificate and the path of a socket.
+_BEFORE_SOCKET = 6
+
+
+def of_transport(transport: Any, extensions: Any) -> bytes | None:
+    """The channel of a transport. Of one that was made before `install()` nothing is known."""
+    if len(extensions) > 1 and ("target" in extensions or "sni_hostname" in extensions):
+        return own(object())
+    try:
+        channel: bytes | None = transport._farcall_channel
+    except AttributeError:
+        channel = own(transport)
+    return channel
+
+
+# urllib3, requests
+
+#: What a pool may be told of its connections without leading elsewhere.
+_HARMLESS = frozenset({"proxy", "proxy_config", "socket_options", "source_address", "blocksize", "ssl_context"})
+_UNASKED = frozenset({"CERT_NONE", "NONE", "0"})
+
+
+def of_pool(pool: Any, kinds: tuple[type, type]) -> bytes | None:
+    """The channel of a pool of urllib3, which of these kinds (plain and TLS) is like all others."""
+    if type(pool) not in kinds or not _HARMLESS.issuperset(pool.conn_kw):
+        return own(pool)
+    if pool.scheme != "https":
+        return None
+    if pool.assert_hostname is not None or pool.assert_fingerprint is not None:
+        return own(pool)
+    if pool.cert_file is not None:
+        return repr((pool.cert_file, pool.key_file)).encode()
+    context = pool.conn_kw.get("ssl_context")
+    if context is not None:
+        return own(context)
+    asked = pool.cert_reqs
+    return _UNVERIFIED if asked is not None and (asked in _UNASKED or asked == ssl.CERT_NONE) else None
+
+
+def of_adapter(adapter: Any, kind: Any, verify: Any, cert: Any) -> bytes | None:
+    """The channel of an adapter of requests; one of this kind that was told nothing of its pools is like all others."""
+    if type(adapter) is not kind or len(adapter.poolmanager.connection_pool_kw) > _OWN_SETTINGS:
+        return own(adapter)
+    return of_settings(verify, cert)
+
+
+#: `maxsize` and `block`.
+_OWN_SETTINGS = 2
