@@ -21,6 +21,7 @@ const ASK_MS = 10
 
 let asked = -Infinity
 let decides = false
+let caches = false
 
 /**
  * Whether rules decide anything. Throws where the addon does.
@@ -30,9 +31,15 @@ let decides = false
 function isDeciding (at) {
   if (at - asked >= ASK_MS) {
     decides = native().decides()
+    caches = decides && native().caches()
     asked = at
   }
   return decides
+}
+
+/** Whether rules keep answers, as of when `isDeciding` was asked. */
+function isCaching () {
+  return caches
 }
 
 /**
@@ -101,17 +108,19 @@ class Decision {
     this.reads = false
     /** @type {number | undefined} after how many bytes the response breaks off for the application */
     this.truncate = undefined
+    /** Whether the application may get something else than what the attempt comes to, although it is the last. */
+    this.spare = false
     /** @type {((status: number, headers: string[]) => boolean) | undefined} whether an answer cannot be kept */
     this.declines = undefined
   }
 
   /**
-   * Begins a call in the running code's scope.
+   * Begins a call in the running code's scope, or another.
    *
    * @param {Asked} request
+   * @param {import('./scope.js').Scope | undefined} [scope]
    */
-  static begin (request) {
-    const scope = currentScope()
+  static begin (request, scope = currentScope()) {
     return new Decision(native().begin({
       ...request,
       customer: scope?.customer,
@@ -160,7 +169,10 @@ class Decision {
       this.open = this.sent = true
       this.truncate = step.truncate
     } else if (step.kind === 'settled') this.settle()
-    else if (step.kind !== 'wait') this.done = true
+    else if (step.kind !== 'wait') {
+      this.done = true
+      this.reads = false
+    }
     return step
   }
 
@@ -378,7 +390,7 @@ class Decision {
   #ended (how) {
     this.how = how
     if (how !== COMPLETE && how !== ABANDONED) this.call.failed(how)
-    if (this.final) this.#finish()
+    if (this.final || (this.spare && how === ABANDONED)) this.#finish()
   }
 
   /** There will be no other attempt. Throws nothing. */
@@ -423,4 +435,4 @@ function performed () {
   return any ? performing.getStore() : undefined
 }
 
-module.exports = { Decision, isDeciding, performed }
+module.exports = { Decision, isCaching, isDeciding, performed }
