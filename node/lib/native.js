@@ -26,6 +26,7 @@ const { join } = require('node:path')
  *   customer: string | undefined, known: { body?: number, content?: Uint8Array, tags?: string[] } | undefined) =>
  *   NativeDecision | string} open
  * @property {(body: Uint8Array, model: string) => Buffer | null} replaceModel
+ * @property {(conditions: string[]) => Promise<number>} purgeCache
  * @property {() => void} flushNow
  * @property {() => Promise<void>} flush
  * @property {() => string} counters

@@ -360,6 +360,6 @@ pub(crate) fn whole(count: f64) -> u64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count, exact up to 2^53")]
-fn float(count: u64) -> f64 {
+pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }

@@ -2,11 +2,11 @@
 //! crossing, and what nobody looks at stays a string.
 
 use crate::decide::Decision;
-use crate::handle::farcall;
+use crate::handle::{farcall, unharmed};
 use farcall::attribution::MAX_TAGS;
 use farcall::{Head, HeaderNames, Headers, Priority, Step, Stored, Target};
-use napi::JsString;
-use napi::bindgen_prelude::{Either, Env, Result, Uint8Array};
+use napi::bindgen_prelude::{AsyncTask, Either, Env, Result, Uint8Array};
+use napi::{Error, JsString, Status, Task};
 use napi_derive::napi;
 use std::cell::RefCell;
 
@@ -42,8 +42,8 @@ pub(crate) struct Known {
 /// Begins a call whose answer may be kept, and takes its first step: an answer that is kept comes at once, as the text
 /// of [`write`]. `headers` are names and values in turn, a line each. Of the `kind` of client one is told from another by
 /// `client`, for what it adds to a request below. `known` is left out where there is no body and no tag.
+// One by one: an object for them costs more to pass than the look-up.
 #[napi(catch_unwind)]
-#[expect(clippy::too_many_arguments, reason = "an object for them costs more to pass than the look-up")]
 pub(crate) fn open<'env>(
     env: &'env Env,
     method: String,
@@ -125,4 +125,37 @@ impl Headers for OfClient<'_> {
         see(b"node client", self.client.as_bytes());
         self.headers.each(see)
     }
+}
+
+/// Tells the programs of this machine to forget answers, on a thread of libuv's pool.
+pub(crate) struct PurgeTask {
+    conditions: Vec<String>,
+}
+
+impl Task for PurgeTask {
+    type Output = f64;
+    type JsValue = f64;
+
+    fn compute(&mut self) -> Result<f64> {
+        unharmed(|| {
+            let Some(home) = farcall()?.home() else {
+                return Err(Error::from_reason("there is no ledger, through which programs are told"));
+            };
+            let pairs = self.conditions.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
+            let programs = farcall_agent::purge_cache(&home, &pairs.collect::<Vec<_>>())
+                .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
+            Ok(crate::decide::float(programs))
+        })
+    }
+
+    fn resolve(&mut self, _env: Env, programs: f64) -> Result<f64> {
+        Ok(programs)
+    }
+}
+
+/// Has the programs of this machine forget the answers that match all `conditions` (keys and values in turn); resolves
+/// to how many programs were told.
+#[napi]
+pub(crate) fn purge_cache(conditions: Vec<String>) -> AsyncTask<PurgeTask> {
+    AsyncTask::new(PurgeTask { conditions })
 }

@@ -9,7 +9,7 @@ const http = require('node:http')
 const { clearTimeout } = require('node:timers')
 const { note } = require('../../problems.js')
 const { goOn, handOver, hold, isHeld } = require('./holding.js')
-const { drop, takes } = require('./instead.js')
+const { drop, guard, takes } = require('./instead.js')
 const { original, put, takeBack } = require('./methods.js')
 const { abandon, see } = require('./outcome.js')
 const { exchangeOf, kExchange, kHeld, seeBody } = require('./request.js')
@@ -34,6 +34,7 @@ const ours = {
           // Most were asked for when they were given to their agent, before there was a socket.
           if (!exchange.asked && isHeld(exchange) && holdSocket(this, socket)) return
           seeSocket(exchange, this, socket)
+          if (exchange.decision !== undefined && this[kHeld]?.open) guard(socket)
         }
       }
     } catch (error) {
@@ -76,7 +77,7 @@ const ours = {
       if (exchange && !exchange.settled && !this.destroyed) abandon(exchange, this, error)
       if (exchange && this[kHeld] !== undefined) {
         clearTimeout(this[kHeld].timer)
-        if (!this[kHeld].late) drop(this, error)
+        drop(this, error)
         if (this[kHeld].waits && !this.destroyed) {
           this[kHeld].waits = false
           const result = Reflect.apply(original.destroy, this, arguments)

@@ -10,12 +10,14 @@ const { note } = require('../../problems.js')
 const { RefusedError, wireError } = require('../../refused.js')
 const { headersOf } = require('./head.js')
 const { original } = require('./methods.js')
+const { see } = require('./outcome.js')
 const { kExchange, kHeld } = require('./request.js')
 
 /** @typedef {import('../../native.js').NextStep} NextStep */
 
 /** So much of an answer that nobody gets is read, for its connection to be used again. */
 const READ = 64 * 1024
+const kGuarded = Symbol('farcall.guarded')
 const CONDITIONS = new Set(['if-none-match', 'if-modified-since'])
 
 /**
@@ -34,7 +36,9 @@ function takes (request, type, argument) {
       return held.open && decide(request, argument)
     case 'error':
       // Where it has its answer, nothing can fail any more.
-      return held.message !== undefined || held.again !== undefined || (held.open && decide(request, undefined))
+      if (held.message !== undefined || held.again !== undefined) return true
+      held.error = argument
+      return held.open && decide(request, undefined)
     case 'upgrade':
       settle(request)
       return false
@@ -58,6 +62,39 @@ function decide (request, response) {
   if (decision.done) return false
   clearTimeout(held.timer)
   return follow(request, response, decision.step())
+}
+
+/**
+ * Looks after the errors of a socket: some clients let go of a call as soon as they hear of one, and would not hear of
+ * what there is instead. Whose call has that does not hear of the error.
+ *
+ * @param {any} socket
+ */
+function guard (socket) {
+  if (socket[kGuarded]) return
+  socket[kGuarded] = true
+  const { emit } = socket
+  socket.emit = /** @this {any} */ function (/** @type {string} */ type, /** @type {unknown} */ error) {
+    try {
+      if (type === 'error' && breaks(this._httpMessage, error)) return true
+    } catch (problem) {
+      note(problem)
+    }
+    return Reflect.apply(emit, this, arguments)
+  }
+}
+
+/**
+ * @param {any} request
+ * @param {unknown} error
+ */
+function breaks (request, error) {
+  const held = request?.[kHeld]
+  if (!held?.open) return false
+  const exchange = request[kExchange]
+  if (!exchange.settled) see(exchange, request, 'error', error)
+  held.error = error
+  return decide(request, undefined)
 }
 
 /**
@@ -199,19 +236,13 @@ function letGo (response, instead) {
 function again (request, held) {
   const { decision } = request[kExchange]
   decision.final = true
-  /** @type {Record<string, string[]>} */
-  const headers = {}
   const words = headersOf(request)
-  for (let at = 0; at + 1 < words.length; at += 2) {
-    if (!CONDITIONS.has(words[at].toLowerCase())) (headers[words[at]] ??= []).push(words[at + 1])
-  }
+  const headers = words.filter((_, at) => !CONDITIONS.has(words[at & ~1].toLowerCase()))
   const options = { ...held.options, agent: held.agent, path: request.path, headers, setHost: false }
   const second = decision.perform(() => new /** @type {any} */ (http).ClientRequest(options))
   held.again = second
   second.on('response', (/** @type {any} */ response) => {
     decision.settle()
-    // Its end is the end of both.
-    response.req = request
     deliver(request, response)
     closeAfter(request, response)
   })
@@ -223,13 +254,15 @@ function again (request, held) {
 }
 
 /**
- * The application lets go of a request: of what it got instead, too.
+ * The application lets go of a request: of what it got instead, too. Some do so because they heard of the error of its
+ * socket: that was no wish of theirs.
  *
  * @param {any} request
  * @param {unknown} error
  */
 function drop (request, error) {
-  const { again, message } = request[kHeld]
+  const { again, message, late } = request[kHeld]
+  if (late || (error && (error === request[kHeld].error || error === request.socket?.errored))) return
   try {
     settle(request)
     if (again !== undefined) {
@@ -243,4 +276,4 @@ function drop (request, error) {
   }
 }
 
-module.exports = { drop, takes }
+module.exports = { drop, guard, takes }
