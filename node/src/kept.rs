@@ -42,7 +42,7 @@ pub(crate) struct Known {
 /// Begins a call whose answer may be kept, and takes its first step: an answer that is kept comes at once, as the text
 /// of [`write`]. `headers` are names and values in turn, a line each. Of the `kind` of client one is told from another by
 /// `client`, for what it adds to a request below. `known` is left out where there is no body and no tag.
-// One by one: an object for them costs more to pass than the look-up.
+#[allow(clippy::too_many_arguments)] // An object for them costs more to pass than the look-up.
 #[napi(catch_unwind)]
 pub(crate) fn open<'env>(
     env: &'env Env,
