@@ -274,6 +274,21 @@ export const outbox: {
   answer(id: number): Promise<OutboxAnswer | null>
 }
 
+/** Which kept answers: patterns, as in a `match` of `farcall.toml`. */
+export interface Purge {
+  vendor?: string
+  /** Method and URL template: `GET /v1/prices*`. */
+  endpoint?: string
+  method?: string
+  customer?: string
+}
+
+/**
+ * Has the programs of this machine forget the answers that match, all where nothing is said: as
+ * `farcall cache purge` does, and like there within a second or so. Resolves to how many programs were told.
+ */
+export function purgeCache(match?: Purge): Promise<number>
+
 /** Writes what was counted to the ledger; resolves once it is there. Farcall does so each second by itself, and at exit. */
 export function flush(): Promise<void>
 

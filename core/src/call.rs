@@ -50,6 +50,9 @@ pub struct Head<'a> {
     /// every header of request and answer ([`Headers::each`]), every byte of the body that the application reads
     /// ([`Call::read`](crate::Call::read)), and sends [`Attempt::condition`](crate::Attempt).
     pub caches: bool,
+    /// Stands for the kind of client that adds headers of its own below the adapter, such as what it can decode: no
+    /// answer to one kind is handed to another, whatever rules share.
+    pub client: u32,
 }
 
 /// Who goes first where there is not enough for all.
@@ -98,6 +101,7 @@ impl<'a> Head<'a> {
             deadline: None,
             priority: Priority::Interactive,
             caches: false,
+            client: 0,
         }
     }
 
@@ -105,6 +109,13 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn caches(mut self, caches: bool) -> Self {
         self.caches = caches;
+        self
+    }
+
+    /// Says that answers are for this kind of client alone.
+    #[must_use]
+    pub const fn client(mut self, client: u32) -> Self {
+        self.client = client;
         self
     }
 

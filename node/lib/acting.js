@@ -3,116 +3,21 @@
 // again.
 
 const { setTimeout, clearTimeout } = require('node:timers')
+const { argumentsOf, read } = require('./asking.js')
 const { race, shadow } = require('./beside.js')
 const { now } = require('./clock.js')
 const { Decision, isDeciding, performed } = require('./decision.js')
-const { native } = require('./native.js')
+const { isForeign, keptResponse, storedResponse } = require('./kept.js')
 const { note } = require('./problems.js')
 const { RefusedError, wireError } = require('./refused.js')
 
+/** @typedef {import('./asking.js').Asking} Asking */
 /** @typedef {import('./native.js').NextStep} NextStep */
 /** @typedef {InstanceType<typeof import('./decision.js').Decision>} Call */
 /** @typedef {(this: any, ...args: any[]) => Promise<Response>} Fetch */
 
 /** Timers take no longer waits (`timers.setTimeout`). */
 const LONGEST_MS = 2 ** 31 - 1
-/** Bodies up to this size are shown to the engine, which looks for the model that they ask for. */
-const SHOWN = 256 * 1024
-
-/**
- * A request, as the application gave it to `fetch`.
- *
- * @typedef {object} Asking
- * @property {string} url
- * @property {string} method
- * @property {Headers} headers
- * @property {number | undefined} bytes
- * @property {unknown} body the one of `init`, in a form that can be read again where `replayable`
- * @property {Uint8Array | undefined} content
- * @property {boolean} replayable
- * @property {AbortSignal | undefined} signal
- */
-
-/**
- * Reads what `fetch` was called with; undefined where it would not send anything, or Farcall cannot tell.
- *
- * @param {any} input
- * @param {any} init
- * @returns {Asking | undefined}
- */
-function read (input, init) {
-  const request = input instanceof Request ? input : undefined
-  const url = request?.url ?? String(input)
-  if (!/^https?:/i.test(url) || !URL.canParse(url)) return
-  const method = String(init?.method ?? request?.method ?? 'GET').toUpperCase()
-  const headers = new Headers(init?.headers ?? request?.headers)
-  const signal = init?.signal ?? request?.signal ?? undefined
-  const asking = { url, method, headers, signal, content: undefined, bytes: undefined, replayable: false }
-  const body = init?.body ?? undefined
-  if (body === undefined) {
-    if (request?.body) return { ...asking, body }
-    return { ...asking, body, bytes: 0, replayable: true }
-  }
-  if (typeof body === 'string') {
-    const json = body.charCodeAt(0) === 123 && body.length <= SHOWN
-    const content = json ? Buffer.from(body) : undefined
-    return { ...asking, body, content, bytes: content?.byteLength ?? Buffer.byteLength(body), replayable: true }
-  }
-  if (body instanceof ArrayBuffer || ArrayBuffer.isView(body)) {
-    // The application may write into it before the next attempt.
-    const copy = Buffer.from(
-      body instanceof ArrayBuffer ? new Uint8Array(body) : new Uint8Array(body.buffer, body.byteOffset, body.byteLength)
-    )
-    const content = copy.byteLength <= SHOWN ? copy : undefined
-    return { ...asking, body: copy, content, bytes: copy.byteLength, replayable: true }
-  }
-  if (body instanceof Blob) return { ...asking, body, bytes: body.size, replayable: true }
-  if (body instanceof URLSearchParams || body instanceof FormData) return { ...asking, body, replayable: true }
-  return { ...asking, body }
-}
-
-/**
- * What to call `fetch` with for an attempt.
- *
- * @param {Asking} asking
- * @param {NextStep} step
- * @param {any} input
- * @param {any} init
- * @param {AbortSignal | undefined} signal
- */
-function argumentsOf (asking, step, input, init, signal) {
-  const headers = new Headers(asking.headers)
-  for (let at = 0; at + 1 < (step.headers?.length ?? 0); at += 2) {
-    headers.set(/** @type {any} */ (step.headers)[at], /** @type {any} */ (step.headers)[at + 1])
-  }
-  /** @type {any} */
-  const changed = { headers, signal }
-  if (asking.body !== undefined) changed.body = asking.body
-  if (step.model !== undefined && asking.content !== undefined) {
-    const body = native().replaceModel(asking.content, step.model)
-    if (body !== null) {
-      // A string brings its content type along; what it is made into here must not lose it.
-      if (typeof asking.body === 'string' && !headers.has('content-type')) {
-        headers.set('content-type', 'text/plain;charset=UTF-8')
-      }
-      headers.delete('content-length')
-      changed.body = body
-    }
-  }
-  let target = input
-  if (step.host !== undefined || step.pathPrefix !== undefined) {
-    const url = new URL(asking.url)
-    if (step.host !== undefined) {
-      url.port = ''
-      url.host = step.host
-    }
-    if (step.pathPrefix !== undefined) url.pathname = step.pathPrefix + url.pathname
-    target = input instanceof Request ? new Request(url, input) : url
-  }
-  // What else the application's options say holds, inherited or not.
-  return [target, Object.assign(Object.create(init ?? null), changed)]
-}
-
 /**
  * Waits, and no longer than the application does.
  *
@@ -140,19 +45,6 @@ function wait (ms, signal) {
 /** @param {unknown} cause */
 function fetchFailed (cause) {
   return new TypeError('fetch failed', { cause })
-}
-
-/**
- * A response that no vendor sent.
- *
- * @param {string} url
- * @param {NextStep} step
- */
-function stored (url, { status, headers = [], body }) {
-  const made = new Headers()
-  for (let at = 0; at + 1 < headers.length; at += 2) made.append(headers[at], headers[at + 1])
-  const response = new Response(body !== undefined && body.length > 0 ? body : null, { status, headers: made })
-  return Object.defineProperty(response, 'url', { value: url, configurable: true })
 }
 
 /**
@@ -255,8 +147,14 @@ async function attempt (original, self, asking, step, decision, args) {
     }))
   const { response } = came
   if (response === undefined) decision.failed(came.cause)
-  // A `fetch` that somebody put in the place of undici's is not seen by the channels.
-  else if (decision.exchange === undefined) decision.answer(undefined, response.status, () => [...response.headers].flat())
+  else if (decision.exchange === undefined) {
+    // A `fetch` that somebody put in the place of undici's is not seen by the channels, nor are its bodies.
+    decision.uncacheable()
+    decision.answer(undefined, response.status, () => [...response.headers].flat())
+  } else if (step.conditional && response.redirected && response.status === 304) {
+    // It confirms what it led to, and not what is kept of the place that it led from.
+    decision.unconfirmed()
+  }
   return came
 }
 
@@ -298,7 +196,8 @@ async function act (original, self, asking, decision, args) {
       case 'refuse':
         throw new RefusedError(step)
       case 'respond':
-        return stored(asking.url, step)
+        asking.signal?.throwIfAborted()
+        return storedResponse(asking.url, step)
       case 'fail':
         throw fetchFailed(wireError(step.error))
       default:
@@ -306,6 +205,38 @@ async function act (original, self, asking, decision, args) {
         return truncate === undefined ? last.response : cut(last.response, truncate, decision)
     }
   }
+}
+
+/** Kinds of clients, by what they add to requests below (`Head::client`). */
+const FETCH = 1
+
+/**
+ * Whether an answer cannot be kept, although the engine may want to: fetch follows redirects by itself, decodes what we
+ * would not, and knows no other statuses.
+ *
+ * @param {number} status
+ * @param {string[]} headers
+ */
+function declines (status, headers) {
+  if (status >= 300 && status < 400 ? status !== 300 && status !== 304 : status > 599) return true
+  for (let at = 0; at + 1 < headers.length; at += 2) {
+    if (headers[at].length === 16 && /^content-encoding$/i.test(headers[at]) && isForeign(headers[at + 1])) return true
+  }
+  return false
+}
+
+/**
+ * Begins a call: its decision, or the answer that is kept.
+ *
+ * @param {Asking} asking
+ */
+function begin ({ method, url, headers, words, bytes: body, content, replayable, client }) {
+  if (client === undefined) {
+    return Decision.begin({ method, url, headers: [...new Headers(headers)].flat(), body, content, replayable })
+  }
+  const begun = Decision.open({ method, url, words, body, content, replayable, client, kind: FETCH })
+  if (typeof begun !== 'string') begun.declines = declines
+  return begun
 }
 
 /**
@@ -316,23 +247,24 @@ async function act (original, self, asking, decision, args) {
  */
 function obeying (original) {
   return /** @this {any} */ function fetch (/** @type {any} */ _input, /** @type {any} */ init = undefined) {
-    let asking, decision
+    let asking, begun
     try {
       // Inside a call that has been decided on already, the outer one's word holds.
       if (isDeciding(now()) && performed() === undefined) {
         asking = read(_input, init)
-        if (asking !== undefined) {
-          const { method, url, headers, bytes: body, content, replayable } = asking
-          decision = Decision.begin({ method, url, headers: [...headers].flat(), body, content, replayable })
+        if (asking !== undefined) begun = begin(asking)
+        if (typeof begun === 'string') {
+          const { signal, url } = /** @type {Asking} */ (asking)
+          return signal?.aborted ? Promise.reject(signal.reason) : Promise.resolve(keptResponse(url, begun))
         }
       }
     } catch (error) {
       note(error)
-      decision = undefined
+      begun = undefined
     }
-    if (asking === undefined || decision === undefined) return Reflect.apply(original, this, arguments)
-    return act(original, this, asking, decision, arguments)
+    if (asking === undefined || begun === undefined) return Reflect.apply(original, this, arguments)
+    return act(original, this, asking, begun, arguments)
   }
 }
 
-module.exports = { LONGEST_MS, SHOWN, obeying }
+module.exports = { LONGEST_MS, obeying }

@@ -3,7 +3,7 @@
 // a redirect under fetch, a fetch that was taken hold of before Farcall was installed. Rules can stop them, but
 // neither hold them up nor answer them.
 
-const { SHOWN } = require('./acting.js')
+const { SHOWN } = require('./asking.js')
 const { Decision, isDeciding } = require('./decision.js')
 const { RefusedError, wireError } = require('./refused.js')
 

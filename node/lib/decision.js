@@ -21,6 +21,7 @@ const ASK_MS = 10
 
 let asked = -Infinity
 let decides = false
+let caches = false
 
 /**
  * Whether rules decide anything. Throws where the addon does.
@@ -30,9 +31,15 @@ let decides = false
 function isDeciding (at) {
   if (at - asked >= ASK_MS) {
     decides = native().decides()
+    caches = decides && native().caches()
     asked = at
   }
   return decides
+}
+
+/** Whether rules keep answers, as of when `isDeciding` was asked. */
+function isCaching () {
+  return caches
 }
 
 /**
@@ -63,6 +70,24 @@ let any = false
  * @property {boolean} replayable
  */
 
+/**
+ * The same for one all of whose headers are known, and whose answer can be kept.
+ *
+ * @typedef {object} Opened
+ * @property {string} method
+ * @property {string} url with its query
+ * @property {string} words names and values of the headers, a line each
+ * @property {number | undefined} body
+ * @property {Uint8Array | undefined} content
+ * @property {boolean} replayable
+ * @property {number} kind of client; answers are kept apart by it, and by `client`
+ * @property {string} client
+ */
+
+/** As in node/src/kept.rs. */
+const REPLAYABLE = 1
+const BATCH = 2
+
 class Decision {
   /** @param {NativeDecision} call */
   constructor (call) {
@@ -83,21 +108,44 @@ class Decision {
     this.reads = false
     /** @type {number | undefined} after how many bytes the response breaks off for the application */
     this.truncate = undefined
+    /** Whether the application may get something else than what the attempt comes to, although it is the last. */
+    this.spare = false
+    /** @type {((status: number, headers: string[]) => boolean) | undefined} whether an answer cannot be kept */
+    this.declines = undefined
   }
 
   /**
-   * Begins a call in the running code's scope.
+   * Begins a call in the running code's scope, or another.
    *
    * @param {Asked} request
+   * @param {import('./scope.js').Scope | undefined} [scope]
    */
-  static begin (request) {
-    const scope = currentScope()
+  static begin (request, scope = currentScope()) {
     return new Decision(native().begin({
       ...request,
       customer: scope?.customer,
       tags: scope === undefined ? [] : Object.entries(scope.tags).flat(),
       batch: scope?.priority === 'batch'
     }))
+  }
+
+  /**
+   * Begins a call whose answer may be kept, in the running code's scope or another: the answer, where there is one, as
+   * node/src/kept.rs writes it.
+   *
+   * @param {Opened} request
+   * @param {import('./scope.js').Scope | undefined} [scope]
+   * @returns {Decision | string}
+   */
+  static open ({ method, url, words, body, content, replayable, kind, client }, scope = currentScope()) {
+    const flags = (replayable ? REPLAYABLE : 0) | (scope?.priority === 'batch' ? BATCH : 0)
+    let known
+    if (body !== 0 || scope !== undefined) {
+      const tags = scope === undefined ? undefined : Object.entries(scope.tags)
+      if (body !== 0 || tags?.length) known = { body, content, tags: tags?.flat() }
+    }
+    const begun = native().open(method, url, words, flags, kind, client, scope?.customer, known)
+    return typeof begun === 'string' ? begun : new Decision(begun)
   }
 
   /**
@@ -121,7 +169,10 @@ class Decision {
       this.open = this.sent = true
       this.truncate = step.truncate
     } else if (step.kind === 'settled') this.settle()
-    else if (step.kind !== 'wait') this.done = true
+    else if (step.kind !== 'wait') {
+      this.done = true
+      this.reads = false
+    }
     return step
   }
 
@@ -254,7 +305,29 @@ class Decision {
   answer (exchange, status, headers) {
     if (exchange !== this.exchange || this.done) return
     try {
-      this.reads = this.call.answer(status, this.call.wantsHeaders(status) ? headers() : [])
+      const shown = this.call.wantsHeaders(status) ? headers() : []
+      if (this.declines?.(status, shown)) this.call.uncacheable()
+      this.reads = this.call.answer(status, shown)
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /** The answer that comes cannot be kept. Throws nothing. */
+  uncacheable () {
+    try {
+      this.call.uncacheable()
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /** What answered 304 is not what the condition is about. Throws nothing. */
+  unconfirmed () {
+    if (this.done) return
+    try {
+      this.call.uncacheable()
+      this.reads = this.call.answer(304, [])
     } catch (error) {
       note(error)
     }
@@ -317,7 +390,7 @@ class Decision {
   #ended (how) {
     this.how = how
     if (how !== COMPLETE && how !== ABANDONED) this.call.failed(how)
-    if (this.final) this.#finish()
+    if (this.final || (this.spare && how === ABANDONED)) this.#finish()
   }
 
   /** There will be no other attempt. Throws nothing. */
@@ -362,4 +435,4 @@ function performed () {
   return any ? performing.getStore() : undefined
 }
 
-module.exports = { Decision, isDeciding, performed }
+module.exports = { Decision, isCaching, isDeciding, performed }

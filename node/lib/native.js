@@ -21,7 +21,12 @@ const { join } = require('node:path')
  * @property {() => boolean} decides
  * @property {(host: string) => boolean} readsBodies
  * @property {(request: import('./decision.js').Asked & { customer?: string, tags: string[], batch: boolean }) => NativeDecision} begin
+ * @property {() => boolean} caches
+ * @property {(method: string, url: string, headers: string, flags: number, kind: number, client: string,
+ *   customer: string | undefined, known: { body?: number, content?: Uint8Array, tags?: string[] } | undefined) =>
+ *   NativeDecision | string} open
  * @property {(body: Uint8Array, model: string) => Buffer | null} replaceModel
+ * @property {(conditions: string[]) => Promise<number>} purgeCache
  * @property {() => void} flushNow
  * @property {() => Promise<void>} flush
  * @property {() => string} counters
@@ -37,6 +42,7 @@ const { join } = require('node:path')
  * @typedef {object} NativeDecision
  * @property {() => NextStep} step
  * @property {(limited: boolean) => NextStep} stepAtOnce
+ * @property {() => void} uncacheable
  * @property {(status: number) => boolean} wantsHeaders
  * @property {(status: number, headers: string[]) => boolean} answer
  * @property {(chunk: Uint8Array) => void} read
@@ -59,6 +65,7 @@ const { join } = require('node:path')
  * @property {string} [model]
  * @property {number} [truncate]
  * @property {number} [number]
+ * @property {boolean} [conditional]
  * @property {number} [hedgeMs]
  * @property {boolean} [shadow]
  * @property {string} [by]

@@ -52,6 +52,8 @@ pub struct NextStep {
     pub truncate: Option<f64>,
     /// Which attempt it is.
     pub number: Option<u32>,
+    /// Whether the headers ask whether what the cache has is still good.
+    pub conditional: Option<bool>,
     /// When to ask for a second attempt beside it.
     pub hedge_ms: Option<f64>,
     /// Whether to ask for a copy to send beside it.
@@ -78,6 +80,8 @@ pub struct NextStep {
 #[napi]
 pub struct Decision {
     call: CallGuard,
+    /// The first step, where it was asked for already.
+    first: Option<Step>,
 }
 
 /// Whether any rule decides anything.
@@ -107,7 +111,7 @@ pub(crate) fn begin(request: Request) -> Result<Decision> {
         .priority(if request.batch { Priority::Batch } else { Priority::Interactive })
         .customer(request.customer.as_deref())
         .tags(&tags[..count]);
-    Ok(Decision { call: farcall.guard(farcall.begin(&head)) })
+    Ok(Decision { call: farcall.guard(farcall.begin(&head)), first: None })
 }
 
 /// The body with another top-level field `model`; `None` where it has none to change.
@@ -116,13 +120,20 @@ pub(crate) fn replace_model(body: Uint8Array, model: String) -> Option<Buffer> {
     farcall::cost::replace_model(&body, &model).map(Buffer::from)
 }
 
+impl Decision {
+    /// Of a call that has taken its first step.
+    pub(crate) fn after(call: CallGuard, first: Step) -> Self {
+        Self { call, first: Some(first) }
+    }
+}
+
 #[napi]
 impl Decision {
     /// What to do next.
     #[napi(catch_unwind)]
     pub fn step(&mut self) -> NextStep {
         let now = self.call.now();
-        match self.call.step_at(now) {
+        match self.first.take().unwrap_or_else(|| self.call.step_at(now)) {
             Step::Send(attempt) => send(&attempt, now),
             Step::Wait(until) => NextStep { kind: "wait", ms: Some(ms(now, until)), ..NextStep::default() },
             Step::Refuse(refusal) => refuse(&refusal),
@@ -157,7 +168,7 @@ impl Decision {
     pub fn shadow(&mut self) -> Option<Copy> {
         let (call, attempt) = self.call.shadow()?;
         let step = send(&attempt, call.now());
-        Some(Copy { decision: Some(Decision { call }), step: Some(step) })
+        Some(Copy { decision: Some(Decision { call, first: None }), step: Some(step) })
     }
 
     /// As `step`, for a request that goes out now, as it is, unless this stops it. `limited`: somebody gives it up when
@@ -180,6 +191,13 @@ impl Decision {
             }
             _ => NextStep { kind: "send", ..NextStep::default() },
         })
+    }
+
+    /// The answer that comes cannot be kept: it is not one to the request that the call began with, or the adapter does
+    /// not see all of it. To be told before `answer`.
+    #[napi(catch_unwind)]
+    pub fn uncacheable(&mut self) {
+        self.call.uncacheable();
     }
 
     /// Whether the engine looks at the headers of an answer with this status.
@@ -268,6 +286,9 @@ fn send(attempt: &Attempt, now: Timestamp) -> NextStep {
     if let Some((name, value)) = attempt.idempotency_header() {
         headers.extend([name.to_owned(), value]);
     }
+    for (name, value) in &attempt.condition {
+        headers.extend([(*name).to_owned(), value.clone()]);
+    }
     let changes = attempt.changes.as_deref();
     for (name, value) in changes.into_iter().flat_map(|changes| &changes.headers) {
         headers.extend([name.clone(), value.clone()]);
@@ -281,6 +302,7 @@ fn send(attempt: &Attempt, now: Timestamp) -> NextStep {
         model: attempt.model.as_deref().map(str::to_owned),
         truncate: attempt.truncate.map(float),
         number: Some(attempt.number),
+        conditional: (!attempt.condition.is_empty()).then_some(true),
         hedge_ms: attempt.hedge_at.map(|at| ms(now, at)),
         shadow: attempt.shadow.then_some(true),
         ..NextStep::default()
@@ -309,7 +331,7 @@ fn respond(stored: Stored) -> NextStep {
     }
 }
 
-fn pairs(words: &[String]) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn pairs(words: &[String]) -> impl Iterator<Item = (&str, &str)> {
     words.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str()))
 }
 
@@ -333,11 +355,11 @@ fn duration(ms: f64) -> Option<Duration> {
 
 /// JavaScript counts in doubles, exact up to 2^53.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, saturating")]
-fn whole(count: f64) -> u64 {
+pub(crate) fn whole(count: f64) -> u64 {
     count as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count, exact up to 2^53")]
-fn float(count: u64) -> f64 {
+pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }

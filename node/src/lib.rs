@@ -10,5 +10,6 @@
 mod call;
 mod decide;
 mod handle;
+mod kept;
 mod outbox;
 mod report;

@@ -120,6 +120,7 @@ impl Ask {
         key.part(name.as_bytes());
         key.part(head.method.as_bytes());
         key.number(self.uri);
+        key.number(u64::from(head.client));
         write_query(&mut key, &rule.query, head.target.query);
         if !rule.share_customers {
             key.part(head.customer.unwrap_or_default().as_bytes());

@@ -127,6 +127,14 @@ fn a_cache_that_credentials_share_keeps_to_the_rules_of_shared_caches() {
 }
 
 #[test]
+fn kinds_of_clients_share_nothing_whatever_a_rule_says() {
+    let mut world = World::with("share = [\"customers\", \"credentials\"]");
+    world.call(Ask::get(&[]).client(1), ok(FRESH), 0.0);
+    assert!(world.call(Ask::get(&[]).client(1), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[]).client(2), ok(&[]), 1.0).is_hit());
+}
+
+#[test]
 fn a_body_is_part_of_the_question_only_where_a_rule_says_so() {
     let query = Ask::get(&[]).method("POST");
     let mut world = World::with("");

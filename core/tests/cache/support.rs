@@ -100,6 +100,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) headers: Pairs<'a>,
     pub(crate) customer: Option<&'a str>,
     pub(crate) content: &'a [u8],
+    pub(crate) client: u32,
 }
 
 impl<'a> Ask<'a> {
@@ -110,6 +111,7 @@ impl<'a> Ask<'a> {
             headers,
             customer: None,
             content: b"",
+            client: 0,
         }
     }
 
@@ -125,6 +127,11 @@ impl<'a> Ask<'a> {
 
     pub(crate) fn customer(mut self, customer: &'a str) -> Self {
         self.customer = Some(customer);
+        self
+    }
+
+    pub(crate) fn client(mut self, client: u32) -> Self {
+        self.client = client;
         self
     }
 
@@ -170,7 +177,8 @@ impl World {
             .customer(ask.customer)
             .body(Some(ask.content.len() as u64), true)
             .content(ask.content)
-            .caches(true);
+            .caches(true)
+            .client(ask.client);
         self.engine.begin(&head, at(seconds), self.seed)
     }
 

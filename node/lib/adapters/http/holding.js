@@ -1,13 +1,15 @@
 'use strict'
 // Where rules decide: a request waits for their word, and is stopped, changed or answered by it.
 
-const { setTimeout } = require('node:timers')
+const { clearImmediate, setImmediate, setTimeout } = require('node:timers')
 const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
-const { Decision, isDeciding } = require('../../decision.js')
+const { Decision, isCaching, isDeciding } = require('../../decision.js')
 const { ErrorType } = require('../../errors.js')
+const { pairs, parse } = require('../../kept.js')
 const { note } = require('../../problems.js')
 const { RefusedError, timeoutError, wireError } = require('../../refused.js')
+const { change, headersOf } = require('./head.js')
 const { original } = require('./methods.js')
 const { exchangeOf, kExchange, kHeld } = require('./request.js')
 const { seeSocket } = require('./socket.js')
@@ -25,6 +27,33 @@ function isHeld (exchange) {
   return isDeciding(exchange.begun) && exchange.decision === undefined && !exchange.settled
 }
 
+/** Kinds of clients, by what they add to requests below (`Head::client`). */
+const HTTP = 2
+
+/** What hears of an exchange that is none: the answer was there already. */
+const nobody = { attach () {}, answer () {}, body () {}, over () {} }
+
+/** @type {WeakMap<object, number>} */
+const agents = new WeakMap()
+let known = 0
+
+/**
+ * Stands for the agent of a request and the connection that it would make, with its certificates: all that may tell a
+ * vendor who asks, beside the headers. Undefined where no answer may be kept.
+ *
+ * @param {any} request
+ * @param {any} agent
+ * @param {any} options
+ */
+function clientOf (request, agent, options) {
+  if (!isCaching() || agent === undefined || request.method !== 'GET' || typeof options !== 'object') return
+  // One that is made for a single request.
+  if (options.agent === false || typeof agent.getName !== 'function') return
+  let number = agents.get(agent)
+  if (number === undefined) agents.set(agent, number = known += 1)
+  return `${number} ${agent.getName(options)}`
+}
+
 /**
  * Holds a request back until the rules let it go. Returns whether it does: then `release` is called later, or in
  * here already, or never.
@@ -32,24 +61,122 @@ function isHeld (exchange) {
  * @param {any} request
  * @param {any} options of the connection; undefined where there is one already
  * @param {(options: any) => void} release
+ * @param {any} [agent] whose request it is
  */
-function hold (request, options, release) {
+function hold (request, options, release, agent) {
+  /** @type {{ whole: (() => void) | undefined, [name: string]: any }} */
+  const held = { timer: undefined, waits: false, truncate: undefined, open: false, options, agent, whole: undefined }
+  request[kHeld] = held
+  const client = clientOf(request, agent, options)
+  if (client === undefined) {
+    begin(request, options, release)
+    return true
+  }
+  const open = (/** @type {boolean} */ whole) => {
+    held.waits = false
+    if (request.destroyed) return
+    try {
+      if (!whole || !answer(request, options, release, client)) begin(request, options, release)
+    } catch (error) {
+      note(error)
+      if (request[kExchange].decision === undefined) release(options)
+    }
+  }
+  if (request._header) {
+    open(true)
+    return true
+  }
+  // More headers may be set until it is written, and credentials among them. Who waits for a socket before he writes
+  // gets one.
+  held.waits = true
+  const timer = setImmediate(() => {
+    if (held.whole === undefined) return
+    held.whole = undefined
+    open(false)
+  })
+  held.whole = () => {
+    held.whole = undefined
+    clearImmediate(timer)
+    open(true)
+  }
+  return true
+}
+
+/**
+ * The head of a request is whole: goes on with it, where that was waited for.
+ *
+ * @param {any} request
+ */
+function goOn (request) {
+  request[kHeld]?.whole?.()
+}
+
+/**
+ * @param {any} request
+ * @param {any} options
+ * @param {(options: any) => void} release
+ */
+function begin (request, options, release) {
   const exchange = /** @type {Exchange} */ (exchangeOf(request))
-  const { origin, authority, method, path } = exchange
   const decision = Decision.begin({
-    method,
-    url: (authority === undefined ? origin : origin + '//' + authority) + (path === '' ? '/' : path),
+    method: exchange.method,
+    url: urlOf(exchange, exchange.path),
     headers: headersOf(request),
     body: lengthOf(request),
     // Its body is a stream: what is written is gone.
     replayable: false
-  })
+  }, exchange.scope)
   decision.exchange = exchange
   decision.final = true
   exchange.decision = decision
-  request[kHeld] = { timer: undefined, waits: false, truncate: undefined }
+  advance(request, decision, options, release)
+}
+
+/**
+ * The same where the answer may be kept: gives what is kept, or keeps what comes. Returns whether it does.
+ *
+ * @param {any} request
+ * @param {any} options
+ * @param {(options: any) => void} release
+ * @param {string} client
+ */
+function answer (request, options, release, client) {
+  const exchange = /** @type {Exchange} */ (exchangeOf(request))
+  const headers = headersOf(request)
+  for (let at = 0; at < headers.length; at += 2) {
+    if (/^(upgrade|transfer-encoding)$/i.test(headers[at])) return false
+  }
+  const empty = exchange.sent === 0 && !Number(request.getHeader('content-length') ?? 0)
+  const decision = Decision.open({
+    method: exchange.method,
+    url: request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path,
+    words: headers.join('\n'),
+    body: empty ? 0 : undefined,
+    content: undefined,
+    replayable: false,
+    kind: HTTP,
+    client
+  }, exchange.scope)
+  if (typeof decision === 'string') {
+    const { status, head, body } = parse(decision)
+    exchange.decision = nobody
+    exchange.abandon()
+    handOver(request, cannedSocket({ kind: 'respond', status, headers: pairs(head), body: Buffer.from(body, 'latin1') }))
+    return true
+  }
+  decision.exchange = exchange
+  decision.spare = request[kHeld].open = true
+  exchange.decision = decision
   advance(request, decision, options, release)
   return true
+}
+
+/**
+ * @param {Exchange} exchange
+ * @param {string} path
+ */
+function urlOf ({ origin, authority }, path) {
+  return (authority === undefined ? origin : origin + '//' + authority) + (path === '' ? '/' : path)
 }
 
 /**
@@ -87,16 +214,33 @@ function advance (request, decision, options, release) {
       held.truncate = step.truncate
       if (step.ms !== undefined) {
         held.timer = setTimeout(() => {
-          if (!request.destroyed && !request.res) request.destroy(timeoutError())
+          if (request.destroyed || request.res) return
+          held.late = true
+          request.destroy(timeoutError())
         }, Math.min(Math.ceil(step.ms), LONGEST_MS)).unref()
       }
-      try {
-        options = change(request, options, step)
-      } catch (error) {
-        note(error)
-      }
-      release(options)
+      release(changed(request, options, step))
   }
+}
+
+/**
+ * What a rule changes in a request. Returns the options of its connection.
+ *
+ * @param {any} request
+ * @param {any} options
+ * @param {import('../../native.js').NextStep} step
+ */
+function changed (request, options, { headers = [], host, pathPrefix }) {
+  try {
+    change(request, { headers, host, pathPrefix })
+  } catch (error) {
+    note(error)
+  }
+  if (host === undefined || options === undefined || typeof options !== 'object') return options
+  const { hostname, port } = new URL(request.protocol + '//' + host)
+  const changed = { ...options, host: hostname, hostname, port: Number(port) || (request.protocol === 'https:' ? 443 : 80) }
+  delete changed.servername
+  return changed
 }
 
 /**
@@ -118,43 +262,6 @@ function handOver (request, socket) {
   const lost = socket.destroyed ? wireError(ErrorType.RESET) : undefined
   if (lost === undefined) seeSocket(request[kExchange], request, socket)
   Reflect.apply(original.onSocket, request, lost === undefined ? [socket] : [socket, lost])
-}
-
-/**
- * What a rule changes in a request whose head is not written yet; of one that waited while the application wrote,
- * only where it goes.
- *
- * @param {any} request
- * @param {any} options
- * @param {import('../../native.js').NextStep} step
- */
-function change (request, options, { headers = [], host, pathPrefix }) {
-  if (!request._header) {
-    for (let at = 0; at + 1 < headers.length; at += 2) request.setHeader(headers[at], headers[at + 1])
-    if (pathPrefix !== undefined) request.path = pathPrefix + request.path
-    if (host !== undefined) request.setHeader('host', host)
-  }
-  if (host === undefined || options === undefined || typeof options !== 'object') return options
-  const { hostname, port } = new URL(request.protocol + '//' + host)
-  const changed = { ...options, host: hostname, hostname, port: Number(port) || (request.protocol === 'https:' ? 443 : 80) }
-  delete changed.servername
-  return changed
-}
-
-/**
- * Names and values in turn.
- *
- * @param {any} request
- * @returns {string[]}
- */
-function headersOf (request) {
-  if (request._header) {
-    return request._header.split('\r\n').slice(1).flatMap((/** @type {string} */ line) => {
-      const colon = line.indexOf(':')
-      return colon > 0 ? [line.slice(0, colon), line.slice(colon + 1).trim()] : []
-    })
-  }
-  return Object.entries(request.getHeaders()).map(([name, value]) => [name, String(value)]).flat()
 }
 
 /** @param {any} request */
@@ -181,4 +288,4 @@ function cut (request, chunk, left) {
   return chunk.subarray(0, left)
 }
 
-module.exports = { cut, handOver, hold, isHeld }
+module.exports = { cut, goOn, handOver, hold, isHeld }

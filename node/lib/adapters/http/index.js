@@ -8,7 +8,8 @@
 const http = require('node:http')
 const { clearTimeout } = require('node:timers')
 const { note } = require('../../problems.js')
-const { handOver, hold, isHeld } = require('./holding.js')
+const { goOn, handOver, hold, isHeld } = require('./holding.js')
+const { drop, guard, takes } = require('./instead.js')
 const { original, put, takeBack } = require('./methods.js')
 const { abandon, see } = require('./outcome.js')
 const { exchangeOf, kExchange, kHeld, seeBody } = require('./request.js')
@@ -33,6 +34,7 @@ const ours = {
           // Most were asked for when they were given to their agent, before there was a socket.
           if (!exchange.asked && isHeld(exchange) && holdSocket(this, socket)) return
           seeSocket(exchange, this, socket)
+          if (exchange.decision !== undefined && this[kHeld]?.open) guard(socket)
         }
       }
     } catch (error) {
@@ -47,7 +49,9 @@ const ours = {
     } catch (error) {
       note(error)
     }
-    return Reflect.apply(original.write, this, arguments)
+    const result = Reflect.apply(original.write, this, arguments)
+    if (this[kHeld] !== undefined) goOnWith(this)
+    return result
   },
 
   end (chunk, encoding) {
@@ -56,15 +60,24 @@ const ours = {
     } catch (error) {
       note(error)
     }
-    return Reflect.apply(original.end, this, arguments)
+    const result = Reflect.apply(original.end, this, arguments)
+    if (this[kHeld] !== undefined) goOnWith(this)
+    return result
+  },
+
+  flushHeaders () {
+    const result = Reflect.apply(original.flushHeaders, this, arguments)
+    if (this[kHeld] !== undefined) goOnWith(this)
+    return result
   },
 
   destroy (error) {
     try {
       const exchange = this[kExchange]
       if (exchange && !exchange.settled && !this.destroyed) abandon(exchange, this, error)
-      if (exchange?.decision !== undefined && this[kHeld]) {
+      if (exchange && this[kHeld] !== undefined) {
         clearTimeout(this[kHeld].timer)
+        drop(this, error)
         if (this[kHeld].waits && !this.destroyed) {
           this[kHeld].waits = false
           const result = Reflect.apply(original.destroy, this, arguments)
@@ -83,10 +96,20 @@ const ours = {
     try {
       const exchange = this[kExchange]
       if (exchange && !exchange.settled) see(exchange, this, type, argument)
+      if (exchange && exchange.decision !== undefined && takes(this, type, argument)) return true
     } catch (error) {
       note(error)
     }
     return Reflect.apply(original.emit, this, arguments)
+  }
+}
+
+/** @param {any} request */
+function goOnWith (request) {
+  try {
+    goOn(request)
+  } catch (error) {
+    note(error)
   }
 }
 
@@ -116,7 +139,7 @@ function addRequest (request) {
  */
 function holdRequest (agent, [request, options, ...rest]) {
   const original = /** @type {Method} */ (originalAddRequest)
-  return hold(request, options, (options) => Reflect.apply(original, agent, [request, options, ...rest]))
+  return hold(request, options, (options) => Reflect.apply(original, agent, [request, options, ...rest]), agent)
 }
 
 /**

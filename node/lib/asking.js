@@ -1,0 +1,201 @@
+'use strict'
+// What `fetch` was called with, read once, and written again for each attempt.
+
+const { native } = require('./native.js')
+
+/** @typedef {import('./native.js').NextStep} NextStep */
+
+/** Bodies up to this size are shown to the engine, which looks for the model that they ask for. */
+const SHOWN = 256 * 1024
+
+/**
+ * A request, as the application gave it to `fetch`.
+ *
+ * @typedef {object} Asking
+ * @property {string} url without a fragment
+ * @property {string} method
+ * @property {any} headers as they were given, in a form that can be read again
+ * @property {string} words names and values of the headers, a line each
+ * @property {number | undefined} bytes
+ * @property {unknown} body the one of `init`, in a form that can be read again where `replayable`
+ * @property {Uint8Array | undefined} content
+ * @property {boolean} replayable
+ * @property {AbortSignal | undefined} signal
+ * @property {string | undefined} client what answers are kept apart by; undefined where none may be kept
+ */
+
+/** Many ask for the same again and again. */
+const latest = { given: '', url: '' }
+
+/**
+ * @param {string} given
+ * @returns {string | undefined} undefined where `fetch` would not send anything
+ */
+function normal (given) {
+  if (given === latest.given) return latest.url
+  if (!/^https?:/i.test(given) || !URL.canParse(given)) return
+  const { href, username, password } = new URL(given)
+  if (username !== '' || password !== '') return
+  const hash = href.indexOf('#')
+  latest.url = hash < 0 ? href : href.slice(0, hash)
+  latest.given = given
+  return latest.url
+}
+
+const NAME = /^[\w!#$%&'*+.^`|~-]+$/
+const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
+
+/**
+ * Names and values of headers, a line each; undefined where they are not simply an object of strings.
+ *
+ * @param {any} given
+ */
+function simpleWords (given) {
+  const prototype = Object.getPrototypeOf(given)
+  if (prototype !== Object.prototype && prototype !== null) return
+  let words = ''
+  for (const name of Object.keys(given)) {
+    const value = given[name]
+    if (typeof value !== 'string' || !VALUE.test(value) || !NAME.test(name)) return
+    words += words === '' ? name + '\n' + value : '\n' + name + '\n' + value
+  }
+  return words
+}
+
+/** What undici sends requests with, where nobody says with what. */
+const kGlobalDispatcher = Symbol.for('undici.globalDispatcher.1')
+/** @type {WeakMap<object, string>} */
+const clients = new WeakMap()
+let known = 0
+
+/**
+ * Stands for the dispatcher of a request: it may add headers, and credentials among them, that nobody here sees.
+ *
+ * @param {any} dispatcher
+ */
+function clientOf (dispatcher) {
+  if (dispatcher === undefined || dispatcher === null) return ''
+  let client = clients.get(dispatcher)
+  if (client === undefined) {
+    known += 1
+    client = String(known)
+    clients.set(dispatcher, client)
+  }
+  return client
+}
+
+/** What `cache` among the options of a request says, in the words of `Cache-Control` (Fetch, section 4.6). */
+const CACHE_MODES = new Map([
+  ['no-store', 'no-store'],
+  ['reload', 'no-cache'],
+  ['no-cache', 'no-cache'],
+  ['force-cache', 'max-stale'],
+  ['only-if-cached', 'only-if-cached, max-stale']
+])
+
+/**
+ * Reads what `fetch` was called with; undefined where it would not send anything, or Farcall cannot tell.
+ *
+ * @param {any} input
+ * @param {any} init
+ * @returns {Asking | undefined}
+ */
+function read (input, init) {
+  const request = input instanceof Request ? /** @type {any} */ (input) : undefined
+  const url = normal(request?.url ?? String(input))
+  if (url === undefined) return
+  const method = init?.method === undefined && request === undefined
+    ? 'GET'
+    : String(init?.method ?? request?.method ?? 'GET').toUpperCase()
+  let headers = init?.headers ?? request?.headers
+  let words = headers === undefined ? '' : simpleWords(headers)
+  if (words === undefined) {
+    headers = new Headers(headers)
+    words = [...headers].flat().join('\n')
+  }
+  const mode = CACHE_MODES.get(init?.cache ?? request?.cache)
+  if (mode !== undefined) words += (words === '' ? '' : '\n') + 'cache-control\n' + mode
+  const signal = init?.signal ?? request?.signal ?? undefined
+  const dispatcher = init?.dispatcher ?? (request && dispatcherOf(request)) ?? /** @type {any} */ (globalThis)[kGlobalDispatcher]
+  // What is to be checked against a digest, undici has to fetch.
+  const client = init?.integrity || request?.integrity ? undefined : clientOf(dispatcher)
+  const asking = { url, method, headers, words, signal, client, content: undefined, bytes: undefined, replayable: false }
+  const body = init?.body ?? undefined
+  if (body === undefined) {
+    if (request?.body) return { ...asking, body }
+    return Object.assign(asking, { body, bytes: 0, replayable: true })
+  }
+  if (typeof body === 'string') {
+    const json = body.charCodeAt(0) === 123 && body.length <= SHOWN
+    const content = json ? Buffer.from(body) : undefined
+    return { ...asking, body, content, bytes: content?.byteLength ?? Buffer.byteLength(body), replayable: true }
+  }
+  if (body instanceof ArrayBuffer || ArrayBuffer.isView(body)) {
+    // The application may write into it before the next attempt.
+    const copy = Buffer.from(
+      body instanceof ArrayBuffer ? new Uint8Array(body) : new Uint8Array(body.buffer, body.byteOffset, body.byteLength)
+    )
+    const content = copy.byteLength <= SHOWN ? copy : undefined
+    return { ...asking, body: copy, content, bytes: copy.byteLength, replayable: true }
+  }
+  if (body instanceof Blob) return { ...asking, body, bytes: body.size, replayable: true }
+  if (body instanceof URLSearchParams || body instanceof FormData) return { ...asking, body, replayable: true }
+  return { ...asking, body }
+}
+
+/**
+ * What a Request is to be sent with; later versions of undici do not show it.
+ *
+ * @param {any} request
+ */
+function dispatcherOf (request) {
+  const symbol = Object.getOwnPropertySymbols(request).find(({ description }) => description === 'dispatcher')
+  return symbol && request[symbol]
+}
+
+/**
+ * What to call `fetch` with for an attempt.
+ *
+ * @param {Asking} asking
+ * @param {NextStep} step
+ * @param {any} input
+ * @param {any} init
+ * @param {AbortSignal | undefined} signal
+ */
+function argumentsOf (asking, step, input, init, signal) {
+  const headers = new Headers(asking.headers)
+  for (let at = 0; at + 1 < (step.headers?.length ?? 0); at += 2) {
+    headers.set(/** @type {any} */ (step.headers)[at], /** @type {any} */ (step.headers)[at + 1])
+  }
+  /** @type {any} */
+  const changed = { headers, signal }
+  // To a request with conditions fetch adds `Cache-Control: no-cache` where nothing is said of its own cache, which it
+  // does not have: then caches on the way would not answer.
+  if (step.conditional && (init?.cache ?? 'default') === 'default') changed.cache = 'force-cache'
+  if (asking.body !== undefined) changed.body = asking.body
+  if (step.model !== undefined && asking.content !== undefined) {
+    const body = native().replaceModel(asking.content, step.model)
+    if (body !== null) {
+      // A string brings its content type along; what it is made into here must not lose it.
+      if (typeof asking.body === 'string' && !headers.has('content-type')) {
+        headers.set('content-type', 'text/plain;charset=UTF-8')
+      }
+      headers.delete('content-length')
+      changed.body = body
+    }
+  }
+  let target = input
+  if (step.host !== undefined || step.pathPrefix !== undefined) {
+    const url = new URL(asking.url)
+    if (step.host !== undefined) {
+      url.port = ''
+      url.host = step.host
+    }
+    if (step.pathPrefix !== undefined) url.pathname = step.pathPrefix + url.pathname
+    target = input instanceof Request ? new Request(url, input) : url
+  }
+  // What else the application's options say holds, inherited or not.
+  return [target, Object.assign(Object.create(init ?? null), changed)]
+}
+
+module.exports = { SHOWN, argumentsOf, read }
