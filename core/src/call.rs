@@ -12,6 +12,7 @@ pub use target::Target;
 
 use std::time::Duration;
 
+use crate::advise::Marks;
 use crate::attribution::CallerId;
 use crate::units::Timestamp;
 use std::fmt;
@@ -50,6 +51,11 @@ pub struct Head<'a> {
     /// every header of request and answer ([`Headers::each`]), every byte of the body that the application reads
     /// ([`Call::read`](crate::Call::read)), and sends [`Attempt::condition`](crate::Attempt).
     pub caches: bool,
+    /// Whether the target has its query, and `headers` are all that matter: then the answer can be compared with
+    /// earlier ones. So where it [`caches`](Self::caches), or there are [`marks`](Self::marks).
+    pub exact: bool,
+    /// What the headers said, where they are not at hand any more.
+    pub marks: Option<Marks>,
 }
 
 /// Who goes first where there is not enough for all.
@@ -98,6 +104,8 @@ impl<'a> Head<'a> {
             deadline: None,
             priority: Priority::Interactive,
             caches: false,
+            exact: false,
+            marks: None,
         }
     }
 
@@ -105,6 +113,20 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn caches(mut self, caches: bool) -> Self {
         self.caches = caches;
+        self
+    }
+
+    /// Says that the target has its query, and that the headers are all that matter.
+    #[must_use]
+    pub const fn exact(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
+    }
+
+    /// Sets what the headers said, where they are not at hand any more.
+    #[must_use]
+    pub const fn marks(mut self, marks: Option<Marks>) -> Self {
+        self.marks = marks;
         self
     }
 
