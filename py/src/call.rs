@@ -243,8 +243,11 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
     handle.tally(request.adapter);
     let mut head = Head::to(request.method, request.target());
     if let Some(details) = details {
-        head =
-            head.headers(details.headers).body(details.length, details.replayable).content(details.content).exact(true);
+        head = head
+            .headers(details.headers)
+            .body(details.length, details.replayable)
+            .content(details.content)
+            .exact(true);
     }
     let Some(scope) = request.scope else { return handle.farcall.guard(handle.farcall.begin(&head)) };
     let mut tags = [("", ""); TAGS];

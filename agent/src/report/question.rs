@@ -1,8 +1,8 @@
 //! Questions by name, for bindings and the command line.
 
 use super::{
-    Advice, Budgets, CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Incidents, Inventory, Query,
-    Render, ReportError, Style, Table, VendorRow,
+    Advice, Budgets, CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Incidents, Inventory,
+    Query, Render, ReportError, Style, Table, VendorRow,
 };
 use serde::Serialize;
 use std::str::FromStr;

@@ -485,7 +485,10 @@ impl<'s> Names<'s> {
 }
 
 /// A number that is never negative.
-pub(super) fn get<T: TryFrom<i64> + Default>(row: &SqlRow<'_>, column: impl rusqlite::RowIndex) -> rusqlite::Result<T>
+pub(super) fn get<T: TryFrom<i64> + Default>(
+    row: &SqlRow<'_>,
+    column: impl rusqlite::RowIndex,
+) -> rusqlite::Result<T>
 where
     i64: FromSql,
 {

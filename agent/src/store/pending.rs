@@ -208,7 +208,18 @@ impl Pending {
 
     /// Forgets what was written; what each minute had already stays known.
     pub(crate) fn written(&mut self) {
-        let Self { rows, exemplars, connections, confirmed, incidents, notices, spending, advice, credentials, .. } = self;
+        let Self {
+            rows,
+            exemplars,
+            connections,
+            confirmed,
+            incidents,
+            notices,
+            spending,
+            advice,
+            credentials,
+            ..
+        } = self;
         rows.clear();
         exemplars.clear();
         connections.clear();

@@ -21,6 +21,8 @@ pub struct Marks {
     /// Stands for the trace that the request is a part of: one for each request that came in, where those are traced.
     pub(crate) trace: u64,
     ranged: bool,
+    /// What keeps requests apart beside their headers.
+    client: u64,
 }
 
 impl Marks {
@@ -36,7 +38,15 @@ impl Marks {
             // RFC: W3C Trace Context, section 3.2: version, trace-id, parent-id, flags.
             trace: trace.and_then(|value| value.get(3..35)).map_or(0, |id| hasher.hash_one(id).max(1)),
             ranged: range.is_some(),
+            client: 0,
         }
+    }
+
+    /// Keeps requests apart that differ in this: such as the client that adds headers of its own further down.
+    #[must_use]
+    pub fn of_client(mut self, client: &[u8]) -> Self {
+        self.client = crate::units::stable_hash(0, client);
+        self
     }
 }
 
@@ -65,7 +75,8 @@ impl Asked {
         let path = hasher.hash_one(target.path);
         let Target { tls, port, query, .. } = *target;
         // Hosts are case-insensitive, and few write one in two ways: a call that is taken for another's is not.
-        let url = (method.len(), tls, port, target.host, path, query, marks.credential, customer);
+        let url =
+            (method.len(), tls, port, target.host, path, query, (marks.credential, marks.client), customer);
         let compared = matches!(method, "GET" | "HEAD") && !marks.ranged;
         Self { marks, url: if compared { hasher.hash_one(url).max(1) } else { 0 }, path, customer }
     }

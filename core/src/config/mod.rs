@@ -191,6 +191,7 @@ mod tests {
         let text = include_str!("../../../farcall.example.toml");
         let config = Config::parse("farcall.example.toml", text).unwrap();
         assert_eq!(config.ledger, LedgerConfig::default());
+        assert_eq!(config.advise, AdviseConfig::default());
         assert_eq!(config.vendors.len(), 1);
     }
 

@@ -203,7 +203,9 @@ fn lockstep(
         minute.hits,
         "Ask for it once and keep it, beside the requests that come in: in the background, or through the cache.",
     );
-    draft.risk = Some("Traces are counted by `traceparent` headers; a service that sends none is not seen.".into());
+    draft.time = minute.duration;
+    draft.risk =
+        Some("Traces are counted by `traceparent` headers; a service that sends none is not seen.".into());
     if chosen.is_none() {
         // The cache's own advice has the lines otherwise, and what it is worth.
         draft.config = config::rule(

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 const UNUSED_MINUTES: u64 = 7 * 1_440;
 
 pub(super) fn find(source: &Source<'_>, facts: &Facts, drafts: &mut Vec<Draft>) {
-    let unused_since = source.query.first_minute().min(source.query.now.minute().saturating_sub(UNUSED_MINUTES));
+    let unused_since =
+        source.query.first_minute().min(source.query.now.minute().saturating_sub(UNUSED_MINUTES));
     for ((vendor, name), credential) in &facts.credentials {
         let label = source.label(vendor);
         if credential.used_by.is_empty() && credential.last <= unused_since {
@@ -49,7 +50,8 @@ fn unused(vendor: &str, label: &str, name: &str, credential: &Credential) -> Dra
         ]),
     };
     let mut draft = Draft::new(finding, 0, "Revoke it at the vendor, if nothing else holds it.");
-    draft.risk = Some("Only programs with farcall installed are seen, as far back as the ledger goes.".into());
+    draft.risk =
+        Some("Only programs with farcall installed are seen, as far back as the ledger goes.".into());
     draft
 }
 

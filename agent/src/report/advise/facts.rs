@@ -1,8 +1,8 @@
 //! What the rules look at: the ledger's rows of one window, added up.
 
 use crate::report::ReportError;
-use crate::report::source::{Row, Source};
 use crate::report::source::get;
+use crate::report::source::{Row, Source};
 use farcall::advise::{Sums, TTLS};
 use farcall::ledger::{Sketch, Sums as Calls};
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,12 +6,20 @@ use crate::report::{Query, ReportError, findings};
 pub(super) fn find(query: &Query, drafts: &mut Vec<Draft>) -> Result<(), ReportError> {
     for finding in findings::findings(query)?.rows {
         // What was compared answer by answer says more than what was compared by size.
-        let known = drafts.iter().any(|draft| {
-            draft.finding.rule == "cacheable"
-                && draft.finding.vendor == finding.vendor
-                && draft.finding.endpoint == finding.endpoint
-        });
-        if finding.rule == "uncached-polling" && known {
+        let said = |rule: &str, endpoint: bool| {
+            drafts.iter().any(|draft| {
+                let known = &draft.finding;
+                known.rule == rule
+                    && known.vendor == finding.vendor
+                    && (!endpoint || known.endpoint == finding.endpoint)
+            })
+        };
+        let known = match finding.rule {
+            "uncached-polling" => said("cacheable", true),
+            "errors" => said("no-fallback", false),
+            _ => false,
+        };
+        if known {
             continue;
         }
         let calls = ["calls", "connections"]

@@ -92,9 +92,13 @@ fn no_fallback(source: &Source<'_>, facts: &Facts, vendor: &str, seen: &Seen) ->
             ("without_fallback", json!(bare)),
         ]),
     };
-    let mut draft =
-        Draft::new(finding, bare, "Stop asking while it fails, and answer with what is kept where that will do.");
-    draft.risk = Some("While the breaker is open calls fail at once; an old answer can be up to an hour old.".into());
+    let mut draft = Draft::new(
+        finding,
+        bare,
+        "Stop asking while it fails, and answer with what is kept where that will do.",
+    );
+    draft.risk =
+        Some("While the breaker is open calls fail at once; an old answer can be up to an hour old.".into());
     draft.time = seen.mean().saturating_mul(u32::try_from(seen.failures).unwrap_or(u32::MAX));
     let breaker = "breaker = { consecutive = 5, failure_rate = \"50%\" }".to_owned();
     draft.config = config::rule("resilience", vendor, None, &[breaker]).map(|mut text| {
@@ -103,7 +107,10 @@ fn no_fallback(source: &Source<'_>, facts: &Facts, vendor: &str, seen: &Seen) ->
             .endpoints
             .iter()
             .filter(|((of, endpoint), seen)| {
-                **of == *vendor && endpoint.starts_with("GET ") && seen.sums.compared > seen.sums.forbidden
+                **of == *vendor
+                    && endpoint.starts_with("GET ")
+                    && seen.sums.compared > seen.sums.forbidden
+                    && seen.failures * 2 < seen.calls
             })
             .max_by_key(|(_, seen)| seen.sums.compared);
         let kept = most.and_then(|((_, endpoint), _)| {

@@ -69,7 +69,9 @@ fn write_row(row: &Advised, number: usize, style: &Style, out: &mut String) {
 
 fn worth(worth: &Worth) -> String {
     let mut parts = Vec::new();
-    if let Some(cost) = worth.cost.as_deref().filter(|cost| cost.bytes().any(|digit| digit.is_ascii_digit() && digit != b'0')) {
+    if let Some(cost) =
+        worth.cost.as_deref().filter(|cost| cost.bytes().any(|digit| digit.is_ascii_digit() && digit != b'0'))
+    {
         parts.push(money(Some(cost), &worth.currency, false));
     }
     if worth.seconds >= 0.1 {
