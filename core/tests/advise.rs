@@ -1,4 +1,5 @@
 //! What the engine remembers for advice: as exact as a cache that had really been there, and bounded.
+#![allow(clippy::unwrap_used)]
 
 use farcall::advise::{Sums, TTLS};
 use farcall::{Caller, Config, Engine, ErrorType, Head, Step, Timestamp};
@@ -73,7 +74,7 @@ fn drained(engine: &Engine, now: Timestamp) -> Sums {
 
 /// Hits and stale hits of a cache that is really there, at one lifetime.
 fn replayed(calls: &[Made], ttl: Duration) -> (u64, u64) {
-    let mut kept: HashMap<(String, Option<&str>), (Timestamp, Vec<u8>)> = HashMap::new();
+    let mut kept = HashMap::<_, (Timestamp, Vec<u8>)>::new();
     let (mut hits, mut stale) = (0, 0);
     for call in calls {
         let key = (call.url.clone(), call.customer);

@@ -213,3 +213,59 @@ impl Table {
         self.urls.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Marks;
+    use super::super::endpoint::{MAX_ALL, MAX_URLS};
+    use super::*;
+    use crate::call::{NoHeaders, Target};
+
+    fn call(table: &Table, endpoint: &str, path: &str, now: Timestamp) {
+        let target = Target::new(true, "api.example.com", 443, path);
+        let asked = Asked::new(&table.hasher, "GET", &target, None, Marks::default());
+        let Some(mut look) = table.begin("example.com", endpoint, asked, true, now) else { return };
+        look.answer(200, &NoHeaders, table.seed());
+        let settlement = Settlement {
+            begun: now,
+            answered: now,
+            ended: now,
+            status: 200,
+            whole: true,
+            bytes_in: 0,
+            quota: 1,
+            cost: 0,
+            cost_unknown: false,
+            deadline: false,
+            fallback: false,
+        };
+        table.settle(&look, &settlement, 0);
+    }
+
+    #[test]
+    fn urls_are_bounded_for_each_endpoint_and_for_all_and_forgotten_after_the_longest_lifetime() {
+        let table = Table::new(7, AdviseConfig::default());
+        let now = Timestamp::from_nanos(1_790_000_000_000_000_000);
+        for n in 0..10_000 {
+            call(&table, "one", &format!("/one/{n}"), now);
+            assert!(table.remembered() <= MAX_URLS);
+        }
+        for endpoint in 0..300 {
+            for n in 0..200 {
+                call(&table, &format!("e{endpoint}"), &format!("/{endpoint}/{n}"), now);
+            }
+        }
+        // Beyond the bound an endpoint keeps a few all the same.
+        assert!((MAX_ALL..MAX_ALL + 300 * 16).contains(&table.remembered()), "{}", table.remembered());
+        let (observed, _) = table.drain(now);
+        let calls: u64 = observed.iter().map(|seen| seen.sums.calls).sum();
+        assert!(calls > 50_000, "{calls}");
+        let later = Timestamp::from_nanos(now.as_nanos() + FORGOTTEN + FORGET_EVERY + 1);
+        let _nothing_new = table.drain(later);
+        assert_eq!(table.remembered(), 0);
+        assert!(
+            table.places.iter().all(|place| place.number.load(Ordering::Relaxed) == 0),
+            "nor its endpoints"
+        );
+    }
+}
