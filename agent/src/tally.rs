@@ -37,6 +37,8 @@ tallies! {
     lost_exemplars,
     /// Incidents and notices that were dropped for the same reason.
     lost_incidents,
+    /// Calls that advice says nothing of, for the same reason.
+    lost_advice,
     /// Connections of the sidecar that were dropped for the same reason.
     lost_connections,
     /// Calls of a library that the sidecar saw too, and could not confirm for the same reason.

@@ -1,6 +1,7 @@
 //! `farcall`: the read side at the command line. Each command prints a table, or the stable JSON that
 //! docs/report.md describes.
 
+mod advise;
 mod cache;
 mod config;
 mod doctor;
@@ -39,6 +40,7 @@ enum Exit {
   farcall report calls 'status>=500' --since 1d
   farcall report customers vendor=openai      who caused which calls, and which cost
   farcall report all --json > report.json
+  farcall advise --since 1d                   what to cache and to protect, with the lines to paste
   farcall explain incident 7                  who used the quota when Stripe said 429?
   farcall policy test GET https://api.stripe.com/v1/balance
   farcall doctor                              is farcall attached, and well?
@@ -60,6 +62,8 @@ struct Cli {
 enum Command {
     /// Ask the ledger a question
     Report(report::Arguments),
+    /// What to do: calls that need not be made, calls that nothing protects
+    Advise(advise::Arguments),
     /// What happened: to a quota, to a call
     #[command(subcommand)]
     Explain(explain::Command),
@@ -114,6 +118,7 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
 fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Report(arguments) => report::run(&arguments),
+        Command::Advise(arguments) => advise::run(&arguments),
         Command::Explain(command) => explain::run(&command),
         Command::Policy(command) => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),

@@ -55,7 +55,9 @@ enum Name {
     Budgets,
     /// What should we look at?
     Findings,
-    /// All of these but the single calls, the incidents and the budgets
+    /// What should we do? `farcall advise` asks the same
+    Advise,
+    /// All of these but the single calls, the incidents, the budgets and the advice
     All,
 }
 
@@ -71,6 +73,7 @@ impl From<Name> for Question {
             Name::Incidents => Self::Incidents,
             Name::Budgets => Self::Budgets,
             Name::Findings => Self::Findings,
+            Name::Advise => Self::Advise,
             Name::All => Self::All,
         }
     }

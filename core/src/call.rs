@@ -12,6 +12,7 @@ pub use target::Target;
 
 use std::time::Duration;
 
+use crate::advise::Marks;
 use crate::attribution::CallerId;
 use crate::units::Timestamp;
 use std::fmt;
@@ -53,6 +54,11 @@ pub struct Head<'a> {
     /// Stands for the kind of client that adds headers of its own below the adapter, such as what it can decode: no
     /// answer to one kind is handed to another, whatever rules share.
     pub client: u32,
+    /// Whether the target has its query, and `headers` are all that matter: then the answer can be compared with
+    /// earlier ones. So where it [`caches`](Self::caches), or there are [`marks`](Self::marks).
+    pub exact: bool,
+    /// What the headers said, where they are not at hand any more.
+    pub marks: Option<Marks>,
 }
 
 /// Who goes first where there is not enough for all.
@@ -102,6 +108,8 @@ impl<'a> Head<'a> {
             priority: Priority::Interactive,
             caches: false,
             client: 0,
+            exact: false,
+            marks: None,
         }
     }
 
@@ -116,6 +124,20 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn client(mut self, client: u32) -> Self {
         self.client = client;
+        self
+    }
+
+    /// Says that the target has its query, and that the headers are all that matter.
+    #[must_use]
+    pub const fn exact(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
+    }
+
+    /// Sets what the headers said, where they are not at hand any more.
+    #[must_use]
+    pub const fn marks(mut self, marks: Option<Marks>) -> Self {
+        self.marks = marks;
         self
     }
 

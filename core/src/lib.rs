@@ -26,6 +26,7 @@
 //! assert_eq!(batch.rows[0].customer.as_ref(), "acme");
 //! ```
 
+pub mod advise;
 pub mod attribution;
 pub mod budget;
 pub mod cache;

@@ -106,6 +106,7 @@ pub(crate) fn begin(request: Request) -> Result<Decision> {
     let target = Target::parse(&request.url).unwrap_or(Target::UNREADABLE);
     let head = Head::to(&request.method, target)
         .headers(&headers)
+        .exact(!request.headers.is_empty())
         .body(request.body.map(whole), request.replayable)
         .content(request.content.as_deref().unwrap_or_default())
         .priority(if request.batch { Priority::Batch } else { Priority::Interactive })

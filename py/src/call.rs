@@ -252,7 +252,8 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
             .headers(details.headers)
             .body(details.length, details.replayable)
             .content(details.content)
-            .caches(true);
+            .caches(true)
+            .exact(true);
     }
     let Some(scope) = request.scope else { return handle.farcall.guard(handle.farcall.begin(&head)) };
     let mut tags = [("", ""); TAGS];

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 44] = [
+const MEANINGS: [(&str, &str, Weight); 46] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -58,6 +58,8 @@ const MEANINGS: [(&str, &str, Weight); 44] = [
         "failed attempts of SDKs that were counted as calls of their own, because too many waited",
         Fine,
     ),
+    ("unadvised_calls", "calls to endpoints for which advice had no room; they are counted", Fine),
+    ("lost_advice", "calls that advice says nothing of, after nothing could be written for too long", Fine),
     ("misplaced_events", "events of an adapter in an impossible order, which were ignored", Look),
     ("failed_flushes", "flushes that could not be written, and were tried again later", Look),
     ("lost_calls", "calls that were dropped after nothing could be written for too long", Look),

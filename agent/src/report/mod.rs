@@ -4,6 +4,7 @@
 //! Every question is asked over a window of whole minutes that ends now. Both taps are added up: rows of the
 //! kernel are only those calls that no library accounts for, so each call counts once.
 
+mod advise;
 mod budgets;
 mod callers;
 mod calls;
@@ -26,6 +27,7 @@ mod source;
 pub(crate) mod time;
 mod vendors;
 
+pub use advise::{Advice, Advised, Answers, Worth, advise};
 pub use budgets::{BudgetRow, Budgets, budgets};
 pub use callers::{CallerRow, callers};
 pub use calls::{CallRow, ExplainedCall, calls, explain_call};

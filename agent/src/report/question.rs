@@ -1,8 +1,8 @@
 //! Questions by name, for bindings and the command line.
 
 use super::{
-    Budgets, CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Incidents, Inventory, Query,
-    Render, ReportError, Style, Table, VendorRow,
+    Advice, Budgets, CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Incidents, Inventory,
+    Query, Render, ReportError, Style, Table, VendorRow,
 };
 use serde::Serialize;
 use std::str::FromStr;
@@ -29,11 +29,13 @@ pub enum Question {
     Budgets,
     /// What should we look at?
     Findings,
-    /// All of these but the single calls, the incidents and the budgets.
+    /// What should we do?
+    Advise,
+    /// All of these but the single calls, the incidents, the budgets and the advice.
     All,
 }
 
-const QUESTIONS: [(&str, Question); 10] = [
+const QUESTIONS: [(&str, Question); 11] = [
     ("vendors", Question::Vendors),
     ("endpoints", Question::Endpoints),
     ("customers", Question::Customers),
@@ -43,6 +45,7 @@ const QUESTIONS: [(&str, Question); 10] = [
     ("incidents", Question::Incidents),
     ("budgets", Question::Budgets),
     ("findings", Question::Findings),
+    ("advise", Question::Advise),
     ("all", Question::All),
 ];
 
@@ -61,6 +64,7 @@ pub enum Report {
     Incidents(Incidents),
     Budgets(Budgets),
     Findings(Table<Finding>),
+    Advise(Advice),
     All(Box<Inventory>),
 }
 
@@ -80,6 +84,7 @@ impl Question {
             Self::Incidents => Report::Incidents(super::incidents(query)?),
             Self::Budgets => Report::Budgets(super::budgets(query)?),
             Self::Findings => Report::Findings(super::findings(query)?),
+            Self::Advise => Report::Advise(super::advise(query)?),
             Self::All => Report::All(Box::new(super::inventory(query)?)),
         })
     }
@@ -119,6 +124,7 @@ impl Render for Report {
             Self::Incidents(incidents) => incidents.render(style),
             Self::Budgets(budgets) => budgets.render(style),
             Self::Findings(table) => table.render(style),
+            Self::Advise(advice) => advice.render(style),
             Self::All(inventory) => inventory.render(style),
         }
     }

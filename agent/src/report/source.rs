@@ -327,25 +327,74 @@ impl<'q> Source<'q> {
         self.scan("confirmed", |row, names| {
             let Some(caller) = names.caller(row)? else { return Ok(()) };
             let (vendor, endpoint) = (names.get(row, "vendor")?, names.get(row, "endpoint")?);
-            let of_calls = Row {
-                span: 0,
-                vendor,
-                vendor_tags: self.tags(vendor),
-                endpoint,
-                caller,
-                customer: endpoint,
-                tags: "",
-                tap: "",
-                status: 0,
-                outcome: "",
-                sums: Sums::default(),
-                latency: Sketch::new(),
-            };
-            if self.query.filters.iter().all(|filter| filter.matches(&of_calls)) {
+            if self.lets_through(vendor, endpoint, caller) {
                 each(vendor, endpoint, caller, get(row, "calls")?);
             }
             Ok(())
         })
+    }
+
+    /// Each row of a table that is kept by vendor, endpoint and caller, where the filters can tell.
+    pub(super) fn of_endpoints(
+        &self,
+        table: &str,
+        mut each: impl FnMut(&SqlRow<'_>, &Rc<str>, &Rc<str>, &Rc<Caller>) -> rusqlite::Result<()>,
+    ) -> Result<(), ReportError> {
+        if self.query.filters.iter().any(|filter| filter.is_about_single_calls()) {
+            return Ok(());
+        }
+        self.scan(table, |row, names| {
+            let Some(caller) = names.caller(row)? else { return Ok(()) };
+            let (vendor, endpoint) = (names.get(row, "vendor")?, names.get(row, "endpoint")?);
+            // What is about all vendors is about each.
+            if vendor.is_empty() || self.lets_through(vendor, endpoint, caller) {
+                each(row, vendor, endpoint, caller)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn lets_through(&self, vendor: &Rc<str>, endpoint: &Rc<str>, caller: &Rc<Caller>) -> bool {
+        let of_calls = Row {
+            span: 0,
+            vendor,
+            vendor_tags: self.tags(vendor),
+            endpoint,
+            caller,
+            customer: endpoint,
+            tags: "",
+            tap: "",
+            status: 0,
+            outcome: "",
+            sums: Sums::default(),
+            latency: Sketch::new(),
+        };
+        self.query.filters.iter().all(|filter| filter.matches(&of_calls))
+    }
+
+    /// Each use of a credential that the ledger knows, of whatever time, where the filters can tell: vendor,
+    /// fingerprint, service, the minutes in which, and how many calls.
+    pub(super) fn credentials(
+        &self,
+        mut each: impl FnMut(&Rc<str>, &Rc<str>, &str, std::ops::Range<u64>, u64),
+    ) -> Result<(), ReportError> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        if self.query.filters.iter().any(|filter| filter.is_about_single_calls()) {
+            return Ok(());
+        }
+        let names = Names { names: &self.names, callers: &self.callers };
+        let mut statement = connection.prepare("SELECT * FROM credentials")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let Some(caller) = names.caller(row)? else { continue };
+            let (vendor, credential) = (names.get(row, "vendor")?, names.get(row, "credential")?);
+            if self.lets_through(vendor, vendor, caller) {
+                let minute: u64 = get(row, "minute")?;
+                let minutes = minute..minute + get::<u64>(row, "span")?;
+                each(vendor, credential, &caller.service, minutes, get(row, "calls")?);
+            }
+        }
+        Ok(())
     }
 
     /// Each rollup of connections in the window that the filters let through.
@@ -436,7 +485,10 @@ impl<'s> Names<'s> {
 }
 
 /// A number that is never negative.
-fn get<T: TryFrom<i64> + Default>(row: &SqlRow<'_>, column: impl rusqlite::RowIndex) -> rusqlite::Result<T>
+pub(super) fn get<T: TryFrom<i64> + Default>(
+    row: &SqlRow<'_>,
+    column: impl rusqlite::RowIndex,
+) -> rusqlite::Result<T>
 where
     i64: FromSql,
 {

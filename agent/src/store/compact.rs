@@ -1,6 +1,7 @@
 //! Upkeep: minutes become hours, hours become days, what is older than the retention leaves. Done by whichever
 //! process comes first after it is due, in short transactions, so that no other waits long.
 
+use super::advice;
 use super::write::int_time;
 use farcall::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -15,6 +16,8 @@ const SPANS: [(i64, i64, Duration); 2] =
     [(1, 60, Duration::from_secs(2 * 86_400)), (60, 1_440, Duration::from_secs(14 * 86_400))];
 /// What was spent of a budget stays for longer than its period can be.
 const SPENDING: Duration = Duration::from_secs(62 * 86_400);
+/// The tables with a row for each span of time.
+const TABLES: [&str; 3] = ["rollups", "connections", "confirmed"];
 /// Steps of one hour's upkeep: a ledger that lay still for long catches up over some hours.
 const MAX_STEPS: usize = 200;
 
@@ -67,7 +70,9 @@ fn compact(connection: &mut Connection, from: i64, to: i64, before: i64) -> rusq
             "SELECT min(minute) FROM (
                 SELECT minute FROM rollups WHERE span = ?1 AND minute < ?2
                 UNION ALL SELECT minute FROM connections WHERE span = ?1 AND minute < ?2
-                UNION ALL SELECT minute FROM confirmed WHERE span = ?1 AND minute < ?2)",
+                UNION ALL SELECT minute FROM confirmed WHERE span = ?1 AND minute < ?2
+                UNION ALL SELECT minute FROM advice WHERE span = ?1 AND minute < ?2
+                UNION ALL SELECT minute FROM credentials WHERE span = ?1 AND minute < ?2)",
             [from, before],
             |row| row.get(0),
         )?;
@@ -121,7 +126,8 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
          ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls)",
         range,
     )?;
-    for table in ["rollups", "connections", "confirmed"] {
+    advice::fold(transaction, from, to, start)?;
+    for table in TABLES.into_iter().chain(advice::TABLES) {
         transaction.execute(
             &format!("DELETE FROM {table} WHERE span = ?1 AND minute >= ?2 AND minute < ?3"),
             [from, start, start + to],
@@ -133,7 +139,7 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
 /// Forgets what is older than the retention, and names and callers that nothing refers to any more.
 fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for table in ["rollups", "connections", "confirmed"] {
+    for table in TABLES.into_iter().chain(advice::TABLES) {
         transaction.execute(&format!("DELETE FROM {table} WHERE minute + span <= ?1"), [before_minute])?;
     }
     transaction.execute("DELETE FROM exemplars WHERE begun < ?1", [before])?;
@@ -144,7 +150,7 @@ fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusql
         "DELETE FROM counters WHERE caller NOT IN (SELECT caller FROM processes);
          DELETE FROM callers WHERE id NOT IN (SELECT caller FROM rollups UNION SELECT caller FROM connections
             UNION SELECT caller FROM confirmed UNION SELECT caller FROM exemplars UNION SELECT caller FROM processes
-            UNION SELECT caller FROM notices);
+            UNION SELECT caller FROM notices UNION SELECT caller FROM advice UNION SELECT caller FROM credentials);
          DELETE FROM names WHERE id NOT IN (
             SELECT vendor FROM rollups UNION SELECT endpoint FROM rollups UNION SELECT customer FROM rollups
             UNION SELECT tags FROM rollups UNION SELECT vendor FROM exemplars UNION SELECT endpoint FROM exemplars
@@ -152,7 +158,8 @@ fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusql
             UNION SELECT vendor FROM connections UNION SELECT name FROM connections
             UNION SELECT address FROM connections UNION SELECT library FROM connections
             UNION SELECT reason FROM connections UNION SELECT vendor FROM confirmed
-            UNION SELECT endpoint FROM confirmed);",
+            UNION SELECT endpoint FROM confirmed UNION SELECT vendor FROM advice UNION SELECT endpoint FROM advice
+            UNION SELECT vendor FROM credentials UNION SELECT credential FROM credentials);",
     )?;
     transaction.commit()
 }

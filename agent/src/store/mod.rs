@@ -5,6 +5,7 @@
 //! written any further. (SQLite forbids to carry a connection across a fork, and in WAL mode even a new one in
 //! the child would share the parent's idea of the locks.) Opening costs well under a millisecond once a second.
 
+mod advice;
 mod compact;
 mod connection;
 mod failure;

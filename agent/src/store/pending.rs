@@ -4,6 +4,7 @@
 use super::connection::{Confirmation, ConnectionRollup, Numbers};
 use super::incident;
 use crate::tally::Tallies;
+use farcall::advise::{CredentialUse, Observed, Sums as Advice};
 use farcall::ledger::{Batch, Exemplar, Notice, OTHER, Rollup, Sketch, Spending, Sums};
 use farcall::quota::NamedIncident;
 use farcall::{Caller, Engine, Outcome, Tap};
@@ -21,6 +22,8 @@ const MAX_CONNECTIONS: usize = 16_384;
 const MAX_INCIDENTS: usize = 1_024;
 /// Budgets and customers whose spending waits for one flush.
 const MAX_SPENDING: usize = 65_536;
+/// Endpoints and minutes, and credentials and minutes, that wait while nothing can be written.
+const MAX_ADVICE: usize = 8_192;
 
 /// What the store adds up calls by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +57,10 @@ pub(crate) struct Pending {
     pub(super) notices: Vec<Notice>,
     /// By budget, partition and period.
     pub(super) spending: HashMap<(Arc<str>, Arc<str>, u64), u64>,
+    /// By minute, vendor and endpoint.
+    pub(super) advice: HashMap<(u64, Arc<str>, Arc<str>), Advice>,
+    /// By minute, vendor and fingerprint.
+    pub(super) credentials: HashMap<(u64, Arc<str>, String), u64>,
     seen: Seen,
     max_rows_per_minute: usize,
     hasher: RandomState,
@@ -71,6 +78,8 @@ impl Pending {
             incidents: HashMap::new(),
             notices: Vec::new(),
             spending: HashMap::new(),
+            advice: HashMap::new(),
+            credentials: HashMap::new(),
             seen: Seen::default(),
             max_rows_per_minute,
             hasher: RandomState::new(),
@@ -87,6 +96,8 @@ impl Pending {
             && self.incidents.is_empty()
             && self.notices.is_empty()
             && self.spending.is_empty()
+            && self.advice.is_empty()
+            && self.credentials.is_empty()
     }
 
     /// How many rows wait.
@@ -124,6 +135,24 @@ impl Pending {
             Tallies::add(&tallies.lost_exemplars, lost as u64);
         }
         self.add_events(batch.incidents, batch.notices, &batch.budgets, tallies);
+        self.add_advice(batch.advice, batch.credentials, tallies);
+    }
+
+    fn add_advice(&mut self, advice: Vec<Observed>, credentials: Vec<CredentialUse>, tallies: &Tallies) {
+        for Observed { minute, vendor, endpoint, sums, .. } in advice {
+            let key = (minute, vendor, endpoint);
+            match self.advice.len() < MAX_ADVICE || self.advice.contains_key(&key) {
+                true => self.advice.entry(key).or_default().add(&sums),
+                false => Tallies::add(&tallies.lost_advice, sums.calls),
+            }
+        }
+        for CredentialUse { minute, vendor, credential, calls, .. } in credentials {
+            let key = (minute, vendor, credential);
+            match self.credentials.len() < MAX_ADVICE || self.credentials.contains_key(&key) {
+                true => *self.credentials.entry(key).or_default() += calls,
+                false => Tallies::add(&tallies.lost_advice, calls),
+            }
+        }
     }
 
     fn add_events(
@@ -179,7 +208,18 @@ impl Pending {
 
     /// Forgets what was written; what each minute had already stays known.
     pub(crate) fn written(&mut self) {
-        let Self { rows, exemplars, connections, confirmed, incidents, notices, spending, .. } = self;
+        let Self {
+            rows,
+            exemplars,
+            connections,
+            confirmed,
+            incidents,
+            notices,
+            spending,
+            advice,
+            credentials,
+            ..
+        } = self;
         rows.clear();
         exemplars.clear();
         connections.clear();
@@ -187,6 +227,8 @@ impl Pending {
         incidents.clear();
         notices.clear();
         spending.clear();
+        advice.clear();
+        credentials.clear();
         // After a flood, give its memory back.
         rows.shrink_to(1_024);
         exemplars.shrink_to(256);

@@ -96,6 +96,7 @@ fn write_all(open: &mut Open, pending: &Pending, presence: &Presence) -> rusqlit
             )?
             .execute(params![int(key.minute), vendor, endpoint, caller, int(*calls)])?;
     }
+    super::advice::write(&mut names, pending, presence)?;
     write_events(&mut names, pending, presence)?;
     write_presence(&mut names, presence)?;
     transaction.commit()
@@ -313,14 +314,14 @@ fn write_presence(names: &mut Names<'_>, presence: &Presence) -> rusqlite::Resul
 }
 
 /// Names and callers as their numbers, for the length of one transaction: a later one may find them gone.
-struct Names<'t> {
-    connection: &'t Connection,
+pub(super) struct Names<'t> {
+    pub(super) connection: &'t Connection,
     known: HashMap<String, i64>,
     callers: HashMap<Caller, i64>,
 }
 
 impl Names<'_> {
-    fn number(&mut self, name: &str) -> rusqlite::Result<i64> {
+    pub(super) fn number(&mut self, name: &str) -> rusqlite::Result<i64> {
         if let Some(&number) = self.known.get(name) {
             return Ok(number);
         }
@@ -333,7 +334,7 @@ impl Names<'_> {
         Ok(number)
     }
 
-    fn caller(&mut self, caller: &Caller) -> rusqlite::Result<i64> {
+    pub(super) fn caller(&mut self, caller: &Caller) -> rusqlite::Result<i64> {
         if let Some(&number) = self.callers.get(caller) {
             return Ok(number);
         }
@@ -371,6 +372,6 @@ pub(super) fn int_time(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn nanos(duration: Duration) -> i64 {
+pub(super) fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(MOST).min(MOST)
 }

@@ -4,6 +4,7 @@
 //! with errors still gives everything in it that is right, so that a typing mistake in one vendor does not
 //! switch off the others; whoever loads the file decides whether to accept that.
 
+mod advise;
 mod budget;
 mod cache;
 mod changes;
@@ -34,6 +35,7 @@ pub use share::ShareConfig;
 pub(crate) use matcher::can_be_unnamed;
 pub(crate) use scenario::read as read_scenario;
 
+use crate::advise::AdviseConfig;
 use crate::catalogue::Vendor;
 use crate::cost::Price;
 use crate::inspect::Carried;
@@ -52,6 +54,8 @@ pub struct Config {
     pub service: Option<String>,
     /// `[ledger]`: how much detail is kept, and how long.
     pub ledger: LedgerConfig,
+    /// `[advise]`: what is remembered for `farcall advise`.
+    pub advise: AdviseConfig,
     /// `[share]`: where the quotas lie that a fleet shares.
     pub share: ShareConfig,
     /// `[[vendor]]`: vendors beside the built-in ones, or instead of those with the same name.
@@ -107,6 +111,9 @@ impl Config {
             config.service = root.string("service");
             if let Some(section) = root.table("ledger") {
                 config.ledger = ledger::read(section);
+            }
+            if let Some(section) = root.table("advise") {
+                config.advise = advise::read(section);
             }
             if let Some(section) = root.table("share") {
                 config.share = share::read(section);
@@ -184,6 +191,7 @@ mod tests {
         let text = include_str!("../../../farcall.example.toml");
         let config = Config::parse("farcall.example.toml", text).unwrap();
         assert_eq!(config.ledger, LedgerConfig::default());
+        assert_eq!(config.advise, AdviseConfig::default());
         assert_eq!(config.vendors.len(), 1);
     }
 

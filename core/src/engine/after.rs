@@ -37,6 +37,7 @@ impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         self.cache_answer(call, headers, now);
+        call.look.answer(call.status, headers, self.advice.seed());
         let status = call.status;
         if status >= 400
             && let Some(Standing { flow, .. }) = &mut call.flow
@@ -199,6 +200,7 @@ impl Engine {
             (flow.usage, flow.coding, flow.prefix) = (None, None, None);
             (flow.told, flow.retry_at) = (None, None);
         }
+        call.look.again();
         call.status = 0;
         call.state = State::Begun;
     }

@@ -2,6 +2,7 @@
 
 use super::plan::Standing;
 use super::{Attempt, Engine};
+use crate::advise::Look;
 use crate::attribution::CallerId;
 use crate::call::{ConnectTimes, ErrorType, Headers, Outcome, Tap};
 use crate::ledger::{Found, RequestKeys};
@@ -39,6 +40,8 @@ pub struct Call {
     pub(super) waiting_since: Option<Timestamp>,
     /// Whether the vendor states its quotas in headers, so that every answer is worth a look.
     pub(super) watches: bool,
+    /// What is noted of it for advice.
+    pub(super) look: Look,
     /// Its standing with the rules; `None` where none looks at it.
     pub(super) flow: Option<Standing>,
 }
@@ -67,6 +70,7 @@ impl Call {
     /// The answer that comes is not one to the request that the call began with, such as where the client followed
     /// redirects by itself: it is not kept. Said before [`Call::answer`].
     pub fn uncacheable(&mut self) {
+        self.look.decline();
         if let Some(Standing { flow, .. }) = &mut self.flow {
             flow.cached.decline();
         }
@@ -108,6 +112,9 @@ impl Call {
     /// says no, [`Call::body`] does as well.
     pub fn read(&mut self, chunk: &[u8]) {
         self.body(chunk.len() as u64);
+        if self.look.wants_body() {
+            self.look.push(chunk);
+        }
         if let Some(Standing { flow, .. }) = &mut self.flow
             && flow.wants_body()
         {
@@ -118,7 +125,7 @@ impl Call {
     /// Whether the engine looks at the bytes of the response's body.
     #[must_use]
     pub fn wants_body(&self) -> bool {
-        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.wants_body())
+        self.look.wants_body() || self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.wants_body())
     }
 
     /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):
@@ -179,7 +186,7 @@ impl Call {
     /// well as [`Call::answer`].
     #[must_use]
     pub fn wants_headers(&self, status: u16) -> bool {
-        self.watches || self.flow.is_some() || status == 429
+        self.watches || self.flow.is_some() || self.look.wants_headers() || status == 429
     }
 
     /// Whether the call has been counted.

@@ -25,6 +25,7 @@ impl Engine {
             self.shards.drain(number, &self.catalogue, &mut batch);
         }
         self.drain_incidents(now, &mut batch);
+        self.drain_advice(now, &mut batch);
         if self.cut_off.swap(false, Ordering::Relaxed) {
             // Plans are made anew, and their quotas looked for once more.
             self.generation.fetch_add(1, Ordering::Release);

@@ -1,6 +1,7 @@
 //! The engine: what happens to a call, in which order.
 
 mod account;
+mod advised;
 mod after;
 mod attended;
 mod cached;
@@ -24,6 +25,7 @@ mod unfinished;
 pub use call::Call;
 pub use step::{Attempt, Step, Stored};
 
+use crate::advise;
 use crate::attribution::{Caller, CallerId};
 use crate::cache::Cache;
 use crate::catalogue::{Catalogue, Learner, name_of_unknown};
@@ -71,6 +73,8 @@ pub struct Engine {
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
     cache: Arc<Cache>,
+    /// What is remembered for advice.
+    advice: advise::Table,
     /// Failed attempts of SDKs that the SDK may go on from.
     unfinished: EarlierAttempts<Box<Unfinished>>,
     /// Copies of calls that are under way.
@@ -181,6 +185,8 @@ counters! {
     ungrouped_attempts,
     /// Shadow copies that were not sent, because too many were under way or they would have had to wait.
     skipped_shadows,
+    /// Calls to endpoints for which advice had no room.
+    unadvised_calls,
     /// Events that no order of events explains, such as a response before a request; ignored.
     misplaced_events,
 }
@@ -201,7 +207,7 @@ impl Engine {
         Self {
             plans: (0..shards.len()).map(plans).collect(),
             shards,
-            decides: AtomicBool::new(rules.decide()),
+            decides: AtomicBool::new(rules.decide() || config.advise.compares_all()),
             rules: RwLock::new(rules),
             generation: AtomicU32::new(1),
             states: AllStates::default(),
@@ -214,6 +220,7 @@ impl Engine {
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
             cache: Arc::new(Cache::new(seed)),
+            advice: advise::Table::new(seed, config.advise),
             unfinished: EarlierAttempts::default(),
             shadows: AtomicU64::new(0),
             catalogue,
@@ -233,7 +240,7 @@ impl Engine {
         &self.catalogue
     }
 
-    /// Whether any rule can decide anything. Where none can, every call's first step is to send it as it is and
+    /// Whether any rule can decide anything, or `[advise]` wants calls shown whole. Where none can, every call's first step is to send it as it is and
     /// its second to settle, so that an adapter need only watch.
     #[must_use]
     pub fn decides(&self) -> bool {
@@ -244,7 +251,8 @@ impl Engine {
     /// ones ends under them. `[[vendor]]` and `[ledger]` hold until a restart.
     pub fn reload(&self, config: &Config) {
         let rules = Arc::new(Rules::new(config));
-        let decides = rules.decide();
+        let decides = rules.decide() || config.advise.compares_all();
+        self.advise_as(config.advise);
         self.attended.set_prices(&self.catalogue, &rules.prices);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         self.decides.store(decides, Ordering::Relaxed);

@@ -48,14 +48,16 @@ impl Engine {
         let (customer, tags) = self.find_customer(&mut shard, head);
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be; or what it costs.
-        let flow = self.takes_part(&shard, vendor, head.tap).then(|| {
-            let request = Request::read(head.headers);
-            let plan = self.plan_of(&mut shard, number, found, host, head, &request, now);
-            let mut standing = flow::take(plan, head, &request, now, spread(seed));
+        let request = self.takes_part(&shard, vendor, head.tap).then(|| Request::read(head.headers));
+        let flow = request.as_ref().map(|request| {
+            let plan = self.plan_of(&mut shard, number, found, host, head, request, now);
+            let mut standing = flow::take(plan, head, request, now, spread(seed));
             let secret = standing.plan.account.secret;
             standing.flow.cached.begin(self, &standing.plan, head, secret);
             standing
         });
+        let secret = flow.as_ref().map_or(0, |standing| standing.plan.account.secret);
+        let look = self.look_at(&shard, found, head, request.as_ref().map(|request| (request, secret)), now);
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
         drop(shard);
 
@@ -78,6 +80,7 @@ impl Engine {
             waited: 0,
             waiting_since: None,
             watches,
+            look,
             flow,
             state: State::Begun,
         };
@@ -96,6 +99,7 @@ impl Engine {
             self.tallies.foreign_calls.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        self.advise_on(call, outcome, (account.cost, account.unknown), now);
         let standing = call.flow.take();
         if standing.as_ref().is_some_and(|standing| standing.flow.is_copy) {
             self.shadows.fetch_sub(1, Ordering::AcqRel);

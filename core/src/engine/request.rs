@@ -1,11 +1,12 @@
 //! What the engine reads of a request's headers, in one walk over them.
 
+use crate::advise;
 use crate::call::{HeaderNames, Headers};
 use crate::inspect;
 use crate::resilience::{SDK_HEADERS, SdkAttempt, recognise_by};
 use std::sync::LazyLock;
 
-const MOST: usize = inspect::FIELDS.len() + SDK_HEADERS.len();
+const MOST: usize = inspect::FIELDS.len() + SDK_HEADERS.len() + advise::FIELDS.len();
 
 /// The names that are looked for, and the places of their values for those who ask.
 struct Wanted {
@@ -13,15 +14,17 @@ struct Wanted {
     credentials: [usize; inspect::FIELDS.len()],
     sdk: [usize; SDK_HEADERS.len()],
     idempotency_key: usize,
+    advice: [usize; advise::FIELDS.len()],
 }
 
 static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
-    let names = HeaderNames::new(inspect::FIELDS.into_iter().chain(SDK_HEADERS));
+    let names = HeaderNames::new(inspect::FIELDS.into_iter().chain(SDK_HEADERS).chain(advise::FIELDS));
     let place = |name: &str| names.place(name.as_bytes()).unwrap_or(MOST - 1);
     Wanted {
         credentials: inspect::FIELDS.map(place),
         sdk: SDK_HEADERS.map(place),
         idempotency_key: place("idempotency-key"),
+        advice: advise::FIELDS.map(place),
         names,
     }
 });
@@ -47,6 +50,11 @@ impl<'h> Request<'h> {
     /// The SDK that made it, and which attempt it is.
     pub(super) fn sdk(&self) -> Option<SdkAttempt> {
         recognise_by(&self.wanted.sdk.map(|place| self.values[place]))
+    }
+
+    /// What tells answers apart, in the order of [`advise::FIELDS`].
+    pub(super) fn advice(&self) -> [Option<&'h [u8]>; advise::FIELDS.len()] {
+        self.wanted.advice.map(|place| self.values[place])
     }
 
     pub(super) fn has_idempotency_key(&self) -> bool {

@@ -44,6 +44,7 @@ impl Engine {
             attempts: 0,
             waited: 0,
             waiting_since: None,
+            look: crate::advise::Look::default(),
             flow: Some(flow::copy(copied, flow, now, seed)),
             state: State::Begun,
             ..*call

@@ -1,6 +1,7 @@
 //! What leaves the ledger when it is drained.
 
 use super::{Sighting, Sketch};
+use crate::advise::{CredentialUse, Observed};
 use crate::attribution::CallerId;
 use crate::call::{Outcome, Tap};
 use crate::quota::NamedIncident;
@@ -200,6 +201,10 @@ pub struct Batch {
     pub budgets: Vec<Spending>,
     /// Things that happened to rules rather than to calls: a canary that was promoted, a budget that warns.
     pub notices: Vec<Notice>,
+    /// What was seen of endpoints, for advice.
+    pub advice: Vec<Observed>,
+    /// How often credentials were used.
+    pub credentials: Vec<CredentialUse>,
     /// Each call, for the sidecar to match; empty unless
     /// [`Engine::record_sightings`](crate::Engine::record_sightings) asked for them.
     pub sightings: Vec<Sighting>,

@@ -1,5 +1,6 @@
 use crate::scope::{Customer, Deadline, Scope, Tags, with_current};
 use crate::watched::{Sent, Watched};
+use farcall::advise::Marks;
 use farcall::{Head, Priority, Step, Target};
 use farcall_agent::Farcall;
 use http::header::HOST;
@@ -21,6 +22,8 @@ pub(super) struct Opening {
     sent: Option<Sent>,
     /// What rules may ask for; empty where none decides.
     request: Asked,
+    /// What the headers say, where nobody has them any more when the call begins.
+    marks: Option<Marks>,
     begun: bool,
 }
 
@@ -50,6 +53,7 @@ impl Opening {
             made_in: with_current(|scope| scope.cloned()),
             sent,
             request: Asked::of(farcall, parts),
+            marks: marks_of(farcall, parts),
             begun: false,
         }
     }
@@ -87,6 +91,7 @@ impl Opening {
                 .headers(headers)
                 .body(*body, *replayable)
                 .caches(true)
+                .marks(self.marks)
                 .deadline(deadline.map(|deadline| now.plus(deadline.0)))
                 .priority(*priority);
             Watched::begin(&self.farcall, head, customer, tags, now)
@@ -111,6 +116,12 @@ impl Asked {
             priority: parts.extensions.get().copied().unwrap_or_default(),
         }
     }
+}
+
+/// Only where no rule decides: then the headers go to the service below before the call begins.
+fn marks_of(farcall: &Farcall, parts: &request::Parts) -> Option<Marks> {
+    let engine = farcall.engine();
+    if engine.decides() { None } else { engine.marks(&parts.headers) }
 }
 
 impl Drop for Opening {

@@ -41,6 +41,7 @@ pub(super) async fn act(
         .headers(&of_client)
         .body(bytes, replayable)
         .caches(true)
+        .marks(farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client)))
         .content(content)
         .priority(priority)
         .deadline(deadline);

@@ -7,6 +7,7 @@ use crate::watched::{Sent, Watched};
 use crate::{RequestBody, ResponseBody};
 use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::Error;
+use farcall::advise::Marks;
 use farcall::{ErrorType, Head, Step, Target, Timestamp};
 use farcall_agent::Farcall;
 use http::header::LOCATION;
@@ -42,6 +43,8 @@ pub(super) struct Exchange {
     watched: Option<Watched>,
     /// A redirect that the policy was asked about; what comes next tells whether it was followed.
     asked: Option<Redirect>,
+    /// What the headers of the first hop say. Those of further ones reqwest makes by itself.
+    marks: Option<Marks>,
 }
 
 struct Redirect {
@@ -52,7 +55,12 @@ struct Redirect {
 
 impl Exchange {
     /// Begins the first call, and counts what a streaming body sends.
-    pub(super) fn begin(farcall: &Farcall, request: &mut Request, extensions: &Extensions) -> Self {
+    pub(super) fn begin(
+        farcall: &Farcall,
+        client: &[u8],
+        request: &mut Request,
+        extensions: &Extensions,
+    ) -> Self {
         let mut exchange = Self {
             farcall: farcall.clone(),
             scope: Scope::of(extensions),
@@ -61,6 +69,7 @@ impl Exchange {
             replayable: 0,
             watched: None,
             asked: None,
+            marks: farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client)),
         };
         let mut watched = exchange.begin_call(None);
         if let Some(body) = request.body_mut()
@@ -76,13 +85,13 @@ impl Exchange {
         exchange
     }
 
-    fn begin_call(&self, at: Option<Timestamp>) -> Option<Watched> {
+    fn begin_call(&mut self, at: Option<Timestamp>) -> Option<Watched> {
         let target = Target::parse(self.url.as_str()).unwrap_or(Target::UNREADABLE);
         let Scope { customer, tags } = &self.scope;
         let method = self.method.as_str();
         let mut watched = Watched::begin(
             &self.farcall,
-            Head::to(method, target),
+            Head::to(method, target).marks(self.marks.take()),
             customer.as_ref(),
             Some(tags),
             at.unwrap_or_else(|| self.farcall.now()),

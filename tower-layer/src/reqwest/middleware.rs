@@ -114,7 +114,7 @@ impl Middleware for EgressMiddleware {
             extensions.remove::<Counted>();
             return answer;
         }
-        let exchange = Some(Exchange::begin(&self.farcall, &mut request, extensions));
+        let exchange = Some(Exchange::begin(&self.farcall, &self.client.0, &mut request, extensions));
         extensions.insert(Counted);
         let (answer, exchange) = Exchanging { inner: next.run(request, extensions), exchange }.await;
         // A retry middleware above sends the next attempt with the same extensions.

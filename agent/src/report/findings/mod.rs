@@ -6,7 +6,7 @@ mod opaque;
 mod polling;
 mod rate_limited;
 mod unattributed;
-mod words;
+pub(super) mod words;
 
 use super::numbers::Account;
 use super::source::Source;
@@ -141,6 +141,6 @@ impl Scene<'_> {
 }
 
 /// Evidence from names and numbers.
-fn evidence<const N: usize>(facts: [(&str, Value); N]) -> Map<String, Value> {
+pub(super) fn evidence<const N: usize>(facts: [(&str, Value); N]) -> Map<String, Value> {
     facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -1,22 +1,37 @@
 //! Numbers in sentences.
 
 /// A whole number with commas.
-pub(super) fn number(value: u64) -> String {
+pub(in crate::report) fn number(value: u64) -> String {
     crate::report::render::grouped(value)
 }
 
 /// A share in percent, with one digit below ten.
-pub(super) fn percent(part: u64, whole: u64) -> String {
+pub(in crate::report) fn percent(part: u64, whole: u64) -> String {
     crate::report::render::percent(crate::report::numbers::share(part, whole))
 }
 
 /// `3 calls`, `1 call`.
-pub(super) fn count(value: u64, thing: &str) -> String {
+pub(in crate::report) fn count(value: u64, thing: &str) -> String {
     format!("{} {thing}{}", number(value), if value == 1 { "" } else { "s" })
 }
 
+/// A time in the unit that fits, with a space: `95 s`.
+pub(in crate::report) fn seconds(time: std::time::Duration) -> String {
+    let millis = crate::report::numbers::millis(time);
+    match millis {
+        ..1_000.0 => format!("{millis:.0} ms"),
+        ..100_000.0 => format!("{:.1} s", millis / 1e3),
+        _ => format!("{} s", number(time.as_secs())),
+    }
+}
+
+/// How long one call took.
+pub(in crate::report) fn time(time: std::time::Duration) -> String {
+    crate::report::render::millis(Some(crate::report::numbers::millis(time)))
+}
+
 /// Up to three names: `a, b and 4 more`.
-pub(super) fn list(names: &[&str]) -> String {
+pub(in crate::report) fn list(names: &[&str]) -> String {
     match names {
         [] => String::new(),
         [one] => (*one).into(),

@@ -1,5 +1,6 @@
 //! Tables for people: units, totals, at home in 80 columns.
 
+mod advice;
 mod decisions;
 mod grid;
 mod health;

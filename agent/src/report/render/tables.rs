@@ -10,7 +10,7 @@ use crate::report::{
 use std::fmt::Write;
 
 /// What to do where there is nothing to show.
-const NO_CALLS: &str = "No calls in this window. Make some with a program that has farcall installed, look further \
+pub(super) const NO_CALLS: &str = "No calls in this window. Make some with a program that has farcall installed, look further \
                         back with --since 1d, or ask `farcall doctor` whether it is attached at all.";
 
 impl Render for Table<VendorRow> {

@@ -1,0 +1,63 @@
+//! What `farcall report findings` says, each with what to do about it.
+
+use super::{Draft, config};
+use crate::report::{Query, ReportError, findings};
+
+pub(super) fn find(query: &Query, drafts: &mut Vec<Draft>) -> Result<(), ReportError> {
+    for finding in findings::findings(query)?.rows {
+        // What was compared answer by answer says more than what was compared by size.
+        let said = |rule: &str, endpoint: bool| {
+            drafts.iter().any(|draft| {
+                let known = &draft.finding;
+                known.rule == rule
+                    && known.vendor == finding.vendor
+                    && (!endpoint || known.endpoint == finding.endpoint)
+            })
+        };
+        let known = match finding.rule {
+            "uncached-polling" => said("cacheable", true),
+            "errors" => said("no-fallback", false),
+            _ => false,
+        };
+        if known {
+            continue;
+        }
+        let calls = ["calls", "connections"]
+            .into_iter()
+            .find_map(|name| finding.evidence.get(name).and_then(serde_json::Value::as_u64))
+            .unwrap_or_default();
+        let vendor = finding.vendor.clone();
+        let rule = |kind: &str, endpoint: Option<&str>, lines: &[&str]| {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            config::rule(kind, vendor.as_deref()?, endpoint, &lines)
+        };
+        let (remedy, risk, lines) = match finding.rule {
+            "uncached-polling" => (
+                "Keep its answer for a while.",
+                Some("Answers were compared by their sizes alone; one can be up to 30 s old."),
+                rule("cache", finding.endpoint.as_deref(), &["ttl = \"30s\"", "stale_if_error = \"1h\""]),
+            ),
+            "rate-limited" => (
+                "Keep to what the vendor says is left, and let no customer take all of it.",
+                Some("Calls may wait up to two seconds, and are refused where that would not do."),
+                rule("quota", None, &["pace = \"smooth\"", "fair = \"customer\""]),
+            ),
+            "errors" => (
+                "Stop asking while it fails; `farcall report calls` shows which calls failed.",
+                Some("While the breaker is open calls fail at once. It counts 5xx and errors, not 4xx."),
+                rule("resilience", None, &["breaker = { consecutive = 5, failure_rate = \"50%\" }"]),
+            ),
+            "bypass" | "uninstrumented" => {
+                ("Install farcall in it, so that its calls have a customer and keep to rules.", None, None)
+            }
+            "opaque" => ("See `farcall report coverage` for what would explain them.", None, None),
+            "unattributed" => ("Name the customer around these calls too.", None, None),
+            _ => ("See the evidence.", None, None),
+        };
+        let mut draft = Draft::new(finding, calls, remedy);
+        draft.risk = risk.map(str::to_owned);
+        draft.config = lines;
+        drafts.push(draft);
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! What is noted of a call for advice: at its begin, at its answer, and at its end.
+
+use super::Engine;
+use super::call::Call;
+use super::plan::Standing;
+use super::request::Request;
+use crate::advise::{AdviseConfig, Asked, CredentialUse, Look, Marks, Settlement};
+use crate::attribution::CallerId;
+use crate::call::{Head, Headers, Outcome, Tap};
+use crate::inspect;
+use crate::ledger::{Batch, Found, Shard};
+use crate::units::Timestamp;
+use std::sync::atomic::Ordering;
+
+impl Engine {
+    /// What the headers of a request say, for adapters that have them when a request is made and not any more when its
+    /// call begins: [`Head::marks`] takes it. Nothing where nobody wants to know.
+    #[must_use]
+    pub fn marks(&self, headers: &dyn Headers) -> Option<Marks> {
+        self.advice.is_on().then(|| {
+            let request = Request::read(headers);
+            let by = self.fingerprinter.get().unwrap_or(&self.own_fingerprinter);
+            Marks::new(&self.advice.hasher, &request.advice(), by.of_value(request.credential()))
+        })
+    }
+
+    pub(super) fn advise_as(&self, config: AdviseConfig) {
+        self.advice.set(config);
+    }
+
+    /// A call begins. `secret`: its credential's fingerprint, where that is known already.
+    pub(super) fn look_at(
+        &self,
+        shard: &Shard,
+        found: Found,
+        head: &Head<'_>,
+        request: Option<(&Request<'_>, u64)>,
+        now: Timestamp,
+    ) -> Look {
+        if !self.advice.is_on() || head.tap != Tap::Library || head.caller != CallerId::SELF {
+            return Look::default();
+        }
+        let hasher = &self.advice.hasher;
+        let exact = head.exact || head.caches || head.marks.is_some();
+        let marks = match (head.marks, request) {
+            (Some(marks), _) => marks,
+            (None, Some((request, secret))) => Marks::new(hasher, &request.advice(), secret),
+            (None, None) if exact => self.marks(head.headers).unwrap_or_default(),
+            (None, None) => Marks::default(),
+        };
+        let asked = Asked::new(hasher, head.method, &head.target, head.customer, marks);
+        let (vendor, endpoint, ..) = shard.names(&self.catalogue, found);
+        let look = self.advice.begin(vendor, endpoint, asked, exact, now);
+        look.unwrap_or_else(|| {
+            self.tallies.unadvised_calls.fetch_add(1, Ordering::Relaxed);
+            Look::default()
+        })
+    }
+
+    /// A call is over.
+    pub(super) fn advise_on(
+        &self,
+        call: &Call,
+        outcome: Outcome,
+        (cost, cost_unknown): (i64, bool),
+        now: Timestamp,
+    ) {
+        // What was not made cannot be saved.
+        let made = matches!(outcome, Outcome::Complete | Outcome::Abandoned | Outcome::Failed(_));
+        if !call.look.is_on() || !made || call.attempts == 0 {
+            return;
+        }
+        let standing = call.flow.as_ref();
+        if standing.is_some_and(|standing| standing.flow.is_copy) {
+            return;
+        }
+        let counted = call.watches
+            || self.attended.of(call.found.vendor).0
+            || standing.is_some_and(|Standing { plan, .. }| !plan.quotas.is_empty());
+        let falls_back = |Standing { plan, .. }: &Standing| {
+            let keeps = plan.cache.as_ref().is_some_and(|part| part.rule.stale_if_error.is_some());
+            plan.resilience.breaker.is_some() || plan.resilience.failover.is_some() || keeps
+        };
+        let settlement = Settlement {
+            begun: call.begun,
+            answered: call.head_at,
+            ended: now,
+            status: if matches!(outcome, Outcome::Failed(_)) { 0 } else { call.status },
+            whole: outcome == Outcome::Complete,
+            bytes_in: call.bytes_in,
+            quota: if counted { call.attempts } else { 0 },
+            cost,
+            cost_unknown,
+            deadline: standing.is_some_and(|Standing { plan, flow }| {
+                flow.deadline.at().is_some() || plan.resilience.attempt_timeout.is_some()
+            }),
+            fallback: standing.is_some_and(falls_back),
+        };
+        self.advice.settle(&call.look, &settlement, call.shard);
+    }
+
+    pub(super) fn drain_advice(&self, now: Timestamp, batch: &mut Batch) {
+        let (observed, credentials) = self.advice.drain(now);
+        batch.advice = observed;
+        batch.credentials.extend(credentials.into_iter().map(|used| {
+            CredentialUse::new(now.minute(), used.vendor, inspect::in_words(used.secret), used.calls)
+        }));
+    }
+}
