@@ -15,8 +15,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a lease holds that is not renewed.
-pub(super) const HOLDS: Duration = Duration::from_secs(10);
+/// How long a lease holds that is not renewed. Tests of parts have no thread that renews it.
+pub(super) const HOLDS: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 10 });
 /// How often it is renewed.
 pub(super) const RENEWED: Duration = Duration::from_secs(3);
 /// Before its end nothing is sent any more: what was sent last has so long to leave the machine.

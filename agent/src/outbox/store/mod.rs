@@ -1,6 +1,8 @@
 //! Where calls are kept. Delivery and operators ask a [`Store`], and do not know which one it is: an SQLite file of
 //! this host, or a PostgreSQL that a fleet shares.
 
+#[cfg(test)]
+mod contract;
 mod file;
 #[cfg(feature = "postgres")]
 mod postgres;

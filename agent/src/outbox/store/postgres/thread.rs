@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -117,6 +117,8 @@ struct Shared {
     server: Server,
     queue: Mutex<Queue>,
     changed: Notify,
+    /// Rings when the thread has ended that was told to.
+    ended: Condvar,
     /// Rings after each commit that added or settled something.
     committed: Arc<Notify>,
 }
@@ -131,7 +133,13 @@ struct Queue {
 
 impl Thread {
     pub(super) fn new(server: Server, committed: Arc<Notify>) -> Self {
-        let shared = Shared { server, queue: Mutex::default(), changed: Notify::new(), committed };
+        let shared = Shared {
+            server,
+            queue: Mutex::default(),
+            changed: Notify::new(),
+            ended: Condvar::new(),
+            committed,
+        };
         Self { shared: Arc::new(shared), join: Mutex::new(None) }
     }
 
@@ -164,7 +172,9 @@ impl Thread {
 
     fn submit(&self, job: Job) {
         let bytes = job.bytes();
-        let mut queue = self.shared.lock();
+        // Where a fork is near: what is asked from now on is for the next thread.
+        let queue = self.shared.ended.wait_while(self.shared.lock(), |queue| queue.ending);
+        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
         if queue.bytes + bytes > MAX_WAITING && !queue.jobs.is_empty() {
             drop(queue);
             return job.answer(Err(OutboxError::Busy));
@@ -188,19 +198,18 @@ impl Thread {
         let shared = Arc::clone(&self.shared);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(wrong)?;
         let spawned = std::thread::Builder::new().name("farcall-postgres".into()).spawn(move || {
-            // Also where it panics, so that nobody waits for it forever.
+            // Where it panics nobody waits for it forever.
             let _ended = Ended(Arc::clone(&shared));
             runtime.block_on(shared.work());
             runtime.shutdown_background();
         });
         let join = spawned.map_err(wrong)?;
         queue.running = true;
-        queue.ending = false;
         *self.join.lock().unwrap_or_else(PoisonError::into_inner) = Some(join);
         Ok(())
     }
 
-    /// Does what waits, and closes the connection. What is asked later opens another.
+    /// Does what waits, and closes the connection. What is asked meanwhile waits; it opens another.
     pub(super) fn pause(&self) {
         self.shared.lock().ending = true;
         self.shared.changed.notify_one();
@@ -208,6 +217,8 @@ impl Thread {
         if let Some(join) = join {
             let _ = join.join();
         }
+        self.shared.lock().ending = false;
+        self.shared.ended.notify_all();
     }
 }
 
@@ -227,6 +238,9 @@ struct Ended(Arc<Shared>);
 
 impl Drop for Ended {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
         let mut queue = self.0.lock();
         queue.running = false;
         let jobs = queue.take();
@@ -268,7 +282,6 @@ impl Shared {
             let jobs = {
                 let mut queue = self.lock();
                 if queue.jobs.is_empty() && queue.ending {
-                    // Under the lock: whoever asks from now on starts another thread.
                     queue.running = false;
                     break;
                 }
