@@ -124,6 +124,7 @@ impl Home {
 }
 
 /// Each of these functions is a test on a file and on a PostgreSQL.
+#[allow(unused_macros)]
 macro_rules! on_each_store {
     ($($promise:ident)*) => {
         mod in_a_file {
@@ -143,6 +144,7 @@ macro_rules! on_each_store {
         }
     };
 }
+#[allow(unused_imports)]
 pub(crate) use on_each_store;
 
 /// A vendor of the catalogue that takes idempotency keys.

@@ -106,7 +106,10 @@ pub(super) async fn prepare(
 }
 
 async fn version(db: &mut PgConnection) -> sqlx::Result<Option<usize>> {
-    let there = "SELECT to_regclass('farcall_outbox.version') IS NOT NULL";
+    // By the catalogue's tables: what functions such as to_regclass say is cached until the transaction ends, and so
+    // may be older than the lock.
+    let there = "SELECT EXISTS (SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE nspname = 'farcall_outbox' AND relname = 'version')";
     if !sqlx::query_scalar(there).fetch_one(&mut *db).await? {
         return Ok(None);
     }
@@ -122,7 +125,7 @@ async fn make(db: &mut PgConnection) -> sqlx::Result<()> {
     let done = version(db).await?.unwrap_or(0);
     if done == 0 {
         // Asked first: who may not make a schema may use one that is there.
-        let there = "SELECT to_regnamespace('farcall_outbox') IS NOT NULL";
+        let there = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'farcall_outbox')";
         if !sqlx::query_scalar(there).fetch_one(&mut *db).await? {
             sqlx::raw_sql("CREATE SCHEMA farcall_outbox").execute(&mut *db).await?;
         }
