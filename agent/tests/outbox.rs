@@ -300,3 +300,29 @@ fn calls_are_forgotten_as_fast_as_they_grow_old() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn nothing_is_put_beside_calls_whose_key_is_gone_until_it_is_back() {
+    let (home, vendor) = (Home::in_a_file(), Vendor::start());
+    let parcel = || Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(86_400));
+    let farcall = start(&home, &vendor);
+    let id = farcall.outbox().unwrap().put(parcel()).unwrap().id;
+    farcall.shutdown();
+    let (key, away) = (home.path().join("outbox.key"), home.path().join("away"));
+    std::fs::rename(&key, &away).unwrap();
+    for wrong in [None, Some([7_u8; 32])] {
+        if let Some(wrong) = wrong {
+            std::fs::write(&key, wrong).unwrap();
+        }
+        let farcall = start(&home, &vendor);
+        let Err(OutboxError::Key(why)) = farcall.outbox().unwrap().put(parcel()) else { panic!("{wrong:?}") };
+        assert!(why.contains("put back the one that belongs to outbox.db"), "{why}");
+        assert!(matches!(Operator::at(home.path()).show(id, false), Err(OutboxError::Key(_))));
+        assert_eq!(std::fs::read(&key).ok().as_deref(), wrong.as_ref().map(<[u8; 32]>::as_slice));
+        farcall.shutdown();
+    }
+    std::fs::rename(&away, &key).unwrap();
+    let farcall = start(&home, &vendor);
+    farcall.outbox().unwrap().put(parcel()).unwrap();
+    assert_eq!(Operator::at(home.path()).show(id, false).unwrap().url, vendor.url("/"));
+}

@@ -7,48 +7,24 @@
 
 mod outbox_support;
 
-use farcall_agent::outbox::{Operator, Parcel, State};
+use farcall_agent::outbox::Parcel;
 use farcall_agent::{Farcall, Options};
-use outbox_support::{Got, Vendor, config};
+use outbox_support::judge::{Process, acknowledged, home, judge, pending, random, until};
+use outbox_support::{Got, Vendor};
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::ops::{Deref, DerefMut};
+use std::collections::{BTreeSet, HashSet};
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What one process puts, at most, before it only delivers.
 const PUTS: usize = 40;
 const SLOTS: usize = 3;
-
-/// Another process, which a test that fails leaves not behind, stopped or not.
-struct Process(Child);
-
-impl Deref for Process {
-    type Target = Child;
-
-    fn deref(&self) -> &Child {
-        &self.0
-    }
-}
-
-impl DerefMut for Process {
-    fn deref_mut(&mut self) -> &mut Child {
-        &mut self.0
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// This program again, as a process that puts calls under its name and delivers everybody's, until its stdin ends.
 fn child(name: &str, puts: usize, home: &Path, vendor: &Vendor) -> Process {
@@ -82,89 +58,6 @@ fn child_body() {
     }
     let _ = std::io::stdin().read(&mut [0]);
     farcall.shutdown();
-}
-
-/// `name number` and the idempotency key of each call that a process was told is safe; `first` hears of the first one.
-fn acknowledged(stdout: impl Read, first: &Sender<()>) -> Vec<(String, String)> {
-    let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-    lines
-        .inspect(|line| {
-            if line.contains("acknowledged ") {
-                let _ = first.send(());
-            }
-        })
-        .filter_map(|line| {
-            let rest = line.split_once("acknowledged ")?.1.to_owned();
-            let (call, key) = rest.rsplit_once(' ')?;
-            // The last line of a process that was killed may be torn.
-            (key.len() == 32).then(|| (call.to_owned(), key.to_owned()))
-        })
-        .collect()
-}
-
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
-fn home(vendor: &Vendor) -> tempfile::TempDir {
-    let home = tempfile::tempdir().unwrap();
-    std::fs::write(home.path().join("farcall.toml"), config(vendor)).unwrap();
-    home
-}
-
-fn pending(home: &Path) -> u64 {
-    let counts = Operator::at(home).counts().unwrap();
-    counts.iter().filter(|count| count.state == State::Pending).map(|count| count.calls).sum()
-}
-
-fn until(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < patience, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// A request as the harness reads it: who put it, which one of his it was, its order key, its idempotency key.
-fn read(got: &Got) -> (String, usize, String, String) {
-    let [name, number, order]: [&str; 3] = got.body.split(' ').collect::<Vec<_>>().try_into().unwrap();
-    let key = got.header("idempotency-key").unwrap().to_owned();
-    (name.into(), number.parse().unwrap(), order.into(), key)
-}
-
-/// What must hold of all that the vendor got.
-fn judge(got: &[Got], acknowledged: &[(String, String)]) {
-    let mut keys: HashMap<String, String> = HashMap::new();
-    let mut last: HashMap<(String, String), usize> = HashMap::new();
-    let mut bodies = HashSet::new();
-    for got in got {
-        let (name, number, order, key) = read(got);
-        let known = keys.entry(key.clone()).or_insert_with(|| got.body.clone());
-        assert_eq!(*known, got.body, "two calls under one idempotency key");
-        if !bodies.insert(format!("{name} {number}")) {
-            assert!(
-                keys.values().filter(|body| **body == got.body).count() == 1,
-                "two keys for {}",
-                got.body
-            );
-            continue;
-        }
-        if order != "-" {
-            // Its first arrival: all that this process put before it under the same order key came before.
-            let before = last.insert((name.clone(), order.clone()), number);
-            assert!(
-                before.is_none_or(|before| before < number),
-                "{order}: {before:?} of {name} before {number}"
-            );
-        }
-    }
-    for (call, key) in acknowledged {
-        assert!(bodies.contains(call), "the call {call} was acknowledged and is lost");
-        assert!(keys.contains_key(key), "the call {call} came under another key than was acknowledged");
-    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::OutboxError;
 use super::lease::boot;
 use crate::home::{give_to_owner, lock};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -71,6 +71,13 @@ pub(super) struct Place {
 pub(super) struct Open {
     pub(super) connection: Connection,
     inode: u64,
+}
+
+/// Whether the index of the log could not be made or grow: a file that is shared memory, and says nothing about what
+/// is on the disk. SQLite calls a full disk an I/O error there.
+fn is_of_the_index(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_extended_error_code();
+    matches!(code, Some(ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP))
 }
 
 impl Place {
@@ -152,6 +159,9 @@ impl Place {
     /// What a failure of SQLite means: whether the disk can still be trusted.
     pub(super) fn failure(&self, error: &rusqlite::Error) -> OutboxError {
         match error.sqlite_error_code() {
+            Some(ErrorCode::SystemIoFailure) if is_of_the_index(error) => {
+                self.unavailable("there is no room for the index of its log (is the disk full?)")
+            }
             Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 OutboxError::Stopped(format!("{}: {error}", self.file.display()))
             }

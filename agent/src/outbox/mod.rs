@@ -277,7 +277,12 @@ impl Inner {
             None => {
                 std::fs::create_dir_all(&self.home)
                     .map_err(|error| OutboxError::unavailable(&self.home, error))?;
-                Ok(Arc::clone(keys.insert(Arc::new(Keys::of(&self.home)?))))
+                if self.unusable {
+                    return Err(OutboxError::Forked);
+                }
+                let newest = self.store()?.newest_sealed().wait()?;
+                let found = Keys::of(&self.home, newest.as_deref())?;
+                Ok(Arc::clone(keys.insert(Arc::new(found))))
             }
         }
     }

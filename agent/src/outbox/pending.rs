@@ -3,8 +3,9 @@
 use super::OutboxError;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::thread::{self, Thread};
 
 /// Something that was asked of the outbox and is not on the disk yet. Dropping it takes nothing back.
 #[derive(Debug)]
@@ -17,19 +18,25 @@ pub(super) struct Reply<T>(Arc<Shared<T>>);
 #[derive(Debug)]
 struct Shared<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
 }
 
 #[derive(Debug)]
 struct State<T> {
     answer: Option<Result<T, OutboxError>>,
-    waker: Option<Waker>,
+    waiter: Option<Waiter>,
     answered: bool,
 }
 
+/// Who is to be told of the answer.
+#[derive(Debug)]
+enum Waiter {
+    Task(Waker),
+    Thread(Thread),
+}
+
 pub(super) fn pair<T>() -> (Reply<T>, Pending<T>) {
-    let state = Mutex::new(State { answer: None, waker: None, answered: false });
-    let shared = Arc::new(Shared { state, changed: Condvar::new() });
+    let state = Mutex::new(State { answer: None, waiter: None, answered: false });
+    let shared = Arc::new(Shared { state });
     (Reply(Arc::clone(&shared)), Pending(shared))
 }
 
@@ -46,12 +53,14 @@ impl<T> Pending<T> {
     /// # Errors
     /// Where it was not done; see [`OutboxError`].
     pub fn wait(self) -> Result<T, OutboxError> {
-        let mut state = self.0.lock();
         loop {
+            let mut state = self.0.lock();
             if let Some(answer) = state.answer.take() {
                 return answer;
             }
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiter = Some(Waiter::Thread(thread::current()));
+            drop(state);
+            thread::park();
         }
     }
 }
@@ -64,7 +73,7 @@ impl<T> Future for Pending<T> {
         match state.answer.take() {
             Some(answer) => Poll::Ready(answer),
             None => {
-                state.waker = Some(cx.waker().clone());
+                state.waiter = Some(Waiter::Task(cx.waker().clone()));
                 Poll::Pending
             }
         }
@@ -91,11 +100,12 @@ impl<T> Shared<T> {
             return;
         }
         state.answer = Some(answer);
-        let waker = state.waker.take();
+        let waiter = state.waiter.take();
         drop(state);
-        self.changed.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
+        match waiter {
+            Some(Waiter::Task(waker)) => waker.wake(),
+            Some(Waiter::Thread(thread)) => thread.unpark(),
+            None => {}
         }
     }
 

@@ -36,17 +36,45 @@ pub(super) enum Purpose {
 }
 
 impl Keys {
-    /// Those of the environment, else the one of this home directory, which is made where there is none.
-    pub(super) fn of(home: &Path) -> Result<Self, OutboxError> {
-        let keys = match std::env::var(VARIABLE) {
-            Ok(text) if !text.trim().is_empty() => parse(&text).ok_or_else(|| {
+    /// Those of the environment, which encrypt where there are any, and the one of this home directory, which is
+    /// made where there is none at all. `newest` is the beginning of what was sealed last, where the outbox holds
+    /// anything: it has to be readable, since with other keys the calls in there would wait for ever, and nobody
+    /// would know why.
+    pub(super) fn of(home: &Path, newest: Option<&[u8]>) -> Result<Self, OutboxError> {
+        Self::chosen(std::env::var(VARIABLE).ok().as_deref(), home, newest)
+    }
+
+    fn chosen(variable: Option<&str>, home: &Path, newest: Option<&[u8]>) -> Result<Self, OutboxError> {
+        let mut keys = match variable.filter(|text| !text.trim().is_empty()) {
+            Some(text) => parse(text).ok_or_else(|| {
                 OutboxError::Key(format!(
                     "${VARIABLE} is not a list of keys; write 64 hexadecimal digits for each, separated by commas"
                 ))
             })?,
-            _ => vec![of_file(home)?],
+            None => Vec::new(),
         };
-        Ok(Self { keys, random: SystemRandom::new() })
+        let file = home.join(FILE);
+        if file.exists() || (keys.is_empty() && newest.is_none()) {
+            keys.push(of_file(home)?);
+        }
+        let keys = Self { keys, random: SystemRandom::new() };
+        let lost = "put back the one that belongs to outbox.db. If that is lost, so are the calls: stop all \
+            programs and move outbox.db, outbox.db-wal and outbox.db-shm away";
+        match newest.and_then(key_id) {
+            _ if keys.keys.is_empty() => Err(OutboxError::Key(format!(
+                "its key {} is not there, nor in ${VARIABLE}, and none is made beside calls that it could not read; {lost}",
+                file.display()
+            ))),
+            Some(sealed_by) if keys.with(sealed_by).is_none() => Err(OutboxError::Key(format!(
+                "neither {} nor ${VARIABLE} has the key of the calls that are there, and nothing is put under another; {lost}",
+                file.display()
+            ))),
+            _ => Ok(keys),
+        }
+    }
+
+    fn with(&self, sealed_by: &[u8]) -> Option<&[u8; 32]> {
+        self.keys.iter().find(|key| id(key) == sealed_by)
     }
 
     pub(super) fn seal(&self, purpose: Purpose, of: &str, content: &[u8]) -> Result<Vec<u8>, OutboxError> {
@@ -73,7 +101,7 @@ impl Keys {
         if head[0] != VERSION {
             return Err(OutboxError::Key("a later version of farcall wrote it".into()));
         }
-        let key = self.keys.iter().find(|key| id(key) == head[1..1 + ID]).ok_or_else(|| {
+        let key = self.with(&head[1..1 + ID]).ok_or_else(|| {
             OutboxError::Key(format!(
                 "its key is not here; put it back as {FILE} in the home directory, or into ${VARIABLE}"
             ))
@@ -134,6 +162,11 @@ fn parse(text: &str) -> Option<Vec<[u8; 32]>> {
             Some(bytes)
         })
         .collect()
+}
+
+/// Which key sealed it; `None` where that cannot be said.
+fn key_id(sealed: &[u8]) -> Option<&[u8]> {
+    (sealed.first() == Some(&VERSION)).then(|| sealed.get(1..1 + ID))?
 }
 
 /// Tells which key it was; says nothing about it.
@@ -210,6 +243,45 @@ mod tests {
         fs::write(home.path().join(FILE), "short").unwrap();
         assert!(of_file(home.path()).is_err());
         assert_eq!(fs::read(home.path().join(FILE)).unwrap(), b"short");
+    }
+
+    #[test]
+    fn no_key_is_made_and_none_is_taken_that_cannot_read_what_is_there() {
+        let home = tempfile::tempdir().unwrap();
+        let refused =
+            |variable: Option<&str>, newest: &[u8]| match Keys::chosen(variable, home.path(), Some(newest)) {
+                Err(OutboxError::Key(why)) => why,
+                other => panic!("{other:?}"),
+            };
+        let first = Keys::chosen(None, home.path(), None).unwrap();
+        let sealed = first.seal(Purpose::Request, "a", b"call").unwrap();
+        assert!(Keys::chosen(None, home.path(), Some(&sealed)).is_ok());
+
+        let kept = fs::read(home.path().join(FILE)).unwrap();
+        fs::remove_file(home.path().join(FILE)).unwrap();
+        let why = refused(None, &sealed);
+        assert!(why.contains("outbox.key is not there") && why.contains("move outbox.db"), "{why}");
+        assert!(!home.path().join(FILE).exists());
+
+        let (other, hexadecimal) = ("0f".repeat(32), |key: &[u8]| -> String {
+            key.iter().map(|byte| format!("{byte:02x}")).collect()
+        });
+        assert!(refused(Some(&other), &sealed).contains("has the key of the calls"));
+        fs::write(home.path().join(FILE), [15; 32]).unwrap();
+        assert!(refused(None, &sealed).contains("has the key of the calls"));
+        let back = Keys::chosen(Some(&hexadecimal(&kept)), home.path(), Some(&sealed)).unwrap();
+        assert_eq!(back.open(Purpose::Request, "a", &sealed).unwrap(), b"call");
+    }
+
+    #[test]
+    fn a_key_in_the_environment_takes_over_from_the_one_in_the_file_which_still_reads() {
+        let home = tempfile::tempdir().unwrap();
+        let old = Keys::chosen(None, home.path(), None).unwrap();
+        let sealed = old.seal(Purpose::Request, "a", b"call").unwrap();
+        let new = Keys::chosen(Some(&"0f".repeat(32)), home.path(), Some(&sealed)).unwrap();
+        assert_eq!(new.open(Purpose::Request, "a", &sealed).unwrap(), b"call");
+        let resealed = new.seal(Purpose::Request, "a", b"call").unwrap();
+        assert_eq!(keys(&[15]).open(Purpose::Request, "a", &resealed).unwrap(), b"call");
     }
 
     #[test]

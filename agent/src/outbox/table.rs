@@ -215,6 +215,12 @@ pub(super) fn request(connection: &Connection, id: i64) -> rusqlite::Result<Opti
     connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
 }
 
+/// The beginning of what was sealed last; `None` where nothing is there.
+pub(super) fn newest_sealed(connection: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT coalesce(substr(request, 1, 64), x'') FROM item ORDER BY id DESC LIMIT 1";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
+}
+
 /// When the next call is due that may be delivered at all; `None` where there is none.
 pub(super) fn next_due(connection: &Connection, queue: &str, after: i64) -> rusqlite::Result<Option<i64>> {
     let sql = "SELECT min(next_at) FROM item WHERE queue = ?1 AND state = 0 AND blocked = 0 AND next_at > ?2";

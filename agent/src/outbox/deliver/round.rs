@@ -102,7 +102,8 @@ impl<'a> Round<'a> {
             };
             tokio::select! {
                 Some(done) = self.under_way.join_next() => self.ended(done),
-                () = self.inner.wake.notified() => {}
+                // With all hands full it is enough to look when one of them is free.
+                () = self.inner.wake.notified(), if self.ids.len() < AT_ONCE => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }

@@ -30,7 +30,7 @@ impl Bench {
         let home = tempfile::tempdir().unwrap();
         Self {
             store: Box::new(FileStore::new(Place::new(home.path()), Arc::default())),
-            keys: Keys::of(home.path()).unwrap(),
+            keys: Keys::of(home.path(), None).unwrap(),
             _home: home,
             #[cfg(feature = "postgres")]
             _server: None,
@@ -43,7 +43,7 @@ impl Bench {
         let store = super::postgres::PostgresStore::new(&server.database(), PATIENCE, Arc::default());
         Some(Self {
             store: Box::new(store.unwrap()),
-            keys: Keys::of(home.path()).unwrap(),
+            keys: Keys::of(home.path(), None).unwrap(),
             _home: home,
             _server: Some(server),
         })

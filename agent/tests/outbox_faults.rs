@@ -1,0 +1,254 @@
+//! Disks that fail: a sync or a write with an error, a full one, one that writes less than it was asked to, power
+//! that fails with any sectors unsynced; a log that is cut anywhere, a file that was copied back. Nothing that was
+//! acknowledged is lost, nothing is delivered under two keys, the order of each key holds.
+//!
+//! The faults are by seed: 108 rounds, or as many as FARCALL_FAULT_ROUNDS says; FARCALL_FAULT_SEED repeats a run.
+#![cfg(all(feature = "outbox", target_os = "linux"))]
+#![allow(clippy::unwrap_used)]
+
+mod outbox_support;
+
+use farcall_agent::outbox::{Operator, OutboxError, Parcel};
+use farcall_agent::{Farcall, Options};
+use outbox_support::Vendor;
+use outbox_support::judge::{Process, home, judge, pending, random, until};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(240);
+/// What one process puts.
+const PUTS: usize = 32;
+/// Rounds that run at once, each lane with an outbox of its own.
+const LANES: usize = 3;
+
+/// The library that stands between the outbox and the disk.
+fn shim(directory: &Path) -> PathBuf {
+    let (source, built) =
+        (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/outbox_faults/shim.c"), directory.join("shim.so"));
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(compiler);
+    let output =
+        command.args(["-O1", "-fPIC", "-shared", "-o"]).arg(&built).arg(source).arg("-ldl").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    built
+}
+
+/// What goes wrong in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Fault {
+    kind: &'static str,
+    /// `any` of the outbox's files, or `db`: the moves from the log.
+    file: &'static str,
+    /// Operations before it, at most.
+    within: u64,
+    /// Of each body.
+    padding: usize,
+}
+
+const fn fault(kind: &'static str, file: &'static str, within: u64, padding: usize) -> Fault {
+    Fault { kind, file, within, padding }
+}
+
+/// A large body makes for a log that is moved into the file in each round.
+const FAULTS: [Fault; 9] = [
+    fault("sync", "any", 60, 10),
+    fault("sync", "db", 40, 160_000),
+    fault("write", "any", 120, 10),
+    fault("write", "db", 300, 160_000),
+    fault("full", "any", 24, 10),
+    fault("full", "db", 300, 160_000),
+    fault("short", "any", 60, 3_000),
+    fault("power", "any", 150, 3_000),
+    fault("power", "db", 300, 160_000),
+];
+
+/// This program again, as a process that puts calls under its name, on a disk that fails so.
+fn child(name: &str, home: &Path, vendor: &Vendor, padding: usize) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "child_body", "--nocapture", "--test-threads=1"]);
+    command.env("OUTBOX_CHILD", name).env("FARCALL_HOME", home).env("OUTBOX_URL", vendor.url("/"));
+    command.env("OUTBOX_PADDING", padding.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Not a test of its own: the body of the processes that others start. Each line of what it says is a put.
+#[test]
+fn child_body() {
+    let Ok(name) = std::env::var("OUTBOX_CHILD") else { return };
+    let url = std::env::var("OUTBOX_URL").unwrap();
+    let padding = "x".repeat(std::env::var("OUTBOX_PADDING").unwrap().parse().unwrap());
+    let farcall = Farcall::start(Options { service: Some("shop".into()), hub: false, ..Options::default() });
+    let outbox = farcall.outbox().unwrap();
+    for number in 0..PUTS {
+        let key = [None, Some(name.clone()), Some("all".to_owned())][number % 3].clone();
+        let body = format!("{name} {number} {} {padding}", key.as_deref().unwrap_or("-"));
+        let mut parcel = Parcel::new("POST", &url).body(body);
+        if let Some(key) = key {
+            parcel = parcel.order_key(key);
+        }
+        let line = match outbox.put(parcel) {
+            Ok(receipt) => format!("acknowledged {name} {number} {}\n", receipt.idempotency_key),
+            Err(OutboxError::Stopped(_)) => format!("stopped {number}\n"),
+            Err(error) => format!("refused {number} {error}\n"),
+        };
+        let _ = std::io::stdout().write_all(line.as_bytes());
+    }
+    farcall.shutdown();
+}
+
+/// What a process said of its puts, and whether its disk failed.
+#[derive(Debug)]
+struct Said {
+    acknowledged: Vec<(String, String)>,
+    refused: Vec<String>,
+    /// In the order of the puts.
+    words: Vec<String>,
+    failed: bool,
+}
+
+fn run(command: &mut Command) -> Said {
+    let mut process = Process(command.spawn().unwrap());
+    let mut stderr = process.stderr.take().unwrap();
+    let errors = thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        text
+    });
+    let mut text = String::new();
+    process.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    process.wait().unwrap();
+    let errors = errors.join().unwrap();
+    let whole = text[..text.rfind('\n').map_or(0, |end| end + 1)].lines();
+    let mut said =
+        Said { acknowledged: vec![], refused: vec![], words: vec![], failed: errors.contains("fault: ") };
+    for line in whole {
+        // The first line of a test has its name before it.
+        let Some(at) = ["acknowledged ", "stopped ", "refused "].iter().find_map(|word| line.find(word))
+        else {
+            assert!(!line.contains("panicked"), "{text}{errors}");
+            continue;
+        };
+        let (word, rest) = line[at..].split_once(' ').unwrap();
+        said.words.push(word.to_owned());
+        match word {
+            "acknowledged" => {
+                let (call, key) = rest.rsplit_once(' ').unwrap();
+                said.acknowledged.push((call.to_owned(), key.to_owned()));
+            }
+            "refused" => said.refused.push(rest.to_owned()),
+            _ => {}
+        }
+    }
+    assert!(!errors.contains("panicked"), "{errors}");
+    said
+}
+
+/// What must hold of one process, and of the outbox that it leaves.
+fn check(fault: Fault, said: &Said, home: &Path) {
+    let first = |word: &str| said.words.iter().position(|said| said == word);
+    let operator = Operator::at(home);
+    match (fault.kind, said.failed) {
+        ("sync" | "write", true) => {
+            let after = &said.words[first("stopped").unwrap_or(said.words.len())..];
+            assert!(after.iter().all(|word| word == "stopped"), "it accepts nothing more: {said:?}");
+            let Some(OutboxError::Stopped(why)) = operator.stopped() else { panic!("{said:?}") };
+            assert!(why.contains("outbox.db"), "{why}");
+            // Nor does anybody else, until somebody has looked.
+            let farcall = Farcall::start(Options {
+                home: Some(home.into()),
+                service: Some("other".into()),
+                hub: false,
+                ..Options::default()
+            });
+            let put = farcall.outbox().unwrap().put(Parcel::new("POST", "http://127.0.0.1:1/"));
+            assert!(matches!(put, Err(OutboxError::Stopped(_))), "{put:?}");
+            farcall.shutdown();
+            operator.resume().unwrap();
+        }
+        ("full", true) => {
+            assert_eq!(first("stopped"), None, "{said:?}");
+            let last = said.words.last().map(String::as_str);
+            assert!(
+                fault.file == "db" || last == Some("acknowledged"),
+                "it goes on when there is room: {said:?}"
+            );
+        }
+        ("power", true) => {}
+        _ => assert_eq!(said.acknowledged.len(), PUTS, "{said:?}"),
+    }
+    assert_eq!(operator.stopped(), None);
+}
+
+fn number(name: &str, or: u64) -> u64 {
+    std::env::var(name).map_or(or, |text| text.parse().unwrap())
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_the_disk_does() {
+    let (rounds, seed) = (number("FARCALL_FAULT_ROUNDS", 108), number("FARCALL_FAULT_SEED", 1));
+    let library = tempfile::tempdir().unwrap();
+    let shim = shim(library.path());
+    let (happened, round) = (Mutex::new(BTreeMap::<_, usize>::new()), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for lane in 0..LANES as u64 {
+            let (happened, round, shim) = (&happened, &round, &shim);
+            scope.spawn(move || {
+                let vendor = Vendor::start();
+                let home = home(&vendor);
+                let mut kept = Vec::new();
+                loop {
+                    let number = round.fetch_add(1, Ordering::Relaxed);
+                    if number as u64 >= rounds {
+                        break;
+                    }
+                    let mut dice =
+                        ((seed << 32) | (number as u64 + 1)).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+                    let fault = FAULTS[number % FAULTS.len()];
+                    let at = random(&mut dice) % fault.within + 1;
+                    let text = format!("{}:{at}:{}:{}", fault.kind, random(&mut dice) >> 1, fault.file);
+                    let mut command = child(&format!("p{number}"), home.path(), &vendor, fault.padding);
+                    command.env("LD_PRELOAD", shim).env("FAULT_HOME", home.path()).env("FAULT", &text);
+                    let said = run(&mut command);
+                    println!("lane {lane} round {number} {text}: {}", said.words.len());
+                    check(fault, &said, home.path());
+                    *happened.lock().unwrap().entry((fault.kind, fault.file)).or_default() +=
+                        usize::from(said.failed);
+                    kept.extend(said.acknowledged);
+                }
+                let said = run(&mut child(&format!("last{lane}"), home.path(), &vendor, 10));
+                assert_eq!(said.acknowledged.len(), PUTS, "{said:?}");
+                kept.extend(said.acknowledged);
+                deliver(home.path(), &vendor);
+                judge(&vendor.got(), &kept);
+            });
+        }
+    });
+    let happened = happened.into_inner().unwrap();
+    println!("seed {seed}, {rounds} rounds, faults that happened: {happened:?}");
+    assert!(
+        rounds < 100 || happened.len() == FAULTS.len() && happened.values().all(|many| *many > 0),
+        "{happened:?}"
+    );
+}
+
+/// Delivers all that is there, from a process without faults: this one.
+fn deliver(home: &Path, vendor: &Vendor) {
+    let farcall = Farcall::start(Options {
+        home: Some(home.into()),
+        config: Some(home.join("farcall.toml")),
+        service: Some("shop".into()),
+        hub: false,
+        ..Options::default()
+    });
+    let body = format!("end{} 0 -", random(&mut (vendor.got().len() as u64 + 1)));
+    farcall.outbox().unwrap().put(Parcel::new("POST", vendor.url("/")).body(body)).unwrap();
+    until("all to be delivered", PATIENCE, || pending(home) == 0);
+    farcall.shutdown();
+}
