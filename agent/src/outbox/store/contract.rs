@@ -49,7 +49,7 @@ impl Bench {
         })
     }
 
-    fn new(&self, key: Option<&str>) -> New {
+    fn call(&self, key: Option<&str>) -> New {
         let now = wall();
         New {
             queue: "q".into(),
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     fn put(&self, key: Option<&str>) -> i64 {
-        self.store.add(Arc::new(self.new(key))).wait().unwrap().id
+        self.store.add(Arc::new(self.call(key))).wait().unwrap().id
     }
 
     fn take(&self) -> Worker<'_> {
@@ -202,7 +202,7 @@ fn dropping_a_call_that_waits_for_its_key_lets_no_second_one_go(bench: &Bench) {
 }
 
 fn a_call_that_never_grows_too_old_can_be_retried(bench: &Bench) {
-    let mut new = bench.new(None);
+    let mut new = bench.call(None);
     new.expires_at = i64::MAX;
     let id = bench.store.add(Arc::new(new)).wait().unwrap().id;
     let mut me = bench.take();
@@ -354,7 +354,7 @@ mod shared {
         assert!(bench.store.due(wanted(stranger.token)).wait().unwrap().unwrap().calls.is_empty());
         assert_eq!(stranger.due(), [id]);
         bench.store.release("q", stranger.token).wait().unwrap();
-        let mut old = bench.new(None);
+        let mut old = bench.call(None);
         old.expires_at = old.put_at;
         let old = bench.store.add(Arc::new(old)).wait().unwrap().id;
         let stranger = bench.take();
@@ -365,7 +365,7 @@ mod shared {
     #[test]
     fn a_call_that_is_added_again_keeps_its_number() {
         let Some(bench) = Bench::postgres() else { return };
-        let new = Arc::new(bench.new(Some("a")));
+        let new = Arc::new(bench.call(Some("a")));
         assert!(!seal::name_of(&new.request).is_empty());
         let [first, second] = [(); 2].map(|()| bench.store.add(Arc::clone(&new)).wait().unwrap().id);
         assert_eq!(first, second);

@@ -74,7 +74,7 @@ pub(super) struct Settled {
 
 enum Job {
     Put(Put),
-    Settled(Settled),
+    Settled(Box<Settled>),
     Question(Box<dyn Question>),
 }
 
@@ -156,7 +156,7 @@ impl Thread {
     pub(super) fn settle(&self, token: i64, item: &Item, settlement: Arc<Settlement>) -> Pending<bool> {
         let (reply, pending) = pair();
         let item = item.clone();
-        self.submit(Job::Settled(Settled { token, item, settlement, done: false, reply }));
+        self.submit(Job::Settled(Box::new(Settled { token, item, settlement, done: false, reply })));
         pending
     }
 
