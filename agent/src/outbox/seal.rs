@@ -184,11 +184,13 @@ fn derived(key: &[u8; 32], salt: &[u8]) -> Option<LessSafeKey> {
 }
 
 /// Tells which key sealed a record.
+#[cfg(feature = "postgres")]
 pub(super) fn key_of(sealed: &[u8]) -> &[u8] {
     sealed.get(1..1 + ID).unwrap_or_default()
 }
 
 /// Tells a record from all others: its salt.
+#[cfg(feature = "postgres")]
 pub(super) fn name_of(sealed: &[u8]) -> &[u8] {
     sealed.get(1 + ID..HEAD).unwrap_or_default()
 }

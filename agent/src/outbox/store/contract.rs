@@ -1,7 +1,7 @@
 //! What every store promises those who deliver, on each of them.
 
 use super::super::file::Place;
-use super::super::seal::{self, Keys, Purpose};
+use super::super::seal::{Keys, Purpose};
 use super::super::table::{Item, New, Settlement, State};
 use super::super::{nanos, wall};
 use super::{Due, FileStore, Store, Wanted};
@@ -295,6 +295,7 @@ promises! {
 #[cfg(feature = "postgres")]
 mod shared {
     use super::*;
+    use crate::outbox::seal;
 
     #[test]
     fn two_who_deliver_at_once_never_have_the_same_call() {

@@ -169,8 +169,9 @@ pub(super) struct Grant {
     pub(super) alive: Option<Alive>,
 }
 
-/// Which calls to deliver.
+/// Which calls to deliver. A file's one holder needs neither token nor keys.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
 pub(super) struct Wanted {
     pub(super) queue: String,
     pub(super) token: i64,
