@@ -35,7 +35,7 @@ impl State {
         }
     }
 
-    const fn number(self) -> i64 {
+    pub(super) const fn number(self) -> i64 {
         match self {
             Self::Pending => 0,
             Self::Delivered => 1,
@@ -43,7 +43,7 @@ impl State {
         }
     }
 
-    const fn of(number: i64) -> Self {
+    pub(super) const fn of(number: i64) -> Self {
         match number {
             0 => Self::Pending,
             1 => Self::Delivered,
