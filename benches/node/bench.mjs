@@ -14,6 +14,7 @@ import { once } from 'node:events'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
+import * as cached from './cached.mjs'
 import { hookNothing } from './floor.mjs'
 
 // What V8 compiles when, and where memory lies, shifts a process's speed by some microseconds a call.
@@ -53,7 +54,7 @@ async function instrument(how, home) {
 }
 
 function client(name, url) {
-  if (name === 'fetch') return async () => { await (await fetch(url)).arrayBuffer() }
+  if (name === 'node/fetch') return async () => { await (await fetch(url)).arrayBuffer() }
   const http = require('node:http')
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
   return () => new Promise((resolve, reject) => {
@@ -62,20 +63,21 @@ function client(name, url) {
 }
 
 async function work(name, how, url, home) {
-  await instrument(how, home)
-  const call = client(name, url)
+  if (name !== cached.NAME) await instrument(how, home)
+  const call = name === cached.NAME ? await cached.client(how, url, home) : client(name, url)
   const calls = async (count) => { for (let n = 0; n < count; n++) await call() }
   await calls(WARM_UP)
   console.log('ready')
   for await (const line of createInterface({ input: process.stdin })) {
-    if (!line) continue
+    const count = Number(line)
+    if (!count) continue
     globalThis.gc({ type: 'minor' })
     await calls(10) // what the other processes put out of the caches comes back
     const before = process.cpuUsage()
-    await calls(CALLS)
+    await calls(count)
     globalThis.gc({ type: 'minor' })
     const { user, system } = process.cpuUsage(before)
-    console.log(String((user + system) / CALLS))
+    console.log(String((user + system) / count))
   }
   process.exit(0)
 }
@@ -122,36 +124,43 @@ async function measure(name, url) {
   }
 }
 
+/** Starts a process that makes calls when it is told to. */
+async function start(name, how, url, home) {
+  const command = [...pin(), process.execPath, ...NODE, self, 'work', name, how, url, home]
+  const child = spawn(command[0], command.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
+  child.on('exit', (code) => {
+    if (code !== 0) throw new Error(`the ${how} process of ${name} ended with ${code}`)
+  })
+  const lines = createInterface({ input: child.stdout })
+  await once(lines, 'line')
+  return {
+    /** So many calls, one after the other; the microseconds of CPU time that each took. */
+    async turn(calls) {
+      const answer = once(lines, 'line')
+      child.stdin.write(`${calls}\n`)
+      return Number((await answer)[0])
+    },
+    async end() {
+      const closed = once(child, 'close')
+      child.stdin.end()
+      await closed
+    },
+  }
+}
+
 async function measureSet(name, url) {
   const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
   const workers = {}
-  for (const how of HOWS) {
-    const command = [...pin(), process.execPath, ...NODE, self, 'work', name, how, url, home]
-    const child = spawn(command[0], command.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
-    child.on('exit', (code) => {
-      if (code !== 0) throw new Error(`the ${how} process of node/${name} ended with ${code}`)
-    })
-    const lines = createInterface({ input: child.stdout })
-    workers[how] = { child, lines }
-    await once(lines, 'line')
-  }
+  for (const how of HOWS) workers[how] = await start(`node/${name}`, how, url, home)
   const added = Object.fromEntries(HOWS.map((how) => [how, []]))
   for (let n = 0; n < ROUNDS; n++) {
     const times = {}
     const order = HOWS.map((_, k) => HOWS[(k + (n >> 1)) % HOWS.length])
     if (n % 2 === 1) order.reverse() // forth and back: what drifts cancels
-    for (const how of order) {
-      const answer = once(workers[how].lines, 'line')
-      workers[how].child.stdin.write('go\n')
-      times[how] = Number((await answer)[0])
-    }
+    for (const how of order) times[how] = await workers[how].turn(CALLS)
     for (const how of HOWS) added[how].push(times[how] - times.bare)
   }
-  for (const { child } of Object.values(workers)) {
-    const closed = once(child, 'close')
-    child.stdin.end()
-    await closed
-  }
+  for (const how of HOWS) await workers[how].end()
   rmSync(home, { recursive: true, force: true })
   return Object.fromEntries(HOWS.map((how) => [how, median(added[how])]))
 }
@@ -165,5 +174,7 @@ if (first === 'work') {
     console.error(`bench: node/${name} ...`)
     rows.push(await measure(name, rest[0]))
   }
+  console.error(`bench: ${cached.NAME} ...`)
+  rows.push(await cached.measure(start, median, rest[0]))
   writeFileSync(first, JSON.stringify(rows, null, 2))
 }
