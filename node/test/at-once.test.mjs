@@ -31,7 +31,7 @@ expires = "2099-01-01T00:00:00Z"
 
 [[budget]]
 match = { customer = "${once}" }
-limit = "1 requests / day"
+limit = "1 requests / month"
 over = "refuse"
 
 [[quota]]

@@ -1,6 +1,8 @@
 // What fetch sends beside an attempt: a second one where the first is slow, and shadow copies.
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, beforeEach, test } from 'node:test'
@@ -70,11 +72,23 @@ test('a second attempt answers for a first one that hangs, which is given up', a
 
 test('a second attempt that fails leaves the first one its time', async () => {
   const customer = newCustomer()
-  await script({ match: { host, path: '/scenario/ok' }, count: 1, effect: { latency_ms: 5000 } })
-  await script({ match: { host, path: '/scenario/ok' }, count: 1, effect: { status: 503 } })
-  const response = await as('hedged', customer, () => fetch(plain + '/scenario/ok'))
+  /** @type {import('node:http').ServerResponse[]} */
+  const asked = []
+  const server = createServer((_, response) => {
+    asked.push(response)
+    if (asked.length > 1) response.writeHead(503).end()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  const asking = as('hedged', customer, () => fetch(`http://127.0.0.1:${port}/`))
+  await until('both are under way', () => asked.length === 2)
+  await until('one of them is over', () => farcall.status().inFlight === 1)
+  asked[0].end('fine')
+  const response = await asking
   assert.equal(response.status, 200)
-  await response.text()
+  assert.equal(await response.text(), 'fine')
+  server.close()
+  server.closeAllConnections()
   const { calls, attempts } = await totals(`customer=${customer}`)
   assert.deepEqual({ calls, attempts }, { calls: 1, attempts: 2 })
   assert.equal(await outcomes(customer, 'complete', 200), 1)

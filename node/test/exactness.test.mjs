@@ -20,7 +20,7 @@ const usual = {
   method: 'GET',
   headers: {},
   body: /** @type {string | null} */ (null),
-  timeout_ms: 5_000,
+  timeout_ms: 60_000,
   follow_redirects: true,
   read: /** @type {const} */ ('all')
 }
@@ -111,9 +111,15 @@ for (const client of /** @type {Client[]} */ (Object.keys(clients))) {
   })
 
   test(`${client}: the client's timeout within the body keeps its status, and the bytes that arrived`, async () => {
-    const customer = newCustomer()
-    await assert.rejects(make(client, customer, plain + '/scenario/stall?after=5000', { timeout_ms: 200 }))
-    assert.deepEqual(await counted(customer, 'outcome=timeout', 'status=200'), { calls: 1, bytesOut: 0, bytesIn: 5_000 })
+    let here
+    // On a machine that is busy it may strike before the head.
+    for (const ms of [200, 2_000, 20_000]) {
+      const customer = newCustomer()
+      await assert.rejects(make(client, customer, plain + '/scenario/stall?after=5000', { timeout_ms: ms }))
+      here = await counted(customer, 'outcome=timeout', 'status=200')
+      if (here.bytesIn === 5_000) break
+    }
+    assert.deepEqual(here, { calls: 1, bytesOut: 0, bytesIn: 5_000 })
   })
 
   for (const read of /** @type {const} */ (['first-chunk', 'none'])) {
@@ -128,7 +134,7 @@ for (const client of /** @type {Client[]} */ (Object.keys(clients))) {
   test(`${client}: a hundred calls at the same time stay with their customers`, async () => {
     const names = [newCustomer(), newCustomer(), newCustomer()]
     await Promise.all(Array.from({ length: 99 }, (_, n) =>
-      make(client, names[n % 3], plain + '/scenario/bytes/1000', { timeout_ms: 20_000 })))
+      make(client, names[n % 3], plain + '/scenario/bytes/1000', { timeout_ms: 60_000 })))
     for (const name of names) {
       assert.deepEqual(await counted(name, 'outcome=complete'), { calls: 33, bytesOut: 0, bytesIn: 33_000 })
     }

@@ -29,20 +29,28 @@ test('a completion counts with its bytes, on its vendor and endpoint', async () 
   assert.equal(there.calls, 1)
 })
 
-/** Has the next answer come in pieces. */
-async function drip () {
+/** @param {unknown} effect what becomes of the next answer */
+async function script (effect) {
   const response = await fetch(`${plain}/_sim/script`, {
     method: 'POST',
-    body: JSON.stringify({ match: { host: 'api.openai.com' }, count: 1, effect: { drip: { every_ms: 50 } } })
+    body: JSON.stringify({ match: { host: 'api.openai.com' }, count: 1, effect })
   })
   assert.equal(response.status, 200, await response.text())
 }
 
+/** Has the next answer come in pieces. */
+const drip = () => script({ drip: { every_ms: 50 } })
+
 test('a stream settles at its last byte', async () => {
-  const customer = newCustomer()
+  const [unfinished, customer] = [newCustomer(), newCustomer()]
+  await script({ stall: { after_bytes: 100 } })
+  const stalled = await farcall.withCustomer(unfinished, () => openai.chat.completions.create({ ...question, stream: true }))
+  assert.equal((await counted(unfinished)).calls, 0, 'it is not counted at its head')
+  stalled.controller.abort()
+  await until('it is counted at its end', async () => (await counted(unfinished)).calls === 1)
+  await forget()
   await drip()
   const stream = await farcall.withCustomer(customer, () => openai.chat.completions.create({ ...question, stream: true }))
-  assert.equal((await counted(customer)).calls, 0, 'it is not counted at its head')
   let text = ''
   for await (const chunk of stream) text += chunk.choices[0]?.delta?.content ?? ''
   assert.match(text, /vendor simulator/)

@@ -8,7 +8,7 @@ import { after, test } from 'node:test'
 import axios from 'axios'
 import got from 'got'
 import farcall from '../index.js'
-import { counted, outcomes } from './support/ledger.mjs'
+import { counted, outcomes, until } from './support/ledger.mjs'
 import { arrived, forget, plain } from './support/sim.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'farcall-rules-'))
@@ -36,7 +36,7 @@ shared = "process"
 
 [[quota]]
 match = { customer = "${of('stuck')}*" }
-limit = "1 requests / 20s"
+limit = "1 requests / 10m"
 burst = 1
 max_wait = "1h"
 shared = "process"
@@ -55,7 +55,7 @@ attempt_timeout = "1s"
 ${['fetch', 'http', 'axios', 'got'].map((client) => `
 [[budget]]
 match = { customer = "${of('spent')}${client}" }
-limit = "1 requests / day"
+limit = "1 requests / month"
 over = "refuse"
 `).join('')}
 
@@ -210,7 +210,9 @@ for (const [name, get] of Object.entries(clients)) {
     const customer = of('hurried') + name
     await assert.rejects(farcall.withCustomer(customer, get, '/scenario/hang'))
     assert.equal(await outcomes(customer, 'timeout'), 1)
-    assert.equal((await farcall.withCustomer(customer, get, '/scenario/ok')).status, 200)
+    // On a machine that is busy, so may the next one be.
+    const next = () => farcall.withCustomer(customer, get, '/scenario/ok').then(({ status }) => status === 200, () => false)
+    await until('another one is in time', next)
   })
 
   test(`${name}: a call that no rule refuses is counted once, exactly`, async () => {

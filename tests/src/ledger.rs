@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// What the calls of one sum have in common.
@@ -159,7 +160,9 @@ pub(crate) fn remains(home: &Path) -> Result<Vec<String>, String> {
 fn open(file: &Path) -> rusqlite::Result<Connection> {
     // Not read-only: who reads a ledger in WAL mode may have to recover it first.
     let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(Duration::from_secs(60))?;
+    // Who moves the log into the file as he goes keeps all others from writing meanwhile.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
 

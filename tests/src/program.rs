@@ -68,7 +68,7 @@ impl Program {
         let url = self.vendor.origin(Over::Tls) + "/scenario/ok";
         let command = json!({
             "client": self.client, "method": "GET", "url": url, "headers": {}, "body": null,
-            "timeout_ms": 20_000, "read": "all", "follow_redirects": true, "customer": "acme", "parallel": 1,
+            "timeout_ms": 60_000, "read": "all", "follow_redirects": true, "customer": "acme", "parallel": 1,
             "customers": null,
         });
         let reply = self.shim.tell(command)?;

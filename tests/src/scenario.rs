@@ -74,6 +74,11 @@ impl Scenario {
     pub(crate) fn ends_by_timeout(&self) -> bool {
         self.ledger.iter().any(|row| row.outcome.contains(&"timeout".to_owned()))
     }
+
+    /// Whether it matters that the client sees the head as soon as it arrives.
+    pub(crate) fn times_the_body(&self) -> bool {
+        self.ledger.iter().any(|row| row.transfer_ms.is_some())
+    }
 }
 
 fn everywhere() -> Vec<Over> {
@@ -131,7 +136,7 @@ pub(crate) struct Send {
     #[serde(default = "once")]
     pub(crate) body_times: usize,
     /// The client's own timeout for the whole call.
-    #[serde(default = "five_seconds")]
+    #[serde(default = "a_minute")]
     pub(crate) timeout_ms: u64,
     /// How much of the response is read.
     #[serde(default)]
@@ -168,8 +173,8 @@ const fn one() -> u64 {
     1
 }
 
-const fn five_seconds() -> u64 {
-    5_000
+const fn a_minute() -> u64 {
+    60_000
 }
 
 const fn yes() -> bool {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::scenario::workspace_root;
 
 /// The longest that a shim may take for one command. Every scenario's own timeouts are shorter.
-const PATIENCE: Duration = Duration::from_secs(25);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A running shim.
 #[derive(Debug)]

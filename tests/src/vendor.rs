@@ -12,7 +12,7 @@ use vendor_sim::{Counts, Options, Sim};
 use crate::scenario::Over;
 
 /// How long exchanges may take to settle after the client is done.
-const SETTLING: Duration = Duration::from_secs(3);
+const SETTLING: Duration = Duration::from_secs(15);
 
 /// Everything that a scenario can be sent to.
 #[derive(Debug)]

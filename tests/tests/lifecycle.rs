@@ -86,9 +86,9 @@ fn calls_are_in_the_ledger_after_a_second_without_being_asked_for() {
         let mut program = Program::start(adapter, run, Home::Fresh, &[])?;
         program.call()?;
         // Far more than the second that it is to take: the machine may be busy.
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while program.ledger()?.total().calls != 1 {
-            expect(Instant::now() < deadline, || "the call is not in the ledger after 10 s".into())?;
+            expect(Instant::now() < deadline, || "the call is not in the ledger after a minute".into())?;
         }
         program.finish().map(drop)
     });

@@ -1,6 +1,8 @@
 // vendor-sim, as test/run.mjs started it.
 import assert from 'node:assert/strict'
 import dns from 'node:dns'
+import { once } from 'node:events'
+import { connect } from 'node:net'
 
 const { SIM_TLS, SIM_PLAIN } = process.env
 assert(SIM_TLS && SIM_PLAIN, 'run the tests with `npm test`')
@@ -15,7 +17,7 @@ export const plain = SIM_PLAIN
  * not by Farcall. Asking is not counted there; here it is, but on behalf of nobody.
  */
 export async function arrived () {
-  const response = await fetch(`${plain}/_sim/counts?settled_ms=2000`)
+  const response = await fetch(`${plain}/_sim/counts?settled_ms=60000`)
   const counts = /** @type {any} */ (await response.json())
   return {
     calls: /** @type {number} */ (counts.requests),
@@ -28,14 +30,17 @@ export async function forget () {
   await (await fetch(`${plain}/_sim/counts`, { method: 'DELETE' })).text()
 }
 
-/** A port of this machine where nobody listens. */
+/** @type {import('node:net').Socket | undefined} */
+let held
+
+/** A port of this machine where nobody listens, and that nobody else gets: this end of a connection has it. */
 export async function deafPort () {
-  const { createServer } = await import('node:net')
-  const server = createServer().listen(0, '127.0.0.1')
-  await new Promise((resolve) => server.once('listening', resolve))
-  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
-  await new Promise((resolve) => server.close(resolve))
-  return port
+  if (held === undefined) {
+    const { hostname, port } = new URL(plain)
+    held = connect(Number(port), hostname).unref()
+    await once(held, 'connect')
+  }
+  return /** @type {number} */ (held.localPort)
 }
 
 /**
