@@ -50,6 +50,8 @@ class Kept:
 
 
 FRESH = {"cache-control": "max-age=600"}
+#: One client of each kind, for what the engine decides: the others differ in nothing there.
+FEW = ["requests", "httpx2", "httpx2-async"]
 
 
 def test_a_fresh_answer_is_asked_for_once_and_says_where_it_comes_from(rules: Rules) -> None:
@@ -67,6 +69,7 @@ def test_a_fresh_answer_is_asked_for_once_and_says_where_it_comes_from(rules: Ru
     assert rules.total("calls", "attempts", "saved_bytes") == (3, 1, 2 * len(first[3]))
 
 
+@pytest.mark.parametrize("rules", FEW, indirect=True)
 def test_without_a_rule_nothing_is_kept_and_no_call_is_one_that_could_not_be(rules: Rules) -> None:
     kept = Kept(rules, "unruled", headers=FRESH)
     code = HEAD.format(name=rules.name, path=kept.path) + "ask(AT); ask(AT); print('null')"
@@ -74,6 +77,7 @@ def test_without_a_rule_nothing_is_kept_and_no_call_is_one_that_could_not_be(rul
     assert len(kept.asked()) == 2
 
 
+@pytest.mark.parametrize("rules", FEW, indirect=True)
 def test_no_call_goes_by_a_rule_that_its_client_could_not_follow(rules: Rules) -> None:
     kept = Kept(rules, "counted", headers=FRESH)
     counters = kept.run("ask(AT); ask(AT); print(json.dumps(farcall.status()))")
@@ -95,6 +99,7 @@ def test_a_stale_answer_is_asked_about_and_stays_what_it_was(rules: Rules) -> No
     assert kept.outcomes() == {(200, "complete"): 3}
 
 
+@pytest.mark.parametrize("rules", FEW, indirect=True)
 def test_answers_that_vary_are_kept_apart_by_what_they_vary_by(rules: Rules) -> None:
     kept = Kept(rules, "vary", headers=FRESH | {"vary": "accept-language"})
     kept.run("[ask(AT, {'accept-language': of}) for of in ('de', 'fr', 'de', 'fr')]")
@@ -142,6 +147,7 @@ def kill():
     assert kept.outcomes() == {(200, "complete"): 1, (200, "stale"): 2}
 
 
+@pytest.mark.parametrize("rules", FEW, indirect=True)
 def test_an_answer_that_is_an_error_is_stood_in_for_too(rules: Rules) -> None:
     kept = Kept(rules, "broken")
     kept.script(count=1, headers={"cache-control": "max-age=0", "etag": '"1"'}, body="good")
@@ -152,6 +158,7 @@ def test_an_answer_that_is_an_error_is_stood_in_for_too(rules: Rules) -> None:
     assert [one["status"] for one in kept.asked()] == [200, 503]
 
 
+@pytest.mark.parametrize("rules", FEW, indirect=True)
 def test_a_purge_makes_programs_forget(rules: Rules) -> None:
     kept = Kept(rules, "purged", headers=FRESH)
     cli = TARGET / "debug" / "farcall"
@@ -291,6 +298,7 @@ def test_a_compressed_answer_comes_out_as_it_did_the_first_time(rules: Rules) ->
     assert second[2]["content-encoding"] == "gzip"
 
 
+@pytest.mark.parametrize("rules", FEW, indirect=True)
 def test_streams_and_large_bodies_pass_and_are_not_kept(rules: Rules) -> None:
     kept = Kept(rules, "passing")
     code = f"""
@@ -301,6 +309,7 @@ show(ask(one), ask(one), ask(other), ask(other))
     assert [says for _, says, *_ in answers] == ["", "", "", ""]
 
 
+@pytest.mark.parametrize("rules", FEW, indirect=True)
 def test_a_change_makes_what_was_kept_of_its_path_useless(rules: Rules) -> None:
     kept = Kept(rules, "changed", headers=FRESH)
     kept.run("[ask(AT), ask(AT), ask(AT, method='DELETE'), ask(AT), ask(AT)]")

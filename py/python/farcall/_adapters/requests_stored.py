@@ -64,6 +64,9 @@ def _later(kind: Any, raw_of: Callable[..., Any]) -> Callable[[tuple[Any, ...]],
         def __init__(self, parts: tuple[Any, ...]) -> None:
             self.__dict__["_farcall_parts"] = parts
 
+        def release_conn(self) -> None:
+            """There is none."""
+
         def __getattr__(self, name: str) -> Any:
             parts = self.__dict__.pop("_farcall_parts", None)
             if parts is None:
