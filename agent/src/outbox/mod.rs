@@ -48,7 +48,7 @@ use parcel::Content;
 use seal::{Keys, Purpose};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::Store;
 use table::New;
@@ -73,7 +73,7 @@ pub(crate) struct Inner {
     queue: String,
     /// Or why there is none.
     store: Result<Arc<dyn Store>, OutboxError>,
-    keys: Mutex<Option<Arc<Keys>>>,
+    keys: OnceLock<Arc<Keys>>,
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
     delivery: Delivery,
@@ -187,7 +187,7 @@ impl Inner {
             home: home.to_owned(),
             queue: queue.to_owned(),
             store: store::open(home, settings, &wake),
-            keys: Mutex::new(None),
+            keys: OnceLock::new(),
             wake,
             delivery: Delivery::new(farcall),
             unusable,
@@ -252,7 +252,8 @@ impl Inner {
             host,
             customer: parcel.customer.clone(),
             bytes: parcel.body.len(),
-            request: keys.seal(Purpose::Request, &idempotency_key, &Content::of(parcel).to_bytes())?,
+            request: Content::of(parcel)
+                .in_parts(|parts| keys.seal(Purpose::Request, &idempotency_key, parts))?,
             idempotency_key,
         })
     }
@@ -271,20 +272,17 @@ impl Inner {
     }
 
     fn keys(&self) -> Result<Arc<Keys>, OutboxError> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*keys {
-            Some(keys) => Ok(Arc::clone(keys)),
-            None => {
-                std::fs::create_dir_all(&self.home)
-                    .map_err(|error| OutboxError::unavailable(&self.home, error))?;
-                if self.unusable {
-                    return Err(OutboxError::Forked);
-                }
-                let newest = self.store()?.newest_sealed().wait()?;
-                let found = Keys::of(&self.home, newest.as_deref())?;
-                Ok(Arc::clone(keys.insert(Arc::new(found))))
-            }
+        if let Some(keys) = self.keys.get() {
+            return Ok(Arc::clone(keys));
         }
+        std::fs::create_dir_all(&self.home).map_err(|error| OutboxError::unavailable(&self.home, error))?;
+        if self.unusable {
+            return Err(OutboxError::Forked);
+        }
+        let newest = self.store()?.newest_sealed().wait()?;
+        let found = Arc::new(Keys::of(&self.home, newest.as_deref())?);
+        // Whoever comes second finds the same ones.
+        Ok(Arc::clone(self.keys.get_or_init(|| found)))
     }
 }
 

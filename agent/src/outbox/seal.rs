@@ -23,8 +23,8 @@ const HEAD: usize = 1 + ID + SALT;
 
 /// The installation's keys.
 pub(super) struct Keys {
-    /// The first one encrypts.
-    keys: Vec<[u8; 32]>,
+    /// With what names them. The first one encrypts.
+    keys: Vec<([u8; ID], [u8; 32])>,
     random: SystemRandom,
 }
 
@@ -57,7 +57,7 @@ impl Keys {
         if file.exists() || (keys.is_empty() && newest.is_none()) {
             keys.push(of_file(home)?);
         }
-        let keys = Self { keys, random: SystemRandom::new() };
+        let keys = Self::from(keys);
         let lost = "put back the one that belongs to outbox.db. If that is lost, so are the calls: stop all \
             programs and move outbox.db, outbox.db-wal and outbox.db-shm away";
         match newest.and_then(key_id) {
@@ -73,24 +73,32 @@ impl Keys {
         }
     }
 
-    fn with(&self, sealed_by: &[u8]) -> Option<&[u8; 32]> {
-        self.keys.iter().find(|key| id(key) == sealed_by)
+    fn from(keys: Vec<[u8; 32]>) -> Self {
+        let keys = keys.into_iter().map(|key| (id(&key), key)).collect();
+        Self { keys, random: SystemRandom::new() }
     }
 
-    pub(super) fn seal(&self, purpose: Purpose, of: &str, content: &[u8]) -> Result<Vec<u8>, OutboxError> {
+    fn with(&self, sealed_by: &[u8]) -> Option<&[u8; 32]> {
+        self.keys.iter().find(|(id, _)| id == sealed_by).map(|(_, key)| key)
+    }
+
+    /// Seals the parts one behind the other.
+    pub(super) fn seal(&self, purpose: Purpose, of: &str, parts: &[&[u8]]) -> Result<Vec<u8>, OutboxError> {
         let failed = || OutboxError::Key("it cannot be encrypted".into());
-        let key = self.keys.first().ok_or_else(failed)?;
+        let (id, key) = self.keys.first().ok_or_else(failed)?;
         let mut salt = [0; SALT];
         self.random.fill(&mut salt).map_err(|_| OutboxError::Key("no random numbers can be had".into()))?;
-        let mut sealed = Vec::with_capacity(HEAD + content.len() + 16);
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut sealed = Vec::with_capacity(HEAD + length + AES_256_GCM.tag_len());
         sealed.push(VERSION);
-        sealed.extend_from_slice(&id(key));
+        sealed.extend_from_slice(id);
         sealed.extend_from_slice(&salt);
-        let mut text = content.to_vec();
+        parts.iter().for_each(|part| sealed.extend_from_slice(part));
         let tag = derived(key, &salt)
-            .and_then(|key| key.seal_in_place_separate_tag(nonce(), aad(purpose, of), &mut text).ok())
+            .and_then(|key| {
+                key.seal_in_place_separate_tag(nonce(), aad(purpose, of), &mut sealed[HEAD..]).ok()
+            })
             .ok_or_else(failed)?;
-        sealed.append(&mut text);
         sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
     }
@@ -213,12 +221,12 @@ mod tests {
     use super::*;
 
     fn keys(bytes: &[u8]) -> Keys {
-        Keys { keys: bytes.iter().map(|byte| [*byte; 32]).collect(), random: SystemRandom::new() }
+        Keys::from(bytes.iter().map(|byte| [*byte; 32]).collect())
     }
 
     #[test]
     fn a_record_opens_only_whole_in_its_place_for_its_purpose_and_with_its_key() {
-        let sealed = keys(&[1]).seal(Purpose::Request, "a", b"secret").unwrap();
+        let sealed = keys(&[1]).seal(Purpose::Request, "a", &[b"sec", b"ret"]).unwrap();
         assert_eq!(keys(&[2, 1]).open(Purpose::Request, "a", &sealed).unwrap(), b"secret");
         assert!(!sealed.windows(6).any(|part| part == b"secret"));
         for (keys, purpose, of) in [
@@ -234,7 +242,7 @@ mod tests {
             assert!(keys(&[1]).open(Purpose::Request, "a", &torn).is_err(), "{place}");
             assert!(keys(&[1]).open(Purpose::Request, "a", &sealed[..place]).is_err(), "{place}");
         }
-        assert_ne!(keys(&[1]).seal(Purpose::Request, "a", b"secret").unwrap(), sealed);
+        assert_ne!(keys(&[1]).seal(Purpose::Request, "a", &[b"sec", b"ret"]).unwrap(), sealed);
     }
 
     #[test]
@@ -256,7 +264,7 @@ mod tests {
                 other => panic!("{other:?}"),
             };
         let first = Keys::chosen(None, home.path(), None).unwrap();
-        let sealed = first.seal(Purpose::Request, "a", b"call").unwrap();
+        let sealed = first.seal(Purpose::Request, "a", &[b"call"]).unwrap();
         assert!(Keys::chosen(None, home.path(), Some(&sealed)).is_ok());
 
         let kept = fs::read(home.path().join(FILE)).unwrap();
@@ -279,10 +287,10 @@ mod tests {
     fn a_key_in_the_environment_takes_over_from_the_one_in_the_file_which_still_reads() {
         let home = tempfile::tempdir().unwrap();
         let old = Keys::chosen(None, home.path(), None).unwrap();
-        let sealed = old.seal(Purpose::Request, "a", b"call").unwrap();
+        let sealed = old.seal(Purpose::Request, "a", &[b"call"]).unwrap();
         let new = Keys::chosen(Some(&"0f".repeat(32)), home.path(), Some(&sealed)).unwrap();
         assert_eq!(new.open(Purpose::Request, "a", &sealed).unwrap(), b"call");
-        let resealed = new.seal(Purpose::Request, "a", b"call").unwrap();
+        let resealed = new.seal(Purpose::Request, "a", &[b"call"]).unwrap();
         assert_eq!(keys(&[15]).open(Purpose::Request, "a", &resealed).unwrap(), b"call");
     }
 

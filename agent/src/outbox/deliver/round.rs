@@ -299,8 +299,8 @@ impl Task {
         drop(farcall);
         let keys = self.inner.keys();
         let settlement = outcome.settle(&item, wall(), seed, |answer| {
-            let sealed =
-                keys.and_then(|keys| keys.seal(Purpose::Response, &item.idempotency_key, &answer.to_bytes()));
+            let sealed = keys
+                .and_then(|keys| keys.seal(Purpose::Response, &item.idempotency_key, &[&answer.to_bytes()]));
             sealed.unwrap_or_default()
         });
         self.record(&item, Arc::new(settlement)).await;
