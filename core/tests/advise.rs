@@ -231,7 +231,7 @@ fn switched_off_it_notes_nothing_and_a_reload_switches_it() {
 #[test]
 fn of_very_many_urls_a_part_stands_for_all_of_them_within_bounded_memory() {
     let engine = engine("");
-    let (urls, rounds) = (20_000_u64, 4_u64);
+    let (urls, rounds) = (6_000_u64, 4_u64);
     for round in 0..rounds {
         for url in 0..urls {
             let now = start().plus_millis(round * 60_000 + url);
@@ -240,7 +240,7 @@ fn of_very_many_urls_a_part_stands_for_all_of_them_within_bounded_memory() {
     }
     let sums = drained(&engine, start().plus_millis(rounds * 60_000));
     assert_eq!(sums.calls, urls * rounds);
-    assert!(sums.weight >= 64, "{}", sums.weight);
+    assert!(sums.weight >= 16, "{}", sums.weight);
     // Each URL is asked four times, a minute apart: three of four are hits at an hour, of which two are stale.
     let near = |estimate: u64, truth: u64| (truth / 2..truth * 2).contains(&estimate);
     assert!(near(sums.compared, urls * rounds), "{sums:?}");
