@@ -126,7 +126,7 @@ impl Keys {
 
     /// What tells them apart; see [`key_of`].
     pub(super) fn ids(&self) -> Vec<Vec<u8>> {
-        self.keys.iter().map(|key| id(key).to_vec()).collect()
+        self.keys.iter().map(|(id, _)| id.to_vec()).collect()
     }
 
     /// 16 random bytes, as 32 hexadecimal digits.
