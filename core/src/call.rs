@@ -50,6 +50,8 @@ pub struct Head<'a> {
     /// every header of request and answer ([`Headers::each`]), every byte of the body that the application reads
     /// ([`Call::read`](crate::Call::read)), and sends [`Attempt::condition`](crate::Attempt).
     pub caches: bool,
+    /// Whether the adapter can hand the request over to the outbox ([`Step::Park`](crate::Step)).
+    pub parks: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -98,6 +100,7 @@ impl<'a> Head<'a> {
             deadline: None,
             priority: Priority::Interactive,
             caches: false,
+            parks: false,
         }
     }
 
@@ -105,6 +108,13 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn caches(mut self, caches: bool) -> Self {
         self.caches = caches;
+        self
+    }
+
+    /// Says that the adapter can hand the request over to the outbox.
+    #[must_use]
+    pub const fn parks(mut self, parks: bool) -> Self {
+        self.parks = parks;
         self
     }
 
@@ -203,11 +213,13 @@ pub enum Outcome {
     Cached,
     /// The vendor failed, or was not to be asked: the cache had an answer, though a stale one.
     Stale,
+    /// The vendor failed, or was not to be asked: the outbox took it for delivery.
+    Parked,
 }
 
 impl Outcome {
-    /// The word for it, as in the ledger: `complete`, `abandoned`, `cached`, `stale`, the error's type, or `refused-`
-    /// and the concept that refused.
+    /// The word for it, as in the ledger: `complete`, `abandoned`, `cached`, `stale`, `parked`, the error's type, or
+    /// `refused-` and the concept that refused.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -217,6 +229,7 @@ impl Outcome {
             Self::Refused(by) => by.outcome(),
             Self::Cached => "cached",
             Self::Stale => "stale",
+            Self::Parked => "parked",
         }
     }
 }

@@ -14,6 +14,7 @@ mod error;
 mod fault;
 mod ledger;
 mod matcher;
+mod outbox;
 mod policy;
 mod price;
 mod quota;
@@ -39,8 +40,8 @@ use crate::cost::Price;
 use crate::inspect::Carried;
 use crate::policy::{Mode, Policy};
 use crate::{
-    budget as budgets, cache as caches, fault as faults, quota as quotas, resilience as resiliences,
-    rollout as rollouts,
+    budget as budgets, cache as caches, fault as faults, outbox as outboxes, quota as quotas,
+    resilience as resiliences, rollout as rollouts,
 };
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
@@ -77,6 +78,8 @@ pub struct Config {
     pub caches: Vec<Rule<caches::Rule>>,
     /// `cache_memory`: how many bytes of answers are kept at most; `None` where it does not say.
     pub cache_memory: Option<u64>,
+    /// `[[outbox]]`: which calls are parked when they fail, and which are critical.
+    pub outbox: Vec<Rule<outboxes::Rule>>,
     /// `[[data]]`: the kinds of data that requests carry.
     pub data: Vec<Rule<Carried>>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
@@ -127,6 +130,7 @@ impl Config {
             config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
             config.caches = rule::rules(root, "cache", &vendors, cache::read);
             config.cache_memory = cache::memory(root);
+            config.outbox = rule::rules(root, "outbox", &vendors, outbox::read);
             config.data = rule::rules(root, "data", &vendors, data::read);
             config.prices =
                 root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();

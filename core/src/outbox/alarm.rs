@@ -1,0 +1,34 @@
+//! Who is told when a critical call fails.
+
+use crate::units::Timestamp;
+use std::fmt;
+use std::sync::Arc;
+
+/// An attempt of a critical call that failed.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Failed<'a> {
+    /// The rule that says that it is critical.
+    pub rule: &'a Arc<str>,
+    /// Whom it went to.
+    pub vendor: &'a str,
+    /// What it asked.
+    pub endpoint: &'a str,
+    /// On whose behalf, where that is known.
+    pub customer: Option<&'a str>,
+    /// How it failed: `answered 503`.
+    pub failure: &'a str,
+    /// The call's id, as in `farcall explain`.
+    pub call: u64,
+    /// Its number in the outbox, where it is delivered from there.
+    pub parcel: Option<i64>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Where failures of critical calls are told. The agent has one.
+pub trait Alarms: fmt::Debug + Send + Sync {
+    /// A critical call failed; whether an alarm goes out for it, or others were enough. Called on the call's own path:
+    /// it must neither wait nor fail.
+    fn failed(&self, failed: &Failed<'_>) -> bool;
+}
