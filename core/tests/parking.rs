@@ -11,7 +11,7 @@ const REFUNDS: &str = "https://api.stripe.com/v1/refunds";
 const PLAIN: &str = "https://api.example.com/v1/orders";
 
 fn engine(text: &str) -> Engine {
-    let config = Config::parse("farcall.toml", text).unwrap();
+    let config = Config::parse("farcall.toml", text).expect("the rules are right");
     Engine::new(config, Caller::new("checkout"), 1, 42)
 }
 
@@ -224,7 +224,7 @@ struct Told(Mutex<Vec<String>>);
 impl Alarms for Told {
     fn failed(&self, failed: &Failed<'_>) -> bool {
         let Failed { rule, vendor, endpoint, failure, .. } = failed;
-        self.0.lock().unwrap().push(format!("{rule}: {endpoint} of {vendor} {failure}"));
+        self.0.lock().expect("nobody panicked").push(format!("{rule}: {endpoint} of {vendor} {failure}"));
         true
     }
 }
