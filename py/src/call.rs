@@ -2,9 +2,11 @@
 
 use crate::handle::{Handle, handle};
 use crate::scope::Scope;
+use farcall::outbox::Terms;
 use farcall::resilience::Ending;
 use farcall::{Attempt, ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
 use farcall_agent::CallGuard;
+use farcall_agent::outbox::{OutboxError, Parcel, Parking, Receipt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ pub(crate) struct Call {
 
 struct State {
     guard: CallGuard,
+    /// On which the outbox is to take it.
+    terms: Option<Box<Terms>>,
     /// What has been told of making the connection.
     times: ConnectTimes,
     /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
@@ -109,6 +113,7 @@ impl Call {
         Self {
             state: Mutex::new(State {
                 guard,
+                terms: None,
                 times: ConnectTimes::default(),
                 bodiless: matches!(request.method, "HEAD" | "CONNECT"),
             }),
@@ -117,9 +122,28 @@ impl Call {
 
     /// What to do next, and the moment as of which.
     pub(crate) fn step(&self) -> (Step, Timestamp) {
-        let call = &mut self.lock().guard;
-        let now = call.now();
-        (call.step_at(now), now)
+        let state = &mut *self.lock();
+        let now = state.guard.now();
+        let step = state.guard.step_at(now);
+        if let Step::Park(terms) = &step {
+            state.terms = Some(terms.clone());
+        }
+        (step, now)
+    }
+
+    /// The terms of the last step, where that was to park it; once.
+    pub(crate) fn take_terms(&self) -> Option<Box<Terms>> {
+        self.lock().terms.take()
+    }
+
+    /// Hands the request over to the outbox.
+    pub(crate) fn begin_parking(&self, terms: &Terms, parcel: Parcel) -> Parking {
+        self.lock().guard.park(terms, parcel)
+    }
+
+    /// What came of that.
+    pub(crate) fn parked(&self, taken: &Result<Receipt, OutboxError>) {
+        self.lock().guard.parked(taken);
     }
 
     /// A second attempt beside a slow first one, and the moment as of which; `None` where no budget or quota has room.
@@ -138,7 +162,7 @@ impl Call {
         let state = &mut *self.lock();
         let (guard, attempt) = state.guard.shadow()?;
         let now = guard.now();
-        let copy = State { guard, times: ConnectTimes::default(), bodiless: state.bodiless };
+        let copy = State { guard, terms: None, times: ConnectTimes::default(), bodiless: state.bodiless };
         Some((Self { state: Mutex::new(copy) }, attempt, now))
     }
 
@@ -245,6 +269,7 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
     if let Some(details) = details {
         head =
             head.headers(details.headers).body(details.length, details.replayable).content(details.content);
+        head = head.parks(true);
     }
     let Some(scope) = request.scope else { return handle.farcall.guard(handle.farcall.begin(&head)) };
     let mut tags = [("", ""); TAGS];

@@ -7,6 +7,7 @@ mod call;
 mod handle;
 mod object;
 mod outbox;
+mod parking;
 mod report;
 mod scope;
 mod step;

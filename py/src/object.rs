@@ -6,6 +6,7 @@
 //! for a text's bytes, and for an integer's value.
 
 use crate::call::{Call, Details, Opened, Request};
+use crate::parking;
 use crate::scope::Scope;
 use crate::step;
 use farcall::ErrorType;
@@ -55,7 +56,7 @@ static BEGIN: Definitions<2> = Definitions([
     ),
 ]);
 
-static METHODS: Definitions<15> = Definitions([
+static METHODS: Definitions<16> = Definitions([
     definition(
         c"connected",
         connected,
@@ -107,6 +108,14 @@ static METHODS: Definitions<15> = Definitions([
         shadow,
         c"shadow($self, /)\n--\n\n\
           A copy to send beside this call, and its attempt as `step` tells of one; None where there is no room for it.",
+    ),
+    definition(
+        c"park",
+        park,
+        c"park($self, method, url, headers, body, /)\n--\n\n\
+          Hands the request over to the outbox, as `step` asked; returns once it is on the disk or cannot be. `step` \
+          follows.\n\n\
+          `headers` are pairs; `body` is bytes.",
     ),
     definition(
         c"sent",
@@ -476,6 +485,15 @@ functions! {
         let Some((copy, attempt, now)) = call().shadow() else { return Ok(none()) };
         let attempt = step::send(given.py, &attempt, now)?;
         Ok((bound(given.py, copy)?, attempt).into_pyobject(given.py)?.into_ptr())
+    };
+    park(4) = |call, given| {
+        if let Some(terms) = call().take_terms() {
+            let headers = given.headers(2)?;
+            let request = (given.text(0)?, given.text(1)?);
+            let body = given.bytes(3).unwrap_or_default();
+            parking::park(given.py, call(), &terms, request, &headers, body);
+        }
+        Ok(none())
     };
     sent(1) = |call, given| {
         call().sent(given.number(0)?);

@@ -11,6 +11,7 @@ const WAIT: u8 = 2;
 const REFUSE: u8 = 3;
 const RESPOND: u8 = 4;
 const FAIL: u8 = 5;
+const PARK: u8 = 6;
 
 /// The step as of `now`; times are told as seconds from then, and where the application sees them as seconds since 1970.
 pub(crate) fn to_python<'py>(py: Python<'py>, step: Step, now: Timestamp) -> PyResult<Bound<'py, PyTuple>> {
@@ -36,6 +37,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, step: Step, now: Timestamp) -> PyR
             (RESPOND, stored.status, stored.pairs(), PyBytes::new(py, &stored.body)).into_pyobject(py)
         }
         Step::Fail(error) => (FAIL, error as u8).into_pyobject(py),
+        Step::Park(_) => (PARK,).into_pyobject(py),
         // Settled; and what a later version asks for, this one cannot do: the application gets what there is.
         _ => (SETTLED,).into_pyobject(py),
     }

@@ -2,6 +2,7 @@
 
 use crate::units::Timestamp;
 use std::fmt;
+use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 
 /// An attempt of a critical call that failed.
@@ -27,7 +28,7 @@ pub struct Failed<'a> {
 }
 
 /// Where failures of critical calls are told. The agent has one.
-pub trait Alarms: fmt::Debug + Send + Sync {
+pub trait Alarms: fmt::Debug + Send + Sync + RefUnwindSafe {
     /// A critical call failed; whether an alarm goes out for it, or others were enough. Called on the call's own path:
     /// it must neither wait nor fail.
     fn failed(&self, failed: &Failed<'_>) -> bool;

@@ -13,6 +13,7 @@ from farcall._adapters.httpcore_ import exchanges
 from farcall._faults import fault
 from farcall._hook import scope
 from farcall._native import native
+from farcall._parking import PARK, park_request, park_request_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -74,7 +75,7 @@ class Acting:
         while True:
             step = _acting.step(call, response is not None or failure is not None)
             kind = step[0]
-            if response is not None and kind in (SEND, WAIT, REFUSE):
+            if response is not None and kind in (SEND, WAIT, REFUSE, RESPOND):
                 # Unread: what follows takes its place.
                 _quietly(response.close)
                 response = None
@@ -97,6 +98,8 @@ class Acting:
                     self._answered(call, response, len(content) if upload is None else upload.give_back())
             elif kind == WAIT:
                 sleep(step[1])
+            elif kind == PARK:
+                park_request(call, request, self._content(request))
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=False)
 
@@ -111,7 +114,7 @@ class Acting:
         while True:
             step = _acting.step(call, response is not None or failure is not None)
             kind = step[0]
-            if response is not None and kind in (SEND, WAIT, REFUSE):
+            if response is not None and kind in (SEND, WAIT, REFUSE, RESPOND):
                 try:
                     await response.aclose()
                 except Exception as error:
@@ -143,6 +146,8 @@ class Acting:
                     self._answered(call, response, len(content) if upload is None else upload.give_back())
             elif kind == WAIT:
                 await _acting.sleep(step[1])
+            elif kind == PARK:
+                await park_request_async(call, request, self._content(request))
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=True)
 

@@ -13,6 +13,7 @@ from farcall._acting import FAIL, REFUSE, RESPOND, SEND, WAIT, Refused
 from farcall._faults import fault
 from farcall._hook import scope
 from farcall._native import native
+from farcall._parking import PARK, park_exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ class Acting:
         while True:
             step = _acting.step(call, response is not None or failure is not None)
             kind = step[0]
-            if attempt is not None and kind in (SEND, WAIT, REFUSE):
+            if attempt is not None and kind in (SEND, WAIT, REFUSE, RESPOND):
                 # Unread: what follows takes its place.
                 attempt.let_go(response)
                 response = None
@@ -103,6 +104,8 @@ class Acting:
                     _acting.answered(call, response, response.status, headers_of, self._count(body))
             elif kind == WAIT:
                 sleep(step[1])
+            elif kind == PARK:
+                park_exchange(call, pool, method, url, kwargs.get("headers"), _bytes(kwargs.get("body")))
             elif kind == REFUSE:
                 raise self._refused(step[1]).told(step)
             elif kind == RESPOND:
