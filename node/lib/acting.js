@@ -7,6 +7,7 @@ const { race, shadow } = require('./beside.js')
 const { now } = require('./clock.js')
 const { Decision, isDeciding, performed } = require('./decision.js')
 const { native } = require('./native.js')
+const { park } = require('./parking.js')
 const { note } = require('./problems.js')
 const { RefusedError, wireError } = require('./refused.js')
 
@@ -274,7 +275,7 @@ async function act (original, self, asking, decision, args) {
   let truncate
   for (;;) {
     const step = decision.step()
-    if (step.kind !== 'settled') {
+    if (step.kind !== 'settled' && step.kind !== 'park') {
       // Another attempt follows, or none: this response is nobody's. One that cannot be let go of is gone already.
       last?.response?.body?.cancel().catch(() => {})
     }
@@ -294,6 +295,9 @@ async function act (original, self, asking, decision, args) {
           decision.cancel()
           throw reason
         }
+        break
+      case 'park':
+        await park(decision, asking)
         break
       case 'refuse':
         throw new RefusedError(step)
@@ -323,7 +327,7 @@ function obeying (original) {
         asking = read(_input, init)
         if (asking !== undefined) {
           const { method, url, headers, bytes: body, content, replayable } = asking
-          decision = Decision.begin({ method, url, headers: [...headers].flat(), body, content, replayable })
+          decision = Decision.begin({ method, url, headers: [...headers].flat(), body, content, replayable, parks: true })
         }
       }
     } catch (error) {

@@ -61,6 +61,7 @@ let any = false
  * @property {number} [body] bytes
  * @property {Uint8Array} [content]
  * @property {boolean} replayable
+ * @property {boolean} [parks] whether it can be handed over to the outbox
  */
 
 class Decision {
@@ -121,7 +122,7 @@ class Decision {
       this.open = this.sent = true
       this.truncate = step.truncate
     } else if (step.kind === 'settled') this.settle()
-    else if (step.kind !== 'wait') this.done = true
+    else if (step.kind !== 'wait' && step.kind !== 'park') this.done = true
     return step
   }
 

@@ -11,4 +11,5 @@ mod call;
 mod decide;
 mod handle;
 mod outbox;
+mod parking;
 mod report;
