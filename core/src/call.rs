@@ -52,6 +52,8 @@ pub struct Head<'a> {
     pub caches: bool,
     /// Whether the adapter can hand the request over to the outbox ([`Step::Park`](crate::Step)).
     pub parks: bool,
+    /// Whether it is delivered from the outbox.
+    pub delivers: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -101,6 +103,7 @@ impl<'a> Head<'a> {
             priority: Priority::Interactive,
             caches: false,
             parks: false,
+            delivers: false,
         }
     }
 
@@ -115,6 +118,13 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn parks(mut self, parks: bool) -> Self {
         self.parks = parks;
+        self
+    }
+
+    /// Says that it is delivered from the outbox.
+    #[must_use]
+    pub const fn delivers(mut self, delivers: bool) -> Self {
+        self.delivers = delivers;
         self
     }
 

@@ -4,6 +4,7 @@
 //! with errors still gives everything in it that is right, so that a typing mistake in one vendor does not
 //! switch off the others; whoever loads the file decides whether to accept that.
 
+mod alarm;
 mod budget;
 mod cache;
 mod changes;
@@ -26,6 +27,7 @@ mod section;
 mod share;
 mod vendor;
 
+pub use alarm::AlarmConfig;
 pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use ledger::LedgerConfig;
@@ -80,6 +82,8 @@ pub struct Config {
     pub cache_memory: Option<u64>,
     /// `[[outbox]]`: which calls are parked when they fail, and which are critical.
     pub outbox: Vec<Rule<outboxes::Rule>>,
+    /// `[alarm]`: who is told when a critical call fails.
+    pub alarm: AlarmConfig,
     /// `[[data]]`: the kinds of data that requests carry.
     pub data: Vec<Rule<Carried>>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
@@ -113,6 +117,9 @@ impl Config {
             }
             if let Some(section) = root.table("share") {
                 config.share = share::read(section);
+            }
+            if let Some(section) = root.table("alarm") {
+                config.alarm = alarm::read(section);
             }
             for section in root.tables("vendor") {
                 config.vendors.extend(vendor::read(section));

@@ -108,6 +108,19 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_documentation_are_right() {
+        let text = include_str!("../../../docs/outbox.md");
+        let examples: Vec<&str> =
+            text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(examples.len() > 1);
+        for example in examples {
+            let config = crate::Config::parse("docs/outbox.md", example).unwrap();
+            assert_eq!(config.outbox.len(), example.matches("[[outbox]]").count());
+            assert!(config.alarm.has_way());
+        }
+    }
+
+    #[test]
     fn the_shortest_rule_parks_what_usually_passes() {
         assert_eq!(read("park = true").unwrap(), Rule::new(Some(Park::default()), None));
         assert_eq!(read("critical = true").unwrap(), Rule::new(None, Some(true)));

@@ -73,10 +73,10 @@ fn words_of(failure: Failure) -> String {
 impl Engine {
     /// Has somebody told of a critical call that failed.
     pub(super) fn critical(&self, plan: &Plan, flow: &mut Flow, failure: Failure, call: u64, now: Timestamp) {
-        let Some(rule) = plan.critical.as_ref().filter(|_| failure.is_alarming() && !flow.is_copy) else {
+        let Some(rule) = plan.critical.as_ref().filter(|_| !flow.is_copy) else {
             return;
         };
-        let Some(alarms) = self.alarms.get() else { return };
+        let Some(alarms) = self.alarms.get().filter(|_| failure.is_alarming(flow.delivers)) else { return };
         let told = alarms.failed(&Failed {
             rule,
             vendor: &plan.vendor_name,
@@ -84,11 +84,13 @@ impl Engine {
             customer: plan.customer_name.as_deref(),
             failure: &words_of(failure),
             call,
-            parcel: None,
+            delivery: flow.delivers,
             at: now,
         });
         if told {
             flow.events.add(now, What::Alarm { rule: Arc::clone(rule) });
+            let what = format!("{} of {} {}", plan.endpoint_name, plan.vendor_name, words_of(failure));
+            self.notice("alarm", rule, what, now);
         }
     }
 

@@ -21,10 +21,24 @@ pub struct Failed<'a> {
     pub failure: &'a str,
     /// The call's id, as in `farcall explain`.
     pub call: u64,
-    /// Its number in the outbox, where it is delivered from there.
-    pub parcel: Option<i64>,
+    /// Whether it was a delivery from the outbox, which goes on; else it is the application's own call.
+    pub delivery: bool,
     /// When.
     pub at: Timestamp,
+}
+
+impl<'a> Failed<'a> {
+    /// A call of the application to `vendor` and `endpoint` that failed so.
+    #[must_use]
+    pub const fn new(
+        rule: &'a Arc<str>,
+        (vendor, endpoint): (&'a str, &'a str),
+        failure: &'a str,
+        call: u64,
+        at: Timestamp,
+    ) -> Self {
+        Self { rule, vendor, endpoint, customer: None, failure, call, delivery: false, at }
+    }
 }
 
 /// Where failures of critical calls are told. The agent has one.

@@ -27,14 +27,14 @@ pub enum Failure {
 
 impl Failure {
     /// Whether somebody who depends on the call wants to know: it was not made or not answered, the vendor is ill, or
-    /// does not know us any more. What else it says is its answer.
+    /// does not know us any more. What else it says is its answer; of a delivery, of which nobody reads that, only 2xx is.
     #[must_use]
-    pub const fn is_alarming(self) -> bool {
+    pub const fn is_alarming(self, delivery: bool) -> bool {
         match self {
             Self::Refused(_) => true,
             Self::Ended(Ending::Error(error)) => !matches!(error, ErrorType::Cancelled),
             Self::Ended(Ending::Status(status)) => {
-                status >= 500 || matches!(status, 401 | 403 | 407 | 408 | 429)
+                status >= 500 || matches!(status, 401 | 403 | 407 | 408 | 429) || (delivery && status >= 300)
             }
         }
     }
