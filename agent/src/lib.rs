@@ -28,6 +28,8 @@
 //! # Ok::<(), farcall_agent::report::ReportError>(())
 //! ```
 
+#[cfg(feature = "outbox")]
+pub mod alarm;
 mod cache;
 mod caller;
 mod clock;

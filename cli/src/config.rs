@@ -84,6 +84,18 @@ fn warnings(file: &str, config: &Config) -> Vec<String> {
             (line, format!("{file}:{line}: warning: {warning}"))
         })
         .collect();
+    if let Some(rule) = config.outbox.iter().find(|rule| rule.then.critical == Some(true)) {
+        let mut warn =
+            |what: &str| warnings.push((rule.line, format!("{file}:{}: warning: {what}", rule.line)));
+        if !config.alarm.has_way() {
+            warn(
+                "calls are critical, and [alarm] names no way beside stderr; `farcall alarm test` tries them",
+            );
+        }
+        if let Some(vendor) = farcall_agent::alarm::at_critical_vendor(config) {
+            warn(&format!("the alarm's webhook is at {vendor}, whose critical calls it is to tell of"));
+        }
+    }
     warnings.sort();
     warnings.into_iter().map(|(_, text)| text).collect()
 }
@@ -102,6 +114,7 @@ fn in_force(config: &Config) -> String {
         (config.quotas.len(), count(config.quotas.len(), "quota", "quotas")),
         (config.resilience.len(), count(config.resilience.len(), "resilience rule", "resilience rules")),
         (config.faults.len(), count(config.faults.len(), "fault", "faults")),
+        (config.outbox.len(), count(config.outbox.len(), "outbox rule", "outbox rules")),
         (config.own_prices().len(), count(config.own_prices().len(), "price", "prices")),
     ];
     let words: Vec<String> =

@@ -2,6 +2,7 @@
 //! docs/report.md describes.
 
 mod advise;
+mod alarm;
 mod cache;
 mod config;
 mod doctor;
@@ -45,12 +46,13 @@ enum Exit {
   farcall policy test GET https://api.stripe.com/v1/balance
   farcall doctor                              is farcall attached, and well?
   farcall outbox ls --state dead              which calls were given up, and why?
+  farcall alarm test                          does the alarm for critical calls go out?
   farcall config check farcall.toml
   farcall cache purge vendor=stripe           forget what is kept of Stripe's answers
 
 The ledger is looked for in --home, $FARCALL_HOME, $XDG_STATE_HOME/farcall, ~/.local/state/farcall.
 
-Exit codes: 0 fine; 1 something to look at (doctor, config check, policy test, outbox); 2 the command was not understood;
+Exit codes: 0 fine; 1 something to look at (doctor, config check, policy test, outbox, alarm); 2 the command was not understood;
 3 there is no ledger, or it cannot be read."
 )]
 struct Cli {
@@ -75,6 +77,9 @@ enum Command {
     /// The calls that must not be lost: which wait, which were given up
     #[command(subcommand)]
     Outbox(outbox::Command),
+    /// Who is told when a critical call fails
+    #[command(subcommand)]
+    Alarm(alarm::Command),
     /// What the cache keeps
     #[command(subcommand)]
     Cache(cache::Command),
@@ -123,6 +128,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => policy::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Outbox(command) => outbox::run(&command),
+        Command::Alarm(command) => alarm::run(&command),
         Command::Cache(command) => cache::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Simulate(arguments) => simulate::run(&arguments),

@@ -184,3 +184,33 @@ fn help_teaches_by_example() {
         assert!(out.contains("Examples:") && out.contains("farcall "), "{arguments:?}: {out}");
     }
 }
+
+#[test]
+fn an_alarm_can_be_tried_and_says_what_did_not_go_out() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("farcall.toml");
+    std::fs::write(&file, "service = \"shop\"\n").unwrap();
+    let (code, out, _) = run(home.path(), &["alarm", "test"]);
+    assert!(code == 1 && out.contains("names no way"), "{code} {out}");
+    let log = home.path().join("alarms.log");
+    std::fs::write(&file, format!("service = \"shop\"\n[alarm]\nlog = \"{}\"\n", log.display())).unwrap();
+    let (code, out, _) = run(home.path(), &["alarm", "test"]);
+    assert_eq!((code, out.as_str()), (0, "log: it went out\n"));
+    assert!(
+        std::fs::read_to_string(&log).unwrap().contains(r#""alarm":"test","rule":"test","service":"shop""#)
+    );
+    let critical = "[[vendor]]\nname = \"pager\"\nhosts = [\"127.0.0.1\"]\n\
+                    [[outbox]]\nmatch = { vendor = \"pager\", endpoint = \"POST /x\" }\ncritical = true\n\
+                    [alarm]\nwebhook = \"http://127.0.0.1:1/hook\"\ntimeout = \"200ms\"\n";
+    std::fs::write(&file, critical).unwrap();
+    let (code, out, _) = run(home.path(), &["alarm", "test", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, said["webhook_at_vendor"].as_str()), (1, Some("pager")), "{out}");
+    assert!(said["ways"][0]["failure"].as_str().unwrap().starts_with("127.0.0.1: "), "{out}");
+    let (_, out, _) = run(home.path(), &["config", "check"]);
+    assert!(
+        out.contains("1 outbox rule")
+            && out.contains("farcall.toml:4: warning: the alarm's webhook is at pager"),
+        "{out}"
+    );
+}

@@ -59,6 +59,10 @@ pub struct Head<'a> {
     pub exact: bool,
     /// What the headers said, where they are not at hand any more.
     pub marks: Option<Marks>,
+    /// Whether the adapter can hand the request over to the outbox ([`Step::Park`](crate::Step)).
+    pub parks: bool,
+    /// Whether it is delivered from the outbox.
+    pub delivers: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -110,6 +114,8 @@ impl<'a> Head<'a> {
             client: 0,
             exact: false,
             marks: None,
+            parks: false,
+            delivers: false,
         }
     }
 
@@ -138,6 +144,20 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn marks(mut self, marks: Option<Marks>) -> Self {
         self.marks = marks;
+        self
+    }
+
+    /// Says that the adapter can hand the request over to the outbox.
+    #[must_use]
+    pub const fn parks(mut self, parks: bool) -> Self {
+        self.parks = parks;
+        self
+    }
+
+    /// Says that it is delivered from the outbox.
+    #[must_use]
+    pub const fn delivers(mut self, delivers: bool) -> Self {
+        self.delivers = delivers;
         self
     }
 
@@ -236,11 +256,13 @@ pub enum Outcome {
     Cached,
     /// The vendor failed, or was not to be asked: the cache had an answer, though a stale one.
     Stale,
+    /// The vendor failed, or was not to be asked: the outbox took it for delivery.
+    Parked,
 }
 
 impl Outcome {
-    /// The word for it, as in the ledger: `complete`, `abandoned`, `cached`, `stale`, the error's type, or `refused-`
-    /// and the concept that refused.
+    /// The word for it, as in the ledger: `complete`, `abandoned`, `cached`, `stale`, `parked`, the error's type, or
+    /// `refused-` and the concept that refused.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -250,6 +272,7 @@ impl Outcome {
             Self::Refused(by) => by.outcome(),
             Self::Cached => "cached",
             Self::Stale => "stale",
+            Self::Parked => "parked",
         }
     }
 }

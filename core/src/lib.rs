@@ -40,6 +40,7 @@ pub mod fault;
 pub mod inspect;
 pub mod ledger;
 pub mod matcher;
+pub mod outbox;
 pub mod policy;
 mod quantile;
 pub mod quota;

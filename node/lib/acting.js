@@ -8,6 +8,7 @@ const { race, shadow } = require('./beside.js')
 const { now } = require('./clock.js')
 const { Decision, isDeciding, performed } = require('./decision.js')
 const { isForeign, keptResponse, storedResponse } = require('./kept.js')
+const { park } = require('./parking.js')
 const { note } = require('./problems.js')
 const { RefusedError, wireError } = require('./refused.js')
 
@@ -172,7 +173,7 @@ async function act (original, self, asking, decision, args) {
   let truncate
   for (;;) {
     const step = decision.step()
-    if (step.kind !== 'settled') {
+    if (step.kind !== 'settled' && step.kind !== 'park') {
       // Another attempt follows, or none: this response is nobody's. One that cannot be let go of is gone already.
       last?.response?.body?.cancel().catch(() => {})
     }
@@ -192,6 +193,9 @@ async function act (original, self, asking, decision, args) {
           decision.cancel()
           throw reason
         }
+        break
+      case 'park':
+        await park(decision, asking)
         break
       case 'refuse':
         throw new RefusedError(step)
@@ -232,9 +236,9 @@ function declines (status, headers) {
  */
 function begin ({ method, url, headers, words, bytes: body, content, replayable, client }) {
   if (client === undefined) {
-    return Decision.begin({ method, url, headers: [...new Headers(headers)].flat(), body, content, replayable })
+    return Decision.begin({ method, url, headers: [...new Headers(headers)].flat(), body, content, replayable, parks: true })
   }
-  const begun = Decision.open({ method, url, words, body, content, replayable, client, kind: FETCH })
+  const begun = Decision.open({ method, url, words, body, content, replayable, client, kind: FETCH, parks: true })
   if (typeof begun !== 'string') begun.declines = declines
   return begun
 }

@@ -68,6 +68,7 @@ let any = false
  * @property {number} [body] bytes
  * @property {Uint8Array} [content]
  * @property {boolean} replayable
+ * @property {boolean} [parks] whether it can be handed over to the outbox
  */
 
 /**
@@ -82,11 +83,13 @@ let any = false
  * @property {boolean} replayable
  * @property {number} kind of client; answers are kept apart by it, and by `client`
  * @property {string} client
+ * @property {boolean} [parks] whether it can be handed over to the outbox
  */
 
 /** As in node/src/kept.rs. */
 const REPLAYABLE = 1
 const BATCH = 2
+const PARKS = 4
 
 class Decision {
   /** @param {NativeDecision} call */
@@ -137,8 +140,9 @@ class Decision {
    * @param {import('./scope.js').Scope | undefined} [scope]
    * @returns {Decision | string}
    */
-  static open ({ method, url, words, body, content, replayable, kind, client }, scope = currentScope()) {
-    const flags = (replayable ? REPLAYABLE : 0) | (scope?.priority === 'batch' ? BATCH : 0)
+  static open ({ method, url, words, body, content, replayable, kind, client, parks }, scope = currentScope()) {
+    const batch = scope?.priority === 'batch'
+    const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0)
     let known
     if (body !== 0 || scope !== undefined) {
       const tags = scope === undefined ? undefined : Object.entries(scope.tags)
@@ -169,7 +173,7 @@ class Decision {
       this.open = this.sent = true
       this.truncate = step.truncate
     } else if (step.kind === 'settled') this.settle()
-    else if (step.kind !== 'wait') {
+    else if (step.kind !== 'wait' && step.kind !== 'park') {
       this.done = true
       this.reads = false
     }

@@ -41,6 +41,7 @@ const { join } = require('node:path')
  *
  * @typedef {object} NativeDecision
  * @property {() => NextStep} step
+ * @property {(method: string, url: string, headers: string[], body: Buffer) => Promise<void>} park
  * @property {(limited: boolean) => NextStep} stepAtOnce
  * @property {() => void} uncacheable
  * @property {(status: number) => boolean} wantsHeaders
@@ -57,7 +58,7 @@ const { join } = require('node:path')
 
 /**
  * @typedef {object} NextStep
- * @property {'send' | 'wait' | 'refuse' | 'respond' | 'fail' | 'settled'} kind
+ * @property {'send' | 'wait' | 'refuse' | 'respond' | 'fail' | 'park' | 'settled'} kind
  * @property {number} [ms]
  * @property {string[]} [headers]
  * @property {string} [host]

@@ -1,11 +1,14 @@
 //! Calls for which rules decide: JavaScript performs what the engine says, one step after the other.
 
 use crate::handle::farcall;
+use crate::parking::{Came, ParkTask};
 use farcall::attribution::MAX_TAGS;
+use farcall::outbox::Terms;
 use farcall::resilience::Ending;
 use farcall::{Attempt, ConnectTimes, ErrorType, Head, Priority, Refusal, Step, Stored, Target, Timestamp};
 use farcall_agent::CallGuard;
-use napi::bindgen_prelude::{Buffer, Result, Uint8Array};
+use farcall_agent::outbox::Parcel;
+use napi::bindgen_prelude::{AsyncTask, Buffer, Result, Uint8Array};
 use napi_derive::napi;
 use std::time::Duration;
 
@@ -30,13 +33,15 @@ pub(crate) struct Request {
     pub tags: Vec<String>,
     /// Whether nobody waits for the answer.
     pub batch: bool,
+    /// Whether it can be handed over to the outbox.
+    pub parks: Option<bool>,
 }
 
 /// What to do next: `kind`, and of the rest what belongs to it. Times are milliseconds from now.
 #[napi(object, object_from_js = false)]
 #[derive(Default)]
 pub struct NextStep {
-    /// `send`, `wait`, `refuse`, `respond`, `fail` or `settled`.
+    /// `send`, `wait`, `refuse`, `respond`, `fail`, `park` or `settled`.
     pub kind: &'static str,
     /// How long to wait; for `send`, when to give up.
     pub ms: Option<f64>,
@@ -82,6 +87,16 @@ pub struct Decision {
     call: CallGuard,
     /// The first step, where it was asked for already.
     first: Option<Step>,
+    /// On which the outbox is to take it.
+    terms: Option<Box<Terms>>,
+    /// What came of that.
+    came: Came,
+}
+
+impl Decision {
+    fn of(call: CallGuard) -> Self {
+        Self { call, first: None, terms: None, came: Came::default() }
+    }
 }
 
 /// Whether any rule decides anything.
@@ -110,9 +125,10 @@ pub(crate) fn begin(request: Request) -> Result<Decision> {
         .body(request.body.map(whole), request.replayable)
         .content(request.content.as_deref().unwrap_or_default())
         .priority(if request.batch { Priority::Batch } else { Priority::Interactive })
+        .parks(request.parks.unwrap_or_default())
         .customer(request.customer.as_deref())
         .tags(&tags[..count]);
-    Ok(Decision { call: farcall.guard(farcall.begin(&head)), first: None })
+    Ok(Decision::of(farcall.guard(farcall.begin(&head))))
 }
 
 /// The body with another top-level field `model`; `None` where it has none to change.
@@ -124,7 +140,7 @@ pub(crate) fn replace_model(body: Uint8Array, model: String) -> Option<Buffer> {
 impl Decision {
     /// Of a call that has taken its first step.
     pub(crate) fn after(call: CallGuard, first: Step) -> Self {
-        Self { call, first: Some(first) }
+        Self { first: Some(first), ..Self::of(call) }
     }
 }
 
@@ -133,11 +149,18 @@ impl Decision {
     /// What to do next.
     #[napi(catch_unwind)]
     pub fn step(&mut self) -> NextStep {
+        if let Some(taken) = self.came.take() {
+            self.call.parked(&taken);
+        }
         let now = self.call.now();
         match self.first.take().unwrap_or_else(|| self.call.step_at(now)) {
             Step::Send(attempt) => send(&attempt, now),
             Step::Wait(until) => NextStep { kind: "wait", ms: Some(ms(now, until)), ..NextStep::default() },
             Step::Refuse(refusal) => refuse(&refusal),
+            Step::Park(terms) => {
+                self.terms = Some(terms);
+                NextStep { kind: "park", ..NextStep::default() }
+            }
             Step::Respond(stored) => respond(stored),
             Step::Fail(error) => NextStep { kind: "fail", error: Some(error as u32), ..NextStep::default() },
             // What a later version asks for, JavaScript cannot do: it hands out what it has.
@@ -169,7 +192,28 @@ impl Decision {
     pub fn shadow(&mut self) -> Option<Copy> {
         let (call, attempt) = self.call.shadow()?;
         let step = send(&attempt, call.now());
-        Some(Copy { decision: Some(Decision { call, first: None }), step: Some(step) })
+        Some(Copy { decision: Some(Decision::of(call)), step: Some(step) })
+    }
+
+    /// Hands the request over to the outbox, as `step` asked; resolves once it is on the disk or cannot be. `step`
+    /// follows. `headers` are names and values in turn.
+    #[napi(catch_unwind)]
+    pub fn park(
+        &mut self,
+        method: String,
+        url: String,
+        headers: Vec<String>,
+        body: Uint8Array,
+    ) -> AsyncTask<ParkTask> {
+        let parking = self.terms.take().map(|terms| {
+            let mut parcel = Parcel::new(method, url).body(body.to_vec());
+            for (name, value) in pairs(&headers) {
+                let value: Vec<u8> = value.chars().map(byte).collect();
+                parcel = parcel.header(name, value);
+            }
+            self.call.park(&terms, parcel)
+        });
+        AsyncTask::new(ParkTask::new(parking, self.came.clone()))
     }
 
     /// As `step`, for a request that goes out now, as it is, unless this stops it. `limited`: somebody gives it up when

@@ -14,6 +14,8 @@ use std::cell::RefCell;
 const REPLAYABLE: u32 = 1;
 /// Nobody waits for the answer.
 const BATCH: u32 = 2;
+/// It can be handed over to the outbox.
+const PARKS: u32 = 4;
 
 /// Room that is kept for the next answer; a larger one is given back.
 const ROOM: usize = 64 * 1024;
@@ -73,6 +75,7 @@ pub(crate) fn open<'env>(
         .content(content)
         .caches(true)
         .client(kind)
+        .parks(flags & PARKS != 0)
         .priority(if flags & BATCH != 0 { Priority::Batch } else { Priority::Interactive })
         .customer(customer.as_deref())
         .tags(&tags[..count]);

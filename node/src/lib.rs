@@ -12,4 +12,5 @@ mod decide;
 mod handle;
 mod kept;
 mod outbox;
+mod parking;
 mod report;

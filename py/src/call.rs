@@ -3,9 +3,11 @@
 use crate::handle::{Handle, handle};
 use crate::headers::Shown;
 use crate::scope::Scope;
+use farcall::outbox::Terms;
 use farcall::resilience::Ending;
 use farcall::{Attempt, ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
 use farcall_agent::CallGuard;
+use farcall_agent::outbox::{OutboxError, Parcel, Parking, Receipt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ pub(crate) struct Call {
 
 struct State {
     guard: CallGuard,
+    /// On which the outbox is to take it.
+    terms: Option<Box<Terms>>,
     /// What has been told of making the connection.
     times: ConnectTimes,
     /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
@@ -112,6 +116,7 @@ impl Call {
         Self {
             state: Mutex::new(State {
                 guard,
+                terms: None,
                 times: ConnectTimes::default(),
                 bodiless: matches!(request.method, "HEAD" | "CONNECT"),
                 octets,
@@ -123,7 +128,26 @@ impl Call {
     pub(crate) fn step(&self) -> (Step, Timestamp, bool) {
         let state = &mut *self.lock();
         let now = state.guard.now();
-        (state.guard.step_at(now), now, state.octets)
+        let step = state.guard.step_at(now);
+        if let Step::Park(terms) = &step {
+            state.terms = Some(terms.clone());
+        }
+        (step, now, state.octets)
+    }
+
+    /// The terms of the last step, where that was to park it; once.
+    pub(crate) fn take_terms(&self) -> Option<Box<Terms>> {
+        self.lock().terms.take()
+    }
+
+    /// Hands the request over to the outbox.
+    pub(crate) fn begin_parking(&self, terms: &Terms, parcel: Parcel) -> Parking {
+        self.lock().guard.park(terms, parcel)
+    }
+
+    /// What came of that.
+    pub(crate) fn parked(&self, taken: &Result<Receipt, OutboxError>) {
+        self.lock().guard.parked(taken);
     }
 
     /// A second attempt beside a slow first one, and the moment as of which; `None` where no budget or quota has room.
@@ -143,7 +167,7 @@ impl Call {
         let (guard, attempt) = state.guard.shadow()?;
         let now = guard.now();
         let State { bodiless, octets, .. } = *state;
-        let copy = State { guard, times: ConnectTimes::default(), bodiless, octets };
+        let copy = State { guard, terms: None, times: ConnectTimes::default(), bodiless, octets };
         Some((Self { state: Mutex::new(copy) }, attempt, now))
     }
 
@@ -253,7 +277,8 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
             .body(details.length, details.replayable)
             .content(details.content)
             .caches(true)
-            .exact(true);
+            .exact(true)
+            .parks(true);
     }
     let Some(scope) = request.scope else { return handle.farcall.guard(handle.farcall.begin(&head)) };
     let mut tags = [("", ""); TAGS];

@@ -8,6 +8,7 @@ mod handle;
 mod headers;
 mod object;
 mod outbox;
+mod parking;
 mod report;
 mod scope;
 mod step;

@@ -7,10 +7,11 @@
 
 use crate::call::{Call, Details, Opened, Request};
 use crate::headers::Shown;
+use crate::parking;
 use crate::scope::Scope;
 use crate::step;
-use farcall::ErrorType;
 use farcall::resilience::Ending;
+use farcall::{ErrorType, Headers};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
@@ -58,7 +59,7 @@ static BEGIN: Definitions<2> = Definitions([
     ),
 ]);
 
-static METHODS: Definitions<15> = Definitions([
+static METHODS: Definitions<16> = Definitions([
     definition(
         c"connected",
         connected,
@@ -110,6 +111,14 @@ static METHODS: Definitions<15> = Definitions([
         shadow,
         c"shadow($self, /)\n--\n\n\
           A copy to send beside this call, and its attempt as `step` tells of one; None where there is no room for it.",
+    ),
+    definition(
+        c"park",
+        park,
+        c"park($self, method, url, headers, body, /)\n--\n\n\
+          Hands the request over to the outbox, as `step` asked; returns once it is on the disk or cannot be. `step` \
+          follows.\n\n\
+          `headers` are pairs; `body` is bytes.",
     ),
     definition(
         c"sent",
@@ -463,6 +472,16 @@ functions! {
         let Some((copy, attempt, now)) = call().shadow() else { return Ok(none()) };
         let attempt = step::send(given.py, &attempt, now)?;
         Ok((bound(given.py, copy)?, attempt).into_pyobject(given.py)?.into_ptr())
+    };
+    park(4) = |call, given| {
+        if let Some(terms) = call().take_terms() {
+            let mut headers = Vec::new();
+            Shown::read(&given.object(2), None)?.each(&mut |name, value| headers.push((name.to_vec(), value.to_vec())));
+            let request = (given.text(0)?, given.text(1)?);
+            let body = given.bytes(3).unwrap_or_default();
+            parking::park(given.py, call(), &terms, request, &headers, body);
+        }
+        Ok(none())
     };
     sent(1) = |call, given| {
         call().sent(given.number(0)?);

@@ -12,6 +12,7 @@ const WAIT: u8 = 2;
 const REFUSE: u8 = 3;
 const RESPOND: u8 = 4;
 const FAIL: u8 = 5;
+const PARK: u8 = 6;
 
 /// The step as of `now`; times are told as seconds from then, and where the application sees them as seconds since 1970.
 /// Headers to hand out are bytes (`octets`) or text.
@@ -44,6 +45,7 @@ pub(crate) fn to_python<'py>(
             (RESPOND, stored.status, headers::of(py, &stored, octets)?, body).into_pyobject(py)
         }
         Step::Fail(error) => (FAIL, error as u8).into_pyobject(py),
+        Step::Park(_) => (PARK,).into_pyobject(py),
         // Settled; and what a later version asks for, this one cannot do: the application gets what there is.
         _ => (SETTLED,).into_pyobject(py),
     }

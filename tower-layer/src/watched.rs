@@ -3,8 +3,10 @@
 use crate::scope::{Customer, Tags};
 use crate::timer::Timer;
 use farcall::attribution::MAX_TAGS;
+use farcall::outbox::Terms;
 use farcall::resilience::Ending;
 use farcall::{Attempt, ErrorType, Head, Step, Timestamp};
+use farcall_agent::outbox::{OutboxError, Parcel, Parking, Receipt};
 use farcall_agent::{CallGuard, Farcall};
 use http::{HeaderMap, Response};
 use std::cell::RefCell;
@@ -77,6 +79,21 @@ impl Watched {
     /// A copy to send beside the call, where the rules want one.
     pub(crate) fn shadow(&mut self) -> Option<(Self, Attempt)> {
         self.guard.shadow().map(|(guard, attempt)| (Self { guard, sent: None }, attempt))
+    }
+
+    /// Hands the request over to the outbox.
+    pub(crate) fn park(&self, terms: &Terms, request: Parcel) -> Parking {
+        self.guard.park(terms, request)
+    }
+
+    /// What came of that.
+    pub(crate) fn parked(&mut self, taken: &Result<Receipt, OutboxError>) {
+        self.guard.parked(taken);
+    }
+
+    /// It could not be handed over.
+    pub(crate) fn not_parked(&mut self, why: &str) {
+        self.guard.not_parked(why);
     }
 
     pub(crate) fn begun(&self) -> Timestamp {

@@ -110,6 +110,12 @@ impl CallGuard {
         self.call.failed(error);
     }
 
+    /// What came of [`Step::Park`]; see [`Call::parked`].
+    #[cfg(feature = "outbox")]
+    pub(crate) fn tell_parked(&mut self, taken: Result<farcall::outbox::Parked<'_>, &str>) {
+        self.call.parked(&self.farcall.nth(self.generation).engine, taken, self.now());
+    }
+
     /// The last byte arrived, or the call failed: counts it.
     pub fn end(&mut self) {
         self.end_at(self.now());

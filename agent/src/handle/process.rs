@@ -5,6 +5,8 @@ use super::flush::Writer;
 use super::thread::Thread;
 use super::watch::Watch;
 use super::{Setup, key, sigterm};
+#[cfg(feature = "outbox")]
+use crate::alarm::{Alarm, Bell};
 use crate::cache::{DEFAULT_BYTES, Memory};
 use crate::clock::Clock;
 #[cfg(feature = "outbox")]
@@ -48,6 +50,8 @@ pub(super) struct Process {
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
     share: OnceLock<Arc<Share>>,
+    #[cfg(feature = "outbox")]
+    pub(super) alarm: Arc<Alarm>,
     #[cfg(feature = "outbox")]
     outbox: OnceLock<Arc<outbox::Inner>>,
     /// Whether the outbox was open when this process was forked.
@@ -116,7 +120,6 @@ impl Process {
         Self {
             pid: caller.pid,
             engine: Engine::new(setup.config.clone(), caller.clone(), shards, salt),
-            caller,
             clock,
             tallies,
             since,
@@ -134,6 +137,8 @@ impl Process {
             writer: Mutex::new(Writer::new(&setup)),
             share: OnceLock::new(),
             #[cfg(feature = "outbox")]
+            alarm: Alarm::new(&setup.config.alarm, &caller.service, caller.pid),
+            #[cfg(feature = "outbox")]
             outbox: OnceLock::new(),
             #[cfg(feature = "outbox")]
             outbox_unusable: false,
@@ -141,6 +146,7 @@ impl Process {
             salt,
             ended: AtomicBool::new(false),
             watches_sigterm: AtomicBool::new(false),
+            caller,
             setup,
         }
     }
@@ -152,6 +158,8 @@ impl Process {
         self.take_key();
         self.read_environment();
         self.share_quotas();
+        #[cfg(feature = "outbox")]
+        self.engine.set_alarms(Arc::new(Bell(Arc::clone(&self.alarm))));
         let bytes = self.setup.config.cache_memory.unwrap_or(DEFAULT_BYTES);
         self.engine.set_cache_store(Arc::new(Memory::new(bytes)));
         // Before the first call, so that a sidecar that is there already learns of every one.
@@ -279,6 +287,8 @@ impl Process {
         if let Some(outbox) = self.outbox.get() {
             outbox.pause();
         }
+        #[cfg(feature = "outbox")]
+        self.alarm.wind_down();
         if let Some(share) = self.share.get() {
             share.stop();
         }
@@ -341,7 +351,10 @@ impl Process {
         let engine = self.engine.counters();
         let engine = engine.named().into_iter().map(|(name, value)| (name.to_owned(), value));
         let share = self.share.get().map(|share| share.counters()).into_iter().flatten();
-        engine.chain(self.tallies.all()).chain(share).collect()
+        let all = engine.chain(self.tallies.all()).chain(share);
+        #[cfg(feature = "outbox")]
+        let all = all.chain(self.alarm.counters());
+        all.collect()
     }
 
     pub(super) fn mark_ended(&self) {

@@ -27,6 +27,7 @@ mod json;
 mod lease;
 mod operator;
 mod parcel;
+mod parking;
 mod pending;
 mod seal;
 mod store;
@@ -36,6 +37,7 @@ mod writer;
 pub use error::OutboxError;
 pub use operator::{Operator, Shown};
 pub use parcel::{Parcel, Reference};
+pub use parking::Parking;
 pub use pending::Pending;
 pub use table::{Count, Filter, Item, State};
 

@@ -212,10 +212,14 @@ fn sentences(call: &CallRow, label: &str) -> Vec<String> {
             let rule = call.rule.as_ref().map_or(String::new(), |rule| format!(" `{rule}`"));
             format!("It was refused by the {concept}{rule} after {took}{waited}: {attempts}.")
         }
+        (None, 0) if call.outcome == "parked" => {
+            format!("It was parked in the outbox, unanswered, after {took}{waited}: {attempts}.")
+        }
         (None, 0) => format!("It failed ({}) after {took}{waited}: {attempts}.", call.outcome),
         (None, status) => {
             let whole = match call.outcome.as_str() {
                 "complete" => String::new(),
+                "parked" => ": the outbox took it for delivery".to_owned(),
                 "cached" => ", from the cache".to_owned(),
                 "stale" => {
                     ", from the cache, and stale: the vendor failed, or was not to be asked".to_owned()

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 46] = [
+const MEANINGS: [(&str, &str, Weight); 50] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -34,6 +34,22 @@ const MEANINGS: [(&str, &str, Weight); 46] = [
         Look,
     ),
     ("purged_answers", "answers that `farcall cache purge` made the cache forget", Fine),
+    (
+        "unparkable_calls",
+        "calls that [[outbox]] would have parked, by an adapter that cannot hand them over",
+        Look,
+    ),
+    (
+        "unparked_calls",
+        "calls that were to be parked and that the outbox did not take: they failed; `farcall report calls` says why",
+        Look,
+    ),
+    (
+        "untold_alarms",
+        "alarms for critical calls that went out by no way but stderr; `farcall alarm test` tries them",
+        Look,
+    ),
+    ("lost_alarms", "alarms for critical calls that were dropped, because too many waited", Look),
     ("breaker_refusals", "calls that an open breaker refused", Fine),
     ("refused_calls", "calls that a rule refused; `farcall report calls` shows which", Fine),
     (

@@ -5,6 +5,7 @@
 //! switch off the others; whoever loads the file decides whether to accept that.
 
 mod advise;
+mod alarm;
 mod budget;
 mod cache;
 mod changes;
@@ -15,6 +16,7 @@ mod error;
 mod fault;
 mod ledger;
 mod matcher;
+mod outbox;
 mod outbox_store;
 mod policy;
 mod price;
@@ -27,6 +29,7 @@ mod section;
 mod share;
 mod vendor;
 
+pub use alarm::AlarmConfig;
 pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use ledger::LedgerConfig;
@@ -43,8 +46,8 @@ use crate::cost::Price;
 use crate::inspect::Carried;
 use crate::policy::{Mode, Policy};
 use crate::{
-    budget as budgets, cache as caches, fault as faults, quota as quotas, resilience as resiliences,
-    rollout as rollouts,
+    budget as budgets, cache as caches, fault as faults, outbox as outboxes, quota as quotas,
+    resilience as resiliences, rollout as rollouts,
 };
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
@@ -85,6 +88,10 @@ pub struct Config {
     pub caches: Vec<Rule<caches::Rule>>,
     /// `cache_memory`: how many bytes of answers are kept at most; `None` where it does not say.
     pub cache_memory: Option<u64>,
+    /// `[[outbox]]`: which calls are parked when they fail, and which are critical.
+    pub outbox: Vec<Rule<outboxes::Rule>>,
+    /// `[alarm]`: who is told when a critical call fails.
+    pub alarm: AlarmConfig,
     /// `[[data]]`: the kinds of data that requests carry.
     pub data: Vec<Rule<Carried>>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
@@ -125,6 +132,9 @@ impl Config {
             if let Some(section) = root.table("outbox_store") {
                 config.outbox_store = outbox_store::read(section);
             }
+            if let Some(section) = root.table("alarm") {
+                config.alarm = alarm::read(section);
+            }
             for section in root.tables("vendor") {
                 config.vendors.extend(vendor::read(section));
             }
@@ -141,6 +151,7 @@ impl Config {
             config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
             config.caches = rule::rules(root, "cache", &vendors, cache::read);
             config.cache_memory = cache::memory(root);
+            config.outbox = rule::rules(root, "outbox", &vendors, outbox::read);
             config.data = rule::rules(root, "data", &vendors, data::read);
             config.prices =
                 root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();

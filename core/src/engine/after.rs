@@ -10,6 +10,7 @@ use crate::budget::Spent;
 use crate::call::{ErrorType, Headers, Outcome};
 use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
+use crate::outbox::{self, Failure};
 use crate::quota::dialect::{Answer, Dialect, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
 use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, should_retry};
@@ -185,6 +186,8 @@ impl Engine {
         let attempt = call.attempts;
         let Some(Standing { plan, flow }) = &mut call.flow else { return false };
         self.close_attempt(plan, flow, ending, now);
+        flow.reached |= outbox::may_have_been_acted_upon(ending);
+        self.critical(plan, flow, Failure::Ended(ending), call.id, now);
         if !Self::another(plan, flow, ending, attempt, now) {
             return false;
         }
@@ -298,7 +301,7 @@ impl Engine {
         let ending = match outcome {
             Outcome::Failed(error) => Some(Ending::Error(error)),
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(status)),
-            Outcome::Refused(_) | Outcome::Cached | Outcome::Stale => None,
+            Outcome::Refused(_) | Outcome::Cached | Outcome::Stale | Outcome::Parked => None,
         };
         match ending {
             Some(ending) => self.close_attempt(plan, flow, ending, now),

@@ -320,21 +320,16 @@ pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp)
         let variant = plan.rollouts.iter().find(|(known, ..)| *known == place);
         attempt.changes = variant.map(|(_, _, changes)| Arc::clone(changes));
     }
-    if let Some(retry) = &parts.retry {
+    if let Some(retry) = &parts.retry
+        && number == 1
+    {
+        retry.state.call_in(plan.lane, now);
+    }
+    if let Some(header) = flow.own_key(plan) {
         if number == 1 {
-            retry.state.call_in(plan.lane, now);
+            flow.events.add(now, What::Key);
         }
-        if !flow.key_on_wire
-            && flow.method == "POST"
-            && flow.sdk.is_none()
-            && let Some(header) = plan.idempotency_header.clone()
-        {
-            if number == 1 {
-                flow.events.add(now, What::Key);
-            }
-            let key = u128::from(flow.seed) << 64 | u128::from(crate::units::spread(flow.seed ^ 0x6B65_7921));
-            attempt.idempotency_key = Some((header, key));
-        }
+        attempt.idempotency_key = Some((header, flow.key()));
     }
     if let Some(hedge) = &parts.hedge
         && number == 1

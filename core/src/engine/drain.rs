@@ -131,7 +131,7 @@ impl Engine {
         self.notice("rollout", rule, what, now);
     }
 
-    fn notice(&self, concept: &'static str, rule: &Arc<str>, what: String, at: Timestamp) {
+    pub(super) fn notice(&self, concept: &'static str, rule: &Arc<str>, what: String, at: Timestamp) {
         let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         if notices.len() < MAX_NOTICES {
             notices.push(Notice { at, concept, rule: Arc::clone(rule), what });

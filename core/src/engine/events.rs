@@ -46,6 +46,14 @@ pub(super) enum What {
     Refused { rule: Arc<str>, by: &'static str },
     /// An idempotency key was added.
     Key,
+    /// The call failed so, and a rule has it parked.
+    Park { rule: Arc<str>, after: String },
+    /// The outbox took it.
+    Parked { id: i64 },
+    /// A rule would have it parked.
+    NotParked { rule: Arc<str>, why: String },
+    /// Somebody is told that a critical call failed.
+    Alarm { rule: Arc<str> },
     /// The call waits for an equal one that is under way.
     Joined { rule: Arc<str> },
     /// What the cache did.
@@ -111,6 +119,10 @@ impl std::fmt::Display for What {
             Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),
             Self::Refused { rule, by } => write!(f, "refused by {by} `{rule}`"),
             Self::Key => write!(f, "an idempotency key was added"),
+            Self::Park { rule, after } => write!(f, "{after}: `{rule}` has it parked in the outbox"),
+            Self::Parked { id } => write!(f, "parked: call {id} of the outbox, to be delivered from there"),
+            Self::NotParked { rule, why } => write!(f, "`{rule}` would have it parked, but {why}"),
+            Self::Alarm { rule } => write!(f, "critical by `{rule}`: the alarm is told"),
             Self::Joined { rule } => {
                 write!(f, "cache `{rule}`: an equal call is under way; waits for its answer")
             }

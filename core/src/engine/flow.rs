@@ -5,6 +5,7 @@ use super::cached::Cached;
 use super::decide::Halt;
 use super::events::{Events, What};
 use super::hedging::Pair;
+use super::parking::Parking;
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
 use super::request::Request;
 use super::unfinished::Unfinished;
@@ -59,6 +60,16 @@ pub(super) struct Flow {
 
     /// When the present attempt was sent.
     pub(super) sent_at: Timestamp,
+    /// Whether any attempt may have been acted upon.
+    pub(super) reached: bool,
+    /// Stands for the idempotency key that is added.
+    pub(super) key: u64,
+    /// How far it has come with the outbox.
+    pub(super) parking: Parking,
+    /// Whether the adapter can hand it over.
+    pub(super) parks: bool,
+    /// Whether it is delivered from the outbox.
+    pub(super) delivers: bool,
     /// The attempts that the SDK above made of this call before.
     pub(super) earlier: Option<Box<Unfinished>>,
     /// What the vendor said about another attempt.
@@ -135,6 +146,11 @@ impl Flow {
             failed_over: false,
             truncate: None,
             sent_at: Timestamp::EPOCH,
+            reached: false,
+            key: 0,
+            parking: Parking::Not,
+            parks: false,
+            delivers: false,
             earlier: None,
             told: None,
             retry_at: None,
@@ -160,6 +176,11 @@ impl Flow {
         self.deadline = Deadline::new(now, plan.resilience.deadline, head.deadline);
         self.key_on_wire =
             !is_idempotent(self.method) && plan.resilience.retry.is_some() && request.has_idempotency_key();
+        if plan.park.is_some() {
+            // A key in a field that the vendor does not look at is none.
+            self.key_on_wire =
+                plan.idempotency_header.as_deref().is_some_and(|name| head.headers.get(name).is_some());
+        }
         // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
         self.sdk = request.sdk();
         (self.model, self.max_output, self.tier) = asked_for(plan, head);
@@ -169,6 +190,8 @@ impl Flow {
         self.timed = false;
         (self.side, self.pass) = (None, None);
         (self.shadow, self.is_copy) = (None, false);
+        (self.reached, self.key, self.parking, self.parks) = (false, seed, Parking::Not, head.parks);
+        self.delivers = head.delivers;
         (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];

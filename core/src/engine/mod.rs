@@ -12,6 +12,7 @@ mod events;
 mod flow;
 mod hedging;
 mod names;
+mod parking;
 mod pipeline;
 mod plan;
 mod plans;
@@ -33,6 +34,7 @@ use crate::config::Config;
 use crate::cost::Price;
 use crate::inspect::{Fingerprinter, Origins};
 use crate::ledger::{Notice, Shards};
+use crate::outbox::Alarms;
 use crate::quota;
 use crate::resilience::EarlierAttempts;
 use attended::Attended;
@@ -70,6 +72,7 @@ pub struct Engine {
     fingerprinter: OnceLock<Fingerprinter>,
     own_fingerprinter: Fingerprinter,
     origins: OnceLock<Origins>,
+    alarms: OnceLock<Arc<dyn Alarms>>,
     home: RwLock<Option<Arc<dyn QuotaHome>>>,
     notices: Mutex<Vec<Notice>>,
     cache: Arc<Cache>,
@@ -171,6 +174,10 @@ counters! {
     folded_policies,
     /// Calls that a rule of the cache is about, by an adapter that cannot hand out what is kept.
     uncached_calls,
+    /// Calls that a rule would have parked, by an adapter that cannot hand them over.
+    unparkable_calls,
+    /// Calls that were to be parked, and that the outbox did not take: they failed as if there were no such rule.
+    unparked_calls,
     /// Calls that an open breaker refused.
     breaker_refusals,
     /// Calls that a rule refused.
@@ -217,6 +224,7 @@ impl Engine {
             fingerprinter: OnceLock::new(),
             own_fingerprinter,
             origins: OnceLock::new(),
+            alarms: OnceLock::new(),
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
             cache: Arc::new(Cache::new(seed)),
@@ -278,6 +286,11 @@ impl Engine {
     pub fn set_quota_home(&self, home: Arc<dyn QuotaHome>) {
         *self.home.write().unwrap_or_else(PoisonError::into_inner) = Some(home);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Tells of failures of critical calls there from now on. Said once.
+    pub fn set_alarms(&self, alarms: Arc<dyn Alarms>) {
+        let _ = self.alarms.set(alarms);
     }
 
     /// A quota's state, where its rule says that it lies.

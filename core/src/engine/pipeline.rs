@@ -10,17 +10,19 @@ use super::cached;
 use super::call::State;
 use super::decide::{self, Halt};
 use super::flow::{self, Flow};
+use super::parking::Instead;
 use super::plan::{self, Plan, Standing};
 use super::plans::PlanKey;
 use super::request::Request;
 use super::unfinished::Unfinished;
 use super::{Attempt, Call, Engine, Step};
 use crate::attribution::{TagText, cut};
-use crate::call::{Head, Outcome, RefusedBy, Tap, Target};
+use crate::call::{Head, Outcome, Tap, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
 use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
 use crate::matcher::{Fields, Subject};
+use crate::outbox::Failure;
 use crate::units::{Timestamp, spread};
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
@@ -218,6 +220,9 @@ impl Call {
         if let Some(since) = self.waiting_since.take() {
             self.waited = self.waited.saturating_add(nanos_between(since, now));
         }
+        if let Some(step) = engine.after_parking(self, now) {
+            return step;
+        }
         let again =
             matches!(self.state, State::Answered | State::Failed(_)) && engine.after_attempt(self, now);
         if !again && let Some(step) = engine.cache_instead(self, now) {
@@ -225,7 +230,7 @@ impl Call {
         }
         match again || self.state == State::Begun {
             true => engine.next(self, now),
-            false => Step::Settled,
+            false => engine.park_failed(self, now).unwrap_or(Step::Settled),
         }
     }
 }
@@ -298,23 +303,13 @@ impl Engine {
                 if let Some(step) = self.cache_instead_of(call, &refusal, now) {
                     return step;
                 }
-                self.tallies.refused_calls.fetch_add(1, Ordering::Relaxed);
-                if let Some(Standing { flow, .. }) = &mut call.flow {
-                    flow.refused(&refusal, now);
+                if let Some(Standing { plan, flow }) = &mut call.flow {
+                    self.critical(plan, flow, Failure::Refused(refusal.by), call.id, now);
                 }
-                self.settle(call, Outcome::Refused(refusal.by), now);
-                Step::Refuse(refusal)
+                self.park_or(call, Instead::Refuse(refusal), now)
             }
-            Halt::Respond(stored) => {
-                call.status = stored.status;
-                call.head_at = now;
-                self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
-                Step::Respond(*stored)
-            }
-            Halt::Fail(error) => {
-                self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
-                Step::Fail(error)
-            }
+            Halt::Respond(stored) => self.park_or(call, Instead::Respond(stored), now),
+            Halt::Fail(error) => self.park_or(call, Instead::Fail(error), now),
         }
     }
 

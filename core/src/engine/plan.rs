@@ -16,7 +16,7 @@ use crate::quota::{self, User, Weight};
 use crate::resilience::{self, Breaker, Concurrency, Hedge};
 use crate::rollout::Rollout;
 use crate::units::{Money, Timestamp, stable_hash};
-use crate::{budget, cache};
+use crate::{budget, cache, outbox};
 use std::cmp::Reverse;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -46,6 +46,10 @@ pub(super) struct Plan {
     /// Stands for the endpoint there.
     pub(super) endpoint_number: u64,
     pub(super) resilience: Parts,
+    /// Whether and how it is parked when it fails.
+    pub(super) park: Option<(Arc<str>, outbox::Park)>,
+    /// The rule that has somebody told when it fails.
+    pub(super) critical: Option<Arc<str>>,
     /// How its answers are kept.
     pub(super) cache: Option<CachePart>,
     /// Whether any rule keeps answers: then a call that changes something makes them useless.
@@ -204,13 +208,21 @@ impl Engine {
         let known = subject.customer != crate::attribution::UNKNOWN;
         let parts = self.parts(rules, subject);
         let price = priced(rules, vendor, subject.endpoint);
+        let park = most_specific(&rules.outbox, subject)
+            .find_map(|rule| Some((Arc::clone(&rule.name), rule.then.park.clone()?)));
+        let critical = most_specific(&rules.outbox, subject)
+            .find_map(|rule| Some((Arc::clone(&rule.name), rule.then.critical?)))
+            .and_then(|(name, critical)| critical.then_some(name));
         let own_header = parts.retry.as_ref().and_then(|retry| retry.rule.idempotency_header.clone());
+        let own_header = park.as_ref().and_then(|(_, park)| park.idempotency_header.clone()).or(own_header);
         let cache = most_specific(&rules.caches, subject).next().map(|rule| {
             let customer = known.then(|| subject.customer.into()).filter(|_| !rule.then.share_customers);
             let label = cache::Label::new(vendor.into(), subject.endpoint.into(), customer);
             CachePart { name: Arc::clone(&rule.name), rule: rule.then.clone(), label: Arc::new(label) }
         });
         Plan {
+            park,
+            critical,
             cache,
             caches: !rules.caches.is_empty(),
             idempotency_header: self.idempotency_header(vendor, own_header.as_deref()),

@@ -5,7 +5,7 @@ use crate::cost::Prices;
 use crate::inspect::Carried;
 use crate::matcher::Fields;
 use crate::policy::PolicySet;
-use crate::{budget, cache, fault, quota, resilience, rollout};
+use crate::{budget, cache, fault, outbox, quota, resilience, rollout};
 
 /// The rules in force. Never changed: a reload puts another set in its place.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct Rules {
     pub(super) quotas: Vec<Rule<quota::Rule>>,
     pub(super) resilience: Vec<Rule<resilience::Rule>>,
     pub(super) caches: Vec<Rule<cache::Rule>>,
+    pub(super) outbox: Vec<Rule<outbox::Rule>>,
     pub(super) data: Vec<Rule<Carried>>,
     pub(super) prices: Prices,
     /// What any of them looks at.
@@ -38,6 +39,7 @@ impl Rules {
                 | fields(&config.quotas)
                 | fields(&config.resilience)
                 | fields(&config.caches)
+                | fields(&config.outbox)
                 | fields(&config.data),
             policy,
             rollouts: config.rollouts.clone(),
@@ -46,6 +48,7 @@ impl Rules {
             quotas: config.quotas.clone(),
             resilience: config.resilience.clone(),
             caches: config.caches.clone(),
+            outbox: config.outbox.clone(),
             data: config.data.clone(),
             prices: Prices::new(config.own_prices()),
         }
@@ -59,6 +62,7 @@ impl Rules {
             && self.budgets.is_empty()
             && self.quotas.is_empty()
             && self.resilience.is_empty()
-            && self.caches.is_empty())
+            && self.caches.is_empty()
+            && self.outbox.is_empty())
     }
 }

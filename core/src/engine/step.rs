@@ -2,6 +2,7 @@
 
 use crate::cache::{Answer, Status};
 use crate::call::{Changes, ErrorType, Refusal};
+use crate::outbox::Terms;
 use crate::units::Timestamp;
 use bytes::Bytes;
 use http::header::{AGE, HOST, HeaderMap, HeaderName, HeaderValue};
@@ -59,6 +60,11 @@ pub enum Step {
     Refuse(Refusal),
     /// Do not make the call; hand the application this response. The call is settled.
     Respond(Stored),
+    /// Hand the request over to the outbox on these terms, and report with [`Call::parked`](super::Call::parked) what
+    /// came of it; then ask again. What the last attempt came to is kept until then: the next step is
+    /// [`Step::Respond`] where it was taken, else what would have followed without. Only for adapters that said that
+    /// they can ([`Head::parks`](crate::Head)).
+    Park(Box<Terms>),
     /// Do not make the call; it fails so, as if the wire had. The call is settled.
     Fail(ErrorType),
     /// Hand the application what there is, the response or the error; its body is still reported by

@@ -12,6 +12,7 @@ use super::{Call, Engine};
 use crate::attribution::CallerId;
 use crate::call::{ConnectTimes, Outcome};
 use crate::ledger::{Entry, RequestKeys, Settled};
+use crate::outbox;
 use crate::resilience::{Ending, followed_until};
 use crate::units::{Timestamp, spread};
 use std::sync::atomic::Ordering;
@@ -56,6 +57,9 @@ impl Engine {
         let (after, lasts) = (in_words(earlier.ending), now.since(earlier.settled.ended));
         flow.events.add(earlier.settled.ended, What::SdkRetry { after, sdk: sdk.sdk, lasts });
         call.id = earlier.settled.entry.id;
+        // Under one key, and what the vendor may have acted upon before still counts.
+        flow.key = call.id;
+        flow.reached |= outbox::may_have_been_acted_upon(earlier.ending);
         flow.earlier = Some(earlier);
     }
 
@@ -80,7 +84,7 @@ impl Engine {
         let ending = match outcome {
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(settled.key.status)),
             Outcome::Failed(error) => Some(Ending::Error(error)),
-            Outcome::Refused(_) | Outcome::Cached | Outcome::Stale => None,
+            Outcome::Refused(_) | Outcome::Cached | Outcome::Stale | Outcome::Parked => None,
         };
         let followed = ending.zip(flow.sdk).and_then(|(ending, sdk)| {
             let until = followed_until(&sdk, ending, flow.told, flow.retry_at, now)?;

@@ -33,7 +33,8 @@ impl Hash for SeriesKey {
 
 /// Outcomes above this number are refusals.
 const REFUSED: u8 = 128;
-/// Those of the cache; errors are far below.
+/// That of the outbox, and those of the cache; errors are far below.
+const PARKED: u8 = 125;
 const CACHED: u8 = 126;
 const STALE: u8 = 127;
 
@@ -44,6 +45,7 @@ impl SeriesKey {
             1 => Outcome::Abandoned,
             CACHED => Outcome::Cached,
             STALE => Outcome::Stale,
+            PARKED => Outcome::Parked,
             number if number > REFUSED => Outcome::Refused(RefusedBy::from_number(number - REFUSED)),
             number => Outcome::Failed(ErrorType::from_number(number - 1)),
         }
@@ -57,6 +59,7 @@ impl SeriesKey {
             Outcome::Refused(by) => by as u8 + REFUSED,
             Outcome::Cached => CACHED,
             Outcome::Stale => STALE,
+            Outcome::Parked => PARKED,
         }
     }
 

@@ -150,6 +150,8 @@ impl World<'_> {
             Step::Refuse(refusal) => self.over(number, End::Refused(refusal.by)),
             Step::Respond(stored) => self.over(number, End::Status(stored.status)),
             Step::Fail(_) => self.over(number, End::Error),
+            // No simulated adapter says that it can; the engine goes on without.
+            Step::Park(_) => self.ask(number),
             Step::Settled => self.settled(number),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::future::hand_out;
 use super::opening::Opening;
+use super::parking::Handing;
 use super::replay::Replay;
 use super::{EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
@@ -27,9 +28,9 @@ pub(super) struct Acting<S, R, B> {
     rebody: R,
     parts: request::Parts,
     body: Sendable<B>,
-    opening: Option<Opening>,
+    opening: Opening,
     watched: Option<Watched>,
-    next: Next,
+    next: Next<B>,
     /// Of the wait under way.
     timer: Option<Timer>,
     /// The attempts under way: mostly one, and a second one beside it where the first is slow.
@@ -59,9 +60,11 @@ enum Sendable<B> {
     Gone,
 }
 
-enum Next {
+enum Next<B> {
     /// Ask the engine.
     Ask,
+    /// Hand the request over to the outbox.
+    Hand(Handing<B>),
     /// Wait for the timer.
     Wait,
     /// Send as soon as the service is ready.
@@ -91,7 +94,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
             rebody,
             parts,
             body,
-            opening: Some(opening),
+            opening,
             watched: None,
             next: Next::Ask,
             timer: None,
@@ -104,6 +107,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
     pub(super) fn poll<ResB, Me, Mb>(
         &mut self,
         mut sending: [Pin<&mut Option<S::Future>>; 2],
+        last: &mut Option<Result<Response<ResB>, EgressError>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<ResponseBody<ResB, Mb>>, EgressError>>
     where
@@ -112,11 +116,10 @@ impl<S, R, B: Body> Acting<S, R, B> {
         R: Rebody<B>,
         ResB: Body,
     {
-        if let Some(mut opening) = self.opening.take() {
-            self.watched = opening.open();
+        if let Some(watched) = self.opening.open() {
+            self.watched = Some(watched);
         }
-        // What the last attempt came to; handed out when the engine has no better idea.
-        let mut last = None;
+        // `last` is what the last attempt came to; handed out when the engine has no better idea.
         loop {
             match &mut self.next {
                 Next::Ask => {
@@ -128,20 +131,33 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     };
                     match step {
                         Step::Send(attempt) => {
-                            last = None;
+                            *last = None;
                             self.next = Next::Send(attempt);
                         }
                         Step::Wait(until) => {
-                            last = None;
+                            *last = None;
                             self.timer = self.timer(until);
                             self.next = Next::Wait;
                         }
                         Step::Refuse(refusal) => return Poll::Ready(Err(EgressError::Refused(refusal))),
                         Step::Fail(error) => return Poll::Ready(Err(EgressError::Injected(error))),
                         Step::Respond(stored) => return Poll::Ready(Ok(respond(stored))),
+                        Step::Park(terms) => match &self.body {
+                            Sendable::Again(replay) => {
+                                self.next = Next::Hand(Handing::new(terms, replay.reader()));
+                            }
+                            // The engine was told that this body goes out once, and does not ask for it again.
+                            Sendable::Once(_) | Sendable::Gone => {}
+                        },
                         // Settled, or a step of a later version: the application gets what there is.
-                        _ => return Poll::Ready(self.hand_out(last)),
+                        _ => return Poll::Ready(self.hand_out(last.take())),
                     }
+                }
+                Next::Hand(handing) => {
+                    if let Some(watched) = &mut self.watched {
+                        ready!(handing.poll(cx, watched, &self.parts, self.opening.uri()));
+                    }
+                    self.next = Next::Ask;
                 }
                 Next::Wait => {
                     if let Some(timer) = &mut self.timer {
@@ -154,7 +170,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     if !self.ready
                         && let Err(error) = ready!(self.service.poll_ready(cx))
                     {
-                        last = Some(self.came(Err(failed(error))));
+                        *last = Some(self.came(Err(failed(error))));
                         continue;
                     }
                     let Next::Send(attempt) = std::mem::replace(&mut self.next, Next::Answer) else {
@@ -164,7 +180,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     let [first, _] = &mut sending;
                     if !self.send(0, &attempt, first.as_mut()) {
                         // The engine was told that this body goes out once.
-                        return Poll::Ready(self.hand_out(last));
+                        return Poll::Ready(self.hand_out(last.take()));
                     }
                     if attempt.shadow
                         && let (Some(shadows), Some(watched)) = (&self.shadows, &mut self.watched)
@@ -181,7 +197,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     self.poll_hedge(&mut sending, cx);
                     let came = ready!(self.poll_legs(&mut sending, cx));
                     self.hedge = None;
-                    last = Some(self.came(came));
+                    *last = Some(self.came(came));
                 }
             }
         }

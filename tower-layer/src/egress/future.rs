@@ -21,7 +21,7 @@ pin_project! {
         R: Rebody<B>,
     {
         #[pin]
-        way: Way<S, R, B, S::Future>,
+        way: Way<S, R, B, S::Future, S::Response>,
         errors: PhantomData<fn() -> M>,
     }
 }
@@ -29,11 +29,18 @@ pin_project! {
 pin_project! {
     #[project = WayProjected]
     #[allow(clippy::large_enum_variant, reason = "a box would cost what most calls are spared")]
-    enum Way<S, R, B, F> {
+    enum Way<S, R, B, F, T> {
         /// No rule can decide anything: the request is on its way, and is watched.
         Watching { #[pin] inner: F, opening: Option<Opening>, watched: Option<Watched>, bodiless: bool },
         /// Rules decide.
-        Acting { acting: Acting<S, R, B>, #[pin] first: Option<F>, #[pin] second: Option<F> },
+        Acting {
+            acting: Acting<S, R, B>,
+            #[pin]
+            first: Option<F>,
+            #[pin]
+            second: Option<F>,
+            last: Option<Result<T, EgressError>>,
+        },
     }
 }
 
@@ -48,7 +55,7 @@ where
     }
 
     pub(super) fn acting(acting: Acting<S, R, B>) -> Self {
-        Self { way: Way::Acting { acting, first: None, second: None }, errors: PhantomData }
+        Self { way: Way::Acting { acting, first: None, second: None, last: None }, errors: PhantomData }
     }
 }
 
@@ -89,7 +96,7 @@ where
                     }
                 })
             }
-            WayProjected::Acting { acting, first, second } => acting.poll([first, second], cx),
+            WayProjected::Acting { acting, first, second, last } => acting.poll([first, second], last, cx),
         }
     }
 }

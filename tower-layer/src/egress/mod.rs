@@ -9,6 +9,7 @@ mod error;
 mod future;
 mod layer;
 mod opening;
+mod parking;
 mod rebody;
 mod replay;
 mod service;

@@ -92,10 +92,16 @@ impl Opening {
                 .body(*body, *replayable)
                 .caches(true)
                 .marks(self.marks)
+                .parks(true)
                 .deadline(deadline.map(|deadline| now.plus(deadline.0)))
                 .priority(*priority);
             Watched::begin(&self.farcall, head, customer, tags, now)
         })
+    }
+
+    /// Where the request goes, as an absolute URI if that is known.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     pub(super) fn is_head(&self) -> bool {

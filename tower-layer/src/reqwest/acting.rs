@@ -12,6 +12,7 @@ use ::reqwest_middleware::{Error, Next, Result};
 use farcall::resilience::Ending;
 use farcall::{Attempt, Head, Priority, Step, Stored, Target, Timestamp};
 use farcall_agent::Farcall;
+use farcall_agent::outbox::Parcel;
 use http::{Extensions, HeaderName, HeaderValue};
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -42,6 +43,7 @@ pub(super) async fn act(
         .body(bytes, replayable)
         .caches(true)
         .marks(farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client)))
+        .parks(true)
         .content(content)
         .priority(priority)
         .deadline(deadline);
@@ -139,6 +141,13 @@ pub(super) async fn act(
             Step::Refuse(refusal) => return Err(Error::middleware(EgressError::Refused(refusal))),
             Step::Fail(error) => return Err(Error::middleware(EgressError::Injected(error))),
             Step::Respond(stored) => return Ok(respond(stored, url)),
+            Step::Park(terms) => match &original {
+                Some(request) => {
+                    let taken = watched.park(&terms, parcel_of(request)).await;
+                    watched.parked(&taken);
+                }
+                None => watched.not_parked("its body cannot be sent again"),
+            },
             _ => break,
         }
     }
@@ -152,6 +161,16 @@ pub(super) async fn act(
             Err(Error::middleware(EgressError::Service("farcall settled a call that was not sent".into())))
         }
     }
+}
+
+/// The request as the outbox takes it. What the client adds by itself (`default_headers`) is not in it.
+fn parcel_of(request: &Request) -> Parcel {
+    let mut parcel = Parcel::new(request.method().as_str(), request.url().as_str());
+    for (name, value) in request.headers() {
+        parcel = parcel.header(name.as_str(), value.as_bytes());
+    }
+    let body = request.body().and_then(Body::as_bytes).unwrap_or_default();
+    parcel.body(body)
 }
 
 /// Makes an attempt, and a second one beside it where the first is slow: what comes of them, the leg that is on, and

@@ -170,6 +170,8 @@ impl Watch {
         let errors = match text.map(|text| Config::parse(&name.to_string(), &text)) {
             Ok(Ok(config)) => {
                 process.engine.reload(&config);
+                #[cfg(feature = "outbox")]
+                process.alarm.reload(&config.alarm);
                 seen.in_force = Some(file.clone());
                 return true;
             }

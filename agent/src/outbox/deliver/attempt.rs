@@ -63,6 +63,7 @@ pub(super) async fn deliver(
             .customer(item.customer.as_deref())
             .tags(&tags)
             .priority(Priority::Batch)
+            .delivers(true)
             .deadline(Some(now.plus(timeout).plus(PATIENCE)));
         farcall.guard(farcall.begin_at(&head, now))
     };

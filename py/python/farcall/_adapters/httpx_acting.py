@@ -13,6 +13,7 @@ from farcall._adapters.httpx_stored import maker
 from farcall._faults import fault
 from farcall._hook import scope
 from farcall._native import native
+from farcall._parking import PARK, park_request, park_request_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -98,6 +99,8 @@ class Acting:
                     self._answered(call, response, len(content) if upload is None else upload.give_back())
             elif kind == WAIT:
                 _acting.wait(call, step[1])
+            elif kind == PARK:
+                park_request(call, request, self._content(request))
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=False)
 
@@ -144,6 +147,8 @@ class Acting:
                     self._answered(call, response, len(content) if upload is None else upload.give_back())
             elif kind == WAIT:
                 await _acting.wait_async(call, step[1])
+            elif kind == PARK:
+                await park_request_async(call, request, self._content(request))
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=True)
 

@@ -13,6 +13,7 @@ from farcall._adapters.urllib3_stored import maker
 from farcall._faults import fault
 from farcall._hook import scope
 from farcall._native import native
+from farcall._parking import PARK, park_exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,6 +135,8 @@ class Acting:
                     _acting.answered(call, response, response.status, headers_of, self._count(body))
             elif kind == WAIT:
                 _acting.wait(call, step[1])
+            elif kind == PARK:
+                park_exchange(call, pool, method, url, kwargs.get("headers"), bytes_of(kwargs.get("body")))
             elif kind == REFUSE:
                 raise self._refused(step[1]).told(step)
             elif kind == RESPOND:

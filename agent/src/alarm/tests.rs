@@ -1,0 +1,171 @@
+use super::*;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::mpsc;
+
+/// Long enough for any machine; nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_nanos((1_795_255_200 + seconds) * 1_000_000_000)
+}
+
+fn failed<'a>(rule: &'a Arc<str>, seconds: u64) -> Failed<'a> {
+    Failed::new(rule, ("stripe", "POST /v1/refunds"), "answered 503", 7, at(seconds))
+}
+
+fn config(file: &Path) -> AlarmConfig {
+    let mut config = AlarmConfig::default();
+    config.log = Some(file.to_owned());
+    config.every = Duration::from_secs(60);
+    config
+}
+
+/// Waits until nothing is on its way.
+fn quiet(alarm: &Alarm) {
+    let until = std::time::Instant::now() + PATIENCE;
+    while std::time::Instant::now() < until {
+        alarm.wind_down();
+        let state = alarm.lock();
+        if !state.busy && state.waiting.is_empty() {
+            return;
+        }
+    }
+    panic!("the alarm never came to rest");
+}
+
+fn lines(file: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
+}
+
+#[test]
+fn the_first_failure_of_a_rule_is_told_and_the_next_ones_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alarms.log");
+    let alarm = Alarm::new(&config(&file), "shop", 1);
+    let bell = Bell(Arc::clone(&alarm));
+    let (refunds, payouts): (Arc<str>, Arc<str>) = ("refunds".into(), "payouts".into());
+    assert!(bell.failed(&failed(&refunds, 0)));
+    assert!(!bell.failed(&failed(&refunds, 1)) && !bell.failed(&failed(&refunds, 59)));
+    assert!(bell.failed(&failed(&payouts, 2)), "each rule has its own");
+    assert!(bell.failed(&failed(&refunds, 60)));
+    quiet(&alarm);
+    let told = lines(&file);
+    let facts: Vec<_> = told
+        .iter()
+        .map(|line| {
+            (line["farcall"]["rule"].as_str().unwrap(), line["farcall"]["held_back"].as_u64().unwrap())
+        })
+        .collect();
+    assert_eq!(facts, [("refunds", 0), ("payouts", 0), ("refunds", 2)]);
+    let text = told[0]["text"].as_str().unwrap();
+    assert!(
+        text.contains("critical `refunds`: a call of shop, POST /v1/refunds of stripe, answered 503"),
+        "{text}"
+    );
+    assert_eq!(alarm.counters().map(|(_, value)| value), [0, 0]);
+}
+
+#[test]
+fn an_alarm_that_goes_nowhere_is_counted_and_the_next_failure_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let alarm = Alarm::new(&config(&folder.path().join("missing").join("alarms.log")), "shop", 1);
+    let bell = Bell(Arc::clone(&alarm));
+    let rule: Arc<str> = "refunds".into();
+    for second in 0..2 {
+        assert!(bell.failed(&failed(&rule, second)));
+        quiet(&alarm);
+    }
+    assert_eq!(alarm.counters()[0], ("untold_alarms".to_owned(), 2));
+    let file = folder.path().join("alarms.log");
+    alarm.reload(&config(&file));
+    assert!(bell.failed(&failed(&rule, 3)));
+    quiet(&alarm);
+    assert_eq!(lines(&file).len(), 1, "a reload takes effect");
+}
+
+#[test]
+fn a_webhook_that_hangs_holds_up_no_call_and_a_full_queue_is_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = AlarmConfig::default();
+    // Nobody accepts: the connection stands, and no answer comes.
+    config.webhook = Some(format!("http://{}/", listener.local_addr().unwrap()));
+    config.timeout = Duration::from_secs(3_600);
+    let alarm = Alarm::new(&config, "shop", 1);
+    let bell = Bell(Arc::clone(&alarm));
+    let told = (0..2 * MAX_WAITING as u64).filter(|number| {
+        let rule: Arc<str> = format!("rule {number}").into();
+        bell.failed(&failed(&rule, 0))
+    });
+    let told = told.count();
+    assert!((MAX_WAITING..=MAX_WAITING + 1).contains(&told), "{told}");
+    assert_eq!(alarm.counters()[1].1, (2 * MAX_WAITING - told) as u64);
+}
+
+#[test]
+fn a_webhook_gets_json_and_is_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = AlarmConfig::default();
+    config.webhook = Some(format!("http://{}/hook/secret", listener.local_addr().unwrap()));
+    config.timeout = PATIENCE;
+    let (sender, got) = mpsc::channel();
+    std::thread::spawn(move || {
+        for status in ["503 Oh", "204 No Content"] {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut part = [0; 4_096];
+            while !request.ends_with(b"}}") {
+                let read = connection.read(&mut part).unwrap();
+                assert!(read > 0);
+                request.extend_from_slice(&part[..read]);
+            }
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            connection.write_all(answer.as_bytes()).unwrap();
+            sender.send(String::from_utf8(request).unwrap()).unwrap();
+        }
+    });
+    let told = test(&config, "shop");
+    assert_eq!(told, [Told { way: "webhook", failure: None }]);
+    let requests: Vec<_> = got.iter().collect();
+    assert_eq!(requests.len(), 2);
+    assert!(requests[1].starts_with("POST /hook/secret HTTP/1.1\r\n"), "{}", requests[1]);
+    assert!(requests[1].contains("content-type: application/json"));
+    assert!(requests[1].contains(r#""alarm":"test""#), "{}", requests[1]);
+}
+
+#[test]
+fn a_command_gets_the_alarm_and_is_ended_when_its_time_is_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("got");
+    let mut config = AlarmConfig::default();
+    config.timeout = PATIENCE;
+    let script = format!(
+        "cat > '{0}.part' && echo \"$FARCALL_ALARM_RULE\" >> '{0}.part' && mv '{0}.part' '{0}'",
+        file.display()
+    );
+    config.command = vec!["/bin/sh".into(), "-c".into(), script];
+    assert_eq!(test(&config, "shop"), [Told { way: "command", failure: None }]);
+    let got = std::fs::read_to_string(&file).unwrap();
+    assert!(got.contains(r#""service":"shop""#) && got.ends_with("test\n"), "{got}");
+
+    config.command = vec!["/bin/sh".into(), "-c".into(), "exit 3".into()];
+    assert!(test(&config, "shop")[0].failure.as_ref().unwrap().contains("exit status: 3"));
+    config.command = vec!["/nowhere/to/be/found".into()];
+    assert!(test(&config, "shop")[0].failure.is_some());
+    config.timeout = Duration::from_millis(50);
+    config.command = vec!["/bin/sleep".into(), "3600".into()];
+    assert!(test(&config, "shop")[0].failure.as_ref().unwrap().contains("did not end in time"));
+}
+
+#[test]
+fn a_webhook_can_stand_in_the_environment_and_its_address_is_not_told() {
+    let mut config = AlarmConfig::default();
+    config.timeout = Duration::from_millis(300);
+    config.webhook = Some("$FARCALL_TEST_NO_SUCH_VARIABLE".into());
+    assert!(test(&config, "shop")[0].failure.as_ref().unwrap().contains("is not set"));
+    config.webhook = Some("http://alarm.invalid/secret".into());
+    let why = test(&config, "shop").remove(0).failure.unwrap();
+    assert!(why.starts_with("alarm.invalid: ") && !why.contains("secret"), "{why}");
+}

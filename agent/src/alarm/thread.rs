@@ -1,0 +1,47 @@
+//! The thread that tells: there while there is something to tell, and a little longer.
+
+use super::Alarm;
+use super::way::tell;
+use crate::say;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// With nothing to tell for so long, it ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(super) fn start(alarm: &Arc<Alarm>) -> io::Result<()> {
+    let alarm = Arc::clone(alarm);
+    thread::Builder::new().name("farcall-alarm".into()).spawn(move || run(&alarm)).map(drop)
+}
+
+fn run(alarm: &Alarm) {
+    loop {
+        let (message, config) = {
+            let state = alarm.lock();
+            let (mut state, _) = alarm
+                .changed
+                .wait_timeout_while(state, IDLE, |state| state.waiting.is_empty())
+                .unwrap_or_else(PoisonError::into_inner);
+            let Some(message) = state.waiting.pop_front() else {
+                state.runs = false;
+                return;
+            };
+            state.busy = true;
+            (message, Arc::clone(&state.config))
+        };
+        // First, for it is the one way that always is there.
+        say::say(message.text.strip_prefix("farcall: ").unwrap_or(&message.text));
+        let told = catch_unwind(AssertUnwindSafe(|| tell(&config, &message))).unwrap_or_default();
+        for failure in told.iter().filter_map(|told| told.failure.as_ref().map(|why| (told.way, why))) {
+            say::say(&format!("the alarm did not go out by {}: {}", failure.0, failure.1));
+        }
+        if config.has_way() && !told.iter().any(|told| told.failure.is_none()) {
+            alarm.not_told(&message.farcall.rule);
+        }
+        alarm.lock().busy = false;
+        alarm.changed.notify_all();
+    }
+}

@@ -1,0 +1,66 @@
+//! `farcall alarm`.
+
+use crate::Exit;
+use crate::config::read;
+use crate::output::{complain, json, print};
+use clap::Subcommand;
+use farcall::Config;
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Send an alarm that is none, by each way of [alarm] in farcall.toml
+    #[command(after_help = "Examples:
+  farcall alarm test
+  farcall alarm test --config deploy/farcall.toml
+
+Ends with 1 where a way did not take it, where there is none, or where the webhook is at a vendor whose critical calls
+it is to tell of. Environment variables (webhook = \"$NAME\") are those of this shell.")]
+    Test {
+        /// The file; else $FARCALL_CONFIG, ./farcall.toml, farcall.toml in $FARCALL_HOME
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Print JSON (docs/outbox.md) instead of sentences
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(crate) fn run(command: &Command) -> Exit {
+    let Command::Test { config, json: as_json } = command;
+    let (name, text) = match read(config.as_deref()) {
+        Ok(found) => found,
+        Err(exit) => return exit,
+    };
+    let (config, errors) = Config::read(&name, &text);
+    errors.iter().for_each(|error| complain(&error.to_string()));
+    let service = config.service.clone().unwrap_or_else(|| "farcall alarm test".to_owned());
+    let told = farcall_agent::alarm::test(&config.alarm, &service);
+    let shared = farcall_agent::alarm::at_critical_vendor(&config);
+    let wrong = told.is_empty() || told.iter().any(|told| told.failure.is_some()) || shared.is_some();
+    let exit = if wrong { Exit::Wrong } else { Exit::Fine };
+    if *as_json {
+        let ways: Vec<_> =
+            told.iter().map(|told| json!({ "way": told.way, "failure": told.failure })).collect();
+        return print(&json(&json!({ "ways": ways, "webhook_at_vendor": shared })), exit);
+    }
+    let mut lines = String::new();
+    if told.is_empty() {
+        lines += &format!(
+            "{name} names no way: alarms go to stderr alone. Write `webhook`, `command` or `log` in [alarm].\n"
+        );
+    }
+    for told in &told {
+        lines += &match &told.failure {
+            None => format!("{}: it went out\n", told.way),
+            Some(why) => format!("{}: it did not go out: {why}\n", told.way),
+        };
+    }
+    if let Some(vendor) = shared {
+        lines += &format!(
+            "The webhook is at {vendor}, whose critical calls it is to tell of: when {vendor} is down, so is the alarm.\n"
+        );
+    }
+    print(&lines, exit)
+}

@@ -1,0 +1,253 @@
+//! The outbox's part of a call: the last resort of one that came to nothing, after the cache.
+
+use super::after::in_words;
+use super::call::State;
+use super::events::What;
+use super::flow::Flow;
+use super::plan::{Plan, Standing};
+use super::step::Stored;
+use super::{Call, Engine, Step};
+use crate::call::{ErrorType, Outcome, Refusal, RefusedBy};
+use crate::outbox::{Facts, Failed, Failure, OrderedBy, Park, Parked, Terms, Verdict};
+use crate::resilience::{Ending, is_idempotent};
+use crate::units::{Timestamp, spread};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How far a call has come with the outbox.
+#[derive(Debug)]
+pub(super) enum Parking {
+    /// It did not fail, or not yet.
+    Not,
+    /// The adapter hands it over; otherwise this follows.
+    Asked { rule: Arc<str>, why: String, status: u16, instead: Instead },
+    /// The outbox took it, under this number and key.
+    Taken { why: String, status: u16, id: i64, key: String },
+    /// The outbox did not take it.
+    Declined(Instead),
+    /// Nothing more is done about it.
+    Over,
+}
+
+/// What follows where a call is not parked.
+#[derive(Debug)]
+pub(super) enum Instead {
+    /// The application gets what the last attempt came to.
+    Settled,
+    Refuse(Refusal),
+    /// An injected fault.
+    Respond(Box<Stored>),
+    Fail(ErrorType),
+}
+
+/// How long a delivery waits that nobody named a time for: the vendor has just failed.
+const SOON: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(86_400);
+/// The outbox takes no longer names.
+const MAX_ORDER_KEY: usize = 256;
+
+impl Flow {
+    /// The field for an idempotency key of our own, where the call is to have one.
+    pub(super) fn own_key(&self, plan: &Plan) -> Option<Arc<str>> {
+        let retries = plan.resilience.retry.is_some() && self.method == "POST" && self.sdk.is_none();
+        let parks = plan.park.is_some() && self.parks && !is_idempotent(self.method);
+        let wanted = !self.key_on_wire && !self.is_copy && (retries || parks);
+        plan.idempotency_header.clone().filter(|_| wanted)
+    }
+
+    /// The idempotency key of the call, the same for all its attempts.
+    pub(super) fn key(&self) -> u128 {
+        u128::from(self.key) << 64 | u128::from(spread(self.key ^ 0x6B65_7921))
+    }
+}
+
+/// How the call failed, for people.
+fn words_of(failure: Failure) -> String {
+    match failure {
+        Failure::Ended(ending) => in_words(ending),
+        Failure::Refused(by) => format!("refused by {}", by.as_str()),
+    }
+}
+
+impl Engine {
+    /// Has somebody told of a critical call that failed.
+    pub(super) fn critical(&self, plan: &Plan, flow: &mut Flow, failure: Failure, call: u64, now: Timestamp) {
+        let Some(rule) = plan.critical.as_ref().filter(|_| !flow.is_copy) else {
+            return;
+        };
+        let Some(alarms) = self.alarms.get().filter(|_| failure.is_alarming(flow.delivers)) else { return };
+        let told = alarms.failed(&Failed {
+            rule,
+            vendor: &plan.vendor_name,
+            endpoint: &plan.endpoint_name,
+            customer: plan.customer_name.as_deref(),
+            failure: &words_of(failure),
+            call,
+            delivery: flow.delivers,
+            at: now,
+        });
+        if told {
+            flow.events.add(now, What::Alarm { rule: Arc::clone(rule) });
+            let what = format!("{} of {} {}", plan.endpoint_name, plan.vendor_name, words_of(failure));
+            self.notice("alarm", rule, what, now);
+        }
+    }
+
+    /// What the adapter told of the outbox decides how the call goes on; `None` where it was not asked.
+    pub(super) fn after_parking(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
+        let Standing { flow, .. } = call.flow.as_mut()?;
+        if matches!(flow.parking, Parking::Not) {
+            return None;
+        }
+        match std::mem::replace(&mut flow.parking, Parking::Over) {
+            Parking::Taken { why, status, id, key } => {
+                let (headers, body) = Parked { id, idempotency_key: &key }.answer(&why);
+                call.head_at = now;
+                self.settle(call, Outcome::Parked, now);
+                Some(Step::Respond(Stored { status, headers, body }))
+            }
+            Parking::Asked { rule, instead, .. } => {
+                let why = "the adapter did not say what came of it".to_owned();
+                flow.events.add(now, What::NotParked { rule, why });
+                self.tallies.unparked_calls.fetch_add(1, Ordering::Relaxed);
+                Some(self.instead(call, instead, now))
+            }
+            Parking::Declined(instead) => Some(self.instead(call, instead, now)),
+            Parking::Not | Parking::Over => Some(Step::Settled),
+        }
+    }
+
+    /// The last attempt is over, and no other follows: a rule may have the call parked.
+    pub(super) fn park_failed(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
+        if !matches!(call.state, State::Answered | State::Failed(_)) {
+            return None;
+        }
+        self.park(call, Instead::Settled, now).ok()
+    }
+
+    /// The call is not made: a rule may have it parked.
+    pub(super) fn park_or(&self, call: &mut Call, instead: Instead, now: Timestamp) -> Step {
+        self.park(call, instead, now).unwrap_or_else(|instead| self.instead(call, instead, now))
+    }
+
+    fn park(&self, call: &mut Call, instead: Instead, now: Timestamp) -> Result<Step, Instead> {
+        let (state, status, attempts) = (call.state, call.status, call.attempts);
+        let Some(Standing { plan, flow }) = &mut call.flow else { return Err(instead) };
+        let Some((rule, park)) = &plan.park else { return Err(instead) };
+        let (failure, until) = match (&instead, state) {
+            (Instead::Settled, State::Failed(error)) => (Failure::Ended(Ending::Error(error)), flow.retry_at),
+            (Instead::Settled, _) => (Failure::Ended(Ending::Status(status)), flow.retry_at),
+            (Instead::Refuse(refusal), _) => (Failure::Refused(refusal.by), refusal.until),
+            (Instead::Respond(stored), _) => (Failure::Ended(Ending::Status(stored.status)), None),
+            (Instead::Fail(error), _) => (Failure::Ended(Ending::Error(*error)), None),
+        };
+        let mut facts = Facts::new(flow.method, failure);
+        facts.reached = flow.reached && attempts > 0;
+        // A backup may know nothing of a key that the vendor does.
+        facts.keyed = plan.idempotency_header.is_some()
+            && !flow.failed_over
+            && (flow.key_on_wire || flow.own_key(plan).is_some());
+        facts.replayable = flow.replayable;
+        let verdict = if flow.is_copy { Verdict::Leave } else { park.after(&facts) };
+        let after = words_of(failure);
+        match verdict {
+            Verdict::Leave => return Err(instead),
+            Verdict::Cannot(why) => {
+                flow.events.add(now, What::NotParked { rule: Arc::clone(rule), why: why.to_owned() });
+                return Err(instead);
+            }
+            Verdict::Park if !flow.parks => {
+                self.tallies.unparkable_calls.fetch_add(1, Ordering::Relaxed);
+                let why = "this adapter cannot hand it over".to_owned();
+                flow.events.add(now, What::NotParked { rule: Arc::clone(rule), why });
+                return Err(instead);
+            }
+            Verdict::Park => {}
+        }
+        if let Instead::Refuse(refusal) = &instead {
+            flow.refused(refusal, now);
+        }
+        flow.events.add(now, What::Park { rule: Arc::clone(rule), after: after.clone() });
+        let wait = until.map_or(SOON, |until| until.since(now)).min(LATE);
+        let terms = terms(plan, flow, (rule, park), after.clone(), wait);
+        flow.parking = Parking::Asked { rule: Arc::clone(rule), why: after, status: park.answer, instead };
+        Ok(Step::Park(Box::new(terms)))
+    }
+
+    /// The call comes to what it would have come to without an outbox.
+    fn instead(&self, call: &mut Call, instead: Instead, now: Timestamp) -> Step {
+        match instead {
+            Instead::Settled => Step::Settled,
+            Instead::Refuse(refusal) => {
+                self.tallies.refused_calls.fetch_add(1, Ordering::Relaxed);
+                if let Some(Standing { flow, .. }) = &mut call.flow
+                    && matches!(flow.parking, Parking::Not)
+                {
+                    flow.refused(&refusal, now);
+                }
+                self.settle(call, Outcome::Refused(refusal.by), now);
+                Step::Refuse(refusal)
+            }
+            Instead::Respond(stored) => {
+                call.status = stored.status;
+                call.head_at = now;
+                self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
+                Step::Respond(*stored)
+            }
+            Instead::Fail(error) => {
+                self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
+                Step::Fail(error)
+            }
+        }
+    }
+}
+
+impl Call {
+    /// What came of [`Step::Park`]: the outbox took the call, and it is on the disk; or it did not, and why. Does
+    /// nothing where it was not asked for.
+    pub fn parked(&mut self, engine: &Engine, taken: Result<Parked<'_>, &str>, now: Timestamp) {
+        let Some(Standing { flow, .. }) = &mut self.flow else { return };
+        if !matches!(flow.parking, Parking::Asked { .. }) {
+            return;
+        }
+        let asked = std::mem::replace(&mut flow.parking, Parking::Over);
+        let Parking::Asked { rule, why, status, instead } = asked else { return };
+        flow.parking = match taken {
+            Ok(Parked { id, idempotency_key }) => {
+                flow.events.add(now, What::Parked { id });
+                Parking::Taken { why, status, id, key: idempotency_key.to_owned() }
+            }
+            Err(why) => {
+                engine.tallies.unparked_calls.fetch_add(1, Ordering::Relaxed);
+                flow.events.add(now, What::NotParked { rule, why: why.to_owned() });
+                Parking::Declined(instead)
+            }
+        };
+    }
+}
+
+fn terms(plan: &Plan, flow: &Flow, (rule, park): (&Arc<str>, &Park), why: String, delay: Duration) -> Terms {
+    let order_key = match park.ordered_by {
+        OrderedBy::Nothing => None,
+        OrderedBy::Rule => Some(rule.to_string()),
+        OrderedBy::Customer => {
+            let customer = plan.customer_name.as_deref().unwrap_or(crate::attribution::UNKNOWN);
+            Some(format!("{rule}/{customer}"))
+        }
+    };
+    Terms {
+        rule: Arc::clone(rule),
+        why,
+        customer: plan.customer_name.clone(),
+        order_key: order_key.map(|mut key| {
+            key.truncate(key.floor_char_boundary(MAX_ORDER_KEY));
+            key
+        }),
+        idempotency_header: plan.idempotency_header.clone(),
+        idempotency_key: flow.own_key(plan).map(|_| format!("{:032x}", flow.key())),
+        delay,
+        max_age: park.max_age,
+        max_attempts: park.max_attempts,
+    }
+}
