@@ -75,7 +75,7 @@ fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !ready.exists() {
         assert!(
             Instant::now() < deadline && sidecar.try_wait().unwrap().is_none(),

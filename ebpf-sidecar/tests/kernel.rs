@@ -71,11 +71,9 @@ fn a_library_that_nobody_named_is_found_in_a_process_that_maps_it() {
     let stage = stage!();
     let sim = sim();
     // A service that has loaded OpenSSL and not used it yet; then others that use the same file.
-    let service = stage.file("service.py", "import ssl, time; time.sleep(1.5)");
+    let service = stage.inside("python3", &["-c", "import ssl, sys; sys.stdin.readline()"]);
     let urls = ["https://api.github.com/user"];
-    let mut programs = vec![stage.inside("python3", &[service.to_str().unwrap()])];
-    programs.extend((0..3).map(|_| stage.curl(&sim, &urls)));
-    let seen = stage.capture(false, programs);
+    let seen = stage.capture_once_found(service, (0..3).map(|_| stage.curl(&sim, &urls)).collect());
     assert_eq!(seen.tally(), counted(&sim));
     assert_eq!(seen.exchanges.len(), 3);
 }
@@ -455,19 +453,19 @@ fn a_connection_still_open_is_reported_by_what_is_new() {
     let script = stage.file(
         "slow.py",
         r#"
-import socket, time
+import socket, sys
 listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
 client = socket.create_connection(listener.getsockname()); peer, _ = listener.accept()
 for n in range(8):
     client.sendall(b"\x00" * 1000); peer.recv(1000, socket.MSG_WAITALL)
     peer.sendall(b"\x00" * 500); client.recv(500, socket.MSG_WAITALL)
-    time.sleep(0.4)
+    if n < 3: print("done", flush=True); sys.stdin.readline()
 client.close()
 "#,
     );
-    let seen = stage.capture_sweeping(vec![stage.inside("python3", &[script.to_str().unwrap()])]);
+    let seen = stage.capture_by_rounds(stage.inside("python3", &[script.to_str().unwrap()]), 3);
     let reports: Vec<_> = seen.progress.iter().map(|progress| (progress.new_out, progress.new_in)).collect();
-    assert!(reports.len() > 2, "{reports:?}");
+    assert!(reports.len() > 3, "{reports:?}");
     assert_eq!(reports.iter().map(|(out, _)| out).sum::<u64>(), 8_000);
     assert_eq!(reports.iter().map(|(_, inn)| inn).sum::<u64>(), 4_000);
     assert!(seen.progress[0].first && seen.progress.iter().filter(|progress| progress.first).count() == 1);

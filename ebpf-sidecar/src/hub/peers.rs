@@ -384,7 +384,7 @@ mod tests {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let mut messages = Vec::new();
         while !messages.iter().any(|(_, message)| matches!(message, Message::Left(_))) {
             assert!(std::time::Instant::now() < deadline, "{messages:?}");
@@ -401,7 +401,7 @@ mod tests {
     fn child_body() {
         let Some(path) = std::env::var_os("FARCALL_TEST_SOCKET") else { return };
         let mut peers = Peers::listen(Path::new(&path)).unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         // Nobody but the test outside connects; it is dropped when it is turned away, or with this process.
         while peers.turned_away() == 0 {
             assert!(std::time::Instant::now() < deadline, "nobody was turned away");

@@ -20,6 +20,9 @@ use farcall_sidecar::{
 };
 use vendor_sim::Sim;
 
+/// How long anything is waited for, at most: more than it takes on the busiest machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// (host, method, path, status) to (count, bytes up, bytes down).
 pub(crate) type Tally = BTreeMap<(String, String, String, u16), (u64, u64, u64)>;
 
@@ -61,7 +64,7 @@ impl Seen {
 
 /// What vendor-sim counted, in the same form.
 pub(crate) fn counted(sim: &Sim) -> Tally {
-    let counts = sim.settled_counts(Duration::from_secs(5));
+    let counts = sim.settled_counts(PATIENCE);
     let rows = counts.rows.iter().map(|row| {
         let key = (row.host.clone(), row.method.clone(), row.path.clone(), row.status.unwrap_or(0));
         (key, (row.count, row.bytes_in, row.bytes_out))
@@ -178,15 +181,50 @@ impl Stage {
         self.capture_at_once(probe, programs.into_iter().map(|program| vec![program]).collect())
     }
 
-    /// Captures while the programs run, and asks for connections still open several times a second.
-    pub(crate) fn capture_sweeping(&self, programs: Vec<Command>) -> Seen {
-        self.run(false, true, vec![programs])
+    /// Captures a program that prints a line and reads one, in each of its rounds: between the two, it is asked for
+    /// connections still open until there is news of one.
+    pub(crate) fn capture_by_rounds(&self, mut program: Command, rounds: usize) -> Seen {
+        self.play(false, |capture, observations| {
+            let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let (mut tell, said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            let mut lines = BufReader::new(said).lines();
+            for _ in 0..rounds {
+                lines.next().unwrap().unwrap();
+                let known = observations.len();
+                until("news of a connection", || {
+                    observations.extend(capture.sweep().unwrap());
+                    observations.len() > known
+                });
+                tell.write_all(b"go\n").unwrap();
+            }
+            await_all(capture, observations, vec![child])
+        })
+    }
+
+    /// Captures programs that run one after the other, once the library that `service` maps is probed.
+    pub(crate) fn capture_once_found(&self, mut service: Command, programs: Vec<Command>) -> Seen {
+        self.play(false, |capture, observations| {
+            let mut service = service.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            until("the library of the service", || {
+                observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
+                observations.extend(capture.sweep().unwrap());
+                !capture.libraries().is_empty()
+            });
+            let mut printed = Vec::new();
+            for mut program in programs {
+                let child = program.stdout(Stdio::piped()).spawn().unwrap();
+                printed.extend(await_all(capture, observations, vec![child]));
+            }
+            drop(service.stdin.take());
+            printed.extend(await_all(capture, observations, vec![service]));
+            printed
+        })
     }
 
     /// Captures without listening until the programs have ended: as if this machine had no time for us.
     pub(crate) fn capture_too_late(&self, programs: Vec<Command>) -> Seen {
         let mut programs = programs.into_iter();
-        self.follow(false, false, |_| {
+        self.follow(false, |_| {
             let mut child = programs.next()?.stdout(Stdio::piped()).spawn().unwrap();
             // What it prints fits into the pipe.
             child.wait().unwrap();
@@ -196,7 +234,12 @@ impl Stage {
 
     /// Captures while groups of programs run, those of one group at once.
     pub(crate) fn capture_at_once(&self, probe: bool, groups: Vec<Vec<Command>>) -> Seen {
-        self.run(probe, false, groups)
+        let mut groups = groups.into_iter();
+        self.follow(probe, |_| {
+            let group = groups.next()?;
+            let spawn = |mut program: Command| program.stdout(Stdio::piped()).spawn().unwrap();
+            Some(group.into_iter().map(spawn).collect())
+        })
     }
 
     /// Captures from the moment when the program has printed a line; it goes on when it can read one.
@@ -205,7 +248,7 @@ impl Stage {
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");
-        self.follow(false, false, |started| match started {
+        self.follow(false, |started| match started {
             0 => {
                 child.stdin.take().unwrap().write_all(b"go\n").unwrap();
                 Some(vec![std::mem::replace(&mut child, Command::new("true").spawn().unwrap())])
@@ -214,52 +257,33 @@ impl Stage {
         })
     }
 
-    fn run(&self, probe: bool, sweep: bool, groups: Vec<Vec<Command>>) -> Seen {
-        let mut groups = groups.into_iter();
-        self.follow(probe, sweep, |_| {
-            let group = groups.next()?;
-            Some(
-                group
-                    .into_iter()
-                    .map(|mut program| program.stdout(Stdio::piped()).spawn().unwrap())
-                    .collect(),
-            )
+    /// Captures while programs run, one group after the other, as `next` starts them.
+    fn follow(&self, probe: bool, mut next: impl FnMut(usize) -> Option<Vec<Child>>) -> Seen {
+        self.play(probe, |capture, observations| {
+            let (mut started, mut printed) = (0, Vec::new());
+            while let Some(children) = next(started) {
+                started += 1;
+                printed.extend(await_all(capture, observations, children));
+            }
+            printed
         })
     }
 
-    /// Captures while programs run, one group after the other, as `next` starts them.
-    fn follow(&self, probe: bool, sweep: bool, mut next: impl FnMut(usize) -> Option<Vec<Child>>) -> Seen {
+    /// Captures while `play` has programs run; what they printed, and what was seen.
+    fn play(
+        &self,
+        probe: bool,
+        play: impl FnOnce(&mut Capture<'_>, &mut Vec<Observation>) -> Vec<String>,
+    ) -> Seen {
         let cgroup = cgroup::Cgroup::open(&self.cgroup).unwrap();
         let mut storage = MaybeUninit::uninit();
         let libraries = if probe { vec![self.libssl()] } else { Vec::new() };
         let options = Options { include_loopback: true, libraries, folders: self.folders.clone() };
         let mut capture = Capture::start(&mut storage, &cgroup, &options).unwrap();
         let mut observations = Vec::new();
-        let mut printed = Vec::new();
-        let mut started = 0;
-        while let Some(mut children) = next(started) {
-            started += 1;
-            let deadline = Instant::now() + Duration::from_secs(60);
-            while !children.is_empty() {
-                assert!(Instant::now() < deadline, "a program under test did not end");
-                observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
-                if sweep {
-                    observations.extend(capture.sweep().unwrap());
-                }
-                children.retain_mut(|child| match child.try_wait().unwrap() {
-                    None => true,
-                    Some(status) => {
-                        let mut text = String::new();
-                        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-                        assert!(status.success(), "a program under test failed: {status}\n{text}");
-                        printed.push(text);
-                        false
-                    }
-                });
-            }
-        }
+        let printed = play(&mut capture, &mut observations);
         // Sockets close a moment after their process; so wait for what is still open, but not for ever.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline && capture.open_connections() > 0 {
             observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
             observations.extend(capture.sweep().unwrap());
@@ -280,11 +304,42 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         // Processes that ended leave the cgroup a moment later.
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + PATIENCE;
         while fs::remove_dir(&self.cgroup).is_err() && Instant::now() < deadline {
             std::thread::yield_now();
         }
     }
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+    }
+}
+
+/// Captures until all of them have ended; what they printed, in that order.
+fn await_all(
+    capture: &mut Capture<'_>,
+    observations: &mut Vec<Observation>,
+    mut children: Vec<Child>,
+) -> Vec<String> {
+    let mut printed = Vec::new();
+    until("the programs under test to end", || {
+        observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
+        children.retain_mut(|child| {
+            let Some(status) = child.try_wait().unwrap() else { return true };
+            let mut text = String::new();
+            if let Some(mut said) = child.stdout.take() {
+                said.read_to_string(&mut text).unwrap();
+            }
+            assert!(status.success(), "a program under test failed: {status}\n{text}");
+            printed.push(text);
+            false
+        });
+        children.is_empty()
+    });
+    printed
 }
 
 /// The same program, whose failure is no failure of the test.
