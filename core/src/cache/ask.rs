@@ -101,20 +101,21 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    /// Reads a request. `customer` and `credential` are who asks; `secret` is the process's own.
+    /// Reads a request, which has a credential where it is `authorized`. `secret` is the process's own, or that of all
+    /// who share a store.
     pub(crate) fn read(
         &mut self,
         rule: &Rule,
         name: &str,
         head: &Head<'_>,
-        credential: u64,
+        authorized: bool,
         secret: &[u8; 16],
     ) {
         self.passed.clear();
         self.values.clear();
         self.control = Control::default();
         self.bypass = None;
-        self.authorized = credential != 0;
+        self.authorized = authorized;
         self.uri = uri_of(head, secret).1;
         let mut key = Keyed::new(secret);
         key.part(name.as_bytes());
@@ -125,9 +126,9 @@ impl Ask {
             key.part(head.customer.unwrap_or_default().as_bytes());
             key.number(u64::from(head.customer.is_some()));
         }
-        if !rule.share_credentials {
-            key.number(credential);
-        }
+        // Processes that share a store may have different rules of one name. Where credentials are not shared, the
+        // header of one is among those below.
+        key.number(u64::from(rule.share_customers) | u64::from(rule.share_credentials) << 1);
         // In whatever order they come.
         let (mut others, mut pragma) = (0_u128, false);
         let shown = head.headers.each(&mut |header, value| {
@@ -312,5 +313,17 @@ fn lower_case<'a, const N: usize>(text: &'a [u8], lower: &'a mut [u8; N]) -> &'a
             lower
         }
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NAMES;
+
+    #[test]
+    fn every_header_that_a_credential_travels_in_tells_calls_apart() {
+        for name in crate::inspect::FIELDS {
+            assert!(NAMES.place(name.as_bytes()).is_none(), "{name}");
+        }
     }
 }

@@ -8,10 +8,16 @@ use std::hash::Hasher;
 pub struct Key(pub(super) u128);
 
 impl Key {
-    /// The number itself: equal only for the same key, in one process.
+    /// The number itself: equal only for the same key, under one secret.
     #[must_use]
     pub const fn number(self) -> u128 {
         self.0
+    }
+
+    /// The key of this number.
+    #[must_use]
+    pub const fn of(number: u128) -> Self {
+        Self(number)
     }
 
     pub(super) const fn low(self) -> u64 {

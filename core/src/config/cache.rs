@@ -112,11 +112,19 @@ fn key(section: &mut Section<'_, '_>) -> Option<(Query, Vec<String>)> {
     Some((query, headers.unwrap_or_default()))
 }
 
-/// Bytes of all answers together, from `cache_memory`.
-pub(super) fn memory(root: &mut Section<'_, '_>) -> Option<u64> {
-    root.checked_string("cache_memory", |text| {
+/// Bytes of all answers together, from `cache_memory` or `cache_disk`.
+pub(super) fn bytes(root: &mut Section<'_, '_>, key: &'static str, example: &str) -> Option<u64> {
+    root.checked_string(key, |text| {
         let bytes = parse_bytes(text).filter(|bytes| (1 << 20..=64 << 30).contains(bytes));
-        bytes.ok_or(r#"a size from 1MiB to 64GiB; write it as in "64MiB""#.into())
+        bytes.ok_or(format!(r#"a size from 1MiB to 64GiB; write it as in "{example}""#))
+    })
+}
+
+/// How long a call waits for what lies beyond memory.
+pub(super) fn wait(root: &mut Section<'_, '_>, key: &'static str, example: &str) -> Option<Duration> {
+    root.checked_string(key, |text| {
+        let wait = parse_duration(text).filter(|wait| *wait <= Duration::from_secs(60));
+        wait.ok_or(format!(r#"a duration up to 60s; write it as in "{example}""#))
     })
 }
 

@@ -42,6 +42,7 @@ use crate::{
     budget as budgets, cache as caches, fault as faults, quota as quotas, resilience as resiliences,
     rollout as rollouts,
 };
+use std::time::Duration;
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,6 +78,10 @@ pub struct Config {
     pub caches: Vec<Rule<caches::Rule>>,
     /// `cache_memory`: how many bytes of answers are kept at most; `None` where it does not say.
     pub cache_memory: Option<u64>,
+    /// `cache_disk`: how many bytes of answers the processes of a host keep together on its disk; `None`: none.
+    pub cache_disk: Option<u64>,
+    /// `cache_disk_wait`: how long a call waits for that disk at most; `None` where it does not say.
+    pub cache_disk_wait: Option<Duration>,
     /// `[[data]]`: the kinds of data that requests carry.
     pub data: Vec<Rule<Carried>>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
@@ -126,7 +131,9 @@ impl Config {
             config.quotas = rule::rules(root, "quota", &vendors, quota::read);
             config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
             config.caches = rule::rules(root, "cache", &vendors, cache::read);
-            config.cache_memory = cache::memory(root);
+            config.cache_memory = cache::bytes(root, "cache_memory", "64MiB");
+            config.cache_disk = cache::bytes(root, "cache_disk", "1GiB");
+            config.cache_disk_wait = cache::wait(root, "cache_disk_wait", "1s");
             config.data = rule::rules(root, "data", &vendors, data::read);
             config.prices =
                 root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
@@ -148,7 +155,6 @@ pub(crate) fn read_prices(file: &str, text: &str) -> (Vec<Price>, Vec<ConfigErro
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     fn errors(text: &str) -> Vec<String> {
         Config::parse("farcall.toml", text).unwrap_err().iter().map(ToString::to_string).collect()

@@ -8,6 +8,8 @@ use crate::ledger::{Found, RequestKeys};
 use crate::resilience::Ending;
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Duration;
 
 /// A call under way. Made by [`Engine::begin`]; the adapter asks [`step`](Call::step) what to do, reports
 /// what it saw, and ends with [`end`](Call::end) or [`abandon`](Call::abandon).
@@ -43,6 +45,9 @@ pub struct Call {
     pub(super) flow: Option<Standing>,
 }
 
+/// Who is to be woken looks by himself after so long: nobody hangs on being told.
+const WOKEN: Duration = Duration::from_millis(250);
+
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -59,6 +64,13 @@ pub(super) enum State {
 }
 
 impl Call {
+    /// After a [`Step::Wait`](super::Step): has this woken where something may come earlier than its moment, such as the
+    /// answer to an equal call. Returns until when nobody need look then; `None`: until the moment of the step.
+    pub fn wake(&mut self, engine: &Engine, waker: &Waker, now: Timestamp) -> Option<Timestamp> {
+        let Standing { flow, .. } = self.flow.as_ref()?;
+        flow.cached.wake(engine, waker).then(|| now.plus(WOKEN))
+    }
+
     /// Making a connection for this attempt took so long.
     pub fn connected(&mut self, times: ConnectTimes) {
         self.times = times;

@@ -10,6 +10,7 @@ mod drain;
 mod events;
 mod flow;
 mod hedging;
+mod lookup;
 mod names;
 mod pipeline;
 mod plan;
@@ -167,6 +168,8 @@ counters! {
     folded_policies,
     /// Calls that a rule of the cache is about, by an adapter that cannot hand out what is kept.
     uncached_calls,
+    /// Looks of the cache for what other processes kept that took too long: the call went on without.
+    unfetched_answers,
     /// Calls that an open breaker refused.
     breaker_refusals,
     /// Calls that a rule refused.

@@ -6,10 +6,10 @@
 //! attempt, cost, ledger.
 
 use super::attended::Costs;
-use super::cached;
 use super::call::State;
 use super::decide::{self, Halt};
 use super::flow::{self, Flow};
+use super::lookup;
 use super::plan::{self, Plan, Standing};
 use super::plans::PlanKey;
 use super::request::Request;
@@ -52,8 +52,8 @@ impl Engine {
             let request = Request::read(head.headers);
             let plan = self.plan_of(&mut shard, number, found, host, head, &request, now);
             let mut standing = flow::take(plan, head, &request, now, spread(seed));
-            let secret = standing.plan.account.secret;
-            standing.flow.cached.begin(self, &standing.plan, head, secret);
+            let authorized = request.credential().is_some();
+            standing.flow.cached.begin(self, &standing.plan, head, authorized);
             standing
         });
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
@@ -328,7 +328,7 @@ impl Engine {
         // What a rule breaks on purpose looks to the application like the vendor's doing.
         decide::fault(plan, flow, now)?;
         // What is kept need not be paid for, nor asked for twice.
-        cached::before(self, plan, flow, now)?;
+        lookup::before(self, plan, flow, now)?;
         // Money is set aside before a place is taken: who cannot pay must not hold others up.
         decide::budget(plan, flow, now)?;
         // The vendor's limits and ours; the first that may take time.
