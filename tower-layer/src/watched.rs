@@ -1,7 +1,7 @@
 //! A call under way, in the hands of whoever sees its events: the future, then the response's body.
 
 use crate::scope::{Customer, Tags};
-use crate::timer::Timer;
+use crate::timer::{Pause, Timer};
 use farcall::attribution::MAX_TAGS;
 use farcall::resilience::Ending;
 use farcall::{Attempt, ErrorType, Head, Step, Timestamp};
@@ -11,6 +11,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 
 /// A call in the agent's guard, which knows of forks, and the bytes of its request. Dropped before the end, it counts
 /// the call as abandoned.
@@ -51,6 +52,12 @@ impl Watched {
             self.guard.farcall().count_failure("tower_without_timer");
         }
         timer
+    }
+
+    /// The wait of a step until this moment, or until something comes that it waits for: then this is woken.
+    pub(crate) fn pause(&mut self, until: Timestamp, waker: &Waker) -> Pause {
+        let woken = self.guard.wake(waker);
+        Pause::new(self.timer(woken.unwrap_or(until)), woken.is_some())
     }
 
     /// Counts what the request's body sends as bytes of this call.

@@ -6,6 +6,8 @@ mod disk;
 #[cfg(feature = "shared-cache")]
 mod leases;
 mod memory;
+#[cfg(all(feature = "shared-cache", feature = "redis"))]
+mod redis;
 #[cfg(feature = "shared-cache")]
 mod seal;
 #[cfg(feature = "shared-cache")]

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// A disk that takes longer than this is done without, unless the configuration says how long.
 const DISK: Duration = Duration::from_secs(1);
 
+/// A store beyond the host that takes longer than this is done without, unless the configuration says how long.
+const REDIS: Duration = Duration::from_millis(5);
+
 /// Where it is to lie beside memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beyond<'a> {
@@ -28,10 +31,14 @@ pub(crate) struct Beyond<'a> {
 impl<'a> Beyond<'a> {
     /// As the configuration says; `None` where that is nowhere.
     pub(crate) fn of(config: &'a Config) -> Option<Self> {
-        let beyond = Self {
-            disk: config.cache_disk.map(|most| (most, config.cache_disk_wait.unwrap_or(DISK))),
-            redis: None,
-        };
+        let disk = config.cache_disk.map(|most| (most, config.cache_disk_wait.unwrap_or(DISK)));
+        #[cfg(feature = "redis")]
+        let wait = config.cache_redis_wait.unwrap_or(REDIS);
+        #[cfg(feature = "redis")]
+        let redis = config.cache_redis.as_ref().map(|url| (url.as_str(), config.share.prefix.as_str(), wait));
+        #[cfg(not(feature = "redis"))]
+        let redis = None;
+        let beyond = Self { disk, redis };
         (beyond.disk.is_some() || beyond.redis.is_some()).then_some(beyond)
     }
 }
@@ -42,9 +49,8 @@ pub(crate) struct Shared {
     common: Arc<Common>,
     secret: [u8; 16],
     leases: Option<Arc<Leases>>,
-    /// The first is asked first.
-    workers: Vec<Arc<Worker>>,
-    patience: Duration,
+    /// The first is asked first, and so long a call waits for it.
+    workers: Vec<(Arc<Worker>, Duration)>,
 }
 
 impl Shared {
@@ -64,10 +70,17 @@ impl Shared {
         let patience = beyond.disk.map_or(DISK, |(_, patience)| patience);
         let disk = beyond.disk.map(|(most, _)| Disk::open(home, most)).transpose()?;
         let common = Arc::new(Common::new(memory, seal, clock));
-        let mut workers: Vec<Arc<Worker>> = Vec::new();
+        let mut workers: Vec<(Arc<Worker>, Duration)> = Vec::new();
+        #[cfg(feature = "redis")]
+        if let Some((url, prefix, patience)) = beyond.redis {
+            let redis = Box::new(super::redis::Redis::new(url, prefix));
+            let worker =
+                Worker::new("farcall-redis", Arc::clone(&common), None, redis, None, patience);
+            workers.push((Arc::new(worker), patience));
+        }
         let leases = disk.as_ref().map(|disk| Arc::clone(disk.leases()));
         if let Some(disk) = disk {
-            let next = workers.first().map(|worker| (Arc::clone(worker), DISK));
+            let next = workers.first().cloned();
             let worker = Worker::new(
                 "farcall-cache",
                 Arc::clone(&common),
@@ -76,9 +89,9 @@ impl Shared {
                 next,
                 patience,
             );
-            workers.insert(0, Arc::new(worker));
+            workers.insert(0, (Arc::new(worker), patience));
         }
-        Ok(Self { common, secret, leases, workers, patience })
+        Ok(Self { common, secret, leases, workers })
     }
 
     /// Removes what lies on the disk of a home directory and `which` says; how many those were.
@@ -97,12 +110,12 @@ impl Shared {
 
     /// Starts its threads, unless they run.
     pub(crate) fn start(&self) -> io::Result<()> {
-        self.workers.iter().try_for_each(Worker::start)
+        self.workers.iter().try_for_each(|(worker, _)| worker.start())
     }
 
     /// Stops them when all is written that is to be, and waits for that.
     pub(crate) fn stop(&self) {
-        self.workers.iter().for_each(|worker| worker.stop());
+        self.workers.iter().for_each(|(worker, _)| worker.stop());
     }
 
     /// Name and value of each counter.
@@ -112,14 +125,13 @@ impl Shared {
             ("unwritten_answers", &counts.unwritten),
             ("unreadable_answers", &counts.unreadable),
             ("failed_cache_reads", &counts.failed),
-            ("unanswered_cache", &counts.unanswered),
         ]
         .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
         .into()
     }
 
     fn give_all(&self, job: impl Fn() -> Job) {
-        for worker in &self.workers {
+        for (worker, _) in &self.workers {
             let job = job();
             let puts = matches!(job, Job::Put(..));
             if !worker.give(job) && puts {
@@ -153,9 +165,10 @@ impl Store for Shared {
     }
 
     fn fetch(&self, key: Key, now: Timestamp) -> Option<Fetch> {
-        let fetch = Fetch::new(now.plus(self.patience));
-        let asked = self.workers.iter().any(|worker| worker.give(Job::Fetch(key, fetch.clone())));
-        asked.then_some(fetch)
+        self.workers.iter().find_map(|(worker, patience)| {
+            let fetch = Fetch::new(now.plus(*patience));
+            worker.give(Job::Fetch(key, fetch.clone())).then_some(fetch)
+        })
     }
 
     fn join(&self, key: Key, now: Timestamp) -> Place {
@@ -165,7 +178,7 @@ impl Store for Shared {
     fn land(&self, key: Key, landing: Landing, now: Timestamp) {
         let Some(leases) = &self.leases else { return };
         if leases.land(key)
-            && !self.workers.iter().take(1).any(|worker| worker.give(Job::Land(key, landing, now)))
+            && !self.workers.iter().take(1).any(|(worker, _)| worker.give(Job::Land(key, landing, now)))
         {
             leases.release(key, landing, now);
         }

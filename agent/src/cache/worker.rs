@@ -74,8 +74,6 @@ pub(super) struct Counts {
     pub(super) unreadable: AtomicU64,
     /// Reads that failed.
     pub(super) failed: AtomicU64,
-    /// Questions that the store beyond the host did not answer.
-    pub(super) unanswered: AtomicU64,
 }
 
 impl Common {

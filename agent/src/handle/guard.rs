@@ -5,6 +5,7 @@ use super::process::{Process, caught};
 use farcall::resilience::Ending;
 use farcall::{Attempt, Call, ConnectTimes, ErrorType, Headers, Step, Timestamp};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 
 /// Owns a call and its handle, reads the clock for it, and abandons it when it is dropped before its end: a
 /// response that the application lets go of, an exception, a cancelled future.
@@ -37,6 +38,11 @@ impl CallGuard {
     /// What to do next, as of `now`: for who knows the time already.
     pub fn step_at(&mut self, now: Timestamp) -> Step {
         self.call.step(&self.farcall.nth(self.generation).engine, now)
+    }
+
+    /// Has this woken where something may come before the moment of a wait; see [`Call::wake`].
+    pub fn wake(&mut self, waker: &Waker) -> Option<Timestamp> {
+        self.call.wake(&self.farcall.nth(self.generation).engine, waker, self.now())
     }
 
     /// A second attempt beside a slow first one; see [`Call::hedge`].

@@ -29,7 +29,7 @@ pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use ledger::LedgerConfig;
 pub use rule::Rule;
-pub use share::ShareConfig;
+pub use share::{ShareConfig, StoreAddress};
 
 pub(crate) use matcher::can_be_unnamed;
 pub(crate) use scenario::read as read_scenario;
@@ -82,6 +82,10 @@ pub struct Config {
     pub cache_disk: Option<u64>,
     /// `cache_disk_wait`: how long a call waits for that disk at most; `None` where it does not say.
     pub cache_disk_wait: Option<Duration>,
+    /// `cache_redis`: a Redis or Valkey that hosts share answers through, as `redis://127.0.0.1:6379`.
+    pub cache_redis: Option<StoreAddress>,
+    /// `cache_redis_wait`: how long a call waits for it at most; `None` where it does not say.
+    pub cache_redis_wait: Option<Duration>,
     /// `[[data]]`: the kinds of data that requests carry.
     pub data: Vec<Rule<Carried>>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
@@ -133,6 +137,8 @@ impl Config {
             config.caches = rule::rules(root, "cache", &vendors, cache::read);
             config.cache_memory = cache::bytes(root, "cache_memory", "64MiB");
             config.cache_disk = cache::bytes(root, "cache_disk", "1GiB");
+            config.cache_redis = root.checked_string("cache_redis", share::address).map(StoreAddress::new);
+            config.cache_redis_wait = cache::wait(root, "cache_redis_wait", "5ms");
             config.cache_disk_wait = cache::wait(root, "cache_disk_wait", "1s");
             config.data = rule::rules(root, "data", &vendors, data::read);
             config.prices =

@@ -6,7 +6,7 @@ use super::replay::Replay;
 use super::{EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
 use crate::shadows::Shadows;
-use crate::timer::Timer;
+use crate::timer::{Pause, Timer};
 use crate::watched::{Sent, Watched};
 use farcall::resilience::Ending;
 use farcall::{Attempt, ErrorType, Step, Stored, Timestamp};
@@ -30,8 +30,8 @@ pub(super) struct Acting<S, R, B> {
     opening: Option<Opening>,
     watched: Option<Watched>,
     next: Next,
-    /// Of the wait under way.
-    timer: Option<Timer>,
+    /// The wait under way.
+    pause: Option<Pause>,
     /// The attempts under way: mostly one, and a second one beside it where the first is slow.
     legs: [Leg; 2],
     /// When a second attempt is due.
@@ -62,7 +62,7 @@ enum Sendable<B> {
 enum Next {
     /// Ask the engine.
     Ask,
-    /// Wait for the timer.
+    /// Wait until the pause is over.
     Wait,
     /// Send as soon as the service is ready.
     Send(Attempt),
@@ -94,7 +94,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
             opening: Some(opening),
             watched: None,
             next: Next::Ask,
-            timer: None,
+            pause: None,
             legs: Default::default(),
             hedge: None,
             truncate: None,
@@ -133,7 +133,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         }
                         Step::Wait(until) => {
                             last = None;
-                            self.timer = self.timer(until);
+                            self.pause = self.watched.as_mut().map(|watched| watched.pause(until, cx.waker()));
                             self.next = Next::Wait;
                         }
                         Step::Refuse(refusal) => return Poll::Ready(Err(EgressError::Refused(refusal))),
@@ -144,10 +144,10 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     }
                 }
                 Next::Wait => {
-                    if let Some(timer) = &mut self.timer {
-                        ready!(Pin::new(timer).poll(cx));
+                    if let Some(pause) = &mut self.pause {
+                        ready!(Pin::new(pause).poll(cx));
                     }
-                    self.timer = None;
+                    self.pause = None;
                     self.next = Next::Ask;
                 }
                 Next::Send(_) => {

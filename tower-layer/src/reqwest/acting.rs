@@ -13,7 +13,7 @@ use farcall::resilience::Ending;
 use farcall::{Attempt, Head, Priority, Step, Stored, Target, Timestamp};
 use farcall_agent::Farcall;
 use http::{Extensions, HeaderName, HeaderValue};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 
 /// Makes a call as the rules say. Where reqwest follows a redirect, the call ends with that, and others follow.
@@ -131,9 +131,12 @@ pub(super) async fn act(
             }
             Step::Wait(until) => {
                 last = None;
-                if let Some(timer) = watched.timer(until) {
-                    timer.await;
-                }
+                let mut pause = None;
+                poll_fn(|cx| {
+                    let pause = pause.get_or_insert_with(|| watched.pause(until, cx.waker()));
+                    Pin::new(pause).poll(cx)
+                })
+                .await;
             }
             Step::Refuse(refusal) => return Err(Error::middleware(EgressError::Refused(refusal))),
             Step::Fail(error) => return Err(Error::middleware(EgressError::Injected(error))),
