@@ -74,8 +74,7 @@ impl Shared {
         #[cfg(feature = "redis")]
         if let Some((url, prefix, patience)) = beyond.redis {
             let redis = Box::new(super::redis::Redis::new(url, prefix));
-            let worker =
-                Worker::new("farcall-redis", Arc::clone(&common), None, redis, None, patience);
+            let worker = Worker::new("farcall-redis", Arc::clone(&common), None, redis, None, patience);
             workers.push((Arc::new(worker), patience));
         }
         let leases = disk.as_ref().map(|disk| Arc::clone(disk.leases()));

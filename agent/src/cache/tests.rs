@@ -13,30 +13,33 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const URL: &str = "https://api.example.com/v1/rates?base=EUR";
+pub(super) const URL: &str = "https://api.example.com/v1/rates?base=EUR";
 const SECRET: &str = "sk_live_51HxJ2eKZvKYlo2C0";
 const MIB: u64 = 1 << 20;
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Clock::new().now()
 }
 
 /// A process.
-struct Process {
-    engine: Engine,
-    shared: Arc<Shared>,
+pub(super) struct Process {
+    pub(super) engine: Engine,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Process {
     fn start(home: &Path, service: &str, disk: u64) -> Self {
-        Self::with(home, service, disk, "ttl = \"1h\"")
+        Self::with(
+            home,
+            service,
+            &Beyond { disk: Some((disk, Duration::from_secs(60))), ..Beyond::default() },
+        )
     }
 
-    fn with(home: &Path, service: &str, disk: u64, keys: &str) -> Self {
-        let rules = format!("[[cache]]\nname = \"all\"\nmatch = {{}}\nmax_bytes = \"64MiB\"\n{keys}\n");
-        let engine = Engine::new(Config::parse("f", &rules).unwrap(), Caller::new(service), 1, 7);
-        let beyond = Beyond { disk: Some((disk, Duration::from_secs(60))), ..Beyond::default() };
-        let shared = Shared::open(home, service, Memory::new(DEFAULT_BYTES), &beyond, Box::new(now)).unwrap();
+    pub(super) fn with(home: &Path, service: &str, beyond: &Beyond<'_>) -> Self {
+        let rules = "[[cache]]\nname = \"all\"\nmatch = {}\nttl = \"1h\"\nmax_bytes = \"64MiB\"\ncoalesce = \"60s\"\n";
+        let engine = Engine::new(Config::parse("f", rules).unwrap(), Caller::new(service), 1, 7);
+        let shared = Shared::open(home, service, Memory::new(DEFAULT_BYTES), beyond, Box::new(now)).unwrap();
         let shared = Arc::new(shared);
         shared.start().unwrap();
         engine.set_cache_store(Arc::clone(&shared) as _);
@@ -44,7 +47,7 @@ impl Process {
     }
 
     /// What a call gets: the body, and whether the vendor was asked, which says `fresh`.
-    fn get(&self, url: &str, customer: Option<&str>, fresh: &[u8]) -> (Vec<u8>, bool) {
+    pub(super) fn get(&self, url: &str, customer: Option<&str>, fresh: &[u8]) -> (Vec<u8>, bool) {
         let headers = [("authorization", format!("Bearer {SECRET}"))];
         let headers: Vec<(String, Vec<u8>)> =
             headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into_bytes())).collect();
@@ -68,12 +71,12 @@ impl Process {
     }
 
     /// All is written, and it goes on.
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         self.shared.stop();
         self.shared.start().unwrap();
     }
 
-    fn count(&self, name: &str) -> u64 {
+    pub(super) fn count(&self, name: &str) -> u64 {
         self.shared.counters().into_iter().find(|(known, _)| known == name).unwrap().1
     }
 }

@@ -61,6 +61,12 @@ impl CallGuard {
         Some((Self { farcall: self.farcall.clone(), generation: self.generation, call }, attempt))
     }
 
+    /// A request to send beside the call, in a guard of its own; see [`Call::refresh`].
+    pub fn refresh(&mut self) -> Option<(Self, Attempt)> {
+        let (call, attempt) = self.call.refresh()?;
+        Some((Self { farcall: self.farcall.clone(), generation: self.generation, call }, attempt))
+    }
+
     /// What to do next with a request that can be stopped, but not held up; see [`Call::step_at_once`].
     pub fn step_at_once(&mut self, now: Timestamp) -> Step {
         self.call.step_at_once(&self.farcall.nth(self.generation).engine, now)
