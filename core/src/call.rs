@@ -50,6 +50,10 @@ pub struct Head<'a> {
     /// every header of request and answer ([`Headers::each`]), every byte of the body that the application reads
     /// ([`Call::read`](crate::Call::read)), and sends [`Attempt::condition`](crate::Attempt).
     pub caches: bool,
+    /// Whether the adapter can send another request beside the call, for nobody to wait for ([`Call::refresh`]).
+    ///
+    /// [`Call::refresh`]: crate::Call::refresh
+    pub refreshes: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -98,6 +102,7 @@ impl<'a> Head<'a> {
             deadline: None,
             priority: Priority::Interactive,
             caches: false,
+            refreshes: false,
         }
     }
 
@@ -105,6 +110,17 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn caches(mut self, caches: bool) -> Self {
         self.caches = caches;
+        self
+    }
+
+    /// The call, by an adapter that can send another request beside it: it asks [`Call::refresh`] for one whenever the
+    /// step is [`Step::Respond`].
+    ///
+    /// [`Call::refresh`]: crate::Call::refresh
+    /// [`Step::Respond`]: crate::Step::Respond
+    #[must_use]
+    pub const fn refreshes(mut self, refreshes: bool) -> Self {
+        self.refreshes = refreshes;
         self
     }
 

@@ -86,6 +86,11 @@ impl Watched {
         self.guard.shadow().map(|(guard, attempt)| (Self { guard, sent: None }, attempt))
     }
 
+    /// A request to send beside the call, where it was answered with something stale.
+    pub(crate) fn refresh(&mut self) -> Option<(Self, Attempt)> {
+        self.guard.refresh().map(|(guard, attempt)| (Self { guard, sent: None }, attempt))
+    }
+
     pub(crate) fn begun(&self) -> Timestamp {
         self.guard.call().begun()
     }

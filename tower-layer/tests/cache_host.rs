@@ -163,8 +163,9 @@ fn program() {
             for _ in 0..count {
                 let client = client.clone();
                 calls.spawn(async move {
-                    let request =
-                        Request::get("https://api.example.com/v1/rates?base=EUR").body(Empty::<Bytes>::new()).unwrap();
+                    let request = Request::get("https://api.example.com/v1/rates?base=EUR")
+                        .body(Empty::<Bytes>::new())
+                        .unwrap();
                     let response = client.oneshot(request).await.unwrap();
                     let body = response.into_body().collect().await.unwrap().to_bytes();
                     String::from_utf8(body.to_vec()).unwrap()

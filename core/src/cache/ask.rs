@@ -6,7 +6,7 @@
 
 use super::control::Control;
 use super::key::{Key, Keyed};
-use super::{Query, Rule};
+use super::{Query, Rule, json};
 use crate::call::{Head, HeaderNames, Target};
 use std::sync::LazyLock;
 
@@ -175,7 +175,7 @@ impl Ask {
         // Only a request without `Cache-Control` means it so (RFC 9111, section 5.4).
         self.control.no_cache |= pragma && self.control == Control::default();
         key.part(&others.to_le_bytes());
-        key.part(head.content);
+        write_content(&mut key, &rule.json, head.content);
         if head.body != Some(head.content.len() as u64) {
             // There is a body that is not known, or not as a whole.
             self.bypass = Some("body");
@@ -275,6 +275,19 @@ pub(super) fn uri(origin: u64, path: &str, secret: &[u8; 16]) -> u64 {
     key.number(origin);
     key.part(path.as_bytes());
     key.key().low()
+}
+
+fn write_content(key: &mut Keyed, fields: &[String], content: &[u8]) {
+    if !fields.is_empty() && !content.is_empty() {
+        let mut chosen = key.clone();
+        chosen.number(1);
+        if json::write(&mut chosen, content, fields) {
+            *key = chosen;
+            return;
+        }
+        key.number(0);
+    }
+    key.part(content);
 }
 
 fn write_query(key: &mut Keyed, rule: &Query, query: &str) {

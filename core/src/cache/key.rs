@@ -27,6 +27,7 @@ impl Key {
 }
 
 /// Makes keys. Each part is written with its length, so that no two lists of parts look alike.
+#[derive(Clone)]
 pub(super) struct Keyed(SipHasher13);
 
 impl Keyed {
@@ -36,6 +37,11 @@ impl Keyed {
 
     pub(super) fn part(&mut self, bytes: &[u8]) {
         self.0.write_u64(bytes.len() as u64);
+        self.0.write(bytes);
+    }
+
+    /// A part of a part, of which the end has to be told by what follows.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
 

@@ -10,6 +10,7 @@ mod ask;
 mod control;
 mod flights;
 mod invalid;
+mod json;
 mod key;
 mod record;
 mod rule;

@@ -7,7 +7,7 @@ use super::flow::Flow;
 use super::plan::{CachePart, Plan, Standing};
 use super::step::Stored;
 use super::{Call, Engine, Step};
-use crate::cache::{Answer, Ask, Cache, Fetch, Key, Landing, Received, Status, Store, Unkept};
+use crate::cache::{Answer, Ask, Cache, Fetch, Forwarded, Key, Landing, Received, Status, Store, Unkept};
 use crate::call::{Head, Headers, Outcome, Refusal, RefusedBy, Target};
 use crate::matcher::Matcher;
 use crate::resilience::is_safe;
@@ -44,6 +44,10 @@ pub(super) struct Cached {
     /// Whether the vendor is asked whether it is still good.
     conditional: bool,
     declined: bool,
+    /// Whether the adapter can ask for a new answer beside the call.
+    pub(super) refreshes: bool,
+    /// Whether it is to do so now.
+    pub(super) refreshing: bool,
     /// The vendor said that it is.
     confirmed: Option<Arc<Answer>>,
     storing: Option<Box<Storing>>,
@@ -96,6 +100,7 @@ impl Cached {
         }
         engine.cache.read(&mut self.ask, &part.rule, &part.name, head, authorized);
         self.changes = self.ask.is_overridden().then(|| engine.cache.uri_of(head));
+        self.refreshes = head.refreshes && head.method == "GET" && head.content.is_empty();
         self.stage = Stage::Asks;
     }
 
@@ -178,6 +183,20 @@ impl Cached {
             }
         }
         self.land(landing, now);
+    }
+
+    /// That of a call beside this one, which asks whether what was found is still good, and leads from now on.
+    pub(super) fn to_refresh(&mut self) -> Self {
+        Self {
+            stage: Stage::Sent,
+            ask: std::mem::take(&mut self.ask),
+            key: self.key,
+            leads: self.leads.take(),
+            hosted: std::mem::take(&mut self.hosted),
+            found: self.found.take(),
+            status: Status { forwarded: Some(Forwarded::Stale), ..Status::default() },
+            ..Self::default()
+        }
     }
 
     /// Of a call before.
@@ -355,6 +374,9 @@ impl Engine {
                 flow.events.add(now, What::Cache { rule: Arc::clone(&part.name), status });
             }
             flow.cached.stage = Stage::Done;
+        }
+        if call.flow.as_ref().is_some_and(|standing| standing.flow.cached.refreshing) {
+            call.refresh = self.refresh(call, now);
         }
         call.status = answer.status;
         call.head_at = now;

@@ -43,6 +43,8 @@ pub struct Call {
     pub(super) watches: bool,
     /// Its standing with the rules; `None` where none looks at it.
     pub(super) flow: Option<Standing>,
+    /// The call that asks whether what it was answered with is still good.
+    pub(super) refresh: Option<Box<(Self, Attempt)>>,
 }
 
 /// Who is to be woken looks by himself after so long: nobody hangs on being told.
@@ -152,6 +154,15 @@ impl Call {
     /// `None` where too many are under way, or a quota has no room for one at once.
     pub fn shadow(&mut self, engine: &Engine, now: Timestamp) -> Option<(Call, Attempt)> {
         engine.shadow(self, now)
+    }
+
+    /// After [`Step::Respond`](super::Step): a request to send beside the call, where what it was answered with is
+    /// stale (RFC 5861, section 3). A call of its own, marked in the ledger by the tag `refresh` with the rule's name,
+    /// and the one attempt that it makes; to be sent and reported as [`shadow`](Call::shadow) says, with the
+    /// application's own headers. `None` otherwise, and for an adapter that did not say that it can
+    /// ([`Head::refreshes`](crate::Head)).
+    pub fn refresh(&mut self) -> Option<(Self, Attempt)> {
+        self.refresh.take().map(|refresh| *refresh)
     }
 
     /// The attempt failed, before or after the head of a response.

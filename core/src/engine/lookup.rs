@@ -34,7 +34,7 @@ pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timesta
         let variant = side.filter(|(_, side)| side.is_new()).map(|(place, _)| place);
         cached.ask.apart(variant, flow.seed);
     }
-    loop {
+    let seen = loop {
         let seen = look(engine, part, cached, now)?;
         let place = place(engine, part, cached, &seen, now)?;
         match place {
@@ -53,12 +53,21 @@ pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timesta
             Place::Lead | Place::Alone => {}
         }
         if !fetched(engine, cached, seen.key, now)? {
-            break;
+            break seen;
         }
-    }
+    };
     if cached.ask.only_if_cached() {
         cached.status = Status { detail: Some("only-if-cached"), ..Status::default() };
         return Err(Halt::Cached(Answer::gateway_timeout(), Outcome::Cached));
+    }
+    // Whoever leads need not wait for the vendor himself, where that can be done beside the call.
+    if cached.refreshes
+        && cached.leads.is_some()
+        && !side.is_some_and(|(_, side)| side.is_new())
+        && let Some(halt) = instead(cached, &seen)
+    {
+        cached.refreshing = true;
+        return Err(halt);
     }
     cached.stage = Stage::Sent;
     Ok(())

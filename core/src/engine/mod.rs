@@ -15,6 +15,7 @@ mod names;
 mod pipeline;
 mod plan;
 mod plans;
+mod refresh;
 mod request;
 mod rules;
 mod shadow;

@@ -79,6 +79,7 @@ impl Engine {
             waiting_since: None,
             watches,
             flow,
+            refresh: None,
             state: State::Begun,
         };
         // What an SDK tries again goes on with its call.

@@ -5,7 +5,7 @@ use super::opening::Opening;
 use super::replay::Replay;
 use super::{EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
-use crate::shadows::Shadows;
+use crate::shadows::Beside;
 use crate::timer::{Pause, Timer};
 use crate::watched::{Sent, Watched};
 use farcall::resilience::Ending;
@@ -21,7 +21,7 @@ const REPLAYED: u64 = 64 * 1024;
 
 pub(super) struct Acting<S, R, B> {
     service: S,
-    shadows: Option<Shadows>,
+    beside: Beside,
     /// Whether the service was made ready for the next request.
     ready: bool,
     rebody: R,
@@ -74,7 +74,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
     /// `service` is ready for one request.
     pub(super) fn new(
         service: S,
-        shadows: Option<Shadows>,
+        beside: Beside,
         rebody: R,
         parts: request::Parts,
         body: B,
@@ -82,11 +82,11 @@ impl<S, R, B: Body> Acting<S, R, B> {
     ) -> Self {
         let size = body.size_hint();
         let again = size.upper().is_some_and(|upper| upper <= REPLAYED);
-        opening.describe(size.exact(), again);
+        opening.describe(size.exact(), again, beside.refreshes.is_some());
         let body = if again { Sendable::Again(Replay::new(body)) } else { Sendable::Once(body) };
         Self {
             service,
-            shadows,
+            beside,
             ready: true,
             rebody,
             parts,
@@ -133,12 +133,21 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         }
                         Step::Wait(until) => {
                             last = None;
-                            self.pause = self.watched.as_mut().map(|watched| watched.pause(until, cx.waker()));
+                            self.pause =
+                                self.watched.as_mut().map(|watched| watched.pause(until, cx.waker()));
                             self.next = Next::Wait;
                         }
                         Step::Refuse(refusal) => return Poll::Ready(Err(EgressError::Refused(refusal))),
                         Step::Fail(error) => return Poll::Ready(Err(EgressError::Injected(error))),
-                        Step::Respond(stored) => return Poll::Ready(Ok(respond(stored))),
+                        Step::Respond(stored) => {
+                            if let (Some(refreshes), Some(watched)) =
+                                (&self.beside.refreshes, &mut self.watched)
+                            {
+                                let request::Parts { method, uri, headers, .. } = &self.parts;
+                                refreshes.refresh(watched, method, uri.clone(), headers);
+                            }
+                            return Poll::Ready(Ok(respond(stored)));
+                        }
                         // Settled, or a step of a later version: the application gets what there is.
                         _ => return Poll::Ready(self.hand_out(last)),
                     }
@@ -167,7 +176,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         return Poll::Ready(self.hand_out(last));
                     }
                     if attempt.shadow
-                        && let (Some(shadows), Some(watched)) = (&self.shadows, &mut self.watched)
+                        && let (Some(shadows), Some(watched)) = (&self.beside.shadows, &mut self.watched)
                     {
                         shadows.send(
                             watched,

@@ -5,7 +5,7 @@ use super::hops::{Chain, Hop, Leg, note_unseen, was_sent};
 use super::middleware::OfClient;
 use crate::egress::{EgressError, is_of_use};
 use crate::scope::Scope;
-use crate::shadows::Shadows;
+use crate::shadows::Beside;
 use crate::watched::Watched;
 use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::{Error, Next, Result};
@@ -19,8 +19,8 @@ use std::pin::{Pin, pin};
 /// Makes a call as the rules say. Where reqwest follows a redirect, the call ends with that, and others follow.
 pub(super) async fn act(
     farcall: &Farcall,
-    shadows: Option<&Shadows>,
-    client: &[u8],
+    beside: &Beside,
+    client: (&'static [u8], &[u8]),
     mut request: Request,
     extensions: &mut Extensions,
     next: Next<'_>,
@@ -41,6 +41,7 @@ pub(super) async fn act(
         .headers(&of_client)
         .body(bytes, replayable)
         .caches(true)
+        .refreshes(beside.refreshes.is_some())
         .content(content)
         .priority(priority)
         .deadline(deadline);
@@ -63,7 +64,7 @@ pub(super) async fn act(
                 let copy = original.as_ref().and_then(Request::try_clone).or_else(|| original.take());
                 let Some(mut request) = copy else { break };
                 if attempt.shadow
-                    && let Some(shadows) = shadows
+                    && let Some(shadows) = &beside.shadows
                     && let Ok(uri) = url.as_str().parse()
                 {
                     shadows.send(&mut watched, &method, uri, request.headers());
@@ -140,7 +141,15 @@ pub(super) async fn act(
             }
             Step::Refuse(refusal) => return Err(Error::middleware(EgressError::Refused(refusal))),
             Step::Fail(error) => return Err(Error::middleware(EgressError::Injected(error))),
-            Step::Respond(stored) => return Ok(respond(stored, url)),
+            Step::Respond(stored) => {
+                if let Some(refreshes) = &beside.refreshes
+                    && let Some(request) = &original
+                    && let Ok(uri) = url.as_str().parse()
+                {
+                    refreshes.refresh(&mut watched, &method, uri, request.headers());
+                }
+                return Ok(respond(stored, url));
+            }
             _ => break,
         }
     }
