@@ -25,6 +25,8 @@ pub struct Answer {
     pub body: Bytes,
     /// What it cost, in nano-units; `None` where that is not known.
     pub cost: Option<i64>,
+    /// The tokens that it used; 0 where none are known.
+    pub tokens: u64,
     pub(super) uri: u64,
     control: Control,
     requested_at: Timestamp,
@@ -147,6 +149,7 @@ impl Answer {
             headers,
             body: Bytes::new(),
             cost: None,
+            tokens: 0,
             uri: ask.uri,
             control: Control::default(),
             requested_at: got.requested_at,
@@ -166,7 +169,7 @@ impl Answer {
         status: u16,
         headers: HeaderMap,
         body: Bytes,
-        cost: Option<i64>,
+        (cost, tokens): (Option<i64>, u64),
         uri: u64,
         times: Times,
     ) -> Self {
@@ -178,6 +181,7 @@ impl Answer {
             headers,
             body,
             cost,
+            tokens,
             uri,
             control,
             requested_at,
@@ -285,6 +289,7 @@ impl Answer {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             cost: None,
+            tokens: 0,
             uri: 0,
             control: Control::default(),
             requested_at: Timestamp::EPOCH,

@@ -69,6 +69,7 @@ fn write_answer(answer: &Answer, out: &mut Vec<u8>) {
     }
     out.push(u8::from(answer.cost.is_some()) | u8::from(customer.is_some()) << 1);
     out.extend_from_slice(&answer.cost.unwrap_or_default().to_le_bytes());
+    out.extend_from_slice(&answer.tokens.to_le_bytes());
     for name in [vendor.as_bytes(), endpoint.as_bytes(), customer.as_deref().unwrap_or_default().as_bytes()] {
         text(name, out);
     }
@@ -88,7 +89,7 @@ fn read_answer(from: &mut Reader<'_>) -> Option<Answer> {
     let (initial_age, explicit, heuristic) = (span()??, span()?, span()?);
     let times = Times { requested_at, received_at, initial_age, explicit, heuristic };
     let known = from.byte()?;
-    let cost = i64::from_le_bytes(from.array()?);
+    let (cost, tokens) = (i64::from_le_bytes(from.array()?), from.word()?);
     let (vendor, endpoint, customer) = (from.str()?.into(), from.str()?.into(), from.str()?);
     let label = Label { vendor, endpoint, customer: (known & 2 != 0).then(|| customer.into()) };
     let mut headers = HeaderMap::new();
@@ -97,8 +98,8 @@ fn read_answer(from: &mut Reader<'_>) -> Option<Answer> {
         headers.append(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?);
     }
     let body = Bytes::copy_from_slice(from.text()?);
-    let cost = (known & 1 != 0).then_some(cost);
-    Some(Answer::of_record(Arc::new(label), status, headers, body, cost, uri, times))
+    let used = ((known & 1 != 0).then_some(cost), tokens);
+    Some(Answer::of_record(Arc::new(label), status, headers, body, used, uri, times))
 }
 
 fn number(count: usize, out: &mut Vec<u8>) {
@@ -163,7 +164,15 @@ mod tests {
             explicit: Some(Duration::from_secs(60)),
             heuristic: None,
         };
-        Answer::of_record(Arc::new(label), 200, headers, Bytes::from_static(b"body"), Some(-7), 11, times)
+        Answer::of_record(
+            Arc::new(label),
+            200,
+            headers,
+            Bytes::from_static(b"body"),
+            (Some(-7), 5),
+            11,
+            times,
+        )
     }
 
     #[test]

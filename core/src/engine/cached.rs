@@ -52,8 +52,17 @@ pub(super) struct Cached {
     confirmed: Option<Arc<Answer>>,
     storing: Option<Box<Storing>>,
     pub(super) status: Status,
-    /// Bytes and nano-units that did not have to be spent.
-    pub(super) saved: (u64, i64),
+    pub(super) saved: Saved,
+}
+
+/// What did not have to be spent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Saved {
+    pub(super) bytes: u64,
+    /// In nano-units.
+    pub(super) cost: i64,
+    pub(super) requests: u64,
+    pub(super) tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,7 +174,7 @@ impl Cached {
         engine: &Engine,
         part: &CachePart,
         whole: bool,
-        cost: Option<i64>,
+        (cost, tokens): (Option<i64>, Option<u64>),
         now: Timestamp,
     ) {
         let mut landing = Landing::Over;
@@ -176,7 +185,7 @@ impl Cached {
             if whole && promised {
                 // Room that is not used would be held beside what is weighed.
                 body.shrink_to_fit();
-                (answer.body, answer.cost) = (body.into(), cost);
+                (answer.body, answer.cost, answer.tokens) = (body.into(), cost, tokens.unwrap_or(0));
                 let shareable = answer.is_fresh(&part.rule, now);
                 self.status.stored = engine.cache.keep(&self.ask, &part.rule, Arc::new(answer));
                 landing = if self.status.stored && shareable { Landing::Kept } else { Landing::Unshared };
@@ -365,8 +374,13 @@ impl Engine {
         let mut status = Status::default();
         if let Some(Standing { plan, flow }) = &mut call.flow {
             status = flow.cached.status;
-            let spared = if call.attempts == 0 { answer.cost.unwrap_or_default() } else { 0 };
-            flow.cached.saved = (answer.body.len() as u64, spared);
+            let bytes = answer.body.len() as u64;
+            flow.cached.saved = match call.attempts == 0 && answer.has_age() {
+                true => {
+                    Saved { bytes, cost: answer.cost.unwrap_or_default(), requests: 1, tokens: answer.tokens }
+                }
+                false => Saved { bytes, ..Saved::default() },
+            };
             flow.cached.conditional = false;
             if let Some(part) = &plan.cache
                 && (status.forwarded.is_some() || outcome == Outcome::Stale || self.cache.tells(now))
@@ -390,11 +404,11 @@ impl Engine {
         plan: &Plan,
         flow: &mut Flow,
         outcome: Outcome,
-        cost: Option<i64>,
+        used: (Option<i64>, Option<u64>),
         now: Timestamp,
     ) {
         let Some(part) = plan.cache.as_ref().filter(|_| flow.cached.stage != Stage::Off) else { return };
-        flow.cached.finish(self, part, outcome == Outcome::Complete, cost, now);
+        flow.cached.finish(self, part, outcome == Outcome::Complete, used, now);
         if flow.cached.stage == Stage::Sent {
             let status = flow.cached.status;
             flow.events.add(now, What::Cache { rule: Arc::clone(&part.name), status });

@@ -130,8 +130,10 @@ impl Engine {
             cost_unknown: account.unknown,
             tokens_in: account.tokens_in,
             tokens_out: account.tokens_out,
-            saved_bytes: account.saved.0,
-            saved_cost: account.saved.1,
+            saved_bytes: account.saved.bytes,
+            saved_cost: account.saved.cost,
+            saved_requests: account.saved.requests,
+            saved_tokens: account.saved.tokens,
         };
         if let Some(earlier) = earlier {
             earlier.add_to(&mut entry);
