@@ -195,7 +195,7 @@ impl Cached {
     }
 
     /// That of a call beside this one, which asks whether what was found is still good, and leads from now on.
-    pub(super) fn to_refresh(&mut self) -> Self {
+    pub(super) fn take_to_refresh(&mut self) -> Self {
         Self {
             stage: Stage::Sent,
             ask: std::mem::take(&mut self.ask),

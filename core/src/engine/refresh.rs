@@ -26,7 +26,7 @@ impl Engine {
         let beside = Arc::clone(plan.refreshed.get_or_init(|| Arc::new(plan.of_refreshes())));
         let seed = spread(flow.seed ^ 0x5265_6672_6573_6821);
         let mut standing = flow::copy(beside, flow, now, seed);
-        standing.flow.cached = flow.cached.to_refresh();
+        standing.flow.cached = flow.cached.take_to_refresh();
         let mut copy = Call {
             id: seed,
             found: self.marked(call.shard, call.found, TAG, &rule),
