@@ -57,6 +57,8 @@ tallies! {
     missing_keys,
     /// Starts in which the memory that processes share quotas through could not be had.
     unshared_homes,
+    /// Starts in which the cache could not be shared as the configuration says.
+    unshared_caches,
     /// Calls that the sidecar was not told of, because it did not read fast enough.
     untold_sightings,
     /// Forks that were noticed late: calls of the first second after are not counted.

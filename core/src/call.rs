@@ -63,6 +63,10 @@ pub struct Head<'a> {
     pub parks: bool,
     /// Whether it is delivered from the outbox.
     pub delivers: bool,
+    /// Whether the adapter can send another request beside the call, for nobody to wait for ([`Call::refresh`]).
+    ///
+    /// [`Call::refresh`]: crate::Call::refresh
+    pub refreshes: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -116,6 +120,7 @@ impl<'a> Head<'a> {
             marks: None,
             parks: false,
             delivers: false,
+            refreshes: false,
         }
     }
 
@@ -158,6 +163,17 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn delivers(mut self, delivers: bool) -> Self {
         self.delivers = delivers;
+        self
+    }
+
+    /// The call, by an adapter that can send another request beside it: it asks [`Call::refresh`] for one whenever the
+    /// step is [`Step::Respond`].
+    ///
+    /// [`Call::refresh`]: crate::Call::refresh
+    /// [`Step::Respond`]: crate::Step::Respond
+    #[must_use]
+    pub const fn refreshes(mut self, refreshes: bool) -> Self {
+        self.refreshes = refreshes;
         self
     }
 

@@ -1,4 +1,5 @@
-//! Shadow copies: sent beside a call to the variant of a rollout, their answers measured and thrown away.
+//! What is sent beside a call: shadow copies to the variant of a rollout, whose answers are measured and thrown away, and
+//! requests that ask whether a stale answer is still good, whose answers are kept.
 //!
 //! Each runs in a task of its own, on a client of its own, so that no call waits for one, nor loses its connection
 //! to one.
@@ -8,7 +9,7 @@ use crate::error::{Cause, classify};
 use crate::timer::Timer;
 use crate::watched::Watched;
 use bytes::Buf;
-use farcall::ErrorType;
+use farcall::{Attempt, ErrorType};
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Body;
 use std::fmt;
@@ -22,6 +23,13 @@ use tower_service::Service;
 const READ: u64 = 4 * 1024 * 1024;
 
 type Sending = dyn Fn(&Handle, Request<()>, Watched, Option<Timer>) + Send + Sync;
+
+/// Through which clients requests go that are sent beside calls.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beside {
+    pub(crate) shadows: Option<Shadows>,
+    pub(crate) refreshes: Option<Shadows>,
+}
 
 /// Where copies are sent.
 #[derive(Clone)]
@@ -69,7 +77,29 @@ impl Shadows {
     pub(crate) fn send(&self, call: &mut Watched, method: &Method, uri: Uri, headers: &HeaderMap) {
         // Without a runtime there is nobody to send it.
         let Ok(runtime) = Handle::try_current() else { return };
-        let Some((copy, attempt)) = call.shadow() else { return };
+        if let Some((copy, attempt)) = call.shadow() {
+            self.send_beside(&runtime, copy, &attempt, method, uri, headers);
+        }
+    }
+
+    /// Asks whether what a call was just answered with is still good, where the engine wants to know.
+    pub(crate) fn refresh(&self, call: &mut Watched, method: &Method, uri: Uri, headers: &HeaderMap) {
+        let Some((copy, attempt)) = call.refresh() else { return };
+        // Without a runtime it is dropped, and counted as cancelled.
+        if let Ok(runtime) = Handle::try_current() {
+            self.send_beside(&runtime, copy, &attempt, method, uri, headers);
+        }
+    }
+
+    fn send_beside(
+        &self,
+        runtime: &Handle,
+        copy: Watched,
+        attempt: &Attempt,
+        method: &Method,
+        uri: Uri,
+        headers: &HeaderMap,
+    ) {
         let mut request = Request::new(());
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri;
@@ -78,7 +108,7 @@ impl Shadows {
         request.extensions_mut().insert(Counted);
         attempt.apply(&mut request);
         let timer = attempt.give_up_at.and_then(|at| copy.timer(at));
-        (self.0)(&runtime, request, copy, timer);
+        (self.0)(runtime, request, copy, timer);
     }
 }
 

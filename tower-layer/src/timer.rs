@@ -3,7 +3,7 @@
 use farcall::Timestamp;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::runtime::Handle;
 use tokio::time::{Sleep, sleep};
 
@@ -23,5 +23,37 @@ impl Future for Timer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.0.as_mut().poll(cx)
+    }
+}
+
+/// A wait that a rule asks for, in which something may come earlier.
+#[derive(Debug)]
+pub(crate) struct Pause {
+    /// `None` where there is no clock: then nobody waits.
+    timer: Option<Timer>,
+    /// Whether the task is woken when it is time to look again.
+    wakes: bool,
+    polled: bool,
+}
+
+impl Pause {
+    pub(crate) fn new(timer: Option<Timer>, wakes: bool) -> Self {
+        Self { timer, wakes, polled: false }
+    }
+}
+
+impl Future for Pause {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let again = std::mem::replace(&mut self.polled, true);
+        if self.wakes && again {
+            // Woken for this, or for something else: a look costs little.
+            return Poll::Ready(());
+        }
+        if let Some(timer) = &mut self.timer {
+            ready!(Pin::new(timer).poll(cx));
+        }
+        Poll::Ready(())
     }
 }

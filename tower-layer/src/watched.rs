@@ -1,7 +1,7 @@
 //! A call under way, in the hands of whoever sees its events: the future, then the response's body.
 
 use crate::scope::{Customer, Tags};
-use crate::timer::Timer;
+use crate::timer::{Pause, Timer};
 use farcall::attribution::MAX_TAGS;
 use farcall::outbox::Terms;
 use farcall::resilience::Ending;
@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 
 /// A call in the agent's guard, which knows of forks, and the bytes of its request. Dropped before the end, it counts
 /// the call as abandoned.
@@ -55,6 +56,12 @@ impl Watched {
         timer
     }
 
+    /// The wait of a step until this moment, or until something comes that it waits for: then this is woken.
+    pub(crate) fn pause(&mut self, until: Timestamp, waker: &Waker) -> Pause {
+        let woken = self.guard.wake(waker);
+        Pause::new(self.timer(woken.unwrap_or(until)), woken.is_some())
+    }
+
     /// Counts what the request's body sends as bytes of this call.
     pub(crate) fn count(&mut self, sent: Option<Sent>) {
         self.add_sent();
@@ -94,6 +101,11 @@ impl Watched {
     /// It could not be handed over.
     pub(crate) fn not_parked(&mut self, why: &str) {
         self.guard.not_parked(why);
+    }
+
+    /// A request to send beside the call, where it was answered with something stale.
+    pub(crate) fn refresh(&mut self) -> Option<(Self, Attempt)> {
+        self.guard.refresh().map(|(guard, attempt)| (Self { guard, sent: None }, attempt))
     }
 
     pub(crate) fn begun(&self) -> Timestamp {

@@ -75,6 +75,7 @@ async fn a_second_call_is_answered_without_the_vendor_and_told_of() {
     let numbers = &customers.rows[0].numbers;
     assert_eq!((numbers.calls, numbers.attempts, numbers.cached, numbers.stale), (3, 1, 2, 0));
     assert_eq!((numbers.bytes_in, numbers.saved_bytes, numbers.errors), (5, 10, 0));
+    assert_eq!((numbers.saved_requests, numbers.saved_tokens), (2, 0));
     let calls = report::calls(&query).unwrap();
     let told: Vec<&str> = calls
         .rows
@@ -219,6 +220,45 @@ async fn an_answer_that_the_application_lets_go_of_is_not_kept() {
         assert_eq!(text(response).await, "half and half");
     }
     assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_stale_answer_is_asked_about_beside_the_call_where_there_is_a_client_for_that() {
+    let Kept { farcall, .. } = keeping("ttl = \"1ms\"\nstale_while_revalidate = \"1h\"");
+    let (asked, open) = (Arc::new(AtomicU32::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (seen, gate) = (Arc::clone(&asked), Arc::clone(&open));
+    let beside = service_fn(move |_: Request<Empty<Bytes>>| {
+        let (number, gate) = (seen.fetch_add(1, Ordering::Relaxed), Arc::clone(&gate));
+        async move {
+            let _open = gate.acquire().await.unwrap();
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(format!("answer {number}"))))
+        }
+    });
+    let seen = Arc::clone(&asked);
+    let vendor = service_fn(move |_: Request<_>| {
+        let number = seen.fetch_add(1, Ordering::Relaxed);
+        async move { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(format!("answer {number}")))) }
+    });
+    let layer = farcall_tower::EgressLayer::<_, _>::with(farcall.clone()).refreshes_through(beside);
+    let client = tower::Layer::layer(&layer, vendor);
+    let call = || {
+        let client = client.clone();
+        async move { text(client.oneshot(get()).await.unwrap()).await }
+    };
+    assert_eq!(call().await, "answer 0");
+    // Stale after a millisecond: nobody waits for the vendor, who does not answer.
+    while asked.load(Ordering::Relaxed) == 1 {
+        assert_eq!(call().await, "answer 0");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(call().await, "answer 0");
+    open.add_permits(1_000);
+    loop {
+        match call().await.as_str() {
+            "answer 0" => tokio::time::sleep(Duration::from_millis(1)).await,
+            other => break assert_eq!(other, "answer 1"),
+        }
+    }
 }
 
 #[cfg(feature = "reqwest")]

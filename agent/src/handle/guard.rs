@@ -5,6 +5,7 @@ use super::process::{Process, caught};
 use farcall::resilience::Ending;
 use farcall::{Attempt, Call, ConnectTimes, ErrorType, Headers, Step, Timestamp};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 
 /// Owns a call and its handle, reads the clock for it, and abandons it when it is dropped before its end: a
 /// response that the application lets go of, an exception, a cancelled future.
@@ -39,6 +40,11 @@ impl CallGuard {
         self.call.step(&self.farcall.nth(self.generation).engine, now)
     }
 
+    /// Has this woken where something may come before the moment of a wait; see [`Call::wake`].
+    pub fn wake(&mut self, waker: &Waker) -> Option<Timestamp> {
+        self.call.wake(&self.farcall.nth(self.generation).engine, waker, self.now())
+    }
+
     /// A second attempt beside a slow first one; see [`Call::hedge`].
     pub fn hedge(&mut self) -> Option<Attempt> {
         self.call.hedge(&self.farcall.nth(self.generation).engine, self.now())
@@ -52,6 +58,12 @@ impl CallGuard {
     /// A copy to send beside the call, in a guard of its own; see [`Call::shadow`].
     pub fn shadow(&mut self) -> Option<(Self, Attempt)> {
         let (call, attempt) = self.call.shadow(&self.farcall.nth(self.generation).engine, self.now())?;
+        Some((Self { farcall: self.farcall.clone(), generation: self.generation, call }, attempt))
+    }
+
+    /// A request to send beside the call, in a guard of its own; see [`Call::refresh`].
+    pub fn refresh(&mut self) -> Option<(Self, Attempt)> {
+        let (call, attempt) = self.call.refresh()?;
         Some((Self { farcall: self.farcall.clone(), generation: self.generation, call }, attempt))
     }
 

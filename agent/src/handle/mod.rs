@@ -79,6 +79,11 @@ impl WeakFarcall {
 
 static GLOBAL: OnceLock<Farcall> = OnceLock::new();
 
+// No panic leaves anything half done behind it: each lock in there is taken over from whoever died with it, and what is
+// shared with other threads is whole between any two of its operations.
+impl std::panic::UnwindSafe for Farcall {}
+impl std::panic::RefUnwindSafe for Farcall {}
+
 impl Farcall {
     /// Starts Farcall in this process. Never fails: what goes wrong is counted and said once on stderr, and
     /// the rest works.

@@ -7,6 +7,8 @@ use super::watch::Watch;
 use super::{Setup, key, sigterm};
 #[cfg(feature = "outbox")]
 use crate::alarm::{Alarm, Bell};
+#[cfg(feature = "shared-cache")]
+use crate::cache::{Beyond, Shared};
 use crate::cache::{DEFAULT_BYTES, Memory};
 use crate::clock::Clock;
 #[cfg(feature = "outbox")]
@@ -15,10 +17,13 @@ use crate::share::Share;
 use crate::store::{Confirmation, ConnectionRollup, Pending};
 use crate::tally::Tallies;
 use crate::{caller, say};
+use farcall::cache::Store;
 use farcall::inspect::Fingerprinter;
 use farcall::{Caller, Engine, QuotaHome, Timestamp};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
+#[cfg(feature = "shared-cache")]
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -50,6 +55,8 @@ pub(super) struct Process {
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
     share: OnceLock<Arc<Share>>,
+    #[cfg(feature = "shared-cache")]
+    cache: OnceLock<Arc<Shared>>,
     #[cfg(feature = "outbox")]
     pub(super) alarm: Arc<Alarm>,
     #[cfg(feature = "outbox")]
@@ -136,6 +143,8 @@ impl Process {
             next: OnceLock::new(),
             writer: Mutex::new(Writer::new(&setup)),
             share: OnceLock::new(),
+            #[cfg(feature = "shared-cache")]
+            cache: OnceLock::new(),
             #[cfg(feature = "outbox")]
             alarm: Alarm::new(&setup.config.alarm, &caller.service, caller.pid),
             #[cfg(feature = "outbox")]
@@ -160,8 +169,7 @@ impl Process {
         self.share_quotas();
         #[cfg(feature = "outbox")]
         self.engine.set_alarms(Arc::new(Bell(Arc::clone(&self.alarm))));
-        let bytes = self.setup.config.cache_memory.unwrap_or(DEFAULT_BYTES);
-        self.engine.set_cache_store(Arc::new(Memory::new(bytes)));
+        self.engine.set_cache_store(self.cache_store());
         // Before the first call, so that a sidecar that is there already learns of every one.
         let mut writer = self.writer();
         writer.look_for_hub(self);
@@ -173,6 +181,34 @@ impl Process {
         if watch_sigterm {
             self.watches_sigterm.store(sigterm::watch(self), Ordering::Relaxed);
         }
+    }
+
+    /// Where answers lie: in memory, and beyond it where the configuration says so.
+    fn cache_store(self: &Arc<Self>) -> Arc<dyn Store> {
+        let memory = || Memory::new(self.setup.config.cache_memory.unwrap_or(DEFAULT_BYTES));
+        #[cfg(feature = "shared-cache")]
+        if let Some(beyond) = Beyond::of(&self.setup.config) {
+            let process = Arc::downgrade(self);
+            let clock = move || process.upgrade().map_or(Timestamp::EPOCH, |process| process.clock.now());
+            let service = &self.caller.service;
+            let home = self.setup.home.as_deref();
+            let opened = home
+                .ok_or_else(|| io::Error::other("there is no home directory"))
+                .and_then(|home| Shared::open(home, service, memory(), &beyond, Box::new(clock)));
+            match opened {
+                Ok(shared) => return Arc::clone(self.cache.get_or_init(|| Arc::new(shared))) as _,
+                Err(error) => {
+                    Tallies::add(&self.tallies.unshared_caches, 1);
+                    self.writer().say_once(
+                        "cache",
+                        &format!(
+                            "cannot share the cache with other processes: {error}; it is this process's own"
+                        ),
+                    );
+                }
+            }
+        }
+        Arc::new(memory())
     }
 
     fn share_quotas(&self) {
@@ -251,6 +287,12 @@ impl Process {
                 process.writer().say_once("fleet", &format!("cannot start the thread of the fleet: {error}"));
             }
         }
+        #[cfg(feature = "shared-cache")]
+        if let Some(cache) = process.cache.get().filter(|_| options.enabled)
+            && let Err(error) = cache.start()
+        {
+            process.writer().say_once("cache", &format!("cannot start a thread of the cache: {error}"));
+        }
         let Some(every) = options.flush_every.filter(|_| options.enabled) else { return };
         if let Err(error) = process.thread.start(process, every) {
             process.writer().say_once("thread", &format!("cannot start the flush thread: {error}"));
@@ -291,6 +333,10 @@ impl Process {
         self.alarm.wind_down();
         if let Some(share) = self.share.get() {
             share.stop();
+        }
+        #[cfg(feature = "shared-cache")]
+        if let Some(cache) = self.cache.get() {
+            cache.stop();
         }
         self.watch.stop();
         self.thread.stop();
@@ -351,6 +397,8 @@ impl Process {
         let engine = self.engine.counters();
         let engine = engine.named().into_iter().map(|(name, value)| (name.to_owned(), value));
         let share = self.share.get().map(|share| share.counters()).into_iter().flatten();
+        #[cfg(feature = "shared-cache")]
+        let share = share.chain(self.cache.get().map(|cache| cache.counters()).into_iter().flatten());
         let all = engine.chain(self.tallies.all()).chain(share);
         #[cfg(feature = "outbox")]
         let all = all.chain(self.alarm.counters());

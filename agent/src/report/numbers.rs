@@ -47,6 +47,10 @@ pub struct Numbers {
     /// What the answers cost that the cache had, as far as known, as an exact decimal number in `currency`; null
     /// where nothing is known of it.
     pub saved_cost: Option<String>,
+    /// Requests of the vendor's quota that were not spent, because the cache had the answer.
+    pub saved_requests: u64,
+    /// Tokens of it that were not spent, as far as known.
+    pub saved_tokens: u64,
     /// Tokens that went in.
     pub tokens_in: u64,
     /// Tokens that came out.
@@ -93,6 +97,18 @@ impl Account {
         }
     }
 
+    /// What the cache spared the quotas of vendors, in a sentence; `None` where that is nothing.
+    pub(super) fn spared(&self) -> Option<String> {
+        let Sums { saved_requests: requests, saved_tokens: tokens, .. } = self.sums;
+        match (requests, tokens) {
+            (0, _) => None,
+            (requests, 0) => Some(format!("The cache spared the vendors' quotas {requests} requests.")),
+            (requests, tokens) => {
+                Some(format!("The cache spared the vendors' quotas {requests} requests and {tokens} tokens."))
+            }
+        }
+    }
+
     pub(super) fn numbers(&self) -> Numbers {
         let library = self.sums.calls - self.kernel;
         Numbers {
@@ -113,6 +129,8 @@ impl Account {
             cost_unknown_calls: self.sums.cost_unknown,
             saved_bytes: self.sums.saved_bytes,
             saved_cost: (self.sums.saved_cost != 0).then(|| decimal(self.sums.saved_cost)),
+            saved_requests: self.sums.saved_requests,
+            saved_tokens: self.sums.saved_tokens,
             tokens_in: self.sums.tokens_in,
             tokens_out: self.sums.tokens_out,
             library_calls: library,

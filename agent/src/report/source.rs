@@ -247,6 +247,8 @@ impl<'q> Source<'q> {
             sums.tokens_out = get(row, "tokens_out")?;
             sums.saved_bytes = get(row, "saved_bytes")?;
             sums.saved_cost = row.get("saved_cost")?;
+            sums.saved_requests = get(row, "saved_requests")?;
+            sums.saved_tokens = get(row, "saved_tokens")?;
             let latency = row.get_ref("latency")?.as_blob().map(Sketch::from_bytes);
             let Some(caller) = names.caller(row)? else { return Ok(()) };
             let row = Row {

@@ -88,5 +88,11 @@ pub fn vendors(query: &Query) -> Result<Table<VendorRow>, ReportError> {
         })
         .collect();
     rows.sort_by(|a, b| b.numbers.calls.cmp(&a.numbers.calls).then_with(|| a.vendor.cmp(&b.vendor)));
-    Ok(Table { report: "vendors", window: query.window(), rows, totals: totals.numbers(), notes: Vec::new() })
+    Ok(Table {
+        report: "vendors",
+        window: query.window(),
+        rows,
+        totals: totals.numbers(),
+        notes: totals.spared().into_iter().collect(),
+    })
 }

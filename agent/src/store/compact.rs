@@ -91,7 +91,7 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
         "INSERT INTO rollups SELECT ?2, ?3, vendor, endpoint, customer, tags, caller, tap, status, outcome,
             calls, attempts, bytes_out, bytes_in, duration, ttfb, transfer, answered, connections, dns, connect,
             tls, latency, waited, cost, cost_unknown, tokens_in, tokens_out,
-            saved_bytes, saved_cost
+            saved_bytes, saved_cost, saved_requests, saved_tokens
          FROM rollups WHERE span = ?1 AND minute >= ?3 AND minute < ?4
          ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls),
             attempts = add_up(attempts, excluded.attempts),
@@ -106,6 +106,8 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
             tokens_out = add_up(tokens_out, excluded.tokens_out),
             saved_bytes = add_up(saved_bytes, excluded.saved_bytes),
             saved_cost = add_up(saved_cost, excluded.saved_cost),
+            saved_requests = add_up(saved_requests, excluded.saved_requests),
+            saved_tokens = add_up(saved_tokens, excluded.saved_tokens),
             latency = sketch_merge(latency, excluded.latency)",
         range,
     )?;

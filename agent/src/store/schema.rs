@@ -7,10 +7,10 @@ use super::advice;
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 5;
+pub(crate) const VERSION: i64 = 6;
 
 /// One script for each version: what brings the version before to it.
-const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA];
+const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA, QUOTA_SAVED];
 
 /// Which configuration file a process obeys; empty where there is none.
 const CONFIG: &str = "ALTER TABLE processes ADD COLUMN config TEXT NOT NULL DEFAULT ''";
@@ -68,6 +68,13 @@ CREATE TABLE purges (
     at INTEGER NOT NULL,
     which TEXT NOT NULL
 ) STRICT;
+";
+
+/// What the cache saved of quotas. An answer that came from it had no attempt, unless the vendor failed.
+const QUOTA_SAVED: &str = r"
+ALTER TABLE rollups ADD COLUMN saved_requests INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN saved_tokens INTEGER NOT NULL DEFAULT 0;
+UPDATE rollups SET saved_requests = calls WHERE outcome = 'cached';
 ";
 
 /// The account of calls and connections.

@@ -111,7 +111,7 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
         .connection
         .prepare_cached(
             "INSERT INTO rollups VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-                ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)
+                ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)
              ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls),
                 attempts = add_up(attempts, excluded.attempts),
                 bytes_out = add_up(bytes_out, excluded.bytes_out), bytes_in = add_up(bytes_in, excluded.bytes_in),
@@ -125,6 +125,8 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
                 tokens_out = add_up(tokens_out, excluded.tokens_out),
                 saved_bytes = add_up(saved_bytes, excluded.saved_bytes),
                 saved_cost = add_up(saved_cost, excluded.saved_cost),
+                saved_requests = add_up(saved_requests, excluded.saved_requests),
+                saved_tokens = add_up(saved_tokens, excluded.saved_tokens),
                 latency = sketch_merge(latency, excluded.latency)",
         )?
         .execute(params![
@@ -157,6 +159,8 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
             int(sums.tokens_out),
             int(sums.saved_bytes),
             sums.saved_cost.clamp(-MOST, MOST),
+            int(sums.saved_requests),
+            int(sums.saved_tokens),
         ])?;
     Ok(())
 }

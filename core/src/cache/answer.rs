@@ -4,6 +4,7 @@ use super::Rule;
 use super::ask::Ask;
 use super::control::{Control, seconds};
 use crate::call::Headers;
+use crate::matcher::{Matcher, Subject};
 use crate::units::Timestamp;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -24,6 +25,8 @@ pub struct Answer {
     pub body: Bytes,
     /// What it cost, in nano-units; `None` where that is not known.
     pub cost: Option<i64>,
+    /// The tokens that it used; 0 where none are known.
+    pub tokens: u64,
     pub(super) uri: u64,
     control: Control,
     requested_at: Timestamp,
@@ -34,6 +37,16 @@ pub struct Answer {
     explicit: Option<Duration>,
     /// RFC 9111, section 4.2.2.
     heuristic: Option<Duration>,
+}
+
+/// When an answer came, and how long its headers say that it is fresh.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) requested_at: Timestamp,
+    pub(super) received_at: Timestamp,
+    pub(super) initial_age: Duration,
+    pub(super) explicit: Option<Duration>,
+    pub(super) heuristic: Option<Duration>,
 }
 
 /// What kept answers are called by people.
@@ -53,6 +66,18 @@ impl Label {
     #[must_use]
     pub fn new(vendor: Arc<str>, endpoint: Arc<str>, customer: Option<Arc<str>>) -> Self {
         Self { vendor, endpoint, customer }
+    }
+
+    /// Whether these conditions, on vendor, endpoint, method and customer, are about it.
+    #[must_use]
+    pub fn is_of(&self, which: &Matcher) -> bool {
+        which.matches(&Subject {
+            vendor: &self.vendor,
+            endpoint: &self.endpoint,
+            method: self.endpoint.split(' ').next().unwrap_or_default(),
+            customer: self.customer.as_deref().unwrap_or(crate::attribution::UNKNOWN),
+            ..Subject::default()
+        })
     }
 }
 
@@ -124,6 +149,7 @@ impl Answer {
             headers,
             body: Bytes::new(),
             cost: None,
+            tokens: 0,
             uri: ask.uri,
             control: Control::default(),
             requested_at: got.requested_at,
@@ -137,12 +163,52 @@ impl Answer {
         Ok(answer)
     }
 
-    /// Derives what the headers mean.
-    fn understand(&mut self, rule: &Rule) {
+    /// One that was read before, by a process that knew its rule.
+    pub(super) fn of_record(
+        label: Arc<Label>,
+        status: u16,
+        headers: HeaderMap,
+        body: Bytes,
+        (cost, tokens): (Option<i64>, u64),
+        uri: u64,
+        times: Times,
+    ) -> Self {
+        let Times { requested_at, received_at, initial_age, explicit, heuristic } = times;
+        let control = Control::default();
+        let mut answer = Self {
+            label,
+            status,
+            headers,
+            body,
+            cost,
+            tokens,
+            uri,
+            control,
+            requested_at,
+            received_at,
+            initial_age,
+            explicit,
+            heuristic,
+        };
+        answer.read_control();
+        answer
+    }
+
+    pub(super) fn times(&self) -> Times {
+        let Self { requested_at, received_at, initial_age, explicit, heuristic, .. } = *self;
+        Times { requested_at, received_at, initial_age, explicit, heuristic }
+    }
+
+    fn read_control(&mut self) {
         self.control = Control::default();
         for line in self.headers.get_all("cache-control") {
             self.control.add(line.as_bytes());
         }
+    }
+
+    /// Derives what the headers mean.
+    fn understand(&mut self, rule: &Rule) {
+        self.read_control();
         let date = self.date("date").unwrap_or(self.received_at);
         let told = self.headers.get("age").and_then(|age| seconds(Some(age.as_bytes().trim_ascii())));
         let delay = self.received_at.since(self.requested_at);
@@ -223,6 +289,7 @@ impl Answer {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             cost: None,
+            tokens: 0,
             uri: 0,
             control: Control::default(),
             requested_at: Timestamp::EPOCH,
@@ -238,8 +305,9 @@ impl Answer {
         self.received_at > Timestamp::EPOCH
     }
 
-    /// When it came.
-    pub(crate) fn received_at(&self) -> Timestamp {
+    /// When it came, or was last confirmed.
+    #[must_use]
+    pub fn received_at(&self) -> Timestamp {
         self.received_at
     }
 
@@ -250,7 +318,8 @@ impl Answer {
     }
 
     /// When it was asked for.
-    pub(crate) fn requested_at(&self) -> Timestamp {
+    #[must_use]
+    pub fn requested_at(&self) -> Timestamp {
         self.requested_at
     }
 

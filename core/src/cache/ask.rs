@@ -6,7 +6,7 @@
 
 use super::control::Control;
 use super::key::{Key, Keyed};
-use super::{Query, Rule};
+use super::{Query, Rule, json};
 use crate::call::{Head, HeaderNames, Target};
 use std::sync::LazyLock;
 
@@ -101,20 +101,21 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    /// Reads a request. `customer` and `credential` are who asks; `secret` is the process's own.
+    /// Reads a request, which has a credential where it is `authorized`. `secret` is the process's own, or that of all
+    /// who share a store.
     pub(crate) fn read(
         &mut self,
         rule: &Rule,
         name: &str,
         head: &Head<'_>,
-        credential: u64,
+        authorized: bool,
         secret: &[u8; 16],
     ) {
         self.passed.clear();
         self.values.clear();
         self.control = Control::default();
         self.bypass = None;
-        self.authorized = credential != 0;
+        self.authorized = authorized;
         self.uri = uri_of(head, secret).1;
         let mut key = Keyed::new(secret);
         key.part(name.as_bytes());
@@ -126,9 +127,9 @@ impl Ask {
             key.part(head.customer.unwrap_or_default().as_bytes());
             key.number(u64::from(head.customer.is_some()));
         }
-        if !rule.share_credentials {
-            key.number(credential);
-        }
+        // Processes that share a store may have different rules of one name. Where credentials are not shared, the
+        // header of one is among those below.
+        key.number(u64::from(rule.share_customers) | u64::from(rule.share_credentials) << 1);
         // In whatever order they come.
         let (mut others, mut pragma) = (0_u128, false);
         let shown = head.headers.each(&mut |header, value| {
@@ -177,7 +178,7 @@ impl Ask {
         // Only a request without `Cache-Control` means it so (RFC 9111, section 5.4).
         self.control.no_cache |= pragma && self.control == Control::default();
         key.part(&others.to_le_bytes());
-        key.part(head.content);
+        write_content(&mut key, &rule.json, head.content);
         if head.body != Some(head.content.len() as u64) {
             // There is a body that is not known, or not as a whole.
             self.bypass = Some("body");
@@ -279,6 +280,19 @@ pub(super) fn uri(origin: u64, path: &str, secret: &[u8; 16]) -> u64 {
     key.key().low()
 }
 
+fn write_content(key: &mut Keyed, fields: &[String], content: &[u8]) {
+    if !fields.is_empty() && !content.is_empty() {
+        let mut chosen = key.clone();
+        chosen.number(1);
+        if json::write(&mut chosen, content, fields) {
+            *key = chosen;
+            return;
+        }
+        key.number(0);
+    }
+    key.part(content);
+}
+
 fn write_query(key: &mut Keyed, rule: &Query, query: &str) {
     let named = |pair: &str, names: &[String]| {
         let name = pair.split('=').next().unwrap_or_default();
@@ -326,5 +340,17 @@ fn lower_case<'a, const N: usize>(text: &'a [u8], lower: &'a mut [u8; N]) -> &'a
             lower
         }
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::NAMES;
+
+    #[test]
+    fn every_header_that_a_credential_travels_in_tells_calls_apart() {
+        for name in crate::inspect::FIELDS {
+            assert!(NAMES.place(name.as_bytes()).is_none(), "{name}");
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! One call asks, and those that are equal wait for its answer.
 //!
-//! A waiting call asks again and again whether the answer is there; nobody has to wake it. So it hangs on nothing:
-//! where the one that asks fails, is cancelled or forgotten, the next one that looks takes its place.
+//! A waiting call asks again and again whether the answer is there; it is woken for that where its adapter can be,
+//! but nobody has to. So it hangs on nothing: where the one that asks fails, is cancelled or forgotten, the next one
+//! that looks takes its place.
 
 use super::Key;
 use crate::units::Timestamp;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 /// Independent parts of the table, so that calls seldom wait for each other.
@@ -16,6 +18,8 @@ const PARTS: usize = 16;
 const MAX_KEYS: usize = 4_096;
 /// After this time a call that asks is taken for lost, and another one asks.
 const LOST: Duration = Duration::from_secs(60);
+/// Calls of one key that are woken; those beyond look by themselves.
+const MAX_WAKERS: usize = 65_536;
 /// For so long after an answer that cannot be shared, calls do not wait for each other.
 const ALONE: Duration = Duration::from_secs(5);
 
@@ -25,16 +29,18 @@ pub(crate) struct Flights {
     parts: [Mutex<HashMap<Key, Flight, FixedState>>; PARTS],
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Flight {
     /// The call that asks; `None`: nobody is to wait.
     leader: Option<u64>,
     until: Timestamp,
+    /// Of those that wait.
+    wakers: Vec<Waker>,
 }
 
 /// What a call is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// Ask, and tell in the end.
     Lead,
     /// Ask for itself.
@@ -45,11 +51,20 @@ pub(crate) enum Place {
 
 /// How the call that asked came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Landing {
-    /// The answer is kept, or another call is to ask: whoever looks next will see.
+pub enum Landing {
+    /// The answer is kept: all can have it.
+    Kept,
+    /// It came to nothing: another call is to ask.
     Over,
     /// The answer is of no use to others: each asks for itself.
     Unshared,
+}
+
+impl Flight {
+    /// Whether it has a leader yet, or nobody is to wait.
+    fn stands(&self, now: Timestamp) -> bool {
+        now < self.until
+    }
 }
 
 impl Default for Flights {
@@ -63,7 +78,7 @@ impl Flights {
     pub(crate) fn join(&self, key: Key, call: u64, now: Timestamp) -> Place {
         let mut part = self.part(key);
         match part.get(&key) {
-            Some(flight) if now < flight.until => {
+            Some(flight) if flight.stands(now) => {
                 return match flight.leader {
                     None => Place::Alone,
                     Some(leader) if leader == call => Place::Lead,
@@ -71,32 +86,51 @@ impl Flights {
                 };
             }
             None if part.len() >= MAX_KEYS => {
-                part.retain(|_, flight| now < flight.until);
+                part.retain(|_, flight| flight.stands(now));
                 if part.len() >= MAX_KEYS {
                     return Place::Alone;
                 }
             }
             _ => {}
         }
-        part.insert(key, Flight { leader: Some(call), until: now.plus(LOST) });
+        let flight = Flight { leader: Some(call), until: now.plus(LOST), wakers: Vec::new() };
+        // Who waits for a leader that was lost waits for the next one.
+        let wakers = part.remove(&key).map(|lost| lost.wakers).unwrap_or_default();
+        part.insert(key, Flight { wakers, ..flight });
         Place::Lead
+    }
+
+    /// Has this woken when whoever leads has come to an end, or at once where nobody does; `false` where it is to look
+    /// by itself.
+    pub(crate) fn wake(&self, key: Key, waker: &Waker) -> bool {
+        let mut part = self.part(key);
+        match part.get_mut(&key).filter(|flight| flight.leader.is_some()) {
+            Some(flight) if flight.wakers.len() < MAX_WAKERS => flight.wakers.push(waker.clone()),
+            Some(_) => return false,
+            None => {
+                drop(part);
+                waker.wake_by_ref();
+            }
+        }
+        true
     }
 
     /// The call that leads has come to an end. Does nothing where another has taken its place.
     pub(crate) fn land(&self, key: Key, call: u64, landing: Landing, now: Timestamp) {
         let mut part = self.part(key);
-        let leads = |flight: &Flight| flight.leader == Some(call);
+        let Some(flight) = part.get_mut(&key).filter(|flight| flight.leader == Some(call)) else { return };
+        let mut wakers = std::mem::take(&mut flight.wakers);
         match landing {
-            Landing::Over if part.get(&key).is_some_and(leads) => {
-                part.remove(&key);
+            Landing::Unshared => (flight.leader, flight.until) = (None, now.plus(ALONE)),
+            Landing::Over if wakers.len() > 1 => {
+                // One of them is to ask, and the others wait for that one: they need not be woken to see it.
+                flight.wakers = wakers.split_off(1);
+                flight.until = now;
             }
-            Landing::Unshared => {
-                if let Some(flight) = part.get_mut(&key).filter(|flight| leads(flight)) {
-                    *flight = Flight { leader: None, until: now.plus(ALONE) };
-                }
-            }
-            Landing::Over => {}
+            Landing::Kept | Landing::Over => drop(part.remove(&key)),
         }
+        drop(part);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn part(&self, key: Key) -> MutexGuard<'_, HashMap<Key, Flight, FixedState>> {

@@ -8,10 +8,16 @@ use std::hash::Hasher;
 pub struct Key(pub(super) u128);
 
 impl Key {
-    /// The number itself: equal only for the same key, in one process.
+    /// The number itself: equal only for the same key, under one secret.
     #[must_use]
     pub const fn number(self) -> u128 {
         self.0
+    }
+
+    /// The key of this number.
+    #[must_use]
+    pub const fn of(number: u128) -> Self {
+        Self(number)
     }
 
     pub(super) const fn low(self) -> u64 {
@@ -21,6 +27,7 @@ impl Key {
 }
 
 /// Makes keys. Each part is written with its length, so that no two lists of parts look alike.
+#[derive(Clone)]
 pub(super) struct Keyed(SipHasher13);
 
 impl Keyed {
@@ -30,6 +37,11 @@ impl Keyed {
 
     pub(super) fn part(&mut self, bytes: &[u8]) {
         self.0.write_u64(bytes.len() as u64);
+        self.0.write(bytes);
+    }
+
+    /// A part of a part, of which the end has to be told by what follows.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
 

@@ -3,70 +3,37 @@
 //!
 //! What may be kept and for how long is decided here; where it lies is the business of a [`Store`], which the
 //! embedder gives the engine ([`Engine::set_cache_store`](crate::Engine::set_cache_store)). Without one nothing is
-//! kept.
+//! kept. A store may be shared by processes: then equal calls of all of them make one.
 
 mod answer;
 mod ask;
 mod control;
 mod flights;
 mod invalid;
+mod json;
 mod key;
+mod record;
 mod rule;
 mod status;
+mod store;
 
 pub use answer::{Answer, Label};
+pub use flights::{Landing, Place};
 pub use key::Key;
 pub use rule::{Methods, Query, Rule};
 pub use status::{Forwarded, Status};
+pub use store::{Fetch, Kept, Store};
 
 pub(crate) use answer::{Received, Unkept, Use};
 pub(crate) use ask::Ask;
-pub(crate) use flights::{Landing, Place};
 
 use crate::call::{Head, Target};
 use crate::units::Timestamp;
 use flights::Flights;
 use invalid::Invalidations;
-use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-
-/// Where answers lie. Called for each call that a rule of `[[cache]]` is about, from many threads at once.
-pub trait Store: fmt::Debug + Send + Sync {
-    /// What is kept under this key.
-    fn get(&self, key: Key) -> Option<Kept>;
-
-    /// Keeps it, instead of what was there; or not, where there is no room.
-    fn put(&self, key: Key, kept: Kept);
-
-    /// Forgets what is kept under this key.
-    fn remove(&self, key: Key);
-
-    /// Forgets every answer that `which` says; returns how many.
-    fn purge(&self, which: &dyn Fn(&Answer) -> bool) -> u64;
-}
-
-/// What lies under one key.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Kept {
-    /// An answer.
-    Answer(Arc<Answer>),
-    /// The names of the headers that requests must agree in (`Vary`): the answers lie under other keys.
-    Varies(Arc<[Box<str>]>),
-}
-
-impl Kept {
-    /// Bytes that it takes, about.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        match self {
-            Self::Answer(answer) => answer.weight(),
-            Self::Varies(names) => names.iter().map(|name| name.len() + 16).sum::<usize>() + 64,
-        }
-    }
-}
 
 /// All that the cache knows beside the answers.
 #[derive(Debug)]
@@ -79,7 +46,9 @@ pub(crate) struct Cache {
     purged: AtomicU64,
     /// When a hit was last told of.
     told: AtomicU64,
-    secret: [u8; 16],
+    /// Of this process; keys are made with the store's, where that has one.
+    seed: [u8; 16],
+    shared: OnceLock<[u8; 16]>,
 }
 
 /// What was found.
@@ -105,12 +74,36 @@ impl Cache {
             invalidations: OnceLock::new(),
             purged: AtomicU64::new(0),
             told: AtomicU64::new(0),
-            secret,
+            seed: secret,
+            shared: OnceLock::new(),
         }
     }
 
     pub(crate) fn set_store(&self, store: Arc<dyn Store>) {
+        if self.store.get().is_none()
+            && let Some(secret) = store.secret()
+        {
+            // Before the store: no key of this process's own gets into one that is shared.
+            let _ = self.shared.set(secret);
+        }
         let _ = self.store.set(AssertUnwindSafe(store));
+    }
+
+    fn secret(&self) -> &[u8; 16] {
+        self.shared.get().unwrap_or(&self.seed)
+    }
+
+    /// The store, where other processes share it.
+    pub(crate) fn shared(&self) -> Option<&Arc<dyn Store>> {
+        self.shared.get().and_then(|_| self.store.get()).map(|store| &store.0)
+    }
+
+    /// The call that led in this process, and among those of the host where `hosted`, has come to an end.
+    pub(crate) fn land(&self, key: Key, call: u64, hosted: bool, landing: Landing, now: Timestamp) {
+        if hosted && let Some(store) = self.shared() {
+            store.land(key, landing, now);
+        }
+        self.flights.land(key, call, landing, now);
     }
 
     pub(crate) fn has_store(&self) -> bool {
@@ -118,13 +111,13 @@ impl Cache {
     }
 
     /// Reads a request.
-    pub(crate) fn read(&self, ask: &mut Ask, rule: &Rule, name: &str, head: &Head<'_>, credential: u64) {
-        ask.read(rule, name, head, credential, &self.secret);
+    pub(crate) fn read(&self, ask: &mut Ask, rule: &Rule, name: &str, head: &Head<'_>, authorized: bool) {
+        ask.read(rule, name, head, authorized, self.secret());
     }
 
     /// Stands for the origin and the URI of a request that changes something there.
     pub(crate) fn uri_of(&self, head: &Head<'_>) -> (u64, u64) {
-        ask::uri_of(head, &self.secret)
+        ask::uri_of(head, self.secret())
     }
 
     /// What there is for a request, and the key under which equal ones are known.
@@ -134,7 +127,7 @@ impl Cache {
             None => return (Found::Nothing, ask.key),
             Some(Kept::Answer(answer)) => (answer, ask.key),
             Some(Kept::Varies(names)) => {
-                let Some(key) = ask.varied(&names, rule.share_credentials, &self.secret) else {
+                let Some(key) = ask.varied(&names, rule.share_credentials, self.secret()) else {
                     return (Found::OtherHeaders, ask.key);
                 };
                 match store.get(key) {
@@ -162,7 +155,7 @@ impl Cache {
             store.put(ask.key, Kept::Answer(answer));
             return true;
         }
-        let Some(key) = ask.varied(&vary, rule.share_credentials, &self.secret) else { return false };
+        let Some(key) = ask.varied(&vary, rule.share_credentials, self.secret()) else { return false };
         store.put(ask.key, Kept::Varies(vary.into()));
         store.put(key, Kept::Answer(answer));
         true
@@ -171,17 +164,20 @@ impl Cache {
     /// Something was changed at a URI (RFC 9111, section 4.4): what was asked for before is of no use.
     pub(crate) fn invalidate(&self, uri: u64, now: Timestamp) {
         self.invalidations.get_or_init(Invalidations::new).add(uri, now);
+        if let Some(store) = self.shared() {
+            store.changed(uri, now);
+        }
     }
 
     /// Something was changed at a path of this origin, which an answer names.
     pub(crate) fn invalidate_path(&self, origin: u64, path: &str, now: Timestamp) {
         let path = path.split(['?', '#']).next().unwrap_or_default();
-        self.invalidate(ask::uri(origin, path, &self.secret), now);
+        self.invalidate(ask::uri(origin, path, self.secret()), now);
     }
 
     /// The same, unless it is of another origin: nobody is to invalidate what is not his.
     pub(crate) fn invalidate_target(&self, origin: u64, target: &Target<'_>, now: Timestamp) {
-        if ask::origin(target, &self.secret) == origin {
+        if ask::origin(target, self.secret()) == origin {
             self.invalidate_path(origin, target.path, now);
         }
     }
@@ -189,6 +185,7 @@ impl Cache {
     fn is_outdated(&self, answer: &Answer) -> bool {
         let known = self.invalidations.get();
         known.is_some_and(|known| known.since(answer.uri, answer.requested_at()))
+            || self.shared().is_some_and(|store| store.last_change(answer.uri) >= answer.requested_at())
     }
 
     /// Forgets the answers that `which` says, and does not keep what is under way now; returns how many.

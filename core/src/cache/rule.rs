@@ -32,6 +32,8 @@ pub struct Rule {
     pub query: Query,
     /// Headers that tell calls apart beside those that do anyway.
     pub headers: Vec<String>,
+    /// The fields of a JSON body that tell calls apart, as names with dots between them; empty: the whole body does.
+    pub json: Vec<String>,
     /// Answers with longer bodies are not kept.
     pub max_bytes: u64,
     /// How long a call waits for an equal one that is under way; zero: each asks for itself.
@@ -85,6 +87,7 @@ impl Default for Rule {
             share_credentials: false,
             query: Query::All,
             headers: Vec::new(),
+            json: Vec::new(),
             max_bytes: Self::MAX_BYTES,
             coalesce: Self::COALESCE,
         }

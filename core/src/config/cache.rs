@@ -73,8 +73,13 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
     rule.ignore_must_revalidate = has(&ignore, "must-revalidate");
     rule.share_customers = has(&share, "customers");
     rule.share_credentials = has(&share, "credentials");
-    if let Some((query, headers)) = key.flatten() {
-        (rule.query, rule.headers) = (query, headers);
+    if let Some((query, headers, json)) = key.flatten() {
+        if !json.is_empty() && rule.methods == Methods::Get {
+            section
+                .wrong("`key` names fields of a body, and a GET has none; write `methods = [\"POST\"]` too");
+            return None;
+        }
+        (rule.query, rule.headers, rule.json) = (query, headers, json);
     }
     rule.max_bytes = max_bytes.unwrap_or(Rule::MAX_BYTES);
     rule.coalesce = coalesce.unwrap_or(Rule::COALESCE);
@@ -82,7 +87,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
 }
 
 /// What tells calls apart.
-fn key(section: &mut Section<'_, '_>) -> Option<(Query, Vec<String>)> {
+fn key(section: &mut Section<'_, '_>) -> Option<(Query, Vec<String>, Vec<String>)> {
     let name = |text: &str| {
         let good = !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
         good.then(|| text.to_owned()).ok_or_else(|| "a name; write up to 64 characters".to_owned())
@@ -90,7 +95,13 @@ fn key(section: &mut Section<'_, '_>) -> Option<(Query, Vec<String>)> {
     let only = words(section, "query", name);
     let without = words(section, "without_query", name);
     let headers = words(section, "headers", |text| name(text).map(|name| name.to_ascii_lowercase()));
-    let lists = [("query", &only), ("without_query", &without), ("headers", &headers)];
+    let json = words(section, "json", |text| {
+        let path = name(text)?;
+        let good = path.split('.').all(|name| !name.is_empty() && !name.contains(['"', '\\']));
+        good.then_some(path)
+            .ok_or_else(|| "a field; write its name, or names with dots between them".to_owned())
+    });
+    let lists = [("query", &only), ("without_query", &without), ("headers", &headers), ("json", &json)];
     for (key, list) in lists {
         if section.has(key) && list.is_none() {
             return None;
@@ -109,14 +120,22 @@ fn key(section: &mut Section<'_, '_>) -> Option<(Query, Vec<String>)> {
         (None, Some(without)) => Query::Without(without),
         (None, None) => Query::All,
     };
-    Some((query, headers.unwrap_or_default()))
+    Some((query, headers.unwrap_or_default(), json.unwrap_or_default()))
 }
 
-/// Bytes of all answers together, from `cache_memory`.
-pub(super) fn memory(root: &mut Section<'_, '_>) -> Option<u64> {
-    root.checked_string("cache_memory", |text| {
+/// Bytes of all answers together, from `cache_memory` or `cache_disk`.
+pub(super) fn bytes(root: &mut Section<'_, '_>, key: &'static str, example: &str) -> Option<u64> {
+    root.checked_string(key, |text| {
         let bytes = parse_bytes(text).filter(|bytes| (1 << 20..=64 << 30).contains(bytes));
-        bytes.ok_or(r#"a size from 1MiB to 64GiB; write it as in "64MiB""#.into())
+        bytes.ok_or(format!(r#"a size from 1MiB to 64GiB; write it as in "{example}""#))
+    })
+}
+
+/// How long a call waits for what lies beyond memory.
+pub(super) fn wait(root: &mut Section<'_, '_>, key: &'static str, example: &str) -> Option<Duration> {
+    root.checked_string(key, |text| {
+        let wait = parse_duration(text).filter(|wait| *wait <= Duration::from_secs(60));
+        wait.ok_or(format!(r#"a duration up to 60s; write it as in "{example}""#))
     })
 }
 
@@ -160,7 +179,7 @@ mod tests {
             ignore = ["no-store", "must-revalidate"]
             methods = ["GET", "POST"]
             share = ["customers", "credentials"]
-            key = { query = ["q", "page"], headers = ["X-Region"] }
+            key = { query = ["q", "page"], headers = ["X-Region"], json = ["model", "filter.region"] }
             max_bytes = "256KiB"
             coalesce = "2s"
             "#,
@@ -179,6 +198,7 @@ mod tests {
             share_credentials: true,
             query: Query::Only(vec!["q".into(), "page".into()]),
             headers: vec!["x-region".into()],
+            json: vec!["model".into(), "filter.region".into()],
             max_bytes: 256 * 1024,
             coalesce: Duration::from_secs(2),
         };
@@ -194,6 +214,8 @@ mod tests {
         assert!(why("methods = []").contains("nothing is kept"));
         assert!(why("share = [\"everyone\"]").contains("write \"customers\" or \"credentials\""));
         assert!(why("key = { query = [\"a\"], without_query = [\"b\"] }").contains("write one of them"));
+        assert!(why("key = { json = [\"a\"] }").contains("a GET has none"));
+        assert!(why("methods = [\"POST\"]\nkey = { json = [\"a..b\"] }").contains("dots between them"));
         assert!(why("max_bytes = \"1TB\"").contains("up to 64MiB"));
         assert!(why("coalesce = \"2h\"").contains("up to 60s"));
         assert!(why("tll = \"30s\"").contains("did you mean `ttl`?"));

@@ -35,7 +35,7 @@ pub use error::ConfigError;
 pub use ledger::LedgerConfig;
 pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore};
 pub use rule::Rule;
-pub use share::ShareConfig;
+pub use share::{ShareConfig, StoreAddress};
 
 pub(crate) use matcher::can_be_unnamed;
 pub(crate) use scenario::read as read_scenario;
@@ -49,6 +49,7 @@ use crate::{
     budget as budgets, cache as caches, fault as faults, outbox as outboxes, quota as quotas,
     resilience as resiliences, rollout as rollouts,
 };
+use std::time::Duration;
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,6 +93,14 @@ pub struct Config {
     pub outbox: Vec<Rule<outboxes::Rule>>,
     /// `[alarm]`: who is told when a critical call fails.
     pub alarm: AlarmConfig,
+    /// `cache_disk`: how many bytes of answers the processes of a host keep together on its disk; `None`: none.
+    pub cache_disk: Option<u64>,
+    /// `cache_disk_wait`: how long a call waits for that disk at most; `None` where it does not say.
+    pub cache_disk_wait: Option<Duration>,
+    /// `cache_redis`: a Redis or Valkey that hosts share answers through, as `redis://127.0.0.1:6379`.
+    pub cache_redis: Option<StoreAddress>,
+    /// `cache_redis_wait`: how long a call waits for it at most; `None` where it does not say.
+    pub cache_redis_wait: Option<Duration>,
     /// `[[data]]`: the kinds of data that requests carry.
     pub data: Vec<Rule<Carried>>,
     /// `[[price]]`: what vendors ask, instead of what the catalogue says.
@@ -150,7 +159,11 @@ impl Config {
             config.quotas = rule::rules(root, "quota", &vendors, quota::read);
             config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
             config.caches = rule::rules(root, "cache", &vendors, cache::read);
-            config.cache_memory = cache::memory(root);
+            config.cache_memory = cache::bytes(root, "cache_memory", "64MiB");
+            config.cache_disk = cache::bytes(root, "cache_disk", "1GiB");
+            config.cache_redis = root.checked_string("cache_redis", share::address).map(StoreAddress::new);
+            config.cache_redis_wait = cache::wait(root, "cache_redis_wait", "5ms");
+            config.cache_disk_wait = cache::wait(root, "cache_disk_wait", "1s");
             config.outbox = rule::rules(root, "outbox", &vendors, outbox::read);
             config.data = rule::rules(root, "data", &vendors, data::read);
             config.prices =
@@ -173,7 +186,6 @@ pub(crate) fn read_prices(file: &str, text: &str) -> (Vec<Price>, Vec<ConfigErro
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     fn errors(text: &str) -> Vec<String> {
         Config::parse("farcall.toml", text).unwrap_err().iter().map(ToString::to_string).collect()

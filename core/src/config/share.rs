@@ -32,15 +32,40 @@ impl Default for ShareConfig {
     }
 }
 
+/// Where a store is. May hold a password: not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreAddress(String);
+
+impl StoreAddress {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// As it was written, with its password.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for StoreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+/// Checks the address of a Redis.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    let known = ["redis://", "redis+unix://", "unix://"].iter().any(|scheme| text.starts_with(scheme));
+    known.then(|| text.to_owned()).ok_or(
+        "the address of a Redis; write one such as \"redis://127.0.0.1:6379\" (without TLS: put a tunnel before it)"
+            .to_owned(),
+    )
+}
+
 pub(super) fn read(section: &mut Section<'_, '_>) -> ShareConfig {
     let default = ShareConfig::default();
-    let redis = section.checked_string("redis", |text| {
-        let known = ["redis://", "redis+unix://", "unix://"].iter().any(|scheme| text.starts_with(scheme));
-        known.then(|| text.to_owned()).ok_or(
-            "the address of a Redis; write one such as \"redis://127.0.0.1:6379\" (without TLS: put a tunnel before it)"
-                .to_owned(),
-        )
-    });
+    let redis = section.checked_string("redis", address);
     let prefix = section.checked_string("prefix", |text| {
         let good = text.len() <= 64
             && !text.contains(|letter: char| letter.is_whitespace() || "{}".contains(letter));

@@ -1,6 +1,7 @@
 //! What becomes of a call after the wire: the way back through the concepts, in reverse order.
 
 use super::account::stated;
+use super::cached::Saved;
 use super::call::State;
 use super::events::What;
 use super::flow::{Flow, Prefix};
@@ -26,8 +27,7 @@ pub(super) struct Account {
     pub(super) unknown: bool,
     pub(super) tokens_in: u64,
     pub(super) tokens_out: u64,
-    /// Bytes and nano-units that did not have to be spent.
-    pub(super) saved: (u64, i64),
+    pub(super) saved: Saved,
 }
 
 /// Of an answer whose body nobody reads.
@@ -344,8 +344,8 @@ impl Engine {
         };
         let cost = Self::cost(plan, flow, usage, answer, (sent, received), begun);
         let known = cost.unknown.is_none() && cost.currency == Currency::USD;
-        self.cache_close(plan, flow, outcome, known.then_some(cost.nanos), now);
         let tokens = read.as_ref().and_then(Usage::tokens);
+        self.cache_close(plan, flow, outcome, (known.then_some(cost.nanos), tokens), now);
         let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };

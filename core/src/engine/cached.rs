@@ -2,50 +2,71 @@
 //! resort where the vendor fails or may not be asked.
 
 use super::call::State;
-use super::decide::Halt;
 use super::events::What;
 use super::flow::Flow;
 use super::plan::{CachePart, Plan, Standing};
 use super::step::Stored;
 use super::{Call, Engine, Step};
-use crate::cache::{
-    Answer, Ask, Cache, Forwarded, Found, Key, Landing, Place, Received, Status, Store, Unkept, Use,
-};
+use crate::cache::{Answer, Ask, Cache, Fetch, Forwarded, Key, Landing, Received, Status, Store, Unkept};
 use crate::call::{Head, Headers, Outcome, Refusal, RefusedBy, Target};
-use crate::matcher::{Matcher, Subject};
+use crate::matcher::Matcher;
 use crate::resilience::is_safe;
 use crate::units::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::task::Waker;
 
 /// How far a call has come with the cache. Nothing in it has memory of its own where no rule is about the call.
 #[derive(Debug, Default)]
 pub(super) struct Cached {
-    stage: Stage,
-    ask: Ask,
-    /// Under which the call leads, or waits for another.
-    key: Key,
+    pub(super) stage: Stage,
+    pub(super) ask: Ask,
+    /// Under which the call leads.
+    pub(super) key: Key,
     /// Origin and URI of a request that changes something there.
     changes: Option<(u64, u64)>,
     /// Set while others wait for this call.
-    leads: Option<Arc<Cache>>,
-    waits_since: Option<Timestamp>,
+    pub(super) leads: Option<Arc<Cache>>,
+    /// Set while other processes of the host wait for it, too.
+    pub(super) hosted: bool,
+    pub(super) waits_since: Option<Timestamp>,
+    /// The flight that it waits for.
+    pub(super) waits_for: Option<Key>,
+    /// Whether it waited for an equal call.
+    pub(super) joined: bool,
+    /// What is not at hand is looked for.
+    pub(super) fetch: Option<Fetch>,
+    /// What was last looked for so, and whether others of the host waited for this call then.
+    pub(super) fetched: Option<(Key, bool)>,
+    pub(super) fetches: u8,
     /// What was found, and is not fresh.
-    found: Option<Arc<Answer>>,
+    pub(super) found: Option<Arc<Answer>>,
     /// Whether the vendor is asked whether it is still good.
     conditional: bool,
     declined: bool,
+    /// Whether the adapter can ask for a new answer beside the call.
+    pub(super) refreshes: bool,
+    /// Whether it is to do so now.
+    pub(super) refreshing: bool,
     /// The vendor said that it is.
     confirmed: Option<Arc<Answer>>,
     storing: Option<Box<Storing>>,
-    status: Status,
-    /// Bytes and nano-units that did not have to be spent.
-    pub(super) saved: (u64, i64),
+    pub(super) status: Status,
+    pub(super) saved: Saved,
+}
+
+/// What did not have to be spent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Saved {
+    pub(super) bytes: u64,
+    /// In nano-units.
+    pub(super) cost: i64,
+    pub(super) requests: u64,
+    pub(super) tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// No rule is about it.
     #[default]
     Off,
@@ -65,13 +86,9 @@ struct Storing {
     limit: usize,
 }
 
-/// A waiting call looks again after a part of the time that it waited, within these bounds.
-const SOONEST: Duration = Duration::from_millis(1);
-const LATEST: Duration = Duration::from_millis(20);
-
 impl Cached {
     /// Makes it that of a call that begins.
-    pub(super) fn begin(&mut self, engine: &Engine, plan: &Plan, head: &Head<'_>, credential: u64) {
+    pub(super) fn begin(&mut self, engine: &Engine, plan: &Plan, head: &Head<'_>, authorized: bool) {
         if self.stage != Stage::Off || self.changes.is_some() {
             self.forget();
         }
@@ -90,8 +107,9 @@ impl Cached {
             engine.tallies.uncached_calls.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        engine.cache.read(&mut self.ask, &part.rule, &part.name, head, credential);
+        engine.cache.read(&mut self.ask, &part.rule, &part.name, head, authorized);
         self.changes = self.ask.is_overridden().then(|| engine.cache.uri_of(head));
+        self.refreshes = head.refreshes && head.method == "GET" && head.content.is_empty();
         self.stage = Stage::Asks;
     }
 
@@ -130,9 +148,23 @@ impl Cached {
         self.land(Landing::Unshared, at);
     }
 
-    fn land(&mut self, landing: Landing, now: Timestamp) {
+    /// Lets those who wait for it go on.
+    pub(super) fn land(&mut self, landing: Landing, now: Timestamp) {
         if let Some(cache) = self.leads.take() {
-            cache.flights.land(self.key, self.ask.number(), landing, now);
+            let hosted = std::mem::take(&mut self.hosted);
+            cache.land(self.key, self.ask.number(), hosted, landing, now);
+        }
+    }
+
+    /// Has this woken when it is time to look again; `false` where nobody can say, and it is to look by itself.
+    pub(super) fn wake(&self, engine: &Engine, waker: &Waker) -> bool {
+        match (&self.fetch, self.waits_for) {
+            (Some(fetch), _) => {
+                fetch.wake(waker);
+                true
+            }
+            (None, Some(key)) => engine.cache.flights.wake(key, waker),
+            (None, None) => false,
         }
     }
 
@@ -142,7 +174,7 @@ impl Cached {
         engine: &Engine,
         part: &CachePart,
         whole: bool,
-        cost: Option<i64>,
+        (cost, tokens): (Option<i64>, Option<u64>),
         now: Timestamp,
     ) {
         let mut landing = Landing::Over;
@@ -153,15 +185,27 @@ impl Cached {
             if whole && promised {
                 // Room that is not used would be held beside what is weighed.
                 body.shrink_to_fit();
-                (answer.body, answer.cost) = (body.into(), cost);
+                (answer.body, answer.cost, answer.tokens) = (body.into(), cost, tokens.unwrap_or(0));
                 let shareable = answer.is_fresh(&part.rule, now);
                 self.status.stored = engine.cache.keep(&self.ask, &part.rule, Arc::new(answer));
-                if !self.status.stored || !shareable {
-                    landing = Landing::Unshared;
-                }
+                landing = if self.status.stored && shareable { Landing::Kept } else { Landing::Unshared };
             }
         }
         self.land(landing, now);
+    }
+
+    /// That of a call beside this one, which asks whether what was found is still good, and leads from now on.
+    pub(super) fn take_to_refresh(&mut self) -> Self {
+        Self {
+            stage: Stage::Sent,
+            ask: std::mem::take(&mut self.ask),
+            key: self.key,
+            leads: self.leads.take(),
+            hosted: std::mem::take(&mut self.hosted),
+            found: self.found.take(),
+            status: Status { forwarded: Some(Forwarded::Stale), ..Status::default() },
+            ..Self::default()
+        }
     }
 
     /// Of a call before.
@@ -170,86 +214,6 @@ impl Cached {
         let ask = std::mem::take(&mut self.ask);
         *self = Self { ask, ..Self::default() };
     }
-}
-
-/// What is kept need not be asked for again; of equal calls one asks, and the others wait for it.
-pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let Some(part) = plan.cache.as_ref().filter(|_| flow.cached.stage == Stage::Asks) else { return Ok(()) };
-    let Flow { cached, events, side, .. } = flow;
-    if let Some(why) = cached.ask.bypass() {
-        cached.stage = Stage::Done;
-        cached.status = Status { forwarded: Some(Forwarded::Bypass), detail: Some(why), ..Status::default() };
-        events.add(now, What::Cache { rule: Arc::clone(&part.name), status: cached.status });
-        return Ok(());
-    }
-    if cached.waits_since.is_none() {
-        let variant = side.filter(|(_, side)| side.is_new()).map(|(place, _)| place);
-        cached.ask.apart(variant, flow.seed);
-    }
-    let (found, key) = engine.cache.find(&cached.ask, &part.rule);
-    let waited = cached.waits_since.is_some();
-    let (mut why, mut meanwhile) = (Forwarded::UriMiss, None);
-    match found {
-        Found::Nothing => {}
-        Found::OtherHeaders => why = Forwarded::VaryMiss,
-        Found::Answer(answer) => match answer.judge(&part.rule, &cached.ask, now) {
-            Use::Fresh(ttl) | Use::Accepted(ttl) => {
-                cached.status = Status { ttl: Some(ttl), ..Status::default() };
-                if waited {
-                    (cached.status.forwarded, cached.status.collapsed) = (Some(why), true);
-                }
-                return Err(Halt::Cached(answer, Outcome::Cached));
-            }
-            Use::Validate { requested, ttl, meanwhile: may } => {
-                why = if requested { Forwarded::Request } else { Forwarded::Stale };
-                meanwhile = may.then_some(ttl);
-                cached.found = Some(answer);
-            }
-        },
-    }
-    if cached.ask.only_if_cached() {
-        cached.status = Status { detail: Some("only-if-cached"), ..Status::default() };
-        return Err(Halt::Cached(Answer::gateway_timeout(), Outcome::Cached));
-    }
-    let coalesces = !part.rule.coalesce.is_zero() && !cached.ask.insists();
-    let place = match coalesces {
-        true => engine.cache.flights.join(key, cached.ask.number(), now),
-        false => Place::Alone,
-    };
-    match (place, meanwhile, &cached.found) {
-        (Place::Lead, ..) => {
-            cached.leads = Some(Arc::clone(&engine.cache));
-            cached.key = key;
-            // Whoever led before may have come to its end since the first look.
-            if let (Found::Answer(answer), _) = engine.cache.find(&cached.ask, &part.rule)
-                && let Use::Fresh(ttl) | Use::Accepted(ttl) = answer.judge(&part.rule, &cached.ask, now)
-            {
-                cached.land(Landing::Over, now);
-                cached.status =
-                    Status { forwarded: Some(why), ttl: Some(ttl), collapsed: true, ..Status::default() };
-                return Err(Halt::Cached(answer, Outcome::Cached));
-            }
-        }
-        (Place::Wait, Some(ttl), Some(found)) => {
-            cached.status =
-                Status { ttl: Some(ttl), detail: Some("stale-while-revalidate"), ..Status::default() };
-            return Err(Halt::Cached(Arc::clone(found), Outcome::Cached));
-        }
-        (Place::Wait, ..) => {
-            let since = *cached.waits_since.get_or_insert(now);
-            let waited = now.since(since);
-            if waited < part.rule.coalesce {
-                if waited.is_zero() {
-                    events.add(now, What::Joined { rule: Arc::clone(&part.name) });
-                }
-                return Err(Halt::Wait(now.plus((waited / 8).clamp(SOONEST, LATEST))));
-            }
-        }
-        (Place::Alone, ..) => {}
-    }
-    cached.stage = Stage::Sent;
-    cached.status.forwarded = Some(why);
-    Ok(())
 }
 
 impl Engine {
@@ -261,18 +225,13 @@ impl Engine {
     /// Forgets the answers that a matcher says, by vendor, endpoint, method and customer, and does not keep those
     /// that are under way; returns how many there were.
     pub fn purge_cache(&self, which: &Matcher, now: Timestamp) -> u64 {
-        let purges = |answer: &Answer| {
-            let label = &answer.label;
-            let method = label.endpoint.split(' ').next().unwrap_or_default();
-            which.matches(&Subject {
-                vendor: &label.vendor,
-                endpoint: &label.endpoint,
-                method,
-                customer: label.customer.as_deref().unwrap_or(crate::attribution::UNKNOWN),
-                ..Subject::default()
-            })
-        };
-        self.cache.purge(&purges, now)
+        let purges = |answer: &Answer| answer.label.is_of(which);
+        let purged = self.cache.purge(&purges, now);
+        if let Some(store) = self.cache.shared() {
+            let which = which.clone();
+            store.purge_beyond(Arc::new(move |answer| answer.label.is_of(&which)), now);
+        }
+        purged
     }
 
     /// Whether any rule keeps answers.
@@ -308,7 +267,7 @@ impl Engine {
                         && self.cache.keep(&cached.ask, &part.rule, Arc::clone(&answer));
                     let shareable = cached.status.stored && answer.is_fresh(&part.rule, now);
                     cached.confirmed = Some(answer);
-                    cached.land(if shareable { Landing::Over } else { Landing::Unshared }, now);
+                    cached.land(if shareable { Landing::Kept } else { Landing::Unshared }, now);
                 }
                 // What is here is something else: the whole of it is asked for.
                 None => cached.found = None,
@@ -415,8 +374,13 @@ impl Engine {
         let mut status = Status::default();
         if let Some(Standing { plan, flow }) = &mut call.flow {
             status = flow.cached.status;
-            let spared = if call.attempts == 0 { answer.cost.unwrap_or_default() } else { 0 };
-            flow.cached.saved = (answer.body.len() as u64, spared);
+            let bytes = answer.body.len() as u64;
+            flow.cached.saved = match call.attempts == 0 && answer.has_age() {
+                true => {
+                    Saved { bytes, cost: answer.cost.unwrap_or_default(), requests: 1, tokens: answer.tokens }
+                }
+                false => Saved { bytes, ..Saved::default() },
+            };
             flow.cached.conditional = false;
             if let Some(part) = &plan.cache
                 && (status.forwarded.is_some() || outcome == Outcome::Stale || self.cache.tells(now))
@@ -424,6 +388,9 @@ impl Engine {
                 flow.events.add(now, What::Cache { rule: Arc::clone(&part.name), status });
             }
             flow.cached.stage = Stage::Done;
+        }
+        if call.flow.as_ref().is_some_and(|standing| standing.flow.cached.refreshing) {
+            call.refresh = self.refresh(call, now);
         }
         call.status = answer.status;
         call.head_at = now;
@@ -437,11 +404,11 @@ impl Engine {
         plan: &Plan,
         flow: &mut Flow,
         outcome: Outcome,
-        cost: Option<i64>,
+        used: (Option<i64>, Option<u64>),
         now: Timestamp,
     ) {
         let Some(part) = plan.cache.as_ref().filter(|_| flow.cached.stage != Stage::Off) else { return };
-        flow.cached.finish(self, part, outcome == Outcome::Complete, cost, now);
+        flow.cached.finish(self, part, outcome == Outcome::Complete, used, now);
         if flow.cached.stage == Stage::Sent {
             let status = flow.cached.status;
             flow.events.add(now, What::Cache { rule: Arc::clone(&part.name), status });

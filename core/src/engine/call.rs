@@ -9,6 +9,8 @@ use crate::ledger::{Found, RequestKeys};
 use crate::resilience::Ending;
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Duration;
 
 /// A call under way. Made by [`Engine::begin`]; the adapter asks [`step`](Call::step) what to do, reports
 /// what it saw, and ends with [`end`](Call::end) or [`abandon`](Call::abandon).
@@ -44,7 +46,12 @@ pub struct Call {
     pub(super) look: Look,
     /// Its standing with the rules; `None` where none looks at it.
     pub(super) flow: Option<Standing>,
+    /// The call that asks whether what it was answered with is still good.
+    pub(super) refresh: Option<Box<(Self, Attempt)>>,
 }
+
+/// Who is to be woken looks by himself after so long: nobody hangs on being told.
+const WOKEN: Duration = Duration::from_millis(250);
 
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,13 @@ pub(super) enum State {
 }
 
 impl Call {
+    /// After a [`Step::Wait`](super::Step): has this woken where something may come earlier than its moment, such as the
+    /// answer to an equal call. Returns until when nobody need look then; `None`: until the moment of the step.
+    pub fn wake(&mut self, engine: &Engine, waker: &Waker, now: Timestamp) -> Option<Timestamp> {
+        let Standing { flow, .. } = self.flow.as_ref()?;
+        flow.cached.wake(engine, waker).then(|| now.plus(WOKEN))
+    }
+
     /// Making a connection for this attempt took so long.
     pub fn connected(&mut self, times: ConnectTimes) {
         self.times = times;
@@ -147,6 +161,15 @@ impl Call {
     /// `None` where too many are under way, or a quota has no room for one at once.
     pub fn shadow(&mut self, engine: &Engine, now: Timestamp) -> Option<(Call, Attempt)> {
         engine.shadow(self, now)
+    }
+
+    /// After [`Step::Respond`](super::Step): a request to send beside the call, where what it was answered with is
+    /// stale (RFC 5861, section 3). A call of its own, marked in the ledger by the tag `refresh` with the rule's name,
+    /// and the one attempt that it makes; to be sent and reported as [`shadow`](Call::shadow) says, with the
+    /// application's own headers. `None` otherwise, and for an adapter that did not say that it can
+    /// ([`Head::refreshes`](crate::Head)).
+    pub fn refresh(&mut self) -> Option<(Self, Attempt)> {
+        self.refresh.take().map(|refresh| *refresh)
     }
 
     /// The attempt failed, before or after the head of a response.

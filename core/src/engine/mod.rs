@@ -11,11 +11,13 @@ mod drain;
 mod events;
 mod flow;
 mod hedging;
+mod lookup;
 mod names;
 mod parking;
 mod pipeline;
 mod plan;
 mod plans;
+mod refresh;
 mod request;
 mod rules;
 mod shadow;
@@ -178,6 +180,8 @@ counters! {
     unparkable_calls,
     /// Calls that were to be parked, and that the outbox did not take: they failed as if there were no such rule.
     unparked_calls,
+    /// Looks of the cache for what other processes kept that took too long: the call went on without.
+    unfetched_answers,
     /// Calls that an open breaker refused.
     breaker_refusals,
     /// Calls that a rule refused.

@@ -6,10 +6,10 @@
 //! attempt, cost, ledger.
 
 use super::attended::Costs;
-use super::cached;
 use super::call::State;
 use super::decide::{self, Halt};
 use super::flow::{self, Flow};
+use super::lookup;
 use super::parking::Instead;
 use super::plan::{self, Plan, Standing};
 use super::plans::PlanKey;
@@ -54,8 +54,8 @@ impl Engine {
         let flow = request.as_ref().map(|request| {
             let plan = self.plan_of(&mut shard, number, found, host, head, request, now);
             let mut standing = flow::take(plan, head, request, now, spread(seed));
-            let secret = standing.plan.account.secret;
-            standing.flow.cached.begin(self, &standing.plan, head, secret);
+            let authorized = request.credential().is_some();
+            standing.flow.cached.begin(self, &standing.plan, head, authorized);
             standing
         });
         let secret = flow.as_ref().map_or(0, |standing| standing.plan.account.secret);
@@ -84,6 +84,7 @@ impl Engine {
             watches,
             look,
             flow,
+            refresh: None,
             state: State::Begun,
         };
         // What an SDK tries again goes on with its call.
@@ -135,8 +136,10 @@ impl Engine {
             cost_unknown: account.unknown,
             tokens_in: account.tokens_in,
             tokens_out: account.tokens_out,
-            saved_bytes: account.saved.0,
-            saved_cost: account.saved.1,
+            saved_bytes: account.saved.bytes,
+            saved_cost: account.saved.cost,
+            saved_requests: account.saved.requests,
+            saved_tokens: account.saved.tokens,
         };
         if let Some(earlier) = earlier {
             earlier.add_to(&mut entry);
@@ -327,7 +330,7 @@ impl Engine {
         // What a rule breaks on purpose looks to the application like the vendor's doing.
         decide::fault(plan, flow, now)?;
         // What is kept need not be paid for, nor asked for twice.
-        cached::before(self, plan, flow, now)?;
+        lookup::before(self, plan, flow, now)?;
         // Money is set aside before a place is taken: who cannot pay must not hold others up.
         decide::budget(plan, flow, now)?;
         // The vendor's limits and ours; the first that may take time.

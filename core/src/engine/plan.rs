@@ -69,6 +69,8 @@ pub(super) struct Plan {
     pub(super) endpoint_name: Arc<str>,
     /// What applies to shadow copies of its calls, once there is one.
     pub(super) copied: OnceLock<Arc<Plan>>,
+    /// What applies to the calls that ask whether a stale answer to its calls is still good, once there is one.
+    pub(super) refreshed: OnceLock<Arc<Plan>>,
 }
 
 /// A call's plan, and how far it has come with it.
@@ -249,6 +251,7 @@ impl Engine {
             endpoint_name: subject.endpoint.into(),
             rules: Arc::clone(rules),
             copied: OnceLock::new(),
+            refreshed: OnceLock::new(),
         }
     }
 

@@ -12,9 +12,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Copies under way at a time in a process; further ones are not sent, and counted.
-const MOST: u64 = 32;
+pub(super) const MOST: u64 = 32;
 /// A copy that takes longer is given up.
-const LONGEST: Duration = Duration::from_secs(30);
+pub(super) const LONGEST: Duration = Duration::from_secs(30);
 /// The tag that marks copies in the ledger; its value is the rollout's name.
 const TAG: &str = "shadow";
 
@@ -34,7 +34,7 @@ impl Engine {
         let seed = spread(flow.seed ^ 0x5368_6164_6F77);
         let mut copy = Call {
             id: seed,
-            found: self.marked(call.shard, call.found, name),
+            found: self.marked(call.shard, call.found, TAG, name),
             begun: now,
             head_at: now,
             times: crate::call::ConnectTimes::default(),
@@ -46,6 +46,7 @@ impl Engine {
             waiting_since: None,
             look: crate::advise::Look::default(),
             flow: Some(flow::copy(copied, flow, now, seed)),
+            refresh: None,
             state: State::Begun,
             ..*call
         };
@@ -55,13 +56,7 @@ impl Engine {
                 Some((copy, Attempt { changes, give_up_at: Some(now.plus(LONGEST)), ..attempt }))
             }
             Step::Wait(_) => {
-                // It gives back what it holds, and never was.
-                let _nothing = self.close(&mut copy, Outcome::Failed(crate::ErrorType::Cancelled), now);
-                self.shards.lock(copy.shard).release(copy.found);
-                if let Some(standing) = copy.flow.take() {
-                    let _no_story = flow::give_back(standing.flow, now);
-                }
-                self.skip_shadow();
+                self.drop_copy(copy, now);
                 None
             }
             // Refused, and counted as such.
@@ -69,20 +64,30 @@ impl Engine {
         }
     }
 
-    fn skip_shadow(&self) {
+    /// A copy that would have to wait gives back what it holds, and never was.
+    pub(super) fn drop_copy(&self, mut copy: Call, now: Timestamp) {
+        let _nothing = self.close(&mut copy, Outcome::Failed(crate::ErrorType::Cancelled), now);
+        self.shards.lock(copy.shard).release(copy.found);
+        if let Some(standing) = copy.flow.take() {
+            let _no_story = flow::give_back(standing.flow, now);
+        }
+        self.skip_shadow();
+    }
+
+    pub(super) fn skip_shadow(&self) {
         self.shadows.fetch_sub(1, Ordering::AcqRel);
         self.tallies.skipped_shadows.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One more reference to each name of a call, with the tag that marks a copy.
-    fn marked(&self, shard: usize, found: Found, rollout: &str) -> Found {
+    pub(super) fn marked(&self, shard: usize, found: Found, tag: &str, rule: &str) -> Found {
         let mut shard = self.shards.lock(shard);
         let text = {
             let (.., tags) = shard.names(&self.catalogue, found);
-            let own = tags.split(',').filter_map(|tag| tag.split_once('=')).filter(|(key, _)| *key != TAG);
+            let own = tags.split(',').filter_map(|tag| tag.split_once('=')).filter(|(key, _)| *key != tag);
             let mut marked = [("", ""); MAX_TAGS];
             // First, so that it stays where there are too many.
-            let all = std::iter::once((TAG, rollout)).chain(own);
+            let all = std::iter::once((tag, rule)).chain(own);
             let count = all.zip(&mut marked).map(|(tag, slot)| *slot = tag).count();
             TagText::new(&marked[..count])
         };

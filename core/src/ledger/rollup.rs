@@ -51,6 +51,10 @@ pub struct Sums {
     pub saved_bytes: u64,
     /// What the answers cost that the cache had, as far as known, in nano-units: what calls would have cost.
     pub saved_cost: i64,
+    /// Exchanges that did not have to be made, because the cache had the answer: requests of a quota not spent.
+    pub saved_requests: u64,
+    /// What the answers used that the cache had, in tokens of a quota not spent.
+    pub saved_tokens: u64,
 }
 
 impl Sums {
@@ -68,6 +72,8 @@ impl Sums {
         self.tokens_out = self.tokens_out.saturating_add(other.tokens_out);
         self.saved_bytes = self.saved_bytes.saturating_add(other.saved_bytes);
         self.saved_cost = self.saved_cost.saturating_add(other.saved_cost);
+        self.saved_requests = self.saved_requests.saturating_add(other.saved_requests);
+        self.saved_tokens = self.saved_tokens.saturating_add(other.saved_tokens);
         for (mine, more) in [
             (&mut self.waited, other.waited),
             (&mut self.duration, other.duration),

@@ -90,6 +90,10 @@ pub(crate) struct Entry {
     pub(crate) saved_bytes: u64,
     /// What the answer cost that the cache had.
     pub(crate) saved_cost: i64,
+    /// Exchanges that it spared.
+    pub(crate) saved_requests: u64,
+    /// Tokens that the answer used that the cache had.
+    pub(crate) saved_tokens: u64,
 }
 
 impl Entry {
@@ -132,6 +136,8 @@ struct Account {
     tokens_out: u64,
     saved_bytes: u64,
     saved_cost: i64,
+    saved_requests: u64,
+    saved_tokens: u64,
 }
 
 /// The account itself. Emptied at each drain, with its memory kept.
@@ -176,6 +182,8 @@ impl Series {
         account.tokens_out = account.tokens_out.saturating_add(entry.tokens_out);
         account.saved_bytes = account.saved_bytes.saturating_add(entry.saved_bytes);
         account.saved_cost = account.saved_cost.saturating_add(entry.saved_cost);
+        account.saved_requests = account.saved_requests.saturating_add(entry.saved_requests);
+        account.saved_tokens = account.saved_tokens.saturating_add(entry.saved_tokens);
         if let Some(ttfb) = entry.ttfb {
             account.answered += 1;
             account.ttfb = account.ttfb.saturating_add(ttfb.get());
@@ -215,6 +223,8 @@ impl Series {
             tokens_out: account.tokens_out,
             saved_bytes: account.saved_bytes,
             saved_cost: account.saved_cost,
+            saved_requests: account.saved_requests,
+            saved_tokens: account.saved_tokens,
         }
     }
 

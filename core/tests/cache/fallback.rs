@@ -87,6 +87,7 @@ fn what_is_kept_costs_no_budget_and_is_booked_as_saved() {
     let sums = row.sums;
     assert_eq!((sums.calls, sums.attempts, sums.bytes_in, sums.cost, sums.cost_unknown), (50, 0, 0, 0, 0));
     assert_eq!((sums.saved_bytes, sums.saved_cost), (500, 500_000_000));
+    assert_eq!((sums.saved_requests, sums.saved_tokens), (50, 0));
 }
 
 #[test]

@@ -207,3 +207,17 @@ fn a_method_that_a_header_says_is_not_the_one_whose_answers_are_kept() {
         }
     }
 }
+
+#[test]
+fn of_a_body_only_the_fields_count_that_a_rule_names_and_of_one_that_is_no_json_all() {
+    let mut world =
+        World::with("methods = [\"POST\"]\nttl = \"1h\"\nkey = { json = [\"model\", \"input\"] }");
+    let ask = |content: &'static str| Ask::get(&[]).method("POST").content(content.as_bytes());
+    world.call(ask(r#"{"model":"m","input":"a","user":"1"}"#), ok(&[]), 0.0);
+    assert!(world.call(ask(r#"{"user":"2", "input":"a", "model":"m"}"#), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(ask(r#"{"model":"m","input":"b","user":"1"}"#), ok(&[]), 1.0).is_hit());
+    for content in [r#"{"model":"m","input":"a","input":"b"}"#, "model=m", "model=n"] {
+        assert!(!world.call(ask(content), ok(&[]), 1.0).is_hit(), "{content}");
+        assert!(world.call(ask(content), ok(&[]), 1.0).is_hit(), "{content}");
+    }
+}

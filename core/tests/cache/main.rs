@@ -5,5 +5,6 @@
 mod coalescing;
 mod fallback;
 mod isolation;
+mod refresh;
 mod rfc9111;
 mod support;

@@ -6,8 +6,8 @@ use super::parking::Handing;
 use super::replay::Replay;
 use super::{EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
-use crate::shadows::Shadows;
-use crate::timer::Timer;
+use crate::shadows::Beside;
+use crate::timer::{Pause, Timer};
 use crate::watched::{Sent, Watched};
 use farcall::resilience::Ending;
 use farcall::{Attempt, ErrorType, Step, Stored, Timestamp};
@@ -22,7 +22,7 @@ const REPLAYED: u64 = 64 * 1024;
 
 pub(super) struct Acting<S, R, B> {
     service: S,
-    shadows: Option<Shadows>,
+    beside: Beside,
     /// Whether the service was made ready for the next request.
     ready: bool,
     rebody: R,
@@ -31,8 +31,8 @@ pub(super) struct Acting<S, R, B> {
     opening: Opening,
     watched: Option<Watched>,
     next: Next<B>,
-    /// Of the wait under way.
-    timer: Option<Timer>,
+    /// The wait under way.
+    pause: Option<Pause>,
     /// The attempts under way: mostly one, and a second one beside it where the first is slow.
     legs: [Leg; 2],
     /// When a second attempt is due.
@@ -65,7 +65,7 @@ enum Next<B> {
     Ask,
     /// Hand the request over to the outbox.
     Hand(Handing<B>),
-    /// Wait for the timer.
+    /// Wait until the pause is over.
     Wait,
     /// Send as soon as the service is ready.
     Send(Attempt),
@@ -77,7 +77,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
     /// `service` is ready for one request.
     pub(super) fn new(
         service: S,
-        shadows: Option<Shadows>,
+        beside: Beside,
         rebody: R,
         parts: request::Parts,
         body: B,
@@ -85,11 +85,11 @@ impl<S, R, B: Body> Acting<S, R, B> {
     ) -> Self {
         let size = body.size_hint();
         let again = size.upper().is_some_and(|upper| upper <= REPLAYED);
-        opening.describe(size.exact(), again);
+        opening.describe(size.exact(), again, beside.refreshes.is_some());
         let body = if again { Sendable::Again(Replay::new(body)) } else { Sendable::Once(body) };
         Self {
             service,
-            shadows,
+            beside,
             ready: true,
             rebody,
             parts,
@@ -97,7 +97,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
             opening,
             watched: None,
             next: Next::Ask,
-            timer: None,
+            pause: None,
             legs: Default::default(),
             hedge: None,
             truncate: None,
@@ -136,12 +136,21 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         }
                         Step::Wait(until) => {
                             *last = None;
-                            self.timer = self.timer(until);
+                            self.pause =
+                                self.watched.as_mut().map(|watched| watched.pause(until, cx.waker()));
                             self.next = Next::Wait;
                         }
                         Step::Refuse(refusal) => return Poll::Ready(Err(EgressError::Refused(refusal))),
                         Step::Fail(error) => return Poll::Ready(Err(EgressError::Injected(error))),
-                        Step::Respond(stored) => return Poll::Ready(Ok(respond(stored))),
+                        Step::Respond(stored) => {
+                            if let (Some(refreshes), Some(watched)) =
+                                (&self.beside.refreshes, &mut self.watched)
+                            {
+                                let request::Parts { method, uri, headers, .. } = &self.parts;
+                                refreshes.refresh(watched, method, uri.clone(), headers);
+                            }
+                            return Poll::Ready(Ok(respond(stored)));
+                        }
                         Step::Park(terms) => match &self.body {
                             Sendable::Again(replay) => {
                                 self.next = Next::Hand(Handing::new(terms, replay.reader()));
@@ -160,10 +169,10 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     self.next = Next::Ask;
                 }
                 Next::Wait => {
-                    if let Some(timer) = &mut self.timer {
-                        ready!(Pin::new(timer).poll(cx));
+                    if let Some(pause) = &mut self.pause {
+                        ready!(Pin::new(pause).poll(cx));
                     }
-                    self.timer = None;
+                    self.pause = None;
                     self.next = Next::Ask;
                 }
                 Next::Send(_) => {
@@ -183,7 +192,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         return Poll::Ready(self.hand_out(last.take()));
                     }
                     if attempt.shadow
-                        && let (Some(shadows), Some(watched)) = (&self.shadows, &mut self.watched)
+                        && let (Some(shadows), Some(watched)) = (&self.beside.shadows, &mut self.watched)
                     {
                         shadows.send(
                             watched,

@@ -1,6 +1,6 @@
 use super::{AsIs, Egress, Mapped};
 use crate::error::Cause;
-use crate::shadows::Shadows;
+use crate::shadows::{Beside, Shadows};
 use farcall_agent::Farcall;
 use http::{Request, Response, Uri};
 use http_body::Body;
@@ -32,7 +32,7 @@ use tower_service::Service;
 pub struct EgressLayer<R = AsIs, M = super::service::PlainErrors> {
     farcall: Farcall,
     origin: Option<Uri>,
-    shadows: Option<Shadows>,
+    beside: Beside,
     rebody: R,
     errors: PhantomData<fn() -> M>,
 }
@@ -48,7 +48,7 @@ impl<M> EgressLayer<AsIs, M> {
     #[must_use]
     pub fn with(farcall: Farcall) -> Self {
         farcall.adapter_installed("tower");
-        Self { farcall, origin: None, shadows: None, rebody: AsIs, errors: PhantomData }
+        Self { farcall, origin: None, beside: Beside::default(), rebody: AsIs, errors: PhantomData }
     }
 }
 
@@ -77,15 +77,35 @@ impl<R, M> EgressLayer<R, M> {
         ResB::Error: Cause<Mb>,
         Mb: 'static,
     {
-        self.shadows = Some(Shadows::through(client));
+        self.beside.shadows = Some(Shadows::through(client));
+        self
+    }
+
+    /// Asks through this client for a new answer where a rule of the cache hands out a stale one meanwhile
+    /// (`stale_while_revalidate`), in a task of Tokio's: then nobody waits for it. Without one, the call that finds the
+    /// answer stale does. It has to add what the service below adds to a request, such as a credential: what it gets
+    /// is kept for that service's calls.
+    #[must_use]
+    pub fn refreshes_through<C, B, ResB, Me, Mb>(mut self, client: C) -> Self
+    where
+        C: Service<Request<B>, Response = Response<ResB>> + Clone + Send + 'static,
+        C::Future: Send,
+        C::Error: Cause<Me>,
+        B: Default + Send,
+        ResB: Body + Send + 'static,
+        ResB::Data: Send,
+        ResB::Error: Cause<Mb>,
+        Mb: 'static,
+    {
+        self.beside.refreshes = Some(Shadows::through(client));
         self
     }
 
     /// Turns the counted body into the type that the service below takes, such as `tonic::body::Body::new` or
     /// `reqwest::Body::wrap`.
     pub fn request_body<F>(self, f: F) -> EgressLayer<Mapped<F>, M> {
-        let Self { farcall, origin, shadows, errors, .. } = self;
-        EgressLayer { farcall, origin, shadows, rebody: Mapped(f), errors }
+        let Self { farcall, origin, beside, errors, .. } = self;
+        EgressLayer { farcall, origin, beside, rebody: Mapped(f), errors }
     }
 }
 
@@ -99,8 +119,8 @@ impl<S, R: Clone, M> Layer<S> for EgressLayer<R, M> {
     type Service = Egress<S, R, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let Self { farcall, origin, shadows, rebody, .. } = self.clone();
-        Egress::assemble(inner, farcall, origin, shadows, rebody)
+        let Self { farcall, origin, beside, rebody, .. } = self.clone();
+        Egress::assemble(inner, farcall, origin, beside, rebody)
     }
 }
 
@@ -109,7 +129,7 @@ impl<R: Clone, M> Clone for EgressLayer<R, M> {
         Self {
             farcall: self.farcall.clone(),
             origin: self.origin.clone(),
-            shadows: self.shadows.clone(),
+            beside: self.beside.clone(),
             rebody: self.rebody.clone(),
             errors: PhantomData,
         }

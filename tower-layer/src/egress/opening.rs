@@ -33,6 +33,7 @@ pub(super) struct Asked {
     headers: HeaderMap,
     body: Option<u64>,
     replayable: bool,
+    refreshes: bool,
     deadline: Option<Deadline>,
     priority: Priority,
 }
@@ -58,10 +59,11 @@ impl Opening {
         }
     }
 
-    /// Tells how large the body is, and whether it can be sent again.
-    pub(super) fn describe(&mut self, bytes: Option<u64>, replayable: bool) {
+    /// Tells how large the body is, whether it can be sent again, and whether there is a client for requests beside it.
+    pub(super) fn describe(&mut self, bytes: Option<u64>, replayable: bool, refreshes: bool) {
         self.request.body = bytes;
         self.request.replayable = replayable;
+        self.request.refreshes = refreshes;
     }
 
     /// Begins the call, once, and takes its first step, which is to send what the service below was given.
@@ -85,7 +87,7 @@ impl Opening {
             let around = polled_in.and_then(|scope| scope.customer.as_ref()).or(outer);
             let customer = self.customer.as_ref().or(around);
             let tags = self.tags.as_ref().or(polled_in.map(|scope| &scope.tags));
-            let Asked { headers, body, replayable, deadline, priority } = &self.request;
+            let Asked { headers, body, replayable, refreshes, deadline, priority } = &self.request;
             let now = self.farcall.now();
             let head = Head::to(self.method.as_str(), target)
                 .headers(headers)
@@ -93,6 +95,7 @@ impl Opening {
                 .caches(true)
                 .marks(self.marks)
                 .parks(true)
+                .refreshes(*refreshes)
                 .deadline(deadline.map(|deadline| now.plus(deadline.0)))
                 .priority(*priority);
             Watched::begin(&self.farcall, head, customer, tags, now)
@@ -118,6 +121,7 @@ impl Asked {
             headers: parts.headers.clone(),
             body: None,
             replayable: false,
+            refreshes: false,
             deadline: parts.extensions.get().copied(),
             priority: parts.extensions.get().copied().unwrap_or_default(),
         }

@@ -2,7 +2,7 @@ use super::acting::Acting;
 use super::opening::Opening;
 use super::{AsIs, Counted, EgressError, EgressFuture, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, Plain};
-use crate::shadows::Shadows;
+use crate::shadows::Beside;
 use crate::watched::Sent;
 use farcall_agent::Farcall;
 use http::{Request, Response, Uri};
@@ -32,7 +32,7 @@ pub struct Egress<S, R = AsIs, M = PlainErrors> {
     pub(super) inner: S,
     pub(super) farcall: Farcall,
     pub(super) origin: Option<Uri>,
-    pub(super) shadows: Option<Shadows>,
+    pub(super) beside: Beside,
     pub(super) rebody: R,
     pub(super) errors: PhantomData<fn() -> M>,
 }
@@ -46,7 +46,7 @@ impl<S, M> Egress<S, AsIs, M> {
     /// Counts the calls of `inner` with this handle.
     pub fn with(farcall: Farcall, inner: S) -> Self {
         farcall.adapter_installed("tower");
-        Self::assemble(inner, farcall, None, None, AsIs)
+        Self::assemble(inner, farcall, None, Beside::default(), AsIs)
     }
 }
 
@@ -55,11 +55,11 @@ impl<S, R, M> Egress<S, R, M> {
         inner: S,
         farcall: Farcall,
         origin: Option<Uri>,
-        shadows: Option<Shadows>,
+        beside: Beside,
         rebody: R,
     ) -> Self {
         MADE.fetch_add(1, Ordering::Relaxed);
-        Self { inner, farcall, origin, shadows, rebody, errors: PhantomData }
+        Self { inner, farcall, origin, beside, rebody, errors: PhantomData }
     }
 
     /// The service below.
@@ -107,8 +107,8 @@ where
             // The service that was made ready makes the first attempt; its clone is made ready for the next call.
             let clone = self.inner.clone();
             let ready = std::mem::replace(&mut self.inner, clone);
-            let (shadows, rebody) = (self.shadows.clone(), self.rebody.clone());
-            return EgressFuture::acting(Acting::new(ready, shadows, rebody, parts, body, opening));
+            let (beside, rebody) = (self.beside.clone(), self.rebody.clone());
+            return EgressFuture::acting(Acting::new(ready, beside, rebody, parts, body, opening));
         }
         let (body, sent) = match body.is_end_stream() {
             true => (RequestBody::uncounted(body), None),
@@ -132,7 +132,7 @@ impl<S: Clone, R: Clone, M> Clone for Egress<S, R, M> {
             inner: self.inner.clone(),
             farcall: self.farcall.clone(),
             origin: self.origin.clone(),
-            shadows: self.shadows.clone(),
+            beside: self.beside.clone(),
             rebody: self.rebody.clone(),
             errors: PhantomData,
         }

@@ -5,7 +5,7 @@ use super::hops::{Chain, Hop, Leg, note_unseen, was_sent};
 use super::middleware::OfClient;
 use crate::egress::{EgressError, is_of_use};
 use crate::scope::Scope;
-use crate::shadows::Shadows;
+use crate::shadows::Beside;
 use crate::watched::Watched;
 use ::reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use ::reqwest_middleware::{Error, Next, Result};
@@ -14,14 +14,14 @@ use farcall::{Attempt, Head, Priority, Step, Stored, Target, Timestamp};
 use farcall_agent::Farcall;
 use farcall_agent::outbox::Parcel;
 use http::{Extensions, HeaderName, HeaderValue};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 
 /// Makes a call as the rules say. Where reqwest follows a redirect, the call ends with that, and others follow.
 pub(super) async fn act(
     farcall: &Farcall,
-    shadows: Option<&Shadows>,
-    client: &[u8],
+    beside: &Beside,
+    client: (&'static [u8], &[u8]),
     mut request: Request,
     extensions: &mut Extensions,
     next: Next<'_>,
@@ -42,8 +42,9 @@ pub(super) async fn act(
         .headers(&of_client)
         .body(bytes, replayable)
         .caches(true)
-        .marks(farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client)))
+        .marks(farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client.1)))
         .parks(true)
+        .refreshes(beside.refreshes.is_some())
         .content(content)
         .priority(priority)
         .deadline(deadline);
@@ -66,7 +67,7 @@ pub(super) async fn act(
                 let copy = original.as_ref().and_then(Request::try_clone).or_else(|| original.take());
                 let Some(mut request) = copy else { break };
                 if attempt.shadow
-                    && let Some(shadows) = shadows
+                    && let Some(shadows) = &beside.shadows
                     && let Ok(uri) = url.as_str().parse()
                 {
                     shadows.send(&mut watched, &method, uri, request.headers());
@@ -134,13 +135,24 @@ pub(super) async fn act(
             }
             Step::Wait(until) => {
                 last = None;
-                if let Some(timer) = watched.timer(until) {
-                    timer.await;
-                }
+                let mut pause = None;
+                poll_fn(|cx| {
+                    let pause = pause.get_or_insert_with(|| watched.pause(until, cx.waker()));
+                    Pin::new(pause).poll(cx)
+                })
+                .await;
             }
             Step::Refuse(refusal) => return Err(Error::middleware(EgressError::Refused(refusal))),
             Step::Fail(error) => return Err(Error::middleware(EgressError::Injected(error))),
-            Step::Respond(stored) => return Ok(respond(stored, url)),
+            Step::Respond(stored) => {
+                if let Some(refreshes) = &beside.refreshes
+                    && let Some(request) = &original
+                    && let Ok(uri) = url.as_str().parse()
+                {
+                    refreshes.refresh(&mut watched, &method, uri, request.headers());
+                }
+                return Ok(respond(stored, url));
+            }
             Step::Park(terms) => match &original {
                 Some(request) => {
                     let taken = watched.park(&terms, parcel_of(request)).await;

@@ -16,7 +16,6 @@ use super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::{OutboxError, Receipt};
 use farcall::config::{OutboxPlace, OutboxStore};
 use std::collections::HashSet;
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +80,7 @@ fn resolved(place: &OutboxPlace) -> Result<OutboxPlace, OutboxError> {
 }
 
 /// Keeps calls, tells which are due, and who may deliver them. What it answers when it writes is on the disk.
-pub(super) trait Store: Send + Sync + UnwindSafe + RefUnwindSafe + std::fmt::Debug {
+pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// Whether there may be anything to deliver, as far as can be told without opening it.
     fn exists(&self) -> bool;
 

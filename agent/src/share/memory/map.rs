@@ -1,4 +1,4 @@
-//! The file that processes map: its layout, how it is made, and the only place that looks into mapped memory.
+//! The files that processes map: their layout, how they are made, and the only place that looks into mapped memory.
 #![allow(unsafe_code)]
 
 use crate::home::{give_to_owner, lock};
@@ -86,22 +86,8 @@ impl Map {
         if let Some(map) = Self::existing(&path)? {
             return Ok(map);
         }
-        // Complete before it gets its name: a process that dies here leaves nothing that others would map.
-        let new = home.join(format!("{FILE}.new"));
-        let _ = fs::remove_file(&new);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
-        let made = allocate(&file, true).and_then(|()| {
-            let host = RandomState::new().hash_one(std::process::id()).max(1);
-            let words: Vec<u8> = header(host).into_iter().flat_map(u64::to_le_bytes).collect();
-            file.write_all_at(&words, 0)?;
-            give_to_owner(home, &new);
-            fs::rename(&new, &path)?;
-            Self::of(&file, host)
-        });
-        if made.is_err() {
-            let _ = fs::remove_file(&new);
-        }
-        made
+        let host = RandomState::new().hash_one(std::process::id()).max(1);
+        make(home, &path, BYTES, &header(host), |file| Self::of(file, host))
     }
 
     fn existing(path: &Path) -> io::Result<Option<Self>> {
@@ -118,7 +104,7 @@ impl Map {
             return Ok(None);
         }
         // Where it has holes (a copy may), a full disk would kill whoever writes there.
-        allocate(&file, false)?;
+        allocate(&file, BYTES, false)?;
         Self::of(&file, host).map(Some)
     }
 
@@ -178,6 +164,96 @@ impl Map {
     }
 }
 
+/// A file of nothing but words, which processes map: for what is no quota.
+#[derive(Debug)]
+pub(crate) struct Words {
+    raw: MmapRaw,
+    count: usize,
+}
+
+impl Words {
+    /// Its header, in words: what it is, of which version, how long, and the machine's last start.
+    const HEADER: usize = 4;
+
+    /// Maps a file of `count` words in the home directory; makes it, all zero, where there is none, or one of another
+    /// kind or of before the machine's last start, after `anew`, which is called under the directory's lock.
+    pub(crate) fn open(
+        home: &Path,
+        path: &Path,
+        (magic, version): (u64, u64),
+        count: usize,
+        anew: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let bytes = (Self::HEADER + count) * 8;
+        let header = [magic, version, bytes as u64, boot()];
+        if let Some(words) = Self::existing(path, header, count)? {
+            return Ok(words);
+        }
+        let _lock = lock(home)?;
+        if let Some(words) = Self::existing(path, header, count)? {
+            return Ok(words);
+        }
+        anew()?;
+        make(home, path, bytes, &header, |file| Self::of(file, count))
+    }
+
+    fn existing(path: &Path, header: [u64; Self::HEADER], count: usize) -> io::Result<Option<Self>> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = [0; Self::HEADER * 8];
+        let size = (Self::HEADER + count) * 8;
+        let whole = file.metadata()?.len() == size as u64 && file.read_exact_at(&mut bytes, 0).is_ok();
+        let (words, _) = bytes.as_chunks::<8>();
+        if !whole || words.iter().map(|word| u64::from_le_bytes(*word)).ne(header) {
+            return Ok(None);
+        }
+        allocate(&file, size, false)?;
+        Self::of(&file, count).map(Some)
+    }
+
+    fn of(file: &File, count: usize) -> io::Result<Self> {
+        let raw = MmapOptions::new().len((Self::HEADER + count) * 8).map_raw(file)?;
+        Ok(Self { raw, count })
+    }
+
+    /// The word at a place.
+    pub(crate) fn word(&self, place: usize) -> &AtomicU64 {
+        assert!(place < self.count);
+        // SAFETY: within the map (checked above) and aligned, which a map's beginning is; an atomic for which every bit
+        // pattern is valid and which other processes may change at any time. The map outlives `self`, and nobody
+        // shortens the file.
+        unsafe { &*self.raw.as_ptr().cast::<AtomicU64>().add(Self::HEADER + place) }
+    }
+}
+
+/// Makes a file of so many bytes that begins with these words and is zero otherwise. It is complete before it gets its
+/// name: a process that dies here leaves nothing that others would map.
+fn make<T>(
+    home: &Path,
+    path: &Path,
+    bytes: usize,
+    header: &[u64],
+    map: impl FnOnce(&File) -> io::Result<T>,
+) -> io::Result<T> {
+    let new = path.with_extension("map.new");
+    let _ = fs::remove_file(&new);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
+    let made = allocate(&file, bytes, true).and_then(|()| {
+        let words: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
+        file.write_all_at(&words, 0)?;
+        give_to_owner(home, &new);
+        fs::rename(&new, path)?;
+        map(&file)
+    });
+    if made.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    made
+}
+
 fn header(host: u64) -> [u64; 5] {
     [MAGIC, VERSION, BYTES as u64, boot(), host]
 }
@@ -191,12 +267,12 @@ fn boot() -> u64 {
 }
 
 /// Takes the file's room on the disk, so that no write into the map can fail.
-fn allocate(file: &File, new: bool) -> io::Result<()> {
+fn allocate(file: &File, bytes: usize, new: bool) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{FallocateFlags, fallocate};
         use rustix::io::Errno;
-        match fallocate(file, FallocateFlags::empty(), 0, BYTES as u64) {
+        match fallocate(file, FallocateFlags::empty(), 0, bytes as u64) {
             Ok(()) => return Ok(()),
             // Not on every file system.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
@@ -205,7 +281,7 @@ fn allocate(file: &File, new: bool) -> io::Result<()> {
     }
     if new {
         let mut file = file;
-        file.write_all(&vec![0; BYTES])?;
+        file.write_all(&vec![0; bytes])?;
     }
     Ok(())
 }

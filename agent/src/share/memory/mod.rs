@@ -10,6 +10,7 @@ mod tests;
 #[cfg(feature = "redis")]
 use farcall::quota::CellHome;
 use farcall::quota::{Cell, Shares, SharesHome};
+pub(crate) use map::Words;
 use map::{Map, Table};
 use std::io;
 use std::path::Path;

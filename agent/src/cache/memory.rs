@@ -1,44 +1,11 @@
-//! Where the answers of the cache lie: in the memory of this process, bounded in bytes.
+//! Answers in the memory of this process.
 
-use crate::clock::Clock;
-use crate::home::LEDGER;
-use crate::report::ReportError;
-use crate::store::Store as Ledger;
 use farcall::cache::{Answer, Kept, Key, Store};
-use farcall::matcher::{Fields, Matcher};
 use moka::sync::Cache;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::path::Path;
 
-/// How many bytes of answers are kept, unless `cache_memory` says so.
-pub(crate) const DEFAULT_BYTES: u64 = 64 << 20;
 /// Moka makes room a little later than it takes something in: with large answers that would be much too late.
 const LARGE: usize = 32 * 1024;
-
-/// Tells the caches of all programs of this home directory to forget the answers that these conditions, as those of a
-/// `match`, are about: `vendor`, `endpoint`, `method`, `customer`; all answers where there are none. They do within a
-/// second or so. Returns how many programs there are.
-///
-/// # Errors
-/// When a condition cannot be understood, or there is no ledger, through which they are told.
-pub fn purge_cache(home: &Path, conditions: &[(String, String)]) -> Result<u64, ReportError> {
-    let pairs = conditions.iter().map(|(key, text)| (key.as_str(), text.as_str()));
-    let which = Matcher::new(pairs).map_err(|error| ReportError::NotFound(error.to_string()))?;
-    let known = Fields::VENDOR | Fields::ENDPOINT | Fields::METHOD | Fields::CUSTOMER;
-    if let Some(other) = which.depends().without(known).iter().next() {
-        return Err(ReportError::NotFound(format!(
-            "what is kept is known by vendor, endpoint, method and customer, not by `{}`",
-            other.as_str()
-        )));
-    }
-    if !home.join(LEDGER).exists() {
-        return Err(ReportError::NoLedger(home.to_owned()));
-    }
-    let ledger = Ledger::new(home.to_owned());
-    ledger
-        .add_purge(conditions, Clock::new().now())
-        .map_err(|failure| ReportError::Unreadable(failure.to_string()))
-}
 
 /// Answers in memory; those that are seldom asked for make room for others (W-TinyLFU).
 #[derive(Debug)]

@@ -1,0 +1,61 @@
+//! Where the answers of the cache lie: in the memory of this process, bounded in bytes; and, where the configuration
+//! says so, on a disk that the processes of the host share, and in a Redis beyond it.
+
+#[cfg(feature = "shared-cache")]
+mod disk;
+#[cfg(feature = "shared-cache")]
+mod leases;
+mod memory;
+#[cfg(all(feature = "shared-cache", feature = "redis"))]
+mod redis;
+#[cfg(feature = "shared-cache")]
+mod seal;
+#[cfg(feature = "shared-cache")]
+mod shared;
+#[cfg(all(test, feature = "shared-cache"))]
+mod tests;
+#[cfg(feature = "shared-cache")]
+mod worker;
+
+pub(crate) use memory::Memory;
+#[cfg(feature = "shared-cache")]
+pub(crate) use shared::{Beyond, Shared};
+
+use crate::clock::Clock;
+use crate::home::LEDGER;
+use crate::report::ReportError;
+use crate::store::Store as Ledger;
+use farcall::matcher::{Fields, Matcher};
+use std::path::Path;
+
+/// How many bytes of answers are kept, unless `cache_memory` says so.
+pub(crate) const DEFAULT_BYTES: u64 = 64 << 20;
+
+/// Tells the caches of all programs of this home directory to forget the answers that these conditions, as those of a
+/// `match`, are about: `vendor`, `endpoint`, `method`, `customer`; all answers where there are none. They do within a
+/// second or so; what lies on the disk of this machine is gone when this returns. Returns how many programs there are.
+///
+/// # Errors
+/// When a condition cannot be understood, or there is no ledger, through which they are told.
+pub fn purge_cache(home: &Path, conditions: &[(String, String)]) -> Result<u64, ReportError> {
+    let pairs = conditions.iter().map(|(key, text)| (key.as_str(), text.as_str()));
+    let which = Matcher::new(pairs).map_err(|error| ReportError::NotFound(error.to_string()))?;
+    let known = Fields::VENDOR | Fields::ENDPOINT | Fields::METHOD | Fields::CUSTOMER;
+    if let Some(other) = which.depends().without(known).iter().next() {
+        return Err(ReportError::NotFound(format!(
+            "what is kept is known by vendor, endpoint, method and customer, not by `{}`",
+            other.as_str()
+        )));
+    }
+    if !home.join(LEDGER).exists() {
+        return Err(ReportError::NoLedger(home.to_owned()));
+    }
+    let (ledger, now) = (Ledger::new(home.to_owned()), Clock::new().now());
+    let told =
+        ledger.add_purge(conditions, now).map_err(|failure| ReportError::Unreadable(failure.to_string()))?;
+    // What lies on the disk goes at once, whether or not a program runs.
+    #[cfg(feature = "shared-cache")]
+    Shared::purge_disk(home, now, std::sync::Arc::new(move |answer| answer.label.is_of(&which)))
+        .map_err(|error| ReportError::Unreadable(error.to_string()))?;
+    Ok(told)
+}

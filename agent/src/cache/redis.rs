@@ -1,0 +1,234 @@
+//! Answers in a Redis or Valkey, which hosts share. They are sealed as those on the disk are, by a key that the hosts
+//! have in common: the store learns nothing, and nothing that it makes up is taken for an answer.
+
+use super::worker::Tier;
+use farcall::cache::Key;
+use redis::{Client, Commands, Connection, RedisError};
+use std::io;
+use std::time::Duration;
+
+/// A connection has to be there within this time, in the thread that waits for nobody.
+const CONNECT: Duration = Duration::from_millis(500);
+/// So long an answer may take. Calls wait for less.
+const ANSWER: Duration = Duration::from_millis(250);
+/// What nobody wrote anew for so long goes.
+const KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// Larger ones are not sent.
+const LARGEST: usize = 4 << 20;
+/// Keys that are asked for at once while all are gone through.
+const AT_ONCE: usize = 256;
+
+/// The store, and the connection to it.
+pub(super) struct Redis {
+    url: String,
+    prefix: String,
+    connection: Option<Connection>,
+}
+
+impl Redis {
+    pub(super) fn new(url: &str, prefix: &str) -> Self {
+        Self { url: url.to_owned(), prefix: format!("{prefix}cache:"), connection: None }
+    }
+
+    fn name(&self, key: Key) -> String {
+        format!("{}{:032x}", self.prefix, key.number())
+    }
+
+    fn ask<T>(&mut self, what: impl FnOnce(&mut Connection) -> Result<T, RedisError>) -> io::Result<T> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().map_err(io::Error::other)?,
+        };
+        let answer = what(&mut connection).map_err(io::Error::other)?;
+        // After an error it is let go of: what still comes over it would be taken for another question's answer.
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+
+    fn connect(&self) -> Result<Connection, RedisError> {
+        let connection = Client::open(self.url.as_str())?.get_connection_with_timeout(CONNECT)?;
+        connection.set_read_timeout(Some(ANSWER))?;
+        connection.set_write_timeout(Some(ANSWER))?;
+        Ok(connection)
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The address may hold a password.
+        f.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Tier for Redis {
+    fn read(&mut self, key: Key) -> io::Result<Option<Vec<u8>>> {
+        let name = self.name(key);
+        self.ask(|connection| connection.get(name))
+    }
+
+    fn write(&mut self, key: Key, sealed: &[u8]) -> io::Result<()> {
+        if sealed.len() > LARGEST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large for that"));
+        }
+        let name = self.name(key);
+        self.ask(|connection| connection.set_ex(name, sealed, KEPT.as_secs()))
+    }
+
+    fn remove(&mut self, key: Key) -> io::Result<()> {
+        let name = self.name(key);
+        self.ask(|connection| connection.del(name))
+    }
+
+    fn walk(&mut self, wants: &mut dyn FnMut(Key, Vec<u8>) -> bool) -> io::Result<u64> {
+        let (mut cursor, mut removed) = (0_u64, 0);
+        let pattern = format!("{}*", glob(&self.prefix));
+        loop {
+            let scanned: (u64, Vec<String>) = self.ask(|connection| {
+                redis::cmd("SCAN")
+                    .arg(cursor)
+                    .arg("MATCH")
+                    .arg(&pattern)
+                    .arg("COUNT")
+                    .arg(AT_ONCE)
+                    .query(connection)
+            })?;
+            for name in &scanned.1 {
+                let number = name.get(self.prefix.len()..).and_then(|key| u128::from_str_radix(key, 16).ok());
+                let Some(key) = number.map(Key::of) else { continue };
+                let sealed: Option<Vec<u8>> = self.ask(|connection| connection.get(name))?;
+                if sealed.is_some_and(|sealed| wants(key, sealed)) {
+                    self.remove(key)?;
+                    removed += 1;
+                }
+            }
+            cursor = scanned.0;
+            if cursor == 0 {
+                return Ok(removed);
+            }
+        }
+    }
+}
+
+/// A text that stands for itself in a pattern.
+fn glob(text: &str) -> String {
+    text.chars()
+        .flat_map(|letter| if "*?[]\\^-".contains(letter) { vec!['\\', letter] } else { vec![letter] })
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::shared::Beyond;
+    use super::super::tests::{Process, URL, now};
+    use super::*;
+    use farcall::matcher::Matcher;
+    use farcall::{Head, Step};
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::path::{Path, PathBuf};
+    use std::process::{Child, Command, Stdio};
+    use std::time::Instant;
+    use tempfile::TempDir;
+
+    /// A Redis of this test alone, on a socket in its own directory.
+    struct Server {
+        child: Child,
+        url: String,
+        _directory: TempDir,
+    }
+
+    impl Server {
+        fn start() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let socket: PathBuf = directory.path().join("redis.sock");
+            let mut child = Command::new("redis-server");
+            child.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
+            child.arg("--dir").arg(directory.path()).stdout(Stdio::null());
+            let child = child.spawn().expect("redis-server, which scripts/setup-system installs");
+            let server = Self { child, url: format!("unix://{}", socket.display()), _directory: directory };
+            let begun = Instant::now();
+            while Client::open(server.url.as_str()).and_then(|client| client.get_connection()).is_err() {
+                assert!(begun.elapsed() < Duration::from_secs(30), "it does not come up");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            server
+        }
+
+        fn process(&self, home: &Path, patience: Duration) -> Process {
+            let redis = Some((self.url.as_str(), "test:", patience));
+            Process::with(home, "shop", &Beyond { disk: None, redis })
+        }
+
+        fn values(&self) -> Vec<Vec<u8>> {
+            let mut connection = Client::open(self.url.as_str()).unwrap().get_connection().unwrap();
+            let keys: Vec<String> = connection.keys("test:cache:*").unwrap();
+            keys.iter().map(|key| connection.get(key).unwrap()).collect()
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    /// Two hosts with one key.
+    fn hosts() -> [TempDir; 2] {
+        [(); 2].map(|()| {
+            let home = tempfile::tempdir().unwrap();
+            std::fs::write(home.path().join("cache.key"), [7; 32]).unwrap();
+            home
+        })
+    }
+
+    const PATIENT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn hosts_with_one_key_share_answers_of_which_the_store_learns_nothing() {
+        let (server, [one, other]) = (Server::start(), hosts());
+        let first = server.process(one.path(), PATIENT);
+        assert!(first.get(URL, Some("acme"), b"the body").1);
+        first.settle();
+        let values = server.values();
+        assert_eq!(values.len(), 2, "an answer, and by what it varies");
+        let said =
+            |word: &[u8]| values.iter().any(|value| value.windows(word.len()).any(|part| part == word));
+        assert!(!said(b"body") && !said(b"acme") && !said(b"rates"));
+        let second = server.process(other.path(), PATIENT);
+        assert_eq!(second.get(URL, Some("acme"), b""), (b"the body".to_vec(), false));
+        assert!(second.get(URL, Some("globex"), b"x").1, "another customer's");
+        let stranger = tempfile::tempdir().unwrap();
+        assert!(server.process(stranger.path(), PATIENT).get(URL, Some("acme"), b"x").1, "another key");
+        first.engine.purge_cache(&Matcher::new([("customer", "acme")]).unwrap(), now());
+        first.settle();
+        assert!(server.process(other.path(), PATIENT).get(URL, Some("acme"), b"new").1);
+    }
+
+    #[test]
+    fn a_store_that_is_stopped_or_dead_delays_no_call_by_more_than_it_may() {
+        let (mut server, [home, _]) = (Server::start(), hosts());
+        let patience = Duration::from_millis(5);
+        let process = server.process(home.path(), patience);
+        kill_process(Pid::from_child(&server.child), Signal::STOP).unwrap();
+        for number in 0..20 {
+            let url = format!("https://api.example.com/v1/rates/{number}");
+            let head = Head::new("GET", &url).body(Some(0), true).caches(true);
+            let (begun, mut waits) = (now(), 0);
+            let mut call = process.engine.begin(&head, begun, number);
+            while let Step::Wait(until) = call.step(&process.engine, now()) {
+                assert!(until <= now().plus(patience), "no wait ends later");
+                std::thread::sleep(until.since(now()));
+                waits += 1;
+            }
+            assert!(waits <= 10, "{waits} waits");
+            call.abandon(&process.engine, now());
+        }
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+        assert!(process.get(URL, None, b"x").1);
+        process.settle();
+        let given_up = process.engine.counters().unfetched_answers;
+        assert!(given_up + process.count("failed_cache_reads") > 0, "and it is told of");
+    }
+}

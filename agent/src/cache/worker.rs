@@ -1,0 +1,365 @@
+//! The threads that read and write what lies further away than memory: no call waits for a disk or the network but for
+//! an answer that may be there.
+
+use super::Memory;
+use super::leases::Leases;
+use super::seal::Seal;
+use farcall::Timestamp;
+use farcall::cache::{Answer, Fetch, Kept, Key, Landing, Store};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Bytes that wait to be written at most; what comes beyond is not.
+const MOST_BYTES: usize = 32 << 20;
+/// Jobs that wait at most.
+const MOST_JOBS: usize = 65_536;
+/// How often there is something to do beside.
+const TICK: Duration = Duration::from_secs(1);
+/// A purge is minded for so long, for what was under way when it came.
+const MINDED: Duration = Duration::from_secs(3_600);
+const MOST_PURGES: usize = 64;
+/// Nobody's clock is ahead by so much: what came then was made under one that was.
+const AHEAD: Duration = Duration::from_secs(60);
+
+/// Where sealed answers lie.
+pub(super) trait Tier: fmt::Debug + Send {
+    /// What lies under a key.
+    fn read(&mut self, key: Key) -> io::Result<Option<Vec<u8>>>;
+
+    /// Puts it there.
+    fn write(&mut self, key: Key, sealed: &[u8]) -> io::Result<()>;
+
+    /// Forgets it.
+    fn remove(&mut self, key: Key) -> io::Result<()>;
+
+    /// Shows all there is, and removes what is wanted; how many those were.
+    fn walk(&mut self, wants: &mut dyn FnMut(Key, Vec<u8>) -> bool) -> io::Result<u64>;
+
+    /// Called about once a second.
+    fn tick(&mut self) {}
+}
+
+pub(super) type Which = Arc<dyn Fn(&Answer) -> bool + Send + Sync>;
+
+/// What a thread is to do, in this order.
+pub(super) enum Job {
+    Fetch(Key, Fetch),
+    Put(Key, Kept),
+    Remove(Key),
+    /// The call that asked for it is over: others may go on.
+    Land(Key, Landing, Timestamp),
+    Purge(Which, Timestamp),
+}
+
+/// What all threads of a cache share.
+pub(super) struct Common {
+    pub(super) memory: Memory,
+    pub(super) seal: Seal,
+    pub(super) clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    purges: Mutex<Vec<(Which, Timestamp)>>,
+    pub(super) counts: Counts,
+}
+
+/// What could not be done as asked.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Answers that were not written where others would find them.
+    pub(super) unwritten: AtomicU64,
+    /// Records that are not whole, or nobody's who has the key.
+    pub(super) unreadable: AtomicU64,
+    /// Reads that failed.
+    pub(super) failed: AtomicU64,
+}
+
+impl Common {
+    pub(super) fn new(memory: Memory, seal: Seal, clock: Box<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
+        Self { memory, seal, clock, purges: Mutex::default(), counts: Counts::default() }
+    }
+
+    /// Takes what was found for an answer, where it is one; whether it is at hand now.
+    fn take_in(&self, key: Key, sealed: Vec<u8>) -> bool {
+        let now = (self.clock)();
+        let Some(kept) = self.seal.open(key, sealed) else {
+            self.counts.unreadable.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        if let Kept::Answer(answer) = &kept {
+            let purged = |(which, at): &(Which, Timestamp)| answer.requested_at() <= *at && which(answer);
+            if answer.received_at() > now.plus(AHEAD) || lock(&self.purges).iter().any(purged) {
+                return false;
+            }
+            if let Some(Kept::Answer(ours)) = self.memory.get(key)
+                && ours.received_at() >= answer.received_at()
+            {
+                return true;
+            }
+        }
+        self.memory.put(key, kept);
+        true
+    }
+
+    pub(super) fn purge(&self, which: Which, now: Timestamp) {
+        let mut purges = lock(&self.purges);
+        purges.retain(|(_, at)| now.since(*at) < MINDED);
+        if purges.len() >= MOST_PURGES {
+            purges.remove(0);
+        }
+        purges.push((which, now));
+    }
+
+    fn is_wanted(&self, which: &Which, at: Timestamp, key: Key, sealed: Vec<u8>) -> bool {
+        match self.seal.open(key, sealed) {
+            Some(Kept::Answer(answer)) => answer.requested_at() <= at && which(&answer),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Common {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Common")
+            .field("memory", &self.memory)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A tier, the thread that asks it, and what it is to do.
+pub(super) struct Worker {
+    name: &'static str,
+    common: Arc<Common>,
+    leases: Option<Arc<Leases>>,
+    tier: Arc<Mutex<Box<dyn Tier>>>,
+    /// Who is asked for what is not here.
+    next: Option<(Arc<Self>, Duration)>,
+    hangs: Duration,
+    queue: Mutex<Queue>,
+    more: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    running: bool,
+    jobs: VecDeque<Job>,
+    bytes: usize,
+    /// Nobody is asked until then.
+    rests_until: Option<Instant>,
+    rest: Duration,
+    /// Since when it does what it does.
+    busy_since: Option<Instant>,
+}
+
+/// A tier that is at one thing for longer than this gets nothing more to do: a disk that hangs must not delay one call
+/// after the other.
+const HANGS: Duration = Duration::from_secs(1);
+
+/// After a failure a tier is left alone for so long, doubling up to the second number.
+const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+impl Worker {
+    pub(super) fn new(
+        name: &'static str,
+        common: Arc<Common>,
+        leases: Option<Arc<Leases>>,
+        tier: Box<dyn Tier>,
+        next: Option<(Arc<Self>, Duration)>,
+        patience: Duration,
+    ) -> Self {
+        let tier = Arc::new(Mutex::new(tier));
+        Self {
+            name,
+            common,
+            leases,
+            tier,
+            next,
+            hangs: patience.max(HANGS),
+            queue: Mutex::default(),
+            more: Condvar::new(),
+            thread: Mutex::new(None),
+        }
+    }
+
+    /// Starts the thread, unless it runs.
+    pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
+        let mut thread = lock(&self.thread);
+        if thread.is_some() {
+            return Ok(());
+        }
+        lock(&self.queue).running = true;
+        let worker = Arc::clone(self);
+        let join = std::thread::Builder::new().name(self.name.into()).spawn(move || worker.run());
+        match join {
+            Ok(join) => *thread = Some(join),
+            Err(error) => {
+                lock(&self.queue).running = false;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the thread when it has done what it was given, and waits for that.
+    pub(super) fn stop(&self) {
+        lock(&self.queue).running = false;
+        self.more.notify_all();
+        let join = lock(&self.thread).take();
+        if let Some(join) = join
+            && join.thread().id() != std::thread::current().id()
+        {
+            let _ = join.join();
+        }
+    }
+
+    /// Gives the thread something to do; `false` where it does not run, rests, or has too much to do.
+    pub(super) fn give(&self, job: Job) -> bool {
+        let bytes = match &job {
+            Job::Put(_, kept) => kept.weight(),
+            _ => 0,
+        };
+        let mut queue = lock(&self.queue);
+        let asks = matches!(job, Job::Fetch(..) | Job::Put(..));
+        let full = queue.jobs.len() >= MOST_JOBS || (queue.bytes > 0 && queue.bytes + bytes > MOST_BYTES);
+        let rests = queue.rests_until.is_some_and(|until| Instant::now() < until);
+        let hangs = queue.busy_since.is_some_and(|since| since.elapsed() > self.hangs);
+        if !queue.running || asks && (full || rests || hangs) {
+            return false;
+        }
+        queue.bytes += bytes;
+        queue.jobs.push_back(job);
+        drop(queue);
+        self.more.notify_one();
+        true
+    }
+
+    fn run(&self) {
+        let mut ticked = Instant::now();
+        let mut queue = lock(&self.queue);
+        loop {
+            let job = queue.jobs.pop_front();
+            if job.is_none() && !queue.running {
+                break;
+            }
+            if job.is_some() || ticked.elapsed() >= TICK {
+                queue.busy_since = Some(Instant::now());
+                drop(queue);
+                if ticked.elapsed() >= TICK {
+                    ticked = Instant::now();
+                    self.tick();
+                }
+                let bytes = job.map_or(0, |job| self.work(job));
+                queue = lock(&self.queue);
+                queue.bytes -= bytes;
+                queue.busy_since = None;
+                continue;
+            }
+            let left = TICK.saturating_sub(ticked.elapsed()).max(Duration::from_millis(1));
+            queue = self.more.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(queue);
+        if let Some(leases) = &self.leases {
+            leases.release_all();
+        }
+    }
+
+    fn tick(&self) {
+        if let Some(leases) = &self.leases {
+            leases.renew((self.common.clock)());
+        }
+        lock(&self.tier).tick();
+    }
+
+    /// Does a job; the bytes of it that waited.
+    fn work(&self, job: Job) -> usize {
+        let counts = &self.common.counts;
+        match job {
+            Job::Fetch(key, fetch) => self.fetch(key, fetch),
+            Job::Put(key, kept) => {
+                let sealed = self.common.seal.seal(key, &kept);
+                let written = sealed.map(|sealed| lock(&self.tier).write(key, &sealed));
+                if !matches!(written, Some(Ok(()))) {
+                    counts.unwritten.fetch_add(1, Ordering::Relaxed);
+                }
+                if let Some(written) = written {
+                    self.note(written.err().filter(|error| error.kind() != io::ErrorKind::FileTooLarge));
+                }
+                return kept.weight();
+            }
+            Job::Remove(key) => {
+                let removed = lock(&self.tier).remove(key);
+                self.note(removed.err());
+            }
+            Job::Land(key, landing, at) => {
+                if let Some(leases) = &self.leases {
+                    leases.release(key, landing, at);
+                }
+            }
+            Job::Purge(which, at) => {
+                let walked =
+                    lock(&self.tier).walk(&mut |key, sealed| self.common.is_wanted(&which, at, key, sealed));
+                self.note(walked.err());
+            }
+        }
+        0
+    }
+
+    fn fetch(&self, key: Key, fetch: Fetch) {
+        if fetch.until() < (self.common.clock)() {
+            // Nobody waits any more: who is slow is not asked for nothing.
+            return fetch.finish();
+        }
+        let read = lock(&self.tier).read(key);
+        let found = match read {
+            Ok(found) => {
+                self.note(None);
+                found
+            }
+            Err(error) => {
+                self.common.counts.failed.fetch_add(1, Ordering::Relaxed);
+                self.note(Some(error));
+                None
+            }
+        };
+        let here = found.is_some_and(|sealed| {
+            let taken = self.common.take_in(key, sealed);
+            if !taken {
+                let _ = lock(&self.tier).remove(key);
+            }
+            taken
+        });
+        if !here && let Some((next, patience)) = &self.next {
+            fetch.wait_until((self.common.clock)().plus(*patience));
+            if next.give(Job::Fetch(key, fetch.clone())) {
+                return;
+            }
+        }
+        fetch.finish();
+    }
+
+    /// Leaves the tier alone for a while after a failure.
+    fn note(&self, failure: Option<io::Error>) {
+        let mut queue = lock(&self.queue);
+        match failure {
+            None => (queue.rest, queue.rests_until) = (Duration::ZERO, None),
+            Some(_) => {
+                queue.rest = (queue.rest * 2).clamp(REST.0, REST.1);
+                queue.rests_until = Some(Instant::now() + queue.rest);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
