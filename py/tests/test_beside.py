@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_rules import Rules
+from ruled import Rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

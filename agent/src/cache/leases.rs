@@ -2,8 +2,10 @@
 //! and how much lies on the disk. A file of words that all of them map.
 //!
 //! Every transition is one compare-exchange or one store, so a process may die or be stopped at any instruction and
-//! leave it valid. Who asks holds a lease, and says again each second that it does. It goes to the next one when it
-//! runs out, or as soon as somebody who waits sees that its process is gone or was stopped.
+//! leave it valid. Who asks holds a lease, and says again each second that it does. It goes to the next one as soon as
+//! somebody who waits sees that its process is gone or was stopped. Where that cannot be seen, because the process is in
+//! another namespace, it does when the lease was not renewed for a while; in any case, when it was not for long: a
+//! machine may be so busy that a process that is well comes to nothing for seconds.
 
 use crate::share::memory::Words;
 use farcall::Timestamp;
@@ -32,7 +34,9 @@ const CURSOR_AT: usize = SIZES_AT + PARTS;
 const WORDS: usize = CURSOR_AT + 1;
 
 /// A lease lasts so long, in seconds, without being renewed.
-const LASTS: u64 = 10;
+const LASTS: u64 = 60;
+/// That of a process of which nothing is seen.
+const UNSEEN: u64 = 10;
 /// For so many seconds after an answer that cannot be shared, processes do not wait for each other.
 const ALONE: u64 = 5;
 /// How often at most a process looks whether one that it waits for is still there.
@@ -85,8 +89,12 @@ impl Lease {
 
     /// Whether it holds yet; one from a clock that was ahead does not.
     const fn holds(self, now: u64) -> bool {
-        let left = ((self.0 >> 32) as u16).wrapping_sub(now as u16);
-        self.0 != 0 && left != 0 && left as u64 <= LASTS + 1
+        self.0 != 0 && self.left(now) != 0 && self.left(now) <= LASTS + 1
+    }
+
+    /// For how many seconds yet.
+    const fn left(self, now: u64) -> u64 {
+        ((self.0 >> 32) as u16).wrapping_sub(now as u16) as u64
     }
 }
 
@@ -190,7 +198,10 @@ impl Leases {
 
     /// Whether the process that holds a lease has ended or was stopped, as far as can be seen from here.
     fn is_gone(&self, lease: Lease, now: Timestamp) -> bool {
-        if lease.owner() >> 22 != self.space || lease.owner() == self.me {
+        if lease.owner() >> 22 != self.space {
+            return lease.left(now.as_secs()) + UNSEEN <= LASTS;
+        }
+        if lease.owner() == self.me {
             return false;
         }
         let looked = self.looked.load(Ordering::Relaxed);
@@ -287,13 +298,22 @@ mod tests {
             let (_home, one, other) = two();
             assert_eq!(one.join(KEY, at(begin)), Place::Lead);
             one.renew(at(begin + 9));
-            assert_eq!(other.join(KEY, at(begin + 18)), Place::Wait);
-            assert_eq!(other.join(KEY, at(begin + 19)), Place::Lead);
-            one.renew(at(begin + 20));
+            assert_eq!(other.join(KEY, at(begin + 68)), Place::Wait);
+            assert_eq!(other.join(KEY, at(begin + 69)), Place::Lead);
+            one.renew(at(begin + 70));
             assert!(!one.land(KEY), "it is another's by now");
-            one.release(KEY, Landing::Over, at(begin + 20));
-            assert_eq!(one.join(KEY, at(begin + 20)), Place::Wait);
+            one.release(KEY, Landing::Over, at(begin + 70));
+            assert_eq!(one.join(KEY, at(begin + 70)), Place::Wait);
         }
+    }
+
+    #[test]
+    fn that_of_a_process_of_which_nothing_is_seen_runs_out_sooner() {
+        let (_home, one, _) = two();
+        let lease = Lease::new(KEY, 160, (one.space ^ 1) << 22 | 1);
+        one.words.word(place_of(KEY)).store(lease.0, Ordering::Release);
+        assert_eq!(one.join(KEY, at(109)), Place::Wait);
+        assert_eq!(one.join(KEY, at(110)), Place::Lead);
     }
 
     #[test]
@@ -312,7 +332,7 @@ mod tests {
         let (_home, one, _) = two();
         let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
-        let lease = Lease::new(KEY, 110, one.space << 22 | u64::from(child.id()));
+        let lease = Lease::new(KEY, 160, one.space << 22 | u64::from(child.id()));
         one.words.word(place_of(KEY)).store(lease.0, Ordering::Release);
         let state_of = || state(&fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap()).unwrap();
         assert_eq!(one.join(KEY, at(100)), Place::Wait);

@@ -3,12 +3,13 @@
 use super::Rule;
 use super::ask::Ask;
 use super::control::{Control, seconds};
+use super::status::Status;
 use crate::call::Headers;
 use crate::matcher::{Matcher, Subject};
 use crate::units::Timestamp;
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use std::sync::Arc;
+use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A response that was kept.
@@ -37,6 +38,19 @@ pub struct Answer {
     explicit: Option<Duration>,
     /// RFC 9111, section 4.2.2.
     heuristic: Option<Duration>,
+    /// The headers as they were last handed out.
+    handed_out: HandedOut,
+}
+
+/// The headers of the last hit, which are those of the next one in the same second: its age and what is left.
+#[derive(Debug, Default)]
+pub(crate) struct HandedOut(Mutex<Option<(u64, Status, HeaderMap)>>);
+
+impl Clone for HandedOut {
+    /// Of a copy, which may get other headers, nothing was handed out.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// When an answer came, and how long its headers say that it is fresh.
@@ -120,6 +134,8 @@ const OF_CONNECTION: [&str; 10] = [
 /// Headers that a 304 does not replace (RFC 9111, section 3.2): they describe the body that is kept.
 const OF_BODY: [&str; 4] = ["content-encoding", "content-length", "content-range", "content-type"];
 
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
 /// Guesses go no further (RFC 9111, section 4.2.2, leaves that to us).
 const LONGEST_GUESS: Duration = Duration::from_secs(86_400);
 
@@ -157,6 +173,7 @@ impl Answer {
             initial_age: Duration::ZERO,
             explicit: None,
             heuristic: None,
+            handed_out: HandedOut::default(),
         };
         answer.understand(rule);
         answer.may_be_kept(rule, ask)?;
@@ -189,6 +206,7 @@ impl Answer {
             initial_age,
             explicit,
             heuristic,
+            handed_out: HandedOut::default(),
         };
         answer.read_control();
         answer
@@ -297,7 +315,32 @@ impl Answer {
             initial_age: Duration::ZERO,
             explicit: None,
             heuristic: None,
+            handed_out: HandedOut::default(),
         })
+    }
+
+    /// The headers that a request gets now: with its age (RFC 9111, section 5.1), and why (RFC 9211).
+    pub(crate) fn handed_out(&self, status: Status, now: Timestamp) -> HeaderMap {
+        let age = self.age(now).as_secs();
+        let last = self.handed_out.0.try_lock().ok();
+        if let Some(Some((known, why, headers))) = last.as_deref()
+            && (*known, *why) == (age, status)
+        {
+            return headers.clone();
+        }
+        let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
+        headers.extend(self.headers.clone());
+        if self.has_age() {
+            headers.insert(AGE, age.into());
+        }
+        if let Ok(value) = HeaderValue::try_from(status.to_string()) {
+            headers.append(CACHE_STATUS, value);
+        }
+        // Of those that a waiting call got, or that stand in for an error, there is but one, or not for long.
+        if let Some(mut last) = last.filter(|_| status.forwarded.is_none()) {
+            *last = Some((age, status, headers.clone()));
+        }
+        headers
     }
 
     /// Whether it is a response of the vendor's, and not one of ours.
@@ -328,7 +371,8 @@ impl Answer {
     pub fn weight(&self) -> usize {
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        size_of::<Self>() + headers + self.body.len()
+        // Twice: as they came, and as they were last handed out.
+        size_of::<Self>() + 2 * headers + self.body.len()
     }
 
     /// RFC 9111, section 4.2.3.

@@ -116,11 +116,10 @@ impl Ask {
         self.control = Control::default();
         self.bypass = None;
         self.authorized = authorized;
-        self.uri = uri_of(head, secret).1;
-        let mut key = Keyed::new(secret);
+        let mut key = Origin::of(&head.target, secret).at(head.target.path);
+        self.uri = key.key().low();
         key.part(name.as_bytes());
         key.part(head.method.as_bytes());
-        key.number(self.uri);
         key.number(u64::from(head.client));
         write_query(&mut key, &rule.query, head.target.query);
         if !rule.share_customers {
@@ -137,8 +136,10 @@ impl Ask {
                 let named = || rule.headers.iter().any(|known| same(known.as_bytes(), header));
                 if !rule.share_credentials || named() {
                     let mut one = Keyed::new(secret);
-                    let mut lower = [0; 64];
-                    one.part(lower_case(header, &mut lower));
+                    match header.iter().any(u8::is_ascii_uppercase) {
+                        false => one.part(header),
+                        true => one.part(&header.to_ascii_lowercase()),
+                    }
                     one.part(value);
                     others = others.wrapping_add(one.key().0);
                 }
@@ -260,24 +261,44 @@ impl Ask {
 
 /// Stands for an origin, and for a URI there without its query: what an unsafe method invalidates is all that is kept
 /// of that path.
-pub(super) fn uri_of(head: &Head<'_>, secret: &[u8; 16]) -> (u64, u64) {
-    let origin = origin(&head.target, secret);
-    (origin, uri(origin, head.target.path, secret))
+pub(super) fn uri_of(head: &Head<'_>, secret: &[u8; 16]) -> (Origin, u64) {
+    let origin = Origin::of(&head.target, secret);
+    let uri = origin.uri(head.target.path);
+    (origin, uri)
 }
 
-pub(super) fn origin(target: &Target<'_>, secret: &[u8; 16]) -> u64 {
-    let mut key = Keyed::new(secret);
-    let mut lower = [0; 256];
-    key.part(lower_case(target.host.as_bytes(), &mut lower));
-    key.number(u64::from(target.port) << 1 | u64::from(target.tls));
-    key.key().low()
+/// Stands for scheme, host and port.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin(Keyed);
+
+impl Origin {
+    pub(super) fn of(target: &Target<'_>, secret: &[u8; 16]) -> Self {
+        let mut key = Keyed::new(secret);
+        match target.mixed_case {
+            false => key.part(target.host.as_bytes()),
+            true => key.part(target.host.to_ascii_lowercase().as_bytes()),
+        }
+        key.number(u64::from(target.port) << 1 | u64::from(target.tls));
+        Self(key)
+    }
+
+    /// Stands for a URI there.
+    pub(super) fn uri(&self, path: &str) -> u64 {
+        self.clone().at(path).key().low()
+    }
+
+    /// What stands for a URI there, to which more is to come.
+    fn at(self, path: &str) -> Keyed {
+        let mut key = self.0;
+        key.part(path.as_bytes());
+        key
+    }
 }
 
-pub(super) fn uri(origin: u64, path: &str, secret: &[u8; 16]) -> u64 {
-    let mut key = Keyed::new(secret);
-    key.number(origin);
-    key.part(path.as_bytes());
-    key.key().low()
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
 }
 
 fn write_content(key: &mut Keyed, fields: &[String], content: &[u8]) {
@@ -329,18 +350,6 @@ fn names(authority: &[u8], host: &str) -> bool {
 
 fn same(one: &[u8], other: &[u8]) -> bool {
     one.eq_ignore_ascii_case(other)
-}
-
-/// In lower case, where it fits; a longer name is left as it is.
-fn lower_case<'a, const N: usize>(text: &'a [u8], lower: &'a mut [u8; N]) -> &'a [u8] {
-    match lower.get_mut(..text.len()) {
-        Some(lower) => {
-            lower.copy_from_slice(text);
-            lower.make_ascii_lowercase();
-            lower
-        }
-        None => text,
-    }
 }
 
 #[cfg(test)]

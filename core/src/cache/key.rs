@@ -27,7 +27,7 @@ impl Key {
 }
 
 /// Makes keys. Each part is written with its length, so that no two lists of parts look alike.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Keyed(SipHasher13);
 
 impl Keyed {

@@ -25,7 +25,7 @@ pub use status::{Forwarded, Status};
 pub use store::{Fetch, Kept, Store};
 
 pub(crate) use answer::{Received, Unkept, Use};
-pub(crate) use ask::Ask;
+pub(crate) use ask::{Ask, Origin};
 
 use crate::call::{Head, Target};
 use crate::units::Timestamp;
@@ -116,7 +116,7 @@ impl Cache {
     }
 
     /// Stands for the origin and the URI of a request that changes something there.
-    pub(crate) fn uri_of(&self, head: &Head<'_>) -> (u64, u64) {
+    pub(crate) fn uri_of(&self, head: &Head<'_>) -> (Origin, u64) {
         ask::uri_of(head, self.secret())
     }
 
@@ -156,8 +156,9 @@ impl Cache {
             return true;
         }
         let Some(key) = ask.varied(&vary, rule.share_credentials, self.secret()) else { return false };
-        store.put(ask.key, Kept::Varies(vary.into()));
+        // Before what leads to it: whoever finds that finds it too.
         store.put(key, Kept::Answer(answer));
+        store.put(ask.key, Kept::Varies(vary.into()));
         true
     }
 
@@ -170,14 +171,14 @@ impl Cache {
     }
 
     /// Something was changed at a path of this origin, which an answer names.
-    pub(crate) fn invalidate_path(&self, origin: u64, path: &str, now: Timestamp) {
+    pub(crate) fn invalidate_path(&self, origin: &Origin, path: &str, now: Timestamp) {
         let path = path.split(['?', '#']).next().unwrap_or_default();
-        self.invalidate(ask::uri(origin, path, self.secret()), now);
+        self.invalidate(origin.uri(path), now);
     }
 
     /// The same, unless it is of another origin: nobody is to invalidate what is not his.
-    pub(crate) fn invalidate_target(&self, origin: u64, target: &Target<'_>, now: Timestamp) {
-        if ask::origin(target, self.secret()) == origin {
+    pub(crate) fn invalidate_target(&self, origin: &Origin, target: &Target<'_>, now: Timestamp) {
+        if Origin::of(target, self.secret()) == *origin {
             self.invalidate_path(origin, target.path, now);
         }
     }

@@ -7,7 +7,9 @@ use super::flow::Flow;
 use super::plan::{CachePart, Plan, Standing};
 use super::step::Stored;
 use super::{Call, Engine, Step};
-use crate::cache::{Answer, Ask, Cache, Fetch, Forwarded, Key, Landing, Received, Status, Store, Unkept};
+use crate::cache::{
+    Answer, Ask, Cache, Fetch, Forwarded, Key, Landing, Origin, Received, Status, Store, Unkept,
+};
 use crate::call::{Head, Headers, Outcome, Refusal, RefusedBy, Target};
 use crate::matcher::Matcher;
 use crate::resilience::is_safe;
@@ -24,7 +26,7 @@ pub(super) struct Cached {
     /// Under which the call leads.
     pub(super) key: Key,
     /// Origin and URI of a request that changes something there.
-    changes: Option<(u64, u64)>,
+    changes: Option<(Origin, u64)>,
     /// Set while others wait for this call.
     pub(super) leads: Option<Arc<Cache>>,
     /// Set while other processes of the host wait for it, too.
@@ -245,7 +247,7 @@ impl Engine {
     pub(super) fn cache_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         let status = call.status;
         let Some(Standing { plan, flow }) = &mut call.flow else { return };
-        if let Some(changes) = flow.cached.changes
+        if let Some(changes) = &flow.cached.changes
             && (200..400).contains(&status)
         {
             self.invalidate(changes, headers, now);
@@ -297,8 +299,8 @@ impl Engine {
     }
 
     /// RFC 9111, section 4.4.
-    fn invalidate(&self, (origin, uri): (u64, u64), headers: &dyn Headers, now: Timestamp) {
-        self.cache.invalidate(uri, now);
+    fn invalidate(&self, (origin, uri): &(Origin, u64), headers: &dyn Headers, now: Timestamp) {
+        self.cache.invalidate(*uri, now);
         for name in ["location", "content-location"] {
             let Some(place) = headers.get(name).and_then(|value| std::str::from_utf8(value).ok()) else {
                 continue;

@@ -5,7 +5,7 @@ use crate::call::{Changes, ErrorType, Refusal};
 use crate::outbox::Terms;
 use crate::units::Timestamp;
 use bytes::Bytes;
-use http::header::{AGE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Request, Uri};
 use std::sync::Arc;
@@ -121,20 +121,11 @@ impl Stored {
         self.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
     }
 
-    /// What the cache hands out: with its age (RFC 9111, section 5.1), and why (RFC 9211).
+    /// What the cache hands out.
     pub(super) fn kept(answer: &Answer, status: Status, now: Timestamp) -> Self {
-        let mut headers = answer.headers.clone();
-        if answer.has_age() {
-            headers.insert(AGE, answer.age(now).as_secs().into());
-        }
-        if let Ok(value) = HeaderValue::try_from(status.to_string()) {
-            headers.append(CACHE_STATUS, value);
-        }
-        Self { status: answer.status, headers, body: answer.body.clone() }
+        Self { status: answer.status, headers: answer.handed_out(status, now), body: answer.body.clone() }
     }
 }
-
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// The first attempt, as the application made it.
 impl Default for Attempt {

@@ -4,7 +4,7 @@ use super::future::hand_out;
 use super::opening::Opening;
 use super::parking::Handing;
 use super::replay::Replay;
-use super::{EgressError, Rebody, RequestBody, ResponseBody};
+use super::{Counted, EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
 use crate::shadows::Beside;
 use crate::timer::{Pause, Timer};
@@ -116,7 +116,10 @@ impl<S, R, B: Body> Acting<S, R, B> {
         R: Rebody<B>,
         ResB: Body,
     {
+        let mut begun = None;
         if let Some(watched) = self.opening.open() {
+            // The first step is taken in the same moment: one look at the clock does for both.
+            begun = Some(watched.begun());
             self.watched = Some(watched);
         }
         // `last` is what the last attempt came to; handed out when the engine has no better idea.
@@ -124,7 +127,10 @@ impl<S, R, B: Body> Acting<S, R, B> {
             match &mut self.next {
                 Next::Ask => {
                     let step = match &mut self.watched {
-                        Some(watched) => watched.step(watched.now()),
+                        Some(watched) => {
+                            let now = begun.take().unwrap_or_else(|| watched.now());
+                            watched.step(now)
+                        }
                         // The engine failed: the call goes out, uncounted.
                         None if last.is_none() => Step::Send(Attempt::default()),
                         None => Step::Settled,
@@ -357,6 +363,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
         *request.version_mut() = self.parts.version;
         *request.headers_mut() = self.parts.headers.clone();
         *request.extensions_mut() = self.parts.extensions.clone();
+        request.extensions_mut().insert(Counted);
         attempt.apply(&mut request);
         Some(request)
     }

@@ -103,7 +103,6 @@ where
         }
         if self.farcall.engine().decides() {
             let opening = Opening::new(&self.farcall, &parts, self.origin.as_ref(), None);
-            parts.extensions.insert(Counted);
             // The service that was made ready makes the first attempt; its clone is made ready for the next call.
             let clone = self.inner.clone();
             let ready = std::mem::replace(&mut self.inner, clone);
