@@ -65,11 +65,12 @@ pub(crate) fn give_to_owner(home: &Path, file: &Path) {
     }
 }
 
-/// Whoever makes something in the home directory that others must not make at the same time waits so long.
-const LOCK: Duration = Duration::from_secs(1);
+/// Whoever makes something in the home directory that others must not make at the same time waits so long: as long as a
+/// process that is starved may take for it.
+const LOCK: Duration = Duration::from_secs(5);
 
 /// Locks a home directory until the file is dropped. A process that was stopped with the lock must not keep others
-/// from starting: after a second it is an error.
+/// from starting: after some seconds it is an error.
 pub(crate) fn lock(home: &Path) -> io::Result<File> {
     let (directory, begun) = (File::open(home)?, Instant::now());
     loop {

@@ -149,9 +149,11 @@ impl Findings {
         }
         // h2 keeps its cause to itself. It says who noticed: what the peer sent us is its doing, what we detected
         // is garbage; and an error of the socket only by the words of its kind.
-        const RESET: [&str; 6] = [
+        const RESET: [&str; 8] = [
             "stream error received",
             "connection error received",
+            "stream closed because of a broken pipe",
+            "connection closed because of a broken pipe",
             "connection reset",
             "connection aborted",
             "broken pipe",
@@ -281,6 +283,8 @@ mod tests {
         assert_eq!(of(io::Error::from(io::ErrorKind::BrokenPipe)), ErrorType::Reset);
         assert_eq!(of(io::Error::from(io::ErrorKind::InvalidData)), ErrorType::Protocol);
         assert_eq!(of(io::Error::new(io::ErrorKind::InvalidInput, "chunk size")), ErrorType::Protocol);
+        let within_h2 = Wrapper("stream closed because of a broken pipe", None);
+        assert_eq!(of(Wrapper("error reading a body", Some(Box::new(within_h2)))), ErrorType::Reset);
         assert_eq!(of(Wrapper("the cat sat on the cable", None)), ErrorType::Other);
     }
 

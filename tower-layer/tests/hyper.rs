@@ -177,10 +177,11 @@ async fn a_body_that_breaks_over_http2_is_a_reset_and_one_that_is_not_http_a_pro
     // The socket's error races the stream's, and sometimes the head; all are the vendor hanging up.
     for _ in 0..20 {
         let url = "https://api.stripe.com/scenario/reset-mid-body?after=5000";
-        if let Ok(response) = client.clone().oneshot(get(url)).await {
-            response.into_body().collect().await.unwrap_err();
-        }
-        assert_eq!(ledger.only().outcome, failed(ErrorType::Reset));
+        let error = match client.clone().oneshot(get(url)).await {
+            Ok(response) => response.into_body().collect().await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(ledger.only().outcome, failed(ErrorType::Reset), "{error:?}");
     }
     let url = format!("http://{}/scenario/wrong/bad-chunk-size", sim.plain_addr());
     let client = self::client(&sim, &ledger, &Speaking::Http1);
