@@ -24,7 +24,7 @@ def answers(url: str) -> str:
     """Has the vendor of `url` answer in a way that may be kept; returns where."""
     origin = "/".join(url.split("/")[:3])
     headers = {
-        "cache-control": "private, max-age=86400",
+        "cache-control": "max-age=86400",
         "etag": '"33a64df551425fcc55e4d42a148795d9"',
         "x-request-id": "req_123",
     }
@@ -57,8 +57,9 @@ def _httpx2(how: str, url: str) -> tuple[Callable[[], Any], Callable[[Any], bool
         import hishel
         from hishel.httpx2 import CacheClient
 
-        client: Any = CacheClient(storage=hishel.SqliteStorage(connection=sqlite3.connect(":memory:")))
-        return lambda: client.get(url), lambda response: bool(response.extensions["hishel_from_cache"])
+        memory = sqlite3.connect(":memory:", check_same_thread=False)
+        client: Any = CacheClient(storage=hishel.SqliteStorage(connection=memory))
+        return lambda: client.get(url), lambda response: response.extensions["caching"]["from_cache"]
     client = httpx2.Client()
     if how == "bare":
         ready = client.get(url)

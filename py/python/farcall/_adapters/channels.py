@@ -60,7 +60,7 @@ _BEFORE_SOCKET = 6
 
 def of_transport(transport: Any, extensions: Any) -> bytes | None:
     """The channel of a transport. Of one that was made before `install()` nothing is known."""
-    if len(extensions) > 1 and ("target" in extensions or "sni_hostname" in extensions):
+    if "target" in extensions or "sni_hostname" in extensions:
         return own(object())
     try:
         channel: bytes | None = transport._farcall_channel

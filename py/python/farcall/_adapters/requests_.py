@@ -70,7 +70,11 @@ class Keeping:
         while (step := _acting.step(call, False))[0] == WAIT:
             _acting.wait(call, step[1])
         if step[0] == RESPOND:
-            return self._stored(*step[1:], adapter, request, stream)
+            try:
+                return self._stored(*step[1:], adapter, request, stream)
+            except Exception as error:
+                fault("requests.stored", error)
+                return original(adapter, request, *args, **kwargs)
         if step[0] == REFUSE:
             raise Refused(step[1]).told(step)
         holder = Held(call, step, channel)
