@@ -1,6 +1,6 @@
 // Added microseconds per call in Node, beside OpenTelemetry's instrumentation, in one run.
 //
-// usage: node bench.mjs OUT.json URL
+// usage: node bench.mjs OUT.json URL [ROW...]
 //
 // Five processes, bare, bare again, with Farcall, with OpenTelemetry and with hooks that do nothing, make real calls to
 // the same local server, a block each in turn, forth and back. The result is the difference to bare in CPU time: the median over the blocks of a
@@ -169,12 +169,17 @@ const [first, ...rest] = process.argv.slice(2)
 if (first === 'work') {
   await work(...rest)
 } else {
-  const rows = []
-  for (const name of ['fetch', 'http']) {
-    console.error(`bench: node/${name} ...`)
-    rows.push(await measure(name, rest[0]))
+  const [url, ...wanted] = rest
+  const measured = {
+    'node/fetch': () => measure('fetch', url),
+    'node/http': () => measure('http', url),
+    [cached.NAME]: () => cached.measure(start, median, url),
   }
-  console.error(`bench: ${cached.NAME} ...`)
-  rows.push(await cached.measure(start, median, rest[0]))
+  const rows = []
+  for (const [name, row] of Object.entries(measured)) {
+    if (wanted.length > 0 && !wanted.includes(name)) continue
+    console.error(`bench: ${name} ...`)
+    rows.push(await row())
+  }
   writeFileSync(first, JSON.stringify(rows, null, 2))
 }

@@ -462,17 +462,44 @@ test('http: a confirmed answer gives its socket back', async () => {
   agent.destroy()
 })
 
-test('http: who writes only once he has a socket gets one', async () => {
+/** Asks as Stripe's SDK does: it writes once it has a socket. @param {string} url @param {Record<string, string>} [added] */
+function askLate (url, added = {}) {
+  const made = request(url, {})
+  made.once('socket', (socket) => {
+    const write = () => {
+      for (const [name, value] of Object.entries(added)) made.setHeader(name, value)
+      made.write('')
+      made.end()
+    }
+    if (socket.connecting) socket.once('secureConnect', write)
+    else write()
+  })
+  return answer(made)
+}
+
+test('http: who writes only once he has a socket gets one, and what is kept', async () => {
   const path = newPath()
   await script(says(path, { 'cache-control': 'max-age=600' }))
-  for (let n = 0; n < 2; n += 1) {
-    const made = request(tls + path, {})
-    made.once('socket', (socket) => {
-      if (socket.connecting) socket.once('secureConnect', () => made.end())
-      else made.end()
-    })
-    assert.equal((await answer(made)).status, 200)
+  assert.equal((await askLate(tls + path)).body, 'what the vendor says')
+  const { body, headers } = await askLate(tls + path)
+  assert.equal(body, 'what the vendor says')
+  assert.match(headers['cache-status'], /hit/)
+  assert.equal(await asked(), 1)
+})
+
+test('http: who adds a credential after that neither gets what is kept for others nor leaves them his', async () => {
+  const [one, other] = [newPath(), newPath()]
+  await script(says(one, { 'cache-control': 'max-age=600', etag: '"a"' }), says(other, { 'cache-control': 'max-age=0', etag: '"a"' }))
+  for (const path of [one, other]) {
+    await forget()
+    assert.equal((await askLate(tls + path)).headers['cache-status'], undefined)
+    for (let n = 0; n < 2; n += 1) {
+      const { status, body, headers } = await askLate(tls + path, { authorization: `mine ${n}` })
+      assert.deepEqual([status, body, headers['cache-status']], [200, 'what the vendor says', undefined])
+    }
+    assert((await asked()) >= 3)
   }
+  assert.match((await askLate(tls + one)).headers['cache-status'], /hit/)
 })
 
 test('http: a request that is let go of before anything was asked ends', async () => {

@@ -1,6 +1,9 @@
 'use strict'
 // The head of a request: what it says, and what a rule changes in it, whether it is written already or not.
 
+/** What asks whether what is kept is still good. */
+const CONDITIONS = new Set(['if-none-match', 'if-modified-since'])
+
 /**
  * Names and values in turn.
  *
@@ -59,4 +62,21 @@ function rewrite (request, headers, prefix) {
   request._header = head
 }
 
-module.exports = { change, headersOf }
+/** What Node adds when it writes a head, and what tells nobody who asks. */
+const ADDED = new Set(['connection', 'content-length', 'date', 'host', 'keep-alive'])
+
+/**
+ * What of a head tells who asks for what, whether it is written or not.
+ *
+ * @param {string[]} headers names and values in turn
+ */
+function essence (headers) {
+  const lines = []
+  for (let at = 0; at + 1 < headers.length; at += 2) {
+    const name = headers[at].toLowerCase()
+    if (!ADDED.has(name) && !CONDITIONS.has(name)) lines.push(`${name}: ${headers[at + 1]}`)
+  }
+  return lines.sort().join('\n')
+}
+
+module.exports = { CONDITIONS, change, essence, headersOf }

@@ -9,7 +9,8 @@ const { ErrorType } = require('../../errors.js')
 const { pairs, parse } = require('../../kept.js')
 const { note } = require('../../problems.js')
 const { RefusedError, timeoutError, wireError } = require('../../refused.js')
-const { change, headersOf } = require('./head.js')
+const { change, essence, headersOf } = require('./head.js')
+const { redo } = require('./instead.js')
 const { original } = require('./methods.js')
 const { exchangeOf, kExchange, kHeld } = require('./request.js')
 const { seeSocket } = require('./socket.js')
@@ -72,32 +73,33 @@ function hold (request, options, release, agent) {
     begin(request, options, release)
     return true
   }
-  const open = (/** @type {boolean} */ whole) => {
+  const open = () => {
     held.waits = false
     if (request.destroyed) return
     try {
-      if (!whole || !answer(request, options, release, client)) begin(request, options, release)
+      if (!answer(request, options, release, client)) begin(request, options, release)
     } catch (error) {
       note(error)
       if (request[kExchange].decision === undefined) release(options)
     }
   }
   if (request._header) {
-    open(true)
+    open()
     return true
   }
   // More headers may be set until it is written, and credentials among them. Who waits for a socket before he writes
-  // gets one.
+  // gets one; then it has to turn out that nothing was added.
   held.waits = true
   const timer = setImmediate(() => {
     if (held.whole === undefined) return
     held.whole = undefined
-    open(false)
+    held.early = true
+    open()
   })
   held.whole = () => {
     held.whole = undefined
     clearImmediate(timer)
-    open(true)
+    open()
   }
   return true
 }
@@ -143,10 +145,11 @@ function begin (request, options, release) {
 function answer (request, options, release, client) {
   const exchange = /** @type {Exchange} */ (exchangeOf(request))
   const headers = headersOf(request)
+  let empty = exchange.sent === 0
   for (let at = 0; at < headers.length; at += 2) {
     if (/^(upgrade|transfer-encoding)$/i.test(headers[at])) return false
+    if (/^content-length$/i.test(headers[at])) empty &&= Number(headers[at + 1]) === 0
   }
-  const empty = exchange.sent === 0 && !Number(request.getHeader('content-length') ?? 0)
   const decision = Decision.open({
     method: exchange.method,
     url: request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path,
@@ -157,13 +160,21 @@ function answer (request, options, release, client) {
     kind: HTTP,
     client
   }, exchange.scope)
+  const early = request[kHeld].early ? essence(headers) : undefined
+  const isOther = () => early !== undefined && (exchange.sent > 0 || essence(headersOf(request)) !== early)
   if (typeof decision === 'string') {
     const { status, head, body } = parse(decision)
     exchange.decision = nobody
     exchange.abandon()
-    handOver(request, cannedSocket({ kind: 'respond', status, headers: pairs(head), body: Buffer.from(body, 'latin1') }))
+    const kept = { kind: /** @type {const} */ ('respond'), status, headers: pairs(head), body: Buffer.from(body, 'latin1') }
+    handOver(request, cannedSocket(kept, () => {
+      const other = isOther()
+      if (other) redo(request)
+      return other
+    }))
     return true
   }
+  decision.declines = isOther
   decision.exchange = exchange
   decision.spare = request[kHeld].open = true
   exchange.decision = decision
@@ -271,21 +282,4 @@ function lengthOf (request) {
   return request.method === 'GET' || request.method === 'HEAD' ? 0 : undefined
 }
 
-/**
- * What the application gets of a chunk of a response that a rule breaks off.
- *
- * @param {any} request
- * @param {Buffer} chunk
- * @param {number} left
- */
-function cut (request, chunk, left) {
-  const held = request[kHeld]
-  held.truncate = Math.max(left - chunk.length, 0)
-  if (chunk.length < left) return chunk
-  const error = wireError(ErrorType.RESET)
-  request[kExchange].failAs(ErrorType.RESET)
-  process.nextTick(() => request.res?.destroy(error))
-  return chunk.subarray(0, left)
-}
-
-module.exports = { cut, goOn, handOver, hold, isHeld }
+module.exports = { goOn, handOver, hold, isHeld }

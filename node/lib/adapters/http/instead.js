@@ -6,9 +6,10 @@ const http = require('node:http')
 const { clearTimeout, setTimeout } = require('node:timers')
 const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
+const { ErrorType } = require('../../errors.js')
 const { note } = require('../../problems.js')
 const { RefusedError, wireError } = require('../../refused.js')
-const { headersOf } = require('./head.js')
+const { CONDITIONS, headersOf } = require('./head.js')
 const { original } = require('./methods.js')
 const { see } = require('./outcome.js')
 const { kExchange, kHeld } = require('./request.js')
@@ -18,7 +19,6 @@ const { kExchange, kHeld } = require('./request.js')
 /** So much of an answer that nobody gets is read, for its connection to be used again. */
 const READ = 64 * 1024
 const kGuarded = Symbol('farcall.guarded')
-const CONDITIONS = new Set(['if-none-match', 'if-modified-since'])
 
 /**
  * Whether an event of a request is not for the application, because it gets something else.
@@ -110,7 +110,7 @@ function follow (request, response, step) {
       return true
     case 'send':
       letGo(response)
-      again(request, held)
+      again(request)
       return true
     case 'wait':
       letGo(response)
@@ -231,23 +231,45 @@ function letGo (response, instead) {
  * Asks once more without conditions: what the vendor confirmed is something else than what was kept.
  *
  * @param {any} request
- * @param {any} held
  */
-function again (request, held) {
+function again (request) {
   const { decision } = request[kExchange]
   decision.final = true
   const words = headersOf(request)
   const headers = words.filter((_, at) => !CONDITIONS.has(words[at & ~1].toLowerCase()))
+  decision.perform(() => ask(request, headers, () => decision.settle()))
+}
+
+/**
+ * What was handed out was for another head than the one that is written now: asks again, in a call of its own.
+ *
+ * @param {any} request
+ */
+function redo (request) {
+  if (request[kExchange].sent === 0) ask(request, headersOf(request), () => {})
+  // Its body is gone.
+  else fail(request, wireError(ErrorType.RESET))
+}
+
+/**
+ * Makes a second request, whose answer is that of the first.
+ *
+ * @param {any} request
+ * @param {string[]} headers
+ * @param {() => void} done told when it came to something
+ */
+function ask (request, headers, done) {
+  const held = request[kHeld]
   const options = { ...held.options, agent: held.agent, path: request.path, headers, setHost: false }
-  const second = decision.perform(() => new /** @type {any} */ (http).ClientRequest(options))
+  const second = new /** @type {any} */ (http).ClientRequest(options)
   held.again = second
   second.on('response', (/** @type {any} */ response) => {
-    decision.settle()
+    done()
     deliver(request, response)
     closeAfter(request, response)
   })
   second.on('error', (/** @type {Error} */ error) => {
-    decision.settle()
+    done()
     if (held.again !== undefined) fail(request, error)
   })
   second.end()
@@ -276,4 +298,4 @@ function drop (request, error) {
   }
 }
 
-module.exports = { drop, guard, takes }
+module.exports = { drop, guard, redo, takes }

@@ -3,7 +3,7 @@
 // reads them, and says when the last one arrived.
 
 const { note } = require('../../problems.js')
-const { cut } = require('./holding.js')
+const { cut } = require('./cutting.js')
 const { kExchange, kHeld } = require('./request.js')
 
 /** @typedef {import('./request.js').Method} Method */
