@@ -36,7 +36,7 @@ format: setup ## format the sources
 	$(PYTHON) -m ruff format py examples scripts benches
 	$(PYTHON) -m ruff check --fix py examples scripts benches
 
-fuzz: $(STAMPS)/system ## fuzz the wire parsers for FUZZ_SECONDS (default 600) each
+fuzz: $(STAMPS)/system ## try further cases of the properties, fuzz the wire parsers for FUZZ_SECONDS (default 600) each
 	scripts/fuzz
 
 clean: ## remove all that was built or installed here
