@@ -62,7 +62,11 @@ class Keeping:
 
     def send(self, original: Any, adapter: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answers from what is kept, or lets urllib3 make the exchange."""
-        stream, _, verify, cert, _ = (*args, *_rest(args, kwargs))
+        if args:
+            stream, _, verify, cert, _ = (*args, *_rest(args, kwargs))
+        else:
+            option = kwargs.get
+            stream, verify, cert = option("stream"), option("verify", True), option("cert")
         call, channel = self._begin(adapter, request, verify, cert)
         if call is None:
             return original(adapter, request, *args, **kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import lru_cache
 from http.client import responses
 from typing import TYPE_CHECKING, Any
@@ -24,31 +23,36 @@ def maker(module: Any, below: Any) -> Callable[..., Any]:
     new_response, fields_of = module.Response, module.structures.CaseInsensitiveDict
     build = module.adapters.HTTPAdapter.build_response
     of_headers = module.utils.get_encoding_from_headers
+    new = object.__new__
+    # What is filled in here, and not made by a constructor, is what that would fill in.
+    is_known = list(vars(fields_of({"a": "b"})).items()) == [("_store", {"a": ("a", "b")})]
 
     @lru_cache(256)
     def encoding_of(kind: str) -> Any:
         return of_headers({"content-type": kind})
 
     def make(status: int, headers: list[tuple[str, str]], body: bytes, adapter: Any, request: Any, stream: bool) -> Any:
-        store: OrderedDict[str, tuple[str, str]] = OrderedDict()
-        for pair in headers:
-            name = pair[0]
-            store[name] = pair if name not in store else (name, f"{store[name][1]}, {pair[1]}")
-        if stream or not _SPECIAL.isdisjoint(store) or type(adapter).build_response is not build:
+        # Names come in lower case.
+        store = {pair[0]: pair for pair in headers}
+        plain = is_known and len(store) == len(headers)
+        if stream or not plain or not _SPECIAL.isdisjoint(store) or type(adapter).build_response is not build:
             return adapter.build_response(request, raw_of(status, headers, body, _UNREAD))
-        response = new_response()
-        response.status_code = status
-        response.headers = fields = fields_of()
+        fields = new(fields_of)
         fields._store = store
         kind = store.get("content-type")
-        response.encoding = None if kind is None else encoding_of(kind[1])
-        response.reason = responses.get(status)
-        response.url = request.url
-        response.request = request
-        response.connection = adapter
-        response.raw = raw_later((status, headers, body, _UNREAD))
-        response._content = body
-        response._content_consumed = True
+        response = new_response()
+        response.__dict__.update(
+            status_code=status,
+            headers=fields,
+            encoding=None if kind is None else encoding_of(kind[1]),
+            reason=responses.get(status),
+            url=request.url,
+            request=request,
+            connection=adapter,
+            raw=raw_later((status, headers, body, _UNREAD)),
+            _content=body,
+            _content_consumed=True,
+        )
         return response
 
     return make
