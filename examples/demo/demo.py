@@ -107,9 +107,9 @@ def counted_by_vendors(settled_ms: int = 0) -> dict[str, int]:
     return totals
 
 
-def report(home: Path, question: str, as_json: bool) -> Any:
+def report(home: Path, question: str, as_json: bool, *more: str) -> Any:
     """One question to the command line, as people and programs ask it."""
-    command = [str(BIN / "farcall"), "report", question, "--since", "10m", "--home", str(home)]
+    command = [str(BIN / "farcall"), "report", question, *more, "--since", "10m", "--home", str(home)]
     if as_json:
         output = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True).stdout
         return json.loads(output)
@@ -229,6 +229,9 @@ def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, c
     for question in QUESTIONS:
         say("")
         say(report(home, question, as_json=False).rstrip())
+    whole["advise"] = report(home, "advise", as_json=True)["rows"]
+    say("")
+    say(report(home, "advise", False, "--limit", "3").rstrip())
 
     hosts = {row["vendor"]: row for row in whole["vendors"]}
     names = {

@@ -187,12 +187,14 @@ mod tests {
 
     /// A call each five seconds for a minute, by a process of its own, written once.
     fn write_minute(store: &Store, pid: u32, now: Timestamp) {
-        let mut caller = Caller::new("checkout");
-        caller.pid = pid;
+        write_minute_of(store, Caller { pid, ..Caller::new("checkout") }, "key", now);
+    }
+
+    fn write_minute_of(store: &Store, caller: Caller, key: &str, now: Timestamp) {
         let engine = Engine::new(Config::default(), caller.clone(), 1, 1);
         for n in 0..12 {
             let at = now.plus_millis(n * 5_000);
-            let headers = [("authorization", "Bearer key")];
+            let headers = [("authorization", key)];
             let head = Head::new("GET", "https://api.stripe.com/v1/balance").exact(true).headers(&headers);
             let mut call = engine.begin(&head, at, n);
             let _ = call.step(&engine, at);
@@ -254,6 +256,29 @@ mod tests {
         }
         write_minute(&store, 9, now.plus(day * 33));
         assert_eq!(all(), (11, 12, 12), "only the new ones");
+    }
+
+    #[test]
+    fn credentials_that_services_share_and_that_nobody_uses_any_more_are_told() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path().into());
+        let now = Timestamp::from_nanos(1_790_000_000_000_000_000);
+        let ago = |days: u64| now.minus(Duration::from_secs(days * 86_400));
+        write_minute_of(&store, Caller { pid: 1, ..Caller::new("checkout") }, "old", ago(20));
+        write_minute_of(&store, Caller { pid: 2, ..Caller::new("nightly") }, "nightly", ago(1));
+        write_minute_of(&store, Caller { pid: 3, ..Caller::new("checkout") }, "shared", now);
+        write_minute_of(&store, Caller { pid: 4, ..Caller::new("billing") }, "shared", now);
+        let query = crate::report::Query { now, ..crate::report::Query::at(home.path()) };
+        let rows = crate::report::advise(&query).unwrap().rows;
+        let found = |rule: &str| rows.iter().filter(|row| row.rule == rule).collect::<Vec<_>>();
+        let (unused, shared) = (found("unused-credential"), found("shared-credential"));
+        assert_eq!((unused.len(), shared.len()), (1, 1), "a nightly job's is used: {rows:#?}");
+        assert_eq!(unused[0].callers, ["checkout"]);
+        assert_eq!(unused[0].evidence["used_before_by"][0]["calls"], 12);
+        assert_eq!(shared[0].callers, ["billing", "checkout"]);
+        assert_eq!(shared[0].worth.calls, 24);
+        let credentials = [unused[0], shared[0]].map(|row| row.evidence["credential"].as_str().unwrap());
+        assert!(credentials.iter().all(|name| name.len() == 12) && credentials[0] != credentials[1]);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(crate) struct Look {
     pub(super) digest: Digest,
     /// Whether its body is read.
     pub(super) reads: bool,
+    /// Whether the vendor said that what somebody has is still good.
+    pub(super) unchanged: bool,
     pub(super) forbidden: bool,
     pub(super) validators: bool,
     pub(super) dated: bool,
@@ -75,6 +77,7 @@ impl Look {
             return;
         }
         (self.forbidden, self.validators, self.dated) = (false, false, false);
+        self.unchanged = status == 304;
         let key = self.asked.key(headers.get("vary"));
         (self.key, self.apart) = (key.unwrap_or(0), key.is_none());
         (self.reads, self.digest) = (key.is_some() && is_kept(status), Digest::new(seed));
@@ -99,7 +102,7 @@ impl Look {
 
     /// It is asked once more: what came was not the answer.
     pub(crate) fn again(&mut self) {
-        (self.key, self.reads, self.apart) = (0, false, false);
+        (self.key, self.reads, self.apart, self.unchanged) = (0, false, false, false);
     }
 
     /// The answer that comes is not one to this request.
@@ -111,6 +114,8 @@ impl Look {
         match call.status {
             _ if call.failed() => Got::Nothing,
             304 => Got::Same,
+            // Our own cache asked, and hands out what it has.
+            _ if self.unchanged => Got::Same,
             status if !call.whole && is_kept(status) => Got::Nothing,
             status if is_kept(status) && self.key != 0 => {
                 Got::Answer(self.digest.finish(status, call.bytes_in))

@@ -225,14 +225,22 @@ mod tests {
         let target = Target::new(true, "api.example.com", 443, path);
         let asked = Asked::new(&table.hasher, "GET", &target, None, Marks::default());
         let Some(mut look) = table.begin("example.com", endpoint, asked, true, now) else { return };
-        look.answer(200, &NoHeaders, table.seed());
+        settle(table, look, 200, b"", now);
+    }
+
+    /// The vendor's answer has this status; the application gets 200, and this body.
+    fn settle(table: &Table, mut look: Look, status: u16, body: &[u8], now: Timestamp) {
+        look.answer(status, &NoHeaders, table.seed());
+        if status == 200 {
+            look.push(body);
+        }
         let settlement = Settlement {
             begun: now,
             answered: now,
             ended: now,
             status: 200,
             whole: true,
-            bytes_in: 0,
+            bytes_in: body.len() as u64,
             quota: 1,
             cost: 0,
             cost_unknown: false,
@@ -240,6 +248,21 @@ mod tests {
             fallback: false,
         };
         table.settle(&look, &settlement, 0);
+    }
+
+    #[test]
+    fn what_our_own_cache_asks_about_and_hands_out_is_the_answer_that_was_there() {
+        let table = Table::new(7, AdviseConfig::default());
+        let now = Timestamp::from_nanos(1_790_000_000_000_000_000);
+        let target = Target::new(true, "api.example.com", 443, "/x");
+        for (n, status, body) in [(0, 200, "one"), (1, 304, "one"), (2, 200, "two"), (3, 304, "two")] {
+            let asked = Asked::new(&table.hasher, "GET", &target, None, Marks::default());
+            let now = now.plus_millis(n * 2_000);
+            let look = table.begin("example.com", "GET /x", asked, true, now).unwrap();
+            settle(&table, look, status, body.as_bytes(), now);
+        }
+        let sums = table.drain(now).0[0].sums;
+        assert_eq!((sums.compared, sums.at[1].hits, sums.at[1].stale), (4, 3, 2));
     }
 
     #[test]

@@ -38,6 +38,10 @@ impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         self.cache_answer(call, headers, now);
+        if call.flow.as_ref().is_some_and(|standing| standing.flow.failed_over) {
+            // What another host says is not what this one would have.
+            call.look.decline();
+        }
         call.look.answer(call.status, headers, self.advice.seed());
         let status = call.status;
         if status >= 400
