@@ -28,6 +28,7 @@ mod lease;
 mod operator;
 mod parcel;
 mod pending;
+mod restore;
 mod seal;
 mod store;
 mod table;
@@ -37,6 +38,7 @@ pub use error::OutboxError;
 pub use operator::{Operator, Shown};
 pub use parcel::{Parcel, Reference};
 pub use pending::Pending;
+pub use restore::Restored;
 pub use table::{Count, Filter, Item, State};
 
 use crate::handle::WeakFarcall;
