@@ -43,11 +43,14 @@ pub(super) fn restore(inner: &Inner, from: &Path, dead: bool) -> Result<Restored
     let own = inner.keys()?;
     let all = own.with_another(beside);
     let mut done = Restored::default();
+    // What is put back goes into the copies too, this one perhaps among them.
+    let end = copy.look(moving::last)?;
     let states: &[State] = if dead { &[State::Pending, State::Dead] } else { &[State::Pending] };
     for state in states {
         let mut after = 0;
         loop {
-            let calls = copy.look(|db| moving::whole(db, *state, after, MANY))?;
+            let mut calls = copy.look(|db| moving::whole(db, *state, after, MANY))?;
+            calls.retain(|(id, _)| *id <= end);
             let Some((last, _)) = calls.last() else { break };
             after = *last;
             let names = calls.iter().map(|(_, new)| super::seal::name_of(&new.request).to_vec()).collect();

@@ -53,6 +53,11 @@ pub(in crate::outbox) fn whole(
     db.prepare_cached(sql)?.query_map(params![state.number(), after, many], read)?.collect()
 }
 
+/// The highest number that a call has.
+pub(in crate::outbox) fn last(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT coalesce(max(id), 0) FROM item", [], |row| row.get(0))
+}
+
 /// Whether calls of this key wait in a spool: later ones must not overtake them.
 pub(in crate::outbox) fn has_line(db: &Connection, queue: &str, order_key: &str) -> rusqlite::Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM item WHERE queue = ?1 AND order_key = ?2 AND state = 0)";

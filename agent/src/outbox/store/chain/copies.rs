@@ -36,6 +36,8 @@ struct Copy {
     file: FileStore,
     /// Whether it is known to have the calls of this store, and no others.
     ours: AtomicBool,
+    /// Whether it is known to have those of another.
+    anothers: AtomicBool,
 }
 
 /// What became of one call in the copies.
@@ -63,6 +65,7 @@ impl Copies {
                 OutboxPlace::File(path) => copies.push(Copy {
                     file: FileStore::new(Place::at(&path), Arc::default()),
                     ours: AtomicBool::new(false),
+                    anothers: AtomicBool::new(false),
                 }),
                 _ => {
                     let what = "its `copies` are files; name a PostgreSQL as its `store`, and files as copies of that";
@@ -139,13 +142,17 @@ impl Copies {
         }
     }
 
-    /// Sees whose copies they are; one that has another store's calls is left as it is.
-    pub(super) fn look(&self, store: &dyn Store) -> Result<(), OutboxError> {
-        if self.copies.iter().all(|copy| copy.ours.load(Ordering::Acquire)) {
+    /// Sees whose copies they are, where that is not known; one that has another store's calls is left as it is,
+    /// and looked at once more where `again`.
+    pub(super) fn look(&self, store: &dyn Store, again: bool) -> Result<(), OutboxError> {
+        let known = |copy: &&Copy| {
+            copy.ours.load(Ordering::Acquire) || (!again && copy.anothers.load(Ordering::Acquire))
+        };
+        if self.copies.iter().all(|copy| known(&copy)) {
             return Ok(());
         }
         let identity = store.identity().wait()?;
-        for copy in &self.copies {
+        for copy in self.copies.iter().filter(|copy| !known(copy)) {
             let file = copy.file.place().file();
             let own = identity.clone();
             let adopt = move |db: &rusqlite::Transaction<'_>| match moving::identity(db)? {
@@ -157,6 +164,7 @@ impl Copies {
                     copy.ours.store(true, Ordering::Release);
                     self.keep_key_beside(file);
                 }
+                Ok(false) if copy.anothers.swap(true, Ordering::AcqRel) => {}
                 Ok(false) => say::say(&format!(
                     "the copy {0} has calls of another outbox: of this one before it was lost? Then `farcall outbox restore --from {0}`; else move it away",
                     file.display()

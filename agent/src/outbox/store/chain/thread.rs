@@ -195,7 +195,7 @@ impl Shared {
 
     fn take(&self, calls: Calls) {
         // Whose copies they are is said once there are any calls of this store.
-        if let Err(error) = self.links.copies.look(&*self.links.store)
+        if let Err(error) = self.links.copies.look(&*self.links.store, false)
             && self.links.spool.is_none()
         {
             calls.into_iter().for_each(|(_, reply)| reply.answer(Err(error.clone())));
@@ -216,7 +216,7 @@ impl Shared {
             }
             Ok(states)
         };
-        let looked = self.links.copies.look(&*self.links.store);
+        let looked = self.links.copies.look(&*self.links.store, true);
         // One that cannot be read now is compared the next time.
         match looked.and_then(|()| self.links.copies.compare(which, after, &states)) {
             Ok(Some(after)) => Some((which, after)),
