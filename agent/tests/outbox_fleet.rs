@@ -4,7 +4,7 @@
 
 mod outbox_support;
 
-use farcall_agent::outbox::{Operator, OutboxError, Parcel, State};
+use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
 use farcall_agent::{Farcall, Options};
 use outbox_support::postgres::Server;
 use outbox_support::{Home, Vendor, config};
@@ -146,7 +146,7 @@ fn calls_are_synced_although_the_database_has_that_off() {
 #[test]
 fn a_server_that_is_gone_or_stands_still_is_an_error_and_used_again_when_it_is_back() {
     let Some(server) = Server::start() else { return };
-    let (home, vendor) = (on(&server, "2s"), Vendor::start());
+    let (home, vendor) = (on(&server, "10s"), Vendor::start());
     let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     until("the server, on a machine however slow", || outbox.put(later(&vendor)).is_ok());
@@ -190,6 +190,50 @@ fn what_a_host_had_on_its_way_when_it_died_is_delivered_by_another() {
     });
     assert_eq!(outbox.wait(receipt.id, PATIENCE).unwrap().state, State::Delivered);
     assert!(vendor.got().iter().all(|got| got.header("idempotency-key") == Some(&receipt.idempotency_key)));
+}
+
+#[test]
+fn what_the_server_did_not_take_is_kept_here_and_goes_on_in_its_order() {
+    let Some(server) = Server::start() else { return };
+    let (mut home, vendor, copies) = (on(&server, "10s"), Vendor::start(), tempfile::tempdir().unwrap());
+    let copy = copies.path().join("copy.db");
+    home.settings += &format!("on_unreachable = \"spool\"\ncopies = [\"{}\"]\n", copy.display());
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let put = |body: &str| {
+        let parcel = Parcel::new("POST", vendor.url("/")).order_key("acme").body(body.to_owned());
+        outbox.put(parcel).unwrap()
+    };
+    let first = put("0");
+    until("the first one, on a machine however slow", || {
+        outbox.item(first.id).is_ok_and(|item| item.state == State::Delivered)
+    });
+    server.kill();
+    let spooled = [put("1"), put("2"), put("3")];
+    for receipt in &spooled {
+        assert!(receipt.id < 0, "it is not in the PostgreSQL");
+        let item = outbox.item(receipt.id).unwrap();
+        assert_eq!((item.id, item.state), (receipt.id, State::Pending));
+    }
+    server.run();
+    // Behind those that wait here, wherever it is kept.
+    let last = put("4");
+    for receipt in spooled.iter().chain([&last]) {
+        until("the call to go on and to be delivered", || {
+            outbox.item(receipt.id).is_ok_and(|item| item.state == State::Delivered)
+        });
+        let item = outbox.item(receipt.id).unwrap();
+        assert_eq!(item.idempotency_key, receipt.idempotency_key);
+    }
+    let mut bodies: Vec<String> = vendor.got().iter().map(|got| got.body.clone()).collect();
+    bodies.dedup();
+    assert_eq!(bodies, ["0", "1", "2", "3", "4"]);
+    let operator = Operator::at(home.path());
+    let listed = operator.list(&Filter::default()).unwrap();
+    assert!(listed.len() == 5 && listed.iter().all(|item| item.id > 0), "{listed:?}");
+    let db = rusqlite::Connection::open(&copy).unwrap();
+    let many = db.query_row("SELECT count(*) FROM item", [], |row| row.get::<_, i64>(0)).unwrap();
+    assert!(many > 0, "what was put is in the copy, wherever else it is");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
   farcall outbox show 7 --bodies              what was to be sent, and what was answered
   farcall outbox retry --dead                 deliver all dead letters anew
   farcall outbox drain --service checkout     deliver what waits, from here
+  farcall outbox restore --from /mnt/b/outbox.db    put back what was lost, from a copy
 
 docs/outbox.md says what is promised. Ends with 1 where there are dead letters (stats), or where calls are left (drain).")]
 pub(crate) enum Command {
@@ -82,6 +83,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Put calls back from a copy, where the outbox was lost or is an older one
+    Restore {
+        /// The copy
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Its dead letters too, to be delivered
+        #[arg(long)]
+        dead: bool,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Use it again after its disk failed; check the disk first
     Resume {
         #[command(flatten)]
@@ -126,6 +138,7 @@ pub(crate) fn run(command: &Command) -> Exit {
         | Command::Retry { place, .. }
         | Command::Drop { place, .. }
         | Command::Drain { place, .. }
+        | Command::Restore { place, .. }
         | Command::Stats { place }
         | Command::Resume { place } => place,
     };
@@ -195,6 +208,17 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                 (false, Some(stopped)) => format!("{}\n{stopped}\n", counts.render(&style())),
             };
             Ok((text, if wrong { Exit::Wrong } else { Exit::Fine }))
+        }
+        Command::Restore { from, dead, .. } => {
+            let done = operator.restore(from, *dead)?;
+            let text = match as_json {
+                true => json(&done),
+                false => format!(
+                    "restored {}, known {}, dead letters left {}\n",
+                    done.restored, done.known, done.dead
+                ),
+            };
+            Ok((text, Exit::Fine))
         }
         Command::Resume { .. } => {
             operator.resume()?;

@@ -39,6 +39,25 @@ pub enum OutboxError {
         /// What went wrong, in words.
         what: String,
     },
+    /// The PostgreSQL that keeps it cannot be reached. Whether a call was taken whose commit was under way is not
+    /// known.
+    #[error("cannot reach the outbox {place}: {what}")]
+    Unreachable {
+        /// Its address, without a password.
+        place: String,
+        /// What went wrong, in words.
+        what: String,
+    },
+    /// Too few copies could be written; the call was not taken.
+    #[error("the call was not taken: it could be in {has} copies, and {needed} are asked for ({why})")]
+    Copies {
+        /// In how many it could be.
+        has: usize,
+        /// How many the configuration asks for.
+        needed: usize,
+        /// Why the others failed.
+        why: String,
+    },
     /// It was encrypted with a key that is not here.
     #[error("a call in the outbox cannot be decrypted: {0}")]
     Key(String),

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const FILE: &str = "outbox.db";
-/// SQLite's own, beside it.
-const LOG: &str = "outbox.db-wal";
+/// SQLite's own, beside it: what its name ends with.
+const LOG: &str = "-wal";
 /// Says why nothing is accepted any more, and in which boot that was.
 const STOPPED: &str = "outbox.stopped";
 /// `farcall outbox` in the file's header, so that no other program's file is taken for ours.
@@ -65,6 +65,8 @@ CREATE TABLE lease (
 pub(super) struct Place {
     home: PathBuf,
     file: PathBuf,
+    /// Whether its directory is made where there is none.
+    makes_home: bool,
 }
 
 /// An outbox that is open for writing, synced at each commit.
@@ -82,7 +84,18 @@ fn is_of_the_index(error: &rusqlite::Error) -> bool {
 
 impl Place {
     pub(super) fn new(home: &Path) -> Self {
-        Self { file: home.join(FILE), home: home.into() }
+        Self { file: home.join(FILE), home: home.into(), makes_home: true }
+    }
+
+    /// Another file, in a directory that has to be there: one that is made where a volume should be mounted would be
+    /// on the wrong volume.
+    pub(super) fn at(file: &Path) -> Self {
+        let home = file.parent().unwrap_or(Path::new("/"));
+        Self { file: file.into(), home: home.into(), makes_home: false }
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
     }
 
     pub(super) fn home(&self) -> &Path {
@@ -119,7 +132,9 @@ impl Place {
 
     /// How long the log is, in bytes, moved or not.
     pub(super) fn log_length(&self) -> usize {
-        let log = fs::metadata(self.home.join(LOG));
+        let mut log = self.file.clone().into_os_string();
+        log.push(LOG);
+        let log = fs::metadata(log);
         log.map_or(0, |log| usize::try_from(log.len()).unwrap_or(usize::MAX))
     }
 
@@ -175,7 +190,9 @@ impl Place {
     }
 
     fn make(&self) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.home)?;
+        if self.makes_home {
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.home)?;
+        }
         if self.file.exists() {
             return Ok(());
         }

@@ -29,6 +29,7 @@ mod operator;
 mod parcel;
 mod parking;
 mod pending;
+mod restore;
 mod seal;
 mod store;
 mod table;
@@ -39,6 +40,7 @@ pub use operator::{Operator, Shown};
 pub use parcel::{Parcel, Reference};
 pub use parking::Parking;
 pub use pending::Pending;
+pub use restore::Restored;
 pub use table::{Count, Filter, Item, State};
 
 use crate::handle::WeakFarcall;

@@ -1,3 +1,4 @@
+use super::restore::{Restored, restore};
 use super::table::{Count, Filter, Item};
 use super::{Answer, Inner, OutboxError};
 use crate::home;
@@ -98,6 +99,17 @@ impl Operator {
     /// Where the file cannot be written.
     pub fn remove(&self, ids: &[i64]) -> Result<usize, OutboxError> {
         self.inner.store()?.remove(ids.to_vec()).wait()
+    }
+
+    /// Puts calls back from a copy: those that it has and that the store has not, under new numbers and the same
+    /// idempotency keys; its dead letters too, to be delivered, where `dead`. Run again, it finds those of the first
+    /// time in their place.
+    ///
+    /// # Errors
+    /// Where the copy or the store cannot be used, or a call of the copy cannot be decrypted; what was put back until
+    /// then stays.
+    pub fn restore(&self, from: &Path, dead: bool) -> Result<Restored, OutboxError> {
+        restore(&self.inner, from, dead)
     }
 
     /// Why nothing is accepted any more, where the disk failed.

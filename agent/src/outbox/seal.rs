@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 /// The key's file in the home directory: 32 random bytes.
-const FILE: &str = "outbox.key";
+pub(super) const FILE: &str = "outbox.key";
 /// Keys in hexadecimal, separated by commas: the first one encrypts, all decrypt.
 const VARIABLE: &str = "FARCALL_OUTBOX_KEY";
 
@@ -124,6 +124,17 @@ impl Keys {
         Ok(text)
     }
 
+    /// These, and another one that only decrypts.
+    pub(super) fn with_another(&self, key: Option<[u8; 32]>) -> Self {
+        let keys = self.keys.iter().copied().chain(key).collect();
+        Self { keys, random: SystemRandom::new() }
+    }
+
+    /// Whether the key of a record is among them.
+    pub(super) fn knows(&self, sealed: &[u8]) -> bool {
+        key_id(sealed).is_some_and(|sealed_by| self.with(sealed_by).is_some())
+    }
+
     /// What tells them apart; see [`key_of`].
     pub(super) fn ids(&self) -> Vec<Vec<u8>> {
         self.keys.iter().map(|(id, _)| id.to_vec()).collect()
@@ -197,8 +208,11 @@ pub(super) fn key_of(sealed: &[u8]) -> &[u8] {
     sealed.get(1..1 + ID).unwrap_or_default()
 }
 
+/// Where in a record its name is, from 1, and how long it is.
+pub(super) const NAME_AT: usize = 2 + ID;
+pub(super) const NAME_LENGTH: usize = SALT;
+
 /// Tells a record from all others: its salt.
-#[cfg(feature = "postgres")]
 pub(super) fn name_of(sealed: &[u8]) -> &[u8] {
     sealed.get(1 + ID..HEAD).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use super::super::pending::Pending;
 use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::{Nature, Writer};
 use super::super::{OutboxError, Receipt, nanos, wall};
+use super::moving::{self, States};
 use super::{Due, Grant, Store, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
 use rusqlite::{Connection, Transaction};
@@ -36,8 +37,12 @@ impl FileStore {
         }
     }
 
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Asks with a connection of its own; the default where there is no file.
-    fn look<T: Default>(
+    pub(in crate::outbox) fn look<T: Default>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, OutboxError> {
@@ -73,7 +78,7 @@ impl FileStore {
         }
     }
 
-    fn write<T: Send + 'static>(
+    pub(super) fn write<T: Send + 'static>(
         &self,
         bytes: usize,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -198,6 +203,17 @@ impl Store for FileStore {
         let now = wall();
         let before = move |age| now.saturating_sub(nanos(age));
         self.write(0, move |db| table::tidy(db, before(delivered), before(dead)))
+    }
+
+    fn states(&self, names: Vec<Vec<u8>>) -> Pending<States> {
+        self.write(0, move |db| {
+            moving::index_names(db)?;
+            moving::states(db, &names)
+        })
+    }
+
+    fn identity(&self) -> Pending<String> {
+        self.write(0, |db| moving::own_identity(db))
     }
 
     fn rest(&self) {

@@ -1,12 +1,15 @@
 //! Where calls are kept. Delivery and operators ask a [`Store`], and do not know which one it is: an SQLite file of
 //! this host, or a PostgreSQL that a fleet shares.
 
+mod chain;
 #[cfg(test)]
 mod contract;
 mod file;
+pub(super) mod moving;
 #[cfg(feature = "postgres")]
 mod postgres;
 
+pub(super) use chain::{Chain, key_beside};
 pub(super) use file::FileStore;
 
 use super::file::Place;
@@ -15,6 +18,7 @@ use super::pending::Pending;
 use super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::{OutboxError, Receipt};
 use farcall::config::{OutboxPlace, OutboxStore};
+use moving::States;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,10 +34,11 @@ pub(super) fn open(
     settings: &OutboxStore,
     committed: &Arc<Notify>,
 ) -> Result<Arc<dyn Store>, OutboxError> {
-    match &settings.store {
-        Some(place) => postgres(place, settings, committed),
-        None => Ok(Arc::new(FileStore::new(Place::new(home), Arc::clone(committed)))),
-    }
+    let store = match &settings.store {
+        Some(place) => postgres(place, settings, committed)?,
+        None => Arc::new(FileStore::new(Place::new(home), Arc::clone(committed))),
+    };
+    Chain::around(store, home, settings, committed)
 }
 
 #[cfg(feature = "postgres")]
@@ -62,7 +67,6 @@ fn postgres(
 }
 
 /// The place itself, where the configuration names an environment variable that has it.
-#[cfg(feature = "postgres")]
 fn resolved(place: &OutboxPlace) -> Result<OutboxPlace, OutboxError> {
     let OutboxPlace::Variable(name) = place else { return Ok(place.clone()) };
     let text = std::env::var(name).map_err(|_| {
@@ -134,6 +138,15 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
 
     /// Forgets what was delivered, or given up, so long ago; some at a time. Whether there may be more.
     fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool>;
+
+    /// How the calls with these names stand that it has.
+    fn states(&self, names: Vec<Vec<u8>>) -> Pending<States>;
+
+    /// What tells it from all other stores.
+    fn identity(&self) -> Pending<String>;
+
+    /// What is beside it has its calls from now on, although it had another's.
+    fn restored(&self) {}
 
     /// Closes what delivery has open.
     fn rest(&self);

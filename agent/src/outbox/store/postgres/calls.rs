@@ -6,6 +6,7 @@
 
 use super::super::super::table::{Count, Filter, Item, New, Settlement, State, Whole};
 use super::super::super::wall;
+use super::super::moving::States;
 use super::thread::Put;
 use crate::outbox::seal;
 use ring::digest::{SHA256, digest};
@@ -270,6 +271,18 @@ pub(super) async fn tidy(db: &mut PgConnection, delivered: Duration, dead: Durat
         more |= sqlx::query(&sql).bind(state).bind(age).execute(&mut *db).await?.rows_affected() == 1_000;
     }
     Ok(more)
+}
+
+/// How the calls with these names stand that are there.
+pub(super) async fn states(db: &mut PgConnection, names: &[Vec<u8>]) -> sqlx::Result<States> {
+    let sql = "SELECT uid, state FROM farcall_outbox.item WHERE uid = ANY($1)";
+    let rows = sqlx::query(sql).bind(names).fetch_all(db).await?;
+    rows.iter().map(|row| Ok((row.try_get("uid")?, State::of(row.try_get("state")?)))).collect()
+}
+
+/// What tells these tables from all others.
+pub(super) async fn identity(db: &mut PgConnection) -> sqlx::Result<String> {
+    sqlx::query_scalar("SELECT id FROM farcall_outbox.identity").fetch_one(db).await
 }
 
 fn unsigned(number: i64) -> u64 {

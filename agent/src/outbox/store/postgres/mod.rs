@@ -9,6 +9,7 @@ use super::super::lease::Lease;
 use super::super::pending::Pending;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{OutboxError, Receipt};
+use super::moving::States;
 use super::{Due, Grant, Store, Waits, Wanted};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
@@ -115,6 +116,14 @@ impl Store for PostgresStore {
 
     fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {
         self.thread.ask(async move |db| calls::tidy(db, delivered, dead).await)
+    }
+
+    fn states(&self, names: Vec<Vec<u8>>) -> Pending<States> {
+        self.thread.ask(async move |db| calls::states(db, &names).await)
+    }
+
+    fn identity(&self) -> Pending<String> {
+        self.thread.ask(calls::identity)
     }
 
     fn rest(&self) {}

@@ -46,6 +46,9 @@ CREATE TABLE farcall_outbox.worker (
     holder text NOT NULL,
     until bigint NOT NULL
 );
+", "
+CREATE TABLE farcall_outbox.identity (id text NOT NULL);
+INSERT INTO farcall_outbox.identity VALUES (replace(gen_random_uuid()::text, '-', ''));
 "];
 
 /// Whatever the database's own default is: each statement sees what was committed before it.

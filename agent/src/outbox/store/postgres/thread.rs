@@ -275,6 +275,10 @@ impl Shared {
         OutboxError::unavailable(self.server.name.as_ref(), what)
     }
 
+    fn unreachable(&self, what: &str) -> OutboxError {
+        OutboxError::Unreachable { place: self.server.name.clone(), what: what.into() }
+    }
+
     async fn work(&self) {
         let mut connection = None;
         let mut down: Option<(Instant, OutboxError)> = None;
@@ -318,7 +322,7 @@ impl Shared {
         let done = timeout(self.server.timeout, self.attempt(connection, &mut jobs)).await;
         let done = done.unwrap_or_else(|_| {
             let limit = self.server.timeout.as_secs_f64();
-            Err(Failure::Unreachable(self.wrong(&format!("it did not answer within {limit} s"))))
+            Err(Failure::Unreachable(self.unreachable(&format!("it did not answer within {limit} s"))))
         });
         match done {
             Ok(()) => {
@@ -372,11 +376,11 @@ impl Shared {
             }
         }
         let why = lost.map_or_else(|| "the connection was lost".to_owned(), |error| error.to_string());
-        Err(Failure::Unreachable(self.wrong(&why)))
+        Err(Failure::Unreachable(self.unreachable(&why)))
     }
 
     async fn connect(&self) -> Result<PgConnection, Failure> {
-        let unreachable = |error: sqlx::Error| Failure::Unreachable(self.wrong(&explain(&error)));
+        let unreachable = |error: sqlx::Error| Failure::Unreachable(self.unreachable(&explain(&error)));
         let mut db = self.server.options.connect().await.map_err(unreachable)?;
         let prepared = schema::prepare(&mut db, &self.server.name, self.server.timeout).await;
         prepared.map_err(unreachable)?.map_err(Failure::Unreachable)?;

@@ -1,0 +1,281 @@
+//! A store with others beside it: copies that have each call before it is acknowledged, and a spool for when the
+//! store cannot be reached.
+
+mod copies;
+mod spool;
+mod thread;
+
+use super::super::file::Place;
+use super::super::lease::Lease;
+use super::super::pending::Pending;
+use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
+use super::super::{OutboxError, Receipt};
+use super::moving::States;
+use super::{Due, FileStore, Grant, Store, Waits, Wanted};
+use copies::Copies;
+pub(in crate::outbox) use copies::key_beside;
+use farcall::config::OutboxStore;
+use spool::Spool;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use thread::Thread;
+use tokio::sync::Notify;
+
+/// A store and what is beside it. Calls in the spool have negative numbers.
+#[derive(Debug)]
+pub(in super::super) struct Chain {
+    links: Arc<Links>,
+    thread: Thread,
+}
+
+/// What a call goes through: the copies, then the store, or else the spool.
+#[derive(Debug)]
+pub(super) struct Links {
+    store: Arc<dyn Store>,
+    copies: Copies,
+    spool: Option<Spool>,
+}
+
+impl Chain {
+    /// `store` with what the settings ask for beside it; itself where that is nothing.
+    pub(in super::super) fn around(
+        store: Arc<dyn Store>,
+        home: &Path,
+        settings: &OutboxStore,
+        committed: &Arc<Notify>,
+    ) -> Result<Arc<dyn Store>, OutboxError> {
+        if settings.copies.is_empty() && !settings.spool {
+            return Ok(store);
+        }
+        let copies = Copies::new(home, settings)?;
+        let spool = settings.spool.then(|| Spool::new(home, Arc::clone(committed)));
+        let links = Arc::new(Links { store, copies, spool });
+        Ok(Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links }))
+    }
+
+    /// Sees that what is in the spool goes on.
+    fn look_after_spool(&self) {
+        if self.links.spool.as_ref().is_some_and(Spool::is_filled) {
+            self.thread.wake();
+        }
+    }
+}
+
+impl Links {
+    /// Takes calls, in this order: each is in enough copies first.
+    fn add(&self, news: &[Arc<New>]) -> Vec<Result<Receipt, OutboxError>> {
+        let copied = self.copies.add(news);
+        let stored: Vec<_> = news
+            .iter()
+            .zip(&copied)
+            .map(|(new, copied)| {
+                let enough = copied.is_enough();
+                (enough && !self.overtakes(new)).then(|| self.store.add(Arc::clone(new)))
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(news.len());
+        for ((new, copied), stored) in news.iter().zip(copied).zip(stored) {
+            let answer = match (copied.missing(), stored) {
+                (Some(error), _) => Err(error),
+                (None, None) => self.to_spool(new),
+                (None, Some(stored)) => match (stored.wait(), &self.spool) {
+                    (Err(OutboxError::Unreachable { .. } | OutboxError::Busy), Some(_)) => self.to_spool(new),
+                    (answer, _) => answer,
+                },
+            };
+            if answer.is_err() {
+                self.copies.take_back(copied);
+            }
+            answers.push(answer);
+        }
+        answers
+    }
+
+    /// Whether calls of its key wait in the spool.
+    fn overtakes(&self, new: &New) -> bool {
+        self.spool.as_ref().is_some_and(|spool| spool.has_line(new))
+    }
+
+    fn to_spool(&self, new: &Arc<New>) -> Result<Receipt, OutboxError> {
+        match &self.spool {
+            Some(spool) => spool.add(new),
+            None => Err(OutboxError::Busy),
+        }
+    }
+}
+
+/// A number in the spool, where it is one.
+fn spooled(id: i64) -> Option<i64> {
+    (id < 0).then(|| id.saturating_neg())
+}
+
+impl Store for Chain {
+    fn exists(&self) -> bool {
+        self.links.store.exists()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.links.store.is_shared()
+    }
+
+    fn add(&self, new: Arc<New>) -> Pending<Receipt> {
+        self.thread.add(new)
+    }
+
+    fn newest_sealed(&self) -> Pending<Option<Vec<u8>>> {
+        self.links.store.newest_sealed()
+    }
+
+    fn get(&self, id: i64) -> Pending<Option<Whole>> {
+        match (&self.links.spool, spooled(id)) {
+            (Some(spool), Some(id)) => match spool.get(id) {
+                Ok(spool::Found::Went(there)) => self.links.store.get(there),
+                Ok(spool::Found::Here(whole)) => Pending::ready(Ok(Some(*whole))),
+                Ok(spool::Found::Nowhere) => Pending::ready(Ok(None)),
+                Err(error) => Pending::ready(Err(error)),
+            },
+            _ => self.links.store.get(id),
+        }
+    }
+
+    fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
+        let list = || {
+            let mut items = self.links.store.list(filter).wait()?;
+            if let Some(spool) = &self.links.spool {
+                items.extend(spool.list(filter)?);
+                if filter.limit > 0 {
+                    items.truncate(filter.limit);
+                }
+            }
+            Ok(items)
+        };
+        Pending::ready(list())
+    }
+
+    fn counts(&self) -> Pending<Vec<Count>> {
+        let count = || {
+            let mut counts = self.links.store.counts().wait()?;
+            for here in self.links.spool.as_ref().map_or(Ok(Vec::new()), Spool::counts)? {
+                let same = |known: &&mut Count| (&known.service, known.state) == (&here.service, here.state);
+                match counts.iter_mut().find(same) {
+                    Some(known) => {
+                        known.calls += here.calls;
+                        known.bytes += here.bytes;
+                        known.oldest = known.oldest.min(here.oldest);
+                    }
+                    None => counts.push(here),
+                }
+            }
+            Ok(counts)
+        };
+        Pending::ready(count())
+    }
+
+    fn retry(&self, ids: Vec<i64>) -> Pending<usize> {
+        self.both(ids, |store, ids| store.retry(ids))
+    }
+
+    fn remove(&self, ids: Vec<i64>) -> Pending<usize> {
+        self.both(ids, |store, ids| store.remove(ids))
+    }
+
+    fn waits(&self, queue: &str, ours: bool) -> Pending<Waits> {
+        self.look_after_spool();
+        self.links.store.waits(queue, ours)
+    }
+
+    fn take(&self, queue: &str) -> Pending<Option<Grant>> {
+        self.links.store.take(queue)
+    }
+
+    fn renew(&self, queue: &str, token: i64) -> Pending<Option<Lease>> {
+        self.links.store.renew(queue, token)
+    }
+
+    fn release(&self, queue: &str, token: i64) -> Pending<()> {
+        self.links.store.release(queue, token)
+    }
+
+    fn due(&self, wanted: Wanted) -> Pending<Option<Due>> {
+        self.look_after_spool();
+        self.links.store.due(wanted)
+    }
+
+    fn settle(&self, token: i64, item: &Item, settlement: Arc<Settlement>) -> Pending<bool> {
+        self.links.store.settle(token, item, settlement)
+    }
+
+    fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {
+        self.thread.compare();
+        self.links.store.tidy(delivered, dead)
+    }
+
+    fn states(&self, names: Vec<Vec<u8>>) -> Pending<States> {
+        let states = || {
+            let mut states = self.links.store.states(names.clone()).wait()?;
+            if let Some(spool) = &self.links.spool {
+                states.extend(spool.states(names)?);
+            }
+            Ok(states)
+        };
+        Pending::ready(states())
+    }
+
+    fn identity(&self) -> Pending<String> {
+        self.links.store.identity()
+    }
+
+    fn restored(&self) {
+        self.links.copies.adopt_all(&*self.links.store);
+    }
+
+    fn rest(&self) {
+        self.links.store.rest();
+    }
+
+    fn pause(&self) {
+        self.thread.pause();
+        self.links.store.pause();
+        self.links.copies.each(|copy| copy.pause());
+        if let Some(spool) = &self.links.spool {
+            spool.file().pause();
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        let spool = self.links.spool.as_ref().is_some_and(|spool| spool.file().is_open());
+        spool || self.links.store.is_open() || self.links.copies.is_open()
+    }
+
+    fn stopped(&self) -> Result<(), OutboxError> {
+        self.links.store.stopped()?;
+        self.links.spool.as_ref().map_or(Ok(()), |spool| spool.file().stopped())
+    }
+
+    fn resume(&self) -> Result<(), OutboxError> {
+        self.links.store.resume()?;
+        if let Some(spool) = &self.links.spool {
+            spool.file().resume()?;
+        }
+        self.links.copies.resume()
+    }
+
+    fn unavailable(&self, what: &dyn std::fmt::Display) -> OutboxError {
+        self.links.store.unavailable(what)
+    }
+}
+
+impl Chain {
+    /// Does something to calls in the store and to those in the spool; how many there were.
+    fn both(&self, ids: Vec<i64>, work: impl Fn(&dyn Store, Vec<i64>) -> Pending<usize>) -> Pending<usize> {
+        let Some(spool) = &self.links.spool else { return work(&*self.links.store, ids) };
+        let (here, there): (Vec<i64>, Vec<i64>) = ids.into_iter().partition(|id| *id < 0);
+        let here = here.into_iter().filter_map(spooled).collect();
+        let done = || {
+            let many = if there.is_empty() { 0 } else { work(&*self.links.store, there).wait()? };
+            Ok(many + work(spool.file(), here).wait()?)
+        };
+        Pending::ready(done())
+    }
+}

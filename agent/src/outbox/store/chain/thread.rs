@@ -1,0 +1,243 @@
+//! The thread that takes calls through the chain, many at once, and in between lets the spool's calls go on and
+//! compares the copies.
+
+use super::super::super::pending::{Pending, Reply, pair};
+use super::super::super::table::New;
+use super::super::super::{OutboxError, Receipt};
+use super::Links;
+use super::spool::Spool;
+use crate::say;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// So many calls at once, at most.
+const MANY: usize = 1_024;
+/// What waits, at most, in bytes.
+const MAX_WAITING: usize = 64 * 1024 * 1024;
+/// How often a store that could not be reached is tried for the spool's sake.
+const AGAIN: Duration = Duration::from_secs(1);
+/// With nothing to do for so long, the thread ends.
+const IDLE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Thread {
+    shared: Arc<Shared>,
+    join: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    links: Arc<Links>,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// Calls, and who waits for them.
+type Calls = Vec<(Arc<New>, Reply<Receipt>)>;
+
+#[derive(Default)]
+struct Queue {
+    calls: Calls,
+    bytes: usize,
+    /// Which copy is compared, and from which call on.
+    compare: Option<(usize, i64)>,
+    running: bool,
+    ending: bool,
+}
+
+impl Thread {
+    pub(super) fn new(links: Arc<Links>) -> Self {
+        let shared = Shared { links, queue: Mutex::default(), changed: Condvar::new() };
+        Self { shared: Arc::new(shared), join: Mutex::new(None) }
+    }
+
+    pub(super) fn add(&self, new: Arc<New>) -> Pending<Receipt> {
+        let (reply, pending) = pair();
+        let mut queue = self.ready();
+        let bytes = new.request.len();
+        if queue.bytes + bytes > MAX_WAITING && !queue.calls.is_empty() {
+            reply.answer(Err(OutboxError::Busy));
+            return pending;
+        }
+        queue.bytes += bytes;
+        queue.calls.push((new, reply));
+        self.run(queue);
+        pending
+    }
+
+    /// Compares the copies with the store, where that is not under way.
+    pub(super) fn compare(&self) {
+        if self.shared.links.copies.many() > 0 {
+            let mut queue = self.ready();
+            queue.compare.get_or_insert((0, 0));
+            self.run(queue);
+        }
+    }
+
+    /// Lets the spool's calls go on.
+    pub(super) fn wake(&self) {
+        let queue = self.ready();
+        self.run(queue);
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Queue> {
+        let queue = self.shared.changed.wait_while(self.shared.lock(), |queue| queue.ending);
+        queue.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut queue: MutexGuard<'_, Queue>) {
+        if queue.running {
+            drop(queue);
+            self.shared.changed.notify_all();
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let spawned = std::thread::Builder::new().name("farcall-copies".into()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| shared.work())).is_err() {
+                say::say("an error of farcall's own in the outbox was caught (please report it)");
+                let mut queue = shared.lock();
+                queue.running = false;
+                // Dropped, they answer that nothing was taken.
+                drop(std::mem::take(&mut *queue));
+            }
+        });
+        match spawned {
+            Ok(join) => {
+                queue.running = true;
+                *self.join.lock().unwrap_or_else(PoisonError::into_inner) = Some(join);
+            }
+            Err(error) => {
+                queue.bytes = 0;
+                let error = self.shared.links.store.unavailable(&format!("cannot start a thread: {error}"));
+                let calls = std::mem::take(&mut queue.calls);
+                calls.into_iter().for_each(|(_, reply)| reply.answer(Err(error.clone())));
+            }
+        }
+    }
+
+    /// Takes what waits, and ends the thread.
+    pub(super) fn pause(&self) {
+        self.shared.lock().ending = true;
+        self.shared.changed.notify_all();
+        let join = self.join.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(join) = join {
+            let _ = join.join();
+        }
+        self.shared.lock().ending = false;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.pause();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        let mut filled = true;
+        loop {
+            let (calls, compare, ending) = self.next(filled);
+            if !calls.is_empty() {
+                self.take(calls);
+                // What went into it goes on as soon as it can.
+                filled = self.links.spool.as_ref().is_some_and(Spool::is_filled);
+                continue;
+            }
+            if ending {
+                return;
+            }
+            if let Some((which, after)) = compare {
+                let next = self.compare(which, after);
+                let mut queue = self.lock();
+                queue.compare = next;
+                continue;
+            }
+            filled = self.forward();
+            let mut queue = self.lock();
+            if !filled && queue.calls.is_empty() && queue.compare.is_none() {
+                let idle =
+                    |queue: &mut Queue| queue.calls.is_empty() && queue.compare.is_none() && !queue.ending;
+                let waited = self.changed.wait_timeout_while(queue, IDLE, idle);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                if queue.calls.is_empty() && queue.compare.is_none() {
+                    queue.running = false;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What to do next; waits a little where only the spool is to be looked after.
+    fn next(&self, filled: bool) -> (Calls, Option<(usize, i64)>, bool) {
+        let mut queue = self.lock();
+        if filled {
+            let idle = |queue: &mut Queue| queue.calls.is_empty() && queue.compare.is_none() && !queue.ending;
+            let waited = self.changed.wait_timeout_while(queue, AGAIN / 10, idle);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let many = queue.calls.len().min(MANY);
+        let rest = queue.calls.split_off(many);
+        let calls = std::mem::replace(&mut queue.calls, rest);
+        queue.bytes -= calls.iter().map(|(new, _)| new.request.len()).sum::<usize>();
+        let ending = queue.ending && calls.is_empty();
+        if ending {
+            queue.running = false;
+        }
+        (calls, queue.compare, ending)
+    }
+
+    fn take(&self, calls: Calls) {
+        // Whose copies they are is said once there are any calls of this store.
+        if let Err(error) = self.links.copies.look(&*self.links.store, false)
+            && self.links.spool.is_none()
+        {
+            calls.into_iter().for_each(|(_, reply)| reply.answer(Err(error.clone())));
+            return;
+        }
+        let (news, replies): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+        for (reply, answer) in replies.into_iter().zip(self.links.add(&news)) {
+            reply.answer(answer);
+        }
+    }
+
+    /// Compares a part; where to go on.
+    fn compare(&self, which: usize, after: i64) -> Option<(usize, i64)> {
+        let states = |names: Vec<Vec<u8>>| {
+            let mut states = self.links.store.states(names.clone()).wait()?;
+            if let Some(spool) = &self.links.spool {
+                states.extend(spool.states(names)?);
+            }
+            Ok(states)
+        };
+        let looked = self.links.copies.look(&*self.links.store, true);
+        // One that cannot be read now is compared the next time.
+        match looked.and_then(|()| self.links.copies.compare(which, after, &states)) {
+            Ok(Some(after)) => Some((which, after)),
+            _ => (which + 1 < self.links.copies.many()).then_some((which + 1, 0)),
+        }
+    }
+
+    /// Lets some of the spool's calls go on. Whether more wait.
+    fn forward(&self) -> bool {
+        let Some(spool) = self.links.spool.as_ref().filter(|spool| spool.is_filled()) else { return false };
+        if let Ok(more) = spool.forward(&*self.links.store) {
+            return more || spool.is_filled();
+        }
+        let idle = |queue: &mut Queue| queue.calls.is_empty() && queue.compare.is_none() && !queue.ending;
+        drop(self.changed.wait_timeout_while(self.lock(), AGAIN, idle));
+        true
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("links", &self.links).finish_non_exhaustive()
+    }
+}

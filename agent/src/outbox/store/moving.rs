@@ -1,0 +1,156 @@
+//! What is asked of a file whose calls belong elsewhere: a spool, whose calls go on to the store that hosts share,
+//! and a copy, whose calls are those of another store. What tells a call there from all others is its name: the salt
+//! under which it was sealed.
+
+use super::super::seal::{NAME_AT, NAME_LENGTH};
+use super::super::table::{New, State};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::collections::HashMap;
+
+/// Calls by their names.
+pub(in crate::outbox) type States = HashMap<Vec<u8>, State>;
+
+/// A call in a copy, without what it carries.
+pub(in crate::outbox) struct Copied {
+    pub(in crate::outbox) id: i64,
+    pub(in crate::outbox) name: Vec<u8>,
+    pub(in crate::outbox) state: State,
+    pub(in crate::outbox) put_at: i64,
+}
+
+/// Calls that stand so and have numbers above `after`, whole, in the order in which they were added.
+pub(in crate::outbox) fn whole(
+    db: &Connection,
+    state: State,
+    after: i64,
+    many: usize,
+) -> rusqlite::Result<Vec<(i64, New)>> {
+    let sql =
+        "SELECT id, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
+            host, customer, idempotency_key, bytes, request FROM item
+        WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+    let read = |row: &Row<'_>| {
+        let bytes: i64 = row.get("bytes")?;
+        let new = New {
+            queue: row.get("queue")?,
+            order_key: row.get("order_key")?,
+            put_at: row.get("put_at")?,
+            next_at: row.get("next_at")?,
+            expires_at: row.get("expires_at")?,
+            max_attempts: row.get("max_attempts")?,
+            method: row.get("method")?,
+            vendor: row.get("vendor")?,
+            endpoint: row.get("endpoint")?,
+            host: row.get("host")?,
+            customer: row.get("customer")?,
+            idempotency_key: row.get("idempotency_key")?,
+            bytes: usize::try_from(bytes).unwrap_or(0),
+            request: row.get("request")?,
+        };
+        Ok((row.get("id")?, new))
+    };
+    let many = i64::try_from(many).unwrap_or(i64::MAX);
+    db.prepare_cached(sql)?.query_map(params![state.number(), after, many], read)?.collect()
+}
+
+/// The highest number that a call has.
+pub(in crate::outbox) fn last(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT coalesce(max(id), 0) FROM item", [], |row| row.get(0))
+}
+
+/// Whether calls of this key wait in a spool: later ones must not overtake them.
+pub(in crate::outbox) fn has_line(db: &Connection, queue: &str, order_key: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM item WHERE queue = ?1 AND order_key = ?2 AND state = 0)";
+    db.prepare_cached(sql)?.query_row([queue, order_key], |row| row.get(0))
+}
+
+/// Says that a call went on, and has another number there.
+pub(in crate::outbox) fn went(db: &Connection, id: i64, there: i64, now: i64) -> rusqlite::Result<()> {
+    let sql =
+        "UPDATE item SET state = 1, blocked = 0, settled_at = ?3, token = ?2, request = x'' WHERE id = ?1";
+    db.prepare_cached(sql)?.execute(params![id, there, now]).map(|_| ())
+}
+
+/// The number that a call has where it went on to.
+pub(in crate::outbox) fn number_there(db: &Connection, id: i64) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT token FROM item WHERE id = ?1 AND state = 1";
+    db.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional().map(Option::flatten)
+}
+
+/// Gives up a call that cannot go on.
+pub(in crate::outbox) fn give_up(db: &Connection, id: i64, error: &str, now: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE item SET state = 2, blocked = 0, settled_at = ?3, error = ?2 WHERE id = ?1";
+    db.prepare_cached(sql)?.execute(params![id, error, now]).map(|_| ())
+}
+
+/// Lets calls be found by their names. Only a file that has copies needs it.
+pub(in crate::outbox) fn index_names(db: &Connection) -> rusqlite::Result<()> {
+    let sql =
+        format!("CREATE INDEX IF NOT EXISTS item_name ON item (substr(request, {NAME_AT}, {NAME_LENGTH}))");
+    db.execute_batch(&sql)
+}
+
+/// How the calls with these names stand that are here.
+pub(in crate::outbox) fn states(db: &Connection, names: &[Vec<u8>]) -> rusqlite::Result<States> {
+    let sql = format!("SELECT state FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1");
+    let mut statement = db.prepare_cached(&sql)?;
+    let mut states = States::new();
+    for name in names {
+        if let Some(state) = statement.query_row([name], |row| row.get(0)).optional()? {
+            states.insert(name.clone(), State::of(state));
+        }
+    }
+    Ok(states)
+}
+
+/// What a copy has above a number.
+pub(in crate::outbox) fn copied(db: &Connection, after: i64, many: i64) -> rusqlite::Result<Vec<Copied>> {
+    let sql = format!(
+        "SELECT id, substr(request, {NAME_AT}, {NAME_LENGTH}), state, put_at FROM item
+        WHERE id > ?1 ORDER BY id LIMIT ?2"
+    );
+    let read = |row: &Row<'_>| {
+        let (id, name, put_at) = (row.get(0)?, row.get(1)?, row.get(3)?);
+        Ok(Copied { id, name, state: State::of(row.get(2)?), put_at })
+    };
+    db.prepare_cached(&sql)?.query_map([after, many], read)?.collect()
+}
+
+/// Marks calls of a copy: `None` forgets them.
+pub(in crate::outbox) fn mark(db: &Connection, changes: &[(i64, Option<State>)]) -> rusqlite::Result<()> {
+    for (id, state) in changes {
+        match state {
+            Some(state) => {
+                let sql = "UPDATE item SET state = ?2 WHERE id = ?1";
+                db.prepare_cached(sql)?.execute([*id, state.number()])?;
+            }
+            None => {
+                db.prepare_cached("DELETE FROM item WHERE id = ?1")?.execute([id])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Beside the leases, under a name that no service has.
+const IDENTITY: &str = "\u{1}identity";
+
+/// What tells a store from all others: in a copy, from the one whose calls it has.
+pub(in crate::outbox) fn identity(db: &Connection) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT holder FROM lease WHERE queue = ?1", [IDENTITY], |row| row.get(0)).optional()
+}
+
+/// Makes one where there is none.
+pub(in crate::outbox) fn own_identity(db: &Connection) -> rusqlite::Result<String> {
+    let sql = "INSERT INTO lease (queue, token, holder, boot, until)
+        VALUES (?1, 0, lower(hex(randomblob(16))), '', 0) ON CONFLICT (queue) DO NOTHING";
+    db.execute(sql, [IDENTITY])?;
+    Ok(identity(db)?.unwrap_or_default())
+}
+
+/// Says whose copy a file is.
+pub(in crate::outbox) fn adopt(db: &Connection, identity: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, 0, ?2, '', 0)
+        ON CONFLICT (queue) DO UPDATE SET holder = ?2";
+    db.execute(sql, [IDENTITY, identity]).map(|_| ())
+}

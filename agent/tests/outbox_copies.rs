@@ -1,0 +1,199 @@
+//! Copies of the outbox in further files: what is promised of them.
+#![cfg(feature = "outbox")]
+#![allow(clippy::unwrap_used)]
+
+mod outbox_support;
+
+use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
+use farcall_agent::{Farcall, Options};
+use outbox_support::{Home, Vendor, config};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Long enough for any machine; nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn start(home: &Home, vendor: &Vendor) -> Farcall {
+    Farcall::start(Options {
+        home: Some(home.path().into()),
+        config: Some(home.configure(&config(vendor))),
+        service: Some("shop".into()),
+        hub: false,
+        ..Options::default()
+    })
+}
+
+/// A home directory with these copies, and what else its section says.
+fn home(copies: &[&Path], more: &str) -> Home {
+    let mut home = Home::in_a_file();
+    home.settings = format!("[outbox_store]\ncopies = {copies:?}\n{more}\n");
+    home
+}
+
+fn later(vendor: &Vendor) -> Parcel {
+    Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(86_400))
+}
+
+/// The idempotency keys of the calls in a file, in their order.
+fn keys(file: &Path) -> Vec<String> {
+    let db = Connection::open(file).unwrap();
+    db.busy_timeout(PATIENCE).unwrap();
+    let mut statement = db.prepare("SELECT idempotency_key FROM item ORDER BY id").unwrap();
+    let keys = statement.query_map([], |row| row.get(0)).unwrap();
+    keys.map(Result::unwrap).collect()
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn two_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let volumes = tempfile::tempdir().unwrap();
+    let (first, second) = (volumes.path().join("a.db"), volumes.path().join("b.db"));
+    (volumes, first, second)
+}
+
+#[test]
+fn a_call_is_in_every_copy_when_it_is_acknowledged_and_in_none_when_it_was_delivered() {
+    let (_volumes, first, second) = two_files();
+    let (home, vendor) = (home(&[&first, &second], ""), Vendor::start());
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let waits = outbox.put(later(&vendor)).unwrap().idempotency_key;
+    let goes = outbox.put(later(&vendor)).unwrap();
+    for copy in [&first, &second] {
+        assert_eq!(keys(copy), [waits.clone(), goes.idempotency_key.clone()]);
+        let key = std::fs::read(copy.with_extension("db.key")).unwrap();
+        assert_eq!(key, std::fs::read(home.path().join("outbox.key")).unwrap());
+    }
+    assert_eq!(Operator::at(home.path()).retry(&[goes.id]).unwrap(), 1);
+    assert_eq!(outbox.wait(goes.id, PATIENCE).unwrap().state, State::Delivered);
+    farcall.shutdown();
+    // Whoever takes the lease compares them first.
+    let _farcall = start(&home, &vendor);
+    for copy in [&first, &second] {
+        until("the copy to hear of the delivery", || keys(copy) == [waits.clone()]);
+    }
+}
+
+#[test]
+fn what_a_lost_outbox_had_is_delivered_from_a_copy_under_its_keys() {
+    let (_volumes, first, second) = two_files();
+    let (lost, vendor) = (home(&[&first, &second], ""), Vendor::start());
+    let farcall = start(&lost, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let put = |body: &str| {
+        let parcel = later(&vendor).order_key("acme").body(body.to_owned());
+        outbox.put(parcel).unwrap().idempotency_key
+    };
+    let known = ["1", "2", "3"].map(put);
+    drop((outbox, farcall));
+    // The volume is gone, with the key.
+    let home = home(&[&first, &second], "");
+    drop(lost);
+    home.configure(&config(&vendor));
+    let operator = Operator::at(home.path());
+    let done = operator.restore(&first, false).unwrap();
+    assert_eq!((done.restored, done.known, done.dead), (3, 0, 0));
+    let again = operator.restore(&second, false).unwrap();
+    assert_eq!((again.restored, again.known), (0, 6), "those of before, and those that were put back");
+    let items = operator.list(&Filter::default()).unwrap();
+    assert_eq!(items.iter().map(|item| item.idempotency_key.clone()).collect::<Vec<_>>(), known);
+    let ids: Vec<i64> = items.iter().map(|item| item.id).collect();
+    assert_eq!(operator.retry(&ids).unwrap(), 3);
+    drop(operator);
+    let farcall = start(&home, &vendor);
+    for id in ids {
+        assert_eq!(farcall.outbox().unwrap().wait(id, PATIENCE).unwrap().state, State::Delivered);
+    }
+    // At least once, each.
+    let mut got: Vec<(String, String)> = vendor
+        .got()
+        .into_iter()
+        .map(|got| (got.body.clone(), got.header("idempotency-key").unwrap().to_owned()))
+        .collect();
+    got.dedup();
+    let expected = ["1", "2", "3"].map(str::to_owned).into_iter().zip(known);
+    assert_eq!(got, expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn calls_that_another_key_encrypted_are_restored_under_the_one_that_is_there() {
+    let (_volumes, copy, _) = two_files();
+    let (lost, vendor) = (home(&[&copy], ""), Vendor::start());
+    let farcall = start(&lost, &vendor);
+    let receipt = farcall.outbox().unwrap().put(later(&vendor).body("from before")).unwrap();
+    drop(farcall);
+    drop(lost);
+    let fresh = home(&[], "");
+    let farcall = start(&fresh, &vendor);
+    farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+    drop(farcall);
+    let operator = Operator::at(fresh.path());
+    assert_eq!(operator.restore(&copy, false).unwrap().restored, 1);
+    let id = operator.list(&Filter::default()).unwrap().last().unwrap().id;
+    let shown = operator.show(id, true).unwrap();
+    assert_eq!(shown.item.idempotency_key, receipt.idempotency_key);
+    assert_eq!(shown.body.as_deref(), Some("from before"));
+}
+
+#[test]
+fn a_call_that_cannot_be_in_as_many_copies_as_asked_is_refused_and_nowhere() {
+    let (volumes, good, _) = two_files();
+    let missing = volumes.path().join("not mounted").join("outbox.db");
+    let (home, vendor) = (home(&[&good, &missing], ""), Vendor::start());
+    let farcall = start(&home, &vendor);
+    let error = farcall.outbox().unwrap().put(later(&vendor)).unwrap_err();
+    assert!(matches!(&error, OutboxError::Copies { has: 1, needed: 2, .. }), "{error}");
+    assert!(!missing.parent().unwrap().exists(), "no directory is made where a volume belongs");
+    assert!(Operator::at(home.path()).list(&Filter::default()).unwrap().is_empty());
+    until("the copy that had it to give it back", || keys(&good).is_empty());
+}
+
+#[test]
+fn a_call_that_cannot_be_in_as_many_copies_is_taken_where_an_alarm_is_enough_or_fewer_are_asked_for() {
+    let (volumes, good, _) = two_files();
+    let missing = volumes.path().join("not mounted").join("outbox.db");
+    let vendor = Vendor::start();
+    for more in [
+        "on_missing_copy = \"alarm\"",
+        "copies_needed = 1",
+        "[outbox_store.vendor_copies]\nrecorder = 1",
+        "vendor_copies = { recorder = 0 }",
+    ] {
+        let home = home(&[&good, &missing], more);
+        let farcall = start(&home, &vendor);
+        farcall.outbox().unwrap().put(later(&vendor)).unwrap_or_else(|error| panic!("{more}: {error}"));
+    }
+    assert_eq!(keys(&good).len(), 3, "where none is asked for there is none");
+}
+
+#[test]
+fn a_copy_of_another_outbox_keeps_its_calls() {
+    let (_volumes, others, own) = two_files();
+    let (lost, vendor) = (home(&[&others], ""), Vendor::start());
+    let farcall = start(&lost, &vendor);
+    let precious = farcall.outbox().unwrap().put(later(&vendor)).unwrap().idempotency_key;
+    drop(farcall);
+    drop(lost);
+    let home = home(&[&others, &own], "");
+    let farcall = start(&home, &vendor);
+    farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+    farcall.shutdown();
+    // Older than any put that is under way, and in none of the copies known to the outbox: in its own copy that is
+    // what was never acknowledged, in the other's it may be all that is left.
+    for copy in [&others, &own] {
+        let db = Connection::open(copy).unwrap();
+        db.busy_timeout(PATIENCE).unwrap();
+        db.execute("UPDATE item SET put_at = 1, request = zeroblob(64) WHERE id = 1", []).unwrap();
+    }
+    let _farcall = start(&home, &vendor);
+    until("the copies to be compared", || keys(&own).is_empty());
+    assert!(keys(&others).contains(&precious));
+}
