@@ -20,6 +20,7 @@
 //!
 //! One thread of each process writes ([`writer`]), one of them all delivers ([`deliver`]), chosen by [`lease`].
 
+mod completion;
 mod deliver;
 mod error;
 mod file;
@@ -31,6 +32,7 @@ mod parking;
 mod pending;
 mod seal;
 mod table;
+mod vendors;
 mod writer;
 
 pub use error::OutboxError;
@@ -39,8 +41,10 @@ pub use parcel::{Parcel, Reference};
 pub use parking::Parking;
 pub use pending::Pending;
 pub use table::{Count, Filter, Item, State};
+pub use vendors::VendorCount;
 
 use crate::handle::WeakFarcall;
+use completion::Completions;
 use deliver::Delivery;
 use farcall::Engine;
 use file::Place;
@@ -78,6 +82,8 @@ pub(crate) struct Inner {
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
     delivery: Delivery,
+    /// Those who wait to hear of a call.
+    completions: Completions,
     /// How many callers have the file open, to look at a call.
     looking: AtomicUsize,
     /// Whether SQLite must not be used in this process, because of a fork.
@@ -192,6 +198,7 @@ impl Inner {
             keys: Mutex::new(None),
             wake,
             delivery: Delivery::new(farcall),
+            completions: Completions::default(),
             looking: AtomicUsize::new(0),
             unusable,
         })
@@ -206,11 +213,13 @@ impl Inner {
     pub(crate) fn start(self: &Arc<Self>) {
         if !self.unusable {
             self.delivery.start(self);
+            Completions::start(self);
         }
     }
 
     /// Ends all threads and closes the file; what is put later opens it again.
     pub(crate) fn pause(&self) {
+        self.completions.pause();
         self.delivery.stop(self);
         self.writer.pause();
     }

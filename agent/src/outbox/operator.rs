@@ -127,7 +127,7 @@ impl Operator {
         }
     }
 
-    fn read<T: Default>(
+    pub(super) fn read<T: Default>(
         &self,
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, OutboxError> {
