@@ -26,6 +26,8 @@ export interface Status {
 /** What the calls of a row amount to. Latencies are within 2%; everything else is exact. */
 export interface Numbers {
   calls: number
+  /** Calls that failed and that the outbox took for delivery; part of `calls` and `errors`. */
+  parked: number
   /** Calls that failed, or were answered with 4xx or 5xx; and their share, 0 to 1. */
   errors: number
   error_rate: number
@@ -229,6 +231,11 @@ export interface OutboxReceipt {
   id: number
   /** What all its attempts carry, where the vendor takes one. */
   idempotencyKey: string
+  /**
+   * What the vendor answered, once it took the call. Rejects where the call was given up, or after `timeoutMs` (which has
+   * no end unless given).
+   */
+  done(options?: { timeoutMs?: number }): Promise<OutboxAnswer>
 }
 
 /** A call in the outbox, as `farcall outbox ls --json` shows it. Moments are RFC 3339. */
@@ -266,6 +273,8 @@ export interface OutboxAnswer {
 export const outbox: {
   /** Takes a call for delivery; resolves once it is on the disk. Rejects where it was not taken. */
   put(call: OutboxCall): Promise<OutboxReceipt>
+  /** The receipt of a call that a rule has parked (`[[outbox]]`), from its response; null where it was not. */
+  parked(response: { headers: { get(name: string): string | null } }): Promise<OutboxReceipt | null>
   /** A call as it stands. Delivered ones are forgotten after a day. */
   item(id: number): Promise<OutboxItem>
   /** A call as it stands once it was delivered or given up, or after `timeoutMs` (60,000). */

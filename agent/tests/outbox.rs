@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 on_each_store! {
     a_call_that_was_put_is_delivered_through_the_engine_and_its_answer_kept
+    whoever_waits_for_a_call_is_told_once_it_is_delivered_or_given_up
+    what_waits_for_whom_is_counted_by_vendor_and_told_by_the_doctor
     a_vendor_that_is_down_gets_it_later_under_the_same_key
     what_the_vendor_will_never_take_is_a_dead_letter_until_somebody_retries_it
     a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_unsent
@@ -59,6 +61,56 @@ fn a_call_that_was_put_is_delivered_through_the_engine_and_its_answer_kept(home:
     farcall.shutdown();
     let customers = report::customers(&Query::at(home.path())).unwrap();
     assert_eq!(customers.rows[0].customer, "acme", "the ledger has it like any call");
+}
+
+fn whoever_waits_for_a_call_is_told_once_it_is_delivered_or_given_up(home: Home) {
+    let vendor = Vendor::start();
+    vendor.answer_next(&["422 Unprocessable Content"]);
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let (sender, told) = std::sync::mpsc::channel();
+    let ids = [0, 1].map(|number: u8| {
+        let parcel = Parcel::new("POST", vendor.url("/")).order_key("k").body(number.to_string());
+        outbox.put(parcel).unwrap().id
+    });
+    for id in ids {
+        let sender = sender.clone();
+        outbox.on_done(id, move |item| sender.send(item.unwrap().state).unwrap());
+    }
+    assert_eq!(outbox.done(ids[1]).wait().unwrap().state, State::Delivered);
+    let mut states = [told.recv_timeout(PATIENCE).unwrap(), told.recv_timeout(PATIENCE).unwrap()];
+    states.sort_by_key(|state| *state == State::Dead);
+    assert_eq!(states, [State::Delivered, State::Dead]);
+    assert_eq!(outbox.done(999).wait(), Err(OutboxError::NotFound(999)));
+    assert_eq!(outbox.answer(ids[1]).unwrap().unwrap().body, b"thanks");
+}
+
+fn what_waits_for_whom_is_counted_by_vendor_and_told_by_the_doctor(home: Home) {
+    let vendor = Vendor::start();
+    vendor.answer_next(&["422 Unprocessable Content"]);
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let dead = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
+    assert_eq!(outbox.wait(dead, PATIENCE).unwrap().state, State::Dead);
+    outbox.put(Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(3_600))).unwrap();
+    let [count] = Operator::at(home.path()).vendors().unwrap().try_into().unwrap();
+    assert_eq!((count.service.as_str(), count.vendor.as_str()), ("shop", "recorder"));
+    assert_eq!((count.pending, count.dead, count.delivered, count.attempts), (1, 1, 0, 1));
+    assert!(count.oldest.is_some());
+    farcall.shutdown();
+    let mut query = Query::at(home.path());
+    let doctor = report::doctor(&query).unwrap();
+    let health = doctor.outbox.unwrap();
+    assert_eq!((health.pending, health.dead), (1, 1));
+    let problems = |problems: &[String]| problems.iter().filter(|problem| problem.contains("outbox")).count();
+    assert_eq!(problems(&doctor.problems), 1, "{:?}", doctor.problems);
+    query.now = query.now.plus(Duration::from_secs(3 * 3_600));
+    let doctor = report::doctor(&query).unwrap();
+    assert!(
+        doctor.problems.iter().any(|problem| problem.contains("has been there for 3 h")),
+        "{:?}",
+        doctor.problems
+    );
 }
 
 fn a_vendor_that_is_down_gets_it_later_under_the_same_key(home: Home) {

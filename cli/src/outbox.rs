@@ -197,15 +197,17 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             Ok((text, exit))
         }
         Command::Stats { .. } => {
-            let (counts, stopped) = (operator.counts()?, operator.stopped());
+            let (counts, vendors, stopped) = (operator.counts()?, operator.vendors()?, operator.stopped());
             let wrong = stopped.is_some() || counts.iter().any(|count| count.state == State::Dead);
             let text = match (as_json, &stopped) {
                 (true, _) => {
                     let stopped = stopped.as_ref().map(ToString::to_string);
-                    json(&json!({ "counts": counts, "stopped": stopped }))
+                    json(&json!({ "counts": counts, "vendors": vendors, "stopped": stopped }))
                 }
-                (false, None) => counts.render(&style()),
-                (false, Some(stopped)) => format!("{}\n{stopped}\n", counts.render(&style())),
+                (false, stopped) => {
+                    let stopped = stopped.as_ref().map_or(String::new(), |stopped| format!("\n{stopped}\n"));
+                    format!("{}\n{}{stopped}", counts.render(&style()), vendors.render(&style()))
+                }
             };
             Ok((text, if wrong { Exit::Wrong } else { Exit::Fine }))
         }

@@ -7,6 +7,7 @@ const { currentScope } = require('./scope.js')
 
 /** Between two looks whether a call was delivered. */
 const LOOK_MS = 25
+const LONGEST_LOOK_MS = 1_000
 
 /** What `put` may be told; anything else is a mistake. */
 const KNOWN = new Set([
@@ -64,7 +65,47 @@ async function put (call) {
   })
   const receipt = await native().outboxPut(parcel, bytes(json === undefined ? call.body : JSON.stringify(json)))
   const { id, idempotency_key: idempotencyKey } = JSON.parse(receipt)
-  return { id, idempotencyKey }
+  return receiptOf(id, idempotencyKey)
+}
+
+/**
+ * @param {number} id
+ * @param {string} idempotencyKey
+ * @returns {import('../index.js').OutboxReceipt}
+ */
+function receiptOf (id, idempotencyKey) {
+  const receipt = { id, idempotencyKey }
+  // Not shown, nor copied along.
+  return Object.defineProperty(/** @type {any} */ (receipt), 'done', { value: (/** @type {any} */ options) => done(id, options) })
+}
+
+/**
+ * See index.d.ts.
+ *
+ * @param {{ headers: { get: (name: string) => string | null } }} response
+ * @returns {Promise<import('../index.js').OutboxReceipt | null>}
+ */
+async function parked (response) {
+  const found = /^parked; id=(\d+)$/.exec(response.headers.get('farcall-outbox') ?? '')
+  if (found === null) return null
+  const id = Number(found[1])
+  return receiptOf(id, (await item(id)).idempotency_key)
+}
+
+/**
+ * What the vendor answered, once it took the call.
+ *
+ * @param {number} id
+ * @param {{ timeoutMs?: number }} [options]
+ * @returns {Promise<import('../index.js').OutboxAnswer>}
+ */
+async function done (id, { timeoutMs = Infinity } = {}) {
+  const { state, error } = await wait(id, { timeoutMs })
+  if (state === 'dead') throw new Error(`call ${id} of the outbox was given up: ${error}`)
+  if (state !== 'delivered') throw new Error(`call ${id} of the outbox is not delivered yet`)
+  const found = await answer(id)
+  if (found === null) throw new Error(`call ${id} of the outbox was delivered, and its answer could not be kept`)
+  return found
 }
 
 /**
@@ -86,11 +127,12 @@ async function item (id) {
  */
 async function wait (id, { timeoutMs = 60_000 } = {}) {
   const until = performance.now() + timeoutMs
-  for (;;) {
+  // Longer and longer: a call may wait for days.
+  for (let pause = LOOK_MS; ; pause = Math.min(pause * 1.5, LONGEST_LOOK_MS)) {
     const found = await item(id)
     const left = until - performance.now()
     if (found.state !== 'pending' || left <= 0) return found
-    await sleep(Math.min(LOOK_MS, left))
+    await sleep(Math.min(pause, left))
   }
 }
 
@@ -105,4 +147,4 @@ async function answer (id) {
   return found ? { ...JSON.parse(found.head), body: found.body } : null
 }
 
-module.exports = { outbox: Object.freeze({ answer, item, put, wait }) }
+module.exports = { outbox: Object.freeze({ answer, item, parked, put, wait }) }

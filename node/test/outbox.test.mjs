@@ -60,3 +60,23 @@ test('what cannot be kept is rejected', async () => {
   await assert.rejects(outbox.put(/** @type {any} */ ({ method: 'POST', url: 'http://a.example/', tiemout: 1 })), /knows no `tiemout`/)
   await assert.rejects(outbox.item(999_999), /there is no call 999999/)
 })
+
+test('a receipt says what came of its call', async (t) => {
+  const { statuses, url } = await vendor(t)
+  const receipt = await outbox.put({ method: 'POST', url, body: 'a' })
+  assert.equal((await receipt.done()).body.toString(), 'thanks')
+  statuses.push(422)
+  const refused = await outbox.put({ method: 'POST', url, body: 'b' })
+  await assert.rejects(refused.done(), /was given up: the vendor answered 422/)
+  const later = await outbox.put({ method: 'POST', url, body: 'c', delayMs: 3_600_000 })
+  await assert.rejects(later.done({ timeoutMs: 30 }), /is not delivered yet/)
+  assert.deepEqual(Object.keys(later), ['id', 'idempotencyKey'])
+})
+
+test('a response that was parked has a receipt', async () => {
+  assert.equal(await outbox.parked(new Response('x')), null)
+  const { id, idempotencyKey } = await outbox.put({ method: 'PUT', url: 'http://vendor.invalid/', idempotencyKey: 'k7' })
+  const headers = { 'farcall-outbox': `parked; id=${id}` }
+  const receipt = await outbox.parked(new Response('', { status: 202, headers }))
+  assert.deepEqual([receipt?.id, receipt?.idempotencyKey], [id, idempotencyKey])
+})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -110,3 +111,34 @@ def test_a_forked_worker_puts_and_the_parent_goes_on(vendor: Vendor, program: Pr
         """
     )
     assert {body for _, body in vendor.got} == {b"parent", b"child", b"parent again"}
+
+
+def test_a_receipt_gives_the_answer_and_calls_back(vendor: Vendor) -> None:
+    told: queue.Queue[farcall.outbox.Receipt] = queue.Queue()
+    receipt = farcall.outbox.put("POST", vendor.url, body="a", on_done=told.put)
+    assert receipt.result(PATIENCE).body == b"thanks"
+    assert told.get(timeout=PATIENCE) == receipt
+    vendor.statuses.append(422)
+    refused = farcall.outbox.put("POST", vendor.url, body="b")
+    with pytest.raises(farcall.outbox.OutboxError, match="was given up: the vendor answered 422"):
+        refused.result(PATIENCE)
+    later = farcall.outbox.put("POST", vendor.url, body="c", delay=3600)
+    with pytest.raises(TimeoutError):
+        later.result(0.05)
+
+
+async def test_a_receipt_can_be_awaited(vendor: Vendor) -> None:
+    receipt = await farcall.outbox.put_async("POST", vendor.url, body="a")
+    assert (await receipt).status == 200
+
+
+def test_a_parked_response_has_a_receipt(vendor: Vendor) -> None:
+    class Response:
+        headers: dict[str, str]
+
+    response = Response()
+    response.headers = {}
+    assert farcall.outbox.parked(response) is None
+    receipt = farcall.outbox.put("POST", vendor.url, body="a")
+    response.headers = {"farcall-outbox": f"parked; id={receipt.id}"}
+    assert farcall.outbox.parked(response) == receipt

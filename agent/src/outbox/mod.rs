@@ -20,6 +20,7 @@
 //!
 //! One thread of each process writes ([`writer`]), one of them all delivers ([`deliver`]), chosen by [`lease`].
 
+mod completion;
 mod deliver;
 mod error;
 mod file;
@@ -33,6 +34,7 @@ mod restore;
 mod seal;
 mod store;
 mod table;
+mod vendors;
 mod writer;
 
 pub use error::OutboxError;
@@ -42,8 +44,10 @@ pub use parking::Parking;
 pub use pending::Pending;
 pub use restore::Restored;
 pub use table::{Count, Filter, Item, State};
+pub use vendors::VendorCount;
 
 use crate::handle::WeakFarcall;
+use completion::Completions;
 use deliver::Delivery;
 use farcall::Engine;
 use farcall::config::OutboxStore;
@@ -81,6 +85,8 @@ pub(crate) struct Inner {
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
     delivery: Delivery,
+    /// Those who wait to hear of a call.
+    completions: Completions,
     /// Whether SQLite must not be used in this process, because of a fork.
     unusable: bool,
 }
@@ -194,6 +200,7 @@ impl Inner {
             keys: OnceLock::new(),
             wake,
             delivery: Delivery::new(farcall),
+            completions: Completions::default(),
             unusable,
         })
     }
@@ -211,11 +218,13 @@ impl Inner {
     pub(crate) fn start(self: &Arc<Self>) {
         if !self.unusable {
             self.delivery.start(self);
+            Completions::start(self);
         }
     }
 
     /// Ends all threads and closes the file; what is put later opens it again.
     pub(crate) fn pause(&self) {
+        self.completions.pause();
         self.delivery.stop(self);
         if let Ok(store) = &self.store {
             store.pause();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Looks after an outbox from outside: `farcall outbox`. Delivers nothing.
 #[derive(Debug)]
 pub struct Operator {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// A call with what it carries, for people to read: credentials are not shown.
@@ -46,6 +46,11 @@ impl Operator {
         let text = file.and_then(|file| std::fs::read_to_string(file).ok());
         let config = text.map(|text| Config::read("farcall.toml", &text).0).unwrap_or_default();
         Self { inner: Inner::new(home, "", None, false, &config.outbox_store) }
+    }
+
+    /// Whether there is an outbox, or one that cannot be had.
+    pub(crate) fn may_have_calls(&self) -> bool {
+        self.inner.store().is_ok_and(|store| store.exists()) || self.inner.store().is_err()
     }
 
     /// The calls that the filter lets through, the oldest first.

@@ -82,7 +82,7 @@ pub(super) fn restore(inner: &Inner, from: &Path, dead: bool) -> Result<Restored
 fn readable(mut new: New, own: &Keys, all: &Keys) -> Result<New, OutboxError> {
     if !own.knows(&new.request) {
         let content = all.open(Purpose::Request, &new.idempotency_key, &new.request)?;
-        new.request = own.seal(Purpose::Request, &new.idempotency_key, &content)?;
+        new.request = own.seal(Purpose::Request, &new.idempotency_key, &[&content])?;
     }
     Ok(new)
 }

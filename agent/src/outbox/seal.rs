@@ -126,7 +126,7 @@ impl Keys {
 
     /// These, and another one that only decrypts.
     pub(super) fn with_another(&self, key: Option<[u8; 32]>) -> Self {
-        let keys = self.keys.iter().copied().chain(key).collect();
+        let keys = self.keys.iter().copied().chain(key.map(|key| (id(&key), key))).collect();
         Self { keys, random: SystemRandom::new() }
     }
 

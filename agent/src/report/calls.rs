@@ -32,7 +32,7 @@ pub struct CallRow {
     pub tap: String,
     /// The HTTP status; 0 where no response came.
     pub status: u16,
-    /// `complete`, `abandoned`, `cached`, `stale`, the error's type, or `refused-` and the concept that refused it.
+    /// `complete`, `abandoned`, `cached`, `stale`, `parked`, the error's type, or `refused-` and the concept that refused it.
     pub outcome: String,
     /// Whether it failed, or was answered with 4xx or 5xx.
     pub error: bool,

@@ -27,6 +27,8 @@ pub struct Doctor {
     pub ledger: LedgerHealth,
     /// The sidecar.
     pub sidecar: SidecarHealth,
+    /// The outbox of this home directory; null where there is none.
+    pub outbox: Option<OutboxHealth>,
     /// Each process that Farcall started in.
     pub processes: Vec<ProcessRow>,
     /// Counters that are not zero: what could not be done as asked.
@@ -59,6 +61,25 @@ pub struct SidecarHealth {
     pub listening: bool,
     /// When one last wrote into the ledger; null where none ever did.
     pub last_seen: Option<String>,
+}
+
+/// The outbox.
+#[derive(Clone, Debug, Default, Serialize)]
+#[non_exhaustive]
+pub struct OutboxHealth {
+    /// Calls that wait for delivery.
+    pub pending: u64,
+    /// When the oldest of them was put, RFC 3339; null where none waits.
+    pub oldest: Option<String>,
+    /// Calls that were delivered, as far as they are remembered.
+    pub delivered: u64,
+    /// Calls that were given up.
+    pub dead: u64,
+    /// Why nothing is accepted any more, where the disk failed.
+    pub stopped: Option<String>,
+    /// Nanoseconds since the oldest was put.
+    #[serde(skip)]
+    waits: u64,
 }
 
 /// A process that Farcall started in.
@@ -112,24 +133,38 @@ pub struct Counter {
 /// A process says that it is alive twice a minute.
 const SILENCE: u64 = 70_000_000_000;
 
+/// A delivery that takes longer is worth a look.
+const LONG_WAIT: u64 = 3_600_000_000_000;
+
+/// `3 h`, `2 d`.
+fn in_words(nanos: u64) -> String {
+    match nanos / 3_600_000_000_000 {
+        hours @ 0..48 => format!("{hours} h"),
+        hours => format!("{} d", hours / 24),
+    }
+}
+
 /// Is Farcall itself well? The filters of the query are not used.
 ///
 /// # Errors
 /// When there is no ledger, or it cannot be read.
 pub fn doctor(query: &Query) -> Result<Doctor, ReportError> {
     let source = Source::open(query)?;
+    let mut problems = Vec::new();
+    let outbox = outbox(query, &mut problems);
     let mut doctor = Doctor {
         report: "doctor",
         window: query.window(),
         healthy: true,
-        problems: Vec::new(),
         ledger: ledger_file(query),
         sidecar: SidecarHealth {
             listening: UnixStream::connect(query.home.join(SOCKET)).is_ok(),
             last_seen: None,
         },
+        outbox,
         processes: Vec::new(),
         counters: Vec::new(),
+        problems,
     };
     if let Some(connection) = source.connection() {
         doctor.read_ledger(connection)?;
@@ -164,6 +199,39 @@ fn ledger_file(query: &Query) -> LedgerHealth {
         moved_aside,
         ..LedgerHealth::default()
     }
+}
+
+/// How the outbox stands, and what is wrong with it.
+#[cfg(feature = "outbox")]
+fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
+    let operator = crate::outbox::Operator::at(&query.home);
+    if !operator.may_have_calls() {
+        return None;
+    }
+    let mut health =
+        OutboxHealth { stopped: operator.stopped().map(|why| why.to_string()), ..OutboxHealth::default() };
+    if let Some(why) = &health.stopped {
+        problems.push(why.clone());
+    }
+    let vendors = match operator.vendors() {
+        Ok(vendors) => vendors,
+        Err(error) => {
+            problems.push(error.to_string());
+            return Some(health);
+        }
+    };
+    let oldest = vendors.iter().filter_map(|count| count.oldest).min();
+    health.pending = vendors.iter().map(|count| count.pending).sum();
+    health.delivered = vendors.iter().map(|count| count.delivered).sum();
+    health.dead = vendors.iter().map(|count| count.dead).sum();
+    health.oldest = oldest.map(|at| time::rfc3339(at.unsigned_abs()));
+    health.waits = oldest.map_or(0, |at| query.now.as_nanos().saturating_sub(at.unsigned_abs()));
+    Some(health)
+}
+
+#[cfg(not(feature = "outbox"))]
+fn outbox(_: &Query, _: &mut Vec<String>) -> Option<OutboxHealth> {
+    None
 }
 
 impl Doctor {
@@ -264,6 +332,22 @@ impl Doctor {
                  another FARCALL_HOME"
                     .into(),
             );
+        }
+        if let Some(outbox) = &self.outbox {
+            if outbox.dead > 0 {
+                let calls = if outbox.dead == 1 { "call" } else { "calls" };
+                self.problems.push(format!(
+                    "the outbox has given up {} {calls}: farcall outbox ls --state dead",
+                    outbox.dead
+                ));
+            }
+            if outbox.waits > LONG_WAIT {
+                self.problems.push(format!(
+                    "of {} waiting in the outbox the oldest has been there for {}: farcall outbox ls --state pending",
+                    outbox.pending,
+                    in_words(outbox.waits)
+                ));
+            }
         }
         for file in &self.ledger.moved_aside {
             self.problems.push(format!("a damaged ledger was moved aside to {file}"));

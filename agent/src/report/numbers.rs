@@ -22,6 +22,8 @@ pub struct Numbers {
     pub cached: u64,
     /// Those of them that got a stale answer, because the vendor failed or was not to be asked.
     pub stale: u64,
+    /// Calls that failed, or were not to be made, and that the outbox took for delivery; part of `calls` and `errors`.
+    pub parked: u64,
     /// The median from begin to the last byte, in milliseconds, over the calls that were neither refused nor
     /// answered from the cache; null without any.
     pub p50_ms: Option<f64>,
@@ -73,6 +75,7 @@ pub(super) struct Account {
     pub(super) refused: u64,
     pub(super) cached: u64,
     pub(super) stale: u64,
+    pub(super) parked: u64,
     pub(super) latency: Sketch,
     pub(super) kernel: u64,
     pub(super) confirmed: u64,
@@ -88,6 +91,9 @@ impl Account {
             self.stale += if row.outcome == "stale" { row.sums.calls } else { 0 };
         } else {
             self.latency.merge(&row.latency);
+        }
+        if row.outcome == "parked" {
+            self.parked += row.sums.calls;
         }
         if row.is_error() {
             self.errors += row.sums.calls;
@@ -118,6 +124,7 @@ impl Account {
             refused: self.refused,
             cached: self.cached,
             stale: self.stale,
+            parked: self.parked,
             p50_ms: self.latency.quantile(0.5).map(millis),
             p99_ms: self.latency.quantile(0.99).map(millis),
             bytes_out: self.sums.bytes_out,

@@ -16,6 +16,9 @@ from __future__ import annotations
 import asyncio
 import json as _json
 import os
+import re
+import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,13 +26,15 @@ from farcall._native import native
 from farcall._scope import current
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
 HeaderValue: TypeAlias = "str | bytes | Env | File"
 
-__all__ = ["Answer", "Env", "File", "OutboxError", "Receipt", "answer", "item", "put", "put_async", "wait"]
+__all__ = ["Answer", "Env", "File", "OutboxError", "Receipt", "answer", "item", "parked", "put", "put_async", "wait"]
 
 OutboxError = native.OutboxError
+
+_PARKED = re.compile(r"parked; id=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,53 @@ class Receipt:
     id: int
     idempotency_key: str
 
+    def result(self, timeout: float | None = None) -> Answer:
+        """What the vendor answered, once it took the call; waits for that.
+
+        Raises TimeoutError after `timeout` seconds, and OutboxError where the call was given up.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        for pause in _pauses():
+            found = _result(self.id)
+            if found is not None:
+                return found
+            left = pause if until is None else until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"call {self.id} of the outbox is not delivered yet")
+            time.sleep(min(pause, left))
+        raise AssertionError  # there is always another pause
+
+    async def _wait(self) -> Answer:
+        for pause in _pauses():
+            found = await asyncio.to_thread(_result, self.id)
+            if found is not None:
+                return found
+            await asyncio.sleep(pause)
+        raise AssertionError  # as above
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        """`await receipt` is `receipt.result()` for async programs."""
+        return self._wait().__await__()
+
+    def on_done(self, told: Callable[[Receipt], object]) -> None:
+        """Calls `told` with this receipt, on a thread of its own, once the call was delivered or given up.
+
+        Then `result` returns at once. Not called where the process ends before.
+        """
+        threading.Thread(target=self._tell, args=(told,), name="farcall-done", daemon=True).start()
+
+    def _tell(self, told: Callable[[Receipt], object]) -> None:
+        for pause in _pauses():
+            try:
+                done = item(self.id)["state"] != "pending"
+            except OutboxError:
+                # Forgotten since, or not to be read: `result` says which.
+                done = True
+            if done:
+                told(self)
+                return
+            time.sleep(pause)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -66,6 +118,15 @@ class Answer:
     headers: list[tuple[str, str]]
     body: bytes
     cut: bool
+
+
+def parked(response: Any) -> Receipt | None:
+    """The receipt of a call that a rule has parked (`[[outbox]]`), from its response; None where it was not."""
+    found = _PARKED.fullmatch(str(response.headers.get("farcall-outbox", "")))
+    if found is None:
+        return None
+    number = int(found[1])
+    return Receipt(number, item(number)["idempotency_key"])
 
 
 def put(
@@ -83,12 +144,13 @@ def put(
     max_attempts: int | None = None,
     timeout: float | None = None,
     delay: float | None = None,
+    on_done: Callable[[Receipt], object] | None = None,
 ) -> Receipt:
     """Takes a call for delivery, and returns once it is on the disk. `farcall.install()` comes first.
 
     `json` is sent as the body, with its content type; `customer` is that of the scope unless given; calls of one
     `order_key` are delivered in the order of their puts; `max_age` (3 days), `timeout` of one attempt (30) and
-    `delay` of the first are in seconds.
+    `delay` of the first are in seconds; `on_done` is called as by `Receipt.on_done`.
 
     Raises OutboxError where the call was not taken: it is not on the disk, or nobody knows.
     """
@@ -116,7 +178,10 @@ def put(
         "delay_ms": _millis(delay),
     }
     content = body.encode() if isinstance(body, str) else body or b""
-    return Receipt(**_json.loads(native.outbox_put(_json.dumps(parcel), content)))
+    receipt = Receipt(**_json.loads(native.outbox_put(_json.dumps(parcel), content)))
+    if on_done is not None:
+        receipt.on_done(on_done)
+    return receipt
 
 
 async def put_async(method: str, url: str, **options: Any) -> Receipt:
@@ -144,6 +209,27 @@ def answer(number: int) -> Answer | None:
     head, body = found
     said = _json.loads(head)
     return Answer(said["status"], [(name, value) for name, value in said["headers"]], body, said["cut"])
+
+
+def _result(number: int) -> Answer | None:
+    """The answer to a call that was delivered; None while it waits."""
+    stands = item(number)
+    if stands["state"] == "dead":
+        raise OutboxError(f"call {number} of the outbox was given up: {stands['error']}")
+    if stands["state"] != "delivered":
+        return None
+    found = answer(number)
+    if found is None:
+        raise OutboxError(f"call {number} of the outbox was delivered, and its answer could not be kept")
+    return found
+
+
+def _pauses() -> Iterator[float]:
+    """How long to wait between two looks: longer and longer."""
+    pause = 0.02
+    while True:
+        yield pause
+        pause = min(pause * 1.5, 1.0)
 
 
 def _header(value: HeaderValue) -> Any:

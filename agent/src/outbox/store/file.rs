@@ -5,7 +5,7 @@ use super::super::lease::{self, Lease};
 use super::super::pending::Pending;
 use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::{Nature, Writer};
-use super::super::{OutboxError, Receipt, nanos, wall};
+use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors, wall};
 use super::moving::{self, States};
 use super::{Due, Grant, Store, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
@@ -120,6 +120,10 @@ impl Store for FileStore {
 
     fn counts(&self) -> Pending<Vec<Count>> {
         Pending::ready(self.look(table::counts))
+    }
+
+    fn vendors(&self) -> Pending<Vec<VendorCount>> {
+        Pending::ready(self.look(vendors::of_file))
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {

@@ -16,7 +16,7 @@ use super::file::Place;
 use super::lease::{Alive, Lease};
 use super::pending::Pending;
 use super::table::{Count, Filter, Item, New, Settlement, Whole};
-use super::{OutboxError, Receipt};
+use super::{OutboxError, Receipt, VendorCount};
 use farcall::config::{OutboxPlace, OutboxStore};
 use moving::States;
 use std::collections::HashSet;
@@ -111,6 +111,9 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
 
     /// How many there are.
     fn counts(&self) -> Pending<Vec<Count>>;
+
+    /// How many there are by service, vendor and endpoint, in no order.
+    fn vendors(&self) -> Pending<Vec<VendorCount>>;
 
     /// Delivers calls anew; how many there were that can be.
     fn retry(&self, ids: Vec<i64>) -> Pending<usize>;

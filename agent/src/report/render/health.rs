@@ -104,6 +104,17 @@ impl Render for Doctor {
             }
         };
         wrap(&sidecar, style.width, 2, &mut out);
+        if let Some(outbox) = &self.outbox {
+            let since = outbox.oldest.as_deref().and_then(|oldest| oldest.get(..16));
+            let since = since.map_or(String::new(), |since| format!(" since {since}"));
+            let text = format!(
+                "Outbox: {} waiting{since}, {} delivered lately, {} given up.",
+                grouped(outbox.pending),
+                grouped(outbox.delivered),
+                grouped(outbox.dead)
+            );
+            wrap(&text, style.width, 2, &mut out);
+        }
         if !self.processes.is_empty() {
             out.push('\n');
             let mut grid = Grid::new(vec![

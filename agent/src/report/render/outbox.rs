@@ -3,7 +3,7 @@
 use super::grid::{Cell, Column, Grid, wrap};
 use super::units::{bytes, grouped, millis};
 use super::{Render, Style};
-use crate::outbox::{Count, Item, Shown, State};
+use crate::outbox::{Count, Item, Shown, State, VendorCount};
 use crate::report::time::rfc3339;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -75,6 +75,36 @@ impl Render for [Count] {
         match self.is_empty() {
             true => out.push_str("the outbox is empty\n"),
             false => grid.write(style, &mut out),
+        }
+        out
+    }
+}
+
+impl Render for [VendorCount] {
+    fn render(&self, style: &Style) -> String {
+        let mut grid = Grid::new(vec![
+            Column::name("service"),
+            Column::name("vendor"),
+            Column::name("endpoint").quiet().at_least(20),
+            Column::number("pending"),
+            Column::number("oldest"),
+            Column::number("delivered").rank(1),
+            Column::number("dead"),
+        ]);
+        for count in self {
+            grid.row(vec![
+                count.service.as_str().into(),
+                count.vendor.as_str().into(),
+                Some(count.endpoint.as_str()).filter(|name| !name.is_empty()).unwrap_or("-").into(),
+                grouped(count.pending).into(),
+                count.oldest.map_or_else(|| "-".to_owned(), since).into(),
+                grouped(count.delivered).into(),
+                Cell::from(grouped(count.dead)).wrong(count.dead > 0),
+            ]);
+        }
+        let mut out = String::new();
+        if !self.is_empty() {
+            grid.write(style, &mut out);
         }
         out
     }

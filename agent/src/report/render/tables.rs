@@ -21,6 +21,7 @@ impl Render for Table<VendorRow> {
             Column::number("errors"),
             Column::number("refused").quiet().rank(3),
             Column::number("cached").quiet().rank(3),
+            Column::number("parked").quiet().rank(3),
             Column::number("waited").quiet().rank(6),
             Column::number("p50").rank(1),
             Column::number("p99"),
@@ -35,7 +36,7 @@ impl Render for Table<VendorRow> {
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
-            let [refused, cached, waited, cost, saved, tokens] = decided(&row.numbers);
+            let [refused, cached, parked, waited, cost, saved, tokens] = decided(&row.numbers);
             let (customers, callers) = (grouped(row.customer_count as u64).into(), list(&row.callers).into());
             grid.row(vec![
                 row.label.as_str().into(),
@@ -43,6 +44,7 @@ impl Render for Table<VendorRow> {
                 errors,
                 refused,
                 cached,
+                parked,
                 waited,
                 p50,
                 p99,
@@ -57,13 +59,14 @@ impl Render for Table<VendorRow> {
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        let [refused, cached, waited, cost, saved, tokens] = decided(&self.totals);
+        let [refused, cached, parked, waited, cost, saved, tokens] = decided(&self.totals);
         let mut total = vec![
             "total".into(),
             calls,
             errors,
             refused,
             cached,
+            parked,
             waited,
             p50,
             p99,
@@ -88,6 +91,7 @@ impl Render for Table<EndpointRow> {
             Column::number("errors"),
             Column::number("refused").quiet().rank(3),
             Column::number("cached").quiet().rank(3),
+            Column::number("parked").quiet().rank(3),
             Column::number("waited").quiet().rank(6),
             Column::number("p50").rank(2),
             Column::number("p99"),
@@ -105,7 +109,7 @@ impl Render for Table<EndpointRow> {
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, tap] = cells(&row.numbers);
-            let [refused, cached, waited, cost, saved, tokens] = decided(&row.numbers);
+            let [refused, cached, parked, waited, cost, saved, tokens] = decided(&row.numbers);
             grid.row(vec![
                 row.label.as_str().into(),
                 row.endpoint.as_str().into(),
@@ -113,6 +117,7 @@ impl Render for Table<EndpointRow> {
                 errors,
                 refused,
                 cached,
+                parked,
                 waited,
                 p50,
                 p99,
@@ -130,7 +135,7 @@ impl Render for Table<EndpointRow> {
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        let [refused, cached, waited, cost, saved, tokens] = decided(&self.totals);
+        let [refused, cached, parked, waited, cost, saved, tokens] = decided(&self.totals);
         let mut total = vec![
             "total".into(),
             "".into(),
@@ -138,6 +143,7 @@ impl Render for Table<EndpointRow> {
             errors,
             refused,
             cached,
+            parked,
             waited,
             p50,
             p99,
@@ -161,6 +167,7 @@ impl Render for Table<CustomerRow> {
             Column::number("errors"),
             Column::number("refused").quiet().rank(3),
             Column::number("cached").quiet().rank(3),
+            Column::number("parked").quiet().rank(3),
             Column::number("waited").quiet().rank(4),
             Column::number("p50").rank(6),
             Column::number("p99").rank(2),
@@ -173,7 +180,7 @@ impl Render for Table<CustomerRow> {
         ]);
         for row in &self.rows {
             let [calls, errors, p50, p99, sent, received, _] = cells(&row.numbers);
-            let [refused, cached, waited, cost, saved, tokens] = decided(&row.numbers);
+            let [refused, cached, parked, waited, cost, saved, tokens] = decided(&row.numbers);
             let share = percent(row.share).into();
             let vendors = list(&row.vendors).into();
             grid.row(vec![
@@ -183,6 +190,7 @@ impl Render for Table<CustomerRow> {
                 errors,
                 refused,
                 cached,
+                parked,
                 waited,
                 p50,
                 p99,
@@ -195,7 +203,7 @@ impl Render for Table<CustomerRow> {
             ]);
         }
         let [calls, errors, p50, p99, sent, received, _] = cells(&self.totals);
-        let [refused, cached, waited, cost, saved, tokens] = decided(&self.totals);
+        let [refused, cached, parked, waited, cost, saved, tokens] = decided(&self.totals);
         grid.total(vec![
             "total".into(),
             calls,
@@ -203,6 +211,7 @@ impl Render for Table<CustomerRow> {
             errors,
             refused,
             cached,
+            parked,
             waited,
             p50,
             p99,
@@ -362,14 +371,16 @@ fn cells(numbers: &Numbers) -> [Cell; 7] {
     ]
 }
 
-/// What rules did to the calls, and what they cost: refused, cached, waited, cost, saved, tokens.
-fn decided(numbers: &Numbers) -> [Cell; 6] {
+/// What rules did to the calls, and what they cost: refused, cached, parked, waited, cost, saved,
+/// tokens.
+fn decided(numbers: &Numbers) -> [Cell; 7] {
     let some = |calls: u64| if calls == 0 { "-".to_owned() } else { grouped(calls) };
     let waited = (numbers.waited_ms > 0.0).then_some(numbers.waited_ms);
     let partly = numbers.cost_unknown_calls > 0;
     [
         Cell::from(some(numbers.refused)).wrong(numbers.refused > 0),
         some(numbers.cached).into(),
+        Cell::from(some(numbers.parked)).wrong(numbers.parked > 0),
         millis(waited).into(),
         money(numbers.cost.as_deref(), &numbers.currency, partly).into(),
         money(numbers.saved_cost.as_deref(), &numbers.currency, false).into(),

@@ -9,7 +9,7 @@ use super::super::file::Place;
 use super::super::lease::Lease;
 use super::super::pending::Pending;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
-use super::super::{OutboxError, Receipt};
+use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
 use super::{Due, FileStore, Grant, Store, Waits, Wanted};
 use copies::Copies;
@@ -165,6 +165,28 @@ impl Store for Chain {
                         known.oldest = known.oldest.min(here.oldest);
                     }
                     None => counts.push(here),
+                }
+            }
+            Ok(counts)
+        };
+        Pending::ready(count())
+    }
+
+    fn vendors(&self) -> Pending<Vec<VendorCount>> {
+        let count = || {
+            let mut counts = self.links.store.vendors().wait()?;
+            // What was spooled and is forwarded since is the store's to count.
+            for here in self.links.spool.as_ref().map_or(Ok(Vec::new()), Spool::vendors)? {
+                let name =
+                    |count: &VendorCount| [&count.service, &count.vendor, &count.endpoint].map(Clone::clone);
+                match counts.iter_mut().find(|known| name(known) == name(&here)) {
+                    Some(known) => {
+                        known.pending += here.pending;
+                        known.dead += here.dead;
+                        known.attempts += here.attempts;
+                        known.oldest = known.oldest.into_iter().chain(here.oldest).min();
+                    }
+                    None => counts.push(VendorCount { delivered: 0, ..here }),
                 }
             }
             Ok(counts)

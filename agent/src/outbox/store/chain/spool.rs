@@ -1,7 +1,7 @@
 //! What the store did not take because it could not be reached: in the file of the home directory, until it goes on.
 
 use super::super::super::table::{Count, Filter, Item, New, State, Whole};
-use super::super::super::{OutboxError, Receipt, wall};
+use super::super::super::{OutboxError, Receipt, VendorCount, wall};
 use super::super::moving::{self, States};
 use super::{FileStore, Place, Store};
 use std::collections::HashSet;
@@ -77,6 +77,11 @@ impl Spool {
     pub(super) fn counts(&self) -> Result<Vec<Count>, OutboxError> {
         let counts = self.file.counts().wait()?;
         Ok(counts.into_iter().filter(|count| count.state != State::Delivered).collect())
+    }
+
+    /// What it has by service, vendor and endpoint.
+    pub(super) fn vendors(&self) -> Result<Vec<VendorCount>, OutboxError> {
+        self.file.vendors().wait()
     }
 
     pub(super) fn states(&self, names: Vec<Vec<u8>>) -> Result<States, OutboxError> {

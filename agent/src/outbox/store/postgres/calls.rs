@@ -8,7 +8,7 @@ use super::super::super::table::{Count, Filter, Item, New, Settlement, State, Wh
 use super::super::super::wall;
 use super::super::moving::States;
 use super::thread::Put;
-use crate::outbox::seal;
+use crate::outbox::{VendorCount, seal};
 use ring::digest::{SHA256, digest};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row};
@@ -253,6 +253,27 @@ pub(super) async fn counts(db: &mut PgConnection) -> sqlx::Result<Vec<Count>> {
             calls: unsigned(row.try_get("calls")?),
             bytes: unsigned(row.try_get("bytes")?),
             oldest: row.try_get("oldest")?,
+        })
+    };
+    sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()
+}
+
+/// How many there are by service, vendor and endpoint, in no order.
+pub(super) async fn vendors(db: &mut PgConnection) -> sqlx::Result<Vec<VendorCount>> {
+    let sql = "SELECT queue, vendor, endpoint, count(*) FILTER (WHERE state = 0) AS pending,
+            min(put_at) FILTER (WHERE state = 0) AS oldest, count(*) FILTER (WHERE state = 1) AS delivered,
+            count(*) FILTER (WHERE state = 2) AS dead, coalesce(sum(attempts), 0)::bigint AS attempts
+        FROM farcall_outbox.item GROUP BY queue, vendor, endpoint";
+    let read = |row: &PgRow| {
+        Ok(VendorCount {
+            service: row.try_get("queue")?,
+            vendor: row.try_get("vendor")?,
+            endpoint: row.try_get("endpoint")?,
+            pending: unsigned(row.try_get("pending")?),
+            oldest: row.try_get("oldest")?,
+            delivered: unsigned(row.try_get("delivered")?),
+            dead: unsigned(row.try_get("dead")?),
+            attempts: unsigned(row.try_get("attempts")?),
         })
     };
     sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()

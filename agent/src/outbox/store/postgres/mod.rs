@@ -8,7 +8,7 @@ mod thread;
 use super::super::lease::Lease;
 use super::super::pending::Pending;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
-use super::super::{OutboxError, Receipt};
+use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
 use super::{Due, Grant, Store, Waits, Wanted};
 use sqlx::ConnectOptions;
@@ -72,6 +72,10 @@ impl Store for PostgresStore {
 
     fn counts(&self) -> Pending<Vec<Count>> {
         self.thread.ask(calls::counts)
+    }
+
+    fn vendors(&self) -> Pending<Vec<VendorCount>> {
+        self.thread.ask(calls::vendors)
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {
