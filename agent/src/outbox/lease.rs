@@ -144,7 +144,7 @@ pub(super) fn boot() -> &'static str {
 }
 
 /// Nanoseconds since the machine started.
-fn boottime() -> u64 {
+pub(super) fn boottime() -> u64 {
     #[cfg(target_os = "linux")]
     let clock = ClockId::Boottime;
     #[cfg(not(target_os = "linux"))]
