@@ -8,7 +8,7 @@
 
 mod outbox_support;
 
-use farcall_agent::outbox::{Operator, OutboxError, Parcel};
+use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel};
 use farcall_agent::{Farcall, Options};
 use outbox_support::Vendor;
 use outbox_support::judge::{Process, home, judge, pending, random, until};
@@ -251,4 +251,118 @@ fn deliver(home: &Path, vendor: &Vendor) {
     farcall.outbox().unwrap().put(Parcel::new("POST", vendor.url("/")).body(body)).unwrap();
     until("all to be delivered", PATIENCE, || pending(home) == 0);
     farcall.shutdown();
+}
+
+/// Puts calls that nobody delivers: their vendor is closed by a policy. `each` hears of it after each put.
+fn park(home: &Path, many: usize, mut each: impl FnMut(usize, String)) {
+    let deny = "[[policy]]\nmatch = { host = \"127.0.0.1\" }\nverdict = \"deny\"\n";
+    let file = home.join("closed.toml");
+    std::fs::write(&file, deny).unwrap();
+    let farcall = Farcall::start(Options {
+        home: Some(home.into()),
+        config: Some(file),
+        service: Some("parked".into()),
+        hub: false,
+        ..Options::default()
+    });
+    let outbox = farcall.outbox().unwrap();
+    for number in 0..many {
+        // Due in a day: nothing else is written meanwhile.
+        let parcel = Parcel::new("POST", "http://127.0.0.1:1/").delay(Duration::from_secs(86_400));
+        let parcel = parcel.body("x".repeat(number * 397 % 6_000)).order_key("all");
+        each(number, outbox.put(parcel).unwrap().idempotency_key);
+    }
+    farcall.shutdown();
+}
+
+/// The idempotency keys that an outbox holds, in the order of the puts.
+fn held(home: &Path) -> Vec<String> {
+    let items = Operator::at(home).list(&Filter::default()).unwrap();
+    items.into_iter().map(|item| item.idempotency_key).collect()
+}
+
+#[test]
+fn whatever_byte_the_log_breaks_off_at_all_that_was_synced_before_it_is_there() {
+    let home = tempfile::tempdir().unwrap();
+    let log = |home: &Path| home.join("outbox.db-wal");
+    // How long the log was when each put was acknowledged.
+    let mut acknowledged = Vec::new();
+    park(home.path(), 40, |_, key| {
+        acknowledged.push((std::fs::metadata(log(home.path())).unwrap().len(), key));
+    });
+    let (whole, length) = (std::fs::read(log(home.path())).unwrap(), acknowledged.last().unwrap().0);
+    let mut dice = number("FARCALL_FAULT_SEED", 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    for round in 0..number("FARCALL_FAULT_ROUNDS", 108) {
+        let torn = tempfile::tempdir().unwrap();
+        for name in ["outbox.db", "outbox.key"] {
+            std::fs::copy(home.path().join(name), torn.path().join(name)).unwrap();
+        }
+        let at = random(&mut dice) % (length + 1);
+        let mut bytes = whole[..usize::try_from(at).unwrap()].to_vec();
+        match round % 3 {
+            0 => {}
+            // Room was made for the rest of the page, and it was not written.
+            1 => bytes.resize(bytes.len().next_multiple_of(4_096), 0),
+            _ => bytes.extend((0..random(&mut dice) % 9_000).map(|_| random(&mut dice) as u8)),
+        }
+        std::fs::write(log(torn.path()), bytes).unwrap();
+        let there = held(torn.path());
+        let synced = acknowledged.iter().filter(|(length, _)| *length <= at).count();
+        assert!(there.len() >= synced, "round {round}, cut at {at}: {} of {synced}", there.len());
+        let keys: Vec<&String> = acknowledged.iter().map(|(_, key)| key).take(there.len()).collect();
+        assert_eq!(
+            there.iter().collect::<Vec<_>>(),
+            keys,
+            "round {round}, cut at {at}: in order, without a gap"
+        );
+        let operator = Operator::at(torn.path());
+        operator.resume().unwrap();
+        if let Some(last) = operator.list(&Filter::default()).unwrap().last() {
+            assert!(operator.show(last.id, true).unwrap().url.ends_with(":1/"), "it can be read");
+            assert_eq!(operator.remove(&[last.id]).unwrap(), 1, "and written");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_copied_back_delivers_the_calls_of_its_time_again_under_their_keys() {
+    let library = tempfile::tempdir().unwrap();
+    for (round, wal) in [true, true, true, false].into_iter().enumerate() {
+        let vendor = Vendor::start();
+        let home = home(&vendor);
+        let files = if wal { &["outbox.db", "outbox.db-wal"][..] } else { &["outbox.db"][..] };
+        let copy = |from: &Path, to: &Path| {
+            for name in files {
+                std::fs::copy(from.join(name), to.join(name)).unwrap();
+            }
+        };
+        // What the first one puts may still be under way when it ends: some calls are delivered before the copy,
+        // and some after it.
+        vendor.delay(Duration::from_millis(10 * round as u64));
+        let before = run(&mut child("before", home.path(), &vendor, 10));
+        assert_eq!(before.acknowledged.len(), PUTS);
+        if !wal {
+            // All is in the file itself, as after a clean copy by SQLite's own means.
+            let connection = rusqlite::Connection::open(home.path().join("outbox.db")).unwrap();
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        }
+        copy(home.path(), library.path());
+        let left = pending(home.path());
+        vendor.delay(Duration::ZERO);
+        let since = run(&mut child("since", home.path(), &vendor, 10));
+        assert_eq!(since.acknowledged.len(), PUTS);
+        deliver(home.path(), &vendor);
+        let first = vendor.got().len();
+        for name in ["outbox.db", "outbox.db-wal", "outbox.db-shm"] {
+            let _ = std::fs::remove_file(home.path().join(name));
+        }
+        copy(library.path(), home.path());
+        deliver(home.path(), &vendor);
+        let got = vendor.got();
+        // The calls of its time, each once more where it was pending then, and nothing that was put since.
+        let again: Vec<&str> = got[first..].iter().map(|got| got.body.split(' ').next().unwrap()).collect();
+        let many = |name: &str| again.iter().filter(|body| **body == name).count() as u64;
+        assert_eq!((many("before"), many("since")), (left, 0), "round {round}");
+        judge(&got, &[before.acknowledged, since.acknowledged].concat());
+    }
 }

@@ -20,6 +20,7 @@
 //!
 //! One thread of each process writes ([`writer`]), one of them all delivers ([`deliver`]), chosen by [`lease`].
 
+mod clock;
 mod completion;
 mod deliver;
 mod error;

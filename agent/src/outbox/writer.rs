@@ -2,6 +2,7 @@
 //! into the next transaction together, and all of it is answered when that is on the disk.
 
 use super::OutboxError;
+use super::clock::Anchor;
 use super::file::{Open, Place};
 use super::pending::{Pending, Reply, pair};
 use crate::say;
@@ -36,6 +37,7 @@ struct Shared {
     changed: Condvar,
     /// Whether the file is open. A fork at that moment makes SQLite unusable in the child.
     open: AtomicBool,
+    anchor: Anchor,
     /// Rings after each commit.
     committed: Arc<Notify>,
 }
@@ -197,6 +199,7 @@ impl Writer {
             queue: Mutex::default(),
             changed: Condvar::new(),
             open: AtomicBool::new(false),
+            anchor: Anchor::default(),
             committed,
         };
         Self { shared: Arc::new(shared), join: Mutex::new(None) }
@@ -275,6 +278,11 @@ impl Writer {
         }
         self.shared.lock().ending = false;
         self.shared.changed.notify_all();
+    }
+
+    /// Whether the clock has jumped, and the moments in the file have not: the next transaction moves them.
+    pub(super) fn is_behind_the_clock(&self) -> bool {
+        self.shared.anchor.is_off()
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -389,7 +397,8 @@ impl Shared {
         if open.as_ref().is_some_and(|open| !self.place.is_same(open)) {
             *open = None;
         }
-        if open.is_none() {
+        let new = open.is_none();
+        if new {
             self.open.store(true, Ordering::Release);
             *open = Some(self.place.open()?);
             // What earlier threads and processes left there counts: one that writes seldom never fills it itself.
@@ -399,6 +408,9 @@ impl Shared {
         let wrong = |error: rusqlite::Error| self.place.failure(&error);
         let transaction =
             opened.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrong)?;
+        if new || self.anchor.is_off() {
+            self.anchor.follow(&transaction).map_err(wrong)?;
+        }
         let mut done = 0;
         while done < jobs.len() {
             for job in &mut jobs[done..] {

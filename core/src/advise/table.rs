@@ -224,7 +224,7 @@ mod tests {
     fn call(table: &Table, endpoint: &str, path: &str, now: Timestamp) {
         let target = Target::new(true, "api.example.com", 443, path);
         let asked = Asked::new(&table.hasher, "GET", &target, None, Marks::default());
-        let Some(mut look) = table.begin("example.com", endpoint, asked, true, now) else { return };
+        let Some(look) = table.begin("example.com", endpoint, asked, true, now) else { return };
         settle(table, look, 200, b"", now);
     }
 

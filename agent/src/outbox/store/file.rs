@@ -101,7 +101,7 @@ impl Store for FileStore {
         let soon = new.next_at - new.put_at < nanos(Duration::from_secs(1));
         let nature = if soon { Nature::Put } else { Nature::QuietPut };
         self.writer.enqueue(new.request.len(), nature, move |transaction| {
-            let id = table::add(transaction, &new)?;
+            let id = table::add(transaction, &new, wall())?;
             Ok(Receipt { id, idempotency_key: new.idempotency_key.clone() })
         })
     }
@@ -173,6 +173,11 @@ impl Store for FileStore {
     }
 
     fn due(&self, wanted: Wanted) -> Pending<Option<Due>> {
+        if self.writer.is_behind_the_clock() {
+            // What is due cannot be told before the moments in the file have followed.
+            drop(self.write(0, |_| Ok(())));
+            return Pending::ready(Ok(Some(Due { calls: Vec::new(), next: Some(Duration::ZERO) })));
+        }
         let Wanted { queue, under_way, room, .. } = wanted;
         let now = wall();
         Pending::ready(self.read(|connection| {
@@ -200,7 +205,8 @@ impl Store for FileStore {
             _ => 0,
         };
         let (queue, id) = (item.service.clone(), item.id);
-        self.write(bytes, move |db| table::settle(db, (&queue, token), id, &settlement, wall()))
+        let asked_at = wall();
+        self.write(bytes, move |db| table::settle(db, (&queue, token), id, &settlement, (asked_at, wall())))
     }
 
     fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {
