@@ -40,13 +40,13 @@ export function newCustomer () {
 }
 
 /**
- * Waits until something holds; fails after ten seconds.
+ * Waits until something holds; fails after half a minute.
  *
  * @param {string} what
  * @param {() => unknown} holds
  */
 export async function until (what, holds) {
-  const end = Date.now() + 10_000
+  const end = Date.now() + 30_000
   while (!await holds()) {
     if (Date.now() > end) throw new Error(`it never came true that ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 5))
