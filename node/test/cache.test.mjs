@@ -12,7 +12,7 @@ import got from 'got'
 import nodeFetch from 'node-fetch'
 import farcall from '../index.js'
 import { counted, newCustomer, outcomes, until } from './support/ledger.mjs'
-import { deafPort, forget, plain, tls } from './support/sim.mjs'
+import { forget, plain, tls } from './support/sim.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'farcall-cache-'))
 after(() => rmSync(scratch, { recursive: true }))
@@ -512,11 +512,11 @@ test('http: a request that is let go of before anything was asked ends', async (
 })
 
 test('http: with nobody there, what is kept is handed out', async () => {
-  const port = await deafPort()
   const server = http.createServer((_, response) => {
     response.writeHead(200, { etag: '"a"', 'cache-control': 'max-age=0' }).end('kept')
-  }).listen(port, '127.0.0.1')
+  }).listen(0, '127.0.0.1')
   await new Promise((resolve) => server.once('listening', resolve))
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
   const url = `http://127.0.0.1:${port}/`
   for (const get of Object.values(clients)) assert.equal((await get(url)).body, 'kept')
   server.closeAllConnections()

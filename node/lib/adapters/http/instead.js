@@ -135,6 +135,7 @@ function follow (request, response, step) {
  */
 function fail (request, error) {
   request[kHeld].again = undefined
+  request[kHeld].closing = true
   Reflect.apply(original.emit, request, ['error', error])
   Reflect.apply(original.emit, request, ['close'])
 }
@@ -168,6 +169,7 @@ function deliver (request, response) {
   const held = request[kHeld]
   held.message = response
   held.again = undefined
+  if (held.missed) closeAfter(request, response)
   if (!Reflect.apply(original.emit, request, ['response', response])) response.resume()
   return response
 }
@@ -180,7 +182,11 @@ function deliver (request, response) {
 function isHeldOpen (request) {
   const held = request[kHeld]
   settle(request)
-  if (held.again !== undefined) return true
+  if (held.closing) return true
+  if (held.again !== undefined) {
+    held.missed = true
+    return true
+  }
   if (held.message === undefined || held.message.closed) return false
   closeAfter(request, held.message)
   return true
@@ -291,6 +297,10 @@ function drop (request, error) {
       request[kHeld].again = undefined
       if (again === null) request[kExchange].decision.cancel()
       else again.destroy()
+      if (request[kHeld].missed) {
+        request[kHeld].closing = true
+        process.nextTick(() => Reflect.apply(original.emit, request, ['close']))
+      }
     }
     if (message !== undefined && !message.readableEnded) message.destroy(error)
   } catch (problem) {
