@@ -14,7 +14,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m farcall", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     ask = commands.add_parser("report", help="print a report as JSON; the program `farcall` prints tables")
-    ask.add_argument("question", help="vendors, endpoints, customers, callers, coverage, calls, findings or all")
+    ask.add_argument(
+        "question", help="vendors, endpoints, customers, callers, coverage, calls, findings, advise or all"
+    )
     ask.add_argument("filters", nargs="*", metavar="FILTER", help="vendor=stripe, 'status>=500'")
     ask.add_argument("--since", default="1h", help="15m, 1h, 7d")
     ask.add_argument("--limit", type=int, default=50, help="the most single calls")
