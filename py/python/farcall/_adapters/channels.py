@@ -97,7 +97,7 @@ def of_adapter(adapter: Any, kind: Any, verify: Any, cert: Any) -> bytes | None:
     """The channel of an adapter of requests; one of this kind that was told nothing of its pools is like all others."""
     if type(adapter) is not kind or len(adapter.poolmanager.connection_pool_kw) > _OWN_SETTINGS:
         return own(adapter)
-    return of_settings(verify, cert)
+    return None if verify is True and cert is None else of_settings(verify, cert)
 
 
 #: `maxsize` and `block`.

@@ -6,7 +6,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting, _errors
-from farcall._acting import FAIL, HEDGE, INSTEAD, NOT_MODIFIED, REFUSE, RESPOND, SEND, SHADOW, WAIT, Refused
+from farcall._acting import (
+    FAIL,
+    HEDGE,
+    INSTEAD,
+    NOT_MODIFIED,
+    REFUSE,
+    RESPOND,
+    SEND,
+    SHADOW,
+    WAIT,
+    Refused,
+)
 from farcall._adapters import channels, httpx_beside
 from farcall._adapters.httpcore_ import exchanges
 from farcall._adapters.httpx_stored import maker
@@ -43,8 +54,14 @@ class Acting:
         """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
         try:
             uri = request.url._uri_reference
-            content = self._content(request)
+            content = getattr(request, "_content", None)
+            if content is None:
+                content = self._content(request)
             length = _announced(request) if content is None else len(content)
+            try:
+                fields = request.headers._list  # tuples that begin with a name and end with its value
+            except AttributeError:
+                fields = request.headers.raw
             return _acting.begin_deciding(
                 self._number,
                 request.method,
@@ -53,7 +70,7 @@ class Acting:
                 uri.port,
                 uri.path if uri.query is None else f"{uri.path}?{uri.query}",
                 scope(),
-                _fields(request.headers),
+                fields,
                 length,
                 content,
                 content is not None,
@@ -76,6 +93,8 @@ class Acting:
         while True:
             step = _acting.step(call, response is not None or failure is not None)
             kind = step[0]
+            if kind == RESPOND and response is None:
+                return self._stored(*step[1:])
             if response is not None and kind in INSTEAD:
                 # What follows takes its place. Unread, it would take its connection with it.
                 _quietly(response.read if response.status_code == NOT_MODIFIED else response.close)
@@ -115,6 +134,8 @@ class Acting:
         while True:
             step = _acting.step(call, response is not None or failure is not None)
             kind = step[0]
+            if kind == RESPOND and response is None:
+                return self._stored(*step[1:])
             if response is not None and kind in INSTEAD:
                 try:
                     await (response.aread() if response.status_code == NOT_MODIFIED else response.aclose())
@@ -236,10 +257,10 @@ class Acting:
         asynchronous: bool,
     ) -> Any:
         kind = step[0]
-        if kind == REFUSE:
-            raise self._refused(step[1]).told(step)
         if kind == RESPOND:
             return self._stored(*step[1:])
+        if kind == REFUSE:
+            raise self._refused(step[1]).told(step)
         if kind == FAIL:
             raise self._error(step[1], request)
         if failure is not None:
@@ -306,14 +327,6 @@ def _cuts(module: Any) -> tuple[Any, Any]:
 
 def _headers_of(response: Any) -> Any:
     return response.headers.raw
-
-
-def _fields(headers: Any) -> Any:
-    """Tuples that begin with a name and end with its value."""
-    try:
-        return headers._list
-    except AttributeError:
-        return headers.raw
 
 
 def _announced(request: Any) -> int | None:

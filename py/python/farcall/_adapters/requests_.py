@@ -95,11 +95,17 @@ class Keeping:
     def _begin(self, adapter: Any, request: Any, verify: Any, cert: Any) -> tuple[Call | None, bytes | None]:
         """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
         try:
-            content = bytes_of(request.body)
+            body = request.body
+            content = b"" if body is None else bytes_of(body)
             if content is None:
                 # Sent once, and nothing to be kept: urllib3's hook knows more of it.
                 return None, None
             channel = channels.of_adapter(adapter, self._adapter, verify, cert)
+            try:
+                # The mapping's own way to its pairs goes through Python for each.
+                headers = list(request.headers._store.values())
+            except AttributeError:
+                headers = list(request.headers.items())
             return _acting.begin_deciding(
                 self._number,
                 request.method,
@@ -108,7 +114,7 @@ class Keeping:
                 None,
                 request.url,
                 scope(),
-                list(_pairs_of(request.headers)),
+                headers,
                 len(content),
                 content,
                 True,
@@ -117,14 +123,6 @@ class Keeping:
         except Exception as error:
             fault("requests.begin", error)
             return None, None
-
-
-def _pairs_of(headers: Any) -> Any:
-    """Names and values; the mapping's own way to them goes through Python for each."""
-    try:
-        return headers._store.values()
-    except AttributeError:
-        return headers.items()
 
 
 #: What `send` takes after the request, by name.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.cookiejar
+import threading
+from datetime import timedelta
 from functools import lru_cache
 from http.client import responses
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,7 @@ def maker(module: Any, below: Any) -> Callable[..., Any]:
     """What makes a response of a status, pairs of headers and a body as it was on the wire; `below` is its urllib3."""
     raw_of = urllib3_stored.maker(below)
     raw_later = _later(below.HTTPResponse, raw_of)
-    new_response, fields_of = module.Response, module.structures.CaseInsensitiveDict
+    new_response, fields_of = _empty(module), module.structures.CaseInsensitiveDict
     build = module.adapters.HTTPAdapter.build_response
     of_headers = module.utils.get_encoding_from_headers
     new = object.__new__
@@ -56,6 +59,51 @@ def maker(module: Any, below: Any) -> Callable[..., Any]:
         return response
 
     return make
+
+
+def _empty(module: Any) -> Callable[[], Any]:
+    """What makes a response of which nothing is known yet, as its constructor does, but for the headers.
+
+    Most of what the constructor does is a jar for cookies, and that jar's policy.
+    """
+    kind: Any = module.Response
+    jar_kind = module.cookies.RequestsCookieJar
+    state = dict(vars(kind()))
+    jar = state.pop("cookies", None)
+    new, lock_of = object.__new__, threading.RLock
+    try:
+        policy = jar._policy
+        policy_state, policy_kind = vars(policy), type(policy)
+        plain = (
+            type(jar) is jar_kind
+            and vars(jar).keys() == {"_policy", "_cookies_lock", "_cookies"}
+            and policy_kind is http.cookiejar.DefaultCookiePolicy
+            and all(isinstance(value, _UNCHANGING) for value in policy_state.values())
+            and all(isinstance(value, _UNCHANGING) or name in _FRESH for name, value in state.items())
+            and state.keys() >= _FRESH
+        )
+    except (AttributeError, TypeError):
+        plain = False
+    if not plain:
+        return kind  # type: ignore[no-any-return]
+
+    def empty() -> Any:
+        own_policy = new(policy_kind)
+        own_policy.__dict__ = policy_state.copy()
+        own = new(jar_kind)
+        own.__dict__ = {"_policy": own_policy, "_cookies_lock": lock_of(), "_cookies": {}}
+        response = new(kind)
+        response.__dict__ = made = state.copy()
+        made["cookies"] = own
+        made["history"] = []
+        return response
+
+    return empty
+
+
+#: What may be the same object in all responses, and what is put in its place for each.
+_UNCHANGING = (type(None), bool, int, str, tuple, timedelta)
+_FRESH = {"headers", "history"}
 
 
 def _later(kind: Any, raw_of: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
