@@ -1,5 +1,7 @@
 //! Where the answers of the cache lie: in the memory of this process, bounded in bytes.
 
+mod vendors;
+
 use crate::clock::Clock;
 use crate::home::LEDGER;
 use crate::report::ReportError;
@@ -20,7 +22,8 @@ const LARGE: usize = 32 * 1024;
 /// second or so. Returns how many programs there are.
 ///
 /// # Errors
-/// When a condition cannot be understood, or there is no ledger, through which they are told.
+/// When a condition cannot be understood or is about a vendor that nobody knows, or there is no ledger, through which
+/// they are told.
 pub fn purge_cache(home: &Path, conditions: &[(String, String)]) -> Result<u64, ReportError> {
     let pairs = conditions.iter().map(|(key, text)| (key.as_str(), text.as_str()));
     let which = Matcher::new(pairs).map_err(|error| ReportError::NotFound(error.to_string()))?;
@@ -33,6 +36,11 @@ pub fn purge_cache(home: &Path, conditions: &[(String, String)]) -> Result<u64, 
     }
     if !home.join(LEDGER).exists() {
         return Err(ReportError::NoLedger(home.to_owned()));
+    }
+    for (_, text) in conditions.iter().filter(|(key, _)| matches!(key.as_str(), "vendor" | "vendor.name")) {
+        if let Some(objection) = vendors::objection(home, text)? {
+            return Err(ReportError::NotFound(objection));
+        }
     }
     let ledger = Ledger::new(home.to_owned());
     ledger
