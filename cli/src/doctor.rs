@@ -7,7 +7,7 @@ use farcall_agent::report::{Query, Render, ReportError, doctor};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Lists every process that farcall started in, with the adapters in place: a process without \
-                        any counts no call,\nhowever many it makes. Ends with 1 where there is something to look at.
+                        any counts no call,\nhowever many it makes. The configuration is told of those that run. Ends with 1 where there is something to look at.
 
 Examples:
   farcall doctor

@@ -7,7 +7,7 @@ use farcall_agent::outbox::{Filter, Operator, OutboxError, State};
 use farcall_agent::report::Render;
 use farcall_agent::{Farcall, Options};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Subcommand)]
@@ -45,6 +45,9 @@ pub(crate) enum Command {
         /// Show the bodies of request and answer, decrypted
         #[arg(long)]
         bodies: bool,
+        /// Show the values in the URL's query, too: they may be secrets
+        #[arg(long)]
+        reveal: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -144,6 +147,14 @@ pub(crate) fn run(command: &Command) -> Exit {
     };
     let done = match farcall_agent::home(place.home.as_deref()) {
         None => Err(OutboxError::NoHome),
+        Some(home) if !was_used(&home) => {
+            complain(&format!(
+                "there is neither an outbox nor a ledger in {}; run a program with farcall installed, or point \
+                 FARCALL_HOME at its home",
+                home.display()
+            ));
+            return Exit::NoLedger;
+        }
         Some(home) => answer(command, place.json, home),
     };
     match done {
@@ -153,6 +164,11 @@ pub(crate) fn run(command: &Command) -> Exit {
             if matches!(error, OutboxError::NotFound(_)) { Exit::Usage } else { Exit::NoLedger }
         }
     }
+}
+
+/// Whether any program used this home directory. One that put nothing has an empty outbox.
+fn was_used(home: &Path) -> bool {
+    ["outbox.db", "ledger.db"].iter().any(|file| home.join(file).exists())
 }
 
 fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Exit), OutboxError> {
@@ -175,8 +191,11 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             let text = if as_json { json(&json!({ "calls": items })) } else { items.render(&style()) };
             Ok((text, Exit::Fine))
         }
-        Command::Show { id, bodies, .. } => {
-            let shown = operator.show(*id, *bodies)?;
+        Command::Show { id, bodies, reveal, .. } => {
+            let mut shown = operator.show(*id, *bodies)?;
+            if !reveal {
+                shown.url = without_values(&shown.url);
+            }
             Ok((if as_json { json(&shown) } else { shown.render(&style()) }, Exit::Fine))
         }
         Command::Retry { ids, dead, .. } => {
@@ -230,6 +249,30 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
     }
 }
 
+/// A URL with the names in its query, and without what may be secret: their values, and the user's name and password.
+fn without_values(url: &str) -> String {
+    const HIDDEN: &str = "(hidden)";
+    let (place, query) = url.split_once('?').map_or((url, None), |(place, query)| (place, Some(query)));
+    let place = match place
+        .split_once("://")
+        .map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))))
+    {
+        Some((scheme, (authority, path))) if authority.contains('@') => {
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{HIDDEN}@{host}/{path}")
+        }
+        _ => place.to_owned(),
+    };
+    let Some(query) = query else { return place };
+    let part = |part: &str| match part.split_once('=') {
+        Some((name, _)) => format!("{name}={HIDDEN}"),
+        None if part.is_empty() => String::new(),
+        // A value alone, as some take a token.
+        None => HIDDEN.into(),
+    };
+    format!("{place}?{}", query.split('&').map(part).collect::<Vec<_>>().join("&"))
+}
+
 fn dead_letters(operator: &Operator) -> Result<Vec<i64>, OutboxError> {
     let mut filter = Filter::default();
     filter.state = Some(State::Dead);
@@ -269,4 +312,24 @@ fn drain(
     farcall.shutdown();
     let left = pending()?;
     Ok((before.saturating_sub(left), left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_secret() {
+        for (url, shown) in [
+            (
+                "https://a.example/v1?x=1&key=s3cret&&y",
+                "https://a.example/v1?x=(hidden)&key=(hidden)&&(hidden)",
+            ),
+            ("https://me:s3cret@a.example/v1?k=a=b", "https://(hidden)@a.example/v1?k=(hidden)"),
+            ("https://a.example/v1/@me", "https://a.example/v1/@me"),
+            ("https://a.example/?", "https://a.example/?"),
+        ] {
+            assert_eq!(without_values(url), shown);
+        }
+    }
 }

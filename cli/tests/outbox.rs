@@ -60,8 +60,15 @@ fn put(home: &Path, parcels: Vec<Parcel>) {
 }
 
 #[test]
-fn an_empty_home_has_an_empty_outbox() {
+fn a_home_that_no_program_used_is_said_and_one_without_calls_has_an_empty_outbox() {
     let home = tempfile::tempdir().unwrap();
+    for arguments in [&["stats"][..], &["ls"], &["show", "7"], &["drain", "--service", "shop"]] {
+        let (code, out, why) = run(home.path(), arguments);
+        assert_eq!((code, out.as_str()), (3, ""), "{arguments:?}");
+        assert!(why.contains("there is neither an outbox nor a ledger in "), "{why}");
+    }
+    assert_eq!(run(home.path(), &["ls", "--home", "/nonexistent"]).0, 3);
+    put(home.path(), Vec::new());
     assert_eq!(run(home.path(), &["stats"]), (0, "the outbox is empty\n".into(), String::new()));
     assert_eq!(run(home.path(), &["ls"]), (0, "no calls\n".into(), String::new()));
     assert_eq!(run(home.path(), &["show", "7"]).0, 2);
@@ -71,7 +78,7 @@ fn an_empty_home_has_an_empty_outbox() {
 #[test]
 fn what_waits_is_listed_shown_and_drained() {
     let (home, port) = (tempfile::tempdir().unwrap(), vendor());
-    let url = format!("http://127.0.0.1:{port}/v1/refunds");
+    let url = format!("http://127.0.0.1:{port}/v1/refunds?key=t0ken");
     let parcel = Parcel::new("POST", &url).header("authorization", "Bearer s3cret").body("amount=7");
     put(home.path(), vec![parcel.clone().customer("acme"), parcel]);
     let listed = json(home.path(), &["ls", "--state", "pending"]);
@@ -87,8 +94,13 @@ fn what_waits_is_listed_shown_and_drained() {
         "{table}"
     );
     let shown = run(home.path(), &["show", "1"]).1;
-    assert!(shown.contains(&url) && shown.contains("authorization: (encrypted)"), "{shown}");
-    assert!(!shown.contains("s3cret") && !shown.contains("amount=7"), "{shown}");
+    assert!(shown.contains(&url.replace("t0ken", "(hidden)")), "{shown}");
+    assert!(shown.contains("authorization: (encrypted)"), "{shown}");
+    for hidden in ["s3cret", "amount=7", "t0ken"] {
+        assert!(!shown.contains(hidden), "{shown}");
+    }
+    assert!(json(home.path(), &["show", "1"])["url"].as_str().unwrap().ends_with("?key=(hidden)"));
+    assert!(run(home.path(), &["show", "1", "--reveal"]).1.contains(&url));
     assert!(run(home.path(), &["show", "1", "--bodies"]).1.contains("amount=7"));
     assert_eq!(run(home.path(), &["drop", "2"]).1, "dropped 1 call\n");
     let (code, out, err) = run(home.path(), &["drain", "--service", "shop"]);

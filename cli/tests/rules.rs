@@ -248,6 +248,16 @@ fn a_purge_says_whom_it_told_and_what_it_does_not_understand() {
     assert_eq!((code, said.as_str()), (0, "No program runs here that could have kept anything.\n"));
     let (code, said, _) = run(home.path(), &["cache", "purge", "--all", "--json"]);
     assert_eq!((code, said.as_str()), (0, "{\n  \"programs\": 0\n}\n"));
+    let (code, _, why) = run(home.path(), &["cache", "purge", "vendor=stirpe"]);
+    assert_eq!(code, 2, "{why}");
+    assert!(why.contains("the vendor `stirpe` is not known; did you mean `stripe`?"), "{why}");
+    for known in ["vendor=str*", "vendor!=stripe", "vendor=STRIPE", "vendor=rates.example.com"] {
+        assert_eq!(run(home.path(), &["cache", "purge", known]).0, 0, "{known}");
+    }
+    let rules = std::fs::read_to_string(home.path().join("farcall.toml")).unwrap();
+    let own = "[[vendor]]\nname = \"in-house\"\nhosts = [\"api.in-house.example\"]\n";
+    std::fs::write(home.path().join("farcall.toml"), rules + own).unwrap();
+    assert_eq!(run(home.path(), &["cache", "purge", "vendor=in-house"]).0, 0);
     for wrong in [&["cache", "purge"][..], &["cache", "purge", "stripe"], &["cache", "purge", "vendr=stripe"]]
     {
         assert_eq!(run(home.path(), wrong).0, 2, "{wrong:?}");

@@ -14,6 +14,7 @@ mod seal;
 mod shared;
 #[cfg(all(test, feature = "shared-cache"))]
 mod tests;
+mod vendors;
 #[cfg(feature = "shared-cache")]
 mod worker;
 
@@ -36,7 +37,8 @@ pub(crate) const DEFAULT_BYTES: u64 = 64 << 20;
 /// second or so; what lies on the disk of this machine is gone when this returns. Returns how many programs there are.
 ///
 /// # Errors
-/// When a condition cannot be understood, or there is no ledger, through which they are told.
+/// When a condition cannot be understood or is about a vendor that nobody knows, or there is no ledger, through which
+/// they are told.
 pub fn purge_cache(home: &Path, conditions: &[(String, String)]) -> Result<u64, ReportError> {
     let pairs = conditions.iter().map(|(key, text)| (key.as_str(), text.as_str()));
     let which = Matcher::new(pairs).map_err(|error| ReportError::NotFound(error.to_string()))?;
@@ -49,6 +51,11 @@ pub fn purge_cache(home: &Path, conditions: &[(String, String)]) -> Result<u64, 
     }
     if !home.join(LEDGER).exists() {
         return Err(ReportError::NoLedger(home.to_owned()));
+    }
+    for (_, text) in conditions.iter().filter(|(key, _)| matches!(key.as_str(), "vendor" | "vendor.name")) {
+        if let Some(objection) = vendors::objection(home, text)? {
+            return Err(ReportError::NotFound(objection));
+        }
     }
     let (ledger, now) = (Ledger::new(home.to_owned()), Clock::new().now());
     let told =

@@ -11,7 +11,7 @@ pub(super) struct VendorNames<'v>(pub(super) &'v [Vendor]);
 
 impl VendorNames<'_> {
     /// Why this can be no vendor's name; `None` where it can.
-    fn objection(&self, name: &str) -> Option<String> {
+    pub(super) fn objection(&self, name: &str) -> Option<String> {
         let names = || self.0.iter().chain(builtin()).map(|vendor| vendor.name.as_str());
         if can_be_unnamed(name) || names().any(|known| known.eq_ignore_ascii_case(name)) {
             return None;

@@ -114,6 +114,13 @@ impl Config {
         self.vendors.iter().flat_map(|vendor| &vendor.prices).chain(&self.prices).cloned().collect()
     }
 
+    /// Why no call can be to a vendor of this name, in words that help; `None` where one can: it is built in, in this
+    /// file, or a domain that nobody named.
+    #[must_use]
+    pub fn objection_to_vendor(&self, name: &str) -> Option<String> {
+        matcher::VendorNames(&self.vendors).objection(name)
+    }
+
     /// Reads the text of a configuration file; `file` is the name that errors show.
     ///
     /// # Errors
