@@ -7,8 +7,7 @@ mod outbox_support;
 use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, Reference, State};
 use farcall_agent::report::{self, Query};
 use farcall_agent::{Farcall, Options};
-use outbox_support::{Vendor, config};
-use std::path::Path;
+use outbox_support::{Home, Vendor, config, on_each_store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,15 +15,26 @@ use std::time::Duration;
 /// Long enough for any machine; nothing here takes that long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn start(home: &Path, vendor: &Vendor) -> Farcall {
+on_each_store! {
+    a_call_that_was_put_is_delivered_through_the_engine_and_its_answer_kept
+    a_vendor_that_is_down_gets_it_later_under_the_same_key
+    what_the_vendor_will_never_take_is_a_dead_letter_until_somebody_retries_it
+    a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_unsent
+    calls_of_one_key_arrive_in_order_whatever_happens_to_the_first
+    a_second_process_finds_what_the_first_one_left
+    a_credential_that_is_missing_holds_the_call_and_a_new_one_is_used
+    a_vendor_that_took_a_call_is_not_asked_again_because_its_answer_does_not_end
+    a_fork_is_not_held_up_by_those_who_put_meanwhile
+}
+
+fn start(home: &Home, vendor: &Vendor) -> Farcall {
     start_with(home, &config(vendor))
 }
 
-fn start_with(home: &Path, config: &str) -> Farcall {
-    let file = home.join("farcall.toml");
-    std::fs::write(&file, config).unwrap();
+fn start_with(home: &Home, config: &str) -> Farcall {
+    let file = home.configure(config);
     Farcall::start(Options {
-        home: Some(home.into()),
+        home: Some(home.path().into()),
         config: Some(file),
         service: Some("shop".into()),
         hub: false,
@@ -32,10 +42,9 @@ fn start_with(home: &Path, config: &str) -> Farcall {
     })
 }
 
-#[test]
-fn a_call_that_was_put_is_delivered_through_the_engine_and_its_answer_kept() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
-    let farcall = start(home.path(), &vendor);
+fn a_call_that_was_put_is_delivered_through_the_engine_and_its_answer_kept(home: Home) {
+    let vendor = Vendor::start();
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let parcel = Parcel::new("POST", vendor.url("/v1/refunds?x=1")).header("x-mine", "a").body("amount=7");
     let receipt = outbox.put(parcel.customer("acme")).unwrap();
@@ -52,11 +61,10 @@ fn a_call_that_was_put_is_delivered_through_the_engine_and_its_answer_kept() {
     assert_eq!(customers.rows[0].customer, "acme", "the ledger has it like any call");
 }
 
-#[test]
-fn a_vendor_that_is_down_gets_it_later_under_the_same_key() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+fn a_vendor_that_is_down_gets_it_later_under_the_same_key(home: Home) {
+    let vendor = Vendor::start();
     vendor.answer_next(&["503 Service Unavailable", "hang up", "429 Too Many Requests\r\nretry-after: 1"]);
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let receipt = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap();
     let item = outbox.wait(receipt.id, PATIENCE).unwrap();
@@ -67,11 +75,10 @@ fn a_vendor_that_is_down_gets_it_later_under_the_same_key() {
     assert!(got[3].at - got[2].at >= Duration::from_millis(990), "the vendor's Retry-After is kept to");
 }
 
-#[test]
-fn what_the_vendor_will_never_take_is_a_dead_letter_until_somebody_retries_it() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+fn what_the_vendor_will_never_take_is_a_dead_letter_until_somebody_retries_it(home: Home) {
+    let vendor = Vendor::start();
     vendor.answer_next(&["422 Unprocessable Content"]);
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let id = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
     let item = outbox.wait(id, PATIENCE).unwrap();
@@ -84,11 +91,10 @@ fn what_the_vendor_will_never_take_is_a_dead_letter_until_somebody_retries_it() 
     assert_eq!(outbox.item(id), Err(OutboxError::NotFound(id)));
 }
 
-#[test]
-fn a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_unsent() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+fn a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_unsent(home: Home) {
+    let vendor = Vendor::start();
     let deny = "[[policy]]\nname = \"closed\"\nmatch = { vendor = \"recorder\" }\nverdict = \"deny\"\n";
-    let farcall = start_with(home.path(), &format!("{}{deny}", config(&vendor)));
+    let farcall = start_with(&home, &format!("{}{deny}", config(&vendor)));
     let outbox = farcall.outbox().unwrap();
     let id = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
     let until = std::time::Instant::now() + PATIENCE;
@@ -108,11 +114,10 @@ fn a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_uns
     assert_eq!(vendor.got().len(), 0);
 }
 
-#[test]
-fn calls_of_one_key_arrive_in_order_whatever_happens_to_the_first() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+fn calls_of_one_key_arrive_in_order_whatever_happens_to_the_first(home: Home) {
+    let vendor = Vendor::start();
     vendor.answer_next(&["500 Oh", "hang up"]);
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let ids: Vec<i64> = (0..20)
         .map(|number| {
@@ -129,8 +134,8 @@ fn calls_of_one_key_arrive_in_order_whatever_happens_to_the_first() {
 
 #[test]
 fn neither_secrets_nor_bodies_are_in_any_file_of_the_outbox() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
-    let farcall = start(home.path(), &vendor);
+    let (home, vendor) = (Home::in_a_file(), Vendor::start());
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let secret_file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret_file.path(), "sk_live_in_a_file\n").unwrap();
@@ -168,24 +173,22 @@ fn neither_secrets_nor_bodies_are_in_any_file_of_the_outbox() {
     assert!(!format!("{shown:?}").contains("sk_live"), "credentials are shown to nobody");
 }
 
-#[test]
-fn a_second_process_finds_what_the_first_one_left() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+fn a_second_process_finds_what_the_first_one_left(home: Home) {
+    let vendor = Vendor::start();
     let id = {
         let deny = "[[policy]]\nmatch = { vendor = \"recorder\" }\nverdict = \"deny\"\n";
-        let farcall = start_with(home.path(), &format!("{}{deny}", config(&vendor)));
+        let farcall = start_with(&home, &format!("{}{deny}", config(&vendor)));
         farcall.outbox().unwrap().put(Parcel::new("PUT", vendor.url("/left"))).unwrap().id
     };
     let listed = Operator::at(home.path()).list(&Filter::default()).unwrap();
     assert_eq!((listed.len(), listed[0].state), (1, State::Pending));
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     assert_eq!(farcall.outbox().unwrap().wait(id, PATIENCE).unwrap().state, State::Delivered);
 }
 
-#[test]
-fn a_credential_that_is_missing_holds_the_call_and_a_new_one_is_used() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
-    let farcall = start(home.path(), &vendor);
+fn a_credential_that_is_missing_holds_the_call_and_a_new_one_is_used(home: Home) {
+    let vendor = Vendor::start();
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let secret = home.path().join("secret");
     let parcel = Parcel::new("POST", vendor.url("/")).secret("x-api-key", Reference::file(&secret));
@@ -203,11 +206,11 @@ fn a_credential_that_is_missing_holds_the_call_and_a_new_one_is_used() {
 
 #[test]
 fn an_outbox_whose_disk_failed_refuses_and_says_what_to_do() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let (home, vendor) = (Home::in_a_file(), Vendor::start());
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let mark = home.path().join("outbox.stopped");
     std::fs::write(&mark, format!("{}\ndisk I/O error\n", boot.trim())).unwrap();
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     let parcel = Parcel::new("POST", vendor.url("/"));
     let error = farcall.outbox().unwrap().put(parcel.clone()).unwrap_err();
     assert!(matches!(&error, OutboxError::Stopped(why) if why == "disk I/O error"), "{error}");
@@ -215,7 +218,7 @@ fn an_outbox_whose_disk_failed_refuses_and_says_what_to_do() {
     drop(farcall);
     assert!(Operator::at(home.path()).stopped().is_some());
     Operator::at(home.path()).resume().unwrap();
-    let id = start(home.path(), &vendor).outbox().unwrap().put(parcel).unwrap().id;
+    let id = start(&home, &vendor).outbox().unwrap().put(parcel).unwrap().id;
     assert!(id > 0 && !mark.exists());
 }
 
@@ -227,11 +230,10 @@ fn a_handle_that_is_switched_off_keeps_nothing_and_says_so() {
     assert!(matches!(farcall.outbox(), Err(OutboxError::Disabled)));
 }
 
-#[test]
-fn a_vendor_that_took_a_call_is_not_asked_again_because_its_answer_does_not_end() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+fn a_vendor_that_took_a_call_is_not_asked_again_because_its_answer_does_not_end(home: Home) {
+    let vendor = Vendor::start();
     vendor.answer_next(&["stall"; 100]);
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let parcel = Parcel::new("POST", vendor.url("/")).timeout(Duration::from_secs(2));
     let id = outbox.put(parcel).unwrap().id;
@@ -242,10 +244,9 @@ fn a_vendor_that_took_a_call_is_not_asked_again_because_its_answer_does_not_end(
     assert_eq!(outbox.wait(id, Duration::MAX).unwrap().state, State::Delivered);
 }
 
-#[test]
-fn a_fork_is_not_held_up_by_those_who_put_meanwhile() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
-    let farcall = start(home.path(), &vendor);
+fn a_fork_is_not_held_up_by_those_who_put_meanwhile(home: Home) {
+    let vendor = Vendor::start();
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let putters: Vec<_> = (0..4)
@@ -275,8 +276,8 @@ fn a_fork_is_not_held_up_by_those_who_put_meanwhile() {
 
 #[test]
 fn calls_are_forgotten_as_fast_as_they_grow_old() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
-    let farcall = start(home.path(), &vendor);
+    let (home, vendor) = (Home::in_a_file(), Vendor::start());
+    let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
     let id = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
     outbox.wait(id, PATIENCE).unwrap();
@@ -288,7 +289,7 @@ fn calls_are_forgotten_as_fast_as_they_grow_old() {
             idempotency_key, bytes, settled_at, request)
         SELECT 'shop', 1, 0, 1, 1, 1, 'POST', 'v', '', 'h', 'k', 0, 1, x'' FROM numbers";
     assert_eq!(db.execute(old, []).unwrap(), 3_500);
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     let parcel = Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(86_400));
     farcall.outbox().unwrap().put(parcel).unwrap();
     let left =
@@ -302,9 +303,9 @@ fn calls_are_forgotten_as_fast_as_they_grow_old() {
 
 #[test]
 fn nothing_is_put_beside_calls_whose_key_is_gone_until_it_is_back() {
-    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let (home, vendor) = (Home::in_a_file(), Vendor::start());
     let parcel = || Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(86_400));
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     let id = farcall.outbox().unwrap().put(parcel()).unwrap().id;
     farcall.shutdown();
     let (key, away) = (home.path().join("outbox.key"), home.path().join("away"));
@@ -313,7 +314,7 @@ fn nothing_is_put_beside_calls_whose_key_is_gone_until_it_is_back() {
         if let Some(wrong) = wrong {
             std::fs::write(&key, wrong).unwrap();
         }
-        let farcall = start(home.path(), &vendor);
+        let farcall = start(&home, &vendor);
         let Err(OutboxError::Key(why)) = farcall.outbox().unwrap().put(parcel()) else { panic!("{wrong:?}") };
         assert!(why.contains("put back the one that belongs to outbox.db"), "{why}");
         assert!(matches!(Operator::at(home.path()).show(id, false), Err(OutboxError::Key(_))));
@@ -321,7 +322,7 @@ fn nothing_is_put_beside_calls_whose_key_is_gone_until_it_is_back() {
         farcall.shutdown();
     }
     std::fs::rename(&away, &key).unwrap();
-    let farcall = start(home.path(), &vendor);
+    let farcall = start(&home, &vendor);
     farcall.outbox().unwrap().put(parcel()).unwrap();
     assert_eq!(Operator::at(home.path()).show(id, false).unwrap().url, vendor.url("/"));
 }

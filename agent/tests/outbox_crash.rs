@@ -54,24 +54,30 @@ fn child_body() {
             // Only now does the application know.
             let line = format!("acknowledged {name} {number} {}\n", receipt.idempotency_key);
             let _ = std::io::stdout().write_all(line.as_bytes());
+        } else {
+            // A server that is down is up again before all have been tried.
+            thread::sleep(Duration::from_millis(100));
         }
     }
     let _ = std::io::stdin().read(&mut [0]);
     farcall.shutdown();
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_is_killed_when() {
-    let rounds: usize = std::env::var("FARCALL_CRASH_ROUNDS").map_or(100, |rounds| rounds.parse().unwrap());
-    let vendor = Vendor::start();
-    vendor.answer_next(&vec!["200 OK"; 20].into_iter().chain(["hang up", "503 Busy"]).collect::<Vec<_>>());
-    let home = home(&vendor);
-    let (round, kept) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+fn rounds(usual: usize) -> usize {
+    std::env::var("FARCALL_CRASH_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
+/// Calls that processes were told are safe, with their keys.
+type Kept = Mutex<Vec<(String, String)>>;
+
+/// Starts processes and kills them, several at once.
+fn kill_many(rounds: usize, home: &Path, vendor: &Vendor, kept: &Kept) {
+    let round = AtomicUsize::new(0);
     let seed = u64::from(std::process::id());
     println!("seed {seed}, {rounds} rounds");
     thread::scope(|scope| {
         for slot in 0..SLOTS as u64 {
-            let (round, kept, home, vendor) = (&round, &kept, home.path(), &vendor);
+            let round = &round;
             scope.spawn(move || {
                 let mut dice: u64 = (seed + slot + 1) * 0x9E37_79B9;
                 loop {
@@ -83,9 +89,10 @@ fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_i
                     let stdout = child.stdout.take().unwrap();
                     let (first, hears) = channel();
                     let reader = thread::spawn(move || acknowledged(stdout, &first));
-                    // Every second one dies at any moment of its life, the others in the midst of their work.
+                    // Every second one dies at any moment of its life, the others in the midst of their work, where
+                    // it comes to any.
                     if number % 2 == 1 {
-                        let _ = hears.recv();
+                        let _ = hears.recv_timeout(Duration::from_secs(60));
                     }
                     thread::sleep(Duration::from_micros(random(&mut dice) % 200_000));
                     child.kill().unwrap();
@@ -95,15 +102,73 @@ fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_i
             });
         }
     });
-    let mut last = child("last", 1, home.path(), &vendor);
-    until("the rest to be delivered", Duration::from_secs(240), || pending(home.path()) == 0);
+}
+
+/// Delivers the rest, and looks at all that the vendor got.
+fn deliver_and_judge(home: &Path, vendor: &Vendor, kept: Kept) -> usize {
+    let mut last = child("last", 1, home, vendor);
+    until("the rest to be delivered", Duration::from_secs(600), || pending(home) == 0);
     drop(last.stdin.take());
     last.wait().unwrap();
     let (got, kept) = (vendor.got(), kept.into_inner().unwrap());
     judge(&got, &kept);
     let different: BTreeSet<&str> = got.iter().map(|got| got.body.as_str()).collect();
     println!("{} acknowledged, {} delivered, {} requests", kept.len(), different.len(), got.len());
-    assert!(kept.len() >= rounds / 2, "every second process lived long enough to put some: {}", kept.len());
+    kept.len()
+}
+
+/// A vendor that does not make it easy.
+fn vendor() -> Vendor {
+    let vendor = Vendor::start();
+    vendor.answer_next(&vec!["200 OK"; 20].into_iter().chain(["hang up", "503 Busy"]).collect::<Vec<_>>());
+    vendor
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_is_killed_when() {
+    let (rounds, vendor, kept) = (rounds(100), vendor(), Kept::default());
+    let home = home(&vendor);
+    kill_many(rounds, home.path(), &vendor, &kept);
+    let kept = deliver_and_judge(home.path(), &vendor, kept);
+    assert!(kept >= rounds / 2, "every second process lived long enough to put some: {kept}");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn the_same_holds_in_a_postgres_that_is_killed_itself_now_and_then() {
+    use outbox_support::{Home, config, postgres::Server};
+    use std::sync::atomic::AtomicBool;
+
+    let Some(server) = Server::start() else { return };
+    let (rounds, vendor, kept) = (rounds(40), vendor(), Kept::default());
+    let mut home = Home::in_a_file();
+    home.settings = format!("[outbox_store]\nstore = \"{}\"\ntimeout = \"10s\"\n", server.database());
+    home.configure(&config(&vendor));
+    let (over, kills) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut dice, mut known) = (u64::from(std::process::id()) | 1, 0);
+            loop {
+                // Between two of its deaths some calls are acknowledged, however slow the machine is.
+                let news = || kept.lock().unwrap().len() > known || over.load(Ordering::Acquire);
+                until("a call to be acknowledged", Duration::from_secs(600), news);
+                if over.load(Ordering::Acquire) {
+                    return;
+                }
+                thread::sleep(Duration::from_micros(random(&mut dice) % 1_000_000));
+                server.kill();
+                kills.fetch_add(1, Ordering::Relaxed);
+                server.run();
+                known = kept.lock().unwrap().len();
+            }
+        });
+        kill_many(rounds, home.path(), &vendor, &kept);
+        over.store(true, Ordering::Release);
+    });
+    let kept = deliver_and_judge(home.path(), &vendor, kept);
+    let kills = kills.into_inner();
+    println!("the server was killed {kills} times");
+    assert!(kept >= kills && kills > 0, "{kept} acknowledged, {kills} kills of the server");
 }
 
 fn is_stopped(pid: Pid) -> bool {

@@ -262,7 +262,10 @@ impl Process {
             return Err(OutboxError::Disabled);
         }
         let home = self.setup.home.as_deref().ok_or(OutboxError::NoHome)?;
-        let new = || outbox::Inner::new(home, &self.caller.service, Some(farcall()), self.outbox_unusable);
+        let new = || {
+            let (service, settings) = (&self.caller.service, &self.setup.config.outbox_store);
+            outbox::Inner::new(home, service, Some(farcall()), self.outbox_unusable, settings)
+        };
         Ok(Arc::clone(self.outbox.get_or_init(new)))
     }
 

@@ -15,6 +15,9 @@ pub enum OutboxError {
     /// The call is none that could be delivered.
     #[error("the call cannot be kept: {0}")]
     Invalid(String),
+    /// What the configuration says about it cannot be done.
+    #[error("the outbox is not set up right: {0}")]
+    Settings(String),
     /// More is waiting for the disk than is kept in memory.
     #[error("the outbox is busy: too much waits for the disk; try again")]
     Busy,

@@ -15,8 +15,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a lease holds that is not renewed.
-pub(super) const HOLDS: Duration = Duration::from_secs(10);
+/// How long a lease holds that is not renewed. Tests of parts have no thread that renews it.
+pub(super) const HOLDS: Duration = Duration::from_secs(if cfg!(test) { 600 } else { 10 });
 /// How often it is renewed.
 pub(super) const RENEWED: Duration = Duration::from_secs(3);
 /// Before its end nothing is sent any more: what was sent last has so long to leave the machine.
@@ -79,8 +79,7 @@ pub(super) fn take(
     queue: &str,
     holder: &str,
 ) -> rusqlite::Result<Option<(Lease, Option<Alive>)>> {
-    let now = boottime();
-    let until = now + nanos(HOLDS);
+    let (now, until) = (boottime(), ends());
     let sql = "SELECT token, boot, until FROM lease WHERE queue = ?1";
     let last: Option<(i64, String, i64)> =
         connection.query_row(sql, [queue], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
@@ -113,7 +112,7 @@ fn show(home: &Path, queue: &str, token: i64) -> Option<Alive> {
 
 /// Renews the lease, unless another process took it.
 pub(super) fn renew(connection: &Connection, queue: &str, token: i64) -> rusqlite::Result<Option<Lease>> {
-    let until = boottime() + nanos(HOLDS);
+    let until = ends();
     let sql = "UPDATE lease SET until = ?3 WHERE queue = ?1 AND token = ?2 AND boot = ?4";
     let renewed = connection.execute(sql, params![queue, token, signed(until), boot()])?;
     Ok((renewed == 1).then_some(Lease { token, until }))
@@ -141,6 +140,11 @@ pub(super) fn boot() -> &'static str {
         let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         id.trim().to_owned()
     })
+}
+
+/// When a lease ends that is taken or renewed now.
+pub(super) fn ends() -> u64 {
+    boottime() + nanos(HOLDS)
 }
 
 /// Nanoseconds since the machine started.

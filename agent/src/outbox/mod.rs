@@ -43,7 +43,7 @@ pub use table::{Count, Filter, Item, State};
 use crate::handle::WeakFarcall;
 use deliver::Delivery;
 use farcall::Engine;
-use file::Place;
+use farcall::config::OutboxStore;
 use http::{HeaderMap, Uri};
 use parcel::Content;
 use seal::{Keys, Purpose};
@@ -51,7 +51,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use store::{FileStore, Store};
+use store::Store;
 use table::New;
 use tokio::sync::Notify;
 
@@ -72,7 +72,8 @@ pub(crate) struct Inner {
     home: PathBuf,
     /// The service: its processes have the same credentials, and deliver for each other.
     queue: String,
-    store: Arc<dyn Store>,
+    /// Or why there is none.
+    store: Result<Arc<dyn Store>, OutboxError>,
     keys: OnceLock<Arc<Keys>>,
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
@@ -131,7 +132,7 @@ impl Outbox {
         }
         let Some(farcall) = inner.delivery.farcall() else { return Err(OutboxError::Disabled) };
         let new = inner.new_item(farcall.engine(), parcel)?;
-        let pending = inner.store.add(Arc::new(new));
+        let pending = inner.store()?.add(Arc::new(new));
         inner.delivery.start(inner);
         Ok(pending)
     }
@@ -174,12 +175,19 @@ impl Outbox {
 }
 
 impl Inner {
-    pub(crate) fn new(home: &Path, queue: &str, farcall: Option<WeakFarcall>, unusable: bool) -> Arc<Self> {
+    /// `unusable` where SQLite must not be used in this process.
+    pub(crate) fn new(
+        home: &Path,
+        queue: &str,
+        farcall: Option<WeakFarcall>,
+        unusable: bool,
+        settings: &OutboxStore,
+    ) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
         Arc::new(Self {
             home: home.to_owned(),
             queue: queue.to_owned(),
-            store: Arc::new(FileStore::new(Place::new(home), Arc::clone(&wake))),
+            store: store::open(home, settings, &wake),
             keys: OnceLock::new(),
             wake,
             delivery: Delivery::new(farcall),
@@ -187,9 +195,13 @@ impl Inner {
         })
     }
 
+    fn store(&self) -> Result<&Arc<dyn Store>, OutboxError> {
+        self.store.as_ref().map_err(Clone::clone)
+    }
+
     /// Whether there is anything to deliver, as far as the file's existence tells.
     pub(crate) fn exists(&self) -> bool {
-        !self.unusable && self.store.exists()
+        !self.unusable && self.store().is_ok_and(|store| store.exists())
     }
 
     /// Starts to deliver, where another process does not.
@@ -202,12 +214,14 @@ impl Inner {
     /// Ends all threads and closes the file; what is put later opens it again.
     pub(crate) fn pause(&self) {
         self.delivery.stop(self);
-        self.store.pause();
+        if let Ok(store) = &self.store {
+            store.pause();
+        }
     }
 
     /// Whether SQLite has the file open: a child that is forked now must not use it.
     pub(crate) fn is_open(&self) -> bool {
-        self.unusable || self.store.is_open()
+        self.unusable || self.store().is_ok_and(|store| store.is_open())
     }
 
     fn new_item(&self, engine: &Engine, parcel: Parcel) -> Result<New, OutboxError> {
@@ -249,7 +263,7 @@ impl Inner {
         if self.unusable {
             return Err(OutboxError::Forked);
         }
-        self.store.get(id).wait()?.ok_or(OutboxError::NotFound(id))
+        self.store()?.get(id).wait()?.ok_or(OutboxError::NotFound(id))
     }
 
     fn answer_of(&self, item: &Item, sealed: Option<Vec<u8>>) -> Result<Option<Answer>, OutboxError> {
@@ -262,8 +276,11 @@ impl Inner {
         if let Some(keys) = self.keys.get() {
             return Ok(Arc::clone(keys));
         }
+        if self.unusable {
+            return Err(OutboxError::Forked);
+        }
         std::fs::create_dir_all(&self.home).map_err(|error| OutboxError::unavailable(&self.home, error))?;
-        let newest = self.store.newest_sealed().wait()?;
+        let newest = self.store()?.newest_sealed().wait()?;
         let found = Arc::new(Keys::of(&self.home, newest.as_deref())?);
         // Whoever comes second finds the same ones.
         Ok(Arc::clone(self.keys.get_or_init(|| found)))
@@ -320,8 +337,10 @@ mod tests {
     #[test]
     fn a_fork_hears_of_the_file_that_a_caller_has_open() {
         let home = tempfile::tempdir().unwrap();
-        drop(Place::new(home.path()).open().unwrap());
-        let (inner, over) = (Inner::new(home.path(), "q", None, false), AtomicBool::new(false));
+        drop(file::Place::new(home.path()).open().unwrap());
+        let settings = OutboxStore::default();
+        let inner = Inner::new(home.path(), "q", None, false, &settings);
+        let over = AtomicBool::new(false);
         assert!(!inner.is_open());
         let heard = std::thread::scope(|scope| {
             scope.spawn(|| {

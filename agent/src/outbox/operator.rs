@@ -1,7 +1,9 @@
 use super::table::{Count, Filter, Item};
 use super::{Answer, Inner, OutboxError};
+use crate::home;
 use crate::outbox::parcel::Content;
 use crate::outbox::seal::Purpose;
+use farcall::Config;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,10 +37,14 @@ pub struct Shown {
 }
 
 impl Operator {
-    /// The outbox in this home directory.
+    /// The outbox of this home directory: where the configuration says that it is, which is read as by a program
+    /// with this home directory.
     #[must_use]
     pub fn at(home: &Path) -> Self {
-        Self { inner: Inner::new(home, "", None, false) }
+        let file = home::find_config(None, Some(home));
+        let text = file.and_then(|file| std::fs::read_to_string(file).ok());
+        let config = text.map(|text| Config::read("farcall.toml", &text).0).unwrap_or_default();
+        Self { inner: Inner::new(home, "", None, false, &config.outbox_store) }
     }
 
     /// The calls that the filter lets through, the oldest first.
@@ -46,7 +52,7 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be read.
     pub fn list(&self, filter: &Filter) -> Result<Vec<Item>, OutboxError> {
-        self.inner.store.list(filter).wait()
+        self.inner.store()?.list(filter).wait()
     }
 
     /// How many calls there are, by service and state.
@@ -54,7 +60,7 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be read.
     pub fn counts(&self) -> Result<Vec<Count>, OutboxError> {
-        self.inner.store.counts().wait()
+        self.inner.store()?.counts().wait()
     }
 
     /// One call, decrypted; with bodies where `bodies`.
@@ -83,7 +89,7 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be written.
     pub fn retry(&self, ids: &[i64]) -> Result<usize, OutboxError> {
-        self.inner.store.retry(ids.to_vec()).wait()
+        self.inner.store()?.retry(ids.to_vec()).wait()
     }
 
     /// Forgets calls, delivered or not. How many there were.
@@ -91,13 +97,13 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be written.
     pub fn remove(&self, ids: &[i64]) -> Result<usize, OutboxError> {
-        self.inner.store.remove(ids.to_vec()).wait()
+        self.inner.store()?.remove(ids.to_vec()).wait()
     }
 
     /// Why nothing is accepted any more, where the disk failed.
     #[must_use]
     pub fn stopped(&self) -> Option<OutboxError> {
-        self.inner.store.stopped().err()
+        self.inner.store().and_then(|store| store.stopped()).err()
     }
 
     /// Lets processes that start from now on use the outbox again, after its disk failed.
@@ -105,6 +111,6 @@ impl Operator {
     /// # Errors
     /// Where the mark cannot be removed, or the file cannot be opened.
     pub fn resume(&self) -> Result<(), OutboxError> {
-        self.inner.store.resume()
+        self.inner.store()?.resume()
     }
 }

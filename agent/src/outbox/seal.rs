@@ -124,6 +124,11 @@ impl Keys {
         Ok(text)
     }
 
+    /// What tells them apart; see [`key_of`].
+    pub(super) fn ids(&self) -> Vec<Vec<u8>> {
+        self.keys.iter().map(|(id, _)| id.to_vec()).collect()
+    }
+
     /// 16 random bytes, as 32 hexadecimal digits.
     pub(super) fn random_name(&self) -> Result<String, OutboxError> {
         let mut bytes = [0; 16];
@@ -184,6 +189,18 @@ fn derived(key: &[u8; 32], salt: &[u8]) -> Option<LessSafeKey> {
     let material = Salt::new(HKDF_SHA256, salt).extract(key);
     let key = material.expand(&[b"farcall outbox record"], &AES_256_GCM).ok()?;
     Some(LessSafeKey::new(UnboundKey::from(key)))
+}
+
+/// Tells which key sealed a record.
+#[cfg(feature = "postgres")]
+pub(super) fn key_of(sealed: &[u8]) -> &[u8] {
+    sealed.get(1..1 + ID).unwrap_or_default()
+}
+
+/// Tells a record from all others: its salt.
+#[cfg(feature = "postgres")]
+pub(super) fn name_of(sealed: &[u8]) -> &[u8] {
+    sealed.get(1 + ID..HEAD).unwrap_or_default()
 }
 
 /// Each derived key seals one record.

@@ -2,10 +2,13 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod judge;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -71,6 +74,79 @@ impl Vendor {
         self.state.lock().unwrap().delay = delay;
     }
 }
+
+/// A home directory, and where its outbox is.
+pub(crate) struct Home {
+    directory: tempfile::TempDir,
+    /// What of the configuration says where.
+    pub(crate) settings: String,
+    #[cfg(feature = "postgres")]
+    pub(crate) server: Option<Arc<postgres::Server>>,
+}
+
+impl Home {
+    pub(crate) fn in_a_file() -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            settings: String::new(),
+            #[cfg(feature = "postgres")]
+            server: None,
+        }
+    }
+
+    /// `None` where there is no PostgreSQL here.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn in_postgres() -> Option<Self> {
+        let server = postgres::Server::shared()?;
+        let settings = format!("[outbox_store]\nstore = \"{}\"\ntimeout = \"30s\"\n", server.database());
+        Some(Self { directory: tempfile::tempdir().unwrap(), settings, server: Some(server) })
+    }
+
+    /// Another host with the same outbox.
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            settings: self.settings.clone(),
+            #[cfg(feature = "postgres")]
+            server: self.server.clone(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes the configuration, with what says where the outbox is.
+    pub(crate) fn configure(&self, config: &str) -> std::path::PathBuf {
+        let file = self.path().join("farcall.toml");
+        std::fs::write(&file, format!("{config}\n{}", self.settings)).unwrap();
+        file
+    }
+}
+
+/// Each of these functions is a test on a file and on a PostgreSQL.
+#[allow(unused_macros)]
+macro_rules! on_each_store {
+    ($($promise:ident)*) => {
+        mod in_a_file {
+            $(#[test]
+            fn $promise() {
+                super::$promise(super::Home::in_a_file());
+            })*
+        }
+        #[cfg(feature = "postgres")]
+        mod in_postgres {
+            $(#[test]
+            fn $promise() {
+                if let Some(home) = super::Home::in_postgres() {
+                    super::$promise(home);
+                }
+            })*
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use on_each_store;
 
 /// A vendor of the catalogue that takes idempotency keys.
 pub(crate) fn config(_vendor: &Vendor) -> String {

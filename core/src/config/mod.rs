@@ -14,6 +14,7 @@ mod error;
 mod fault;
 mod ledger;
 mod matcher;
+mod outbox_store;
 mod policy;
 mod price;
 mod quota;
@@ -28,6 +29,7 @@ mod vendor;
 pub use duration::parse_duration;
 pub use error::ConfigError;
 pub use ledger::LedgerConfig;
+pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore};
 pub use rule::Rule;
 pub use share::ShareConfig;
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub ledger: LedgerConfig,
     /// `[share]`: where the quotas lie that a fleet shares.
     pub share: ShareConfig,
+    /// `[outbox_store]`: where calls that must not be lost are kept.
+    pub outbox_store: OutboxStore,
     /// `[[vendor]]`: vendors beside the built-in ones, or instead of those with the same name.
     pub vendors: Vec<Vendor>,
     /// `policy_mode`: whether the rules of `[[policy]]` that have no `mode` of their own are enforced, as is the
@@ -110,6 +114,9 @@ impl Config {
             }
             if let Some(section) = root.table("share") {
                 config.share = share::read(section);
+            }
+            if let Some(section) = root.table("outbox_store") {
+                config.outbox_store = outbox_store::read(section);
             }
             for section in root.tables("vendor") {
                 config.vendors.extend(vendor::read(section));

@@ -111,9 +111,10 @@ impl Delivery {
 }
 
 fn run(inner: &Arc<Inner>, farcall: &WeakFarcall, ending: &AtomicBool) {
+    let Ok(store) = inner.store() else { return };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            runtime.block_on(Round::new(inner, farcall, ending).run());
+            runtime.block_on(Round::new(inner, store, farcall, ending).run());
             // A name that is being looked up must not hold up the end of the program.
             runtime.shutdown_background();
         }

@@ -2,7 +2,7 @@
 
 use super::super::lease::{Alive, Permit, RENEWED};
 use super::super::seal::Purpose;
-use super::super::store::Grant;
+use super::super::store::{Grant, Store, Wanted};
 use super::super::table::{Item, Settlement};
 use super::super::{Inner, OutboxError, wall};
 use super::attempt::deliver;
@@ -22,6 +22,10 @@ const AT_ONCE: usize = 16;
 const LOOK: Duration = Duration::from_millis(200);
 /// How often the others look whether the lease is free.
 const WATCH: Duration = Duration::from_millis(500);
+/// The same, where hosts share the store: asking costs more there. Calls that this process put wake it at once.
+const LOOK_FAR: Duration = Duration::from_secs(1);
+/// And where there was nothing for a while.
+const LOOK_SELDOM: Duration = Duration::from_secs(5);
 /// How long the end waits for calls that are on their way.
 const WIND_DOWN: Duration = Duration::from_secs(2);
 /// With nothing to do for so long, the thread ends; the next put starts it again.
@@ -33,6 +37,7 @@ const DEAD: Duration = Duration::from_secs(30 * 86_400);
 
 pub(super) struct Round<'a> {
     inner: &'a Arc<Inner>,
+    store: &'a Arc<dyn Store>,
     farcall: &'a WeakFarcall,
     /// Whether this thread is to end; another one may run already.
     ending: &'a AtomicBool,
@@ -56,9 +61,15 @@ struct Held {
 }
 
 impl<'a> Round<'a> {
-    pub(super) fn new(inner: &'a Arc<Inner>, farcall: &'a WeakFarcall, ending: &'a AtomicBool) -> Self {
+    pub(super) fn new(
+        inner: &'a Arc<Inner>,
+        store: &'a Arc<dyn Store>,
+        farcall: &'a WeakFarcall,
+        ending: &'a AtomicBool,
+    ) -> Self {
         Self {
             inner,
+            store,
             farcall,
             ending,
             permit: Arc::default(),
@@ -76,7 +87,8 @@ impl<'a> Round<'a> {
     pub(super) async fn run(mut self) {
         loop {
             let ending = self.ending.load(Ordering::Acquire);
-            if ending || self.worked.elapsed() > IDLE || !self.farcall.is_alive() {
+            let idle = self.worked.elapsed() > IDLE && !self.store.is_shared();
+            if ending || idle || !self.farcall.is_alive() {
                 break;
             }
             let wait = match self.look().await {
@@ -84,8 +96,8 @@ impl<'a> Round<'a> {
                 Err(OutboxError::Stopped(_)) => break,
                 Err(error) => {
                     self.say(error.to_string());
-                    self.inner.store.rest();
-                    WATCH
+                    self.store.rest();
+                    self.watch()
                 }
             };
             tokio::select! {
@@ -103,24 +115,26 @@ impl<'a> Round<'a> {
         while let Some(done) = self.under_way.try_join_next() {
             self.ended(done);
         }
-        let waits = self.inner.store.waits(&self.inner.queue, self.held.is_some()).await?;
+        let waits = self.store.waits(&self.inner.queue, self.held.is_some()).await?;
         if waits.pending {
             self.worked = Instant::now();
         } else if self.held.is_none() {
-            return Ok(WATCH);
+            return Ok(self.watch());
         }
         if self.held.is_none() && waits.held {
-            return Ok(WATCH);
+            return Ok(self.watch());
         }
         if !self.keep_lease().await? {
-            return Ok(WATCH);
+            return Ok(self.watch());
         }
-        self.launch().await
+        let wait = self.launch().await?;
+        self.rest_if_idle().await;
+        Ok(wait)
     }
 
     /// Takes the lease, or renews it when it is time. Whether it is ours.
     async fn keep_lease(&mut self) -> Result<bool, OutboxError> {
-        let (store, queue) = (&self.inner.store, &self.inner.queue);
+        let (store, queue) = (self.store, &self.inner.queue);
         let kept = match self.held.take() {
             Some(held) if held.renewed.elapsed() < RENEWED => {
                 self.held = Some(held);
@@ -155,13 +169,21 @@ impl<'a> Round<'a> {
 
     /// Sends what is due. How long nothing else will be.
     async fn launch(&mut self) -> Result<Duration, OutboxError> {
-        let Some(token) = self.held.as_ref().map(|held| held.token) else { return Ok(WATCH) };
-        let store = &self.inner.store;
+        let Some(token) = self.held.as_ref().map(|held| held.token) else { return Ok(self.watch()) };
+        let store = self.store;
         let room = AT_ONCE.saturating_sub(self.ids.len());
-        let Some(due) = store.due(&self.inner.queue, token, &self.ids, room).await? else {
-            self.lose();
-            return Ok(WATCH);
+        let wanted = Wanted {
+            queue: self.inner.queue.clone(),
+            token,
+            under_way: self.ids.clone(),
+            room,
+            keys: self.inner.keys().map(|keys| keys.ids()).unwrap_or_default(),
         };
+        let Some(due) = store.due(wanted).await? else {
+            self.lose();
+            return Ok(self.watch());
+        };
+        let due_now = due.calls.len();
         for (item, sealed) in due.calls {
             let client = match &self.client {
                 Some(client) => client.clone(),
@@ -174,6 +196,7 @@ impl<'a> Round<'a> {
             self.ids.insert(item.id);
             let task = Task {
                 inner: Arc::clone(self.inner),
+                store: Arc::clone(store),
                 farcall: self.farcall.clone(),
                 permit: Arc::clone(&self.permit),
                 client,
@@ -188,7 +211,31 @@ impl<'a> Round<'a> {
             // Nobody waits for it.
             tokio::spawn(async move { more.store(pending.await.unwrap_or(false), Ordering::Release) });
         }
-        Ok(due.next.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK))
+        if due_now > 0 || !self.ids.is_empty() {
+            self.worked = Instant::now();
+        }
+        let most = if store.is_shared() { LOOK_FAR } else { LOOK };
+        Ok(due.next.unwrap_or(most).clamp(Duration::from_millis(1), most))
+    }
+
+    /// Gives the lease back where hosts share the store and there was nothing for a while: who waits asks less.
+    async fn rest_if_idle(&mut self) {
+        if self.store.is_shared()
+            && self.worked.elapsed() > IDLE
+            && let Some(held) = self.held.take()
+        {
+            self.permit.end();
+            let _ = self.store.release(&self.inner.queue, held.token).await;
+        }
+    }
+
+    /// How long who does not deliver waits before it looks again.
+    fn watch(&self) -> Duration {
+        match (self.store.is_shared(), self.worked.elapsed() > IDLE) {
+            (false, _) => WATCH,
+            (true, false) => LOOK_FAR,
+            (true, true) => LOOK_SELDOM,
+        }
     }
 
     fn ended(&mut self, done: Result<i64, tokio::task::JoinError>) {
@@ -217,9 +264,9 @@ impl<'a> Round<'a> {
         let _ = tokio::time::timeout(WIND_DOWN, all).await;
         self.permit.end();
         self.under_way.shutdown().await;
-        self.inner.store.rest();
+        self.store.rest();
         if let Some(held) = self.held.take() {
-            let _ = self.inner.store.release(&self.inner.queue, held.token).await;
+            let _ = self.store.release(&self.inner.queue, held.token).await;
         }
     }
 }
@@ -227,6 +274,7 @@ impl<'a> Round<'a> {
 /// A call on its way.
 struct Task {
     inner: Arc<Inner>,
+    store: Arc<dyn Store>,
     farcall: WeakFarcall,
     permit: Arc<Permit>,
     client: Client,
@@ -263,7 +311,7 @@ impl Task {
     async fn record(&self, item: &Item, settlement: Arc<Settlement>) {
         const AGAIN: Duration = Duration::from_millis(500);
         loop {
-            match self.inner.store.settle(self.token, item, Arc::clone(&settlement)).await {
+            match self.store.settle(self.token, item, Arc::clone(&settlement)).await {
                 Ok(_) | Err(OutboxError::Stopped(_)) => return,
                 Err(_) if !self.permit.is_good() => return,
                 Err(_) => tokio::time::sleep(AGAIN).await,

@@ -6,10 +6,9 @@ use super::super::pending::Pending;
 use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::{Nature, Writer};
 use super::super::{OutboxError, Receipt, nanos, wall};
-use super::{Due, Grant, Store, Waits};
+use super::{Due, Grant, Store, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
 use rusqlite::{Connection, Transaction};
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -102,12 +101,12 @@ impl Store for FileStore {
         })
     }
 
-    fn get(&self, id: i64) -> Pending<Option<Whole>> {
-        Pending::ready(self.look(|connection| table::get(connection, id)))
-    }
-
     fn newest_sealed(&self) -> Pending<Option<Vec<u8>>> {
         Pending::ready(self.look(table::newest_sealed))
+    }
+
+    fn get(&self, id: i64) -> Pending<Option<Whole>> {
+        Pending::ready(self.look(|connection| table::get(connection, id)))
     }
 
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
@@ -164,7 +163,8 @@ impl Store for FileStore {
         self.write(0, move |db| lease::release(db, &queue, token))
     }
 
-    fn due(&self, queue: &str, _token: i64, under_way: &HashSet<i64>, room: usize) -> Pending<Option<Due>> {
+    fn due(&self, wanted: Wanted) -> Pending<Option<Due>> {
+        let Wanted { queue, under_way, room, .. } = wanted;
         if self.writer.is_behind_the_clock() {
             // What is due cannot be told before the moments in the file have followed.
             drop(self.write(0, |_| Ok(())));
@@ -176,7 +176,7 @@ impl Store for FileStore {
             if room > 0 {
                 let far = now.saturating_add(2 * nanos(FARTHEST));
                 // Those on their way are due all the same; of these no body is read.
-                let items = table::due(connection, queue, now, far, room + under_way.len())?;
+                let items = table::due(connection, &queue, now, far, room + under_way.len())?;
                 let others = items.into_iter().filter(|item| !under_way.contains(&item.id));
                 for item in others.take(room) {
                     if let Some(sealed) = table::request(connection, item.id)? {
@@ -184,7 +184,7 @@ impl Store for FileStore {
                     }
                 }
             }
-            due.next = table::next_due(connection, queue, now)?
+            due.next = table::next_due(connection, &queue, now)?
                 .map(|at| Duration::from_nanos(u64::try_from(at.saturating_sub(now)).unwrap_or(0)));
             Ok(Some(due))
         }))
@@ -196,8 +196,7 @@ impl Store for FileStore {
             _ => 0,
         };
         let (queue, id) = (item.service.clone(), item.id);
-        let asked_at = wall();
-        self.write(bytes, move |db| table::settle(db, (&queue, token), id, &settlement, (asked_at, wall())))
+        self.write(bytes, move |db| table::settle(db, (&queue, token), id, &settlement, wall()))
     }
 
     fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {

@@ -1,23 +1,94 @@
 //! Where calls are kept. Delivery and operators ask a [`Store`], and do not know which one it is: an SQLite file of
 //! this host, or a PostgreSQL that a fleet shares.
 
+#[cfg(test)]
+mod contract;
 mod file;
+#[cfg(feature = "postgres")]
+mod postgres;
 
 pub(super) use file::FileStore;
 
-use super::OutboxError;
-use super::Receipt;
+use super::file::Place;
 use super::lease::{Alive, Lease};
 use super::pending::Pending;
 use super::table::{Count, Filter, Item, New, Settlement, Whole};
+use super::{OutboxError, Receipt};
+use farcall::config::{OutboxPlace, OutboxStore};
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
+
+/// The store that the configuration names.
+///
+/// # Errors
+/// Where there can be none such.
+pub(super) fn open(
+    home: &Path,
+    settings: &OutboxStore,
+    committed: &Arc<Notify>,
+) -> Result<Arc<dyn Store>, OutboxError> {
+    match &settings.store {
+        Some(place) => postgres(place, settings, committed),
+        None => Ok(Arc::new(FileStore::new(Place::new(home), Arc::clone(committed)))),
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn postgres(
+    place: &OutboxPlace,
+    settings: &OutboxStore,
+    committed: &Arc<Notify>,
+) -> Result<Arc<dyn Store>, OutboxError> {
+    match resolved(place)? {
+        OutboxPlace::Postgres(url) => {
+            Ok(Arc::new(postgres::PostgresStore::new(&url, settings.timeout, Arc::clone(committed))?))
+        }
+        _ => Err(OutboxError::Settings(
+            "its `store` is no PostgreSQL; write postgres://user@host/database".into(),
+        )),
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(
+    _place: &OutboxPlace,
+    _settings: &OutboxStore,
+    _committed: &Arc<Notify>,
+) -> Result<Arc<dyn Store>, OutboxError> {
+    Err(OutboxError::Settings("this program was built without PostgreSQL (the feature `postgres`)".into()))
+}
+
+/// The place itself, where the configuration names an environment variable that has it.
+#[cfg(feature = "postgres")]
+fn resolved(place: &OutboxPlace) -> Result<OutboxPlace, OutboxError> {
+    let OutboxPlace::Variable(name) = place else { return Ok(place.clone()) };
+    let text = std::env::var(name).map_err(|_| {
+        OutboxError::Settings(format!("the environment variable {name}, which says where it is, is not set"))
+    })?;
+    match OutboxPlace::parse(text.trim()) {
+        Ok(OutboxPlace::Variable(_)) | Err(_) => {
+            let what = format!(
+                "what the environment variable {name} holds is no place for it; write postgres://user@host/database"
+            );
+            Err(OutboxError::Settings(what))
+        }
+        Ok(place) => Ok(place),
+    }
+}
 
 /// Keeps calls, tells which are due, and who may deliver them. What it answers when it writes is on the disk.
 pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// Whether there may be anything to deliver, as far as can be told without opening it.
     fn exists(&self) -> bool;
+
+    /// Whether other hosts use it: then each process that delivers has calls of its own, and looks for more now and
+    /// then however long there were none.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Adds a call.
     fn add(&self, new: Arc<New>) -> Pending<Receipt>;
@@ -25,9 +96,10 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// A call and what is sealed of it.
     fn get(&self, id: i64) -> Pending<Option<Whole>>;
 
-    /// The beginning of what was sealed last, of whichever queue: whose key must be among ours. `None` where
-    /// nothing is there.
-    fn newest_sealed(&self) -> Pending<Option<Vec<u8>>>;
+    /// The beginning of what was sealed last, where whoever adds must be able to read it.
+    fn newest_sealed(&self) -> Pending<Option<Vec<u8>>> {
+        Pending::ready(Ok(None))
+    }
 
     /// The calls that the filter lets through, the oldest first.
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>>;
@@ -53,8 +125,8 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// Lets others have it at once.
     fn release(&self, queue: &str, token: i64) -> Pending<()>;
 
-    /// Up to `room` calls that are due and not among those on their way. `None` where the token is no longer good.
-    fn due(&self, queue: &str, token: i64, under_way: &HashSet<i64>, room: usize) -> Pending<Option<Due>>;
+    /// Calls that are due. `None` where the token is no longer good.
+    fn due(&self, wanted: Wanted) -> Pending<Option<Due>>;
 
     /// Writes how an attempt came out, if the token still is the one under which it was made. Whether it is.
     fn settle(&self, token: i64, item: &Item, settlement: Arc<Settlement>) -> Pending<bool>;
@@ -95,6 +167,20 @@ pub(super) struct Waits {
 pub(super) struct Grant {
     pub(super) lease: Lease,
     pub(super) alive: Option<Alive>,
+}
+
+/// Which calls to deliver. A file's one holder needs neither token nor keys.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))]
+pub(super) struct Wanted {
+    pub(super) queue: String,
+    pub(super) token: i64,
+    /// Those on their way.
+    pub(super) under_way: HashSet<i64>,
+    /// At most so many.
+    pub(super) room: usize,
+    /// Which keys this process has: what others encrypted is theirs, where hosts differ in that.
+    pub(super) keys: Vec<Vec<u8>>,
 }
 
 /// Calls that are due, with what is sealed of them.

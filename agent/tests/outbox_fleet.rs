@@ -1,0 +1,206 @@
+//! The outbox in a PostgreSQL that hosts share: what is promised beyond what outbox.rs shows on both stores.
+#![cfg(feature = "postgres")]
+#![allow(clippy::unwrap_used)]
+
+mod outbox_support;
+
+use farcall_agent::outbox::{Operator, OutboxError, Parcel, State};
+use farcall_agent::{Farcall, Options};
+use outbox_support::postgres::Server;
+use outbox_support::{Home, Vendor, config};
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::{HashMap, HashSet};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Long enough for any machine; nothing here takes that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn start(home: &Home, vendor: &Vendor) -> Farcall {
+    Farcall::start(Options {
+        home: Some(home.path().into()),
+        config: Some(home.configure(&config(vendor))),
+        service: Some("shop".into()),
+        hub: false,
+        ..Options::default()
+    })
+}
+
+/// Another host: with the same key, as `FARCALL_OUTBOX_KEY` gives it to a fleet.
+fn beside(home: &Home) -> Home {
+    let other = home.beside();
+    std::fs::copy(home.path().join("outbox.key"), other.path().join("outbox.key")).unwrap();
+    other
+}
+
+/// On a server of its own, which may take so long.
+fn on(server: &Server, timeout: &str) -> Home {
+    let mut home = Home::in_a_file();
+    home.settings = format!("[outbox_store]\nstore = \"{}\"\ntimeout = \"{timeout}\"\n", server.database());
+    home
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn later(vendor: &Vendor) -> Parcel {
+    Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(86_400))
+}
+
+#[test]
+fn hosts_deliver_what_any_of_them_put_and_no_call_under_two_keys() {
+    let Some(home) = Home::in_postgres() else { return };
+    let vendor = Vendor::start();
+    let first = start(&home, &vendor);
+    let here = first.outbox().unwrap();
+    let id = here.put(Parcel::new("POST", vendor.url("/")).body("first")).unwrap().id;
+    let other = beside(&home);
+    let second = start(&other, &vendor);
+    let there = second.outbox().unwrap();
+    let mut put: HashMap<String, i64> = HashMap::from([("first".to_owned(), id)]);
+    for number in 0..40 {
+        let (outbox, body) = ([&here, &there][number % 2], number.to_string());
+        let mut parcel = Parcel::new("POST", vendor.url("/")).body(body.clone());
+        if number % 3 == 0 {
+            parcel = parcel.order_key("acme");
+        }
+        put.insert(body, outbox.put(parcel).unwrap().id);
+    }
+    for id in put.values() {
+        assert_eq!(there.wait(*id, PATIENCE).unwrap().state, State::Delivered);
+    }
+    let (mut keys, mut ordered) = (HashMap::new(), Vec::new());
+    for got in vendor.got() {
+        let key = got.header("idempotency-key").unwrap().to_owned();
+        assert_eq!(*keys.entry(got.body.clone()).or_insert_with(|| key.clone()), key, "{got:?}");
+        ordered.extend(got.body.parse::<usize>().ok().filter(|number| number % 3 == 0));
+    }
+    assert_eq!(keys.keys().collect::<HashSet<_>>(), put.keys().collect());
+    ordered.dedup();
+    assert!(ordered.is_sorted(), "{ordered:?}");
+    // An operator on any host sees them all.
+    assert_eq!(Operator::at(other.path()).counts().unwrap()[0].calls, 41);
+    assert_eq!(Operator::at(other.path()).show(id, true).unwrap().body.as_deref(), Some("first"));
+}
+
+#[test]
+fn whoever_comes_first_makes_the_tables_also_where_all_do() {
+    let Some(home) = Home::in_postgres() else { return };
+    let vendor = Vendor::start();
+    let homes: Vec<Home> = (0..6).map(|_| home.beside()).collect();
+    thread::scope(|scope| {
+        for home in &homes {
+            scope.spawn(|| start(home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap());
+        }
+    });
+    let counts = Operator::at(homes[0].path()).counts().unwrap();
+    assert_eq!((counts.len(), counts[0].calls), (1, 6));
+}
+
+#[test]
+fn tables_of_a_later_version_are_left_alone() {
+    let Some(server) = Server::shared() else { return };
+    let (home, vendor) = (on(&server, "30s"), Vendor::start());
+    let farcall = start(&home, &vendor);
+    farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+    farcall.shutdown();
+    let database = home.settings.split('"').nth(1).unwrap().rsplit_once('/').unwrap().1.to_owned();
+    server.ask(&database, "INSERT INTO farcall_outbox.version VALUES (99)");
+    let error = start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap_err().to_string();
+    assert!(error.contains("a later version of farcall") && error.contains("99"), "{error}");
+}
+
+#[test]
+fn a_server_that_does_not_sync_is_refused() {
+    let Some(server) = Server::start_with(&["fsync=off"]) else { return };
+    let (home, vendor) = (on(&server, "30s"), Vendor::start());
+    let error = start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap_err().to_string();
+    assert!(error.contains("fsync is off") && error.contains("set fsync = on"), "{error}");
+}
+
+#[test]
+fn calls_are_synced_although_the_database_has_that_off() {
+    let Some(server) = Server::shared() else { return };
+    let (home, vendor) = (on(&server, "30s"), Vendor::start());
+    let database = home.settings.split('"').nth(1).unwrap().rsplit_once('/').unwrap().1.to_owned();
+    server.ask(&database, &format!("ALTER DATABASE {database} SET synchronous_commit = off"));
+    assert_eq!(server.ask(&database, "SHOW synchronous_commit"), "off");
+    let farcall = start(&home, &vendor);
+    farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+    server.ask(
+        &database,
+        "CREATE TABLE public.seen (setting text);
+        CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO public.seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+        CREATE TRIGGER look AFTER INSERT ON farcall_outbox.item FOR EACH ROW EXECUTE FUNCTION public.look()",
+    );
+    farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+    assert_eq!(server.ask(&database, "SELECT setting FROM public.seen"), "on");
+}
+
+#[test]
+fn a_server_that_is_gone_or_stands_still_is_an_error_and_used_again_when_it_is_back() {
+    let Some(server) = Server::start() else { return };
+    let (home, vendor) = (on(&server, "2s"), Vendor::start());
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    until("the server, on a machine however slow", || outbox.put(later(&vendor)).is_ok());
+    server.kill();
+    // By the put itself, not by a timeout of this test.
+    let error = outbox.put(later(&vendor)).unwrap_err();
+    assert!(error.to_string().contains("postgres://"), "{error}");
+    server.run();
+    until("the server to be used again", || outbox.put(later(&vendor)).is_ok());
+    let signal = |signal: Signal| {
+        for pid in server.pids() {
+            let _ = kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal);
+        }
+    };
+    signal(Signal::STOP);
+    let error = outbox.put(later(&vendor)).unwrap_err();
+    signal(Signal::CONT);
+    assert!(error.to_string().contains("postgres://"), "{error}");
+    until("the server to be used again", || outbox.put(later(&vendor)).is_ok());
+}
+
+#[test]
+fn what_a_host_had_on_its_way_when_it_died_is_delivered_by_another() {
+    let Some(home) = Home::in_postgres() else { return };
+    let (server, vendor) = (home.server.clone().unwrap(), Vendor::start());
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    // Nobody answers the first one for as long as this test runs.
+    vendor.answer_next(&["stall"]);
+    let slow = Parcel::new("POST", vendor.url("/")).timeout(Duration::from_secs(86_400));
+    let receipt = outbox.put(slow).unwrap();
+    until("the call to be on its way", || vendor.got().len() == 1);
+    let other = beside(&home);
+    let second = start(&other, &vendor);
+    second.outbox().unwrap().item(receipt.id).unwrap();
+    // As if its host had died: its lease ends.
+    let database = home.settings.split('"').nth(1).unwrap().rsplit_once('/').unwrap().1.to_owned();
+    until("another to deliver it", || {
+        server.ask(&database, "UPDATE farcall_outbox.worker SET until = 0 WHERE token = 1");
+        vendor.got().len() > 1
+    });
+    assert_eq!(outbox.wait(receipt.id, PATIENCE).unwrap().state, State::Delivered);
+    assert!(vendor.got().iter().all(|got| got.header("idempotency-key") == Some(&receipt.idempotency_key)));
+}
+
+#[test]
+fn an_address_that_is_not_there_is_said_at_each_put() {
+    let vendor = Vendor::start();
+    let mut home = Home::in_a_file();
+    home.settings = "[outbox_store]\nstore = \"$FARCALL_TEST_NO_SUCH_VARIABLE\"\n".into();
+    let error = start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap_err();
+    assert!(
+        matches!(&error, OutboxError::Settings(why) if why.contains("FARCALL_TEST_NO_SUCH_VARIABLE")),
+        "{error}"
+    );
+    assert!(Operator::at(home.path()).counts().is_err());
+}
