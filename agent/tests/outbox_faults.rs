@@ -8,7 +8,7 @@
 
 mod outbox_support;
 
-use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel};
+use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
 use farcall_agent::{Farcall, Options};
 use outbox_support::Vendor;
 use outbox_support::judge::{Process, home, judge, pending, random, until};
@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -327,7 +327,11 @@ fn whatever_byte_the_log_breaks_off_at_all_that_was_synced_before_it_is_there() 
 #[test]
 fn a_file_that_was_copied_back_delivers_the_calls_of_its_time_again_under_their_keys() {
     let library = tempfile::tempdir().unwrap();
-    for (round, wal) in [true, true, true, false].into_iter().enumerate() {
+    let mut twice = 0;
+    // A vendor that takes longer than the end of a process waits leaves calls that were sent, and are pending.
+    for (round, (wal, answers_after)) in
+        [(true, 0), (true, 20), (true, 3_000), (false, 20)].into_iter().enumerate()
+    {
         let vendor = Vendor::start();
         let home = home(&vendor);
         let files = if wal { &["outbox.db", "outbox.db-wal"][..] } else { &["outbox.db"][..] };
@@ -336,9 +340,7 @@ fn a_file_that_was_copied_back_delivers_the_calls_of_its_time_again_under_their_
                 std::fs::copy(from.join(name), to.join(name)).unwrap();
             }
         };
-        // What the first one puts may still be under way when it ends: some calls are delivered before the copy,
-        // and some after it.
-        vendor.delay(Duration::from_millis(10 * round as u64));
+        vendor.delay(Duration::from_millis(answers_after));
         let before = run(&mut child("before", home.path(), &vendor, 10));
         assert_eq!(before.acknowledged.len(), PUTS);
         if !wal {
@@ -348,6 +350,7 @@ fn a_file_that_was_copied_back_delivers_the_calls_of_its_time_again_under_their_
         }
         copy(home.path(), library.path());
         let left = pending(home.path());
+        twice += left;
         vendor.delay(Duration::ZERO);
         let since = run(&mut child("since", home.path(), &vendor, 10));
         assert_eq!(since.acknowledged.len(), PUTS);
@@ -365,4 +368,45 @@ fn a_file_that_was_copied_back_delivers_the_calls_of_its_time_again_under_their_
         assert_eq!((many("before"), many("since")), (left, 0), "round {round}");
         judge(&got, &[before.acknowledged, since.acknowledged].concat());
     }
+    assert!(twice > 0);
+}
+
+#[test]
+fn a_clock_that_jumps_by_hours_neither_holds_up_nor_loses_a_call() {
+    let library = tempfile::tempdir().unwrap();
+    let (shim, clock, new) =
+        (shim(library.path()), library.path().join("clock"), library.path().join("clock.new"));
+    let vendor = Vendor::start();
+    vendor.answer_next(&["200 OK", "503 Busy", "hang up"].repeat(5));
+    let home = home(&vendor);
+    let mut kept = Vec::new();
+    let mut dice = number("FARCALL_FAULT_SEED", 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    for round in 0..4 {
+        let over = AtomicBool::new(false);
+        let said = thread::scope(|scope| {
+            let jumps = scope.spawn(|| {
+                let mut jumps = 0;
+                while !over.load(Ordering::Acquire) {
+                    let hours = [0, 6, -6, 2, -1, 5, -3][usize::try_from(random(&mut dice) % 7).unwrap()];
+                    std::fs::write(&new, (hours * 3_600).to_string()).unwrap();
+                    std::fs::rename(&new, &clock).unwrap();
+                    jumps += 1;
+                    thread::sleep(Duration::from_millis(random(&mut dice) % 40));
+                }
+                jumps
+            });
+            let mut command = child(&format!("clock{round}"), home.path(), &vendor, 10);
+            let said = run(command.env("LD_PRELOAD", &shim).env("FAULT_CLOCK", &clock));
+            over.store(true, Ordering::Release);
+            assert!(jumps.join().unwrap() > 1);
+            said
+        });
+        assert_eq!(said.acknowledged.len(), PUTS, "{said:?}");
+        kept.extend(said.acknowledged);
+    }
+    // This process has the right time.
+    deliver(home.path(), &vendor);
+    judge(&vendor.got(), &kept);
+    let items = Operator::at(home.path()).list(&Filter::default()).unwrap();
+    assert!(items.len() > 4 * PUTS && items.iter().all(|item| item.state == State::Delivered), "{items:?}");
 }

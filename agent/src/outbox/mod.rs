@@ -289,10 +289,10 @@ impl Inner {
         if let Some(keys) = self.keys.get() {
             return Ok(Arc::clone(keys));
         }
-        std::fs::create_dir_all(&self.home).map_err(|error| OutboxError::unavailable(&self.home, error))?;
         if self.unusable {
             return Err(OutboxError::Forked);
         }
+        std::fs::create_dir_all(&self.home).map_err(|error| OutboxError::unavailable(&self.home, error))?;
         let newest = self.store()?.newest_sealed().wait()?;
         let found = Arc::new(Keys::of(&self.home, newest.as_deref())?);
         // Whoever comes second finds the same ones.

@@ -144,6 +144,8 @@ pub(super) enum Settlement {
     /// To be tried again at a moment; `counts` where it was an attempt at all.
     Later {
         at: i64,
+        /// When that was said.
+        now: i64,
         counts: bool,
         status: Option<u16>,
         error: String,
@@ -235,14 +237,13 @@ pub(super) fn has_pending(connection: &Connection, queue: &str) -> rusqlite::Res
     connection.prepare_cached(sql)?.query_row([queue], |row| row.get(0))
 }
 
-/// Writes how an attempt came out, if the lease is still the one under which it was made. Whether it is. The moments
-/// of the settlement are those of `asked_at`.
+/// Writes how an attempt came out, if the lease is still the one under which it was made. Whether it is.
 pub(super) fn settle(
     connection: &Connection,
     (queue, token): (&str, i64),
     id: i64,
     settlement: &Settlement,
-    (asked_at, now): (i64, i64),
+    now: i64,
 ) -> rusqlite::Result<bool> {
     let holds = "SELECT EXISTS (SELECT 1 FROM lease WHERE queue = ?1 AND token = ?2)";
     if !connection.prepare_cached(holds)?.query_row(params![queue, token], |row| row.get(0))? {
@@ -250,8 +251,8 @@ pub(super) fn settle(
     }
     let (state, counts, at, status, error, response) = match settlement {
         Settlement::Delivered { status, response } => (1, true, None, Some(*status), None, Some(response)),
-        Settlement::Later { at, counts, status, error } => {
-            (0, *counts, Some(rebased(*at, asked_at, now)), *status, Some(error.as_str()), None)
+        Settlement::Later { at, now: then, counts, status, error } => {
+            (0, *counts, Some(rebased(*at, *then, now)), *status, Some(error.as_str()), None)
         }
         Settlement::Dead { status, error } => (2, true, None, *status, Some(error.as_str()), None),
     };
@@ -470,7 +471,7 @@ mod tests {
     }
 
     fn later(at: i64) -> Settlement {
-        Settlement::Later { at, counts: true, status: Some(503), error: "no".into() }
+        Settlement::Later { at, now: 0, counts: true, status: Some(503), error: "no".into() }
     }
 
     #[test]
@@ -480,20 +481,19 @@ mod tests {
         let [a1, b1, a2, free, a3, a4] =
             [Some("a"), Some("b"), Some("a"), None, Some("a"), Some("a")].map(|key| put(db, key));
         assert_eq!(due_ids(db), [a1, b1, free]);
-        assert!(settle(db, ("q", token), a1, &later(50), (0, 0)).unwrap());
+        assert!(settle(db, ("q", token), a1, &later(50), 0).unwrap());
         assert_eq!(due_ids(db), [b1, free], "a call that waits holds back its key");
-        assert!(settle(db, ("q", token), a1, &delivered(), (0, 0)).unwrap());
+        assert!(settle(db, ("q", token), a1, &delivered(), 0).unwrap());
         assert_eq!(due_ids(db), [b1, a2, free]);
         assert!(
-            settle(db, ("q", token), a2, &Settlement::Dead { status: None, error: "x".into() }, (0, 0))
-                .unwrap()
+            settle(db, ("q", token), a2, &Settlement::Dead { status: None, error: "x".into() }, 0).unwrap()
         );
         assert_eq!(due_ids(db), [b1, free, a3], "a dead letter lets the next one go");
         assert!(remove(db, a3).unwrap() && !remove(db, a3).unwrap());
         assert_eq!(due_ids(db), [b1, free, a4]);
         assert!(retry(db, a2, 0).unwrap());
         assert_eq!(due_ids(db), [b1, free, a4], "one of the key at a time");
-        assert!(settle(db, ("q", token), a4, &delivered(), (0, 0)).unwrap());
+        assert!(settle(db, ("q", token), a4, &delivered(), 0).unwrap());
         assert_eq!(due_ids(db), [b1, a2, free]);
     }
 
@@ -504,9 +504,9 @@ mod tests {
         let id = put(db, None);
         lease::release(db, "q", token).unwrap();
         let next = lease::take(db, home.path(), "q", "other").unwrap().unwrap().0.token;
-        assert!(!settle(db, ("q", token), id, &delivered(), (0, 0)).unwrap());
+        assert!(!settle(db, ("q", token), id, &delivered(), 0).unwrap());
         assert_eq!(get(db, id).unwrap().unwrap().0.state, State::Pending);
-        assert!(settle(db, ("q", next), id, &delivered(), (0, 0)).unwrap());
+        assert!(settle(db, ("q", next), id, &delivered(), 0).unwrap());
         assert_eq!(get(db, id).unwrap().unwrap().0.state, State::Delivered);
         assert!(!retry(db, id, 0).unwrap(), "what was delivered is not delivered again");
     }
@@ -516,7 +516,7 @@ mod tests {
         let (_home, open, token) = open();
         let db = &open.connection;
         let id = put(db, None);
-        settle(db, ("q", token), id, &later(5_000), (0, 0)).unwrap();
+        settle(db, ("q", token), id, &later(5_000), 0).unwrap();
         assert_eq!(due_ids(db), [0_i64; 0]);
         assert_eq!(next_due(db, "q", 0).unwrap(), Some(5_000));
         assert_eq!(due(db, "q", 0, 4_000, 9).unwrap().len(), 1);
@@ -529,7 +529,7 @@ mod tests {
         let steps = |parked: usize| {
             for _ in 0..parked {
                 let id = put(db, None);
-                settle(db, ("q", token), id, &later(5_000), (0, 0)).unwrap();
+                settle(db, ("q", token), id, &later(5_000), 0).unwrap();
             }
             let statements = [select_due(DUE), select_due(PUT_OFF), TIDY.to_owned()];
             let status = |sql: &String| db.prepare_cached(sql).unwrap().reset_status(StatementStatus::VmStep);
@@ -552,7 +552,7 @@ mod tests {
         let db = &open.connection;
         let [dead, under_way, waits] = [(); 3].map(|()| put(db, Some("a")));
         let gave_up = Settlement::Dead { status: None, error: "x".into() };
-        assert!(settle(db, ("q", token), dead, &gave_up, (0, 0)).unwrap());
+        assert!(settle(db, ("q", token), dead, &gave_up, 0).unwrap());
         assert!(retry(db, dead, 0).unwrap());
         assert_eq!(due_ids(db), [under_way]);
         assert!(remove(db, waits).unwrap());
@@ -567,7 +567,7 @@ mod tests {
         let db = &open.connection;
         let id = put(db, None);
         db.execute("UPDATE item SET put_at = 5, expires_at = ?1", [i64::MAX]).unwrap();
-        settle(db, ("q", token), id, &Settlement::Dead { status: None, error: "x".into() }, (0, 0)).unwrap();
+        settle(db, ("q", token), id, &Settlement::Dead { status: None, error: "x".into() }, 0).unwrap();
         assert!(retry(db, id, 1_000).unwrap());
         assert_eq!(get(db, id).unwrap().unwrap().0.expires_at, i64::MAX);
     }

@@ -65,9 +65,9 @@ impl Outcome {
         }
         let at = wait(until);
         if at >= item.expires_at {
-            return Settlement::Later { at: item.expires_at, counts, status, error };
+            return Settlement::Later { at: item.expires_at, now, counts, status, error };
         }
-        Settlement::Later { at, counts, status, error }
+        Settlement::Later { at, now, counts, status, error }
     }
 }
 

@@ -126,7 +126,7 @@ fn delivered() -> Settlement {
 
 fn later(wait: Duration) -> Settlement {
     let at = wall().saturating_add(nanos(wait));
-    Settlement::Later { at, counts: true, status: Some(503), error: "no".into() }
+    Settlement::Later { at, now: wall(), counts: true, status: Some(503), error: "no".into() }
 }
 
 fn dead() -> Settlement {

@@ -110,10 +110,6 @@ impl Store for FileStore {
         Pending::ready(self.look(|connection| table::get(connection, id)))
     }
 
-    fn newest_sealed(&self) -> Pending<Option<Vec<u8>>> {
-        Pending::ready(self.look(table::newest_sealed))
-    }
-
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
         Pending::ready(self.look(|connection| table::list(connection, filter)))
     }
@@ -173,12 +169,12 @@ impl Store for FileStore {
     }
 
     fn due(&self, wanted: Wanted) -> Pending<Option<Due>> {
+        let Wanted { queue, under_way, room, .. } = wanted;
         if self.writer.is_behind_the_clock() {
             // What is due cannot be told before the moments in the file have followed.
             drop(self.write(0, |_| Ok(())));
             return Pending::ready(Ok(Some(Due { calls: Vec::new(), next: Some(Duration::ZERO) })));
         }
-        let Wanted { queue, under_way, room, .. } = wanted;
         let now = wall();
         Pending::ready(self.read(|connection| {
             let mut due = Due::default();
@@ -205,8 +201,7 @@ impl Store for FileStore {
             _ => 0,
         };
         let (queue, id) = (item.service.clone(), item.id);
-        let asked_at = wall();
-        self.write(bytes, move |db| table::settle(db, (&queue, token), id, &settlement, (asked_at, wall())))
+        self.write(bytes, move |db| table::settle(db, (&queue, token), id, &settlement, wall()))
     }
 
     fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {

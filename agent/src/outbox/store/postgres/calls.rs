@@ -120,7 +120,7 @@ pub(super) async fn settle(
         Settlement::Delivered { status, response } => {
             (1_i64, true, None, Some(*status), None, Some(response))
         }
-        Settlement::Later { at, counts, status, error } => {
+        Settlement::Later { at, counts, status, error, .. } => {
             (0, *counts, Some(*at), *status, Some(error), None)
         }
         Settlement::Dead { status, error } => (2, true, None, *status, Some(error), None),
