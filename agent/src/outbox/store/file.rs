@@ -110,6 +110,10 @@ impl Store for FileStore {
         Pending::ready(self.look(|connection| table::get(connection, id)))
     }
 
+    fn newest_sealed(&self) -> Pending<Option<Vec<u8>>> {
+        Pending::ready(self.look(table::newest_sealed))
+    }
+
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
         Pending::ready(self.look(|connection| table::list(connection, filter)))
     }
