@@ -311,6 +311,7 @@ impl Worker {
     fn fetch(&self, key: Key, fetch: Fetch) {
         if fetch.until() < (self.common.clock)() {
             // Nobody waits any more: who is slow is not asked for nothing.
+            self.common.counts.failed.fetch_add(1, Ordering::Relaxed);
             return fetch.finish();
         }
         let read = lock(&self.tier).read(key);
