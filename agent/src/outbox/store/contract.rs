@@ -65,7 +65,7 @@ impl Bench {
             customer: None,
             idempotency_key: "k".into(),
             bytes: 3,
-            request: self.keys.seal(Purpose::Request, "k", &[b"abc".as_slice()]).unwrap(),
+            request: self.keys.seal(Purpose::Request, "k", &[b"abc"]).unwrap(),
         }
     }
 
