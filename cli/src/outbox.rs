@@ -225,7 +225,11 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                 }
                 (false, stopped) => {
                     let stopped = stopped.as_ref().map_or(String::new(), |stopped| format!("\n{stopped}\n"));
-                    format!("{}\n{}{stopped}", counts.render(&style()), vendors.render(&style()))
+                    let vendors = match vendors.is_empty() {
+                        true => String::new(),
+                        false => format!("\n{}", vendors.render(&style())),
+                    };
+                    format!("{}{vendors}{stopped}", counts.render(&style()))
                 }
             };
             Ok((text, if wrong { Exit::Wrong } else { Exit::Fine }))
