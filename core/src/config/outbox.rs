@@ -116,7 +116,7 @@ mod tests {
         for example in examples {
             let config = crate::Config::parse("docs/outbox.md", example).unwrap();
             assert_eq!(config.outbox.len(), example.matches("[[outbox]]").count());
-            assert!(config.alarm.has_way());
+            assert_eq!(config.alarm.has_way(), example.contains("[alarm]"));
         }
     }
 
