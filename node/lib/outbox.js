@@ -86,7 +86,7 @@ function receiptOf (id, idempotencyKey) {
  * @returns {Promise<import('../index.js').OutboxReceipt | null>}
  */
 async function parked (response) {
-  const found = /^parked; id=(\d+)$/.exec(response.headers.get('farcall-outbox') ?? '')
+  const found = /^parked; id=(-?\d+)$/.exec(response.headers.get('farcall-outbox') ?? '')
   if (found === null) return null
   const id = Number(found[1])
   return receiptOf(id, (await item(id)).idempotency_key)

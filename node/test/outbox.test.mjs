@@ -79,4 +79,6 @@ test('a response that was parked has a receipt', async () => {
   const headers = { 'farcall-outbox': `parked; id=${id}` }
   const receipt = await outbox.parked(new Response('', { status: 202, headers }))
   assert.deepEqual([receipt?.id, receipt?.idempotencyKey], [id, idempotencyKey])
+  // As what waits in the spool has it.
+  await assert.rejects(outbox.parked(new Response('', { headers: { 'farcall-outbox': 'parked; id=-1' } })), /no call -1/)
 })

@@ -20,7 +20,7 @@ pub(crate) fn park(
         // A name that is no text is no header; the outbox says so.
         parcel = parcel.header(String::from_utf8_lossy(name), value);
     }
-    let parking = call.begin_parking(terms, parcel);
-    let taken = py.detach(|| parking.wait());
+    // Looking up the key may ask the disk, too.
+    let taken = py.detach(|| call.begin_parking(terms, parcel).wait());
     call.parked(&taken);
 }

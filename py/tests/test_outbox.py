@@ -142,3 +142,7 @@ def test_a_parked_response_has_a_receipt(vendor: Vendor) -> None:
     receipt = farcall.outbox.put("POST", vendor.url, body="a")
     response.headers = {"farcall-outbox": f"parked; id={receipt.id}"}
     assert farcall.outbox.parked(response) == receipt
+    # As what waits in the spool has it.
+    response.headers = {"farcall-outbox": "parked; id=-1"}
+    with pytest.raises(farcall.outbox.OutboxError):
+        farcall.outbox.parked(response)

@@ -136,9 +136,9 @@ fn run(weak: &Weak<Inner>) {
         let Some(mut watch) = inner.completions.next() else { return };
         let item = inner.get(watch.id).map(|(item, ..)| item);
         match item {
-            // The file is looked at again: it may be busy, or away for a moment.
+            // The file is looked at again: it may be busy, or away for a moment, as a server may.
             Ok(Item { state: State::Pending, .. })
-            | Err(OutboxError::Unavailable { .. } | OutboxError::Busy) => {
+            | Err(OutboxError::Unavailable { .. } | OutboxError::Unreachable { .. } | OutboxError::Busy) => {
                 watch.due = Instant::now() + watch.pause;
                 watch.pause = (watch.pause * 3 / 2).min(LAST);
                 inner.completions.looked(Some(watch));

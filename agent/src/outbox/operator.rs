@@ -49,7 +49,8 @@ impl Operator {
     }
 
     /// Whether there is an outbox, or one that cannot be had.
-    pub(crate) fn may_have_calls(&self) -> bool {
+    #[must_use]
+    pub fn may_have_calls(&self) -> bool {
         self.inner.store().is_ok_and(|store| store.exists()) || self.inner.store().is_err()
     }
 

@@ -34,7 +34,7 @@ __all__ = ["Answer", "Env", "File", "OutboxError", "Receipt", "answer", "item", 
 
 OutboxError = native.OutboxError
 
-_PARKED = re.compile(r"parked; id=(\d+)")
+_PARKED = re.compile(r"parked; id=(-?\d+)")
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,13 @@ class Acting:
             elif kind == WAIT:
                 await _acting.wait_async(call, step[1])
             elif kind == PARK:
-                await park_request_async(call, request, self._content(request))
+                try:
+                    await park_request_async(call, request, self._content(request))
+                except BaseException:
+                    # Cancelled: nobody else gives its connection back.
+                    if response is not None:
+                        await response.aclose()
+                    raise
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=True)
 

@@ -230,6 +230,9 @@ impl Store for Chain {
 
     fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {
         self.thread.compare();
+        if let Some(spool) = &self.links.spool {
+            spool.tidy(dead);
+        }
         self.links.store.tidy(delivered, dead)
     }
 

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// So many go on at once.
@@ -98,6 +99,13 @@ impl Spool {
         }
     }
 
+    /// Forgets what went on, or was given up, so long ago; nobody waits for it.
+    pub(super) fn tidy(&self, age: Duration) {
+        if self.file.exists() {
+            drop(self.file.tidy(age, age));
+        }
+    }
+
     /// Gives calls to the store, in their order, unless another process does. Whether more wait.
     pub(super) fn forward(&self, store: &dyn Store) -> Result<bool, OutboxError> {
         let lock = File::create(&self.lock).map_err(|error| self.file.unavailable(&error))?;
@@ -111,9 +119,10 @@ impl Spool {
         for (id, pending) in pending {
             match pending.wait() {
                 Ok(receipt) => went.push((id, receipt.id)),
-                Err(error @ (OutboxError::Unreachable { .. } | OutboxError::Busy)) => failed = Some(error),
                 // It never takes this one.
-                Err(error) => gave_up.push((id, error.to_string())),
+                Err(error @ OutboxError::Invalid(_)) => gave_up.push((id, error.to_string())),
+                // Its disk may be full, or another server the primary: the call was acknowledged, and waits.
+                Err(error) => failed = Some(error),
             }
         }
         if !went.is_empty() || !gave_up.is_empty() {
@@ -131,4 +140,55 @@ impl Spool {
 fn renumbered(mut item: Item) -> Item {
     item.id = -item.id;
     item
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::super::nanos;
+    use super::super::super::super::seal::{Keys, Purpose};
+    use super::*;
+    use std::time::Instant;
+
+    fn call(keys: &Keys) -> Arc<New> {
+        let now = wall();
+        Arc::new(New {
+            queue: "q".into(),
+            order_key: None,
+            put_at: now,
+            next_at: now,
+            expires_at: now + nanos(Duration::from_secs(86_400)),
+            max_attempts: None,
+            method: "POST".into(),
+            vendor: "v".into(),
+            endpoint: String::new(),
+            host: "h".into(),
+            customer: None,
+            idempotency_key: "k".into(),
+            bytes: 3,
+            request: keys.seal(Purpose::Request, "k", &[b"abc"]).unwrap(),
+        })
+    }
+
+    #[test]
+    fn what_the_store_cannot_take_now_waits_and_its_old_number_is_forgotten_in_time() {
+        let home = tempfile::tempdir().unwrap();
+        let keys = Keys::of(home.path(), None).unwrap();
+        let spool = Spool::new(home.path(), Arc::default());
+        let id = -spool.add(&call(&keys)).unwrap().id;
+        // Reached, and yet of no use: as a server whose disk is full, or that is a standby now.
+        let place = home.path().join("later");
+        let store = FileStore::new(Place::at(&place.join("outbox.db")), Arc::default());
+        assert!(matches!(spool.forward(&store), Err(OutboxError::Unavailable { .. })));
+        let Found::Here(whole) = spool.get(id).unwrap() else { panic!("it is there") };
+        assert_eq!(whole.0.state, State::Pending);
+        std::fs::create_dir(&place).unwrap();
+        assert!(!spool.forward(&store).unwrap());
+        let Found::Went(there) = spool.get(id).unwrap() else { panic!("it went on") };
+        assert!(store.get(there).wait().unwrap().is_some());
+        let begun = Instant::now();
+        while !matches!(spool.get(id).unwrap(), Found::Nowhere) {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            spool.tidy(Duration::ZERO);
+        }
+    }
 }

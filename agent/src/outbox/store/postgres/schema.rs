@@ -84,7 +84,7 @@ pub(super) async fn prepare(
         ));
     }
     // Whoever hangs in the midst of a transaction must not keep others from the keys that it has locked.
-    let limit = timeout.as_millis().max(1);
+    let limit = timeout.as_millis().clamp(1, 2_147_483_647);
     let sql = format!(
         "SET statement_timeout = {limit}; SET lock_timeout = {limit};
         SET idle_in_transaction_session_timeout = {limit}; SET search_path = pg_catalog"

@@ -367,7 +367,11 @@ impl Shared {
                     if sqlx::raw_sql("ROLLBACK").execute(&mut *db).await.is_err() {
                         *connection = None;
                     }
-                    return Err(Failure::Refused(self.wrong(error.message())));
+                    let its_own = matches!(jobs, [Job::Put(_)]) && is_of_the_call(error.code().as_deref());
+                    return Err(Failure::Refused(match its_own {
+                        true => OutboxError::Invalid(format!("PostgreSQL refuses it: {}", error.message())),
+                        false => self.wrong(error.message()),
+                    }));
                 }
                 Err(error) => {
                     *connection = None;
@@ -423,6 +427,11 @@ enum Failure {
 /// transaction).
 fn is_ending(code: Option<&str>) -> bool {
     code.is_some_and(|code| code.starts_with("57P") || code.starts_with("25P") || code.starts_with("08"))
+}
+
+/// Whether the server will never take this call (data exception, constraint, limit), and not just none now.
+fn is_of_the_call(code: Option<&str>) -> bool {
+    code.is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
 }
 
 /// In words, with what lies beneath.
