@@ -113,6 +113,7 @@ fn in_force(config: &Config) -> String {
         (config.budgets.len(), count(config.budgets.len(), "budget", "budgets")),
         (config.quotas.len(), count(config.quotas.len(), "quota", "quotas")),
         (config.resilience.len(), count(config.resilience.len(), "resilience rule", "resilience rules")),
+        (config.caches.len(), count(config.caches.len(), "cache rule", "cache rules")),
         (config.faults.len(), count(config.faults.len(), "fault", "faults")),
         (config.outbox.len(), count(config.outbox.len(), "outbox rule", "outbox rules")),
         (config.own_prices().len(), count(config.own_prices().len(), "price", "prices")),

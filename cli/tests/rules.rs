@@ -178,7 +178,7 @@ fn config_check_warns_of_rules_that_are_surely_not_meant() {
     let rule =
         |verdict: &str| format!("[[policy]]\nmatch = {{ vendor = \"stripe\" }}\nverdict = \"{verdict}\"\n");
     let text = format!(
-        "{}{}[[budget]]\nmatch = {{}}\nlimit = \"5 USD / day\"\n[[quota]]\nmatch = {{ vendor = \"stripe\" }}\nlimit = \"5 requests / 1s\"\n",
+        "{}{}[[budget]]\nmatch = {{}}\nlimit = \"5 USD / day\"\n[[quota]]\nmatch = {{ vendor = \"stripe\" }}\nlimit = \"5 requests / 1s\"\n[[cache]]\nmatch = {{}}\nttl = \"1h\"\n",
         rule("deny"),
         rule("allow")
     );
@@ -186,7 +186,7 @@ fn config_check_warns_of_rules_that_are_surely_not_meant() {
     let (code, out, _) = run(home.path(), &["config", "check"]);
     assert_eq!(code, 0, "a warning is no error: {out}");
     let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines[1], "In force: 2 policy rules, 1 budget, 1 quota.");
+    assert_eq!(lines[1], "In force: 2 policy rules, 1 budget, 1 quota, 1 cache rule.");
     assert!(
         lines[2].contains("farcall.toml:4: warning: ")
             && lines[2].contains("one says allow, the other deny, and deny holds"),

@@ -1,6 +1,7 @@
 'use strict'
 // What `fetch` was called with, read once, and written again for each attempt.
 
+const { commonDispatcher, nameOf } = require('./clients.js')
 const { native } = require('./native.js')
 
 /** @typedef {import('./native.js').NextStep} NextStep */
@@ -62,26 +63,13 @@ function simpleWords (given) {
   return words
 }
 
-/** What undici sends requests with, where nobody says with what. */
-const kGlobalDispatcher = Symbol.for('undici.globalDispatcher.1')
-/** @type {WeakMap<object, string>} */
-const clients = new WeakMap()
-let known = 0
-
 /**
  * Stands for the dispatcher of a request: it may add headers, and credentials among them, that nobody here sees.
  *
  * @param {any} dispatcher
  */
 function clientOf (dispatcher) {
-  if (dispatcher === undefined || dispatcher === null) return ''
-  let client = clients.get(dispatcher)
-  if (client === undefined) {
-    known += 1
-    client = String(known)
-    clients.set(dispatcher, client)
-  }
-  return client
+  return dispatcher === undefined || dispatcher === null ? '' : nameOf(dispatcher)
 }
 
 /** What `cache` among the options of a request says, in the words of `Cache-Control` (Fetch, section 4.6). */
@@ -101,6 +89,7 @@ const CACHE_MODES = new Map([
  * @returns {Asking | undefined}
  */
 function read (input, init) {
+  const common = commonDispatcher()
   const request = input instanceof Request ? /** @type {any} */ (input) : undefined
   const url = normal(request?.url ?? String(input))
   if (url === undefined) return
@@ -116,7 +105,7 @@ function read (input, init) {
   const mode = CACHE_MODES.get(init?.cache ?? request?.cache)
   if (mode !== undefined) words += (words === '' ? '' : '\n') + 'cache-control\n' + mode
   const signal = init?.signal ?? request?.signal ?? undefined
-  const dispatcher = init?.dispatcher ?? (request && dispatcherOf(request)) ?? /** @type {any} */ (globalThis)[kGlobalDispatcher]
+  const dispatcher = init?.dispatcher ?? (request && dispatcherOf(request)) ?? common
   // What is to be checked against a digest, undici has to fetch.
   const client = init?.integrity || request?.integrity ? undefined : clientOf(dispatcher)
   const asking = { url, method, headers, words, signal, client, content: undefined, bytes: undefined, replayable: false }

@@ -6,6 +6,7 @@ const { isMainThread } = require('node:worker_threads')
 const account = require('./account.js')
 const fetchAdapter = require('./adapters/fetch.js')
 const httpAdapter = require('./adapters/http/index.js')
+const { learn } = require('./clients.js')
 const { abandonAll, inFlight } = require('./exchange.js')
 const { native } = require('./native.js')
 const { note, problems } = require('./problems.js')
@@ -50,6 +51,11 @@ function install (options = {}) {
     return
   }
   Object.defineProperty(globalThis, kInstalled, { value: module, configurable: true })
+  try {
+    learn()
+  } catch (error) {
+    note(error)
+  }
   for (const name of /** @type {AdapterName[]} */ (Object.keys(adapters))) {
     if (options.adapters?.[name] === false || installed.has(name)) continue
     try {

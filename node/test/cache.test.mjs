@@ -1,11 +1,13 @@
 // Calls that need not be made: real clients against vendor-sim, which says how often it was asked.
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import https from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, beforeEach, test } from 'node:test'
+import { Worker } from 'node:worker_threads'
 import { brotliCompressSync, gzipSync } from 'node:zlib'
 import axios from 'axios'
 import got from 'got'
@@ -429,6 +431,38 @@ test('http: agents are kept apart, for what their connections say of who asks', 
   const agents = [new https.Agent(), new https.Agent()]
   for (const agent of [...agents, ...agents]) await answer(request(tls + path, { agent }).end())
   assert.equal(await asked(), 2)
+})
+
+test('threads share what clients of Node itself got, and nothing that others did', async () => {
+  const path = newPath()
+  await script(says(path, { 'cache-control': 'max-age=600' }))
+  const [index, at] = [new URL('../index.js', import.meta.url).href, plain + path]
+  for (const [code, times] of /** @type {[string, number][]} */ ([
+    // The first one of its thread.
+    [`await get('${at}', { agent: new http.Agent() })`, 2],
+    [`await get('${at}', {})`, 1],
+    [`await (await fetch('${at}?fetch')).text()`, 1],
+    [`Response
+      const { constructor: Agent } = globalThis[Symbol.for('undici.globalDispatcher.1')]
+      const dispatcher = new Agent()
+      await (await fetch('${at}?dispatcher', { dispatcher })).text()
+      await dispatcher.close()`, 2]
+  ])) {
+    await forget()
+    for (let thread = 0; thread < 2; thread += 1) {
+      const worker = new Worker(`void (async () => {
+        const { default: farcall } = await import('${index}')
+        const http = require('node:http')
+        farcall.install()
+        const get = (url, options) => new Promise((resolve, reject) => {
+          http.get(url, options, (answer) => answer.resume().on('end', resolve)).on('error', reject)
+        })
+        ${code}
+      })()`, { eval: true })
+      assert.deepEqual(await once(worker, 'exit'), [0])
+    }
+    assert.equal(await asked(), times, code)
+  }
 })
 
 test('http: an answer that is kept needs no socket of the agent', async () => {

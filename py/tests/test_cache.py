@@ -35,9 +35,9 @@ class Kept:
         rule: dict[str, Any] = {"match": {"path": self.path}, "effect": effect}
         self.sim.control("POST", "script", rule if count is None else rule | {"count": count})
 
-    def run(self, code: str, keys: str = "", path: str | None = None) -> Any:
+    def run(self, code: str, keys: str = "", path: str | None = None, top: str = "") -> Any:
         head = HEAD.format(name=self.rules.name, path=path or self.path)
-        return self.rules.run(KEEP + keys, head + code)
+        return self.rules.run(top + KEEP + keys, head + code)
 
     def asked(self, path: str | None = None) -> list[dict[str, Any]]:
         """What came to the vendor."""
@@ -49,6 +49,7 @@ class Kept:
         return self.rules.outcomes()
 
 
+DISK = 'cache_disk = "16MiB"\ncache_disk_wait = "30s"\n'
 FRESH = {"cache-control": "max-age=600"}
 #: One client of each kind, for what the engine decides: the others differ in nothing there.
 FEW = ["requests", "httpx2", "httpx2-async"]
@@ -447,6 +448,23 @@ for verify in (one, other, one, other):
 print("null")
 """
     kept.run(code)
+    assert len(kept.asked()) == 2
+
+
+@pytest.mark.parametrize("rules", ["requests"], indirect=True)
+def test_a_restarted_program_finds_on_the_disk_what_was_kept_there(rules: Rules) -> None:
+    kept = Kept(rules, "on-disk", headers=FRESH)
+    shown = [kept.run("show(ask(AT))", top=DISK)[0] for _ in range(2)]
+    assert [("hit" in status, body) for _, status, _, body in shown] == [(False, shown[0][3]), (True, shown[0][3])]
+    assert len(kept.asked()) == 1
+
+
+@pytest.mark.parametrize("rules", ["httpx", "httpx2"], indirect=True)
+def test_what_a_context_of_one_program_got_is_not_for_that_of_another(rules: Rules) -> None:
+    kept = Kept(rules, "context-on-disk", headers=FRESH)
+    # Each program has a TLS context of its own, which may show another certificate.
+    for _ in range(2):
+        kept.run("show(ask(AT), ask(AT))", top=DISK)
     assert len(kept.asked()) == 2
 
 

@@ -227,7 +227,9 @@ impl Worker {
         let full = queue.jobs.len() >= MOST_JOBS || (queue.bytes > 0 && queue.bytes + bytes > MOST_BYTES);
         let rests = queue.rests_until.is_some_and(|until| Instant::now() < until);
         let hangs = queue.busy_since.is_some_and(|since| since.elapsed() > self.hangs);
-        if !queue.running || asks && (full || rests || hangs) {
+        // Others must not wait for what is not written: the end of a call is behind nothing that hangs.
+        let lands = matches!(job, Job::Land(..));
+        if !queue.running || asks && (full || rests) || (asks || lands) && hangs {
             return false;
         }
         queue.bytes += bytes;
@@ -363,4 +365,55 @@ impl fmt::Debug for Worker {
 
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    /// Hangs until it is let go.
+    #[derive(Debug)]
+    struct Stuck(Sender<()>, Receiver<()>);
+
+    impl Tier for Stuck {
+        fn read(&mut self, _: Key) -> io::Result<Option<Vec<u8>>> {
+            let _ = (self.0.send(()), self.1.recv());
+            Ok(None)
+        }
+
+        fn write(&mut self, _: Key, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn remove(&mut self, _: Key) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn walk(&mut self, _: &mut dyn FnMut(Key, Vec<u8>) -> bool) -> io::Result<u64> {
+            Ok(0)
+        }
+    }
+
+    #[test]
+    fn no_end_of_a_call_waits_behind_a_tier_that_hangs() {
+        let home = tempfile::tempdir().unwrap();
+        let common =
+            Common::new(Memory::new(1 << 20), Seal::of(home.path()).unwrap(), Box::new(|| Timestamp::EPOCH));
+        let ((told, reads), (go, goes)) = (channel(), channel());
+        let worker = Worker::new("stuck", Arc::new(common), None, Box::new(Stuck(told, goes)), None, HANGS);
+        let worker = Arc::new(worker);
+        worker.start().unwrap();
+        let land = || worker.give(Job::Land(Key::of(1), Landing::Over, Timestamp::EPOCH));
+        assert!(land(), "in its turn");
+        assert!(worker.give(Job::Fetch(Key::of(1), Fetch::new(Timestamp::EPOCH))));
+        reads.recv().unwrap();
+        let begun = Instant::now();
+        while land() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it waits behind what hangs");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        go.send(()).unwrap();
+        worker.stop();
+    }
 }

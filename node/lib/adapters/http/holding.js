@@ -4,6 +4,7 @@
 const { clearImmediate, setImmediate, setTimeout } = require('node:timers')
 const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
+const { nameOf } = require('../../clients.js')
 const { Decision, isCaching, isDeciding } = require('../../decision.js')
 const { ErrorType } = require('../../errors.js')
 const { pairs, parse } = require('../../kept.js')
@@ -34,10 +35,6 @@ const HTTP = 2
 /** What hears of an exchange that is none: the answer was there already. */
 const nobody = { attach () {}, answer () {}, body () {}, over () {} }
 
-/** @type {WeakMap<object, number>} */
-const agents = new WeakMap()
-let known = 0
-
 /**
  * Stands for the agent of a request and the connection that it would make, with its certificates: all that may tell a
  * vendor who asks, beside the headers. Undefined where no answer may be kept.
@@ -50,9 +47,9 @@ function clientOf (request, agent, options) {
   if (!isCaching() || agent === undefined || request.method !== 'GET' || typeof options !== 'object') return
   // One that is made for a single request.
   if (options.agent === false || typeof agent.getName !== 'function') return
-  let number = agents.get(agent)
-  if (number === undefined) agents.set(agent, number = known += 1)
-  return `${number} ${agent.getName(options)}`
+  // Which the name of a connection says nothing of.
+  const context = options.secureContext ? nameOf(options.secureContext) : ''
+  return `${nameOf(agent)} ${context} ${agent.getName(options)}`
 }
 
 /**

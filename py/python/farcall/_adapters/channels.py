@@ -2,28 +2,34 @@
 
 A client certificate says who asks, a connection whose other end nobody verified may lead anywhere, and a socket of
 this machine leads elsewhere than the URL says. A connection as the library makes it by itself has no channel: then all
-clients of the process share what is kept. What nothing is known of has one of its own.
+clients share what is kept. What nothing is known of has one of its own, that no other process has: processes may share
+what is kept, and a number or the path of a certificate stands for something else in each.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _UNVERIFIED = b"unverified"
-_numbers = count(1)
+_process = os.urandom(16)
+
+
+def of_certificate(*files: Any) -> bytes:
+    """The channel of connections that show this certificate."""
+    return repr(files).encode() + _process
 
 
 def own(thing: Any) -> bytes:
-    """The channel of what is like nothing else: a number for as long as it lives, or, where none sticks, for now."""
+    """The channel of what is like nothing else: for as long as it lives, or, where none sticks, for now."""
     try:
         channel: bytes = thing._farcall_own
     except AttributeError:
-        channel = b"%d" % next(_numbers)
+        channel = os.urandom(16)
         try:
             thing._farcall_own = channel
         except AttributeError:
@@ -34,7 +40,7 @@ def own(thing: Any) -> bytes:
 def of_settings(verify: Any, cert: Any) -> bytes | None:
     """The channel of a client that was told so about TLS, as httpx and requests are."""
     if cert:
-        return repr(cert).encode()
+        return of_certificate(cert)
     if verify is True or isinstance(verify, str):
         return None
     return own(verify) if isinstance(verify, ssl.SSLContext) else _UNVERIFIED
@@ -85,7 +91,7 @@ def of_pool(pool: Any, kinds: tuple[type, type]) -> bytes | None:
     if pool.assert_hostname is not None or pool.assert_fingerprint is not None:
         return own(pool)
     if pool.cert_file is not None:
-        return repr((pool.cert_file, pool.key_file)).encode()
+        return of_certificate(pool.cert_file, pool.key_file)
     context = pool.conn_kw.get("ssl_context")
     if context is not None:
         return own(context)
