@@ -35,6 +35,9 @@ const WORDS: usize = CURSOR_AT + 1;
 
 /// A lease lasts so long, in seconds, without being renewed.
 const LASTS: u64 = 60;
+/// By so much may who looks be behind who renewed it: the moment of a call is read before, and on a busy machine it may be
+/// seconds until the call comes to look. Beyond that, it is from a clock that was ahead.
+const BEHIND: u64 = 60;
 /// That of a process of which nothing is seen.
 const UNSEEN: u64 = 10;
 /// For so many seconds after an answer that cannot be shared, processes do not wait for each other.
@@ -89,7 +92,7 @@ impl Lease {
 
     /// Whether it holds yet; one from a clock that was ahead does not.
     const fn holds(self, now: u64) -> bool {
-        self.0 != 0 && self.left(now) != 0 && self.left(now) <= LASTS + 1
+        self.0 != 0 && self.left(now) != 0 && self.left(now) <= LASTS + BEHIND
     }
 
     /// For how many seconds yet.
@@ -305,6 +308,27 @@ mod tests {
             one.release(KEY, Landing::Over, at(begin + 70));
             assert_eq!(one.join(KEY, at(begin + 70)), Place::Wait);
         }
+    }
+
+    #[test]
+    fn a_call_that_was_held_up_on_its_way_here_takes_no_lease_that_is_held() {
+        for begin in [1_000, 0xFFFF - 3, (1 << 16) * 7] {
+            let (_home, one, other) = two();
+            assert_eq!(one.join(KEY, at(begin)), Place::Lead);
+            for late in [0, 1, 2, 30, BEHIND] {
+                assert_eq!(other.join(KEY, at(begin - late)), Place::Wait, "it was asked for {late} s later");
+            }
+            one.renew(at(begin + 20));
+            assert_eq!(other.join(KEY, at(begin)), Place::Wait, "it was renewed on the way");
+            assert!(one.land(KEY), "it is its own yet");
+        }
+    }
+
+    #[test]
+    fn a_lease_from_a_clock_that_was_far_ahead_is_none() {
+        let (_home, one, other) = two();
+        assert_eq!(one.join(KEY, at(1_000)), Place::Lead);
+        assert_eq!(other.join(KEY, at(1_000 - BEHIND - 1)), Place::Lead);
     }
 
     #[test]

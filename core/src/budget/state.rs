@@ -16,13 +16,15 @@ use std::time::Duration;
 /// Periods are those of the calendar. A call counts in the period in which it settles; what it had reserved in
 /// an earlier one is gone with that. A clock that goes back a little changes nothing; one that comes back from
 /// a leap of more than an hour (and two periods) takes the account with it, so that no leap can stop the
-/// calls of a year.
+/// calls of a year; and back again, if it returns to the period that it left. A thread that is held up for so
+/// long between its look at the clock and the account is taken for such a leap.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct State {
     /// Generation (4 bits) and what is spent and reserved (60 bits).
     word: AtomicU64,
-    /// Of the last two generations, by parity: the whole generation and the number of its period.
+    /// Of the last two generations, by parity: the whole generation and the number of its period, and whether
+    /// the clock [`RETURNED`] to it.
     periods: [AtomicU64; 2],
     /// Generation, and what others have spent.
     elsewhere: AtomicU64,
@@ -118,6 +120,9 @@ pub struct Status {
 
 const SHIFT: u32 = 60;
 const AMOUNT: u64 = (1 << SHIFT) - 1;
+
+/// Beside the number of a period: it is the one that the clock leapt back from before.
+const RETURNED: u32 = 1 << 31;
 
 /// What [`State::enter`] found.
 #[derive(Clone, Copy)]
@@ -343,7 +348,7 @@ impl State {
     /// The account of the period that `now` is in, begun if need be.
     fn enter(&self, period: Period, now: Timestamp) -> Current {
         // Minutes since the epoch fit for as long as nanoseconds do.
-        let number = u32::try_from(period.number(now)).unwrap_or(u32::MAX);
+        let number = u32::try_from(period.number(now)).unwrap_or(u32::MAX) & !RETURNED;
         loop {
             let word = self.word.load(Ordering::Acquire);
             let place = (word >> SHIFT & 1) as usize;
@@ -352,7 +357,7 @@ impl State {
             if tag_of(generation) != word & !AMOUNT {
                 continue; // The word moved on between the two loads.
             }
-            let current = Current { word, generation, number: entry as u32 };
+            let current = Current { word, generation, number: entry as u32 & !RETURNED };
             if number == current.number || is_a_little_before(period, number, current.number) {
                 return current;
             }
@@ -366,15 +371,18 @@ impl State {
         let place = &self.periods[(generation & 1) as usize];
         let mut entry = place.load(Ordering::Acquire);
         if (entry >> 32) as u32 == generation.wrapping_sub(2) {
-            let mine = u64::from(generation) << 32 | u64::from(number);
+            let before = entry as u32 & !RETURNED;
+            let returned = if number == before && current.number < before { RETURNED } else { 0 };
+            let mine = u64::from(generation) << 32 | u64::from(number | returned);
             let _ = place.compare_exchange(entry, mine, Ordering::AcqRel, Ordering::Acquire);
             entry = place.load(Ordering::Acquire);
         }
         if (entry >> 32) as u32 != generation {
             return; // Long past: the account is further on.
         }
-        // A clock that came back from a leap takes along what was spent.
-        let used = if (entry as u32) < current.number { current.used() } else { 0 };
+        // A clock that came back from a leap takes along what was spent, there and back.
+        let (number, returned) = (entry as u32 & !RETURNED, entry as u32 & RETURNED != 0);
+        let used = if number < current.number || returned { current.used() } else { 0 };
         let next = tag_of(generation) | used;
         if self.word.compare_exchange(current.word, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             // So that no tag of sixteen periods ago is taken for this one's. What was set meanwhile stays.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::units::{Currency, Timestamp};
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+mod threads;
 
 /// 2026-11-21 10:00 UTC.
 const NOW: Timestamp = Timestamp::from_nanos(1_795_255_200_000_000_000);
@@ -225,82 +226,42 @@ fn a_budget_counts_one_currency_and_tallies_the_others() {
 }
 
 #[test]
-fn many_threads_never_spend_more_than_the_limit_and_lose_nothing() {
-    const LIMIT: u64 = 1_000_000;
-    let rule = requests(LIMIT, Period::Day, Action::Refuse);
+fn a_thread_that_was_late_counts_in_the_period_that_there_is() {
+    let rule = requests(40, Period::Minute, Action::Refuse);
     let state = State::new();
-    let (spent, highest) = (AtomicU64::new(0), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for thread in 0..4u64 {
-            let (rule, state, spent, highest) = (&rule, &state, &spent, &highest);
-            scope.spawn(move || {
-                let mut seed = thread + 1;
-                let mut open = Vec::new();
-                for _ in 0..20_000 {
-                    seed =
-                        seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    let amount = seed >> 33 & 0xff;
-                    if let Verdict::Admit(admission) = state.reserve(rule, amount, NOW) {
-                        open.push(admission.reservation);
-                    }
-                    highest.fetch_max(used(state, rule, NOW), Ordering::Relaxed);
-                    if open.len() > 3 {
-                        let call = open.swap_remove((seed >> 20) as usize % open.len());
-                        // Never more than was reserved: then the limit holds to the unit.
-                        let cost = call.amount() - (seed >> 40) % (call.amount() + 1) / 2;
-                        spent.fetch_add(cost, Ordering::Relaxed);
-                        let _ = state.settle(rule, call, known(cost), NOW);
-                    }
-                }
-                for call in open {
-                    let _ = state.settle(rule, call, Spent::NOTHING, NOW);
-                }
-            });
-        }
-    });
-    assert!(highest.into_inner() <= LIMIT);
-    let spent = spent.into_inner();
-    assert_eq!((used(&state, &rule, NOW), state.settled()), (spent, spent));
-    assert!(spent > LIMIT / 2, "{spent}: the test did fill the budget");
+    let minute = |number: u64| NOW.plus_millis(number * 60_000);
+    // It looks at the clock, and the others go on and spend all of a later minute.
+    let late = minute(0);
+    let _ = admitted(state.reserve(&rule, 40, minute(60)));
+    assert!(matches!(state.reserve(&rule, 1, late), Verdict::Refuse { .. }));
+    assert!(matches!(state.reserve(&rule, 1, minute(60)), Verdict::Refuse { .. }), "it is not opened again");
+    assert_eq!(used(&state, &rule, minute(60)), 40);
+    // One that reserved before the turn and settles after it takes nothing of the next account but what it spent.
+    let reserved = admitted(state.reserve(&rule, 3, minute(61)));
+    let _ = admitted(state.reserve(&rule, 5, minute(62)));
+    let _ = state.settle(&rule, reserved, known(1), minute(61));
+    assert_eq!(used(&state, &rule, minute(62)), 6);
 }
 
 #[test]
-fn many_threads_over_the_turn_of_many_periods_lose_nothing() {
-    // Each thread's clock runs at its own pace, so that they meet at every turn.
-    const PERIODS: u64 = 400;
-    const LIMIT: u64 = 40;
-    let rule = requests(LIMIT, Period::Minute, Action::Refuse);
-    let state = State::new();
-    let admitted_in: Vec<AtomicU64> = (0..=PERIODS).map(|_| AtomicU64::new(0)).collect();
-    let spent = AtomicU64::new(0);
-    let first = Period::Minute.number(NOW);
-    let clock = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            let (rule, state, admitted_in, spent, clock) = (&rule, &state, &admitted_in, &spent, &clock);
-            scope.spawn(move || {
-                loop {
-                    // Half a second a step; all threads share the clock, but not the moment of reading it.
-                    let step = clock.fetch_add(1, Ordering::Relaxed);
-                    let now = NOW.plus_millis(step * 500);
-                    let period = Period::Minute.number(now) - first;
-                    if period >= PERIODS {
-                        return;
-                    }
-                    if let Verdict::Admit(admission) = state.reserve(rule, 1, now) {
-                        admitted_in[period as usize].fetch_add(1, Ordering::Relaxed);
-                        spent.fetch_add(1, Ordering::Relaxed);
-                        let _ = state.settle(rule, admission.reservation, known(1), now);
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(state.settled(), spent.into_inner());
-    let total: u64 = admitted_in.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-    // A thread that was late counts in the next period, never in none; a period's account is never opened twice.
-    assert!(total <= (PERIODS + 1) * LIMIT, "{total}");
-    assert!(total >= PERIODS * LIMIT * 9 / 10, "{total}");
+fn a_clock_that_leaps_back_and_returns_finds_what_was_spent() {
+    for (period, away) in [(Period::Minute, 3_660), (Period::Day, 3 * 86_400), (Period::Month, 100 * 86_400)]
+    {
+        let rule = requests(40, period, Action::Refuse);
+        let state = State::new();
+        let before = Timestamp::from_nanos(NOW.as_nanos() - away * 1_000_000_000);
+        let _ = admitted(state.reserve(&rule, 30, NOW));
+        // So does a thread that was held up for so long after it looked at the clock.
+        let _ = admitted(state.reserve(&rule, 4, before));
+        assert_eq!(used(&state, &rule, before), 34);
+        assert_eq!(used(&state, &rule, NOW), 34);
+        let _ = admitted(state.reserve(&rule, 6, NOW));
+        assert!(matches!(state.reserve(&rule, 1, before), Verdict::Refuse { .. }));
+        assert!(matches!(state.reserve(&rule, 1, NOW), Verdict::Refuse { .. }));
+        // The next period is one of its own, also after that of a leap.
+        let next = period.start(period.number(NOW) + 1);
+        assert_eq!((used(&state, &rule, before), used(&state, &rule, next)), (40, 0));
+    }
 }
 
 #[derive(Clone, Debug)]
