@@ -52,7 +52,7 @@ struct Pace {
 }
 
 impl Pace {
-    const AHEAD: u64 = 1_000;
+    const AHEAD: u64 = 1_500;
 
     /// The next step.
     fn step(&self, thread: usize) -> u64 {
@@ -77,7 +77,7 @@ impl Drop for Through<'_> {
 #[test]
 fn many_threads_over_the_turn_of_many_periods_lose_nothing() {
     // All threads share the clock, but not the moment of reading it, so that they meet at every turn.
-    const PERIODS: u64 = 400;
+    const PERIODS: u64 = 100;
     const LIMIT: u64 = 40;
     let rule = requests(LIMIT, Period::Minute, Action::Refuse);
     let state = State::new();
