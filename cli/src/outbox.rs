@@ -40,7 +40,8 @@ pub(crate) enum Command {
     },
     /// One call: where it goes, with what, and what became of it
     Show {
-        /// Its number
+        /// Its number; a negative one is of a call that has not reached its PostgreSQL yet
+        #[arg(allow_negative_numbers = true)]
         id: i64,
         /// Show the bodies of request and answer, decrypted
         #[arg(long)]
@@ -54,7 +55,7 @@ pub(crate) enum Command {
     /// Deliver calls anew that were given up or wait: at once, with a new age
     Retry {
         /// Their numbers
-        #[arg(required_unless_present = "dead", conflicts_with = "dead")]
+        #[arg(required_unless_present = "dead", conflicts_with = "dead", allow_negative_numbers = true)]
         ids: Vec<i64>,
         /// All dead letters
         #[arg(long)]
@@ -65,7 +66,7 @@ pub(crate) enum Command {
     /// Forget calls, delivered or not
     Drop {
         /// Their numbers
-        #[arg(required = true)]
+        #[arg(required = true, allow_negative_numbers = true)]
         ids: Vec<i64>,
         #[command(flatten)]
         place: Place,
@@ -147,7 +148,8 @@ pub(crate) fn run(command: &Command) -> Exit {
     };
     let done = match farcall_agent::home(place.home.as_deref()) {
         None => Err(OutboxError::NoHome),
-        Some(home) if !was_used(&home) => {
+        // What was lost is put back into a new one.
+        Some(home) if !was_used(&home) && !matches!(command, Command::Restore { .. }) => {
             complain(&format!(
                 "there is neither an outbox nor a ledger in {}; run a program with farcall installed, or point \
                  FARCALL_HOME at its home",
@@ -166,9 +168,10 @@ pub(crate) fn run(command: &Command) -> Exit {
     }
 }
 
-/// Whether any program used this home directory. One that put nothing has an empty outbox.
+/// Whether any program used this home directory, or its configuration names an outbox that is elsewhere. One that put
+/// nothing has an empty outbox.
 fn was_used(home: &Path) -> bool {
-    ["outbox.db", "ledger.db"].iter().any(|file| home.join(file).exists())
+    home.join("ledger.db").exists() || Operator::at(home).may_have_calls()
 }
 
 fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Exit), OutboxError> {

@@ -68,6 +68,15 @@ fn a_home_that_no_program_used_is_said_and_one_without_calls_has_an_empty_outbox
         assert!(why.contains("there is neither an outbox nor a ledger in "), "{why}");
     }
     assert_eq!(run(home.path(), &["ls", "--home", "/nonexistent"]).0, 3);
+    // What is lost with all of its home is restored into a new one.
+    let (code, _, why) = run(home.path(), &["restore", "--from", "/nonexistent/outbox.db"]);
+    assert!(code == 3 && why.contains("there is no such file"), "{code} {why}");
+    // The calls may be elsewhere.
+    let fleet = tempfile::tempdir().unwrap();
+    let config = "[outbox_store]\nstore = \"$FARCALL_TEST_NOT_SET\"\n";
+    std::fs::write(fleet.path().join("farcall.toml"), config).unwrap();
+    let (code, _, why) = run(fleet.path(), &["show", "-7"]);
+    assert!(code == 3 && why.contains("FARCALL_TEST_NOT_SET"), "{code} {why}");
     put(home.path(), Vec::new());
     assert_eq!(run(home.path(), &["stats"]), (0, "the outbox is empty\n".into(), String::new()));
     assert_eq!(run(home.path(), &["ls"]), (0, "no calls\n".into(), String::new()));

@@ -175,7 +175,7 @@ impl Store for Chain {
     fn vendors(&self) -> Pending<Vec<VendorCount>> {
         let count = || {
             let mut counts = self.links.store.vendors().wait()?;
-            // What was spooled and is forwarded since is the store's to count.
+            // What went on since is the store's to count.
             for here in self.links.spool.as_ref().map_or(Ok(Vec::new()), Spool::vendors)? {
                 let name =
                     |count: &VendorCount| [&count.service, &count.vendor, &count.endpoint].map(Clone::clone);

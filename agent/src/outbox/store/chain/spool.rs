@@ -82,7 +82,8 @@ impl Spool {
 
     /// What it has by service, vendor and endpoint.
     pub(super) fn vendors(&self) -> Result<Vec<VendorCount>, OutboxError> {
-        self.file.vendors().wait()
+        let counts = self.file.vendors().wait()?;
+        Ok(counts.into_iter().filter(|count| count.pending + count.dead > 0).collect())
     }
 
     pub(super) fn states(&self, names: Vec<Vec<u8>>) -> Result<States, OutboxError> {
