@@ -239,7 +239,8 @@ fn of_very_many_urls_a_part_stands_for_all_of_them_within_bounded_memory() {
         }
     }
     let sums = drained(&engine, start().plus_millis(rounds * 60_000));
-    assert_eq!(sums.calls, urls * rounds);
+    // A thousand a second are a few more than are looked at one by one.
+    assert!(sums.calls.abs_diff(urls * rounds) < urls * rounds / 10, "{}", sums.calls);
     assert!(sums.weight >= 16, "{}", sums.weight);
     // Each URL is asked four times, a minute apart: three of four are hits at an hour, of which two are stale.
     let near = |estimate: u64, truth: u64| (truth / 2..truth * 2).contains(&estimate);
@@ -272,7 +273,8 @@ fn more_endpoints_than_there_is_room_for_are_counted_and_bounded() {
     let batch = engine.drain(start());
     let calls: u64 = batch.advice.iter().map(|seen| seen.sums.calls).sum();
     assert!(batch.advice.len() <= 512);
-    assert_eq!(calls + engine.counters().unadvised_calls, 3_000);
+    // All at once: of those beyond the vendors that are told apart, a part stands for all.
+    assert!((calls + engine.counters().unadvised_calls).abs_diff(3_000) < 300, "{calls}");
     // Once they are idle, others have their room.
     let later = start().plus_millis(3_600_000);
     Made::get("https://another.example.net/x", later, "x").by(&engine);

@@ -68,11 +68,13 @@ impl Endpoint {
         let ended = call.ended.as_nanos();
         self.last = self.last.max(ended);
         let sums = &mut self.sums;
-        sums.calls += 1;
-        sums.deadlines += u64::from(call.deadline);
-        sums.fallbacks += u64::from(call.fallback);
+        let calls = 1_u64 << look.level;
+        sums.weight = sums.weight.max(calls);
+        sums.calls += calls;
+        sums.deadlines += calls * u64::from(call.deadline);
+        sums.fallbacks += calls * u64::from(call.fallback);
         let failed = call.failed();
-        sums.failures += u64::from(failed);
+        sums.failures += calls * u64::from(failed);
         if run == super::runs::LEAST {
             (sums.loops, sums.looped) = (sums.loops + 1, sums.looped + run);
         } else if run > super::runs::LEAST {
@@ -83,43 +85,45 @@ impl Endpoint {
         }
         let marks = &look.asked.marks;
         if marks.trace != 0 {
-            sums.traced += 1;
-            sums.traces += u64::from(self.traces.is_new(marks.trace));
+            sums.traced += calls;
+            sums.traces += calls * u64::from(self.traces.is_new(marks.trace));
         }
         if marks.credential != 0 {
-            self.use_credential(marks.credential);
+            self.use_credential(marks.credential, calls);
         }
         let url = look.asked.url;
         if url != 0 {
-            self.note_failure(url, call.begun.as_nanos(), ended, failed);
+            self.sums.repeats += calls * u64::from(self.repeats(url, call.begun.as_nanos(), ended, failed));
         }
         self.compare(look, call, all);
     }
 
     /// Up to one more than are told apart, so that it shows that there are too many.
-    fn use_credential(&mut self, credential: u64) {
-        if let Some((_, calls)) = self.credentials.iter_mut().find(|(known, _)| *known == credential) {
-            *calls += 1;
+    fn use_credential(&mut self, credential: u64, calls: u64) {
+        if let Some((_, used)) = self.credentials.iter_mut().find(|(known, _)| *known == credential) {
+            *used += calls;
         } else if self.credentials.len() <= MAX_CREDENTIALS {
-            self.credentials.push((credential, 1));
+            self.credentials.push((credential, calls));
         }
     }
 
-    fn note_failure(&mut self, url: u64, begun: u64, ended: u64, failed: bool) {
-        let known = self.failed.iter().position(|(known, _)| *known == url);
-        if let Some(place) = known {
+    /// Whether a call asks once more what failed just before.
+    fn repeats(&mut self, url: u64, begun: u64, ended: u64, failed: bool) -> bool {
+        if let Some(place) = self.failed.iter().position(|(known, _)| *known == url) {
             let at = self.failed[place].1;
-            self.sums.repeats += u64::from(begun >= at && begun - at < REPEAT);
             self.failed[place] = if failed { (url, ended) } else { (0, 0) };
-        } else if failed {
+            return begun >= at && begun - at < REPEAT;
+        }
+        if failed {
             let oldest = (0..FAILED).min_by_key(|&place| self.failed[place].1).unwrap_or(0);
             self.failed[oldest] = (url, ended);
         }
+        false
     }
 
     fn compare(&mut self, look: &Look, call: &Settlement, all: &AtomicUsize) {
         if look.apart {
-            self.sums.apart += 1;
+            self.sums.apart += 1 << look.level;
             return;
         }
         let key = match look.key {
@@ -133,7 +137,7 @@ impl Endpoint {
         if !self.remember(key, look.asked.url, all) {
             return;
         }
-        let weight = 1 << self.level;
+        let weight = 1 << (self.level + look.level);
         let got = look.got(call);
         let (begun, answered) = (call.begun.as_nanos(), call.answered.as_nanos());
         let Ok(mut entry) = self.urls.find_entry(key, |url| url.key == key) else { return };

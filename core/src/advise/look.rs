@@ -12,6 +12,8 @@ pub(crate) struct Look {
     /// Its endpoint's place in the table, and the number that must still be there; 0 for none.
     pub(super) place: u16,
     pub(super) endpoint: u64,
+    /// It counts for two to the power of this.
+    pub(super) level: u8,
     pub(crate) asked: Asked,
     /// Whether its URL is one of those that are looked at.
     pub(super) chosen: bool,

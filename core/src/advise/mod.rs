@@ -7,13 +7,15 @@
 //!
 //! Of an endpoint with many URLs a part is looked at that is chosen by the URL, so that all calls to a chosen URL are
 //! seen; each then counts for as many as there are for one that is chosen. The share halves whenever there are too many
-//! URLs, which bounds the memory and keeps the sums right on average.
+//! URLs, which bounds the memory and keeps the sums right on average. And of an endpoint that is called all the time
+//! not all calls are looked at, which bounds what looking takes.
 
 mod asked;
 mod digest;
 mod endpoint;
 mod look;
 mod runs;
+mod sieve;
 mod sums;
 mod table;
 mod url;

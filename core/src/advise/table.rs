@@ -5,6 +5,7 @@ use super::asked::Asked;
 use super::endpoint::{Endpoint, FORGOTTEN, MAX_CREDENTIALS, Recent, is_chosen};
 use super::look::{Look, Settlement};
 use super::runs::Runs;
+use super::sieve::Sieve;
 use super::sums::{Observed, Sums};
 use crate::units::Timestamp;
 use foldhash::fast::FixedState;
@@ -26,6 +27,8 @@ pub(crate) struct Table {
     pub(crate) hasher: FixedState,
     seed: u64,
     enabled: AtomicBool,
+    /// One for each shard.
+    sieves: Box<[Sieve]>,
     places: Box<[Place]>,
     births: Mutex<()>,
     urls: AtomicUsize,
@@ -56,11 +59,13 @@ impl Place {
 }
 
 impl Table {
-    pub(crate) fn new(seed: u64, config: AdviseConfig) -> Self {
+    /// `threads`: into how many kinds [`Table::takes`] is told that there are.
+    pub(crate) fn new(seed: u64, config: AdviseConfig, threads: usize) -> Self {
         Self {
             hasher: FixedState::with_seed(seed),
             seed,
             enabled: AtomicBool::new(config.enabled),
+            sieves: (0..threads).map(|_| Sieve::new()).collect(),
             places: (0..PLACES).map(|_| Place::default()).collect(),
             births: Mutex::new(()),
             urls: AtomicUsize::new(0),
@@ -79,14 +84,29 @@ impl Table {
         self.enabled.load(Ordering::Relaxed)
     }
 
+    /// Whether a call is looked at; then it counts for two to the power of this. `endpoint` stands for its endpoint
+    /// among the calls of this `thread`, `about` for what it asks for, and `lot` is any number that differs from call to
+    /// call.
+    pub(crate) fn takes(
+        &self,
+        thread: usize,
+        endpoint: u64,
+        about: u64,
+        lot: u64,
+        now: Timestamp,
+    ) -> Option<u8> {
+        self.sieves[thread].take(endpoint, about, lot, now)
+    }
+
     /// What is known of a call that begins; `None` where there is no room for its endpoint. `exact`: whether its query
-    /// and headers are known.
+    /// and headers are known. `level`: it counts for two to the power of this.
     pub(crate) fn begin(
         &self,
         vendor: &str,
         endpoint: &str,
         mut asked: Asked,
         exact: bool,
+        level: u8,
         now: Timestamp,
     ) -> Option<Look> {
         let number = self.hasher.hash_one((vendor, endpoint)).max(1);
@@ -97,7 +117,7 @@ impl Table {
         }
         let chosen = asked.url != 0 && is_chosen(asked.url, self.places[at].level.load(Ordering::Relaxed));
         let place = u16::try_from(at).unwrap_or(u16::MAX);
-        Some(Look { place, endpoint: number, asked, chosen, apart, ..Look::default() })
+        Some(Look { place, endpoint: number, level, asked, chosen, apart, ..Look::default() })
     }
 
     /// What digests of bodies begin with.
@@ -144,12 +164,15 @@ impl Table {
 
     /// A call is over that was made. `thread`: which one made it, about.
     pub(crate) fn settle(&self, look: &Look, call: &Settlement, thread: usize) {
-        let run = if look.asked.url == 0 { 0 } else { self.runs.settle(look, call, thread) };
+        // Calls in a row are told by seeing each of them.
+        let apart = look.asked.url == 0 || look.level > 0;
+        let run = if apart { 0 } else { self.runs.settle(look, call, thread) };
         if look.asked.marks.trace != 0 {
             let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
             let new = traces.0.is_new(look.asked.marks.trace);
-            (traces.1.calls, traces.1.traced) = (traces.1.calls + 1, traces.1.traced + 1);
-            traces.1.traces += u64::from(new);
+            let calls = 1 << look.level;
+            (traces.1.calls, traces.1.traced) = (traces.1.calls + calls, traces.1.traced + calls);
+            traces.1.traces += calls * u64::from(new);
         }
         let Some(place) = self.places.get(usize::from(look.place)) else { return };
         let mut known = place.lock();
@@ -224,7 +247,7 @@ mod tests {
     fn call(table: &Table, endpoint: &str, path: &str, now: Timestamp) {
         let target = Target::new(true, "api.example.com", 443, path);
         let asked = Asked::new(&table.hasher, "GET", &target, None, Marks::default());
-        let Some(look) = table.begin("example.com", endpoint, asked, true, now) else { return };
+        let Some(look) = table.begin("example.com", endpoint, asked, true, 0, now) else { return };
         settle(table, look, 200, b"", now);
     }
 
@@ -252,13 +275,13 @@ mod tests {
 
     #[test]
     fn what_our_own_cache_asks_about_and_hands_out_is_the_answer_that_was_there() {
-        let table = Table::new(7, AdviseConfig::default());
+        let table = Table::new(7, AdviseConfig::default(), 1);
         let now = Timestamp::from_nanos(1_790_000_000_000_000_000);
         let target = Target::new(true, "api.example.com", 443, "/x");
         for (n, status, body) in [(0, 200, "one"), (1, 304, "one"), (2, 200, "two"), (3, 304, "two")] {
             let asked = Asked::new(&table.hasher, "GET", &target, None, Marks::default());
             let now = now.plus_millis(n * 2_000);
-            let look = table.begin("example.com", "GET /x", asked, true, now).unwrap();
+            let look = table.begin("example.com", "GET /x", asked, true, 0, now).unwrap();
             settle(&table, look, status, body.as_bytes(), now);
         }
         let sums = table.drain(now).0[0].sums;
@@ -267,7 +290,7 @@ mod tests {
 
     #[test]
     fn urls_are_bounded_for_each_endpoint_and_for_all_and_forgotten_after_the_longest_lifetime() {
-        let table = Table::new(7, AdviseConfig::default());
+        let table = Table::new(7, AdviseConfig::default(), 1);
         let now = Timestamp::from_nanos(1_790_000_000_000_000_000);
         for n in 0..10_000 {
             call(&table, "one", &format!("/one/{n}"), now);

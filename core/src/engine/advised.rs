@@ -28,10 +28,12 @@ impl Engine {
         self.advice.set(config);
     }
 
-    /// A call begins. `secret`: its credential's fingerprint, where that is known already.
+    /// A call begins, on the shard `number`. `secret`: its credential's fingerprint, where that is known already;
+    /// `about` stands for its request, and `lot` is any number that differs from call to call.
     pub(super) fn look_at(
         &self,
-        shard: &Shard,
+        (number, shard): (usize, &Shard),
+        (about, lot): (u64, u64),
         found: Found,
         head: &Head<'_>,
         request: Option<(&Request<'_>, u64)>,
@@ -40,6 +42,10 @@ impl Engine {
         if !self.advice.is_on() || head.tap != Tap::Library || head.caller != CallerId::SELF {
             return Look::default();
         }
+        let endpoint = u64::from(found.vendor) << 32 | u64::from(found.endpoint);
+        let Some(level) = self.advice.takes(number, endpoint, about, lot, now) else {
+            return Look::default();
+        };
         let hasher = &self.advice.hasher;
         let exact = head.exact || head.caches || head.marks.is_some();
         let marks = match (head.marks, request) {
@@ -50,7 +56,7 @@ impl Engine {
         };
         let asked = Asked::new(hasher, head.method, &head.target, head.customer, marks);
         let (vendor, endpoint, ..) = shard.names(&self.catalogue, found);
-        let look = self.advice.begin(vendor, endpoint, asked, exact, now);
+        let look = self.advice.begin(vendor, endpoint, asked, exact, level, now);
         look.unwrap_or_else(|| {
             self.tallies.unadvised_calls.fetch_add(1, Ordering::Relaxed);
             Look::default()

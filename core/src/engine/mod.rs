@@ -215,6 +215,7 @@ impl Engine {
         let own_fingerprinter = Fingerprinter::new(key);
         let plans = |number| Plans::new(seed ^ number as u64, own_fingerprinter);
         let attended = Attended::new(&catalogue, &rules.prices);
+        let advice = advise::Table::new(seed, config.advise, shards.len());
         Self {
             plans: (0..shards.len()).map(plans).collect(),
             shards,
@@ -232,7 +233,7 @@ impl Engine {
             home: RwLock::new(None),
             notices: Mutex::new(Vec::new()),
             cache: Arc::new(Cache::new(seed)),
-            advice: advise::Table::new(seed, config.advise),
+            advice,
             unfinished: EarlierAttempts::default(),
             shadows: AtomicU64::new(0),
             catalogue,

@@ -42,16 +42,24 @@ impl Engine {
         let number = self.shards.own();
         let mut shard = self.shards.lock(number);
 
+        // Both taps recognise a call by these. Taken in any case: somebody may begin to listen before it ends.
+        let keys = RequestKeys::new(head.method, host, head.target.path);
         // Whom the call goes to comes first: every rule matches on vendor and endpoint.
-        let vendor = self.find_vendor(&mut shard, host);
-        let endpoint = self.find_endpoint(&mut shard, vendor, head);
+        let (vendor, endpoint) = self.find(&mut shard, keys.request, host, head);
         // On whose behalf: captured by value now, so that a stream abandoned later still settles on the right
         // customer.
         let (customer, tags) = self.find_customer(&mut shard, head);
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be; or what it costs.
-        let request = self.takes_part(&shard, vendor, head.tap).then(|| Request::read(head.headers));
-        let flow = request.as_ref().map(|request| {
+        let read;
+        let request = match self.takes_part(&shard, vendor, head.tap) {
+            true => {
+                read = Request::read(head.headers);
+                Some(&read)
+            }
+            false => None,
+        };
+        let mut flow = request.map(|request| {
             let plan = self.plan_of(&mut shard, number, found, host, head, request, now);
             let mut standing = flow::take(plan, head, request, now, spread(seed));
             let authorized = request.credential().is_some();
@@ -59,18 +67,27 @@ impl Engine {
             standing
         });
         let secret = flow.as_ref().map_or(0, |standing| standing.plan.account.secret);
-        let look = self.look_at(&shard, found, head, request.as_ref().map(|request| (request, secret)), now);
+        let id = spread(seed);
+        let look = self.look_at(
+            (number, &shard),
+            (keys.request, id >> 32),
+            found,
+            head,
+            request.map(|read| (read, secret)),
+            now,
+        );
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
         drop(shard);
 
-        let mut call = Call {
-            id: spread(seed),
+        // What an SDK tries again goes on with its call.
+        let id = flow.as_mut().and_then(|flow| self.go_on(flow, keys, head.caller, now)).unwrap_or(id);
+        Call {
+            id,
             shard: number,
             found,
             caller: head.caller,
             tap: head.tap,
-            // Both taps recognise a call by these. Taken in any case: somebody may begin to listen before it ends.
-            keys: RequestKeys::new(head.method, host, head.target.path),
+            keys,
             engine: self.identity,
             begun: now,
             head_at: now,
@@ -86,10 +103,7 @@ impl Engine {
             flow,
             refresh: None,
             state: State::Begun,
-        };
-        // What an SDK tries again goes on with its call.
-        self.go_on(&mut call, now);
-        call
+        }
     }
 
     /// Counts a call that came out as `outcome`.
@@ -153,6 +167,27 @@ impl Engine {
         self.count(settled, standing, call, outcome);
     }
 
+    /// Vendor and endpoint of a request; `key` stands for it.
+    fn find(&self, shard: &mut Shard, key: u64, host: &str, head: &Head<'_>) -> (u32, u32) {
+        let generation = self.learned.load(Ordering::Acquire);
+        if shard.generation != generation {
+            // Something was merged since: what was found before may have another template now.
+            shard.paths.clear();
+            shard.requests.clear();
+            shard.generation = generation;
+        }
+        let Head { method, target: Target { path, .. }, .. } = *head;
+        if let Some((vendor, endpoint)) = shard.requests.get(key, method, host, path) {
+            shard.keep_vendor(vendor, &self.tallies);
+            shard.keep_endpoint(endpoint, &self.tallies);
+            return (vendor, endpoint);
+        }
+        let vendor = self.find_vendor(shard, host);
+        let endpoint = self.find_endpoint(shard, vendor, head);
+        shard.requests.note(key, (method, host, path), (vendor, endpoint));
+        (vendor, endpoint)
+    }
+
     fn find_vendor(&self, shard: &mut Shard, host: &str) -> u32 {
         if host.is_empty() {
             self.tallies.unreadable_targets.fetch_add(1, Ordering::Relaxed);
@@ -179,12 +214,6 @@ impl Engine {
             return known;
         }
         let normalised = normalise(head.method, path);
-        let generation = self.learned.load(Ordering::Acquire);
-        if shard.generation != generation {
-            // Something was merged since: what was found before may have another template now.
-            shard.paths.clear();
-            shard.generation = generation;
-        }
         if let Some(seen) = shard.paths.get(vendor, normalised.as_str()) {
             shard.keep_endpoint(seen, &self.tallies);
             return seen;
@@ -276,6 +305,12 @@ impl Engine {
 
     /// The next attempt, or what stands in its way.
     pub(super) fn next(&self, call: &mut Call, now: Timestamp) -> Step {
+        if call.flow.is_none() {
+            // As most calls of most programs go: not a word about them, and nothing to move.
+            call.attempts += 1;
+            call.state = State::Sent;
+            return Step::Send(Attempt::plain(call.attempts));
+        }
         match self.ask(call, now) {
             Ok(attempt) => Step::Send(attempt),
             Err(halt) => self.halt(call, halt, now),

@@ -47,20 +47,27 @@ impl Unfinished {
 }
 
 impl Engine {
-    /// If the SDK that makes this attempt made others of the same call before, they become part of it.
-    pub(super) fn go_on(&self, call: &mut Call, now: Timestamp) {
-        let Call { keys, caller, flow: Some(Standing { plan, flow }), .. } = call else { return };
-        let Some(sdk) = flow.sdk else { return };
-        let Some(mut earlier) = self.unfinished.follows(key(*keys, *caller, plan), &sdk, now) else { return };
+    /// If the SDK that makes this attempt made others of the same call before, they become part of it: then that call's
+    /// id.
+    pub(super) fn go_on(
+        &self,
+        Standing { plan, flow }: &mut Standing,
+        keys: RequestKeys,
+        caller: CallerId,
+        now: Timestamp,
+    ) -> Option<u64> {
+        let sdk = flow.sdk?;
+        let mut earlier = self.unfinished.follows(key(keys, caller, plan), &sdk, now)?;
         self.shards.lock(earlier.shard).release(earlier.settled.found);
         flow.events = std::mem::take(&mut earlier.events);
         let (after, lasts) = (in_words(earlier.ending), now.since(earlier.settled.ended));
         flow.events.add(earlier.settled.ended, What::SdkRetry { after, sdk: sdk.sdk, lasts });
-        call.id = earlier.settled.entry.id;
+        let id = earlier.settled.entry.id;
         // Under one key, and what the vendor may have acted upon before still counts.
-        flow.key = call.id;
+        flow.key = id;
         flow.reached |= outbox::may_have_been_acted_upon(earlier.ending);
         flow.earlier = Some(earlier);
+        Some(id)
     }
 
     /// Counts a call that is over, or keeps it for the attempt with which its SDK may go on.

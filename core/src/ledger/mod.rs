@@ -7,6 +7,7 @@
 
 mod cache;
 mod interner;
+mod requests;
 mod rollup;
 mod series;
 mod shard;

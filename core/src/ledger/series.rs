@@ -97,6 +97,14 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Whether it neither waited nor cost nor saved anything, as most calls of most programs.
+    const fn is_plain(&self) -> bool {
+        let saved =
+            self.saved_bytes | self.saved_requests | self.saved_tokens | self.saved_cost.cast_unsigned();
+        let used = self.tokens_in | self.tokens_out | self.cost.cast_unsigned() | self.cost_unknown as u64;
+        saved | used | self.waited == 0
+    }
+
     pub(crate) fn exemplar(&self, row: usize) -> Exemplar {
         Exemplar {
             id: self.id,
@@ -175,15 +183,17 @@ impl Series {
         account.bytes_out = account.bytes_out.saturating_add(entry.bytes_out);
         account.bytes_in = account.bytes_in.saturating_add(entry.bytes_in);
         account.duration = account.duration.saturating_add(entry.duration);
-        account.waited = account.waited.saturating_add(entry.waited);
-        account.cost = account.cost.saturating_add(entry.cost);
-        account.cost_unknown += u64::from(entry.cost_unknown);
-        account.tokens_in = account.tokens_in.saturating_add(entry.tokens_in);
-        account.tokens_out = account.tokens_out.saturating_add(entry.tokens_out);
-        account.saved_bytes = account.saved_bytes.saturating_add(entry.saved_bytes);
-        account.saved_cost = account.saved_cost.saturating_add(entry.saved_cost);
-        account.saved_requests = account.saved_requests.saturating_add(entry.saved_requests);
-        account.saved_tokens = account.saved_tokens.saturating_add(entry.saved_tokens);
+        if !entry.is_plain() {
+            account.waited = account.waited.saturating_add(entry.waited);
+            account.cost = account.cost.saturating_add(entry.cost);
+            account.cost_unknown += u64::from(entry.cost_unknown);
+            account.tokens_in = account.tokens_in.saturating_add(entry.tokens_in);
+            account.tokens_out = account.tokens_out.saturating_add(entry.tokens_out);
+            account.saved_bytes = account.saved_bytes.saturating_add(entry.saved_bytes);
+            account.saved_cost = account.saved_cost.saturating_add(entry.saved_cost);
+            account.saved_requests = account.saved_requests.saturating_add(entry.saved_requests);
+            account.saved_tokens = account.saved_tokens.saturating_add(entry.saved_tokens);
+        }
         if let Some(ttfb) = entry.ttfb {
             account.answered += 1;
             account.ttfb = account.ttfb.saturating_add(ttfb.get());

@@ -3,6 +3,7 @@
 
 use super::cache::Cache;
 use super::interner::Interner;
+use super::requests::Requests;
 use super::series::Series;
 use super::{Batch, OTHER, Rollup, Sighting};
 use crate::attribution::{CallerId, UNKNOWN};
@@ -190,6 +191,7 @@ struct Row {
 pub(crate) struct Shard {
     pub(crate) hosts: Cache,
     pub(crate) paths: Cache,
+    pub(crate) requests: Requests,
     vendors: Interner,
     endpoints: Interner,
     customers: Interner,
@@ -216,6 +218,7 @@ impl Shard {
         Self {
             hosts: Cache::new(MAX_HOSTS, seed),
             paths: Cache::new(MAX_PATHS, seed),
+            requests: Requests::default(),
             vendors: Interner::new(MAX_VENDORS, seed),
             endpoints: Interner::new(MAX_ENDPOINTS, seed),
             customers: Interner::new(max_series, seed),
@@ -506,9 +509,11 @@ impl Shard {
         if self.vendors.sweep() {
             // The cache may name a vendor that just left.
             self.hosts.clear();
+            self.requests.clear();
         }
         if self.endpoints.sweep() {
             self.paths.clear();
+            self.requests.clear();
         }
         self.customers.sweep();
         self.tags.sweep();

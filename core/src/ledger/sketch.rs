@@ -192,9 +192,11 @@ fn bin_of(duration: Duration) -> i32 {
     // At most 2^64 microseconds: bin 1,109.
     #[allow(clippy::cast_precision_loss)]
     let micros = duration.as_secs() as f64 * 1e6 + f64::from(duration.subsec_nanos()) / 1e3;
+    let place = micros.max(1.0).ln() * (1.0 / GAMMA_LN);
+    // Never negative, so this rounds up, and without a call where the processor's own instruction is not assumed.
     #[allow(clippy::cast_possible_truncation)]
-    let bin = (micros.max(1.0).ln() * (1.0 / GAMMA_LN)).ceil() as i32;
-    bin
+    let whole = place as i32;
+    whole + i32::from(place > f64::from(whole))
 }
 
 /// The value that differs from all in a bin by the promised error at most.
