@@ -1,5 +1,6 @@
 //! The units that cross the engine's border.
 
+mod bytes;
 mod money;
 mod period;
 mod share;
@@ -8,6 +9,7 @@ pub use money::{BadMoney, Currency, Money};
 pub use period::Period;
 pub use share::Share;
 
+pub(crate) use bytes::same;
 pub(crate) use money::decimal;
 pub(crate) use share::{spread, stable_hash};
 
@@ -64,7 +66,10 @@ impl Timestamp {
     /// This moment and `duration`, saturating.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        // Without the 128 bits of `as_nanos`.
+        let nanos =
+            duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into());
+        Self(self.0.saturating_add(nanos))
     }
 
     /// This moment less `duration`, not before the epoch.

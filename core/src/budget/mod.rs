@@ -139,7 +139,12 @@ impl Rule {
 
     /// The limit's part that a share in percent is.
     pub(crate) fn part(&self, percent: u8) -> u64 {
-        u64::try_from(u128::from(self.limit.amount) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+        let (amount, percent) = (self.limit.amount, u64::from(percent));
+        match amount.checked_mul(percent) {
+            Some(product) => product / 100,
+            // The same, piece by piece.
+            None => (amount / 100).saturating_mul(percent).saturating_add(amount % 100 * percent / 100),
+        }
     }
 }
 

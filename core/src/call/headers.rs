@@ -1,5 +1,6 @@
 //! The headers of a request or an answer, in whatever form an adapter has them.
 
+use crate::units::same;
 use http::HeaderMap;
 
 /// Headers by name. The engine tells adapters which ones it wants, so an implementation may hold only those.
@@ -158,7 +159,7 @@ impl HeaderNames {
         loop {
             let place = usize::from(self.table[at]);
             let known = self.names.get(place)?.as_bytes();
-            if known == name || known.eq_ignore_ascii_case(name) {
+            if same(known, name) || known.eq_ignore_ascii_case(name) {
                 return Some(place);
             }
             at = (at + 1) & mask;

@@ -81,13 +81,20 @@ impl RequestReader {
 /// (`/openai/deployments/gpt-4o/chat/completions`).
 #[must_use]
 pub fn model_in_path(path: &str) -> Option<&str> {
-    let path = path.split(['?', '#']).next()?;
-    if let Some((_, rest)) = path.rsplit_once("/models/") {
+    let end = path.bytes().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
+    let path = &path[..end];
+    let (mut models, mut model, mut deployment) = (None, None, None);
+    for (at, _) in path.bytes().enumerate().filter(|(_, byte)| *byte == b'/') {
+        let rest = &path[at..];
+        models = rest.strip_prefix("/models/").or(models);
+        model = rest.strip_prefix("/model/").or(model);
+        deployment = deployment.or_else(|| rest.strip_prefix("/openai/deployments/"));
+    }
+    if let Some(rest) = models {
         let (model, _operation) = rest.split_once(':')?;
         return Some(model).filter(|model| !model.is_empty() && !model.contains('/'));
     }
-    let (_, rest) = path.rsplit_once("/model/").or_else(|| path.split_once("/openai/deployments/"))?;
-    let (model, _operation) = rest.split_once('/')?;
+    let (model, _operation) = model.or(deployment)?.split_once('/')?;
     Some(model).filter(|model| !model.is_empty())
 }
 

@@ -154,6 +154,13 @@ impl ModelName {
         model
     }
 
+    /// Makes it no name. One that is none is not written.
+    pub(crate) fn forget(&mut self) {
+        if self.length != 0 {
+            *self = Self::NONE;
+        }
+    }
+
     /// The name; empty where there is none.
     #[must_use]
     pub fn as_str(&self) -> &str {

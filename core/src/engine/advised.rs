@@ -18,7 +18,8 @@ impl Engine {
     #[must_use]
     pub fn marks(&self, headers: &dyn Headers) -> Option<Marks> {
         self.advice.is_on().then(|| {
-            let request = Request::read(headers);
+            let mut request = Request::new();
+            request.see(headers);
             let by = self.fingerprinter.get().unwrap_or(&self.own_fingerprinter);
             Marks::new(&self.advice.hasher, &request.advice(), by.of_value(request.credential()))
         })

@@ -226,12 +226,14 @@ impl Engine {
         {
             flow.events.add(now, What::Breaker { phase: phase.as_str() });
         }
-        let released = match ending {
-            Ending::Status(429 | 503) | Ending::Error(ErrorType::Timeout) => Released::Overloaded,
-            Ending::Status(_) => Released::Answered(now.since(flow.sent_at)),
-            Ending::Error(_) => Released::Nothing,
-        };
-        Self::release_place(plan, flow, released, now);
+        if flow.placed {
+            let released = match ending {
+                Ending::Status(429 | 503) | Ending::Error(ErrorType::Timeout) => Released::Overloaded,
+                Ending::Status(_) => Released::Answered(now.since(flow.sent_at)),
+                Ending::Error(_) => Released::Nothing,
+            };
+            Self::release_place(plan, flow, released, now);
+        }
     }
 
     fn release_place(plan: &Plan, flow: &mut Flow, released: Released, now: Timestamp) {
@@ -248,6 +250,7 @@ impl Engine {
         let words = || in_words(ending);
         if let Some(Part { rule, state, .. }) = &plan.resilience.retry
             && !flow.failed_over
+            && rule.concerns(ending, flow.told)
         {
             let mut facts = RetryFacts::new(flow.method, ending, attempt, now, flow.seed);
             facts.sent = sent;

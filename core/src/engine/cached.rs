@@ -116,14 +116,14 @@ impl Cached {
     }
 
     /// What the attempt is sent with, so that the vendor need not send again what is here.
-    pub(super) fn condition(&mut self, failed_over: bool) -> Vec<(&'static str, String)> {
+    pub(super) fn condition(&mut self, failed_over: bool) -> Box<[(&'static str, String)]> {
         self.conditional = false;
         let Some(found) = self.found.as_ref().filter(|_| self.stage == Stage::Sent && !failed_over) else {
-            return Vec::new();
+            return Box::default();
         };
         let condition = found.condition();
         self.conditional = !condition.is_empty();
-        condition
+        condition.into_boxed_slice()
     }
 
     /// The answer that comes belongs to another request.

@@ -301,40 +301,40 @@ pub(super) fn breaker(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timest
     }
 }
 
-/// Nothing stands in its way: what to send.
+/// Nothing stands in its way: what to send. Inlined, so that it is made where it is handed over.
+#[inline]
 pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
     (flow.sent_at, flow.timed) = (now, true);
-    let mut attempt = Attempt::plain(number);
     let parts = &plan.resilience;
-    let timeout = flow.deadline.left(now, parts.attempt_timeout);
-    attempt.give_up_at = timeout.map(|timeout| now.plus(timeout));
-    attempt.truncate = flow.truncate;
-    attempt.model = flow.cheaper.clone();
-    attempt.shadow = flow.shadow.is_some();
-    attempt.condition = flow.cached.condition(flow.failed_over);
-    if flow.failed_over {
-        attempt.changes = parts.failover.as_ref().map(|(_, changes)| Arc::clone(changes));
-    } else if let Some((place, side)) = flow.side
-        && side.is_new()
-    {
-        let variant = plan.rollouts.iter().find(|(known, ..)| *known == place);
-        attempt.changes = variant.map(|(_, _, changes)| Arc::clone(changes));
-    }
+    let give_up_at = flow.deadline.of_attempt(now, parts.attempt_timeout);
+    let changes = if flow.failed_over {
+        parts.failover.as_ref().map(|(_, changes)| Arc::clone(changes))
+    } else {
+        let variant = flow.side.filter(|(_, side)| side.is_new());
+        let variant = variant.and_then(|(place, _)| plan.rollouts.iter().find(|(known, ..)| *known == place));
+        variant.map(|(_, _, changes)| Arc::clone(changes))
+    };
     if let Some(retry) = &parts.retry
         && number == 1
     {
         retry.state.call_in(plan.lane, now);
     }
-    if let Some(header) = flow.own_key(plan) {
-        if number == 1 {
-            flow.events.add(now, What::Key);
-        }
-        attempt.idempotency_key = Some((header, flow.key()));
+    let key = flow.own_key(plan);
+    if key.is_some() && number == 1 {
+        flow.events.add(now, What::Key);
     }
-    if let Some(hedge) = &parts.hedge
-        && number == 1
-    {
-        attempt.hedge_at = hedge.state.before(&hedge.rule, flow.method, flow.replayable, flow.deadline, now);
+    let hedge = parts.hedge.as_ref().filter(|_| number == 1);
+    Attempt {
+        number,
+        give_up_at,
+        changes,
+        model: flow.cheaper.clone(),
+        truncate: flow.truncate,
+        shadow: flow.shadow.is_some(),
+        hedge_at: hedge.and_then(|hedge| {
+            hedge.state.before(&hedge.rule, flow.method, flow.replayable, flow.deadline, now)
+        }),
+        idempotency_key: key.map(|header| (header, flow.key().to_be_bytes())),
+        condition: flow.cached.condition(flow.failed_over),
     }
-    attempt
 }

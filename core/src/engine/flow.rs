@@ -183,7 +183,7 @@ impl Flow {
         }
         // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
         self.sdk = request.sdk();
-        (self.model, self.max_output, self.tier) = asked_for(plan, head);
+        self.ask_for(plan, head);
         self.cheaper = None;
         self.find_place(plan);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
@@ -196,11 +196,30 @@ impl Flow {
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
         (self.truncate, self.pair) = (None, None);
-        self.claims[..plan.quotas.len().min(MAX_QUOTAS)].fill(Claim::new());
-        let asked = if plan.scoped { self.stated.len() } else { MAX_ASKED };
-        self.stated[..asked].fill(Claim::new());
+        self.claims.iter_mut().chain(&mut self.stated).for_each(Claim::forget);
         self.sent_at = now;
         (self.usage, self.coding, self.prefix) = (None, None, None);
+    }
+
+    /// Notes the model, the most tokens and the tier that a request asks for; read only where prices or budgets want it.
+    fn ask_for(&mut self, plan: &Plan, head: &Head<'_>) {
+        self.model.forget();
+        (self.max_output, self.tier) = (None, ServiceTier::Standard);
+        if !plan.asks_model {
+            return;
+        }
+        let path = || model_in_path(head.target.path).map_or(ModelName::NONE, ModelName::new);
+        if head.content.first().is_none_or(|first| *first != b'{') {
+            self.model = path();
+            return;
+        }
+        let mut reader = RequestReader::new();
+        reader.push(head.content);
+        self.model = match reader.model() {
+            "" => path(),
+            model => ModelName::new(model),
+        };
+        (self.max_output, self.tier) = (reader.max_output(), reader.tier());
     }
 
     /// The model that is asked: what a budget puts in the place of the application's, or that.
@@ -269,7 +288,7 @@ pub(super) fn take(
 /// The standing of a copy of a call, to which `plan` applies.
 pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Standing {
     let head = Head::to(of.method, Target::UNREADABLE).body(Some(of.body), true).priority(Priority::Batch);
-    let mut standing = take(plan, &head, &Request::read(head.headers), now, seed);
+    let mut standing = take(plan, &head, &Request::new(), now, seed);
     standing.flow.is_copy = true;
     standing.flow.cached.forget();
     (standing.flow.model, standing.flow.max_output, standing.flow.tier) = (of.model, of.max_output, of.tier);
@@ -288,22 +307,6 @@ pub(super) fn give_back(mut flow: Box<Flow>, begun: Timestamp) -> Option<String>
         }
     });
     story
-}
-
-/// The model, the most tokens and the tier that a request asks for; read only where prices or budgets want it.
-fn asked_for(plan: &Plan, head: &Head<'_>) -> (ModelName, Option<u64>, ServiceTier) {
-    if !plan.asks_model {
-        return (ModelName::NONE, None, ServiceTier::Standard);
-    }
-    let mut reader = RequestReader::new();
-    if head.content.first().is_some_and(|first| *first == b'{') {
-        reader.push(head.content);
-    }
-    let model = match reader.model() {
-        "" => model_in_path(head.target.path).map_or(ModelName::NONE, ModelName::new),
-        model => ModelName::new(model),
-    };
-    (model, reader.max_output(), reader.tier())
 }
 
 /// A method as a word that lives as long as the program; one that nobody knows is as unsafe as any.

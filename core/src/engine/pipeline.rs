@@ -51,11 +51,11 @@ impl Engine {
         let (customer, tags) = self.find_customer(&mut shard, head);
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be; or what it costs.
-        let read;
+        let mut read;
         let request = match self.takes_part(&shard, vendor, head.tap) {
             true => {
-                read = Request::read(head.headers);
-                Some(&read)
+                read = Request::new();
+                Some(read.see(head.headers))
             }
             false => None,
         };
@@ -262,7 +262,10 @@ impl Call {
         }
         match again || self.state == State::Begun {
             true => engine.next(self, now),
-            false => engine.park_failed(self, now).unwrap_or(Step::Settled),
+            false => match engine.park_failed(self, now) {
+                Some(step) => step,
+                None => Step::Settled,
+            },
         }
     }
 }
@@ -281,7 +284,10 @@ impl Call {
     /// counts with them like any other; the rest are the `overlooked_calls`.
     pub fn send_regardless(&mut self, engine: &Engine, now: Timestamp) {
         if self.state == State::Begun {
-            let _ = engine.ask(self, now).map_err(|_| engine.overlook(self));
+            match engine.ask(self, now) {
+                Ok(()) => _ = Engine::attempt(self, now),
+                Err(_) => _ = engine.overlook(self),
+            }
         }
     }
 }
@@ -289,7 +295,7 @@ impl Call {
 impl Engine {
     fn next_at_once(&self, call: &mut Call, now: Timestamp) -> Step {
         match self.ask(call, now) {
-            Ok(attempt) => Step::Send(attempt),
+            Ok(()) => Step::Send(Self::attempt(call, now)),
             Err(Halt::Wait(_) | Halt::Respond(_) | Halt::Cached(..)) => Step::Send(self.overlook(call)),
             Err(halt) => self.halt(call, halt, now),
         }
@@ -305,28 +311,28 @@ impl Engine {
 
     /// The next attempt, or what stands in its way.
     pub(super) fn next(&self, call: &mut Call, now: Timestamp) -> Step {
-        if call.flow.is_none() {
-            // As most calls of most programs go: not a word about them, and nothing to move.
-            call.attempts += 1;
-            call.state = State::Sent;
-            return Step::Send(Attempt::plain(call.attempts));
-        }
         match self.ask(call, now) {
-            Ok(attempt) => Step::Send(attempt),
+            Ok(()) => Step::Send(Self::attempt(call, now)),
             Err(halt) => self.halt(call, halt, now),
         }
     }
 
     /// Asks the rules about the next attempt, which goes out where they let it.
-    fn ask(&self, call: &mut Call, now: Timestamp) -> Result<Attempt, Halt> {
-        let number = call.attempts + 1;
-        let attempt = match &mut call.flow {
-            None => Attempt::plain(number),
-            Some(Standing { plan, flow }) => self.decide(plan, flow, number, now)?,
-        };
-        call.attempts = number;
+    fn ask(&self, call: &mut Call, now: Timestamp) -> Result<(), Halt> {
+        if let Some(Standing { plan, flow }) = &mut call.flow {
+            self.decide(plan, flow, now)?;
+        }
+        call.attempts += 1;
         call.state = State::Sent;
-        Ok(attempt)
+        Ok(())
+    }
+
+    /// The attempt that goes out.
+    fn attempt(call: &mut Call, now: Timestamp) -> Attempt {
+        match &mut call.flow {
+            None => Attempt::plain(call.attempts),
+            Some(Standing { plan, flow }) => decide::attempt(plan, flow, call.attempts, now),
+        }
     }
 
     /// The attempt does not go out now.
@@ -353,7 +359,7 @@ impl Engine {
 
     /// The order of decisions before an attempt. Asked again after each wait, and for each attempt; a concept that
     /// has said its word for the call, or given the attempt what it needs, is silent the second time.
-    fn decide(&self, plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Result<Attempt, Halt> {
+    fn decide(&self, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
         // A retry comes at its time, whatever its rules say then.
         flow.back_off(now)?;
         // Somebody must still be waiting for the answer.
@@ -373,8 +379,7 @@ impl Engine {
         // Places are held for as long as an attempt lasts, so they are taken late.
         decide::concurrency(plan, flow, now)?;
         // A probe that passes must be sent: nothing may refuse after it.
-        decide::breaker(self, plan, flow, now)?;
-        Ok(decide::attempt(plan, flow, number, now))
+        decide::breaker(self, plan, flow, now)
     }
 
     /// Whether rules may have something to say about calls to this vendor, it states its quotas, or they cost.

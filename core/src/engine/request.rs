@@ -36,10 +36,14 @@ pub(super) struct Request<'h> {
 }
 
 impl<'h> Request<'h> {
-    pub(super) fn read(headers: &'h dyn Headers) -> Self {
-        let mut request = Self { wanted: &WANTED, values: [None; MOST] };
-        headers.pick(&request.wanted.names, &mut request.values);
-        request
+    pub(super) fn new() -> Self {
+        Self { wanted: &WANTED, values: [None; MOST] }
+    }
+
+    /// Reads them, in the place where they are: too large to be moved on the hot path.
+    pub(super) fn see(&mut self, headers: &'h dyn Headers) -> &Self {
+        headers.pick(&self.wanted.names, &mut self.values);
+        self
     }
 
     /// The credential, in whatever field it travels.
@@ -79,7 +83,8 @@ mod tests {
                 0..12,
             ),
         ) {
-            let request = Request::read(&headers);
+            let mut request = Request::new();
+            request.see(&headers);
             let get = |name: &str| Headers::get(&headers, name);
             prop_assert_eq!(request.credential(), inspect::FIELDS.iter().find_map(|name| get(name)));
             prop_assert_eq!(request.has_idempotency_key(), get("idempotency-key").is_some());

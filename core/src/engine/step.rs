@@ -94,11 +94,14 @@ pub struct Attempt {
     /// by then. An adapter that cannot make two at a time leaves it.
     pub hedge_at: Option<Timestamp>,
     /// A header to add, such as an idempotency key, with its value.
-    pub idempotency_key: Option<(Arc<str>, u128)>,
+    pub idempotency_key: Option<(Arc<str>, [u8; 16])>,
     /// Headers to add, so that the vendor says 304 where what the cache has is still good: names in lower case, and
     /// values. The answer is reported as it is; the next step is [`Step::Respond`] then.
-    pub condition: Vec<(&'static str, String)>,
+    pub condition: Box<[(&'static str, String)]>,
 }
+
+// What is larger is moved by a call, once more for each call that is made.
+const _: () = assert!(size_of::<Attempt>() <= 128);
 
 /// A response that no vendor sent now: from the cache, or from a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,7 +141,8 @@ impl Attempt {
     /// Name and value of the idempotency header to add, if one is.
     #[must_use]
     pub fn idempotency_header(&self) -> Option<(&str, String)> {
-        self.idempotency_key.as_ref().map(|(name, key)| (name.as_ref(), format!("{key:032x}")))
+        let (name, key) = self.idempotency_key.as_ref()?;
+        Some((name.as_ref(), format!("{:032x}", u128::from_be_bytes(*key))))
     }
 
     /// Changes a request as this attempt asks for, all but its body ([`model`](Attempt::model)). What cannot be
@@ -183,6 +187,7 @@ impl Attempt {
         }
     }
 
+    #[inline]
     pub(super) fn plain(number: u32) -> Self {
         Self {
             number,
@@ -193,7 +198,7 @@ impl Attempt {
             shadow: false,
             hedge_at: None,
             idempotency_key: None,
-            condition: Vec::new(),
+            condition: Box::default(),
         }
     }
 }

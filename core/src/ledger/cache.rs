@@ -1,5 +1,6 @@
 //! What was found the long way before.
 
+use crate::units::same;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -29,7 +30,7 @@ impl Cache {
     pub(crate) fn get(&self, scope: u32, text: &str) -> Option<u32> {
         let hash = self.hash(scope, text);
         let found = self.table.find(hash, |cached| {
-            cached.hash == hash && cached.scope == scope && cached.text.as_ref() == text
+            cached.hash == hash && cached.scope == scope && same(cached.text.as_bytes(), text.as_bytes())
         });
         found.map(|cached| cached.number)
     }

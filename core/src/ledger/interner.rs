@@ -1,5 +1,6 @@
 //! Names as numbers, bounded, with the unused ones leaving.
 
+use crate::units::same;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::hash::BuildHasher;
@@ -43,7 +44,7 @@ impl Interner {
         let hash = self.hash(scope, name);
         let number = *self.table.find(hash, |&number| {
             let slot = &self.slots[number as usize];
-            slot.hash == hash && slot.scope == scope && slot.name.as_ref() == name
+            slot.hash == hash && slot.scope == scope && same(slot.name.as_bytes(), name.as_bytes())
         })?;
         self.keep(number);
         Some(number)

@@ -1,5 +1,7 @@
 //! Requests that come again and again.
 
+use crate::units::same;
+
 /// Requests that are known at a time.
 const PLACES: usize = 256;
 /// The longest host and path together that are known: then a place has two cache lines.
@@ -39,8 +41,8 @@ impl Requests {
         let (host, path) = (host.as_bytes(), path.as_bytes());
         let (at, end) = (usize::from(place.host), usize::from(place.host) + usize::from(place.path));
         let known = place.hash == hash
-            && place.text.get(..at)? == host
-            && place.text.get(at..end)? == path
+            && same(place.text.get(..at)?, host)
+            && same(place.text.get(at..end)?, path)
             && word(method) == Some(place.method);
         known.then_some((place.vendor, place.endpoint))
     }

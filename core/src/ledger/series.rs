@@ -205,7 +205,7 @@ impl Series {
             account.connect = account.connect.saturating_add(nanos(times.connect));
             account.tls = account.tls.saturating_add(nanos(times.tls));
         }
-        self.latency.record(Duration::from_nanos(entry.duration));
+        self.latency.record_nanos(entry.duration);
         if account.calls == 1 || entry.duration > self.slowest.duration {
             self.slowest = *entry;
         }

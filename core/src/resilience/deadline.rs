@@ -41,12 +41,13 @@ impl Deadline {
         moment < self.0
     }
 
-    /// What is left at `now`, at most `most`: the timeout of an attempt. `None` where nothing limits it.
+    /// When an attempt that begins at `now` is given up that may take `most`. `None` where nothing limits it.
     #[must_use]
-    pub fn left(self, now: Timestamp, most: Option<Duration>) -> Option<Duration> {
+    pub fn of_attempt(self, now: Timestamp, most: Option<Duration>) -> Option<Timestamp> {
+        let own = most.map(|most| now.plus(most));
         match self.at() {
-            Some(at) => Some(most.map_or(at.since(now), |most| most.min(at.since(now)))),
-            None => most,
+            Some(at) => Some(own.map_or(at, |own| own.min(at)).max(now)),
+            None => own,
         }
     }
 }
@@ -72,10 +73,11 @@ mod tests {
         let begun = Timestamp::from_nanos(0);
         let deadline = Deadline::new(begun, Some(Duration::from_secs(10)), None);
         let now = begun.plus_millis(9_000);
-        assert_eq!(deadline.left(now, Some(Duration::from_secs(3))), Some(Duration::from_secs(1)));
-        assert_eq!(deadline.left(begun, Some(Duration::from_secs(3))), Some(Duration::from_secs(3)));
-        assert_eq!(deadline.left(begun.plus_millis(20_000), None), Some(Duration::ZERO));
-        assert_eq!(Deadline::NONE.left(now, None), None);
+        let most = Some(Duration::from_secs(3));
+        assert_eq!(deadline.of_attempt(now, most), Some(begun.plus_millis(10_000)));
+        assert_eq!(deadline.of_attempt(begun, most), Some(begun.plus_millis(3_000)));
+        assert_eq!(deadline.of_attempt(begun.plus_millis(20_000), None), Some(begun.plus_millis(20_000)));
+        assert_eq!(Deadline::NONE.of_attempt(now, None), None);
         assert!(deadline.passed(begun.plus_millis(10_000)) && !deadline.allows(begun.plus_millis(10_000)));
     }
 }

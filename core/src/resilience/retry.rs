@@ -206,6 +206,11 @@ impl RetryRule {
         }
     }
 
+    /// Whether there is anything to decide about an ending: where not, the verdict is [`Stop::Final`].
+    pub(crate) fn concerns(&self, ending: Ending, told: Option<bool>) -> bool {
+        told.is_some() || self.on.has(ending) || self.not_processed.has(ending)
+    }
+
     /// The verdict without the budget. Reasons that no rule can change come first, so that the reason given is
     /// the one to act on.
     fn decide(&self, facts: &RetryFacts<'_>) -> RetryVerdict {

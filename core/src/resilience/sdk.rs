@@ -9,7 +9,7 @@ mod earlier;
 
 pub use earlier::{EarlierAttempts, followed_until};
 
-use crate::units::stable_hash;
+use crate::units::{same, stable_hash};
 
 /// The header fields that tell SDKs apart; the adapter hands over no others for this.
 pub const HEADERS: [&str; 9] = [
@@ -137,7 +137,10 @@ impl Field {
     fn read<'h>(&self, values: &Values<'h>) -> Option<&'h str> {
         let value = values[self.0]?;
         if let Part::Beginning(beginning) = self.1
-            && !value.trim_ascii_start().starts_with(beginning.as_bytes())
+            && !value
+                .trim_ascii_start()
+                .get(..beginning.len())
+                .is_some_and(|start| same(start, beginning.as_bytes()))
         {
             // Each request has a user agent: not to be read as text before it looks like one of these.
             return None;

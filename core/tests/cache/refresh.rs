@@ -41,7 +41,7 @@ fn stale(world: &World, seconds: f64, seed: u64) -> Option<(Call, Attempt)> {
 fn one_call_asks_beside_itself_and_all_have_the_stale_answer_until_there_is_a_new_one() {
     let world = world("");
     let (mut refresh, attempt) = stale(&world, 6.0, 2).unwrap();
-    assert_eq!(attempt.condition, [("if-none-match", "\"1\"".to_owned())]);
+    assert_eq!(*attempt.condition, [("if-none-match", "\"1\"".to_owned())]);
     assert!(stale(&world, 6.1, 3).is_none(), "one is enough");
     refresh.answer(&world.engine, 200, &HEADERS, at(6.2));
     assert!(matches!(refresh.step(&world.engine, at(6.2)), Step::Settled));

@@ -152,7 +152,7 @@ fn a_stale_answer_is_asked_about_by_its_validators_and_304_makes_it_fresh() {
     let mut call = world.begin(&Ask::get(&[]), 10.0);
     let farcall::Step::Send(attempt) = call.step(&world.engine, crate::support::at(10.0)) else { panic!() };
     assert_eq!(
-        attempt.condition,
+        *attempt.condition,
         [("if-none-match", "\"v1\"".to_owned()), ("if-modified-since", modified.clone())]
     );
     call.answer(&world.engine, 304, &not_modified.headers, crate::support::at(10.0));

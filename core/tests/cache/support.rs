@@ -207,7 +207,7 @@ impl World {
         }
         call.read(answer.body.as_bytes());
         call.end(&self.engine, now);
-        Came::Sent { status: answer.status, condition: sent.unwrap() }
+        Came::Sent { status: answer.status, condition: sent.unwrap().into_vec() }
     }
 
     /// A call whose vendor does not answer.

@@ -96,7 +96,7 @@ fn cacheable(
         );
     }
     if sums.weight > 1 {
-        risk += &format!(" Estimated from one URL in {}.", words::number(sums.weight));
+        risk += &format!(" Estimated from one URL or call in {}.", words::number(sums.weight));
     }
     let mut lines = vec![format!("ttl = {}", config::quoted(&written)), "stale_if_error = \"1h\"".to_owned()];
     if sums.forbidden > 0 {
