@@ -56,7 +56,7 @@ pub struct Engine {
     catalogue: Catalogue,
     learner: Mutex<Learner>,
     learned: AtomicU32,
-    shards: Shards,
+    shards: Shards<Plans>,
     callers: RwLock<Callers>,
     sightings: AtomicBool,
     /// The rules in force.
@@ -65,7 +65,6 @@ pub struct Engine {
     generation: AtomicU32,
     /// Whether the rules decide anything.
     decides: AtomicBool,
-    plans: Box<[Plans]>,
     states: AllStates,
     names: Names,
     attended: Attended,
@@ -208,16 +207,15 @@ impl Engine {
     #[must_use]
     pub fn new(config: Config, caller: Caller, shards: usize, seed: u64) -> Self {
         let rules = Arc::new(Rules::new(&config));
-        let shards = Shards::new(shards, config.ledger.max_series, seed);
         let catalogue = Catalogue::new(config.vendors);
         let mut key = [0; 16];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         let own_fingerprinter = Fingerprinter::new(key);
-        let plans = |number| Plans::new(seed ^ number as u64, own_fingerprinter);
+        let plans = |seed| Plans::new(seed, own_fingerprinter);
+        let shards = Shards::new(shards, config.ledger.max_series, seed, plans);
         let attended = Attended::new(&catalogue, &rules.prices);
         let advice = advise::Table::new(seed, config.advise, shards.len());
         Self {
-            plans: (0..shards.len()).map(plans).collect(),
             shards,
             decides: AtomicBool::new(rules.decide() || config.advise.compares_all()),
             rules: RwLock::new(rules),

@@ -12,7 +12,7 @@ use super::flow::{self, Flow};
 use super::lookup;
 use super::parking::Instead;
 use super::plan::{self, Plan, Standing};
-use super::plans::PlanKey;
+use super::plans::{PlanKey, Plans};
 use super::request::Request;
 use super::unfinished::Unfinished;
 use super::{Attempt, Call, Engine, Step};
@@ -20,7 +20,7 @@ use crate::attribution::{TagText, cut};
 use crate::call::{Head, Outcome, Tap, Target};
 use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
-use crate::ledger::{Entry, Found, RequestKeys, SeriesKey, Settled, Shard, Text};
+use crate::ledger::{Entry, Found, Held, RequestKeys, SeriesKey, Settled, Shard, Text};
 use crate::matcher::{Fields, Subject};
 use crate::outbox::Failure;
 use crate::units::{Timestamp, spread};
@@ -40,19 +40,20 @@ impl Engine {
             head.target.host
         };
         let number = self.shards.own();
-        let mut shard = self.shards.lock(number);
+        let mut held = self.shards.lock(number);
+        let Held { shard, beside: plans } = &mut *held;
 
         // Both taps recognise a call by these. Taken in any case: somebody may begin to listen before it ends.
         let keys = RequestKeys::new(head.method, host, head.target.path);
         // Whom the call goes to comes first: every rule matches on vendor and endpoint.
-        let (vendor, endpoint) = self.find(&mut shard, keys.request, host, head);
+        let (vendor, endpoint) = self.find(shard, keys.request, host, head);
         // On whose behalf: captured by value now, so that a stream abandoned later still settles on the right
         // customer.
-        let (customer, tags) = self.find_customer(&mut shard, head);
+        let (customer, tags) = self.find_customer(shard, head);
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be; or what it costs.
         let mut read;
-        let request = match self.takes_part(&shard, vendor, head.tap) {
+        let request = match self.takes_part(shard, vendor, head.tap) {
             true => {
                 read = Request::new();
                 Some(read.see(head.headers))
@@ -60,7 +61,7 @@ impl Engine {
             false => None,
         };
         let mut flow = request.map(|request| {
-            let plan = self.plan_of(&mut shard, number, found, host, head, request, now);
+            let plan = self.plan_of((shard, plans), number, found, host, head, request, now);
             let mut standing = flow::take(plan, head, request, now, spread(seed));
             let authorized = request.credential().is_some();
             standing.flow.cached.begin(self, &standing.plan, head, authorized);
@@ -69,7 +70,7 @@ impl Engine {
         let secret = flow.as_ref().map_or(0, |standing| standing.plan.account.secret);
         let id = spread(seed);
         let look = self.look_at(
-            (number, &shard),
+            (number, shard),
             (keys.request, id >> 32),
             found,
             head,
@@ -77,7 +78,7 @@ impl Engine {
             now,
         );
         let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
-        drop(shard);
+        drop(held);
 
         // What an SDK tries again goes on with its call.
         let id = flow.as_mut().and_then(|flow| self.go_on(flow, keys, head.caller, now)).unwrap_or(id);
@@ -403,7 +404,7 @@ impl Engine {
     #[allow(clippy::too_many_arguments)] // All that a call is known by.
     fn plan_of(
         &self,
-        shard: &mut Shard,
+        (shard, plans): (&mut Shard, &mut Plans),
         number: usize,
         found: Found,
         host: &str,
@@ -412,7 +413,6 @@ impl Engine {
         now: Timestamp,
     ) -> Arc<Plan> {
         let generation = self.generation.load(Ordering::Acquire);
-        let mut plans = self.plans[number].lock();
         let by = self.fingerprinter.get().unwrap_or(&self.own_fingerprinter);
         let secret = plans.fingerprints.of_value(by, request.credential());
         let depends = plans.depends();

@@ -6,18 +6,14 @@ use crate::ledger::{Found, Shard};
 use crate::matcher::Fields;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Plans that one shard keeps. Beyond that it starts anew: customers that come once would fill any cache.
 const MAX_PLANS: usize = 4_096;
 
-/// On cache lines of its own, like the shard it belongs to.
+/// What one shard's threads keep; under the shard's lock.
 #[derive(Debug)]
-#[repr(align(128))]
-pub(super) struct Plans(Mutex<Kept>);
-
-#[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct Plans {
     plans: HashMap<PlanKey, Arc<Plan>, FixedState>,
     /// Of the rules that the plans were made by.
     generation: u32,
@@ -39,16 +35,9 @@ pub(super) struct PlanKey {
 impl Plans {
     pub(super) fn new(seed: u64, by: Fingerprinter) -> Self {
         let plans = HashMap::with_hasher(FixedState::with_seed(seed));
-        let fingerprints = Recent::new(by);
-        Self(Mutex::new(Kept { plans, generation: 0, depends: Fields::NONE, fingerprints }))
+        Self { plans, generation: 0, depends: Fields::NONE, fingerprints: Recent::new(by) }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Kept {
     /// What the rules look at by which the last plan was made.
     pub(super) fn depends(&self) -> Fields {
         self.depends

@@ -67,7 +67,7 @@ impl Engine {
     /// A copy that would have to wait gives back what it holds, and never was.
     pub(super) fn drop_copy(&self, mut copy: Call, now: Timestamp) {
         let _nothing = self.close(&mut copy, Outcome::Failed(crate::ErrorType::Cancelled), now);
-        self.shards.lock(copy.shard).release(copy.found);
+        self.shards.lock(copy.shard).shard.release(copy.found);
         if let Some(standing) = copy.flow.take() {
             let _no_story = flow::give_back(standing.flow, now);
         }
@@ -81,7 +81,7 @@ impl Engine {
 
     /// One more reference to each name of a call, with the tag that marks a copy.
     pub(super) fn marked(&self, shard: usize, found: Found, tag: &str, rule: &str) -> Found {
-        let mut shard = self.shards.lock(shard);
+        let shard = &mut self.shards.lock(shard).shard;
         let text = {
             let (.., tags) = shard.names(&self.catalogue, found);
             let own = tags.split(',').filter_map(|tag| tag.split_once('=')).filter(|(key, _)| *key != tag);

@@ -58,7 +58,7 @@ impl Engine {
     ) -> Option<u64> {
         let sdk = flow.sdk?;
         let mut earlier = self.unfinished.follows(key(keys, caller, plan), &sdk, now)?;
-        self.shards.lock(earlier.shard).release(earlier.settled.found);
+        self.shards.lock(earlier.shard).shard.release(earlier.settled.found);
         flow.events = std::mem::take(&mut earlier.events);
         let (after, lasts) = (in_words(earlier.ending), now.since(earlier.settled.ended));
         flow.events.add(earlier.settled.ended, What::SdkRetry { after, sdk: sdk.sdk, lasts });
@@ -80,7 +80,7 @@ impl Engine {
     ) {
         let shard = call.shard;
         let Some(Standing { plan, mut flow }) = standing else {
-            return self.shards.lock(shard).settle(&settled, &self.tallies);
+            return self.shards.lock(shard).shard.settle(&settled, &self.tallies);
         };
         let now = settled.ended;
         if settled.times == ConnectTimes::default()
@@ -99,10 +99,10 @@ impl Engine {
         });
         let Some((ending, sdk, until)) = followed else {
             settled.story = flow::give_back(flow, settled.entry.begun);
-            return self.shards.lock(shard).settle(&settled, &self.tallies);
+            return self.shards.lock(shard).shard.settle(&settled, &self.tallies);
         };
         if let Some(sighting) = settled.sighting.take() {
-            self.shards.lock(shard).sight(sighting, &self.tallies);
+            self.shards.lock(shard).shard.sight(sighting, &self.tallies);
         }
         let events = std::mem::take(&mut flow.events);
         let _no_story = flow::give_back(flow, settled.entry.begun);
@@ -132,7 +132,7 @@ impl Engine {
     fn count_as_it_was(&self, unfinished: Unfinished) {
         let Unfinished { mut settled, shard, events, .. } = unfinished;
         settled.story = (!events.is_empty()).then(|| events.text(settled.entry.begun));
-        self.shards.lock(shard).settle(&settled, &self.tallies);
+        self.shards.lock(shard).shard.settle(&settled, &self.tallies);
     }
 }
 

@@ -11,6 +11,7 @@ mod requests;
 mod rollup;
 mod series;
 mod shard;
+mod shards;
 mod sighting;
 mod sketch;
 mod text;
@@ -20,7 +21,8 @@ pub use sighting::Sighting;
 pub use sketch::{BadSketch, Sketch};
 
 pub(crate) use series::SeriesKey;
-pub(crate) use shard::{Entry, Found, Settled, Shard, Shards};
+pub(crate) use shard::{Entry, Found, Settled, Shard};
+pub(crate) use shards::{Held, Shards};
 pub(crate) use sighting::RequestKeys;
 pub(crate) use text::Text;
 

@@ -1,5 +1,4 @@
-//! Shards: each thread counts in one of its own, so that threads do not wait for each other; whoever drains
-//! takes one lock at a time, for a few series at a time.
+//! What one thread counts: its names and series, and what it tells of single calls.
 
 use super::cache::Cache;
 use super::interner::Interner;
@@ -12,11 +11,10 @@ use crate::catalogue::{Catalogue, VendorIndex};
 use crate::engine::Tallies;
 use crate::units::Timestamp;
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashTable};
-use std::cell::Cell;
+use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub(crate) use super::series::{Entry, SeriesKey};
 
@@ -33,29 +31,13 @@ const MAX_PATHS: usize = 8_192;
 const MAX_ENDPOINTS: usize = 8_192;
 const MAX_TAG_SETS: usize = 2_048;
 /// Failed calls that are kept one by one between two drains.
-const MAX_FAILURES: usize = 128;
+pub(super) const MAX_FAILURES: usize = 128;
 /// Sightings between two drains; further ones are counted as lost.
 const MAX_SIGHTINGS: usize = 65_536;
 /// Series that are drained under one hold of the lock.
-const STRIDE: usize = 64;
+pub(super) const STRIDE: usize = 64;
 /// Drains after which a series without calls leaves.
 const IDLE: u32 = 120;
-
-thread_local! {
-    static SLOT: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-static NEXT_SLOT: AtomicUsize = AtomicUsize::new(0);
-
-/// The shards of an engine.
-#[derive(Debug)]
-pub(crate) struct Shards {
-    shards: Box<[Padded]>,
-}
-
-/// On cache lines of its own: two threads' locks must not share one.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Padded(Mutex<Shard>);
 
 /// A call that came to its end.
 #[derive(Clone, Debug)]
@@ -88,102 +70,12 @@ impl Hash for Found {
     }
 }
 
-impl Shards {
-    pub(crate) fn new(count: usize, max_series: usize, seed: u64) -> Self {
-        let count = count.clamp(1, 64);
-        let each = (max_series / count).max(64);
-        let shards =
-            (0..count).map(|number| Padded(Mutex::new(Shard::new(each, seed ^ number as u64)))).collect();
-        Self { shards }
-    }
-
-    /// The shard of the thread that asks. Which one that is changes nothing but who waits for whom.
-    pub(crate) fn own(&self) -> usize {
-        SLOT.with(|slot| {
-            if slot.get() == usize::MAX {
-                slot.set(NEXT_SLOT.fetch_add(1, Ordering::Relaxed));
-            }
-            slot.get() % self.shards.len()
-        })
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.shards.len()
-    }
-
-    /// A panic while the lock was held (there is none known) leaves counts that are at most one call off, so
-    /// poisoning is ignored: the host goes on.
-    pub(crate) fn lock(&self, number: usize) -> MutexGuard<'_, Shard> {
-        self.shards[number].0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Moves all that one shard has counted into a batch, a few series at each hold of its lock.
-    pub(crate) fn drain(&self, number: usize, catalogue: &Catalogue, batch: &mut Batch) {
-        let mut turned = {
-            let mut shard = self.lock(number);
-            batch.sightings.append(&mut shard.sightings);
-            std::mem::take(&mut shard.turned)
-        };
-        while !turned.is_empty() {
-            let mut shard = self.lock(number);
-            for series in turned.drain(turned.len().saturating_sub(STRIDE)..) {
-                shard.move_row(catalogue, &series, batch);
-                shard.release_names(found_of(series.key));
-            }
-        }
-        let mut rows = Vec::new();
-        let mut cursor = Some(0);
-        while let Some(place) = cursor {
-            cursor = self.lock(number).drain_some(catalogue, place, &mut rows, batch);
-        }
-        let (failures, stories) = {
-            let mut shard = self.lock(number);
-            (std::mem::take(&mut shard.failures), std::mem::take(&mut shard.stories))
-        };
-        let late = join_failures(failures, &rows, batch);
-        for (id, story) in stories {
-            if let Some(exemplar) = batch.exemplars.iter_mut().rfind(|exemplar| exemplar.id == id) {
-                exemplar.events = story;
-            }
-        }
-        let mut shard = self.lock(number);
-        for (key, entry) in late {
-            // It came after its series was drained: the next row is its own, unless the series left.
-            if shard.failures.len() < MAX_FAILURES && shard.find(key).is_some() {
-                shard.failures.push((key, entry));
-            }
-        }
-        shard.sweep();
-    }
-}
-
-/// Puts failed calls beside the rows of their series; those without a row come back.
-fn join_failures(
-    failures: Vec<(SeriesKey, Entry)>,
-    rows: &[Row],
-    batch: &mut Batch,
-) -> Vec<(SeriesKey, Entry)> {
-    if failures.is_empty() {
-        return failures;
-    }
-    let by_key: HashMap<SeriesKey, &Row, FixedState> = rows.iter().map(|row| (row.key, row)).collect();
-    let mut late = Vec::new();
-    for (key, entry) in failures {
-        match by_key.get(&key) {
-            Some(row) if row.slowest == entry.id => {}
-            Some(row) => batch.exemplars.push(entry.exemplar(row.row)),
-            None => late.push((key, entry)),
-        }
-    }
-    late
-}
-
 /// A row of the batch that is being drained.
-struct Row {
-    key: SeriesKey,
-    row: usize,
+pub(super) struct Row {
+    pub(super) key: SeriesKey,
+    pub(super) row: usize,
     /// The call that is its exemplar already.
-    slowest: u64,
+    pub(super) slowest: u64,
 }
 
 /// The names and series of one shard.
@@ -200,21 +92,21 @@ pub(crate) struct Shard {
     series: Vec<Series>,
     max_series: usize,
     hasher: FixedState,
-    failures: Vec<(SeriesKey, Entry)>,
+    pub(super) failures: Vec<(SeriesKey, Entry)>,
     /// Rows of a minute that ended before they were drained.
-    turned: Vec<Series>,
-    sightings: Vec<Sighting>,
+    pub(super) turned: Vec<Series>,
+    pub(super) sightings: Vec<Sighting>,
     /// What the learner had merged when [`Shard::paths`] was last filled.
     pub(crate) generation: u32,
     /// Calls whose events are worth telling, since the last drain.
-    stories: Vec<(u64, String)>,
+    pub(super) stories: Vec<(u64, String)>,
 }
 
 /// Calls of which one drain tells the events.
 const MAX_STORIES: usize = 128;
 
 impl Shard {
-    fn new(max_series: usize, seed: u64) -> Self {
+    pub(super) fn new(max_series: usize, seed: u64) -> Self {
         Self {
             hosts: Cache::new(MAX_HOSTS, seed),
             paths: Cache::new(MAX_PATHS, seed),
@@ -366,7 +258,7 @@ impl Shard {
         self.find(key).unwrap_or_else(|| self.add_series(key))
     }
 
-    fn find(&self, key: SeriesKey) -> Option<usize> {
+    pub(super) fn find(&self, key: SeriesKey) -> Option<usize> {
         let found =
             self.index.find(self.hasher.hash_one(key), |&place| self.series[place as usize].key == key);
         found.map(|&place| place as usize)
@@ -454,7 +346,7 @@ impl Shard {
         }
     }
 
-    fn release_names(&mut self, found: Found) {
+    pub(super) fn release_names(&mut self, found: Found) {
         for (interner, number) in [
             (&mut self.vendors, found.vendor),
             (&mut self.endpoints, found.endpoint),
@@ -468,13 +360,13 @@ impl Shard {
     }
 
     /// Moves one series into a batch, as a row and its slowest call.
-    fn move_row(&self, catalogue: &Catalogue, series: &Series, batch: &mut Batch) {
+    pub(super) fn move_row(&self, catalogue: &Catalogue, series: &Series, batch: &mut Batch) {
         batch.exemplars.push(series.slowest.exemplar(batch.rows.len()));
         batch.rows.push(self.rollup(catalogue, series));
     }
 
     /// Moves up to [`STRIDE`] series from `cursor` on into a batch; the next cursor, `None` at the end.
-    fn drain_some(
+    pub(super) fn drain_some(
         &mut self,
         catalogue: &Catalogue,
         cursor: usize,
@@ -505,7 +397,7 @@ impl Shard {
     }
 
     /// Ends a drain: the names that nobody uses leave.
-    fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
         if self.vendors.sweep() {
             // The cache may name a vendor that just left.
             self.hosts.clear();
@@ -567,6 +459,6 @@ fn numbered(slot: Option<u32>, folded: &std::sync::atomic::AtomicU64) -> u32 {
     }
 }
 
-fn found_of(key: SeriesKey) -> Found {
+pub(super) fn found_of(key: SeriesKey) -> Found {
     Found { vendor: key.vendor, endpoint: key.endpoint, customer: key.customer, tags: key.tags }
 }
