@@ -223,11 +223,13 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
     let ask = Ask::one().priority(flow.priority).deadline(flow.deadline.at());
     for (at, quota) in plan.quotas.iter().enumerate() {
         let ask = ask.units(units_of(&quota.rule, tokens, flow.body)).customer(plan.customer, quota.weight);
+        flow.claimed.0 = flow.claimed.0.max(at + 1);
         let verdict = quota.state.before_by(&quota.rule, &mut flow.claims[at], &ask, &quota.tally, now);
         by_quota(flow, &quota.name, verdict, now)?;
     }
     for (at, stated) in plan.account.asked(flow.place) {
         let ask = ask.units(stated.units(tokens)).customer(plan.customer, plan.weight);
+        flow.claimed.1 = flow.claimed.1.max(at + 1);
         match &plan.keep {
             Some((name, rule)) if stated.is_countable() => {
                 let verdict = stated.state.before(rule, &mut flow.stated[at], &ask, &plan.user, now);
@@ -241,7 +243,7 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
 
 /// How many units of a quota of ours a call uses.
 pub(super) fn units_of(rule: &quota::Rule, tokens: u64, bytes: u64) -> u64 {
-    match rule.limit.map(|limit| limit.unit) {
+    match rule.limit.as_ref().map(|limit| limit.unit) {
         Some(quota::Unit::Tokens) => tokens,
         Some(quota::Unit::Bytes) => bytes,
         _ => 1,

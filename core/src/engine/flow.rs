@@ -52,6 +52,8 @@ pub(super) struct Flow {
     pub(super) claims: [Claim; MAX_QUOTAS],
     /// Of the vendor's own quotas: those of the credential, then those of a part of its calls.
     pub(super) stated: [Claim; 2 * MAX_ASKED],
+    /// How many of either may hold anything; those behind are as new.
+    pub(super) claimed: (usize, usize),
     pub(super) asked_for_place: Option<Timestamp>,
     pub(super) placed: bool,
     pub(super) pass: Option<Pass>,
@@ -140,6 +142,7 @@ impl Flow {
             place: Place::default(),
             claims: [Claim::new(); MAX_QUOTAS],
             stated: [Claim::new(); 2 * MAX_ASKED],
+            claimed: (0, 0),
             asked_for_place: None,
             placed: false,
             pass: None,
@@ -196,7 +199,9 @@ impl Flow {
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
         (self.truncate, self.pair) = (None, None);
-        self.claims.iter_mut().chain(&mut self.stated).for_each(Claim::forget);
+        let (own, stated) = std::mem::take(&mut self.claimed);
+        self.claims[..own].fill(Claim::new());
+        self.stated[..stated].fill(Claim::new());
         self.sent_at = now;
         (self.usage, self.coding, self.prefix) = (None, None, None);
     }

@@ -98,13 +98,6 @@ impl Claim {
         Self::default()
     }
 
-    /// Makes it one that holds nothing. One that never asked is that already, and is not written.
-    pub(crate) fn forget(&mut self) {
-        if self.asked != 0 {
-            *self = Self::new();
-        }
-    }
-
     /// Whether the call may go.
     #[must_use]
     pub const fn is_held(&self) -> bool {
