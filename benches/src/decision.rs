@@ -3,6 +3,7 @@
 
 use crate::harness::{Row, in_turns, timed};
 use farcall::{Caller, Config, Engine, Head, Step, Target, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -31,17 +32,20 @@ pub(crate) fn engine(shards: usize) -> Engine {
     Engine::new(Config::default(), Caller::new("bench"), shards, 42)
 }
 
-/// A clock as the agent's: one read of the monotonic clock.
+/// A clock as the agent's: one read of the monotonic clock, anchored to the wall clock.
 #[derive(Clone, Copy)]
-pub(crate) struct Clock(Instant);
+pub(crate) struct Clock;
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self(Instant::now())
+        Self
     }
 
+    #[expect(clippy::unused_self, reason = "as the agent's, which has its anchor there")]
     pub(crate) fn now(self) -> Timestamp {
-        Timestamp::from_nanos(1_763_700_000_000_000_000).plus(self.0.elapsed())
+        let now = clock_gettime(ClockId::Monotonic);
+        let (secs, nanos) = (now.tv_sec.cast_unsigned(), now.tv_nsec.cast_unsigned());
+        Timestamp::from_nanos(1_763_700_000_000_000_000 + secs * 1_000_000_000 + nanos)
     }
 }
 

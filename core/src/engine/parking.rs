@@ -53,7 +53,7 @@ impl Flow {
         let retries = plan.resilience.retry.is_some() && self.method == "POST" && self.sdk.is_none();
         let parks = plan.park.is_some() && self.parks && !is_idempotent(self.method);
         let wanted = !self.key_on_wire && !self.is_copy && (retries || parks);
-        plan.idempotency_header.clone().filter(|_| wanted)
+        plan.idempotency_header.as_ref().filter(|_| wanted).cloned()
     }
 
     /// The idempotency key of the call, the same for all its attempts.
