@@ -9,6 +9,7 @@ mod call;
 mod decide;
 mod drain;
 mod events;
+mod find;
 mod flow;
 mod hedging;
 mod lookup;
