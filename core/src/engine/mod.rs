@@ -12,6 +12,7 @@ mod events;
 mod flow;
 mod hedging;
 mod lookup;
+mod lost;
 mod names;
 mod parking;
 mod pipeline;
