@@ -32,6 +32,7 @@
 pub mod alarm;
 mod cache;
 mod caller;
+pub mod canary;
 mod clock;
 mod handle;
 mod home;

@@ -11,6 +11,7 @@ mod outbox;
 mod output;
 mod policy;
 mod report;
+mod rollout;
 mod simulate;
 
 use clap::{Parser, Subcommand};
@@ -49,6 +50,7 @@ enum Exit {
   farcall alarm test                          does the alarm for critical calls go out?
   farcall config check farcall.toml
   farcall cache purge vendor=stripe           forget what is kept of Stripe's answers
+  farcall rollout ls                          how far is the canary, and what did it see?
 
 The ledger is looked for in --home, $FARCALL_HOME, $XDG_STATE_HOME/farcall, ~/.local/state/farcall.
 
@@ -83,6 +85,9 @@ enum Command {
     /// What the cache keeps
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Canaries: where they stand, and how one starts over
+    #[command(subcommand)]
+    Rollout(rollout::Command),
     /// Check the configuration file
     #[command(subcommand)]
     Config(config::Command),
@@ -130,6 +135,7 @@ fn main() -> ExitCode {
         Command::Outbox(command) => outbox::run(&command),
         Command::Alarm(command) => alarm::run(&command),
         Command::Cache(command) => cache::run(&command),
+        Command::Rollout(command) => rollout::run(&command),
         Command::Config(command) => config::run(&command),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };

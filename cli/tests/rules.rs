@@ -263,3 +263,40 @@ fn a_purge_says_whom_it_told_and_what_it_does_not_understand() {
         assert_eq!(run(home.path(), wrong).0, 2, "{wrong:?}");
     }
 }
+
+#[test]
+fn a_canary_that_was_rolled_back_starts_over_when_somebody_says_so() {
+    const RULE: &str = "[[rollout]]\nname = \"v2\"\nmatch = { vendor = \"stripe\" }\nby = \"call\"\n\
+        variant = { path_prefix = \"/v2\" }\ncanary = { steps = [\"50%\", \"100%\"] }\n";
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    std::fs::write(home.join("farcall.toml"), RULE).unwrap();
+    let (code, said, _) = run(home, &["rollout", "ls"]);
+    assert_eq!(
+        (code, said.as_str()),
+        (0, "v2: not begun, 50% on the new side. In this step: new 0 of 0 failed, old 0 of 0\n")
+    );
+    let (code, said, _) = run(home, &["rollout", "restart", "v2"]);
+    assert_eq!((code, said.contains("No call asked for a canary v2")), (1, true), "{said}");
+
+    let farcall =
+        Farcall::start(Options { home: Some(home.into()), flush_every: None, ..Options::default() });
+    let call = || {
+        let mut call = farcall.guard(farcall.begin(&Head::new("GET", "https://api.stripe.com/v1/balance")));
+        let Step::Send(attempt) = call.step() else { panic!("nothing stands in its way") };
+        call.head(if attempt.changes.is_some() { 500 } else { 200 });
+        call.end();
+        attempt.changes.is_some()
+    };
+    assert!((0..500).any(|n| !call() && n >= 499), "long since rolled back");
+    let (code, said, _) = run(home, &["rollout", "ls"]);
+    assert_eq!(code, 0);
+    assert!(said.starts_with("v2: rolled back, 0% on the new side. In this step: new "), "{said}");
+    assert!(!(0..100).any(|_| call()));
+    let (code, said, _) = run(home, &["rollout", "restart", "v2"]);
+    assert_eq!((code, said.as_str()), (0, "v2 starts over in all programs of this home directory.\n"));
+    let (_, said, _) = run(home, &["rollout", "ls", "--json"]);
+    let standings: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&standings[0]["status"], &standings[0]["step"]), (&"step".into(), &1.into()), "{said}");
+    assert!((0..100).any(|_| call()), "in the program that runs, too");
+}

@@ -12,15 +12,22 @@ const FLOOR_BITS: u32 = 10;
 
 /// A log-linear histogram of latencies with decay.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Latencies<const KEEP: u32> {
     buckets: [AtomicU16; BUCKETS],
     seen: AtomicU32,
 }
 
 impl<const KEEP: u32> Latencies<KEEP> {
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         const { assert!(KEEP <= 16_384, "a bucket counts up to twice as many, in 16 bits") };
         Self { buckets: [const { AtomicU16::new(0) }; BUCKETS], seen: AtomicU32::new(0) }
+    }
+
+    /// Forgets all of them.
+    pub(crate) fn clear(&self) {
+        self.buckets.iter().for_each(|bucket| bucket.store(0, Relaxed));
+        self.seen.store(0, Relaxed);
     }
 
     /// Counts one latency, and says how many were counted since the beginning (wrapping).

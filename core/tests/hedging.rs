@@ -76,3 +76,122 @@ fn a_quota_without_room_allows_no_second_attempt_and_loses_nothing() {
     first.end(&engine, at(110));
     assert!(engine.drain(at(200)).incidents.is_empty(), "nobody was refused");
 }
+
+const PRICED: &str = "[[price]]\nvendor = \"stripe\"\ncall = \"0.01 USD / call\"\n";
+
+#[test]
+fn what_a_lost_attempt_cost_is_on_the_call() {
+    // Given up: the vendor may have charged for it, and nobody can tell.
+    let unknown = engine(&format!("{HEDGED}{PRICED}"));
+    let (mut call, _) = begin(&unknown);
+    call.hedge(&unknown, at(100)).unwrap();
+    call.lost(&unknown, 1, None, at(150));
+    call.answer(&unknown, 200, &[("x", "y")], at(150));
+    call.end(&unknown, at(160));
+    let batch = unknown.drain(at(200));
+    assert_eq!((batch.rows[0].sums.cost, batch.rows[0].sums.cost_unknown), (10_000_000, 1));
+    assert!(
+        batch.exemplars[0].events.contains("what that attempt cost is unknown (no_answer)"),
+        "{:?}",
+        batch.exemplars[0].events
+    );
+    // Answered by a vendor that charges for errors too: both are known.
+    let known = engine(&format!("{HEDGED}{PRICED}charges_errors = true\n"));
+    let (mut call, _) = begin(&known);
+    call.hedge(&known, at(100)).unwrap();
+    call.lost(&known, 1, Some(Ending::Status(503)), at(150));
+    call.answer(&known, 200, &[("x", "y")], at(160));
+    call.end(&known, at(160));
+    let batch = known.drain(at(200));
+    assert_eq!((batch.rows[0].sums.cost, batch.rows[0].sums.cost_unknown), (20_000_000, 0));
+    assert!(
+        batch.exemplars[0].events.contains("that attempt cost 0.01 USD"),
+        "{:?}",
+        batch.exemplars[0].events
+    );
+    // Never sent, or answered with an error that costs nothing.
+    for ending in [Ending::Error(ErrorType::Connect), Ending::Status(503)] {
+        let free = engine(&format!("{HEDGED}{PRICED}"));
+        let (mut call, _) = begin(&free);
+        call.hedge(&free, at(100)).unwrap();
+        call.lost(&free, 2, Some(ending), at(110));
+        call.answer(&free, 200, &[("x", "y")], at(120));
+        call.end(&free, at(120));
+        let batch = free.drain(at(200));
+        assert_eq!((batch.rows[0].sums.cost, batch.rows[0].sums.cost_unknown), (10_000_000, 0), "{ending:?}");
+    }
+}
+
+#[test]
+fn an_attempt_without_an_answer_before_a_retry_is_a_cost_that_is_unknown() {
+    let retried = "[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 2\nbackoff = \"1ms..1ms\"\n";
+    let engine = engine(&format!("{retried}{PRICED}"));
+    let (mut call, _) = begin(&engine);
+    call.failed(ErrorType::Timeout);
+    let Step::Wait(until) = call.step(&engine, at(10)) else { panic!("a retry follows") };
+    assert!(matches!(call.step(&engine, until), Step::Send(_)));
+    call.answer(&engine, 200, &[("x", "y")], at(20));
+    assert_eq!(call.step(&engine, at(20)), Step::Settled);
+    call.end(&engine, at(20));
+    let sums = engine.drain(at(200)).rows[0].sums;
+    assert_eq!((sums.cost, sums.cost_unknown, sums.attempts), (10_000_000, 1, 2));
+}
+
+#[test]
+fn two_attempts_that_nobody_waited_for_are_unknown_once_for_the_call() {
+    let engine = engine(&format!("{HEDGED}{PRICED}"));
+    let (mut call, _) = begin(&engine);
+    call.hedge(&engine, at(100)).unwrap();
+    call.abandon(&engine, at(150));
+    let batch = engine.drain(at(200));
+    assert_eq!((batch.rows[0].sums.cost, batch.rows[0].sums.cost_unknown), (0, 1));
+}
+
+#[test]
+fn a_budget_counts_both_attempts_and_pays_for_no_second_one_beyond_its_limit() {
+    let budget = "[[budget]]\nname = \"b\"\nmatch = { vendor = \"stripe\" }\nlimit = \"0.03 USD / day\"\nover = \"refuse\"\n";
+    let engine = engine(&format!("{HEDGED}{PRICED}{budget}"));
+    let (mut call, _) = begin(&engine);
+    call.hedge(&engine, at(100)).unwrap();
+    call.lost(&engine, 1, None, at(150));
+    call.answer(&engine, 200, &[("x", "y")], at(150));
+    call.end(&engine, at(160));
+    let spent = engine.drain(at(200)).budgets[0].used;
+    assert_eq!(spent, 20_000_000, "the given-up one as what it may have cost");
+    let (mut last, _) = begin(&engine);
+    assert!(last.hedge(&engine, at(20_000)).is_none(), "the first attempt takes the last of it");
+    last.answer(&engine, 200, &[("x", "y")], at(20_010));
+    last.end(&engine, at(20_010));
+    let batch = engine.drain(at(20_100));
+    assert_eq!((batch.rows[0].outcome, batch.rows[0].sums.attempts), (Outcome::Complete, 1));
+}
+
+#[test]
+fn a_hedge_that_a_quota_refuses_is_given_back_to_the_budget() {
+    let hedged =
+        "[[resilience]]\nmatch = { vendor = \"stripe\" }\nhedge = { after = \"100ms\", budget = \"1%\" }\n";
+    let quota = "[[quota]]\nmatch = { vendor = \"stripe\" }\nlimit = \"1 requests / 1s\"\nburst = 1\nmax_wait = \"5s\"\n";
+    let engine = engine(&format!("{hedged}{quota}"));
+    let (mut call, _) = begin(&engine);
+    for millis in [100, 200, 300] {
+        assert!(call.hedge(&engine, at(millis)).is_none(), "the quota has no room");
+    }
+    assert!(call.hedge(&engine, at(1_200)).is_some(), "now it has, and no hedge was sent yet");
+    call.abandon(&engine, at(1_300));
+}
+
+#[test]
+fn a_second_attempt_beside_the_first_is_none_of_the_retries() {
+    let engine = engine(&format!("{HEDGED}attempts = 2\nbackoff = \"1ms..1ms\"\nretry_on = [\"5xx\"]\n"));
+    let (mut call, _) = begin(&engine);
+    call.hedge(&engine, at(100)).unwrap();
+    call.lost(&engine, 2, Some(Ending::Status(503)), at(110));
+    call.answer(&engine, 503, &[("x", "y")], at(120));
+    let Step::Wait(until) = call.step(&engine, at(120)) else { panic!("one of two tries was used") };
+    let Step::Send(third) = call.step(&engine, until) else { panic!("it is due") };
+    assert_eq!((third.number, third.hedge_at), (3, None));
+    call.answer(&engine, 503, &[("x", "y")], at(140));
+    assert_eq!(call.step(&engine, at(140)), Step::Settled, "both tries were used");
+    call.end(&engine, at(140));
+    assert_eq!(engine.drain(at(200)).rows[0].sums.attempts, 3);
+}

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 55] = [
+const MEANINGS: [(&str, &str, Weight); 56] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -111,6 +111,11 @@ const MEANINGS: [(&str, &str, Weight); 55] = [
     ),
     ("unshared_quotas", "quotas that found no room in shared memory; each process keeps its own", Look),
     ("evicted_quotas", "quotas that left shared memory after a day without use", Fine),
+    (
+        "unshared_canaries",
+        "canaries that found no room in shared memory; each process weighs its own calls",
+        Look,
+    ),
     ("unanswered_leases", "requests to Redis that failed; this host goes by its own share", Look),
     ("unleased_quotas", "quotas of a fleet without Redis; this host goes by its own share", Look),
     ("late_forks", "forks that nobody announced; calls of the child's first second are missing", Look),

@@ -1,4 +1,4 @@
-//! Where shared quotas lie: in memory that the processes of a host map, and for a fleet in a store beside it.
+//! Where shared quotas and canaries lie: in memory that the processes of a host map, and for a fleet in a store beside it.
 
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
@@ -8,6 +8,7 @@ use farcall::config::ShareConfig;
 #[cfg(feature = "redis")]
 use farcall::quota::Shared;
 use farcall::quota::{CellHome, OnError, Rule, SharesHome};
+use farcall::rollout::CanaryHome;
 use farcall::{QuotaHome, Timestamp};
 use memory::Memory;
 use std::io;
@@ -21,6 +22,8 @@ pub(crate) struct Share {
     memory: Option<Arc<Memory>>,
     /// Quotas that other processes have a part in, and that this one keeps alone all the same.
     unshared: AtomicU64,
+    /// The same of canaries.
+    unshared_canaries: AtomicU64,
     #[cfg(feature = "redis")]
     fleet: Option<redis::Fleet>,
 }
@@ -42,7 +45,7 @@ impl Share {
                 Err(error) => {
                     let home = home.display();
                     said = Some(format!(
-                        "cannot share quotas with other processes through {home}: {error}; each keeps them alone"
+                        "cannot share quotas and canaries with other processes through {home}: {error}; each keeps them alone"
                     ));
                 }
             }
@@ -118,6 +121,7 @@ impl Share {
             ("unleased_quotas".to_owned(), fleet.1),
             ("unshared_quotas".to_owned(), self.unshared.load(Ordering::Relaxed)),
             ("evicted_quotas".to_owned(), evicted),
+            ("unshared_canaries".to_owned(), self.unshared_canaries.load(Ordering::Relaxed)),
         ]
     }
 }
@@ -143,6 +147,14 @@ impl QuotaHome for Share {
             },
         };
         Some((cell, shares))
+    }
+
+    fn canary(&self, key: u64) -> Option<CanaryHome> {
+        let shared = self.memory.as_ref().and_then(|memory| memory.canary(key));
+        if shared.is_none() {
+            self.unshared_canaries.fetch_add(1, Ordering::Relaxed);
+        }
+        shared.map(|canary| canary as CanaryHome)
     }
 
     fn leases(&self) -> bool {

@@ -199,6 +199,24 @@ impl State {
     /// for a call that was never sent ([`Spent::NOTHING`]) or was let go of.
     pub fn settle(&self, rule: &Rule, reservation: Reservation, spent: Spent, now: Timestamp) -> Settled {
         let charge = if spent.all { spent.known } else { spent.known.max(reservation.amount) };
+        self.count(rule, reservation, spent, charge, now)
+    }
+
+    /// Counts what an attempt spent for which nothing was set aside; where not all of that is known, never less than
+    /// `guess`.
+    pub fn settle_more(&self, rule: &Rule, guess: u64, spent: Spent, now: Timestamp) -> Settled {
+        let charge = if spent.all { spent.known } else { spent.known.max(guess) };
+        self.count(rule, Reservation { amount: 0, generation: 0 }, spent, charge, now)
+    }
+
+    fn count(
+        &self,
+        rule: &Rule,
+        reservation: Reservation,
+        spent: Spent,
+        charge: u64,
+        now: Timestamp,
+    ) -> Settled {
         let add = |settled: u64| Some(settled.saturating_add(spent.known));
         let _ = self.settled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if !spent.all {

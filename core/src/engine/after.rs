@@ -7,7 +7,7 @@ use super::events::What;
 use super::flow::{Flow, Prefix};
 use super::plan::{Part, Plan, Priced, Standing};
 use super::{Call, Engine};
-use crate::budget::Spent;
+use crate::budget::{self, Spent};
 use crate::call::{ErrorType, Headers, Outcome};
 use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
@@ -31,7 +31,7 @@ pub(super) struct Account {
 }
 
 /// Of an answer whose body nobody reads.
-static NOT_STATED: Usage = Usage::unknown(Unknown::NotStated);
+pub(super) static NOT_STATED: Usage = Usage::unknown(Unknown::NotStated);
 static NO_ANSWER: Usage = Usage::unknown(Unknown::NoAnswer);
 
 impl Engine {
@@ -187,14 +187,17 @@ impl Engine {
             State::Failed(error) => Ending::Error(error),
             _ => return false,
         };
-        let attempt = call.attempts;
+        let attempts = call.attempts;
         let Some(Standing { plan, flow }) = &mut call.flow else { return false };
+        // One that was sent beside another is no retry.
+        let attempt = attempts.saturating_sub(flow.hedges);
         self.close_attempt(plan, flow, ending, now);
         flow.reached |= outbox::may_have_been_acted_upon(ending);
         self.critical(plan, flow, Failure::Ended(ending), call.id, now);
         if !Self::another(plan, flow, ending, attempt, now) {
             return false;
         }
+        self.lose(plan, flow, Some(ending), now);
         self.again(call);
         true
     }
@@ -219,7 +222,10 @@ impl Engine {
             let sent = flow.pair.map_or(flow.sent_at, |pair| pair.first.1);
             hedge.state.after(&hedge.rule, now.since(sent));
         }
-        flow.pair = None;
+        if flow.pair.take().is_some() {
+            // Nobody waited for either of the two.
+            self.lose(plan, flow, None, now);
+        }
         if let Some(Part { name: _, rule, state }) = &plan.resilience.breaker
             && let Some(pass) = flow.pass.take()
             && let Some(phase) = state.after(rule, pass, Judgement::of(ending), now)
@@ -361,12 +367,8 @@ impl Engine {
                 cost::Answer::NotSent => Spent::NOTHING,
                 _ => rule.then.spent(cost.part(), cost.unknown.is_none(), tokens),
             };
-            if let Some(percent) = state.settle(&rule.then, reservation, spent, now).warning {
-                self.warn_of_budget(&rule.name, percent, now);
-                let name = Arc::clone(&rule.name);
-                flow.events
-                    .add(now, What::Budget { rule: name, says: "has reached a mark that it warns at" });
-            }
+            let settled = state.settle(&rule.then, reservation, spent, now);
+            self.tell_of_budget(&rule.name, settled, flow, now);
         }
         for (quota, claim) in plan.quotas.iter().zip(&mut flow.claims) {
             match was_sent {
@@ -405,16 +407,33 @@ impl Engine {
                 self.note_rollout(&plan.rules.rollouts[place].name, change, now);
             }
         }
+        let ((dollars, unknown), lost) = (in_dollars(cost), flow.lost.take().map(in_dollars));
+        let (lost_dollars, lost_unknown) = lost.unwrap_or((0, false));
         Account {
-            cost: if cost.currency == Currency::USD { cost.nanos } else { 0 },
-            unknown: cost.unknown.is_some() || (cost.currency != Currency::USD && cost.nanos != 0),
+            cost: dollars.saturating_add(lost_dollars),
+            unknown: unknown || lost_unknown,
             tokens_in: prompt,
             tokens_out: tokens.unwrap_or(0).saturating_sub(prompt),
             saved: flow.cached.saved,
         }
     }
 
-    fn cost(
+    /// Tells of a mark that a budget has reached.
+    pub(super) fn tell_of_budget(
+        &self,
+        name: &Arc<str>,
+        settled: budget::Settled,
+        flow: &mut Flow,
+        now: Timestamp,
+    ) {
+        if let Some(percent) = settled.warning {
+            self.warn_of_budget(name, percent, now);
+            let rule = Arc::clone(name);
+            flow.events.add(now, What::Budget { rule, says: "has reached a mark that it warns at" });
+        }
+    }
+
+    pub(super) fn cost(
         plan: &Plan,
         flow: &Flow,
         usage: &Usage,
@@ -441,6 +460,14 @@ impl Engine {
                 .settle(&plan.vendor_name, &plan.endpoint_name, model, &facts)
                 .unwrap_or_else(|| Cost::known(Money::zero(Currency::USD))),
         }
+    }
+}
+
+/// A cost in nano-dollars, as the ledger keeps it, and whether that is not all.
+fn in_dollars(cost: Cost) -> (i64, bool) {
+    match cost.currency == Currency::USD {
+        true => (cost.nanos, cost.unknown.is_some()),
+        false => (0, cost.unknown.is_some() || cost.nanos != 0),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What happened to a call besides being sent and answered, for `farcall explain`.
 
 use crate::cache::Status;
+use crate::cost::Cost;
 use crate::units::Timestamp;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub(super) enum What {
     Hedge,
     /// One of two attempts under way is no more, and the other one goes on.
     Lost { which: &'static str, how: String },
+    /// What an attempt cost that the call's answer does not come from.
+    LostCost(Cost),
     /// The breaker went into another phase.
     Breaker { phase: &'static str },
     /// The call was refused.
@@ -116,6 +119,13 @@ impl std::fmt::Display for What {
             Self::Failover { why } => write!(f, "goes to the backup: {why}"),
             Self::Hedge => write!(f, "no answer yet: a second attempt beside the first"),
             Self::Lost { which, how } => write!(f, "of the two the {which} {how}: the other one counts"),
+            Self::LostCost(Cost { nanos: 0, unknown: Some(why), .. }) => {
+                write!(f, "what that attempt cost is unknown ({})", why.as_str())
+            }
+            Self::LostCost(cost) => {
+                let more = if cost.unknown.is_some() { " and more" } else { "" };
+                write!(f, "that attempt cost {}{more}", cost.part())
+            }
             Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),
             Self::Refused { rule, by } => write!(f, "refused by {by} `{rule}`"),
             Self::Key => write!(f, "an idempotency key was added"),

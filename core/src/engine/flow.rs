@@ -12,7 +12,7 @@ use super::unfinished::Unfinished;
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal, Target};
 use crate::coding::Decoder;
-use crate::cost::{ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
+use crate::cost::{Cost, ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
 use crate::quota::Claim;
 use crate::quota::dialect::{self, BODY_PREFIX};
 use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
@@ -82,6 +82,10 @@ pub(super) struct Flow {
     pub(super) resume_at: Option<Timestamp>,
     /// Two attempts under way, one beside the other.
     pub(super) pair: Option<Pair>,
+    /// How many of the attempts so far were sent beside another one.
+    pub(super) hedges: u32,
+    /// What the attempts cost that the call's answer did not come from; `None` where none cost anything.
+    pub(super) lost: Option<Cost>,
     /// Whether the present attempt's latency is still to be counted.
     pub(super) timed: bool,
     pub(super) usage: Option<Box<UsageReader>>,
@@ -159,6 +163,8 @@ impl Flow {
             retry_at: None,
             resume_at: None,
             pair: None,
+            hedges: 0,
+            lost: None,
             timed: false,
             usage: None,
             coding: None,
@@ -198,7 +204,7 @@ impl Flow {
         (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
-        (self.truncate, self.pair) = (None, None);
+        (self.truncate, self.pair, self.hedges, self.lost) = (None, None, 0, None);
         let (own, stated) = std::mem::take(&mut self.claimed);
         self.claims[..own].fill(Claim::new());
         self.stated[..stated].fill(Claim::new());

@@ -4,8 +4,10 @@ use super::account::{MAX_ASKED, Place};
 use super::after::in_words;
 use super::call::State;
 use super::events::What;
+use super::flow::Flow;
 use super::plan::{MAX_QUOTAS, Plan, Standing};
 use super::{Attempt, Call, Engine, decide};
+use crate::budget::{Action, Unit};
 use crate::quota::{Ask, Claim, Rule, State as QuotaState, Verdict};
 use crate::resilience::Ending;
 use crate::units::Timestamp;
@@ -22,15 +24,17 @@ impl Engine {
     pub(super) fn hedge(&self, call: &mut Call, now: Timestamp) -> Option<Attempt> {
         let Standing { plan, flow } = call.flow.as_mut().filter(|_| call.state == State::Sent)?;
         let hedge = plan.resilience.hedge.as_ref()?;
-        if flow.pair.is_some() || !hedge.state.take(&hedge.rule, now) {
+        if flow.pair.is_some() || !pays_for_another(plan, flow, now) || !hedge.state.take(&hedge.rule, now) {
             return None;
         }
         let ask = Ask::one().priority(flow.priority);
         let sizes = (flow.tokens_ahead(plan), flow.body);
         if !self.has_room(plan, flow.place, &ask, sizes, now) {
+            hedge.state.give_back();
             return None;
         }
         flow.events.add(now, What::Hedge);
+        flow.hedges += 1;
         let first = (call.attempts, flow.sent_at);
         call.attempts += 1;
         flow.pair = Some(Pair { first, second: (call.attempts, now) });
@@ -90,5 +94,20 @@ impl Engine {
         }
         let how = ending.map_or_else(|| "was given up".to_owned(), in_words);
         flow.events.add(now, What::Lost { which: if loser.0 == first.0 { "first" } else { "second" }, how });
+        self.lose(plan, flow, ending, now);
     }
+}
+
+/// Whether all budgets that hold calls back have room for what another attempt may cost.
+fn pays_for_another(plan: &Plan, flow: &Flow, now: Timestamp) -> bool {
+    plan.budgets.iter().zip(&flow.reserved).all(|((place, state), reserved)| {
+        let rule = &plan.rules.budgets[*place].then;
+        let (Some(reserved), Action::Refuse | Action::Throttle) = (reserved, rule.over) else { return true };
+        if matches!(rule.limit.unit, Unit::Requests) {
+            return true;
+        }
+        let status = state.status(rule, now);
+        let with_it = status.used.saturating_add(status.elsewhere).saturating_add(reserved.amount());
+        with_it <= status.limit
+    })
 }

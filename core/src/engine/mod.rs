@@ -13,6 +13,7 @@ mod find;
 mod flow;
 mod hedging;
 mod lookup;
+mod lost;
 mod names;
 mod parking;
 mod pipeline;
@@ -40,6 +41,8 @@ use crate::ledger::{Notice, Shards};
 use crate::outbox::Alarms;
 use crate::quota;
 use crate::resilience::EarlierAttempts;
+use crate::rollout;
+use crate::units::Timestamp;
 use attended::Attended;
 use names::Names;
 use plans::Plans;
@@ -91,11 +94,16 @@ pub struct Engine {
     cut_off: AtomicBool,
 }
 
-/// Where the state of quotas lies that processes share. The agent has one; without it each process keeps its own.
+/// Where the state of quotas and canaries lies that processes share. The agent has one; without it each process keeps its own.
 pub trait QuotaHome: fmt::Debug + Send + Sync {
     /// The cell, and the shares where `fair`, of the quota of this key; `None` where there is no room or no shared
     /// memory.
     fn quota(&self, key: u64, rule: &quota::Rule) -> Option<(quota::CellHome, Option<quota::SharesHome>)>;
+
+    /// The canary of this key; `None` where there is no room or no shared memory.
+    fn canary(&self, _key: u64) -> Option<rollout::CanaryHome> {
+        None
+    }
 
     /// The quota of this key is kept under this rule from now on; told now and then, also where nothing changed.
     fn keeps(&self, _key: u64, _rule: &quota::Rule) {}
@@ -286,7 +294,7 @@ impl Engine {
         }
     }
 
-    /// Keeps the state of shared quotas there from now on.
+    /// Keeps the state of shared quotas and canaries there from now on.
     pub fn set_quota_home(&self, home: Arc<dyn QuotaHome>) {
         *self.home.write().unwrap_or_else(PoisonError::into_inner) = Some(home);
         self.generation.fetch_add(1, Ordering::Release);
@@ -314,6 +322,16 @@ impl Engine {
                 quota::State::cut_off(rule)
             }
             None => quota::State::new(rule),
+        }
+    }
+
+    /// A rollout's state, with the canary that all processes share where they can.
+    fn rollout_state(&self, rule: &rollout::Rule, now: Timestamp) -> rollout::Rollout {
+        let home = self.home.read().unwrap_or_else(PoisonError::into_inner);
+        let canary = home.as_ref().filter(|_| rule.canary.is_some()).and_then(|home| home.canary(rule.key()));
+        match canary {
+            Some(canary) => rollout::Rollout::at(canary, rule, now),
+            None => rollout::Rollout::new(rule, now),
         }
     }
 

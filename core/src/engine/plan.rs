@@ -153,7 +153,8 @@ impl Engine {
         let policy = rules.policy.decide(subject);
         let rollouts = matching(&rules.rollouts, subject)
             .filter_map(|(place, rule)| {
-                let state = self.states.rollouts.get(Key::of(&rule.name), || Rollout::new(&rule.then, now));
+                let state =
+                    self.states.rollouts.get(Key(rule.then.key()), || self.rollout_state(&rule.then, now));
                 Some((place, state?, Arc::new(rule.then.variant.clone())))
             })
             .collect();

@@ -95,6 +95,11 @@ impl Budget {
             .is_ok()
     }
 
+    /// Gives back one that was taken for a retry that was not made after all.
+    pub fn give_back(&self) {
+        let _ = self.retries.fetch_update(Relaxed, Relaxed, |retries| Some(retries.saturating_sub(ONE)));
+    }
+
     fn calls(&self) -> impl Iterator<Item = &AtomicU64> {
         self.lanes.iter().map(|lane| &lane.0).chain([&self.calls])
     }

@@ -93,6 +93,11 @@ impl Hedge {
         self.budget.take(&rule.budget, now)
     }
 
+    /// Gives back a hedge that was taken and not sent.
+    pub fn give_back(&self) {
+        self.budget.give_back();
+    }
+
     /// Counts how long an attempt took until its response began. For one that was given up because the other
     /// was faster, what it had taken until then: leaving the slow ones out would hide the tail.
     pub fn after(&self, rule: &HedgeRule, latency: Duration) {

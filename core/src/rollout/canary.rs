@@ -12,6 +12,9 @@
 //!   calls must be above one in a hundred and above the old side's. It goes on when that rate can be at most
 //!   two in a hundred, or one in a hundred above the old side's.
 //!
+//! All that it remembers is one block of atomics ([`Canary`]), which may lie in memory that processes share: then
+//! their calls are weighed together, and a change that one of them makes is at once that of all.
+//!
 //! Over all steps and looks together, a canary that is no worse than allowed is rolled back with a probability
 //! of at most 5%. What is assumed: each call is a draw of its own. Where one customer's calls fail together,
 //! and sides are dealt out by customer, a side with few customers proves less than its number of calls says.
@@ -20,8 +23,9 @@ use super::Side;
 use super::evidence::interval;
 use crate::quantile::Latencies;
 use crate::units::{Share, Timestamp};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::time::Duration;
 
 /// `canary = { steps = ["1%", "5%", "25%", "100%"], ... }`.
@@ -134,29 +138,7 @@ pub enum CanaryStatus {
     RolledBack,
 }
 
-impl CanaryStatus {
-    /// The status as a number that processes can share: the step in the lower byte.
-    #[must_use]
-    pub const fn to_bits(self) -> u16 {
-        match self {
-            Self::Step(step) => step as u16,
-            Self::Finished => FINISHED << 8,
-            Self::RolledBack => ROLLED_BACK << 8,
-        }
-    }
-
-    /// The status of a number from [`CanaryStatus::to_bits`]. What is no such number is taken as rolled back.
-    #[must_use]
-    pub const fn from_bits(bits: u16) -> Self {
-        match bits >> 8 {
-            RUNNING => Self::Step(bits as u8),
-            FINISHED => Self::Finished,
-            _ => Self::RolledBack,
-        }
-    }
-}
-
-/// What was counted in the present step; for people who ask why, and to be added up over processes.
+/// What was counted in the present step; for people who ask why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Evidence {
@@ -180,46 +162,34 @@ pub struct Evidence {
     pub slow_after: Duration,
 }
 
-impl std::ops::AddAssign for Evidence {
-    fn add_assign(&mut self, other: Self) {
-        let pairs = [
-            (&mut self.old_calls, other.old_calls),
-            (&mut self.old_errors, other.old_errors),
-            (&mut self.new_calls, other.new_calls),
-            (&mut self.new_errors, other.new_errors),
-            (&mut self.old_timed, other.old_timed),
-            (&mut self.old_slow, other.old_slow),
-            (&mut self.new_timed, other.new_timed),
-            (&mut self.new_slow, other.new_slow),
-        ];
-        for (own, other) in pairs {
-            *own = own.saturating_add(other);
-        }
-        self.slow_after = self.slow_after.max(other.slow_after);
-    }
-}
-
-/// The state of one canary.
+/// The state of one canary: atomics and nothing else, each of which may be changed by any process at any time. All
+/// zero is one that nobody asked yet.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Canary {
-    /// The step in the lower byte, [`RUNNING`], [`FINISHED`] or [`ROLLED_BACK`] in the upper.
-    state: AtomicU16,
+    /// The step in the lowest byte, [`RUNNING`], [`FINISHED`] or [`ROLLED_BACK`] in the next one.
+    state: AtomicU64,
     /// One for each step, so that none has to be cleared while others count.
-    steps: Box<[Step]>,
+    steps: [Step; CanaryRule::MAX_STEPS],
     old: Latencies<4_096>,
-    /// When the present step began. Also held while the evidence is weighed, so that each change happens once.
-    began: Mutex<Timestamp>,
 }
 
-#[derive(Debug, Default)]
+/// Where a canary lies: on the heap, or in memory that processes share.
+pub type CanaryHome = Arc<dyn AsRef<Canary> + Send + Sync>;
+
+#[derive(Debug)]
+#[repr(C)]
 struct Step {
     old: Arm,
     new: Arm,
     /// In microseconds; 0 before it is known.
     slow_after: AtomicU64,
+    /// When it began, in Unix nanoseconds; 0 before it did.
+    began: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
+#[repr(C)]
 struct Arm {
     calls: AtomicU64,
     errors: AtomicU64,
@@ -227,9 +197,44 @@ struct Arm {
     slow: AtomicU64,
 }
 
-const RUNNING: u16 = 0;
-const FINISHED: u16 = 1;
-const ROLLED_BACK: u16 = 2;
+impl Arm {
+    const fn new() -> Self {
+        Self {
+            calls: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            timed: AtomicU64::new(0),
+            slow: AtomicU64::new(0),
+        }
+    }
+
+    fn clear(&self) {
+        for count in [&self.calls, &self.errors, &self.timed, &self.slow] {
+            count.store(0, Relaxed);
+        }
+    }
+}
+
+impl Step {
+    const fn new() -> Self {
+        Self { old: Arm::new(), new: Arm::new(), slow_after: AtomicU64::new(0), began: AtomicU64::new(0) }
+    }
+}
+
+impl AsRef<Self> for Canary {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const RUNNING: u64 = 0;
+const FINISHED: u64 = 1;
+const ROLLED_BACK: u64 = 2;
 
 /// The probability of rolling back a canary that is no worse than allowed, over all steps and looks.
 const ALPHA: f64 = 0.05;
@@ -239,41 +244,53 @@ const LEAST: u32 = 500;
 const LOOK: u64 = 32;
 
 impl Canary {
-    pub(super) fn new(rule: &CanaryRule, now: Timestamp) -> Self {
+    /// One that nobody asked yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
-            state: AtomicU16::new(0),
-            steps: rule.steps.iter().map(|_| Step::default()).collect(),
+            state: AtomicU64::new(RUNNING),
+            steps: [const { Step::new() }; CanaryRule::MAX_STEPS],
             old: Latencies::new(),
-            began: Mutex::new(now),
         }
+    }
+
+    /// It is asked for from now on, unless it was before.
+    pub(super) fn begin(&self, now: Timestamp) {
+        let _ = self.steps[0].began.compare_exchange(0, now.as_nanos().max(1), Relaxed, Relaxed);
     }
 
     /// Where it stands.
     #[must_use]
     pub fn status(&self) -> CanaryStatus {
-        CanaryStatus::from_bits(self.state.load(Relaxed))
+        let state = self.state.load(Relaxed);
+        match state >> 8 {
+            RUNNING => CanaryStatus::Step(state as u8),
+            FINISHED => CanaryStatus::Finished,
+            // What nobody here wrote is no reason to send anybody to the new side.
+            _ => CanaryStatus::RolledBack,
+        }
     }
 
-    /// Puts it where another process, or this one before a restart, left it. The evidence starts from nothing.
-    pub fn resume(&self, status: CanaryStatus, now: Timestamp) {
-        if status == self.status() {
-            return;
+    /// Has it start over at `now`, with its first step and without evidence.
+    pub fn restart(&self, now: Timestamp) {
+        // In no step of it anything is counted meanwhile.
+        self.state.store(ROLLED_BACK << 8, Release);
+        for step in &self.steps {
+            step.old.clear();
+            step.new.clear();
+            step.slow_after.store(0, Relaxed);
+            step.began.store(0, Relaxed);
         }
-        let last = self.steps.len().saturating_sub(1) as u16;
-        let state = match status {
-            CanaryStatus::Step(step) => u16::from(step).min(last),
-            CanaryStatus::Finished => FINISHED << 8 | last,
-            CanaryStatus::RolledBack => ROLLED_BACK << 8,
-        };
-        *self.began.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = now;
-        self.state.store(state, Relaxed);
+        self.old.clear();
+        self.begin(now);
+        self.state.store(RUNNING, Release);
     }
 
     /// What was counted in the present step.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
-        let state = self.state.load(Relaxed);
-        let Some(step) = self.steps.get(usize::from(state & 0xFF)) else { return Evidence::default() };
+        let state = self.state.load(Acquire);
+        let Some(step) = self.steps.get((state & 0xFF) as usize) else { return Evidence::default() };
         Evidence {
             old_calls: step.old.calls.load(Relaxed),
             old_errors: step.old.errors.load(Relaxed),
@@ -288,27 +305,24 @@ impl Canary {
     }
 
     /// The share that takes the new side, and the step in which that is.
-    pub(super) fn share(&self, rule: &CanaryRule) -> (Share, u8) {
+    #[must_use]
+    pub fn share(&self, rule: &CanaryRule) -> (Share, u8) {
         let state = self.state.load(Relaxed);
         let step = state as u8;
-        if state >> 8 == ROLLED_BACK {
-            return (Share::NONE, step);
-        }
-        (rule.steps.get(usize::from(step)).copied().unwrap_or_default(), step)
+        let share = match state >> 8 {
+            RUNNING | FINISHED => rule.steps.get(usize::from(step)).copied().unwrap_or_default(),
+            _ => Share::NONE,
+        };
+        (share, step)
     }
 
-    pub(super) fn record(
-        &self,
-        rule: &CanaryRule,
-        side: Side,
-        sample: Sample,
-        now: Timestamp,
-    ) -> Option<Change> {
+    /// Counts how a call ended. Whether the evidence is worth a look now.
+    pub(super) fn record(&self, rule: &CanaryRule, side: Side, sample: Sample) -> bool {
         // Also true where it is no longer running: what comes late changes nothing.
-        if self.state.load(Relaxed) != u16::from(side.step) {
-            return None;
+        if self.state.load(Acquire) != u64::from(side.step) {
+            return false;
         }
-        let step = self.steps.get(usize::from(side.step))?;
+        let Some(step) = self.steps.get(usize::from(side.step)) else { return false };
         let arm = if side.new { &step.new } else { &step.old };
         let mut slow = false;
         if let Some(latency) = sample.latency {
@@ -331,8 +345,7 @@ impl Canary {
             arm.errors.fetch_add(1, Relaxed);
         }
         let calls = arm.calls.fetch_add(1, Relaxed) + 1;
-        let look = side.new && (sample.failed || slow || calls.is_multiple_of(LOOK));
-        if look { self.weigh(rule, side.step, Evidence::default(), now) } else { None }
+        side.new && (sample.failed || slow || calls.is_multiple_of(LOOK))
     }
 
     /// Fixes what counts as slow in a step, once the old side is known well enough.
@@ -344,19 +357,17 @@ impl Canary {
         }
     }
 
-    /// Weighs the evidence of this process and of `others` that are in the step `number`, and does what follows
-    /// from it. [`Rollout::after`](super::Rollout::after) does so with its own; who shares evidence between
-    /// processes calls this now and then, and tells the change to the others ([`Canary::resume`]).
-    pub fn weigh(&self, rule: &CanaryRule, number: u8, others: Evidence, now: Timestamp) -> Option<Change> {
-        // Somebody else is at it: the next look sees this call as well.
-        let mut began = self.began.try_lock().ok()?;
-        if self.state.load(Relaxed) != u16::from(number) {
+    /// Weighs the evidence of the step `number`, and does what follows from it. Of all who find out at the same time
+    /// one is told the change.
+    pub(super) fn weigh(&self, rule: &CanaryRule, number: u8, now: Timestamp) -> Option<Change> {
+        let state = u64::from(number);
+        if self.state.load(Acquire) != state {
             return None;
         }
-        let mut seen = self.evidence();
-        seen += others;
+        let goes = |to: u64| self.state.compare_exchange(state, to, AcqRel, Relaxed).is_ok().then_some(());
+        let seen = self.evidence();
         // Shared out evenly to the steps, the two tests, and the two intervals of each.
-        let alpha = ALPHA / self.steps.len().max(1) as f64 / 4.0;
+        let alpha = ALPHA / rule.steps.len().max(1) as f64 / 4.0;
         let errors_new = interval(seen.new_errors, seen.new_calls, alpha);
         let errors_old = interval(seen.old_errors, seen.old_calls, alpha);
         let slow_new = interval(seen.new_slow, seen.new_timed, alpha);
@@ -371,32 +382,38 @@ impl Canary {
             None
         };
         if let Some(reason) = reason {
-            self.state.store(ROLLED_BACK << 8 | u16::from(number), Relaxed);
-            return Some(Change::RolledBack { reason });
+            return goes(ROLLED_BACK << 8 | state).map(|()| Change::RolledBack { reason });
         }
 
         let proven =
             errors_new.1 - errors_old.0 <= margin && (slow_new.1 <= 0.02 || slow_new.1 - slow_old.0 <= 0.01);
-        if !proven || seen.new_calls < rule.min_calls || now.since(*began) < rule.hold {
+        if !proven || seen.new_calls < rule.min_calls || now.since(self.began(number, now)) < rule.hold {
             return None;
         }
-        *began = now;
         let share = |at: u8| rule.steps.get(usize::from(at)).copied();
         let Some(next) = share(number.saturating_add(1)) else {
-            self.state.store(FINISHED << 8 | u16::from(number), Relaxed);
-            return Some(Change::Finished { share: share(number).unwrap_or_default() });
+            let share = share(number).unwrap_or_default();
+            return goes(FINISHED << 8 | state).map(|()| Change::Finished { share });
         };
-        let step = u16::from(number) + 1;
         if next == Share::ALL {
             // Nobody is left to compare with.
-            self.state.store(FINISHED << 8 | step, Relaxed);
-            return Some(Change::Finished { share: next });
+            return goes(FINISHED << 8 | (state + 1)).map(|()| Change::Finished { share: next });
         }
-        if let Some(next) = self.steps.get(usize::from(step)) {
+        // Before anybody is in it. Who dies in between leaves what the next one to look writes anew.
+        if let Some(next) = self.steps.get(usize::from(number) + 1) {
             self.limit(rule, next);
+            next.began.store(now.as_nanos().max(1), Relaxed);
         }
-        self.state.store(step, Relaxed);
-        Some(Change::Promoted { share: next })
+        goes(state + 1).map(|()| Change::Promoted { share: next })
+    }
+
+    /// When a step began; now, where nobody knows.
+    fn began(&self, number: u8, now: Timestamp) -> Timestamp {
+        let Some(step) = self.steps.get(usize::from(number)) else { return now };
+        match step.began.compare_exchange(0, now.as_nanos().max(1), Relaxed, Relaxed) {
+            Ok(_) => now,
+            Err(began) => Timestamp::from_nanos(began),
+        }
     }
 }
 

@@ -8,10 +8,12 @@
 mod canary;
 mod evidence;
 
-pub use canary::{Canary, CanaryRule, CanaryStatus, Change, Evidence, RollbackReason, Sample};
+pub use canary::{Canary, CanaryHome, CanaryRule, CanaryStatus, Change, Evidence, RollbackReason, Sample};
 
 use crate::call::Changes;
 use crate::units::{Share, Timestamp, spread, stable_hash};
+use std::fmt;
+use std::sync::{Arc, Mutex};
 
 /// One `[[rollout]]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +48,26 @@ impl Rule {
             shadow: Share::NONE,
             kill: None,
         }
+    }
+
+    /// What its canary is kept under: the same in every process that reads this rule. A canary is another one, and
+    /// starts over, with another name, variant, deal or other steps; whether it is killed, and how much it must prove,
+    /// may change while it goes on.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        // Each part ends where no part can: `a`, `bc` is not `ab`, `c`.
+        let and = |key: u64, part: &str| stable_hash(stable_hash(key, part.as_bytes()), &[0xFF]);
+        let Changes { host, path_prefix, headers, model } = &self.variant;
+        let mut key = and(stable_hash(0, b"canary"), &self.name);
+        key = and(key, if self.by == By::Call { "call" } else { "customer" });
+        for part in [host, path_prefix, model] {
+            key = and(key, part.as_deref().unwrap_or("\0"));
+        }
+        for (name, value) in headers {
+            key = and(and(key, name), value);
+        }
+        let steps = self.canary.iter().flat_map(|canary| &canary.steps);
+        steps.fold(key, |key, step| stable_hash(key, &step.ratio().to_bits().to_le_bytes()))
     }
 }
 
@@ -104,34 +126,26 @@ impl Side {
 }
 
 /// The state of one rollout.
-#[derive(Debug)]
 pub struct Rollout {
     salt: u64,
-    canary: Option<Canary>,
+    canary: Option<CanaryHome>,
+    /// Held by the thread that weighs the evidence of the canary.
+    weighs: Mutex<()>,
 }
 
 impl Rollout {
     /// The state of a rollout that begins at `now`.
     #[must_use]
     pub fn new(rule: &Rule, now: Timestamp) -> Self {
-        Self {
-            salt: stable_hash(0, rule.name.as_bytes()),
-            canary: rule.canary.as_ref().map(|canary| Canary::new(canary, now)),
-        }
+        Self::at(Arc::new(Canary::new()), rule, now)
     }
 
-    /// The state after a reload at `now` that replaced the rule `old` by `rule`. A canary goes on where it was,
-    /// also where that is rolled back, as long as it is the same: of the same name, variant and steps. Otherwise
-    /// it starts over.
+    /// A rollout whose canary, if it has one, lies where other processes use it too: it goes on where it stands.
     #[must_use]
-    pub fn reloaded(&self, old: &Rule, rule: &Rule, now: Timestamp) -> Self {
-        let new = Self::new(rule, now);
-        let steps = |rule: &Rule| rule.canary.as_ref().map(|canary| canary.steps.clone());
-        let same = old.name == rule.name && old.variant == rule.variant && steps(old) == steps(rule);
-        if let (true, Some(before), Some(after)) = (same, &self.canary, &new.canary) {
-            after.resume(before.status(), now);
-        }
-        new
+    pub fn at(canary: CanaryHome, rule: &Rule, now: Timestamp) -> Self {
+        (*canary).as_ref().begin(now);
+        let canary = rule.canary.is_some().then_some(canary);
+        Self { salt: stable_hash(0, rule.name.as_bytes()), canary, weighs: Mutex::new(()) }
     }
 
     /// Chooses a side for a call. `seed` is the call's; `safe` is whether its method is
@@ -145,7 +159,7 @@ impl Rollout {
             }
             None => {}
         }
-        let (share, step) = match (&self.canary, &rule.canary) {
+        let (share, step) = match (self.canary(), &rule.canary) {
             (Some(canary), Some(canary_rule)) => canary.share(canary_rule),
             _ => (rule.share, 0),
         };
@@ -166,14 +180,26 @@ impl Rollout {
 
     /// Tells how a call ended. Returns what the canary does about it, once for each change.
     pub fn after(&self, rule: &Rule, side: Side, sample: Sample, now: Timestamp) -> Option<Change> {
-        let (canary, rule) = (self.canary.as_ref()?, rule.canary.as_ref()?);
-        canary.record(rule, side, sample, now)
+        let (canary, rule) = (self.canary()?, rule.canary.as_ref()?);
+        if !canary.record(rule, side, sample) {
+            return None;
+        }
+        // Another thread is at it: the next look sees this call as well.
+        let _weighs = self.weighs.try_lock().ok()?;
+        canary.weigh(rule, side.step, now)
     }
 
     /// The canary, where the rule has one.
     #[must_use]
     pub fn canary(&self) -> Option<&Canary> {
-        self.canary.as_ref()
+        self.canary.as_ref().map(|canary| (**canary).as_ref())
+    }
+}
+
+impl fmt::Debug for Rollout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let canary = self.canary();
+        f.debug_struct("Rollout").field("salt", &self.salt).field("canary", &canary).finish_non_exhaustive()
     }
 }
 
@@ -240,21 +266,38 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_keeps_the_step_of_the_same_canary_and_starts_another_one_over() {
+    fn a_canary_is_the_same_as_long_as_its_name_variant_and_steps_are() {
         let canary = |path: &str| Rule {
             variant: Changes { path_prefix: Some(path.into()), ..Changes::default() },
             canary: Some(CanaryRule::default()),
             ..Rule::new("a", By::Call)
         };
-        let (rule, other, now) = (canary("/v2"), canary("/v3"), Timestamp::EPOCH);
-        let rollout = Rollout::new(&rule, now);
-        for status in [CanaryStatus::Step(2), CanaryStatus::RolledBack, CanaryStatus::Finished] {
-            rollout.canary().unwrap().resume(status, now);
-            let killed = Rule { kill: Some(Kill::Variant), ..rule.clone() };
-            assert_eq!(rollout.reloaded(&rule, &killed, now).canary().unwrap().status(), status);
-            let over = rollout.reloaded(&rule, &other, now);
-            assert_eq!(over.canary().unwrap().status(), CanaryStatus::Step(0));
-        }
+        let (rule, mut stricter) = (canary("/v2"), canary("/v2"));
+        stricter.canary.as_mut().unwrap().min_calls = 5_000;
+        stricter.kill = Some(Kill::Variant);
+        assert_eq!(rule.key(), stricter.key());
+        let renamed = Rule { name: "b".into(), ..canary("/v2") };
+        let by_customer = Rule { by: By::Customer, ..canary("/v2") };
+        let header = |name: &str, value: &str| Rule {
+            variant: Changes { headers: vec![(name.into(), value.into())], ..rule.variant.clone() },
+            ..canary("/v2")
+        };
+        let host =
+            Rule { variant: Changes { host: Some("/v2".into()), ..Changes::default() }, ..canary("/v2") };
+        let mut shorter = canary("/v2");
+        shorter.canary.as_mut().unwrap().steps.pop();
+        let all = [
+            rule.clone(),
+            canary("/v3"),
+            renamed,
+            by_customer,
+            header("a", "bc"),
+            header("ab", "c"),
+            host,
+            shorter,
+        ];
+        let keys: std::collections::BTreeSet<u64> = all.iter().map(Rule::key).collect();
+        assert_eq!(keys.len(), all.len());
     }
 
     proptest! {

@@ -62,6 +62,7 @@ pub fn check() -> Vec<Finding> {
             "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE are held",
             "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE",
         ),
+        probe_privileges(capabilities.unwrap_or(0), kernel()),
         Finding {
             feature: "cgroup version 2",
             present: mount.is_ok(),
@@ -166,9 +167,32 @@ pub fn sufficient(findings: &[Finding]) -> bool {
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_SYS_PTRACE: u64 = 1 << 19;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
 const NEEDED: u64 = CAP_NET_ADMIN | CAP_SYS_PTRACE | CAP_PERFMON | CAP_BPF;
+
+/// `CAP_SYS_ADMIN`: Linux 6.18 answers EACCES to whoever places a uprobe without it, whatever else is held. Earlier
+/// kernels are content with `CAP_PERFMON`.
+fn probe_privileges(held: u64, kernel: (u32, u32)) -> Finding {
+    let present = held & CAP_SYS_ADMIN != 0;
+    let detail = match (present, kernel >= (6, 18)) {
+        (true, _) => "CAP_SYS_ADMIN is held",
+        (false, true) => {
+            "run as root, or with CAP_SYS_ADMIN beside the others: this kernel places no uprobe without it"
+        }
+        (false, false) => {
+            "this kernel does without; from Linux 6.18 on run as root, or with CAP_SYS_ADMIN, too"
+        }
+    };
+    Finding {
+        feature: "probe privileges",
+        present,
+        need: if kernel >= (6, 18) { Need::Calls } else { Need::Detail },
+        used_for: "placing uprobes on TLS libraries, also on those that are mapped later",
+        detail: detail.to_owned(),
+    }
+}
 
 /// The effective capabilities of this process.
 fn capabilities() -> Option<u64> {
@@ -178,9 +202,14 @@ fn capabilities() -> Option<u64> {
 }
 
 fn uprobes_are_preemptible() -> bool {
-    let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else { return true };
+    kernel() >= (6, 13)
+}
+
+/// The kernel's version; where nobody knows it, one that asks for everything.
+fn kernel() -> (u32, u32) {
+    let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else { return (u32::MAX, 0) };
     let mut parts = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (6, 13)
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 /// What to do outside the first pid namespace.
@@ -211,6 +240,16 @@ mod tests {
         assert!(sufficient(&[finding(true, Need::Connections), finding(false, Need::Detail)]));
         assert!(!sufficient(&[finding(false, Need::Calls)]));
         assert!(!sufficient(&[finding(false, Need::Connections)]));
+    }
+
+    #[test]
+    fn without_sys_admin_a_kernel_that_wants_it_shows_no_calls() {
+        let all_but_it = NEEDED;
+        let new = probe_privileges(all_but_it, (6, 18));
+        assert!(!sufficient(std::slice::from_ref(&new)) && new.detail.contains("CAP_SYS_ADMIN"), "{new:?}");
+        assert!(!sufficient(&[probe_privileges(all_but_it, (7, 0))]));
+        assert!(sufficient(&[probe_privileges(all_but_it, (6, 1))]), "older ones do without");
+        assert!(probe_privileges(all_but_it | CAP_SYS_ADMIN, (6, 18)).present);
     }
 
     #[test]

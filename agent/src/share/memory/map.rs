@@ -3,6 +3,7 @@
 
 use crate::home::{give_to_owner, lock};
 use farcall::quota::{Cell, Shares};
+use farcall::rollout::Canary;
 use memmap2::{MmapOptions, MmapRaw};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
@@ -16,6 +17,19 @@ const FILE: &str = "quota.map";
 const MAGIC: u64 = u64::from_le_bytes(*b"farcallq");
 /// Of the layout below; to be raised with any change of it, of [`Cell`] or of [`Shares`].
 const VERSION: u64 = 1;
+
+/// The file of the canaries. Unlike quotas they go on where they were after the machine's start: a variant that was
+/// rolled back is no better since.
+pub(super) const CANARY_FILE: &str = "rollout.map";
+const CANARY_MAGIC: u64 = u64::from_le_bytes(*b"farcallr");
+/// Of the layout below; to be raised with any change of it or of [`Canary`].
+const CANARY_VERSION: u64 = 1;
+/// Canaries that fit.
+pub(super) const CANARIES: usize = 64;
+/// The header and the entries take up a page.
+const CANARY_ENTRIES: usize = 128;
+const CANARY_BLOCKS: usize = 4_096;
+const CANARY_BYTES: usize = CANARY_BLOCKS + CANARIES * size_of::<Canary>();
 
 /// Quotas that fit.
 pub(super) const CELLS: usize = 4_096;
@@ -33,6 +47,9 @@ const BYTES: usize = SHARE_BLOCKS + SHARES * size_of::<Shares>();
 
 const _: () = assert!(CELL_BLOCKS.is_multiple_of(align_of::<Cell>()));
 const _: () = assert!(SHARE_BLOCKS.is_multiple_of(align_of::<Shares>()));
+const _: () =
+    assert!(CANARY_ENTRIES.is_multiple_of(32) && CANARY_ENTRIES + CANARIES * ENTRY <= CANARY_BLOCKS);
+const _: () = assert!(size_of::<Canary>().is_multiple_of(8) && align_of::<Canary>() <= 4_096);
 const _: () = assert!(size_of::<Cell>().is_multiple_of(8) && size_of::<Shares>().is_multiple_of(8));
 
 /// Who has a place. Places are never emptied, only taken over.
@@ -53,6 +70,7 @@ pub(super) struct Entry {
 pub(super) enum Table {
     Cells,
     Shares,
+    Canaries,
 }
 
 impl Table {
@@ -60,37 +78,67 @@ impl Table {
         match self {
             Self::Cells => CELLS,
             Self::Shares => SHARES,
+            Self::Canaries => CANARIES,
         }
     }
 }
 
-/// The mapped file. It keeps its size for as long as it is mapped anywhere: nobody here shortens it, and it is
+/// The mapped files. Each keeps its size for as long as it is mapped anywhere: nobody here shortens it, and it is
 /// replaced by another file rather than changed.
 #[derive(Debug)]
 pub(super) struct Map {
     raw: MmapRaw,
+    canaries: MmapRaw,
     host: u64,
 }
 
 impl Map {
-    /// Maps the file of a home directory; makes it where there is none, or one of another version or of before the
-    /// machine's last start.
+    /// Maps the files of a home directory; makes them where there are none, or of another version, or (that of the
+    /// quotas) of before the machine's last start.
     pub(super) fn open(home: &Path) -> io::Result<Self> {
-        let path = home.join(FILE);
-        if let Some(map) = Self::existing(&path)? {
-            return Ok(map);
+        let (path, canaries) = (home.join(FILE), home.join(CANARY_FILE));
+        if let (Some((raw, host)), Some(canaries)) = (Self::quotas(&path)?, Self::canaries(&canaries)?) {
+            return Ok(Self { raw, canaries, host });
         }
         DirBuilder::new().recursive(true).mode(0o700).create(home)?;
         let _lock = lock(home)?;
-        // Another process may have made it since.
-        if let Some(map) = Self::existing(&path)? {
-            return Ok(map);
-        }
-        let host = RandomState::new().hash_one(std::process::id()).max(1);
-        make(home, &path, BYTES, &header(host), |file| Self::of(file, host))
+        // Another process may have made them since.
+        let (raw, host) = match Self::quotas(&path)? {
+            Some(known) => known,
+            None => {
+                let host = RandomState::new().hash_one(std::process::id()).max(1);
+                (make(home, &path, BYTES, &header(host), |file| map_whole(file, BYTES))?, host)
+            }
+        };
+        let canaries = match Self::canaries(&canaries)? {
+            Some(known) => known,
+            None => {
+                let header = [CANARY_MAGIC, CANARY_VERSION, CANARY_BYTES as u64];
+                make(home, &canaries, CANARY_BYTES, &header, |file| map_whole(file, CANARY_BYTES))?
+            }
+        };
+        Ok(Self { raw, canaries, host })
     }
 
-    fn existing(path: &Path) -> io::Result<Option<Self>> {
+    fn canaries(path: &Path) -> io::Result<Option<MmapRaw>> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = [0; 3 * 8];
+        let whole =
+            file.metadata()?.len() == CANARY_BYTES as u64 && file.read_exact_at(&mut bytes, 0).is_ok();
+        let (words, _) = bytes.as_chunks::<8>();
+        let header = [CANARY_MAGIC, CANARY_VERSION, CANARY_BYTES as u64];
+        if !whole || words.iter().map(|word| u64::from_le_bytes(*word)).ne(header) {
+            return Ok(None);
+        }
+        allocate(&file, CANARY_BYTES, false)?;
+        map_whole(&file, CANARY_BYTES).map(Some)
+    }
+
+    fn quotas(path: &Path) -> io::Result<Option<(MmapRaw, u64)>> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -105,12 +153,7 @@ impl Map {
         }
         // Where it has holes (a copy may), a full disk would kill whoever writes there.
         allocate(&file, BYTES, false)?;
-        Self::of(&file, host).map(Some)
-    }
-
-    fn of(file: &File, host: u64) -> io::Result<Self> {
-        let raw = MmapOptions::new().len(BYTES).map_raw(file)?;
-        Ok(Self { raw, host })
+        Ok(Some((map_whole(&file, BYTES)?, host)))
     }
 
     /// Stands for this machine among others.
@@ -127,11 +170,15 @@ impl Map {
 
     pub(super) fn entry(&self, table: Table, place: usize) -> &Entry {
         assert!(place < table.len());
-        let start = if table == Table::Cells { CELL_ENTRIES } else { SHARE_ENTRIES };
+        let (map, start) = match table {
+            Table::Cells => (&self.raw, CELL_ENTRIES),
+            Table::Shares => (&self.raw, SHARE_ENTRIES),
+            Table::Canaries => (&self.canaries, CANARY_ENTRIES),
+        };
         // SAFETY: the offset is within the map (place < len, checked above) and a multiple of 32 beyond a page's
         // beginning; `Entry` is nothing but atomics, for which every bit pattern is valid and which other
         // processes may change at any time. The map outlives `self`.
-        unsafe { &*self.raw.as_ptr().add(start + place * ENTRY).cast::<Entry>() }
+        unsafe { &*map.as_ptr().add(start + place * ENTRY).cast::<Entry>() }
     }
 
     pub(super) fn cell(&self, place: usize) -> &Cell {
@@ -147,21 +194,30 @@ impl Map {
         unsafe { &*self.raw.as_ptr().add(SHARE_BLOCKS + place * size_of::<Shares>()).cast::<Shares>() }
     }
 
+    pub(super) fn canary(&self, place: usize) -> &Canary {
+        assert!(place < CANARIES);
+        // SAFETY: as for `cell`; the blocks begin at a page, the size of a `Canary` is a multiple of its alignment, and
+        // it is nothing but atomics and their padding.
+        unsafe { &*self.canaries.as_ptr().add(CANARY_BLOCKS + place * size_of::<Canary>()).cast::<Canary>() }
+    }
+
     /// The words of what a place holds, to be set to zero for whoever takes it over.
     pub(super) fn words(&self, table: Table, place: usize) -> &[AtomicU64] {
         assert!(place < table.len());
-        let (start, size) = match table {
-            Table::Cells => (CELL_BLOCKS, size_of::<Cell>()),
-            Table::Shares => (SHARE_BLOCKS, size_of::<Shares>()),
+        let (map, start, size) = match table {
+            Table::Cells => (&self.raw, CELL_BLOCKS, size_of::<Cell>()),
+            Table::Shares => (&self.raw, SHARE_BLOCKS, size_of::<Shares>()),
+            Table::Canaries => (&self.canaries, CANARY_BLOCKS, size_of::<Canary>()),
         };
         // SAFETY: within the map and aligned, as for `cell`; the block is only ever seen as atomics of 64 bits.
         unsafe {
-            std::slice::from_raw_parts(
-                self.raw.as_ptr().add(start + place * size).cast::<AtomicU64>(),
-                size / 8,
-            )
+            std::slice::from_raw_parts(map.as_ptr().add(start + place * size).cast::<AtomicU64>(), size / 8)
         }
     }
+}
+
+fn map_whole(file: &File, bytes: usize) -> io::Result<MmapRaw> {
+    MmapOptions::new().len(bytes).map_raw(file)
 }
 
 /// A file of nothing but words, which processes map: for what is no quota.

@@ -1,7 +1,7 @@
-//! Quotas that the processes of a host share: a file that all of them map.
+//! Quotas and canaries that the processes of a host share: files that all of them map.
 //!
-//! Every transition in it is one compare-exchange or one store, so a process may die at any instruction and leave
-//! it valid. A quota is found by its key in a directory of fixed size; what was not used for a day makes room.
+//! Every transition in them is one compare-exchange or one store, so a process may die at any instruction and leave
+//! them valid. A quota is found by its key in a directory of fixed size; what was not used for a day makes room.
 
 mod map;
 #[cfg(test)]
@@ -10,8 +10,9 @@ mod tests;
 #[cfg(feature = "redis")]
 use farcall::quota::CellHome;
 use farcall::quota::{Cell, Shares, SharesHome};
+use farcall::rollout::Canary;
 pub(crate) use map::Words;
-use map::{Map, Table};
+use map::{CANARIES, CANARY_FILE, Map, Table};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +38,9 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// The file of the canaries in the home directory.
+    pub(crate) const CANARIES: &str = CANARY_FILE;
+
     /// The quotas of a home directory.
     ///
     /// # Errors
@@ -77,6 +81,19 @@ impl Memory {
     /// The shares of a quota; `None` where there is no room.
     pub(crate) fn shares(self: &Arc<Self>, key: u64) -> Option<SharesHome> {
         Some(Arc::new(SharedShares(self.place(Table::Shares, key)?, OnceLock::new())))
+    }
+
+    /// The canary of a rollout; `None` where there is no room.
+    pub(crate) fn canary(self: &Arc<Self>, key: u64) -> Option<Arc<SharedCanary>> {
+        Some(Arc::new(SharedCanary(self.place(Table::Canaries, key)?, OnceLock::new())))
+    }
+
+    /// The canary of this key, where there is one.
+    pub(crate) fn known_canary(&self, key: u64) -> Option<&Canary> {
+        let key = key.max(1);
+        let mut places = (0..CANARIES)
+            .filter(|place| self.map.entry(Table::Canaries, *place).key.load(Ordering::Acquire) == key);
+        places.next().map(|place| self.map.canary(place))
     }
 
     fn place(self: &Arc<Self>, table: Table, key: u64) -> Option<Place> {
@@ -187,6 +204,19 @@ impl SharedCell {
         }
         let mine = (u64::from(process) << 40) | (now.wrapping_add(LEADS) & UNTIL);
         leader.compare_exchange(seen, mine, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// A canary in the map.
+#[derive(Debug)]
+pub(crate) struct SharedCanary(Place, OnceLock<Canary>);
+
+impl AsRef<Canary> for SharedCanary {
+    fn as_ref(&self) -> &Canary {
+        match self.0.is_ours() {
+            true => self.0.memory.map.canary(self.0.place),
+            false => self.1.get_or_init(|| self.0.lost(Canary::new)),
+        }
     }
 }
 

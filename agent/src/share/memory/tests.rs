@@ -2,6 +2,7 @@ use super::map::{CELLS, Map, SHARES, Table};
 use super::*;
 use farcall::Timestamp;
 use farcall::quota::{Ask, Claim, Rule, State, Unit, Verdict};
+use farcall::rollout::{Canary, CanaryHome, Rollout, RolloutVerdict, Sample};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -152,4 +153,53 @@ fn a_map_is_there_once_it_was_made() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(hosts.iter().all(|host| *host == hosts[0]), "{hosts:?}");
+}
+
+#[test]
+fn a_canary_outlives_the_machines_start_and_its_quotas_do_not() {
+    let home = tempfile::tempdir().unwrap();
+    let memory = Memory::open(home.path()).unwrap();
+    assert_eq!(passes(memory.cell(7).unwrap(), &rule()), 100);
+    assert_eq!(state(&*memory.canary(7).unwrap()), state(&Canary::new()), "a new place is a new canary");
+    count(&memory.canary(7).unwrap());
+    drop(memory);
+    // The word of the machine's start is another one in each.
+    let file = home.path().join("quota.map");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[24] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let memory = Memory::open(home.path()).unwrap();
+    assert_eq!(passes(memory.cell(7).unwrap(), &rule()), 100);
+    assert_eq!((*memory.canary(7).unwrap()).as_ref().evidence().old_calls, 1);
+    assert_eq!(memory.known_canary(7).unwrap().evidence().old_calls, 1);
+    assert!(memory.known_canary(8).is_none());
+}
+
+#[test]
+fn what_is_no_map_of_canaries_is_replaced_and_beyond_its_places_there_are_none() {
+    for wrong in [vec![], vec![0; 10], vec![7; 1_000_000]] {
+        let home = tempfile::tempdir().unwrap();
+        fs::write(home.path().join("rollout.map"), wrong).unwrap();
+        let memory = Memory::open(home.path()).unwrap();
+        count(&memory.canary(7).unwrap());
+        let other = Memory::open(home.path()).unwrap();
+        assert_eq!((*other.canary(7).unwrap()).as_ref().evidence().old_calls, 1);
+        let fit = (100..1_000).take_while(|key| other.canary(*key).is_some()).count();
+        assert_eq!(fit, CANARIES - 1);
+    }
+}
+
+fn state(canary: &impl AsRef<Canary>) -> String {
+    format!("{:?}", canary.as_ref())
+}
+
+/// One call of the old side.
+fn count(canary: &Arc<SharedCanary>) {
+    let mut rule = farcall::rollout::Rule::new("r", farcall::rollout::By::Customer);
+    rule.canary = Some(Default::default());
+    let rollout = Rollout::at(Arc::clone(canary) as CanaryHome, &rule, T0);
+    let RolloutVerdict::Old { side, .. } = rollout.before(&rule, None, 1, false) else {
+        panic!("without a customer")
+    };
+    assert_eq!(rollout.after(&rule, side, Sample::answered(Duration::ZERO), T0), None);
 }

@@ -139,7 +139,7 @@ fn after_a_rollback_all_take_the_old_side_and_late_news_change_nothing() {
     let now = Timestamp::from_nanos(1);
     let rollout = Rollout::new(&rule, now);
     let canary = rollout.canary().unwrap();
-    canary.resume(CanaryStatus::RolledBack, now);
+    canary.state.store(ROLLED_BACK << 8, Relaxed);
     for seed in 0..1_000 {
         assert!(matches!(rollout.before(&rule, None, seed, true), RolloutVerdict::Old { .. }));
     }
@@ -151,57 +151,54 @@ fn after_a_rollback_all_take_the_old_side_and_late_news_change_nothing() {
 }
 
 #[test]
-fn a_canary_goes_on_where_it_was_left() {
+fn a_canary_goes_on_where_it_was_left_until_it_is_started_over() {
     let rule = rule(&[0.1, 0.5, 1.0]);
     let now = Timestamp::from_nanos(1);
-    let rollout = Rollout::new(&rule, now);
+    let cell: CanaryHome = Arc::new(Canary::new());
+    let canary = (*cell).as_ref();
     let count = || {
+        // As a process that starts now.
+        let rollout = Rollout::at(Arc::clone(&cell), &rule, now);
         (0..10_000)
             .filter(|seed| matches!(rollout.before(&rule, None, *seed, true), RolloutVerdict::New { .. }))
             .count()
     };
     assert!((900..1_100).contains(&count()));
-    rollout.canary().unwrap().resume(CanaryStatus::Step(1), now);
+    canary.state.store(1, Relaxed);
     assert!((4_800..5_200).contains(&count()));
-    rollout.canary().unwrap().resume(CanaryStatus::Finished, now);
+    canary.state.store(FINISHED << 8 | 2, Relaxed);
     assert_eq!(count(), 10_000);
-    rollout.canary().unwrap().resume(CanaryStatus::Step(200), now);
-    assert_eq!(count(), 10_000, "no step beyond the last");
+    // Not written by anybody here: a torn page, say.
+    for state in [200, u64::MAX, 77 << 8] {
+        canary.state.store(state, Relaxed);
+        assert_eq!(count(), 0, "{state}");
+    }
+    canary.restart(now);
+    assert_eq!((canary.status(), canary.evidence()), (CanaryStatus::Step(0), Evidence::default()));
+    assert!((900..1_100).contains(&count()));
 }
 
 #[test]
-fn processes_that_add_up_their_evidence_find_out_sooner() {
+fn processes_that_share_a_canary_find_out_sooner_and_obey_at_once() {
     let rule = rule(&[0.5, 1.0]);
-    let canary_rule = rule.canary.as_ref().unwrap();
     let now = Timestamp::from_nanos(1);
-    let processes = [(); 4].map(|()| Rollout::new(&rule, now));
-    // Few enough that none of them is sure by itself.
-    for (process, call) in (0..4).flat_map(|process| (0..40).map(move |call| (process, call))) {
-        let sample = |failed| if failed { Sample::failed() } else { Sample::answered(Duration::ZERO) };
-        for (new, failed) in [(true, call % 6 == 0), (false, false)] {
-            let rollout: &Rollout = &processes[process];
-            assert_eq!(rollout.after(&rule, Side { new, step: 0 }, sample(failed), now), None);
-        }
+    let sample = |failed| if failed { Sample::failed() } else { Sample::answered(Duration::ZERO) };
+    let plays = |process: &Rollout| {
+        let calls = (0..40).flat_map(|call| [(true, call % 6 == 0), (false, false)]);
+        let change = |(new, failed)| process.after(&rule, Side { new, step: 0 }, sample(failed), now);
+        calls.filter_map(change).collect::<Vec<_>>()
+    };
+    assert_eq!(plays(&Rollout::new(&rule, now)), [], "none of them is sure by itself");
+    let cell: CanaryHome = Arc::new(Canary::new());
+    let processes = [(); 4].map(|()| Rollout::at(Arc::clone(&cell), &rule, now));
+    let changes: Vec<Change> = processes.iter().flat_map(plays).collect();
+    assert_eq!(changes, [Change::RolledBack { reason: RollbackReason::Errors }], "one of them tells it");
+    for process in &processes {
+        assert!(
+            (0..100)
+                .all(|seed| matches!(process.before(&rule, None, seed, true), RolloutVerdict::Old { .. }))
+        );
     }
-    let mut others = Evidence::default();
-    processes[1..].iter().for_each(|process| others += process.canary().unwrap().evidence());
-    let change = processes[0].canary().unwrap().weigh(canary_rule, 0, others, now);
-    assert_eq!(change, Some(Change::RolledBack { reason: RollbackReason::Errors }));
-    for process in &processes[1..] {
-        let told = CanaryStatus::from_bits(processes[0].canary().unwrap().status().to_bits());
-        process.canary().unwrap().resume(told, now);
-        assert_eq!(process.canary().unwrap().status(), CanaryStatus::RolledBack);
-    }
-}
-
-#[test]
-fn a_status_survives_its_number() {
-    for status in
-        [CanaryStatus::Step(0), CanaryStatus::Step(19), CanaryStatus::Finished, CanaryStatus::RolledBack]
-    {
-        assert_eq!(CanaryStatus::from_bits(status.to_bits()), status);
-    }
-    assert_eq!(CanaryStatus::from_bits(u16::MAX), CanaryStatus::RolledBack);
 }
 
 #[test]
@@ -209,16 +206,19 @@ fn of_many_threads_one_reports_each_change() {
     let rule = rule(&[0.5, 1.0]);
     let now = Timestamp::from_nanos(1);
     for _ in 0..50 {
-        let rollout = Rollout::new(&rule, now);
+        let cell: CanaryHome = Arc::new(Canary::new());
         let changes = std::sync::atomic::AtomicU32::new(0);
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
+            // Two threads of each of two processes.
+            let processes = [(); 2].map(|()| Arc::new(Rollout::at(Arc::clone(&cell), &rule, now)));
+            for rollout in processes.iter().chain(&processes).map(Arc::clone) {
+                let (rule, changes) = (&rule, &changes);
+                scope.spawn(move || {
                     for call in 0..400u32 {
                         let side = Side { new: call % 2 == 0, step: 0 };
                         let sample =
                             if side.new { Sample::failed() } else { Sample::answered(Duration::ZERO) };
-                        let change = rollout.after(&rule, side, sample, now);
+                        let change = rollout.after(rule, side, sample, now);
                         changes.fetch_add(u32::from(change.is_some()), Relaxed);
                     }
                 });

@@ -1,0 +1,92 @@
+//! The canaries of a home directory, for people: where they stand, and how to have one start over.
+
+use crate::clock::Clock;
+use crate::share::memory::Memory;
+use farcall::Config;
+use farcall::rollout::{Canary, CanaryStatus, Evidence, Rule};
+use serde::Serialize;
+use std::io;
+use std::path::Path;
+
+/// Where a canary stands, on this host.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Standing {
+    /// The rollout's name.
+    pub rollout: String,
+    /// `not begun` (no call asked for it yet), `step`, `finished` or `rolled back`.
+    pub status: &'static str,
+    /// Which of its steps it is in, from 1; `None` unless it is in one.
+    pub step: Option<u64>,
+    /// How many steps it has.
+    pub steps: u64,
+    /// The share that takes the new side, between 0 and 1.
+    pub share: f64,
+    /// Calls of the old side in this step, and how many of them failed.
+    pub old_calls: u64,
+    /// Of those, how many failed.
+    pub old_errors: u64,
+    /// Calls of the new side in this step.
+    pub new_calls: u64,
+    /// Of those, how many failed.
+    pub new_errors: u64,
+}
+
+/// Where the canaries of these rules stand that the programs of a home directory share, in the order of the file.
+///
+/// # Errors
+/// When what they share cannot be read.
+pub fn standings(home: &Path, config: &Config) -> io::Result<Vec<Standing>> {
+    let memory = open(home)?;
+    let rules = config.rollouts.iter().map(|rule| &rule.then).filter(|rule| rule.canary.is_some());
+    Ok(rules
+        .map(|rule| standing(rule, memory.as_ref().and_then(|memory| memory.known_canary(rule.key()))))
+        .collect())
+}
+
+/// Has a canary start over in all programs of a home directory, at once: with its first step, and without what it has
+/// seen. `false` where no call asked for it yet, or no such rule has a canary.
+///
+/// # Errors
+/// When what they share cannot be read.
+pub fn restart(home: &Path, config: &Config, rollout: &str) -> io::Result<bool> {
+    let rules = config.rollouts.iter().map(|rule| &rule.then);
+    let rule = rules.filter(|rule| rule.canary.is_some()).find(|rule| *rule.name == *rollout);
+    let (Some(rule), Some(memory)) = (rule, open(home)?) else { return Ok(false) };
+    let Some(canary) = memory.known_canary(rule.key()) else { return Ok(false) };
+    canary.restart(Clock::new().now());
+    Ok(true)
+}
+
+/// What programs share, where any ever did: looking makes no file.
+fn open(home: &Path) -> io::Result<Option<std::sync::Arc<Memory>>> {
+    match home.join(Memory::CANARIES).exists() {
+        true => Memory::open(home).map(Some),
+        false => Ok(None),
+    }
+}
+
+fn standing(rule: &Rule, canary: Option<&Canary>) -> Standing {
+    let steps = rule.canary.as_ref().map_or(&[][..], |canary| &canary.steps);
+    let first = steps.first().copied().unwrap_or_default();
+    let (status, step) = match canary.map(Canary::status) {
+        None => ("not begun", None),
+        Some(CanaryStatus::Step(step)) => ("step", Some(u64::from(step) + 1)),
+        Some(CanaryStatus::Finished) => ("finished", None),
+        Some(CanaryStatus::RolledBack) => ("rolled back", None),
+    };
+    let share = canary.zip(rule.canary.as_ref()).map_or(first, |(canary, rule)| canary.share(rule).0);
+    let Evidence { old_calls, old_errors, new_calls, new_errors, .. } =
+        canary.map(Canary::evidence).unwrap_or_default();
+    Standing {
+        rollout: rule.name.to_string(),
+        status,
+        step,
+        steps: steps.len() as u64,
+        share: share.ratio(),
+        old_calls,
+        old_errors,
+        new_calls,
+        new_errors,
+    }
+}

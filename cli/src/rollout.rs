@@ -1,0 +1,89 @@
+//! `farcall rollout`.
+
+use crate::config::read;
+use crate::output::{complain, failed, json, print};
+use crate::{Exit, Home};
+use clap::Subcommand;
+use farcall::Config;
+use farcall_agent::canary::{self, Standing};
+use farcall_agent::report::ReportError;
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Where the canaries of farcall.toml stand in the programs of this home directory
+    #[command(after_help = "Examples:
+  farcall rollout ls
+  farcall rollout ls --json --config deploy/farcall.toml")]
+    Ls(Ls),
+    /// Have a canary start over: with its first step, in all programs of this home directory, at once
+    #[command(after_help = "Examples:
+  farcall rollout restart new-api-version
+
+Ends with 1 where no rollout of this name has a canary that any call asked for.")]
+    Restart {
+        /// The rollout's name
+        name: String,
+        #[command(flatten)]
+        from: Ls,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ls {
+    /// The file; else $FARCALL_CONFIG, ./farcall.toml, farcall.toml in $FARCALL_HOME
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    home: Home,
+}
+
+pub(crate) fn run(command: &Command) -> Exit {
+    let (Command::Ls(from) | Command::Restart { from, .. }) = command;
+    let (name, text) = match read(from.config.as_deref()) {
+        Ok(found) => found,
+        Err(exit) => return exit,
+    };
+    let (config, errors) = Config::read(&name, &text);
+    errors.iter().for_each(|error| complain(&error.to_string()));
+    let Some(home) = farcall_agent::home(from.home.home.as_deref()) else {
+        return failed(&ReportError::NoHome);
+    };
+    let wrong = |error: std::io::Error| failed(&ReportError::Unreadable(error.to_string()));
+    match command {
+        Command::Ls(_) => match canary::standings(&home, &config) {
+            Ok(standings) if from.home.json => print(&json(&standings), Exit::Fine),
+            Ok(standings) if standings.is_empty() => {
+                print(&format!("No rollout of {name} has a canary.\n"), Exit::Fine)
+            }
+            Ok(standings) => print(&standings.iter().map(line).collect::<String>(), Exit::Fine),
+            Err(error) => wrong(error),
+        },
+        Command::Restart { name: rollout, .. } => match canary::restart(&home, &config, rollout) {
+            Ok(restarted) => {
+                let exit = if restarted { Exit::Fine } else { Exit::Wrong };
+                match (from.home.json, restarted) {
+                    (true, _) => print(&json(&serde_json::json!({ "restarted": restarted })), exit),
+                    (false, true) => print(
+                        &format!("{rollout} starts over in all programs of this home directory.\n"),
+                        exit,
+                    ),
+                    (false, false) => {
+                        print(&format!("No call asked for a canary {rollout} of {name} yet.\n"), exit)
+                    }
+                }
+            }
+            Err(error) => wrong(error),
+        },
+    }
+}
+
+fn line(standing: &Standing) -> String {
+    let Standing { rollout, status, steps, old_calls, old_errors, new_calls, new_errors, .. } = standing;
+    let share = standing.share * 100.0;
+    let at = standing.step.map_or_else(|| (*status).to_owned(), |step| format!("step {step} of {steps}"));
+    format!(
+        "{rollout}: {at}, {share}% on the new side. In this step: new {new_errors} of {new_calls} failed, old {old_errors} \
+         of {old_calls}\n"
+    )
+}
