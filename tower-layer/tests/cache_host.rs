@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use farcall_tower::{Egress, Farcall, Options};
+use farcall_tower::{EgressLayer, Farcall, Options};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
-use tower::{ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 
 const PROCESSES: usize = 8;
 /// Of all processes.
@@ -153,7 +153,9 @@ fn program() {
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(asking.await.unwrap())))
         }
     });
-    let client = Egress::<_>::with(farcall.clone(), service);
+    // Below the layer nothing is added to a request, in no process.
+    let layer = EgressLayer::<_>::with(farcall.clone()).client_name("rates");
+    let client = layer.layer(service);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     println!("\nsaid: ready");
     for line in std::io::stdin().lines() {

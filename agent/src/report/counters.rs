@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 55] = [
+const MEANINGS: [(&str, &str, Weight); 56] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -56,6 +56,11 @@ const MEANINGS: [(&str, &str, Weight); 55] = [
         Look,
     ),
     ("failed_cache_reads", "looks of the cache beyond memory that failed, or came too late to be made", Look),
+    (
+        "untold_changes",
+        "times that other hosts could not be told, or asked, what requests with unsafe methods changed",
+        Look,
+    ),
     ("unwritten_answers", "answers that were not written where other processes would find them", Look),
     ("unreadable_answers", "kept answers that were not whole, or sealed by another key, and are gone", Look),
     ("unshared_caches", "starts in which the cache could not be shared as the file says", Look),
