@@ -296,7 +296,7 @@ impl Worker {
     /// A tier that rests is not asked; what is to be told waits.
     fn exchange(&self) {
         let Some(changes) = &self.common.changes else { return };
-        if !lock(&self.queue).rests_until.is_some_and(|until| Instant::now() < until) {
+        if lock(&self.queue).rests_until.is_none_or(|until| Instant::now() >= until) {
             // Answers may be had although this fails: the tier is not to rest for it.
             if lock(&self.tier).exchange(changes, (self.common.clock)()).is_err() {
                 self.common.counts.untold.fetch_add(1, Ordering::Relaxed);
