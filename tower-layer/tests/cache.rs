@@ -299,23 +299,21 @@ async fn a_long_answer_is_refreshed_beside_the_call_as_a_short_one_is() {
     }
 }
 
+type Sent = Request<farcall_tower::RequestBody<Empty<Bytes>>>;
+type Answered = std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>;
+
 /// A vendor who answers with the token that was sent, and what asks him with one that the application does not see.
 fn with_token(
     token: &'static str,
     asked: &Arc<AtomicU32>,
-) -> impl Service<
-    Request<farcall_tower::RequestBody<Empty<Bytes>>>,
-    Response = Response<Full<Bytes>>,
-    Error = Infallible,
-    Future = std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>,
-> + Clone {
+) -> impl Service<Sent, Response = Response<Full<Bytes>>, Error = Infallible, Future = Answered> + Clone {
     let asked = Arc::clone(asked);
-    service_fn(move |request: Request<_>| {
+    service_fn(move |request: Sent| {
         asked.fetch_add(1, Ordering::Relaxed);
         let seen: &http::HeaderValue = &request.headers()["authorization"];
         std::future::ready(Ok(Response::new(Full::from(Bytes::copy_from_slice(seen.as_bytes())))))
     })
-    .map_request(move |mut request: Request<_>| {
+    .map_request(move |mut request: Sent| {
         request.headers_mut().insert("authorization", http::HeaderValue::from_static(token));
         request
     })
