@@ -36,6 +36,7 @@
 //! below unchanged. Where a process has more than one such layer, it puts a mark among the request's extensions, by which
 //! a second layer below knows that the call is counted already; the mark never leaves the process.
 
+mod client;
 #[cfg(feature = "hyper")]
 pub mod connector;
 mod egress;

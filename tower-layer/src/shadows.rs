@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tower_service::Service;
 
-/// No more is read of a copy's answer.
+/// No more is read of an answer that nobody keeps.
 const READ: u64 = 4 * 1024 * 1024;
 
 type Sending = dyn Fn(&Handle, Request<()>, Watched, Option<Timer>) + Send + Sync;
@@ -139,7 +139,8 @@ async fn perform<ResB, M>(
         let now = copy.now();
         copy.answer(&response, now);
         let (mut body, mut read) = (pin!(response.into_body()), 0);
-        while read < READ {
+        // One that is to be kept is of use only as a whole; its rule says how much that may be.
+        while read < READ || copy.keeps_body() {
             match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
                 Some(Ok(frame)) => {
                     let Ok(mut data) = frame.into_data() else { continue };

@@ -161,6 +161,11 @@ impl Watched {
         }
     }
 
+    /// Whether the cache keeps the body that is read.
+    pub(crate) fn keeps_body(&self) -> bool {
+        self.guard.call().keeps_body()
+    }
+
     /// The attempt failed.
     pub(crate) fn failed(&mut self, error: ErrorType) {
         self.guard.failed(error);

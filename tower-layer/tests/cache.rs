@@ -4,17 +4,17 @@
 use bytes::Bytes;
 use farcall::Outcome;
 use farcall_agent::report;
-use farcall_tower::{Egress, Farcall, Options, customer};
+use farcall_tower::{Egress, EgressLayer, Farcall, Options, customer};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::channel::Channel;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
-use tower::{Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 struct Kept {
     farcall: Farcall,
@@ -239,8 +239,8 @@ async fn a_stale_answer_is_asked_about_beside_the_call_where_there_is_a_client_f
         let number = seen.fetch_add(1, Ordering::Relaxed);
         async move { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(format!("answer {number}")))) }
     });
-    let layer = farcall_tower::EgressLayer::<_, _>::with(farcall.clone()).refreshes_through(beside);
-    let client = tower::Layer::layer(&layer, vendor);
+    let layer = EgressLayer::<_, _>::with(farcall.clone()).refreshes_through(beside);
+    let client = layer.layer(vendor);
     let call = || {
         let client = client.clone();
         async move { text(client.oneshot(get()).await.unwrap()).await }
@@ -259,6 +259,87 @@ async fn a_stale_answer_is_asked_about_beside_the_call_where_there_is_a_client_f
             other => break assert_eq!(other, "answer 1"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_long_answer_is_refreshed_beside_the_call_as_a_short_one_is() {
+    const PIECE: usize = 1 << 20;
+    const PIECES: usize = 6;
+    let Kept { farcall, .. } =
+        keeping("ttl = \"1ms\"\nstale_while_revalidate = \"1h\"\nmax_bytes = \"16MiB\"");
+    let asked = Arc::new(AtomicU32::new(0));
+    let vendor = |asked: &Arc<AtomicU32>| {
+        let seen = Arc::clone(asked);
+        move |_: ()| {
+            let letter = b'a' + u8::try_from(seen.fetch_add(1, Ordering::Relaxed)).unwrap();
+            let piece = move |_| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![letter; PIECE])));
+            let pieces = (0..PIECES).map(piece);
+            let body = StreamBody::new(tokio_stream::iter(pieces));
+            std::future::ready(Ok::<_, Infallible>(Response::new(body)))
+        }
+    };
+    let beside = service_fn(vendor(&asked)).map_request(|_: Request<Empty<Bytes>>| ());
+    let client = service_fn(vendor(&asked)).map_request(|_: Request<_>| ());
+    let layer = EgressLayer::<_, _>::with(farcall.clone()).refreshes_through(beside);
+    let client = layer.layer(client);
+    let call = || {
+        let client = client.clone();
+        async move {
+            let body = client.oneshot(get()).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body.len(), PIECES * PIECE);
+            body[0]
+        }
+    };
+    assert_eq!(call().await, b'a');
+    loop {
+        match call().await {
+            b'a' => tokio::time::sleep(Duration::from_millis(1)).await,
+            other => break assert_eq!(other, b'b', "nobody waited for the vendor"),
+        }
+    }
+}
+
+type Sent = Request<farcall_tower::RequestBody<Empty<Bytes>>>;
+type Answered = std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>;
+
+/// A vendor who answers with the token that was sent, and what asks him with one that the application does not see.
+fn with_token(
+    token: &'static str,
+    asked: &Arc<AtomicU32>,
+) -> impl Service<Sent, Response = Response<Full<Bytes>>, Error = Infallible, Future = Answered> + Clone {
+    let asked = Arc::clone(asked);
+    service_fn(move |request: Sent| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let seen: &http::HeaderValue = &request.headers()["authorization"];
+        std::future::ready(Ok(Response::new(Full::from(Bytes::copy_from_slice(seen.as_bytes())))))
+    })
+    .map_request(move |mut request: Sent| {
+        request.headers_mut().insert("authorization", http::HeaderValue::from_static(token));
+        request
+    })
+}
+
+#[tokio::test]
+async fn what_a_service_below_the_layer_adds_keeps_answers_apart_and_a_name_joins_them() {
+    let Kept { farcall, .. } = keeping("ttl = \"1h\"");
+    let asked = Arc::new(AtomicU32::new(0));
+    let layer = EgressLayer::<_>::with(farcall.clone());
+    let (alice, bob) = (layer.layer(with_token("alice", &asked)), layer.layer(with_token("bob", &asked)));
+    for _ in 0..2 {
+        assert_eq!(text(alice.clone().oneshot(get()).await.unwrap()).await, "alice");
+        assert_eq!(text(bob.clone().oneshot(get()).await.unwrap()).await, "bob");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "clones of one have the same answers");
+
+    let layer = layer.client_name("carol");
+    for _ in 0..2 {
+        // Made anew each time, as for each request.
+        let carol = layer.clone().layer(with_token("carol", &asked));
+        assert_eq!(text(carol.oneshot(get()).await.unwrap()).await, "carol");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 3, "all of one name have the same answers");
+    let dave = layer.client_name("dave").layer(with_token("dave", &asked));
+    assert_eq!(text(dave.oneshot(get()).await.unwrap()).await, "dave");
 }
 
 #[cfg(feature = "reqwest")]

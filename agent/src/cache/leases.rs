@@ -42,8 +42,12 @@ const BEHIND: u64 = 60;
 const UNSEEN: u64 = 10;
 /// For so many seconds after an answer that cannot be shared, processes do not wait for each other.
 const ALONE: u64 = 5;
-/// How often at most a process looks whether one that it waits for is still there.
-const LOOK: u64 = 20_000_000;
+/// How often at most a process looks whether another one is still there, in nanoseconds; whoever waits looks again as
+/// often.
+const LOOK: u64 = 10_000_000;
+/// Processes of which is remembered what was seen. There are seldom more that hold leases; where there are, it is looked
+/// more often.
+const MOST_SEEN: usize = 256;
 
 /// The file, and the leases that this process holds.
 #[derive(Debug)]
@@ -54,7 +58,9 @@ pub(super) struct Leases {
     /// Namespace of the numbers of processes.
     space: u64,
     held: Mutex<HashMap<usize, Held>>,
-    looked: AtomicU64,
+    /// Whether the processes that others wait for were there, and when that was looked at, by their numbers: one look
+    /// does for all that wait for the same one, whatever they wait for.
+    seen: Mutex<HashMap<u64, (u64, bool)>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,13 +119,7 @@ impl Leases {
             .fold(7_u64, |hash, byte| hash.wrapping_mul(0x0100_0000_01B3) ^ u64::from(*byte));
         let space = (space >> 20) & 0x3FF;
         let process = u64::from(std::process::id()) & Lease::PROCESS;
-        Ok(Self {
-            words,
-            me: space << 22 | process,
-            space,
-            held: Mutex::default(),
-            looked: AtomicU64::new(0),
-        })
+        Ok(Self { words, me: space << 22 | process, space, held: Mutex::default(), seen: Mutex::default() })
     }
 
     /// Whether this process is to ask for what is kept under a key.
@@ -207,16 +207,18 @@ impl Leases {
         if lease.owner() == self.me {
             return false;
         }
-        let looked = self.looked.load(Ordering::Relaxed);
-        if now.as_nanos().abs_diff(looked) < LOOK {
-            return false;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, gone)) = seen.get(&lease.process())
+            && now.as_nanos().abs_diff(*at) < LOOK
+        {
+            return *gone;
         }
-        self.looked.store(now.as_nanos(), Ordering::Relaxed);
-        match fs::read_to_string(format!("/proc/{}/stat", lease.process())) {
-            Ok(stat) => state(&stat).is_some_and(|state| matches!(state, 'T' | 'Z' | 'X' | 'x')),
-            // Where /proc is not for us to see, it may be there all the same.
-            Err(error) => error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/stat").exists(),
+        if seen.len() >= MOST_SEEN {
+            seen.clear();
         }
+        let gone = has_gone(lease.process());
+        seen.insert(lease.process(), (now.as_nanos(), gone));
+        gone
     }
 
     /// Something was changed at a URI.
@@ -255,6 +257,15 @@ impl Leases {
 
 fn place_of(key: Key) -> usize {
     (key.number() % LEASES as u128) as usize
+}
+
+/// Whether a process of this namespace has ended or was stopped.
+fn has_gone(process: u64) -> bool {
+    match fs::read_to_string(format!("/proc/{process}/stat")) {
+        Ok(stat) => state(&stat).is_some_and(|state| matches!(state, 'T' | 'Z' | 'X' | 'x')),
+        // Where /proc is not for us to see, it may be there all the same.
+        Err(error) => error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/stat").exists(),
+    }
 }
 
 /// The state of a process (proc_pid_stat(5)): what follows its name, which may hold anything.
@@ -369,6 +380,20 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(one.join(KEY, at(102)), Place::Lead, "it has ended");
+    }
+
+    #[test]
+    fn all_that_a_process_left_behind_is_free_as_soon_as_it_is_seen_to_be_gone() {
+        let (_home, one, other) = two();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let keys: Vec<Key> = (0..100).map(Key::of).collect();
+        for key in &keys {
+            let lease = Lease::new(*key, 160, one.space << 22 | u64::from(child.id()));
+            one.words.word(place_of(*key)).store(lease.0, Ordering::Release);
+        }
+        assert!(keys.iter().all(|key| one.join(*key, at(100)) == Place::Lead), "in one and the same moment");
+        assert!(keys.iter().all(|key| other.join(*key, at(100)) == Place::Wait), "which is seen to be there");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! says so, on a disk that the processes of the host share, and in a Redis beyond it.
 
 #[cfg(feature = "shared-cache")]
+mod changes;
+#[cfg(feature = "shared-cache")]
 mod disk;
 #[cfg(feature = "shared-cache")]
 mod leases;

@@ -1,7 +1,9 @@
 //! Answers in a Redis or Valkey, which hosts share. They are sealed as those on the disk are, by a key that the hosts
 //! have in common: the store learns nothing, and nothing that it makes up is taken for an answer.
 
+use super::changes::Changes;
 use super::worker::Tier;
+use farcall::Timestamp;
 use farcall::cache::Key;
 use redis::{Client, Commands, Connection, RedisError};
 use std::io;
@@ -18,16 +20,43 @@ const LARGEST: usize = 4 << 20;
 /// Keys that are asked for at once while all are gone through.
 const AT_ONCE: usize = 256;
 
+/// A change that is learnt of late is taken to have been made by so much later: the store has another clock than the
+/// host that asked for an answer.
+const APART: Duration = Duration::from_secs(1);
+
+/// Tells of the places of `ARGV` from the third on, and answers with those that others told of since `ARGV[1]`. One set
+/// orders them by when the store was told, each with a later number than those before, whatever its clock does.
+const EXCHANGE: &str = r"
+local table, seen = KEYS[1], tonumber(ARGV[1])
+local last = tonumber(redis.call('ZREVRANGE', table, 0, 0, 'WITHSCORES')[2] or '0')
+if seen > last then seen = 0 end
+local news = redis.call('ZRANGEBYSCORE', table, string.format('(%.0f', seen), '+inf', 'WITHSCORES')
+if #ARGV > 2 then
+    local time = redis.call('TIME')
+    last = math.max(last + 1, tonumber(time[1]) * 1000000 + tonumber(time[2]))
+    for at = 3, #ARGV do redis.call('ZADD', table, string.format('%.0f', last), ARGV[at]) end
+    redis.call('PEXPIRE', table, ARGV[2])
+end
+return {string.format('%.0f', last), news}
+";
+
 /// The store, and the connection to it.
 pub(super) struct Redis {
     url: String,
     prefix: String,
+    /// Where hosts of one service tell each other what was changed.
+    table: String,
+    /// The number of the last change that this process knows of, in microseconds of the store's clock; `None` before it
+    /// asked.
+    seen: Option<u64>,
     connection: Option<Connection>,
 }
 
 impl Redis {
-    pub(super) fn new(url: &str, prefix: &str) -> Self {
-        Self { url: url.to_owned(), prefix: format!("{prefix}cache:"), connection: None }
+    /// `table` stands for the service.
+    pub(super) fn new(url: &str, prefix: &str, table: u128) -> Self {
+        let (prefix, table) = (format!("{prefix}cache:"), format!("{prefix}changes:{table:032x}"));
+        Self { url: url.to_owned(), prefix, table, seen: None, connection: None }
     }
 
     fn name(&self, key: Key) -> String {
@@ -77,6 +106,33 @@ impl Tier for Redis {
     fn remove(&mut self, key: Key) -> io::Result<()> {
         let name = self.name(key);
         self.ask(|connection| connection.del(name))
+    }
+
+    fn exchange(&mut self, changes: &Changes, now: Timestamp) -> io::Result<()> {
+        let untold = changes.untold();
+        let (table, seen) = (self.table.clone(), self.seen);
+        let told: io::Result<(u64, Vec<(u64, u64)>)> = self.ask(|connection| {
+            let mut command = redis::cmd("EVAL");
+            command.arg(EXCHANGE).arg(1).arg(table).arg(seen.unwrap_or(0)).arg(KEPT.as_millis() as u64);
+            untold.iter().for_each(|place| {
+                command.arg(*place);
+            });
+            command.query(connection)
+        });
+        let (last, news) = match told {
+            Ok(told) => told,
+            Err(error) => {
+                changes.put_back(untold);
+                return Err(error);
+            }
+        };
+        for (place, at) in news {
+            let at = Timestamp::from_nanos(at.saturating_mul(1_000)).plus(APART);
+            // One that was made while this process ran was made at the latest now.
+            changes.learn(place, if seen.is_none() { at } else { now });
+        }
+        self.seen = Some(last);
+        Ok(())
     }
 
     fn walk(&mut self, wants: &mut dyn FnMut(Key, Vec<u8>) -> bool) -> io::Result<u64> {
@@ -203,6 +259,47 @@ mod tests {
         first.engine.purge_cache(&Matcher::new([("customer", "acme")]).unwrap(), now());
         first.settle();
         assert!(server.process(other.path(), PATIENT).get(URL, Some("acme"), b"new").1);
+    }
+
+    #[test]
+    fn what_one_host_changes_no_other_one_hands_out_once_it_was_told() {
+        let (server, [one, other]) = (Server::start(), hosts());
+        let (first, second) = (server.process(one.path(), PATIENT), server.process(other.path(), PATIENT));
+        assert!(first.get(URL, None, b"old").1);
+        first.settle();
+        assert_eq!(second.get(URL, None, b""), (b"old".to_vec(), false));
+        first.delete("https://api.example.com/v1/rates");
+        first.settle();
+        let begun = Instant::now();
+        while second.get(URL, None, b"new") == (b"old".to_vec(), false) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it is not told");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let late = tempfile::tempdir().unwrap();
+        std::fs::write(late.path().join("cache.key"), [7; 32]).unwrap();
+        let got = server.process(late.path(), PATIENT).get(URL, None, b"newer");
+        assert_ne!(got.0, b"old", "nor one that comes later");
+        assert_eq!(server.values().len(), 2, "and what tells of it is no answer");
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_when_the_store_is_there_again() {
+        let (mut server, [one, other]) = (Server::start(), hosts());
+        let (first, second) = (server.process(one.path(), PATIENT), server.process(other.path(), PATIENT));
+        assert!(first.get(URL, None, b"old").1);
+        first.settle();
+        assert_eq!(second.get(URL, None, b""), (b"old".to_vec(), false));
+        kill_process(Pid::from_child(&server.child), Signal::STOP).unwrap();
+        first.delete("https://api.example.com/v1/rates");
+        first.settle();
+        assert!(first.count("untold_changes") > 0);
+        kill_process(Pid::from_child(&server.child), Signal::CONT).unwrap();
+        let begun = Instant::now();
+        while second.get(URL, None, b"new") == (b"old".to_vec(), false) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it is not told");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server.child.kill().unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The cache of a process that shares with others: memory first, then the disk of the host, then a store beyond it.
 
 use super::Memory;
+use super::changes::Changes;
 use super::disk::Disk;
 use super::leases::Leases;
 use super::seal::Seal;
@@ -69,11 +70,16 @@ impl Shared {
         let secret = seal.secret(service).ok_or_else(|| io::Error::other("no keys can be made"))?;
         let patience = beyond.disk.map_or(DISK, |(_, patience)| patience);
         let disk = beyond.disk.map(|(most, _)| Disk::open(home, most)).transpose()?;
-        let common = Arc::new(Common::new(memory, seal, clock));
+        let mut common = Common::new(memory, seal, clock);
+        common.changes = beyond.redis.is_some().then(Changes::new);
+        let common = Arc::new(common);
         let mut workers: Vec<(Arc<Worker>, Duration)> = Vec::new();
         #[cfg(feature = "redis")]
         if let Some((url, prefix, patience)) = beyond.redis {
-            let redis = Box::new(super::redis::Redis::new(url, prefix));
+            // Not a part of the secret that keys are made with: everybody who sees the store sees it.
+            let table = common.seal.secret(&format!("{service}\0changes"));
+            let table = table.ok_or_else(|| io::Error::other("no keys can be made"))?;
+            let redis = Box::new(super::redis::Redis::new(url, prefix, u128::from_le_bytes(table)));
             let worker = Worker::new("farcall-redis", Arc::clone(&common), None, redis, None, patience);
             workers.push((Arc::new(worker), patience));
         }
@@ -124,6 +130,7 @@ impl Shared {
             ("unwritten_answers", &counts.unwritten),
             ("unreadable_answers", &counts.unreadable),
             ("failed_cache_reads", &counts.failed),
+            ("untold_changes", &counts.untold),
         ]
         .map(|(name, count)| (name.to_owned(), count.load(Ordering::Relaxed)))
         .into()
@@ -187,10 +194,17 @@ impl Store for Shared {
         if let Some(leases) = &self.leases {
             leases.changed(uri, now);
         }
+        if let Some(changes) = &self.common.changes
+            && changes.add(uri)
+        {
+            self.give_all(|| Job::Changed);
+        }
     }
 
     fn last_change(&self, uri: u64) -> Timestamp {
-        self.leases.as_ref().map_or(Timestamp::EPOCH, |leases| leases.last_change(uri))
+        let of_host = self.leases.as_ref().map_or(Timestamp::EPOCH, |leases| leases.last_change(uri));
+        let of_others = self.common.changes.as_ref().map_or(Timestamp::EPOCH, |changes| changes.last(uri));
+        of_host.max(of_others)
     }
 
     fn purge_beyond(&self, which: Which, now: Timestamp) {

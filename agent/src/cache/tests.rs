@@ -70,6 +70,15 @@ impl Process {
         (fresh.to_vec(), true)
     }
 
+    /// Changes something there.
+    pub(super) fn delete(&self, url: &str) {
+        let head = Head::new("DELETE", url).body(Some(0), true).caches(true);
+        let mut call = self.engine.begin(&head, now(), 1);
+        assert!(matches!(call.step(&self.engine, now()), Step::Send(_)));
+        call.answer(&self.engine, 204, &Vec::<(String, Vec<u8>)>::new(), now());
+        call.end(&self.engine, now());
+    }
+
     /// All is written, and it goes on.
     pub(super) fn settle(&self) {
         self.shared.stop();
@@ -231,11 +240,7 @@ fn what_one_process_changes_no_other_one_hands_out() {
     let (one, other) = (Process::start(home.path(), "shop", MIB), Process::start(home.path(), "shop", MIB));
     one.get(URL, None, b"old");
     assert_eq!(other.get(URL, None, b""), (b"old".to_vec(), false));
-    let head = Head::new("DELETE", "https://api.example.com/v1/rates").body(Some(0), true).caches(true);
-    let mut call = one.engine.begin(&head, now(), 1);
-    assert!(matches!(call.step(&one.engine, now()), Step::Send(_)));
-    call.answer(&one.engine, 204, &Vec::<(String, Vec<u8>)>::new(), now());
-    call.end(&one.engine, now());
+    one.delete("https://api.example.com/v1/rates");
     assert_eq!(other.get(URL, None, b"new"), (b"new".to_vec(), true));
     drop((one, other));
     let next = Process::start(home.path(), "shop", MIB);

@@ -2,6 +2,7 @@
 //! an answer that may be there.
 
 use super::Memory;
+use super::changes::Changes;
 use super::leases::Leases;
 use super::seal::Seal;
 use farcall::Timestamp;
@@ -40,6 +41,12 @@ pub(super) trait Tier: fmt::Debug + Send {
     /// Shows all there is, and removes what is wanted; how many those were.
     fn walk(&mut self, wants: &mut dyn FnMut(Key, Vec<u8>) -> bool) -> io::Result<u64>;
 
+    /// Tells other hosts what was changed here, and learns what was changed there; as of `now`. Called about once a
+    /// second, and when there is something to tell.
+    fn exchange(&mut self, _changes: &Changes, _now: Timestamp) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Called about once a second.
     fn tick(&mut self) {}
 }
@@ -53,6 +60,8 @@ pub(super) enum Job {
     Remove(Key),
     /// The call that asked for it is over: others may go on.
     Land(Key, Landing, Timestamp),
+    /// Something was changed of which other hosts do not know.
+    Changed,
     Purge(Which, Timestamp),
 }
 
@@ -62,6 +71,8 @@ pub(super) struct Common {
     pub(super) seal: Seal,
     pub(super) clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     purges: Mutex<Vec<(Which, Timestamp)>>,
+    /// Where other hosts share what is kept.
+    pub(super) changes: Option<Changes>,
     pub(super) counts: Counts,
 }
 
@@ -74,11 +85,14 @@ pub(super) struct Counts {
     pub(super) unreadable: AtomicU64,
     /// Reads that failed.
     pub(super) failed: AtomicU64,
+    /// How often other hosts could not be told, or asked, what was changed.
+    pub(super) untold: AtomicU64,
 }
 
 impl Common {
     pub(super) fn new(memory: Memory, seal: Seal, clock: Box<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
-        Self { memory, seal, clock, purges: Mutex::default(), counts: Counts::default() }
+        let (purges, counts) = (Mutex::default(), Counts::default());
+        Self { memory, seal, clock, purges, changes: None, counts }
     }
 
     /// Takes what was found for an answer, where it is one; whether it is at hand now.
@@ -241,6 +255,8 @@ impl Worker {
 
     fn run(&self) {
         let mut ticked = Instant::now();
+        // Before anything comes from there that is of no use any more.
+        self.exchange();
         let mut queue = lock(&self.queue);
         loop {
             let job = queue.jobs.pop_front();
@@ -274,6 +290,18 @@ impl Worker {
             leases.renew((self.common.clock)());
         }
         lock(&self.tier).tick();
+        self.exchange();
+    }
+
+    /// A tier that rests is not asked; what is to be told waits.
+    fn exchange(&self) {
+        let Some(changes) = &self.common.changes else { return };
+        if lock(&self.queue).rests_until.is_none_or(|until| Instant::now() >= until) {
+            // Answers may be had although this fails: the tier is not to rest for it.
+            if lock(&self.tier).exchange(changes, (self.common.clock)()).is_err() {
+                self.common.counts.untold.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Does a job; the bytes of it that waited.
@@ -301,6 +329,7 @@ impl Worker {
                     leases.release(key, landing, at);
                 }
             }
+            Job::Changed => self.exchange(),
             Job::Purge(which, at) => {
                 let walked =
                     lock(&self.tier).walk(&mut |key, sealed| self.common.is_wanted(&which, at, key, sealed));

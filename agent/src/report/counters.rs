@@ -56,6 +56,11 @@ const MEANINGS: [(&str, &str, Weight); 56] = [
         Look,
     ),
     ("failed_cache_reads", "looks of the cache beyond memory that failed, or came too late to be made", Look),
+    (
+        "untold_changes",
+        "times that other hosts could not be told, or asked, what requests with unsafe methods changed",
+        Look,
+    ),
     ("unwritten_answers", "answers that were not written where other processes would find them", Look),
     ("unreadable_answers", "kept answers that were not whole, or sealed by another key, and are gone", Look),
     ("unshared_caches", "starts in which the cache could not be shared as the file says", Look),

@@ -166,7 +166,7 @@ impl Answer {
             body: Bytes::new(),
             cost: None,
             tokens: 0,
-            uri: ask.uri,
+            uri: ask.uri(),
             control: Control::default(),
             requested_at: got.requested_at,
             received_at: got.received_at,

@@ -87,8 +87,8 @@ static NAMES: LazyLock<HeaderNames> = LazyLock::new(|| HeaderNames::new(PASSED))
 #[derive(Debug, Default)]
 pub(crate) struct Ask {
     pub(super) key: Key,
-    /// Of the URI alone, whoever asks for it: for invalidation.
-    pub(super) uri: u64,
+    /// What stands for the URI alone, whoever asks for it: for invalidation.
+    uri: Keyed,
     /// The call's.
     number: u64,
     pub(super) control: Control,
@@ -117,18 +117,18 @@ impl Ask {
         self.bypass = None;
         self.authorized = authorized;
         let mut key = Origin::of(&head.target, secret).at(head.target.path);
-        self.uri = key.key().low();
+        self.uri = key.clone();
         key.part(name.as_bytes());
         key.part(head.method.as_bytes());
-        key.number(u64::from(head.client));
+        // Processes that share a store may have different rules of one name. Where credentials are not shared, the
+        // header of one is among those below.
+        let shares = u64::from(rule.share_customers) | u64::from(rule.share_credentials) << 1;
+        let named = u64::from(head.customer.is_some() && !rule.share_customers);
+        key.number(u64::from(head.client) << 3 | named << 2 | shares);
         write_query(&mut key, &rule.query, head.target.query);
         if !rule.share_customers {
             key.part(head.customer.unwrap_or_default().as_bytes());
-            key.number(u64::from(head.customer.is_some()));
         }
-        // Processes that share a store may have different rules of one name. Where credentials are not shared, the
-        // header of one is among those below.
-        key.number(u64::from(rule.share_customers) | u64::from(rule.share_credentials) << 1);
         // In whatever order they come.
         let (mut others, mut pragma) = (0_u128, false);
         let shown = head.headers.each(&mut |header, value| {
@@ -225,6 +225,11 @@ impl Ask {
         if let Some(variant) = variant {
             self.key = Key(self.key.0.wrapping_add(variant as u128 + 1));
         }
+    }
+
+    /// Stands for the URI that it is about.
+    pub(super) fn uri(&self) -> u64 {
+        self.uri.key().low()
     }
 
     /// The call's number.

@@ -218,6 +218,14 @@ impl Cached {
     }
 }
 
+impl Call {
+    /// Whether the answer's body is kept as it is read, which it is only where all of it is.
+    #[must_use]
+    pub fn keeps_body(&self) -> bool {
+        self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.cached.wants_body())
+    }
+}
+
 impl Engine {
     /// Where answers lie from now on; without one nothing is kept. Said once.
     pub fn set_cache_store(&self, store: Arc<dyn Store>) {

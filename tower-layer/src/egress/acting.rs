@@ -1,9 +1,9 @@
 //! A call for which rules decide: the loop over [`Step`], as a future's state.
 
 use super::future::hand_out;
-use super::opening::Opening;
+use super::opening::{Held, Opening};
 use super::parking::Handing;
-use super::replay::Replay;
+use super::replay::{Reader, Replay};
 use super::{Counted, EgressError, Rebody, RequestBody, ResponseBody};
 use crate::error::{Cause, classify};
 use crate::shadows::Beside;
@@ -26,9 +26,8 @@ pub(super) struct Acting<S, R, B> {
     /// Whether the service was made ready for the next request.
     ready: bool,
     rebody: R,
-    parts: request::Parts,
     body: Sendable<B>,
-    opening: Opening,
+    opening: Opening<Held>,
     watched: Option<Watched>,
     next: Next<B>,
     /// The wait under way.
@@ -54,10 +53,40 @@ type Came<T> = Result<T, (ErrorType, EgressError)>;
 
 /// What the request's body is good for.
 enum Sendable<B> {
+    /// Nobody has read it. Most calls that a rule answers need no more of it.
+    Unread {
+        body: B,
+        again: bool,
+    },
     /// As often as it takes.
     Again(Replay<B>),
-    Once(B),
     Gone,
+}
+
+impl<B: Body> Sendable<B> {
+    /// It from its start, where that can be had more than once.
+    fn reader(&mut self) -> Option<Reader<B>> {
+        if let Self::Unread { again: true, .. } = self
+            && let Self::Unread { body, .. } = std::mem::replace(self, Self::Gone)
+        {
+            *self = Self::Again(Replay::new(body));
+        }
+        match self {
+            Self::Again(replay) => Some(replay.reader()),
+            Self::Unread { .. } | Self::Gone => None,
+        }
+    }
+
+    /// It for one more attempt; `None` where it is gone.
+    fn next(&mut self, sent: Sent) -> Option<RequestBody<B>> {
+        if let Some(reader) = self.reader() {
+            return Some(RequestBody::kept(reader, sent));
+        }
+        match std::mem::replace(self, Self::Gone) {
+            Self::Unread { body, .. } => Some(RequestBody::counted(body, sent)),
+            Self::Again(_) | Self::Gone => None,
+        }
+    }
 }
 
 enum Next<B> {
@@ -75,25 +104,16 @@ enum Next<B> {
 
 impl<S, R, B: Body> Acting<S, R, B> {
     /// `service` is ready for one request.
-    pub(super) fn new(
-        service: S,
-        beside: Beside,
-        rebody: R,
-        parts: request::Parts,
-        body: B,
-        mut opening: Opening,
-    ) -> Self {
+    pub(super) fn new(service: S, beside: Beside, rebody: R, body: B, mut opening: Opening<Held>) -> Self {
         let size = body.size_hint();
         let again = size.upper().is_some_and(|upper| upper <= REPLAYED);
-        opening.describe(size.exact(), again, beside.refreshes.is_some());
-        let body = if again { Sendable::Again(Replay::new(body)) } else { Sendable::Once(body) };
+        opening.asked.describe(size.exact(), again, beside.refreshes.is_some());
         Self {
             service,
             beside,
             ready: true,
             rebody,
-            parts,
-            body,
+            body: Sendable::Unread { body, again },
             opening,
             watched: None,
             next: Next::Ask,
@@ -152,25 +172,25 @@ impl<S, R, B: Body> Acting<S, R, B> {
                             if let (Some(refreshes), Some(watched)) =
                                 (&self.beside.refreshes, &mut self.watched)
                             {
-                                let request::Parts { method, uri, headers, .. } = &self.parts;
+                                let request::Parts { method, uri, headers, .. } = &self.opening.asked.parts;
                                 refreshes.refresh(watched, method, uri.clone(), headers);
                             }
                             return Poll::Ready(Ok(respond(stored)));
                         }
-                        Step::Park(terms) => match &self.body {
-                            Sendable::Again(replay) => {
-                                self.next = Next::Hand(Handing::new(terms, replay.reader()));
+                        Step::Park(terms) => {
+                            // Where it goes out once the engine was told so, and does not ask for it again.
+                            if let Some(reader) = self.body.reader() {
+                                self.next = Next::Hand(Handing::new(terms, reader));
                             }
-                            // The engine was told that this body goes out once, and does not ask for it again.
-                            Sendable::Once(_) | Sendable::Gone => {}
-                        },
+                        }
                         // Settled, or a step of a later version: the application gets what there is.
                         _ => return Poll::Ready(self.hand_out(last.take())),
                     }
                 }
                 Next::Hand(handing) => {
                     if let Some(watched) = &mut self.watched {
-                        ready!(handing.poll(cx, watched, &self.parts, self.opening.uri()));
+                        let Held { parts, .. } = &self.opening.asked;
+                        ready!(handing.poll(cx, watched, parts, self.opening.asked.uri()));
                     }
                     self.next = Next::Ask;
                 }
@@ -200,12 +220,8 @@ impl<S, R, B: Body> Acting<S, R, B> {
                     if attempt.shadow
                         && let (Some(shadows), Some(watched)) = (&self.beside.shadows, &mut self.watched)
                     {
-                        shadows.send(
-                            watched,
-                            &self.parts.method,
-                            self.parts.uri.clone(),
-                            &self.parts.headers,
-                        );
+                        let request::Parts { method, uri, headers, .. } = &self.opening.asked.parts;
+                        shadows.send(watched, method, uri.clone(), headers);
                     }
                 }
                 Next::Answer => {
@@ -348,21 +364,14 @@ impl<S, R, B: Body> Acting<S, R, B> {
         if let Some(watched) = &mut self.watched {
             watched.count(Some(sent.clone()));
         }
-        let body = match std::mem::replace(&mut self.body, Sendable::Gone) {
-            Sendable::Again(replay) => {
-                let reader = replay.reader();
-                self.body = Sendable::Again(replay);
-                RequestBody::kept(reader, sent)
-            }
-            Sendable::Once(body) => RequestBody::counted(body, sent),
-            Sendable::Gone => return None,
-        };
+        let body = self.body.next(sent)?;
+        let request::Parts { method, uri, version, headers, extensions, .. } = &self.opening.asked.parts;
         let mut request = Request::new(self.rebody.rebody(body));
-        *request.method_mut() = self.parts.method.clone();
-        *request.uri_mut() = self.parts.uri.clone();
-        *request.version_mut() = self.parts.version;
-        *request.headers_mut() = self.parts.headers.clone();
-        *request.extensions_mut() = self.parts.extensions.clone();
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri.clone();
+        *request.version_mut() = *version;
+        *request.headers_mut() = headers.clone();
+        *request.extensions_mut() = extensions.clone();
         request.extensions_mut().insert(Counted);
         attempt.apply(&mut request);
         Some(request)
@@ -375,7 +384,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
         let watched = self.watched.take();
         match (last, watched) {
             (Some(Ok(response)), Some(watched)) => {
-                let (bodiless, now) = (self.parts.method == http::Method::HEAD, watched.now());
+                let (bodiless, now) = (self.opening.asked.parts.method == http::Method::HEAD, watched.now());
                 Ok(hand_out(response, watched, bodiless, self.truncate, now))
             }
             (Some(Ok(response)), None) => Ok(response.map(ResponseBody::uncounted)),

@@ -1,9 +1,9 @@
 use super::acting::Acting;
-use super::opening::Opening;
+use super::opening::{Handed, Opening};
 use super::{EgressError, Rebody, ResponseBody};
 use crate::error::{Cause, classify};
 use crate::watched::Watched;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use std::future::Future;
@@ -31,7 +31,7 @@ pin_project! {
     #[allow(clippy::large_enum_variant, reason = "a box would cost what most calls are spared")]
     enum Way<S, R, B, F, T> {
         /// No rule can decide anything: the request is on its way, and is watched.
-        Watching { #[pin] inner: F, opening: Option<Opening>, watched: Option<Watched>, bodiless: bool },
+        Watching { #[pin] inner: F, opening: Option<Opening<Handed>>, watched: Option<Watched>, bodiless: bool },
         /// Rules decide.
         Acting {
             acting: Acting<S, R, B>,
@@ -49,8 +49,8 @@ where
     S: Service<Request<R::Body>>,
     R: Rebody<B>,
 {
-    pub(super) fn watching(inner: S::Future, opening: Option<Opening>) -> Self {
-        let bodiless = opening.as_ref().is_some_and(Opening::is_head);
+    pub(super) fn watching(inner: S::Future, opening: Option<Opening<Handed>>) -> Self {
+        let bodiless = opening.as_ref().is_some_and(|opening| opening.asked.method == Method::HEAD);
         Self { way: Way::Watching { inner, opening, watched: None, bodiless }, errors: PhantomData }
     }
 

@@ -1,4 +1,5 @@
 use super::{AsIs, Egress, Mapped};
+use crate::client::Client;
 use crate::error::Cause;
 use crate::shadows::{Beside, Shadows};
 use farcall_agent::Farcall;
@@ -32,6 +33,7 @@ use tower_service::Service;
 pub struct EgressLayer<R = AsIs, M = super::service::PlainErrors> {
     farcall: Farcall,
     origin: Option<Uri>,
+    client: Client,
     beside: Beside,
     rebody: R,
     errors: PhantomData<fn() -> M>,
@@ -48,7 +50,8 @@ impl<M> EgressLayer<AsIs, M> {
     #[must_use]
     pub fn with(farcall: Farcall) -> Self {
         farcall.adapter_installed("tower");
-        Self { farcall, origin: None, beside: Beside::default(), rebody: AsIs, errors: PhantomData }
+        let (client, beside) = (Client::new(), Beside::default());
+        Self { farcall, origin: None, client, beside, rebody: AsIs, errors: PhantomData }
     }
 }
 
@@ -59,6 +62,18 @@ impl<R, M> EgressLayer<R, M> {
     #[must_use]
     pub fn origin(mut self, origin: Uri) -> Self {
         self.origin = Some(origin);
+        self
+    }
+
+    /// Has what is kept shared by all services of this name, those of the service's other processes included where the
+    /// cache is shared by processes (`cache_disk`). The services below have to add the same to a request, such as a
+    /// credential, or nothing: what was answered to one is handed out to all.
+    ///
+    /// Without a name each service that the layer is put around keeps its own, as its clones do together: what a service
+    /// below adds, the layer does not see.
+    #[must_use]
+    pub fn client_name(mut self, name: &str) -> Self {
+        self.client = Client::Named(name.into());
         self
     }
 
@@ -104,8 +119,8 @@ impl<R, M> EgressLayer<R, M> {
     /// Turns the counted body into the type that the service below takes, such as `tonic::body::Body::new` or
     /// `reqwest::Body::wrap`.
     pub fn request_body<F>(self, f: F) -> EgressLayer<Mapped<F>, M> {
-        let Self { farcall, origin, beside, errors, .. } = self;
-        EgressLayer { farcall, origin, beside, rebody: Mapped(f), errors }
+        let Self { farcall, origin, client, beside, errors, .. } = self;
+        EgressLayer { farcall, origin, client, beside, rebody: Mapped(f), errors }
     }
 }
 
@@ -119,8 +134,8 @@ impl<S, R: Clone, M> Layer<S> for EgressLayer<R, M> {
     type Service = Egress<S, R, M>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let Self { farcall, origin, beside, rebody, .. } = self.clone();
-        Egress::assemble(inner, farcall, origin, beside, rebody)
+        let Self { farcall, origin, client, beside, rebody, .. } = self.clone();
+        Egress::assemble(inner, farcall, origin, client.another(), beside, rebody)
     }
 }
 
@@ -129,6 +144,7 @@ impl<R: Clone, M> Clone for EgressLayer<R, M> {
         Self {
             farcall: self.farcall.clone(),
             origin: self.origin.clone(),
+            client: self.client.clone(),
             beside: self.beside.clone(),
             rebody: self.rebody.clone(),
             errors: PhantomData,

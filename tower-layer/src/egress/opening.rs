@@ -1,7 +1,8 @@
+use crate::client::{Client, OF_TOWER, OfClient};
 use crate::scope::{Customer, Deadline, Scope, Tags, with_current};
 use crate::watched::{Sent, Watched};
 use farcall::advise::Marks;
-use farcall::{Head, Priority, Step, Target};
+use farcall::{Head, Priority, Step, Target, Timestamp};
 use farcall_agent::Farcall;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
@@ -10,35 +11,55 @@ use http::{HeaderMap, Method, Uri, request};
 /// A call that was made and not yet polled. It begins with the first poll, because that is where its scope is:
 /// in `customer("acme").scope(client.call(request))` the call is made before the scope is entered.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct Opening<A: Asked> {
     farcall: Farcall,
-    method: Method,
-    uri: Uri,
-    /// What the request itself says.
-    customer: Option<Customer>,
-    tags: Option<Tags>,
+    pub(super) asked: A,
     /// The scope in which the call was made: for where there is none when it is polled.
     made_in: Option<Scope>,
-    sent: Option<Sent>,
-    /// What rules may ask for; empty where none decides.
-    request: Asked,
-    /// What the headers say, where nobody has them any more when the call begins.
-    marks: Option<Marks>,
     begun: bool,
 }
 
-/// What rules may ask about a request.
-#[derive(Debug, Default)]
-pub(super) struct Asked {
-    headers: HeaderMap,
+/// A request, as far as its call has to know it.
+pub(super) trait Asked {
+    /// What the request itself says of its customer.
+    fn customer(&self) -> Option<&Customer>;
+
+    /// What it says of its tags.
+    fn tags(&self) -> Option<&Tags>;
+
+    /// Shows its head.
+    fn show<R>(&self, now: Timestamp, see: impl FnOnce(Head<'_>) -> R) -> R;
+
+    /// What counts the bytes of its body, where those are under way already.
+    fn take_sent(&mut self) -> Option<Sent> {
+        None
+    }
+}
+
+/// A request that the service below has by now, since no rule decides: what is still to be known of it.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) method: Method,
+    uri: Uri,
+    customer: Option<Customer>,
+    tags: Option<Tags>,
+    marks: Option<Marks>,
+    sent: Option<Sent>,
+}
+
+/// A request that waits for what the rules say.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) parts: request::Parts,
+    /// Where it goes, where its own URI does not say.
+    elsewhere: Option<Uri>,
+    client: Client,
     body: Option<u64>,
     replayable: bool,
     refreshes: bool,
-    deadline: Option<Deadline>,
-    priority: Priority,
 }
 
-impl Opening {
+impl Handed {
     pub(super) fn new(
         farcall: &Farcall,
         parts: &request::Parts,
@@ -46,30 +67,88 @@ impl Opening {
         sent: Option<Sent>,
     ) -> Self {
         Self {
-            farcall: farcall.clone(),
             method: parts.method.clone(),
-            uri: absolute(&parts.uri, origin, &parts.headers),
+            uri: elsewhere(&parts.uri, origin, &parts.headers).unwrap_or_else(|| parts.uri.clone()),
             customer: parts.extensions.get().cloned(),
             tags: parts.extensions.get().cloned(),
-            made_in: with_current(|scope| scope.cloned()),
+            marks: farcall.engine().marks(&parts.headers),
             sent,
-            request: Asked::of(farcall, parts),
-            marks: marks_of(farcall, parts),
-            begun: false,
         }
+    }
+}
+
+impl Held {
+    pub(super) fn new(parts: request::Parts, origin: Option<&Uri>, client: Client) -> Self {
+        let elsewhere = elsewhere(&parts.uri, origin, &parts.headers);
+        Self { parts, elsewhere, client, body: None, replayable: false, refreshes: false }
     }
 
     /// Tells how large the body is, whether it can be sent again, and whether there is a client for requests beside it.
     pub(super) fn describe(&mut self, bytes: Option<u64>, replayable: bool, refreshes: bool) {
-        self.request.body = bytes;
-        self.request.replayable = replayable;
-        self.request.refreshes = refreshes;
+        (self.body, self.replayable, self.refreshes) = (bytes, replayable, refreshes);
+    }
+
+    /// Where it goes, as an absolute URI if that is known.
+    pub(super) fn uri(&self) -> &Uri {
+        self.elsewhere.as_ref().unwrap_or(&self.parts.uri)
+    }
+}
+
+impl Asked for Handed {
+    fn customer(&self) -> Option<&Customer> {
+        self.customer.as_ref()
+    }
+
+    fn tags(&self) -> Option<&Tags> {
+        self.tags.as_ref()
+    }
+
+    fn show<R>(&self, _now: Timestamp, see: impl FnOnce(Head<'_>) -> R) -> R {
+        let target = Target::from_uri(&self.uri).unwrap_or(Target::UNREADABLE);
+        see(Head::to(self.method.as_str(), target).caches(true).marks(self.marks).parks(true))
+    }
+
+    fn take_sent(&mut self) -> Option<Sent> {
+        self.sent.take()
+    }
+}
+
+impl Asked for Held {
+    fn customer(&self) -> Option<&Customer> {
+        self.parts.extensions.get()
+    }
+
+    fn tags(&self) -> Option<&Tags> {
+        self.parts.extensions.get()
+    }
+
+    fn show<R>(&self, now: Timestamp, see: impl FnOnce(Head<'_>) -> R) -> R {
+        let request::Parts { method, headers, extensions, .. } = &self.parts;
+        let deadline: Option<&Deadline> = extensions.get();
+        let priority: Option<&Priority> = extensions.get();
+        let headers = OfClient::new(headers, &self.client, OF_TOWER);
+        let target = Target::from_uri(self.uri()).unwrap_or(Target::UNREADABLE);
+        see(Head::to(method.as_str(), target)
+            .headers(&headers)
+            .body(self.body, self.replayable)
+            .caches(true)
+            .parks(true)
+            .refreshes(self.refreshes)
+            .deadline(deadline.map(|deadline| now.plus(deadline.0)))
+            .priority(priority.copied().unwrap_or_default()))
+    }
+}
+
+impl<A: Asked> Opening<A> {
+    pub(super) fn new(farcall: &Farcall, asked: A) -> Self {
+        let made_in = with_current(|scope| scope.cloned());
+        Self { farcall: farcall.clone(), asked, made_in, begun: false }
     }
 
     /// Begins the call, once, and takes its first step, which is to send what the service below was given.
     pub(super) fn begin(&mut self) -> Option<Watched> {
         let mut watched = self.open()?;
-        watched.count(self.sent.take());
+        watched.count(self.asked.take_sent());
         let _send: Step = watched.step(watched.begun());
         Some(watched)
     }
@@ -80,71 +159,30 @@ impl Opening {
         if std::mem::replace(&mut self.begun, true) {
             return None;
         }
-        let target = Target::from_uri(&self.uri).unwrap_or(Target::UNREADABLE);
         with_current(|polled_in| {
             let polled_in = polled_in.or(self.made_in.as_ref());
             let outer = self.made_in.as_ref().and_then(|scope| scope.customer.as_ref());
             let around = polled_in.and_then(|scope| scope.customer.as_ref()).or(outer);
-            let customer = self.customer.as_ref().or(around);
-            let tags = self.tags.as_ref().or(polled_in.map(|scope| &scope.tags));
-            let Asked { headers, body, replayable, refreshes, deadline, priority } = &self.request;
+            let customer = self.asked.customer().or(around);
+            let tags = self.asked.tags().or(polled_in.map(|scope| &scope.tags));
             let now = self.farcall.now();
-            let head = Head::to(self.method.as_str(), target)
-                .headers(headers)
-                .body(*body, *replayable)
-                .caches(true)
-                .marks(self.marks)
-                .parks(true)
-                .refreshes(*refreshes)
-                .deadline(deadline.map(|deadline| now.plus(deadline.0)))
-                .priority(*priority);
-            Watched::begin(&self.farcall, head, customer, tags, now)
+            self.asked.show(now, |head| Watched::begin(&self.farcall, head, customer, tags, now))
         })
     }
-
-    /// Where the request goes, as an absolute URI if that is known.
-    pub(super) fn uri(&self) -> &Uri {
-        &self.uri
-    }
-
-    pub(super) fn is_head(&self) -> bool {
-        self.method == Method::HEAD
-    }
 }
 
-impl Asked {
-    fn of(farcall: &Farcall, parts: &request::Parts) -> Self {
-        if !farcall.engine().decides() {
-            return Self::default();
-        }
-        Self {
-            headers: parts.headers.clone(),
-            body: None,
-            replayable: false,
-            refreshes: false,
-            deadline: parts.extensions.get().copied(),
-            priority: parts.extensions.get().copied().unwrap_or_default(),
-        }
-    }
-}
-
-/// Only where no rule decides: then the headers go to the service below before the call begins.
-fn marks_of(farcall: &Farcall, parts: &request::Parts) -> Option<Marks> {
-    let engine = farcall.engine();
-    if engine.decides() { None } else { engine.marks(&parts.headers) }
-}
-
-impl Drop for Opening {
+impl<A: Asked> Drop for Opening<A> {
     /// A call that nobody polled may still have been sent by a service that does not wait for that.
     fn drop(&mut self) {
         drop(self.begin());
     }
 }
 
-/// Where a request goes: where its URI says, or the layer's origin, or its `Host` header (RFC 9112, section 3.2).
-fn absolute(uri: &Uri, origin: Option<&Uri>, headers: &HeaderMap) -> Uri {
+/// Where a request goes whose URI does not say: to the layer's origin, or where its `Host` header says (RFC 9112, section
+/// 3.2). `None` where the URI says, or nothing does.
+fn elsewhere(uri: &Uri, origin: Option<&Uri>, headers: &HeaderMap) -> Option<Uri> {
     if uri.authority().is_some() {
-        return uri.clone();
+        return None;
     }
     let base = origin.and_then(|origin| Some((origin.scheme()?.clone(), origin.authority()?.clone())));
     let base = base.or_else(|| {
@@ -152,11 +190,11 @@ fn absolute(uri: &Uri, origin: Option<&Uri>, headers: &HeaderMap) -> Uri {
         let tls = authority.port_u16() == Some(443);
         Some((if tls { Scheme::HTTPS } else { Scheme::HTTP }, authority))
     });
-    let Some((scheme, authority)) = base else { return uri.clone() };
+    let (scheme, authority) = base?;
     let mut parts = uri.clone().into_parts();
     parts.scheme = Some(scheme);
     parts.authority = Some(authority);
-    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+    Uri::from_parts(parts).ok()
 }
 
 #[cfg(test)]
@@ -168,14 +206,18 @@ mod tests {
     fn a_uri_without_authority_goes_to_the_origin_and_else_to_the_host_header() {
         let path = Uri::from_static("/pets.Store/Find");
         let origin = Uri::from_static("https://grpc.example.com:8443");
+        let at = |uri: &Uri, origin: Option<&Uri>, headers: &HeaderMap| {
+            elsewhere(uri, origin, headers).map(|uri| uri.to_string())
+        };
         let mut headers = HeaderMap::new();
-        assert_eq!(Target::from_uri(&absolute(&path, None, &headers)), None);
+        assert_eq!(at(&path, None, &headers), None);
         headers.insert(HOST, HeaderValue::from_static("[::1]:8080"));
-        assert_eq!(absolute(&path, None, &headers), "http://[::1]:8080/pets.Store/Find");
-        assert_eq!(absolute(&path, Some(&origin), &headers), "https://grpc.example.com:8443/pets.Store/Find");
-        let elsewhere = Uri::from_static("http://other.example.com/x");
-        assert_eq!(absolute(&elsewhere, Some(&origin), &headers), elsewhere);
+        assert_eq!(at(&path, None, &headers).unwrap(), "http://[::1]:8080/pets.Store/Find");
+        let there = "https://grpc.example.com:8443/pets.Store/Find";
+        assert_eq!(at(&path, Some(&origin), &headers).unwrap(), there);
+        let absolute = Uri::from_static("http://other.example.com/x");
+        assert_eq!(at(&absolute, Some(&origin), &headers), None);
         headers.insert(HOST, HeaderValue::from_static("not a host"));
-        assert_eq!(absolute(&path, None, &headers), path);
+        assert_eq!(at(&path, None, &headers), None);
     }
 }

@@ -1,6 +1,7 @@
 use super::acting::Acting;
-use super::opening::Opening;
+use super::opening::{Handed, Held, Opening};
 use super::{AsIs, Counted, EgressError, EgressFuture, Rebody, RequestBody, ResponseBody};
+use crate::client::Client;
 use crate::error::{Cause, Plain};
 use crate::shadows::Beside;
 use crate::watched::Sent;
@@ -32,6 +33,7 @@ pub struct Egress<S, R = AsIs, M = PlainErrors> {
     pub(super) inner: S,
     pub(super) farcall: Farcall,
     pub(super) origin: Option<Uri>,
+    pub(super) client: Client,
     pub(super) beside: Beside,
     pub(super) rebody: R,
     pub(super) errors: PhantomData<fn() -> M>,
@@ -46,7 +48,7 @@ impl<S, M> Egress<S, AsIs, M> {
     /// Counts the calls of `inner` with this handle.
     pub fn with(farcall: Farcall, inner: S) -> Self {
         farcall.adapter_installed("tower");
-        Self::assemble(inner, farcall, None, Beside::default(), AsIs)
+        Self::assemble(inner, farcall, None, Client::new(), Beside::default(), AsIs)
     }
 }
 
@@ -55,11 +57,12 @@ impl<S, R, M> Egress<S, R, M> {
         inner: S,
         farcall: Farcall,
         origin: Option<Uri>,
+        client: Client,
         beside: Beside,
         rebody: R,
     ) -> Self {
         MADE.fetch_add(1, Ordering::Relaxed);
-        Self { inner, farcall, origin, beside, rebody, errors: PhantomData }
+        Self { inner, farcall, origin, client, beside, rebody, errors: PhantomData }
     }
 
     /// The service below.
@@ -102,12 +105,13 @@ where
             return EgressFuture::watching(self.inner.call(request), None);
         }
         if self.farcall.engine().decides() {
-            let opening = Opening::new(&self.farcall, &parts, self.origin.as_ref(), None);
+            let held = Held::new(parts, self.origin.as_ref(), self.client.clone());
+            let opening = Opening::new(&self.farcall, held);
             // The service that was made ready makes the first attempt; its clone is made ready for the next call.
             let clone = self.inner.clone();
             let ready = std::mem::replace(&mut self.inner, clone);
             let (beside, rebody) = (self.beside.clone(), self.rebody.clone());
-            return EgressFuture::acting(Acting::new(ready, beside, rebody, parts, body, opening));
+            return EgressFuture::acting(Acting::new(ready, beside, rebody, body, opening));
         }
         let (body, sent) = match body.is_end_stream() {
             true => (RequestBody::uncounted(body), None),
@@ -116,7 +120,8 @@ where
                 (RequestBody::counted(body, sent.clone()), Some(sent))
             }
         };
-        let opening = Opening::new(&self.farcall, &parts, self.origin.as_ref(), sent);
+        let handed = Handed::new(&self.farcall, &parts, self.origin.as_ref(), sent);
+        let opening = Opening::new(&self.farcall, handed);
         if MADE.load(Ordering::Relaxed) > 1 {
             parts.extensions.insert(Counted);
         }
@@ -131,6 +136,8 @@ impl<S: Clone, R: Clone, M> Clone for Egress<S, R, M> {
             inner: self.inner.clone(),
             farcall: self.farcall.clone(),
             origin: self.origin.clone(),
+            // The service below is a clone, too, and adds the same to requests.
+            client: self.client.clone(),
             beside: self.beside.clone(),
             rebody: self.rebody.clone(),
             errors: PhantomData,

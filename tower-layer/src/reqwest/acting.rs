@@ -2,7 +2,7 @@
 
 use super::exchange::{count_streaming, hand_out};
 use super::hops::{Chain, Hop, Leg, note_unseen, was_sent};
-use super::middleware::OfClient;
+use crate::client::{Client, OF_REQWEST, OfClient};
 use crate::egress::{EgressError, is_of_use};
 use crate::scope::Scope;
 use crate::shadows::Beside;
@@ -21,7 +21,7 @@ use std::pin::{Pin, pin};
 pub(super) async fn act(
     farcall: &Farcall,
     beside: &Beside,
-    client: (&'static [u8], &[u8]),
+    client: &Client,
     mut request: Request,
     extensions: &mut Extensions,
     next: Next<'_>,
@@ -37,12 +37,12 @@ pub(super) async fn act(
     let bytes = replayable.then_some(content.len() as u64);
     let now = farcall.now();
     let deadline: Option<Timestamp> = extensions.get().map(|deadline: &crate::Deadline| now.plus(deadline.0));
-    let of_client = OfClient::new(request.headers(), client);
+    let of_client = OfClient::new(request.headers(), client, OF_REQWEST);
     let head = Head::to(method.as_str(), Target::parse(url.as_str()).unwrap_or(Target::UNREADABLE))
         .headers(&of_client)
         .body(bytes, replayable)
         .caches(true)
-        .marks(farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client.1)))
+        .marks(farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client.bytes())))
         .parks(true)
         .refreshes(beside.refreshes.is_some())
         .content(content)
