@@ -3,6 +3,7 @@
 use farcall::{HeaderNames, Headers, Stored};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::{ffi, intern};
 
 /// The name under which a channel stands among the headers; no header can have it.
 const CHANNEL: &[u8] = b"farcall channel";
@@ -118,6 +119,105 @@ impl Headers for Shown<'_> {
         }
         self.iter().for_each(|(name, value)| see(name, value));
         self.whole
+    }
+}
+
+/// Has `see` look at the headers of a response: at a list of tuples where it is, or at a copy of anything else.
+///
+/// `headers` are pairs, as [`Shown::read`] takes them, or what httpx has them in.
+///
+/// # Errors
+/// An exception of the iterable's.
+pub(crate) fn lend(headers: &Bound<'_, PyAny>, see: impl FnOnce(&dyn Headers)) -> PyResult<()> {
+    let py = headers.py();
+    let pairs = match headers.is_instance_of::<PyList>() {
+        true => headers.clone(),
+        // Tuples that begin with a name and end with its value; the public `raw` makes others of them at each read.
+        false => match headers.getattr_opt(intern!(py, "_list"))? {
+            Some(pairs) => pairs,
+            None => headers.getattr(intern!(py, "raw"))?,
+        },
+    };
+    match pairs.cast::<PyList>().ok().and_then(|list| Lent::of(list)) {
+        Some(lent) => see(&lent),
+        None => see(&Shown::read(&pairs, None)?),
+    }
+    Ok(())
+}
+
+/// The headers of a message where Python has them, for as long as none of it runs.
+struct Lent<'a>(Vec<(&'a [u8], &'a [u8])>);
+
+impl<'a> Lent<'a> {
+    /// `None` where one of them is not a tuple of `bytes` or of ASCII text, whose bytes are those on the wire.
+    fn of(list: &'a Bound<'_, PyList>) -> Option<Self> {
+        let mut pairs = Vec::with_capacity(list.len());
+        for place in 0..list.len() {
+            // SAFETY: nothing runs that could change the list, and what it holds are a tuple and its items, neither of
+            // which ever change, while `Lent` is there.
+            #[allow(unsafe_code)]
+            let pair = unsafe {
+                let pair = ffi::PyList_GetItem(list.as_ptr(), ffi::Py_ssize_t::try_from(place).ok()?);
+                if pair.is_null() || ffi::PyTuple_Check(pair) == 0 {
+                    return None;
+                }
+                let size = ffi::PyTuple_Size(pair);
+                if size == 0 {
+                    return None;
+                }
+                (octets(ffi::PyTuple_GetItem(pair, 0))?, octets(ffi::PyTuple_GetItem(pair, size - 1))?)
+            };
+            pairs.push(pair);
+        }
+        Some(Self(pairs))
+    }
+}
+
+/// What `bytes` or ASCII text holds; `None` for all else.
+///
+/// # Safety
+/// The thread is attached, and the object is there for as long as the result is used.
+#[allow(unsafe_code)]
+unsafe fn octets<'a>(object: *mut ffi::PyObject) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise; neither kind of object ever changes.
+    unsafe {
+        if ffi::PyBytes_Check(object) != 0 {
+            let data = ffi::PyBytes_AsString(object).cast();
+            return Some(std::slice::from_raw_parts(data, ffi::PyBytes_Size(object).unsigned_abs()));
+        }
+        if ffi::PyUnicode_Check(object) == 0 {
+            return None;
+        }
+        let mut size = 0;
+        let data = ffi::PyUnicode_AsUTF8AndSize(object, &mut size);
+        if data.is_null() {
+            ffi::PyErr_Clear();
+            return None;
+        }
+        let text: &[u8] = std::slice::from_raw_parts(data.cast(), size.unsigned_abs());
+        text.is_ascii().then_some(text)
+    }
+}
+
+impl Headers for Lent<'_> {
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let known = self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+        known.map(|(_, value)| *value)
+    }
+
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+        for (name, value) in &self.0 {
+            if let Some(place) = wanted.place(name)
+                && let Some(first @ None) = values.get_mut(place)
+            {
+                *first = Some(value);
+            }
+        }
+    }
+
+    fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
+        self.0.iter().for_each(|(name, value)| see(name, value));
+        true
     }
 }
 

@@ -3,6 +3,7 @@
 //! What is hooked, and when a call begins and ends, is written in Python beside it (`python/farcall/`); what
 //! follows from it is decided by the engine.
 
+mod body;
 mod call;
 mod handle;
 mod headers;
@@ -36,6 +37,7 @@ mod _farcall {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        super::object::add_to(module)
+        super::object::add_to(module)?;
+        super::body::add_to(module)
     }
 }

@@ -5,8 +5,9 @@
 //! interpreter a dozen things for each argument and object, and made two thirds of what a call cost. These ask two:
 //! for a text's bytes, and for an integer's value.
 
+use crate::body;
 use crate::call::{Call, Details, Opened, Request};
-use crate::headers::Shown;
+use crate::headers::{self, Shown};
 use crate::parking;
 use crate::scope::Scope;
 use crate::step;
@@ -31,7 +32,7 @@ struct Object {
 static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Definitions that CPython reads and never writes.
-struct Definitions<const N: usize>([ffi::PyMethodDef; N]);
+pub(crate) struct Definitions<const N: usize>(pub(crate) [ffi::PyMethodDef; N]);
 
 // SAFETY: the pointers in it lead to constants and functions.
 #[allow(unsafe_code)]
@@ -59,7 +60,7 @@ static BEGIN: Definitions<2> = Definitions([
     ),
 ]);
 
-static METHODS: Definitions<16> = Definitions([
+static METHODS: Definitions<19> = Definitions([
     definition(
         c"connected",
         connected,
@@ -74,6 +75,26 @@ static METHODS: Definitions<16> = Definitions([
           The head of the response arrived, and before it `sent` bytes of the request's body went out.\n\n\
           Returns True where a body may follow, False where none can and the call has settled, and None where the \
           headers are wanted: then `answer` and `opened` are to follow.",
+    ),
+    definition(
+        c"headed",
+        headed,
+        c"headed($self, status, sent, headers, /)\n--\n\n\
+          The head of the response arrived, and before it `sent` bytes of the request's body went out; its headers are \
+          looked at where they are wanted.\n\nReturns whether a body may follow; where none can, the call has settled.",
+    ),
+    definition(
+        c"respond",
+        respond,
+        c"respond($self, status, sent, stream, headers, kind, /)\n--\n\n\
+          The same, of a response that has a stream; returns what is to be in its place: an instance of `kind`, a class \
+          that derives from `Body`, where a body may follow, and else the stream itself.",
+    ),
+    definition(
+        c"stream",
+        stream,
+        c"stream($self, stream, headers, kind, /)\n--\n\n\
+          A stream that ends the call with what it is in the place of: an instance of `kind`, as `respond` gives.",
     ),
     definition(
         c"answer",
@@ -160,39 +181,34 @@ static METHODS: Definitions<16> = Definitions([
 /// Adds the type and the function to the module.
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let slots = &mut [
-        slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
-        slot(ffi::Py_tp_methods, METHODS.0.as_ptr().cast_mut().cast()),
-        slot(
-            ffi::Py_tp_doc,
-            c"A call under way; an object that is let go of unsettled counts as abandoned."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
-        slot(0, std::ptr::null_mut()),
-    ];
-    let mut spec = ffi::PyType_Spec {
-        name: c"farcall._farcall.Call".as_ptr(),
-        basicsize: c_int::try_from(size_of::<Object>())?,
-        itemsize: 0,
-        flags: u32::try_from(
-            ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_IMMUTABLETYPE,
-        )?,
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: the specification is complete and ends with an empty slot, CPython copies it, and what its slots point
-    // at is static. Both functions return a new reference or null with an exception.
+    let kind = kind(
+        module,
+        c"farcall._farcall.Call",
+        size_of::<Object>(),
+        ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION | ffi::Py_TPFLAGS_IMMUTABLETYPE,
+        &mut [
+            slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
+            slot(ffi::Py_tp_methods, METHODS.0.as_ptr().cast_mut().cast()),
+            slot(
+                ffi::Py_tp_doc,
+                c"A call under way; an object that is let go of unsettled counts as abandoned."
+                    .as_ptr()
+                    .cast_mut()
+                    .cast(),
+            ),
+            slot(0, std::ptr::null_mut()),
+        ],
+    )?;
+    // SAFETY: the definitions are static. The function returns a new reference or null with an exception.
     #[allow(unsafe_code)]
-    let (kind, [begin, begin_deciding]) = unsafe {
-        let kind = Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec))?;
+    let [begin, begin_deciding] = unsafe {
         let name = module.name()?;
         let function = |place: usize| {
             let definition = (&raw const BEGIN.0[place]).cast_mut();
             let function = ffi::PyCFunction_NewEx(definition, std::ptr::null_mut(), name.as_ptr());
             Bound::from_owned_ptr_or_err(py, function)
         };
-        (kind, [function(0)?, function(1)?])
+        [function(0)?, function(1)?]
     };
     TYPE.store(kind.clone().into_ptr().cast(), Ordering::Release);
     module.add("Call", kind)?;
@@ -200,11 +216,34 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("begin_deciding", begin_deciding)
 }
 
-const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
+/// A new type, of which an instance takes so many bytes.
+pub(crate) fn kind<'py>(
+    module: &Bound<'py, PyModule>,
+    name: &'static CStr,
+    size: usize,
+    flags: std::ffi::c_ulong,
+    slots: &mut [ffi::PyType_Slot],
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut spec = ffi::PyType_Spec {
+        name: name.as_ptr(),
+        basicsize: c_int::try_from(size)?,
+        itemsize: 0,
+        flags: u32::try_from(flags)?,
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: the specification is complete and ends with an empty slot, CPython copies it, and what its slots point
+    // at is static. A new reference or null with an exception comes of it.
+    #[allow(unsafe_code)]
+    unsafe {
+        Bound::from_owned_ptr_or_err(module.py(), ffi::PyType_FromSpec(&mut spec))
+    }
+}
+
+pub(crate) const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
     ffi::PyType_Slot { slot, pfunc }
 }
 
-const fn definition(
+pub(crate) const fn definition(
     name: &'static CStr,
     function: ffi::PyCFunctionFast,
     doc: &'static CStr,
@@ -218,20 +257,20 @@ const fn definition(
 }
 
 /// The arguments of a function that is being called.
-struct Arguments<'a, 'py> {
-    py: Python<'py>,
-    given: &'a [*mut PyObject],
+pub(crate) struct Arguments<'a, 'py> {
+    pub(crate) py: Python<'py>,
+    pub(crate) given: &'a [*mut PyObject],
 }
 
 impl<'a, 'py> Arguments<'a, 'py> {
-    fn expect(&self, count: usize) -> PyResult<()> {
+    pub(crate) fn expect(&self, count: usize) -> PyResult<()> {
         if self.given.len() == count {
             return Ok(());
         }
         Err(PyTypeError::new_err(format!("{count} arguments are needed, {} were given", self.given.len())))
     }
 
-    fn text(&self, place: usize) -> PyResult<&'a str> {
+    pub(crate) fn text(&self, place: usize) -> PyResult<&'a str> {
         let mut size = 0;
         // SAFETY: the object is there while the function runs, and with it its bytes, which are UTF-8. What is not
         // a `str` gives null and an exception.
@@ -245,7 +284,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
     }
 
-    fn number<T: TryFrom<i64>>(&self, place: usize) -> PyResult<T> {
+    pub(crate) fn number<T: TryFrom<i64>>(&self, place: usize) -> PyResult<T> {
         // SAFETY: the object is there while the function runs.
         #[allow(unsafe_code)]
         let number = unsafe { ffi::PyLong_AsLongLong(self.given[place]) };
@@ -298,7 +337,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
     }
 
-    fn is_none(&self, place: usize) -> bool {
+    pub(crate) fn is_none(&self, place: usize) -> bool {
         // SAFETY: it asks for an address.
         #[allow(unsafe_code)]
         unsafe {
@@ -307,8 +346,21 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
+/// The head of a response arrived, whose headers stand at `place`. Returns whether a body may follow.
+fn is_open(call: &Call, given: &Arguments<'_, '_>, place: usize) -> PyResult<bool> {
+    let status = given.number(0)?;
+    Ok(match call.head(status, given.number(1)?) {
+        Opened::Settled => false,
+        Opened::Body => true,
+        Opened::ShowHeaders => {
+            headers::lend(&given.object(place), |headers| call.answer(status, headers))?;
+            call.opened(status)
+        }
+    })
+}
+
 /// Part of a response's body: bytes, a number of bytes, or another buffer.
-fn take(call: &Call, given: &Arguments<'_, '_>) -> PyResult<()> {
+pub(crate) fn take(call: &Call, given: &Arguments<'_, '_>) -> PyResult<()> {
     if let Some(chunk) = given.bytes(0) {
         call.read(chunk);
     } else if given.is_number(0) {
@@ -324,8 +376,40 @@ fn take(call: &Call, given: &Arguments<'_, '_>) -> PyResult<()> {
     Ok(())
 }
 
+/// The call that an object holds.
+///
+/// # Safety
+/// It is an instance of `Call`, and there for as long as the result is used.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn held<'a>(object: *mut PyObject) -> &'a Call {
+    // SAFETY: the caller's promise.
+    unsafe { &(*object.cast::<Object>()).call }
+}
+
+/// Does what the application must not feel: an error and a panic of ours are counted as a fault at `place`. An exception
+/// that is under way stays.
+pub(crate) fn guarded(place: &str, work: impl FnOnce() -> PyResult<()>) {
+    let failure = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(_) => PyRuntimeError::new_err("farcall panicked"),
+    };
+    // SAFETY: those who call this are called by CPython, attached.
+    #[allow(unsafe_code)]
+    let py = unsafe { Python::assume_attached() };
+    let under_way = PyErr::take(py);
+    // What remains is an interpreter that is ending.
+    let told = py
+        .import("farcall._faults")
+        .and_then(|faults| faults.call_method1("fault", (place, failure.value(py))));
+    drop(told);
+    if let Some(error) = under_way {
+        error.restore(py);
+    }
+}
+
 /// A new reference to None.
-fn none() -> *mut PyObject {
+pub(crate) fn none() -> *mut PyObject {
     // SAFETY: it lives for ever.
     #[allow(unsafe_code)]
     unsafe {
@@ -342,8 +426,34 @@ fn truth(value: bool) -> *mut PyObject {
     }
 }
 
+/// Tells a call of the exception that `error` is, by a function of `farcall._hook`.
+///
+/// # Errors
+/// None of that function's, which counts its own.
+///
+/// # Safety
+/// The object is there.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn tell(
+    py: Python<'_>,
+    function: &str,
+    place: &str,
+    call: *mut PyObject,
+    error: &Bound<'_, PyAny>,
+    sent: Option<u64>,
+) -> PyResult<()> {
+    // SAFETY: the caller's promise.
+    let call = unsafe { Borrowed::from_ptr(py, call) };
+    let function = py.import(pyo3::intern!(py, "farcall._hook"))?.getattr(function)?;
+    match sent {
+        Some(sent) => function.call1((place, call, error, sent)),
+        None => function.call1((place, call, error)),
+    }?;
+    Ok(())
+}
+
 /// A new object that holds the call; null with an exception where there is no memory.
-fn object_of(call: Call) -> *mut PyObject {
+pub(crate) fn object_of(call: Call) -> *mut PyObject {
     // SAFETY: the type was made when the module was loaded; its instances have the layout of `Object`, whose `call` is
     // written before anybody else sees it.
     #[allow(unsafe_code)]
@@ -368,7 +478,7 @@ fn bound(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyAny>> {
 /// # Safety
 /// The thread is attached to the interpreter, and `args` leads to `count` objects that live as long as the call.
 #[allow(unsafe_code)]
-unsafe fn answer(
+pub(crate) unsafe fn answer(
     args: *mut *mut PyObject,
     count: Py_ssize_t,
     function: impl FnOnce(&Arguments<'_, '_>) -> PyResult<*mut PyObject>,
@@ -393,19 +503,19 @@ unsafe fn answer(
 
 /// A function as CPython calls it (`METH_FASTCALL`), with as many arguments as it must have.
 macro_rules! functions {
-    ($($name:ident($count:literal) = |$call:ident, $arguments:ident| $body:expr;)*) => {$(
+    ($($name:ident($count:literal) = |$this:ident, $call:ident, $arguments:ident| $body:expr;)*) => {$(
         #[allow(unsafe_code)]
         unsafe extern "C" fn $name(
-            this: *mut PyObject,
+            $this: *mut PyObject,
             args: *mut *mut PyObject,
             count: Py_ssize_t,
         ) -> *mut PyObject {
-            // SAFETY: CPython calls it, attached, with arguments that live as long as it runs. A method's `this` is
+            // SAFETY: CPython calls it, attached, with objects that live as long as it runs. A method's `this` is
             // an instance of the type that the method belongs to, for the descriptor checks that.
             unsafe {
                 answer(args, count, |$arguments| {
                     $arguments.expect($count)?;
-                    let $call = || &(*this.cast::<Object>()).call;
+                    let $call = || held($this);
                     $body
                 })
             }
@@ -414,13 +524,13 @@ macro_rules! functions {
 }
 
 functions! {
-    begin(7) = |_call, given| {
+    begin(7) = |_this, _call, given| {
         let scope = given.object(6);
         let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
         Ok(Call::begin(&request).map_or_else(none, object_of))
     };
-    begin_deciding(12) = |_call, given| {
+    begin_deciding(12) = |_this, _call, given| {
         let scope = given.object(6);
         let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
@@ -433,7 +543,7 @@ functions! {
         };
         Ok(Call::begin_deciding(&request, &details).map_or_else(none, object_of))
     };
-    connected(3) = |call, given| {
+    connected(3) = |_this, call, given| {
         let seconds = |place| match given.is_none(place) {
             true => Ok(None),
             false => given.object(place).extract::<f64>().map(Some),
@@ -441,25 +551,39 @@ functions! {
         call().connected(seconds(0)?, seconds(1)?, seconds(2)?);
         Ok(none())
     };
-    head(2) = |call, given| Ok(match call().head(given.number(0)?, given.number(1)?) {
+    head(2) = |_this, call, given| Ok(match call().head(given.number(0)?, given.number(1)?) {
         Opened::Settled => truth(false),
         Opened::Body => truth(true),
         Opened::ShowHeaders => none(),
     });
-    answered(2) = |call, given| {
+    headed(3) = |_this, call, given| {
+        Ok(truth(is_open(call(), given, 2)?))
+    };
+    respond(5) = |this, call, given| {
+        let Arguments { py, given: objects } = given;
+        match is_open(call(), given, 3)? {
+            true => body::stream(*py, this, objects[2], objects[3], objects[4]),
+            false => Ok(ffi::Py_NewRef(objects[2])),
+        }
+    };
+    stream(3) = |this, _call, given| {
+        let Arguments { py, given: objects } = given;
+        body::stream(*py, this, objects[0], objects[1], objects[2])
+    };
+    answered(2) = |_this, call, given| {
         call().answer(given.number(0)?, &Shown::read(&given.object(1), None)?);
         Ok(none())
     };
-    opened(1) = |call, given| Ok(truth(call().opened(given.number(0)?)));
-    next_step(0) = |call, given| {
+    opened(1) = |_this, call, given| Ok(truth(call().opened(given.number(0)?)));
+    next_step(0) = |_this, call, given| {
         let (step, now, octets) = call().step();
         Ok(step::to_python(given.py, step, now, octets)?.into_ptr())
     };
-    hedge(0) = |call, given| match call().hedge() {
+    hedge(0) = |_this, call, given| match call().hedge() {
         Some((attempt, now)) => Ok(step::send(given.py, &attempt, now)?.into_ptr()),
         None => Ok(none()),
     };
-    lost(3) = |call, given| {
+    lost(3) = |_this, call, given| {
         let ending = match (given.number(1)?, given.number(2)?) {
             (0_u16, 0_u8) => None,
             (0, error) => Some(Ending::Error(ErrorType::from_number(error))),
@@ -468,12 +592,12 @@ functions! {
         call().lost(given.number(0)?, ending);
         Ok(none())
     };
-    shadow(0) = |call, given| {
+    shadow(0) = |_this, call, given| {
         let Some((copy, attempt, now)) = call().shadow() else { return Ok(none()) };
         let attempt = step::send(given.py, &attempt, now)?;
         Ok((bound(given.py, copy)?, attempt).into_pyobject(given.py)?.into_ptr())
     };
-    park(4) = |call, given| {
+    park(4) = |_this, call, given| {
         if let Some(terms) = call().take_terms() {
             let mut headers = Vec::new();
             Shown::read(&given.object(2), None)?.each(&mut |name, value| headers.push((name.to_vec(), value.to_vec())));
@@ -483,19 +607,19 @@ functions! {
         }
         Ok(none())
     };
-    sent(1) = |call, given| {
+    sent(1) = |_this, call, given| {
         call().sent(given.number(0)?);
         Ok(none())
     };
-    failed(1) = |call, given| {
+    failed(1) = |_this, call, given| {
         call().failed(ErrorType::from_number(given.number(0)?));
         Ok(none())
     };
-    body(1) = |call, given| {
+    body(1) = |_this, call, given| {
         take(call(), given)?;
         Ok(none())
     };
-    end(1) = |call, given| {
+    end(1) = |_this, call, given| {
         // Nothing is left to tell of a call that has settled.
         if !call().is_settled() {
             take(call(), given)?;
@@ -503,11 +627,11 @@ functions! {
         }
         Ok(none())
     };
-    fail(3) = |call, given| {
+    fail(3) = |_this, call, given| {
         call().fail(ErrorType::from_number(given.number(0)?), given.number(1)?, given.number(2)?);
         Ok(none())
     };
-    abandon(0) = |call, _given| {
+    abandon(0) = |_this, call, _given| {
         call().abandon();
         Ok(none())
     };

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from farcall._acting import decides, shown
+from farcall._acting import decides
 from farcall._adapters import channels
 from farcall._adapters.httpcore_ import exchanges
 from farcall._adapters.httpx_acting import Acting
@@ -44,7 +44,7 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 
 
 def _sync_hook(original: Any, number: int, streams: Streams, acting: Acting) -> Callable[..., Any]:
-    body_of, upload_of = streams.body, streams.upload
+    body, upload_of = streams.body, streams.upload
 
     def handle_request(self: Any, request: Any) -> Any:
         try:
@@ -68,11 +68,8 @@ def _sync_hook(original: Any, number: int, streams: Streams, acting: Acting) -> 
             _failed(call, error, content, upload)
             raise
         try:
-            has_body = call.head(response.status_code, len(content) if upload is None else upload.give_back())
-            if has_body is None:
-                has_body = shown(call, response.status_code, response.headers.raw)
-            if has_body:
-                response.stream = body_of(response, call)
+            sent = len(content) if upload is None else upload.give_back()
+            response.stream = call.respond(response.status_code, sent, response.stream, response.headers, body)
         except Exception as error:
             fault("httpx.head", error)
         return response
@@ -106,10 +103,8 @@ def _async_hook(original: Any, number: int, streams: Streams, acting: Acting) ->
             _failed(call, error, content, upload)
             raise
         try:
-            has_body = call.head(response.status_code, len(content) if upload is None else upload.give_back())
-            if has_body is None:
-                has_body = shown(call, response.status_code, response.headers.raw)
-            if has_body:
+            sent = len(content) if upload is None else upload.give_back()
+            if call.headed(response.status_code, sent, response.headers):
                 response.stream = body_of(response, call)
         except Exception as error:
             fault("httpx.head", error)

@@ -275,8 +275,10 @@ class Acting:
         if _acting.opened(call, response.status_code):
             if limit is not None:
                 response.stream = (self._async_cut if asynchronous else self._cut)(response.stream, limit)
-            body_of = self._streams.async_body if asynchronous else self._streams.body
-            response.stream = body_of(response, call)
+            if asynchronous:
+                response.stream = self._streams.async_body(response, call)
+            else:
+                response.stream = call.stream(response.stream, response.headers, self._streams.body)
         return response
 
     def _error(self, number: int, request: Any) -> Exception:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from farcall._faults import fault
 from farcall._hook import broke
+from farcall._native import native
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,34 +25,9 @@ class Streams:
     """The four stream classes for one library."""
 
     def __init__(self, base: Any, async_base: Any) -> None:
-        class Body(_Body, base):  # type: ignore[misc]
+        # Not in Python: with its frames this stream would cost more than all the rest of a call.
+        class Body(native.Body, base):  # type: ignore[misc]
             __slots__ = ()
-
-            def __iter__(self) -> Iterator[bytes]:
-                call = self._call
-                try:
-                    for chunk in self._stream:
-                        self._last = chunk
-                        try:
-                            call.body(chunk)
-                        except Exception as error:
-                            fault("httpx.body", error)
-                        yield chunk
-                except BaseException as error:
-                    broke("httpx.body", call, error)
-                    raise
-                self._open = False
-                try:
-                    call.end(0)
-                except Exception as error:
-                    fault("httpx.end", error)
-
-            def close(self) -> None:
-                try:
-                    self._stream.close()
-                finally:
-                    if self._open:
-                        self._let_go()
 
         class AsyncBody(_Body, async_base):  # type: ignore[misc]
             __slots__ = ()
@@ -111,7 +87,8 @@ class Streams:
             async def aclose(self) -> None:
                 await self._stream.aclose()
 
-        self.body: Callable[[Any, Call], Any] = Body
+        #: What `Call.respond` and `Call.stream` make an instance of.
+        self.body: type[native.Body] = Body
         self.async_body: Callable[[Any, Call], Any] = AsyncBody
         self.upload: Callable[[Any], _Upload] = Upload
         self.async_upload: Callable[[Any], _Upload] = AsyncUpload
@@ -125,7 +102,7 @@ async def _close(chunks: Any) -> None:
 
 
 class _Body:
-    """A response's stream, and the call that ends with it."""
+    """An async response's stream, and the call that ends with it: in Python what `native.Body` is of a sync one."""
 
     __slots__ = ("_call", "_headers", "_last", "_open", "_stream")
 
