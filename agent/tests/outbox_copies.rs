@@ -4,6 +4,7 @@
 
 mod outbox_support;
 
+use farcall::config::OutboxPlace;
 use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
 use farcall_agent::{Farcall, Options};
 use outbox_support::{Home, Vendor, config};
@@ -99,9 +100,9 @@ fn what_a_lost_outbox_had_is_delivered_from_a_copy_under_its_keys() {
     drop(lost);
     home.configure(&config(&vendor));
     let operator = Operator::at(home.path());
-    let done = operator.restore(&first, false).unwrap();
+    let done = operator.restore(&OutboxPlace::File(first.clone()), None, false).unwrap();
     assert_eq!((done.restored, done.known, done.dead), (3, 0, 0));
-    let again = operator.restore(&second, false).unwrap();
+    let again = operator.restore(&OutboxPlace::File(second), None, false).unwrap();
     assert_eq!((again.restored, again.known), (0, 6), "those of before, and those that were put back");
     let items = operator.list(&Filter::default()).unwrap();
     assert_eq!(items.iter().map(|item| item.idempotency_key.clone()).collect::<Vec<_>>(), known);
@@ -136,7 +137,7 @@ fn calls_that_another_key_encrypted_are_restored_under_the_one_that_is_there() {
     farcall.outbox().unwrap().put(later(&vendor)).unwrap();
     drop(farcall);
     let operator = Operator::at(fresh.path());
-    assert_eq!(operator.restore(&copy, false).unwrap().restored, 1);
+    assert_eq!(operator.restore(&OutboxPlace::File(copy), None, false).unwrap().restored, 1);
     let id = operator.list(&Filter::default()).unwrap().last().unwrap().id;
     let shown = operator.show(id, true).unwrap();
     assert_eq!(shown.item.idempotency_key, receipt.idempotency_key);

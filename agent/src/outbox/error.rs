@@ -58,6 +58,9 @@ pub enum OutboxError {
         /// Why the others failed.
         why: String,
     },
+    /// A copy has calls of other outboxes than the one that was asked for, or of several.
+    #[error("{0}")]
+    Whose(String),
     /// It was encrypted with a key that is not here.
     #[error("a call in the outbox cannot be decrypted: {0}")]
     Key(String),

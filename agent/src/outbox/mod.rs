@@ -82,6 +82,8 @@ pub(crate) struct Inner {
     queue: String,
     /// Or why there is none.
     store: Result<Arc<dyn Store>, OutboxError>,
+    /// How long a PostgreSQL may take.
+    timeout: Duration,
     keys: OnceLock<Arc<Keys>>,
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
@@ -198,6 +200,7 @@ impl Inner {
             home: home.to_owned(),
             queue: queue.to_owned(),
             store: store::open(home, settings, &wake),
+            timeout: settings.timeout,
             keys: OnceLock::new(),
             wake,
             delivery: Delivery::new(farcall),

@@ -1,17 +1,17 @@
-//! Copies of the calls, in files that are meant to be on other volumes. A copy gets a call before the store does, so
-//! that what is acknowledged is in it; what was delivered since is marked in it later, by comparing it with the
-//! store.
+//! Copies of the calls, in files and databases that are meant to be on other volumes. A copy gets a call before the
+//! store does, so that what is acknowledged is in it; what was delivered since is marked in it later, by comparing it
+//! with the store.
 
+use super::super::super::deliver::DEAD;
 use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt, nanos, wall};
+use super::super::copy::{self, Belonging, CopyStore};
 use super::super::moving::{self, Copied};
-use super::super::resolved;
-use super::{FileStore, Place, Store};
+use super::Store;
 use crate::say;
-use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use farcall::config::{OnMissingCopy, OutboxStore};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,10 +33,10 @@ pub(super) struct Copies {
 
 #[derive(Debug)]
 struct Copy {
-    file: FileStore,
-    /// Whether it is known to have the calls of this store, and no others.
+    place: Arc<dyn CopyStore>,
+    /// Whether it is known to have the calls of this store.
     ours: AtomicBool,
-    /// Whether it is known to have those of another.
+    /// Whether it is known to have those of another, which was said.
     anothers: AtomicBool,
 }
 
@@ -59,20 +59,11 @@ impl InCopies {
 
 impl Copies {
     pub(super) fn new(home: &Path, settings: &OutboxStore) -> Result<Self, OutboxError> {
-        let mut copies = Vec::new();
-        for place in &settings.copies {
-            match resolved(place)? {
-                OutboxPlace::File(path) => copies.push(Copy {
-                    file: FileStore::new(Place::at(&path), Arc::default()),
-                    ours: AtomicBool::new(false),
-                    anothers: AtomicBool::new(false),
-                }),
-                _ => {
-                    let what = "its `copies` are files; name a PostgreSQL as its `store`, and files as copies of that";
-                    return Err(OutboxError::Settings(what.into()));
-                }
-            }
-        }
+        let copy = |place| {
+            let place = copy::open(place, settings.timeout)?;
+            Ok(Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) })
+        };
+        let copies = settings.copies.iter().map(copy).collect::<Result<_, OutboxError>>()?;
         let this =
             Self { home: home.into(), settings: settings.clone(), copies, alarmed: AtomicBool::new(false) };
         this.warn_of_devices();
@@ -82,7 +73,7 @@ impl Copies {
     /// Two copies on one device are lost together.
     fn warn_of_devices(&self) {
         let own = self.settings.store.is_none().then_some(self.home.as_path());
-        let directories = self.copies.iter().filter_map(|copy| copy.file.place().file().parent());
+        let directories = self.copies.iter().filter_map(|copy| copy.place.directory());
         let mut known: Vec<(u64, &Path)> = Vec::new();
         for directory in own.into_iter().chain(directories) {
             let Ok(metadata) = fs::metadata(directory) else { continue };
@@ -103,7 +94,7 @@ impl Copies {
             .iter()
             .map(|new| match self.settings.needed(&new.vendor) {
                 0 => Vec::new(),
-                _ => self.copies.iter().map(|copy| copy.file.add(Arc::clone(new))).collect(),
+                _ => self.copies.iter().map(|copy| copy.place.add(new)).collect(),
             })
             .collect();
         news.iter().zip(asked).map(|(new, asked)| self.judge(new, asked)).collect()
@@ -138,7 +129,7 @@ impl Copies {
     /// they are compared.
     pub(super) fn take_back(&self, call: InCopies) {
         for (copy, id) in call.has {
-            drop(self.copies[copy].file.write(0, move |db| moving::mark(db, &[(id, None)])));
+            drop(self.copies[copy].place.mark(vec![(id, None)]));
         }
     }
 
@@ -153,22 +144,15 @@ impl Copies {
         }
         let identity = store.identity().wait()?;
         for copy in self.copies.iter().filter(|copy| !known(copy)) {
-            let file = copy.file.place().file();
-            let own = identity.clone();
-            let adopt = move |db: &rusqlite::Transaction<'_>| match moving::identity(db)? {
-                Some(other) => Ok(other == own),
-                None => moving::adopt(db, &own).map(|()| true),
-            };
-            match copy.file.write(0, adopt).wait() {
-                Ok(true) => {
+            match copy.place.belong(&identity, &self.home).wait() {
+                Ok(Belonging::Anothers) => copy.say_of_another(None),
+                Ok(belonging) => {
                     copy.ours.store(true, Ordering::Release);
-                    self.keep_key_beside(file);
+                    copy.place.keep_key(&self.home);
+                    if let Belonging::OursAfter(lost) = belonging {
+                        copy.say_of_another(Some(&lost));
+                    }
                 }
-                Ok(false) if copy.anothers.swap(true, Ordering::AcqRel) => {}
-                Ok(false) => say::say(&format!(
-                    "the copy {0} has calls of another outbox: of this one before it was lost? Then `farcall outbox restore --from {0}`; else move it away",
-                    file.display()
-                )),
                 // Said when a call cannot be added.
                 Err(_) => {}
             }
@@ -176,39 +160,11 @@ impl Copies {
         Ok(())
     }
 
-    /// Without the key nobody can read what is in the copy; the one in the home directory may be lost with it.
-    fn keep_key_beside(&self, file: &Path) {
-        let Ok(key) = fs::read(self.home.join(super::super::super::seal::FILE)) else { return };
-        let beside = key_beside(file);
-        let make = || {
-            let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            new.write_all(&key)?;
-            new.sync_all()?;
-            File::open(beside.parent().unwrap_or(Path::new("/")))?.sync_all()
-        };
-        match fs::read(&beside) {
-            Ok(known) if known == key => {}
-            Ok(_) => say::say(&format!(
-                "{} is another key than the outbox's: move it away, and keep it for what was copied under it",
-                beside.display()
-            )),
-            Err(_) => {
-                if let Err(error) = make() {
-                    say::say(&format!(
-                        "cannot keep the outbox's key beside its copy, as {}: {error}",
-                        beside.display()
-                    ));
-                }
-            }
-        }
-    }
-
-    /// They are copies of this store from now on.
-    pub(super) fn adopt_all(&self, store: &dyn Store) {
+    /// They are copies of this store from now on, and no longer of the one that was lost.
+    pub(super) fn adopt_all(&self, store: &dyn Store, lost: &str) {
         let Ok(identity) = store.identity().wait() else { return };
         for copy in &self.copies {
-            let own = identity.clone();
-            let _ = copy.file.write(0, move |db| moving::adopt(db, &own)).wait();
+            let _ = copy.place.adopt(lost, &identity).wait();
         }
     }
 
@@ -228,38 +184,52 @@ impl Copies {
         let Some(copy) = self.copies.get(which).filter(|copy| copy.ours.load(Ordering::Acquire)) else {
             return Ok(None);
         };
-        let calls = copy.file.look(|db| moving::copied(db, after, MANY))?;
+        let calls = copy.place.copied(after, MANY).wait()?;
         let Some(last) = calls.last().map(|call| call.id) else { return Ok(None) };
         let states = states(calls.iter().map(|call| call.name.clone()).collect())?;
-        let old = wall().saturating_sub(nanos(UNDER_WAY));
+        let before = |age| wall().saturating_sub(nanos(age));
+        let (old, older) = (before(UNDER_WAY), before(DEAD));
         let change = |call: &Copied| match states.get(&call.name) {
             Some(State::Delivered) => Some((call.id, None)),
             Some(state) => (*state != call.state).then_some((call.id, Some(*state))),
+            // A dead letter that was not restored may be yet.
+            None if call.state == State::Dead => (call.put_at < older).then_some((call.id, None)),
             None => (call.put_at < old).then_some((call.id, None)),
         };
         let changes: Vec<_> = calls.iter().filter_map(change).collect();
         if !changes.is_empty() {
-            copy.file.write(0, move |db| moving::mark(db, &changes)).wait()?;
+            copy.place.mark(changes).wait()?;
         }
         Ok(Some(last))
     }
 
-    pub(super) fn each(&self, work: impl Fn(&FileStore)) {
-        self.copies.iter().for_each(|copy| work(&copy.file));
+    pub(super) fn pause(&self) {
+        self.copies.iter().for_each(|copy| copy.place.pause());
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.copies.iter().any(|copy| copy.file.is_open())
+        self.copies.iter().any(|copy| copy.place.is_open())
     }
 
     pub(super) fn resume(&self) -> Result<(), OutboxError> {
-        self.copies.iter().try_for_each(|copy| copy.file.resume())
+        self.copies.iter().try_for_each(|copy| copy.place.resume())
     }
 }
 
-/// Where the key is kept with which a copy can be read.
-pub(in crate::outbox) fn key_beside(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".key");
-    name.into()
+impl Copy {
+    /// Says once that it has calls of another outbox; which one, where it has those of several.
+    fn say_of_another(&self, lost: Option<&str>) {
+        if self.anothers.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let name = self.place.name();
+        say::say(&match lost {
+            None => format!(
+                "the copy {name} has calls of another outbox: of this one before it was lost? Then `farcall outbox restore --from {name}`; else move it away"
+            ),
+            Some(lost) => format!(
+                "the copy {name} has calls of another outbox that was in this directory: was it lost? Then `farcall outbox restore --from ADDRESS --of {lost}`; else delete them there (docs/outbox.md)"
+            ),
+        });
+    }
 }

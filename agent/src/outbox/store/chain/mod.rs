@@ -13,7 +13,6 @@ use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
 use super::{Due, FileStore, Grant, Store, Waits, Wanted};
 use copies::Copies;
-pub(in crate::outbox) use copies::key_beside;
 use farcall::config::OutboxStore;
 use spool::Spool;
 use std::path::Path;
@@ -251,8 +250,8 @@ impl Store for Chain {
         self.links.store.identity()
     }
 
-    fn restored(&self) {
-        self.links.copies.adopt_all(&*self.links.store);
+    fn restored(&self, lost: &str) {
+        self.links.copies.adopt_all(&*self.links.store, lost);
     }
 
     fn rest(&self) {
@@ -262,7 +261,7 @@ impl Store for Chain {
     fn pause(&self) {
         self.thread.pause();
         self.links.store.pause();
-        self.links.copies.each(|copy| copy.pause());
+        self.links.copies.pause();
         if let Some(spool) = &self.links.spool {
             spool.file().pause();
         }
