@@ -176,6 +176,41 @@ fn a_call_that_cannot_be_in_as_many_copies_is_taken_where_an_alarm_is_enough_or_
 }
 
 #[test]
+fn a_call_that_is_taken_without_its_copies_rings_the_alarm_and_later_ones_are_counted() {
+    let (volumes, good, _) = two_files();
+    let missing = volumes.path().join("not mounted").join("outbox.db");
+    let (log, vendor) = (volumes.path().join("alarms.log"), Vendor::start());
+    let alarm = format!("on_missing_copy = \"alarm\"\n[alarm]\nlog = {log:?}\nevery = \"1h\"");
+    let home = home(&[&good, &missing], &alarm);
+    // Two processes after one another: the host is told once.
+    for _ in 0..2 {
+        let farcall = start(&home, &vendor);
+        for _ in 0..3 {
+            farcall.outbox().unwrap().put(later(&vendor).customer("acme")).unwrap();
+        }
+        // Waits for the alarm that is on its way.
+        farcall.shutdown();
+    }
+    let mut told = String::new();
+    until("somebody to be told", || {
+        told = std::fs::read_to_string(&log).unwrap_or_default();
+        told.ends_with('\n')
+    });
+    let [line] = told.lines().collect::<Vec<_>>().try_into().unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let fields = &line["farcall"];
+    assert_eq!(
+        ["alarm", "service", "vendor", "customer"].map(|name| fields[name].as_str().unwrap()),
+        ["copies", "shop", "recorder", "acme"]
+    );
+    let failure = fields["failure"].as_str().unwrap();
+    assert!(
+        failure.starts_with("it is in 1 copy instead of 2: ") && failure.contains("not mounted"),
+        "{failure}"
+    );
+}
+
+#[test]
 fn a_copy_of_another_outbox_keeps_its_calls() {
     let (_volumes, others, own) = two_files();
     let (lost, vendor) = (home(&[&others], ""), Vendor::start());

@@ -47,6 +47,7 @@ pub use restore::Restored;
 pub use table::{Count, Filter, Item, State};
 pub use vendors::VendorCount;
 
+use crate::alarm::Alarm;
 use crate::handle::WeakFarcall;
 use completion::Completions;
 use deliver::Delivery;
@@ -192,6 +193,7 @@ impl Inner {
         home: &Path,
         queue: &str,
         farcall: Option<WeakFarcall>,
+        alarm: Option<Arc<Alarm>>,
         unusable: bool,
         settings: &OutboxStore,
     ) -> Arc<Self> {
@@ -199,7 +201,7 @@ impl Inner {
         Arc::new(Self {
             home: home.to_owned(),
             queue: queue.to_owned(),
-            store: store::open(home, settings, &wake),
+            store: store::open(home, settings, alarm, &wake),
             timeout: settings.timeout,
             keys: OnceLock::new(),
             wake,
@@ -355,7 +357,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         drop(file::Place::new(home.path()).open().unwrap());
         let settings = OutboxStore::default();
-        let inner = Inner::new(home.path(), "q", None, false, &settings);
+        let inner = Inner::new(home.path(), "q", None, None, false, &settings);
         let over = AtomicBool::new(false);
         assert!(!inner.is_open());
         let heard = std::thread::scope(|scope| {

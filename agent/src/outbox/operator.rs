@@ -46,7 +46,7 @@ impl Operator {
         let file = home::find_config(None, Some(home));
         let text = file.and_then(|file| std::fs::read_to_string(file).ok());
         let config = text.map(|text| Config::read("farcall.toml", &text).0).unwrap_or_default();
-        Self { inner: Inner::new(home, "", None, false, &config.outbox_store) }
+        Self { inner: Inner::new(home, "", None, None, false, &config.outbox_store) }
     }
 
     /// Whether there is an outbox, or one that cannot be had.

@@ -18,6 +18,7 @@ use super::lease::{Alive, Lease};
 use super::pending::Pending;
 use super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::{OutboxError, Receipt, VendorCount};
+use crate::alarm::Alarm;
 use farcall::config::{OutboxPlace, OutboxStore};
 use moving::States;
 use std::collections::HashSet;
@@ -33,13 +34,14 @@ use tokio::sync::Notify;
 pub(super) fn open(
     home: &Path,
     settings: &OutboxStore,
+    alarm: Option<Arc<Alarm>>,
     committed: &Arc<Notify>,
 ) -> Result<Arc<dyn Store>, OutboxError> {
     let store = match &settings.store {
         Some(place) => postgres(place, settings, committed)?,
         None => Arc::new(FileStore::new(Place::new(home), Arc::clone(committed))),
     };
-    Chain::around(store, home, settings, committed)
+    Chain::around(store, home, settings, alarm, committed)
 }
 
 #[cfg(feature = "postgres")]

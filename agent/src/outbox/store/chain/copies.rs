@@ -8,6 +8,7 @@ use super::super::super::{OutboxError, Receipt, nanos, wall};
 use super::super::copy::{self, Belonging, CopyStore};
 use super::super::moving::{self, Copied};
 use super::Store;
+use crate::alarm::{Alarm, MissingCopy};
 use crate::say;
 use farcall::config::{OnMissingCopy, OutboxStore};
 use std::fs;
@@ -27,6 +28,8 @@ pub(super) struct Copies {
     home: PathBuf,
     settings: OutboxStore,
     copies: Vec<Copy>,
+    /// By which somebody is told of a call that was taken into too few.
+    alarm: Option<Arc<Alarm>>,
     /// Whether too few copies took a call when that was asked last.
     alarmed: AtomicBool,
 }
@@ -58,14 +61,23 @@ impl InCopies {
 }
 
 impl Copies {
-    pub(super) fn new(home: &Path, settings: &OutboxStore) -> Result<Self, OutboxError> {
+    pub(super) fn new(
+        home: &Path,
+        settings: &OutboxStore,
+        alarm: Option<Arc<Alarm>>,
+    ) -> Result<Self, OutboxError> {
         let copy = |place| {
             let place = copy::open(place, settings.timeout)?;
             Ok(Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) })
         };
         let copies = settings.copies.iter().map(copy).collect::<Result<_, OutboxError>>()?;
-        let this =
-            Self { home: home.into(), settings: settings.clone(), copies, alarmed: AtomicBool::new(false) };
+        let this = Self {
+            home: home.into(),
+            settings: settings.clone(),
+            copies,
+            alarm,
+            alarmed: AtomicBool::new(false),
+        };
         this.warn_of_devices();
         Ok(this)
     }
@@ -110,19 +122,29 @@ impl Copies {
         }
         let needed = self.settings.needed(&new.vendor);
         let short = has.len() < needed;
-        if needed > 0 && self.alarmed.swap(short, Ordering::AcqRel) != short {
-            say::say(&match &why {
-                Some(why) if short => format!("calls are in {} copies instead of {needed}: {why}", has.len()),
-                _ => "all copies of the outbox that are needed are written again".to_owned(),
-            });
+        let why = why.map(|why| why.to_string()).unwrap_or_default();
+        if needed > 0 {
+            self.tell(new, has.len(), needed, &why);
         }
         let refused = short && self.settings.on_missing_copy == OnMissingCopy::Refuse;
-        let missing = refused.then(|| OutboxError::Copies {
-            has: has.len(),
-            needed,
-            why: why.map(|why| why.to_string()).unwrap_or_default(),
-        });
+        let missing = refused.then(|| OutboxError::Copies { has: has.len(), needed, why });
         InCopies { has, missing }
+    }
+
+    /// Says that a call is in too few copies: each one to the alarm where it is taken, else once, until it is over.
+    fn tell(&self, new: &New, has: usize, needed: usize, why: &str) {
+        let short = has < needed;
+        let changed = self.alarmed.swap(short, Ordering::AcqRel) != short;
+        match &self.alarm {
+            _ if !short && changed => say::say("all copies of the outbox that are needed are written again"),
+            Some(alarm) if short && self.settings.on_missing_copy == OnMissingCopy::Alarm => {
+                let (vendor, endpoint) = (new.vendor.as_str(), new.endpoint.as_str());
+                let customer = new.customer.as_deref();
+                alarm.missing_copy(&MissingCopy { vendor, endpoint, customer, has, needed, why });
+            }
+            _ if changed => say::say(&format!("calls are in {has} copies instead of {needed}: {why}")),
+            _ => {}
+        }
     }
 
     /// Takes a call out of the copies that is not acknowledged. What stays there because of an error is found when

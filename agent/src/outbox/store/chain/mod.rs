@@ -12,6 +12,7 @@ use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
 use super::{Due, FileStore, Grant, Store, Waits, Wanted};
+use crate::alarm::Alarm;
 use copies::Copies;
 use farcall::config::OutboxStore;
 use spool::Spool;
@@ -42,12 +43,13 @@ impl Chain {
         store: Arc<dyn Store>,
         home: &Path,
         settings: &OutboxStore,
+        alarm: Option<Arc<Alarm>>,
         committed: &Arc<Notify>,
     ) -> Result<Arc<dyn Store>, OutboxError> {
         if settings.copies.is_empty() && !settings.spool {
             return Ok(store);
         }
-        let copies = Copies::new(home, settings)?;
+        let copies = Copies::new(home, settings, alarm)?;
         let spool = settings.spool.then(|| Spool::new(home, Arc::clone(committed)));
         let links = Arc::new(Links { store, copies, spool });
         Ok(Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links }))
