@@ -70,6 +70,13 @@ pub enum OutboxError {
 }
 
 impl OutboxError {
+    /// Whether the outbox cannot be asked now, and may be later, as where it is busy or its server cannot be reached:
+    /// that says nothing about a call that was put before.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Busy | Self::Unavailable { .. } | Self::Unreachable { .. })
+    }
+
     pub(super) fn unavailable(file: &Path, what: impl ToString) -> Self {
         Self::Unavailable { file: file.into(), what: what.to_string() }
     }

@@ -167,20 +167,25 @@ impl Outbox {
         self.inner.answer_of(&item, response)
     }
 
-    /// Waits until a call was delivered or given up, or `timeout` has passed: how it stands then.
+    /// Waits until a call was delivered or given up, or `timeout` has passed: how it stands then. An outbox that
+    /// cannot be asked now ([`OutboxError::is_passing`]) is asked again.
     ///
     /// # Errors
-    /// As [`item`](Outbox::item).
+    /// As [`item`](Outbox::item); where it cannot be asked when the time is up.
     pub fn wait(&self, id: i64, timeout: Duration) -> Result<Item, OutboxError> {
         const BETWEEN: Duration = Duration::from_millis(20);
         // Without an end where that is further away than any clock goes.
         let until = std::time::Instant::now().checked_add(timeout);
         loop {
-            let item = self.item(id)?;
+            let item = self.item(id);
             let now = std::time::Instant::now();
             let left = until.map_or(BETWEEN, |until| until.saturating_duration_since(now));
-            if item.state != State::Pending || left.is_zero() {
-                return Ok(item);
+            let waits = match &item {
+                Ok(item) => item.state == State::Pending,
+                Err(error) => error.is_passing(),
+            };
+            if !waits || left.is_zero() {
+                return item;
             }
             std::thread::sleep(BETWEEN.min(left));
         }

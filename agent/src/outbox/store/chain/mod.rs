@@ -79,10 +79,13 @@ impl Links {
         for ((new, copied), stored) in news.iter().zip(copied).zip(stored) {
             let answer = match (copied.missing(), stored) {
                 (Some(error), _) => Err(error),
-                (None, None) => self.to_spool(new),
-                (None, Some(stored)) => match (stored.wait(), &self.spool) {
-                    (Err(OutboxError::Unreachable { .. } | OutboxError::Busy), Some(_)) => self.to_spool(new),
-                    (answer, _) => answer,
+                (None, None) => self.to_spool(new, None),
+                (None, Some(stored)) => match stored.wait() {
+                    // Also a server that is reached: a standby, or one without room.
+                    Err(error) if self.spool.is_some() && error.is_passing() => {
+                        self.to_spool(new, Some(&error))
+                    }
+                    answer => answer,
                 },
             };
             if answer.is_err() {
@@ -98,9 +101,10 @@ impl Links {
         self.spool.as_ref().is_some_and(|spool| spool.has_line(new))
     }
 
-    fn to_spool(&self, new: &Arc<New>) -> Result<Receipt, OutboxError> {
+    /// `why` the store did not take it, where it was asked.
+    fn to_spool(&self, new: &Arc<New>, why: Option<&OutboxError>) -> Result<Receipt, OutboxError> {
         match &self.spool {
-            Some(spool) => spool.add(new),
+            Some(spool) => spool.add(new, why),
             None => Err(OutboxError::Busy),
         }
     }
