@@ -9,6 +9,7 @@ from typing_extensions import Self, disjoint_base
 __all__ = [
     "Call",
     "OutboxError",
+    "OutboxUnavailable",
     "Scope",
     "after_fork",
     "after_fork_in_parent",
@@ -38,6 +39,9 @@ __all__ = [
 
 class OutboxError(Exception):
     """The outbox did not do what was asked."""
+
+class OutboxUnavailable(OutboxError):
+    """The outbox cannot be asked now, and may be later: nothing is said of a call that was put before."""
 
 @final
 class Call:
