@@ -89,6 +89,13 @@ pub(crate) enum Command {
         place: Place,
     },
     /// Put calls back from a copy, where the outbox was lost or is an older one
+    #[command(after_help = "Examples:
+  farcall outbox restore --from /mnt/b/outbox.db
+  farcall outbox restore --from '$BACKUP_DATABASE'            lists whose calls it has, where there are several
+  farcall outbox restore --from '$BACKUP_DATABASE' --of 3f... --dead
+
+A copy in PostgreSQL can be read with the key that was in FARCALL_OUTBOX_KEY. Run it as often as you like: what is there
+already is left alone. What comes back is delivered by the programs of its service, or by `farcall outbox drain`.")]
     Restore {
         /// The copy: a file, postgres://user@host/database, or '$NAME' for what that environment variable holds
         #[arg(long, value_name = "COPY", value_parser = copy_place)]

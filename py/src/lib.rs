@@ -27,7 +27,7 @@ mod _farcall {
     };
     #[pymodule_export]
     use super::outbox::{
-        OutboxError, OutboxUnavailable, outbox_answer, outbox_item, outbox_put, outbox_wait,
+        OutboxError, OutboxUnavailableError, outbox_answer, outbox_item, outbox_put, outbox_wait,
     };
     #[pymodule_export]
     use super::report::report;

@@ -10,7 +10,7 @@ use std::time::Duration;
 create_exception!(_farcall, OutboxError, PyException, "The outbox did not do what was asked.");
 create_exception!(
     _farcall,
-    OutboxUnavailable,
+    OutboxUnavailableError,
     OutboxError,
     "The outbox cannot be asked now, and may be later: nothing is said of a call that was put before."
 );
@@ -58,7 +58,7 @@ fn outbox() -> PyResult<Outbox> {
 
 fn to_python(error: Error) -> PyErr {
     match error.is_passing() {
-        true => OutboxUnavailable::new_err(error.to_string()),
+        true => OutboxUnavailableError::new_err(error.to_string()),
         false => OutboxError::new_err(error.to_string()),
     }
 }

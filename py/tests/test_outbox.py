@@ -137,10 +137,11 @@ async def test_an_outbox_that_cannot_be_asked_for_a_while_ends_no_waiting(
     def away_at_first(number: int) -> str:
         asked.put(number)
         if asked.qsize() < 4:
-            raise farcall.outbox.OutboxUnavailable("it is away")
+            raise farcall.outbox.OutboxUnavailableError("it is away")
         return look(number)
 
     receipt = await farcall.outbox.put_async("POST", vendor.url, body="a")
+    told: queue.Queue[str] = queue.Queue()
     for waits in ("result", "await", "on_done"):
         asked = queue.SimpleQueue[int]()
         monkeypatch.setattr(native, "outbox_item", away_at_first)
@@ -149,7 +150,6 @@ async def test_an_outbox_that_cannot_be_asked_for_a_while_ends_no_waiting(
         elif waits == "await":
             assert (await receipt).status == 200
         else:
-            told: queue.Queue[str] = queue.Queue()
             receipt.on_done(lambda done: told.put(farcall.outbox.item(done.id)["state"]))
             assert told.get(timeout=PATIENCE) == "delivered"
         assert asked.qsize() >= 4
@@ -168,12 +168,12 @@ def test_an_outbox_out_of_reach_is_no_end_of_a_call(program: Program) -> None:
         try:
             receipt.result(0.2)
         except TimeoutError as error:
-            assert isinstance(error.__cause__, farcall.outbox.OutboxUnavailable), error.__cause__
+            assert isinstance(error.__cause__, farcall.outbox.OutboxUnavailableError), error.__cause__
         else:
             raise AssertionError("nobody knows what came of it")
         try:
             farcall.outbox.wait(1, 0.2)
-        except farcall.outbox.OutboxUnavailable as error:
+        except farcall.outbox.OutboxUnavailableError as error:
             assert "cannot reach the outbox" in str(error), error
         else:
             raise AssertionError("nobody knows how it stands")

@@ -114,7 +114,7 @@ class OutboxError(Exception):
     """The outbox did not do what was asked."""
 
 
-class OutboxUnavailable(OutboxError):
+class OutboxUnavailableError(OutboxError):
     """Never raised here: nothing is kept at all."""
 
 

@@ -9,7 +9,7 @@ from typing_extensions import Self, disjoint_base
 __all__ = [
     "Call",
     "OutboxError",
-    "OutboxUnavailable",
+    "OutboxUnavailableError",
     "Scope",
     "after_fork",
     "after_fork_in_parent",
@@ -40,7 +40,7 @@ __all__ = [
 class OutboxError(Exception):
     """The outbox did not do what was asked."""
 
-class OutboxUnavailable(OutboxError):
+class OutboxUnavailableError(OutboxError):
     """The outbox cannot be asked now, and may be later: nothing is said of a call that was put before."""
 
 @final

@@ -35,7 +35,7 @@ __all__ = [
     "Env",
     "File",
     "OutboxError",
-    "OutboxUnavailable",
+    "OutboxUnavailableError",
     "Receipt",
     "answer",
     "item",
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 OutboxError = native.OutboxError
-OutboxUnavailable = native.OutboxUnavailable
+OutboxUnavailableError = native.OutboxUnavailableError
 
 _PARKED = re.compile(r"parked; id=(-?\d+)")
 
@@ -80,7 +80,7 @@ class Receipt:
         """What the vendor answered, once it took the call; waits for that.
 
         Raises TimeoutError after `timeout` seconds, and OutboxError where the call was given up. An outbox that cannot
-        be asked now (OutboxUnavailable) is asked again.
+        be asked now (OutboxUnavailableError) is asked again.
         """
         until = None if timeout is None else time.monotonic() + timeout
         for pause in _pauses():
@@ -116,7 +116,7 @@ class Receipt:
         for pause in _pauses():
             try:
                 done = item(self.id)["state"] != "pending"
-            except OutboxUnavailable:
+            except OutboxUnavailableError:
                 done = False
             except OutboxError:
                 # Forgotten since, or not to be read ever: `result` says which.
@@ -215,7 +215,7 @@ def item(number: int) -> dict[str, Any]:
 def wait(number: int, timeout: float) -> dict[str, Any]:
     """A call as it stands once it was delivered or given up, or after `timeout` seconds.
 
-    Raises OutboxUnavailable where the outbox cannot be asked when the time is up.
+    Raises OutboxUnavailableError where the outbox cannot be asked when the time is up.
     """
     stands: dict[str, Any] = _json.loads(native.outbox_wait(number, timeout))
     return stands
@@ -248,7 +248,7 @@ def _look(number: int) -> tuple[Answer | None, Exception | None]:
     """The answer to a call that was delivered; else why it cannot be looked at now, where it cannot."""
     try:
         return _result(number), None
-    except OutboxUnavailable as error:
+    except OutboxUnavailableError as error:
         return None, error
 
 
