@@ -7,15 +7,16 @@ use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt, nanos, wall};
 use super::super::copy::{self, Belonging, CopyStore};
 use super::super::moving::{self, Copied};
+use super::super::resolved;
 use super::Store;
 use crate::alarm::{Alarm, MissingCopy};
 use crate::say;
-use farcall::config::{OnMissingCopy, OutboxStore};
+use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// A call that is in a copy and not in the store, for so long, was never acknowledged.
@@ -32,6 +33,8 @@ pub(super) struct Copies {
     alarm: Option<Arc<Alarm>>,
     /// Whether too few copies took a call when that was asked last.
     alarmed: AtomicBool,
+    /// Of copies that are lost together.
+    warned: Once,
 }
 
 #[derive(Debug)]
@@ -71,15 +74,14 @@ impl Copies {
             Ok(Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) })
         };
         let copies = settings.copies.iter().map(copy).collect::<Result<_, OutboxError>>()?;
-        let this = Self {
+        Ok(Self {
             home: home.into(),
             settings: settings.clone(),
             copies,
             alarm,
             alarmed: AtomicBool::new(false),
-        };
-        this.warn_of_devices();
-        Ok(this)
+            warned: Once::new(),
+        })
     }
 
     /// Two copies on one device are lost together.
@@ -100,8 +102,26 @@ impl Copies {
         }
     }
 
+    /// Nor is a database a copy of itself.
+    fn warn_of_databases(&self) {
+        let places = self.settings.store.iter().chain(&self.settings.copies);
+        let databases = places.filter_map(|place| resolved(place).ok());
+        let mut known: Vec<OutboxPlace> = Vec::new();
+        for database in databases.filter(|place| matches!(place, OutboxPlace::Postgres(_))) {
+            if known.contains(&database) {
+                say::say("the outbox has two copies in the same database, which are lost together");
+            }
+            known.push(database);
+        }
+    }
+
     /// Adds calls to the copies, and waits until they are there or are known not to be.
     pub(super) fn add(&self, news: &[Arc<New>]) -> Vec<InCopies> {
+        // Now, and not for those who only look.
+        self.warned.call_once(|| {
+            self.warn_of_devices();
+            self.warn_of_databases();
+        });
         let asked: Vec<Vec<_>> = news
             .iter()
             .map(|new| match self.settings.needed(&new.vendor) {
