@@ -147,7 +147,7 @@ impl Copies {
             self.tell(new, has.len(), needed, &why);
         }
         let refused = short && self.settings.on_missing_copy == OnMissingCopy::Refuse;
-        let missing = refused.then(|| OutboxError::Copies { has: has.len(), needed, why });
+        let missing = refused.then_some(OutboxError::Copies { has: has.len(), needed, why });
         InCopies { has, missing }
     }
 
