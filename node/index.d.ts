@@ -233,7 +233,7 @@ export interface OutboxReceipt {
   idempotencyKey: string
   /**
    * What the vendor answered, once it took the call. Rejects where the call was given up, or after `timeoutMs` (which has
-   * no end unless given).
+   * no end unless given). An outbox that cannot be asked now is asked again.
    */
   done(options?: { timeoutMs?: number }): Promise<OutboxAnswer>
 }
@@ -269,7 +269,10 @@ export interface OutboxAnswer {
   cut: boolean
 }
 
-/** Calls that must not be lost; docs/outbox.md says what is promised. `install` comes first. */
+/**
+ * Calls that must not be lost; docs/outbox.md says what is promised. `install` comes first. What rejects with the code
+ * `ERR_FARCALL_OUTBOX_UNAVAILABLE` says nothing about a call: the outbox cannot be asked now, and may be later.
+ */
 export const outbox: {
   /** Takes a call for delivery; resolves once it is on the disk. Rejects where it was not taken. */
   put(call: OutboxCall): Promise<OutboxReceipt>

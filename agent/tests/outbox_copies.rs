@@ -4,6 +4,7 @@
 
 mod outbox_support;
 
+use farcall::config::OutboxPlace;
 use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
 use farcall_agent::{Farcall, Options};
 use outbox_support::{Home, Vendor, config};
@@ -99,9 +100,9 @@ fn what_a_lost_outbox_had_is_delivered_from_a_copy_under_its_keys() {
     drop(lost);
     home.configure(&config(&vendor));
     let operator = Operator::at(home.path());
-    let done = operator.restore(&first, false).unwrap();
+    let done = operator.restore(&OutboxPlace::File(first.clone()), None, false).unwrap();
     assert_eq!((done.restored, done.known, done.dead), (3, 0, 0));
-    let again = operator.restore(&second, false).unwrap();
+    let again = operator.restore(&OutboxPlace::File(second), None, false).unwrap();
     assert_eq!((again.restored, again.known), (0, 6), "those of before, and those that were put back");
     let items = operator.list(&Filter::default()).unwrap();
     assert_eq!(items.iter().map(|item| item.idempotency_key.clone()).collect::<Vec<_>>(), known);
@@ -136,7 +137,7 @@ fn calls_that_another_key_encrypted_are_restored_under_the_one_that_is_there() {
     farcall.outbox().unwrap().put(later(&vendor)).unwrap();
     drop(farcall);
     let operator = Operator::at(fresh.path());
-    assert_eq!(operator.restore(&copy, false).unwrap().restored, 1);
+    assert_eq!(operator.restore(&OutboxPlace::File(copy), None, false).unwrap().restored, 1);
     let id = operator.list(&Filter::default()).unwrap().last().unwrap().id;
     let shown = operator.show(id, true).unwrap();
     assert_eq!(shown.item.idempotency_key, receipt.idempotency_key);
@@ -172,6 +173,41 @@ fn a_call_that_cannot_be_in_as_many_copies_is_taken_where_an_alarm_is_enough_or_
         farcall.outbox().unwrap().put(later(&vendor)).unwrap_or_else(|error| panic!("{more}: {error}"));
     }
     assert_eq!(keys(&good).len(), 3, "where none is asked for there is none");
+}
+
+#[test]
+fn a_call_that_is_taken_without_its_copies_rings_the_alarm_and_later_ones_are_counted() {
+    let (volumes, good, _) = two_files();
+    let missing = volumes.path().join("not mounted").join("outbox.db");
+    let (log, vendor) = (volumes.path().join("alarms.log"), Vendor::start());
+    let alarm = format!("on_missing_copy = \"alarm\"\n[alarm]\nlog = {log:?}\nevery = \"1h\"");
+    let home = home(&[&good, &missing], &alarm);
+    // Two processes after one another: the host is told once.
+    for _ in 0..2 {
+        let farcall = start(&home, &vendor);
+        for _ in 0..3 {
+            farcall.outbox().unwrap().put(later(&vendor).customer("acme")).unwrap();
+        }
+        // Waits for the alarm that is on its way.
+        farcall.shutdown();
+    }
+    let mut told = String::new();
+    until("somebody to be told", || {
+        told = std::fs::read_to_string(&log).unwrap_or_default();
+        told.ends_with('\n')
+    });
+    let [line] = told.lines().collect::<Vec<_>>().try_into().unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let fields = &line["farcall"];
+    assert_eq!(
+        ["alarm", "service", "vendor", "customer"].map(|name| fields[name].as_str().unwrap()),
+        ["copies", "shop", "recorder", "acme"]
+    );
+    let failure = fields["failure"].as_str().unwrap();
+    assert!(
+        failure.starts_with("it is in 1 copy instead of 2: ") && failure.contains("not mounted"),
+        "{failure}"
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod outbox_support;
 use farcall_agent::outbox::Parcel;
 use farcall_agent::{Farcall, Options};
 use outbox_support::judge::{Process, acknowledged, home, judge, pending, random, until};
-use outbox_support::{Got, Vendor};
+use outbox_support::{Got, Home, Vendor, config, on_each_store};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeSet, HashSet};
 use std::io::{Read, Write};
@@ -136,7 +136,7 @@ fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_i
 #[cfg(feature = "postgres")]
 #[test]
 fn the_same_holds_in_a_postgres_that_is_killed_itself_now_and_then() {
-    use outbox_support::{Home, config, postgres::Server};
+    use outbox_support::postgres::Server;
     use std::sync::atomic::AtomicBool;
 
     let Some(server) = Server::start() else { return };
@@ -178,14 +178,20 @@ fn is_stopped(pid: Pid) -> bool {
         .all(|status| status.lines().any(|line| line.starts_with("State:") && line.contains('T')))
 }
 
-/// Stops a process at a moment at which it is not writing: one that is keeps all others from writing until it goes
-/// on, as docs/outbox.md says.
-fn stop_between_commits(pid: Pid, home: &Path) {
-    let connection = rusqlite::Connection::open(home.join("outbox.db")).unwrap();
-    connection.busy_timeout(Duration::from_millis(300)).unwrap();
-    until("a moment between commits", Duration::from_secs(120), || {
+/// Stops a process. Where the outbox is a file, at a moment at which it is not writing: one that is keeps all others
+/// from writing until it goes on, as docs/outbox.md says. A PostgreSQL ends the session of who is.
+fn stop(pid: Pid, home: &Home) {
+    let all_stand_still = || {
         kill_process(pid, Signal::STOP).unwrap();
         until("all threads to stand still", Duration::from_secs(60), || is_stopped(pid));
+    };
+    if !home.settings.is_empty() {
+        return all_stand_still();
+    }
+    let connection = rusqlite::Connection::open(home.path().join("outbox.db")).unwrap();
+    connection.busy_timeout(Duration::from_millis(300)).unwrap();
+    until("a moment between commits", Duration::from_secs(120), || {
+        all_stand_still();
         if connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
             return true;
         }
@@ -194,29 +200,28 @@ fn stop_between_commits(pid: Pid, home: &Path) {
     });
 }
 
-#[test]
-fn a_holder_that_was_stopped_sends_nothing_after_its_lease_passed_on() {
+fn a_holder_that_was_stopped_sends_nothing_after_its_lease_passed_on(home: Home) {
     let vendor = Vendor::start();
-    let home = home(&vendor);
+    home.configure(&config(&vendor));
     vendor.delay(Duration::from_millis(20));
     let mut first = child("first", 300, home.path(), &vendor);
-    until("the first process to deliver", Duration::from_secs(60), || vendor.got().len() > 20);
+    until("the first process to deliver", Duration::from_secs(120), || vendor.got().len() > 20);
     let pid = Pid::from_child(&first);
-    stop_between_commits(pid, home.path());
+    stop(pid, &home);
     let stopped = vendor.got().len();
     let mut second = child("second", 3, home.path(), &vendor);
-    until("the second one to take over", Duration::from_secs(60), || {
+    until("the second one to take over", Duration::from_secs(120), || {
         let got = vendor.got();
         got[stopped.min(got.len())..].iter().any(|got| got.body.starts_with("second"))
     });
-    until("all to be delivered", Duration::from_secs(120), || pending(home.path()) == 0);
+    until("all to be delivered", Duration::from_secs(300), || pending(home.path()) == 0);
     let before = vendor.got();
     kill_process(pid, Signal::CONT).unwrap();
     // The first one goes on: it has calls to put yet, and those it may not deliver itself.
     drop(first.stdin.take());
     let told = acknowledged(first.stdout.take().unwrap(), &channel().0);
     first.wait().unwrap();
-    until("what the first one put since", Duration::from_secs(120), || pending(home.path()) == 0);
+    until("what the first one put since", Duration::from_secs(300), || pending(home.path()) == 0);
     drop(second.stdin.take());
     second.wait().unwrap();
     let got = vendor.got();
@@ -227,4 +232,8 @@ fn a_holder_that_was_stopped_sends_nothing_after_its_lease_passed_on() {
     // One thread sends, and asks before each write. Where it was stopped right between the two, that one write comes
     // late, as docs/outbox.md says.
     assert!(again.len() <= 1, "sent by a holder whose lease had passed on: {again:?}");
+}
+
+on_each_store! {
+    a_holder_that_was_stopped_sends_nothing_after_its_lease_passed_on
 }

@@ -237,6 +237,43 @@ fn what_the_server_did_not_take_is_kept_here_and_goes_on_in_its_order() {
 }
 
 #[test]
+fn what_a_server_that_is_reached_does_not_take_is_kept_here_and_goes_on_too() {
+    let Some(server) = Server::start() else { return };
+    let (mut home, vendor) = (on(&server, "30s"), Vendor::start());
+    home.settings += "on_unreachable = \"spool\"\n";
+    let database = home.settings.split('"').nth(1).unwrap().rsplit_once('/').unwrap().1.to_owned();
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let delivered = |id| {
+        until("the call to be delivered", || {
+            outbox.item(id).is_ok_and(|item| item.state == State::Delivered)
+        });
+    };
+    delivered(outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id);
+    server.ask(
+        &database,
+        "CREATE FUNCTION public.full() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RAISE EXCEPTION ''no space is left'' USING ERRCODE = ''disk_full''; END';
+        CREATE TRIGGER full_disk BEFORE INSERT ON farcall_outbox.item
+            FOR EACH ROW EXECUTE FUNCTION public.full()",
+    );
+    let full = outbox.put(Parcel::new("POST", vendor.url("/full"))).unwrap();
+    assert!(full.id < 0, "it is not in the PostgreSQL");
+    server.ask(&database, "DROP FUNCTION public.full() CASCADE");
+    delivered(full.id);
+    server.stand_by();
+    let standby = outbox.put(Parcel::new("POST", vendor.url("/standby"))).unwrap();
+    assert!(standby.id < 0, "it is not in the PostgreSQL");
+    assert_eq!(outbox.item(standby.id).unwrap().state, State::Pending);
+    server.promote();
+    delivered(standby.id);
+    let paths: Vec<String> = vendor.got().iter().map(|got| got.line.clone()).collect();
+    for path in ["/full", "/standby"] {
+        assert!(paths.iter().any(|line| line.contains(path)), "{path}: {paths:?}");
+    }
+}
+
+#[test]
 fn an_address_that_is_not_there_is_said_at_each_put() {
     let vendor = Vendor::start();
     let mut home = Home::in_a_file();

@@ -14,6 +14,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   farcall alarm test
   farcall alarm test --config deploy/farcall.toml
+  farcall alarm test --home /var/lib/farcall
 
 Ends with 1 where a way did not take it, where there is none, or where the webhook is at a vendor whose critical calls
 it is to tell of. Environment variables (webhook = \"$NAME\") are those of this shell.")]
@@ -21,6 +22,9 @@ it is to tell of. Environment variables (webhook = \"$NAME\") are those of this 
         /// The file; else $FARCALL_CONFIG, ./farcall.toml, farcall.toml in $FARCALL_HOME
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// The home directory whose farcall.toml is read, where no other is named or here
+        #[arg(long, value_name = "DIR")]
+        home: Option<PathBuf>,
         /// Print JSON (docs/outbox.md) instead of sentences
         #[arg(long)]
         json: bool,
@@ -28,8 +32,9 @@ it is to tell of. Environment variables (webhook = \"$NAME\") are those of this 
 }
 
 pub(crate) fn run(command: &Command) -> Exit {
-    let Command::Test { config, json: as_json } = command;
-    let (name, text) = match read(config.as_deref()) {
+    let Command::Test { config, home, json: as_json } = command;
+    let example = "farcall alarm test --config deploy/farcall.toml";
+    let (name, text) = match read(config.as_deref(), home.as_deref(), example) {
         Ok(found) => found,
         Err(exit) => return exit,
     };

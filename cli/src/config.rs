@@ -4,6 +4,7 @@ use crate::Exit;
 use crate::output::{complain, print};
 use clap::Subcommand;
 use farcall::Config;
+use farcall::config::OnMissingCopy;
 use farcall::policy::{Mode, PolicySet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ Without FILE: $FARCALL_CONFIG, ./farcall.toml, then farcall.toml in $FARCALL_HOM
 
 pub(crate) fn run(command: &Command) -> Exit {
     let Command::Check { file, strict } = command;
-    let (name, text) = match read(file.as_deref()) {
+    let (name, text) = match read(file.as_deref(), None, "farcall config check deploy/farcall.toml") {
         Ok(found) => found,
         Err(exit) => return exit,
     };
@@ -53,14 +54,19 @@ pub(crate) fn run(command: &Command) -> Exit {
     }
 }
 
-/// The name and the text of a configuration file: `file`, else the one that a program here would read.
+/// The name and the text of a configuration file: `file`, else the one that a program here would read whose home
+/// directory is `home`, else the usual one.
 ///
 /// # Errors
-/// When there is none; said on stderr.
-pub(crate) fn read(file: Option<&Path>) -> Result<(String, String), Exit> {
-    let home = farcall_agent::home(None);
+/// When there is none; said on stderr, with `example` as a way to name one.
+pub(crate) fn read(
+    file: Option<&Path>,
+    home: Option<&Path>,
+    example: &str,
+) -> Result<(String, String), Exit> {
+    let home = farcall_agent::home(home);
     let Some(file) = farcall_agent::config_file(file, home.as_deref()) else {
-        complain("there is no farcall.toml here; name one, as in: farcall config check deploy/farcall.toml");
+        complain(&format!("there is no farcall.toml here; name one, as in: {example}"));
         return Err(Exit::Usage);
     };
     let name = file.display().to_string();
@@ -95,6 +101,11 @@ fn warnings(file: &str, config: &Config) -> Vec<String> {
         if let Some(vendor) = farcall_agent::alarm::at_critical_vendor(config) {
             warn(&format!("the alarm's webhook is at {vendor}, whose critical calls it is to tell of"));
         }
+    }
+    let without_copies = config.outbox_store.on_missing_copy == OnMissingCopy::Alarm;
+    if without_copies && !config.outbox_store.copies.is_empty() && !config.alarm.has_way() {
+        let what = "on_missing_copy = \"alarm\", and [alarm] names no way beside stderr; `farcall alarm test` tries them";
+        warnings.push((0, format!("{file}: warning: {what}")));
     }
     warnings.sort();
     warnings.into_iter().map(|(_, text)| text).collect()

@@ -3,6 +3,7 @@
 use crate::output::{complain, json, print, style};
 use crate::{Exit, duration};
 use clap::{Args, Subcommand, ValueEnum};
+use farcall::config::OutboxPlace;
 use farcall_agent::outbox::{Filter, Operator, OutboxError, State};
 use farcall_agent::report::Render;
 use farcall_agent::{Farcall, Options};
@@ -88,10 +89,20 @@ pub(crate) enum Command {
         place: Place,
     },
     /// Put calls back from a copy, where the outbox was lost or is an older one
+    #[command(after_help = "Examples:
+  farcall outbox restore --from /mnt/b/outbox.db
+  farcall outbox restore --from '$BACKUP_DATABASE'            lists whose calls it has, where there are several
+  farcall outbox restore --from '$BACKUP_DATABASE' --of 3f... --dead
+
+A copy in PostgreSQL can be read with the key that was in FARCALL_OUTBOX_KEY. Run it as often as you like: what is there
+already is left alone. What comes back is delivered by the programs of its service, or by `farcall outbox drain`.")]
     Restore {
-        /// The copy
-        #[arg(long, value_name = "FILE")]
-        from: PathBuf,
+        /// The copy: a file, postgres://user@host/database, or '$NAME' for what that environment variable holds
+        #[arg(long, value_name = "COPY", value_parser = copy_place)]
+        from: OutboxPlace,
+        /// Which outbox was lost, where the copy has calls of several; without it, they are listed
+        #[arg(long, value_name = "OUTBOX")]
+        of: Option<String>,
         /// Its dead letters too, to be delivered
         #[arg(long)]
         dead: bool,
@@ -163,9 +174,19 @@ pub(crate) fn run(command: &Command) -> Exit {
         Ok((text, exit)) => print(&text, exit),
         Err(error) => {
             complain(&error.to_string());
-            if matches!(error, OutboxError::NotFound(_)) { Exit::Usage } else { Exit::NoLedger }
+            if matches!(error, OutboxError::NotFound(_) | OutboxError::Whose(_)) {
+                Exit::Usage
+            } else {
+                Exit::NoLedger
+            }
         }
     }
+}
+
+/// A copy's place; of a file any path.
+fn copy_place(text: &str) -> Result<OutboxPlace, String> {
+    OutboxPlace::parse(text)
+        .or_else(|_| std::path::absolute(text).map(OutboxPlace::File).map_err(|error| error.to_string()))
 }
 
 /// Whether any program used this home directory, or its configuration names an outbox that is elsewhere. One that put
@@ -237,8 +258,8 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             };
             Ok((text, if wrong { Exit::Wrong } else { Exit::Fine }))
         }
-        Command::Restore { from, dead, .. } => {
-            let done = operator.restore(from, *dead)?;
+        Command::Restore { from, of, dead, .. } => {
+            let done = operator.restore(from, of.as_deref(), *dead)?;
             let text = match as_json {
                 true => json(&done),
                 false => format!(

@@ -203,7 +203,7 @@ fn ask<A: serde::Serialize + Render>(
 
 /// The rules of a file without errors: with some left out they would say something else.
 fn rules(file: Option<&std::path::Path>) -> Result<Config, Exit> {
-    let (name, text) = read(file)?;
+    let (name, text) = read(file, None, "farcall policy test --file deploy/farcall.toml")?;
     Config::parse(&name, &text).map_err(|errors| {
         for error in &errors {
             complain(&error.to_string());

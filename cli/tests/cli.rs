@@ -199,6 +199,11 @@ fn an_alarm_can_be_tried_and_says_what_did_not_go_out() {
     assert!(
         std::fs::read_to_string(&log).unwrap().contains(r#""alarm":"test","rule":"test","service":"shop""#)
     );
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (code, _, why) = run(elsewhere.path(), &["alarm", "test"]);
+    assert!(code == 2 && why.contains("farcall alarm test --config"), "{code} {why}");
+    let (code, out, _) = run(elsewhere.path(), &["alarm", "test", "--home", home.path().to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (0, "log: it went out\n"));
     let critical = "[[vendor]]\nname = \"pager\"\nhosts = [\"127.0.0.1\"]\n\
                     [[outbox]]\nmatch = { vendor = \"pager\", endpoint = \"POST /x\" }\ncritical = true\n\
                     [alarm]\nwebhook = \"http://127.0.0.1:1/hook\"\ntimeout = \"200ms\"\n";

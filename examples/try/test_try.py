@@ -22,6 +22,8 @@ def test_an_example_shows_what_it_promises(name: str) -> None:
     """By its own list of what must be seen."""
     command = [sys.executable, str(HERE / "try.py"), name]
     played = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if "needs PostgreSQL" in played.stdout:
+        pytest.skip("SKIPPED (postgres): no initdb on this machine; scripts/setup-system installs it")
     assert played.returncode == 0, played.stdout + played.stderr
 
 

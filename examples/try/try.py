@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from database import postgres
 from sandbox import BIN, ROOT, Processes, enter_namespaces, environment, make_network, say, start_vendors
 
 HERE = Path(__file__).resolve().parent
@@ -61,6 +62,11 @@ def tell_vendors(rules: list[Any]) -> None:
         urllib.request.urlopen(request, timeout=10).close()
 
 
+def variable(value: str, out: Path) -> str:
+    """What an example gives its program in the environment."""
+    return value.format(out=out, database=os.environ.get("OUTBOX_DATABASE"))
+
+
 def play(name: str) -> int:
     """One example, inside its namespaces."""
     folder = HERE / name
@@ -80,6 +86,7 @@ def play(name: str) -> int:
         variables = {
             **environment(home, out),
             **KEYS,
+            **{name: variable(value, out) for name, value in plan.get("variables", {}).items()},
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "COLUMNS": "100",
         }
@@ -115,9 +122,19 @@ def main() -> int:
     if arguments.example not in examples():
         say(f"there is no example {arguments.example!r}; there are {', '.join(examples())}")
         return 2
-    if not arguments.inside:
+    if arguments.inside:
+        return play(arguments.example)
+    if not json.loads((HERE / arguments.example / "try.json").read_text()).get("postgres"):
         enter_namespaces(__file__, "try")
-    return play(arguments.example)
+    # Started out here, by a user whom it runs for; its socket is reached from within.
+    with postgres() as url:
+        if url is None:
+            say("this example needs PostgreSQL: scripts/setup-system installs it")
+            return 1
+        os.environ["OUTBOX_DATABASE"] = url
+        if (player := os.fork()) == 0:
+            enter_namespaces(__file__, "try")
+        return os.waitstatus_to_exitcode(os.waitpid(player, 0)[1])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ const { currentScope } = require('./scope.js')
 const LOOK_MS = 25
 const LONGEST_LOOK_MS = 1_000
 
+/** The code of an error that says nothing about a call: the outbox cannot be asked now, and may be later. */
+const UNAVAILABLE = 'ERR_FARCALL_OUTBOX_UNAVAILABLE'
+
 /** What `put` may be told; anything else is a mistake. */
 const KNOWN = new Set([
   'method', 'url', 'headers', 'body', 'json', 'customer', 'orderKey', 'idempotencyKey', 'idempotencyHeader', 'maxAgeMs',
@@ -30,6 +33,22 @@ function bytes (body) {
   if (typeof body === 'string') return Buffer.from(body)
   if (body instanceof Uint8Array) return Buffer.from(body.buffer, body.byteOffset, body.byteLength)
   throw new TypeError('the body of a call in the outbox is a string or bytes')
+}
+
+/**
+ * What the addon answers; where the outbox cannot be asked now, the error says so by its code.
+ *
+ * @template T
+ * @param {Promise<T>} asked
+ * @returns {Promise<T>}
+ */
+async function answered (asked) {
+  try {
+    return await asked
+  } catch (/** @type {any} */ error) {
+    if (error.code === 'QueueFull') error.code = UNAVAILABLE
+    throw error
+  }
 }
 
 /** @param {number | undefined} ms */
@@ -63,7 +82,7 @@ async function put (call) {
     timeout_ms: whole(call.timeoutMs),
     delay_ms: whole(call.delayMs)
   })
-  const receipt = await native().outboxPut(parcel, bytes(json === undefined ? call.body : JSON.stringify(json)))
+  const receipt = await answered(native().outboxPut(parcel, bytes(json === undefined ? call.body : JSON.stringify(json))))
   const { id, idempotency_key: idempotencyKey } = JSON.parse(receipt)
   return receiptOf(id, idempotencyKey)
 }
@@ -100,12 +119,16 @@ async function parked (response) {
  * @returns {Promise<import('../index.js').OutboxAnswer>}
  */
 async function done (id, { timeoutMs = Infinity } = {}) {
-  const { state, error } = await wait(id, { timeoutMs })
-  if (state === 'dead') throw new Error(`call ${id} of the outbox was given up: ${error}`)
-  if (state !== 'delivered') throw new Error(`call ${id} of the outbox is not delivered yet`)
-  const found = await answer(id)
-  if (found === null) throw new Error(`call ${id} of the outbox was delivered, and its answer could not be kept`)
-  return found
+  const found = await until(timeoutMs, async () => {
+    const { state, error } = await item(id)
+    if (state === 'dead') throw new Error(`call ${id} of the outbox was given up: ${error}`)
+    if (state !== 'delivered') return null
+    const found = await answer(id)
+    if (found === null) throw new Error(`call ${id} of the outbox was delivered, and its answer could not be kept`)
+    return found
+  })
+  if (found.value) return found.value
+  throw new Error(`call ${id} of the outbox is not delivered yet`, { cause: found.error })
 }
 
 /**
@@ -115,7 +138,7 @@ async function done (id, { timeoutMs = Infinity } = {}) {
  * @returns {Promise<import('../index.js').OutboxItem>}
  */
 async function item (id) {
-  return JSON.parse(await native().outboxItem(id))
+  return JSON.parse(await answered(native().outboxItem(id)))
 }
 
 /**
@@ -126,12 +149,39 @@ async function item (id) {
  * @returns {Promise<import('../index.js').OutboxItem>}
  */
 async function wait (id, { timeoutMs = 60_000 } = {}) {
-  const until = performance.now() + timeoutMs
+  /** @type {import('../index.js').OutboxItem | undefined} */
+  let last
+  const found = await until(timeoutMs, async () => {
+    last = await item(id)
+    return last.state === 'pending' ? null : last
+  })
+  if (found.error) throw found.error
+  return /** @type {import('../index.js').OutboxItem} */ (found.value ?? last)
+}
+
+/**
+ * Looks until there is something or the time is up; then with the error of the last look, where the outbox could not be
+ * asked.
+ *
+ * @template T
+ * @param {number} timeoutMs
+ * @param {() => Promise<T | null>} look
+ * @returns {Promise<{ value: T | null, error?: unknown }>}
+ */
+async function until (timeoutMs, look) {
+  const end = performance.now() + timeoutMs
   // Longer and longer: a call may wait for days.
   for (let pause = LOOK_MS; ; pause = Math.min(pause * 1.5, LONGEST_LOOK_MS)) {
-    const found = await item(id)
-    const left = until - performance.now()
-    if (found.state !== 'pending' || left <= 0) return found
+    /** @type {{ value: T | null, error?: unknown }} */
+    let found
+    try {
+      found = { value: await look() }
+    } catch (/** @type {any} */ error) {
+      if (error.code !== UNAVAILABLE) throw error
+      found = { value: null, error }
+    }
+    const left = end - performance.now()
+    if (found.value !== null || left <= 0) return found
     await sleep(Math.min(pause, left))
   }
 }
@@ -143,7 +193,7 @@ async function wait (id, { timeoutMs = 60_000 } = {}) {
  * @returns {Promise<import('../index.js').OutboxAnswer | null>}
  */
 async function answer (id) {
-  const found = await native().outboxAnswer(id)
+  const found = await answered(native().outboxAnswer(id))
   return found ? { ...JSON.parse(found.head), body: found.body } : null
 }
 

@@ -87,6 +87,8 @@ fn outbox() -> Result<Outbox> {
     farcall()?.outbox().map_err(to_node)
 }
 
+/// lib/outbox.js gives the first of these statuses a name of ours.
 fn to_node(error: OutboxError) -> Error {
-    Error::new(Status::GenericFailure, error.to_string())
+    let status = if error.is_passing() { Status::QueueFull } else { Status::GenericFailure };
+    Error::new(status, error.to_string())
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
 import { once } from 'node:events'
+import { createRequire } from 'node:module'
 import { test } from 'node:test'
 import farcall, { outbox } from '../index.js'
 import { newCustomer } from './support/ledger.mjs'
@@ -71,6 +72,26 @@ test('a receipt says what came of its call', async (t) => {
   const later = await outbox.put({ method: 'POST', url, body: 'c', delayMs: 3_600_000 })
   await assert.rejects(later.done({ timeoutMs: 30 }), /is not delivered yet/)
   assert.deepEqual(Object.keys(later), ['id', 'idempotencyKey'])
+})
+
+test('an outbox that cannot be asked for a while ends no waiting', async (t) => {
+  const { url } = await vendor(t)
+  const receipt = await outbox.put({ method: 'POST', url, body: 'a' })
+  const addon = createRequire(import.meta.url)('../lib/native.js').native()
+  const look = addon.outboxItem
+  for (const wait of [() => receipt.done(), () => outbox.wait(receipt.id)]) {
+    let looks = 0
+    addon.outboxItem = async (/** @type {number} */ id) => {
+      if (++looks < 4) throw Object.assign(new Error('it is away'), { code: 'QueueFull' })
+      return look(id)
+    }
+    try {
+      await wait()
+    } finally {
+      addon.outboxItem = look
+    }
+    assert.ok(looks >= 4, `${looks}`)
+  }
 })
 
 test('a response that was parked has a receipt', async () => {

@@ -27,7 +27,9 @@ mod _farcall {
         flush, flush_late, home, is_enabled, shutdown, start, watch,
     };
     #[pymodule_export]
-    use super::outbox::{OutboxError, outbox_answer, outbox_item, outbox_put, outbox_wait};
+    use super::outbox::{
+        OutboxError, OutboxUnavailableError, outbox_answer, outbox_item, outbox_put, outbox_wait,
+    };
     #[pymodule_export]
     use super::report::report;
     #[pymodule_export]

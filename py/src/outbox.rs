@@ -8,6 +8,12 @@ use pyo3::prelude::*;
 use std::time::Duration;
 
 create_exception!(_farcall, OutboxError, PyException, "The outbox did not do what was asked.");
+create_exception!(
+    _farcall,
+    OutboxUnavailableError,
+    OutboxError,
+    "The outbox cannot be asked now, and may be later: nothing is said of a call that was put before."
+);
 
 /// Takes a call for delivery; returns once it is on the disk: its receipt as JSON.
 #[pyfunction]
@@ -51,5 +57,8 @@ fn outbox() -> PyResult<Outbox> {
 }
 
 fn to_python(error: Error) -> PyErr {
-    OutboxError::new_err(error.to_string())
+    match error.is_passing() {
+        true => OutboxUnavailableError::new_err(error.to_string()),
+        false => OutboxError::new_err(error.to_string()),
+    }
 }

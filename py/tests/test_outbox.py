@@ -127,6 +127,61 @@ def test_a_receipt_gives_the_answer_and_calls_back(vendor: Vendor) -> None:
         later.result(0.05)
 
 
+async def test_an_outbox_that_cannot_be_asked_for_a_while_ends_no_waiting(
+    vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from farcall._native import native
+
+    asked, look = queue.SimpleQueue[int](), native.outbox_item
+
+    def away_at_first(number: int) -> str:
+        asked.put(number)
+        if asked.qsize() < 4:
+            raise farcall.outbox.OutboxUnavailableError("it is away")
+        return look(number)
+
+    receipt = await farcall.outbox.put_async("POST", vendor.url, body="a")
+    told: queue.Queue[str] = queue.Queue()
+    for waits in ("result", "await", "on_done"):
+        asked = queue.SimpleQueue[int]()
+        monkeypatch.setattr(native, "outbox_item", away_at_first)
+        if waits == "result":
+            assert receipt.result(PATIENCE).status == 200
+        elif waits == "await":
+            assert (await receipt).status == 200
+        else:
+            receipt.on_done(lambda done: told.put(farcall.outbox.item(done.id)["state"]))
+            assert told.get(timeout=PATIENCE) == "delivered"
+        assert asked.qsize() >= 4
+        monkeypatch.undo()
+
+
+def test_an_outbox_out_of_reach_is_no_end_of_a_call(program: Program) -> None:
+    (program.home / "farcall.toml").write_text('[outbox_store]\nstore = "postgres://nobody@127.0.0.1:1/none"\n')
+    program.run(
+        """
+        import farcall, threading
+        farcall.install(service="shop")
+        receipt = farcall.outbox.Receipt(1, "k")
+        told = threading.Event()
+        receipt.on_done(lambda _: told.set())
+        try:
+            receipt.result(0.2)
+        except TimeoutError as error:
+            assert isinstance(error.__cause__, farcall.outbox.OutboxUnavailableError), error.__cause__
+        else:
+            raise AssertionError("nobody knows what came of it")
+        try:
+            farcall.outbox.wait(1, 0.2)
+        except farcall.outbox.OutboxUnavailableError as error:
+            assert "cannot reach the outbox" in str(error), error
+        else:
+            raise AssertionError("nobody knows how it stands")
+        assert not told.is_set()
+        """
+    )
+
+
 async def test_a_receipt_can_be_awaited(vendor: Vendor) -> None:
     receipt = await farcall.outbox.put_async("POST", vendor.url, body="a")
     assert (await receipt).status == 200

@@ -1,8 +1,12 @@
 //! What an alarm says.
 
+use super::MissingCopy;
 use farcall::outbox::Failed;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The rule of alarms about missing copies: the section that asks for them, as no rule is called.
+const COPIES: &str = "[outbox_store]";
 
 /// One alarm, as webhook, command and log get it. Never a secret: no URL, header or body of the call is in it.
 #[derive(Clone, Debug, Serialize)]
@@ -10,11 +14,14 @@ pub(super) struct Message {
     /// All of it in words; the field that chats show.
     pub(super) text: String,
     pub(super) farcall: Fields,
+    /// All of `text` but how many were held back.
+    #[serde(skip)]
+    said: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Fields {
-    /// `critical`, or `test`.
+    /// `critical`, `copies`, or `test`.
     pub(super) alarm: &'static str,
     pub(super) rule: String,
     pub(super) service: String,
@@ -34,16 +41,26 @@ pub(super) struct Fields {
 }
 
 impl Message {
-    pub(super) fn of(failed: &Failed<'_>, service: &str, pid: u32, held_back: u64) -> Self {
+    fn new(said: String, farcall: Fields) -> Self {
+        Self { text: said.clone(), farcall, said }
+    }
+
+    /// The same, with so many failures since the last alarm.
+    pub(super) fn after(mut self, held_back: u64) -> Self {
+        self.farcall.held_back = held_back;
+        self.text = match held_back {
+            0 => self.said.clone(),
+            count => format!("{}; {count} more since the last alarm", self.said),
+        };
+        self
+    }
+
+    pub(super) fn of(failed: &Failed<'_>, service: &str, pid: u32) -> Self {
         let Failed { rule, vendor, endpoint, customer, failure, call, delivery, at, .. } = failed;
         let whose = customer.map_or(String::new(), |customer| format!(" for {customer}"));
         let what = if *delivery { "a delivery from the outbox" } else { "a call" };
-        let more = match held_back {
-            0 => String::new(),
-            count => format!("; {count} more since the last alarm"),
-        };
         let text = format!(
-            "farcall: critical `{rule}`: {what} of {service}{whose}, {endpoint} of {vendor}, {failure}{more}"
+            "farcall: critical `{rule}`: {what} of {service}{whose}, {endpoint} of {vendor}, {failure}"
         );
         let farcall = Fields {
             alarm: "critical",
@@ -56,15 +73,38 @@ impl Message {
             failure: (*failure).to_owned(),
             call: format!("{call:016x}"),
             delivery: *delivery,
-            held_back,
+            held_back: 0,
             at_ms: at.as_nanos() / 1_000_000,
         };
-        Self { text, farcall }
+        Self::new(text, farcall)
+    }
+
+    /// A call that was taken into too few copies of the outbox.
+    pub(super) fn of_copies(missing: &MissingCopy<'_>, service: &str, pid: u32) -> Self {
+        let MissingCopy { vendor, endpoint, customer, has, needed, why } = missing;
+        let copies = if *has == 1 { "copy" } else { "copies" };
+        let failure = format!("it is in {has} {copies} instead of {needed}: {why}");
+        let whose = customer.map_or(String::new(), |customer| format!(" for {customer}"));
+        let text = format!("farcall: the outbox of {service} took a call to {vendor}{whose}, but {failure}");
+        let farcall = Fields {
+            alarm: "copies",
+            rule: COPIES.to_owned(),
+            service: service.to_owned(),
+            pid,
+            vendor: (*vendor).to_owned(),
+            endpoint: (*endpoint).to_owned(),
+            customer: customer.map(str::to_owned),
+            failure,
+            call: String::new(),
+            delivery: false,
+            held_back: 0,
+            at_ms: now_ms(),
+        };
+        Self::new(text, farcall)
     }
 
     /// The alarm of `farcall alarm test`.
     pub(super) fn test(service: &str) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let farcall = Fields {
             alarm: "test",
             rule: "test".to_owned(),
@@ -77,13 +117,18 @@ impl Message {
             call: String::new(),
             delivery: false,
             held_back: 0,
-            at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            at_ms: now_ms(),
         };
         let text = "farcall: a test of the alarm; nothing failed".to_owned();
-        Self { text, farcall }
+        Self::new(text, farcall)
     }
 
     pub(super) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,7 @@
 //! The call itself only leaves a note in a bounded queue; a thread of its own does the rest, and ends when there is
 //! nothing to do. What cannot be told is counted and said on stderr, and the next failure of that rule is told again.
 
+mod host;
 mod message;
 mod thread;
 mod way;
@@ -15,8 +16,10 @@ use crate::say;
 use farcall::Timestamp;
 use farcall::config::AlarmConfig;
 use farcall::outbox::{Alarms, Failed};
+use host::Turn;
 use message::Message;
 use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,6 +36,8 @@ const WIND_DOWN: Duration = Duration::from_secs(3);
 pub(crate) struct Alarm {
     service: String,
     pid: u32,
+    /// Where the processes of this host say what they told.
+    home: Option<PathBuf>,
     state: Mutex<State>,
     changed: Condvar,
     /// Alarms that no way took.
@@ -61,10 +66,11 @@ struct Last {
 }
 
 impl Alarm {
-    pub(crate) fn new(config: &AlarmConfig, service: &str, pid: u32) -> Arc<Self> {
+    pub(crate) fn new(config: &AlarmConfig, service: &str, pid: u32, home: Option<&Path>) -> Arc<Self> {
         Arc::new(Self {
             service: service.to_owned(),
             pid,
+            home: home.map(Path::to_owned),
             state: Mutex::new(State {
                 config: Arc::new(config.clone()),
                 rules: HashMap::new(),
@@ -97,10 +103,77 @@ impl Alarm {
         });
     }
 
+    /// A call was taken into too few copies of the outbox.
+    pub(crate) fn missing_copy(self: &Arc<Self>, missing: &MissingCopy<'_>) {
+        let message = Message::of_copies(missing, &self.service, self.pid);
+        let at = Timestamp::from_nanos(message.farcall.at_ms.saturating_mul(1_000_000));
+        let rule: Arc<str> = message.farcall.rule.as_str().into();
+        self.raise(&rule, at, || message);
+    }
+
+    /// Leaves a message for the thread, if it is time for one. Whether it is.
+    fn raise(self: &Arc<Self>, rule: &Arc<str>, at: Timestamp, message: impl FnOnce() -> Message) -> bool {
+        let mut state = self.lock();
+        let every = state.config.every;
+        let mut earlier = 0;
+        if let Some(last) = state.rules.get_mut(rule) {
+            if at.since(last.at) < every {
+                last.since += 1;
+                return false;
+            }
+            earlier = last.since;
+        }
+        if state.waiting.len() >= MAX_WAITING || (state.rules.len() >= MAX_RULES && earlier == 0) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        state.rules.insert(Arc::clone(rule), Last { at, since: 0 });
+        state.waiting.push_back(message().after(earlier));
+        if !state.runs {
+            match thread::start(self) {
+                Ok(()) => state.runs = true,
+                Err(error) => {
+                    state.waiting.pop_back();
+                    state.rules.remove(rule);
+                    self.lost.fetch_add(1, Ordering::Relaxed);
+                    drop(state);
+                    say::say(&format!("cannot start the thread of the alarm: {error}"));
+                    return false;
+                }
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+        true
+    }
+
+    /// The message as it is to be told; `None` where another process of this host told of its rule a moment ago.
+    fn turn(&self, message: Message, every: Duration) -> Option<Message> {
+        let Some(home) = self.home.as_deref().filter(|_| !every.is_zero()) else { return Some(message) };
+        let (held_back, at_ms) = (message.farcall.held_back, message.farcall.at_ms);
+        match host::turn(home, &self.name_on_host(&message.farcall.rule), every, held_back, at_ms) {
+            Turn::Tell { held_back } => Some(message.after(held_back)),
+            Turn::Told { at_ms } => {
+                let at = Timestamp::from_nanos(at_ms.saturating_mul(1_000_000));
+                if let Some(last) = self.lock().rules.get_mut(message.farcall.rule.as_str()) {
+                    last.at = at;
+                }
+                None
+            }
+        }
+    }
+
+    fn name_on_host(&self, rule: &str) -> String {
+        format!("{}/{rule}", self.service)
+    }
+
     /// No way took an alarm of this rule: its next failure is told at once.
     fn not_told(&self, rule: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         self.lock().rules.remove(rule);
+        if let Some(home) = &self.home {
+            host::forget(home, &self.name_on_host(rule));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -115,40 +188,21 @@ pub(crate) struct Bell(pub(crate) Arc<Alarm>);
 impl Alarms for Bell {
     fn failed(&self, failed: &Failed<'_>) -> bool {
         let alarm = &self.0;
-        let mut state = alarm.lock();
-        let every = state.config.every;
-        let mut earlier = 0;
-        if let Some(last) = state.rules.get_mut(failed.rule) {
-            if failed.at.since(last.at) < every {
-                last.since += 1;
-                return false;
-            }
-            earlier = last.since;
-        }
-        if state.waiting.len() >= MAX_WAITING || (state.rules.len() >= MAX_RULES && earlier == 0) {
-            alarm.lost.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
-        state.rules.insert(Arc::clone(failed.rule), Last { at: failed.at, since: 0 });
-        let message = Message::of(failed, &alarm.service, alarm.pid, earlier);
-        state.waiting.push_back(message);
-        if !state.runs {
-            match thread::start(alarm) {
-                Ok(()) => state.runs = true,
-                Err(error) => {
-                    state.waiting.pop_back();
-                    state.rules.remove(failed.rule);
-                    alarm.lost.fetch_add(1, Ordering::Relaxed);
-                    drop(state);
-                    say::say(&format!("cannot start the thread of the alarm: {error}"));
-                    return false;
-                }
-            }
-        }
-        drop(state);
-        alarm.changed.notify_all();
-        true
+        alarm.raise(failed.rule, failed.at, || Message::of(failed, &alarm.service, alarm.pid))
     }
+}
+
+/// A call that is in too few copies of the outbox, and was taken all the same.
+#[derive(Debug)]
+pub(crate) struct MissingCopy<'a> {
+    pub(crate) vendor: &'a str,
+    pub(crate) endpoint: &'a str,
+    pub(crate) customer: Option<&'a str>,
+    /// How many copies have it.
+    pub(crate) has: usize,
+    /// How many should.
+    pub(crate) needed: usize,
+    pub(crate) why: &'a str,
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn lines(file: &Path) -> Vec<serde_json::Value> {
 fn the_first_failure_of_a_rule_is_told_and_the_next_ones_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("alarms.log");
-    let alarm = Alarm::new(&config(&file), "shop", 1);
+    let alarm = Alarm::new(&config(&file), "shop", 1, None);
     let bell = Bell(Arc::clone(&alarm));
     let (refunds, payouts): (Arc<str>, Arc<str>) = ("refunds".into(), "payouts".into());
     assert!(bell.failed(&failed(&refunds, 0)));
@@ -69,9 +69,64 @@ fn the_first_failure_of_a_rule_is_told_and_the_next_ones_are_counted() {
 }
 
 #[test]
+fn processes_of_one_host_that_see_the_same_failure_tell_it_once() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("alarms.log");
+    let rule: Arc<str> = "refunds".into();
+    let tell = |service: &str, seconds: u64| {
+        let alarm = Alarm::new(&config(&file), service, 1, Some(home.path()));
+        let bell = Bell(Arc::clone(&alarm));
+        assert!(bell.failed(&failed(&rule, seconds)), "each process leaves it to its thread");
+        quiet(&alarm);
+        (alarm, bell)
+    };
+    let first = tell("shop", 0);
+    let second = tell("shop", 40);
+    tell("billing", 41);
+    assert!(second.1.failed(&failed(&rule, 60)), "its turn is by the alarm that the host saw last");
+    quiet(&second.0);
+    assert!(first.1.failed(&failed(&rule, 61)));
+    quiet(&first.0);
+    let told: Vec<_> = lines(&file)
+        .iter()
+        .map(|line| {
+            let fields = &line["farcall"];
+            (fields["service"].as_str().unwrap().to_owned(), fields["held_back"].as_u64().unwrap())
+        })
+        .collect();
+    assert_eq!(told, [("shop".to_owned(), 0), ("billing".to_owned(), 0), ("shop".to_owned(), 1)]);
+}
+
+#[test]
+fn a_missing_copy_is_told_as_any_alarm() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alarms.log");
+    let alarm = Alarm::new(&config(&file), "shop", 1, None);
+    for _ in 0..3 {
+        alarm.missing_copy(&MissingCopy {
+            vendor: "stripe",
+            endpoint: "POST /v1/refunds",
+            customer: Some("acme"),
+            has: 1,
+            needed: 2,
+            why: "no such volume",
+        });
+    }
+    quiet(&alarm);
+    let told = lines(&file);
+    assert_eq!(told.len(), 1);
+    let fields = &told[0]["farcall"];
+    assert_eq!((fields["alarm"].as_str(), fields["vendor"].as_str()), (Some("copies"), Some("stripe")));
+    assert_eq!(
+        told[0]["text"].as_str().unwrap(),
+        "farcall: the outbox of shop took a call to stripe for acme, but it is in 1 copy instead of 2: no such volume"
+    );
+}
+
+#[test]
 fn an_alarm_that_goes_nowhere_is_counted_and_the_next_failure_tried_again() {
     let folder = tempfile::tempdir().unwrap();
-    let alarm = Alarm::new(&config(&folder.path().join("missing").join("alarms.log")), "shop", 1);
+    let alarm = Alarm::new(&config(&folder.path().join("missing").join("alarms.log")), "shop", 1, None);
     let bell = Bell(Arc::clone(&alarm));
     let rule: Arc<str> = "refunds".into();
     for second in 0..2 {
@@ -93,7 +148,7 @@ fn a_webhook_that_hangs_holds_up_no_call_and_a_full_queue_is_counted() {
     // Nobody accepts: the connection stands, and no answer comes.
     config.webhook = Some(format!("http://{}/", listener.local_addr().unwrap()));
     config.timeout = Duration::from_secs(3_600);
-    let alarm = Alarm::new(&config, "shop", 1);
+    let alarm = Alarm::new(&config, "shop", 1, None);
     let bell = Bell(Arc::clone(&alarm));
     let told = (0..2 * MAX_WAITING as u64).filter(|number| {
         let rule: Arc<str> = format!("rule {number}").into();

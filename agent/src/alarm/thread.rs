@@ -1,8 +1,10 @@
 //! The thread that tells: there while there is something to tell, and a little longer.
 
 use super::Alarm;
+use super::message::Message;
 use super::way::tell;
 use crate::say;
+use farcall::config::AlarmConfig;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
@@ -32,16 +34,22 @@ fn run(alarm: &Alarm) {
             state.busy = true;
             (message, Arc::clone(&state.config))
         };
-        // First, for it is the one way that always is there.
-        say::say(message.text.strip_prefix("farcall: ").unwrap_or(&message.text));
-        let told = catch_unwind(AssertUnwindSafe(|| tell(&config, &message))).unwrap_or_default();
-        for failure in told.iter().filter_map(|told| told.failure.as_ref().map(|why| (told.way, why))) {
-            say::say(&format!("the alarm did not go out by {}: {}", failure.0, failure.1));
-        }
-        if config.has_way() && !told.iter().any(|told| told.failure.is_none()) {
-            alarm.not_told(&message.farcall.rule);
+        if let Some(message) = alarm.turn(message, config.every) {
+            tell_all(alarm, &config, &message);
         }
         alarm.lock().busy = false;
         alarm.changed.notify_all();
+    }
+}
+
+fn tell_all(alarm: &Alarm, config: &AlarmConfig, message: &Message) {
+    // First, for it is the one way that always is there.
+    say::say(message.text.strip_prefix("farcall: ").unwrap_or(&message.text));
+    let told = catch_unwind(AssertUnwindSafe(|| tell(config, message))).unwrap_or_default();
+    for failure in told.iter().filter_map(|told| told.failure.as_ref().map(|why| (told.way, why))) {
+        say::say(&format!("the alarm did not go out by {}: {}", failure.0, failure.1));
+    }
+    if config.has_way() && !told.iter().any(|told| told.failure.is_none()) {
+        alarm.not_told(&message.farcall.rule);
     }
 }

@@ -146,7 +146,7 @@ impl Process {
             #[cfg(feature = "shared-cache")]
             cache: OnceLock::new(),
             #[cfg(feature = "outbox")]
-            alarm: Alarm::new(&setup.config.alarm, &caller.service, caller.pid),
+            alarm: Alarm::new(&setup.config.alarm, &caller.service, caller.pid, setup.home.as_deref()),
             #[cfg(feature = "outbox")]
             outbox: OnceLock::new(),
             #[cfg(feature = "outbox")]
@@ -314,7 +314,8 @@ impl Process {
         let home = self.setup.home.as_deref().ok_or(OutboxError::NoHome)?;
         let new = || {
             let (service, settings) = (&self.caller.service, &self.setup.config.outbox_store);
-            outbox::Inner::new(home, service, Some(farcall()), self.outbox_unusable, settings)
+            let alarm = Some(Arc::clone(&self.alarm));
+            outbox::Inner::new(home, service, Some(farcall()), alarm, self.outbox_unusable, settings)
         };
         Ok(Arc::clone(self.outbox.get_or_init(new)))
     }

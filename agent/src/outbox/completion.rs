@@ -137,8 +137,7 @@ fn run(weak: &Weak<Inner>) {
         let item = inner.get(watch.id).map(|(item, ..)| item);
         match item {
             // The file is looked at again: it may be busy, or away for a moment, as a server may.
-            Ok(Item { state: State::Pending, .. })
-            | Err(OutboxError::Unavailable { .. } | OutboxError::Unreachable { .. } | OutboxError::Busy) => {
+            item if is_pending(&item) => {
                 watch.due = Instant::now() + watch.pause;
                 watch.pause = (watch.pause * 3 / 2).min(LAST);
                 inner.completions.looked(Some(watch));
@@ -150,6 +149,13 @@ fn run(weak: &Weak<Inner>) {
                 let _ = std::panic::catch_unwind(told);
             }
         }
+    }
+}
+
+fn is_pending(item: &Result<Item, OutboxError>) -> bool {
+    match item {
+        Ok(item) => item.state == State::Pending,
+        Err(error) => error.is_passing(),
     }
 }
 

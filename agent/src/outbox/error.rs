@@ -58,6 +58,9 @@ pub enum OutboxError {
         /// Why the others failed.
         why: String,
     },
+    /// A copy has calls of other outboxes than the one that was asked for, or of several.
+    #[error("{0}")]
+    Whose(String),
     /// It was encrypted with a key that is not here.
     #[error("a call in the outbox cannot be decrypted: {0}")]
     Key(String),
@@ -67,6 +70,13 @@ pub enum OutboxError {
 }
 
 impl OutboxError {
+    /// Whether the outbox cannot be asked now, and may be later, as where it is busy or its server cannot be reached:
+    /// that says nothing about a call that was put before.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Busy | Self::Unavailable { .. } | Self::Unreachable { .. })
+    }
+
     pub(super) fn unavailable(file: &Path, what: impl ToString) -> Self {
         Self::Unavailable { file: file.into(), what: what.to_string() }
     }

@@ -47,6 +47,7 @@ pub use restore::Restored;
 pub use table::{Count, Filter, Item, State};
 pub use vendors::VendorCount;
 
+use crate::alarm::Alarm;
 use crate::handle::WeakFarcall;
 use completion::Completions;
 use deliver::Delivery;
@@ -82,6 +83,8 @@ pub(crate) struct Inner {
     queue: String,
     /// Or why there is none.
     store: Result<Arc<dyn Store>, OutboxError>,
+    /// How long a PostgreSQL may take.
+    timeout: Duration,
     keys: OnceLock<Arc<Keys>>,
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
@@ -164,20 +167,25 @@ impl Outbox {
         self.inner.answer_of(&item, response)
     }
 
-    /// Waits until a call was delivered or given up, or `timeout` has passed: how it stands then.
+    /// Waits until a call was delivered or given up, or `timeout` has passed: how it stands then. An outbox that
+    /// cannot be asked now ([`OutboxError::is_passing`]) is asked again.
     ///
     /// # Errors
-    /// As [`item`](Outbox::item).
+    /// As [`item`](Outbox::item); where it cannot be asked when the time is up.
     pub fn wait(&self, id: i64, timeout: Duration) -> Result<Item, OutboxError> {
         const BETWEEN: Duration = Duration::from_millis(20);
         // Without an end where that is further away than any clock goes.
         let until = std::time::Instant::now().checked_add(timeout);
         loop {
-            let item = self.item(id)?;
+            let item = self.item(id);
             let now = std::time::Instant::now();
             let left = until.map_or(BETWEEN, |until| until.saturating_duration_since(now));
-            if item.state != State::Pending || left.is_zero() {
-                return Ok(item);
+            let waits = match &item {
+                Ok(item) => item.state == State::Pending,
+                Err(error) => error.is_passing(),
+            };
+            if !waits || left.is_zero() {
+                return item;
             }
             std::thread::sleep(BETWEEN.min(left));
         }
@@ -190,6 +198,7 @@ impl Inner {
         home: &Path,
         queue: &str,
         farcall: Option<WeakFarcall>,
+        alarm: Option<Arc<Alarm>>,
         unusable: bool,
         settings: &OutboxStore,
     ) -> Arc<Self> {
@@ -197,7 +206,8 @@ impl Inner {
         Arc::new(Self {
             home: home.to_owned(),
             queue: queue.to_owned(),
-            store: store::open(home, settings, &wake),
+            store: store::open(home, settings, alarm, &wake),
+            timeout: settings.timeout,
             keys: OnceLock::new(),
             wake,
             delivery: Delivery::new(farcall),
@@ -352,7 +362,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         drop(file::Place::new(home.path()).open().unwrap());
         let settings = OutboxStore::default();
-        let inner = Inner::new(home.path(), "q", None, false, &settings);
+        let inner = Inner::new(home.path(), "q", None, None, false, &settings);
         let over = AtomicBool::new(false);
         assert!(!inner.is_open());
         let heard = std::thread::scope(|scope| {

@@ -5,6 +5,7 @@ use crate::home;
 use crate::outbox::parcel::Content;
 use crate::outbox::seal::Purpose;
 use farcall::Config;
+use farcall::config::OutboxPlace;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ impl Operator {
         let file = home::find_config(None, Some(home));
         let text = file.and_then(|file| std::fs::read_to_string(file).ok());
         let config = text.map(|text| Config::read("farcall.toml", &text).0).unwrap_or_default();
-        Self { inner: Inner::new(home, "", None, false, &config.outbox_store) }
+        Self { inner: Inner::new(home, "", None, None, false, &config.outbox_store) }
     }
 
     /// Whether there is an outbox, or one that cannot be had.
@@ -109,13 +110,13 @@ impl Operator {
 
     /// Puts calls back from a copy: those that it has and that the store has not, under new numbers and the same
     /// idempotency keys; its dead letters too, to be delivered, where `dead`. Run again, it finds those of the first
-    /// time in their place.
+    /// time in their place. `of` names the outbox that was lost, where the copy has calls of several.
     ///
     /// # Errors
     /// Where the copy or the store cannot be used, or a call of the copy cannot be decrypted; what was put back until
-    /// then stays.
-    pub fn restore(&self, from: &Path, dead: bool) -> Result<Restored, OutboxError> {
-        restore(&self.inner, from, dead)
+    /// then stays. Where the copy has calls of several outboxes, and `of` is none of them.
+    pub fn restore(&self, from: &OutboxPlace, of: Option<&str>, dead: bool) -> Result<Restored, OutboxError> {
+        restore(&self.inner, from, of, dead)
     }
 
     /// Why nothing is accepted any more, where the disk failed.

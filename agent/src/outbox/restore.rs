@@ -1,10 +1,10 @@
 //! Puts calls back from a copy: where the store was lost, or is an older one that was copied back.
 
 use super::seal::{FILE, Keys, Purpose};
-use super::store::{FileStore, Store, key_beside, moving};
+use super::store::copy::{self, Owner};
 use super::table::{New, State};
 use super::{Inner, OutboxError};
-use crate::outbox::file::Place;
+use farcall::config::OutboxPlace;
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -27,14 +27,19 @@ pub struct Restored {
     pub dead: usize,
 }
 
-/// Puts back what `from` has and the store has not; with the dead letters, to be delivered, where `dead`.
-pub(super) fn restore(inner: &Inner, from: &Path, dead: bool) -> Result<Restored, OutboxError> {
-    let copy = FileStore::new(Place::at(from), Arc::default());
-    if !copy.exists() {
-        return Err(OutboxError::unavailable(from, "there is no such file"));
-    }
+/// Puts back what `from` has of the outbox `of`, and the store has not; with the dead letters, to be delivered, where
+/// `dead`.
+pub(super) fn restore(
+    inner: &Inner,
+    from: &OutboxPlace,
+    of: Option<&str>,
+    dead: bool,
+) -> Result<Restored, OutboxError> {
+    let copy = copy::open(from, inner.timeout)?;
+    copy.there()?;
+    let lost = owner(&copy.name(), copy.owners().wait()?, of)?;
     let store = inner.store()?;
-    let beside = fs::read(key_beside(from)).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let beside = copy.key();
     if let Some(key) = beside
         && store.newest_sealed().wait()?.is_none()
     {
@@ -44,12 +49,12 @@ pub(super) fn restore(inner: &Inner, from: &Path, dead: bool) -> Result<Restored
     let all = own.with_another(beside);
     let mut done = Restored::default();
     // What is put back goes into the copies too, this one perhaps among them.
-    let end = copy.look(moving::last)?;
+    let end = copy.last().wait()?;
     let states: &[State] = if dead { &[State::Pending, State::Dead] } else { &[State::Pending] };
     for state in states {
         let mut after = 0;
         loop {
-            let mut calls = copy.look(|db| moving::whole(db, *state, after, MANY))?;
+            let mut calls = copy.whole(&lost.store, *state, after, MANY).wait()?;
             calls.retain(|(id, _)| *id <= end);
             let Some((last, _)) = calls.last() else { break };
             after = *last;
@@ -70,12 +75,32 @@ pub(super) fn restore(inner: &Inner, from: &Path, dead: bool) -> Result<Restored
         }
     }
     if !dead {
-        let counts = copy.counts().wait()?;
-        let dead = counts.iter().filter(|count| count.state == State::Dead).map(|count| count.calls);
-        done.dead = usize::try_from(dead.sum::<u64>()).unwrap_or(usize::MAX);
+        done.dead = usize::try_from(lost.dead).unwrap_or(usize::MAX);
     }
-    store.restored();
+    store.restored(&lost.store);
     Ok(done)
+}
+
+/// Whose calls are put back: where there are those of one outbox, its.
+fn owner(name: &str, owners: Vec<Owner>, of: Option<&str>) -> Result<Owner, OutboxError> {
+    let found = match of {
+        Some(of) => owners.iter().find(|owner| owner.store == of),
+        None => owners.first().filter(|_| owners.len() == 1),
+    };
+    if let Some(owner) = found {
+        return Ok(owner.clone());
+    }
+    let one = |owner: &Owner| {
+        format!("  {}  {}: {} pending, {} dead", owner.store, owner.place, owner.pending, owner.dead)
+    };
+    let there = owners.iter().map(one).collect::<Vec<_>>().join("\n");
+    Err(OutboxError::Whose(match (owners.is_empty(), of) {
+        (true, _) => format!("there are no calls in the copy {name}"),
+        (false, Some(of)) => format!("the copy {name} has no calls of the outbox {of}, but of\n{there}"),
+        (false, None) => {
+            format!("the copy {name} has calls of several outboxes; say with --of which:\n{there}")
+        }
+    }))
 }
 
 /// The call under a key of this home directory.

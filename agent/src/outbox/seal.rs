@@ -14,7 +14,7 @@ use std::path::Path;
 /// The key's file in the home directory: 32 random bytes.
 pub(super) const FILE: &str = "outbox.key";
 /// Keys in hexadecimal, separated by commas: the first one encrypts, all decrypt.
-const VARIABLE: &str = "FARCALL_OUTBOX_KEY";
+pub(super) const VARIABLE: &str = "FARCALL_OUTBOX_KEY";
 
 const VERSION: u8 = 1;
 const ID: usize = 4;
@@ -215,6 +215,12 @@ pub(super) const NAME_LENGTH: usize = SALT;
 /// Tells a record from all others: its salt.
 pub(super) fn name_of(sealed: &[u8]) -> &[u8] {
     sealed.get(1 + ID..HEAD).unwrap_or_default()
+}
+
+/// Whether the environment has keys, which hosts may have in common, and which a lost directory does not take along.
+#[cfg(feature = "postgres")]
+pub(super) fn has_common_key() -> bool {
+    std::env::var(VARIABLE).is_ok_and(|text| !text.trim().is_empty())
 }
 
 /// Each derived key seals one record.

@@ -139,6 +139,21 @@ impl Server {
         assert!(pid.is_none() && !waited.timed_out(), "it does not die");
     }
 
+    /// Starts it again as a standby of nobody: it answers, and takes nothing until it is promoted.
+    pub(crate) fn stand_by(&self) {
+        self.kill();
+        fs::write(self.data().join("standby.signal"), "").unwrap();
+        if is_root() {
+            chown(self.data().join("standby.signal"), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        self.run();
+        assert_eq!(self.ask("postgres", "SELECT pg_is_in_recovery()"), "t");
+    }
+
+    pub(crate) fn promote(&self) {
+        assert_eq!(self.ask("postgres", "SELECT pg_promote(true, 100)"), "t", "{}", self.log());
+    }
+
     pub(crate) fn pid(&self) -> Option<u32> {
         *self.running.0.lock().unwrap()
     }

@@ -16,7 +16,7 @@ pub struct AlarmConfig {
     pub command: Vec<String>,
     /// `log`: the file that gets a line of the same JSON.
     pub log: Option<PathBuf>,
-    /// `every`: how long after an alarm of a rule the next one of that rule may go out, in each process.
+    /// `every`: how long after an alarm of a rule the next one of that rule may go out, on one host.
     pub every: Duration,
     /// `timeout`: how long webhook and command may take.
     pub timeout: Duration,

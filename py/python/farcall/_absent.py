@@ -114,6 +114,10 @@ class OutboxError(Exception):
     """The outbox did not do what was asked."""
 
 
+class OutboxUnavailableError(OutboxError):
+    """Never raised here: nothing is kept at all."""
+
+
 def outbox_put(*_: object) -> NoReturn:
     """Keeps nothing, and says so."""
     msg = "the native module of farcall cannot be loaded in this interpreter: nothing is kept"

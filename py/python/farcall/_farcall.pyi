@@ -10,6 +10,7 @@ __all__ = [
     "Body",
     "Call",
     "OutboxError",
+    "OutboxUnavailableError",
     "Scope",
     "after_fork",
     "after_fork_in_parent",
@@ -39,6 +40,9 @@ __all__ = [
 
 class OutboxError(Exception):
     """The outbox did not do what was asked."""
+
+class OutboxUnavailableError(OutboxError):
+    """The outbox cannot be asked now, and may be later: nothing is said of a call that was put before."""
 
 @final
 class Call:

@@ -30,9 +30,23 @@ if TYPE_CHECKING:
 
 HeaderValue: TypeAlias = "str | bytes | Env | File"
 
-__all__ = ["Answer", "Env", "File", "OutboxError", "Receipt", "answer", "item", "parked", "put", "put_async", "wait"]
+__all__ = [
+    "Answer",
+    "Env",
+    "File",
+    "OutboxError",
+    "OutboxUnavailableError",
+    "Receipt",
+    "answer",
+    "item",
+    "parked",
+    "put",
+    "put_async",
+    "wait",
+]
 
 OutboxError = native.OutboxError
+OutboxUnavailableError = native.OutboxUnavailableError
 
 _PARKED = re.compile(r"parked; id=(-?\d+)")
 
@@ -65,22 +79,23 @@ class Receipt:
     def result(self, timeout: float | None = None) -> Answer:
         """What the vendor answered, once it took the call; waits for that.
 
-        Raises TimeoutError after `timeout` seconds, and OutboxError where the call was given up.
+        Raises TimeoutError after `timeout` seconds, and OutboxError where the call was given up. An outbox that cannot
+        be asked now (OutboxUnavailableError) is asked again.
         """
         until = None if timeout is None else time.monotonic() + timeout
         for pause in _pauses():
-            found = _result(self.id)
+            found, why = _look(self.id)
             if found is not None:
                 return found
             left = pause if until is None else until - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"call {self.id} of the outbox is not delivered yet")
+                raise TimeoutError(f"call {self.id} of the outbox is not delivered yet") from why
             time.sleep(min(pause, left))
         raise AssertionError  # there is always another pause
 
     async def _wait(self) -> Answer:
         for pause in _pauses():
-            found = await asyncio.to_thread(_result, self.id)
+            found, _ = await asyncio.to_thread(_look, self.id)
             if found is not None:
                 return found
             await asyncio.sleep(pause)
@@ -101,8 +116,10 @@ class Receipt:
         for pause in _pauses():
             try:
                 done = item(self.id)["state"] != "pending"
+            except OutboxUnavailableError:
+                done = False
             except OutboxError:
-                # Forgotten since, or not to be read: `result` says which.
+                # Forgotten since, or not to be read ever: `result` says which.
                 done = True
             if done:
                 told(self)
@@ -196,7 +213,10 @@ def item(number: int) -> dict[str, Any]:
 
 
 def wait(number: int, timeout: float) -> dict[str, Any]:
-    """A call as it stands once it was delivered or given up, or after `timeout` seconds."""
+    """A call as it stands once it was delivered or given up, or after `timeout` seconds.
+
+    Raises OutboxUnavailableError where the outbox cannot be asked when the time is up.
+    """
     stands: dict[str, Any] = _json.loads(native.outbox_wait(number, timeout))
     return stands
 
@@ -222,6 +242,14 @@ def _result(number: int) -> Answer | None:
     if found is None:
         raise OutboxError(f"call {number} of the outbox was delivered, and its answer could not be kept")
     return found
+
+
+def _look(number: int) -> tuple[Answer | None, Exception | None]:
+    """The answer to a call that was delivered; else why it cannot be looked at now, where it cannot."""
+    try:
+        return _result(number), None
+    except OutboxUnavailableError as error:
+        return None, error
 
 
 def _pauses() -> Iterator[float]:

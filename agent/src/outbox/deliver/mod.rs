@@ -10,6 +10,7 @@ use super::Inner;
 use crate::handle::{Farcall, WeakFarcall};
 use crate::say;
 pub(super) use outcome::FARTHEST;
+pub(super) use round::DEAD;
 use round::Round;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -33,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const TIDIED: Duration = Duration::from_secs(60);
 /// How long delivered calls are kept, with their answers, and dead letters.
 const DELIVERED: Duration = Duration::from_secs(86_400);
-const DEAD: Duration = Duration::from_secs(30 * 86_400);
+pub(in crate::outbox) const DEAD: Duration = Duration::from_secs(30 * 86_400);
 
 pub(super) struct Round<'a> {
     inner: &'a Arc<Inner>,

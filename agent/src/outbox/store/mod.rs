@@ -4,12 +4,13 @@
 mod chain;
 #[cfg(test)]
 mod contract;
+pub(super) mod copy;
 mod file;
 pub(super) mod moving;
 #[cfg(feature = "postgres")]
 mod postgres;
 
-pub(super) use chain::{Chain, key_beside};
+use chain::Chain;
 pub(super) use file::FileStore;
 
 use super::file::Place;
@@ -17,6 +18,7 @@ use super::lease::{Alive, Lease};
 use super::pending::Pending;
 use super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::{OutboxError, Receipt, VendorCount};
+use crate::alarm::Alarm;
 use farcall::config::{OutboxPlace, OutboxStore};
 use moving::States;
 use std::collections::HashSet;
@@ -32,13 +34,14 @@ use tokio::sync::Notify;
 pub(super) fn open(
     home: &Path,
     settings: &OutboxStore,
+    alarm: Option<Arc<Alarm>>,
     committed: &Arc<Notify>,
 ) -> Result<Arc<dyn Store>, OutboxError> {
     let store = match &settings.store {
         Some(place) => postgres(place, settings, committed)?,
         None => Arc::new(FileStore::new(Place::new(home), Arc::clone(committed))),
     };
-    Chain::around(store, home, settings, committed)
+    Chain::around(store, home, settings, alarm, committed)
 }
 
 #[cfg(feature = "postgres")]
@@ -63,7 +66,12 @@ fn postgres(
     _settings: &OutboxStore,
     _committed: &Arc<Notify>,
 ) -> Result<Arc<dyn Store>, OutboxError> {
-    Err(OutboxError::Settings("this program was built without PostgreSQL (the feature `postgres`)".into()))
+    Err(without_postgres())
+}
+
+#[cfg(not(feature = "postgres"))]
+fn without_postgres() -> OutboxError {
+    OutboxError::Settings("this program was built without PostgreSQL (the feature `postgres`)".into())
 }
 
 /// The place itself, where the configuration names an environment variable that has it.
@@ -148,8 +156,8 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// What tells it from all other stores.
     fn identity(&self) -> Pending<String>;
 
-    /// What is beside it has its calls from now on, although it had another's.
-    fn restored(&self) {}
+    /// What is beside it, and has calls of the store that was lost, has this one's from now on.
+    fn restored(&self, _lost: &str) {}
 
     /// Closes what delivery has open.
     fn rest(&self);

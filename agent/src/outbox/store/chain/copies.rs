@@ -1,20 +1,22 @@
-//! Copies of the calls, in files that are meant to be on other volumes. A copy gets a call before the store does, so
-//! that what is acknowledged is in it; what was delivered since is marked in it later, by comparing it with the
-//! store.
+//! Copies of the calls, in files and databases that are meant to be on other volumes. A copy gets a call before the
+//! store does, so that what is acknowledged is in it; what was delivered since is marked in it later, by comparing it
+//! with the store.
 
+use super::super::super::deliver::DEAD;
 use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt, nanos, wall};
+use super::super::copy::{self, Belonging, CopyStore};
 use super::super::moving::{self, Copied};
 use super::super::resolved;
-use super::{FileStore, Place, Store};
+use super::Store;
+use crate::alarm::{Alarm, MissingCopy};
 use crate::say;
 use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// A call that is in a copy and not in the store, for so long, was never acknowledged.
@@ -27,16 +29,20 @@ pub(super) struct Copies {
     home: PathBuf,
     settings: OutboxStore,
     copies: Vec<Copy>,
+    /// By which somebody is told of a call that was taken into too few.
+    alarm: Option<Arc<Alarm>>,
     /// Whether too few copies took a call when that was asked last.
     alarmed: AtomicBool,
+    /// Of copies that are lost together.
+    warned: Once,
 }
 
 #[derive(Debug)]
 struct Copy {
-    file: FileStore,
-    /// Whether it is known to have the calls of this store, and no others.
+    place: Arc<dyn CopyStore>,
+    /// Whether it is known to have the calls of this store.
     ours: AtomicBool,
-    /// Whether it is known to have those of another.
+    /// Whether it is known to have those of another, which was said.
     anothers: AtomicBool,
 }
 
@@ -58,31 +64,30 @@ impl InCopies {
 }
 
 impl Copies {
-    pub(super) fn new(home: &Path, settings: &OutboxStore) -> Result<Self, OutboxError> {
-        let mut copies = Vec::new();
-        for place in &settings.copies {
-            match resolved(place)? {
-                OutboxPlace::File(path) => copies.push(Copy {
-                    file: FileStore::new(Place::at(&path), Arc::default()),
-                    ours: AtomicBool::new(false),
-                    anothers: AtomicBool::new(false),
-                }),
-                _ => {
-                    let what = "its `copies` are files; name a PostgreSQL as its `store`, and files as copies of that";
-                    return Err(OutboxError::Settings(what.into()));
-                }
-            }
-        }
-        let this =
-            Self { home: home.into(), settings: settings.clone(), copies, alarmed: AtomicBool::new(false) };
-        this.warn_of_devices();
-        Ok(this)
+    pub(super) fn new(
+        home: &Path,
+        settings: &OutboxStore,
+        alarm: Option<Arc<Alarm>>,
+    ) -> Result<Self, OutboxError> {
+        let copy = |place| {
+            let place = copy::open(place, settings.timeout)?;
+            Ok(Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) })
+        };
+        let copies = settings.copies.iter().map(copy).collect::<Result<_, OutboxError>>()?;
+        Ok(Self {
+            home: home.into(),
+            settings: settings.clone(),
+            copies,
+            alarm,
+            alarmed: AtomicBool::new(false),
+            warned: Once::new(),
+        })
     }
 
     /// Two copies on one device are lost together.
     fn warn_of_devices(&self) {
         let own = self.settings.store.is_none().then_some(self.home.as_path());
-        let directories = self.copies.iter().filter_map(|copy| copy.file.place().file().parent());
+        let directories = self.copies.iter().filter_map(|copy| copy.place.directory());
         let mut known: Vec<(u64, &Path)> = Vec::new();
         for directory in own.into_iter().chain(directories) {
             let Ok(metadata) = fs::metadata(directory) else { continue };
@@ -97,13 +102,31 @@ impl Copies {
         }
     }
 
+    /// Nor is a database a copy of itself.
+    fn warn_of_databases(&self) {
+        let places = self.settings.store.iter().chain(&self.settings.copies);
+        let databases = places.filter_map(|place| resolved(place).ok());
+        let mut known: Vec<OutboxPlace> = Vec::new();
+        for database in databases.filter(|place| matches!(place, OutboxPlace::Postgres(_))) {
+            if known.contains(&database) {
+                say::say("the outbox has two copies in the same database, which are lost together");
+            }
+            known.push(database);
+        }
+    }
+
     /// Adds calls to the copies, and waits until they are there or are known not to be.
     pub(super) fn add(&self, news: &[Arc<New>]) -> Vec<InCopies> {
+        // Now, and not for those who only look.
+        self.warned.call_once(|| {
+            self.warn_of_devices();
+            self.warn_of_databases();
+        });
         let asked: Vec<Vec<_>> = news
             .iter()
             .map(|new| match self.settings.needed(&new.vendor) {
                 0 => Vec::new(),
-                _ => self.copies.iter().map(|copy| copy.file.add(Arc::clone(new))).collect(),
+                _ => self.copies.iter().map(|copy| copy.place.add(new)).collect(),
             })
             .collect();
         news.iter().zip(asked).map(|(new, asked)| self.judge(new, asked)).collect()
@@ -119,26 +142,36 @@ impl Copies {
         }
         let needed = self.settings.needed(&new.vendor);
         let short = has.len() < needed;
-        if needed > 0 && self.alarmed.swap(short, Ordering::AcqRel) != short {
-            say::say(&match &why {
-                Some(why) if short => format!("calls are in {} copies instead of {needed}: {why}", has.len()),
-                _ => "all copies of the outbox that are needed are written again".to_owned(),
-            });
+        let why = why.map(|why| why.to_string()).unwrap_or_default();
+        if needed > 0 {
+            self.tell(new, has.len(), needed, &why);
         }
         let refused = short && self.settings.on_missing_copy == OnMissingCopy::Refuse;
-        let missing = refused.then(|| OutboxError::Copies {
-            has: has.len(),
-            needed,
-            why: why.map(|why| why.to_string()).unwrap_or_default(),
-        });
+        let missing = refused.then_some(OutboxError::Copies { has: has.len(), needed, why });
         InCopies { has, missing }
+    }
+
+    /// Says that a call is in too few copies: each one to the alarm where it is taken, else once, until it is over.
+    fn tell(&self, new: &New, has: usize, needed: usize, why: &str) {
+        let short = has < needed;
+        let changed = self.alarmed.swap(short, Ordering::AcqRel) != short;
+        match &self.alarm {
+            _ if !short && changed => say::say("all copies of the outbox that are needed are written again"),
+            Some(alarm) if short && self.settings.on_missing_copy == OnMissingCopy::Alarm => {
+                let (vendor, endpoint) = (new.vendor.as_str(), new.endpoint.as_str());
+                let customer = new.customer.as_deref();
+                alarm.missing_copy(&MissingCopy { vendor, endpoint, customer, has, needed, why });
+            }
+            _ if changed => say::say(&format!("calls are in {has} copies instead of {needed}: {why}")),
+            _ => {}
+        }
     }
 
     /// Takes a call out of the copies that is not acknowledged. What stays there because of an error is found when
     /// they are compared.
     pub(super) fn take_back(&self, call: InCopies) {
         for (copy, id) in call.has {
-            drop(self.copies[copy].file.write(0, move |db| moving::mark(db, &[(id, None)])));
+            drop(self.copies[copy].place.mark(vec![(id, None)]));
         }
     }
 
@@ -153,22 +186,15 @@ impl Copies {
         }
         let identity = store.identity().wait()?;
         for copy in self.copies.iter().filter(|copy| !known(copy)) {
-            let file = copy.file.place().file();
-            let own = identity.clone();
-            let adopt = move |db: &rusqlite::Transaction<'_>| match moving::identity(db)? {
-                Some(other) => Ok(other == own),
-                None => moving::adopt(db, &own).map(|()| true),
-            };
-            match copy.file.write(0, adopt).wait() {
-                Ok(true) => {
+            match copy.place.belong(&identity, &self.home).wait() {
+                Ok(Belonging::Anothers) => copy.say_of_another(None),
+                Ok(belonging) => {
                     copy.ours.store(true, Ordering::Release);
-                    self.keep_key_beside(file);
+                    copy.place.keep_key(&self.home);
+                    if let Belonging::OursAfter(lost) = belonging {
+                        copy.say_of_another(Some(&lost));
+                    }
                 }
-                Ok(false) if copy.anothers.swap(true, Ordering::AcqRel) => {}
-                Ok(false) => say::say(&format!(
-                    "the copy {0} has calls of another outbox: of this one before it was lost? Then `farcall outbox restore --from {0}`; else move it away",
-                    file.display()
-                )),
                 // Said when a call cannot be added.
                 Err(_) => {}
             }
@@ -176,39 +202,11 @@ impl Copies {
         Ok(())
     }
 
-    /// Without the key nobody can read what is in the copy; the one in the home directory may be lost with it.
-    fn keep_key_beside(&self, file: &Path) {
-        let Ok(key) = fs::read(self.home.join(super::super::super::seal::FILE)) else { return };
-        let beside = key_beside(file);
-        let make = || {
-            let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            new.write_all(&key)?;
-            new.sync_all()?;
-            File::open(beside.parent().unwrap_or(Path::new("/")))?.sync_all()
-        };
-        match fs::read(&beside) {
-            Ok(known) if known == key => {}
-            Ok(_) => say::say(&format!(
-                "{} is another key than the outbox's: move it away, and keep it for what was copied under it",
-                beside.display()
-            )),
-            Err(_) => {
-                if let Err(error) = make() {
-                    say::say(&format!(
-                        "cannot keep the outbox's key beside its copy, as {}: {error}",
-                        beside.display()
-                    ));
-                }
-            }
-        }
-    }
-
-    /// They are copies of this store from now on.
-    pub(super) fn adopt_all(&self, store: &dyn Store) {
+    /// They are copies of this store from now on, and no longer of the one that was lost.
+    pub(super) fn adopt_all(&self, store: &dyn Store, lost: &str) {
         let Ok(identity) = store.identity().wait() else { return };
         for copy in &self.copies {
-            let own = identity.clone();
-            let _ = copy.file.write(0, move |db| moving::adopt(db, &own)).wait();
+            let _ = copy.place.adopt(lost, &identity).wait();
         }
     }
 
@@ -228,38 +226,52 @@ impl Copies {
         let Some(copy) = self.copies.get(which).filter(|copy| copy.ours.load(Ordering::Acquire)) else {
             return Ok(None);
         };
-        let calls = copy.file.look(|db| moving::copied(db, after, MANY))?;
+        let calls = copy.place.copied(after, MANY).wait()?;
         let Some(last) = calls.last().map(|call| call.id) else { return Ok(None) };
         let states = states(calls.iter().map(|call| call.name.clone()).collect())?;
-        let old = wall().saturating_sub(nanos(UNDER_WAY));
+        let before = |age| wall().saturating_sub(nanos(age));
+        let (old, older) = (before(UNDER_WAY), before(DEAD));
         let change = |call: &Copied| match states.get(&call.name) {
             Some(State::Delivered) => Some((call.id, None)),
             Some(state) => (*state != call.state).then_some((call.id, Some(*state))),
+            // A dead letter that was not restored may be yet.
+            None if call.state == State::Dead => (call.put_at < older).then_some((call.id, None)),
             None => (call.put_at < old).then_some((call.id, None)),
         };
         let changes: Vec<_> = calls.iter().filter_map(change).collect();
         if !changes.is_empty() {
-            copy.file.write(0, move |db| moving::mark(db, &changes)).wait()?;
+            copy.place.mark(changes).wait()?;
         }
         Ok(Some(last))
     }
 
-    pub(super) fn each(&self, work: impl Fn(&FileStore)) {
-        self.copies.iter().for_each(|copy| work(&copy.file));
+    pub(super) fn pause(&self) {
+        self.copies.iter().for_each(|copy| copy.place.pause());
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.copies.iter().any(|copy| copy.file.is_open())
+        self.copies.iter().any(|copy| copy.place.is_open())
     }
 
     pub(super) fn resume(&self) -> Result<(), OutboxError> {
-        self.copies.iter().try_for_each(|copy| copy.file.resume())
+        self.copies.iter().try_for_each(|copy| copy.place.resume())
     }
 }
 
-/// Where the key is kept with which a copy can be read.
-pub(in crate::outbox) fn key_beside(file: &Path) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".key");
-    name.into()
+impl Copy {
+    /// Says once that it has calls of another outbox; which one, where it has those of several.
+    fn say_of_another(&self, lost: Option<&str>) {
+        if self.anothers.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let name = self.place.name();
+        say::say(&match lost {
+            None => format!(
+                "the copy {name} has calls of another outbox: of this one before it was lost? Then `farcall outbox restore --from {name}`; else move it away"
+            ),
+            Some(lost) => format!(
+                "the copy {name} has calls of another outbox that was in this directory: was it lost? Then `farcall outbox restore --from ADDRESS --of {lost}`; else delete them there (docs/outbox.md)"
+            ),
+        });
+    }
 }

@@ -12,8 +12,8 @@ use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
 use super::{Due, FileStore, Grant, Store, Waits, Wanted};
+use crate::alarm::Alarm;
 use copies::Copies;
-pub(in crate::outbox) use copies::key_beside;
 use farcall::config::OutboxStore;
 use spool::Spool;
 use std::path::Path;
@@ -43,12 +43,13 @@ impl Chain {
         store: Arc<dyn Store>,
         home: &Path,
         settings: &OutboxStore,
+        alarm: Option<Arc<Alarm>>,
         committed: &Arc<Notify>,
     ) -> Result<Arc<dyn Store>, OutboxError> {
         if settings.copies.is_empty() && !settings.spool {
             return Ok(store);
         }
-        let copies = Copies::new(home, settings)?;
+        let copies = Copies::new(home, settings, alarm)?;
         let spool = settings.spool.then(|| Spool::new(home, Arc::clone(committed)));
         let links = Arc::new(Links { store, copies, spool });
         Ok(Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links }))
@@ -78,10 +79,13 @@ impl Links {
         for ((new, copied), stored) in news.iter().zip(copied).zip(stored) {
             let answer = match (copied.missing(), stored) {
                 (Some(error), _) => Err(error),
-                (None, None) => self.to_spool(new),
-                (None, Some(stored)) => match (stored.wait(), &self.spool) {
-                    (Err(OutboxError::Unreachable { .. } | OutboxError::Busy), Some(_)) => self.to_spool(new),
-                    (answer, _) => answer,
+                (None, None) => self.to_spool(new, None),
+                (None, Some(stored)) => match stored.wait() {
+                    // Also a server that is reached: a standby, or one without room.
+                    Err(error) if self.spool.is_some() && error.is_passing() => {
+                        self.to_spool(new, Some(&error))
+                    }
+                    answer => answer,
                 },
             };
             if answer.is_err() {
@@ -97,9 +101,10 @@ impl Links {
         self.spool.as_ref().is_some_and(|spool| spool.has_line(new))
     }
 
-    fn to_spool(&self, new: &Arc<New>) -> Result<Receipt, OutboxError> {
+    /// `why` the store did not take it, where it was asked.
+    fn to_spool(&self, new: &Arc<New>, why: Option<&OutboxError>) -> Result<Receipt, OutboxError> {
         match &self.spool {
-            Some(spool) => spool.add(new),
+            Some(spool) => spool.add(new, why),
             None => Err(OutboxError::Busy),
         }
     }
@@ -251,8 +256,8 @@ impl Store for Chain {
         self.links.store.identity()
     }
 
-    fn restored(&self) {
-        self.links.copies.adopt_all(&*self.links.store);
+    fn restored(&self, lost: &str) {
+        self.links.copies.adopt_all(&*self.links.store, lost);
     }
 
     fn rest(&self) {
@@ -262,7 +267,7 @@ impl Store for Chain {
     fn pause(&self) {
         self.thread.pause();
         self.links.store.pause();
-        self.links.copies.each(|copy| copy.pause());
+        self.links.copies.pause();
         if let Some(spool) = &self.links.spool {
             spool.file().pause();
         }

@@ -1,13 +1,15 @@
-//! What the store did not take because it could not be reached: in the file of the home directory, until it goes on.
+//! What the store did not take because it could not be reached or was of no use: in the file of the home directory, until it goes on.
 
 use super::super::super::table::{Count, Filter, Item, New, State, Whole};
 use super::super::super::{OutboxError, Receipt, VendorCount, wall};
 use super::super::moving::{self, States};
 use super::{FileStore, Place, Store};
+use crate::say;
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -20,6 +22,8 @@ const LOCK: &str = "outbox.forward";
 pub(super) struct Spool {
     file: FileStore,
     lock: PathBuf,
+    /// Whether it was said that calls wait in it.
+    said: AtomicBool,
 }
 
 /// Where a call is that was put into the spool.
@@ -32,26 +36,36 @@ pub(super) enum Found {
 
 impl Spool {
     pub(super) fn new(home: &Path, committed: Arc<Notify>) -> Self {
-        Self { file: FileStore::new(Place::new(home), committed), lock: home.join(LOCK) }
+        Self {
+            file: FileStore::new(Place::new(home), committed),
+            lock: home.join(LOCK),
+            said: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn file(&self) -> &FileStore {
         &self.file
     }
 
-    pub(super) fn add(&self, new: &Arc<New>) -> Result<Receipt, OutboxError> {
+    /// `why` the store did not take it, which is said once until all went on.
+    pub(super) fn add(&self, new: &Arc<New>, why: Option<&OutboxError>) -> Result<Receipt, OutboxError> {
         let mut receipt = self.file.add(Arc::clone(new)).wait()?;
+        if let Some(why) = why.filter(|_| !self.said.swap(true, Ordering::AcqRel)) {
+            let file = self.file.place().file().display();
+            say::say(&format!("calls are kept in {file} until the outbox takes them: {why}"));
+        }
         receipt.id = -receipt.id;
         Ok(receipt)
     }
 
     /// Whether calls wait in it, as far as can be told.
     pub(super) fn is_filled(&self) -> bool {
-        self.file.exists()
-            && self
-                .file
-                .look(|db| moving::whole(db, State::Pending, 0, 1))
-                .is_ok_and(|calls| !calls.is_empty())
+        let there = || self.file.look(|db| moving::whole(db, State::Pending, 0, 1));
+        let filled = self.file.exists() && there().is_ok_and(|calls| !calls.is_empty());
+        if !filled && self.said.swap(false, Ordering::AcqRel) {
+            say::say(&format!("no call waits in {} any longer", self.file.place().file().display()));
+        }
+        filled
     }
 
     /// Whether calls of this one's key wait in it. Where that cannot be said they may.
@@ -175,7 +189,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let keys = Keys::of(home.path(), None).unwrap();
         let spool = Spool::new(home.path(), Arc::default());
-        let id = -spool.add(&call(&keys)).unwrap().id;
+        let id = -spool.add(&call(&keys), None).unwrap().id;
         // Reached, and yet of no use: as a server whose disk is full, or that is a standby now.
         let place = home.path().join("later");
         let store = FileStore::new(Place::at(&place.join("outbox.db")), Arc::default());

@@ -7,7 +7,7 @@
 use super::super::super::table::{Count, Filter, Item, New, Settlement, State, Whole};
 use super::super::super::wall;
 use super::super::moving::States;
-use super::thread::Put;
+use super::job::Put;
 use crate::outbox::{VendorCount, seal};
 use ring::digest::{SHA256, digest};
 use sqlx::postgres::PgRow;

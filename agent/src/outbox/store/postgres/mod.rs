@@ -2,6 +2,8 @@
 
 mod calls;
 mod claim;
+mod copy;
+mod job;
 mod schema;
 mod thread;
 
@@ -11,6 +13,8 @@ use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
 use super::{Due, Grant, Store, Waits, Wanted};
+pub(super) use copy::PostgresCopy;
+use schema::Tables;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use std::str::FromStr;
@@ -32,20 +36,26 @@ impl PostgresStore {
         timeout: Duration,
         committed: Arc<Notify>,
     ) -> Result<Self, OutboxError> {
-        let options = PgConnectOptions::from_str(url).map_err(|_| {
-            OutboxError::Settings(
-                "the address of its PostgreSQL is none; write postgres://user@host/database".into(),
-            )
-        })?;
-        let place = match options.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => options.get_host().to_owned(),
-        };
-        let database = options.get_database().unwrap_or(options.get_username());
-        let name = format!("postgres://{place}:{}/{database}", options.get_port());
-        let options = options.application_name("farcall outbox").disable_statement_logging();
-        Ok(Self { thread: Thread::new(Server { options, name, timeout }, committed) })
+        let server = server(url, timeout, Tables::Store)?;
+        Ok(Self { thread: Thread::new(server, committed) })
     }
+}
+
+/// The server at this address.
+fn server(url: &str, timeout: Duration, tables: Tables) -> Result<Server, OutboxError> {
+    let options = PgConnectOptions::from_str(url).map_err(|_| {
+        OutboxError::Settings(
+            "the address of its PostgreSQL is none; write postgres://user@host/database".into(),
+        )
+    })?;
+    let place = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => options.get_host().to_owned(),
+    };
+    let database = options.get_database().unwrap_or(options.get_username());
+    let name = format!("postgres://{place}:{}/{database}", options.get_port());
+    let options = options.application_name("farcall outbox").disable_statement_logging();
+    Ok(Server { options, name, timeout, tables })
 }
 
 impl Store for PostgresStore {
@@ -58,7 +68,7 @@ impl Store for PostgresStore {
     }
 
     fn add(&self, new: Arc<New>) -> Pending<Receipt> {
-        self.thread.put(new)
+        self.thread.put(new, None)
     }
 
     fn get(&self, id: i64) -> Pending<Option<Whole>> {

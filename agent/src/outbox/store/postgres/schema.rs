@@ -7,8 +7,33 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// Each entry makes the version with its number, from 1, out of the one before.
-const STEPS: &[&str] = &["
+/// What is kept in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tables {
+    /// A store, from which calls are delivered.
+    Store,
+    /// Copies of calls that other stores have. Nobody delivers from there.
+    Copy,
+}
+
+impl Tables {
+    const fn schema(self) -> &'static str {
+        match self {
+            Self::Store => "farcall_outbox",
+            Self::Copy => "farcall_outbox_copy",
+        }
+    }
+
+    /// Each entry makes the version with its number, from 1, out of the one before.
+    const fn steps(self) -> &'static [&'static str] {
+        match self {
+            Self::Store => STORE,
+            Self::Copy => COPY,
+        }
+    }
+}
+
+const STORE: &[&str] = &["
 CREATE TABLE farcall_outbox.item (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     uid bytea NOT NULL UNIQUE,
@@ -51,6 +76,37 @@ CREATE TABLE farcall_outbox.identity (id text NOT NULL);
 INSERT INTO farcall_outbox.identity VALUES (replace(gen_random_uuid()::text, '-', ''));
 "];
 
+const COPY: &[&str] = &["
+CREATE TABLE farcall_outbox_copy.owner (
+    store text PRIMARY KEY,
+    host text NOT NULL,
+    home text NOT NULL,
+    since timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE TABLE farcall_outbox_copy.item (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    store text NOT NULL,
+    uid bytea NOT NULL,
+    queue text NOT NULL,
+    order_key text,
+    state bigint NOT NULL DEFAULT 0,
+    put_at bigint NOT NULL,
+    next_at bigint NOT NULL,
+    expires_at bigint NOT NULL,
+    max_attempts bigint,
+    method text NOT NULL,
+    vendor text NOT NULL,
+    endpoint text NOT NULL,
+    host text NOT NULL,
+    customer text,
+    idempotency_key text NOT NULL,
+    bytes bigint NOT NULL,
+    request bytea NOT NULL,
+    UNIQUE (store, uid)
+);
+CREATE INDEX item_order ON farcall_outbox_copy.item (store, id);
+"];
+
 /// Whatever the database's own default is: each statement sees what was committed before it.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 /// One process at a time makes the tables.
@@ -64,6 +120,7 @@ pub(super) async fn prepare(
     db: &mut PgConnection,
     name: &str,
     timeout: Duration,
+    tables: Tables,
 ) -> sqlx::Result<Result<(), OutboxError>> {
     let wrong = |what: String| Ok(Err(OutboxError::unavailable(name.as_ref(), what)));
     let sql = "SELECT current_setting('fsync'), current_setting('synchronous_commit'),
@@ -98,47 +155,48 @@ pub(super) async fn prepare(
     if commit == "off" {
         return wrong("it does not sync what it commits (synchronous_commit = off)".into());
     }
-    match version(db).await? {
-        Some(version) if version == STEPS.len() => Ok(Ok(())),
-        Some(version) if version > STEPS.len() => wrong(format!(
-            "a later version of farcall made its tables (schema {version}, this one knows {})",
-            STEPS.len()
+    let known = tables.steps().len();
+    match version(db, tables).await? {
+        Some(version) if version == known => Ok(Ok(())),
+        Some(version) if version > known => wrong(format!(
+            "a later version of farcall made its tables (schema {version}, this one knows {known})"
         )),
-        _ => make(db).await.map(Ok),
+        _ => make(db, tables).await.map(Ok),
     }
 }
 
-async fn version(db: &mut PgConnection) -> sqlx::Result<Option<usize>> {
+async fn version(db: &mut PgConnection, tables: Tables) -> sqlx::Result<Option<usize>> {
     // By the catalogue's tables: what functions such as to_regclass say is cached until the transaction ends, and so
     // may be older than the lock.
     let there = "SELECT EXISTS (SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
-        WHERE nspname = 'farcall_outbox' AND relname = 'version')";
-    if !sqlx::query_scalar(there).fetch_one(&mut *db).await? {
+        WHERE nspname = $1 AND relname = 'version')";
+    if !sqlx::query_scalar(there).bind(tables.schema()).fetch_one(&mut *db).await? {
         return Ok(None);
     }
-    let sql = "SELECT max(version) FROM farcall_outbox.version";
-    let version: Option<i32> = sqlx::query_scalar(sql).fetch_one(db).await?;
+    let sql = format!("SELECT max(version) FROM {}.version", tables.schema());
+    let version: Option<i32> = sqlx::query_scalar(&sql).fetch_one(db).await?;
     Ok(version.and_then(|version| usize::try_from(version).ok()))
 }
 
-async fn make(db: &mut PgConnection) -> sqlx::Result<()> {
+async fn make(db: &mut PgConnection, tables: Tables) -> sqlx::Result<()> {
     sqlx::raw_sql(BEGIN).execute(&mut *db).await?;
     sqlx::raw_sql(MAKING).execute(&mut *db).await?;
     // Another process may have done it since.
-    let done = version(db).await?.unwrap_or(0);
+    let schema = tables.schema();
+    let done = version(db, tables).await?.unwrap_or(0);
     if done == 0 {
         // Asked first: who may not make a schema may use one that is there.
-        let there = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'farcall_outbox')";
-        if !sqlx::query_scalar(there).fetch_one(&mut *db).await? {
-            sqlx::raw_sql("CREATE SCHEMA farcall_outbox").execute(&mut *db).await?;
+        let there = "SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)";
+        if !sqlx::query_scalar(there).bind(schema).fetch_one(&mut *db).await? {
+            sqlx::raw_sql(&format!("CREATE SCHEMA {schema}")).execute(&mut *db).await?;
         }
-        let sql = "CREATE TABLE farcall_outbox.version (version integer NOT NULL)";
-        sqlx::raw_sql(sql).execute(&mut *db).await?;
+        let sql = format!("CREATE TABLE {schema}.version (version integer NOT NULL)");
+        sqlx::raw_sql(&sql).execute(&mut *db).await?;
     }
-    for (number, step) in (1_i32..).zip(STEPS).skip(done) {
+    for (number, step) in (1_i32..).zip(tables.steps()).skip(done) {
         sqlx::raw_sql(step).execute(&mut *db).await?;
-        let sql = "INSERT INTO farcall_outbox.version VALUES ($1)";
-        sqlx::query(sql).bind(number).execute(&mut *db).await?;
+        let sql = format!("INSERT INTO {schema}.version VALUES ($1)");
+        sqlx::query(&sql).bind(number).execute(&mut *db).await?;
     }
     sqlx::raw_sql("COMMIT").execute(db).await.map(|_| ())
 }

@@ -3,14 +3,14 @@
 
 use super::super::super::OutboxError;
 use super::super::super::Receipt;
-use super::super::super::pending::{Pending, Reply, pair};
+use super::super::super::pending::{Pending, pair};
 use super::super::super::table::{Item, New, Settlement};
-use super::{calls, schema};
+use super::job::{Asked, Job, Put, Settled};
+use super::schema::Tables;
+use super::{calls, copy, schema};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,80 +24,6 @@ const MAX_JOBS: usize = 256;
 /// A server that cannot be reached is not tried again so soon: who asks meanwhile hears of it at once.
 const AGAIN: Duration = Duration::from_secs(1);
 
-type Done<'a> = Pin<Box<dyn Future<Output = sqlx::Result<()>> + 'a>>;
-
-/// A question in a transaction of its own.
-trait Question: Send {
-    fn ask<'a>(&'a mut self, db: &'a mut PgConnection) -> Done<'a>;
-    fn answer(self: Box<Self>, committed: Result<(), OutboxError>);
-}
-
-struct Asked<F, T> {
-    work: F,
-    done: Option<T>,
-    reply: Reply<T>,
-}
-
-impl<F, T> Question for Asked<F, T>
-where
-    F: AsyncFn(&mut PgConnection) -> sqlx::Result<T> + Send,
-    T: Send,
-{
-    fn ask<'a>(&'a mut self, db: &'a mut PgConnection) -> Done<'a> {
-        Box::pin(async move {
-            self.done = Some((self.work)(db).await?);
-            Ok(())
-        })
-    }
-
-    fn answer(mut self: Box<Self>, committed: Result<(), OutboxError>) {
-        let done = self.done.take().ok_or(OutboxError::Busy);
-        self.reply.answer(committed.and(done));
-    }
-}
-
-/// A call to be added.
-pub(super) struct Put {
-    pub(super) new: Arc<New>,
-    pub(super) id: Option<i64>,
-    reply: Reply<Receipt>,
-}
-
-/// How an attempt came out.
-pub(super) struct Settled {
-    pub(super) token: i64,
-    pub(super) item: Item,
-    pub(super) settlement: Arc<Settlement>,
-    pub(super) done: bool,
-    reply: Reply<bool>,
-}
-
-enum Job {
-    Put(Put),
-    Settled(Box<Settled>),
-    Question(Box<dyn Question>),
-}
-
-impl Job {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Put(put) => put.new.request.len(),
-            _ => 0,
-        }
-    }
-
-    fn answer(self, committed: Result<(), OutboxError>) {
-        match self {
-            Self::Put(Put { new, id, reply }) => reply.answer(committed.and_then(|()| {
-                let id = id.ok_or(OutboxError::Busy)?;
-                Ok(Receipt { id, idempotency_key: new.idempotency_key.clone() })
-            })),
-            Self::Settled(settled) => settled.reply.answer(committed.map(|()| settled.done)),
-            Self::Question(question) => question.answer(committed),
-        }
-    }
-}
-
 /// Where the server is.
 pub(super) struct Server {
     pub(super) options: PgConnectOptions,
@@ -105,6 +31,8 @@ pub(super) struct Server {
     pub(super) name: String,
     /// How long it may take.
     pub(super) timeout: Duration,
+    /// What is kept there.
+    pub(super) tables: Tables,
 }
 
 /// Asks in the order of the questions.
@@ -147,9 +75,10 @@ impl Thread {
         &self.shared.server.name
     }
 
-    pub(super) fn put(&self, new: Arc<New>) -> Pending<Receipt> {
+    /// `owner` says whose it is, in a copy.
+    pub(super) fn put(&self, new: Arc<New>, owner: Option<Arc<str>>) -> Pending<Receipt> {
         let (reply, pending) = pair();
-        self.submit(Job::Put(Put { new, id: None, reply }));
+        self.submit(Job::Put(Put { new, id: None, owner, reply }));
         pending
     }
 
@@ -279,9 +208,18 @@ impl Shared {
         OutboxError::Unreachable { place: self.server.name.clone(), what: what.into() }
     }
 
+    /// When to try again, after a failure that took so long. Calls wait for each copy, also where they can do without
+    /// it: one that hangs takes a small part of their time.
+    fn again(&self, took: Duration) -> Duration {
+        match self.server.tables {
+            Tables::Store => AGAIN,
+            Tables::Copy => AGAIN.max(took * 5),
+        }
+    }
+
     async fn work(&self) {
         let mut connection = None;
-        let mut down: Option<(Instant, OutboxError)> = None;
+        let mut down: Option<(Instant, Duration, OutboxError)> = None;
         loop {
             let jobs = {
                 let mut queue = self.lock();
@@ -295,14 +233,16 @@ impl Shared {
                 self.changed.notified().await;
                 continue;
             }
-            if let Some((since, error)) = &down
-                && since.elapsed() < AGAIN
+            if let Some((since, again, error)) = &down
+                && since.elapsed() < *again
             {
                 jobs.into_iter().for_each(|job| job.answer(Err(error.clone())));
                 continue;
             }
-            down = self.work_on(&mut connection, jobs).await.err().map(|error| (Instant::now(), error));
-            if let Some((_, error)) = &down {
+            let begun = Instant::now();
+            let failed = self.work_on(&mut connection, jobs).await.err();
+            down = failed.map(|error| (Instant::now(), self.again(begun.elapsed()), error));
+            if let Some((.., error)) = &down {
                 // They have waited for the same.
                 let others = self.lock().take();
                 others.into_iter().for_each(|job| job.answer(Err(error.clone())));
@@ -386,7 +326,8 @@ impl Shared {
     async fn connect(&self) -> Result<PgConnection, Failure> {
         let unreachable = |error: sqlx::Error| Failure::Unreachable(self.unreachable(&explain(&error)));
         let mut db = self.server.options.connect().await.map_err(unreachable)?;
-        let prepared = schema::prepare(&mut db, &self.server.name, self.server.timeout).await;
+        let prepared =
+            schema::prepare(&mut db, &self.server.name, self.server.timeout, self.server.tables).await;
         prepared.map_err(unreachable)?.map_err(Failure::Unreachable)?;
         Ok(db)
     }
@@ -403,6 +344,10 @@ impl Shared {
                     Job::Settled(one) => settled.push(one),
                     Job::Question(_) => {}
                 }
+            }
+            if self.server.tables == Tables::Copy {
+                copy::add(db, &mut puts).await?;
+                return sqlx::raw_sql("COMMIT").execute(db).await.map(|_| ());
             }
             let news = puts.iter().map(|put| calls::line(&put.new.queue, put.new.order_key.as_deref()));
             let old = settled.iter().map(|one| calls::line(&one.item.service, one.item.order_key.as_deref()));

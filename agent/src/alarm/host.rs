@@ -1,0 +1,146 @@
+//! What the processes of one host have told, in a file of the home directory: those that see the same failure tell of
+//! it once, and so does a process that is started again and again. Where the file cannot be had, an alarm is told.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+const FILE: &str = "alarms.json";
+/// So often, and so long between, is tried to lock it: a process that was stopped with the lock holds up no alarm.
+const TRIES: u32 = 25;
+const BETWEEN: Duration = Duration::from_millis(10);
+/// Rules that are remembered; those told longest ago are forgotten first.
+const MAX_RULES: usize = 1_024;
+/// More than all of them need: a file of another kind is not read to its end.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The last alarm of a rule on this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Last {
+    /// Milliseconds since the Unix epoch.
+    pub(super) at_ms: u64,
+    /// Failures since, of which none was told.
+    pub(super) held_back: u64,
+}
+
+/// Whether an alarm is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Yes, and so many failures beside it.
+    Tell { held_back: u64 },
+    /// Another process told of this rule at that time, in milliseconds since the Unix epoch.
+    Told { at_ms: u64 },
+}
+
+/// Asks for the turn of an alarm of this rule, after `held_back` failures that this process did not tell.
+pub(super) fn turn(home: &Path, rule: &str, every: Duration, held_back: u64, now_ms: u64) -> Turn {
+    let asked = with(home, |rules| {
+        let last = rules.entry(rule.to_owned()).or_default();
+        let since = now_ms.checked_sub(last.at_ms).filter(|_| last.at_ms > 0);
+        // One that is in the future was told before a clock was set back.
+        if since.is_some_and(|since| u128::from(since) < every.as_millis()) {
+            last.held_back += held_back + 1;
+            return Turn::Told { at_ms: last.at_ms };
+        }
+        let held_back = held_back + last.held_back;
+        *last = Last { at_ms: now_ms, held_back: 0 };
+        Turn::Tell { held_back }
+    });
+    asked.unwrap_or(Turn::Tell { held_back })
+}
+
+/// Nobody heard the last alarm of this rule: the next one has its turn.
+pub(super) fn forget(home: &Path, rule: &str) {
+    let _ = with(home, |rules| rules.remove(rule));
+}
+
+fn with<T>(home: &Path, work: impl FnOnce(&mut BTreeMap<String, Last>) -> T) -> Option<T> {
+    let path = home.join(FILE);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .ok()?;
+    lock(&file)?;
+    let mut text = Vec::new();
+    (&file).take(MAX_BYTES).read_to_end(&mut text).ok()?;
+    // What a process that was killed left half written is as good as nothing.
+    let mut rules = serde_json::from_slice(&text).unwrap_or_default();
+    let done = work(&mut rules);
+    while rules.len() > MAX_RULES {
+        let oldest = rules.iter().min_by_key(|(_, last)| last.at_ms).map(|(rule, _)| rule.clone());
+        oldest.map(|rule| rules.remove(&rule));
+    }
+    let text = serde_json::to_vec(&rules).ok()?;
+    file.set_len(0).ok()?;
+    file.rewind().ok()?;
+    file.write_all(&text).ok()?;
+    crate::home::give_to_owner(home, &path);
+    Some(done)
+}
+
+/// Until the file is closed.
+fn lock(file: &File) -> Option<()> {
+    for _ in 0..TRIES {
+        if file.try_lock().is_ok() {
+            return Some(());
+        }
+        thread::sleep(BETWEEN);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn of_all_that_see_a_failure_one_tells_it_and_the_next_one_counts_those_of_all() {
+        let home = tempfile::tempdir().unwrap();
+        let ask = |rule, held_back, second: u64| turn(home.path(), rule, EVERY, held_back, second * 1_000);
+        assert_eq!(ask("a", 0, 100), Turn::Tell { held_back: 0 });
+        assert_eq!(ask("a", 0, 101), Turn::Told { at_ms: 100_000 });
+        assert_eq!(ask("a", 4, 159), Turn::Told { at_ms: 100_000 });
+        assert_eq!(ask("b", 0, 159), Turn::Tell { held_back: 0 }, "each rule has its own");
+        assert_eq!(ask("a", 2, 160), Turn::Tell { held_back: 8 });
+        assert_eq!(ask("a", 0, 90), Turn::Tell { held_back: 0 }, "after a clock was set back");
+        forget(home.path(), "a");
+        assert_eq!(ask("a", 0, 91), Turn::Tell { held_back: 0 }, "nobody heard the one before");
+    }
+
+    #[test]
+    fn an_alarm_is_told_whatever_is_wrong_with_the_file() {
+        let home = tempfile::tempdir().unwrap();
+        let ask = |second: u64| turn(home.path(), "a", EVERY, 0, second * 1_000);
+        assert_eq!(turn(&home.path().join("gone"), "a", EVERY, 3, 5), Turn::Tell { held_back: 3 });
+        std::fs::write(home.path().join(FILE), "{\"a\":{\"at_ms\":1000,").unwrap();
+        assert_eq!(ask(100), Turn::Tell { held_back: 0 });
+        let held = File::open(home.path().join(FILE)).unwrap();
+        held.lock().unwrap();
+        assert_eq!(ask(101), Turn::Tell { held_back: 0 }, "whoever has the lock may stand still");
+        drop(held);
+        assert_eq!(ask(102), Turn::Told { at_ms: 100_000 });
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let home = tempfile::tempdir().unwrap();
+        with(home.path(), |rules| {
+            rules.extend((0..2_000_u64).map(|at_ms| (format!("rule {at_ms}"), Last { at_ms, held_back: 0 })));
+        });
+        with(home.path(), |rules| {
+            assert_eq!(rules.len(), MAX_RULES);
+            assert!(rules.contains_key("rule 1999"));
+        });
+    }
+}

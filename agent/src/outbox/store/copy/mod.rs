@@ -1,0 +1,121 @@
+//! A place that has a store's calls once more: another file, or tables in a PostgreSQL. Whose calls they are is told
+//! by the store's identity.
+
+mod file;
+
+use super::super::pending::Pending;
+use super::super::table::{New, State};
+use super::super::{OutboxError, Receipt};
+use super::moving::Copied;
+use super::resolved;
+use farcall::config::OutboxPlace;
+pub(super) use file::FileCopy;
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The copy in this place. What it cannot be is said where it is used.
+///
+/// # Errors
+/// Where the place is none.
+pub(in crate::outbox) fn open(
+    place: &OutboxPlace,
+    timeout: Duration,
+) -> Result<Arc<dyn CopyStore>, OutboxError> {
+    match resolved(place)? {
+        OutboxPlace::File(path) => Ok(Arc::new(FileCopy::new(&path))),
+        OutboxPlace::Postgres(url) => postgres(&url, timeout),
+        _ => Err(OutboxError::Settings("a copy is a file or a PostgreSQL".into())),
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn postgres(url: &str, timeout: Duration) -> Result<Arc<dyn CopyStore>, OutboxError> {
+    Ok(Arc::new(super::postgres::PostgresCopy::new(url, timeout)?))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(_url: &str, _timeout: Duration) -> Result<Arc<dyn CopyStore>, OutboxError> {
+    Err(super::without_postgres())
+}
+
+/// Keeps calls for when the store is lost. What it answers when it writes is on its disk.
+pub(in crate::outbox) trait CopyStore: Send + Sync + Debug {
+    /// How it is named on the command line, without a password.
+    fn name(&self) -> String;
+
+    /// The directory that it is in, where that is on this host.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Adds a call.
+    fn add(&self, new: &Arc<New>) -> Pending<Receipt>;
+
+    /// Says to whom the calls belong that are added from now on.
+    fn belong(&self, store: &str, home: &Path) -> Pending<Belonging>;
+
+    /// Keeps what its calls can be read with, where it does.
+    fn keep_key(&self, _home: &Path) {}
+
+    /// What it has of the lost store's belongs to this one.
+    fn adopt(&self, lost: &str, store: &str) -> Pending<()>;
+
+    /// Its calls above a number.
+    fn copied(&self, after: i64, many: i64) -> Pending<Vec<Copied>>;
+
+    /// Marks calls: `None` forgets them.
+    fn mark(&self, changes: Vec<(i64, Option<State>)>) -> Pending<()>;
+
+    /// Whether there is one.
+    ///
+    /// # Errors
+    /// Where there is none.
+    fn there(&self) -> Result<(), OutboxError>;
+
+    /// Whose calls it has, the newest last.
+    fn owners(&self) -> Pending<Vec<Owner>>;
+
+    /// The highest number that a call has.
+    fn last(&self) -> Pending<i64>;
+
+    /// An owner's calls that stand so and have numbers above `after`, whole, in the order in which they were added.
+    fn whole(&self, owner: &str, state: State, after: i64, many: usize) -> Pending<Vec<(i64, New)>>;
+
+    /// The key that is kept with it.
+    fn key(&self) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// Closes everything; the next question opens it again.
+    fn pause(&self);
+
+    /// Whether something is open that a child which is forked now must not use.
+    fn is_open(&self) -> bool;
+
+    /// Lets it be used again after its disk failed.
+    fn resume(&self) -> Result<(), OutboxError>;
+}
+
+/// Whose a copy is, seen from one store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::outbox) enum Belonging {
+    /// This one's alone.
+    Ours,
+    /// This one's from now on, beside what it has of another that had the same home directory on the same host.
+    OursAfter(String),
+    /// Another's.
+    Anothers,
+}
+
+/// A store whose calls a copy has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::outbox) struct Owner {
+    /// Its identity.
+    pub(in crate::outbox) store: String,
+    /// The host and home directory that it was first seen at; empty where that is not known.
+    pub(in crate::outbox) place: String,
+    pub(in crate::outbox) pending: u64,
+    pub(in crate::outbox) dead: u64,
+}

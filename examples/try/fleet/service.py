@@ -1,0 +1,19 @@
+"""Puts three refunds into the outbox that all hosts share; its host goes down."""
+
+import os
+import signal
+
+import farcall
+
+farcall.install(service="refunds")
+for number in (1, 2, 3):
+    parcel = farcall.outbox.put(
+        "POST",
+        "https://api.stripe.com/v1/refunds",
+        headers={"authorization": farcall.outbox.Env("STRIPE_API_KEY", prefix="Bearer ")},
+        body=f"charge=ch_{number}",
+        order_key="acme",
+        delay=60,
+    )
+    print(f"committed: {parcel}", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
