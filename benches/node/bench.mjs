@@ -2,10 +2,17 @@
 //
 // usage: node bench.mjs OUT.json URL [ROW...]
 //
-// Five processes, bare, bare again, with Farcall, with OpenTelemetry and with hooks that do nothing, make real calls to
-// the same local server, a block each in turn, forth and back. The result is the difference to bare in CPU time: the median over the blocks of a
-// set, then over sets of fresh processes. What the second bare process "adds" is what this machine cannot tell from
-// nothing: it is printed beside the result, and a result below it counts as that.
+// Five processes, bare, bare again, with Farcall, with OpenTelemetry and with hooks that do nothing, make the same calls.
+// The result is the difference to bare, twice over:
+// - The row: each process makes calls over a connection that answers from memory (memory.mjs), in many short blocks, and
+//   never waits. What counts is the CPU time of a block at the tenth percentile: what a collection or the compiler takes
+//   is not in it, for nobody. The median over sets of fresh processes, because what V8 compiles when, and where memory
+//   lies, shifts a process by some microseconds a call.
+// - Its note: CPU time of calls to a server over loopback, a block each in turn, forth and back. Each block comes after
+//   four other processes had the caches, so everything is dearer, and how much by depends on the machine: two bare
+//   processes differ by many microseconds.
+// What the second bare process "adds" is what the measure cannot tell from nothing: it is printed beside the result, and
+// a result below it counts as that.
 import { execFileSync, spawn } from 'node:child_process'
 import { writeFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -16,9 +23,14 @@ import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import * as cached from './cached.mjs'
 import { hookNothing } from './floor.mjs'
+import * as memory from './memory.mjs'
 
-// What V8 compiles when, and where memory lies, shifts a process's speed by some microseconds a call.
-const SETS = 9
+// Fresh processes for each.
+const SETS = 15
+// A block of calls, and how many: each block has one bundle of Farcall's in it, whose calls cross to the engine together.
+const BLOCK = 64
+const BLOCKS = 250
+const LOOPBACK_SETS = 3
 const ROUNDS = 40
 const CALLS = 128
 // Enough for V8 to have compiled what it will.
@@ -82,6 +94,23 @@ async function work(name, how, url, home) {
   process.exit(0)
 }
 
+/** All the blocks of one process: microseconds a call in the fast ones. */
+async function workInMemory(name, how, home) {
+  await instrument(how, home)
+  const call = memory.client(name)
+  const calls = async (count) => { for (let n = 0; n < count; n++) await call() }
+  await calls(WARM_UP)
+  const times = []
+  for (let n = 0; n < BLOCKS; n++) {
+    const before = process.cpuUsage()
+    await calls(BLOCK)
+    const { user, system } = process.cpuUsage(before)
+    times.push((user + system) / BLOCK)
+  }
+  console.log(String(times.sort((a, b) => a - b)[BLOCKS / 10]))
+  process.exit(0)
+}
+
 function median(values) {
   const sorted = values.toSorted((a, b) => a - b)
   const middle = sorted.length >> 1
@@ -100,28 +129,44 @@ function pin() {
 }
 
 async function measure(name, url) {
-  const sets = []
-  for (let n = 0; n < SETS; n++) sets.push(await measureSet(name, url))
-  const of = (how) => median(sets.map((set) => set[how]))
-  const ours = of('farcall')
-  const peer = of('opentelemetry')
-  const chance = median(sets.map((set) => Math.abs(set.control)))
-  const between = (how) => {
-    const sorted = sets.map((set) => set[how]).sort((a, b) => a - b)
-    return `${sorted[SETS >> 2].toFixed(1)} to ${sorted[SETS - 1 - (SETS >> 2)].toFixed(1)}`
-  }
-  const note = `ours ${between('farcall')} in the middle half of ${SETS} sets; hooks that do nothing ` +
-    `${of('floor').toFixed(1)} (${between('floor')}); a second bare process differs by ${chance.toFixed(1)}`
-  console.error(`bench: node/${name} adds ${ours.toFixed(1)} us; ${note}`)
+  const [ours, peer, floor, chance] = await medians(SETS, () => measureInMemory(`node/${name}`))
+  const loopback = await medians(LOOPBACK_SETS, () => measureSet(name, url))
+  const note = `hooks that do nothing ${floor.median.toFixed(1)}; a second bare process differs by ` +
+    `${chance.median.toFixed(1)}; ours ${ours.between} in the middle half of ${SETS} sets. CPU over loopback, caches cold: ` +
+    `${loopback[0].median.toFixed(0)}, ${loopback[1].median.toFixed(0)} with OpenTelemetry, ` +
+    `a second bare process differs by ${loopback[3].median.toFixed(0)}`
+  console.error(`bench: node/${name} adds ${ours.median.toFixed(1)} us; ${note}`)
   return {
     name: `node/${name}`,
     unit: 'us of CPU added per call',
-    ours,
-    peer,
+    ours: ours.median,
+    peer: peer.median,
     peer_name: 'OpenTelemetry instrumentation',
-    ratio: peer / Math.max(ours, FLOOR, chance),
+    ratio: peer.median / Math.max(ours.median, FLOOR, chance.median),
     note,
   }
+}
+
+/** What Farcall, OpenTelemetry and empty hooks add, and how far from bare the second bare process is, over so many sets. */
+async function medians(count, measureOne) {
+  const sets = []
+  for (let n = 0; n < count; n++) sets.push(await measureOne(n))
+  return ['farcall', 'opentelemetry', 'floor', 'control'].map((how) => {
+    const values = sets.map((set) => how === 'control' ? Math.abs(set[how]) : set[how]).sort((a, b) => a - b)
+    return { median: median(values), between: `${values[count >> 2].toFixed(1)} to ${values[count - 1 - (count >> 2)].toFixed(1)}` }
+  })
+}
+
+/** One process after the other, each time in another order. */
+async function measureInMemory(name) {
+  const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
+  const times = {}
+  for (const how of HOWS.toSorted(() => Math.random() - 0.5)) {
+    const [command, ...args] = [...pin(), process.execPath, ...NODE, self, 'memory', name, how, home]
+    times[how] = Number(execFileSync(command, args, { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' }))
+  }
+  rmSync(home, { recursive: true, force: true })
+  return Object.fromEntries(HOWS.map((how) => [how, times[how] - times.bare]))
 }
 
 /** Starts a process that makes calls when it is told to. */
@@ -168,6 +213,8 @@ async function measureSet(name, url) {
 const [first, ...rest] = process.argv.slice(2)
 if (first === 'work') {
   await work(...rest)
+} else if (first === 'memory') {
+  await workInMemory(...rest)
 } else {
   const [url, ...wanted] = rest
   const measured = {

@@ -12,6 +12,9 @@ const MOST = 1024
 class Names {
   /** @type {Map<K, number>} */
   #known = new Map()
+  /** @type {K | undefined} what was asked for last: mostly the same is asked for again */
+  #latest = undefined
+  #number = -1
   #add
   #forget
 
@@ -30,8 +33,18 @@ class Names {
    * @param {K} key
    */
   numberOf (key) {
-    const known = this.#known.get(key)
-    if (known !== undefined) return known
+    if (key === this.#latest) return this.#number
+    let number = this.#known.get(key)
+    if (number === undefined) number = this.#learn(key)
+    this.#latest = key
+    this.#number = number
+    return number
+  }
+
+  /** @param {K} key */
+  #learn (key) {
+    // Not known, where this throws.
+    this.#latest = undefined
     if (this.#known.size >= MOST) {
       this.#known.clear()
       this.#forget()

@@ -6,7 +6,9 @@
 //
 // The channels say when an exchange begins, is answered, ends and fails. Bytes they tell only from undici 7
 // on (Node 24), and an upgrade's end only since then, so these two come from the methods of the `Request`
-// that the channels show. Each copy of undici has its own; it is prepared at its first exchange.
+// that the channels show. Each copy of undici has its own; it is prepared at its first exchange. Where these
+// methods are the known ones, the answer, the end and the failure come from them as well: a message is an object
+// or two for each subscriber's sake, a method that is called anyway is not.
 
 const channels = require('node:diagnostics_channel')
 const net = require('node:net')
@@ -22,6 +24,8 @@ const { currentScope, inScope } = require('../scope.js')
 /** @typedef {import('node:net').Socket} Socket */
 
 const kExchange = Symbol('farcall.exchange')
+/** On a prototype whose methods tell all that the channels would. */
+const kTells = Symbol('farcall.tells')
 
 /**
  * undici's Request, as far as it matters here (`lib/core/request.js`).
@@ -32,6 +36,7 @@ const kExchange = Symbol('farcall.exchange')
  * @property {string} method
  * @property {string} path
  * @property {Exchange | undefined} [kExchange]
+ * @property {true | undefined} [kTells]
  */
 
 /** @typedef {(this: any, ...args: any[]) => any} Method */
@@ -70,20 +75,34 @@ function onCreate (message) {
 /** @param {unknown} message */
 function onHeaders (message) {
   const { request, response } = /** @type {any} */ (message)
-  request[kExchange]?.head(response.statusCode, response.headers)
+  if (!request[kTells]) request[kExchange]?.head(response.statusCode, response.headers)
 }
 
 /** @param {unknown} message */
 function onTrailers (message) {
-  /** @type {any} */ (message).request[kExchange]?.end()
+  const { request } = /** @type {any} */ (message)
+  if (!request[kTells]) request[kExchange]?.end()
 }
 
 /** @param {unknown} message */
 function onError (message) {
   const { request, error } = /** @type {any} */ (message)
-  // What has no code is the reason that the application gave for letting go: undici's own errors have one.
-  if (typeof error?.code === 'string') request[kExchange]?.fail(error)
-  else request[kExchange]?.abandon(error)
+  const exchange = request[kExchange]
+  if (exchange !== undefined && !request[kTells]) fail(exchange, error)
+}
+
+/**
+ * @param {Exchange} exchange
+ * @param {any} error
+ */
+function fail (exchange, error) {
+  try {
+    // What has no code is the reason that the application gave for letting go: undici's own errors have one.
+    if (typeof error?.code === 'string') exchange.fail(error)
+    else exchange.abandon(error)
+  } catch (problem) {
+    note(problem)
+  }
 }
 
 /**
@@ -177,27 +196,35 @@ function prepare (prototype) {
     }
     return Reflect.apply(original, this, arguments)
   })
-  // undici's own redirects and retries begin the next exchange in here, called by the socket: in the scope
-  // of whoever opened the connection, were it not for this.
-  keepScope(prototype, ['onComplete', 'onResponseEnd'])
-  keepScope(prototype, ['onError', 'onResponseError'])
+  const tells = ['onHeaders', 'onComplete', 'onError'].every((name) => typeof prototype[name] === 'function')
+  if (tells) {
+    prototype[kTells] = true
+    replace(prototype, ['onHeaders'], (original) => function (status, headers) {
+      this[kExchange]?.head(status, headers)
+      return Reflect.apply(original, this, arguments)
+    })
+  } else if (active) listenForAll()
+  // undici's own redirects and retries begin the next exchange in the last two, called by the socket: in the
+  // scope of whoever opened the connection, were it not for this.
+  replace(prototype, ['onComplete', 'onResponseEnd'], (original) => function () {
+    const exchange = this[kExchange]
+    if (exchange === undefined) return Reflect.apply(original, this, arguments)
+    if (tells) exchange.end()
+    if (exchange.scope === currentScope()) return Reflect.apply(original, this, arguments)
+    return inScope(exchange.scope, Reflect.apply, original, this, arguments)
+  })
+  replace(prototype, ['onError', 'onResponseError'], (original) => function (error) {
+    const exchange = this[kExchange]
+    if (exchange === undefined) return Reflect.apply(original, this, arguments)
+    if (tells) fail(exchange, error)
+    if (exchange.scope === currentScope()) return Reflect.apply(original, this, arguments)
+    return inScope(exchange.scope, Reflect.apply, original, this, arguments)
+  })
 }
 
 /** @param {unknown} chunk */
 function size (chunk) {
   return typeof chunk === 'string' ? Buffer.byteLength(chunk) : /** @type {Uint8Array} */ (chunk).byteLength
-}
-
-/**
- * @param {any} prototype
- * @param {string[]} names
- */
-function keepScope (prototype, names) {
-  replace(prototype, names, (original) => function () {
-    const exchange = this[kExchange]
-    if (exchange === undefined || exchange.scope === currentScope()) return Reflect.apply(original, this, arguments)
-    return inScope(exchange.scope, Reflect.apply, original, this, arguments)
-  })
 }
 
 /**
@@ -219,12 +246,27 @@ function replace (prototype, names, wrap) {
 /** @type {[string, (message: unknown) => void][]} */
 const subscriptions = [
   ['undici:request:create', onCreate],
-  ['undici:request:headers', onHeaders],
-  ['undici:request:trailers', onTrailers],
-  ['undici:request:error', onError],
   ['undici:client:beforeConnect', beforeConnect],
   ['undici:client:sendHeaders', onSendHeaders]
 ]
+/**
+ * Those that a copy of undici needs whose methods are not known.
+ *
+ * @type {[string, (message: unknown) => void][]}
+ */
+const further = [
+  ['undici:request:headers', onHeaders],
+  ['undici:request:trailers', onTrailers],
+  ['undici:request:error', onError]
+]
+/** Whether there is one. */
+let needed = false
+
+function listenForAll () {
+  if (needed) return
+  needed = true
+  for (const [name, see] of further) channels.subscribe(name, see)
+}
 
 const prototype = net.Socket.prototype
 /** @type {Method} */
@@ -259,14 +301,14 @@ function install () {
     }
     globals.fetch = ourFetch
   }
-  for (const [name, see] of subscriptions) channels.subscribe(name, see)
+  for (const [name, see] of needed ? [...subscriptions, ...further] : subscriptions) channels.subscribe(name, see)
   if (prototype.connect === socketConnect) prototype.connect = connect
 }
 
 function uninstall () {
   if (!active) return
   active = false
-  for (const [name, see] of subscriptions) channels.unsubscribe(name, see)
+  for (const [name, see] of [...subscriptions, ...further]) channels.unsubscribe(name, see)
   if (prototype.connect === connect) prototype.connect = socketConnect
   if (ourFetch !== undefined && globals.fetch === ourFetch) {
     globals.fetch = originalFetch
