@@ -40,7 +40,8 @@ pub(crate) struct Ls {
 
 pub(crate) fn run(command: &Command) -> Exit {
     let (Command::Ls(from) | Command::Restart { from, .. }) = command;
-    let (name, text) = match read(from.config.as_deref()) {
+    let example = "farcall rollout ls --config deploy/farcall.toml";
+    let (name, text) = match read(from.config.as_deref(), from.home.home.as_deref(), example) {
         Ok(found) => found,
         Err(exit) => return exit,
     };
