@@ -4,16 +4,17 @@ use super::OutboxError;
 use super::lease::boot;
 use crate::home::{give_to_owner, lock};
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub(super) const FILE: &str = "outbox.db";
-/// SQLite's own, beside it: what its name ends with.
-const LOG: &str = "-wal";
 /// Says why nothing is accepted any more, and in which boot that was.
 const STOPPED: &str = "outbox.stopped";
 /// `farcall outbox` in the file's header, so that no other program's file is taken for ours.
@@ -73,6 +74,28 @@ pub(super) struct Place {
 pub(super) struct Open {
     pub(super) connection: Connection,
     inode: u64,
+    page: usize,
+    /// How many pages of the log were in use after the last commit, of whichever process.
+    in_log: Arc<AtomicUsize>,
+    /// How many, when they were moved into the file last.
+    moved: usize,
+}
+
+impl Open {
+    /// How many bytes went into the log since it started over, or since they were moved last.
+    pub(super) fn in_log(&mut self) -> usize {
+        let in_log = self.in_log.load(Ordering::Relaxed);
+        if in_log < self.moved {
+            self.moved = 0;
+        }
+        (in_log - self.moved) * self.page
+    }
+
+    /// Moves the log into the file as far as readers allow; the log starts over when all of it was moved.
+    pub(super) fn checkpoint(&mut self) -> rusqlite::Result<()> {
+        self.moved = self.in_log.load(Ordering::Relaxed);
+        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    }
 }
 
 /// Whether the index of the log could not be made or grow: a file that is shared memory, and says nothing about what
@@ -112,8 +135,17 @@ impl Place {
         self.make().map_err(|error| self.unavailable(error))?;
         let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         self.prepare(&mut connection)?;
+        let wrong = |error: rusqlite::Error| self.failure(&error);
+        let page: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(wrong)?;
+        let in_log = Arc::new(AtomicUsize::new(0));
+        let pages = Arc::clone(&in_log);
+        let count = move |_: &mut Wal, many| {
+            pages.store(usize::try_from(many).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        };
+        connection.wal_hook(Some(count)).map_err(wrong)?;
         let inode = self.inode().map_err(|error| self.unavailable(error))?;
-        Ok(Open { connection, inode })
+        Ok(Open { connection, inode, page: page as usize, in_log, moved: 0 })
     }
 
     /// Opens it for reading; `None` where there is none.
@@ -128,14 +160,6 @@ impl Place {
             VERSION => Ok(Some(connection)),
             other => Err(self.newer(other)),
         }
-    }
-
-    /// How long the log is, in bytes, moved or not.
-    pub(super) fn log_length(&self) -> usize {
-        let mut log = self.file.clone().into_os_string();
-        log.push(LOG);
-        let log = fs::metadata(log);
-        log.map_or(0, |log| usize::try_from(log.len()).unwrap_or(usize::MAX))
     }
 
     /// Whether the file is still the one that was opened: what is written to one that was removed is lost.

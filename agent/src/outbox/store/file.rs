@@ -4,7 +4,7 @@ use super::super::file::Place;
 use super::super::lease::{self, Lease};
 use super::super::pending::Pending;
 use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
-use super::super::writer::{Nature, Writer};
+use super::super::writer::Writer;
 use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors, wall};
 use super::moving::{self, States};
 use super::{Due, Grant, Store, Waits, Wanted};
@@ -99,11 +99,7 @@ impl Store for FileStore {
     fn add(&self, new: Arc<New>) -> Pending<Receipt> {
         // Whoever delivers looks often enough by itself for what is not due yet.
         let soon = new.next_at - new.put_at < nanos(Duration::from_secs(1));
-        let nature = if soon { Nature::Put } else { Nature::QuietPut };
-        self.writer.enqueue(new.request.len(), nature, move |transaction| {
-            let id = table::add(transaction, &new, wall())?;
-            Ok(Receipt { id, idempotency_key: new.idempotency_key.clone() })
-        })
+        self.writer.put(new, soon)
     }
 
     fn get(&self, id: i64) -> Pending<Option<Whole>> {

@@ -3,10 +3,16 @@
 //! Of the pending calls of one order key all but one are `blocked`: whoever settles or drops a call unblocks the
 //! oldest that is left, in the same transaction. So a delivery finds what is due without looking at the rest.
 
-use super::clock::rebased;
+mod deliver;
+mod operate;
+mod put;
+
+pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy};
+pub(super) use operate::{counts, get, list, newest_sealed, remove, retry};
+pub(super) use put::{TOGETHER, add, add_together};
+
 use crate::report::time::rfc3339;
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::Row;
 use serde::{Serialize, Serializer};
 
 /// Where a call stands.
@@ -156,172 +162,6 @@ pub(super) enum Settlement {
     },
 }
 
-/// Adds a call, at a moment of which `now` is the name.
-pub(super) fn add(connection: &Connection, new: &New, now: i64) -> rusqlite::Result<i64> {
-    let rebased = |moment| rebased(moment, new.put_at, now);
-    let sql = "INSERT INTO item (queue, order_key, blocked, put_at, next_at, expires_at, max_attempts, method, vendor,
-            endpoint, host, customer, idempotency_key, bytes, request)
-        VALUES (?1, ?2, ?2 IS NOT NULL AND EXISTS
-            (SELECT 1 FROM item WHERE queue = ?1 AND order_key = ?2 AND state = 0),
-            ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
-    connection.prepare_cached(sql)?.insert(params![
-        new.queue,
-        new.order_key,
-        rebased(new.put_at),
-        rebased(new.next_at),
-        rebased(new.expires_at),
-        new.max_attempts,
-        new.method,
-        new.vendor,
-        new.endpoint,
-        new.host,
-        new.customer,
-        new.idempotency_key,
-        i64::try_from(new.bytes).unwrap_or(i64::MAX),
-        new.request,
-    ])
-}
-
-/// What may be delivered now. `far` is further away than any wait: a call that waits for
-/// longer was put off before the clock was set back.
-pub(super) fn due(
-    connection: &Connection,
-    queue: &str,
-    now: i64,
-    far: i64,
-    many: usize,
-) -> rusqlite::Result<Vec<Item>> {
-    let mut rows = Vec::new();
-    for (which, than) in [(DUE, now), (PUT_OFF, far)] {
-        let many = i64::try_from(many - rows.len()).unwrap_or(i64::MAX);
-        let mut statement = connection.prepare_cached(&select_due(which))?;
-        for row in statement.query_map(params![queue, than, many], item)? {
-            rows.push(row?);
-        }
-    }
-    Ok(rows)
-}
-
-const DUE: &str = "next_at <= ?2";
-const PUT_OFF: &str = "next_at > ?2";
-
-/// Each condition is a statement of its own: with both in one, joined by `OR`, SQLite walks through all that is
-/// parked.
-fn select_due(which: &str) -> String {
-    format!(
-        "SELECT {COLUMNS} FROM item WHERE queue = ?1 AND state = 0 AND blocked = 0 AND {which}
-            ORDER BY next_at, id LIMIT ?3"
-    )
-}
-
-/// What is sealed of a pending call; `None` where there is none any more.
-pub(super) fn request(connection: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
-    let sql = "SELECT request FROM item WHERE id = ?1 AND state = 0";
-    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
-}
-
-/// The beginning of what was sealed last; `None` where nothing is there.
-pub(super) fn newest_sealed(connection: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
-    let sql = "SELECT coalesce(substr(request, 1, 64), x'') FROM item ORDER BY id DESC LIMIT 1";
-    connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
-}
-
-/// When the next call is due that may be delivered at all; `None` where there is none.
-pub(super) fn next_due(connection: &Connection, queue: &str, after: i64) -> rusqlite::Result<Option<i64>> {
-    let sql = "SELECT min(next_at) FROM item WHERE queue = ?1 AND state = 0 AND blocked = 0 AND next_at > ?2";
-    connection.prepare_cached(sql)?.query_row(params![queue, after], |row| row.get(0))
-}
-
-pub(super) fn has_pending(connection: &Connection, queue: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM item WHERE queue = ?1 AND state = 0 AND blocked = 0)";
-    connection.prepare_cached(sql)?.query_row([queue], |row| row.get(0))
-}
-
-/// Writes how an attempt came out, if the lease is still the one under which it was made. Whether it is.
-pub(super) fn settle(
-    connection: &Connection,
-    (queue, token): (&str, i64),
-    id: i64,
-    settlement: &Settlement,
-    now: i64,
-) -> rusqlite::Result<bool> {
-    let holds = "SELECT EXISTS (SELECT 1 FROM lease WHERE queue = ?1 AND token = ?2)";
-    if !connection.prepare_cached(holds)?.query_row(params![queue, token], |row| row.get(0))? {
-        return Ok(false);
-    }
-    let (state, counts, at, status, error, response) = match settlement {
-        Settlement::Delivered { status, response } => (1, true, None, Some(*status), None, Some(response)),
-        Settlement::Later { at, now: then, counts, status, error } => {
-            (0, *counts, Some(rebased(*at, *then, now)), *status, Some(error.as_str()), None)
-        }
-        Settlement::Dead { status, error } => (2, true, None, *status, Some(error.as_str()), None),
-    };
-    let sql =
-        "UPDATE item SET state = ?2, attempts = attempts + ?3, next_at = coalesce(?4, next_at), status = ?5,
-            error = ?6, response = ?7, settled_at = CASE ?2 WHEN 0 THEN NULL ELSE ?8 END, token = ?9
-        WHERE id = ?1 AND state = 0";
-    let row = params![id, state, i64::from(counts), at, status, error, response, now, token];
-    if connection.prepare_cached(sql)?.execute(row)? == 1 && state != 0 {
-        unblock_after(connection, id)?;
-    }
-    Ok(true)
-}
-
-/// Lets the oldest pending call of this one's key go.
-fn unblock_after(connection: &Connection, id: i64) -> rusqlite::Result<()> {
-    let sql = "SELECT queue, order_key FROM item WHERE id = ?1 AND order_key IS NOT NULL";
-    let line: Option<(String, String)> =
-        connection.prepare_cached(sql)?.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    match line {
-        Some((queue, key)) => unblock(connection, &queue, &key),
-        None => Ok(()),
-    }
-}
-
-fn unblock(connection: &Connection, queue: &str, key: &str) -> rusqlite::Result<()> {
-    let sql = "UPDATE item SET blocked = 0 WHERE id = (SELECT id FROM item
-        WHERE queue = ?1 AND order_key = ?2 AND state = 0 ORDER BY id LIMIT 1)";
-    connection.prepare_cached(sql)?.execute([queue, key]).map(|_| ())
-}
-
-/// Delivers a call anew: at once, with its age and attempts counted from now. Whether there is one that is not
-/// delivered.
-pub(super) fn retry(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<bool> {
-    let sql = "UPDATE item SET state = 0, attempts = 0, next_at = ?2,
-            expires_at = CASE WHEN expires_at - put_at > ?3 - ?2 THEN ?3 ELSE ?2 + (expires_at - put_at) END,
-            settled_at = NULL, blocked = (order_key IS NOT NULL AND EXISTS (SELECT 1 FROM item AS other
-                WHERE other.queue = item.queue AND other.order_key = item.order_key AND other.state = 0
-                AND other.id <> item.id AND NOT other.blocked))
-        WHERE id = ?1 AND state <> 1";
-    Ok(connection.execute(sql, params![id, now, i64::MAX])? == 1)
-}
-
-/// Forgets a call. Whether there was one.
-pub(super) fn remove(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
-    let sql = "DELETE FROM item WHERE id = ?1 RETURNING queue, order_key, state = 0 AND blocked = 0";
-    let line: Option<(String, Option<String>, bool)> =
-        connection.query_row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-    // Where it was not the one to go next, that one still is: a second one beside it would overtake it.
-    if let Some((queue, Some(key), true)) = &line {
-        unblock(connection, queue, key)?;
-    }
-    Ok(line.is_some())
-}
-
-/// `state <> 0` adds nothing but the index: without it SQLite reads all that is parked.
-const TIDY: &str = "DELETE FROM item WHERE id IN (SELECT id FROM item
-    WHERE state = ?1 AND state <> 0 AND settled_at < ?2 ORDER BY settled_at LIMIT 1000)";
-
-/// Forgets delivered calls that were delivered before `delivered`, and dead letters from before `dead`; some at a
-/// time. Whether there may be more.
-pub(super) fn tidy(connection: &Connection, delivered: i64, dead: i64) -> rusqlite::Result<bool> {
-    let mut more = false;
-    for (state, before) in [(1, delivered), (2, dead)] {
-        more |= connection.prepare_cached(TIDY)?.execute(params![state, before])? == 1_000;
-    }
-    Ok(more)
-}
-
 /// Which calls to list.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -336,36 +176,8 @@ pub struct Filter {
     pub limit: usize,
 }
 
-pub(super) fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Item>> {
-    let mut sql = format!("SELECT {COLUMNS} FROM item WHERE 1");
-    let mut values = Vec::new();
-    if let Some(state) = filter.state {
-        sql += " AND state = ?";
-        values.push(Value::Integer(state.number()));
-    }
-    for (column, value) in [("queue", &filter.service), ("vendor", &filter.vendor)] {
-        if let Some(value) = value {
-            sql += &format!(" AND {column} = ?");
-            values.push(Value::Text(value.clone()));
-        }
-    }
-    sql += " ORDER BY id";
-    if filter.limit > 0 {
-        sql += &format!(" LIMIT {}", filter.limit);
-    }
-    let mut statement = connection.prepare(&sql)?;
-    let rows = statement.query_map(params_from_iter(values), item)?;
-    rows.collect()
-}
-
 /// A call and what is sealed of it: its request, and its response where there is one.
 pub(super) type Whole = (Item, Vec<u8>, Option<Vec<u8>>);
-
-pub(super) fn get(connection: &Connection, id: i64) -> rusqlite::Result<Option<Whole>> {
-    let sql = format!("SELECT {COLUMNS}, request, response FROM item WHERE id = ?1");
-    let read = |row: &Row<'_>| Ok((item(row)?, row.get("request")?, row.get("response")?));
-    connection.prepare_cached(&sql)?.query_row([id], read).optional()
-}
 
 /// The outbox in numbers, for one service and state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -382,21 +194,6 @@ pub struct Count {
     /// When the oldest was put, in nanoseconds since the Unix epoch.
     #[serde(serialize_with = "moment")]
     pub oldest: i64,
-}
-
-pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
-    let sql = "SELECT queue, state, count(*), sum(bytes), min(put_at) FROM item GROUP BY queue, state ORDER BY 1, 2";
-    let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map([], |row| {
-        Ok(Count {
-            service: row.get(0)?,
-            state: State::of(row.get(1)?),
-            calls: unsigned(row.get(2)?),
-            bytes: unsigned(row.get(3)?),
-            oldest: row.get(4)?,
-        })
-    })?;
-    rows.collect()
 }
 
 fn unsigned(number: i64) -> u64 {
@@ -430,10 +227,11 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
 
 #[cfg(test)]
 mod tests {
+    use super::deliver::{DUE, PUT_OFF, TIDY, select_due};
     use super::*;
     use crate::outbox::file::{Open, Place};
     use crate::outbox::lease;
-    use rusqlite::StatementStatus;
+    use rusqlite::{Connection, StatementStatus};
 
     fn open() -> (tempfile::TempDir, Open, i64) {
         let home = tempfile::tempdir().unwrap();

@@ -1,12 +1,18 @@
 //! The one thread of this process that writes, and group commit: what is asked for while a sync is under way goes
 //! into the next transaction together, and all of it is answered when that is on the disk.
 
-use super::OutboxError;
+mod job;
+mod pace;
+
 use super::clock::Anchor;
 use super::file::{Open, Place};
-use super::pending::{Pending, Reply, pair};
+use super::pending::{Ending, Pending, pair};
+use super::table::New;
+use super::{OutboxError, Receipt};
 use crate::say;
-use rusqlite::{ErrorCode, Transaction, TransactionBehavior};
+use job::{Job, Put, Question};
+use pace::Pace;
+use rusqlite::{Transaction, TransactionBehavior};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,8 +26,6 @@ const MAX_WAITING: usize = 64 * 1024 * 1024;
 const MAX_JOBS: usize = 4_096;
 /// So many bytes in the log are worth moving into the file.
 const CHECKPOINT: usize = 4 * 1024 * 1024;
-/// What a row takes in the log beside its bytes: pages of the table and its indices.
-const ROW: usize = 4_096;
 /// A thread that had nothing to do for so long closes the file and ends.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -44,7 +48,9 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    jobs: Vec<Box<dyn Job>>,
+    jobs: Vec<Job>,
+    /// That of these jobs.
+    round: Ending,
     bytes: usize,
     /// With so many jobs the thread wants to be woken; 0 while it is at work.
     wanted: usize,
@@ -53,142 +59,11 @@ struct Queue {
     stopped: Option<OutboxError>,
 }
 
-trait Job: Send {
-    /// An error where it is one of the whole transaction.
-    fn run(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()>;
-    fn answer(self: Box<Self>, committed: Result<(), OutboxError>, place: &Place);
-    fn bytes(&self) -> usize;
-    fn nature(&self) -> Nature;
-}
-
-/// What kind of work it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Nature {
-    /// Any number of statements: all of them take effect, or none.
-    Whole,
-    /// One statement, which SQLite itself undoes where it fails. Deliveries hear of it once it is on the disk.
-    Put,
-    /// The same, for nobody to hear of yet.
-    QuietPut,
-}
-
-struct Task<F, T> {
-    work: Option<F>,
-    done: Option<rusqlite::Result<T>>,
-    reply: Reply<T>,
-    bytes: usize,
-    nature: Nature,
-}
-
-impl<F, T> Job for Task<F, T>
-where
-    F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send,
-    T: Send,
-{
-    fn run(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        let done = match self.nature {
-            Nature::Whole => {
-                transaction.execute_batch("SAVEPOINT job")?;
-                let done = work(transaction);
-                if done.is_err() && !transaction.is_autocommit() {
-                    transaction.execute_batch("ROLLBACK TO job")?;
-                }
-                if !transaction.is_autocommit() {
-                    transaction.execute_batch("RELEASE job")?;
-                }
-                done
-            }
-            Nature::Put | Nature::QuietPut => work(transaction),
-        };
-        match done {
-            // SQLite may have undone what others asked for, too.
-            Err(error) if transaction.is_autocommit() || is_of_the_file(&error) => Err(error),
-            done => {
-                self.done = Some(done);
-                Ok(())
-            }
-        }
-    }
-
-    fn answer(mut self: Box<Self>, committed: Result<(), OutboxError>, place: &Place) {
-        let done = self.done.take();
-        self.reply.answer(committed.and_then(|()| match done {
-            Some(done) => done.map_err(|error| place.failure(&error)),
-            None => Err(OutboxError::Busy),
-        }));
-    }
-
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn nature(&self) -> Nature {
-        self.nature
-    }
-}
-
-/// Whether an error says something about the file, and not about what was to be written.
-fn is_of_the_file(error: &rusqlite::Error) -> bool {
-    use ErrorCode::*;
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            SystemIoFailure
-                | DatabaseCorrupt
-                | NotADatabase
-                | DiskFull
-                | OutOfMemory
-                | DatabaseBusy
-                | DatabaseLocked
-                | ReadOnly
-                | CannotOpen
-                | FileLockingProtocolFailed
-                | OperationInterrupted
-                | OperationAborted
-        )
-    )
-}
-
-/// How many puts to wait for. Producers that were answered together come back together, and each group costs a
-/// sync: it is worth a part of one to have all of them in the next.
-#[derive(Debug, Default)]
-struct Pace {
-    /// How many producers there are, as far as the last group tells.
-    producers: usize,
-    /// How long a transaction takes.
-    took: Duration,
-    /// For so many groups nobody is waited for, since the last time it was in vain.
-    rest: u32,
-    in_vain: u32,
-}
-
-impl Pace {
-    /// The longest that anybody is waited for.
-    const MOST: Duration = Duration::from_micros(500);
-
-    /// For how many to wait, and for how long.
-    fn wait(&mut self) -> Option<(usize, Duration)> {
-        if self.rest > 0 {
-            self.rest -= 1;
-            return None;
-        }
-        (self.producers > 1).then(|| (self.producers, (self.took / 2).min(Self::MOST)))
-    }
-
-    fn waited(&mut self, came: usize) {
-        if came >= self.producers - self.producers / 4 {
-            self.in_vain = 0;
-        } else {
-            self.in_vain = (self.in_vain + 1).min(6);
-            self.rest = (1 << self.in_vain) - 1;
-        }
-    }
-
-    fn wrote(&mut self, producers: usize, took: Duration) {
-        self.producers = producers;
-        self.took = if self.took.is_zero() { took } else { (self.took * 7 + took) / 8 };
-    }
+/// What goes into one transaction. Dropped, it answers whom nothing else did.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    rounds: Vec<Ending>,
 }
 
 impl Writer {
@@ -205,42 +80,49 @@ impl Writer {
         Self { shared: Arc::new(shared), join: Mutex::new(None) }
     }
 
+    /// Adds a call, and answers once it is on the disk. Where it `rings`, delivery hears of it then.
+    pub(super) fn put(&self, new: Arc<New>, rings: bool) -> Pending<Receipt> {
+        let (reply, pending) = pair();
+        self.enqueue(Job::Put(Put { new, rings, done: None, reply }), pending)
+    }
+
     /// Does `work` in a transaction, and answers once that is on the disk. `bytes` is what it writes, about.
     pub(super) fn submit<T: Send + 'static>(
         &self,
         bytes: usize,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Pending<T> {
-        self.enqueue(bytes, Nature::Whole, work)
+        let (reply, pending) = pair();
+        let question = Question { work: Some(work), done: None, reply, bytes };
+        self.enqueue(Job::Task(Box::new(question)), pending)
     }
 
-    /// The same, for work of some nature.
-    pub(super) fn enqueue<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        nature: Nature,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Pending<T> {
-        let (reply, pending) = pair();
+    fn enqueue<T>(&self, job: Job, pending: Pending<T>) -> Pending<T> {
+        let bytes = job.bytes();
         let ending = |queue: &mut Queue| queue.ending;
         let queue = self.shared.changed.wait_while(self.shared.lock(), ending);
         let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
-        if let Some(stopped) = &queue.stopped {
-            reply.answer(Err(stopped.clone()));
-        } else if queue.bytes + bytes > MAX_WAITING && !queue.jobs.is_empty() {
-            reply.answer(Err(OutboxError::Busy));
-        } else {
-            queue.bytes += bytes;
-            queue.jobs.push(Box::new(Task { work: Some(work), done: None, reply, bytes, nature }));
-            if queue.running {
-                let wanted = queue.wanted > 0 && queue.jobs.len() >= queue.wanted;
-                drop(queue);
-                if wanted {
-                    self.shared.changed.notify_all();
-                }
-            } else {
-                self.spawn(&mut queue);
+        if let Some(stopped) = queue.stopped.clone() {
+            drop(queue);
+            job.answer(Err(stopped), &self.shared.place);
+            return pending;
+        }
+        if queue.bytes + bytes > MAX_WAITING && !queue.jobs.is_empty() {
+            drop(queue);
+            job.answer(Err(OutboxError::Busy), &self.shared.place);
+            return pending;
+        }
+        queue.bytes += bytes;
+        queue.jobs.push(job);
+        let pending = pending.within(queue.round.round());
+        if queue.running {
+            let wanted = queue.wanted > 0 && queue.jobs.len() >= queue.wanted;
+            drop(queue);
+            if wanted {
+                self.shared.changed.notify_all();
             }
+        } else {
+            self.spawn(&mut queue);
         }
         pending
     }
@@ -258,12 +140,8 @@ impl Writer {
                 *self.join.lock().unwrap_or_else(PoisonError::into_inner) = Some(join);
             }
             Err(error) => {
-                queue.bytes = 0;
                 let error = self.shared.place.unavailable(format!("cannot start a thread: {error}"));
-                let place = &self.shared.place;
-                std::mem::take(&mut queue.jobs)
-                    .into_iter()
-                    .for_each(|job| job.answer(Err(error.clone()), place));
+                queue.take(usize::MAX).answer(&Err(error), &self.shared.place);
             }
         }
     }
@@ -290,15 +168,47 @@ impl Writer {
     }
 }
 
+impl Queue {
+    /// What waits, as much of it as there is room for.
+    fn take(&mut self, room: usize) -> Batch {
+        let mut batch = Batch::default();
+        self.take_into(&mut batch, room);
+        batch
+    }
+
+    /// Adds to a batch what waits, as much of it as there is room for.
+    fn take_into(&mut self, batch: &mut Batch, room: usize) {
+        if self.jobs.is_empty() || room == 0 {
+            return;
+        }
+        batch.rounds.push(std::mem::take(&mut self.round));
+        if self.jobs.len() > room {
+            self.bytes -= self.jobs[..room].iter().map(Job::bytes).sum::<usize>();
+            batch.jobs.extend(self.jobs.drain(..room));
+        } else {
+            self.bytes = 0;
+            batch.jobs.append(&mut self.jobs);
+        }
+    }
+}
+
+impl Batch {
+    /// Leaves it empty.
+    fn answer(&mut self, committed: &Result<(), OutboxError>, place: &Place) {
+        self.jobs.drain(..).for_each(|job| job.answer(committed.clone(), place));
+        self.rounds.clear();
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn work(&self) {
-        let (mut open, mut in_log, mut pace) = (None, 0, Pace::default());
+        let (mut open, mut batch, mut pace) = (None, Batch::default(), Pace::default());
         while self.wait(&mut open, &mut pace) {
-            if let Err(error @ OutboxError::Stopped(_)) = self.write(&mut open, &mut in_log, &mut pace) {
+            if let Err(error @ OutboxError::Stopped(_)) = self.write(&mut open, &mut batch, &mut pace) {
                 self.stop(error);
             }
         }
@@ -349,51 +259,35 @@ impl Shared {
         (queue, timeout.timed_out())
     }
 
-    /// What waits, as much of it as goes into a transaction that has `room` for so many.
-    fn take(&self, room: usize) -> Vec<Box<dyn Job>> {
-        let mut queue = self.lock();
-        let many = queue.jobs.len().min(room);
-        let rest = queue.jobs.split_off(many);
-        let jobs = std::mem::replace(&mut queue.jobs, rest);
-        queue.bytes -= jobs.iter().map(|job| job.bytes()).sum::<usize>();
-        jobs
-    }
-
-    fn write(&self, open: &mut Option<Open>, in_log: &mut usize, pace: &mut Pace) -> Result<(), OutboxError> {
-        let mut jobs = Vec::new();
+    fn write(&self, open: &mut Option<Open>, batch: &mut Batch, pace: &mut Pace) -> Result<(), OutboxError> {
         let begun = Instant::now();
-        let result = self.commit(open, &mut jobs, in_log);
+        let result = self.commit(open, batch);
         if result.is_err() {
             // Whatever it was, the next transaction starts from what is on the disk.
             *open = None;
             self.open.store(false, Ordering::Release);
         }
-        let puts = jobs.iter().filter(|job| job.nature() != Nature::Whole).count();
-        let rings = jobs.iter().any(|job| job.nature() != Nature::QuietPut);
+        let puts = batch.jobs.iter().filter(|job| job.is_put()).count();
+        let rings = batch.jobs.iter().any(Job::rings);
         pace.wrote(puts + self.lock().jobs.len(), begun.elapsed());
-        *in_log += jobs.iter().map(|job| job.bytes() + ROW).sum::<usize>();
-        jobs.into_iter().for_each(|job| job.answer(result.clone(), &self.place));
+        batch.answer(&result, &self.place);
         result?;
         if rings {
             self.committed.notify_one();
         }
-        match open {
-            Some(open) if *in_log > CHECKPOINT => {
-                *in_log = 0;
-                self.checkpoint(open)
-            }
-            _ => Ok(()),
+        let Some(open) = open else { return Ok(()) };
+        if open.in_log() > CHECKPOINT
+            && let Err(error) = open.checkpoint()
+            && let error @ OutboxError::Stopped(_) = self.place.failure(&error)
+        {
+            return Err(error);
         }
+        Ok(())
     }
 
     /// Does in one transaction what waits, and what comes while that is done.
-    fn commit(
-        &self,
-        open: &mut Option<Open>,
-        jobs: &mut Vec<Box<dyn Job>>,
-        in_log: &mut usize,
-    ) -> Result<(), OutboxError> {
-        jobs.extend(self.take(MAX_JOBS));
+    fn commit(&self, open: &mut Option<Open>, batch: &mut Batch) -> Result<(), OutboxError> {
+        self.lock().take_into(batch, MAX_JOBS);
         if open.as_ref().is_some_and(|open| !self.place.is_same(open)) {
             *open = None;
         }
@@ -401,8 +295,6 @@ impl Shared {
         if new {
             self.open.store(true, Ordering::Release);
             *open = Some(self.place.open()?);
-            // What earlier threads and processes left there counts: one that writes seldom never fills it itself.
-            *in_log = self.place.log_length();
         }
         let Some(opened) = open.as_mut() else { return Err(OutboxError::Busy) };
         let wrong = |error: rusqlite::Error| self.place.failure(&error);
@@ -412,12 +304,10 @@ impl Shared {
             self.anchor.follow(&transaction).map_err(wrong)?;
         }
         let mut done = 0;
-        while done < jobs.len() {
-            for job in &mut jobs[done..] {
-                job.run(&transaction).map_err(wrong)?;
-            }
-            done = jobs.len();
-            jobs.extend(self.take(MAX_JOBS - done));
+        while done < batch.jobs.len() {
+            job::run(&mut batch.jobs[done..], &transaction).map_err(wrong)?;
+            done = batch.jobs.len();
+            self.lock().take_into(batch, MAX_JOBS - done);
         }
         transaction.commit().map_err(wrong)?;
         if !self.place.is_same(opened) {
@@ -428,26 +318,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Moves the log into the file as far as readers allow; the log starts over when all of it was moved.
-    fn checkpoint(&self, open: &Open) -> Result<(), OutboxError> {
-        let moved = open.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        match moved.map_err(|error| self.place.failure(&error)) {
-            Err(error @ OutboxError::Stopped(_)) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// An error of ours. What was acknowledged is on the disk; what was not gets its answer.
     fn broke(&self) {
         self.open.store(false, Ordering::Release);
         let mut queue = self.lock();
         queue.running = false;
-        queue.bytes = 0;
-        let jobs = std::mem::take(&mut queue.jobs);
+        let mut batch = queue.take(usize::MAX);
         drop(queue);
         say::say("an error of farcall's own in the outbox was caught (please report it)");
         let error = self.place.unavailable("an error of farcall's own");
-        jobs.into_iter().for_each(|job| job.answer(Err(error.clone()), &self.place));
+        batch.answer(&Err(error), &self.place);
     }
 
     /// After a failed sync nobody can tell what is on the disk (the system may drop what it could not write and
@@ -461,10 +341,9 @@ impl Shared {
             say::say(&error.to_string());
         }
         queue.stopped = Some(error.clone());
-        queue.bytes = 0;
-        let jobs = std::mem::take(&mut queue.jobs);
+        let mut batch = queue.take(usize::MAX);
         drop(queue);
-        jobs.into_iter().for_each(|job| job.answer(Err(error.clone()), &self.place));
+        batch.answer(&Err(error), &self.place);
     }
 }
 
@@ -506,6 +385,25 @@ mod tests {
         move |db| db.execute("INSERT INTO lease VALUES (?1, 1, '', '', 0)", [queue])
     }
 
+    fn call(host: &str) -> Arc<New> {
+        Arc::new(New {
+            queue: "q".into(),
+            order_key: None,
+            put_at: 0,
+            next_at: 0,
+            expires_at: 100,
+            max_attempts: None,
+            method: "POST".into(),
+            vendor: "v".into(),
+            endpoint: String::new(),
+            host: host.into(),
+            customer: None,
+            idempotency_key: "k".into(),
+            bytes: 0,
+            request: Vec::new(),
+        })
+    }
+
     #[test]
     fn of_those_who_share_a_commit_only_the_one_that_fails_gets_an_error() {
         let home = tempfile::tempdir().unwrap();
@@ -515,54 +413,45 @@ mod tests {
         let first = writer.submit(0, move |db| {
             started.send(()).unwrap();
             goes.recv().unwrap();
+            db.execute_batch(
+                "CREATE TRIGGER refuse BEFORE INSERT ON item WHEN new.host = 'refused'
+                    BEGIN SELECT raise(ABORT, 'no'); END",
+            )?;
             add(Some("first".into()))(db)
         });
         starts.recv().unwrap();
         // From here on all wait for the first one, and share its transaction.
-        let pending: Vec<_> = (0..40)
-            .map(|number| match number % 4 {
-                0 => writer.enqueue(0, Nature::Put, add(None)),
-                1 => writer.submit(0, move |db| {
+        let tasks: Vec<_> = (0..40)
+            .map(|number| match number % 2 {
+                0 => writer.submit(0, move |db| {
                     add(Some(format!("half {number}")))(db)?;
                     add(Some("first".into()))(db)
                 }),
-                2 => writer.enqueue(0, Nature::QuietPut, add(Some(number.to_string()))),
                 _ => writer.submit(0, move |db| add(Some(number.to_string()))(db)),
             })
             .collect();
+        let host = |number: usize| if number % 20 == 13 { "refused" } else { "taken" };
+        let puts: Vec<_> = (0..100).map(|number| writer.put(call(host(number)), number % 2 == 0)).collect();
         go.send(()).unwrap();
         assert_eq!(first.wait(), Ok(1));
-        for (number, pending) in pending.into_iter().enumerate() {
-            match number % 4 {
-                0 | 1 => assert!(matches!(pending.wait(), Err(OutboxError::Unavailable { .. })), "{number}"),
-                _ => assert_eq!(pending.wait(), Ok(1), "{number}"),
+        for (number, task) in tasks.into_iter().enumerate() {
+            match number % 2 {
+                0 => assert!(matches!(task.wait(), Err(OutboxError::Unavailable { .. })), "{number}"),
+                _ => assert_eq!(task.wait(), Ok(1), "{number}"),
             }
         }
+        let ids: Vec<_> = puts.into_iter().map(|put| put.wait().map(|receipt| receipt.id)).collect();
+        assert_eq!(ids.iter().filter(|id| id.is_ok()).count(), 95);
+        assert!(ids.iter().flatten().is_sorted_by(|id, next| id < next), "{ids:?}");
         let there = writer.submit(0, |db| {
-            db.query_row("SELECT count(*), sum(queue LIKE 'half%') FROM lease", [], |row| {
+            let leases = db.query_row("SELECT count(*), sum(queue LIKE 'half%') FROM lease", [], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
-            })
+            })?;
+            let mut items = db.prepare("SELECT id FROM item WHERE host = 'taken' ORDER BY id")?;
+            let items: Vec<i64> = items.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok((leases, items))
         });
-        assert_eq!(there.wait(), Ok((21, 0)), "nothing is left of what was half done");
-    }
-
-    #[test]
-    fn nobody_is_waited_for_where_one_producer_puts_and_seldom_where_it_was_in_vain() {
-        let mut pace = Pace::default();
-        pace.wrote(1, Duration::from_millis(1));
-        assert_eq!(pace.wait(), None);
-        pace.wrote(16, Duration::from_millis(1));
-        let (wanted, patience) = pace.wait().unwrap();
-        assert_eq!((wanted, patience), (16, Pace::MOST));
-        pace.waited(16);
-        assert!(pace.wait().is_some());
-        let mut waits = 0;
-        for _ in 0..1_000 {
-            if pace.wait().is_some() {
-                pace.waited(1);
-                waits += 1;
-            }
-        }
-        assert!(waits < 30, "{waits}");
+        let taken = ids.into_iter().flatten().collect();
+        assert_eq!(there.wait(), Ok(((21, 0), taken)), "nothing is left of what was half done");
     }
 }
