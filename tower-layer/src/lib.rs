@@ -31,6 +31,10 @@
 //!
 //! Who is served by a call is said by [`customer`] around the code, or by the request extension [`Customer`].
 //!
+//! What a service below the layer adds to requests, a credential say, the layer does not see: answers that a rule of
+//! `[[cache]]` keeps are those of one client and its clones, unless [`EgressLayer::client_name`] says that others add the
+//! same. Without a name they are not shared by processes either.
+//!
 //! Where no rule decides anything, the layer adds no task, no lock, no box and no allocation to a call. Where rules
 //! do, a call may wait, be sent again or be refused: [`EgressError`] says which, and holds the error of the service
 //! below unchanged. Where a process has more than one such layer, it puts a mark among the request's extensions, by which

@@ -2,6 +2,7 @@
 //! says so, on a disk that the processes of the host share, and in a Redis beyond it.
 
 #[cfg(feature = "shared-cache")]
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "there is nobody to tell"))]
 mod changes;
 #[cfg(feature = "shared-cache")]
 mod disk;

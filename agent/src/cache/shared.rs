@@ -18,6 +18,7 @@ use std::time::Duration;
 const DISK: Duration = Duration::from_secs(1);
 
 /// A store beyond the host that takes longer than this is done without, unless the configuration says how long.
+#[cfg(feature = "redis")]
 const REDIS: Duration = Duration::from_millis(5);
 
 /// Where it is to lie beside memory.

@@ -210,11 +210,37 @@ impl Cached {
         }
     }
 
-    /// Of a call before.
+    /// Of a call before. In place: what is kept of it is its memory, and it is large.
     pub(super) fn forget(&mut self) {
-        self.ask.forget();
-        let ask = std::mem::take(&mut self.ask);
-        *self = Self { ask, ..Self::default() };
+        let Self {
+            stage,
+            ask,
+            key,
+            changes,
+            leads,
+            hosted,
+            waits_since,
+            waits_for,
+            joined,
+            fetch,
+            fetched,
+            fetches,
+            found,
+            conditional,
+            declined,
+            refreshes,
+            refreshing,
+            confirmed,
+            storing,
+            status,
+            saved,
+        } = self;
+        ask.forget();
+        (*stage, *key, *changes, *status, *saved) =
+            (Stage::Off, Key::default(), None, Status::default(), Saved::default());
+        (*leads, *hosted, *waits_since, *waits_for, *joined) = (None, false, None, None, false);
+        (*fetch, *fetched, *fetches, *found, *confirmed, *storing) = (None, None, 0, None, None, None);
+        (*conditional, *declined, *refreshes, *refreshing) = (false, false, false, false);
     }
 }
 

@@ -25,6 +25,10 @@ use tower_service::Service;
 /// Its place is next to the transport. Retries and redirects belong above it, so that each exchange on the wire
 /// is a call; a timeout belongs below it, since above it the call is dropped, and counted as cancelled.
 ///
+/// What the service below adds to a request, such as a token, it does not see. So where a rule of `[[cache]]` keeps
+/// answers, each service that it is put around keeps its own, as its clones do together, unless they have a
+/// [name](EgressLayer::client_name). Put it around a client once, not anew for each request.
+///
 /// It changes nothing of what it sees but the types of the bodies: [`RequestBody`](super::RequestBody) around
 /// the request's, for which the service below must be ready (hyper-util's client is made for a body type;
 /// [`request_body`](EgressLayer::request_body) turns it back for a service that insists on one), and
