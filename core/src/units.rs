@@ -1,5 +1,6 @@
 //! The units that cross the engine's border.
 
+pub(crate) mod moment;
 mod money;
 mod period;
 mod share;
