@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 pub(crate) const LEDGER: &str = "ledger.db";
 /// Where the sidecar listens, in the home directory.
 pub(crate) const SOCKET: &str = "sidecar.sock";
-const CONFIG: &str = "farcall.toml";
+/// The configuration file, in the working directory or the home directory.
+pub(crate) const CONFIG: &str = "farcall.toml";
 
 pub(crate) fn find(given: Option<&Path>) -> Option<PathBuf> {
     if let Some(given) = given {

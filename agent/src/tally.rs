@@ -51,6 +51,8 @@ tallies! {
     config_errors,
     /// Changes of the configuration file that were not put in force, because of errors in it.
     rejected_reloads,
+    /// Settings that were changed in the configuration file, and hold from the next start on.
+    unchanged_settings,
     /// Answers that the cache was told to forget.
     purged_answers,
     /// Starts without the installation's key: this process tells credentials apart by a key of its own.

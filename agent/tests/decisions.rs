@@ -196,7 +196,7 @@ fn doctor_says_in_words_what_rules_did_and_does_not_worry_about_it() {
     );
     // What somebody should look at still is.
     ledger(home.path())
-        .execute("UPDATE counters SET name = 'vendors_unchanged' WHERE value = 2", [])
+        .execute("UPDATE counters SET name = 'unchanged_settings' WHERE value = 2", [])
         .unwrap();
     let doctor = report::doctor(&Query::at(home.path())).unwrap();
     assert!(!doctor.healthy);

@@ -263,3 +263,32 @@ fn a_fork_begins_with_the_rules_of_now() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("child 0"), "{said} after {:?}", begun.elapsed());
 }
+
+#[test]
+fn what_takes_a_restart_is_said_and_counted_once_and_the_rules_beside_it_are_in_force() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("farcall.toml");
+    put(&file, deny("good"));
+    let mut command = child("obeys", home.path());
+    let mut children = Children(vec![command.stderr(Stdio::piped()).spawn().unwrap()]);
+    let obeying = &mut children.0[0];
+    let mut lines = BufReader::new(obeying.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut errors = BufReader::new(obeying.stderr.take().unwrap());
+    assert!(lines.any(|line| line.contains("good")));
+    let more = |price: u32| {
+        format!(
+            "[share]\nprefix = \"shop:\"\n[[vendor]]\nname = \"maps\"\nlabel = \"Maps\"\nhosts = [\"maps.example.com\"]\n\
+             [[vendor.price]]\ncall = \"{price} USD / 1k calls\"\n"
+        )
+    };
+    // A price of a vendor needs no restart, nor is anything said twice.
+    for (reason, price) in [("one", 1), ("two", 2), ("end", 2)] {
+        put(&file, format!("{}{}", deny(reason), more(price)));
+        assert!(lines.any(|line| line.contains(reason)));
+    }
+    let mut said = String::new();
+    errors.read_to_string(&mut said).unwrap();
+    assert_eq!(said.matches("[share], [[vendor]] changed, too").count(), 1, "{said}");
+    let counters = "SELECT sum(value) FROM counters WHERE name = 'unchanged_settings'";
+    assert_eq!(support::number(home.path(), counters), 2);
+}

@@ -1,6 +1,7 @@
 //! The units that cross the engine's border.
 
 mod bytes;
+pub(crate) mod moment;
 mod money;
 mod period;
 mod share;

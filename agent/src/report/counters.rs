@@ -77,7 +77,11 @@ const MEANINGS: [(&str, &str, Weight); 57] = [
         Look,
     ),
     ("reloads", "times that changed rules were put in force", Fine),
-    ("vendors_unchanged", "changes of [[vendor]] that take a restart to be in force", Look),
+    (
+        "unchanged_settings",
+        "changes of [[vendor]], [share], [ledger] and others that take a restart to be in force",
+        Look,
+    ),
     (
         "skipped_shadows",
         "shadow copies that were not sent: too many were under way, or they would have had to wait",

@@ -29,6 +29,9 @@ pub struct Doctor {
     pub sidecar: SidecarHealth,
     /// The outbox of this home directory; null where there is none.
     pub outbox: Option<OutboxHealth>,
+    /// The `farcall.toml` of this home directory, which programs read that have none in their working directory and are
+    /// told of no other; null where there is none.
+    pub config: Option<String>,
     /// Each process that Farcall started in.
     pub processes: Vec<ProcessRow>,
     /// Counters that are not zero: what could not be done as asked.
@@ -162,6 +165,7 @@ pub fn doctor(query: &Query) -> Result<Doctor, ReportError> {
             last_seen: None,
         },
         outbox,
+        config: home_config(query),
         processes: Vec::new(),
         counters: Vec::new(),
         problems,
@@ -173,6 +177,11 @@ pub fn doctor(query: &Query) -> Result<Doctor, ReportError> {
     }
     doctor.judge();
     Ok(doctor)
+}
+
+fn home_config(query: &Query) -> Option<String> {
+    let file = std::path::absolute(query.home.join(crate::home::CONFIG)).ok()?;
+    file.is_file().then(|| file.display().to_string())
 }
 
 fn ledger_file(query: &Query) -> LedgerHealth {

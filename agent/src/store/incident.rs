@@ -18,6 +18,7 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "vendor": incident.vendor,
         "credential": incident.credential,
         "policy": incident.policy,
+        "shared": incident.shared,
         "kind": incident.kind,
         "why": incident.why,
         "at": incident.at.as_nanos(),

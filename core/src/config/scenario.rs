@@ -2,7 +2,7 @@
 
 use super::quota::parse_limit;
 use super::section::{self, Section};
-use super::{ConfigError, fault, parse_duration};
+use super::{ConfigError, parse_duration};
 use crate::call::{ErrorType, Priority};
 use crate::catalogue::builtin;
 use crate::quota::{Unit, Weight};
@@ -11,6 +11,7 @@ use crate::simulate::{
     Scenario, Shows, Vendor, VendorChange, WhatIf,
 };
 use crate::units::Timestamp;
+use crate::units::moment::rfc_3339;
 use std::time::Duration;
 
 /// The longest time that is simulated, and the most engines and calls a second: beyond them nobody waits for the end.
@@ -44,7 +45,7 @@ fn read_root(root: &mut Section<'_, '_>) -> Scenario {
     let start = root.checked_string("start", |text| {
         let whole =
             if text.contains(['T', 't', ' ']) { text.to_owned() } else { format!("{text}T00:00:00Z") };
-        fault::moment(&whole)
+        rfc_3339(whole.as_bytes())
             .ok_or(r#"a date; write it as in "2026-03-02" (UTC), or as RFC 3339 has it"#.into())
     });
     let seed = root.number("seed", 0..=i64::MAX as usize);

@@ -12,6 +12,9 @@ use std::sync::{Arc, PoisonError};
 
 /// Notices that wait for one drain.
 const MAX_NOTICES: usize = 256;
+/// Incidents of one quota that a drain takes: of both windows that are kept, and what came meanwhile. The rest is told by
+/// the next one, so that calls that go on cannot hold it up.
+const WINDOWS: usize = 3;
 /// Partitions of one budget whose totals are kept for calls to come.
 const MAX_SPENT: usize = 65_536;
 
@@ -99,14 +102,15 @@ impl Engine {
 
     fn drain_incidents(&self, now: Timestamp, batch: &mut Batch) {
         self.states.noted_quotas.each(|note| {
-            while let Some(incident) = note.state.incident(&note.then, now) {
+            let told = (0..WINDOWS).map_while(|_| note.state.incident(&note.then, now));
+            for incident in told {
                 batch.incidents.push(incident.named(&note.detail, "", &note.rule, &self.names));
             }
         });
         for account in self.states.accounts.all() {
             let credential = crate::inspect::in_words(account.secret);
             for policy in account.stated() {
-                while let Some(incident) = policy.state.incident(&self.watch_rule, now) {
+                for incident in (0..WINDOWS).map_while(|_| policy.state.incident(&self.watch_rule, now)) {
                     batch.incidents.push(incident.named(
                         &account.vendor,
                         &credential,

@@ -198,8 +198,6 @@ counters! {
     overlooked_calls,
     /// Sets of rules that were put in force after the first.
     reloads,
-    /// Changes of `[[vendor]]` in a reload, which take a restart.
-    vendors_unchanged,
     /// Failed attempts of SDKs that were counted as calls of their own, because too many waited for the next one.
     ungrouped_attempts,
     /// Shadow copies that were not sent, because too many were under way or they would have had to wait.

@@ -45,6 +45,8 @@ pub struct State {
     cell: CellHome,
     shares: Option<SharesHome>,
     account: Account,
+    /// Whether others may use the cell too.
+    shared: bool,
     /// Others have a part in it, but not in this.
     cut_off: bool,
 }
@@ -53,13 +55,16 @@ impl State {
     /// A quota of this process alone.
     #[must_use]
     pub fn new(rule: &Rule) -> Self {
-        Self::at(Arc::new(Cell::new()), rule.fair.then(|| Arc::new(SharesBox(Shares::new())) as SharesHome))
+        let shares = rule.fair.then(|| Arc::new(SharesBox(Shares::new())) as SharesHome);
+        let (cell, account) = (Arc::new(Cell::new()), Account::default());
+        Self { cell, shares, account, shared: false, cut_off: false }
     }
 
     /// A quota whose cell, and shares if any, lie where other processes use them too.
     #[must_use]
     pub fn at(cell: CellHome, shares: Option<SharesHome>) -> Self {
-        Self { cell, shares, account: Account::default(), cut_off: false }
+        let account = Account::beside(Arc::clone(&cell));
+        Self { cell, shares, account, shared: true, cut_off: false }
     }
 
     /// A quota that others have a part in, and that this process keeps alone, because what they share cannot be
@@ -145,7 +150,7 @@ impl State {
             Verdict::Refuse { until, why } => {
                 if !matches!(why, Why::Concurrency | Why::Unshared) {
                     let breach = Breach { kind: Kind::Own, why, retry_at: until.as_nanos() };
-                    self.account.breached(breach, rule, self.resets_at(at), at);
+                    self.breached(breach, rule, at);
                 }
             }
             Verdict::Wait { .. } => {}
@@ -187,7 +192,11 @@ impl State {
         self.cell().limited(claim, how, retry_at, now);
         let kind = Kind::from(how);
         let retry_at = self.cell().standing(now).free_at().map_or(at, Timestamp::as_nanos);
-        let breach = Breach { kind, why: Why::default(), retry_at };
+        self.breached(Breach { kind, why: Why::default(), retry_at }, rule, at);
+    }
+
+    fn breached(&self, breach: Breach, rule: &Rule, at: u64) {
+        self.cell().breach(at);
         self.account.breached(breach, rule, self.resets_at(at), at);
     }
 
@@ -228,10 +237,12 @@ impl State {
     }
 
     /// What happened since the last question, to be asked once a second until it says `None`. While a window
-    /// lasts, its incident may be told again with higher counts.
+    /// lasts, its incident may be told again with higher counts. Where somebody else who shares the cell was refused,
+    /// it is what was used of that window here, with a `count` of 0.
     #[must_use]
     pub fn incident(&self, rule: &Rule, now: Timestamp) -> Option<Incident> {
-        self.account.tell(|| self.standing(now), rule.limit.as_ref())
+        let told = self.account.tell(|| self.standing(now), rule.limit.as_ref())?;
+        Some(Incident { shared: self.shared, ..told })
     }
 
     fn resets_at(&self, now: u64) -> Option<u64> {

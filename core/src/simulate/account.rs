@@ -58,7 +58,8 @@ impl Account {
                 sums.in_ledger += row.sums.calls;
             }
         }
-        for incident in batch.incidents {
+        // What an engine used of a window in which another one was refused is no incident of its own.
+        for incident in batch.incidents.into_iter().filter(|incident| incident.count > 0) {
             let key = (engine, incident.vendor.clone(), incident.policy.clone(), incident.credential.clone());
             match self.quotas.get_mut(&key) {
                 None => {

@@ -12,6 +12,7 @@ use super::process::Process;
 use crate::say;
 use crate::tally::Tallies;
 use farcall::Config;
+use farcall::catalogue::Vendor;
 use settle::{Changes, Woken};
 use std::fs::{self, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -56,6 +57,8 @@ struct Seen {
     in_force: Option<PathBuf>,
     /// Contents whose errors were said, by hash.
     bad: Vec<u64>,
+    /// The settings that differ from those that the process was started with.
+    pending: Vec<&'static str>,
 }
 
 /// Tells one state of a file from another, without reading it.
@@ -86,6 +89,7 @@ impl Watch {
                 text: setup.config_text,
                 in_force: setup.config_file.clone(),
                 bad: Vec::new(),
+                pending: Vec::new(),
             }),
             thread: Mutex::new(None),
         }
@@ -173,6 +177,16 @@ impl Watch {
                 #[cfg(feature = "outbox")]
                 process.alarm.reload(&config.alarm);
                 seen.in_force = Some(file.clone());
+                let pending = started_with(&process.setup.config, &config);
+                let new = pending.iter().filter(|setting| !seen.pending.contains(setting)).count();
+                if new > 0 {
+                    Tallies::add(&process.tallies.unchanged_settings, new as u64);
+                    let settings = pending.join(", ");
+                    say::say(&format!(
+                        "{name}: its rules are in force; {settings} changed, too, and will be when this program is restarted"
+                    ));
+                }
+                seen.pending = pending;
                 return true;
             }
             Ok(Err(errors)) => errors.iter().take(MAX_SAID).map(ToString::to_string).collect(),
@@ -201,6 +215,32 @@ impl Watch {
             Some((stamp, metadata))
         })
     }
+}
+
+/// The settings that hold from the start of a process to its end, and are others in a file that is read later.
+fn started_with(before: &Config, now: &Config) -> Vec<&'static str> {
+    // What vendors ask is taken over with the rules.
+    let vendors = |config: &Config| -> Vec<Vendor> {
+        let free = |vendor: &Vendor| {
+            let mut vendor = vendor.clone();
+            vendor.prices.clear();
+            vendor
+        };
+        config.vendors.iter().map(free).collect()
+    };
+    let settings = [
+        ("service", before.service == now.service),
+        ("[ledger]", before.ledger == now.ledger),
+        ("[share]", before.share == now.share),
+        ("[outbox_store]", before.outbox_store == now.outbox_store),
+        ("[[vendor]]", vendors(before) == vendors(now)),
+        ("cache_memory", before.cache_memory == now.cache_memory),
+        ("cache_disk", before.cache_disk == now.cache_disk),
+        ("cache_disk_wait", before.cache_disk_wait == now.cache_disk_wait),
+        ("cache_redis", before.cache_redis == now.cache_redis),
+        ("cache_redis_wait", before.cache_redis_wait == now.cache_redis_wait),
+    ];
+    settings.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }
 
 /// Stands for a content, or for why there is none.

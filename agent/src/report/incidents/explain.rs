@@ -1,11 +1,12 @@
 //! One incident in plain sentences.
 
+use super::joined::{Joined, Rows};
 use super::{IncidentRow, has_window, stored};
 use crate::report::source::{Row, Source};
 use crate::report::{Query, ReportError};
 use farcall::Timestamp;
 use farcall::quota::{NamedIncident, NamedMix, NamedShare, explain};
-use rusqlite::OptionalExtension;
+use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -37,37 +38,62 @@ const MOST: usize = 16;
 /// When there is no ledger, it cannot be read, or there is no such incident.
 pub fn explain_incident(query: &Query, id: i64) -> Result<ExplainedIncident, ReportError> {
     let source = Source::open(query)?;
-    let text: Option<String> = match source.connection() {
-        None => None,
-        Some(connection) => connection
-            .query_row("SELECT incident FROM incidents WHERE id = ?1", [id], |row| row.get(0))
-            .optional()?,
-    };
-    let text = text.ok_or_else(|| {
-        ReportError::NotFound(format!(
-            "there is no incident {id} in this ledger; farcall report incidents --since 7d lists them"
-        ))
-    })?;
-    let mut incident = stored::read(&text).map_err(|error| {
-        ReportError::Unreadable(format!(
-            "incident {id} cannot be read ({error}): a later version of farcall wrote it; update farcall"
-        ))
-    })?;
+    let mut joined = find(&source, id)?;
+    let incident = &mut joined.incident;
     let mut shares_from = "window";
-    let mut note = None;
+    let mut note = (joined.processes > 1).then(|| {
+        format!(
+            "These shares are those of all {} processes that used this quota in the window.",
+            joined.processes
+        )
+    });
     if incident.customers.is_empty() || incident.own == 0 {
-        (shares_from, note) = match shares_of_minutes(query, &mut incident)? {
+        (shares_from, note) = match shares_of_minutes(query, incident)? {
             Some(sentence) => ("minutes", Some(sentence)),
             None => ("none", None),
         };
     }
-    let mut sentences: Vec<String> = explain(&incident).lines().map(str::to_owned).collect();
+    let mut sentences: Vec<String> = explain(incident).lines().map(str::to_owned).collect();
     // It belongs to the sentence of who used the window, which is the second.
     if let Some(note) = note {
         sentences.insert(sentences.len().min(2), note);
     }
-    let incident = IncidentRow::new(id, &incident, &source);
+    let incident = IncidentRow::new(&joined, &source);
     Ok(ExplainedIncident { report: "incident", incident, sentences, shares_from })
+}
+
+/// The incident that this row of the ledger belongs to, with the rows of other processes that do as well.
+fn find(source: &Source<'_>, id: i64) -> Result<Joined, ReportError> {
+    let none = || {
+        ReportError::NotFound(format!(
+            "there is no incident {id} in this ledger; farcall report incidents --since 7d lists them"
+        ))
+    };
+    let connection = source.connection().ok_or_else(none)?;
+    let found: Option<(i64, String, String)> = connection
+        .query_row("SELECT at, vendor, incident FROM incidents WHERE id = ?1", [id], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let (at, vendor, text) = found.ok_or_else(none)?;
+    let incident = stored::read(&text).map_err(|error| {
+        ReportError::Unreadable(format!(
+            "incident {id} cannot be read ({error}): a later version of farcall wrote it; update farcall"
+        ))
+    })?;
+    // Whatever overlaps with its window was noted within two of them.
+    let length = incident.ends.since(incident.began).as_nanos();
+    let length = i64::try_from(length).unwrap_or(i64::MAX).saturating_mul(2);
+    let mut rows = Rows::default();
+    let mut statement = connection.prepare(
+        "SELECT id, source, incident FROM incidents WHERE at >= ?1 AND at <= ?2 AND vendor = ?3 ORDER BY id",
+    )?;
+    let mut near = statement.query(params![at.saturating_sub(length), at.saturating_add(length), vendor])?;
+    while let Some(row) = near.next()? {
+        rows.add(row.get(0)?, &row.get::<_, String>(1)?, &row.get::<_, String>(2)?);
+    }
+    // What a process used of a window of which nobody told a refusal any more is none.
+    rows.join().into_iter().find(|joined| joined.rows.contains(&id)).ok_or_else(none)
 }
 
 /// Takes the shares from the rollups of the window's minutes, and says so; `None` where these hold no call.

@@ -2,6 +2,7 @@
 //! window.
 
 mod explain;
+mod joined;
 mod stored;
 
 pub use explain::{ExplainedIncident, explain_incident};
@@ -12,6 +13,7 @@ use super::{Filter, Query, ReportError, Window, time};
 use farcall::Caller;
 use farcall::matcher::{Fields, Subject};
 use farcall::quota::{NamedIncident, NamedMix, NamedShare};
+use joined::{Joined, Rows};
 use rusqlite::params;
 use serde::Serialize;
 
@@ -29,7 +31,8 @@ pub struct Incidents {
     pub notes: Vec<String>,
 }
 
-/// What happened to one quota in one window. All 429s and refusals of a window are one incident.
+/// What happened to one quota in one window. All 429s and refusals of a window are one incident, whichever of the
+/// processes that share the quota met them.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct IncidentRow {
@@ -41,6 +44,8 @@ pub struct IncidentRow {
     pub vendor: String,
     /// The name as the vendor writes it.
     pub label: String,
+    /// How many processes told what they used of the window: more than one where they share the quota.
+    pub processes: u64,
     /// The credential's fingerprint; empty where none was seen.
     pub credential: String,
     /// What the vendor or the rule calls the quota.
@@ -120,23 +125,21 @@ pub struct IncidentMix {
 /// When there is no ledger, it cannot be read, or a filter asks for what incidents do not have.
 pub fn incidents(query: &Query) -> Result<Incidents, ReportError> {
     let source = Source::open(query)?;
-    let mut rows = Vec::new();
-    let mut unread = 0;
+    let mut found = Rows::default();
     if let Some(connection) = source.connection() {
         let from = i64::try_from(query.first_minute().saturating_mul(60_000_000_000)).unwrap_or(i64::MAX);
         let to = i64::try_from(query.now.as_nanos()).unwrap_or(i64::MAX);
-        let mut statement = connection.prepare(
-            "SELECT id, incident FROM incidents WHERE at >= ?1 AND at <= ?2 ORDER BY at DESC, id DESC",
-        )?;
-        let mut found = statement.query(params![from, to])?;
-        while let Some(row) = found.next()? {
-            let Ok(incident) = stored::read(&row.get::<_, String>(1)?) else {
-                unread += 1;
-                continue;
-            };
-            if matches(&query.filters, &source, &incident)? {
-                rows.push(IncidentRow::new(row.get(0)?, &incident, &source));
-            }
+        let mut statement = connection
+            .prepare("SELECT id, source, incident FROM incidents WHERE at >= ?1 AND at <= ?2 ORDER BY id")?;
+        let mut rows = statement.query(params![from, to])?;
+        while let Some(row) = rows.next()? {
+            found.add(row.get(0)?, &row.get::<_, String>(1)?, &row.get::<_, String>(2)?);
+        }
+    }
+    let (mut rows, unread) = (Vec::new(), found.unread);
+    for joined in found.join() {
+        if matches(&query.filters, &source, &joined.incident)? {
+            rows.push(IncidentRow::new(&joined, &source));
         }
     }
     let mut notes = Vec::new();
@@ -178,7 +181,8 @@ fn matches(filters: &[Filter], source: &Source<'_>, incident: &NamedIncident) ->
 }
 
 impl IncidentRow {
-    fn new(id: i64, incident: &NamedIncident, source: &Source<'_>) -> Self {
+    fn new(joined: &Joined, source: &Source<'_>) -> Self {
+        let Joined { id, incident, processes, .. } = joined;
         let moment = |at: farcall::Timestamp| time::rfc3339(at.as_nanos());
         let window = has_window(incident);
         let shares = |shares: &[NamedShare]| -> Vec<IncidentShare> {
@@ -198,7 +202,8 @@ impl IncidentRow {
             at_least: mix.at_least,
         };
         Self {
-            id,
+            id: *id,
+            processes: *processes,
             at: moment(incident.at),
             label: source.label(&incident.vendor),
             vendor: incident.vendor.clone(),

@@ -11,6 +11,7 @@ struct Stored {
     vendor: String,
     credential: String,
     policy: String,
+    shared: bool,
     kind: String,
     why: String,
     at: u64,
@@ -72,6 +73,7 @@ pub(super) fn read(text: &str) -> Result<NamedIncident, serde_json::Error> {
     incident.vendor = stored.vendor;
     incident.credential = stored.credential;
     incident.policy = stored.policy;
+    incident.shared = stored.shared;
     incident.kind = stored.kind;
     incident.why = stored.why;
     incident.at = Timestamp::from_nanos(stored.at);

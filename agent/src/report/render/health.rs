@@ -147,6 +147,10 @@ impl Render for Doctor {
             out.push('\n');
             for (config, processes) in by_config(self) {
                 let text = match config {
+                    Some(file) if self.config.as_deref().is_some_and(|own| own != file) => format!(
+                        "Configuration of {processes}: {file}, and not the farcall.toml of this home directory: one \
+                         that is named, or lies in the working directory, comes first."
+                    ),
                     Some(file) => format!("Configuration of {processes}: {file}."),
                     None => format!("Configuration of {processes}: none, so no rule is in force."),
                 };

@@ -14,7 +14,7 @@ pub(super) use claim::{first_wait, refuse};
 pub use vendor::Standing;
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The state of one quota: sixteen atomic words, two cache lines.
 ///
@@ -56,8 +56,8 @@ pub struct Cell {
     window: AtomicU64,
     /// `[beginning of the window: tick][ticket at its beginning]`.
     opened: AtomicU64,
-    /// Kept at zero, for later.
-    spare: AtomicU64,
+    /// When a 429 or a refusal was noted last, by any of those who share the cell; 0 before any was.
+    breached: AtomicU64,
     /// What the vendor said last: `[limit][remaining]`.
     stated: AtomicU64,
     /// `[newest ticket whose answer spoke][when: tick]`.
@@ -90,15 +90,25 @@ impl Cell {
     /// Makes the cell empty again. Calls under way keep what they hold.
     pub fn clear(&self) {
         for word in self.words() {
-            word.store(0, std::sync::atomic::Ordering::Relaxed);
+            word.store(0, Relaxed);
         }
     }
 
+    /// Notes a 429 or a refusal, so that all who share the cell tell what they used of its window.
+    pub(super) fn breach(&self, now: u64) {
+        self.breached.store(now, Relaxed);
+    }
+
+    /// When anybody noted one last; 0 before anybody did.
+    pub(super) fn breached_at(&self) -> u64 {
+        self.breached.load(Relaxed)
+    }
+
     fn words(&self) -> [&AtomicU64; 16] {
-        let Self { begun, due, due_low, slots, window, opened, spare, stated, .. } = self;
+        let Self { begun, due, due_low, slots, window, opened, breached, stated, .. } = self;
         let Self { newest, blocked, lease, terms, learned, pulse, rate, flying, .. } = self;
         [
-            begun, due, due_low, slots, window, opened, spare, stated, newest, blocked, lease, terms,
+            begun, due, due_low, slots, window, opened, breached, stated, newest, blocked, lease, terms,
             learned, pulse, rate, flying,
         ]
     }

@@ -1,9 +1,8 @@
 //! Dates as vendors write them: RFC 3339, HTTP-date, and what JavaScript prints.
 
 use crate::units::Timestamp;
+use crate::units::moment::{Cursor, moment, rfc_3339};
 use std::time::UNIX_EPOCH;
-
-const DAY: i64 = 86_400;
 
 /// A date in any of these forms:
 /// - RFC 3339: `2026-11-21T10:00:00Z`, with a fraction, an offset (`+01:00`, ` +0100`), a space for the `T`, or
@@ -20,36 +19,6 @@ pub(super) fn date(bytes: &[u8]) -> Option<Timestamp> {
             Some(Timestamp::from_nanos(u64::try_from(nanos).ok()?))
         }),
     }
-}
-
-fn rfc_3339(bytes: &[u8]) -> Option<Timestamp> {
-    let mut text = Cursor(bytes);
-    let year = text.number(4)?;
-    text.skip(b"-")?;
-    let month = text.number(2)?;
-    text.skip(b"-")?;
-    let day = text.number(2)?;
-    text.skip(b"Tt ")?;
-    let hour = text.number(2)?;
-    text.skip(b":")?;
-    let minute = text.number(2)?;
-    let second = if text.skip(b":").is_some() { text.number(2)? } else { 0 };
-    let mut nanos = 0;
-    if text.skip(b".,").is_some() {
-        let digits = text.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        if digits == 0 {
-            return None;
-        }
-        for place in 0..9 {
-            nanos = nanos * 10 + if place < digits { u64::from(text.0[place] - b'0') } else { 0 };
-        }
-        text.0 = &text.0[digits..];
-    }
-    let offset = text.offset()?;
-    if !text.0.is_empty() {
-        return None;
-    }
-    moment((year, month, day), (hour, minute, second), offset, nanos)
 }
 
 fn javascript(bytes: &[u8]) -> Option<Timestamp> {
@@ -76,69 +45,6 @@ fn javascript(bytes: &[u8]) -> Option<Timestamp> {
     }
     let offset = text.offset()?;
     moment((year, month, day), (hour, minute, second), offset, 0)
-}
-
-struct Cursor<'a>(&'a [u8]);
-
-impl Cursor<'_> {
-    fn number(&mut self, digits: usize) -> Option<i64> {
-        let (number, rest) = self.0.split_at_checked(digits)?;
-        let number = number
-            .iter()
-            .try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))?;
-        self.0 = rest;
-        Some(number)
-    }
-
-    fn skip(&mut self, any: &[u8]) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        any.contains(first).then(|| {
-            self.0 = rest;
-            *first
-        })
-    }
-
-    /// Seconds east of Greenwich.
-    fn offset(&mut self) -> Option<i64> {
-        let _ = self.skip(b" ");
-        match self.skip(b"Zz+-")? {
-            sign @ (b'+' | b'-') => {
-                let hours = self.number(2)?;
-                let _ = self.skip(b":");
-                let minutes = self.number(2)?;
-                let east = hours * 3_600 + minutes * 60;
-                (hours < 24 && minutes < 60).then_some(if sign == b'-' { -east } else { east })
-            }
-            _ => Some(0),
-        }
-    }
-}
-
-fn moment(
-    (year, month, day): (i64, i64, i64),
-    (hour, minute, second): (i64, i64, i64),
-    offset: i64,
-    nanos: u64,
-) -> Option<Timestamp> {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days_in_month = match month {
-        2 => 28 + i64::from(leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    // A leap second (60) is allowed by RFC 3339, and counts as the next second.
-    if !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Days since the epoch in the proleptic Gregorian calendar, counted in eras of 400 years from 1 March.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let days =
-        era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * month + 2) / 5 + day - 1 - 719_468;
-    let seconds = days * DAY + hour * 3_600 + minute * 60 + second - offset;
-    let seconds = u64::try_from(seconds).ok()?;
-    Some(Timestamp::from_nanos(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
 }
 
 #[cfg(test)]

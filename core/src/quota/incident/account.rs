@@ -4,10 +4,10 @@
 use super::heavy::Heavy;
 use super::tally::{Left, Tally, short};
 use super::{Incident, Kind, Mix, Share, User};
-use crate::quota::Standing;
-use crate::quota::Why;
 use crate::quota::rule::{Limit, Rule, nanos};
+use crate::quota::{CellHome, Standing, Why};
 use crate::units::Timestamp;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,6 +40,10 @@ struct Window {
     at: AtomicU64,
     why: AtomicU64,
     retry_at: AtomicU64,
+    /// When somebody else who shares the quota was refused in this window; 0 where nobody is known to have been.
+    asked: AtomicU64,
+    /// Units that were told of since, and one; 0 before anything was.
+    told_own: AtomicU64,
     customers: Heavy,
     callers: Heavy,
     endpoints: Heavy,
@@ -53,6 +57,18 @@ pub(in super::super) struct Account {
     windows: [Window; 2],
     turn: AtomicU64,
     tallies: Mutex<Tallies>,
+    /// What others use too, and note there that they were refused.
+    cell: Beside,
+}
+
+/// A cell that is not the account's own.
+#[derive(Default)]
+struct Beside(Option<CellHome>);
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Beside").field(&self.0.is_some()).finish()
+    }
 }
 
 /// What was added up elsewhere: for as long as somebody may add to it, and until it was collected.
@@ -64,6 +80,21 @@ struct Tallies {
 }
 
 impl Account {
+    /// The account of a quota that others use too: it also tells who used a window in which they were refused.
+    pub(in super::super) fn beside(cell: CellHome) -> Self {
+        Self { cell: Beside(Some(cell)), ..Self::default() }
+    }
+
+    /// Looks whether somebody else was refused in this window.
+    fn hear(&self, window: &Window) {
+        let Some(cell) = &self.cell.0 else { return };
+        let (at, began, ends) =
+            ((**cell).as_ref().breached_at(), window.began.load(Relaxed), window.ends.load(Relaxed));
+        if at != 0 && began <= at && at < ends && ends != u64::MAX {
+            let _ = window.asked.compare_exchange(0, at, Relaxed, Relaxed);
+        }
+    }
+
     /// A tally for one user, or for one of several places that make its calls.
     pub(in super::super) fn tally(&self, user: User) -> Arc<Tally> {
         let tally = Arc::new(Tally::new(user));
@@ -109,7 +140,9 @@ impl Account {
             (&self.windows[(present & 1) as usize], &self.windows[(present & 1 ^ 1) as usize]);
         if turn == short(present) {
             now.add(user, units);
-        } else if turn == short(present.wrapping_sub(1)) && before.is_untold() {
+        } else if turn == short(present.wrapping_sub(1))
+            && (before.is_untold() || before.asked.load(Relaxed) != 0)
+        {
             // One that is told of becomes the next one at any moment.
             before.add(user, units);
         }
@@ -159,13 +192,20 @@ impl Account {
         let present = (self.turn.load(Relaxed) & 1) as usize;
         [1 - present, present].into_iter().find_map(|index| {
             let window = &self.windows[index];
-            if !window.is_untold() {
+            self.hear(window);
+            if !window.is_untold() && window.asked.load(Relaxed) == 0 {
                 return None;
             }
             for tally in &self.tallies().kept {
                 self.collect(tally.user(), tally.take());
             }
+            let (untold, asked) = (window.is_untold(), window.is_asked());
+            let own = window.own.load(Relaxed);
             window.told.store(window.breaches(), Relaxed);
+            window.told_own.store(own.wrapping_add(1), Relaxed);
+            if !untold && (!asked || own == 0) {
+                return None;
+            }
             // What the vendor says now is about the present window.
             let standing = if index == present { standing() } else { standing().of_an_earlier_window() };
             Some(window.incident(&standing, limit))
@@ -181,7 +221,8 @@ impl Account {
             return window;
         }
         let next = &self.windows[(turn.wrapping_add(1) & 1) as usize];
-        if next.is_untold()
+        self.hear(window);
+        if (next.is_untold() || next.is_asked())
             && now < next.ends.load(Relaxed).saturating_add(LONGEST_DELAY)
             && ends != 0
             && !jumped
@@ -248,13 +289,20 @@ impl Window {
         self.breaches() != self.told.load(Relaxed)
     }
 
+    /// Whether somebody else was refused in it, and what was used here was not told of since.
+    fn is_asked(&self) -> bool {
+        self.asked.load(Relaxed) != 0 && self.own.load(Relaxed).wrapping_add(1) != self.told_own.load(Relaxed)
+    }
+
     fn breaches(&self) -> u64 {
         self.limited.load(Relaxed) + self.exhausted.load(Relaxed) + self.refused.load(Relaxed)
     }
 
     fn clear(&self) {
-        let Self { began, ends, own, refused, limited, exhausted, told, at, why, retry_at, .. } = self;
-        for word in [began, ends, own, refused, limited, exhausted, told, at, why, retry_at] {
+        let Self { began, ends, own, refused, limited, exhausted, told, at, .. } = self;
+        let Self { why, retry_at, asked, told_own, .. } = self;
+        let words = [began, ends, own, refused, limited, exhausted, told, at, why, retry_at, asked, told_own];
+        for word in words {
             word.store(0, Relaxed);
         }
         for heavy in [&self.customers, &self.callers, &self.endpoints, &self.credentials, &self.mixes] {
@@ -295,7 +343,8 @@ impl Window {
             } else {
                 None
             },
-            at: moment(&self.at),
+            shared: false,
+            at: if self.at.load(Relaxed) == 0 { moment(&self.asked) } else { moment(&self.at) },
             count: if kind == Kind::Own { refused } else { limited + exhausted },
             began: moment(&self.began),
             ends: moment(&self.ends),

@@ -15,6 +15,8 @@ pub struct NamedIncident {
     pub credential: String,
     /// The policy's name, as the vendor or the rule has it; may be empty.
     pub policy: String,
+    /// Whether other processes may have used the quota too.
+    pub shared: bool,
     /// [`Kind::as_str`].
     pub kind: String,
     /// [`Why::as_str`], where calls were refused here; else empty.
@@ -118,6 +120,7 @@ impl Incident {
             vendor: vendor.to_owned(),
             credential: credential.to_owned(),
             policy: policy.to_owned(),
+            shared: self.shared,
             kind: self.kind.as_str().to_owned(),
             why: self.why.map_or("", Why::as_str).to_owned(),
             at: self.at,
@@ -190,7 +193,7 @@ fn what_happened(incident: &NamedIncident) -> String {
             _ => "the quota did not allow them",
         };
         let calls = times("one call to", "calls to");
-        format!("From {at} on {calls} {vendor}{policy} went no further than this process, because {why}.")
+        format!("From {at} on {calls} {vendor}{policy} went no further than here, because {why}.")
     }
 }
 

@@ -63,13 +63,16 @@ impl Kind {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Incident {
+    /// Whether others may have used the quota too: then theirs are incidents of the same window, and their shares are to
+    /// be added to these.
+    pub shared: bool,
     /// What was broken; the gravest, where several things were.
     pub kind: Kind,
     /// Why calls were refused here, where `kind` is [`Kind::Own`].
     pub why: Option<Why>,
     /// The first 429 or refusal.
     pub at: Timestamp,
-    /// How many there were: 429s, or refusals.
+    /// How many there were: 429s, or refusals. None where somebody else who shares the quota met them.
     pub count: u64,
     /// When the window began. Together with the quota it identifies the incident: a later report of the same
     /// window replaces an earlier one.

@@ -277,3 +277,60 @@ fn a_tally_counts_beyond_what_it_can_hold() {
     quota.limited(&rule, &Claim::new(), Limited::Rate, None, T0);
     assert_eq!(quota.incident(&rule, T0).unwrap().own, sum);
 }
+
+#[test]
+fn who_is_not_refused_tells_what_it_used_of_a_window_in_which_another_one_was() {
+    let mut rule = Rule::limit(10, Unit::Requests, Duration::from_secs(60));
+    (rule.burst, rule.max_wait) = (Some(10), Duration::ZERO);
+    let cell: crate::quota::CellHome = std::sync::Arc::new(crate::quota::Cell::new());
+    let [glutton, victim, idle] = [(); 3].map(|()| State::at(std::sync::Arc::clone(&cell), None));
+    let user = |customer| User { customer, ..User::default() };
+    for n in 0..9 {
+        assert_eq!(call(&glutton, &rule, user(1), T0.plus_millis(n)).0, Verdict::Pass);
+    }
+    assert_eq!(glutton.incident(&rule, T0.plus_millis(10)), None, "nobody was refused yet");
+    assert_eq!(call(&victim, &rule, user(2), T0.plus_millis(11)).0, Verdict::Pass);
+    assert!(matches!(call(&victim, &rule, user(2), T0.plus_millis(12)).0, Verdict::Refuse { .. }));
+    let later = T0.plus_millis(20);
+    let (told, part) = (victim.incident(&rule, later).unwrap(), glutton.incident(&rule, later).unwrap());
+    assert_eq!((told.count, told.own, told.shared), (1, 1, true));
+    assert_eq!((part.count, part.own, part.shared), (0, 9, true));
+    assert_eq!((part.began, part.ends, part.at), (told.began, told.ends, told.at));
+    assert_eq!(part.customers, [Share { id: 1, units: 9, at_least: 9 }]);
+    assert_eq!((glutton.incident(&rule, later), victim.incident(&rule, later)), (None, None), "told once");
+    assert_eq!(idle.incident(&rule, later), None, "it used nothing");
+    // What is used of the window after that is told, too, also where the window is over by then.
+    let next = T0.plus_millis(6_100);
+    assert_eq!(call(&glutton, &rule, user(1), next).0, Verdict::Pass);
+    let after = T0.plus_millis(70_000);
+    assert_eq!(call(&glutton, &rule, user(1), after).0, Verdict::Pass);
+    let part = glutton.incident(&rule, after).unwrap();
+    assert_eq!((part.own, part.began), (10, told.began));
+    assert_eq!(glutton.incident(&rule, after), None, "nobody was refused in the new one");
+}
+
+#[test]
+fn a_window_in_which_another_one_was_refused_waits_to_be_told_of() {
+    let mut rule = Rule::limit(10, Unit::Requests, Duration::from_secs(1));
+    (rule.burst, rule.max_wait) = (Some(10), Duration::ZERO);
+    let cell: crate::quota::CellHome = std::sync::Arc::new(crate::quota::Cell::new());
+    let [one, other] = [(); 2].map(|()| State::at(std::sync::Arc::clone(&cell), None));
+    let start = Timestamp::from_nanos(T0.as_nanos() - T0.as_nanos() % 1_000_000_000);
+    let tally = one.tally(User { customer: 1, ..User::default() });
+    for n in 0..10 {
+        assert_eq!(
+            one.before_by(&rule, &mut Claim::new(), &Ask::one(), &tally, start.plus_millis(n)),
+            Verdict::Pass
+        );
+    }
+    assert!(matches!(call(&other, &rule, User::default(), start.plus_millis(20)).0, Verdict::Refuse { .. }));
+    // Three windows later it was not asked yet.
+    for second in 1..=3 {
+        let now = start.plus_millis(second * 1_000 + 500);
+        assert_eq!(one.before_by(&rule, &mut Claim::new(), &Ask::one(), &tally, now), Verdict::Pass);
+    }
+    let now = start.plus_millis(4_000);
+    let told = one.incident(&rule, now).unwrap();
+    assert_eq!((told.began, told.own, told.count), (start, 10, 0));
+    assert_eq!(one.incident(&rule, now), None);
+}
