@@ -117,6 +117,14 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// The calls that the filter lets through, the oldest first.
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>>;
 
+    /// Those of them that wait on this host until the store takes them.
+    ///
+    /// # Errors
+    /// Where their file cannot be read.
+    fn waiting_here(&self, _filter: &Filter) -> Result<Vec<Item>, OutboxError> {
+        Ok(Vec::new())
+    }
+
     /// How many there are.
     fn counts(&self) -> Pending<Vec<Count>>;
 

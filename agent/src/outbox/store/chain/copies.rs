@@ -29,7 +29,7 @@ pub(super) struct Copies {
     home: PathBuf,
     settings: OutboxStore,
     copies: Vec<Copy>,
-    /// By which somebody is told of a call that was taken into too few.
+    /// By which somebody is told of a call that was taken into too few; an operator has none.
     alarm: Option<Arc<Alarm>>,
     /// Whether too few copies took a call when that was asked last.
     alarmed: AtomicBool,
@@ -187,12 +187,12 @@ impl Copies {
         let identity = store.identity().wait()?;
         for copy in self.copies.iter().filter(|copy| !known(copy)) {
             match copy.place.belong(&identity, &self.home).wait() {
-                Ok(Belonging::Anothers) => copy.say_of_another(None),
+                Ok(Belonging::Anothers) => self.say_of_another(copy, None),
                 Ok(belonging) => {
                     copy.ours.store(true, Ordering::Release);
                     copy.place.keep_key(&self.home);
                     if let Belonging::OursAfter(lost) = belonging {
-                        copy.say_of_another(Some(&lost));
+                        self.say_of_another(copy, Some(&lost));
                     }
                 }
                 // Said when a call cannot be added.
@@ -256,15 +256,14 @@ impl Copies {
     pub(super) fn resume(&self) -> Result<(), OutboxError> {
         self.copies.iter().try_for_each(|copy| copy.place.resume())
     }
-}
 
-impl Copy {
-    /// Says once that it has calls of another outbox; which one, where it has those of several.
-    fn say_of_another(&self, lost: Option<&str>) {
-        if self.anothers.swap(true, Ordering::AcqRel) {
+    /// Says once that a copy has calls of another outbox; which one, where it has those of several. An operator puts
+    /// them back, or need not know.
+    fn say_of_another(&self, copy: &Copy, lost: Option<&str>) {
+        if copy.anothers.swap(true, Ordering::AcqRel) || self.alarm.is_none() {
             return;
         }
-        let name = self.place.name();
+        let name = copy.place.name();
         say::say(&match lost {
             None => format!(
                 "the copy {name} has calls of another outbox: of this one before it was lost? Then `farcall outbox restore --from {name}`; else move it away"

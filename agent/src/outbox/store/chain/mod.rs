@@ -147,15 +147,17 @@ impl Store for Chain {
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
         let list = || {
             let mut items = self.links.store.list(filter).wait()?;
-            if let Some(spool) = &self.links.spool {
-                items.extend(spool.list(filter)?);
-                if filter.limit > 0 {
-                    items.truncate(filter.limit);
-                }
+            items.extend(self.waiting_here(filter)?);
+            if filter.limit > 0 {
+                items.truncate(filter.limit);
             }
             Ok(items)
         };
         Pending::ready(list())
+    }
+
+    fn waiting_here(&self, filter: &Filter) -> Result<Vec<Item>, OutboxError> {
+        self.links.spool.as_ref().map_or(Ok(Vec::new()), |spool| spool.list(filter))
     }
 
     fn counts(&self) -> Pending<Vec<Count>> {
