@@ -211,6 +211,20 @@ fn a_call_that_is_taken_without_its_copies_rings_the_alarm_and_later_ones_are_co
 }
 
 #[test]
+fn a_copy_whose_place_cannot_be_told_takes_nothing_and_hides_no_call() {
+    let (_volumes, good, _) = two_files();
+    let vendor = Vendor::start();
+    let unknown = Path::new("$FARCALL_TEST_NOT_SET");
+    let home = home(&[&good, unknown], "");
+    let error = start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap_err();
+    assert!(matches!(&error, OutboxError::Copies { has: 1, needed: 2, .. }), "{error}");
+    assert!(error.to_string().contains("FARCALL_TEST_NOT_SET"), "{error}");
+    let home = self::home(&[&good, unknown], "copies_needed = 1");
+    start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap();
+    assert_eq!(Operator::at(home.path()).list(&Filter::default()).unwrap().len(), 1);
+}
+
+#[test]
 fn a_copy_of_another_outbox_keeps_its_calls() {
     let (_volumes, others, own) = two_files();
     let (lost, vendor) = (home(&[&others], ""), Vendor::start());

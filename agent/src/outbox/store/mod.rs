@@ -41,7 +41,7 @@ pub(super) fn open(
         Some(place) => postgres(place, settings, committed)?,
         None => Arc::new(FileStore::new(Place::new(home), Arc::clone(committed))),
     };
-    Chain::around(store, home, settings, alarm, committed)
+    Ok(Chain::around(store, home, settings, alarm, committed))
 }
 
 #[cfg(feature = "postgres")]

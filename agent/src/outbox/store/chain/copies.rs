@@ -5,7 +5,7 @@
 use super::super::super::deliver::DEAD;
 use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt, nanos, wall};
-use super::super::copy::{self, Belonging, CopyStore};
+use super::super::copy::{self, Belonging, CopyStore, NoCopy};
 use super::super::moving::{self, Copied};
 use super::super::resolved;
 use super::Store;
@@ -64,24 +64,20 @@ impl InCopies {
 }
 
 impl Copies {
-    pub(super) fn new(
-        home: &Path,
-        settings: &OutboxStore,
-        alarm: Option<Arc<Alarm>>,
-    ) -> Result<Self, OutboxError> {
+    pub(super) fn new(home: &Path, settings: &OutboxStore, alarm: Option<Arc<Alarm>>) -> Self {
         let copy = |place| {
-            let place = copy::open(place, settings.timeout)?;
-            Ok(Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) })
+            let place = copy::open(place, settings.timeout).unwrap_or_else(|why| Arc::new(NoCopy(why)));
+            Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) }
         };
-        let copies = settings.copies.iter().map(copy).collect::<Result<_, OutboxError>>()?;
-        Ok(Self {
+        let copies = settings.copies.iter().map(copy).collect();
+        Self {
             home: home.into(),
             settings: settings.clone(),
             copies,
             alarm,
             alarmed: AtomicBool::new(false),
             warned: Once::new(),
-        })
+        }
     }
 
     /// Two copies on one device are lost together.
@@ -162,7 +158,9 @@ impl Copies {
                 let customer = new.customer.as_deref();
                 alarm.missing_copy(&MissingCopy { vendor, endpoint, customer, has, needed, why });
             }
-            _ if changed => say::say(&format!("calls are in {has} copies instead of {needed}: {why}")),
+            _ if changed => {
+                say::say(&format!("calls are in {has} of the {needed} copies that are asked for: {why}"))
+            }
             _ => {}
         }
     }

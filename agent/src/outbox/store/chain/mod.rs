@@ -45,14 +45,14 @@ impl Chain {
         settings: &OutboxStore,
         alarm: Option<Arc<Alarm>>,
         committed: &Arc<Notify>,
-    ) -> Result<Arc<dyn Store>, OutboxError> {
+    ) -> Arc<dyn Store> {
         if settings.copies.is_empty() && !settings.spool {
-            return Ok(store);
+            return store;
         }
-        let copies = Copies::new(home, settings, alarm)?;
+        let copies = Copies::new(home, settings, alarm);
         let spool = settings.spool.then(|| Spool::new(home, Arc::clone(committed)));
         let links = Arc::new(Links { store, copies, spool });
-        Ok(Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links }))
+        Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links })
     }
 
     /// Sees that what is in the spool goes on.
