@@ -103,7 +103,7 @@ fn what_a_lost_outbox_had_is_delivered_from_a_copy_under_its_keys() {
     let done = operator.restore(&OutboxPlace::File(first.clone()), None, false).unwrap();
     assert_eq!((done.restored, done.known, done.dead), (3, 0, 0));
     let again = operator.restore(&OutboxPlace::File(second), None, false).unwrap();
-    assert_eq!((again.restored, again.known), (0, 6), "those of before, and those that were put back");
+    assert_eq!((again.restored, again.known), (0, 3), "the copy got them again, and has each once");
     let items = operator.list(&Filter::default()).unwrap();
     assert_eq!(items.iter().map(|item| item.idempotency_key.clone()).collect::<Vec<_>>(), known);
     let ids: Vec<i64> = items.iter().map(|item| item.id).collect();
@@ -208,6 +208,20 @@ fn a_call_that_is_taken_without_its_copies_rings_the_alarm_and_later_ones_are_co
         failure.starts_with("it is in 1 copy instead of 2: ") && failure.contains("not mounted"),
         "{failure}"
     );
+}
+
+#[test]
+fn a_copy_whose_place_cannot_be_told_takes_nothing_and_hides_no_call() {
+    let (_volumes, good, _) = two_files();
+    let vendor = Vendor::start();
+    let unknown = Path::new("$FARCALL_TEST_NOT_SET");
+    let home = home(&[&good, unknown], "");
+    let error = start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap_err();
+    assert!(matches!(&error, OutboxError::Copies { has: 1, needed: 2, .. }), "{error}");
+    assert!(error.to_string().contains("FARCALL_TEST_NOT_SET"), "{error}");
+    let home = self::home(&[&good, unknown], "copies_needed = 1");
+    start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap();
+    assert_eq!(Operator::at(home.path()).list(&Filter::default()).unwrap().len(), 1);
 }
 
 #[test]

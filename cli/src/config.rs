@@ -4,7 +4,7 @@ use crate::Exit;
 use crate::output::{complain, print};
 use clap::Subcommand;
 use farcall::Config;
-use farcall::config::OnMissingCopy;
+use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
 use farcall::policy::{Mode, PolicySet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -131,10 +131,31 @@ fn in_force(config: &Config) -> String {
     ];
     let words: Vec<String> =
         kinds.into_iter().filter(|(count, _)| *count > 0).map(|(_, words)| words).collect();
-    match words.is_empty() {
+    let rules = match words.is_empty() {
         true => "No rules: every call is sent as it is, and counted.".to_owned(),
         false => format!("In force: {}.", words.join(", ")),
+    };
+    rules + &kept(&config.outbox_store)
+}
+
+/// Where the outbox is, where that is said.
+fn kept(store: &OutboxStore) -> String {
+    if store.store.is_none() && store.copies.is_empty() {
+        return String::new();
     }
+    let place = |place: &OutboxPlace| match place {
+        OutboxPlace::File(path) => path.display().to_string(),
+        OutboxPlace::Variable(name) => format!("${name}"),
+        // Its address may hold a password.
+        _ => "a PostgreSQL".to_owned(),
+    };
+    let own = store.store.as_ref().map_or_else(|| "outbox.db in the home directory".to_owned(), place);
+    let copies: Vec<String> = store.copies.iter().map(place).collect();
+    let beside = match copies.is_empty() {
+        true => String::new(),
+        false => format!(", with copies in {} ({} needed)", copies.join(" and "), store.needed("")),
+    };
+    format!("\nThe outbox: {own}{beside}.")
 }
 
 fn count(count: usize, one: &str, many: &str) -> String {

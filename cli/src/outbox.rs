@@ -4,7 +4,7 @@ use crate::output::{complain, json, print, style};
 use crate::{Exit, duration};
 use clap::{Args, Subcommand, ValueEnum};
 use farcall::config::OutboxPlace;
-use farcall_agent::outbox::{Filter, Operator, OutboxError, State};
+use farcall_agent::outbox::{Filter, Item, Operator, OutboxError, Restored, State};
 use farcall_agent::report::Render;
 use farcall_agent::{Farcall, Options};
 use serde_json::json;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
   farcall outbox drain --service checkout     deliver what waits, from here
   farcall outbox restore --from /mnt/b/outbox.db    put back what was lost, from a copy
 
-docs/outbox.md says what is promised. Ends with 1 where there are dead letters (stats), or where calls are left (drain).")]
+docs/outbox.md says what is promised. Ends with 1 where there are dead letters (stats), where calls are left (drain), or one that is named is not there (retry, drop).")]
 pub(crate) enum Command {
     /// Which calls are in it?
     Ls {
@@ -197,12 +197,18 @@ fn was_used(home: &Path) -> bool {
 
 fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Exit), OutboxError> {
     let operator = Operator::at(&home);
-    let changed = |many: usize, word: &str| {
+    let changed = |many: usize, of: usize, word: &str, others: &str| {
+        let left = of.saturating_sub(many);
+        let more = match left {
+            0 => String::new(),
+            1 => format!("; 1 was {others}"),
+            left => format!("; {left} were {others}"),
+        };
         let text = match as_json {
             true => json(&json!({ word: many })),
-            false => format!("{word} {many} {}\n", if many == 1 { "call" } else { "calls" }),
+            false => format!("{word} {many} {}{more}\n", if many == 1 { "call" } else { "calls" }),
         };
-        (text, Exit::Fine)
+        (text, if left == 0 { Exit::Fine } else { Exit::Wrong })
     };
     match command {
         Command::Ls { state, service, vendor, limit, .. } => {
@@ -211,9 +217,19 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             filter.service.clone_from(service);
             filter.vendor.clone_from(vendor);
             filter.limit = *limit;
-            let items = operator.list(&filter)?;
+            let (items, exit) = match operator.list(&filter) {
+                Ok(items) => (items, Exit::Fine),
+                // What the server has not got can be seen without it.
+                Err(error) => match operator.waiting_here(&filter) {
+                    Ok(here) if error.is_passing() && !here.is_empty() => {
+                        complain(&format!("{error}; these wait here for it:"));
+                        (here, Exit::NoLedger)
+                    }
+                    _ => return Err(error),
+                },
+            };
             let text = if as_json { json(&json!({ "calls": items })) } else { items.render(&style()) };
-            Ok((text, Exit::Fine))
+            Ok((text, exit))
         }
         Command::Show { id, bodies, reveal, .. } => {
             let mut shown = operator.show(*id, *bodies)?;
@@ -227,14 +243,18 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                 true => dead_letters(&operator)?,
                 false => ids.clone(),
             };
-            Ok(changed(operator.retry(&ids)?, "retried"))
+            Ok(changed(operator.retry(&ids)?, ids.len(), "retried", "not there, or delivered already"))
         }
-        Command::Drop { ids, .. } => Ok(changed(operator.remove(ids)?, "dropped")),
+        Command::Drop { ids, .. } => Ok(changed(operator.remove(ids)?, ids.len(), "dropped", "not there")),
         Command::Drain { service, timeout, .. } => {
             let (delivered, left) = drain(&operator, home, service, *timeout)?;
             let exit = if left == 0 { Exit::Fine } else { Exit::Wrong };
             let text = match as_json {
                 true => json(&json!({ "settled": delivered, "left": left })),
+                false if left > 0 => {
+                    let what = format!("settled {delivered}, left {left}, of which the oldest are\n");
+                    what + &oldest(&operator, service)?.render(&style())
+                }
                 false => format!("settled {delivered}, left {left}\n"),
             };
             Ok((text, exit))
@@ -262,10 +282,7 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             let done = operator.restore(from, of.as_deref(), *dead)?;
             let text = match as_json {
                 true => json(&done),
-                false => format!(
-                    "restored {}, known {}, dead letters left {}\n",
-                    done.restored, done.known, done.dead
-                ),
+                false => restored(done),
             };
             Ok((text, Exit::Fine))
         }
@@ -275,6 +292,23 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             Ok((if as_json { json(&json!({ "resumed": true })) } else { text.into() }, Exit::Fine))
         }
     }
+}
+
+fn restored(done: Restored) -> String {
+    let calls = |many: usize| format!("{many} {}", if many == 1 { "call" } else { "calls" });
+    let dead = match done.dead {
+        0 => String::new(),
+        1 => "; 1 dead letter is left in the copy, which --dead restores, too".to_owned(),
+        many => format!("; {many} dead letters are left in the copy, which --dead restores, too"),
+    };
+    format!("restored {}, {} there already{dead}\n", calls(done.restored), done.known)
+}
+
+/// Some of the calls that a service has yet.
+fn oldest(operator: &Operator, service: &str) -> Result<Vec<Item>, OutboxError> {
+    let mut filter = Filter::default();
+    (filter.state, filter.service, filter.limit) = (Some(State::Pending), Some(service.to_owned()), 10);
+    operator.list(&filter)
 }
 
 /// A URL with the names in its query, and without what may be secret: their values, and the user's name and password.

@@ -43,8 +43,14 @@ fn vendor() -> u16 {
 
 /// Puts calls while a rule keeps them from being delivered.
 fn put(home: &Path, parcels: Vec<Parcel>) {
+    put_with(home, "", parcels);
+}
+
+/// The same, with what the configuration says beside that.
+fn put_with(home: &Path, settings: &str, parcels: Vec<Parcel>) {
     let held = home.join("held.toml");
-    std::fs::write(&held, "[[policy]]\nname = \"held\"\nmatch = {}\nverdict = \"deny\"\n").unwrap();
+    let rule = "[[policy]]\nname = \"held\"\nmatch = {}\nverdict = \"deny\"\n";
+    std::fs::write(&held, format!("{rule}{settings}")).unwrap();
     let farcall = Farcall::start(Options {
         home: Some(home.into()),
         config: Some(held),
@@ -112,8 +118,12 @@ fn what_waits_is_listed_shown_and_drained() {
     assert!(run(home.path(), &["show", "1", "--reveal"]).1.contains(&url));
     assert!(run(home.path(), &["show", "1", "--bodies"]).1.contains("amount=7"));
     assert_eq!(run(home.path(), &["drop", "2"]).1, "dropped 1 call\n");
+    let (code, out, _) = run(home.path(), &["drop", "2"]);
+    assert_eq!((code, out.as_str()), (1, "dropped 0 calls; 1 was not there\n"));
     let (code, out, err) = run(home.path(), &["drain", "--service", "shop"]);
     assert_eq!((code, out.as_str()), (0, "settled 1, left 0\n"), "{err}");
+    let (code, out, _) = run(home.path(), &["retry", "1"]);
+    assert_eq!((code, out.as_str()), (1, "retried 0 calls; 1 was not there, or delivered already\n"));
     let shown = json(home.path(), &["show", "1", "--bodies"]);
     assert_eq!((&shown["state"], &shown["answer"]["status"]), (&"delivered".into(), &200.into()));
     assert_eq!(shown["answer_body"], "hi");
@@ -133,4 +143,43 @@ fn dead_letters_are_something_to_look_at_and_can_be_retried() {
     assert!(listed["calls"][0]["error"].as_str().unwrap().contains("maximum age"), "{listed}");
     assert_eq!(run(home.path(), &["retry", "--dead"]).1, "retried 1 call\n");
     assert_eq!(json(home.path(), &["stats"])["counts"][0]["state"], "pending");
+}
+
+#[test]
+fn what_a_drain_leaves_is_shown_and_what_is_lost_is_restored_from_a_copy() {
+    let (home, volume, port) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), vendor());
+    let copy = volume.path().join("outbox.db");
+    let parcel = Parcel::new("POST", format!("http://127.0.0.1:{port}/"));
+    let settings = format!("[outbox_store]\ncopies = [{copy:?}]\n");
+    put_with(home.path(), &settings, vec![parcel.delay(std::time::Duration::from_secs(86_400))]);
+    let (code, out, _) = run(home.path(), &["drain", "--service", "shop", "--timeout", "1ms"]);
+    assert!(code == 1 && out.starts_with("settled 0, left 1, of which the oldest are\nid"), "{code} {out}");
+    assert!(out.contains("23h"), "{out}");
+    let fresh = tempfile::tempdir().unwrap();
+    std::fs::write(fresh.path().join("farcall.toml"), &settings).unwrap();
+    let from = ["restore", "--from", copy.to_str().unwrap()];
+    let (code, out, why) = run(fresh.path(), &from);
+    assert_eq!((code, out.as_str()), (0, "restored 1 call, 0 there already\n"), "{why}");
+    assert!(!why.contains("calls of another"), "{why}");
+    assert_eq!(json(fresh.path(), &from)["known"], 1);
+    assert_eq!(json(fresh.path(), &["ls"])["calls"][0]["id"], 1);
+}
+
+#[test]
+fn what_waits_for_a_server_is_shown_while_that_cannot_be_reached() {
+    let home = tempfile::tempdir().unwrap();
+    let settings =
+        "[outbox_store]\nstore = \"postgres://nobody@127.0.0.1:1/none\"\non_unreachable = \"spool\"\n";
+    std::fs::write(home.path().join("farcall.toml"), settings).unwrap();
+    let (code, out, why) = run(home.path(), &["ls"]);
+    assert!(code == 3 && out.is_empty() && why.contains("cannot reach the outbox"), "{code} {out} {why}");
+    put_with(home.path(), settings, vec![Parcel::new("POST", "http://127.0.0.1:1/")]);
+    let (code, out, why) = run(home.path(), &["ls"]);
+    assert!(
+        code == 3 && out.contains("\n-1  pending") && why.contains("these wait here"),
+        "{code} {out} {why}"
+    );
+    assert_eq!(json(home.path(), &["ls"])["calls"][0]["id"], -1);
+    let (code, out, _) = run(home.path(), &["show", "-1"]);
+    assert!(code == 0 && out.contains("-1 POST http://127.0.0.1:1/"), "{code} {out}");
 }

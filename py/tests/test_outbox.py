@@ -157,6 +157,7 @@ async def test_an_outbox_that_cannot_be_asked_for_a_while_ends_no_waiting(
 
 
 def test_an_outbox_out_of_reach_is_no_end_of_a_call(program: Program) -> None:
+    program.home.mkdir(parents=True, exist_ok=True)
     (program.home / "farcall.toml").write_text('[outbox_store]\nstore = "postgres://nobody@127.0.0.1:1/none"\n')
     program.run(
         """

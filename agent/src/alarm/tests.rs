@@ -223,4 +223,9 @@ fn a_webhook_can_stand_in_the_environment_and_its_address_is_not_told() {
     config.webhook = Some("http://alarm.invalid/secret".into());
     let why = test(&config, "shop").remove(0).failure.unwrap();
     assert!(why.starts_with("alarm.invalid: ") && !why.contains("secret"), "{why}");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    config.timeout = PATIENCE;
+    config.webhook = Some(format!("http://127.0.0.1:{port}/secret"));
+    let why = test(&config, "shop").remove(0).failure.unwrap();
+    assert!(why.contains("refused") && !why.contains("secret"), "{why}");
 }

@@ -154,12 +154,26 @@ fn request(url: &Uri, json: &str) -> Result<Request<Full<Bytes>>, String> {
 }
 
 fn answered<B>(answer: Result<http::Response<B>, hyper_util::client::legacy::Error>) -> Result<(), String> {
-    use std::error::Error as _;
     match answer {
         Ok(response) if response.status().is_success() => Ok(()),
         Ok(response) => Err(format!("it answered {}", response.status().as_u16())),
-        Err(error) => Err(error.source().map_or_else(|| error.to_string(), ToString::to_string)),
+        Err(error) => Err(reasons(&error)),
     }
+}
+
+/// What lies beneath an error, down to what the system said.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut reasons: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(reason) = next {
+        let text = reason.to_string();
+        // Some say again what lies beneath.
+        if !reasons.iter().any(|known| known.contains(&text)) {
+            reasons.push(text);
+        }
+        next = reason.source();
+    }
+    if reasons.is_empty() { error.to_string() } else { reasons.join(": ") }
 }
 
 /// Runs a program with the message on its stdin, and ends it when its time is up.

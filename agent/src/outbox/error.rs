@@ -49,7 +49,9 @@ pub enum OutboxError {
         what: String,
     },
     /// Too few copies could be written; the call was not taken.
-    #[error("the call was not taken: it could be in {has} copies, and {needed} are asked for ({why})")]
+    #[error(
+        "the call was not taken: {has} of the {needed} copies that are asked for could be written ({why})"
+    )]
     Copies {
         /// In how many it could be.
         has: usize,

@@ -63,6 +63,14 @@ impl Operator {
         self.inner.store()?.list(filter).wait()
     }
 
+    /// Those that wait on this host until a PostgreSQL takes them; also while it cannot be reached.
+    ///
+    /// # Errors
+    /// Where their file cannot be read.
+    pub fn waiting_here(&self, filter: &Filter) -> Result<Vec<Item>, OutboxError> {
+        self.inner.store()?.waiting_here(filter)
+    }
+
     /// How many calls there are, by service and state.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use super::table::{New, State};
 use super::{Inner, OutboxError};
 use farcall::config::OutboxPlace;
 use serde::Serialize;
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -50,6 +51,7 @@ pub(super) fn restore(
     let mut done = Restored::default();
     // What is put back goes into the copies too, this one perhaps among them.
     let end = copy.last().wait()?;
+    let mut seen = HashSet::new();
     let states: &[State] = if dead { &[State::Pending, State::Dead] } else { &[State::Pending] };
     for state in states {
         let mut after = 0;
@@ -62,6 +64,10 @@ pub(super) fn restore(
             let known = store.states(names).wait()?;
             let mut pending = Vec::new();
             for (_, new) in calls {
+                // A file has it twice that got what was put back from it before.
+                if !seen.insert(super::seal::name_of(&new.request).to_vec()) {
+                    continue;
+                }
                 if known.contains_key(super::seal::name_of(&new.request)) {
                     done.known += 1;
                 } else {

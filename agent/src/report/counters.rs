@@ -44,12 +44,8 @@ const MEANINGS: [(&str, &str, Weight); 57] = [
         "calls that were to be parked and that the outbox did not take: they failed; `farcall report calls` says why",
         Look,
     ),
-    (
-        "untold_alarms",
-        "alarms for critical calls that went out by no way but stderr; `farcall alarm test` tries them",
-        Look,
-    ),
-    ("lost_alarms", "alarms for critical calls that were dropped, because too many waited", Look),
+    ("untold_alarms", "alarms that went out by no way but stderr; `farcall alarm test` tries them", Look),
+    ("lost_alarms", "alarms that were dropped, because too many waited", Look),
     (
         "unfetched_answers",
         "looks of the cache beyond memory that took too long: the call went on without",

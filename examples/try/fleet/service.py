@@ -13,7 +13,7 @@ for number in (1, 2, 3):
         headers={"authorization": farcall.outbox.Env("STRIPE_API_KEY", prefix="Bearer ")},
         body=f"charge=ch_{number}",
         order_key="acme",
-        delay=60,
+        delay=3600,
     )
     print(f"committed: {parcel}", flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -41,7 +41,7 @@ pub(super) fn open(
         Some(place) => postgres(place, settings, committed)?,
         None => Arc::new(FileStore::new(Place::new(home), Arc::clone(committed))),
     };
-    Chain::around(store, home, settings, alarm, committed)
+    Ok(Chain::around(store, home, settings, alarm, committed))
 }
 
 #[cfg(feature = "postgres")]
@@ -116,6 +116,14 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
 
     /// The calls that the filter lets through, the oldest first.
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>>;
+
+    /// Those of them that wait on this host until the store takes them.
+    ///
+    /// # Errors
+    /// Where their file cannot be read.
+    fn waiting_here(&self, _filter: &Filter) -> Result<Vec<Item>, OutboxError> {
+        Ok(Vec::new())
+    }
 
     /// How many there are.
     fn counts(&self) -> Pending<Vec<Count>>;

@@ -128,7 +128,7 @@ impl Render for Shown {
         line("put", &written(item.put_at));
         if item.state == State::Pending {
             line("next attempt", &written(item.next_at));
-            line("given up at", &written(item.expires_at));
+            line("given up after", &written(item.expires_at));
         }
         line("settled", &item.settled_at.map(written).unwrap_or_default());
         line("attempts", &item.attempts.to_string());

@@ -5,7 +5,7 @@
 use super::super::super::deliver::DEAD;
 use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt, nanos, wall};
-use super::super::copy::{self, Belonging, CopyStore};
+use super::super::copy::{self, Belonging, CopyStore, NoCopy};
 use super::super::moving::{self, Copied};
 use super::super::resolved;
 use super::Store;
@@ -29,7 +29,7 @@ pub(super) struct Copies {
     home: PathBuf,
     settings: OutboxStore,
     copies: Vec<Copy>,
-    /// By which somebody is told of a call that was taken into too few.
+    /// By which somebody is told of a call that was taken into too few; an operator has none.
     alarm: Option<Arc<Alarm>>,
     /// Whether too few copies took a call when that was asked last.
     alarmed: AtomicBool,
@@ -64,24 +64,20 @@ impl InCopies {
 }
 
 impl Copies {
-    pub(super) fn new(
-        home: &Path,
-        settings: &OutboxStore,
-        alarm: Option<Arc<Alarm>>,
-    ) -> Result<Self, OutboxError> {
+    pub(super) fn new(home: &Path, settings: &OutboxStore, alarm: Option<Arc<Alarm>>) -> Self {
         let copy = |place| {
-            let place = copy::open(place, settings.timeout)?;
-            Ok(Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) })
+            let place = copy::open(place, settings.timeout).unwrap_or_else(|why| Arc::new(NoCopy(why)));
+            Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) }
         };
-        let copies = settings.copies.iter().map(copy).collect::<Result<_, OutboxError>>()?;
-        Ok(Self {
+        let copies = settings.copies.iter().map(copy).collect();
+        Self {
             home: home.into(),
             settings: settings.clone(),
             copies,
             alarm,
             alarmed: AtomicBool::new(false),
             warned: Once::new(),
-        })
+        }
     }
 
     /// Two copies on one device are lost together.
@@ -162,7 +158,9 @@ impl Copies {
                 let customer = new.customer.as_deref();
                 alarm.missing_copy(&MissingCopy { vendor, endpoint, customer, has, needed, why });
             }
-            _ if changed => say::say(&format!("calls are in {has} copies instead of {needed}: {why}")),
+            _ if changed => {
+                say::say(&format!("calls are in {has} of the {needed} copies that are asked for: {why}"))
+            }
             _ => {}
         }
     }
@@ -187,12 +185,12 @@ impl Copies {
         let identity = store.identity().wait()?;
         for copy in self.copies.iter().filter(|copy| !known(copy)) {
             match copy.place.belong(&identity, &self.home).wait() {
-                Ok(Belonging::Anothers) => copy.say_of_another(None),
+                Ok(Belonging::Anothers) => self.say_of_another(copy, None),
                 Ok(belonging) => {
                     copy.ours.store(true, Ordering::Release);
                     copy.place.keep_key(&self.home);
                     if let Belonging::OursAfter(lost) = belonging {
-                        copy.say_of_another(Some(&lost));
+                        self.say_of_another(copy, Some(&lost));
                     }
                 }
                 // Said when a call cannot be added.
@@ -256,15 +254,14 @@ impl Copies {
     pub(super) fn resume(&self) -> Result<(), OutboxError> {
         self.copies.iter().try_for_each(|copy| copy.place.resume())
     }
-}
 
-impl Copy {
-    /// Says once that it has calls of another outbox; which one, where it has those of several.
-    fn say_of_another(&self, lost: Option<&str>) {
-        if self.anothers.swap(true, Ordering::AcqRel) {
+    /// Says once that a copy has calls of another outbox; which one, where it has those of several. An operator puts
+    /// them back, or need not know.
+    fn say_of_another(&self, copy: &Copy, lost: Option<&str>) {
+        if copy.anothers.swap(true, Ordering::AcqRel) || self.alarm.is_none() {
             return;
         }
-        let name = self.place.name();
+        let name = copy.place.name();
         say::say(&match lost {
             None => format!(
                 "the copy {name} has calls of another outbox: of this one before it was lost? Then `farcall outbox restore --from {name}`; else move it away"

@@ -45,14 +45,14 @@ impl Chain {
         settings: &OutboxStore,
         alarm: Option<Arc<Alarm>>,
         committed: &Arc<Notify>,
-    ) -> Result<Arc<dyn Store>, OutboxError> {
+    ) -> Arc<dyn Store> {
         if settings.copies.is_empty() && !settings.spool {
-            return Ok(store);
+            return store;
         }
-        let copies = Copies::new(home, settings, alarm)?;
+        let copies = Copies::new(home, settings, alarm);
         let spool = settings.spool.then(|| Spool::new(home, Arc::clone(committed)));
         let links = Arc::new(Links { store, copies, spool });
-        Ok(Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links }))
+        Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links })
     }
 
     /// Sees that what is in the spool goes on.
@@ -147,15 +147,17 @@ impl Store for Chain {
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
         let list = || {
             let mut items = self.links.store.list(filter).wait()?;
-            if let Some(spool) = &self.links.spool {
-                items.extend(spool.list(filter)?);
-                if filter.limit > 0 {
-                    items.truncate(filter.limit);
-                }
+            items.extend(self.waiting_here(filter)?);
+            if filter.limit > 0 {
+                items.truncate(filter.limit);
             }
             Ok(items)
         };
         Pending::ready(list())
+    }
+
+    fn waiting_here(&self, filter: &Filter) -> Result<Vec<Item>, OutboxError> {
+        self.links.spool.as_ref().map_or(Ok(Vec::new()), |spool| spool.list(filter))
     }
 
     fn counts(&self) -> Pending<Vec<Count>> {

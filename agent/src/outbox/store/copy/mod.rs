@@ -2,6 +2,7 @@
 //! by the store's identity.
 
 mod file;
+mod none;
 
 use super::super::pending::Pending;
 use super::super::table::{New, State};
@@ -10,12 +11,13 @@ use super::moving::Copied;
 use super::resolved;
 use farcall::config::OutboxPlace;
 pub(super) use file::FileCopy;
+pub(super) use none::NoCopy;
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The copy in this place. What it cannot be is said where it is used.
+/// The copy in this place.
 ///
 /// # Errors
 /// Where the place is none.
