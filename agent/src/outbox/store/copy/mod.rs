@@ -101,6 +101,7 @@ pub(in crate::outbox) trait CopyStore: Send + Sync + Debug {
 }
 
 /// Whose a copy is, seen from one store.
+#[cfg_attr(not(feature = "postgres"), allow(dead_code))] // A file is asked otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::outbox) enum Belonging {
     /// This one's alone.
