@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// How many puts to wait for. Producers that were answered together come back together, and each group costs a
-/// sync: it is worth a part of one to have all of them in the next.
+/// How many puts to wait for. Each group costs a sync, and producers that were answered together come back together:
+/// it is worth a part of a sync to have half of them in the next group. To wait for all would leave the other
+/// processors idle while this group is written; so one half prepares its puts while the other's are synced.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// How many producers there are, as far as the last group tells.
@@ -25,11 +26,15 @@ impl Pace {
             self.rest -= 1;
             return None;
         }
-        (self.producers > 1).then(|| (self.producers, (self.took / 2).min(Self::MOST)))
+        (self.producers > 1).then(|| (self.wanted(), (self.took / 2).min(Self::MOST)))
+    }
+
+    fn wanted(&self) -> usize {
+        self.producers.div_ceil(2)
     }
 
     pub(super) fn waited(&mut self, came: usize) {
-        if came >= self.producers - self.producers / 4 {
+        if came >= self.wanted() - self.wanted() / 4 {
             self.in_vain = 0;
         } else {
             self.in_vain = (self.in_vain + 1).min(6);
@@ -54,8 +59,8 @@ mod tests {
         assert_eq!(pace.wait(), None);
         pace.wrote(16, Duration::from_millis(1));
         let (wanted, patience) = pace.wait().unwrap();
-        assert_eq!((wanted, patience), (16, Pace::MOST));
-        pace.waited(16);
+        assert_eq!((wanted, patience), (8, Pace::MOST));
+        pace.waited(8);
         assert!(pace.wait().is_some());
         let mut waits = 0;
         for _ in 0..1_000 {
