@@ -33,6 +33,16 @@ impl Handle {
         self.watching.load(Ordering::Relaxed)
     }
 
+    /// Whether rules decide about the calls that begin now.
+    pub(crate) fn decides(&self) -> bool {
+        self.is_watching() && self.farcall.engine().decides()
+    }
+
+    /// Whether a rule may keep an answer to the calls that begin now.
+    pub(crate) fn caches(&self) -> bool {
+        self.decides() && self.farcall.engine().has_caches()
+    }
+
     /// A call was let go of, and counts as abandoned: at the interpreter's end there is one flush more for it.
     pub(crate) fn note_dropped(&self) {
         if self.ended.load(Ordering::Relaxed) {
@@ -88,21 +98,6 @@ pub(crate) fn watch(on: bool) {
     if let Some(handle) = handle() {
         handle.watching.store(on, Ordering::Relaxed);
     }
-}
-
-/// Whether rules decide about the calls that begin now.
-#[pyfunction]
-pub(crate) fn decides() -> bool {
-    handle().is_some_and(|handle| handle.is_watching() && handle.farcall.engine().decides())
-}
-
-/// Whether a rule may keep an answer to the calls that begin now.
-#[pyfunction]
-pub(crate) fn caches() -> bool {
-    handle().is_some_and(|handle| {
-        let engine = handle.farcall.engine();
-        handle.is_watching() && engine.decides() && engine.has_caches()
-    })
 }
 
 /// Notes in the ledger that this process is attached to a library.

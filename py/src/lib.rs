@@ -7,6 +7,7 @@ mod body;
 mod call;
 mod handle;
 mod headers;
+mod hook;
 mod object;
 mod outbox;
 mod parking;
@@ -23,8 +24,8 @@ mod _farcall {
 
     #[pymodule_export]
     use super::handle::{
-        after_fork, after_fork_in_parent, attached, before_fork, caches, calls, counters, decides, failed,
-        flush, flush_late, home, is_enabled, shutdown, start, watch,
+        after_fork, after_fork_in_parent, attached, before_fork, calls, counters, failed, flush, flush_late,
+        home, is_enabled, shutdown, start, watch,
     };
     #[pymodule_export]
     use super::outbox::{
@@ -40,6 +41,7 @@ mod _farcall {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::object::add_to(module)?;
-        super::body::add_to(module)
+        super::body::add_to(module)?;
+        super::hook::add_to(module)
     }
 }

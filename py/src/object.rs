@@ -7,6 +7,7 @@
 
 use crate::body;
 use crate::call::{Call, Details, Opened, Request};
+use crate::handle::{Handle, handle};
 use crate::headers::{self, Shown};
 use crate::parking;
 use crate::scope::Scope;
@@ -16,7 +17,7 @@ use farcall::{ErrorType, Headers};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -38,7 +39,7 @@ pub(crate) struct Definitions<const N: usize>(pub(crate) [ffi::PyMethodDef; N]);
 #[allow(unsafe_code)]
 unsafe impl<const N: usize> Sync for Definitions<N> {}
 
-static BEGIN: Definitions<2> = Definitions([
+static FUNCTIONS: Definitions<4> = Definitions([
     definition(
         c"begin",
         begin,
@@ -57,6 +58,12 @@ static BEGIN: Definitions<2> = Definitions([
           `content` is the body where it is in memory, else None; `replayable` says whether the request can be sent \
           again; `channel` are bytes that keep its answers apart from those of calls over another kind of connection, or \
           None.",
+    ),
+    definition(c"decides", decides, c"decides()\n--\n\nWhether rules decide about the calls that begin now."),
+    definition(
+        c"caches",
+        caches,
+        c"caches()\n--\n\nWhether a rule may keep an answer to the calls that begin now.",
     ),
 ]);
 
@@ -199,21 +206,25 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             slot(0, std::ptr::null_mut()),
         ],
     )?;
-    // SAFETY: the definitions are static. The function returns a new reference or null with an exception.
-    #[allow(unsafe_code)]
-    let [begin, begin_deciding] = unsafe {
-        let name = module.name()?;
-        let function = |place: usize| {
-            let definition = (&raw const BEGIN.0[place]).cast_mut();
-            let function = ffi::PyCFunction_NewEx(definition, std::ptr::null_mut(), name.as_ptr());
-            Bound::from_owned_ptr_or_err(py, function)
-        };
-        [function(0)?, function(1)?]
-    };
     TYPE.store(kind.clone().into_ptr().cast(), Ordering::Release);
     module.add("Call", kind)?;
-    module.add("begin", begin)?;
-    module.add("begin_deciding", begin_deciding)
+    let name = module.name()?;
+    for definition in &FUNCTIONS.0 {
+        // SAFETY: the definition is static. The functions return a new reference or null with an exception, and what is
+        // borrowed is static.
+        #[allow(unsafe_code)]
+        unsafe {
+            let function = ffi::PyCFunction_NewEx(
+                std::ptr::from_ref(definition).cast_mut(),
+                std::ptr::null_mut(),
+                name.as_ptr(),
+            );
+            let function = Bound::from_owned_ptr_or_err(py, function)?;
+            module
+                .add(function.getattr(pyo3::intern!(py, "__name__"))?.cast_into::<PyString>()?, function)?;
+        }
+    }
+    Ok(())
 }
 
 /// A new type, of which an instance takes so many bytes.
@@ -452,6 +463,15 @@ pub(crate) unsafe fn tell(
     Ok(())
 }
 
+/// Whether an object is an instance of `Call`.
+pub(crate) fn is_call(object: *mut PyObject) -> bool {
+    // SAFETY: it asks for an address.
+    #[allow(unsafe_code)]
+    unsafe {
+        ffi::Py_TYPE(object) == TYPE.load(Ordering::Acquire)
+    }
+}
+
 /// A new object that holds the call; null with an exception where there is no memory.
 pub(crate) fn object_of(call: Call) -> *mut PyObject {
     // SAFETY: the type was made when the module was loaded; its instances have the layout of `Object`, whose `call` is
@@ -543,6 +563,8 @@ functions! {
         };
         Ok(Call::begin_deciding(&request, &details).map_or_else(none, object_of))
     };
+    decides(0) = |_this, _call, _given| Ok(truth(handle().is_some_and(Handle::decides)));
+    caches(0) = |_this, _call, _given| Ok(truth(handle().is_some_and(Handle::caches)));
     connected(3) = |_this, call, given| {
         let seconds = |place| match given.is_none(place) {
             true => Ok(None),

@@ -9,9 +9,10 @@ import pytest
 from clients import CLIENTS
 from farcall import _errors, _hook
 from farcall._adapters import httpx_, urllib3_
+from farcall._native import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from conftest import Ledger, Program, Sim
 
@@ -44,8 +45,20 @@ def faults() -> int:
     return sum(one["count"] for one in farcall.status()["faults"].values())
 
 
+@pytest.fixture
+def in_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All hooks are those in Python, which alone can be given calls that fail."""
+    farcall.uninstall()
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "hook", lambda _kind, _adapter, _original, whole, _extra: whole)
+        farcall.install()
+    yield
+    farcall.uninstall()
+    farcall.install()
+
+
 @pytest.fixture(params=[(), ("head",), ("head", "body")], ids=["all", "body", "end"])
-def broken(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def broken(in_python: None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Calls that begin well, and fail at something that follows."""
     for adapter in (httpx_, urllib3_):
         monkeypatch.setattr(adapter, "begin", lambda *_: Broken(*request.param))
@@ -63,7 +76,7 @@ def test_a_call_object_that_fails_changes_nothing(
 
 @pytest.mark.parametrize("sound", [(), ("head",), ("head", "body")])
 def test_an_exception_passes_through_a_call_object_that_fails(
-    client: Callable[..., Any], sim: Sim, monkeypatch: pytest.MonkeyPatch, sound: tuple[str, ...]
+    client: Callable[..., Any], in_python: None, sim: Sim, monkeypatch: pytest.MonkeyPatch, sound: tuple[str, ...]
 ) -> None:
     def error_of(path: str) -> list[Any]:
         # What breaks has the time that it takes, so that only what hangs can time out.
@@ -80,7 +93,7 @@ def test_an_exception_passes_through_a_call_object_that_fails(
 
 
 def test_a_call_that_cannot_begin_goes_on_uncounted(
-    client: Callable[..., Any], sim: Sim, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    client: Callable[..., Any], in_python: None, sim: Sim, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = faults()
     for adapter in (httpx_, urllib3_):
@@ -100,6 +113,63 @@ def test_a_classification_that_fails_leaves_the_exception_alone(
     with pytest.raises(Exception, match=r"^(?!injected)"):
         client("GET", f"{sim.plain}/scenario/hang", sim.ca, timeout=0.1)
     assert faults() > before
+
+
+class Pool:
+    """Of urllib3's pools, what a hook looks at."""
+
+    scheme, host, port = "https", "native.example", 443
+
+
+def test_a_native_hook_that_cannot_begin_a_call_lets_the_exchange_go_on() -> None:
+    farcall.install()
+
+    def original(*args: object, **kwargs: object) -> tuple[object, object]:
+        return args, kwargs
+
+    hook = native.hook("exchange", 0, original, fail, fail)
+    before = faults()
+    arguments, options = (Pool(), object(), "GET", "/a"), {"body": b"", "preload_content": False}
+    assert hook(*arguments, **options) == (arguments, options)
+    assert faults() == before + 1
+
+
+def test_a_native_hook_hands_out_a_response_that_it_does_not_understand() -> None:
+    farcall.install()
+    response = object()
+    hook = native.hook("exchange", 0, lambda *_, **__: response, fail, lambda: None)
+    before = faults()
+    assert hook(Pool(), object(), "GET", "/a", body=None, preload_content=False) is response
+    assert faults() == before + 1
+
+
+def test_a_native_hook_hands_out_what_was_read_of_a_response_that_it_does_not_understand() -> None:
+    farcall.install()
+
+    class Response:
+        _farcall_call = native.begin(0, "GET", "https", "native.example", 443, "/a", None)
+
+    hook = native.hook("read", 0, lambda *_: b"data", fail, object)
+    before = faults()
+    assert hook(Response(), 10) == b"data"
+    assert faults() == before + 1
+
+
+@pytest.mark.parametrize("kind", ["exchange", "read"])
+def test_an_exception_passes_through_a_native_hook(kind: Any) -> None:
+    farcall.install()
+    error = KeyError("the application's own")
+
+    class Response(Pool):
+        _farcall_call = native.begin(0, "GET", "https", "native.example", 443, "/a", None)
+
+    def original(*_: object, **__: object) -> None:
+        raise error
+
+    hook = native.hook(kind, 0, original, fail, lambda *_: None)
+    with pytest.raises(KeyError) as caught:
+        hook(Response(), object(), "GET", "/a", body=None, preload_content=False)
+    assert caught.value is error
 
 
 def test_faults_reach_the_ledgers_counters(monkeypatch: pytest.MonkeyPatch) -> None:

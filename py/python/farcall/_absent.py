@@ -29,6 +29,15 @@ def begin_deciding(*_: object) -> None:
     """Begins no call."""
 
 
+def hook(kind: str, adapter: int, original: object, whole: object, extra: object) -> object:
+    """Is no hook of its own."""
+    return whole
+
+
+def under_way(_: object) -> None:
+    """Knows of no call."""
+
+
 def decides() -> bool:
     """Has no rules."""
     return False

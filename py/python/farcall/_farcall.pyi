@@ -1,8 +1,8 @@
 """The native half: converts types between Python and the engine."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 from typing_extensions import Self, disjoint_base
 
@@ -26,6 +26,7 @@ __all__ = [
     "flush",
     "flush_late",
     "home",
+    "hook",
     "is_enabled",
     "outbox_answer",
     "outbox_item",
@@ -35,6 +36,7 @@ __all__ = [
     "report",
     "shutdown",
     "start",
+    "under_way",
     "watch",
 ]
 
@@ -111,6 +113,15 @@ def begin_deciding(
     channel: bytes | None,
     /,
 ) -> Call | None: ...
+def hook(
+    kind: Literal["exchange", "read"],
+    adapter: int,
+    original: Callable[..., Any],
+    whole: Callable[..., Any],
+    extra: Any,
+    /,
+) -> Callable[..., Any]: ...
+def under_way(connection: object, /) -> Call | None: ...
 def decides() -> bool: ...
 def caches() -> bool: ...
 def replace_model(body: bytes, model: str, /) -> bytes | None: ...

@@ -9,6 +9,7 @@ needs no connection: where answers are, the first call begins here already, and 
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting
@@ -36,18 +37,40 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 
 
 def _send_hook(original: Any, keeping: Keeping) -> Callable[..., Any]:
-    refused = keeping.refused
-
     def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             if caches():
                 return keeping.send(original, self, request, args, kwargs)
             return original(self, request, *args, **kwargs)
         except Refused as refusal:
-            # urllib3 would retry an error that is requests' already, for those are OSErrors.
-            raise refused(str(refusal), request=request).like(refusal) from None
+            raise keeping.refused(str(refusal), request=request).like(refusal) from None
 
-    return send
+    def send_as_ever(
+        self: Any,
+        request: Any,
+        stream: Any = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> Any:
+        try:
+            if caches():
+                return keeping.send(original, self, request, (stream, timeout, verify, cert, proxies), {})
+            return original(self, request, stream, timeout, verify, cert, proxies)
+        except Refused as refusal:
+            raise keeping.refused(str(refusal), request=request).like(refusal) from None
+
+    # Packing keywords and unpacking them costs as much as a call does otherwise.
+    return send_as_ever if _takes(original) == _takes(send_as_ever) else send
+
+
+def _takes(function: Any) -> list[tuple[str, Any, Any]] | None:
+    """The parameters of a function: their names, kinds and defaults."""
+    try:
+        return [(one.name, one.kind, one.default) for one in signature(function).parameters.values()]
+    except (TypeError, ValueError):
+        return None
 
 
 class Keeping:
@@ -58,6 +81,7 @@ class Keeping:
         self._adapter = module.adapters.HTTPAdapter
         self._stored = maker(module, below)
         base = module.exceptions.ConnectionError
+        # urllib3 would retry an error that is requests' already, for those are OSErrors.
         self.refused: Any = type("RefusedConnectionError", (Refused, base), {"__doc__": Refused.__doc__})
 
     def send(self, original: Any, adapter: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ and chunk by chunk where `stream()` reads chunks itself.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from http.client import HTTPResponse
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from farcall._acting import decides, shown
 from farcall._adapters.urllib3_acting import Acting, headers_of
 from farcall._faults import fault
 from farcall._hook import Patches, begin, broke, call_around, fail, handshake_failed, scope
+from farcall._native import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,12 +49,20 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
     pool, response = module.connectionpool.HTTPConnectionPool, module.response.HTTPResponse
     acting = Acting(module, number, _upload, _sent)
     _exchanges.add(Acting.send.__code__)
-    patches.replace(pool, "_make_request", lambda original: _exchange_hook(original, number, acting))
+
+    # Each of these is native where it can be, and has the one in Python for what the native one does not know.
+    def exchange(original: Any) -> Any:
+        return native.hook("exchange", number, original, _exchange_hook(original, number, acting), scope)
+
+    def read(original: Any) -> Any:
+        return native.hook("read", number, original, _read_hook(original), HTTPResponse)
+
+    patches.replace(pool, "_make_request", exchange)
     if hasattr(response, "_raw_read"):
-        patches.replace(response, "_raw_read", _read_hook)
+        patches.replace(response, "_raw_read", read)
     else:  # 1.26
         patches.replace(response, "_init_length", _wrap_hook)
-        patches.replace(response, "_fp_read", _read_hook)
+        patches.replace(response, "_fp_read", read)
     patches.replace(response, "_update_chunk_length", _chunk_length_hook)
     patches.replace(response, "_handle_chunk", _chunk_hook)
     patches.replace(response, "close", _close_hook)
@@ -316,9 +326,15 @@ class _Dial:
             fault("urllib3.connected", error)
 
 
+def _call_of(connection: Any) -> Call | None:
+    """The call that a connection is made for."""
+    call = native.under_way(connection)
+    return call_around(_exchanges) if call is None else call
+
+
 def _dial_hook(original: Any) -> Callable[..., Any]:
     def _new_conn(self: Any) -> Any:
-        call = call_around(_exchanges)
+        call = _call_of(self)
         if call is None:
             return original(self)
         around = _dialling.get()
@@ -349,7 +365,7 @@ def _resolved_hook(original: Any) -> Callable[..., Any]:
 
 def _handshake_hook(original: Any) -> Callable[..., Any]:
     def connect(self: Any) -> Any:
-        call = call_around(_exchanges)
+        call = _call_of(self)
         if call is None:
             return original(self)
         dial = _Dial()
