@@ -61,6 +61,8 @@ pub struct Head<'a> {
     pub marks: Option<Marks>,
     /// Whether the adapter can hand the request over to the outbox ([`Step::Park`](crate::Step)).
     pub parks: bool,
+    /// Whether it can do so although the request is not [`replayable`](Self::replayable): it keeps the body for that.
+    pub keeps: bool,
     /// Whether it is delivered from the outbox.
     pub delivers: bool,
     /// Whether the adapter can send another request beside the call, for nobody to wait for ([`Call::refresh`]).
@@ -119,6 +121,7 @@ impl<'a> Head<'a> {
             exact: false,
             marks: None,
             parks: false,
+            keeps: false,
             delivers: false,
             refreshes: false,
         }
@@ -156,6 +159,13 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn parks(mut self, parks: bool) -> Self {
         self.parks = parks;
+        self
+    }
+
+    /// Says that the adapter can do so although it cannot send the request again.
+    #[must_use]
+    pub const fn keeps(mut self, keeps: bool) -> Self {
+        self.keeps = keeps;
         self
     }
 

@@ -22,6 +22,7 @@ const ASK_MS = 10
 let asked = -Infinity
 let decides = false
 let caches = false
+let parks = false
 
 /**
  * Whether rules decide anything. Throws where the addon does.
@@ -32,6 +33,7 @@ function isDeciding (at) {
   if (at - asked >= ASK_MS) {
     decides = native().decides()
     caches = decides && native().caches()
+    parks = decides && native().parks()
     asked = at
   }
   return decides
@@ -40,6 +42,11 @@ function isDeciding (at) {
 /** Whether rules keep answers, as of when `isDeciding` was asked. */
 function isCaching () {
   return caches
+}
+
+/** Whether rules park calls, as of when `isDeciding` was asked. */
+function isParking () {
+  return parks
 }
 
 /**
@@ -69,6 +76,7 @@ let any = false
  * @property {Uint8Array} [content]
  * @property {boolean} replayable
  * @property {boolean} [parks] whether it can be handed over to the outbox
+ * @property {boolean} [keeps] whether it can be although it cannot be sent again
  */
 
 /**
@@ -439,4 +447,4 @@ function performed () {
   return any ? performing.getStore() : undefined
 }
 
-module.exports = { Decision, isCaching, isDeciding, performed }
+module.exports = { Decision, isCaching, isDeciding, isParking, performed }

@@ -19,6 +19,7 @@ const { join } = require('node:path')
  * @property {() => void} forgetScopes
  * @property {(now: number, numbers: Float64Array, count: number, paths: string) => void} account
  * @property {() => boolean} decides
+ * @property {() => boolean} parks
  * @property {(host: string) => boolean} readsBodies
  * @property {(request: import('./decision.js').Asked & { customer?: string, tags: string[], batch: boolean }) => NativeDecision} begin
  * @property {() => boolean} caches

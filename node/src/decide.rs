@@ -35,6 +35,8 @@ pub(crate) struct Request {
     pub batch: bool,
     /// Whether it can be handed over to the outbox.
     pub parks: Option<bool>,
+    /// Whether it can be although it cannot be sent again.
+    pub keeps: Option<bool>,
 }
 
 /// What to do next: `kind`, and of the rest what belongs to it. Times are milliseconds from now.
@@ -105,6 +107,12 @@ pub(crate) fn decides() -> bool {
     farcall().is_ok_and(|farcall| farcall.engine().decides())
 }
 
+/// Whether rules park calls.
+#[napi(catch_unwind)]
+pub(crate) fn parks() -> bool {
+    farcall().is_ok_and(|farcall| farcall.engine().has_parking())
+}
+
 /// Whether what a call to this host costs stands in the body of its answer.
 #[napi(catch_unwind)]
 pub(crate) fn reads_bodies(host: String) -> bool {
@@ -126,6 +134,7 @@ pub(crate) fn begin(request: Request) -> Result<Decision> {
         .content(request.content.as_deref().unwrap_or_default())
         .priority(if request.batch { Priority::Batch } else { Priority::Interactive })
         .parks(request.parks.unwrap_or_default())
+        .keeps(request.keeps.unwrap_or_default())
         .customer(request.customer.as_deref())
         .tags(&tags[..count]);
     Ok(Decision::of(farcall.guard(farcall.begin(&head))))

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
+import http, { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -18,7 +18,7 @@ writeFileSync(process.env.FARCALL_CONFIG, '[[outbox]]\nmatch = { host = "127.0.0
 farcall.install({ service: 'parking-test' })
 
 test('the application gets what the vendor said, or the error', async (t) => {
-  const statuses = [503, 0]
+  const statuses = [503, 0, 503, 0]
   const server = createServer(async (request, response) => {
     for await (const _ of request);
     const status = statuses.shift() ?? 200
@@ -33,4 +33,14 @@ test('the application gets what the vendor said, or the error', async (t) => {
   assert.deepEqual([response.status, await response.text()], [503, 'down'])
   await assert.rejects(fetch(url, { method: 'POST', body: 'a' }), TypeError)
   assert.equal(farcall.status().counters.unparked_calls, 2)
+
+  /** @returns {Promise<import('node:http').IncomingMessage>} */
+  const post = () => new Promise((resolve, reject) => {
+    http.request(url, { method: 'POST' }, resolve).on('error', reject).end('a')
+  })
+  const late = await post()
+  assert.equal(late.statusCode, 503)
+  assert.equal(String(Buffer.concat(await late.toArray())), 'down')
+  await assert.rejects(post(), { code: 'ECONNRESET' })
+  assert.equal(farcall.status().counters.unparked_calls, 4)
 })

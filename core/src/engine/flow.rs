@@ -70,6 +70,8 @@ pub(super) struct Flow {
     pub(super) parking: Parking,
     /// Whether the adapter can hand it over.
     pub(super) parks: bool,
+    /// Whether it keeps the body for that.
+    pub(super) keeps: bool,
     /// Whether it is delivered from the outbox.
     pub(super) delivers: bool,
     /// The attempts that the SDK above made of this call before.
@@ -157,6 +159,7 @@ impl Flow {
             key: 0,
             parking: Parking::Not,
             parks: false,
+            keeps: false,
             delivers: false,
             earlier: None,
             told: None,
@@ -200,7 +203,7 @@ impl Flow {
         (self.side, self.pass) = (None, None);
         (self.shadow, self.is_copy) = (None, false);
         (self.reached, self.key, self.parking, self.parks) = (false, seed, Parking::Not, head.parks);
-        self.delivers = head.delivers;
+        (self.delivers, self.keeps) = (head.delivers, head.keeps);
         (self.earlier, self.told) = (None, None);
         (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];

@@ -94,6 +94,13 @@ impl Engine {
         }
     }
 
+    /// Whether any rule parks calls.
+    #[must_use]
+    pub fn has_parking(&self) -> bool {
+        let rules = self.rules.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        rules.outbox.iter().any(|rule| rule.then.park.is_some())
+    }
+
     /// What the adapter told of the outbox decides how the call goes on; `None` where it was not asked.
     pub(super) fn after_parking(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
         let Standing { flow, .. } = call.flow.as_mut()?;
@@ -148,7 +155,7 @@ impl Engine {
         facts.keyed = plan.idempotency_header.is_some()
             && !flow.failed_over
             && (flow.key_on_wire || flow.own_key(plan).is_some());
-        facts.replayable = flow.replayable;
+        facts.replayable = flow.replayable || flow.keeps;
         let verdict = if flow.is_copy { Verdict::Leave } else { park.after(&facts) };
         let after = words_of(failure);
         match verdict {

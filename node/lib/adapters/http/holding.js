@@ -5,7 +5,7 @@ const { clearImmediate, setImmediate, setTimeout } = require('node:timers')
 const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
 const { nameOf } = require('../../clients.js')
-const { Decision, isCaching, isDeciding } = require('../../decision.js')
+const { Decision, isCaching, isDeciding, isParking } = require('../../decision.js')
 const { ErrorType } = require('../../errors.js')
 const { pairs, parse } = require('../../kept.js')
 const { note } = require('../../problems.js')
@@ -13,6 +13,7 @@ const { RefusedError, timeoutError, wireError } = require('../../refused.js')
 const { change, essence, headersOf } = require('./head.js')
 const { redo } = require('./instead.js')
 const { original } = require('./methods.js')
+const { isKept, isWhole, keep, parcelOf, park } = require('./parking.js')
 const { exchangeOf, kExchange, kHeld } = require('./request.js')
 const { seeSocket } = require('./socket.js')
 
@@ -67,7 +68,8 @@ function hold (request, options, release, agent) {
   request[kHeld] = held
   const client = clientOf(request, agent, options)
   if (client === undefined) {
-    begin(request, options, release)
+    if (isParking() && isKept(request) && options !== undefined) awaitBody(request, options, release)
+    else begin(request, options, release)
     return true
   }
   const open = () => {
@@ -102,6 +104,39 @@ function hold (request, options, release, agent) {
 }
 
 /**
+ * Waits for what the application writes in this turn of the event loop: a rule may have the call parked, and only what is
+ * whole can be.
+ *
+ * @param {any} request
+ * @param {any} options
+ * @param {(options: any) => void} release
+ */
+function awaitBody (request, options, release) {
+  const held = request[kHeld]
+  held.kept = 0
+  held.chunks = []
+  held.keep = keep
+  held.waits = true
+  const open = () => {
+    held.whole = held.keep = undefined
+    held.waits = false
+    if (request.destroyed) return
+    try {
+      begin(request, options, release)
+    } catch (error) {
+      note(error)
+      if (request[kExchange].decision === undefined) release(options)
+    }
+  }
+  const timer = setImmediate(open)
+  held.whole = () => {
+    if (!isWhole(request)) return
+    clearImmediate(timer)
+    open()
+  }
+}
+
+/**
  * The head of a request is whole: goes on with it, where that was waited for.
  *
  * @param {any} request
@@ -117,16 +152,22 @@ function goOn (request) {
  */
 function begin (request, options, release) {
   const exchange = /** @type {Exchange} */ (exchangeOf(request))
+  const held = request[kHeld]
+  held.parcel = parcelOf(request, request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path)
+  const keeps = held.parcel !== undefined
   const decision = Decision.begin({
     method: exchange.method,
     url: urlOf(exchange, exchange.path),
     headers: headersOf(request),
-    body: lengthOf(request),
+    body: keeps ? held.parcel.body.length : lengthOf(request),
     // Its body is a stream: what is written is gone.
-    replayable: false
+    replayable: false,
+    parks: keeps,
+    keeps
   }, exchange.scope)
   decision.exchange = exchange
-  decision.final = true
+  if (keeps) decision.spare = held.open = true
+  else decision.final = true
   exchange.decision = decision
   advance(request, decision, options, release)
 }
@@ -204,6 +245,12 @@ function advance (request, decision, options, release) {
       held.timer = setTimeout(() => {
         if (!request.destroyed) advance(request, decision, options, release)
       }, Math.min(Math.ceil(step.ms ?? 0), LONGEST_MS))
+      return
+    case 'park':
+      held.waits = true
+      park(request, decision).then(() => {
+        if (!request.destroyed && !decision.done) advance(request, decision, options, release)
+      }).catch(note)
       return
     case 'refuse':
       stop(request, new RefusedError(step))

@@ -12,6 +12,7 @@ const { RefusedError, wireError } = require('../../refused.js')
 const { CONDITIONS, headersOf } = require('./head.js')
 const { original } = require('./methods.js')
 const { see } = require('./outcome.js')
+const { park } = require('./parking.js')
 const { kExchange, kHeld } = require('./request.js')
 
 /** @typedef {import('../../native.js').NextStep} NextStep */
@@ -119,6 +120,11 @@ function follow (request, response, step) {
         if (!request[kExchange].decision.done) follow(request, undefined, request[kExchange].decision.step())
       }, Math.min(Math.ceil(step.ms ?? 0), LONGEST_MS))
       return true
+    case 'park':
+      // Where the outbox does not take it, the application gets what came.
+      held.again = null
+      afterParking(request, response).catch(note)
+      return true
     case 'refuse':
     case 'fail':
       letGo(response)
@@ -127,6 +133,21 @@ function follow (request, response, step) {
     default:
       return false
   }
+}
+
+/**
+ * @param {any} request
+ * @param {any} response
+ */
+async function afterParking (request, response) {
+  const { decision } = request[kExchange]
+  await park(request, decision)
+  if (decision.done) return
+  if (follow(request, response, decision.step())) return
+  const held = request[kHeld]
+  if (response === undefined) fail(request, held.error)
+  else if (response.destroyed) fail(request, wireError(ErrorType.RESET))
+  else deliver(request, response)
 }
 
 /**

@@ -83,7 +83,9 @@ function size (chunk, encoding) {
  */
 function seeBody (request, chunk, encoding) {
   const exchange = exchangeOf(request)
-  if (exchange && chunk) exchange.sent += size(chunk, encoding)
+  if (!exchange || !chunk) return
+  exchange.sent += size(chunk, encoding)
+  request[kHeld]?.keep?.(request[kHeld], chunk, encoding)
 }
 
 module.exports = { exchangeOf, isEmpty, kExchange, kHeld, seeBody }
