@@ -11,6 +11,8 @@ use farcall_agent::{Farcall, Options};
 use outbox_support::postgres::Server;
 use outbox_support::{Home, Vendor, config};
 use std::env;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -138,6 +140,46 @@ fn what_a_lost_outbox_had_is_delivered_from_the_database_under_its_keys() {
         got.dedup();
         let expected = ["1", "2", "3"].map(str::to_owned).into_iter().zip(known);
         assert_eq!(got, expected.collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_restore_that_fails_takes_nothing_out_of_the_copy_that_it_reads() {
+    let test = "a_restore_that_fails_takes_nothing_out_of_the_copy_that_it_reads";
+    with_a_key(test, |database| {
+        let volumes = tempfile::tempdir().unwrap();
+        let (mounted, away) = (volumes.path().join("mounted"), volumes.path().join("away"));
+        fs::create_dir(&mounted).unwrap();
+        let file = mounted.join("outbox.db");
+        let (home, vendor) = (home(&[database, file.to_str().unwrap()], ""), Vendor::start());
+        let put = |many: usize| {
+            let farcall = start(&home, &vendor);
+            for _ in 0..many {
+                let _receipt = farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+            }
+            farcall.shutdown();
+        };
+        put(1);
+        // An older file is copied back.
+        let copy = |from: &Path, to: &Path| {
+            let _none_now = fs::remove_file(to.join("outbox.db-shm"));
+            for name in ["outbox.db", "outbox.db-wal"] {
+                let _there_may_be_none = fs::remove_file(to.join(name));
+                let _there_may_be_none = fs::copy(from.join(name), to.join(name));
+            }
+        };
+        copy(home.path(), volumes.path());
+        put(2);
+        copy(volumes.path(), home.path());
+        fs::rename(&mounted, &away).unwrap();
+        let operator = Operator::at(home.path());
+        let failed = operator.restore(&place(database), None, false).unwrap_err();
+        assert!(matches!(failed, OutboxError::Copies { .. }), "{failed}");
+        assert_eq!(keys(database).len(), 3);
+        fs::rename(&away, &mounted).unwrap();
+        let done = Operator::at(home.path()).restore(&place(database), None, false).unwrap();
+        assert_eq!((done.restored, done.known), (2, 1));
+        assert_eq!(keys(database).len(), 3);
     });
 }
 

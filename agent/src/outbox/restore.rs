@@ -83,7 +83,7 @@ pub(super) fn restore(
     if !dead {
         done.dead = usize::try_from(lost.dead).unwrap_or(usize::MAX);
     }
-    store.restored(&lost.store);
+    store.restored(&lost.store, &copy.name());
     Ok(done)
 }
 

@@ -165,7 +165,7 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     fn identity(&self) -> Pending<String>;
 
     /// What is beside it, and has calls of the store that was lost, has this one's from now on.
-    fn restored(&self, _lost: &str) {}
+    fn restored(&self, _lost: &str, _from: &str) {}
 
     /// Closes what delivery has open.
     fn rest(&self);

@@ -3,6 +3,7 @@
 //! with the store.
 
 use super::super::super::deliver::DEAD;
+use super::super::super::seal;
 use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt, nanos, wall};
 use super::super::copy::{self, Belonging, CopyStore, NoCopy};
@@ -23,6 +24,8 @@ use std::time::Duration;
 const UNDER_WAY: Duration = Duration::from_secs(3_600);
 /// So many calls of a copy are compared at once.
 const MANY: i64 = 1_000;
+/// So many, where their requests are read too.
+const WHOLE: usize = 200;
 
 #[derive(Debug)]
 pub(super) struct Copies {
@@ -60,6 +63,21 @@ impl InCopies {
 
     pub(super) fn missing(&self) -> Option<OutboxError> {
         self.missing.clone()
+    }
+}
+
+/// Whether the store has all calls of another one that wait in a copy.
+fn is_known(copy: &dyn CopyStore, store: &dyn Store, of: &str) -> bool {
+    let mut after = 0;
+    loop {
+        let Ok(calls) = copy.whole(of, State::Pending, after, WHOLE).wait() else { return false };
+        let Some((last, _)) = calls.last() else { return true };
+        after = *last;
+        let names: Vec<_> = calls.iter().map(|(_, new)| seal::name_of(&new.request).to_vec()).collect();
+        let Ok(known) = store.states(names.clone()).wait() else { return false };
+        if !names.iter().all(|name| known.contains_key(name)) {
+            return false;
+        }
     }
 }
 
@@ -200,11 +218,21 @@ impl Copies {
         Ok(())
     }
 
-    /// They are copies of this store from now on, and no longer of the one that was lost.
-    pub(super) fn adopt_all(&self, store: &dyn Store, lost: &str) {
+    /// They are copies of this store from now on, and no longer of the one that was lost: the one that all was put back
+    /// from, and others that have nothing beside. One that has is left as it is, for what the store has not is in time
+    /// forgotten in its own copies.
+    pub(super) fn adopt_all(&self, store: &dyn Store, lost: &str, from: &str) {
         let Ok(identity) = store.identity().wait() else { return };
+        let path = |name: &str| fs::canonicalize(name).unwrap_or_else(|_| name.into());
         for copy in &self.copies {
-            let _ = copy.place.adopt(lost, &identity).wait();
+            let name = copy.place.name();
+            if path(&name) == path(from) || is_known(&*copy.place, store, lost) {
+                let _ = copy.place.adopt(lost, &identity).wait();
+            } else {
+                say::say(&format!(
+                    "the copy {name} may have calls of the lost outbox that {from} had not: `farcall outbox restore --from {name}`, too"
+                ));
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use crate::alarm::Alarm;
 use copies::Copies;
 use farcall::config::OutboxStore;
 use spool::Spool;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,26 +68,22 @@ impl Links {
     /// Takes calls, in this order: each is in enough copies first.
     fn add(&self, news: &[Arc<New>]) -> Vec<Result<Receipt, OutboxError>> {
         let copied = self.copies.add(news);
+        // Where the store may refuse one that the spool takes, the next of its key is not handed over before that is
+        // known.
+        let mut keys = FirstOfKey::default();
         let stored: Vec<_> = news
             .iter()
             .zip(&copied)
             .map(|(new, copied)| {
-                let enough = copied.is_enough();
-                (enough && !self.overtakes(new)).then(|| self.store.add(Arc::clone(new)))
+                let first = self.spool.is_none() || keys.is_first(new);
+                (copied.is_enough() && first && !self.overtakes(new)).then(|| self.store.add(Arc::clone(new)))
             })
             .collect();
         let mut answers = Vec::with_capacity(news.len());
         for ((new, copied), stored) in news.iter().zip(copied).zip(stored) {
-            let answer = match (copied.missing(), stored) {
-                (Some(error), _) => Err(error),
-                (None, None) => self.to_spool(new, None),
-                (None, Some(stored)) => match stored.wait() {
-                    // Also a server that is reached: a standby, or one without room.
-                    Err(error) if self.spool.is_some() && error.is_passing() => {
-                        self.to_spool(new, Some(&error))
-                    }
-                    answer => answer,
-                },
+            let answer = match copied.missing() {
+                Some(error) => Err(error),
+                None => self.store_or_spool(new, stored),
             };
             if answer.is_err() {
                 self.copies.take_back(copied);
@@ -94,6 +91,23 @@ impl Links {
             answers.push(answer);
         }
         answers
+    }
+
+    /// `stored`: what the store says, where it was asked already.
+    fn store_or_spool(
+        &self,
+        new: &Arc<New>,
+        stored: Option<Pending<Receipt>>,
+    ) -> Result<Receipt, OutboxError> {
+        let stored = stored.or_else(|| (!self.overtakes(new)).then(|| self.store.add(Arc::clone(new))));
+        match stored.map(Pending::wait) {
+            None => self.to_spool(new, None),
+            // Also a server that is reached: a standby, or one without room.
+            Some(Err(error)) if self.spool.is_some() && error.is_passing() => {
+                self.to_spool(new, Some(&error))
+            }
+            Some(answer) => answer,
+        }
     }
 
     /// Whether calls of its key wait in the spool.
@@ -107,6 +121,16 @@ impl Links {
             Some(spool) => spool.add(new, why),
             None => Err(OutboxError::Busy),
         }
+    }
+}
+
+/// Which of some calls is the first of its order key.
+#[derive(Debug, Default)]
+struct FirstOfKey(HashSet<(String, String)>);
+
+impl FirstOfKey {
+    fn is_first(&mut self, new: &New) -> bool {
+        new.order_key.as_ref().is_none_or(|key| self.0.insert((new.queue.clone(), key.clone())))
     }
 }
 
@@ -258,8 +282,8 @@ impl Store for Chain {
         self.links.store.identity()
     }
 
-    fn restored(&self, lost: &str) {
-        self.links.copies.adopt_all(&*self.links.store, lost);
+    fn restored(&self, lost: &str, from: &str) {
+        self.links.copies.adopt_all(&*self.links.store, lost, from);
     }
 
     fn rest(&self) {

@@ -3,7 +3,7 @@
 use super::super::super::table::{Count, Filter, Item, New, State, Whole};
 use super::super::super::{OutboxError, Receipt, VendorCount, wall};
 use super::super::moving::{self, States};
-use super::{FileStore, Place, Store};
+use super::{FileStore, FirstOfKey, Place, Store};
 use crate::say;
 use std::collections::HashSet;
 use std::fs::File;
@@ -128,7 +128,11 @@ impl Spool {
             return Ok(true);
         }
         let calls = self.file.look(|db| moving::whole(db, State::Pending, 0, MANY))?;
-        let more = calls.len() == MANY;
+        let many = calls.len();
+        // One that is refused must not be overtaken by the next of its key.
+        let mut keys = FirstOfKey::default();
+        let calls: Vec<_> = calls.into_iter().filter(|(_, new)| keys.is_first(new)).collect();
+        let more = many == MANY || calls.len() < many;
         let pending: Vec<_> = calls.into_iter().map(|(id, new)| (id, store.add(Arc::new(new)))).collect();
         let (mut went, mut gave_up, mut failed) = (Vec::new(), Vec::new(), None);
         for (id, pending) in pending {

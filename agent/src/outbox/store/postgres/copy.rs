@@ -112,7 +112,8 @@ impl CopyStore for PostgresCopy {
     }
 }
 
-/// Adds calls in this order. One that was added before keeps its number.
+/// Adds calls in this order. One that was there before gets the number 0, which is no call's: whoever takes back what he
+/// added must not take away what was there.
 pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::Result<()> {
     let sql = "INSERT INTO farcall_outbox_copy.item (store, uid, queue, order_key, put_at, next_at, expires_at,
             max_attempts, method, vendor, endpoint, host, customer, idempotency_key, bytes, request)
@@ -123,7 +124,7 @@ pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::R
             $15::bigint[], $16::bytea[]) WITH ORDINALITY
             AS new (store, uid, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor,
                 endpoint, host, customer, idempotency_key, bytes, request, place)
-        ORDER BY place ON CONFLICT (store, uid) DO UPDATE SET uid = excluded.uid RETURNING uid, id";
+        ORDER BY place ON CONFLICT (store, uid) DO NOTHING RETURNING uid, id";
     let news = || puts.iter().map(|put| &*put.new);
     let texts = |field: fn(&New) -> &str| news().map(|new| field(new).to_owned()).collect::<Vec<String>>();
     let numbers = |field: fn(&New) -> i64| news().map(field).collect::<Vec<i64>>();
@@ -152,7 +153,7 @@ pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::R
         ids.insert(row.try_get("uid")?, row.try_get("id")?);
     }
     for put in puts {
-        put.id = ids.get(seal::name_of(&put.new.request)).copied();
+        put.id = ids.get(seal::name_of(&put.new.request)).copied().or(Some(0));
     }
     Ok(())
 }
