@@ -70,8 +70,10 @@ impl<S, R, M> Egress<S, R, M> {
         &self.inner
     }
 
-    /// The service below, to change.
+    /// The service below, to change: from now on it may add something else than its clones do, so that this one keeps
+    /// its own answers, unless it has a name.
     pub fn get_mut(&mut self) -> &mut S {
+        self.client = self.client.another();
         &mut self.inner
     }
 
