@@ -8,6 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Names that are told, as many as a process tells of.
 const MOST: usize = 16;
+/// Windows of a quota that rows written one after the other may be of.
+const NEAR: usize = 64;
 
 /// One incident, of one process or of several.
 #[derive(Debug)]
@@ -57,7 +59,13 @@ impl Rows {
         let NamedIncident { vendor, credential, policy, unit, .. } = &part.incident;
         let quota = (vendor.clone(), credential.clone(), policy.clone(), unit.clone());
         let groups = self.shared.entry(quota).or_default();
-        match groups.iter().find(|group| self.groups[**group].iter().all(|known| known.belongs_with(&part))) {
+        // Rows come as they were written, so those of one window are close together.
+        match groups
+            .iter()
+            .rev()
+            .take(NEAR)
+            .find(|group| self.groups[**group].iter().all(|known| known.belongs_with(&part)))
+        {
             Some(group) => self.groups[*group].push(part),
             None => {
                 groups.push(self.groups.len());
