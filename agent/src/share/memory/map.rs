@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::home::{give_to_owner, lock};
+use crate::say;
 use farcall::quota::{Cell, Shares};
 use farcall::rollout::Canary;
 use memmap2::{MmapOptions, MmapRaw};
@@ -89,6 +90,7 @@ impl Table {
 pub(super) struct Map {
     raw: MmapRaw,
     canaries: MmapRaw,
+    shares_canaries: bool,
     host: u64,
 }
 
@@ -96,28 +98,54 @@ impl Map {
     /// Maps the files of a home directory; makes them where there are none, or of another version, or (that of the
     /// quotas) of before the machine's last start.
     pub(super) fn open(home: &Path) -> io::Result<Self> {
-        let (path, canaries) = (home.join(FILE), home.join(CANARY_FILE));
-        if let (Some((raw, host)), Some(canaries)) = (Self::quotas(&path)?, Self::canaries(&canaries)?) {
-            return Ok(Self { raw, canaries, host });
-        }
-        DirBuilder::new().recursive(true).mode(0o700).create(home)?;
-        let _lock = lock(home)?;
-        // Another process may have made them since.
+        let path = home.join(FILE);
         let (raw, host) = match Self::quotas(&path)? {
             Some(known) => known,
             None => {
-                let host = RandomState::new().hash_one(std::process::id()).max(1);
-                (make(home, &path, BYTES, &header(host), |file| map_whole(file, BYTES))?, host)
+                DirBuilder::new().recursive(true).mode(0o700).create(home)?;
+                let _lock = lock(home)?;
+                // Another process may have made it since.
+                match Self::quotas(&path)? {
+                    Some(known) => known,
+                    None => {
+                        let host = RandomState::new().hash_one(std::process::id()).max(1);
+                        (make(home, &path, BYTES, &header(host), |file| map_whole(file, BYTES))?, host)
+                    }
+                }
             }
         };
-        let canaries = match Self::canaries(&canaries)? {
-            Some(known) => known,
+        // Quotas can be shared without canaries.
+        let (canaries, shares_canaries) = match Self::canaries_of(home) {
+            Ok(canaries) => (canaries, true),
+            Err(error) => {
+                let home = home.display();
+                say::say(&format!(
+                    "cannot share canaries with other processes through {home}: {error}; each weighs its own calls"
+                ));
+                (MmapOptions::new().len(CANARY_BYTES).map_anon()?.into(), false)
+            }
+        };
+        Ok(Self { raw, canaries, shares_canaries, host })
+    }
+
+    /// Whether canaries lie where other processes see them.
+    pub(super) const fn shares_canaries(&self) -> bool {
+        self.shares_canaries
+    }
+
+    fn canaries_of(home: &Path) -> io::Result<MmapRaw> {
+        let path = home.join(CANARY_FILE);
+        if let Ok(Some(known)) = Self::canaries(&path) {
+            return Ok(known);
+        }
+        let _lock = lock(home)?;
+        match Self::canaries(&path)? {
+            Some(known) => Ok(known),
             None => {
                 let header = [CANARY_MAGIC, CANARY_VERSION, CANARY_BYTES as u64];
-                make(home, &canaries, CANARY_BYTES, &header, |file| map_whole(file, CANARY_BYTES))?
+                make(home, &path, CANARY_BYTES, &header, |file| map_whole(file, CANARY_BYTES))
             }
-        };
-        Ok(Self { raw, canaries, host })
+        }
     }
 
     fn canaries(path: &Path) -> io::Result<Option<MmapRaw>> {

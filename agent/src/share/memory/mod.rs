@@ -85,7 +85,8 @@ impl Memory {
 
     /// The canary of a rollout; `None` where there is no room.
     pub(crate) fn canary(self: &Arc<Self>, key: u64) -> Option<Arc<SharedCanary>> {
-        Some(Arc::new(SharedCanary(self.place(Table::Canaries, key)?, OnceLock::new())))
+        let place = self.map.shares_canaries().then(|| self.place(Table::Canaries, key))??;
+        Some(Arc::new(SharedCanary(place, OnceLock::new())))
     }
 
     /// The canary of this key, where there is one.
