@@ -70,8 +70,17 @@ fn with<T>(home: &Path, work: impl FnOnce(&mut BTreeMap<String, Last>) -> T) -> 
         .open(&path)
         .ok()?;
     lock(&file)?;
+    let done = change(&mut file, work);
+    // A child that is forked now has the file open, too: closing it here would not be enough.
+    let _ = file.unlock();
+    let done = done?;
+    crate::home::give_to_owner(home, &path);
+    Some(done)
+}
+
+fn change<T>(file: &mut File, work: impl FnOnce(&mut BTreeMap<String, Last>) -> T) -> Option<T> {
     let mut text = Vec::new();
-    (&file).take(MAX_BYTES).read_to_end(&mut text).ok()?;
+    Read::by_ref(file).take(MAX_BYTES).read_to_end(&mut text).ok()?;
     // What a process that was killed left half written is as good as nothing.
     let mut rules = serde_json::from_slice(&text).unwrap_or_default();
     let done = work(&mut rules);
@@ -83,11 +92,10 @@ fn with<T>(home: &Path, work: impl FnOnce(&mut BTreeMap<String, Last>) -> T) -> 
     file.set_len(0).ok()?;
     file.rewind().ok()?;
     file.write_all(&text).ok()?;
-    crate::home::give_to_owner(home, &path);
     Some(done)
 }
 
-/// Until the file is closed.
+/// Until it is unlocked.
 fn lock(file: &File) -> Option<()> {
     for _ in 0..TRIES {
         if file.try_lock().is_ok() {
