@@ -15,6 +15,7 @@ import nodeFetch from 'node-fetch'
 import farcall from '../index.js'
 import { counted, newCustomer, outcomes, until } from './support/ledger.mjs'
 import { forget, plain, tls } from './support/sim.mjs'
+import { thrown } from './support/throwing.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'farcall-cache-'))
 after(() => rmSync(scratch, { recursive: true }))
@@ -543,6 +544,28 @@ test('http: a request that is let go of before anything was asked ends', async (
   made.destroy(new Error('enough'))
   assert.equal((await error).message, 'enough')
   await closed
+})
+
+test('http: a request whose connection cannot be made at all fails and is over', async () => {
+  for (const isWritten of [true, false]) {
+    const made = http.request({ host: '127.0.0.1', port: 70000 })
+    const error = once(made, 'error')
+    const closed = new Promise((resolve) => made.once('close', resolve))
+    if (isWritten) made.end()
+    assert.equal((await error)[0].code, 'ERR_SOCKET_BAD_PORT')
+    await closed
+  }
+})
+
+test('http: what a listener of a confirmed answer throws is the application\'s to see, and it is called once', async (t) => {
+  const server = http.createServer((request, response) => {
+    const isKnown = request.headers['if-none-match'] !== undefined
+    response.writeHead(isKnown ? 304 : 200, { etag: '"a"', 'cache-control': 'max-age=0' }).end(isKnown ? undefined : 'kept')
+  }).listen(0, '127.0.0.1')
+  t.after(() => { server.close(); server.closeAllConnections() })
+  await once(server, 'listening')
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  assert.deepEqual(await thrown('GET', `http://127.0.0.1:${port}/`, 'response'), ['close', 'response', 'uncaught mine'])
 })
 
 test('http: with nobody there, what is kept is handed out', async () => {

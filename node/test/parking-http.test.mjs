@@ -9,6 +9,7 @@ import { after, test } from 'node:test'
 import axios from 'axios'
 import got from 'got'
 import farcall, { outbox } from '../index.js'
+import { thrown } from './support/throwing.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'farcall-parking-http-'))
 after(() => rmSync(scratch, { recursive: true }))
@@ -153,4 +154,22 @@ test('one that the application lets go of before it is written whole is not sent
   const { response } = await ask(vendors.url, {}, (request) => request.end('other'))
   assert.equal(response.statusCode, 200)
   assert.deepEqual(vendors.got.map(({ body }) => body), ['other'])
+})
+
+test('one whose connection cannot be made at all fails and is over', async () => {
+  const { problems } = farcall.status()
+  const request = http.request({ host: '127.0.0.1', port: 70000, method: 'POST' })
+  const error = once(request, 'error')
+  const closed = new Promise((resolve) => request.once('close', resolve))
+  request.end('one')
+  assert.equal((await error)[0].code, 'ERR_SOCKET_BAD_PORT')
+  await closed
+  assert.deepEqual(farcall.status().problems, problems)
+  assert.equal(farcall.status().inFlight, 0)
+})
+
+test('what a listener of a parked call throws is the application\'s to see, and it is called once', async (t) => {
+  const vendors = await vendor(t)
+  vendors.statuses.push(503, 503)
+  assert.deepEqual(await thrown('POST', vendors.url, 'response'), ['close', 'response', 'uncaught mine'])
 })

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import farcall from '../index.js'
+import { thrown } from './support/throwing.mjs'
 
 const scratch = mkdtempSync(join(tmpdir(), 'farcall-untaken-'))
 after(() => rmSync(scratch, { recursive: true }))
@@ -43,4 +44,20 @@ test('the application gets what the vendor said, or the error', async (t) => {
   assert.equal(String(Buffer.concat(await late.toArray())), 'down')
   await assert.rejects(post(), { code: 'ECONNRESET' })
   assert.equal(farcall.status().counters.unparked_calls, 4)
+})
+
+test('the exceptions of the application are its own', async (t) => {
+  const statuses = [0, 0, 0, 0, 503, 503]
+  const server = createServer((request, response) => {
+    const status = statuses.shift() ?? 200
+    if (status === 0) request.socket.destroy()
+    else response.writeHead(status).end('down')
+  }).listen(0, '127.0.0.1')
+  t.after(() => { server.close(); server.closeAllConnections() })
+  await once(server, 'listening')
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  const url = `http://127.0.0.1:${port}/v1/orders`
+  assert.deepEqual(await thrown('POST', url, 'none'), ['close', 'uncaught socket hang up'])
+  assert.deepEqual(await thrown('POST', url, 'error'), ['close', 'error', 'uncaught mine'])
+  assert.deepEqual(await thrown('POST', url, 'response'), ['close', 'response', 'uncaught mine'])
 })

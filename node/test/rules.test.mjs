@@ -268,3 +268,14 @@ test('a priority is one of two', () => {
   assert.equal(farcall.withPriority('batch', () => 7), 7)
   assert.throws(() => farcall.withPriority(/** @type {any} */ ('urgent'), () => 7), TypeError)
 })
+
+test('http: a call that waited and whose connection cannot be made at all fails and is over', async () => {
+  await farcall.withCustomer(of('paced') + '-in-vain', async () => {
+    for (let n = 0; n < 2; n += 1) await (await fetch(plain + '/scenario/ok')).text()
+    const request = http.request({ host: '127.0.0.1', port: 70000 })
+    const closed = new Promise((resolve) => request.once('close', resolve))
+    const error = await new Promise((resolve) => request.once('error', resolve).end())
+    assert.equal(error.code, 'ERR_SOCKET_BAD_PORT')
+    await closed
+  })
+})

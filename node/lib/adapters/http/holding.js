@@ -68,18 +68,19 @@ function hold (request, options, release, agent) {
   request[kHeld] = held
   const client = clientOf(request, agent, options)
   if (client === undefined) {
-    if (isParking() && isKept(request) && options !== undefined) awaitBody(request, options, release)
+    if (isParking() && isKept(request) && options !== undefined) awaitBody(request, options, orFail(request, release))
     else begin(request, options, release)
     return true
   }
+  const go = orFail(request, release)
   const open = () => {
     held.waits = false
     if (request.destroyed) return
     try {
-      if (!answer(request, options, release, client)) begin(request, options, release)
+      if (!answer(request, options, go, client)) begin(request, options, go)
     } catch (error) {
       note(error)
-      if (request[kExchange].decision === undefined) release(options)
+      if (request[kExchange].decision === undefined) go(options)
     }
   }
   if (request._header) {
@@ -101,6 +102,23 @@ function hold (request, options, release, agent) {
     open()
   }
   return true
+}
+
+/**
+ * A release for a later turn of the event loop: nobody is there to catch what connecting throws, so the request fails.
+ *
+ * @param {any} request
+ * @param {(options: any) => void} release
+ * @returns {(options: any) => void}
+ */
+function orFail (request, release) {
+  return (options) => {
+    try {
+      release(options)
+    } catch (error) {
+      stop(request, error)
+    }
+  }
 }
 
 /**
@@ -243,7 +261,7 @@ function advance (request, decision, options, release) {
     case 'wait':
       held.waits = true
       held.timer = setTimeout(() => {
-        if (!request.destroyed) advance(request, decision, options, release)
+        if (!request.destroyed) advance(request, decision, options, orFail(request, release))
       }, Math.min(Math.ceil(step.ms ?? 0), LONGEST_MS))
       return
     case 'park':
@@ -302,7 +320,7 @@ function changed (request, options, { headers = [], host, pathPrefix }) {
  * The request does not go out.
  *
  * @param {any} request
- * @param {Error} error
+ * @param {unknown} error
  */
 function stop (request, error) {
   request[kExchange].abandon()

@@ -157,8 +157,25 @@ async function afterParking (request, response) {
 function fail (request, error) {
   request[kHeld].again = undefined
   request[kHeld].closing = true
-  Reflect.apply(original.emit, request, ['error', error])
-  Reflect.apply(original.emit, request, ['close'])
+  tell(request, 'error', error)
+  tell(request, 'close')
+}
+
+/**
+ * Tells the application. What it throws is its own, and not for those here who catch what goes wrong in a hook. Returns
+ * whether anybody listened.
+ *
+ * @param {any} request
+ * @param {...unknown} event
+ * @returns {boolean}
+ */
+function tell (request, ...event) {
+  try {
+    return Reflect.apply(original.emit, request, event)
+  } catch (error) {
+    process.nextTick(() => { throw error })
+    return true
+  }
 }
 
 /**
@@ -191,7 +208,7 @@ function deliver (request, response) {
   held.message = response
   held.again = undefined
   if (held.missed) closeAfter(request, response)
-  if (!Reflect.apply(original.emit, request, ['response', response])) response.resume()
+  if (!tell(request, 'response', response)) response.resume()
   return response
 }
 
@@ -232,7 +249,7 @@ function settle (request) {
 function closeAfter (request, response) {
   if (request[kHeld].closing) return
   request[kHeld].closing = true
-  response.once('close', () => Reflect.apply(original.emit, request, ['close']))
+  response.once('close', () => tell(request, 'close'))
 }
 
 /**
@@ -320,7 +337,7 @@ function drop (request, error) {
       else again.destroy()
       if (request[kHeld].missed) {
         request[kHeld].closing = true
-        process.nextTick(() => Reflect.apply(original.emit, request, ['close']))
+        process.nextTick(() => tell(request, 'close'))
       }
     }
     if (message !== undefined && !message.readableEnded) message.destroy(error)
