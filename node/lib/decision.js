@@ -123,6 +123,8 @@ class Decision {
     this.spare = false
     /** @type {((status: number, headers: string[]) => boolean) | undefined} whether an answer cannot be kept */
     this.declines = undefined
+    /** @type {Exchange[] | undefined} what ended while the request is handed over to the outbox, which has the call */
+    this.late = undefined
   }
 
   /**
@@ -325,6 +327,27 @@ class Decision {
     }
   }
 
+  /**
+   * Hands the request over to the outbox, as the step asked.
+   *
+   * @param {string} method
+   * @param {string} url
+   * @param {string[]} headers names and values in turn
+   * @param {Buffer} body
+   */
+  async park (method, url, headers, body) {
+    /** @type {Exchange[]} */
+    const late = []
+    this.late = late
+    this.reads = false
+    try {
+      return await this.call.park(method, url, headers, body)
+    } finally {
+      this.late = undefined
+      for (const exchange of late) this.over(exchange)
+    }
+  }
+
   /** The answer that comes cannot be kept. Throws nothing. */
   uncacheable () {
     try {
@@ -368,6 +391,10 @@ class Decision {
    */
   over (exchange) {
     if (this.done) return
+    if (this.late !== undefined) {
+      this.late.push(exchange)
+      return
+    }
     try {
       const { times } = exchange
       const received = exchange.received - exchange.shown

@@ -25,7 +25,7 @@ async function park (decision, { method, url, headers, body }) {
     }
     const target = new URL(url)
     target.username = target.password = target.hash = ''
-    await decision.call.park(method, target.href, pairs, content)
+    await decision.park(method, target.href, pairs, content)
   } catch (error) {
     note(error)
   }

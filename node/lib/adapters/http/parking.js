@@ -82,7 +82,7 @@ function parcelOf (request, url) {
 async function park (request, decision) {
   try {
     const { url, headers, body } = request[kHeld].parcel
-    await decision.call.park(request.method, url, headers, body)
+    await decision.park(request.method, url, headers, body)
   } catch (error) {
     note(error)
   }
