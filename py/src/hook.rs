@@ -319,7 +319,11 @@ fn is_zero(object: Option<Bound<'_, PyAny>>) -> bool {
     // SAFETY: attached, with an object that is there.
     #[allow(unsafe_code)]
     object.is_some_and(|object| unsafe {
-        ffi::PyLong_Check(object.as_ptr()) != 0 && ffi::PyLong_AsLongLong(object.as_ptr()) == 0
+        // A server may say any number: one that is too large is no error here, and is not zero.
+        let mut overflow = 0;
+        ffi::PyLong_Check(object.as_ptr()) != 0
+            && ffi::PyLong_AsLongLongAndOverflow(object.as_ptr(), &raw mut overflow) == 0
+            && overflow == 0
     })
 }
 

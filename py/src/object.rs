@@ -300,6 +300,8 @@ impl<'a, 'py> Arguments<'a, 'py> {
         #[allow(unsafe_code)]
         let number = unsafe { ffi::PyLong_AsLongLong(self.given[place]) };
         match T::try_from(number) {
+            // Also said where it is no number, or too large.
+            Ok(_) if number == -1 && PyErr::occurred(self.py) => Err(PyErr::fetch(self.py)),
             Ok(number) => Ok(number),
             Err(_) => Err(PyErr::take(self.py)
                 .unwrap_or_else(|| PyOverflowError::new_err(format!("{number} is out of bounds")))),
