@@ -342,8 +342,11 @@ fn doctor_says_which_file_a_process_obeys() {
     let mut wide = Style::default();
     wide.width = 200;
     let text = report::doctor(&Query::at(home.path())).unwrap().render(&wide);
+    let not_obeyed = ", and not the farcall.toml of this home directory";
+    assert!(text.contains(&format!("{}{not_obeyed}", named.display())), "{text}");
+    assert_eq!(text.matches(not_obeyed).count(), 1, "{text}");
     for (service, file) in [("checkout", home.path().join("farcall.toml")), ("worker", named)] {
-        let line = format!("Configuration of {service}: {}.", file.display());
+        let line = format!("Configuration of {service}: {}", file.display());
         assert!(text.contains(&line), "{line}: {text}");
     }
 }
