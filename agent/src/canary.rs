@@ -75,7 +75,7 @@ fn standing(rule: &Rule, canary: Option<&Canary>) -> Standing {
         Some(CanaryStatus::Finished) => ("finished", None),
         Some(CanaryStatus::RolledBack) => ("rolled back", None),
     };
-    let share = canary.zip(rule.canary.as_ref()).map_or(first, |(canary, rule)| canary.share(rule).0);
+    let share = canary.zip(rule.canary.as_ref()).map_or(first, |(canary, rule)| canary.share(rule));
     let Evidence { old_calls, old_errors, new_calls, new_errors, .. } =
         canary.map(Canary::evidence).unwrap_or_default();
     Standing {

@@ -19,6 +19,10 @@
 //! of at most 5%. What is assumed: each call is a draw of its own. Where one customer's calls fail together,
 //! and sides are dealt out by customer, a side with few customers proves less than its number of calls says.
 
+mod verdict;
+
+pub use verdict::{CanaryStatus, Change, Evidence, RollbackReason};
+
 use super::Side;
 use super::evidence::interval;
 use crate::quantile::Latencies;
@@ -87,87 +91,13 @@ impl Sample {
     }
 }
 
-/// What a canary did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It went on to this share.
-    Promoted {
-        /// The share that takes the new side from now on.
-        share: Share,
-    },
-    /// It is through its last step, at this share.
-    Finished {
-        /// The share that takes the new side from now on.
-        share: Share,
-    },
-    /// All take the old side again.
-    RolledBack {
-        /// Why.
-        reason: RollbackReason,
-    },
-}
-
-/// Why a canary was rolled back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RollbackReason {
-    /// More of its calls fail.
-    Errors,
-    /// More of its calls are slow.
-    Slow,
-}
-
-impl RollbackReason {
-    /// The reason in words.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Errors => "more of its calls fail than max_error_rate_increase allows",
-            Self::Slow => "more of its calls are slow than max_p99_increase allows",
-        }
-    }
-}
-
-/// Where a canary stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CanaryStatus {
-    /// In this step, from 0.
-    Step(u8),
-    /// Through its last step.
-    Finished,
-    /// Rolled back.
-    RolledBack,
-}
-
-/// What was counted in the present step; for people who ask why.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Evidence {
-    /// Calls of the old side and how many failed.
-    pub old_calls: u64,
-    /// How many of them failed.
-    pub old_errors: u64,
-    /// Calls of the new side.
-    pub new_calls: u64,
-    /// How many of them failed.
-    pub new_errors: u64,
-    /// Answered calls of the old side since the limit is known.
-    pub old_timed: u64,
-    /// How many of them were slow.
-    pub old_slow: u64,
-    /// Answered calls of the new side since the limit is known.
-    pub new_timed: u64,
-    /// How many of them were slow.
-    pub new_slow: u64,
-    /// Above which time a call is slow; zero before it is known.
-    pub slow_after: Duration,
-}
-
 /// The state of one canary: atomics and nothing else, each of which may be changed by any process at any time. All
 /// zero is one that nobody asked yet.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Canary {
-    /// The step in the lowest byte, [`RUNNING`], [`FINISHED`] or [`ROLLED_BACK`] in the next one.
+    /// The step in the lowest byte, [`RUNNING`], [`FINISHED`] or [`ROLLED_BACK`] in the next one, and above them how
+    /// often it started over: what somebody found out before is no verdict on what came after.
     state: AtomicU64,
     /// One for each step, so that none has to be cleared while others count.
     steps: [Step; CanaryRule::MAX_STEPS],
@@ -236,6 +166,18 @@ const RUNNING: u64 = 0;
 const FINISHED: u64 = 1;
 const ROLLED_BACK: u64 = 2;
 
+const fn phase_of(state: u64) -> u64 {
+    state >> 8 & 0xFF
+}
+
+/// How often it started over, as far as a [`Side`] remembers it.
+const fn start_of(state: u64) -> u16 {
+    (state >> START) as u16
+}
+
+const START: u32 = 16;
+const STARTS: u64 = !0 << START;
+
 /// The probability of rolling back a canary that is no worse than allowed, over all steps and looks.
 const ALPHA: f64 = 0.05;
 /// How many latencies of the old side make a p99.
@@ -263,7 +205,7 @@ impl Canary {
     #[must_use]
     pub fn status(&self) -> CanaryStatus {
         let state = self.state.load(Relaxed);
-        match state >> 8 {
+        match phase_of(state) {
             RUNNING => CanaryStatus::Step(state as u8),
             FINISHED => CanaryStatus::Finished,
             // What nobody here wrote is no reason to send anybody to the new side.
@@ -274,7 +216,8 @@ impl Canary {
     /// Has it start over at `now`, with its first step and without evidence.
     pub fn restart(&self, now: Timestamp) {
         // In no step of it anything is counted meanwhile.
-        self.state.store(ROLLED_BACK << 8, Release);
+        let start = |state: u64| Some((state & STARTS).wrapping_add(1 << START) | ROLLED_BACK << 8);
+        let before = self.state.fetch_update(AcqRel, Relaxed, start).unwrap_or_else(|state| state);
         for step in &self.steps {
             step.old.clear();
             step.new.clear();
@@ -283,14 +226,17 @@ impl Canary {
         }
         self.old.clear();
         self.begin(now);
-        self.state.store(RUNNING, Release);
+        self.state.store((before & STARTS).wrapping_add(1 << START) | RUNNING << 8, Release);
     }
 
     /// What was counted in the present step.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
-        let state = self.state.load(Acquire);
-        let Some(step) = self.steps.get((state & 0xFF) as usize) else { return Evidence::default() };
+        self.evidence_of(self.state.load(Acquire) as u8)
+    }
+
+    fn evidence_of(&self, step: u8) -> Evidence {
+        let Some(step) = self.steps.get(usize::from(step)) else { return Evidence::default() };
         Evidence {
             old_calls: step.old.calls.load(Relaxed),
             old_errors: step.old.errors.load(Relaxed),
@@ -304,22 +250,34 @@ impl Canary {
         }
     }
 
-    /// The share that takes the new side, and the step in which that is.
+    /// The share that takes the new side.
     #[must_use]
-    pub fn share(&self, rule: &CanaryRule) -> (Share, u8) {
+    pub fn share(&self, rule: &CanaryRule) -> Share {
+        self.deal(rule).0
+    }
+
+    /// The share that takes the new side, and what a call on the old side remembers of it.
+    pub(super) fn deal(&self, rule: &CanaryRule) -> (Share, Side) {
         let state = self.state.load(Relaxed);
         let step = state as u8;
-        let share = match state >> 8 {
+        let share = match phase_of(state) {
             RUNNING | FINISHED => rule.steps.get(usize::from(step)).copied().unwrap_or_default(),
             _ => Share::NONE,
         };
-        (share, step)
+        (share, Side { new: false, step, start: start_of(state) })
+    }
+
+    /// The state, while it is in the step in which this side was dealt out.
+    fn still(&self, side: Side) -> Option<u64> {
+        let state = self.state.load(Acquire);
+        let same = phase_of(state) == RUNNING && state as u8 == side.step && start_of(state) == side.start;
+        same.then_some(state)
     }
 
     /// Counts how a call ended. Whether the evidence is worth a look now.
     pub(super) fn record(&self, rule: &CanaryRule, side: Side, sample: Sample) -> bool {
-        // Also true where it is no longer running: what comes late changes nothing.
-        if self.state.load(Acquire) != u64::from(side.step) {
+        // What comes late changes nothing.
+        if self.still(side).is_none() {
             return false;
         }
         let Some(step) = self.steps.get(usize::from(side.step)) else { return false };
@@ -357,15 +315,13 @@ impl Canary {
         }
     }
 
-    /// Weighs the evidence of the step `number`, and does what follows from it. Of all who find out at the same time
-    /// one is told the change.
-    pub(super) fn weigh(&self, rule: &CanaryRule, number: u8, now: Timestamp) -> Option<Change> {
-        let state = u64::from(number);
-        if self.state.load(Acquire) != state {
-            return None;
-        }
+    /// Weighs the evidence of the step in which this side was dealt out, and does what follows from it. Of all who find
+    /// out at the same time one is told the change.
+    pub(super) fn weigh(&self, rule: &CanaryRule, side: Side, now: Timestamp) -> Option<Change> {
+        let state = self.still(side)?;
+        let number = side.step;
         let goes = |to: u64| self.state.compare_exchange(state, to, AcqRel, Relaxed).is_ok().then_some(());
-        let seen = self.evidence();
+        let seen = self.evidence_of(number);
         // Shared out evenly to the steps, the two tests, and the two intervals of each.
         let alpha = ALPHA / rule.steps.len().max(1) as f64 / 4.0;
         let errors_new = interval(seen.new_errors, seen.new_calls, alpha);

@@ -110,11 +110,14 @@ pub enum RolloutVerdict {
     Refuse,
 }
 
-/// The side a call took, and in which step of the canary: what it says counts only while that step lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The side a call took, by default the old one, and in which step of the canary: what it says counts only while that
+/// step lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Side {
     pub(super) new: bool,
     pub(super) step: u8,
+    /// How often the canary had started over.
+    pub(super) start: u16,
 }
 
 impl Side {
@@ -155,13 +158,13 @@ impl Rollout {
         match rule.kill {
             Some(Kill::Calls) => return RolloutVerdict::Refuse,
             Some(Kill::Variant) => {
-                return RolloutVerdict::Old { shadow: false, side: Side { new: false, step: 0 } };
+                return RolloutVerdict::Old { shadow: false, side: Side::default() };
             }
             None => {}
         }
-        let (share, step) = match (self.canary(), &rule.canary) {
-            (Some(canary), Some(canary_rule)) => canary.share(canary_rule),
-            _ => (rule.share, 0),
+        let (share, side) = match (self.canary(), &rule.canary) {
+            (Some(canary), Some(canary_rule)) => canary.deal(canary_rule),
+            _ => (rule.share, Side::default()),
         };
         let own = spread(seed ^ self.salt);
         let new = match (rule.by, customer) {
@@ -169,7 +172,7 @@ impl Rollout {
             (By::Customer, None) => share == Share::ALL,
             (By::Call, _) => share.covers(own),
         };
-        let side = Side { new, step };
+        let side = Side { new, ..side };
         if new {
             return RolloutVerdict::New { side };
         }
@@ -186,7 +189,7 @@ impl Rollout {
         }
         // Another thread is at it: the next look sees this call as well.
         let _weighs = self.weighs.try_lock().ok()?;
-        canary.weigh(rule, side.step, now)
+        canary.weigh(rule, side, now)
     }
 
     /// The canary, where the rule has one.

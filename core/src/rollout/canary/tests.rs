@@ -143,7 +143,7 @@ fn after_a_rollback_all_take_the_old_side_and_late_news_change_nothing() {
     for seed in 0..1_000 {
         assert!(matches!(rollout.before(&rule, None, seed, true), RolloutVerdict::Old { .. }));
     }
-    let late = Side { new: true, step: 0 };
+    let late = Side { new: true, ..Side::default() };
     for _ in 0..1_000 {
         assert_eq!(rollout.after(&rule, late, Sample::failed(), now), None);
     }
@@ -179,13 +179,41 @@ fn a_canary_goes_on_where_it_was_left_until_it_is_started_over() {
 }
 
 #[test]
+fn what_was_found_out_before_a_canary_started_over_is_no_verdict_on_what_came_after() {
+    let rule = rule(&[0.5, 1.0]);
+    let canary_rule = rule.canary.as_ref().unwrap();
+    let now = Timestamp::from_nanos(1);
+    let rollout = Rollout::new(&rule, now);
+    let canary = rollout.canary().unwrap();
+    let new = |side| Side { new: true, ..side };
+    let (_, before) = canary.deal(canary_rule);
+    let worse = |side: Side| {
+        let calls = (0..400).map(|_| (new(side), Sample::failed()));
+        let calls = calls.chain((0..400).map(|_| (side, Sample::answered(Duration::ZERO))));
+        calls.map(|(side, sample)| canary.record(canary_rule, side, sample)).filter(|worth| *worth).count()
+    };
+    assert!(worse(before) > 0);
+    // Somebody restarts it between the evidence and the verdict.
+    canary.restart(now);
+    let (_, after) = canary.deal(canary_rule);
+    assert_eq!(worse(before), 0, "calls of before are not counted");
+    assert_eq!(canary.evidence(), Evidence::default());
+    assert!(worse(after) > 0);
+    assert_eq!(canary.weigh(canary_rule, before, now), None);
+    assert_eq!(canary.status(), CanaryStatus::Step(0));
+    let verdict = canary.weigh(canary_rule, after, now);
+    assert_eq!(verdict, Some(Change::RolledBack { reason: RollbackReason::Errors }));
+}
+
+#[test]
 fn processes_that_share_a_canary_find_out_sooner_and_obey_at_once() {
     let rule = rule(&[0.5, 1.0]);
     let now = Timestamp::from_nanos(1);
     let sample = |failed| if failed { Sample::failed() } else { Sample::answered(Duration::ZERO) };
     let plays = |process: &Rollout| {
         let calls = (0..40).flat_map(|call| [(true, call % 6 == 0), (false, false)]);
-        let change = |(new, failed)| process.after(&rule, Side { new, step: 0 }, sample(failed), now);
+        let change =
+            |(new, failed)| process.after(&rule, Side { new, ..Side::default() }, sample(failed), now);
         calls.filter_map(change).collect::<Vec<_>>()
     };
     assert_eq!(plays(&Rollout::new(&rule, now)), [], "none of them is sure by itself");
@@ -215,7 +243,7 @@ fn of_many_threads_one_reports_each_change() {
                 let (rule, changes) = (&rule, &changes);
                 scope.spawn(move || {
                     for call in 0..400u32 {
-                        let side = Side { new: call % 2 == 0, step: 0 };
+                        let side = Side { new: call % 2 == 0, ..Side::default() };
                         let sample =
                             if side.new { Sample::failed() } else { Sample::answered(Duration::ZERO) };
                         let change = rollout.after(rule, side, sample, now);

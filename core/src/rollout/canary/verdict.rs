@@ -1,0 +1,79 @@
+//! What a canary did, where it stands and what it has seen.
+
+use crate::units::Share;
+use std::time::Duration;
+
+/// What a canary did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It went on to this share.
+    Promoted {
+        /// The share that takes the new side from now on.
+        share: Share,
+    },
+    /// It is through its last step, at this share.
+    Finished {
+        /// The share that takes the new side from now on.
+        share: Share,
+    },
+    /// All take the old side again.
+    RolledBack {
+        /// Why.
+        reason: RollbackReason,
+    },
+}
+
+/// Why a canary was rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RollbackReason {
+    /// More of its calls fail.
+    Errors,
+    /// More of its calls are slow.
+    Slow,
+}
+
+impl RollbackReason {
+    /// The reason in words.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Errors => "more of its calls fail than max_error_rate_increase allows",
+            Self::Slow => "more of its calls are slow than max_p99_increase allows",
+        }
+    }
+}
+
+/// Where a canary stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CanaryStatus {
+    /// In this step, from 0.
+    Step(u8),
+    /// Through its last step.
+    Finished,
+    /// Rolled back.
+    RolledBack,
+}
+
+/// What was counted in the present step; for people who ask why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Evidence {
+    /// Calls of the old side and how many failed.
+    pub old_calls: u64,
+    /// How many of them failed.
+    pub old_errors: u64,
+    /// Calls of the new side.
+    pub new_calls: u64,
+    /// How many of them failed.
+    pub new_errors: u64,
+    /// Answered calls of the old side since the limit is known.
+    pub old_timed: u64,
+    /// How many of them were slow.
+    pub old_slow: u64,
+    /// Answered calls of the new side since the limit is known.
+    pub new_timed: u64,
+    /// How many of them were slow.
+    pub new_slow: u64,
+    /// Above which time a call is slow; zero before it is known.
+    pub slow_after: Duration,
+}
