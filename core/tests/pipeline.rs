@@ -507,3 +507,32 @@ fn rules_find_the_country_the_kinds_of_data_and_where_a_credential_came_from() {
         "not known is not DE"
     );
 }
+
+#[test]
+fn the_hundred_thousandth_customer_has_a_budget_too() {
+    let engine = engine(
+        r#"
+        [[budget]]
+        name = "each"
+        match = { vendor = "stripe", customer = "*" }
+        limit = "1 requests / day"
+        over = "refuse"
+        "#,
+    );
+    for n in 0..100_000 {
+        pass(&engine, &get(&format!("customer-{n}")), T0, n, 200, &[]);
+        if n % 8_000 == 0 {
+            // Once a second, say.
+            let batch = engine.drain(T0);
+            engine.tell_spending(
+                batch.budgets.iter().map(|each| {
+                    Spent::new("each".into(), each.partition.to_string(), each.period, each.spent)
+                }),
+                T0,
+            );
+        }
+    }
+    let mut call = engine.begin(&get("customer-99999"), T0, 7);
+    assert_eq!(refused(&mut call, &engine, T0).by, RefusedBy::Budget);
+    assert_eq!(engine.counters().unkept_rules, 0);
+}

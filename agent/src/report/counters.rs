@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 57] = [
+const MEANINGS: [(&str, &str, Weight); 58] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -23,6 +23,7 @@ const MEANINGS: [(&str, &str, Weight); 57] = [
     ("folded_callers", "callers that were added to the engine's own, because there were too many", Fine),
     ("folded_rows", "calls whose customer was added to `other`, because a minute had too many rows", Fine),
     ("folded_policies", "statements of vendors about more quotas than are told apart", Fine),
+    ("unkept_rules", "budgets and quotas that were not asked, because 65,536 of a kind were in use", Look),
     ("lost_sightings", "calls that the sidecar was not told of, and may count again", Look),
     ("untold_sightings", "calls that the sidecar did not read fast enough, and may count again", Look),
     ("relearned", "times that the learner of endpoints was full and started anew", Fine),

@@ -33,7 +33,7 @@ impl Engine {
             // Plans are made anew, and their quotas looked for once more.
             self.generation.fetch_add(1, Ordering::Release);
         }
-        self.states.noted_budgets.each(|note| {
+        self.states.noted_budgets.drain(|note| {
             let settled = note.state.settled();
             let status = note.state.status(&note.then, now);
             let period = note.then.limit.period.number(now);
@@ -101,7 +101,7 @@ impl Engine {
     }
 
     fn drain_incidents(&self, now: Timestamp, batch: &mut Batch) {
-        self.states.noted_quotas.each(|note| {
+        self.states.noted_quotas.drain(|note| {
             let told = (0..WINDOWS).map_while(|_| note.state.incident(&note.then, now));
             for incident in told {
                 batch.incidents.push(incident.named(&note.detail, "", &note.rule, &self.names));

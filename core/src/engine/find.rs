@@ -12,7 +12,7 @@ use crate::catalogue::{UNREADABLE, name_of_unknown, normalise};
 use crate::inspect;
 use crate::ledger::{Found, Shard};
 use crate::matcher::{Fields, Subject};
-use crate::units::Timestamp;
+use crate::units::{Timestamp, stable_hash};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -128,10 +128,14 @@ impl Engine {
         let secret = plans.fingerprints.of_value(by, request.credential());
         let depends = plans.depends();
         let extra = plan::extra(depends, head.method, host, head.body);
+        // Customers that the ledger adds up are still each their own to the rules: none pays for the others.
+        let folded = head.customer.map(cut).filter(|_| Shard::is_folded(found.customer));
+        let extra = folded.map_or(extra, |name| stable_hash(extra, name.as_bytes()));
         let key = PlanKey { found, caller: head.caller.0, secret, extra };
         plans.get(key, generation, shard, |shard| {
             let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
             let (vendor, endpoint, customer, tags) = shard.names(&self.catalogue, found);
+            let customer = folded.unwrap_or(customer);
             let caller = self.caller(head.caller).unwrap_or_default();
             let fingerprint = inspect::in_words(secret);
             let origins = self.origins.get().filter(|_| rules.depends.contains(Fields::ORIGIN));

@@ -182,6 +182,8 @@ counters! {
     ignored_limits,
     /// Statements of vendors about more policies than are told apart.
     folded_policies,
+    /// Budgets and quotas that plans go without, because too many are in use.
+    unkept_rules,
     /// Calls that a rule of the cache is about, by an adapter that cannot hand out what is kept.
     uncached_calls,
     /// Calls that a rule would have parked, by an adapter that cannot hand them over.

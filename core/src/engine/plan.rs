@@ -18,6 +18,7 @@ use crate::rollout::Rollout;
 use crate::units::{Money, Timestamp, stable_hash};
 use crate::{budget, cache, outbox};
 use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -161,7 +162,7 @@ impl Engine {
         let budgets = matching(&rules.budgets, subject)
             .filter_map(|(place, rule)| {
                 let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
-                let state = self.states.budgets.get(key, budget::State::new)?;
+                let state = self.kept(self.states.budgets.get(key, budget::State::new))?;
                 let detail = in_words(rule.matcher.partition(), subject);
                 let then = Arc::new(rule.then.clone());
                 if self.states.noted_budgets.note(key, &rule.name, &detail, &then, &state) {
@@ -256,6 +257,14 @@ impl Engine {
         }
     }
 
+    /// Counts a rule that goes unasked.
+    fn kept<S>(&self, state: Option<S>) -> Option<S> {
+        if state.is_none() {
+            self.tallies.unkept_rules.fetch_add(1, Ordering::Relaxed);
+        }
+        state
+    }
+
     fn quota_use(
         &self,
         key: Key,
@@ -274,7 +283,7 @@ impl Engine {
     /// The state of a quota that several plans use; looked for again where what is shared could not be had.
     fn kept_state(&self, key: Key, rule: &quota::Rule) -> Option<Arc<quota::State>> {
         let make = || self.quota_state(key, rule);
-        let state = self.states.quotas.get(key, make)?;
+        let state = self.kept(self.states.quotas.get(key, make))?;
         match rule.on_error == quota::OnError::Refuse && state.is_cut_off() {
             true => Some(self.states.quotas.replace(key, make())),
             false => Some(state),

@@ -10,8 +10,11 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// States of one kind that are kept at a time. Those that no plan holds leave first; beyond that, calls share one.
+/// States of one kind that are kept at a time. Those that no plan holds leave first; a rule that finds no room is not
+/// asked, and counted (`unkept_rules`).
 const MAX_STATES: usize = 65_536;
+/// From so many notes on, a drain lets go of those that no plan holds.
+const CROWD: usize = MAX_STATES / 4 * 3;
 
 /// The states of all kinds.
 #[derive(Debug, Default)]
@@ -124,9 +127,6 @@ impl<R: PartialEq, S> Noted<R, S> {
             }
             return false;
         }
-        if list.len() >= MAX_STATES {
-            list.retain(|_, note| Arc::strong_count(&note.state) > 2);
-        }
         let note = Note {
             rule: Arc::clone(rule),
             detail: detail.into(),
@@ -143,6 +143,19 @@ impl<R: PartialEq, S> Noted<R, S> {
     pub(super) fn each(&self, mut f: impl FnMut(&mut Note<R, S>)) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.values_mut().for_each(&mut f);
+    }
+
+    /// Drains each. Where there are many, those that no plan holds any more leave: their states, which are drained,
+    /// could not leave before.
+    pub(super) fn drain(&self, mut f: impl FnMut(&mut Note<R, S>)) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let crowded = list.len() >= CROWD;
+        list.retain(|_, note| {
+            // Whoever takes it from the states meanwhile notes it anew.
+            let held = Arc::strong_count(&note.state) > 2;
+            f(note);
+            held || !crowded
+        });
     }
 }
 

@@ -181,6 +181,11 @@ impl Shard {
         if text.is_empty() { NONE } else { numbered(self.tags.insert(0, text), &tallies.folded_tags) }
     }
 
+    /// Whether it is the number of those that were too many.
+    pub(crate) const fn is_folded(customer: u32) -> bool {
+        customer == FOLDED
+    }
+
     pub(crate) const fn no_tags() -> u32 {
         NONE
     }
