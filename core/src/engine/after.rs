@@ -282,7 +282,7 @@ impl Engine {
             }
         }
         let Some((failover, _)) = &plan.resilience.failover else { return false };
-        let when = FailoverWhen::Ended { ending, sent, handed_over: false };
+        let when = FailoverWhen::Ended { ending, sent: sent || flow.reached, handed_over: false };
         let goes = !flow.failed_over
             && failover.before(flow.method, when, flow.replayable, flow.deadline, now).is_some();
         if goes {
@@ -303,11 +303,17 @@ impl Engine {
         }
     }
 
-    /// The call is over: settles all that it holds. `sent`: whether any attempt went out.
+    /// The call is over: settles all that it holds. Its status is still the vendor's, whatever the application gets.
     pub(super) fn close(&self, call: &mut Call, outcome: Outcome, now: Timestamp) -> Account {
         let vendor = call.found.vendor;
         let (sent, received, begun, status) = (call.bytes_out, call.bytes_in, call.begun, call.status);
-        let was_sent = call.attempts > 0;
+        let was_tried = call.attempts > 0;
+        // Between two attempts nothing is out: the one before is accounted for.
+        let was_sent = was_tried && call.state != State::Begun;
+        let error = match (outcome, call.state) {
+            (Outcome::Failed(error), _) | (_, State::Failed(error)) => Some(error),
+            _ => None,
+        };
         let Some(Standing { plan, flow }) = &mut call.flow else {
             return Account { unknown: true, ..Account::default() };
         };
@@ -344,12 +350,7 @@ impl Engine {
         let usage = read.as_ref().unwrap_or(if was_sent { &NOT_STATED } else { &NO_ANSWER });
         let answer = match (was_sent, status) {
             (false, _) => cost::Answer::NotSent,
-            (true, 0)
-                if matches!(
-                    outcome,
-                    Outcome::Failed(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls)
-                ) =>
-            {
+            (true, 0) if matches!(error, Some(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls)) => {
                 cost::Answer::NotSent
             }
             (true, 0) => cost::Answer::None,
@@ -397,10 +398,11 @@ impl Engine {
             }
         }
         if let Some((place, side)) = flow.side.take()
-            && was_sent
+            && was_tried
             && let Some((_, state, _)) = plan.rollouts.iter().find(|(known, ..)| *known == place)
         {
-            let failed = status >= 500 || matches!(outcome, Outcome::Failed(_));
+            // What the application gets instead, from the cache, the outbox or a rule, is no answer of this side.
+            let failed = !was_sent || error.is_some() || status == 0 || status >= 500;
             let latency = call.head_at.since(flow.sent_at);
             let sample = if failed { Sample::failed() } else { Sample::answered(latency) };
             if let Some(change) = state.after(&plan.rules.rollouts[place].then, side, sample, now) {

@@ -428,9 +428,8 @@ impl Engine {
         if call.flow.as_ref().is_some_and(|standing| standing.flow.cached.refreshing) {
             call.refresh = self.refresh(call, now);
         }
-        call.status = answer.status;
         call.head_at = now;
-        self.settle(call, outcome, now);
+        self.settle_as(call, outcome, answer.status, now);
         Step::Respond(Stored::kept(answer, status, now))
     }
 

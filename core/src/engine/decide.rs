@@ -290,7 +290,8 @@ pub(super) fn breaker(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timest
         }
         BreakerVerdict::Open { until } => {
             let backup = plan.resilience.failover.as_ref().and_then(|(failover, _)| {
-                failover.before(flow.method, FailoverWhen::BreakerOpen, flow.replayable, flow.deadline, now)
+                let when = FailoverWhen::BreakerOpen { reached: flow.reached };
+                failover.before(flow.method, when, flow.replayable, flow.deadline, now)
             });
             if backup.is_some() {
                 flow.failed_over = true;

@@ -197,9 +197,8 @@ impl Engine {
                 Step::Refuse(refusal)
             }
             Instead::Respond(stored) => {
-                call.status = stored.status;
                 call.head_at = now;
-                self.settle(call, Outcome::Refused(RefusedBy::Fault), now);
+                self.settle_as(call, Outcome::Refused(RefusedBy::Fault), stored.status, now);
                 Step::Respond(*stored)
             }
             Instead::Fail(error) => {

@@ -102,9 +102,15 @@ impl Engine {
 
     /// Counts a call that came out as `outcome`.
     pub(super) fn settle(&self, call: &mut Call, outcome: Outcome, now: Timestamp) {
+        self.settle_as(call, outcome, call.status, now);
+    }
+
+    /// As [`Engine::settle`], of a call whose application gets another status than the vendor's.
+    pub(super) fn settle_as(&self, call: &mut Call, outcome: Outcome, status: u16, now: Timestamp) {
         // What it used and cost, while it is still known how it came to an end.
         let account = self.close(call, outcome, now);
         call.state = State::Settled;
+        call.status = status;
         if call.engine != self.identity {
             // Begun before a fork, say: its names live in another engine, which counts it or is gone.
             self.tallies.foreign_calls.fetch_add(1, Ordering::Relaxed);

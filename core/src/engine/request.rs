@@ -13,7 +13,6 @@ struct Wanted {
     names: HeaderNames,
     credentials: [usize; inspect::FIELDS.len()],
     sdk: [usize; SDK_HEADERS.len()],
-    idempotency_key: usize,
     advice: [usize; advise::FIELDS.len()],
 }
 
@@ -23,7 +22,6 @@ static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
     Wanted {
         credentials: inspect::FIELDS.map(place),
         sdk: SDK_HEADERS.map(place),
-        idempotency_key: place("idempotency-key"),
         advice: advise::FIELDS.map(place),
         names,
     }
@@ -60,10 +58,6 @@ impl<'h> Request<'h> {
     pub(super) fn advice(&self) -> [Option<&'h [u8]>; advise::FIELDS.len()] {
         self.wanted.advice.map(|place| self.values[place])
     }
-
-    pub(super) fn has_idempotency_key(&self) -> bool {
-        self.values[self.wanted.idempotency_key].is_some()
-    }
 }
 
 #[cfg(test)]
@@ -87,7 +81,6 @@ mod tests {
             request.see(&headers);
             let get = |name: &str| Headers::get(&headers, name);
             prop_assert_eq!(request.credential(), inspect::FIELDS.iter().find_map(|name| get(name)));
-            prop_assert_eq!(request.has_idempotency_key(), get("idempotency-key").is_some());
             let asked = recognise(|name| get(name).and_then(|value| std::str::from_utf8(value).ok()));
             prop_assert_eq!(request.sdk(), asked);
         }

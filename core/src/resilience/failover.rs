@@ -25,13 +25,16 @@ impl Default for FailoverRule {
 /// What makes a call think of its backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailoverWhen {
-    /// The breaker is open; nothing was sent.
-    BreakerOpen,
+    /// The breaker is open.
+    BreakerOpen {
+        /// Whether an attempt before may have been acted upon.
+        reached: bool,
+    },
     /// An attempt ended so, and no other attempt at the same host is to follow.
     Ended {
         /// How it ended.
         ending: Ending,
-        /// Whether any byte of the request may have reached the vendor.
+        /// Whether any byte of the request, in this attempt or in one before, may have reached the vendor.
         sent: bool,
         /// Whether a byte of the response is with the application.
         handed_over: bool,
@@ -53,7 +56,7 @@ impl FailoverRule {
         now: Timestamp,
     ) -> Option<&Changes> {
         let goes = match when {
-            FailoverWhen::BreakerOpen => self.on_breaker,
+            FailoverWhen::BreakerOpen { reached } => self.on_breaker && (!reached || is_idempotent(method)),
             FailoverWhen::Ended { ending, sent, handed_over } => {
                 self.on.has(ending) && !handed_over && (!sent || is_idempotent(method))
             }
@@ -84,7 +87,7 @@ mod tests {
         assert!(!goes("GET", ended(503, true, true), true), "half of the answer is with the application");
         assert!(!goes("POST", ended(503, true, false), true), "it may have had its effect at the first host");
         assert!(!goes("GET", ended(503, true, false), false));
-        assert!(!goes("GET", FailoverWhen::BreakerOpen, true));
+        assert!(!goes("GET", FailoverWhen::BreakerOpen { reached: false }, true));
         assert!(
             rule.before("GET", ended(503, true, false), true, Deadline::new(now, None, Some(now)), now)
                 .is_none()
@@ -100,8 +103,11 @@ mod tests {
             sent: false,
             handed_over: false,
         };
-        for when in [ended, FailoverWhen::BreakerOpen] {
-            assert!(rule.before("POST", when, true, Deadline::NONE, now).is_some());
-        }
+        let goes = |when| rule.before("POST", when, true, Deadline::NONE, now).is_some();
+        assert!(goes(ended) && goes(FailoverWhen::BreakerOpen { reached: false }));
+        assert!(
+            !goes(FailoverWhen::BreakerOpen { reached: true }),
+            "it may have had its effect at the first host"
+        );
     }
 }

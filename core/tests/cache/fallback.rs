@@ -1,7 +1,7 @@
 //! What there is when the vendor is down, or not to be asked; and what rules say instead of headers.
 
 use crate::support::{Ask, Came, Pairs, World, at, ok, say};
-use farcall::Outcome;
+use farcall::{Outcome, Step};
 
 const SHORT: Pairs<'_> = &[("cache-control", "max-age=5")];
 
@@ -180,4 +180,45 @@ fn what_was_said_of_one_call_is_not_held_against_the_next_one() {
     let ask = Ask::get(&[]).url("https://api.stripe.com/v1/prices");
     world.call(ask, ok(&[]), 1.0);
     assert_eq!(world.call(ask, say(500, &[], ""), 2.0).body(), "first");
+}
+
+#[test]
+fn what_stands_in_for_a_failure_costs_nothing_and_hides_no_canary_that_fails() {
+    let mut world = World::of(
+        r#"
+        [[price]]
+        vendor = "example.com"
+        call = "0.01 USD / call"
+
+        [[cache]]
+        match = { vendor = "example.com" }
+        stale_if_error = "1h"
+
+        [[rollout]]
+        name = "new"
+        match = { vendor = "example.com" }
+        by = "call"
+        canary = { steps = ["50%", "100%"] }
+        variant = { headers = { "api-version" = "2" } }
+        "#,
+    );
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    let mut stale = 0;
+    for n in 1..200_u32 {
+        let seconds = 10.0 * f64::from(n);
+        let (mut call, now) = (world.begin(&Ask::get(&[]), seconds), at(seconds));
+        let Step::Send(attempt) = call.step(&world.engine, now) else { panic!("what is kept is stale") };
+        call.answer(&world.engine, if attempt.changes.is_some() { 503 } else { 200 }, &SHORT, now);
+        match call.step(&world.engine, now) {
+            Step::Settled => call.end(&world.engine, now),
+            Step::Respond(kept) => {
+                assert_eq!(kept.status, 200);
+                stale += 1;
+            }
+            step => panic!("{step:?}"),
+        }
+    }
+    assert!((1..60).contains(&stale), "{stale} calls took the broken side before it was rolled back");
+    let paid: i64 = world.drain().rows.iter().map(|row| row.sums.cost).sum();
+    assert_eq!(paid, (200 - stale) * 10_000_000, "a 503 is free, whatever the application got for it");
 }

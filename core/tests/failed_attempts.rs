@@ -1,0 +1,104 @@
+//! What an attempt that came to nothing means for the rest of its call: it is not repeated where it may have had its
+//! effect, it is paid for once, and it says what it says of its side, whatever the application gets instead.
+#![allow(clippy::unwrap_used)]
+
+use farcall::{Call, Caller, Config, Engine, ErrorType, Head, RefusedBy, Step, Timestamp};
+
+const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
+
+fn engine(rules: &str) -> Engine {
+    let config = Config::parse("farcall.toml", rules).unwrap_or_else(|errors| panic!("{errors:?}"));
+    Engine::new(config, Caller::new("checkout"), 1, 42)
+}
+
+fn at(millis: u64) -> Timestamp {
+    T0.plus_millis(millis)
+}
+
+fn sent(call: &mut Call, engine: &Engine, now: Timestamp) -> farcall::Attempt {
+    match call.step(engine, now) {
+        Step::Send(attempt) => attempt,
+        step => panic!("{step:?}"),
+    }
+}
+
+/// Waits as long as the call is told to.
+fn waited(call: &mut Call, engine: &Engine, now: Timestamp) -> Timestamp {
+    match call.step(engine, now) {
+        Step::Wait(until) => until,
+        step => panic!("{step:?}"),
+    }
+}
+
+#[test]
+fn an_applications_own_key_is_left_alone_whatever_the_vendor_calls_it() {
+    let engine = engine("[[resilience]]\nmatch = { vendor = \"paypal\" }\nattempts = 2\n");
+    let post = || Head::new("POST", "https://api.paypal.com/v2/checkout/orders").body(Some(9), true);
+    let own = [("PayPal-Request-Id", "order-17")];
+    let mut call = engine.begin(&post().headers(&own.as_slice()), T0, 1);
+    assert_eq!(sent(&mut call, &engine, T0).idempotency_header(), None);
+    call.failed(ErrorType::Reset);
+    let until = waited(&mut call, &engine, at(10));
+    assert_eq!(sent(&mut call, &engine, until).idempotency_header(), None, "its own key makes it safe");
+
+    // What the vendor does not look at protects nothing.
+    let other = [("Idempotency-Key", "order-17")];
+    let mut call = engine.begin(&post().headers(&other.as_slice()), T0, 2);
+    let (name, _) =
+        sent(&mut call, &engine, T0).idempotency_header().map(|(name, key)| (name.to_owned(), key)).unwrap();
+    assert_eq!(name, "paypal-request-id");
+}
+
+#[test]
+fn a_charge_that_may_have_been_made_does_not_go_over_to_a_host_that_does_not_know_its_key() {
+    let engine = engine(
+        r#"
+        [[resilience]]
+        match = { vendor = "stripe" }
+        attempts = 3
+        breaker = { consecutive = 1, open = "30s" }
+        failover = { host = "backup.example.com", when = ["breaker", "connect"], keep_credentials = true }
+        "#,
+    );
+    let post = Head::new("POST", "https://api.stripe.com/v1/charges").body(Some(9), true);
+    let mut call = engine.begin(&post, T0, 1);
+    assert!(sent(&mut call, &engine, T0).changes.is_none());
+    // It opens the breaker, and the key makes it safe to ask the same host again.
+    call.failed(ErrorType::Timeout);
+    let until = waited(&mut call, &engine, at(10));
+    let Step::Refuse(refusal) = call.step(&engine, until) else { panic!("not at the other host") };
+    assert_eq!(refusal.by, RefusedBy::Breaker);
+    // What was never sent goes over.
+    let mut call = engine.begin(&post, at(100), 2);
+    assert!(sent(&mut call, &engine, at(100)).changes.is_some());
+}
+
+#[test]
+fn a_call_that_ends_between_two_attempts_costs_what_the_first_one_did() {
+    let engine = engine(
+        r#"
+        [[price]]
+        vendor = "stripe"
+        call = "0.01 USD / call"
+
+        [[budget]]
+        name = "all"
+        match = { vendor = "stripe" }
+        limit = "1 USD / day"
+
+        [[resilience]]
+        match = { vendor = "stripe" }
+        attempts = 3
+        "#,
+    );
+    let get = Head::new("GET", "https://api.stripe.com/v1/charges").body(Some(0), true);
+    let mut call = engine.begin(&get, T0, 1);
+    let _ = sent(&mut call, &engine, T0);
+    call.answer(&engine, 503, &[("x", "y")], at(10));
+    let _ = waited(&mut call, &engine, at(10));
+    // Somebody gives up while it backs off.
+    call.abandon(&engine, at(20));
+    let batch = engine.drain(at(1_000));
+    assert_eq!((batch.rows[0].sums.cost, batch.rows[0].sums.cost_unknown), (0, 0), "a 503 is free");
+    assert_eq!(batch.budgets.iter().map(|budget| budget.spent).sum::<u64>(), 0);
+}
