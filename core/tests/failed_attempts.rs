@@ -102,3 +102,17 @@ fn a_call_that_ends_between_two_attempts_costs_what_the_first_one_did() {
     assert_eq!((batch.rows[0].sums.cost, batch.rows[0].sums.cost_unknown), (0, 0), "a 503 is free");
     assert_eq!(batch.budgets.iter().map(|budget| budget.spent).sum::<u64>(), 0);
 }
+
+#[test]
+fn a_clock_that_is_set_back_during_a_wait_does_not_prolong_it() {
+    let rules = "[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 2\n";
+    let engine = engine(rules);
+    let get = Head::new("GET", "https://api.stripe.com/v1/charges").body(Some(0), true);
+    let hour = 3_600_000;
+    let mut call = engine.begin(&get, at(hour), 1);
+    let _ = sent(&mut call, &engine, at(hour));
+    call.answer(&engine, 503, &[("retry-after", "5")], at(hour));
+    assert!(waited(&mut call, &engine, at(hour)) >= at(hour + 5_000));
+    assert!(waited(&mut call, &engine, at(hour + 1_000)) >= at(hour + 5_000));
+    let _ = sent(&mut call, &engine, at(6_000));
+}

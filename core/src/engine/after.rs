@@ -4,7 +4,7 @@ use super::account::stated;
 use super::cached::Saved;
 use super::call::State;
 use super::events::What;
-use super::flow::{Flow, Prefix};
+use super::flow::{Flow, Prefix, Until};
 use super::plan::{Part, Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::budget::{self, Spent};
@@ -272,7 +272,7 @@ impl Engine {
                 RetryVerdict::Retry { at, reason } => {
                     let lasts = at.since(now);
                     flow.events.add(now, What::Retry { after: words(), why: reason.as_str(), lasts });
-                    flow.resume_at = Some(at);
+                    flow.resume = Some(Until::new(now, at));
                     return true;
                 }
                 RetryVerdict::Stop(crate::resilience::Stop::Final) => {}

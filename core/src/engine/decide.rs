@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::events::What;
-use super::flow::Flow;
+use super::flow::{Flow, Until};
 use super::plan::{Part, Plan, Priced};
 use super::step::{Attempt, Stored};
 use crate::budget;
@@ -109,10 +109,8 @@ pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), 
     if plan.faults.is_empty() {
         return Ok(());
     }
-    let Flow { events, seed, faulted, delayed_until, truncate, .. } = flow;
-    if let Some(until) = *delayed_until
-        && now < until
-    {
+    let Flow { events, seed, faulted, delayed, truncate, .. } = flow;
+    if let Some(until) = delayed.and_then(|delayed| delayed.ahead(now)) {
         return Err(Halt::Wait(until));
     }
     for place in &plan.faults {
@@ -123,7 +121,7 @@ pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), 
             events.add(now, What::Fault { rule: Arc::clone(&rule.name) });
             if !fault.delay.is_zero() {
                 let until = now.plus(fault.delay);
-                *delayed_until = Some(until);
+                *delayed = Some(Until::new(now, until));
                 return Err(Halt::Wait(until));
             }
         }
@@ -266,7 +264,9 @@ pub(super) fn concurrency(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Resul
     if flow.placed {
         return Ok(());
     }
-    let since = *flow.asked_for_place.get_or_insert(now);
+    // A clock that was set back is no reason to wait for longer than the rule says.
+    let since = flow.asked_for_place.map_or(now, |since| since.min(now));
+    flow.asked_for_place = Some(since);
     match state.before(rule, since, flow.deadline, now) {
         ConcurrencyVerdict::Pass => {
             flow.placed = true;

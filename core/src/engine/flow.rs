@@ -44,7 +44,7 @@ pub(super) struct Flow {
     /// Whether the call is such a copy.
     pub(super) is_copy: bool,
     pub(super) faulted: bool,
-    pub(super) delayed_until: Option<Timestamp>,
+    pub(super) delayed: Option<Until>,
     pub(super) reserved: [Option<Reservation>; MAX_BUDGETS],
     pub(super) cheaper: Option<Arc<str>>,
     /// Which of the vendor's quotas it is about.
@@ -81,7 +81,7 @@ pub(super) struct Flow {
     /// When the vendor wants to be asked again.
     pub(super) retry_at: Option<Timestamp>,
     /// The next attempt is due then.
-    pub(super) resume_at: Option<Timestamp>,
+    pub(super) resume: Option<Until>,
     /// Two attempts under way, one beside the other.
     pub(super) pair: Option<Pair>,
     /// How many of the attempts so far were sent beside another one.
@@ -97,6 +97,25 @@ pub(super) struct Flow {
     pub(super) prefix: Option<Prefix>,
     pub(super) cached: Cached,
     pub(super) events: Events,
+}
+
+/// A wait that a call is in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Until {
+    since: Timestamp,
+    until: Timestamp,
+}
+
+impl Until {
+    pub(super) const fn new(since: Timestamp, until: Timestamp) -> Self {
+        Self { since, until }
+    }
+
+    /// When it ends, while that is ahead. A clock that was set back to before it began ends it: by that clock it would
+    /// last as much longer.
+    pub(super) fn ahead(self, now: Timestamp) -> Option<Timestamp> {
+        (self.since <= now && now < self.until).then_some(self.until)
+    }
 }
 
 /// An answer whose meaning stands in its body.
@@ -142,7 +161,7 @@ impl Flow {
             shadow: None,
             is_copy: false,
             faulted: false,
-            delayed_until: None,
+            delayed: None,
             reserved: [None; MAX_BUDGETS],
             cheaper: None,
             place: Place::default(),
@@ -164,7 +183,7 @@ impl Flow {
             earlier: None,
             told: None,
             retry_at: None,
-            resume_at: None,
+            resume: None,
             pair: None,
             hedges: 0,
             lost: None,
@@ -202,7 +221,7 @@ impl Flow {
         (self.reached, self.key, self.parking, self.parks) = (false, seed, Parking::Not, head.parks);
         (self.delivers, self.keeps) = (head.delivers, head.keeps);
         (self.earlier, self.told) = (None, None);
-        (self.delayed_until, self.asked_for_place, self.retry_at, self.resume_at) = (None, None, None, None);
+        (self.delayed, self.asked_for_place, self.retry_at, self.resume) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
         (self.truncate, self.pair, self.hedges, self.lost) = (None, None, 0, None);
         let (own, stated) = std::mem::take(&mut self.claimed);
@@ -248,10 +267,10 @@ impl Flow {
 
     /// Waits until the next attempt is due.
     pub(super) fn back_off(&mut self, now: Timestamp) -> Result<(), Halt> {
-        match self.resume_at {
-            Some(at) if now < at => Err(Halt::Wait(at)),
-            _ => {
-                self.resume_at = None;
+        match self.resume.and_then(|resume| resume.ahead(now)) {
+            Some(at) => Err(Halt::Wait(at)),
+            None => {
+                self.resume = None;
                 Ok(())
             }
         }
