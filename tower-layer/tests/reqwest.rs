@@ -277,6 +277,43 @@ impl Middleware for Again {
     }
 }
 
+#[tokio::test]
+async fn an_attempt_that_is_given_up_above_hides_none_of_those_that_follow() {
+    for rules in ["", "[[policy]]\nmatch = { vendor = \"stripe\" }\nverdict = \"warn\"\n"] {
+        let (sim, ledger) = (vendor(), Ledger::under(rules));
+        let client = reqwest_middleware::ClientBuilder::new(builder(&sim).build().unwrap());
+        let client = client.with(Impatient).with(EgressMiddleware::with(ledger.farcall.clone())).build();
+        client.get("https://api.stripe.com/scenario/ok").send().await.unwrap().bytes().await.unwrap();
+        let rows = ledger.rows();
+        let calls = |outcome| {
+            let rows = rows.iter().filter(move |row| row.outcome == outcome);
+            rows.map(|row| row.sums.calls).sum::<u64>()
+        };
+        assert_eq!((calls(Outcome::Abandoned), calls(Outcome::Complete)), (1, 1), "{rules}");
+    }
+}
+
+/// Gives the first attempt up as soon as it is under way, as a timeout above the middleware does.
+struct Impatient;
+
+#[async_trait::async_trait]
+impl Middleware for Impatient {
+    async fn handle(
+        &self,
+        request: reqwest::Request,
+        extensions: &mut http::Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        let again = request.try_clone().unwrap();
+        tokio::select! {
+            biased;
+            _ = next.clone().run(request, extensions) => panic!("a connection takes a moment"),
+            () = std::future::ready(()) => {}
+        }
+        next.run(again, extensions).await
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_parallel_calls_are_a_hundred() {
     let (sim, ledger) = (vendor(), Ledger::new());

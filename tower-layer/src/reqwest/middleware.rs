@@ -77,6 +77,23 @@ impl Default for EgressMiddleware {
     }
 }
 
+/// What a request carries beside it, marked as counted for as long as it is under way: a middleware above sends the next
+/// attempt with the same extensions, also where it gave this one up.
+struct Marked<'e>(&'e mut Extensions);
+
+impl<'e> Marked<'e> {
+    fn new(extensions: &'e mut Extensions) -> Self {
+        extensions.insert(Counted);
+        Self(extensions)
+    }
+}
+
+impl Drop for Marked<'_> {
+    fn drop(&mut self) {
+        self.0.remove::<Counted>();
+    }
+}
+
 #[async_trait]
 impl Middleware for EgressMiddleware {
     async fn handle(
@@ -89,16 +106,13 @@ impl Middleware for EgressMiddleware {
             return next.run(request, extensions).await;
         }
         if self.farcall.is_enabled() && self.farcall.engine().decides() {
-            extensions.insert(Counted);
-            let answer = act(&self.farcall, &self.beside, &self.client, request, extensions, next).await;
-            extensions.remove::<Counted>();
-            return answer;
+            let marked = Marked::new(extensions);
+            return act(&self.farcall, &self.beside, &self.client, request, marked.0, next).await;
         }
         let exchange = Some(Exchange::begin(&self.farcall, self.client.bytes(), &mut request, extensions));
-        extensions.insert(Counted);
-        let (answer, exchange) = Exchanging { inner: next.run(request, extensions), exchange }.await;
-        // A retry middleware above sends the next attempt with the same extensions.
-        extensions.remove::<Counted>();
+        let marked = Marked::new(extensions);
+        let (answer, exchange) = Exchanging { inner: next.run(request, marked.0), exchange }.await;
+        drop(marked);
         match (answer, exchange) {
             (Ok(response), Some(exchange)) => Ok(exchange.answered(response)),
             (Err(error), Some(exchange)) => {
