@@ -32,6 +32,7 @@ fn child_body() {
         "forks-unannounced" => forks_unannounced(&home),
         "prefork" => prefork(&home),
         "forks-while-writing" => forks_while_writing(&home),
+        "forks-after-reloads" => forks_after_reloads(&home),
         other => panic!("no such role: {other}"),
     }
 }
@@ -236,6 +237,41 @@ fn a_forked_child_counts_for_itself_and_the_parent_goes_on() {
     assert_eq!(calls(home.path()), 16);
     assert_eq!(number(home.path(), "SELECT count(DISTINCT caller) FROM rollups"), 3);
     assert_eq!(number(home.path(), "SELECT count(*) FROM processes WHERE adapters = 'requests'"), 3);
+}
+
+fn forks_after_reloads(home: &Path) {
+    let file = home.join("farcall.toml");
+    let deny = "[[policy]]\nmatch = { vendor = \"stripe\" }\nverdict = \"deny\"\n";
+    let every = Some(Duration::from_millis(20));
+    let farcall = Farcall::start(Options { flush_every: every, ..options(home) });
+    let denied = || {
+        let head = farcall::Head::new("GET", "https://api.stripe.com/v1/balance");
+        matches!(farcall.guard(farcall.begin(&head)).step(), farcall::Step::Refuse(_))
+    };
+    assert!(!denied());
+    std::fs::write(&file, deny).unwrap();
+    support::until("the rule to be in force", denied);
+    std::fs::write(&file, "[[polciy]]\n").unwrap();
+    support::until("the file to be rejected", || counter(&farcall, "rejected_reloads") == 1);
+    assert!(denied());
+    fork(
+        || farcall.before_fork(),
+        || farcall.after_fork_in_parent(),
+        || {
+            farcall.after_fork();
+            assert!(denied(), "the rules of the start are in force in this process alone");
+            farcall.shutdown();
+        },
+    );
+    farcall.shutdown();
+}
+
+#[test]
+fn a_forked_child_has_the_last_good_rules_and_not_those_of_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("farcall.toml"), "").unwrap();
+    let output = start("forks-after-reloads", home.path()).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 fn forks_unannounced(home: &Path) {

@@ -111,6 +111,7 @@ impl Process {
         let process = Self { outbox_unusable: unusable || parent.outbox_is_open(), ..process };
         let process = Arc::new(process);
         // Its engine has the rules of the parent's start; no call may go by them.
+        process.watch.inherit(&parent.watch, &process);
         process.watch.check(&process, true);
         process.begin(parent.watches_sigterm.load(Ordering::Relaxed));
         process

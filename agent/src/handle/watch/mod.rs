@@ -55,6 +55,8 @@ struct Seen {
     text: Option<u64>,
     /// The file whose rules are in force.
     in_force: Option<PathBuf>,
+    /// What was taken over from it last, and the hash of its text; `None` while that is what the process began with.
+    good: Option<(Arc<Config>, u64)>,
     /// Contents whose errors were said, by hash.
     bad: Vec<u64>,
     /// The settings that differ from those that the process was started with.
@@ -88,6 +90,7 @@ impl Watch {
                 settled: false,
                 text: setup.config_text,
                 in_force: setup.config_file.clone(),
+                good: None,
                 bad: Vec::new(),
                 pending: Vec::new(),
             }),
@@ -98,6 +101,26 @@ impl Watch {
     /// The file whose rules are in force, also where it was removed since.
     pub(super) fn in_force(&self) -> Option<PathBuf> {
         lock(&self.seen).in_force.clone()
+    }
+
+    /// Puts in force what the process that this one was forked from took over last.
+    pub(super) fn inherit(&self, parent: &Self, process: &Process) {
+        // Held for ever where another thread of the parent had it: then the file tells, if it is good.
+        let Ok(inherited) = parent.seen.try_lock() else { return };
+        let Some((config, text)) = &inherited.good else { return };
+        let mut seen = lock(&self.seen);
+        Self::take_over(process, config);
+        seen.text = Some(*text);
+        seen.in_force = inherited.in_force.clone();
+        seen.bad.clone_from(&inherited.bad);
+        seen.pending.clone_from(&inherited.pending);
+        seen.good = Some((Arc::clone(config), *text));
+    }
+
+    fn take_over(process: &Process, config: &Config) {
+        process.engine.reload(config);
+        #[cfg(feature = "outbox")]
+        process.alarm.reload(&config.alarm);
     }
 
     /// Starts the thread, unless it runs.
@@ -173,11 +196,10 @@ impl Watch {
         }
         let errors = match text.map(|text| Config::parse(&name.to_string(), &text)) {
             Ok(Ok(config)) => {
-                process.engine.reload(&config);
-                #[cfg(feature = "outbox")]
-                process.alarm.reload(&config.alarm);
+                Self::take_over(process, &config);
                 seen.in_force = Some(file.clone());
                 let pending = started_with(&process.setup.config, &config);
+                seen.good = Some((Arc::new(config), hash));
                 let new = pending.iter().filter(|setting| !seen.pending.contains(setting)).count();
                 if new > 0 {
                     Tallies::add(&process.tallies.unchanged_settings, new as u64);
