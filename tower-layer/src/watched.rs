@@ -25,6 +25,7 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// Begins a call at `now`. `None` where nothing is counted.
+    #[cfg(any(test, feature = "reqwest"))]
     pub(crate) fn begin(
         farcall: &Farcall,
         head: Head<'_>,
@@ -35,16 +36,34 @@ impl Watched {
         if !farcall.is_enabled() {
             return None;
         }
-        let pairs = tags.map_or(&[][..], Tags::pairs);
-        // One more than the engine keeps, so that it counts what it drops.
-        let mut borrowed = [("", ""); MAX_TAGS + 1];
-        for (slot, (key, value)) in borrowed.iter_mut().zip(pairs) {
-            *slot = (key, value);
+        attributed(head, customer, tags, |head| {
+            let guard = unharmed(farcall, || farcall.guard(farcall.begin_at(head, now)))?;
+            Some(Self { guard, sent: None })
+        })
+    }
+
+    /// Begins a call at `now`, and asks at once what to do. The call goes into `watched` unless that was all. `None`
+    /// where nothing is counted.
+    pub(crate) fn open(
+        farcall: &Farcall,
+        head: Head<'_>,
+        customer: Option<&Customer>,
+        tags: Option<&Tags>,
+        now: Timestamp,
+        watched: &mut Option<Self>,
+    ) -> Option<Step> {
+        if !farcall.is_enabled() {
+            return None;
         }
-        let head =
-            head.customer(customer.map(Customer::name)).tags(&borrowed[..pairs.len().min(borrowed.len())]);
-        let guard = unharmed(farcall, || farcall.guard(farcall.begin_at(&head, now)))?;
-        Some(Self { guard, sent: None })
+        attributed(head, customer, tags, |head| {
+            // Written by the closure, so that it hands nothing large on.
+            let (mut guard, mut step) = (None, None);
+            unharmed(farcall, || step = Some(farcall.open_at(head, now, &mut guard)));
+            if let Some(guard) = guard {
+                *watched = Some(Self { guard, sent: None });
+            }
+            step
+        })
     }
 
     /// A timer for a moment of the engine's clock.
@@ -108,6 +127,7 @@ impl Watched {
         self.guard.refresh().map(|(guard, attempt)| (Self { guard, sent: None }, attempt))
     }
 
+    #[cfg(any(test, feature = "reqwest"))]
     pub(crate) fn begun(&self) -> Timestamp {
         self.guard.call().begun()
     }
@@ -210,6 +230,26 @@ impl Drop for Watched {
     fn drop(&mut self) {
         self.add_sent();
     }
+}
+
+/// Shows the head of a call with its customer and tags.
+fn attributed<R>(
+    head: Head<'_>,
+    customer: Option<&Customer>,
+    tags: Option<&Tags>,
+    see: impl FnOnce(&Head<'_>) -> R,
+) -> R {
+    let head = head.customer(customer.map(Customer::name));
+    let pairs = tags.map_or(&[][..], Tags::pairs);
+    if pairs.is_empty() {
+        return see(&head);
+    }
+    // One more than the engine keeps, so that it counts what it drops.
+    let mut borrowed = [("", ""); MAX_TAGS + 1];
+    for (slot, (key, value)) in borrowed.iter_mut().zip(pairs) {
+        *slot = (key, value);
+    }
+    see(&head.tags(&borrowed[..pairs.len().min(borrowed.len())]))
 }
 
 /// Keeps a panic of ours from the application, and counts it.

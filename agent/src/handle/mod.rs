@@ -14,7 +14,7 @@ pub use guard::CallGuard;
 use crate::store::{Confirmation, ConnectionRollup};
 use crate::tally::Tallies;
 use crate::{Options, caller, home, say};
-use farcall::{Call, Config, Engine, Head, Timestamp};
+use farcall::{Call, Config, Engine, Head, Step, Timestamp};
 use process::Process;
 use std::fs;
 use std::path::PathBuf;
@@ -151,6 +151,17 @@ impl Farcall {
             process = self.process();
         }
         process.engine.begin(head, now, process.seed())
+    }
+
+    /// Begins a call as [`begin_at`](Farcall::begin_at) does, and asks at once what to do. The call goes into `guard`
+    /// unless that was all, as where it is answered from the cache: then it is not moved at all.
+    pub fn open_at(&self, head: &Head<'_>, now: Timestamp, guard: &mut Option<CallGuard>) -> Step {
+        let mut call = self.begin_at(head, now);
+        let step = call.step(self.engine(), now);
+        if !call.is_over() {
+            *guard = Some(CallGuard::new(self.clone(), call));
+        }
+        step
     }
 
     /// A guard that owns the call: dropping it abandons the call, so that none is lost.

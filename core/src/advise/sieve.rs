@@ -10,7 +10,8 @@
 use crate::units::{Timestamp, spread};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Endpoints that a thread calls at the same time, about; two that meet in one place are both seen whole.
+/// Endpoints that a thread calls at the same time, about. Each has the choice of two places: three that met in one
+/// would all be seen whole, which costs those who call them often what it is to spare them.
 const PLACES: usize = 128;
 /// So many looks at an endpoint in a window, before half as many calls are looked at.
 const LOOKS: u64 = 256;
@@ -82,11 +83,24 @@ impl Sieve {
         )
     }
 
+    /// An endpoint's place, or, of the two that it may have, that which nobody looked at for longer.
+    fn place(&self, endpoint: u64, window: u64) -> &Place {
+        let hash = spread(endpoint);
+        let [first, second] = [57, 50].map(|shift| &self.0[(hash >> shift) as usize % PLACES]);
+        let is_its = |place: &Place| place.endpoint.load(Ordering::Relaxed) == endpoint;
+        let unused =
+            |place: &Place| window.wrapping_sub(State::of(place.state.load(Ordering::Relaxed)).window);
+        match is_its(first) || !is_its(second) && unused(first) >= unused(second) {
+            true => first,
+            false => second,
+        }
+    }
+
     /// Whether a call is looked at; then it counts for two to the power of this. `about` stands for what it asks for,
     /// and `lot` is any number that differs from call to call.
     pub(super) fn take(&self, endpoint: u64, about: u64, lot: u64, now: Timestamp) -> Option<u8> {
-        let place = &self.0[(spread(endpoint) >> 57) as usize];
         let window = window(now);
+        let place = self.place(endpoint, window);
         let mut state = State::of(place.state.load(Ordering::Relaxed));
         if place.endpoint.load(Ordering::Relaxed) != endpoint {
             place.endpoint.store(endpoint, Ordering::Relaxed);
@@ -173,6 +187,27 @@ mod tests {
             }
         }
         assert!(looks > 0 && lots == 0, "{looks}, {lots}");
+    }
+
+    #[test]
+    fn endpoints_that_would_meet_in_one_place_are_looked_at_as_seldom_as_others() {
+        let first = |endpoint: u64| spread(endpoint) >> 57;
+        let second = |endpoint: u64| spread(endpoint) >> 50 & 127;
+        let with = |endpoint: u64| {
+            let apart = |other: &u64| second(*other) != second(endpoint) && second(*other) != first(endpoint);
+            (1..10_000).filter(apart).find(|other| *other != endpoint && first(*other) == first(endpoint))
+        };
+        for endpoint in 1..50_u64 {
+            let Some(other) = with(endpoint) else { panic!("10,000 endpoints for 128 places") };
+            let sieve = Sieve::new();
+            let mut looks = 0;
+            for n in 0..200_000_u64 {
+                let now = Timestamp::from_nanos(at(0).as_nanos() + n * 1_000);
+                let asked = if n % 2 == 0 { endpoint } else { other };
+                looks += u64::from(sieve.take(asked, 1, spread(n), now).is_some());
+            }
+            assert!(looks < 10_000, "{endpoint} and {other}: {looks} looks");
+        }
     }
 
     #[test]

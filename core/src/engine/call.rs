@@ -218,6 +218,12 @@ impl Call {
         self.state == State::Settled
     }
 
+    /// Whether nothing more is to be done with it: it has been counted, and has no request to be sent beside it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_settled() && self.refresh.is_none()
+    }
+
     /// The call's id, as its exemplar shows it.
     #[must_use]
     pub fn id(&self) -> u64 {

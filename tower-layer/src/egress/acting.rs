@@ -5,13 +5,15 @@ use super::opening::{Held, Opening};
 use super::parking::Handing;
 use super::replay::{Reader, Replay};
 use super::{Counted, EgressError, Rebody, RequestBody, ResponseBody};
+use crate::client::Client;
 use crate::error::{Cause, classify};
 use crate::shadows::Beside;
 use crate::timer::{Pause, Timer};
 use crate::watched::{Sent, Watched};
 use farcall::resilience::Ending;
 use farcall::{Attempt, ErrorType, Step, Stored, Timestamp};
-use http::{Request, Response, StatusCode, request};
+use farcall_agent::Farcall;
+use http::{Request, Response, StatusCode, Uri, request};
 use http_body::Body;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -20,14 +22,20 @@ use tower_service::Service;
 /// Bodies up to this size can be sent again.
 const REPLAYED: u64 = 64 * 1024;
 
-pub(super) struct Acting<S, R, B> {
+/// A call that has not begun. Most of those that a rule answers come no further, so that nothing of this is moved.
+pub(super) struct Asking<S, R, B> {
     service: S,
     beside: Beside,
-    /// Whether the service was made ready for the next request.
-    ready: bool,
     rebody: R,
     body: Sendable<B>,
     opening: Opening<Held>,
+}
+
+/// One that is under way. In a box: nobody who hands the future on moves it.
+pub(super) struct Acting<S, R, B> {
+    asking: Asking<S, R, B>,
+    /// Whether the service was made ready for the next request.
+    ready: bool,
     watched: Option<Watched>,
     next: Next<B>,
     /// The wait under way.
@@ -92,6 +100,8 @@ impl<B: Body> Sendable<B> {
 enum Next<B> {
     /// Ask the engine.
     Ask,
+    /// Do what it said already.
+    Take(Step),
     /// Hand the request over to the outbox.
     Hand(Handing<B>),
     /// Wait until the pause is over.
@@ -102,21 +112,72 @@ enum Next<B> {
     Answer,
 }
 
-impl<S, R, B: Body> Acting<S, R, B> {
-    /// `service` is ready for one request.
-    pub(super) fn new(service: S, beside: Beside, rebody: R, body: B, mut opening: Opening<Held>) -> Self {
+impl<S, R, B: Body> Asking<S, R, B> {
+    /// `service` is ready for one request. Inlined, so that it is made where it stays.
+    #[inline]
+    pub(super) fn new(
+        farcall: &Farcall,
+        service: S,
+        beside: Beside,
+        rebody: R,
+        (parts, body): (request::Parts, B),
+        (origin, client): (Option<&Uri>, Client),
+    ) -> Self {
         let size = body.size_hint();
         let again = size.upper().is_some_and(|upper| upper <= REPLAYED);
-        opening.asked.describe(size.exact(), again, beside.refreshes.is_some());
+        let refreshes = beside.refreshes.is_some();
+        let held = Held::new(parts, origin, client, size.exact(), again, refreshes);
+        let opening = Opening::new(farcall, held);
+        Self { service, beside, rebody, body: Sendable::Unread { body, again }, opening }
+    }
+
+    /// Begins the call, and asks what to do: [`Begun::Over`] where that was all.
+    pub(super) fn begin<ResB, M>(&mut self, watched: &mut Option<Watched>) -> Begun<ResponseBody<ResB, M>> {
+        // The engine failed where it says nothing: the call goes out, uncounted.
+        let step = self.opening.open(watched).unwrap_or_else(|| Step::Send(Attempt::default()));
+        match step {
+            Step::Respond(stored) => Begun::Over(Ok(self.respond(stored, watched))),
+            Step::Refuse(refusal) => Begun::Over(Err(EgressError::Refused(refusal))),
+            Step::Fail(error) => Begun::Over(Err(EgressError::Injected(error))),
+            step => Begun::GoesOn(step),
+        }
+    }
+
+    /// A response that no vendor sent now.
+    fn respond<ResB, M>(
+        &self,
+        stored: Stored,
+        watched: &mut Option<Watched>,
+    ) -> Response<ResponseBody<ResB, M>> {
+        if let (Some(refreshes), Some(watched)) = (&self.beside.refreshes, watched) {
+            let request::Parts { method, uri, headers, .. } = &self.opening.asked.parts;
+            refreshes.refresh(watched, method, uri.clone(), headers);
+        }
+        let mut response = Response::new(ResponseBody::stored(stored.body));
+        *response.status_mut() =
+            StatusCode::from_u16(stored.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        *response.headers_mut() = stored.headers;
+        response
+    }
+}
+
+/// What the first step of a call comes to.
+#[allow(clippy::large_enum_variant, reason = "a box would cost what most calls are spared")]
+pub(super) enum Begun<B> {
+    /// It is answered, or refused.
+    Over(Result<Response<B>, EgressError>),
+    /// This is to be done.
+    GoesOn(Step),
+}
+
+impl<S, R, B: Body> Acting<S, R, B> {
+    /// What `asking` began goes on with this step.
+    pub(super) fn new(asking: Asking<S, R, B>, watched: Option<Watched>, step: Step) -> Self {
         Self {
-            service,
-            beside,
+            asking,
             ready: true,
-            rebody,
-            body: Sendable::Unread { body, again },
-            opening,
-            watched: None,
-            next: Next::Ask,
+            watched,
+            next: Next::Take(step),
             pause: None,
             legs: Default::default(),
             hedge: None,
@@ -136,25 +197,17 @@ impl<S, R, B: Body> Acting<S, R, B> {
         R: Rebody<B>,
         ResB: Body,
     {
-        let mut begun = None;
-        if let Some(watched) = self.opening.open() {
-            // The first step is taken in the same moment: one look at the clock does for both.
-            begun = Some(watched.begun());
-            self.watched = Some(watched);
-        }
         // `last` is what the last attempt came to; handed out when the engine has no better idea.
         loop {
             match &mut self.next {
                 Next::Ask => {
-                    let step = match &mut self.watched {
-                        Some(watched) => {
-                            let now = begun.take().unwrap_or_else(|| watched.now());
-                            watched.step(now)
-                        }
-                        // The engine failed: the call goes out, uncounted.
-                        None if last.is_none() => Step::Send(Attempt::default()),
+                    self.next = Next::Take(match &mut self.watched {
+                        Some(watched) => watched.step(watched.now()),
                         None => Step::Settled,
-                    };
+                    });
+                }
+                Next::Take(_) => {
+                    let Next::Take(step) = std::mem::replace(&mut self.next, Next::Ask) else { continue };
                     match step {
                         Step::Send(attempt) => {
                             *last = None;
@@ -169,17 +222,11 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         Step::Refuse(refusal) => return Poll::Ready(Err(EgressError::Refused(refusal))),
                         Step::Fail(error) => return Poll::Ready(Err(EgressError::Injected(error))),
                         Step::Respond(stored) => {
-                            if let (Some(refreshes), Some(watched)) =
-                                (&self.beside.refreshes, &mut self.watched)
-                            {
-                                let request::Parts { method, uri, headers, .. } = &self.opening.asked.parts;
-                                refreshes.refresh(watched, method, uri.clone(), headers);
-                            }
-                            return Poll::Ready(Ok(respond(stored)));
+                            return Poll::Ready(Ok(self.asking.respond(stored, &mut self.watched)));
                         }
                         Step::Park(terms) => {
                             // Where it goes out once the engine was told so, and does not ask for it again.
-                            if let Some(reader) = self.body.reader() {
+                            if let Some(reader) = self.asking.body.reader() {
                                 self.next = Next::Hand(Handing::new(terms, reader));
                             }
                         }
@@ -189,8 +236,8 @@ impl<S, R, B: Body> Acting<S, R, B> {
                 }
                 Next::Hand(handing) => {
                     if let Some(watched) = &mut self.watched {
-                        let Held { parts, .. } = &self.opening.asked;
-                        ready!(handing.poll(cx, watched, parts, self.opening.asked.uri()));
+                        let Held { parts, .. } = &self.asking.opening.asked;
+                        ready!(handing.poll(cx, watched, parts, self.asking.opening.asked.uri()));
                     }
                     self.next = Next::Ask;
                 }
@@ -203,7 +250,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                 }
                 Next::Send(_) => {
                     if !self.ready
-                        && let Err(error) = ready!(self.service.poll_ready(cx))
+                        && let Err(error) = ready!(self.asking.service.poll_ready(cx))
                     {
                         *last = Some(self.came(Err(failed(error))));
                         continue;
@@ -218,9 +265,10 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         return Poll::Ready(self.hand_out(last.take()));
                     }
                     if attempt.shadow
-                        && let (Some(shadows), Some(watched)) = (&self.beside.shadows, &mut self.watched)
+                        && let (Some(shadows), Some(watched)) =
+                            (&self.asking.beside.shadows, &mut self.watched)
                     {
-                        let request::Parts { method, uri, headers, .. } = &self.opening.asked.parts;
+                        let request::Parts { method, uri, headers, .. } = &self.asking.opening.asked.parts;
                         shadows.send(watched, method, uri.clone(), headers);
                     }
                 }
@@ -249,7 +297,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
         self.legs[place] = Leg { number: attempt.number, timer };
         self.truncate = attempt.truncate;
         self.ready = false;
-        sending.set(Some(self.service.call(request)));
+        sending.set(Some(self.asking.service.call(request)));
         true
     }
 
@@ -267,7 +315,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
         }
         self.hedge = None;
         // What the service says of itself here, it says again when it is asked for the next attempt.
-        if !matches!(self.service.poll_ready(cx), Poll::Ready(Ok(()))) {
+        if !matches!(self.asking.service.poll_ready(cx), Poll::Ready(Ok(()))) {
             return;
         }
         self.ready = true;
@@ -364,9 +412,10 @@ impl<S, R, B: Body> Acting<S, R, B> {
         if let Some(watched) = &mut self.watched {
             watched.count(Some(sent.clone()));
         }
-        let body = self.body.next(sent)?;
-        let request::Parts { method, uri, version, headers, extensions, .. } = &self.opening.asked.parts;
-        let mut request = Request::new(self.rebody.rebody(body));
+        let body = self.asking.body.next(sent)?;
+        let request::Parts { method, uri, version, headers, extensions, .. } =
+            &self.asking.opening.asked.parts;
+        let mut request = Request::new(self.asking.rebody.rebody(body));
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri.clone();
         *request.version_mut() = *version;
@@ -384,7 +433,8 @@ impl<S, R, B: Body> Acting<S, R, B> {
         let watched = self.watched.take();
         match (last, watched) {
             (Some(Ok(response)), Some(watched)) => {
-                let (bodiless, now) = (self.opening.asked.parts.method == http::Method::HEAD, watched.now());
+                let (bodiless, now) =
+                    (self.asking.opening.asked.parts.method == http::Method::HEAD, watched.now());
                 Ok(hand_out(response, watched, bodiless, self.truncate, now))
             }
             (Some(Ok(response)), None) => Ok(response.map(ResponseBody::uncounted)),
@@ -410,12 +460,4 @@ pub(crate) fn is_of_use(status: StatusCode) -> bool {
 
 fn failed<M>(error: impl Cause<M>) -> (ErrorType, EgressError) {
     (classify(error.cause()), EgressError::Service(error.into_boxed()))
-}
-
-/// A response that no vendor sent now.
-fn respond<B, M>(stored: Stored) -> Response<ResponseBody<B, M>> {
-    let mut response = Response::new(ResponseBody::stored(stored.body));
-    *response.status_mut() = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-    *response.headers_mut() = stored.headers;
-    response
 }

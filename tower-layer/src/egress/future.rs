@@ -1,4 +1,4 @@
-use super::acting::Acting;
+use super::acting::{Acting, Asking, Begun};
 use super::opening::{Handed, Opening};
 use super::{EgressError, Rebody, ResponseBody};
 use crate::error::{Cause, classify};
@@ -32,9 +32,11 @@ pin_project! {
     enum Way<S, R, B, F, T> {
         /// No rule can decide anything: the request is on its way, and is watched.
         Watching { #[pin] inner: F, opening: Option<Opening<Handed>>, watched: Option<Watched>, bodiless: bool },
+        /// Rules decide; nobody asked them yet.
+        Asking { asking: Option<Asking<S, R, B>> },
         /// Rules decide.
         Acting {
-            acting: Acting<S, R, B>,
+            acting: Box<Acting<S, R, B>>,
             #[pin]
             first: Option<F>,
             #[pin]
@@ -54,8 +56,9 @@ where
         Self { way: Way::Watching { inner, opening, watched: None, bodiless }, errors: PhantomData }
     }
 
-    pub(super) fn acting(acting: Acting<S, R, B>) -> Self {
-        Self { way: Way::Acting { acting, first: None, second: None, last: None }, errors: PhantomData }
+    #[inline]
+    pub(super) fn asking(asking: Asking<S, R, B>) -> Self {
+        Self { way: Way::Asking { asking: Some(asking) }, errors: PhantomData }
     }
 }
 
@@ -71,10 +74,30 @@ where
     type Output = Result<Response<ResponseBody<ResB, Mb>>, EgressError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().way.project() {
+        let mut way = self.project().way;
+        if let WayProjected::Asking { asking: place } = way.as_mut().project()
+            && let Some(asking) = place
+        {
+            let mut watched = None;
+            let step = match asking.begin(&mut watched) {
+                Begun::Over(answer) => {
+                    *place = None;
+                    return Poll::Ready(answer);
+                }
+                Begun::GoesOn(step) => step,
+            };
+            if let Some(asking) = place.take() {
+                let acting = Box::new(Acting::new(asking, watched, step));
+                way.set(Way::Acting { acting, first: None, second: None, last: None });
+            }
+        }
+        match way.project() {
+            WayProjected::Asking { .. } => {
+                Poll::Ready(Err(EgressError::Service("the future of a call was polled after its end".into())))
+            }
             WayProjected::Watching { inner, opening, watched, bodiless } => {
                 if let Some(mut opening) = opening.take() {
-                    *watched = opening.begin();
+                    opening.begin(watched);
                 }
                 let answer = ready!(inner.poll(cx));
                 let Some(mut watched) = watched.take() else {

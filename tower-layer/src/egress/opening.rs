@@ -78,14 +78,19 @@ impl Handed {
 }
 
 impl Held {
-    pub(super) fn new(parts: request::Parts, origin: Option<&Uri>, client: Client) -> Self {
+    /// `body`: how large it is; `replayable`: whether it can be sent again; `refreshes`: whether there is a client for
+    /// requests beside it. Inlined, so that it is made where it stays: it is large.
+    #[inline]
+    pub(super) fn new(
+        parts: request::Parts,
+        origin: Option<&Uri>,
+        client: Client,
+        body: Option<u64>,
+        replayable: bool,
+        refreshes: bool,
+    ) -> Self {
         let elsewhere = elsewhere(&parts.uri, origin, &parts.headers);
-        Self { parts, elsewhere, client, body: None, replayable: false, refreshes: false }
-    }
-
-    /// Tells how large the body is, whether it can be sent again, and whether there is a client for requests beside it.
-    pub(super) fn describe(&mut self, bytes: Option<u64>, replayable: bool, refreshes: bool) {
-        (self.body, self.replayable, self.refreshes) = (bytes, replayable, refreshes);
+        Self { parts, elsewhere, client, body, replayable, refreshes }
     }
 
     /// Where it goes, as an absolute URI if that is known.
@@ -140,22 +145,24 @@ impl Asked for Held {
 }
 
 impl<A: Asked> Opening<A> {
+    /// Inlined, so that it is made where it stays.
+    #[inline]
     pub(super) fn new(farcall: &Farcall, asked: A) -> Self {
         let made_in = with_current(|scope| scope.cloned());
         Self { farcall: farcall.clone(), asked, made_in, begun: false }
     }
 
     /// Begins the call, once, and takes its first step, which is to send what the service below was given.
-    pub(super) fn begin(&mut self) -> Option<Watched> {
-        let mut watched = self.open()?;
-        watched.count(self.asked.take_sent());
-        let _send: Step = watched.step(watched.begun());
-        Some(watched)
+    pub(super) fn begin(&mut self, watched: &mut Option<Watched>) {
+        let _send: Option<Step> = self.open(watched);
+        if let Some(watched) = watched {
+            watched.count(self.asked.take_sent());
+        }
     }
 
-    /// Begins the call, once. The request's own word is closest, then the scope around the poll, then the scope
-    /// in which the call was made.
-    pub(super) fn open(&mut self) -> Option<Watched> {
+    /// Begins the call, once, and asks what to do. The request's own word is closest, then the scope around the poll,
+    /// then the scope in which the call was made. The call goes into `watched` unless that was all.
+    pub(super) fn open(&mut self, watched: &mut Option<Watched>) -> Option<Step> {
         if std::mem::replace(&mut self.begun, true) {
             return None;
         }
@@ -166,7 +173,7 @@ impl<A: Asked> Opening<A> {
             let customer = self.asked.customer().or(around);
             let tags = self.asked.tags().or(polled_in.map(|scope| &scope.tags));
             let now = self.farcall.now();
-            self.asked.show(now, |head| Watched::begin(&self.farcall, head, customer, tags, now))
+            self.asked.show(now, |head| Watched::open(&self.farcall, head, customer, tags, now, watched))
         })
     }
 }
@@ -174,7 +181,7 @@ impl<A: Asked> Opening<A> {
 impl<A: Asked> Drop for Opening<A> {
     /// A call that nobody polled may still have been sent by a service that does not wait for that.
     fn drop(&mut self) {
-        drop(self.begin());
+        self.begin(&mut None);
     }
 }
 

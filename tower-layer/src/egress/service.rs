@@ -1,5 +1,5 @@
-use super::acting::Acting;
-use super::opening::{Handed, Held, Opening};
+use super::acting::Asking;
+use super::opening::{Handed, Opening};
 use super::{AsIs, Counted, EgressError, EgressFuture, Rebody, RequestBody, ResponseBody};
 use crate::client::Client;
 use crate::error::{Cause, Plain};
@@ -107,13 +107,13 @@ where
             return EgressFuture::watching(self.inner.call(request), None);
         }
         if self.farcall.engine().decides() {
-            let held = Held::new(parts, self.origin.as_ref(), self.client.clone());
-            let opening = Opening::new(&self.farcall, held);
             // The service that was made ready makes the first attempt; its clone is made ready for the next call.
             let clone = self.inner.clone();
             let ready = std::mem::replace(&mut self.inner, clone);
             let (beside, rebody) = (self.beside.clone(), self.rebody.clone());
-            return EgressFuture::acting(Acting::new(ready, beside, rebody, body, opening));
+            let whom = (self.origin.as_ref(), self.client.clone());
+            let asking = Asking::new(&self.farcall, ready, beside, rebody, (parts, body), whom);
+            return EgressFuture::asking(asking);
         }
         let (body, sent) = match body.is_end_stream() {
             true => (RequestBody::uncounted(body), None),
