@@ -2,12 +2,18 @@
 //
 // usage: node bench.mjs OUT.json URL [ROW...]
 //
+// What the rows say: how much more CPU time a call takes in a process that looks on, user and system together, than in one
+// that does not. node/fetch is global `fetch`, node/http is `http.get` with a keep-alive agent; both read the answer, of some
+// 30 bytes, to its end. No rule decides anything, so nothing is asked before a call. cache/hit/fetch (cached.mjs) is a whole
+// call that is answered from the cache.
+//
 // Five processes, bare, bare again, with Farcall, with OpenTelemetry and with hooks that do nothing, make the same calls.
 // The result is the difference to bare, twice over:
 // - The row: each process makes calls over a connection that answers from memory (memory.mjs), in many short blocks, and
 //   never waits. What counts is the CPU time of a block at the tenth percentile: what a collection or the compiler takes
 //   is not in it, for nobody. The median over sets of fresh processes, because what V8 compiles when, and where memory
-//   lies, shifts a process by some microseconds a call.
+//   lies, shifts a process by some microseconds a call; beside it the interval that holds the median of all such sets in
+//   95 of 100 runs. There are as many sets as fit into the time of a row, MOST_SETS at most.
 // - Its note: CPU time of calls to a server over loopback, a block each in turn, forth and back. Each block comes after
 //   four other processes had the caches, so everything is dearer, and how much by depends on the machine: two bare
 //   processes differ by many microseconds.
@@ -25,13 +31,18 @@ import * as cached from './cached.mjs'
 import { hookNothing } from './floor.mjs'
 import * as memory from './memory.mjs'
 
-// Fresh processes for each.
-const SETS = 15
+// A row takes no longer than these together, in milliseconds: the sets of fresh processes, and the calls over loopback.
+const SETS_MS = 42_000
+const LOOPBACK_MS = 8_000
+// However slow the machine; and what is enough.
+const LEAST_SETS = 3
+const MOST_SETS = 25
 // A block of calls, and how many: each block has one bundle of Farcall's in it, whose calls cross to the engine together.
 const BLOCK = 64
-const BLOCKS = 250
-const LOOPBACK_SETS = 3
-const ROUNDS = 40
+const BLOCKS = 60
+// Turns of each process over loopback, and the calls of a turn.
+const LEAST_ROUNDS = 6
+const MOST_ROUNDS = 40
 const CALLS = 128
 // Enough for V8 to have compiled what it will.
 const WARM_UP = 3000
@@ -129,32 +140,53 @@ function pin() {
 }
 
 async function measure(name, url) {
-  const [ours, peer, floor, chance] = await medians(SETS, () => measureInMemory(`node/${name}`))
-  const loopback = await medians(LOOPBACK_SETS, () => measureSet(name, url))
-  const note = `hooks that do nothing ${floor.median.toFixed(1)}; a second bare process differs by ` +
-    `${chance.median.toFixed(1)}; ours ${ours.between} in the middle half of ${SETS} sets. CPU over loopback, caches cold: ` +
-    `${loopback[0].median.toFixed(0)}, ${loopback[1].median.toFixed(0)} with OpenTelemetry, ` +
-    `a second bare process differs by ${loopback[3].median.toFixed(0)}`
-  console.error(`bench: node/${name} adds ${ours.median.toFixed(1)} us; ${note}`)
+  const sets = await within(SETS_MS, LEAST_SETS, MOST_SETS, () => measureInMemory(`node/${name}`))
+  const loopback = await overLoopback(name, url)
+  const [ours, peer, floor] = ['farcall', 'opentelemetry', 'floor'].map((how) => sets.map((set) => set[how]))
+  const chance = median(sets.map((set) => Math.abs(set.control)))
+  const added = median(ours)
+  const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)} (${sets.length} sets of fresh processes); hooks that do ` +
+    `nothing ${median(floor).toFixed(1)}; a second bare process differs by ${chance.toFixed(1)}. CPU over loopback, caches cold: ` +
+    `${loopback.farcall.toFixed(0)}, ${loopback.opentelemetry.toFixed(0)} with OpenTelemetry, ` +
+    `a second bare process differs by ${Math.abs(loopback.control).toFixed(0)}`
+  console.error(`bench: node/${name} adds ${added.toFixed(1)} us of CPU time to a call; ${note}`)
   return {
     name: `node/${name}`,
     unit: 'us of CPU added per call',
-    ours: ours.median,
-    peer: peer.median,
+    ours: added,
+    peer: median(peer),
     peer_name: 'OpenTelemetry instrumentation',
-    ratio: peer.median / Math.max(ours.median, FLOOR, chance.median),
+    ratio: median(peer) / Math.max(added, FLOOR, chance),
     note,
   }
 }
 
-/** What Farcall, OpenTelemetry and empty hooks add, and how far from bare the second bare process is, over so many sets. */
-async function medians(count, measureOne) {
-  const sets = []
-  for (let n = 0; n < count; n++) sets.push(await measureOne(n))
-  return ['farcall', 'opentelemetry', 'floor', 'control'].map((how) => {
-    const values = sets.map((set) => how === 'control' ? Math.abs(set[how]) : set[how]).sort((a, b) => a - b)
-    return { median: median(values), between: `${values[count >> 2].toFixed(1)} to ${values[count - 1 - (count >> 2)].toFixed(1)}` }
-  })
+/** Measures again and again, for as long as another one will be over in time. */
+async function within(ms, least, most, measureOne) {
+  const began = performance.now()
+  const all = []
+  while (all.length < least || (all.length < most && (performance.now() - began) * (1 + 1 / all.length) < ms)) {
+    all.push(await measureOne(all.length))
+  }
+  return all
+}
+
+/**
+ * Where the median of all sets there could be lies in 95 of 100 runs: between two of the sorted values, whatever their
+ * distribution. With fewer than six there is none: the least and the largest, which hold it less often.
+ */
+function interval(values) {
+  const sorted = values.toSorted((a, b) => a - b)
+  // How likely it is that at most so many of the values lie below the median.
+  let [rank, below, term] = [0, 0, 0.5 ** values.length]
+  while (below + term <= 0.025) {
+    below += term
+    term *= (values.length - rank) / (rank + 1)
+    rank++
+  }
+  const at = Math.max(rank - 1, 0)
+  const bounds = `${sorted[at].toFixed(1)} to ${sorted[values.length - 1 - at].toFixed(1)}`
+  return rank === 0 ? `${bounds} (from the least to the largest)` : `${bounds} (95 %)`
 }
 
 /** One process after the other, each time in another order. */
@@ -193,21 +225,20 @@ async function start(name, how, url, home) {
   }
 }
 
-async function measureSet(name, url) {
+async function overLoopback(name, url) {
   const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
   const workers = {}
-  for (const how of HOWS) workers[how] = await start(`node/${name}`, how, url, home)
-  const added = Object.fromEntries(HOWS.map((how) => [how, []]))
-  for (let n = 0; n < ROUNDS; n++) {
+  await Promise.all(HOWS.map(async (how) => { workers[how] = await start(`node/${name}`, how, url, home) }))
+  const added = await within(LOOPBACK_MS, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
     const times = {}
     const order = HOWS.map((_, k) => HOWS[(k + (n >> 1)) % HOWS.length])
     if (n % 2 === 1) order.reverse() // forth and back: what drifts cancels
     for (const how of order) times[how] = await workers[how].turn(CALLS)
-    for (const how of HOWS) added[how].push(times[how] - times.bare)
-  }
+    return Object.fromEntries(HOWS.map((how) => [how, times[how] - times.bare]))
+  })
   for (const how of HOWS) await workers[how].end()
   rmSync(home, { recursive: true, force: true })
-  return Object.fromEntries(HOWS.map((how) => [how, median(added[how])]))
+  return Object.fromEntries(HOWS.map((how) => [how, median(added.map((times) => times[how]))]))
 }
 
 const [first, ...rest] = process.argv.slice(2)
@@ -220,7 +251,7 @@ if (first === 'work') {
   const measured = {
     'node/fetch': () => measure('fetch', url),
     'node/http': () => measure('http', url),
-    [cached.NAME]: () => cached.measure(start, median, url),
+    [cached.NAME]: () => cached.measure(start, median, within, url),
   }
   const rows = []
   for (const [name, row] of Object.entries(measured)) {

@@ -20,8 +20,11 @@ const HEADERS = {
   'x-request-id': 'req_123',
 }
 const ASKED = { accept: 'application/json' }
-const ROUNDS = 60
-const CALLS = 2000
+// As many turns of each process as fit into so many milliseconds, within these bounds; and the calls of a turn.
+const MS = 30_000
+const LEAST_ROUNDS = 5
+const MOST_ROUNDS = 60
+const CALLS = 1000
 
 /** Has vendor-sim answer so. */
 export async function prepare(url) {
@@ -55,16 +58,16 @@ export async function client(how, url, home) {
 }
 
 /** The row; `start` starts a process, which makes a block of calls at a time and tells how long it took. */
-export async function measure(start, median, url) {
+export async function measure(start, median, within, url) {
   await prepare(url)
   const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
   const hows = ['farcall', 'undici']
   const workers = {}
   for (const how of hows) workers[how] = await start(NAME, how, url, home)
   const times = { farcall: [], undici: [] }
-  for (let n = 0; n < ROUNDS; n++) {
+  await within(MS, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
     for (const how of n % 2 === 1 ? hows.toReversed() : hows) times[how].push(await workers[how].turn(CALLS))
-  }
+  })
   for (const how of hows) await workers[how].end()
   const counts = await (await fetch(new URL('/_sim/counts?settled_ms=1000', url))).json()
   const asked = counts.rows.filter((row) => row.path === PATH).reduce((sum, row) => sum + row.count, 0)

@@ -16,13 +16,11 @@ function hookFetch() {
     const prototype = Object.getPrototypeOf(request)
     if (prototype === latest) return
     latest = prototype
-    for (const name of ['onBodySent', 'onData', 'onResponseData', 'onUpgrade', 'onRequestUpgrade', 'onComplete', 'onResponseEnd', 'onError', 'onResponseError']) {
+    for (const name of ['onBodySent', 'onHeaders', 'onData', 'onResponseData', 'onUpgrade', 'onRequestUpgrade', 'onComplete', 'onResponseEnd', 'onError', 'onResponseError']) {
       if (prototype[name]) replace(prototype, name, (original) => function () { return Reflect.apply(original, this, arguments) })
     }
   })
-  for (const name of ['request:headers', 'request:trailers', 'request:error', 'client:beforeConnect', 'client:sendHeaders']) {
-    channels.subscribe('undici:' + name, () => {})
-  }
+  channels.subscribe('undici:client:beforeConnect', () => {})
 }
 
 /** As Farcall's adapter for http does. */

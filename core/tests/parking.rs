@@ -199,6 +199,39 @@ fn only_what_a_rule_is_about_and_an_adapter_can_is_parked() {
 }
 
 #[test]
+fn what_an_adapter_cannot_hand_over_this_time_is_not_parked_and_counted() {
+    let engine = engine(RULE);
+    let mut call = begin(&engine, "POST", REFUNDS);
+    call.unparkable("for a reason");
+    assert!(call.may_be_parked(), "somebody has to be told why it is not");
+    assert_eq!(after(&engine, &mut call, Err(ErrorType::Connect)).1, Step::Settled);
+    call.end(&engine, T0.plus_millis(9));
+    assert_eq!(engine.counters().unparkable_calls, 1);
+    let mut next = begin(&engine, "POST", REFUNDS);
+    let (_, step) = after(&engine, &mut next, Err(ErrorType::Connect));
+    assert!(matches!(step, Step::Park(_)), "it said so of one call, not of those after it");
+    next.abandon(&engine, T0.plus_millis(9));
+    let mut other = engine.begin(&Head::new("POST", PLAIN).parks(true), T0, 7);
+    assert!(!other.may_be_parked());
+    other.abandon(&engine, T0.plus_millis(9));
+}
+
+#[test]
+fn a_body_that_is_whole_only_when_its_call_failed_is_parked() {
+    let engine = engine(RULE);
+    for whole in [true, false] {
+        let head = Head::new("POST", REFUNDS).body(None, false).parks(true);
+        let mut call = engine.begin(&head, T0, 7);
+        let Step::Send(attempt) = call.step(&engine, T0) else { panic!("it is not sent") };
+        assert!(attempt.idempotency_header().is_some());
+        call.answer(&engine, 503, &HeaderMap::new(), T0.plus_millis(5));
+        call.keeps(whole);
+        assert_eq!(matches!(call.step(&engine, T0.plus_millis(5)), Step::Park(_)), whole);
+        call.abandon(&engine, T0.plus_millis(9));
+    }
+}
+
+#[test]
 fn an_injected_fault_is_parked_like_the_failure_that_it_plays() {
     let engine = engine(&format!(
         "allow_faults = true\n{RULE}[[fault]]\nmatch = {{ vendor = \"stripe\" }}\nstatus = 503\nshare = \"100%\"\nexpires = \"2099-01-01T00:00:00Z\"\n"

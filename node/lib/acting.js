@@ -91,7 +91,7 @@ function cut (response, bytes, decision) {
  * @param {Asking} asking
  * @param {NextStep} step
  * @param {<R>(fn: () => R) => R} perform
- * @param {IArguments} args
+ * @param {unknown[]} args
  * @returns {Promise<import('./beside.js').Came>}
  */
 async function once (original, self, asking, step, perform, args) {
@@ -107,8 +107,7 @@ async function once (original, self, asking, step, perform, args) {
     }, Math.min(Math.ceil(ms), LONGEST_MS))
     signal = signal === undefined ? giving.signal : AbortSignal.any([signal, giving.signal])
   }
-  /** @type {unknown[]} */
-  let given = [...args]
+  let given = args
   try {
     given = argumentsOf(asking, step, args[0], args[1], signal)
   } catch (error) {
@@ -131,7 +130,7 @@ async function once (original, self, asking, step, perform, args) {
  * @param {Asking} asking
  * @param {NextStep} step
  * @param {Call} decision
- * @param {IArguments} args
+ * @param {unknown[]} args
  */
 async function attempt (original, self, asking, step, decision, args) {
   const { signal } = asking
@@ -164,7 +163,7 @@ async function attempt (original, self, asking, step, decision, args) {
  * @param {any} self
  * @param {Asking} asking
  * @param {Call} decision
- * @param {IArguments} args
+ * @param {unknown[]} args
  * @returns {Promise<Response>}
  */
 async function act (original, self, asking, decision, args) {
@@ -234,11 +233,12 @@ function declines (status, headers) {
  *
  * @param {Asking} asking
  */
-function begin ({ method, url, headers, words, bytes: body, content, replayable, client }) {
+function begin ({ method, url, headers, words, bytes: body, content, replayable, client, certified }) {
   if (client === undefined) {
-    return Decision.begin({ method, url, headers: [...new Headers(headers)].flat(), body, content, replayable, parks: true })
+    const all = [...new Headers(headers)].flat()
+    return Decision.begin({ method, url, headers: all, body, content, replayable, parks: true, certified })
   }
-  const begun = Decision.open({ method, url, words, body, content, replayable, client, kind: FETCH, parks: true })
+  const begun = Decision.open({ method, url, words, body, content, replayable, client, kind: FETCH, parks: true, certified })
   if (typeof begun !== 'string') begun.declines = declines
   return begun
 }
@@ -247,14 +247,15 @@ function begin ({ method, url, headers, words, bytes: body, content, replayable,
  * A `fetch` that obeys the rules, and is `original` where there are none.
  *
  * @param {Fetch} original
+ * @param {() => boolean} isActive whether it is to obey any
  * @returns {Fetch}
  */
-function obeying (original) {
+function obeying (original, isActive) {
   return /** @this {any} */ function fetch (/** @type {any} */ _input, /** @type {any} */ init = undefined) {
     let asking, begun
     try {
       // Inside a call that has been decided on already, the outer one's word holds.
-      if (isDeciding(now()) && performed() === undefined) {
+      if (isActive() && isDeciding(now()) && performed() === undefined) {
         asking = read(_input, init)
         if (asking !== undefined) begun = begin(asking)
         if (typeof begun === 'string') {
@@ -267,7 +268,8 @@ function obeying (original) {
       begun = undefined
     }
     if (asking === undefined || begun === undefined) return Reflect.apply(original, this, arguments)
-    return act(original, this, asking, begun, arguments)
+    // `arguments` itself would then be made for every call.
+    return act(original, this, asking, begun, arguments.length < 2 ? [_input] : [_input, init])
   }
 }
 

@@ -1,7 +1,8 @@
 'use strict'
 // What `fetch` was called with, read once, and written again for each attempt.
 
-const { commonDispatcher, nameOf } = require('./clients.js')
+const { commonDispatcher, isCertifiedDispatcher, nameOf } = require('./clients.js')
+const { isParking } = require('./decision.js')
 const { native } = require('./native.js')
 
 /** @typedef {import('./native.js').NextStep} NextStep */
@@ -23,6 +24,7 @@ const SHOWN = 256 * 1024
  * @property {boolean} replayable
  * @property {AbortSignal | undefined} signal
  * @property {string | undefined} client what answers are kept apart by; undefined where none may be kept
+ * @property {boolean} certified whether its connection has a client certificate; looked for where rules park calls
  */
 
 /** Many ask for the same again and again. */
@@ -108,7 +110,8 @@ function read (input, init) {
   const dispatcher = init?.dispatcher ?? (request && dispatcherOf(request)) ?? common
   // What is to be checked against a digest, undici has to fetch.
   const client = init?.integrity || request?.integrity ? undefined : clientOf(dispatcher)
-  const asking = { url, method, headers, words, signal, client, content: undefined, bytes: undefined, replayable: false }
+  const certified = isParking() && isCertifiedDispatcher(dispatcher)
+  const asking = { url, method, headers, words, signal, client, certified, content: undefined, bytes: undefined, replayable: false }
   const body = init?.body ?? undefined
   if (body === undefined) {
     if (request?.body) return { ...asking, body }

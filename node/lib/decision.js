@@ -77,6 +77,7 @@ let any = false
  * @property {boolean} replayable
  * @property {boolean} [parks] whether it can be handed over to the outbox
  * @property {boolean} [keeps] whether it can be although it cannot be sent again
+ * @property {boolean} [certified] whether its connection has a client certificate
  */
 
 /**
@@ -92,12 +93,14 @@ let any = false
  * @property {number} kind of client; answers are kept apart by it, and by `client`
  * @property {string} client
  * @property {boolean} [parks] whether it can be handed over to the outbox
+ * @property {boolean} [certified] whether its connection has a client certificate
  */
 
 /** As in node/src/kept.rs. */
 const REPLAYABLE = 1
 const BATCH = 2
 const PARKS = 4
+const CERTIFIED = 8
 
 class Decision {
   /** @param {NativeDecision} call */
@@ -150,9 +153,10 @@ class Decision {
    * @param {import('./scope.js').Scope | undefined} [scope]
    * @returns {Decision | string}
    */
-  static open ({ method, url, words, body, content, replayable, kind, client, parks }, scope = currentScope()) {
+  static open ({ method, url, words, body, content, replayable, kind, client, parks, certified }, scope = currentScope()) {
     const batch = scope?.priority === 'batch'
-    const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0)
+    const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0) |
+      (certified ? CERTIFIED : 0)
     let known
     if (body !== 0 || scope !== undefined) {
       const tags = scope === undefined ? undefined : Object.entries(scope.tags)
@@ -322,6 +326,29 @@ class Decision {
       const shown = this.call.wantsHeaders(status) ? headers() : []
       if (this.declines?.(status, shown)) this.call.uncacheable()
       this.reads = this.call.answer(status, shown)
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /** Whether a rule may have the call parked. Throws nothing. */
+  mayBeParked () {
+    try {
+      return this.call.mayBeParked()
+    } catch (error) {
+      note(error)
+      return false
+    }
+  }
+
+  /**
+   * Whether the whole body is there to be handed over to the outbox. Throws nothing.
+   *
+   * @param {boolean} whole
+   */
+  keeps (whole) {
+    try {
+      this.call.keeps(whole)
     } catch (error) {
       note(error)
     }

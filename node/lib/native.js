@@ -43,6 +43,8 @@ const { join } = require('node:path')
  * @typedef {object} NativeDecision
  * @property {() => NextStep} step
  * @property {(method: string, url: string, headers: string[], body: Buffer) => Promise<void>} park
+ * @property {() => boolean} mayBeParked
+ * @property {(keeps: boolean) => void} keeps
  * @property {(limited: boolean) => NextStep} stepAtOnce
  * @property {() => void} uncacheable
  * @property {(status: number) => boolean} wantsHeaders

@@ -12,6 +12,9 @@ use napi::bindgen_prelude::{AsyncTask, Buffer, Result, Uint8Array};
 use napi_derive::napi;
 use std::time::Duration;
 
+/// Why a call is not handed over to the outbox although it could be.
+pub(crate) const CERTIFIED: &str = "its connection has a client certificate, which a delivery would not have";
+
 /// What JavaScript knows of a request before it is sent.
 #[napi(object, object_to_js = false)]
 pub(crate) struct Request {
@@ -37,6 +40,8 @@ pub(crate) struct Request {
     pub parks: Option<bool>,
     /// Whether it can be although it cannot be sent again.
     pub keeps: Option<bool>,
+    /// Whether the connection has a client certificate.
+    pub certified: Option<bool>,
 }
 
 /// What to do next: `kind`, and of the rest what belongs to it. Times are milliseconds from now.
@@ -137,7 +142,11 @@ pub(crate) fn begin(request: Request) -> Result<Decision> {
         .keeps(request.keeps.unwrap_or_default())
         .customer(request.customer.as_deref())
         .tags(&tags[..count]);
-    Ok(Decision::of(farcall.guard(farcall.begin(&head))))
+    let mut call = farcall.guard(farcall.begin(&head));
+    if request.certified.unwrap_or_default() {
+        call.unparkable(CERTIFIED);
+    }
+    Ok(Decision::of(call))
 }
 
 /// The body with another top-level field `model`; `None` where it has none to change.
@@ -223,6 +232,18 @@ impl Decision {
             self.call.park(&terms, parcel)
         });
         AsyncTask::new(ParkTask::new(parking, self.came.clone()))
+    }
+
+    /// Whether a rule may have the call parked, so that what would be handed over is worth keeping.
+    #[napi(catch_unwind)]
+    pub fn may_be_parked(&self) -> bool {
+        self.call.call().may_be_parked()
+    }
+
+    /// Whether the whole body is there to be handed over.
+    #[napi(catch_unwind)]
+    pub fn keeps(&mut self, keeps: bool) {
+        self.call.keeps(keeps);
     }
 
     /// As `step`, for a request that goes out now, as it is, unless this stops it. `limited`: somebody gives it up when

@@ -16,6 +16,8 @@ const REPLAYABLE: u32 = 1;
 const BATCH: u32 = 2;
 /// It can be handed over to the outbox.
 const PARKS: u32 = 4;
+/// The connection has a client certificate.
+const CERTIFIED: u32 = 8;
 
 /// Room that is kept for the next answer; a larger one is given back.
 const ROOM: usize = 64 * 1024;
@@ -80,6 +82,9 @@ pub(crate) fn open<'env>(
         .customer(customer.as_deref())
         .tags(&tags[..count]);
     let mut call = farcall.guard(farcall.begin(&head));
+    if flags & CERTIFIED != 0 {
+        call.unparkable(crate::decide::CERTIFIED);
+    }
     let now = call.now();
     match call.step_at(now) {
         Step::Respond(stored) => TEXT.with_borrow_mut(|text| {

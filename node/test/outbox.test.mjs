@@ -1,32 +1,14 @@
 import assert from 'node:assert/strict'
-import { createServer } from 'node:http'
-import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import { test } from 'node:test'
 import farcall, { outbox } from '../index.js'
 import { newCustomer } from './support/ledger.mjs'
+import { recorder } from './support/parking.mjs'
 
 farcall.install({ service: 'outbox-test' })
 
-/** @param {import('node:test').TestContext} t */
-async function vendor (t) {
-  /** @type {{ headers: import('node:http').IncomingHttpHeaders, body: string }[]} */
-  const got = []
-  const statuses = /** @type {number[]} */ ([])
-  const server = createServer(async (request, response) => {
-    let body = ''
-    for await (const chunk of request) body += chunk
-    got.push({ headers: request.headers, body })
-    response.writeHead(statuses.shift() ?? 200, { 'x-answer': 'yes' }).end('thanks')
-  }).listen(0, '127.0.0.1')
-  t.after(() => { server.close(); server.closeAllConnections() })
-  await once(server, 'listening')
-  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
-  return { got, statuses, url: `http://127.0.0.1:${port}/v1/refunds` }
-}
-
 test('a call that was put is delivered, and its answer can be read', async (t) => {
-  const { got, url } = await vendor(t)
+  const { got, url } = await recorder(t)
   process.env.OUTBOX_TEST_KEY = 'a-key-of-the-environment'
   const { id, idempotencyKey } = await farcall.withCustomer(newCustomer(), () => outbox.put({
     method: 'POST',
@@ -47,7 +29,7 @@ test('a call that was put is delivered, and its answer can be read', async (t) =
 })
 
 test('calls of one key arrive in order though the first one failed at first', async (t) => {
-  const { got, statuses, url } = await vendor(t)
+  const { got, statuses, url } = await recorder(t)
   statuses.push(503)
   /** @type {number[]} */
   const ids = []
@@ -63,7 +45,7 @@ test('what cannot be kept is rejected', async () => {
 })
 
 test('a receipt says what came of its call', async (t) => {
-  const { statuses, url } = await vendor(t)
+  const { statuses, url } = await recorder(t)
   const receipt = await outbox.put({ method: 'POST', url, body: 'a' })
   assert.equal((await receipt.done()).body.toString(), 'thanks')
   statuses.push(422)
@@ -75,7 +57,7 @@ test('a receipt says what came of its call', async (t) => {
 })
 
 test('an outbox that cannot be asked for a while ends no waiting', async (t) => {
-  const { url } = await vendor(t)
+  const { url } = await recorder(t)
   const receipt = await outbox.put({ method: 'POST', url, body: 'a' })
   const addon = createRequire(import.meta.url)('../lib/native.js').native()
   const look = addon.outboxItem

@@ -1,57 +1,21 @@
 // Calls that fail go into the outbox where a rule says so: http, and axios and got on top of it.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import http, { createServer } from 'node:http'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { after, test } from 'node:test'
+import http from 'node:http'
+import https from 'node:https'
+import { Readable } from 'node:stream'
+import { test } from 'node:test'
+import { createSecureContext } from 'node:tls'
 import axios from 'axios'
 import got from 'got'
 import farcall, { outbox } from '../index.js'
+import { cert, key } from './support/certificate.mjs'
+import { parkingRules, recorder } from './support/parking.mjs'
+import { deafPort } from './support/sim.mjs'
 import { thrown } from './support/throwing.mjs'
 
-const scratch = mkdtempSync(join(tmpdir(), 'farcall-parking-http-'))
-after(() => rmSync(scratch, { recursive: true }))
-process.env.FARCALL_HOME = join(scratch, 'home')
-process.env.FARCALL_CONFIG = join(scratch, 'farcall.toml')
-writeFileSync(process.env.FARCALL_CONFIG, `
-[[vendor]]
-name = "recorder"
-hosts = ["127.0.0.1"]
-idempotency_header = "Idempotency-Key"
-
-[[outbox]]
-name = "orders"
-match = { vendor = "recorder" }
-park = true
-
-[[quota]]
-match = { customer = "limited" }
-limit = "1 request / day"
-max_wait = "0s"
-`)
+parkingRules()
 farcall.install({ service: 'parking-test' })
-
-/** @param {import('node:test').TestContext} t */
-async function vendor (t) {
-  /** @type {{ headers: import('node:http').IncomingHttpHeaders, body: string }[]} */
-  const got = []
-  /** What the next requests are answered with; 0 for a connection that breaks off. */
-  const statuses = /** @type {number[]} */ ([])
-  const server = createServer(async (request, response) => {
-    let body = ''
-    for await (const chunk of request) body += chunk
-    got.push({ headers: request.headers, body })
-    const status = statuses.shift() ?? 200
-    if (status === 0) request.socket.destroy()
-    else response.writeHead(status).end('thanks')
-  }).listen(0, '127.0.0.1')
-  t.after(() => { server.close(); server.closeAllConnections() })
-  await once(server, 'listening')
-  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
-  return { got, statuses, url: `http://127.0.0.1:${port}/v1/orders` }
-}
 
 /**
  * What the application gets: the response with its text, or the error.
@@ -63,7 +27,7 @@ async function vendor (t) {
  */
 function ask (url, options, write) {
   return new Promise((resolve, reject) => {
-    const request = http.request(url, { method: 'POST', ...options }, async (response) => {
+    const request = (url.startsWith('https:') ? https : http).request(url, { method: 'POST', ...options }, async (response) => {
       let text = ''
       response.setEncoding('utf8')
       for await (const chunk of response) text += chunk
@@ -76,7 +40,7 @@ function ask (url, options, write) {
 
 for (const [name, status] of /** @type {const} */ ([['answered with 503', 503], ['whose connection breaks', 0]])) {
   test(`a call ${name} is acknowledged and delivered later under the same key`, async (t) => {
-    const vendors = await vendor(t)
+    const vendors = await recorder(t)
     vendors.statuses.push(status)
     const { response, text } = await farcall.withCustomer('acme', () => ask(vendors.url, { headers: { 'x-mine': 'a' } }, (request) => {
       request.setHeader('content-type', 'text/plain')
@@ -96,7 +60,7 @@ for (const [name, status] of /** @type {const} */ ([['answered with 503', 503], 
   })
 
   test(`so is one of axios ${name}`, async (t) => {
-    const vendors = await vendor(t)
+    const vendors = await recorder(t)
     vendors.statuses.push(status)
     const response = await axios.post(vendors.url, { amount: 7 })
     assert.equal(response.status, 202)
@@ -106,7 +70,7 @@ for (const [name, status] of /** @type {const} */ ([['answered with 503', 503], 
 }
 
 test('a call that a quota refuses is parked without being sent', async (t) => {
-  const vendors = await vendor(t)
+  const vendors = await recorder(t)
   await farcall.withCustomer('limited', async () => {
     await ask(vendors.url, {}, (request) => request.end('first'))
     const { response, text } = await ask(vendors.url, {}, (request) => request.end('second'))
@@ -117,19 +81,86 @@ test('a call that a quota refuses is parked without being sent', async (t) => {
   assert.deepEqual(vendors.got.map(({ body }) => body), ['first'])
 })
 
-test('a body that is written piece by piece over time is the application\'s to send again', async (t) => {
-  const vendors = await vendor(t)
+test('a body that is written piece by piece over time is kept while it goes out', async (t) => {
+  const vendors = await recorder(t)
   vendors.statuses.push(503)
-  const { response, text } = await ask(vendors.url, {}, (request) => {
+  const { response, text } = await ask(vendors.url, { headers: { 'x-mine': 'a' } }, (request) => {
     request.write('one ')
-    request.once('socket', () => request.end('two'))
+    request.once('socket', () => setImmediate(() => request.end('two')))
   })
-  assert.deepEqual([response.statusCode, text], [503, 'thanks'])
-  assert.deepEqual(vendors.got.map(({ body }) => body), ['one two'])
+  assert.equal(response.statusCode, 202)
+  const said = JSON.parse(text).farcall
+  assert.equal((await outbox.wait(said.id)).state, 'delivered')
+  assert.equal(vendors.got.length, 2)
+  for (const { headers, body } of vendors.got) {
+    assert.deepEqual([headers['idempotency-key'], body, headers['x-mine']], [said.idempotency_key, 'one two', 'a'])
+  }
 })
 
+test('so is a stream', async (t) => {
+  const vendors = await recorder(t)
+  vendors.statuses.push(503)
+  const parts = ['a'.repeat(100_000), 'b'.repeat(200_000), 'c'.repeat(300_000)]
+  const { response, text } = await ask(vendors.url, {}, (request) => Readable.from(parts).pipe(request))
+  assert.equal(response.statusCode, 202)
+  assert.equal((await outbox.wait(JSON.parse(text).farcall.id)).state, 'delivered')
+  assert.deepEqual(vendors.got.map(({ body }) => body === parts.join('')), [true, true])
+})
+
+test('so is what got sends', async (t) => {
+  const vendors = await recorder(t)
+  vendors.statuses.push(503)
+  const response = await got.post(vendors.url, { json: { amount: 7 }, retry: { limit: 0 } })
+  assert.equal(response.statusCode, 202)
+  assert.equal((await outbox.wait(JSON.parse(response.body).farcall.id)).state, 'delivered')
+  assert.deepEqual(vendors.got.map(({ body }) => body), ['{"amount":7}', '{"amount":7}'])
+})
+
+test('what the vendor refuses before all of it was written is the application\'s to send again', async (t) => {
+  const server = http.createServer((_, response) => response.writeHead(503).end('not now')).listen(0, '127.0.0.1')
+  t.after(() => { server.close(); server.closeAllConnections() })
+  await once(server, 'listening')
+  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
+  const request = http.request(`http://127.0.0.1:${port}/`, { method: 'POST' })
+  request.on('error', () => {})
+  request.write('one ')
+  const [response] = await once(request, 'response')
+  assert.deepEqual([response.statusCode, String(Buffer.concat(await response.toArray()))], [503, 'not now'])
+  request.destroy()
+})
+
+test('a body that is not whole when a quota refuses it is refused', async (t) => {
+  const vendors = await recorder(t)
+  await farcall.withCustomer('limited', async () => {
+    await ask(vendors.url, {}, (request) => request.end('first'))
+    const refused = ask(vendors.url, {}, (request) => request.write('second '))
+    await assert.rejects(refused, { code: 'ERR_FARCALL_REFUSED' })
+  })
+})
+
+/** @param {import('node:http').RequestOptions & import('node:https').AgentOptions} options */
+const posting = (options) => async (/** @type {string} */ url) =>
+  (await ask(url, options, (request) => request.end('one'))).response.statusCode
+
+for (const [name, call, plain] of /** @type {const} */ ([
+  ['of an agent', posting({ agent: new https.Agent({ cert, key }) }), posting({ agent: new https.Agent() })],
+  ['of its own', posting({ cert, key }), posting({})],
+  ['in a context', posting({ secureContext: createSecureContext({ cert, key }) }), posting({ secureContext: createSecureContext() })]
+])) {
+  test(`a call with a client certificate ${name} is not parked, for a delivery would not have it`, async () => {
+    const url = `https://127.0.0.1:${await deafPort()}/`
+    const unparkable = () => farcall.status().counters.unparkable_calls ?? 0
+    const before = unparkable()
+    await assert.rejects(call(url), { code: 'ECONNREFUSED' })
+    assert.equal(unparkable(), before + 1)
+    // One without is.
+    assert.equal(await plain(url), 202)
+    assert.equal(unparkable(), before + 1)
+  })
+}
+
 test('a body that is too large to keep is sent, and is the application\'s to send again', async (t) => {
-  const vendors = await vendor(t)
+  const vendors = await recorder(t)
   vendors.statuses.push(503)
   const { response } = await ask(vendors.url, {}, (request) => request.end('x'.repeat(1024 * 1024 + 1)))
   assert.equal(response.statusCode, 503)
@@ -137,14 +168,14 @@ test('a body that is too large to keep is sent, and is the application\'s to sen
 })
 
 test('a call that succeeds passes as it is', async (t) => {
-  const vendors = await vendor(t)
+  const vendors = await recorder(t)
   const response = await got.post(vendors.url, { json: { amount: 7 } })
   assert.deepEqual([response.statusCode, response.body], [200, 'thanks'])
   assert.deepEqual(vendors.got.map(({ body }) => body), ['{"amount":7}'])
 })
 
 test('one that the application lets go of before it is written whole is not sent', async (t) => {
-  const vendors = await vendor(t)
+  const vendors = await recorder(t)
   const request = http.request(vendors.url, { method: 'POST' })
   request.on('error', () => {})
   request.write('one ')
@@ -169,7 +200,7 @@ test('one whose connection cannot be made at all fails and is over', async () =>
 })
 
 test('what a listener of a parked call throws is the application\'s to see, and it is called once', async (t) => {
-  const vendors = await vendor(t)
+  const vendors = await recorder(t)
   vendors.statuses.push(503, 503)
   assert.deepEqual(await thrown('POST', vendors.url, 'response'), ['close', 'response', 'uncaught mine'])
 })

@@ -1,58 +1,18 @@
 // Calls that fail go into the outbox where a rule says so: fetch.
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
+import { Agent } from 'undici'
 import farcall, { outbox } from '../index.js'
+import { cert, key } from './support/certificate.mjs'
+import { parkingRules, recorder } from './support/parking.mjs'
+import { deafPort } from './support/sim.mjs'
 
-const scratch = mkdtempSync(join(tmpdir(), 'farcall-parking-'))
-after(() => rmSync(scratch, { recursive: true }))
-process.env.FARCALL_HOME = join(scratch, 'home')
-process.env.FARCALL_CONFIG = join(scratch, 'farcall.toml')
-writeFileSync(process.env.FARCALL_CONFIG, `
-[[vendor]]
-name = "recorder"
-hosts = ["127.0.0.1"]
-idempotency_header = "Idempotency-Key"
-
-[[outbox]]
-name = "orders"
-match = { vendor = "recorder" }
-park = true
-
-[[quota]]
-match = { customer = "limited" }
-limit = "1 request / day"
-max_wait = "0s"
-`)
+parkingRules()
 farcall.install({ service: 'parking-test' })
-
-/** @param {import('node:test').TestContext} t */
-async function vendor (t) {
-  /** @type {{ headers: import('node:http').IncomingHttpHeaders, body: string }[]} */
-  const got = []
-  /** What the next requests are answered with; 0 for a connection that breaks off. */
-  const statuses = /** @type {number[]} */ ([])
-  const server = createServer(async (request, response) => {
-    let body = ''
-    for await (const chunk of request) body += chunk
-    got.push({ headers: request.headers, body })
-    const status = statuses.shift() ?? 200
-    if (status === 0) request.socket.destroy()
-    else response.writeHead(status).end('thanks')
-  }).listen(0, '127.0.0.1')
-  t.after(() => { server.close(); server.closeAllConnections() })
-  await once(server, 'listening')
-  const { port } = /** @type {import('node:net').AddressInfo} */ (server.address())
-  return { got, statuses, url: `http://127.0.0.1:${port}/v1/orders` }
-}
 
 for (const [name, status] of /** @type {const} */ ([['answered with 503', 503], ['whose connection breaks', 0]])) {
   test(`a call ${name} is acknowledged and delivered later under the same key`, async (t) => {
-    const { got, statuses, url } = await vendor(t)
+    const { got, statuses, url } = await recorder(t)
     statuses.push(status)
     const response = await farcall.withCustomer('acme', () => fetch(url, {
       method: 'POST', body: new URLSearchParams({ amount: '7' }), headers: { 'x-mine': 'a' }
@@ -73,7 +33,7 @@ for (const [name, status] of /** @type {const} */ ([['answered with 503', 503], 
 }
 
 test('a call that a quota refuses is parked without being sent', async (t) => {
-  const { got, url } = await vendor(t)
+  const { got, url } = await recorder(t)
   await farcall.withCustomer('limited', async () => {
     await fetch(url, { method: 'POST', body: 'first' })
     const response = await fetch(url, { method: 'POST', body: 'second' })
@@ -85,9 +45,25 @@ test('a call that a quota refuses is parked without being sent', async (t) => {
 })
 
 test('a body that can be read only once is the application\'s to send again', async (t) => {
-  const { statuses, url } = await vendor(t)
+  const { statuses, url } = await recorder(t)
   statuses.push(503)
   const body = new Blob(['once']).stream()
   const response = await fetch(url, /** @type {any} */ ({ method: 'POST', body, duplex: 'half' }))
   assert.deepEqual([response.status, await response.text()], [503, 'thanks'])
+})
+
+test('a call with a client certificate of its dispatcher is not parked, for a delivery would not have it', async (t) => {
+  const url = `https://127.0.0.1:${await deafPort()}/`
+  const unparkable = () => farcall.status().counters.unparkable_calls ?? 0
+  const before = unparkable()
+  /** @param {object} connect */
+  const post = (connect) => {
+    const dispatcher = new Agent({ connect })
+    t.after(() => dispatcher.destroy())
+    return fetch(url, /** @type {any} */ ({ method: 'POST', body: 'one', dispatcher }))
+  }
+  await assert.rejects(post({ cert, key }), TypeError)
+  assert.equal(unparkable(), before + 1)
+  assert.equal((await post({})).status, 202)
+  assert.equal(unparkable(), before + 1)
 })

@@ -279,3 +279,20 @@ test('http: a call that waited and whose connection cannot be made at all fails 
     await closed
   })
 })
+
+test('http: a connection that cannot be made is tried once, and whoever asks for it gets the exception', async () => {
+  const customer = of('free') + '-unmade'
+  const { problems } = farcall.status()
+  let tried = 0
+  const agent = new http.Agent()
+  agent.createConnection = () => {
+    tried += 1
+    throw new Error('no such connection')
+  }
+  const ask = () => http.get(plain + '/scenario/ok', { agent })
+  assert.throws(() => farcall.withCustomer(customer, ask), /no such connection/)
+  assert.equal(tried, 1)
+  assert.equal(farcall.status().inFlight, 0)
+  assert.deepEqual(farcall.status().problems, problems)
+  assert.equal((await counted(customer)).calls, 1)
+})

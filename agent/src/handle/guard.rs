@@ -82,6 +82,16 @@ impl CallGuard {
         self.call.uncacheable();
     }
 
+    /// The adapter cannot hand this one over; see [`Call::unparkable`].
+    pub fn unparkable(&mut self, why: &'static str) {
+        self.call.unparkable(why);
+    }
+
+    /// Whether the adapter has the whole body by now; see [`Call::keeps`].
+    pub fn keeps(&mut self, keeps: bool) {
+        self.call.keeps(keeps);
+    }
+
     /// So many more bytes of the request's body went out.
     pub fn sent(&mut self, bytes: u64) {
         self.call.sent(bytes);

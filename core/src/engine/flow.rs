@@ -70,6 +70,8 @@ pub(super) struct Flow {
     pub(super) parking: Parking,
     /// Whether the adapter can hand it over.
     pub(super) parks: bool,
+    /// Why it cannot, where it said.
+    pub(super) unparkable: Option<&'static str>,
     /// Whether it keeps the body for that.
     pub(super) keeps: bool,
     /// Whether it is delivered from the outbox.
@@ -178,6 +180,7 @@ impl Flow {
             key: 0,
             parking: Parking::Not,
             parks: false,
+            unparkable: None,
             keeps: false,
             delivers: false,
             earlier: None,
@@ -219,7 +222,7 @@ impl Flow {
         (self.side, self.pass) = (None, None);
         (self.shadow, self.is_copy) = (None, false);
         (self.reached, self.key, self.parking, self.parks) = (false, seed, Parking::Not, head.parks);
-        (self.delivers, self.keeps) = (head.delivers, head.keeps);
+        (self.delivers, self.keeps, self.unparkable) = (head.delivers, head.keeps, None);
         (self.earlier, self.told) = (None, None);
         (self.delayed, self.asked_for_place, self.retry_at, self.resume) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];

@@ -166,7 +166,7 @@ impl Engine {
             }
             Verdict::Park if !flow.parks => {
                 self.tallies.unparkable_calls.fetch_add(1, Ordering::Relaxed);
-                let why = "this adapter cannot hand it over".to_owned();
+                let why = flow.unparkable.unwrap_or("this adapter cannot hand it over").to_owned();
                 flow.events.add(now, What::NotParked { rule: Arc::clone(rule), why });
                 return Err(instead);
             }
@@ -210,6 +210,29 @@ impl Engine {
 }
 
 impl Call {
+    /// Whether a rule may have it parked by an adapter like this one, so that the step after its failure matters, and
+    /// what would be handed over is worth keeping.
+    #[must_use]
+    pub fn may_be_parked(&self) -> bool {
+        let parks = |flow: &Flow| (flow.parks || flow.unparkable.is_some()) && !flow.is_copy;
+        self.flow.as_ref().is_some_and(|Standing { plan, flow }| plan.park.is_some() && parks(flow))
+    }
+
+    /// The adapter cannot hand this one over although it can others: why, in words for whoever reads the call's events.
+    pub fn unparkable(&mut self, why: &'static str) {
+        if let Some(Standing { flow, .. }) = &mut self.flow {
+            (flow.parks, flow.unparkable) = (false, Some(why));
+        }
+    }
+
+    /// Whether the adapter has the whole body by now, of a request that it cannot send again
+    /// ([`Head::keeps`](crate::Head::keeps)). Said before the step that follows an attempt.
+    pub fn keeps(&mut self, keeps: bool) {
+        if let Some(Standing { flow, .. }) = &mut self.flow {
+            flow.keeps = keeps;
+        }
+    }
+
     /// What came of [`Step::Park`]: the outbox took the call, and it is on the disk; or it did not, and why. Does
     /// nothing where it was not asked for.
     pub fn parked(&mut self, engine: &Engine, taken: Result<Parked<'_>, &str>, now: Timestamp) {

@@ -120,7 +120,11 @@ let awaited
  */
 const connectTimes = new WeakMap()
 /** How many there are, but for those whose connection was lost before it was used. */
-let timed = 0
+let fresh = 0
+/** Requests that went out on other connections since the last that was connected. */
+let others = 0
+/** So many, and what is left was lost: a connection is made for a request that waits. */
+const LOST = 1000
 
 /** @param {unknown} message */
 function beforeConnect (message) {
@@ -139,19 +143,39 @@ function onSocketConnect (socket) {
   timeConnecting(socket, tls, (times, done) => {
     if (!done) return
     connectTimes.set(socket, times)
-    timed += 1
+    fresh += 1
+    others = 0
+    listenForFirst()
   })
 }
 
 /** @param {unknown} message */
 function onSendHeaders (message) {
-  if (timed === 0) return
   const { request, socket } = /** @type {any} */ (message)
   const times = connectTimes.get(socket)
-  if (times === undefined) return
-  connectTimes.delete(socket)
-  timed -= 1
-  if (request[kExchange]) request[kExchange].times = times
+  if (times === undefined) {
+    others += 1
+    if (others > LOST) fresh = 0
+  } else {
+    connectTimes.delete(socket)
+    fresh = Math.max(fresh - 1, 0)
+    if (request[kExchange]) request[kExchange].times = times
+  }
+  // Later: to leave a channel while it tells its listeners makes it pass over the next one.
+  if (fresh === 0) queueMicrotask(listenNoMore)
+}
+
+function listenForFirst () {
+  if (listening || !active || fresh === 0) return
+  listening = true
+  channels.subscribe(...sendHeaders)
+}
+
+function listenNoMore () {
+  if (!listening || (active && fresh > 0)) return
+  listening = false
+  fresh = 0
+  channels.unsubscribe(...sendHeaders)
 }
 
 /**
@@ -246,9 +270,15 @@ function replace (prototype, names, wrap) {
 /** @type {[string, (message: unknown) => void][]} */
 const subscriptions = [
   ['undici:request:create', onCreate],
-  ['undici:client:beforeConnect', beforeConnect],
-  ['undici:client:sendHeaders', onSendHeaders]
+  ['undici:client:beforeConnect', beforeConnect]
 ]
+/**
+ * Listened to only while there are fresh connections: on others each request would cost a message for nothing.
+ *
+ * @type {[string, (message: unknown) => void]}
+ */
+const sendHeaders = ['undici:client:sendHeaders', onSendHeaders]
+let listening = false
 /**
  * Those that a copy of undici needs whose methods are not known.
  *
@@ -295,11 +325,7 @@ function install () {
   // Where somebody wrapped ours in the meantime, it is still in place below theirs.
   if (ourFetch === undefined && typeof globals.fetch === 'function') {
     const original = originalFetch = globals.fetch
-    const obey = obeying(/** @type {any} */ (original))
-    ourFetch = /** @this {any} */ function fetch (/** @type {any} */ _input, /** @type {any} */ _init = undefined) {
-      return Reflect.apply(active ? obey : original, this, arguments)
-    }
-    globals.fetch = ourFetch
+    globals.fetch = ourFetch = obeying(/** @type {any} */ (original), () => active)
   }
   for (const [name, see] of needed ? [...subscriptions, ...further] : subscriptions) channels.subscribe(name, see)
   if (prototype.connect === socketConnect) prototype.connect = connect
@@ -309,6 +335,7 @@ function uninstall () {
   if (!active) return
   active = false
   for (const [name, see] of [...subscriptions, ...further]) channels.unsubscribe(name, see)
+  listenNoMore()
   if (prototype.connect === connect) prototype.connect = socketConnect
   if (ourFetch !== undefined && globals.fetch === ourFetch) {
     globals.fetch = originalFetch

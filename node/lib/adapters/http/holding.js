@@ -4,7 +4,7 @@
 const { clearImmediate, setImmediate, setTimeout } = require('node:timers')
 const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
-const { nameOf } = require('../../clients.js')
+const { isCertified, nameOf } = require('../../clients.js')
 const { Decision, isCaching, isDeciding, isParking } = require('../../decision.js')
 const { ErrorType } = require('../../errors.js')
 const { pairs, parse } = require('../../kept.js')
@@ -13,7 +13,7 @@ const { RefusedError, timeoutError, wireError } = require('../../refused.js')
 const { change, essence, headersOf } = require('./head.js')
 const { redo } = require('./instead.js')
 const { original } = require('./methods.js')
-const { isKept, isWhole, keep, parcelOf, park } = require('./parking.js')
+const { beforeChanges, isKeepable, isKept, isWhole, keep, park, tellKept } = require('./parking.js')
 const { exchangeOf, kExchange, kHeld } = require('./request.js')
 const { seeSocket } = require('./socket.js')
 
@@ -122,8 +122,8 @@ function orFail (request, release) {
 }
 
 /**
- * Waits for what the application writes in this turn of the event loop: a rule may have the call parked, and only what is
- * whole can be.
+ * Waits for what the application writes in this turn of the event loop: a rule may have the call parked without sending
+ * it, and only what is whole can be. What is written later is kept while it goes out.
  *
  * @param {any} request
  * @param {any} options
@@ -136,7 +136,7 @@ function awaitBody (request, options, release) {
   held.keep = keep
   held.waits = true
   const open = () => {
-    held.whole = held.keep = undefined
+    held.whole = undefined
     held.waits = false
     if (request.destroyed) return
     try {
@@ -171,21 +171,31 @@ function goOn (request) {
 function begin (request, options, release) {
   const exchange = /** @type {Exchange} */ (exchangeOf(request))
   const held = request[kHeld]
-  held.parcel = parcelOf(request, request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path)
-  const keeps = held.parcel !== undefined
+  const parks = held.chunks !== undefined
+  const certified = parks && isCertified(request, held.agent, options)
+  // Of what is not handed over whatever happens, nothing is kept.
+  const keeps = certified || (parks && isKeepable(request))
+  const length = keeps && !certified ? held.kept : lengthOf(request)
+  if (certified) held.chunks = undefined
   const decision = Decision.begin({
     method: exchange.method,
     url: urlOf(exchange, exchange.path),
     headers: headersOf(request),
-    body: keeps ? held.parcel.body.length : lengthOf(request),
+    body: length,
     // Its body is a stream: what is written is gone.
     replayable: false,
-    parks: keeps,
-    keeps
+    parks,
+    keeps,
+    certified
   }, exchange.scope)
   decision.exchange = exchange
-  if (keeps) decision.spare = held.open = true
-  else decision.final = true
+  if (parks && decision.mayBeParked()) {
+    held.url = request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path
+    decision.spare = held.open = true
+  } else {
+    held.chunks = undefined
+    decision.final = true
+  }
   exchange.decision = decision
   advance(request, decision, options, release)
 }
@@ -255,6 +265,7 @@ function urlOf ({ origin, authority }, path) {
 function advance (request, decision, options, release) {
   const held = request[kHeld]
   const { exchange } = decision
+  tellKept(request, decision)
   const step = decision.step()
   held.waits = false
   switch (step.kind) {
@@ -305,6 +316,7 @@ function advance (request, decision, options, release) {
  */
 function changed (request, options, { headers = [], host, pathPrefix }) {
   try {
+    beforeChanges(request, headers)
     change(request, { headers, host, pathPrefix })
   } catch (error) {
     note(error)

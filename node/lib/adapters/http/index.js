@@ -119,27 +119,80 @@ const agentPrototype = http.Agent.prototype
 let originalAddRequest
 
 /** @type {Method} */
-function addRequest (request) {
+function addRequest (request, options, port, localAddress) {
+  /** @type {Held | undefined} */
+  let held
   try {
     if (active) {
       const exchange = exchangeOf(request)
-      if (exchange !== null && !exchange.asked && isHeld(exchange) && holdRequest(this, arguments)) return
+      if (exchange !== null && !exchange.asked && isHeld(exchange)) {
+        held = { now: true, released: false, error: undefined }
+        // `arguments` itself would then be made for every request.
+        holdRequest(this, arguments.length > 2 ? [request, options, port, localAddress] : [request, options], held)
+      }
     }
   } catch (error) {
     note(error)
+    // It goes out as it is, unless it is on its way.
+    if (held !== undefined && !held.released) held = undefined
   }
-  return Reflect.apply(/** @type {Method} */ (originalAddRequest), this, arguments)
+  if (held !== undefined) {
+    held.now = false
+    if (held.error === undefined) return
+    unmade(request, held.error.thrown)
+    throw held.error.thrown
+  }
+  try {
+    return Reflect.apply(/** @type {Method} */ (originalAddRequest), this, arguments)
+  } catch (error) {
+    unmade(request, error)
+    throw error
+  }
 }
+
+/**
+ * Its connection cannot be made at all: nobody ever gets this request, nor would anybody hear of what becomes of it.
+ *
+ * @param {any} request
+ * @param {unknown} error
+ */
+function unmade (request, error) {
+  try {
+    const exchange = request[kExchange]
+    if (!exchange || exchange.settled) return
+    clearTimeout(request[kHeld]?.timer)
+    exchange.fail(error)
+    exchange.decision?.settle?.()
+  } catch (problem) {
+    note(problem)
+  }
+}
+
+/**
+ * A request that the rules were asked about: whether that is under way still, whether they let it go, and what connecting
+ * threw at that, which is for whoever makes the request.
+ *
+ * @typedef {{ now: boolean, released: boolean, error: { thrown: unknown } | undefined }} Held
+ */
 
 // The closures have functions of their own: what a closure holds is allocated whether it is made or not.
 
 /**
  * @param {any} agent
- * @param {IArguments} args
+ * @param {unknown[]} args
+ * @param {Held} held
  */
-function holdRequest (agent, [request, options, ...rest]) {
+function holdRequest (agent, [request, options, ...rest], held) {
   const original = /** @type {Method} */ (originalAddRequest)
-  return hold(request, options, (options) => Reflect.apply(original, agent, [request, options, ...rest]), agent)
+  hold(request, options, (options) => {
+    held.released = true
+    try {
+      Reflect.apply(original, agent, [request, options, ...rest])
+    } catch (error) {
+      if (!held.now) throw error
+      held.error = { thrown: error }
+    }
+  }, agent)
 }
 
 /**

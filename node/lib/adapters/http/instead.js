@@ -12,7 +12,7 @@ const { RefusedError, wireError } = require('../../refused.js')
 const { CONDITIONS, headersOf } = require('./head.js')
 const { original } = require('./methods.js')
 const { see } = require('./outcome.js')
-const { park } = require('./parking.js')
+const { park, tellKept } = require('./parking.js')
 const { kExchange, kHeld } = require('./request.js')
 
 /** @typedef {import('../../native.js').NextStep} NextStep */
@@ -62,7 +62,10 @@ function decide (request, response) {
   held.open = false
   if (decision.done) return false
   clearTimeout(held.timer)
-  return follow(request, response, decision.step())
+  tellKept(request, decision)
+  const step = decision.step()
+  if (step.kind !== 'park') held.chunks = undefined
+  return follow(request, response, step)
 }
 
 /**

@@ -1,6 +1,6 @@
 'use strict'
-// Calls that a rule may park: what was written of a request is kept until it is over, so that it can be handed over to
-// the outbox. It is as much as the application writes before it comes back to the event loop, and not more than `MOST`.
+// Calls that a rule may park: what is written of a request is kept until it is over, so that it can be handed over to
+// the outbox; not more than `MOST`.
 
 const { note } = require('../../problems.js')
 const { headersOf } = require('./head.js')
@@ -56,21 +56,54 @@ function isWhole (request) {
 }
 
 /**
- * What is to be handed over, as the application wrote it, if all of it is there.
+ * Whether a request, as it is written by now, can be handed over.
  *
  * @param {any} request
- * @param {string} url
- * @returns {{ url: string, headers: string[], body: Buffer } | undefined}
  */
-function parcelOf (request, url) {
-  const { chunks } = request[kHeld]
-  const isComplete = isWhole(request)
-  request[kHeld].chunks = undefined
-  if (!isComplete) return
-  const words = headersOf(request)
-  if (words.some((word, at) => at % 2 === 0 && word.toLowerCase() === 'upgrade')) return
-  const headers = words.filter((_, at) => !OWN.has(words[at & ~1].toLowerCase()))
-  return { url, headers, body: Buffer.concat(chunks) }
+function isKeepable (request) {
+  return isWhole(request) && !headersOf(request).some((word, at) => at % 2 === 0 && word.toLowerCase() === 'upgrade')
+}
+
+/**
+ * Tells whether all of a request is there to be handed over, where that may come to it; to be told before a step.
+ *
+ * @param {any} request
+ * @param {InstanceType<typeof import('../../decision.js').Decision>} decision
+ */
+function tellKept (request, decision) {
+  if (request[kHeld].chunks !== undefined) decision.keeps(isKeepable(request))
+}
+
+/**
+ * Remembers what a rule changes in a request: a delivery has its own changes made.
+ *
+ * @param {any} request
+ * @param {string[]} changes names and values in turn
+ */
+function beforeChanges (request, changes) {
+  const held = request[kHeld]
+  if (held.chunks === undefined) return
+  held.changed = new Set(changes.filter((_, at) => at % 2 === 0).map((name) => name.toLowerCase()))
+  held.before = held.changed.size === 0 ? [] : only(headersOf(request), (name) => held.changed.has(name))
+}
+
+/**
+ * @param {string[]} words names and values in turn
+ * @param {(name: string) => boolean} isWanted
+ */
+function only (words, isWanted) {
+  return words.filter((_, at) => isWanted(words[at & ~1].toLowerCase()))
+}
+
+/**
+ * What is handed over: the request as the application wrote it.
+ *
+ * @param {any} request
+ */
+function parcelOf (request) {
+  const { chunks, changed, before = [], url } = request[kHeld]
+  const headers = only(headersOf(request), (name) => !OWN.has(name) && !changed?.has(name))
+  return { url, headers: [...headers, ...only(before, (name) => !OWN.has(name))], body: Buffer.concat(chunks) }
 }
 
 /**
@@ -81,11 +114,12 @@ function parcelOf (request, url) {
  */
 async function park (request, decision) {
   try {
-    const { url, headers, body } = request[kHeld].parcel
+    const { url, headers, body } = parcelOf(request)
+    request[kHeld].chunks = undefined
     await decision.park(request.method, url, headers, body)
   } catch (error) {
     note(error)
   }
 }
 
-module.exports = { isKept, isWhole, keep, parcelOf, park }
+module.exports = { beforeChanges, isKeepable, isKept, isWhole, keep, park, tellKept }
