@@ -37,11 +37,12 @@ pub(super) fn open(
     alarm: Option<Arc<Alarm>>,
     committed: &Arc<Notify>,
 ) -> Result<Arc<dyn Store>, OutboxError> {
+    let file = Arc::new(FileStore::new(Place::new(home), Arc::clone(committed)));
     let store = match &settings.store {
         Some(place) => postgres(place, settings, committed)?,
-        None => Arc::new(FileStore::new(Place::new(home), Arc::clone(committed))),
+        None => Arc::clone(&file) as Arc<dyn Store>,
     };
-    Ok(Chain::around(store, home, settings, alarm, committed))
+    Ok(Chain::around(store, file, home, settings, alarm))
 }
 
 #[cfg(feature = "postgres")]

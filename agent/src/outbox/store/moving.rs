@@ -18,6 +18,31 @@ pub(in crate::outbox) struct Copied {
     pub(in crate::outbox) put_at: i64,
 }
 
+const WHOLE: &str =
+    "id, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
+    host, customer, idempotency_key, bytes, request";
+
+fn read_whole(row: &Row<'_>) -> rusqlite::Result<(i64, New)> {
+    let bytes: i64 = row.get("bytes")?;
+    let new = New {
+        queue: row.get("queue")?,
+        order_key: row.get("order_key")?,
+        put_at: row.get("put_at")?,
+        next_at: row.get("next_at")?,
+        expires_at: row.get("expires_at")?,
+        max_attempts: row.get("max_attempts")?,
+        method: row.get("method")?,
+        vendor: row.get("vendor")?,
+        endpoint: row.get("endpoint")?,
+        host: row.get("host")?,
+        customer: row.get("customer")?,
+        idempotency_key: row.get("idempotency_key")?,
+        bytes: usize::try_from(bytes).unwrap_or(0),
+        request: row.get("request")?,
+    };
+    Ok((row.get("id")?, new))
+}
+
 /// Calls that stand so and have numbers above `after`, whole, in the order in which they were added.
 pub(in crate::outbox) fn whole(
     db: &Connection,
@@ -25,32 +50,73 @@ pub(in crate::outbox) fn whole(
     after: i64,
     many: usize,
 ) -> rusqlite::Result<Vec<(i64, New)>> {
-    let sql =
-        "SELECT id, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
-            host, customer, idempotency_key, bytes, request FROM item
-        WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-    let read = |row: &Row<'_>| {
-        let bytes: i64 = row.get("bytes")?;
-        let new = New {
-            queue: row.get("queue")?,
-            order_key: row.get("order_key")?,
-            put_at: row.get("put_at")?,
-            next_at: row.get("next_at")?,
-            expires_at: row.get("expires_at")?,
-            max_attempts: row.get("max_attempts")?,
-            method: row.get("method")?,
-            vendor: row.get("vendor")?,
-            endpoint: row.get("endpoint")?,
-            host: row.get("host")?,
-            customer: row.get("customer")?,
-            idempotency_key: row.get("idempotency_key")?,
-            bytes: usize::try_from(bytes).unwrap_or(0),
-            request: row.get("request")?,
-        };
-        Ok((row.get("id")?, new))
-    };
+    let sql = format!("SELECT {WHOLE} FROM item WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
     let many = i64::try_from(many).unwrap_or(i64::MAX);
-    db.prepare_cached(sql)?.query_map(params![state.number(), after, many], read)?.collect()
+    db.prepare_cached(&sql)?.query_map(params![state.number(), after, many], read_whole)?.collect()
+}
+
+/// Those of these calls that are pending, whole; of the last ones none where there are more than `bytes` already.
+pub(in crate::outbox) fn these(
+    db: &Connection,
+    ids: &[i64],
+    bytes: usize,
+) -> rusqlite::Result<Vec<(i64, New)>> {
+    let sql = format!("SELECT {WHOLE} FROM item WHERE id = ?1 AND state = 0");
+    let mut statement = db.prepare_cached(&sql)?;
+    let (mut calls, mut room) = (Vec::with_capacity(ids.len()), bytes);
+    for id in ids {
+        let Some((id, new)) = statement.query_row([id], read_whole).optional()? else { continue };
+        let left = room.checked_sub(new.request.len());
+        calls.push((id, new));
+        match left {
+            Some(left) => room = left,
+            None => break,
+        }
+    }
+    Ok(calls)
+}
+
+/// Whether any call is pending. Each half has an index: what was settled is not walked through.
+pub(in crate::outbox) fn any_pending(db: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM item WHERE state = 0 AND blocked = 0)
+        OR EXISTS (SELECT 1 FROM item WHERE state = 0 AND order_key IS NOT NULL)";
+    db.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// The numbers above `after` of pending calls that no earlier one of their key waits before.
+pub(in crate::outbox) fn heads(db: &Connection, after: i64, many: usize) -> rusqlite::Result<Vec<i64>> {
+    let sql = "SELECT id FROM item AS head WHERE state = 0 AND id > ?1 AND (order_key IS NULL OR NOT EXISTS
+            (SELECT 1 FROM item AS earlier WHERE earlier.queue = head.queue AND earlier.order_key = head.order_key
+                AND earlier.order_key IS NOT NULL AND earlier.state = 0 AND earlier.id < head.id))
+        ORDER BY id LIMIT ?2";
+    let many = i64::try_from(many).unwrap_or(i64::MAX);
+    db.prepare_cached(sql)?.query_map([after, many], |row| row.get(0))?.collect()
+}
+
+/// The pending call of this one's key that comes next.
+pub(in crate::outbox) fn behind(
+    db: &Connection,
+    queue: &str,
+    key: &str,
+    id: i64,
+) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT min(id) FROM item WHERE queue = ?1 AND order_key = ?2 AND order_key IS NOT NULL
+        AND state = 0 AND id > ?3";
+    db.prepare_cached(sql)?.query_row(params![queue, key, id], |row| row.get(0))
+}
+
+/// Writes why a call could not go on, where that is not known of it.
+pub(in crate::outbox) fn refused(db: &Connection, id: i64, error: &str) -> rusqlite::Result<()> {
+    let sql = "UPDATE item SET error = ?2 WHERE id = ?1 AND state = 0 AND error IS NOT ?2";
+    db.prepare_cached(sql)?.execute(params![id, error]).map(|_| ())
+}
+
+/// How many are pending, how many of them could not go on, and why the oldest of those could not.
+pub(in crate::outbox) fn waiting(db: &Connection) -> rusqlite::Result<(u64, u64, Option<String>)> {
+    let sql = "SELECT count(*), count(error), (SELECT error FROM item WHERE state = 0 AND error IS NOT NULL
+            ORDER BY id LIMIT 1) FROM item WHERE state = 0";
+    let number = |number: i64| number.unsigned_abs();
+    db.query_row(sql, [], |row| Ok((number(row.get(0)?), number(row.get(1)?), row.get(2)?)))
 }
 
 /// The highest number that a call has.

@@ -2,10 +2,12 @@
 //! store cannot be reached.
 
 mod copies;
+mod forward;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod thread;
 
-use super::super::file::Place;
 use super::super::lease::Lease;
 use super::super::pending::Pending;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
@@ -21,7 +23,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thread::Thread;
-use tokio::sync::Notify;
 
 /// A store and what is beside it. Calls in the spool have negative numbers.
 #[derive(Debug)]
@@ -39,19 +40,20 @@ pub(super) struct Links {
 }
 
 impl Chain {
-    /// `store` with what the settings ask for beside it; itself where that is nothing.
+    /// `store` with what the settings ask for beside it; itself where that is nothing. `file` is the one of the home
+    /// directory, whether it is the store or not.
     pub(in super::super) fn around(
         store: Arc<dyn Store>,
+        file: Arc<FileStore>,
         home: &Path,
         settings: &OutboxStore,
         alarm: Option<Arc<Alarm>>,
-        committed: &Arc<Notify>,
     ) -> Arc<dyn Store> {
         if settings.copies.is_empty() && !settings.spool {
             return store;
         }
         let copies = Copies::new(home, settings, alarm);
-        let spool = settings.spool.then(|| Spool::new(home, Arc::clone(committed)));
+        let spool = settings.spool.then(|| Spool::new(home, file));
         let links = Arc::new(Links { store, copies, spool });
         Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links })
     }
