@@ -2,10 +2,11 @@
 //! and a copy, whose calls are those of another store. What tells a call there from all others is its name: the salt
 //! under which it was sealed.
 
-use super::super::seal::{NAME_AT, NAME_LENGTH};
-use super::super::table::{New, State};
+use super::super::seal::{NAME_AT, NAME_LENGTH, name_of};
+use super::super::table::{self, New, State};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Calls by their names.
 pub(in crate::outbox) type States = HashMap<Vec<u8>, State>;
@@ -219,4 +220,114 @@ pub(in crate::outbox) fn adopt(db: &Connection, identity: &str) -> rusqlite::Res
     let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, 0, ?2, '', 0)
         ON CONFLICT (queue) DO UPDATE SET holder = ?2";
     db.execute(sql, [IDENTITY, identity]).map(|_| ())
+}
+
+/// Beside it, under whose name calls are copied while the store was never reached.
+const ASSUMED: &str = "\u{1}assumed";
+
+/// The name under which calls are copied while the store was never reached.
+pub(in crate::outbox) fn assumed(db: &Connection) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT holder FROM lease WHERE queue = ?1", [ASSUMED], |row| row.get(0)).optional()
+}
+
+/// Makes one where there is none.
+pub(in crate::outbox) fn assume(db: &Connection) -> rusqlite::Result<String> {
+    let sql = "INSERT INTO lease (queue, token, holder, boot, until)
+        VALUES (?1, 0, lower(hex(randomblob(16))), '', 0) ON CONFLICT (queue) DO NOTHING";
+    db.execute(sql, [ASSUMED])?;
+    Ok(assumed(db)?.unwrap_or_default())
+}
+
+/// Beside it, who the store is that hosts share: its name, and its identity.
+const STORE: &str = "\u{1}store";
+
+/// Remembers who the store of this name is.
+pub(in crate::outbox) fn remember_store(db: &Connection, name: &str, identity: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, 0, ?3, ?2, 0)
+        ON CONFLICT (queue) DO UPDATE SET holder = ?3, boot = ?2 WHERE holder <> ?3 OR boot <> ?2";
+    db.execute(sql, [STORE, name, identity]).map(|_| ())
+}
+
+/// Who the store of this name was when it was reached last.
+pub(in crate::outbox) fn known_store(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT holder FROM lease WHERE queue = ?1 AND boot = ?2";
+    db.query_row(sql, [STORE, name], |row| row.get(0)).optional()
+}
+
+const UNCOPIED: &str =
+    "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'uncopied')";
+
+/// Writes down that calls are about to be taken into fewer copies than they should be in. Only a file beside copies
+/// needs the table.
+pub(in crate::outbox) fn note_uncopied(db: &Connection, names: &[Vec<u8>], now: i64) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "CREATE TABLE IF NOT EXISTS uncopied (name BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    )?;
+    let mut statement = db.prepare_cached("INSERT OR IGNORE INTO uncopied VALUES (?1, ?2)")?;
+    names.iter().try_for_each(|name| statement.execute(params![name, now]).map(drop))
+}
+
+/// Some of these with names after this one, and when they were written down.
+pub(in crate::outbox) fn uncopied(
+    db: &Connection,
+    after: &[u8],
+    many: usize,
+) -> rusqlite::Result<Vec<(Vec<u8>, i64)>> {
+    if !db.query_row(UNCOPIED, [], |row| row.get(0))? {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT name, at FROM uncopied WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let many = i64::try_from(many).unwrap_or(i64::MAX);
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    db.prepare_cached(sql)?.query_map(params![after, many], read)?.collect()
+}
+
+/// How many there are.
+pub(in crate::outbox) fn many_uncopied(db: &Connection) -> rusqlite::Result<u64> {
+    if !db.query_row(UNCOPIED, [], |row| row.get(0))? {
+        return Ok(0);
+    }
+    db.query_row("SELECT count(*) FROM uncopied", [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+}
+
+/// They are copied now, or nobody needs them any more.
+pub(in crate::outbox) fn copied_now(db: &Connection, names: &[Vec<u8>]) -> rusqlite::Result<()> {
+    let mut statement = db.prepare_cached("DELETE FROM uncopied WHERE name = ?1")?;
+    names.iter().try_for_each(|name| statement.execute([name]).map(drop))
+}
+
+/// So many bytes of requests are read by names at once, and one request more.
+pub(in crate::outbox) const NAMED: usize = 16 * 1024 * 1024;
+
+/// The pending calls with these names, whole: as many as [`NAMED`] allows.
+pub(in crate::outbox) fn named(db: &Connection, names: &[Vec<u8>]) -> rusqlite::Result<Vec<New>> {
+    let sql = format!(
+        "SELECT {WHOLE} FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1 AND state = 0 ORDER BY id"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let (mut calls, mut bytes) = (Vec::with_capacity(names.len()), 0);
+    for name in names {
+        let call = statement.query_row([name], read_whole).optional()?;
+        bytes += call.as_ref().map_or(0, |(_, new)| new.request.len());
+        calls.extend(call);
+        if bytes > NAMED {
+            break;
+        }
+    }
+    calls.sort_by_key(|(id, _)| *id);
+    Ok(calls.into_iter().map(|(_, new)| new).collect())
+}
+
+/// Adds those of these calls that are not there.
+pub(in crate::outbox) fn add_missing(db: &Connection, news: &[Arc<New>], now: i64) -> rusqlite::Result<()> {
+    index_names(db)?;
+    let sql =
+        format!("SELECT EXISTS (SELECT 1 FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1)");
+    let mut statement = db.prepare_cached(&sql)?;
+    for new in news {
+        if !statement.query_row([name_of(&new.request)], |row| row.get(0))? {
+            table::add(db, new, now)?;
+        }
+    }
+    Ok(())
 }

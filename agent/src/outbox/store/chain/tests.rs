@@ -30,9 +30,11 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let file = |path: PathBuf| Arc::new(FileStore::new(Place::at(&path), Arc::default()));
         let store = file(directory.path().join("store.db"));
-        let spool = Spool::new(directory.path(), file(directory.path().join("outbox.db")));
+        let here = file(directory.path().join("outbox.db"));
+        let spool = Spool::new(directory.path(), Arc::clone(&here));
         let copies = Copies::new(directory.path(), &OutboxStore::default(), None);
-        let links = Links { store: Arc::clone(&store) as Arc<dyn Store>, copies, spool: Some(spool) };
+        let links =
+            Links { store: Arc::clone(&store) as Arc<dyn Store>, file: here, copies, spool: Some(spool) };
         Self { links, store, keys: Keys::of(directory.path(), None).unwrap(), directory }
     }
 

@@ -5,6 +5,7 @@ use super::super::super::pending::{Pending, Reply, pair};
 use super::super::super::table::New;
 use super::super::super::{OutboxError, Receipt};
 use super::Links;
+use super::complete::Place;
 use super::forward::AGAIN;
 use super::spool::Spool;
 use crate::say;
@@ -41,6 +42,8 @@ struct Queue {
     bytes: usize,
     /// Which copy is compared, and from which call on.
     compare: Option<(usize, i64)>,
+    /// Where to go on copying the calls that were taken without their copies.
+    complete: Option<Place>,
     /// Whether the spool is to be looked at.
     look: bool,
     running: bool,
@@ -57,7 +60,11 @@ impl Queue {
     }
 
     fn is_idle(&self) -> bool {
-        self.calls.is_empty() && self.compare.is_none() && !self.look && !self.ending
+        self.calls.is_empty()
+            && self.compare.is_none()
+            && self.complete.is_none()
+            && !self.look
+            && !self.ending
     }
 }
 
@@ -66,6 +73,7 @@ enum Work {
     Take(Calls),
     Forward,
     Compare(usize, i64),
+    Complete(Place),
     End,
 }
 
@@ -94,6 +102,7 @@ impl Thread {
         if self.shared.links.copies.many() > 0 {
             let mut queue = self.ready();
             queue.compare.get_or_insert((0, 0));
+            queue.complete.get_or_insert_default();
             self.run(queue);
         }
     }
@@ -174,6 +183,9 @@ impl Shared {
             match work {
                 Work::Take(calls) => {
                     self.take(calls);
+                    if self.links.copies.are_back() {
+                        self.lock().complete.get_or_insert_default();
+                    }
                     // What went into it goes on as soon as it can.
                     if due.is_none() && self.links.spool.as_ref().is_some_and(Spool::is_filled) {
                         due = Some(Instant::now() + AGAIN / 10);
@@ -183,6 +195,10 @@ impl Shared {
                 Work::Compare(which, after) => {
                     let next = self.compare(which, after);
                     self.lock().compare = next;
+                }
+                Work::Complete(at) => {
+                    let next = self.links.complete(&at).unwrap_or_default();
+                    self.lock().complete = next;
                 }
                 Work::End => return,
             }
@@ -210,6 +226,9 @@ impl Shared {
                 queue.look = false;
                 return Work::Forward;
             }
+            if let Some(at) = &queue.complete {
+                return Work::Complete(at.clone());
+            }
             if let Some((which, after)) = queue.compare {
                 return Work::Compare(which, after);
             }
@@ -218,7 +237,7 @@ impl Shared {
 
     fn take(&self, calls: Calls) {
         // Whose copies they are is said once there are any calls of this store.
-        if let Err(error) = self.links.copies.look(&*self.links.store, false)
+        if let Err(error) = self.links.copies.look(&*self.links.store, &self.links.file, false)
             && self.links.spool.is_none()
         {
             calls.into_iter().for_each(|(_, reply)| reply.answer(Err(error.clone())));
@@ -232,14 +251,8 @@ impl Shared {
 
     /// Compares a part; where to go on.
     fn compare(&self, which: usize, after: i64) -> Option<(usize, i64)> {
-        let states = |names: Vec<Vec<u8>>| {
-            let mut states = self.links.store.states(names.clone()).wait()?;
-            if let Some(spool) = &self.links.spool {
-                states.extend(spool.states(names)?);
-            }
-            Ok(states)
-        };
-        let looked = self.links.copies.look(&*self.links.store, true);
+        let states = |names: Vec<Vec<u8>>| self.links.states(names);
+        let looked = self.links.copies.look(&*self.links.store, &self.links.file, true);
         // One that cannot be read now is compared the next time.
         match looked.and_then(|()| self.links.copies.compare(which, after, &states)) {
             Ok(Some(after)) => Some((which, after)),
