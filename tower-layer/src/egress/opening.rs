@@ -54,6 +54,7 @@ pub(super) struct Held {
     /// Where it goes, where its own URI does not say.
     elsewhere: Option<Uri>,
     client: Client,
+    marks: Option<Marks>,
     body: Option<u64>,
     replayable: bool,
     refreshes: bool,
@@ -64,6 +65,7 @@ impl Handed {
         farcall: &Farcall,
         parts: &request::Parts,
         origin: Option<&Uri>,
+        client: &Client,
         sent: Option<Sent>,
     ) -> Self {
         Self {
@@ -71,16 +73,22 @@ impl Handed {
             uri: elsewhere(&parts.uri, origin, &parts.headers).unwrap_or_else(|| parts.uri.clone()),
             customer: parts.extensions.get().cloned(),
             tags: parts.extensions.get().cloned(),
-            marks: farcall.engine().marks(&parts.headers),
+            marks: marks(farcall, &parts.headers, client),
             sent,
         }
     }
 }
 
 impl Held {
-    pub(super) fn new(parts: request::Parts, origin: Option<&Uri>, client: Client) -> Self {
+    pub(super) fn new(
+        farcall: &Farcall,
+        parts: request::Parts,
+        origin: Option<&Uri>,
+        client: Client,
+    ) -> Self {
         let elsewhere = elsewhere(&parts.uri, origin, &parts.headers);
-        Self { parts, elsewhere, client, body: None, replayable: false, refreshes: false }
+        let marks = marks(farcall, &parts.headers, &client);
+        Self { parts, elsewhere, client, marks, body: None, replayable: false, refreshes: false }
     }
 
     /// Tells how large the body is, whether it can be sent again, and whether there is a client for requests beside it.
@@ -130,6 +138,7 @@ impl Asked for Held {
         let target = Target::from_uri(self.uri()).unwrap_or(Target::UNREADABLE);
         see(Head::to(method.as_str(), target)
             .headers(&headers)
+            .marks(self.marks)
             .body(self.body, self.replayable)
             .caches(true)
             .parks(true)
@@ -176,6 +185,11 @@ impl<A: Asked> Drop for Opening<A> {
     fn drop(&mut self) {
         drop(self.begin());
     }
+}
+
+/// What its headers say, and which client they go through: another may add others below.
+fn marks(farcall: &Farcall, headers: &HeaderMap, client: &Client) -> Option<Marks> {
+    farcall.engine().marks(headers).map(|marks| marks.of_client(client.bytes()))
 }
 
 /// Where a request goes whose URI does not say: to the layer's origin, or where its `Host` header says (RFC 9112, section

@@ -107,7 +107,7 @@ where
             return EgressFuture::watching(self.inner.call(request), None);
         }
         if self.farcall.engine().decides() {
-            let held = Held::new(parts, self.origin.as_ref(), self.client.clone());
+            let held = Held::new(&self.farcall, parts, self.origin.as_ref(), self.client.clone());
             let opening = Opening::new(&self.farcall, held);
             // The service that was made ready makes the first attempt; its clone is made ready for the next call.
             let clone = self.inner.clone();
@@ -122,7 +122,7 @@ where
                 (RequestBody::counted(body, sent.clone()), Some(sent))
             }
         };
-        let handed = Handed::new(&self.farcall, &parts, self.origin.as_ref(), sent);
+        let handed = Handed::new(&self.farcall, &parts, self.origin.as_ref(), &self.client, sent);
         let opening = Opening::new(&self.farcall, handed);
         if MADE.load(Ordering::Relaxed) > 1 {
             parts.extensions.insert(Counted);

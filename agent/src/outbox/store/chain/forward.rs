@@ -119,8 +119,9 @@ pub(super) fn forward(spool: &Spool, lap: &mut Lap, store: &dyn Store) -> Result
     outcome.write(spool)?;
     let progress = !outcome.went.is_empty() || !outcome.gave_up.is_empty();
     let now = Instant::now();
-    outcome.went.iter().for_each(|(id, _)| drop(lap.refused.remove(id)));
-    outcome.gave_up.iter().for_each(|(id, _)| drop(lap.refused.remove(id)));
+    for id in outcome.went.iter().map(|(id, _)| id).chain(outcome.gave_up.iter().map(|(id, _)| id)) {
+        lap.refused.remove(id);
+    }
     outcome.refused.iter().for_each(|(id, _)| lap.refused(*id, now));
     if let Some(error) = outcome.failed {
         // They have their turn again.
