@@ -5,88 +5,45 @@
 mod outbox_support;
 
 use farcall::config::OutboxPlace;
-use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
-use farcall_agent::{Farcall, Options};
+use farcall_agent::outbox::{Filter, Operator, OutboxError, State};
+#[cfg(feature = "postgres")]
+use outbox_support::copies::with_a_key;
+use outbox_support::copies::{Copy, PATIENCE, home, keys, later, on_each_copy, start, until};
 use outbox_support::{Home, Vendor, config};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-/// Long enough for any machine; nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn start(home: &Home, vendor: &Vendor) -> Farcall {
-    Farcall::start(Options {
-        home: Some(home.path().into()),
-        config: Some(home.configure(&config(vendor))),
-        service: Some("shop".into()),
-        hub: false,
-        ..Options::default()
-    })
+on_each_copy! {
+    a_call_is_in_the_copy_when_it_is_acknowledged_and_gone_from_it_once_it_was_delivered
+    what_a_lost_outbox_had_is_delivered_from_the_copy_under_its_keys
+    what_was_taken_without_the_copy_is_copied_when_that_is_back
+    what_an_earlier_process_took_without_the_copy_is_copied_when_that_is_back
 }
 
-/// A home directory with these copies, and what else its section says.
-fn home(copies: &[&Path], more: &str) -> Home {
-    let mut home = Home::in_a_file();
-    home.settings = format!("[outbox_store]\ncopies = {copies:?}\n{more}\n");
-    home
-}
-
-fn later(vendor: &Vendor) -> Parcel {
-    Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(86_400))
-}
-
-/// The idempotency keys of the calls in a file, in their order.
-fn keys(file: &Path) -> Vec<String> {
-    let db = Connection::open(file).unwrap();
-    db.busy_timeout(PATIENCE).unwrap();
-    let mut statement = db.prepare("SELECT idempotency_key FROM item ORDER BY id").unwrap();
-    let keys = statement.query_map([], |row| row.get(0)).unwrap();
-    keys.map(Result::unwrap).collect()
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn two_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
-    let volumes = tempfile::tempdir().unwrap();
-    let (first, second) = (volumes.path().join("a.db"), volumes.path().join("b.db"));
-    (volumes, first, second)
-}
-
-#[test]
-fn a_call_is_in_every_copy_when_it_is_acknowledged_and_in_none_when_it_was_delivered() {
-    let (_volumes, first, second) = two_files();
-    let (home, vendor) = (home(&[&first, &second], ""), Vendor::start());
+fn a_call_is_in_the_copy_when_it_is_acknowledged_and_gone_from_it_once_it_was_delivered(copy: &Copy) {
+    let second = Copy::in_a_file();
+    let (home, vendor) = (home(&[copy.name(), second.name()], ""), Vendor::start());
     let farcall = start(&home, &vendor);
     let outbox = farcall.outbox().unwrap();
-    let waits = outbox.put(later(&vendor)).unwrap().idempotency_key;
+    let waits = outbox.put(later(&vendor).body("no body in the clear")).unwrap().idempotency_key;
     let goes = outbox.put(later(&vendor)).unwrap();
-    for copy in [&first, &second] {
-        assert_eq!(keys(copy), [waits.clone(), goes.idempotency_key.clone()]);
-        let key = std::fs::read(copy.with_extension("db.key")).unwrap();
-        assert_eq!(key, std::fs::read(home.path().join("outbox.key")).unwrap());
+    for copy in [copy, &second] {
+        assert_eq!(copy.keys(), [waits.clone(), goes.idempotency_key.clone()]);
     }
     assert_eq!(Operator::at(home.path()).retry(&[goes.id]).unwrap(), 1);
     assert_eq!(outbox.wait(goes.id, PATIENCE).unwrap().state, State::Delivered);
     farcall.shutdown();
     // Whoever takes the lease compares them first.
     let _farcall = start(&home, &vendor);
-    for copy in [&first, &second] {
-        until("the copy to hear of the delivery", || keys(copy) == [waits.clone()]);
+    for copy in [copy, &second] {
+        until("the copy to hear of the delivery", || copy.keys() == [waits.clone()]);
     }
 }
 
-#[test]
-fn what_a_lost_outbox_had_is_delivered_from_a_copy_under_its_keys() {
-    let (_volumes, first, second) = two_files();
-    let (lost, vendor) = (home(&[&first, &second], ""), Vendor::start());
+fn what_a_lost_outbox_had_is_delivered_from_the_copy_under_its_keys(copy: &Copy) {
+    let second = Copy::in_a_file();
+    let copies = [copy.name(), second.name()];
+    let (lost, vendor) = (home(&copies, ""), Vendor::start());
     let farcall = start(&lost, &vendor);
     let outbox = farcall.outbox().unwrap();
     let put = |body: &str| {
@@ -94,16 +51,17 @@ fn what_a_lost_outbox_had_is_delivered_from_a_copy_under_its_keys() {
         outbox.put(parcel).unwrap().idempotency_key
     };
     let known = ["1", "2", "3"].map(put);
-    drop((outbox, farcall));
     // The volume is gone, with the key.
-    let home = home(&[&first, &second], "");
-    drop(lost);
+    drop((outbox, farcall, lost));
+    let home = home(&copies, "");
     home.configure(&config(&vendor));
     let operator = Operator::at(home.path());
-    let done = operator.restore(&OutboxPlace::File(first.clone()), None, false).unwrap();
+    let done = operator.restore(&copy.place(), None, false).unwrap();
     assert_eq!((done.restored, done.known, done.dead), (3, 0, 0));
-    let again = operator.restore(&OutboxPlace::File(second), None, false).unwrap();
-    assert_eq!((again.restored, again.known), (0, 3), "the copy got them again, and has each once");
+    for copy in [copy, &second] {
+        let again = operator.restore(&copy.place(), None, false).unwrap();
+        assert_eq!((again.restored, again.known), (0, 3), "they are this outbox's now, once each");
+    }
     let items = operator.list(&Filter::default()).unwrap();
     assert_eq!(items.iter().map(|item| item.idempotency_key.clone()).collect::<Vec<_>>(), known);
     let ids: Vec<i64> = items.iter().map(|item| item.id).collect();
@@ -124,15 +82,80 @@ fn what_a_lost_outbox_had_is_delivered_from_a_copy_under_its_keys() {
     assert_eq!(got, expected.collect::<Vec<_>>());
 }
 
+const ALARM: &str = "on_missing_copy = \"alarm\"";
+
+fn what_was_taken_without_the_copy_is_copied_when_that_is_back(copy: &Copy) {
+    let (home, vendor) = (home(&[copy.name()], ALARM), Vendor::start());
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let put = || outbox.put(later(&vendor)).unwrap().idempotency_key;
+    let uncopied = || Operator::at(home.path()).beside().unwrap().uncopied;
+    let before = put();
+    assert_eq!(uncopied(), 0);
+    copy.lose();
+    let missed = [put(), put()];
+    assert_eq!(uncopied(), 2);
+    copy.bring_back();
+    // Nobody asks for it: the next call finds that it is back.
+    let last = put();
+    until("the calls to be copied", || uncopied() == 0);
+    let (mut there, mut all) = (copy.keys(), vec![before, last]);
+    all.extend(missed);
+    there.sort();
+    all.sort();
+    assert_eq!(there, all, "each once");
+}
+
+fn what_an_earlier_process_took_without_the_copy_is_copied_when_that_is_back(copy: &Copy) {
+    let (home, vendor) = (home(&[copy.name()], ALARM), Vendor::start());
+    let farcall = start(&home, &vendor);
+    let put = || farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+    let uncopied = || Operator::at(home.path()).beside().unwrap().uncopied;
+    let before = put().idempotency_key;
+    copy.lose();
+    let (missed, delivered) = (put().idempotency_key, put());
+    assert_eq!(Operator::at(home.path()).retry(&[delivered.id]).unwrap(), 1);
+    assert_eq!(farcall.outbox().unwrap().wait(delivered.id, PATIENCE).unwrap().state, State::Delivered);
+    farcall.shutdown();
+    assert!(uncopied() >= 1);
+    copy.bring_back();
+    let _farcall = start(&home, &vendor);
+    until("the call to be copied", || uncopied() == 0);
+    assert_eq!(copy.keys(), [before, missed], "what was delivered needs no copy");
+}
+
+fn two_files() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let volumes = tempfile::tempdir().unwrap();
+    let (first, second) = (volumes.path().join("a.db"), volumes.path().join("b.db"));
+    (volumes, first, second)
+}
+
+/// A home directory with copies in these files.
+fn beside(copies: &[&Path], more: &str) -> Home {
+    let copies: Vec<&str> = copies.iter().map(|copy| copy.to_str().unwrap()).collect();
+    home(&copies, more)
+}
+
+#[test]
+fn a_copy_in_a_file_has_the_key_beside_it() {
+    let (_volumes, first, second) = two_files();
+    let (home, vendor) = (beside(&[&first, &second], ""), Vendor::start());
+    start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap();
+    for copy in [&first, &second] {
+        let key = std::fs::read(copy.with_extension("db.key")).unwrap();
+        assert_eq!(key, std::fs::read(home.path().join("outbox.key")).unwrap());
+    }
+}
+
 #[test]
 fn calls_that_another_key_encrypted_are_restored_under_the_one_that_is_there() {
     let (_volumes, copy, _) = two_files();
-    let (lost, vendor) = (home(&[&copy], ""), Vendor::start());
+    let (lost, vendor) = (beside(&[&copy], ""), Vendor::start());
     let farcall = start(&lost, &vendor);
     let receipt = farcall.outbox().unwrap().put(later(&vendor).body("from before")).unwrap();
     drop(farcall);
     drop(lost);
-    let fresh = home(&[], "");
+    let fresh = beside(&[], "");
     let farcall = start(&fresh, &vendor);
     farcall.outbox().unwrap().put(later(&vendor)).unwrap();
     drop(farcall);
@@ -148,7 +171,7 @@ fn calls_that_another_key_encrypted_are_restored_under_the_one_that_is_there() {
 fn a_call_that_cannot_be_in_as_many_copies_as_asked_is_refused_and_nowhere() {
     let (volumes, good, _) = two_files();
     let missing = volumes.path().join("not mounted").join("outbox.db");
-    let (home, vendor) = (home(&[&good, &missing], ""), Vendor::start());
+    let (home, vendor) = (beside(&[&good, &missing], ""), Vendor::start());
     let farcall = start(&home, &vendor);
     let error = farcall.outbox().unwrap().put(later(&vendor)).unwrap_err();
     assert!(matches!(&error, OutboxError::Copies { has: 1, needed: 2, .. }), "{error}");
@@ -168,7 +191,7 @@ fn a_call_that_cannot_be_in_as_many_copies_is_taken_where_an_alarm_is_enough_or_
         "[outbox_store.vendor_copies]\nrecorder = 1",
         "vendor_copies = { recorder = 0 }",
     ] {
-        let home = home(&[&good, &missing], more);
+        let home = beside(&[&good, &missing], more);
         let farcall = start(&home, &vendor);
         farcall.outbox().unwrap().put(later(&vendor)).unwrap_or_else(|error| panic!("{more}: {error}"));
     }
@@ -181,7 +204,7 @@ fn a_call_that_is_taken_without_its_copies_rings_the_alarm_and_later_ones_are_co
     let missing = volumes.path().join("not mounted").join("outbox.db");
     let (log, vendor) = (volumes.path().join("alarms.log"), Vendor::start());
     let alarm = format!("on_missing_copy = \"alarm\"\n[alarm]\nlog = {log:?}\nevery = \"1h\"");
-    let home = home(&[&good, &missing], &alarm);
+    let home = beside(&[&good, &missing], &alarm);
     // Two processes after one another: the host is told once.
     for _ in 0..2 {
         let farcall = start(&home, &vendor);
@@ -215,11 +238,11 @@ fn a_copy_whose_place_cannot_be_told_takes_nothing_and_hides_no_call() {
     let (_volumes, good, _) = two_files();
     let vendor = Vendor::start();
     let unknown = Path::new("$FARCALL_TEST_NOT_SET");
-    let home = home(&[&good, unknown], "");
+    let home = beside(&[&good, unknown], "");
     let error = start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap_err();
     assert!(matches!(&error, OutboxError::Copies { has: 1, needed: 2, .. }), "{error}");
     assert!(error.to_string().contains("FARCALL_TEST_NOT_SET"), "{error}");
-    let home = self::home(&[&good, unknown], "copies_needed = 1");
+    let home = beside(&[&good, unknown], "copies_needed = 1");
     start(&home, &vendor).outbox().unwrap().put(later(&vendor)).unwrap();
     assert_eq!(Operator::at(home.path()).list(&Filter::default()).unwrap().len(), 1);
 }
@@ -227,12 +250,12 @@ fn a_copy_whose_place_cannot_be_told_takes_nothing_and_hides_no_call() {
 #[test]
 fn a_copy_of_another_outbox_keeps_its_calls() {
     let (_volumes, others, own) = two_files();
-    let (lost, vendor) = (home(&[&others], ""), Vendor::start());
+    let (lost, vendor) = (beside(&[&others], ""), Vendor::start());
     let farcall = start(&lost, &vendor);
     let precious = farcall.outbox().unwrap().put(later(&vendor)).unwrap().idempotency_key;
     drop(farcall);
     drop(lost);
-    let home = home(&[&others, &own], "");
+    let home = beside(&[&others, &own], "");
     let farcall = start(&home, &vendor);
     farcall.outbox().unwrap().put(later(&vendor)).unwrap();
     farcall.shutdown();

@@ -6,141 +6,20 @@
 mod outbox_support;
 
 use farcall::config::OutboxPlace;
-use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
-use farcall_agent::{Farcall, Options};
+use farcall_agent::outbox::{Filter, Operator, OutboxError};
+use outbox_support::copies::{Copy, ask, home, later, start, until, with_a_key};
 use outbox_support::postgres::Server;
 use outbox_support::{Home, Vendor, config};
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
-/// Long enough for any machine; nothing here takes that long.
-const PATIENCE: Duration = Duration::from_secs(120);
-const KEY: &str = "FARCALL_OUTBOX_KEY";
-const DATABASE: &str = "FARCALL_TEST_DATABASE";
-
-/// Keeps the promise that the test of this name makes, where the key is in the environment, and with a database.
-fn with_a_key(test: &str, promise: impl FnOnce(&str)) {
-    if let Ok(database) = env::var(DATABASE) {
-        return promise(&database);
-    }
-    let Some(server) = Server::shared() else { return };
-    let kept = Command::new(env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(KEY, "5".repeat(64))
-        .env(DATABASE, server.database())
-        .status()
-        .unwrap();
-    assert!(kept.success(), "{test}: {kept}");
-}
-
-fn home(copies: &[&str], more: &str) -> Home {
-    let mut home = Home::in_a_file();
-    home.settings = format!("[outbox_store]\ncopies = {copies:?}\ntimeout = \"30s\"\n{more}\n");
-    home
-}
-
-fn start(home: &Home, vendor: &Vendor) -> Farcall {
-    Farcall::start(Options {
-        home: Some(home.path().into()),
-        config: Some(home.configure(&config(vendor))),
-        service: Some("shop".into()),
-        hub: false,
-        ..Options::default()
-    })
-}
-
-fn later(vendor: &Vendor) -> Parcel {
-    Parcel::new("POST", vendor.url("/")).delay(Duration::from_secs(86_400))
-}
-
-/// What the database answers, as psql prints it.
-fn ask(database: &str, sql: &str) -> String {
-    let done = Command::new("psql").args(["-X", "-A", "-t", "-q", "-c", sql, database]).output().unwrap();
-    assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8_lossy(&done.stdout).trim().to_owned()
-}
-
-/// The idempotency keys of its calls, in their order.
 fn keys(database: &str) -> Vec<String> {
-    let keys = ask(database, "SELECT idempotency_key FROM farcall_outbox_copy.item ORDER BY id");
-    keys.lines().map(str::to_owned).collect()
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
-        thread::sleep(Duration::from_millis(50));
-    }
+    Copy::Postgres(database.into()).keys()
 }
 
 fn place(database: &str) -> OutboxPlace {
     OutboxPlace::parse(database).unwrap()
-}
-
-#[test]
-fn a_call_is_in_the_database_when_it_is_acknowledged_and_gone_from_it_once_it_was_delivered() {
-    let test = "a_call_is_in_the_database_when_it_is_acknowledged_and_gone_from_it_once_it_was_delivered";
-    with_a_key(test, |database| {
-        let (home, vendor) = (home(&[database], ""), Vendor::start());
-        let farcall = start(&home, &vendor);
-        let outbox = farcall.outbox().unwrap();
-        let waits = outbox.put(later(&vendor).body("no body in the clear")).unwrap().idempotency_key;
-        let goes = outbox.put(later(&vendor)).unwrap();
-        assert_eq!(keys(database), [waits.clone(), goes.idempotency_key.clone()]);
-        let all = ask(database, "SELECT encode(request, 'escape') FROM farcall_outbox_copy.item");
-        assert!(!all.contains("in the clear"), "it is encrypted");
-        assert_eq!(Operator::at(home.path()).retry(&[goes.id]).unwrap(), 1);
-        assert_eq!(outbox.wait(goes.id, PATIENCE).unwrap().state, State::Delivered);
-        farcall.shutdown();
-        // Whoever takes the lease compares them first.
-        let _farcall = start(&home, &vendor);
-        until("the copy to hear of the delivery", || keys(database) == [waits.clone()]);
-    });
-}
-
-#[test]
-fn what_a_lost_outbox_had_is_delivered_from_the_database_under_its_keys() {
-    let test = "what_a_lost_outbox_had_is_delivered_from_the_database_under_its_keys";
-    with_a_key(test, |database| {
-        let (lost, vendor) = (home(&[database], ""), Vendor::start());
-        let farcall = start(&lost, &vendor);
-        let outbox = farcall.outbox().unwrap();
-        let put = |body: &str| {
-            let parcel = later(&vendor).order_key("acme").body(body.to_owned());
-            outbox.put(parcel).unwrap().idempotency_key
-        };
-        let known = ["1", "2", "3"].map(put);
-        drop((outbox, farcall, lost));
-        let home = home(&[database], "");
-        home.configure(&config(&vendor));
-        let operator = Operator::at(home.path());
-        let done = operator.restore(&place(database), None, false).unwrap();
-        assert_eq!((done.restored, done.known, done.dead), (3, 0, 0));
-        let again = operator.restore(&place(database), None, false).unwrap();
-        assert_eq!((again.restored, again.known), (0, 3), "they are this outbox's now, once each");
-        let items = operator.list(&Filter::default()).unwrap();
-        assert_eq!(items.iter().map(|item| item.idempotency_key.clone()).collect::<Vec<_>>(), known);
-        let ids: Vec<i64> = items.iter().map(|item| item.id).collect();
-        assert_eq!(operator.retry(&ids).unwrap(), 3);
-        drop(operator);
-        let farcall = start(&home, &vendor);
-        for id in ids {
-            assert_eq!(farcall.outbox().unwrap().wait(id, PATIENCE).unwrap().state, State::Delivered);
-        }
-        let mut got: Vec<(String, String)> = vendor
-            .got()
-            .into_iter()
-            .map(|got| (got.body.clone(), got.header("idempotency-key").unwrap().to_owned()))
-            .collect();
-        got.dedup();
-        let expected = ["1", "2", "3"].map(str::to_owned).into_iter().zip(known);
-        assert_eq!(got, expected.collect::<Vec<_>>());
-    });
 }
 
 #[test]
@@ -256,7 +135,7 @@ fn commits_of_a_copy_are_synced_although_the_database_has_that_off() {
 #[test]
 fn what_could_be_read_by_nobody_after_the_loss_of_its_key_is_no_copy() {
     let Some(server) = Server::shared() else { return };
-    if env::var_os(KEY).is_some() {
+    if env::var_os("FARCALL_OUTBOX_KEY").is_some() {
         return;
     }
     let (home, vendor) = (home(&[&server.database()], ""), Vendor::start());
@@ -264,4 +143,54 @@ fn what_could_be_read_by_nobody_after_the_loss_of_its_key_is_no_copy() {
     assert!(matches!(&error, OutboxError::Copies { has: 0, needed: 1, .. }), "{error}");
     assert!(error.to_string().contains("FARCALL_OUTBOX_KEY"), "{error}");
     assert!(Operator::at(home.path()).list(&Filter::default()).unwrap().is_empty());
+}
+
+#[test]
+fn what_a_process_takes_that_never_reached_its_store_is_in_the_copy_and_becomes_the_stores() {
+    let test = "what_a_process_takes_that_never_reached_its_store_is_in_the_copy_and_becomes_the_stores";
+    with_a_key(test, |database| {
+        let Some(away) = Server::start() else { return };
+        let (store, vendor) = (away.database(), Vendor::start());
+        away.kill();
+        let more = format!("store = \"{store}\"\non_unreachable = \"spool\"");
+        let home = home(&[database], &more);
+        let put = |number: i32| {
+            let farcall = start(&home, &vendor);
+            let receipt = farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+            farcall.shutdown();
+            assert_eq!(receipt.id < 0, number < 2, "{number}: {receipt:?}");
+            receipt.idempotency_key
+        };
+        let mut known: Vec<String> = (0..2).map(put).collect();
+        assert_eq!(keys(database), known);
+        let owners = || ask(database, "SELECT count(DISTINCT store) FROM farcall_outbox_copy.item");
+        assert_eq!(owners(), "1", "two processes that know of nothing but their directory");
+        let fresh = beside_nothing(&vendor);
+        let lost = Operator::at(fresh.path()).restore(&place(database), None, false).unwrap();
+        assert_eq!(lost.restored, 2, "what is only in the copy can be had from it");
+        drop(fresh);
+        away.run();
+        let _farcall = start(&home, &vendor);
+        let server = |sql: &str| away.ask(store.rsplit_once('/').unwrap().1, sql);
+        until("the calls to go on", || {
+            Operator::at(home.path()).beside().is_ok_and(|beside| beside.spooled == 0)
+        });
+        let identity = server("SELECT id FROM farcall_outbox.identity");
+        let owner = format!("SELECT count(*) FROM farcall_outbox_copy.item WHERE store = '{identity}'");
+        until("the copy to be the store's", || ask(database, &owner) == "2");
+        assert_eq!(owners(), "1");
+        // From now on its name is known, wherever it is.
+        away.kill();
+        let farcall = start(&home, &vendor);
+        known.push(farcall.outbox().unwrap().put(later(&vendor)).unwrap().idempotency_key);
+        assert_eq!(ask(database, &owner), "3");
+        assert_eq!(keys(database), known);
+    });
+}
+
+/// A home directory without copies.
+fn beside_nothing(vendor: &Vendor) -> Home {
+    let home = home(&[], "");
+    home.configure(&config(vendor));
+    home
 }

@@ -261,11 +261,12 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
         }
         Command::Stats { .. } => {
             let (counts, vendors, stopped) = (operator.counts()?, operator.vendors()?, operator.stopped());
+            let here = operator.beside()?;
             let wrong = stopped.is_some() || counts.iter().any(|count| count.state == State::Dead);
             let text = match (as_json, &stopped) {
                 (true, _) => {
                     let stopped = stopped.as_ref().map(ToString::to_string);
-                    json(&json!({ "counts": counts, "vendors": vendors, "stopped": stopped }))
+                    json(&json!({ "counts": counts, "vendors": vendors, "here": here, "stopped": stopped }))
                 }
                 (false, stopped) => {
                     let stopped = stopped.as_ref().map_or(String::new(), |stopped| format!("\n{stopped}\n"));
@@ -273,7 +274,11 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                         true => String::new(),
                         false => format!("\n{}", vendors.render(&style())),
                     };
-                    format!("{}{vendors}{stopped}", counts.render(&style()))
+                    let here = match here.render(&style()) {
+                        here if here.is_empty() => here,
+                        here => format!("\n{here}"),
+                    };
+                    format!("{}{vendors}{here}{stopped}", counts.render(&style()))
                 }
             };
             Ok((text, if wrong { Exit::Wrong } else { Exit::Fine }))

@@ -37,6 +37,14 @@ impl Client {
         }
     }
 
+    /// A short number for it, the same in all processes; two clients may have the same one.
+    pub(crate) fn number(&self) -> u32 {
+        // FNV-1a, over some sixteen bytes.
+        self.bytes()
+            .iter()
+            .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Unnamed(bytes) => bytes,

@@ -86,6 +86,43 @@ async fn hyper_shows_what_never_changes_and_what_does() {
 }
 
 #[tokio::test]
+async fn answers_to_two_clients_are_not_compared_unless_they_have_one_name() {
+    // Stands for clients that add credentials of their own below the layer.
+    let account = |name: &'static str| {
+        tower::service_fn(move |_: Request<RequestBody<Full<Bytes>>>| async move {
+            Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(Bytes::from_static(
+                name.as_bytes(),
+            ))))
+        })
+    };
+    let stale_hits = async |named: Option<&str>| {
+        let watched = watched();
+        let layer = EgressLayer::with(watched.farcall.clone());
+        let layer = match named {
+            Some(name) => layer.client_name(name),
+            None => layer,
+        };
+        let clients = ["of acme", "of bolt"].map(|name| layer.layer(account(name)));
+        for _ in 0..CALLS {
+            for client in &clients {
+                let request = Request::get("https://app.launchdarkly.com/account");
+                let response =
+                    client.clone().oneshot(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+                let _whole = response.into_body().collect().await.unwrap();
+            }
+        }
+        let seen = watched.farcall.engine().drain(watched.farcall.now()).advice;
+        let [seen] = &seen[..] else { panic!("one endpoint: {seen:?}") };
+        (seen.sums.compared, seen.sums.at[5].hits, seen.sums.at[5].stale)
+    };
+    let all = u64::from(2 * CALLS);
+    assert_eq!(stale_hits(None).await, (all, all - 2, 0), "each has its own, which never changes");
+    let (compared, hits, stale) = stale_hits(Some("one")).await;
+    assert_eq!((compared, hits), (all, all - 1));
+    assert!(stale > 0, "under one name they are said to be alike");
+}
+
+#[tokio::test]
 async fn reqwest_shows_what_never_changes_and_what_does() {
     let (sim, watched) = (changing(), watched());
     let client = reqwest::Client::builder().tls_backend_preconfigured(trusting(sim.ca_pem()));

@@ -26,6 +26,20 @@ pub(super) struct Last {
     pub(super) at_ms: u64,
     /// Failures since, of which none was told.
     pub(super) held_back: u64,
+    /// Whose turn it is to tell of them, where somebody has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) telling: Option<Telling>,
+}
+
+/// The turn of a process that has not said yet whether anybody heard. It may have died.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Telling {
+    /// When it took its turn, in milliseconds since the Unix epoch.
+    pub(super) since_ms: u64,
+    /// Until then nobody else takes it.
+    pub(super) until_ms: u64,
+    /// Failures that it counts, beside its own.
+    pub(super) held_back: u64,
 }
 
 /// Whether an alarm is to be told.
@@ -33,25 +47,58 @@ pub(super) struct Last {
 pub(super) enum Turn {
     /// Yes, and so many failures beside it.
     Tell { held_back: u64 },
-    /// Another process told of this rule at that time, in milliseconds since the Unix epoch.
-    Told { at_ms: u64 },
+    /// Another process told of this rule, or is telling: no turn before that time, in milliseconds since the Unix epoch.
+    NotBefore { at_ms: u64 },
 }
 
-/// Asks for the turn of an alarm of this rule, after `held_back` failures that this process did not tell.
-pub(super) fn turn(home: &Path, rule: &str, every: Duration, held_back: u64, now_ms: u64) -> Turn {
+/// Asks for the turn of an alarm of this rule, after `held_back` failures that this process did not tell. Who has it
+/// says within `lease` how it came out ([`told`], [`forget`]), or has died: then the next failure has the turn.
+pub(super) fn turn(
+    home: &Path,
+    rule: &str,
+    (every, lease): (Duration, Duration),
+    held_back: u64,
+    now_ms: u64,
+) -> Turn {
     let asked = with(home, |rules| {
         let last = rules.entry(rule.to_owned()).or_default();
-        let since = now_ms.checked_sub(last.at_ms).filter(|_| last.at_ms > 0);
-        // One that is in the future was told before a clock was set back.
-        if since.is_some_and(|since| u128::from(since) < every.as_millis()) {
+        let (every, lease) = (millis(every), millis(lease));
+        // What is in the future was written before a clock was set back.
+        let passed = |since: u64| now_ms.checked_sub(since).filter(|_| since > 0);
+        if passed(last.at_ms).is_some_and(|passed| passed < every) {
             last.held_back += held_back + 1;
-            return Turn::Told { at_ms: last.at_ms };
+            return Turn::NotBefore { at_ms: last.at_ms.saturating_add(every) };
         }
-        let held_back = held_back + last.held_back;
-        *last = Last { at_ms: now_ms, held_back: 0 };
+        let mut unheard = 0;
+        if let Some(telling) = last.telling {
+            if passed(telling.since_ms).is_some() && now_ms < telling.until_ms {
+                last.held_back += held_back + 1;
+                return Turn::NotBefore { at_ms: telling.until_ms };
+            }
+            unheard = telling.held_back + 1;
+        }
+        let held_back = held_back + last.held_back + unheard;
+        let until_ms = now_ms.saturating_add(lease.min(every));
+        *last =
+            Last { at_ms: 0, held_back: 0, telling: Some(Telling { since_ms: now_ms, until_ms, held_back }) };
         Turn::Tell { held_back }
     });
     asked.unwrap_or(Turn::Tell { held_back })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The alarm that had its turn at that time was told.
+pub(super) fn told(home: &Path, rule: &str, at_ms: u64) {
+    let _ = with(home, |rules| {
+        let last = rules.entry(rule.to_owned()).or_default();
+        // Whoever was so slow that another had the turn meanwhile leaves that to the other.
+        if last.telling.is_none_or(|telling| telling.since_ms <= at_ms) {
+            (last.at_ms, last.telling) = (last.at_ms.max(at_ms), None);
+        }
+    });
 }
 
 /// Nobody heard the last alarm of this rule: the next one has its turn.
@@ -110,15 +157,24 @@ fn lock(file: &File) -> Option<()> {
 mod tests {
     use super::*;
 
-    const EVERY: Duration = Duration::from_secs(60);
+    const EVERY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
+
+    /// Asks, and where it is its turn tells.
+    fn ask_and_tell(home: &Path, rule: &str, held_back: u64, now_ms: u64) -> Turn {
+        let turn = turn(home, rule, EVERY, held_back, now_ms);
+        if matches!(turn, Turn::Tell { .. }) {
+            told(home, rule, now_ms);
+        }
+        turn
+    }
 
     #[test]
     fn of_all_that_see_a_failure_one_tells_it_and_the_next_one_counts_those_of_all() {
         let home = tempfile::tempdir().unwrap();
-        let ask = |rule, held_back, second: u64| turn(home.path(), rule, EVERY, held_back, second * 1_000);
+        let ask = |rule, held_back, second: u64| ask_and_tell(home.path(), rule, held_back, second * 1_000);
         assert_eq!(ask("a", 0, 100), Turn::Tell { held_back: 0 });
-        assert_eq!(ask("a", 0, 101), Turn::Told { at_ms: 100_000 });
-        assert_eq!(ask("a", 4, 159), Turn::Told { at_ms: 100_000 });
+        assert_eq!(ask("a", 0, 101), Turn::NotBefore { at_ms: 160_000 });
+        assert_eq!(ask("a", 4, 159), Turn::NotBefore { at_ms: 160_000 });
         assert_eq!(ask("b", 0, 159), Turn::Tell { held_back: 0 }, "each rule has its own");
         assert_eq!(ask("a", 2, 160), Turn::Tell { held_back: 8 });
         assert_eq!(ask("a", 0, 90), Turn::Tell { held_back: 0 }, "after a clock was set back");
@@ -129,7 +185,7 @@ mod tests {
     #[test]
     fn an_alarm_is_told_whatever_is_wrong_with_the_file() {
         let home = tempfile::tempdir().unwrap();
-        let ask = |second: u64| turn(home.path(), "a", EVERY, 0, second * 1_000);
+        let ask = |second: u64| ask_and_tell(home.path(), "a", 0, second * 1_000);
         assert_eq!(turn(&home.path().join("gone"), "a", EVERY, 3, 5), Turn::Tell { held_back: 3 });
         std::fs::write(home.path().join(FILE), "{\"a\":{\"at_ms\":1000,").unwrap();
         assert_eq!(ask(100), Turn::Tell { held_back: 0 });
@@ -137,14 +193,39 @@ mod tests {
         held.lock().unwrap();
         assert_eq!(ask(101), Turn::Tell { held_back: 0 }, "whoever has the lock may stand still");
         drop(held);
-        assert_eq!(ask(102), Turn::Told { at_ms: 100_000 });
+        assert_eq!(ask(102), Turn::NotBefore { at_ms: 160_000 });
+        // As versions wrote it that took the turn and the telling for one.
+        std::fs::write(home.path().join(FILE), r#"{"a":{"at_ms":200000,"held_back":3}}"#).unwrap();
+        assert_eq!(ask(201), Turn::NotBefore { at_ms: 260_000 });
+        assert_eq!(ask(260), Turn::Tell { held_back: 4 });
+    }
+
+    #[test]
+    fn one_that_dies_before_it_told_holds_up_the_next_alarm_for_no_longer_than_its_lease() {
+        let home = tempfile::tempdir().unwrap();
+        let ask = |held_back, second: u64| turn(home.path(), "a", EVERY, held_back, second * 1_000);
+        assert_eq!(ask(2, 100), Turn::Tell { held_back: 2 });
+        assert_eq!(ask(0, 105), Turn::NotBefore { at_ms: 110_000 }, "it may be telling yet");
+        assert_eq!(
+            ask(0, 110),
+            Turn::Tell { held_back: 4 },
+            "nobody heard of its own, nor of those that it counted"
+        );
+        told(home.path(), "a", 110_000);
+        told(home.path(), "a", 100_000);
+        assert_eq!(ask(0, 169), Turn::NotBefore { at_ms: 170_000 });
+        assert_eq!(ask(0, 170), Turn::Tell { held_back: 1 });
+        // The clock was set back since.
+        assert_eq!(ask(0, 90), Turn::Tell { held_back: 2 });
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
         let home = tempfile::tempdir().unwrap();
         with(home.path(), |rules| {
-            rules.extend((0..2_000_u64).map(|at_ms| (format!("rule {at_ms}"), Last { at_ms, held_back: 0 })));
+            rules.extend(
+                (0..2_000_u64).map(|at_ms| (format!("rule {at_ms}"), Last { at_ms, ..Last::default() })),
+            );
         });
         with(home.path(), |rules| {
             assert_eq!(rules.len(), MAX_RULES);

@@ -22,7 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Alarms that wait for the thread.
 const MAX_WAITING: usize = 64;
@@ -50,7 +50,7 @@ pub(crate) struct Alarm {
 struct State {
     config: Arc<AlarmConfig>,
     rules: HashMap<Arc<str>, Last>,
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<(Message, Instant)>,
     /// Whether a thread is there.
     runs: bool,
     /// Whether it is telling something.
@@ -128,7 +128,7 @@ impl Alarm {
             return false;
         }
         state.rules.insert(Arc::clone(rule), Last { at, since: 0 });
-        state.waiting.push_back(message().after(earlier));
+        state.waiting.push_back((message().after(earlier), Instant::now()));
         if !state.runs {
             match thread::start(self) {
                 Ok(()) => state.runs = true,
@@ -147,19 +147,29 @@ impl Alarm {
         true
     }
 
-    /// The message as it is to be told; `None` where another process of this host told of its rule a moment ago.
-    fn turn(&self, message: Message, every: Duration) -> Option<Message> {
+    /// The message as it is to be told within `lease`; `None` where another process of this host told of its rule a
+    /// moment ago, or is telling.
+    fn turn(&self, message: Message, every: Duration, lease: Duration) -> Option<Message> {
         let Some(home) = self.home.as_deref().filter(|_| !every.is_zero()) else { return Some(message) };
         let (held_back, at_ms) = (message.farcall.held_back, message.farcall.at_ms);
-        match host::turn(home, &self.name_on_host(&message.farcall.rule), every, held_back, at_ms) {
+        let name = self.name_on_host(&message.farcall.rule);
+        match host::turn(home, &name, (every, lease), held_back, at_ms) {
             Turn::Tell { held_back } => Some(message.after(held_back)),
-            Turn::Told { at_ms } => {
-                let at = Timestamp::from_nanos(at_ms.saturating_mul(1_000_000));
+            Turn::NotBefore { at_ms } => {
+                // The next failure from then on is left to the thread again.
+                let at = Timestamp::from_nanos(at_ms.saturating_mul(1_000_000)).minus(every);
                 if let Some(last) = self.lock().rules.get_mut(message.farcall.rule.as_str()) {
                     last.at = at;
                 }
                 None
             }
+        }
+    }
+
+    /// Somebody was told of the alarm that had its turn then.
+    fn told(&self, message: &Message) {
+        if let Some(home) = &self.home {
+            host::told(home, &self.name_on_host(&message.farcall.rule), message.farcall.at_ms);
         }
     }
 

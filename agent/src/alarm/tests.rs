@@ -98,6 +98,34 @@ fn processes_of_one_host_that_see_the_same_failure_tell_it_once() {
 }
 
 #[test]
+fn a_process_that_died_before_it_told_silences_the_others_for_no_longer_than_telling_takes() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("alarms.log");
+    let rule: Arc<str> = "refunds".into();
+    let config = config(&file);
+    let millis = |seconds| at(seconds).as_nanos() / 1_000_000;
+    // As the thread of a process does that is killed before the webhook has it.
+    let lease = thread::longest(&config);
+    let turn = host::turn(home.path(), "shop/refunds", (config.every, lease), 0, millis(0));
+    assert_eq!(turn, Turn::Tell { held_back: 0 });
+    let alarm = Alarm::new(&config, "shop", 2, Some(home.path()));
+    let bell = Bell(Arc::clone(&alarm));
+    assert!(bell.failed(&failed(&rule, 1)));
+    quiet(&alarm);
+    assert!(lines(&file).is_empty(), "the other may be telling yet");
+    let over = lease.as_secs() + 1;
+    assert!(over < config.every.as_secs());
+    assert!(bell.failed(&failed(&rule, over)));
+    quiet(&alarm);
+    let held_back = |line: &serde_json::Value| line["farcall"]["held_back"].as_u64().unwrap();
+    assert_eq!(lines(&file).iter().map(held_back).collect::<Vec<_>>(), [2]);
+    assert!(!bell.failed(&failed(&rule, over + config.every.as_secs() - 1)), "this one was told");
+    assert!(bell.failed(&failed(&rule, over + config.every.as_secs())));
+    quiet(&alarm);
+    assert_eq!(lines(&file).iter().map(held_back).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[test]
 fn a_missing_copy_is_told_as_any_alarm() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("alarms.log");

@@ -21,20 +21,20 @@ pub(super) fn start(alarm: &Arc<Alarm>) -> io::Result<()> {
 
 fn run(alarm: &Alarm) {
     loop {
-        let (message, config) = {
+        let (message, since, config) = {
             let state = alarm.lock();
             let (mut state, _) = alarm
                 .changed
                 .wait_timeout_while(state, IDLE, |state| state.waiting.is_empty())
                 .unwrap_or_else(PoisonError::into_inner);
-            let Some(message) = state.waiting.pop_front() else {
+            let Some((message, since)) = state.waiting.pop_front() else {
                 state.runs = false;
                 return;
             };
             state.busy = true;
-            (message, Arc::clone(&state.config))
+            (message, since, Arc::clone(&state.config))
         };
-        if let Some(message) = alarm.turn(message, config.every) {
+        if let Some(message) = alarm.turn(message, config.every, since.elapsed() + longest(&config)) {
             tell_all(alarm, &config, &message);
         }
         alarm.lock().busy = false;
@@ -51,5 +51,14 @@ fn tell_all(alarm: &Alarm, config: &AlarmConfig, message: &Message) {
     }
     if config.has_way() && !told.iter().any(|told| told.failure.is_none()) {
         alarm.not_told(&message.farcall.rule);
+    } else {
+        alarm.told(message);
     }
+}
+
+/// How long it takes at most to tell by all ways: a process that has not said by then that it did has died.
+pub(super) fn longest(config: &AlarmConfig) -> Duration {
+    const AROUND: Duration = Duration::from_secs(5);
+    let ways = u32::from(config.webhook.is_some()) + u32::from(!config.command.is_empty());
+    config.timeout.saturating_mul(ways).saturating_add(AROUND)
 }

@@ -20,6 +20,7 @@
 //!
 //! One thread of each process writes ([`writer`]), one of them all delivers ([`deliver`]), chosen by [`lease`].
 
+mod beside;
 mod clock;
 mod completion;
 mod deliver;
@@ -38,6 +39,7 @@ mod table;
 mod vendors;
 mod writer;
 
+pub use beside::Beside;
 pub use error::OutboxError;
 pub use operator::{Operator, Shown};
 pub use parcel::{Parcel, Reference};

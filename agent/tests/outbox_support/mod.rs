@@ -1,6 +1,7 @@
 //! A vendor over plain HTTP that writes down what it got, in the order in which it got it.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod copies;
 pub(crate) mod judge;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;

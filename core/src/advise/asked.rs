@@ -48,6 +48,12 @@ impl Marks {
         self.client = crate::units::stable_hash(0, client);
         self
     }
+
+    /// Keeps apart the requests of clients of this kind, as the cache does.
+    pub(crate) const fn of_kind(mut self, client: u32) -> Self {
+        self.client = self.client.wrapping_add(client as u64);
+        self
+    }
 }
 
 /// What a request is known by.

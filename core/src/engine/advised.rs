@@ -55,6 +55,7 @@ impl Engine {
             (None, None) if exact => self.marks(head.headers).unwrap_or_default(),
             (None, None) => Marks::default(),
         };
+        let marks = marks.of_kind(head.client);
         let asked = Asked::new(hasher, head.method, &head.target, head.customer, marks);
         let (vendor, endpoint, ..) = shard.names(&self.catalogue, found);
         let look = self.advice.begin(vendor, endpoint, asked, exact, level, now);

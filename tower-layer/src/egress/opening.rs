@@ -64,6 +64,7 @@ impl Handed {
         farcall: &Farcall,
         parts: &request::Parts,
         origin: Option<&Uri>,
+        client: &Client,
         sent: Option<Sent>,
     ) -> Self {
         Self {
@@ -71,7 +72,7 @@ impl Handed {
             uri: elsewhere(&parts.uri, origin, &parts.headers).unwrap_or_else(|| parts.uri.clone()),
             customer: parts.extensions.get().cloned(),
             tags: parts.extensions.get().cloned(),
-            marks: farcall.engine().marks(&parts.headers),
+            marks: marks(farcall, &parts.headers, client),
             sent,
         }
     }
@@ -135,6 +136,7 @@ impl Asked for Held {
         let target = Target::from_uri(self.uri()).unwrap_or(Target::UNREADABLE);
         see(Head::to(method.as_str(), target)
             .headers(&headers)
+            .client(self.client.number())
             .body(self.body, self.replayable)
             .caches(true)
             .parks(true)
@@ -183,6 +185,11 @@ impl<A: Asked> Drop for Opening<A> {
     fn drop(&mut self) {
         self.begin(&mut None);
     }
+}
+
+/// What its headers say, and which client they go through: another may add others below.
+fn marks(farcall: &Farcall, headers: &HeaderMap, client: &Client) -> Option<Marks> {
+    farcall.engine().marks(headers).map(|marks| marks.of_client(client.bytes()))
 }
 
 /// Where a request goes whose URI does not say: to the layer's origin, or where its `Host` header says (RFC 9112, section

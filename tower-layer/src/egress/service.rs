@@ -122,7 +122,7 @@ where
                 (RequestBody::counted(body, sent.clone()), Some(sent))
             }
         };
-        let handed = Handed::new(&self.farcall, &parts, self.origin.as_ref(), sent);
+        let handed = Handed::new(&self.farcall, &parts, self.origin.as_ref(), &self.client, sent);
         let opening = Opening::new(&self.farcall, handed);
         if MADE.load(Ordering::Relaxed) > 1 {
             parts.extensions.insert(Counted);

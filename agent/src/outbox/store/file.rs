@@ -217,6 +217,13 @@ impl Store for FileStore {
         })
     }
 
+    fn named(&self, names: Vec<Vec<u8>>) -> Pending<Vec<New>> {
+        self.write(0, move |db| {
+            moving::index_names(db)?;
+            moving::named(db, &names)
+        })
+    }
+
     fn identity(&self) -> Pending<String> {
         self.write(0, |db| moving::own_identity(db))
     }

@@ -17,7 +17,7 @@ use super::file::Place;
 use super::lease::{Alive, Lease};
 use super::pending::Pending;
 use super::table::{Count, Filter, Item, New, Settlement, Whole};
-use super::{OutboxError, Receipt, VendorCount};
+use super::{Beside, OutboxError, Receipt, VendorCount};
 use crate::alarm::Alarm;
 use farcall::config::{OutboxPlace, OutboxStore};
 use moving::States;
@@ -37,11 +37,12 @@ pub(super) fn open(
     alarm: Option<Arc<Alarm>>,
     committed: &Arc<Notify>,
 ) -> Result<Arc<dyn Store>, OutboxError> {
+    let file = Arc::new(FileStore::new(Place::new(home), Arc::clone(committed)));
     let store = match &settings.store {
         Some(place) => postgres(place, settings, committed)?,
-        None => Arc::new(FileStore::new(Place::new(home), Arc::clone(committed))),
+        None => Arc::clone(&file) as Arc<dyn Store>,
     };
-    Ok(Chain::around(store, home, settings, alarm, committed))
+    Ok(Chain::around(store, file, home, settings, alarm))
 }
 
 #[cfg(feature = "postgres")]
@@ -102,6 +103,11 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// How it is named, without a password; empty where it is the file of the home directory.
+    fn name(&self) -> String {
+        String::new()
+    }
+
     /// Adds a call.
     fn add(&self, new: Arc<New>) -> Pending<Receipt>;
 
@@ -160,6 +166,18 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
 
     /// How the calls with these names stand that it has.
     fn states(&self, names: Vec<Vec<u8>>) -> Pending<States>;
+
+    /// Its pending calls with these names, whole, in the order in which they were added: all, or as many as can be
+    /// held at once.
+    fn named(&self, names: Vec<Vec<u8>>) -> Pending<Vec<New>>;
+
+    /// What lies beside it on this host.
+    ///
+    /// # Errors
+    /// Where its file cannot be read.
+    fn beside(&self) -> Result<Beside, OutboxError> {
+        Ok(Beside::default())
+    }
 
     /// What tells it from all other stores.
     fn identity(&self) -> Pending<String>;

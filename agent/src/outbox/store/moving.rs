@@ -2,10 +2,11 @@
 //! and a copy, whose calls are those of another store. What tells a call there from all others is its name: the salt
 //! under which it was sealed.
 
-use super::super::seal::{NAME_AT, NAME_LENGTH};
-use super::super::table::{New, State};
+use super::super::seal::{NAME_AT, NAME_LENGTH, name_of};
+use super::super::table::{self, New, State};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Calls by their names.
 pub(in crate::outbox) type States = HashMap<Vec<u8>, State>;
@@ -18,6 +19,31 @@ pub(in crate::outbox) struct Copied {
     pub(in crate::outbox) put_at: i64,
 }
 
+const WHOLE: &str =
+    "id, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
+    host, customer, idempotency_key, bytes, request";
+
+fn read_whole(row: &Row<'_>) -> rusqlite::Result<(i64, New)> {
+    let bytes: i64 = row.get("bytes")?;
+    let new = New {
+        queue: row.get("queue")?,
+        order_key: row.get("order_key")?,
+        put_at: row.get("put_at")?,
+        next_at: row.get("next_at")?,
+        expires_at: row.get("expires_at")?,
+        max_attempts: row.get("max_attempts")?,
+        method: row.get("method")?,
+        vendor: row.get("vendor")?,
+        endpoint: row.get("endpoint")?,
+        host: row.get("host")?,
+        customer: row.get("customer")?,
+        idempotency_key: row.get("idempotency_key")?,
+        bytes: usize::try_from(bytes).unwrap_or(0),
+        request: row.get("request")?,
+    };
+    Ok((row.get("id")?, new))
+}
+
 /// Calls that stand so and have numbers above `after`, whole, in the order in which they were added.
 pub(in crate::outbox) fn whole(
     db: &Connection,
@@ -25,32 +51,73 @@ pub(in crate::outbox) fn whole(
     after: i64,
     many: usize,
 ) -> rusqlite::Result<Vec<(i64, New)>> {
-    let sql =
-        "SELECT id, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
-            host, customer, idempotency_key, bytes, request FROM item
-        WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-    let read = |row: &Row<'_>| {
-        let bytes: i64 = row.get("bytes")?;
-        let new = New {
-            queue: row.get("queue")?,
-            order_key: row.get("order_key")?,
-            put_at: row.get("put_at")?,
-            next_at: row.get("next_at")?,
-            expires_at: row.get("expires_at")?,
-            max_attempts: row.get("max_attempts")?,
-            method: row.get("method")?,
-            vendor: row.get("vendor")?,
-            endpoint: row.get("endpoint")?,
-            host: row.get("host")?,
-            customer: row.get("customer")?,
-            idempotency_key: row.get("idempotency_key")?,
-            bytes: usize::try_from(bytes).unwrap_or(0),
-            request: row.get("request")?,
-        };
-        Ok((row.get("id")?, new))
-    };
+    let sql = format!("SELECT {WHOLE} FROM item WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
     let many = i64::try_from(many).unwrap_or(i64::MAX);
-    db.prepare_cached(sql)?.query_map(params![state.number(), after, many], read)?.collect()
+    db.prepare_cached(&sql)?.query_map(params![state.number(), after, many], read_whole)?.collect()
+}
+
+/// Those of these calls that are pending, whole; of the last ones none where there are more than `bytes` already.
+pub(in crate::outbox) fn these(
+    db: &Connection,
+    ids: &[i64],
+    bytes: usize,
+) -> rusqlite::Result<Vec<(i64, New)>> {
+    let sql = format!("SELECT {WHOLE} FROM item WHERE id = ?1 AND state = 0");
+    let mut statement = db.prepare_cached(&sql)?;
+    let (mut calls, mut room) = (Vec::with_capacity(ids.len()), bytes);
+    for id in ids {
+        let Some((id, new)) = statement.query_row([id], read_whole).optional()? else { continue };
+        let left = room.checked_sub(new.request.len());
+        calls.push((id, new));
+        match left {
+            Some(left) => room = left,
+            None => break,
+        }
+    }
+    Ok(calls)
+}
+
+/// Whether any call is pending. Each half has an index: what was settled is not walked through.
+pub(in crate::outbox) fn any_pending(db: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM item WHERE state = 0 AND blocked = 0)
+        OR EXISTS (SELECT 1 FROM item WHERE state = 0 AND order_key IS NOT NULL)";
+    db.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// The numbers above `after` of pending calls that no earlier one of their key waits before.
+pub(in crate::outbox) fn heads(db: &Connection, after: i64, many: usize) -> rusqlite::Result<Vec<i64>> {
+    let sql = "SELECT id FROM item AS head WHERE state = 0 AND id > ?1 AND (order_key IS NULL OR NOT EXISTS
+            (SELECT 1 FROM item AS earlier WHERE earlier.queue = head.queue AND earlier.order_key = head.order_key
+                AND earlier.order_key IS NOT NULL AND earlier.state = 0 AND earlier.id < head.id))
+        ORDER BY id LIMIT ?2";
+    let many = i64::try_from(many).unwrap_or(i64::MAX);
+    db.prepare_cached(sql)?.query_map([after, many], |row| row.get(0))?.collect()
+}
+
+/// The pending call of this one's key that comes next.
+pub(in crate::outbox) fn behind(
+    db: &Connection,
+    queue: &str,
+    key: &str,
+    id: i64,
+) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT min(id) FROM item WHERE queue = ?1 AND order_key = ?2 AND order_key IS NOT NULL
+        AND state = 0 AND id > ?3";
+    db.prepare_cached(sql)?.query_row(params![queue, key, id], |row| row.get(0))
+}
+
+/// Writes why a call could not go on, where that is not known of it.
+pub(in crate::outbox) fn refused(db: &Connection, id: i64, error: &str) -> rusqlite::Result<()> {
+    let sql = "UPDATE item SET error = ?2 WHERE id = ?1 AND state = 0 AND error IS NOT ?2";
+    db.prepare_cached(sql)?.execute(params![id, error]).map(|_| ())
+}
+
+/// How many are pending, how many of them could not go on, and why the oldest of those could not.
+pub(in crate::outbox) fn waiting(db: &Connection) -> rusqlite::Result<(u64, u64, Option<String>)> {
+    let sql = "SELECT count(*), count(error), (SELECT error FROM item WHERE state = 0 AND error IS NOT NULL
+            ORDER BY id LIMIT 1) FROM item WHERE state = 0";
+    let number = |number: i64| number.unsigned_abs();
+    db.query_row(sql, [], |row| Ok((number(row.get(0)?), number(row.get(1)?), row.get(2)?)))
 }
 
 /// The highest number that a call has.
@@ -153,4 +220,114 @@ pub(in crate::outbox) fn adopt(db: &Connection, identity: &str) -> rusqlite::Res
     let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, 0, ?2, '', 0)
         ON CONFLICT (queue) DO UPDATE SET holder = ?2";
     db.execute(sql, [IDENTITY, identity]).map(|_| ())
+}
+
+/// Beside it, under whose name calls are copied while the store was never reached.
+const ASSUMED: &str = "\u{1}assumed";
+
+/// The name under which calls are copied while the store was never reached.
+pub(in crate::outbox) fn assumed(db: &Connection) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT holder FROM lease WHERE queue = ?1", [ASSUMED], |row| row.get(0)).optional()
+}
+
+/// Makes one where there is none.
+pub(in crate::outbox) fn assume(db: &Connection) -> rusqlite::Result<String> {
+    let sql = "INSERT INTO lease (queue, token, holder, boot, until)
+        VALUES (?1, 0, lower(hex(randomblob(16))), '', 0) ON CONFLICT (queue) DO NOTHING";
+    db.execute(sql, [ASSUMED])?;
+    Ok(assumed(db)?.unwrap_or_default())
+}
+
+/// Beside it, who the store is that hosts share: its name, and its identity.
+const STORE: &str = "\u{1}store";
+
+/// Remembers who the store of this name is.
+pub(in crate::outbox) fn remember_store(db: &Connection, name: &str, identity: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, 0, ?3, ?2, 0)
+        ON CONFLICT (queue) DO UPDATE SET holder = ?3, boot = ?2 WHERE holder <> ?3 OR boot <> ?2";
+    db.execute(sql, [STORE, name, identity]).map(|_| ())
+}
+
+/// Who the store of this name was when it was reached last.
+pub(in crate::outbox) fn known_store(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT holder FROM lease WHERE queue = ?1 AND boot = ?2";
+    db.query_row(sql, [STORE, name], |row| row.get(0)).optional()
+}
+
+const UNCOPIED: &str =
+    "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'uncopied')";
+
+/// Writes down that calls are about to be taken into fewer copies than they should be in. Only a file beside copies
+/// needs the table.
+pub(in crate::outbox) fn note_uncopied(db: &Connection, names: &[Vec<u8>], now: i64) -> rusqlite::Result<()> {
+    db.execute_batch(
+        "CREATE TABLE IF NOT EXISTS uncopied (name BLOB PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    )?;
+    let mut statement = db.prepare_cached("INSERT OR IGNORE INTO uncopied VALUES (?1, ?2)")?;
+    names.iter().try_for_each(|name| statement.execute(params![name, now]).map(drop))
+}
+
+/// Some of these with names after this one, and when they were written down.
+pub(in crate::outbox) fn uncopied(
+    db: &Connection,
+    after: &[u8],
+    many: usize,
+) -> rusqlite::Result<Vec<(Vec<u8>, i64)>> {
+    if !db.query_row(UNCOPIED, [], |row| row.get(0))? {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT name, at FROM uncopied WHERE name > ?1 ORDER BY name LIMIT ?2";
+    let many = i64::try_from(many).unwrap_or(i64::MAX);
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    db.prepare_cached(sql)?.query_map(params![after, many], read)?.collect()
+}
+
+/// How many there are.
+pub(in crate::outbox) fn many_uncopied(db: &Connection) -> rusqlite::Result<u64> {
+    if !db.query_row(UNCOPIED, [], |row| row.get(0))? {
+        return Ok(0);
+    }
+    db.query_row("SELECT count(*) FROM uncopied", [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+}
+
+/// They are copied now, or nobody needs them any more.
+pub(in crate::outbox) fn copied_now(db: &Connection, names: &[Vec<u8>]) -> rusqlite::Result<()> {
+    let mut statement = db.prepare_cached("DELETE FROM uncopied WHERE name = ?1")?;
+    names.iter().try_for_each(|name| statement.execute([name]).map(drop))
+}
+
+/// So many bytes of requests are read by names at once, and one request more.
+pub(in crate::outbox) const NAMED: usize = 16 * 1024 * 1024;
+
+/// The pending calls with these names, whole: as many as [`NAMED`] allows.
+pub(in crate::outbox) fn named(db: &Connection, names: &[Vec<u8>]) -> rusqlite::Result<Vec<New>> {
+    let sql = format!(
+        "SELECT {WHOLE} FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1 AND state = 0 ORDER BY id"
+    );
+    let mut statement = db.prepare_cached(&sql)?;
+    let (mut calls, mut bytes) = (Vec::with_capacity(names.len()), 0);
+    for name in names {
+        let call = statement.query_row([name], read_whole).optional()?;
+        bytes += call.as_ref().map_or(0, |(_, new)| new.request.len());
+        calls.extend(call);
+        if bytes > NAMED {
+            break;
+        }
+    }
+    calls.sort_by_key(|(id, _)| *id);
+    Ok(calls.into_iter().map(|(_, new)| new).collect())
+}
+
+/// Adds those of these calls that are not there.
+pub(in crate::outbox) fn add_missing(db: &Connection, news: &[Arc<New>], now: i64) -> rusqlite::Result<()> {
+    index_names(db)?;
+    let sql =
+        format!("SELECT EXISTS (SELECT 1 FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1)");
+    let mut statement = db.prepare_cached(&sql)?;
+    for new in news {
+        if !statement.query_row([name_of(&new.request)], |row| row.get(0))? {
+            table::add(db, new, now)?;
+        }
+    }
+    Ok(())
 }

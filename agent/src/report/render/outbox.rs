@@ -3,7 +3,7 @@
 use super::grid::{Cell, Column, Grid, wrap};
 use super::units::{bytes, grouped, millis};
 use super::{Render, Style};
-use crate::outbox::{Count, Item, Shown, State, VendorCount};
+use crate::outbox::{Beside, Count, Item, Shown, State, VendorCount};
 use crate::report::time::rfc3339;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -105,6 +105,37 @@ impl Render for [VendorCount] {
         let mut out = String::new();
         if !self.is_empty() {
             grid.write(style, &mut out);
+        }
+        out
+    }
+}
+
+impl Render for Beside {
+    fn render(&self, style: &Style) -> String {
+        let mut out = String::new();
+        let calls = |many: u64, one: &str, more: &str| match many {
+            1 => format!("1 call {one}"),
+            many => format!("{} calls {more}", grouped(many)),
+        };
+        if self.spooled > 0 {
+            let mut line = calls(
+                self.spooled,
+                "waits here until the PostgreSQL takes it",
+                "wait here until the PostgreSQL takes them",
+            );
+            if self.refused > 0 {
+                let why = self.why.as_deref().unwrap_or_default();
+                let _ = write!(line, "; it refused {} when it was asked last: {why}", grouped(self.refused));
+            }
+            wrap(&line, style.width, 2, &mut out);
+        }
+        if self.uncopied > 0 {
+            let line = calls(
+                self.uncopied,
+                "is in fewer copies than asked for, until they can be written",
+                "are in fewer copies than asked for, until they can be written",
+            );
+            wrap(&line, style.width, 2, &mut out);
         }
         out
     }

@@ -9,7 +9,7 @@ use super::super::super::{OutboxError, Receipt, nanos, wall};
 use super::super::copy::{self, Belonging, CopyStore, NoCopy};
 use super::super::moving::{self, Copied};
 use super::super::resolved;
-use super::Store;
+use super::{FileStore, Store};
 use crate::alarm::{Alarm, MissingCopy};
 use crate::say;
 use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
@@ -21,7 +21,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// A call that is in a copy and not in the store, for so long, was never acknowledged.
-const UNDER_WAY: Duration = Duration::from_secs(3_600);
+pub(super) const UNDER_WAY: Duration = Duration::from_secs(3_600);
 /// So many calls of a copy are compared at once.
 const MANY: i64 = 1_000;
 /// So many, where their requests are read too.
@@ -38,6 +38,10 @@ pub(super) struct Copies {
     alarmed: AtomicBool,
     /// Of copies that are lost together.
     warned: Once,
+    /// Whether all that are needed took a call, after some had not.
+    back: AtomicBool,
+    /// Whether it is known whose they are in all likelihood.
+    assumed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -53,12 +57,18 @@ struct Copy {
 pub(super) struct InCopies {
     /// Which copy has it, under which number.
     has: Vec<(usize, i64)>,
+    /// Whether it should be in more.
+    short: bool,
     missing: Option<OutboxError>,
 }
 
 impl InCopies {
     pub(super) fn is_enough(&self) -> bool {
         self.missing.is_none()
+    }
+
+    pub(super) fn is_short(&self) -> bool {
+        self.short
     }
 
     pub(super) fn missing(&self) -> Option<OutboxError> {
@@ -81,6 +91,16 @@ fn is_known(copy: &dyn CopyStore, store: &dyn Store, of: &str) -> bool {
     }
 }
 
+/// Remembers who the store is, and under whose name its calls may have been copied from here before that was known.
+fn stranded(store: &dyn Store, file: &FileStore, identity: &str) -> Option<String> {
+    let (name, identity) = (store.name(), identity.to_owned());
+    let before = file.write(0, move |db| {
+        moving::remember_store(db, &name, &identity)?;
+        moving::assumed(db)
+    });
+    before.wait().ok().flatten()
+}
+
 impl Copies {
     pub(super) fn new(home: &Path, settings: &OutboxStore, alarm: Option<Arc<Alarm>>) -> Self {
         let copy = |place| {
@@ -95,6 +115,8 @@ impl Copies {
             alarm,
             alarmed: AtomicBool::new(false),
             warned: Once::new(),
+            back: AtomicBool::new(false),
+            assumed: AtomicBool::new(false),
         }
     }
 
@@ -162,7 +184,7 @@ impl Copies {
         }
         let refused = short && self.settings.on_missing_copy == OnMissingCopy::Refuse;
         let missing = refused.then_some(OutboxError::Copies { has: has.len(), needed, why });
-        InCopies { has, missing }
+        InCopies { has, short, missing }
     }
 
     /// Says that a call is in too few copies: each one to the alarm where it is taken, else once, until it is over.
@@ -170,7 +192,10 @@ impl Copies {
         let short = has < needed;
         let changed = self.alarmed.swap(short, Ordering::AcqRel) != short;
         match &self.alarm {
-            _ if !short && changed => say::say("all copies of the outbox that are needed are written again"),
+            _ if !short && changed => {
+                self.back.store(true, Ordering::Release);
+                say::say("all copies of the outbox that are needed are written again");
+            }
             Some(alarm) if short && self.settings.on_missing_copy == OnMissingCopy::Alarm => {
                 let (vendor, endpoint) = (new.vendor.as_str(), new.endpoint.as_str());
                 let customer = new.customer.as_deref();
@@ -183,6 +208,22 @@ impl Copies {
         }
     }
 
+    /// Whether they are written again since this was asked last.
+    pub(super) fn are_back(&self) -> bool {
+        self.back.swap(false, Ordering::AcqRel)
+    }
+
+    /// Adds to them what they miss of these; of each whether it is in as many as it should be now.
+    pub(super) fn complete(&self, news: &[Arc<New>]) -> Vec<bool> {
+        let mut has = vec![0; news.len()];
+        for copy in &self.copies {
+            for (has, added) in has.iter_mut().zip(copy.place.add_missing(news)) {
+                *has += usize::from(added.is_ok());
+            }
+        }
+        news.iter().zip(has).map(|(new, has)| has >= self.settings.needed(&new.vendor)).collect()
+    }
+
     /// Takes a call out of the copies that is not acknowledged. What stays there because of an error is found when
     /// they are compared.
     pub(super) fn take_back(&self, call: InCopies) {
@@ -193,18 +234,31 @@ impl Copies {
 
     /// Sees whose copies they are, where that is not known; one that has another store's calls is left as it is,
     /// and looked at once more where `again`.
-    pub(super) fn look(&self, store: &dyn Store, again: bool) -> Result<(), OutboxError> {
+    pub(super) fn look(&self, store: &dyn Store, file: &FileStore, again: bool) -> Result<(), OutboxError> {
         let known = |copy: &&Copy| {
             copy.ours.load(Ordering::Acquire) || (!again && copy.anothers.load(Ordering::Acquire))
         };
         if self.copies.iter().all(|copy| known(&copy)) {
             return Ok(());
         }
-        let identity = store.identity().wait()?;
+        let identity = match store.identity().wait() {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.assume(store, file);
+                return Err(error);
+            }
+        };
+        // What was copied while the store had never been reached from here.
+        let before = store.is_shared().then(|| stranded(store, file, &identity)).flatten();
         for copy in self.copies.iter().filter(|copy| !known(copy)) {
             match copy.place.belong(&identity, &self.home).wait() {
                 Ok(Belonging::Anothers) => self.say_of_another(copy, None),
                 Ok(belonging) => {
+                    if let Some(before) = &before
+                        && copy.place.adopt(before, &identity).wait().is_err()
+                    {
+                        continue;
+                    }
                     copy.ours.store(true, Ordering::Release);
                     copy.place.keep_key(&self.home);
                     if let Belonging::OursAfter(lost) = belonging {
@@ -216,6 +270,24 @@ impl Copies {
             }
         }
         Ok(())
+    }
+
+    /// The store cannot be asked who it is: it is the one that it was when it was reached last, or one that has the
+    /// calls of this home directory later.
+    fn assume(&self, store: &dyn Store, file: &FileStore) {
+        if !store.is_shared() || self.assumed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let name = store.name();
+        let assumed = file.write(0, move |db| match moving::known_store(db, &name)? {
+            Some(identity) => Ok(identity),
+            None => moving::assume(db),
+        });
+        let Ok(identity) = assumed.wait() else { return };
+        for copy in self.copies.iter().filter(|copy| !copy.ours.load(Ordering::Acquire)) {
+            copy.place.assume(&identity, &self.home);
+            copy.place.keep_key(&self.home);
+        }
     }
 
     /// They are copies of this store from now on, and no longer of the one that was lost: the one that all was put back

@@ -1,19 +1,24 @@
 //! A store with others beside it: copies that have each call before it is acknowledged, and a spool for when the
 //! store cannot be reached.
 
+mod complete;
 mod copies;
+mod forward;
 mod spool;
+#[cfg(test)]
+mod tests;
 mod thread;
 
-use super::super::file::Place;
 use super::super::lease::Lease;
 use super::super::pending::Pending;
+use super::super::seal::name_of;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
-use super::super::{OutboxError, Receipt, VendorCount};
-use super::moving::States;
+use super::super::{Beside, OutboxError, Receipt, VendorCount, wall};
+use super::moving::{self, States};
 use super::{Due, FileStore, Grant, Store, Waits, Wanted};
 use crate::alarm::Alarm;
-use copies::Copies;
+use crate::say;
+use copies::{Copies, InCopies};
 use farcall::config::OutboxStore;
 use spool::Spool;
 use std::collections::HashSet;
@@ -21,7 +26,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use thread::Thread;
-use tokio::sync::Notify;
 
 /// A store and what is beside it. Calls in the spool have negative numbers.
 #[derive(Debug)]
@@ -34,25 +38,28 @@ pub(in super::super) struct Chain {
 #[derive(Debug)]
 pub(super) struct Links {
     store: Arc<dyn Store>,
+    /// That of the home directory, where it is written down what was not copied.
+    file: Arc<FileStore>,
     copies: Copies,
     spool: Option<Spool>,
 }
 
 impl Chain {
-    /// `store` with what the settings ask for beside it; itself where that is nothing.
+    /// `store` with what the settings ask for beside it; itself where that is nothing. `file` is the one of the home
+    /// directory, whether it is the store or not.
     pub(in super::super) fn around(
         store: Arc<dyn Store>,
+        file: Arc<FileStore>,
         home: &Path,
         settings: &OutboxStore,
         alarm: Option<Arc<Alarm>>,
-        committed: &Arc<Notify>,
     ) -> Arc<dyn Store> {
         if settings.copies.is_empty() && !settings.spool {
             return store;
         }
         let copies = Copies::new(home, settings, alarm);
-        let spool = settings.spool.then(|| Spool::new(home, Arc::clone(committed)));
-        let links = Arc::new(Links { store, copies, spool });
+        let spool = settings.spool.then(|| Spool::new(home, Arc::clone(&file)));
+        let links = Arc::new(Links { store, file, copies, spool });
         Arc::new(Self { thread: Thread::new(Arc::clone(&links)), links })
     }
 
@@ -68,6 +75,7 @@ impl Links {
     /// Takes calls, in this order: each is in enough copies first.
     fn add(&self, news: &[Arc<New>]) -> Vec<Result<Receipt, OutboxError>> {
         let copied = self.copies.add(news);
+        self.note(news, &copied);
         // Where the store may refuse one that the spool takes, the next of its key is not handed over before that is
         // known.
         let mut keys = FirstOfKey::default();
@@ -93,6 +101,21 @@ impl Links {
         answers
     }
 
+    /// Writes down which of these calls are taken into fewer copies than they should be in, before anybody is told that
+    /// they are taken.
+    fn note(&self, news: &[Arc<New>], copied: &[InCopies]) {
+        let short = |(_, copied): &(&Arc<New>, &InCopies)| copied.is_short() && copied.is_enough();
+        let short = news.iter().zip(copied).filter(short);
+        let names: Vec<Vec<u8>> = short.map(|(new, _)| name_of(&new.request).to_vec()).collect();
+        if names.is_empty() {
+            return;
+        }
+        let noted = self.file.write(0, move |db| moving::note_uncopied(db, &names, wall())).wait();
+        if let Err(error) = noted {
+            say::say(&format!("calls that are taken without their copies will not be copied later: {error}"));
+        }
+    }
+
     /// `stored`: what the store says, where it was asked already.
     fn store_or_spool(
         &self,
@@ -108,6 +131,15 @@ impl Links {
             }
             Some(answer) => answer,
         }
+    }
+
+    /// How calls with these names stand, wherever they are.
+    fn states(&self, names: Vec<Vec<u8>>) -> Result<States, OutboxError> {
+        let mut states = self.store.states(names.clone()).wait()?;
+        if let Some(spool) = &self.spool {
+            states.extend(spool.states(names)?);
+        }
+        Ok(states)
     }
 
     /// Whether calls of its key wait in the spool.
@@ -268,18 +300,28 @@ impl Store for Chain {
     }
 
     fn states(&self, names: Vec<Vec<u8>>) -> Pending<States> {
-        let states = || {
-            let mut states = self.links.store.states(names.clone()).wait()?;
-            if let Some(spool) = &self.links.spool {
-                states.extend(spool.states(names)?);
-            }
-            Ok(states)
-        };
-        Pending::ready(states())
+        Pending::ready(self.links.states(names))
+    }
+
+    fn named(&self, names: Vec<Vec<u8>>) -> Pending<Vec<New>> {
+        self.links.store.named(names)
+    }
+
+    fn beside(&self) -> Result<Beside, OutboxError> {
+        let mut beside = Beside::default();
+        if let Some(spool) = &self.links.spool {
+            (beside.spooled, beside.refused, beside.why) = spool.waiting()?;
+        }
+        beside.uncopied = self.links.file.look(moving::many_uncopied)?;
+        Ok(beside)
     }
 
     fn identity(&self) -> Pending<String> {
         self.links.store.identity()
+    }
+
+    fn name(&self) -> String {
+        self.links.store.name()
     }
 
     fn restored(&self, lost: &str, from: &str) {
@@ -294,14 +336,11 @@ impl Store for Chain {
         self.thread.pause();
         self.links.store.pause();
         self.links.copies.pause();
-        if let Some(spool) = &self.links.spool {
-            spool.file().pause();
-        }
+        self.links.file.pause();
     }
 
     fn is_open(&self) -> bool {
-        let spool = self.links.spool.as_ref().is_some_and(|spool| spool.file().is_open());
-        spool || self.links.store.is_open() || self.links.copies.is_open()
+        self.links.file.is_open() || self.links.store.is_open() || self.links.copies.is_open()
     }
 
     fn stopped(&self) -> Result<(), OutboxError> {

@@ -1,29 +1,28 @@
 //! What the store did not take because it could not be reached or was of no use: in the file of the home directory, until it goes on.
 
 use super::super::super::table::{Count, Filter, Item, New, State, Whole};
-use super::super::super::{OutboxError, Receipt, VendorCount, wall};
+use super::super::super::{OutboxError, Receipt, VendorCount};
 use super::super::moving::{self, States};
-use super::{FileStore, FirstOfKey, Place, Store};
+use super::forward::{AGAIN, Lap, forward};
+use super::{FileStore, Store};
 use crate::say;
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
 
-/// So many go on at once.
-const MANY: usize = 200;
 /// The process that has it locked forwards.
 const LOCK: &str = "outbox.forward";
 
 #[derive(Debug)]
 pub(super) struct Spool {
-    file: FileStore,
+    file: Arc<FileStore>,
     lock: PathBuf,
     /// Whether it was said that calls wait in it.
     said: AtomicBool,
+    lap: Mutex<Lap>,
 }
 
 /// Where a call is that was put into the spool.
@@ -35,12 +34,9 @@ pub(super) enum Found {
 }
 
 impl Spool {
-    pub(super) fn new(home: &Path, committed: Arc<Notify>) -> Self {
-        Self {
-            file: FileStore::new(Place::new(home), committed),
-            lock: home.join(LOCK),
-            said: AtomicBool::new(false),
-        }
+    /// `file` is the one of the home directory.
+    pub(super) fn new(home: &Path, file: Arc<FileStore>) -> Self {
+        Self { file, lock: home.join(LOCK), said: AtomicBool::new(false), lap: Mutex::default() }
     }
 
     pub(super) fn file(&self) -> &FileStore {
@@ -60,8 +56,7 @@ impl Spool {
 
     /// Whether calls wait in it, as far as can be told.
     pub(super) fn is_filled(&self) -> bool {
-        let there = || self.file.look(|db| moving::whole(db, State::Pending, 0, 1));
-        let filled = self.file.exists() && there().is_ok_and(|calls| !calls.is_empty());
+        let filled = self.file.exists() && self.file.look(moving::any_pending).unwrap_or(false);
         if !filled && self.said.swap(false, Ordering::AcqRel) {
             say::say(&format!("no call waits in {} any longer", self.file.place().file().display()));
         }
@@ -121,93 +116,26 @@ impl Spool {
         }
     }
 
-    /// Gives calls to the store, in their order, unless another process does. Whether more wait.
-    pub(super) fn forward(&self, store: &dyn Store) -> Result<bool, OutboxError> {
+    /// How many wait in it, how many of them the store refused when it was asked last, and why the oldest of those.
+    pub(super) fn waiting(&self) -> Result<(u64, u64, Option<String>), OutboxError> {
+        match self.file.exists() {
+            true => self.file.look(|db| moving::waiting(db).map(Some)).map(Option::unwrap_or_default),
+            false => Ok((0, 0, None)),
+        }
+    }
+
+    /// Gives calls to the store, unless another process does. How long until there may be more to do.
+    pub(super) fn forward(&self, store: &dyn Store) -> Result<Duration, OutboxError> {
         let lock = File::create(&self.lock).map_err(|error| self.file.unavailable(&error))?;
         if lock.try_lock().is_err() {
-            return Ok(true);
+            return Ok(AGAIN);
         }
-        let calls = self.file.look(|db| moving::whole(db, State::Pending, 0, MANY))?;
-        let many = calls.len();
-        // One that is refused must not be overtaken by the next of its key.
-        let mut keys = FirstOfKey::default();
-        let calls: Vec<_> = calls.into_iter().filter(|(_, new)| keys.is_first(new)).collect();
-        let more = many == MANY || calls.len() < many;
-        let pending: Vec<_> = calls.into_iter().map(|(id, new)| (id, store.add(Arc::new(new)))).collect();
-        let (mut went, mut gave_up, mut failed) = (Vec::new(), Vec::new(), None);
-        for (id, pending) in pending {
-            match pending.wait() {
-                Ok(receipt) => went.push((id, receipt.id)),
-                // It never takes this one.
-                Err(error @ OutboxError::Invalid(_)) => gave_up.push((id, error.to_string())),
-                // Its disk may be full, or another server the primary: the call was acknowledged, and waits.
-                Err(error) => failed = Some(error),
-            }
-        }
-        if !went.is_empty() || !gave_up.is_empty() {
-            let now = wall();
-            let work = move |db: &rusqlite::Transaction<'_>| {
-                went.iter().try_for_each(|(id, there)| moving::went(db, *id, *there, now))?;
-                gave_up.iter().try_for_each(|(id, error)| moving::give_up(db, *id, error, now))
-            };
-            self.file.write(0, work).wait()?;
-        }
-        failed.map_or(Ok(more), Err)
+        let mut lap = self.lap.lock().unwrap_or_else(PoisonError::into_inner);
+        forward(self, &mut lap, store)
     }
 }
 
 fn renumbered(mut item: Item) -> Item {
     item.id = -item.id;
     item
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::super::super::nanos;
-    use super::super::super::super::seal::{Keys, Purpose};
-    use super::*;
-    use std::time::Instant;
-
-    fn call(keys: &Keys) -> Arc<New> {
-        let now = wall();
-        Arc::new(New {
-            queue: "q".into(),
-            order_key: None,
-            put_at: now,
-            next_at: now,
-            expires_at: now + nanos(Duration::from_secs(86_400)),
-            max_attempts: None,
-            method: "POST".into(),
-            vendor: "v".into(),
-            endpoint: String::new(),
-            host: "h".into(),
-            customer: None,
-            idempotency_key: "k".into(),
-            bytes: 3,
-            request: keys.seal(Purpose::Request, "k", &[b"abc"]).unwrap(),
-        })
-    }
-
-    #[test]
-    fn what_the_store_cannot_take_now_waits_and_its_old_number_is_forgotten_in_time() {
-        let home = tempfile::tempdir().unwrap();
-        let keys = Keys::of(home.path(), None).unwrap();
-        let spool = Spool::new(home.path(), Arc::default());
-        let id = -spool.add(&call(&keys), None).unwrap().id;
-        // Reached, and yet of no use: as a server whose disk is full, or that is a standby now.
-        let place = home.path().join("later");
-        let store = FileStore::new(Place::at(&place.join("outbox.db")), Arc::default());
-        assert!(matches!(spool.forward(&store), Err(OutboxError::Unavailable { .. })));
-        let Found::Here(whole) = spool.get(id).unwrap() else { panic!("it is there") };
-        assert_eq!(whole.0.state, State::Pending);
-        std::fs::create_dir(&place).unwrap();
-        assert!(!spool.forward(&store).unwrap());
-        let Found::Went(there) = spool.get(id).unwrap() else { panic!("it went on") };
-        assert!(store.get(there).wait().unwrap().is_some());
-        let begun = Instant::now();
-        while !matches!(spool.get(id).unwrap(), Found::Nowhere) {
-            assert!(begun.elapsed() < Duration::from_secs(60));
-            spool.tidy(Duration::ZERO);
-        }
-    }
 }

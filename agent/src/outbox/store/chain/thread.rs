@@ -5,19 +5,19 @@ use super::super::super::pending::{Pending, Reply, pair};
 use super::super::super::table::New;
 use super::super::super::{OutboxError, Receipt};
 use super::Links;
+use super::complete::Place;
+use super::forward::AGAIN;
 use super::spool::Spool;
 use crate::say;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So many calls at once, at most.
 const MANY: usize = 1_024;
 /// What waits, at most, in bytes.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
-/// How often a store that could not be reached is tried for the spool's sake.
-const AGAIN: Duration = Duration::from_secs(1);
 /// With nothing to do for so long, the thread ends.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -42,8 +42,39 @@ struct Queue {
     bytes: usize,
     /// Which copy is compared, and from which call on.
     compare: Option<(usize, i64)>,
+    /// Where to go on copying the calls that were taken without their copies.
+    complete: Option<Place>,
+    /// Whether the spool is to be looked at.
+    look: bool,
     running: bool,
     ending: bool,
+}
+
+impl Queue {
+    /// The next calls.
+    fn take(&mut self) -> Calls {
+        let rest = self.calls.split_off(self.calls.len().min(MANY));
+        let calls = std::mem::replace(&mut self.calls, rest);
+        self.bytes -= calls.iter().map(|(new, _)| new.request.len()).sum::<usize>();
+        calls
+    }
+
+    fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+            && self.compare.is_none()
+            && self.complete.is_none()
+            && !self.look
+            && !self.ending
+    }
+}
+
+/// What the thread does next.
+enum Work {
+    Take(Calls),
+    Forward,
+    Compare(usize, i64),
+    Complete(Place),
+    End,
 }
 
 impl Thread {
@@ -71,13 +102,15 @@ impl Thread {
         if self.shared.links.copies.many() > 0 {
             let mut queue = self.ready();
             queue.compare.get_or_insert((0, 0));
+            queue.complete.get_or_insert_default();
             self.run(queue);
         }
     }
 
     /// Lets the spool's calls go on.
     pub(super) fn wake(&self) {
-        let queue = self.ready();
+        let mut queue = self.ready();
+        queue.look = true;
         self.run(queue);
     }
 
@@ -141,61 +174,70 @@ impl Shared {
     }
 
     fn work(&self) {
-        let mut filled = true;
+        // When the spool is looked at next, where there may be anything in it.
+        let mut due = self.links.spool.as_ref().map(|_| Instant::now());
+        let mut took = false;
         loop {
-            let (calls, compare, ending) = self.next(filled);
-            if !calls.is_empty() {
-                self.take(calls);
-                // What went into it goes on as soon as it can.
-                filled = self.links.spool.as_ref().is_some_and(Spool::is_filled);
-                continue;
-            }
-            if ending {
-                return;
-            }
-            if let Some((which, after)) = compare {
-                let next = self.compare(which, after);
-                let mut queue = self.lock();
-                queue.compare = next;
-                continue;
-            }
-            filled = self.forward();
-            let mut queue = self.lock();
-            if !filled && queue.calls.is_empty() && queue.compare.is_none() {
-                let idle =
-                    |queue: &mut Queue| queue.calls.is_empty() && queue.compare.is_none() && !queue.ending;
-                let waited = self.changed.wait_timeout_while(queue, IDLE, idle);
-                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-                if queue.calls.is_empty() && queue.compare.is_none() {
-                    queue.running = false;
-                    return;
+            let work = self.next(due, took);
+            took = matches!(work, Work::Take(_));
+            match work {
+                Work::Take(calls) => {
+                    self.take(calls);
+                    if self.links.copies.are_back() {
+                        self.lock().complete.get_or_insert_default();
+                    }
+                    // What went into it goes on as soon as it can.
+                    if due.is_none() && self.links.spool.as_ref().is_some_and(Spool::is_filled) {
+                        due = Some(Instant::now() + AGAIN / 10);
+                    }
                 }
+                Work::Forward => due = self.forward().map(|wait| Instant::now() + wait),
+                Work::Compare(which, after) => {
+                    let next = self.compare(which, after);
+                    self.lock().compare = next;
+                }
+                Work::Complete(at) => {
+                    let next = self.links.complete(&at).unwrap_or_default();
+                    self.lock().complete = next;
+                }
+                Work::End => return,
             }
         }
     }
 
-    /// What to do next; waits a little where only the spool is to be looked after.
-    fn next(&self, filled: bool) -> (Calls, Option<(usize, i64)>, bool) {
+    /// Waits for something to do. Who puts all the time holds up what is in the spool no more than that holds up him.
+    fn next(&self, due: Option<Instant>, took: bool) -> Work {
         let mut queue = self.lock();
-        if filled {
-            let idle = |queue: &mut Queue| queue.calls.is_empty() && queue.compare.is_none() && !queue.ending;
-            let waited = self.changed.wait_timeout_while(queue, AGAIN / 10, idle);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        loop {
+            let wait = due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
+            if queue.is_idle() && !wait.is_zero() {
+                let waited = self.changed.wait_timeout_while(queue, wait, |queue| queue.is_idle());
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            let forwards = queue.look || due.is_some_and(|due| due <= Instant::now());
+            if !(queue.calls.is_empty() || took && forwards && !queue.ending) {
+                return Work::Take(queue.take());
+            }
+            if queue.ending || (queue.is_idle() && due.is_none()) {
+                queue.running = false;
+                return Work::End;
+            }
+            if forwards {
+                queue.look = false;
+                return Work::Forward;
+            }
+            if let Some(at) = &queue.complete {
+                return Work::Complete(at.clone());
+            }
+            if let Some((which, after)) = queue.compare {
+                return Work::Compare(which, after);
+            }
         }
-        let many = queue.calls.len().min(MANY);
-        let rest = queue.calls.split_off(many);
-        let calls = std::mem::replace(&mut queue.calls, rest);
-        queue.bytes -= calls.iter().map(|(new, _)| new.request.len()).sum::<usize>();
-        let ending = queue.ending && calls.is_empty();
-        if ending {
-            queue.running = false;
-        }
-        (calls, queue.compare, ending)
     }
 
     fn take(&self, calls: Calls) {
         // Whose copies they are is said once there are any calls of this store.
-        if let Err(error) = self.links.copies.look(&*self.links.store, false)
+        if let Err(error) = self.links.copies.look(&*self.links.store, &self.links.file, false)
             && self.links.spool.is_none()
         {
             calls.into_iter().for_each(|(_, reply)| reply.answer(Err(error.clone())));
@@ -209,14 +251,8 @@ impl Shared {
 
     /// Compares a part; where to go on.
     fn compare(&self, which: usize, after: i64) -> Option<(usize, i64)> {
-        let states = |names: Vec<Vec<u8>>| {
-            let mut states = self.links.store.states(names.clone()).wait()?;
-            if let Some(spool) = &self.links.spool {
-                states.extend(spool.states(names)?);
-            }
-            Ok(states)
-        };
-        let looked = self.links.copies.look(&*self.links.store, true);
+        let states = |names: Vec<Vec<u8>>| self.links.states(names);
+        let looked = self.links.copies.look(&*self.links.store, &self.links.file, true);
         // One that cannot be read now is compared the next time.
         match looked.and_then(|()| self.links.copies.compare(which, after, &states)) {
             Ok(Some(after)) => Some((which, after)),
@@ -224,15 +260,10 @@ impl Shared {
         }
     }
 
-    /// Lets some of the spool's calls go on. Whether more wait.
-    fn forward(&self) -> bool {
-        let Some(spool) = self.links.spool.as_ref().filter(|spool| spool.is_filled()) else { return false };
-        if let Ok(more) = spool.forward(&*self.links.store) {
-            return more || spool.is_filled();
-        }
-        let idle = |queue: &mut Queue| queue.calls.is_empty() && queue.compare.is_none() && !queue.ending;
-        drop(self.changed.wait_timeout_while(self.lock(), AGAIN, idle));
-        true
+    /// Lets some of the spool's calls go on. How long until the next look; `None` where none wait.
+    fn forward(&self) -> Option<Duration> {
+        let spool = self.links.spool.as_ref().filter(|spool| spool.is_filled())?;
+        Some(spool.forward(&*self.links.store).unwrap_or(AGAIN))
     }
 }
 

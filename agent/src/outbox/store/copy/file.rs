@@ -4,7 +4,7 @@ use super::super::super::file::Place;
 use super::super::super::pending::Pending;
 use super::super::super::seal::FILE;
 use super::super::super::table::{self, New, State};
-use super::super::super::{OutboxError, Receipt};
+use super::super::super::{OutboxError, Receipt, wall};
 use super::super::moving::{self, Copied};
 use super::super::{FileStore, Store};
 use super::{Belonging, CopyStore, Owner};
@@ -129,6 +129,13 @@ impl CopyStore for FileCopy {
 
     fn key(&self) -> Option<[u8; 32]> {
         fs::read(self.key_beside()).ok()?.try_into().ok()
+    }
+
+    fn add_missing(&self, news: &[Arc<New>]) -> Vec<Result<(), OutboxError>> {
+        let all = news.to_vec();
+        let bytes = all.iter().map(|new| new.request.len()).sum();
+        let added = self.file.write(bytes, move |db| moving::add_missing(db, &all, wall())).wait();
+        news.iter().map(|_| added.clone()).collect()
     }
 
     fn pause(&self) {

@@ -58,6 +58,9 @@ pub(in crate::outbox) trait CopyStore: Send + Sync + Debug {
     /// Says to whom the calls belong that are added from now on.
     fn belong(&self, store: &str, home: &Path) -> Pending<Belonging>;
 
+    /// Says whose the calls are in all likelihood, while that cannot be asked.
+    fn assume(&self, _store: &str, _home: &Path) {}
+
     /// Keeps what its calls can be read with, where it does.
     fn keep_key(&self, _home: &Path) {}
 
@@ -89,6 +92,9 @@ pub(in crate::outbox) trait CopyStore: Send + Sync + Debug {
     fn key(&self) -> Option<[u8; 32]> {
         None
     }
+
+    /// Adds those of these calls that it has not; of each whether it has it now.
+    fn add_missing(&self, news: &[Arc<New>]) -> Vec<Result<(), OutboxError>>;
 
     /// Closes everything; the next question opens it again.
     fn pause(&self);

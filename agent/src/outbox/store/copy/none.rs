@@ -60,6 +60,10 @@ impl CopyStore for NoCopy {
         self.answer()
     }
 
+    fn add_missing(&self, news: &[Arc<New>]) -> Vec<Result<(), OutboxError>> {
+        news.iter().map(|_| Err(self.0.clone())).collect()
+    }
+
     fn pause(&self) {}
 
     fn is_open(&self) -> bool {

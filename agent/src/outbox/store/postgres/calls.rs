@@ -6,7 +6,8 @@
 
 use super::super::super::table::{Count, Filter, Item, New, Settlement, State, Whole};
 use super::super::super::wall;
-use super::super::moving::States;
+use super::super::moving::{NAMED, States};
+use super::copy::new_of;
 use super::job::Put;
 use crate::outbox::{VendorCount, seal};
 use ring::digest::{SHA256, digest};
@@ -299,6 +300,25 @@ pub(super) async fn states(db: &mut PgConnection, names: &[Vec<u8>]) -> sqlx::Re
     let sql = "SELECT uid, state FROM farcall_outbox.item WHERE uid = ANY($1)";
     let rows = sqlx::query(sql).bind(names).fetch_all(db).await?;
     rows.iter().map(|row| Ok((row.try_get("uid")?, State::of(row.try_get("state")?)))).collect()
+}
+
+/// The pending calls with these names, as they were put, by the clock of this host.
+pub(super) async fn named(db: &mut PgConnection, names: &[Vec<u8>]) -> sqlx::Result<Vec<New>> {
+    let sql = format!(
+        "SELECT *, {NOW} AS now FROM (SELECT *, sum(octet_length(request)) OVER (ORDER BY id)
+                - octet_length(request) AS before FROM farcall_outbox.item WHERE uid = ANY($1) AND state = 0) AS found
+            WHERE before <= {NAMED} ORDER BY id"
+    );
+    let rows = sqlx::query(&sql).bind(names).fetch_all(db).await?;
+    let read = |row: &PgRow| {
+        let off = wall().saturating_sub(row.try_get("now")?);
+        let mut new = new_of(row)?;
+        for moment in [&mut new.put_at, &mut new.next_at, &mut new.expires_at] {
+            *moment = moment.saturating_add(off);
+        }
+        Ok(new)
+    };
+    rows.iter().map(read).collect()
 }
 
 /// What tells these tables from all others.

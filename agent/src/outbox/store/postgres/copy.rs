@@ -15,7 +15,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Tables of one database. Many stores may have their copies there.
@@ -23,13 +23,21 @@ use std::time::Duration;
 pub(in super::super) struct PostgresCopy {
     thread: Thread,
     /// The store whose calls are added.
-    owner: OnceLock<Arc<str>>,
+    owner: RwLock<Option<Arc<str>>>,
 }
 
 impl PostgresCopy {
     pub(in super::super) fn new(url: &str, timeout: Duration) -> Result<Self, OutboxError> {
         let server = server(url, timeout, Tables::Copy)?;
-        Ok(Self { thread: Thread::new(server, Arc::default()), owner: OnceLock::new() })
+        Ok(Self { thread: Thread::new(server, Arc::default()), owner: RwLock::default() })
+    }
+
+    fn owner(&self) -> Option<Arc<str>> {
+        self.owner.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_of(&self, store: &str) {
+        *self.owner.write().unwrap_or_else(PoisonError::into_inner) = Some(store.into());
     }
 }
 
@@ -39,7 +47,7 @@ impl CopyStore for PostgresCopy {
     }
 
     fn add(&self, new: &Arc<New>) -> Pending<Receipt> {
-        let Some(owner) = self.owner.get() else {
+        let Some(owner) = self.owner() else {
             let what = "whose copy it is cannot be told before the outbox itself and it were reached";
             return Pending::ready(Err(OutboxError::unavailable(self.name().as_ref(), what)));
         };
@@ -50,16 +58,20 @@ impl CopyStore for PostgresCopy {
                 seal::VARIABLE
             ))));
         }
-        self.thread.put(Arc::clone(new), Some(Arc::clone(owner)))
+        self.thread.put(Arc::clone(new), Some(owner))
     }
 
     fn belong(&self, store: &str, home: &Path) -> Pending<Belonging> {
         // It is known from now on, also where the server cannot be reached to write it down.
-        self.owner.get_or_init(|| store.into());
+        self.is_of(store);
         let store = store.to_owned();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let home = home.display().to_string();
         self.thread.ask(async move |db| belong(db, &store, &host, &home).await)
+    }
+
+    fn assume(&self, store: &str, home: &Path) {
+        drop(self.belong(store, home));
     }
 
     fn adopt(&self, lost: &str, store: &str) -> Pending<()> {
@@ -68,7 +80,7 @@ impl CopyStore for PostgresCopy {
     }
 
     fn copied(&self, after: i64, many: i64) -> Pending<Vec<Copied>> {
-        let owner = self.owner.get().map(ToString::to_string).unwrap_or_default();
+        let owner = self.owner().map(|owner| owner.to_string()).unwrap_or_default();
         self.thread.ask(async move |db| copied(db, &owner, after, many).await)
     }
 
@@ -95,6 +107,12 @@ impl CopyStore for PostgresCopy {
         let owner = owner.to_owned();
         let many = i64::try_from(many).unwrap_or(i64::MAX);
         self.thread.ask(async move |db| whole(db, &owner, state, after, many).await)
+    }
+
+    /// One that was added before stays as it is.
+    fn add_missing(&self, news: &[Arc<New>]) -> Vec<Result<(), OutboxError>> {
+        let asked: Vec<_> = news.iter().map(|new| self.add(new)).collect();
+        asked.into_iter().map(|pending| pending.wait().map(drop)).collect()
     }
 
     fn pause(&self) {
@@ -241,26 +259,27 @@ async fn whole(
         "SELECT id, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
             host, customer, idempotency_key, bytes, request FROM farcall_outbox_copy.item
         WHERE store = $1 AND state = $2 AND id > $3 ORDER BY id LIMIT $4";
-    let read = |row: &PgRow| {
-        let (bytes, most): (i64, Option<i64>) = (row.try_get("bytes")?, row.try_get("max_attempts")?);
-        let new = New {
-            queue: row.try_get("queue")?,
-            order_key: row.try_get("order_key")?,
-            put_at: row.try_get("put_at")?,
-            next_at: row.try_get("next_at")?,
-            expires_at: row.try_get("expires_at")?,
-            max_attempts: most.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
-            method: row.try_get("method")?,
-            vendor: row.try_get("vendor")?,
-            endpoint: row.try_get("endpoint")?,
-            host: row.try_get("host")?,
-            customer: row.try_get("customer")?,
-            idempotency_key: row.try_get("idempotency_key")?,
-            bytes: usize::try_from(bytes).unwrap_or(0),
-            request: row.try_get("request")?,
-        };
-        Ok((row.try_get("id")?, new))
-    };
     let rows = sqlx::query(sql).bind(owner).bind(state.number()).bind(after).bind(many).fetch_all(db).await?;
-    rows.iter().map(read).collect()
+    rows.iter().map(|row| Ok((row.try_get("id")?, new_of(row)?))).collect()
+}
+
+/// A call as it was put.
+pub(super) fn new_of(row: &PgRow) -> sqlx::Result<New> {
+    let (bytes, most): (i64, Option<i64>) = (row.try_get("bytes")?, row.try_get("max_attempts")?);
+    Ok(New {
+        queue: row.try_get("queue")?,
+        order_key: row.try_get("order_key")?,
+        put_at: row.try_get("put_at")?,
+        next_at: row.try_get("next_at")?,
+        expires_at: row.try_get("expires_at")?,
+        max_attempts: most.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
+        method: row.try_get("method")?,
+        vendor: row.try_get("vendor")?,
+        endpoint: row.try_get("endpoint")?,
+        host: row.try_get("host")?,
+        customer: row.try_get("customer")?,
+        idempotency_key: row.try_get("idempotency_key")?,
+        bytes: usize::try_from(bytes).unwrap_or(0),
+        request: row.try_get("request")?,
+    })
 }

@@ -67,6 +67,10 @@ impl Store for PostgresStore {
         true
     }
 
+    fn name(&self) -> String {
+        self.thread.name().to_owned()
+    }
+
     fn add(&self, new: Arc<New>) -> Pending<Receipt> {
         self.thread.put(new, None)
     }
@@ -134,6 +138,10 @@ impl Store for PostgresStore {
 
     fn states(&self, names: Vec<Vec<u8>>) -> Pending<States> {
         self.thread.ask(async move |db| calls::states(db, &names).await)
+    }
+
+    fn named(&self, names: Vec<Vec<u8>>) -> Pending<Vec<New>> {
+        self.thread.ask(async move |db| calls::named(db, &names).await)
     }
 
     fn identity(&self) -> Pending<String> {
