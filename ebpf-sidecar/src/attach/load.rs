@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     mem::MaybeUninit,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     path::PathBuf,
     rc::Rc,
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use super::{
     cgroup::Cgroup,
     check,
     discover::{Discovery, Library},
-    losses::Losses,
+    losses::{self, Losses},
     table::{OPENSSL, Program},
 };
 use crate::{
@@ -157,6 +157,7 @@ impl<'obj> Capture<'obj> {
             programs.fc_exec.attach_trace().attempting("attaching to sched_process_exec")?,
             programs.fc_exit.attach_trace().attempting("attaching to sched_process_exit")?,
             programs.fc_tcp_state.attach_trace().attempting("attaching to inet_sock_set_state")?,
+            programs.fc_tcp_state_again.attach_trace().attempting("attaching to inet_sock_set_state")?,
             programs.fc_egress.attach_cgroup(scope).attempting("attaching to the cgroup's egress")?,
             programs.fc_ingress.attach_cgroup(scope).attempting("attaching to the cgroup's ingress")?,
         ]);
@@ -323,6 +324,14 @@ impl<'obj> Capture<'obj> {
                 .filter_map(|value| value.get(..8)?.try_into().ok().map(u64::from_ne_bytes))
                 .sum())
         };
+        let programs = &self.skel.progs;
+        let skipped = |programs: &[&ProgramMut<'_>]| -> u64 {
+            programs
+                .iter()
+                .filter(|program| program.autoload())
+                .map(|program| losses::skipped(program.as_fd()))
+                .sum()
+        };
         Ok(Losses {
             ring_full: count(0)?,
             ring_pressure: count(1)?,
@@ -332,6 +341,14 @@ impl<'obj> Capture<'obj> {
             stream_map: count(5)?,
             cut_bytes: count(6)?,
             packet: count(7)?,
+            skipped: skipped(&[
+                &programs.fc_exec,
+                &programs.fc_exit,
+                &programs.fc_sock_send,
+                &programs.fc_sock_recv,
+                &programs.fc_tcp_recv,
+            ]),
+            skipped_one_of_two: skipped(&[&programs.fc_tcp_state, &programs.fc_tcp_state_again]),
         })
     }
 }
