@@ -88,8 +88,11 @@ static __always_inline void fc_connect(struct sock *sk, u64 cookie)
 	fc_report_conn(&conn, FC_OPEN, conn.opened);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(fc_tcp_state, struct sock *sk, int before, int after)
+// The kernel guards each program of a raw tracepoint on each CPU and skips a call that nests in another. connect()
+// and close() run us with softirqs enabled, and a softirq may move another socket meanwhile. So the same body is
+// attached twice, each with a guard of its own: softirqs do not nest, and one of the two always runs. Where both do,
+// the second finds everything done, because the state of one socket changes under its lock.
+static __always_inline int fc_change_state(struct sock *sk, int after, bool again)
 {
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
@@ -97,17 +100,21 @@ int BPF_PROG(fc_tcp_state, struct sock *sk, int before, int after)
 		return 0;
 	u64 cookie = bpf_get_socket_cookie(sk);
 	if (after == TCP_SYN_SENT) {
-		fc_connect(sk, cookie);
+		// Only a thread connects, and a thread nests in nothing.
+		if (!again)
+			fc_connect(sk, cookie);
 		return 0;
 	}
 	struct fc_conn *conn = bpf_map_lookup_elem(&fc_conns, &cookie);
-	if (!conn)
+	if (!conn || conn->closed)
 		return 0;
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
 	if (after == TCP_ESTABLISHED) {
+		if (conn->established)
+			return 0;
 		fc_read_addresses(conn, sk);
 		conn->established = now;
 		conn->out_base = tp->snd_una;
@@ -121,4 +128,16 @@ int BPF_PROG(fc_tcp_state, struct sock *sk, int before, int after)
 	if (fc_report_conn(conn, FC_CLOSE, now))
 		bpf_map_delete_elem(&fc_conns, &cookie);
 	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(fc_tcp_state, struct sock *sk, int before, int after)
+{
+	return fc_change_state(sk, after, false);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(fc_tcp_state_again, struct sock *sk, int before, int after)
+{
+	return fc_change_state(sk, after, true);
 }

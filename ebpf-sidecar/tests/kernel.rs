@@ -352,6 +352,35 @@ fn fifty_programs_at_once_lose_nothing() {
 }
 
 #[test]
+fn connections_that_come_and_go_by_thousands_are_all_seen_to_open_and_to_close() {
+    let stage = stage!();
+    // Timers of closing sockets and packets of others arrive while a thread connects: state changes within state changes.
+    let script = stage.file(
+        "churn.py",
+        r#"
+import socket, threading
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen(512)
+def serve():
+    while True:
+        peer, _ = listener.accept(); peer.recv(1); peer.close()
+def churn():
+    for _ in range(500):
+        client = socket.create_connection(listener.getsockname()); client.sendall(b"\x00"); client.recv(1); client.close()
+for _ in range(4): threading.Thread(target=serve, daemon=True).start()
+clients = [threading.Thread(target=churn) for _ in range(4)]
+for client in clients: client.start()
+for client in clients: client.join()
+"#,
+    );
+    let program = || stage.inside("python3", &[script.to_str().unwrap()]);
+    let seen = stage.capture_at_once(false, vec![vec![program(), program()]]);
+    assert_eq!(seen.closed().len(), 4_000);
+    assert!(seen.closed().iter().all(|connection| connection.established != 0 && connection.bytes_out == 1));
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    println!("{} changes were seen by one of two programs", seen.losses.skipped_one_of_two);
+}
+
+#[test]
 fn a_process_outside_the_cgroup_is_not_seen() {
     let stage = stage!();
     let sim = sim();

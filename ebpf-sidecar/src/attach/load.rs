@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     mem::MaybeUninit,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     path::PathBuf,
     rc::Rc,
     time::{Duration, Instant},
@@ -20,7 +20,8 @@ use super::{
     cgroup::Cgroup,
     check,
     discover::{Discovery, Library},
-    losses::Losses,
+    losses::{self, Losses},
+    sockets,
     table::{OPENSSL, Program},
 };
 use crate::{
@@ -79,9 +80,6 @@ impl std::fmt::Debug for Capture<'_> {
 
 /// How often all processes are looked at, for libraries that they loaded late.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// Connections read from the kernel's map at once.
-const BATCH: u32 = 256;
 
 impl<'obj> Capture<'obj> {
     /// Loads the programs into `storage` and attaches them to `cgroup`. Nothing outside of it is reported.
@@ -157,6 +155,7 @@ impl<'obj> Capture<'obj> {
             programs.fc_exec.attach_trace().attempting("attaching to sched_process_exec")?,
             programs.fc_exit.attach_trace().attempting("attaching to sched_process_exit")?,
             programs.fc_tcp_state.attach_trace().attempting("attaching to inet_sock_set_state")?,
+            programs.fc_tcp_state_again.attach_trace().attempting("attaching to inet_sock_set_state")?,
             programs.fc_egress.attach_cgroup(scope).attempting("attaching to the cgroup's egress")?,
             programs.fc_ingress.attach_cgroup(scope).attempting("attaching to the cgroup's ingress")?,
         ]);
@@ -206,13 +205,8 @@ impl<'obj> Capture<'obj> {
     /// When the kernel's maps cannot be read.
     pub fn sweep(&mut self) -> Result<Vec<Observation>, AttachError> {
         // A socket in the map may close at any moment, so its counters are applied before the record that ends it.
-        let mut sockets = Vec::new();
         let map = &self.skel.maps.fc_conns;
-        for (_, value) in
-            map.lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY).attempting("reading connections")?
-        {
-            sockets.extend(Socket::decode(&value));
-        }
+        let sockets = sockets::all(map).attempting("reading connections")?;
         let (ended, open): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|socket| socket.closed != 0);
         for socket in &open {
             self.observer.borrow_mut().counted(socket, clock::monotonic());
@@ -221,8 +215,12 @@ impl<'obj> Capture<'obj> {
         // Closed and still in the map: its last record found no room.
         for socket in &ended {
             self.observer.borrow_mut().closed(socket);
-            // An entry that is gone already is as good as deleted.
-            let _gone = self.skel.maps.fc_conns.delete(&socket.cookie.to_ne_bytes());
+            let cookie = socket.cookie.to_ne_bytes();
+            let entry = map.lookup(&cookie, MapFlags::ANY).attempting("reading connections")?;
+            // The socket may have connected anew since. An entry that is gone already is as good as deleted.
+            if entry.and_then(|value| Socket::decode(&value)).is_some_and(|now| now.opened == socket.opened) {
+                let _gone = map.delete(&cookie);
+            }
         }
         self.observer.borrow_mut().expire(clock::monotonic());
         self.discover();
@@ -323,6 +321,14 @@ impl<'obj> Capture<'obj> {
                 .filter_map(|value| value.get(..8)?.try_into().ok().map(u64::from_ne_bytes))
                 .sum())
         };
+        let programs = &self.skel.progs;
+        let skipped = |programs: &[&ProgramMut<'_>]| -> u64 {
+            programs
+                .iter()
+                .filter(|program| program.autoload())
+                .map(|program| losses::skipped(program.as_fd()))
+                .sum()
+        };
         Ok(Losses {
             ring_full: count(0)?,
             ring_pressure: count(1)?,
@@ -332,6 +338,14 @@ impl<'obj> Capture<'obj> {
             stream_map: count(5)?,
             cut_bytes: count(6)?,
             packet: count(7)?,
+            skipped: skipped(&[
+                &programs.fc_exec,
+                &programs.fc_exit,
+                &programs.fc_sock_send,
+                &programs.fc_sock_recv,
+                &programs.fc_tcp_recv,
+            ]),
+            skipped_one_of_two: skipped(&[&programs.fc_tcp_state, &programs.fc_tcp_state_again]),
         })
     }
 }

@@ -1,5 +1,10 @@
 //! What the kernel side could not deliver.
 
+use std::{
+    fs,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
 use serde::Serialize;
 
 /// How often the kernel could not deliver something, by reason. All zero is the normal state.
@@ -21,12 +26,17 @@ pub struct Losses {
     pub cut_bytes: u64,
     /// Packets whose payload could not be read.
     pub packet: u64,
+    /// Runs of programs that the kernel skipped, because they would have nested in themselves.
+    pub skipped: u64,
+    /// The same of one of the two programs that follow the states of sockets. The other one ran instead (softirqs do not
+    /// nest on a CPU, so both are never skipped for one change), so nothing is lost.
+    pub skipped_one_of_two: u64,
 }
 
 impl Losses {
     /// Name and value of each, as `farcall doctor` shows them.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 7] {
+    pub fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("sidecar_ring_full", self.ring_full),
             ("sidecar_ring_pressure", self.ring_pressure),
@@ -35,12 +45,42 @@ impl Losses {
             ("sidecar_too_many_tls_calls", self.call_map),
             ("sidecar_too_many_tls_streams", self.stream_map),
             ("sidecar_unreadable_packets", self.packet),
+            ("sidecar_skipped_programs", self.skipped),
         ]
     }
 
-    /// Whether nothing was lost. Bytes that were cut are none of it: their number is known.
+    /// Whether nothing was lost. Bytes that were cut are none of it: their number is known. Nor is what one of two programs
+    /// was skipped for.
     #[must_use]
     pub fn none(&self) -> bool {
         self.named().iter().all(|(_, count)| *count == 0)
+    }
+}
+
+/// How often the kernel skipped a program, from what it says of the program's descriptor; 0 where it does not say.
+pub(super) fn skipped(program: BorrowedFd<'_>) -> u64 {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    fs::read_to_string(path).ok().and_then(|text| misses(&text)).unwrap_or(0)
+}
+
+fn misses(fdinfo: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipped_runs_are_read_from_what_the_kernel_says_of_a_program() {
+        let text = "pos:\t0\nprog_type:\t26\nrun_cnt:\t7\nrecursion_misses:\t42\nverified_insns:\t9\n";
+        assert_eq!(misses(text), Some(42));
+        assert_eq!(misses("pos:\t0\n"), None);
+    }
+
+    #[test]
+    fn what_the_twin_made_up_for_is_no_loss_and_what_nobody_did_is() {
+        assert!(Losses { skipped_one_of_two: 3, cut_bytes: 5, ..Losses::default() }.none());
+        assert!(!Losses { skipped: 1, ..Losses::default() }.none());
     }
 }

@@ -7,6 +7,7 @@ mod discover;
 mod folders;
 mod load;
 mod losses;
+mod sockets;
 mod table;
 
 pub use folders::WELL_KNOWN;

@@ -284,9 +284,17 @@ impl Stage {
         let printed = play(&mut capture, &mut observations);
         // Sockets close a moment after their process; so wait for what is still open, but not for ever.
         let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && capture.open_connections() > 0 {
-            observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
+        loop {
             observations.extend(capture.sweep().unwrap());
+            if capture.open_connections() == 0 {
+                break;
+            }
+            if Instant::now() > deadline {
+                let losses = capture.losses();
+                observations.extend(capture.finish().unwrap());
+                panic!("still open after {PATIENCE:?}: {:#?}\n{losses:#?}", still_open(&observations));
+            }
+            observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
         }
         observations.extend(capture.finish().unwrap());
         let losses = capture.losses().unwrap();
@@ -309,6 +317,17 @@ impl Drop for Stage {
             std::thread::yield_now();
         }
     }
+}
+
+/// The latest news of each connection that has not ended.
+fn still_open(observations: &[Observation]) -> Vec<&Connection> {
+    let mut open = BTreeMap::new();
+    for observation in observations {
+        if let Observation::Connection(progress) = observation {
+            open.insert(progress.connection.id, progress);
+        }
+    }
+    open.into_values().filter(|progress| !progress.last).map(|progress| &progress.connection).collect()
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {
