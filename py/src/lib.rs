@@ -3,8 +3,11 @@
 //! What is hooked, and when a call begins and ends, is written in Python beside it (`python/farcall/`); what
 //! follows from it is decided by the engine.
 
+mod arguments;
+mod awaiting;
 mod body;
 mod call;
+mod guard;
 mod handle;
 mod headers;
 mod hook;
@@ -14,6 +17,7 @@ mod parking;
 mod report;
 mod scope;
 mod step;
+mod types;
 
 use pyo3::prelude::*;
 

@@ -5,20 +5,21 @@
 //! interpreter a dozen things for each argument and object, and made two thirds of what a call cost. These ask two:
 //! for a text's bytes, and for an integer's value.
 
+use crate::arguments::{Arguments, answer, none, truth};
 use crate::body;
-use crate::call::{Call, Details, Opened, Request};
+use crate::call::{Call, Details, Opened};
 use crate::handle::{Handle, handle};
 use crate::headers::{self, Shown};
 use crate::parking;
 use crate::scope::Scope;
 use crate::step;
+use crate::types::{Definitions, definition, kind, slot};
 use farcall::resilience::Ending;
 use farcall::{ErrorType, Headers};
-use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -31,13 +32,6 @@ struct Object {
 
 /// The type `Call`, which is never freed; null until the module is loaded.
 static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
-
-/// Definitions that CPython reads and never writes.
-pub(crate) struct Definitions<const N: usize>(pub(crate) [ffi::PyMethodDef; N]);
-
-// SAFETY: the pointers in it lead to constants and functions.
-#[allow(unsafe_code)]
-unsafe impl<const N: usize> Sync for Definitions<N> {}
 
 static FUNCTIONS: Definitions<4> = Definitions([
     definition(
@@ -67,7 +61,7 @@ static FUNCTIONS: Definitions<4> = Definitions([
     ),
 ]);
 
-static METHODS: Definitions<19> = Definitions([
+static METHODS: Definitions<18> = Definitions([
     definition(
         c"connected",
         connected,
@@ -84,18 +78,13 @@ static METHODS: Definitions<19> = Definitions([
           headers are wanted: then `answer` and `opened` are to follow.",
     ),
     definition(
-        c"headed",
-        headed,
-        c"headed($self, status, sent, headers, /)\n--\n\n\
-          The head of the response arrived, and before it `sent` bytes of the request's body went out; its headers are \
-          looked at where they are wanted.\n\nReturns whether a body may follow; where none can, the call has settled.",
-    ),
-    definition(
         c"respond",
         respond,
         c"respond($self, status, sent, stream, headers, kind, /)\n--\n\n\
-          The same, of a response that has a stream; returns what is to be in its place: an instance of `kind`, a class \
-          that derives from `Body`, where a body may follow, and else the stream itself.",
+          The head of the response arrived, and before it `sent` bytes of the request's body went out; its headers are \
+          looked at where they are wanted.\n\nReturns what is to be in the place of its stream: an instance of `kind`, \
+          a class that derives from `Body` or `AsyncBody`, where a body may follow, and else the stream itself; then the \
+          call has settled.",
     ),
     definition(
         c"stream",
@@ -227,146 +216,13 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())
 }
 
-/// A new type, of which an instance takes so many bytes.
-pub(crate) fn kind<'py>(
-    module: &Bound<'py, PyModule>,
-    name: &'static CStr,
-    size: usize,
-    flags: std::ffi::c_ulong,
-    slots: &mut [ffi::PyType_Slot],
-) -> PyResult<Bound<'py, PyAny>> {
-    let mut spec = ffi::PyType_Spec {
-        name: name.as_ptr(),
-        basicsize: c_int::try_from(size)?,
-        itemsize: 0,
-        flags: u32::try_from(flags)?,
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: the specification is complete and ends with an empty slot, CPython copies it, and what its slots point
-    // at is static. A new reference or null with an exception comes of it.
-    #[allow(unsafe_code)]
-    unsafe {
-        Bound::from_owned_ptr_or_err(module.py(), ffi::PyType_FromSpec(&mut spec))
-    }
-}
-
-pub(crate) const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
-    ffi::PyType_Slot { slot, pfunc }
-}
-
-pub(crate) const fn definition(
-    name: &'static CStr,
-    function: ffi::PyCFunctionFast,
-    doc: &'static CStr,
-) -> ffi::PyMethodDef {
-    ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: function },
-        ml_flags: ffi::METH_FASTCALL,
-        ml_doc: doc.as_ptr(),
-    }
-}
-
-/// The arguments of a function that is being called.
-pub(crate) struct Arguments<'a, 'py> {
-    pub(crate) py: Python<'py>,
-    pub(crate) given: &'a [*mut PyObject],
-}
-
-impl<'a, 'py> Arguments<'a, 'py> {
-    pub(crate) fn expect(&self, count: usize) -> PyResult<()> {
-        if self.given.len() == count {
-            return Ok(());
-        }
-        Err(PyTypeError::new_err(format!("{count} arguments are needed, {} were given", self.given.len())))
-    }
-
-    pub(crate) fn text(&self, place: usize) -> PyResult<&'a str> {
-        let mut size = 0;
-        // SAFETY: the object is there while the function runs, and with it its bytes, which are UTF-8. What is not
-        // a `str` gives null and an exception.
-        #[allow(unsafe_code)]
-        unsafe {
-            let bytes = ffi::PyUnicode_AsUTF8AndSize(self.given[place], &mut size);
-            if bytes.is_null() {
-                return Err(PyErr::fetch(self.py));
-            }
-            Ok(std::str::from_utf8_unchecked(std::slice::from_raw_parts(bytes.cast(), size.unsigned_abs())))
-        }
-    }
-
-    pub(crate) fn number<T: TryFrom<i64>>(&self, place: usize) -> PyResult<T> {
-        // SAFETY: the object is there while the function runs.
-        #[allow(unsafe_code)]
-        let number = unsafe { ffi::PyLong_AsLongLong(self.given[place]) };
-        match T::try_from(number) {
-            // Also said where it is no number, or too large.
-            Ok(_) if number == -1 && PyErr::occurred(self.py) => Err(PyErr::fetch(self.py)),
-            Ok(number) => Ok(number),
-            Err(_) => Err(PyErr::take(self.py)
-                .unwrap_or_else(|| PyOverflowError::new_err(format!("{number} is out of bounds")))),
-        }
-    }
-
-    fn object(&self, place: usize) -> Borrowed<'a, 'py, PyAny> {
-        // SAFETY: the object is there while the function runs.
-        #[allow(unsafe_code)]
-        unsafe {
-            Borrowed::from_ptr(self.py, self.given[place])
-        }
-    }
-
-    /// The bytes of a `bytes` object; `None` for any other.
-    fn bytes(&self, place: usize) -> Option<&'a [u8]> {
-        // SAFETY: the object is there while the function runs, and with it its bytes, which never change.
-        #[allow(unsafe_code)]
-        unsafe {
-            let object = self.given[place];
-            if ffi::PyBytes_Check(object) == 0 {
-                return None;
-            }
-            let data = ffi::PyBytes_AsString(object).cast();
-            Some(std::slice::from_raw_parts(data, ffi::PyBytes_Size(object).unsigned_abs()))
-        }
-    }
-
-    fn request(&self, scope: Option<&'a Scope>) -> PyResult<Request<'a>> {
-        Ok(Request {
-            adapter: self.number(0)?,
-            method: self.text(1)?,
-            scheme: self.text(2)?,
-            host: self.text(3)?,
-            port: if self.is_none(4) { None } else { Some(self.number(4)?) },
-            path: self.text(5)?,
-            scope,
-        })
-    }
-
-    fn is_number(&self, place: usize) -> bool {
-        // SAFETY: the object is there while the function runs.
-        #[allow(unsafe_code)]
-        unsafe {
-            ffi::PyLong_Check(self.given[place]) != 0
-        }
-    }
-
-    pub(crate) fn is_none(&self, place: usize) -> bool {
-        // SAFETY: it asks for an address.
-        #[allow(unsafe_code)]
-        unsafe {
-            self.given[place] == ffi::Py_None()
-        }
-    }
-}
-
-/// The head of a response arrived, whose headers stand at `place`. Returns whether a body may follow.
-fn is_open(call: &Call, given: &Arguments<'_, '_>, place: usize) -> PyResult<bool> {
-    let status = given.number(0)?;
-    Ok(match call.head(status, given.number(1)?) {
+/// The head of a response arrived. Returns whether a body may follow.
+pub(crate) fn is_open(call: &Call, status: u16, sent: u64, headers: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(match call.head(status, sent) {
         Opened::Settled => false,
         Opened::Body => true,
         Opened::ShowHeaders => {
-            headers::lend(&given.object(place), |headers| call.answer(status, headers))?;
+            headers::lend(headers, |headers| call.answer(status, headers))?;
             call.opened(status)
         }
     })
@@ -399,72 +255,6 @@ pub(crate) unsafe fn held<'a>(object: *mut PyObject) -> &'a Call {
     unsafe { &(*object.cast::<Object>()).call }
 }
 
-/// Does what the application must not feel: an error and a panic of ours are counted as a fault at `place`. An exception
-/// that is under way stays.
-pub(crate) fn guarded(place: &str, work: impl FnOnce() -> PyResult<()>) {
-    let failure = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error,
-        Err(_) => PyRuntimeError::new_err("farcall panicked"),
-    };
-    // SAFETY: those who call this are called by CPython, attached.
-    #[allow(unsafe_code)]
-    let py = unsafe { Python::assume_attached() };
-    let under_way = PyErr::take(py);
-    // What remains is an interpreter that is ending.
-    let told = py
-        .import("farcall._faults")
-        .and_then(|faults| faults.call_method1("fault", (place, failure.value(py))));
-    drop(told);
-    if let Some(error) = under_way {
-        error.restore(py);
-    }
-}
-
-/// A new reference to None.
-pub(crate) fn none() -> *mut PyObject {
-    // SAFETY: it lives for ever.
-    #[allow(unsafe_code)]
-    unsafe {
-        ffi::Py_NewRef(ffi::Py_None())
-    }
-}
-
-/// A new reference to True or False.
-fn truth(value: bool) -> *mut PyObject {
-    // SAFETY: they live for ever.
-    #[allow(unsafe_code)]
-    unsafe {
-        ffi::Py_NewRef(if value { ffi::Py_True() } else { ffi::Py_False() })
-    }
-}
-
-/// Tells a call of the exception that `error` is, by a function of `farcall._hook`.
-///
-/// # Errors
-/// None of that function's, which counts its own.
-///
-/// # Safety
-/// The object is there.
-#[allow(unsafe_code)]
-pub(crate) unsafe fn tell(
-    py: Python<'_>,
-    function: &str,
-    place: &str,
-    call: *mut PyObject,
-    error: &Bound<'_, PyAny>,
-    sent: Option<u64>,
-) -> PyResult<()> {
-    // SAFETY: the caller's promise.
-    let call = unsafe { Borrowed::from_ptr(py, call) };
-    let function = py.import(pyo3::intern!(py, "farcall._hook"))?.getattr(function)?;
-    match sent {
-        Some(sent) => function.call1((place, call, error, sent)),
-        None => function.call1((place, call, error)),
-    }?;
-    Ok(())
-}
-
 /// Whether an object is an instance of `Call`.
 pub(crate) fn is_call(object: *mut PyObject) -> bool {
     // SAFETY: it asks for an address.
@@ -493,34 +283,6 @@ pub(crate) fn object_of(call: Call) -> *mut PyObject {
 fn bound(py: Python<'_>, call: Call) -> PyResult<Bound<'_, PyAny>> {
     // SAFETY: a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, object_of(call)) }
-}
-
-/// Runs what a function does, which gives a new reference; an error and a panic of ours become exceptions.
-///
-/// # Safety
-/// The thread is attached to the interpreter, and `args` leads to `count` objects that live as long as the call.
-#[allow(unsafe_code)]
-pub(crate) unsafe fn answer(
-    args: *mut *mut PyObject,
-    count: Py_ssize_t,
-    function: impl FnOnce(&Arguments<'_, '_>) -> PyResult<*mut PyObject>,
-) -> *mut PyObject {
-    // SAFETY: the caller's promise.
-    let py = unsafe { Python::assume_attached() };
-    let given = match count {
-        // There need not be an array.
-        0 => &[],
-        // SAFETY: the caller's promise.
-        _ => unsafe { std::slice::from_raw_parts(args, count.unsigned_abs()) },
-    };
-    let arguments = Arguments { py, given };
-    let error = match catch_unwind(AssertUnwindSafe(|| function(&arguments))) {
-        Ok(Ok(object)) => return object,
-        Ok(Err(error)) => error,
-        Err(_) => PyRuntimeError::new_err("farcall panicked"),
-    };
-    error.restore(py);
-    std::ptr::null_mut()
 }
 
 /// A function as CPython calls it (`METH_FASTCALL`), with as many arguments as it must have.
@@ -580,12 +342,9 @@ functions! {
         Opened::Body => truth(true),
         Opened::ShowHeaders => none(),
     });
-    headed(3) = |_this, call, given| {
-        Ok(truth(is_open(call(), given, 2)?))
-    };
     respond(5) = |this, call, given| {
         let Arguments { py, given: objects } = given;
-        match is_open(call(), given, 3)? {
+        match is_open(call(), given.number(0)?, given.number(1)?, &given.object(3))? {
             true => body::stream(*py, this, objects[2], objects[3], objects[4]),
             false => Ok(ffi::Py_NewRef(objects[2])),
         }

@@ -233,7 +233,7 @@ def test_exchanges_within_one_another_keep_their_connections_apart(ledger: Ledge
             assert native.under_way(conn) is seen[name]
             return Response()
 
-        return native.hook("exchange", 0, original, lambda *_, **__: None, lambda: None)
+        return native.hook("exchange", 0, original, lambda *_, **__: None, lambda: None, None)
 
     outer, inner = make("outer", make("inner", None)), "inner"
     response = outer(Pool(), "outer", "GET", "/outer", body=b"", preload_content=False)

@@ -50,7 +50,7 @@ def in_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All hooks are those in Python, which alone can be given calls that fail."""
     farcall.uninstall()
     with monkeypatch.context() as patch:
-        patch.setattr(native, "hook", lambda _kind, _adapter, _original, whole, _extra: whole)
+        patch.setattr(native, "hook", lambda _kind, _adapter, _original, whole, *_: whole)
         farcall.install()
     yield
     farcall.uninstall()
@@ -127,7 +127,7 @@ def test_a_native_hook_that_cannot_begin_a_call_lets_the_exchange_go_on() -> Non
     def original(*args: object, **kwargs: object) -> tuple[object, object]:
         return args, kwargs
 
-    hook = native.hook("exchange", 0, original, fail, fail)
+    hook = native.hook("exchange", 0, original, fail, fail, None)
     before = faults()
     arguments, options = (Pool(), object(), "GET", "/a"), {"body": b"", "preload_content": False}
     assert hook(*arguments, **options) == (arguments, options)
@@ -137,7 +137,7 @@ def test_a_native_hook_that_cannot_begin_a_call_lets_the_exchange_go_on() -> Non
 def test_a_native_hook_hands_out_a_response_that_it_does_not_understand() -> None:
     farcall.install()
     response = object()
-    hook = native.hook("exchange", 0, lambda *_, **__: response, fail, lambda: None)
+    hook = native.hook("exchange", 0, lambda *_, **__: response, fail, lambda: None, None)
     before = faults()
     assert hook(Pool(), object(), "GET", "/a", body=None, preload_content=False) is response
     assert faults() == before + 1
@@ -149,7 +149,7 @@ def test_a_native_hook_hands_out_what_was_read_of_a_response_that_it_does_not_un
     class Response:
         _farcall_call = native.begin(0, "GET", "https", "native.example", 443, "/a", None)
 
-    hook = native.hook("read", 0, lambda *_: b"data", fail, object)
+    hook = native.hook("read", 0, lambda *_: b"data", fail, lambda: None, object)
     before = faults()
     assert hook(Response(), 10) == b"data"
     assert faults() == before + 1
@@ -166,7 +166,7 @@ def test_an_exception_passes_through_a_native_hook(kind: Any) -> None:
     def original(*_: object, **__: object) -> None:
         raise error
 
-    hook = native.hook(kind, 0, original, fail, lambda *_: None)
+    hook = native.hook(kind, 0, original, fail, lambda *_: None, None)
     with pytest.raises(KeyError) as caught:
         hook(Response(), object(), "GET", "/a", body=None, preload_content=False)
     assert caught.value is error

@@ -29,7 +29,7 @@ def begin_deciding(*_: object) -> None:
     """Begins no call."""
 
 
-def hook(kind: str, adapter: int, original: object, whole: object, extra: object) -> object:
+def hook(kind: str, adapter: int, original: object, whole: object, scope: object, extra: object) -> object:
     """Is no hook of its own."""
     return whole
 

@@ -73,7 +73,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def classify(error: BaseException) -> int:
     """The number of the error's type (core's `ErrorType`)."""
-    if _name_of(error) in _CANCELLED:
+    if _is_cancelled(error):
         return CANCELLED
     found = _kind(error)
     if found in (DNS, TLS, TIMEOUT, RESET):
@@ -111,6 +111,16 @@ def _kind(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         return CONNECT
     return OTHER
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    if _name_of(error) in _CANCELLED:
+        return True
+    # What trio makes of tasks that were all cancelled: those that tried the addresses of a host.
+    within = getattr(error, "exceptions", None)
+    if type(error).__name__ != "BaseExceptionGroup" or not isinstance(within, tuple):
+        return False
+    return len(within) <= _MAX_CHAIN and all(map(_is_cancelled, within))
 
 
 def _name_of(error: BaseException) -> str:

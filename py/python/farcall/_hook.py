@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from farcall import _errors
@@ -56,19 +57,39 @@ def handshake_failed(call: Call, error: BaseException) -> None:
         fault("handshake", ours)
 
 
-def call_around(hooks: set[CodeType]) -> Call | None:
+def call_around(hooks: set[CodeType], carriers: frozenset[CodeType] | set[CodeType] = frozenset()) -> Call | None:
     """The `call` of the innermost of these hooks that is being run, on the stack of the one who asks.
+
+    A native hook has no frame. It is found by what the function that it stands for carries: its first argument.
 
     Making a connection is rare. A context variable that tells it whom it is for would have to be set and reset for
     each call, new connection or not, and costs more than all else that a hook does in Python.
     """
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code in hooks:
+        code = frame.f_code
+        if code in hooks:
             call: Call | None = frame.f_locals.get("call")
             return call
+        if code in carriers:
+            call = native.under_way(frame.f_locals.get(code.co_varnames[1]))
+            if call is not None:
+                return call
         frame = frame.f_back  # type: ignore[assignment]
     return None
+
+
+async def awaited(awaitable: Any) -> Any:
+    """What comes of it: for what only a coroutine knows how to await."""
+    return await awaitable
+
+
+async def nothing() -> None:
+    """A coroutine, to raise in or to await."""
+
+
+#: By these a function that is none is taken for one, by `inspect` and what stands on it.
+_LIKE_A_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__", "__annotations__")
 
 
 class Patches:
@@ -83,7 +104,8 @@ class Patches:
         if getattr(original, _MARK, False) or (owner, name) in _wrapped:
             return
         hook = make(original)
-        for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
+        looks = () if isinstance(hook, FunctionType) else _LIKE_A_FUNCTION
+        for attribute in ("__module__", "__name__", "__qualname__", "__doc__", *looks):
             try:
                 setattr(hook, attribute, getattr(original, attribute))
             except AttributeError:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The hooks of httpx, which hold the call that a connection is made for.
 exchanges: set[CodeType] = set()
+#: httpx's own methods, of which the call of a native hook is found by the request that they send.
+carriers: set[CodeType] = set()
 
 
 def attach(module: ModuleType, number: int, patches: Patches) -> None:
@@ -46,7 +48,7 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 
 def _hook(original: Any, report: Callable[..., None], failed: Callable[..., None]) -> Callable[..., Any]:
     def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = call_around(exchanges)
+        call = call_around(exchanges, carriers)
         if call is None:
             return original(self, *args, **kwargs)
         started = perf_counter()
@@ -63,7 +65,7 @@ def _hook(original: Any, report: Callable[..., None], failed: Callable[..., None
 
 def _async_hook(original: Any, report: Callable[..., None], failed: Callable[..., None]) -> Callable[..., Any]:
     async def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call = call_around(exchanges)
+        call = call_around(exchanges, carriers)
         if call is None:
             return await original(self, *args, **kwargs)
         started = perf_counter()

@@ -6,15 +6,18 @@ Hooked is the method of the base class, so that mounted transports and subclasse
 
 from __future__ import annotations
 
+from inspect import unwrap
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from farcall._acting import decides
 from farcall._adapters import channels
-from farcall._adapters.httpcore_ import exchanges
+from farcall._adapters.httpcore_ import carriers, exchanges
 from farcall._adapters.httpx_acting import Acting
 from farcall._adapters.httpx_streams import Streams
 from farcall._faults import fault
 from farcall._hook import Patches, begin, fail, scope
+from farcall._native import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,16 +30,34 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
     """Hooks `module`, which is httpx or a fork of it with the same names."""
     streams = Streams(module.SyncByteStream, module.AsyncByteStream)
     acting = Acting(module, number, streams)
-    patches.replace(
-        module.HTTPTransport, "handle_request", lambda original: _sync_hook(original, number, streams, acting)
-    )
-    patches.replace(
-        module.AsyncHTTPTransport,
-        "handle_async_request",
-        lambda original: _async_hook(original, number, streams, acting),
-    )
+
+    # Native where it can be, with the one in Python for what the native one does not know.
+    def request(original: Any) -> Any:
+        whole = _sync_hook(original, number, streams, acting)
+        return native.hook("request", number, original, whole, scope, streams.body) if _carries(original) else whole
+
+    def async_request(original: Any) -> Any:
+        whole = _async_hook(original, number, streams, acting)
+        if not _carries(original):
+            return whole
+        return native.hook("async_request", number, original, whole, scope, streams.async_body)
+
+    patches.replace(module.HTTPTransport, "handle_request", request)
+    patches.replace(module.AsyncHTTPTransport, "handle_async_request", async_request)
     for transport in (module.HTTPTransport, module.AsyncHTTPTransport):
         patches.replace(transport, "__init__", channels.init_hook)
+
+
+def _carries(original: Any) -> bool:
+    """Whether the call of a native hook can be found while this method runs, which may be wrapped."""
+    function = unwrap(original)
+    if not isinstance(function, FunctionType) or function.__code__.co_argcount < _TRANSPORT_AND_REQUEST:
+        return False
+    carriers.add(function.__code__)
+    return True
+
+
+_TRANSPORT_AND_REQUEST = 2
 
 
 # The two hooks are one, but for `await`. What is done for every call is written out in both: a function of its own
@@ -79,7 +100,7 @@ def _sync_hook(original: Any, number: int, streams: Streams, acting: Acting) -> 
 
 
 def _async_hook(original: Any, number: int, streams: Streams, acting: Acting) -> Callable[..., Any]:
-    body_of, upload_of = streams.async_body, streams.async_upload
+    body, upload_of = streams.async_body, streams.async_upload
 
     async def handle_async_request(self: Any, request: Any) -> Any:
         try:
@@ -104,8 +125,7 @@ def _async_hook(original: Any, number: int, streams: Streams, acting: Acting) ->
             raise
         try:
             sent = len(content) if upload is None else upload.give_back()
-            if call.headed(response.status_code, sent, response.headers):
-                response.stream = body_of(response, call)
+            response.stream = call.respond(response.status_code, sent, response.stream, response.headers, body)
         except Exception as error:
             fault("httpx.head", error)
         return response

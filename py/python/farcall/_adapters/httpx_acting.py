@@ -275,10 +275,8 @@ class Acting:
         if _acting.opened(call, response.status_code):
             if limit is not None:
                 response.stream = (self._async_cut if asynchronous else self._cut)(response.stream, limit)
-            if asynchronous:
-                response.stream = self._streams.async_body(response, call)
-            else:
-                response.stream = call.stream(response.stream, response.headers, self._streams.body)
+            kind = self._streams.async_body if asynchronous else self._streams.body
+            response.stream = call.stream(response.stream, response.headers, kind)
         return response
 
     def _error(self, number: int, request: Any) -> Exception:

@@ -7,59 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from farcall._faults import fault
-from farcall._hook import broke
 from farcall._native import native
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
-
-    from farcall._farcall import Call
-
-# The end mark of an event stream in OpenAI's dialect. Its SDKs close the response there, one read before HTTP
-# would say that this was all: such a stream is complete, not abandoned.
-_DONE = b"data: [DONE]"
 
 
 class Streams:
     """The four stream classes for one library."""
 
     def __init__(self, base: Any, async_base: Any) -> None:
-        # Not in Python: with its frames this stream would cost more than all the rest of a call.
+        # Not in Python: with their frames these streams would cost more than all the rest of a call.
         class Body(native.Body, base):  # type: ignore[misc]
             __slots__ = ()
 
-        class AsyncBody(_Body, async_base):  # type: ignore[misc]
+        class AsyncBody(native.AsyncBody, async_base):  # type: ignore[misc]
             __slots__ = ()
-
-            async def __aiter__(self) -> AsyncIterator[bytes]:
-                call = self._call
-                chunks = self._stream.__aiter__()
-                try:
-                    async for chunk in chunks:
-                        self._last = chunk
-                        try:
-                            call.body(chunk)
-                        except Exception as error:
-                            fault("httpx.body", error)
-                        yield chunk
-                except BaseException as error:
-                    broke("httpx.body", call, error)
-                    raise
-                finally:
-                    await _close(chunks)
-                self._open = False
-                try:
-                    call.end(0)
-                except Exception as error:
-                    fault("httpx.end", error)
-
-            async def aclose(self) -> None:
-                try:
-                    await self._stream.aclose()
-                finally:
-                    if self._open:
-                        self._let_go()
 
         class Upload(_Upload, base):  # type: ignore[misc]
             __slots__ = ()
@@ -89,7 +52,7 @@ class Streams:
 
         #: What `Call.respond` and `Call.stream` make an instance of.
         self.body: type[native.Body] = Body
-        self.async_body: Callable[[Any, Call], Any] = AsyncBody
+        self.async_body: type[native.AsyncBody] = AsyncBody
         self.upload: Callable[[Any], _Upload] = Upload
         self.async_upload: Callable[[Any], _Upload] = AsyncUpload
 
@@ -99,32 +62,6 @@ async def _close(chunks: Any) -> None:
     close = getattr(chunks, "aclose", None)
     if close is not None:
         await close()
-
-
-class _Body:
-    """An async response's stream, and the call that ends with it: in Python what `native.Body` is of a sync one."""
-
-    __slots__ = ("_call", "_headers", "_last", "_open", "_stream")
-
-    def __init__(self, response: Any, call: Call) -> None:
-        self._stream = response.stream
-        self._headers = response.headers
-        self._call = call
-        self._last: bytes | None = None
-        self._open = True
-
-    def _let_go(self) -> None:
-        """The application closed a response before its end. One whose body broke has settled before."""
-        self._open = False
-        try:
-            last = self._last
-            whole = self._headers.get("content-length") == "0" if last is None else last.rstrip().endswith(_DONE)
-            if whole:
-                self._call.end(0)
-            else:
-                self._call.abandon()
-        except Exception as error:
-            fault("httpx.close", error)
 
 
 class _Upload:

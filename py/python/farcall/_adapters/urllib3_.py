@@ -52,10 +52,10 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 
     # Each of these is native where it can be, and has the one in Python for what the native one does not know.
     def exchange(original: Any) -> Any:
-        return native.hook("exchange", number, original, _exchange_hook(original, number, acting), scope)
+        return native.hook("exchange", number, original, _exchange_hook(original, number, acting), scope, None)
 
     def read(original: Any) -> Any:
-        return native.hook("read", number, original, _read_hook(original), HTTPResponse)
+        return native.hook("read", number, original, _read_hook(original), scope, HTTPResponse)
 
     patches.replace(pool, "_make_request", exchange)
     if hasattr(response, "_raw_read"):

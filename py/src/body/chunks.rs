@@ -1,0 +1,198 @@
+//! What goes through a stream once: the chunks of a sync one, and what is the same of an async one.
+
+use super::{Body, Chunks, arrived, below, broke, ended, left};
+use crate::arguments::{answer, none};
+use crate::types::{Definitions, clear_all, definition, kind, slot, visit_all};
+use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
+use pyo3::prelude::*;
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The type, which is never freed; null until the module is loaded.
+static CHUNKS: AtomicPtr<PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+
+static METHODS: Definitions<2> = Definitions([
+    definition(
+        c"close",
+        close,
+        c"close($self, /)\n--\n\nNo more is wanted, as of a generator that is closed.",
+    ),
+    ffi::PyMethodDef::zeroed(),
+]);
+
+/// Makes the type.
+pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let iterator =
+        [slot(ffi::Py_tp_iter, itself as *mut c_void), slot(ffi::Py_tp_iternext, next as *mut c_void)];
+    add_kind(module, &CHUNKS, c"farcall._farcall.Chunks", iterator, &METHODS)
+}
+
+/// Makes a type of which an instance is a [`Chunks`].
+pub(super) fn add_kind(
+    module: &Bound<'_, PyModule>,
+    made: &AtomicPtr<PyTypeObject>,
+    name: &'static CStr,
+    [first, second]: [ffi::PyType_Slot; 2],
+    methods: &'static Definitions<2>,
+) -> PyResult<()> {
+    let new = kind(
+        module,
+        name,
+        size_of::<Chunks>(),
+        ffi::Py_TPFLAGS_DEFAULT
+            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION
+            | ffi::Py_TPFLAGS_IMMUTABLETYPE
+            | ffi::Py_TPFLAGS_HAVE_GC,
+        &mut [
+            slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
+            slot(ffi::Py_tp_traverse, traverse as *mut c_void),
+            slot(ffi::Py_tp_clear, clear as *mut c_void),
+            first,
+            second,
+            slot(ffi::Py_tp_methods, methods.0.as_ptr().cast_mut().cast()),
+            slot(ffi::Py_tp_doc, c"What goes through a response's stream once.".as_ptr().cast_mut().cast()),
+            slot(0, std::ptr::null_mut()),
+        ],
+    )?;
+    made.store(new.into_ptr().cast(), Ordering::Release);
+    Ok(())
+}
+
+/// What `Body.__iter__` gives.
+#[allow(unsafe_code)]
+pub(super) unsafe extern "C" fn of(this: *mut PyObject) -> *mut PyObject {
+    // SAFETY: CPython calls it, attached, with an instance.
+    unsafe { through(this, &CHUNKS, |stream| ffi::PyObject_GetIter(stream)) }
+}
+
+/// A new instance of the type for a stream, over what `iterate` gives of the one below.
+///
+/// # Safety
+/// The thread is attached, and `this` is a `Body`; `iterate` gives a new reference, or null with an exception.
+#[allow(unsafe_code)]
+pub(super) unsafe fn through(
+    this: *mut PyObject,
+    kind: &AtomicPtr<PyTypeObject>,
+    iterate: impl FnOnce(*mut PyObject) -> *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: the caller's promise; allocated memory is zero, so that what is not filled in is null.
+    unsafe {
+        let py = Python::assume_attached();
+        let stream = match below(py, this.cast()) {
+            Ok(stream) => stream,
+            Err(error) => {
+                error.restore(py);
+                return std::ptr::null_mut();
+            }
+        };
+        let below = iterate(stream.as_ptr());
+        if below.is_null() {
+            broke(this.cast());
+            return below;
+        }
+        let made = ffi::PyType_GenericAlloc(kind.load(Ordering::Acquire), 0);
+        if made.is_null() {
+            ffi::Py_DECREF(below);
+            return made;
+        }
+        let chunks = made.cast::<Chunks>();
+        (*chunks).body = ffi::Py_NewRef(this);
+        (*chunks).below = below;
+        made
+    }
+}
+
+#[allow(unsafe_code)]
+pub(super) unsafe extern "C" fn itself(this: *mut PyObject) -> *mut PyObject {
+    // SAFETY: CPython calls it with an instance.
+    unsafe { ffi::Py_NewRef(this) }
+}
+
+/// What `Chunks.__next__` gives: the next chunk; null without an exception at the end.
+#[allow(unsafe_code)]
+unsafe extern "C" fn next(this: *mut PyObject) -> *mut PyObject {
+    // SAFETY: CPython calls it, attached, with an instance. What is used while other code may run is held meanwhile.
+    unsafe {
+        let chunks = this.cast::<Chunks>();
+        let below = (*chunks).below;
+        if below.is_null() {
+            return below;
+        }
+        ffi::Py_INCREF(below);
+        let chunk = ffi::PyIter_Next(below);
+        let body = (*chunks).body.cast::<Body>();
+        let mut told = Ok(());
+        if !chunk.is_null() {
+            (*chunks).begun = true;
+            told = arrived(body, chunk);
+        } else {
+            if ffi::PyErr_Occurred().is_null() {
+                told = ended(body);
+            } else {
+                broke(body);
+            }
+            clear_all(&[&raw mut (*chunks).below]);
+        }
+        ffi::Py_DECREF(below);
+        if let Err(error) = told {
+            ffi::Py_XDECREF(chunk);
+            error.restore(Python::assume_attached());
+            return std::ptr::null_mut();
+        }
+        chunk
+    }
+}
+
+/// `Chunks.close()`.
+#[allow(unsafe_code)]
+unsafe extern "C" fn close(
+    this: *mut PyObject,
+    args: *mut *mut PyObject,
+    count: Py_ssize_t,
+) -> *mut PyObject {
+    // SAFETY: CPython calls it with an instance.
+    unsafe {
+        answer(args, count, |given| {
+            given.expect(0)?;
+            let Some(below) = Bound::from_owned_ptr_or_opt(given.py, left(this.cast())) else {
+                return Ok(none());
+            };
+            match below.getattr_opt("close")? {
+                Some(close) => close.call0().map(|_| none()),
+                None => Ok(none()),
+            }
+        })
+    }
+}
+
+#[allow(unsafe_code)]
+unsafe extern "C" fn traverse(this: *mut PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    // SAFETY: the collector calls it with an instance.
+    unsafe {
+        let chunks = this.cast::<Chunks>();
+        visit_all(&[(*chunks).body, (*chunks).below, ffi::Py_TYPE(this).cast()], visit, arg)
+    }
+}
+
+#[allow(unsafe_code)]
+unsafe extern "C" fn clear(this: *mut PyObject) -> c_int {
+    // SAFETY: CPython calls it with an instance. An iterator that was begun is told before what is below it goes.
+    unsafe {
+        let chunks = this.cast::<Chunks>();
+        ffi::Py_XDECREF(left(chunks));
+        clear_all(&[&raw mut (*chunks).body]);
+    }
+    0
+}
+
+#[allow(unsafe_code)]
+unsafe extern "C" fn dealloc(this: *mut PyObject) {
+    // SAFETY: CPython calls it once, when nobody refers to the object any more; an exception may be under way.
+    unsafe {
+        let kind = ffi::Py_TYPE(this);
+        ffi::PyObject_GC_UnTrack(this.cast());
+        clear(this);
+        ffi::PyObject_GC_Del(this.cast());
+        ffi::Py_DECREF(kind.cast());
+    }
+}
