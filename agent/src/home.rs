@@ -73,10 +73,17 @@ const LOCK: Duration = Duration::from_secs(5);
 /// Locks a home directory until the file is dropped. A process that was stopped with the lock must not keep others
 /// from starting: after some seconds it is an error.
 pub(crate) fn lock(home: &Path) -> io::Result<File> {
-    let (directory, begun) = (File::open(home)?, Instant::now());
+    let directory = File::open(home)?;
+    lock_file(&directory)?;
+    Ok(directory)
+}
+
+/// Takes the lock of a file. Whoever has it may be stopped: an error after a while.
+pub(crate) fn lock_file(file: &File) -> io::Result<()> {
+    let begun = Instant::now();
     loop {
-        match directory.try_lock() {
-            Ok(()) => return Ok(directory),
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK => {
                 std::thread::sleep(Duration::from_millis(2));
             }

@@ -189,3 +189,19 @@ fn a_directory_that_may_only_be_read_is_said_once_with_the_remedy() {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[test]
+fn a_stopped_process_that_holds_the_ledgers_lock_holds_nobody_up() {
+    let home = tempfile::tempdir().unwrap();
+    let lock = fs::File::create(home.path().join("ledger.lock")).unwrap();
+    lock.lock().unwrap();
+    // Nothing has made the ledger yet: whoever does takes the lock.
+    let farcall = Farcall::start(options(home.path()));
+    call(&farcall, "acme", 200);
+    farcall.flush();
+    drop(lock);
+    support::until("the ledger", || {
+        farcall.flush();
+        calls(home.path()) == 1
+    });
+}

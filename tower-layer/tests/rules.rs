@@ -116,6 +116,20 @@ async fn a_denied_call_reaches_nobody_and_says_why() {
     assert_eq!((rows[0].outcome, rows[0].sums.attempts), (Outcome::Refused(RefusedBy::Policy), 0));
 }
 
+#[tokio::test]
+async fn a_call_that_nobody_polls_is_none() {
+    let ruled =
+        under("[[budget]]\nname = \"one\"\nmatch = {}\nlimit = \"1 requests / day\"\nover = \"refuse\"\n");
+    let (got, service) = vendor(&[200]);
+    let mut service: Egress<_> = EgressLayer::with(ruled.farcall.clone()).layer(service);
+    drop(service.ready().await.unwrap().call(charge()));
+    let response = service.ready().await.unwrap().call(charge()).await.unwrap();
+    drop(response.into_body().collect().await.unwrap());
+    assert_eq!(got.lock().unwrap().len(), 1);
+    let rows = ruled.farcall.engine().drain(ruled.farcall.now()).rows;
+    assert_eq!((rows.len(), rows[0].outcome, rows[0].sums.calls), (1, Outcome::Complete, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_wait_for_their_slots() {
     let ruled = under(

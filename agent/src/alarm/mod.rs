@@ -117,7 +117,8 @@ impl Alarm {
         let every = state.config.every;
         let mut earlier = 0;
         if let Some(last) = state.rules.get_mut(rule) {
-            if at.since(last.at) < every {
+            // One that is in the future was told before a clock was set back.
+            if last.at <= at && at.since(last.at) < every {
                 last.since += 1;
                 return false;
             }

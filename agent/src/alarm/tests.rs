@@ -41,6 +41,20 @@ fn lines(file: &Path) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn a_clock_that_is_set_back_silences_no_alarm() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("alarms.log");
+    let alarm = Alarm::new(&config(&file), "shop", 1, None);
+    let (bell, refunds): (_, Arc<str>) = (Bell(Arc::clone(&alarm)), "refunds".into());
+    assert!(bell.failed(&failed(&refunds, 7_200)));
+    assert!(!bell.failed(&failed(&refunds, 7_201)));
+    assert!(bell.failed(&failed(&refunds, 10)), "two hours earlier");
+    assert!(!bell.failed(&failed(&refunds, 20)));
+    quiet(&alarm);
+    assert_eq!(lines(&file).len(), 2);
+}
+
+#[test]
 fn the_first_failure_of_a_rule_is_told_and_the_next_ones_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("alarms.log");

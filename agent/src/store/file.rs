@@ -3,7 +3,7 @@
 use super::schema::{self, VERSION};
 use super::write::MOST;
 use super::{Failure, Kind};
-use crate::home::{LEDGER, give_to_owner};
+use crate::home::{LEDGER, give_to_owner, lock_file};
 use farcall::ledger::Sketch;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
@@ -112,7 +112,13 @@ impl Store {
             return Err(newer(version));
         }
         if version < VERSION {
-            let _lock = self.lock().map_err(|error| Failure::io(&self.file, &error))?;
+            let _lock = self.lock().map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    let who = "another process has been making or migrating it for seconds";
+                    Failure::new(&self.file, Kind::Busy, who)
+                }
+                _ => Failure::io(&self.file, &error),
+            })?;
             connection.pragma_update(None, "journal_mode", "WAL").map_err(wrong)?;
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrong)?;
@@ -132,7 +138,7 @@ impl Store {
         let path = self.home.join("ledger.lock");
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         give_to_owner(&self.home, &path);
-        file.lock()?;
+        lock_file(&file)?;
         Ok(file)
     }
 }

@@ -21,6 +21,9 @@ pub(super) struct Opening<A: Asked> {
 
 /// A request, as far as its call has to know it.
 pub(super) trait Asked {
+    /// Whether the service below has it from the beginning, so that it may be sent although nobody polls.
+    const HANDED_ON: bool;
+
     /// What the request itself says of its customer.
     fn customer(&self) -> Option<&Customer>;
 
@@ -101,6 +104,8 @@ impl Held {
 }
 
 impl Asked for Handed {
+    const HANDED_ON: bool = true;
+
     fn customer(&self) -> Option<&Customer> {
         self.customer.as_ref()
     }
@@ -120,6 +125,8 @@ impl Asked for Handed {
 }
 
 impl Asked for Held {
+    const HANDED_ON: bool = false;
+
     fn customer(&self) -> Option<&Customer> {
         self.parts.extensions.get()
     }
@@ -181,9 +188,12 @@ impl<A: Asked> Opening<A> {
 }
 
 impl<A: Asked> Drop for Opening<A> {
-    /// A call that nobody polled may still have been sent by a service that does not wait for that.
+    /// A call that nobody polled may still have been sent by a service that does not wait for that. One that was not
+    /// handed on is none.
     fn drop(&mut self) {
-        self.begin(&mut None);
+        if A::HANDED_ON {
+            self.begin(&mut None);
+        }
     }
 }
 
