@@ -21,6 +21,8 @@ use std::task::Waker;
 pub(crate) struct Watched {
     guard: CallGuard,
     sent: Option<Sent>,
+    /// Whether it was told to wait and cannot.
+    hasty: bool,
 }
 
 impl Watched {
@@ -38,7 +40,7 @@ impl Watched {
         }
         attributed(head, customer, tags, |head| {
             let guard = unharmed(farcall, || farcall.guard(farcall.begin_at(head, now)))?;
-            Some(Self { guard, sent: None })
+            Some(Self::of(guard))
         })
     }
 
@@ -60,13 +62,18 @@ impl Watched {
             let (mut guard, mut step) = (None, None);
             unharmed(farcall, || step = Some(farcall.open_at(head, now, &mut guard)));
             if let Some(guard) = guard {
-                *watched = Some(Self { guard, sent: None });
+                *watched = Some(Self::of(guard));
             }
             step
         })
     }
 
-    /// A timer for a moment of the engine's clock.
+    #[inline]
+    fn of(guard: CallGuard) -> Self {
+        Self { guard, sent: None, hasty: false }
+    }
+
+    /// A timer for a moment of the engine's clock; `None` where there is no clock to ring.
     pub(crate) fn timer(&self, until: Timestamp) -> Option<Timer> {
         let timer = Timer::new(self.now(), until);
         if timer.is_none() {
@@ -78,7 +85,17 @@ impl Watched {
     /// The wait of a step until this moment, or until something comes that it waits for: then this is woken.
     pub(crate) fn pause(&mut self, until: Timestamp, waker: &Waker) -> Pause {
         let woken = self.guard.wake(waker);
-        Pause::new(self.timer(woken.unwrap_or(until)), woken.is_some())
+        let timer = self.timer(woken.unwrap_or(until));
+        self.hasty = timer.is_none() && woken.is_none();
+        Pause::new(timer, woken.is_some())
+    }
+
+    /// Waits until this moment.
+    pub(crate) async fn wait(&mut self, until: Timestamp) {
+        match self.timer(until) {
+            Some(timer) => timer.await,
+            None => self.hasty = true,
+        }
     }
 
     /// Counts what the request's body sends as bytes of this call.
@@ -87,9 +104,13 @@ impl Watched {
         self.sent = sent;
     }
 
-    /// What to do next, as of `now`.
+    /// What to do next, as of `now`. Who cannot wait is not told to once more: the request goes out, as one that the rules
+    /// overlooked.
     pub(crate) fn step(&mut self, now: Timestamp) -> Step {
-        self.guard.step_at(now)
+        match std::mem::take(&mut self.hasty) {
+            true => self.guard.step_at_once(now),
+            false => self.guard.step_at(now),
+        }
     }
 
     /// A second attempt beside the slow one under way, where the rules allow one.
@@ -104,7 +125,7 @@ impl Watched {
 
     /// A copy to send beside the call, where the rules want one.
     pub(crate) fn shadow(&mut self) -> Option<(Self, Attempt)> {
-        self.guard.shadow().map(|(guard, attempt)| (Self { guard, sent: None }, attempt))
+        self.guard.shadow().map(|(guard, attempt)| (Self::of(guard), attempt))
     }
 
     /// Hands the request over to the outbox.
@@ -124,7 +145,7 @@ impl Watched {
 
     /// A request to send beside the call, where it was answered with something stale.
     pub(crate) fn refresh(&mut self) -> Option<(Self, Attempt)> {
-        self.guard.refresh().map(|(guard, attempt)| (Self { guard, sent: None }, attempt))
+        self.guard.refresh().map(|(guard, attempt)| (Self::of(guard), attempt))
     }
 
     #[cfg(any(test, feature = "reqwest"))]

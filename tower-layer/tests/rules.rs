@@ -193,3 +193,28 @@ async fn reqwest_is_held_to_the_rules_too() {
     assert_eq!(response.status(), reqwest::StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.url().as_str(), "https://api.stripe.com/v1/charges");
 }
+
+/// Within this, every wait of the test below would last a minute.
+fn without_timers(ruled: &Ruled) -> Vec<u64> {
+    let (_, service) = vendor(&[503, 200]);
+    let mut service: Egress<_> = EgressLayer::with(ruled.farcall.clone()).layer(service);
+    let answer = async {
+        let get = Request::get("https://api.stripe.com/v1/charges").body(Full::default()).unwrap();
+        service.ready().await.unwrap().call(get).await.unwrap().status()
+    };
+    tokio_test::assert_ready_eq!(tokio_test::task::spawn(answer).poll(), StatusCode::OK);
+    let rows = ruled.farcall.engine().drain(ruled.farcall.now()).rows;
+    rows.iter().map(|row| row.sums.attempts).collect()
+}
+
+#[test]
+fn where_there_are_no_timers_nobody_waits() {
+    let ruled = under(
+        "[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 2\nbackoff = \"60s..60s\"\ndeadline = \"10m\"\n",
+    );
+    assert_eq!(without_timers(&ruled), [2], "outside any runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _within = runtime.enter();
+    assert_eq!(without_timers(&ruled), [2], "in a runtime without timers");
+    assert!(ruled.farcall.engine().counters().overlooked_calls >= 2);
+}

@@ -218,9 +218,7 @@ async fn go(watched: &mut Watched) -> Go {
         return match watched.step(watched.now()) {
             Step::Send(attempt) => Go::Send(attempt),
             Step::Wait(until) => {
-                if let Some(timer) = watched.timer(until) {
-                    timer.await;
-                }
+                watched.wait(until).await;
                 continue;
             }
             Step::Refuse(refusal) => Go::Not(EgressError::Refused(refusal)),
