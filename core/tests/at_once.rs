@@ -66,6 +66,20 @@ fn what_cannot_wait_goes_out_where_it_would_have_to() {
 }
 
 #[test]
+fn what_cannot_wait_keeps_the_key_that_makes_it_safe_to_send_again() {
+    let rules = "[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 2\n";
+    let engine = Engine::new(Config::parse("farcall.toml", rules).unwrap(), Caller::new("checkout"), 1, 42);
+    let post = Head::new("POST", "https://api.stripe.com/v1/charges").body(Some(9), true);
+    let mut call = engine.begin(&post, T0, 1);
+    let Step::Send(first) = call.step(&engine, T0) else { panic!("nothing holds it up") };
+    call.answer(&engine, 503, &[("x", "y")], T0.plus_millis(1));
+    assert!(matches!(call.step(&engine, T0.plus_millis(1)), Step::Wait(_)));
+    let Step::Send(second) = call.step_at_once(&engine, T0.plus_millis(1)) else { panic!("it goes out") };
+    assert!(first.idempotency_key.is_some());
+    assert_eq!((second.number, second.idempotency_key), (2, first.idempotency_key));
+}
+
+#[test]
 fn what_went_out_already_counts_as_what_it_was_whatever_the_rules_say() {
     let engine = engine();
     for (overlooked, customer) in (1..).zip(["denied", "denied"]) {

@@ -104,6 +104,33 @@ fn a_call_that_ends_between_two_attempts_costs_what_the_first_one_did() {
 }
 
 #[test]
+fn a_budget_of_requests_counts_a_call_that_ends_between_two_attempts() {
+    let engine = engine(
+        r#"
+        [[budget]]
+        name = "few"
+        match = { vendor = "stripe" }
+        limit = "2 requests / day"
+        over = "refuse"
+
+        [[resilience]]
+        match = { vendor = "stripe" }
+        attempts = 3
+        "#,
+    );
+    let get = Head::new("GET", "https://api.stripe.com/v1/charges").body(Some(0), true);
+    for n in 1..=2 {
+        let mut call = engine.begin(&get, T0, n);
+        let _ = sent(&mut call, &engine, T0);
+        call.answer(&engine, 503, &[("x", "y")], at(10));
+        let _ = waited(&mut call, &engine, at(10));
+        call.abandon(&engine, at(20));
+    }
+    let mut call = engine.begin(&get, at(30), 3);
+    assert!(matches!(call.step(&engine, at(30)), Step::Refuse(refusal) if refusal.by == RefusedBy::Budget));
+}
+
+#[test]
 fn a_clock_that_is_set_back_during_a_wait_does_not_prolong_it() {
     let rules = "[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 2\n";
     let engine = engine(rules);

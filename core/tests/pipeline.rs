@@ -515,24 +515,42 @@ fn the_hundred_thousandth_customer_has_a_budget_too() {
         [[budget]]
         name = "each"
         match = { vendor = "stripe", customer = "*" }
-        limit = "1 requests / day"
+        limit = "2 requests / day"
         over = "refuse"
         "#,
     );
-    for n in 0..100_000 {
-        pass(&engine, &get(&format!("customer-{n}")), T0, n, 200, &[]);
-        if n % 8_000 == 0 {
-            // Once a second, say.
-            let batch = engine.drain(T0);
-            engine.tell_spending(
-                batch.budgets.iter().map(|each| {
-                    Spent::new("each".into(), each.partition.to_string(), each.period, each.spent)
-                }),
-                T0,
-            );
+    let mut known = std::collections::HashMap::new();
+    let mut tell = |engine: &Engine| {
+        // Once a second, say: what was spent so far, by all processes.
+        for each in engine.drain(T0).budgets {
+            *known.entry((each.partition.to_string(), each.period)).or_insert(0) += each.spent;
         }
+        let totals = known.iter().map(|((partition, period), spent)| {
+            Spent::new("each".into(), partition.clone(), *period, *spent)
+        });
+        engine.tell_spending(totals, T0);
+    };
+    let mut come = |numbers: std::ops::Range<u64>| {
+        for n in numbers {
+            pass(&engine, &get(&format!("customer-{n}")), T0, n, 200, &[]);
+            if n % 8_000 == 0 {
+                tell(&engine);
+            }
+        }
+        (0..3).for_each(|_| tell(&engine));
+    };
+    come(0..60_000);
+    // Those of long ago come again: what they spent before is counted, and once.
+    come(0..3);
+    for n in 0..3 {
+        let mut call = engine.begin(&get(&format!("customer-{n}")), T0, 300_000 + n);
+        assert_eq!(refused(&mut call, &engine, T0).by, RefusedBy::Budget, "the third of two");
     }
-    let mut call = engine.begin(&get("customer-99999"), T0, 7);
+    come(60_000..100_000);
+    pass(&engine, &get("customer-99999"), T0, 400_000, 200, &[]);
+    let mut call = engine.begin(&get("customer-99999"), T0, 400_001);
     assert_eq!(refused(&mut call, &engine, T0).by, RefusedBy::Budget);
     assert_eq!(engine.counters().unkept_rules, 0);
+    tell(&engine);
+    assert_eq!(known.values().sum::<u64>(), 100_004);
 }

@@ -365,6 +365,10 @@ impl Engine {
             let Some(reservation) = flow.reserved[at].take() else { continue };
             let rule = &plan.rules.budgets[*place];
             let spent = match answer {
+                // What went out before counts as one.
+                cost::Answer::NotSent if was_tried && rule.then.limit.unit == budget::Unit::Requests => {
+                    Spent { known: 1, all: true }
+                }
                 cost::Answer::NotSent => Spent::NOTHING,
                 _ => rule.then.spent(cost.part(), cost.unknown.is_none(), tokens),
             };

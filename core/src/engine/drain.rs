@@ -33,7 +33,7 @@ impl Engine {
             // Plans are made anew, and their quotas looked for once more.
             self.generation.fetch_add(1, Ordering::Release);
         }
-        self.states.noted_budgets.drain(|note| {
+        self.states.noted_budgets.drain(&self.states.budgets, |note| {
             let settled = note.state.settled();
             let status = note.state.status(&note.then, now);
             let period = note.then.limit.period.number(now);
@@ -48,6 +48,7 @@ impl Engine {
             });
             let before = if note.told_in.0 == period { note.told_in.1 } else { 0 };
             (note.told, note.told_in) = (settled, (period, before.saturating_add(spent)));
+            spent > 0
         });
         batch.notices = std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner));
         batch
@@ -101,11 +102,13 @@ impl Engine {
     }
 
     fn drain_incidents(&self, now: Timestamp, batch: &mut Batch) {
-        self.states.noted_quotas.drain(|note| {
+        self.states.noted_quotas.drain(&self.states.quotas, |note| {
+            let before = batch.incidents.len();
             let told = (0..WINDOWS).map_while(|_| note.state.incident(&note.then, now));
             for incident in told {
                 batch.incidents.push(incident.named(&note.detail, "", &note.rule, &self.names));
             }
+            batch.incidents.len() > before
         });
         for account in self.states.accounts.all() {
             let credential = crate::inspect::in_words(account.secret);

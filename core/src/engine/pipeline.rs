@@ -219,7 +219,14 @@ impl Engine {
     fn next_at_once(&self, call: &mut Call, now: Timestamp) -> Step {
         match self.ask(call, now) {
             Ok(()) => Step::Send(Self::attempt(call, now)),
-            Err(Halt::Wait(_) | Halt::Respond(_) | Halt::Cached(..)) => Step::Send(self.overlook(call)),
+            // It is not held up, and otherwise goes as the rules say: under the key that makes it safe to send again.
+            Err(Halt::Wait(_)) => {
+                self.tallies.overlooked_calls.fetch_add(1, Ordering::Relaxed);
+                call.attempts += 1;
+                call.state = State::Sent;
+                Step::Send(Self::attempt(call, now))
+            }
+            Err(Halt::Respond(_) | Halt::Cached(..)) => Step::Send(self.overlook(call)),
             Err(halt) => self.halt(call, halt, now),
         }
     }

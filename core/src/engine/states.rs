@@ -145,16 +145,23 @@ impl<R: PartialEq, S> Noted<R, S> {
         list.values_mut().for_each(&mut f);
     }
 
-    /// Drains each. Where there are many, those that no plan holds any more leave: their states, which are drained,
-    /// could not leave before.
-    pub(super) fn drain(&self, mut f: impl FnMut(&mut Note<R, S>)) {
+    /// Drains each; `f` says whether there was anything to tell. Where there are many, those leave that no plan holds any
+    /// more and of which there was nothing, together with their state: a note that is made anew takes it for unheard of.
+    pub(super) fn drain(&self, states: &States<S>, mut f: impl FnMut(&mut Note<R, S>) -> bool) {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        let crowded = list.len() >= CROWD;
-        list.retain(|_, note| {
-            // Whoever takes it from the states meanwhile notes it anew.
+        if list.len() < CROWD {
+            list.values_mut().for_each(|note| _ = f(note));
+            return;
+        }
+        let mut kept = states.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|key, note| {
+            // Nobody can take it from the states meanwhile.
             let held = Arc::strong_count(&note.state) > 2;
-            f(note);
-            held || !crowded
+            let leaves = !f(note) && !held;
+            if leaves && kept.get(key).is_some_and(|state| Arc::ptr_eq(state, &note.state)) {
+                kept.remove(key);
+            }
+            !leaves
         });
     }
 }
