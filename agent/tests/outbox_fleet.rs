@@ -274,6 +274,51 @@ fn what_a_server_that_is_reached_does_not_take_is_kept_here_and_goes_on_too() {
 }
 
 #[test]
+fn a_call_that_the_server_refuses_is_overtaken_by_none_of_its_key_and_holds_up_no_other() {
+    let Some(server) = Server::shared() else { return };
+    let (mut home, vendor) = (on(&server, "60s"), Vendor::start());
+    home.settings += "on_unreachable = \"spool\"\n";
+    let database = home.settings.split('"').nth(1).unwrap().rsplit_once('/').unwrap().1.to_owned();
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let operator = Operator::at(home.path());
+    let call = |body: &str| Parcel::new("POST", vendor.url("/")).body(body.to_owned()).idempotency_key(body);
+    outbox.put(later(&vendor)).unwrap();
+    server.ask(
+        &database,
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN RAISE EXCEPTION ''no space is left'' USING ERRCODE = ''disk_full''; END';
+        CREATE TRIGGER refuse BEFORE INSERT ON farcall_outbox.item FOR EACH ROW
+            WHEN (new.idempotency_key IN ('0', 'free')) EXECUTE FUNCTION public.refuse()",
+    );
+    // All are on their way before anything is known of the first one.
+    let refused = outbox.submit(call("free")).unwrap();
+    let line = ["0", "1", "2", "3"].map(|body| outbox.submit(call(body).order_key("acme")).unwrap());
+    let line = line.map(|pending| pending.wait().unwrap());
+    let refused = refused.wait().unwrap();
+    assert!(refused.id < 0 && line.iter().all(|receipt| receipt.id < 0), "{line:?}");
+    let other = outbox.put(call("other").order_key("bolt")).unwrap();
+    assert_eq!(outbox.wait(other.id, PATIENCE).unwrap().state, State::Delivered);
+    until("the operator to hear why they wait", || operator.beside().unwrap().refused == 2);
+    let beside = operator.beside().unwrap();
+    assert_eq!((beside.spooled, beside.uncopied), (5, 0));
+    assert!(beside.why.is_some_and(|why| why.contains("no space is left")));
+    let listed = operator.list(&Filter::default()).unwrap();
+    let told = listed.iter().find(|item| item.id == refused.id).unwrap();
+    assert!(told.error.as_ref().is_some_and(|error| error.contains("no space is left")), "{told:?}");
+    server.ask(&database, "DROP FUNCTION public.refuse() CASCADE");
+    for receipt in line.iter().chain([&refused]) {
+        until("the call to be delivered", || {
+            outbox.item(receipt.id).is_ok_and(|item| item.state == State::Delivered)
+        });
+    }
+    let bodies = vendor.got().into_iter().map(|got| got.body).filter(|body| body.parse::<u8>().is_ok());
+    let mut bodies: Vec<String> = bodies.collect();
+    bodies.dedup();
+    assert_eq!(bodies, ["0", "1", "2", "3"]);
+}
+
+#[test]
 fn an_address_that_is_not_there_is_said_at_each_put() {
     let vendor = Vendor::start();
     let mut home = Home::in_a_file();

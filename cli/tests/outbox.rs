@@ -183,3 +183,21 @@ fn what_waits_for_a_server_is_shown_while_that_cannot_be_reached() {
     let (code, out, _) = run(home.path(), &["show", "-1"]);
     assert!(code == 0 && out.contains("-1 POST http://127.0.0.1:1/"), "{code} {out}");
 }
+
+#[test]
+fn calls_that_are_in_too_few_copies_are_something_that_stats_says() {
+    let (home, volumes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = format!(
+        "[outbox_store]\ncopies = [{:?}]\non_missing_copy = \"alarm\"\n",
+        volumes.path().join("not mounted").join("outbox.db")
+    );
+    std::fs::write(home.path().join("farcall.toml"), &config).unwrap();
+    let parcel = Parcel::new("POST", "https://127.0.0.1:1/").delay(std::time::Duration::from_secs(86_400));
+    put_with(home.path(), &config, vec![parcel.clone(), parcel]);
+    let (code, out, err) = run(home.path(), &["stats"]);
+    assert_eq!(code, 0, "{err}");
+    let text = out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.ends_with("2 calls are in fewer copies than asked for, until they can be written"), "{out}");
+    let here = &json(home.path(), &["stats"])["here"];
+    assert_eq!((&here["uncopied"], &here["spooled"]), (&2.into(), &0.into()));
+}
