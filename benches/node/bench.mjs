@@ -9,11 +9,12 @@
 //
 // Five processes, bare, bare again, with Farcall, with OpenTelemetry and with hooks that do nothing, make the same calls.
 // The result is the difference to bare, twice over:
-// - The row: each process makes calls over a connection that answers from memory (memory.mjs), in many short blocks, and
-//   never waits. What counts is the CPU time of a block at the tenth percentile: what a collection or the compiler takes
-//   is not in it, for nobody. The median over sets of fresh processes, because what V8 compiles when, and where memory
-//   lies, shifts a process by some microseconds a call; beside it the interval that holds the median of all such sets in
-//   95 of 100 runs. There are as many sets as fit into the time of a row, MOST_SETS at most.
+// - The row: over connections that answer from memory (memory.mjs), so that nobody ever waits. The five take turns, each of
+//   a few short blocks of calls, the first of which only brings back what the others put out of the caches. What counts is
+//   the CPU time of a block at the tenth percentile: what a collection or the compiler takes is not in it, for nobody. The
+//   median over sets of fresh processes, because what V8 compiles when, and where memory lies, shifts a process by some
+//   microseconds a call; beside it the interval that holds the median of all such sets in 95 of 100 runs. There are as many
+//   sets as fit into the time of a row, MOST_SETS at most.
 // - Its note: CPU time of calls to a server over loopback, a block each in turn, forth and back. Each block comes after
 //   four other processes had the caches, so everything is dearer, and how much by depends on the machine: two bare
 //   processes differ by many microseconds.
@@ -32,20 +33,26 @@ import { hookNothing } from './floor.mjs'
 import * as memory from './memory.mjs'
 
 // A row takes no longer than these together, in milliseconds: the sets of fresh processes, and the calls over loopback.
-const SETS_MS = 42_000
-const LOOPBACK_MS = 8_000
+const SETS_MS = 36_000
+const LOOPBACK_MS = 6_000
+// A machine that is so busy that the sets alone take longer than this gets no note about loopback.
+const LATE_MS = 42_000
 // However slow the machine; and what is enough.
-const LEAST_SETS = 3
+const LEAST_SETS = 2
 const MOST_SETS = 25
-// A block of calls, and how many: each block has one bundle of Farcall's in it, whose calls cross to the engine together.
+// Turns of each process in a set, as many as fit into so many milliseconds; the blocks of a turn that count, and the calls
+// of a block: each has one bundle of Farcall's in it, whose calls cross to the engine together.
+const TURNS_MS = 8_000
+const LEAST_TURNS = 3
+const MOST_TURNS = 10
+const BLOCKS = 3
 const BLOCK = 64
-const BLOCKS = 60
 // Turns of each process over loopback, and the calls of a turn.
 const LEAST_ROUNDS = 6
 const MOST_ROUNDS = 40
 const CALLS = 128
 // Enough for V8 to have compiled what it will.
-const WARM_UP = 3000
+const WARM_UP = 1500
 // Less than this, in microseconds, is not claimed, however quiet the machine.
 const FLOOR = 0.5
 // The last is what it costs to look on from where Farcall does, whoever looks.
@@ -53,6 +60,8 @@ const HOWS = ['bare', 'control', 'farcall', 'opentelemetry', 'floor']
 // A collection falls on one block or the next by chance, and takes as long as a hundred calls: here each block ends with
 // one that collects what the block left behind, in its time.
 const NODE = ['--expose-gc', '--min-semi-space-size=64', '--max-semi-space-size=64']
+// Stands for a URL where calls are answered from memory.
+const IN_MEMORY = 'memory'
 const require = createRequire(import.meta.url)
 const self = fileURLToPath(import.meta.url)
 
@@ -85,40 +94,31 @@ function client(name, url) {
   })
 }
 
+/** Makes calls when it is told to: blocks in memory, or so many calls to `url`. Tells what each took of the CPU. */
 async function work(name, how, url, home) {
   if (name !== cached.NAME) await instrument(how, home)
-  const call = name === cached.NAME ? await cached.client(how, url, home) : client(name, url)
+  const inMemory = url === IN_MEMORY
+  const call = name === cached.NAME
+    ? await cached.client(how, url, home)
+    : inMemory ? memory.client(name) : client(name, url)
   const calls = async (count) => { for (let n = 0; n < count; n++) await call() }
   await calls(WARM_UP)
   console.log('ready')
   for await (const line of createInterface({ input: process.stdin })) {
     const count = Number(line)
     if (!count) continue
-    globalThis.gc({ type: 'minor' })
-    await calls(10) // what the other processes put out of the caches comes back
-    const before = process.cpuUsage()
-    await calls(count)
-    globalThis.gc({ type: 'minor' })
-    const { user, system } = process.cpuUsage(before)
-    console.log(String((user + system) / count))
+    if (!inMemory) globalThis.gc({ type: 'minor' })
+    await calls(inMemory ? BLOCK : 10) // what the other processes put out of the caches comes back
+    const times = []
+    for (let n = 0; n < (inMemory ? count : 1); n++) {
+      const before = process.cpuUsage()
+      await calls(inMemory ? BLOCK : count)
+      if (!inMemory) globalThis.gc({ type: 'minor' })
+      const { user, system } = process.cpuUsage(before)
+      times.push((user + system) / (inMemory ? BLOCK : count))
+    }
+    console.log(times.join(' '))
   }
-  process.exit(0)
-}
-
-/** All the blocks of one process: microseconds a call in the fast ones. */
-async function workInMemory(name, how, home) {
-  await instrument(how, home)
-  const call = memory.client(name)
-  const calls = async (count) => { for (let n = 0; n < count; n++) await call() }
-  await calls(WARM_UP)
-  const times = []
-  for (let n = 0; n < BLOCKS; n++) {
-    const before = process.cpuUsage()
-    await calls(BLOCK)
-    const { user, system } = process.cpuUsage(before)
-    times.push((user + system) / BLOCK)
-  }
-  console.log(String(times.sort((a, b) => a - b)[BLOCKS / 10]))
   process.exit(0)
 }
 
@@ -140,15 +140,17 @@ function pin() {
 }
 
 async function measure(name, url) {
+  const began = performance.now()
   const sets = await within(SETS_MS, LEAST_SETS, MOST_SETS, () => measureInMemory(`node/${name}`))
-  const loopback = await overLoopback(name, url)
+  const loopback = performance.now() - began > LATE_MS ? undefined : await overLoopback(`node/${name}`, url)
   const [ours, peer, floor] = ['farcall', 'opentelemetry', 'floor'].map((how) => sets.map((set) => set[how]))
   const chance = median(sets.map((set) => Math.abs(set.control)))
   const added = median(ours)
   const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)} (${sets.length} sets of fresh processes); hooks that do ` +
-    `nothing ${median(floor).toFixed(1)}; a second bare process differs by ${chance.toFixed(1)}. CPU over loopback, caches cold: ` +
-    `${loopback.farcall.toFixed(0)}, ${loopback.opentelemetry.toFixed(0)} with OpenTelemetry, ` +
-    `a second bare process differs by ${Math.abs(loopback.control).toFixed(0)}`
+    `nothing ${median(floor).toFixed(1)}; a second bare process differs by ${chance.toFixed(1)}. CPU over loopback` + (loopback === undefined
+      ? ' was not measured: the machine is too busy'
+      : `, caches cold: ${loopback.farcall.toFixed(0)}, ${loopback.opentelemetry.toFixed(0)} with OpenTelemetry, ` +
+        `a second bare process differs by ${Math.abs(loopback.control).toFixed(0)}`)
   console.error(`bench: node/${name} adds ${added.toFixed(1)} us of CPU time to a call; ${note}`)
   return {
     name: `node/${name}`,
@@ -189,16 +191,30 @@ function interval(values) {
   return rank === 0 ? `${bounds} (from the least to the largest)` : `${bounds} (95 %)`
 }
 
-/** One process after the other, each time in another order. */
+/** Five fresh processes; what each adds to the first, by its fast blocks. */
 async function measureInMemory(name) {
+  const blocks = Object.fromEntries(HOWS.map((how) => [how, []]))
+  await inTurns(name, IN_MEMORY, (workers) => within(TURNS_MS, LEAST_TURNS, MOST_TURNS, async (n) => {
+    for (const how of order(n)) blocks[how].push(...await workers[how].turn(BLOCKS))
+  }))
+  const fast = HOWS.map((how) => blocks[how].sort((a, b) => a - b)[Math.floor(blocks[how].length / 10)])
+  return Object.fromEntries(HOWS.map((how, n) => [how, fast[n] - fast[0]]))
+}
+
+/** Forth and back, and each time with another one first: what drifts cancels. */
+function order(n) {
+  const turned = HOWS.map((_, k) => HOWS[(k + (n >> 1)) % HOWS.length])
+  return n % 2 === 1 ? turned.reverse() : turned
+}
+
+/** Runs `use` with a fresh process for each of the five. */
+async function inTurns(name, url, use) {
   const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
-  const times = {}
-  for (const how of HOWS.toSorted(() => Math.random() - 0.5)) {
-    const [command, ...args] = [...pin(), process.execPath, ...NODE, self, 'memory', name, how, home]
-    times[how] = Number(execFileSync(command, args, { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8' }))
-  }
+  const started = await Promise.all(HOWS.map((how) => start(name, how, url, home)))
+  const result = await use(Object.fromEntries(HOWS.map((how, n) => [how, started[n]])))
+  for (const worker of started) await worker.end()
   rmSync(home, { recursive: true, force: true })
-  return Object.fromEntries(HOWS.map((how) => [how, times[how] - times.bare]))
+  return result
 }
 
 /** Starts a process that makes calls when it is told to. */
@@ -211,11 +227,11 @@ async function start(name, how, url, home) {
   const lines = createInterface({ input: child.stdout })
   await once(lines, 'line')
   return {
-    /** So many calls, one after the other; the microseconds of CPU time that each took. */
-    async turn(calls) {
+    /** So many blocks in memory, or so many calls; the microseconds of CPU time that each call took, for each block. */
+    async turn(count) {
       const answer = once(lines, 'line')
-      child.stdin.write(`${calls}\n`)
-      return Number((await answer)[0])
+      child.stdin.write(`${count}\n`)
+      return (await answer)[0].split(' ').map(Number)
     },
     async end() {
       const closed = once(child, 'close')
@@ -226,26 +242,17 @@ async function start(name, how, url, home) {
 }
 
 async function overLoopback(name, url) {
-  const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
-  const workers = {}
-  await Promise.all(HOWS.map(async (how) => { workers[how] = await start(`node/${name}`, how, url, home) }))
-  const added = await within(LOOPBACK_MS, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
-    const times = {}
-    const order = HOWS.map((_, k) => HOWS[(k + (n >> 1)) % HOWS.length])
-    if (n % 2 === 1) order.reverse() // forth and back: what drifts cancels
-    for (const how of order) times[how] = await workers[how].turn(CALLS)
-    return Object.fromEntries(HOWS.map((how) => [how, times[how] - times.bare]))
-  })
-  for (const how of HOWS) await workers[how].end()
-  rmSync(home, { recursive: true, force: true })
+  const added = await inTurns(name, url, (workers) => within(LOOPBACK_MS, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
+    const took = {}
+    for (const how of order(n)) [took[how]] = await workers[how].turn(CALLS)
+    return Object.fromEntries(HOWS.map((how) => [how, took[how] - took.bare]))
+  }))
   return Object.fromEntries(HOWS.map((how) => [how, median(added.map((times) => times[how]))]))
 }
 
 const [first, ...rest] = process.argv.slice(2)
 if (first === 'work') {
   await work(...rest)
-} else if (first === 'memory') {
-  await workInMemory(...rest)
 } else {
   const [url, ...wanted] = rest
   const measured = {

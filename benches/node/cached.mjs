@@ -26,8 +26,9 @@ const LEAST_ROUNDS = 5
 const MOST_ROUNDS = 60
 const CALLS = 1000
 
-/** Has vendor-sim answer so. */
+/** Has vendor-sim answer so, and count anew. */
 export async function prepare(url) {
+  await (await fetch(new URL('/_sim/counts', url), { method: 'DELETE' })).text()
   const rule = { match: { path: PATH }, effect: { status: 200, body: BODY, headers: HEADERS } }
   const response = await fetch(new URL('/_sim/script', url), { method: 'POST', body: JSON.stringify(rule) })
   assert.equal(response.status, 200)
@@ -66,7 +67,7 @@ export async function measure(start, median, within, url) {
   for (const how of hows) workers[how] = await start(NAME, how, url, home)
   const times = { farcall: [], undici: [] }
   await within(MS, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
-    for (const how of n % 2 === 1 ? hows.toReversed() : hows) times[how].push(await workers[how].turn(CALLS))
+    for (const how of n % 2 === 1 ? hows.toReversed() : hows) times[how].push(...await workers[how].turn(CALLS))
   })
   for (const how of hows) await workers[how].end()
   const counts = await (await fetch(new URL('/_sim/counts?settled_ms=1000', url))).json()

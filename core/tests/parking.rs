@@ -217,6 +217,16 @@ fn what_an_adapter_cannot_hand_over_this_time_is_not_parked_and_counted() {
 }
 
 #[test]
+fn a_delivery_that_fails_counts_for_no_call_that_could_not_be_parked() {
+    let engine = engine(RULE);
+    let head = Head::new("POST", REFUNDS).body(Some(5), true).delivers(true);
+    let mut call = engine.begin(&head, T0, 7);
+    assert_eq!(after(&engine, &mut call, Err(ErrorType::Connect)).1, Step::Settled);
+    call.end(&engine, T0.plus_millis(9));
+    assert_eq!(engine.counters().unparkable_calls, 0);
+}
+
+#[test]
 fn a_body_that_is_whole_only_when_its_call_failed_is_parked() {
     let engine = engine(RULE);
     for whole in [true, false] {

@@ -1,16 +1,15 @@
 // Where the outbox cannot take a call, it fails as if no rule would have it parked.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import http, { createServer } from 'node:http'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import farcall from '../index.js'
+import { scratchDirectory } from './support/scratch.mjs'
 import { thrown } from './support/throwing.mjs'
 
-const scratch = mkdtempSync(join(tmpdir(), 'farcall-untaken-'))
-after(() => rmSync(scratch, { recursive: true }))
+const scratch = scratchDirectory('untaken')
 process.env.FARCALL_HOME = join(scratch, 'home')
 process.env.FARCALL_CONFIG = join(scratch, 'farcall.toml')
 // What is to be a file is a directory.

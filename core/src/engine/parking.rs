@@ -156,7 +156,8 @@ impl Engine {
             && !flow.failed_over
             && (flow.key_on_wire || flow.own_key(plan).is_some());
         facts.replayable = flow.replayable || flow.keeps;
-        let verdict = if flow.is_copy { Verdict::Leave } else { park.after(&facts) };
+        // The outbox tries its own again by itself.
+        let verdict = if flow.is_copy || flow.delivers { Verdict::Leave } else { park.after(&facts) };
         let after = words_of(failure);
         match verdict {
             Verdict::Leave => return Err(instead),
@@ -214,7 +215,8 @@ impl Call {
     /// what would be handed over is worth keeping.
     #[must_use]
     pub fn may_be_parked(&self) -> bool {
-        let parks = |flow: &Flow| (flow.parks || flow.unparkable.is_some()) && !flow.is_copy;
+        let parks =
+            |flow: &Flow| (flow.parks || flow.unparkable.is_some()) && !flow.is_copy && !flow.delivers;
         self.flow.as_ref().is_some_and(|Standing { plan, flow }| plan.park.is_some() && parks(flow))
     }
 

@@ -1,10 +1,9 @@
 // What the tests of parking share: the rules, and a vendor that remembers what it got.
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after } from 'node:test'
+import { scratchDirectory } from './scratch.mjs'
 
 const RULES = `
 [[vendor]]
@@ -25,8 +24,7 @@ max_wait = "0s"
 
 /** Has calls to the vendor parked by what is installed next, in a home of its own. */
 export function parkingRules () {
-  const scratch = mkdtempSync(join(tmpdir(), 'farcall-parking-'))
-  after(() => rmSync(scratch, { recursive: true }))
+  const scratch = scratchDirectory('parking')
   process.env.FARCALL_HOME = join(scratch, 'home')
   process.env.FARCALL_CONFIG = join(scratch, 'farcall.toml')
   writeFileSync(process.env.FARCALL_CONFIG, RULES)

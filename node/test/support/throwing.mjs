@@ -16,7 +16,7 @@ const program = fileURLToPath(new URL('../programs/throwing.cjs', import.meta.ur
  * @param {'response' | 'error' | 'none'} event whose listener
  */
 export async function thrown (method, url, event) {
-  const child = spawn(process.execPath, [program, method, url, event], { stdio: ['ignore', 'pipe', 'inherit'], timeout: 20_000 })
+  const child = spawn(process.execPath, [program, method, url, event], { stdio: ['ignore', 'pipe', 'inherit'], timeout: 120_000 })
   const [said] = await Promise.all([text(child.stdout), once(child, 'close')])
   assert.notEqual(said, '', 'the request never came to its end')
   return JSON.parse(said).sort()
