@@ -1,19 +1,13 @@
 //! The decision path: begin to end, ledger included, clock reads included, no export; beside a stack of
 //! breaker, bulkhead and rate limiter of tower-resilience around a service that does nothing.
 
-use crate::harness::{Row, in_turns, timed};
+use crate::harness::{Row, in_turns, on_threads};
+use crate::tower_stack::{self, PEER, SHARED};
 use farcall::{Caller, Config, Engine, Head, Step, Target, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
-use std::convert::Infallible;
 use std::hint::black_box;
-use std::sync::Barrier;
-use std::time::{Duration, Instant};
-use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_resilience::bulkhead::BulkheadLayer;
-use tower_resilience::circuitbreaker::CircuitBreakerLayer;
-use tower_resilience::ratelimiter::RateLimiterLayer;
+use std::time::Duration;
 
-const PEER: &str = "tower-resilience 0.13: breaker, bulkhead, rate limiter";
 const CALLS: u32 = 100_000;
 
 const URLS: [&str; 8] = [
@@ -77,75 +71,31 @@ fn ours(engine: &Engine, clock: Clock, threads: usize, calls: u32) -> Duration {
     })
 }
 
-/// Runs `work` on each of `threads` threads at once, and times them together.
-pub(crate) fn on_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
-    if threads == 1 {
-        return timed(|| work(0));
-    }
-    let ready = Barrier::new(threads);
-    let times: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
-        let start = |thread| {
-            let (work, ready) = (&work, &ready);
-            scope.spawn(move || {
-                ready.wait();
-                let begun = Instant::now();
-                work(thread);
-                (begun, Instant::now())
-            })
-        };
-        let all: Vec<_> = (0..threads).map(start).collect();
-        all.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    // By the threads' own clocks: who only watches may come late on a machine with a core for each of them.
-    let begun = times.iter().map(|(begun, _)| *begun).min().unwrap();
-    times.iter().map(|(_, ended)| *ended).max().unwrap() - begun
-}
-
-macro_rules! peer_stack {
-    () => {
-        ServiceBuilder::new()
-            .layer(CircuitBreakerLayer::builder().failure_rate_threshold(0.5).build().unwrap())
-            .layer(BulkheadLayer::builder().max_concurrent_calls(1_000).build().unwrap())
-            .layer(
-                RateLimiterLayer::builder()
-                    .limit_for_period(1_000_000_000)
-                    .refresh_period(Duration::from_secs(1))
-                    .build()
-                    .unwrap(),
-            )
-            .service(tower::service_fn(|n: u32| async move { Ok::<_, Infallible>(black_box(n)) }))
-    };
-}
-
 pub(crate) fn measure() -> Vec<Row> {
     let clock = Clock::start();
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let mut rows = Vec::new();
     let mut medians = Vec::new();
     for (threads, name) in [(1, "decision_path/1"), (2, "decision_path/2")] {
         let engine = engine(2);
-        let stack = peer_stack!();
-        let (mine, theirs) = in_turns(
-            CALLS,
-            |calls| {
-                let time = ours(&engine, clock, threads, calls);
-                // Once a second in life; here after each round, outside the timing.
-                black_box(engine.drain(clock.now()));
-                time
-            },
-            |calls| {
-                on_threads(threads, |_| {
-                    let mut stack = stack.clone();
-                    runtime().block_on(async {
-                        for n in 0..calls / u32::try_from(threads).unwrap() {
-                            let _ = black_box(stack.ready().await.unwrap().call(n).await);
-                        }
-                    });
-                })
-            },
-        );
+        let stacks: [_; 2] = std::array::from_fn(|_| tower_stack::new!());
+        let mine = |calls| {
+            let time = ours(&engine, clock, threads, calls);
+            // Once a second in life; here after each round, outside the timing.
+            black_box(engine.drain(clock.now()));
+            time
+        };
+        let (mine, theirs) =
+            in_turns(CALLS, mine, |calls| tower_stack::run(threads, calls, &stacks[..threads]));
         rows.push(Row::less(name, "ns per call, wall", mine, theirs, PEER));
         medians.push((mine, theirs));
+        if threads == 2 {
+            let shared = in_turns(
+                CALLS / 20,
+                |calls| ours(&engine, clock, threads, calls),
+                |calls| tower_stack::run(threads, calls, &stacks[..1]),
+            );
+            rows.push(Row::less("decision_path/2/shared", "ns per call, wall", shared.0, shared.1, SHARED));
+        }
     }
     let scaling = |pick: fn(&(f64, f64)) -> f64| pick(&medians[0]) / pick(&medians[1]);
     rows.push(Row::more(

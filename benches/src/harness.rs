@@ -1,6 +1,8 @@
 //! Rounds in turns, medians, and one row of the result.
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 /// One row of `target/bench/results.json`. `ratio` above 1 always means that ours is better.
@@ -66,4 +68,34 @@ pub(crate) fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
+}
+
+/// Runs `work` on each of `threads` threads at once, and times them together: from when the first of them begins until
+/// the last one ends, by their own clocks. Each has a core of its own where there are as many: what is asked is what
+/// threads cost each other, and not where the scheduler happens to put them.
+pub(crate) fn on_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
+    let allowed = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    let ready = Barrier::new(threads);
+    let times: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+        let start = |thread: usize| {
+            let (work, ready, core) = (&work, &ready, cores.get(thread).filter(|_| cores.len() >= threads));
+            scope.spawn(move || {
+                if let Some(core) = core {
+                    let mut own = CpuSet::new();
+                    own.set(*core);
+                    // Where that is not allowed, the scheduler's choice will do.
+                    let _ = sched_setaffinity(None, &own);
+                }
+                ready.wait();
+                let begun = Instant::now();
+                work(thread);
+                (begun, Instant::now())
+            })
+        };
+        let all: Vec<_> = (0..threads).map(start).collect();
+        all.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let begun = times.iter().map(|(begun, _)| *begun).min().unwrap();
+    times.iter().map(|(_, ended)| *ended).max().unwrap() - begun
 }

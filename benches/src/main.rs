@@ -14,6 +14,7 @@ mod pipeline;
 mod policy;
 mod quota;
 mod tower_loopback;
+mod tower_stack;
 
 use harness::Row;
 

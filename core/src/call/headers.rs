@@ -118,11 +118,24 @@ fn walk<'a>(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderNames {
     names: Box<[Box<str>]>,
-    /// Places in `names` by [`hash`], open addressing; a power of two, at most a quarter full.
-    table: Box<[u16]>,
+    /// The names once more, one after the other: found without a look at where each lies, and on cache lines that
+    /// nothing else is written to.
+    text: Box<[u8]>,
+    /// Where in `text` a name lies, by [`hash`], open addressing; a power of two, at most a quarter full.
+    table: Box<[Entry]>,
 }
 
-const EMPTY: u16 = u16::MAX;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    start: u32,
+    length: u16,
+    /// In `names`.
+    place: u16,
+}
+
+impl Entry {
+    const FREE: Self = Self { start: 0, length: 0, place: u16::MAX };
+}
 
 impl HeaderNames {
     /// The set of these names, in lower case and in order.
@@ -130,19 +143,26 @@ impl HeaderNames {
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut names: Vec<Box<str>> =
             names.into_iter().map(|name| name.to_ascii_lowercase().into_boxed_str()).collect();
+        // No field has such a name.
+        names.retain(|name| u16::try_from(name.len()).is_ok());
         names.sort();
         names.dedup();
-        names.truncate(usize::from(EMPTY));
-        let mut table = vec![EMPTY; (names.len() * 4).next_power_of_two()].into_boxed_slice();
+        names.truncate(usize::from(u16::MAX));
+        let mut table = vec![Entry::FREE; (names.len() * 4).next_power_of_two()].into_boxed_slice();
         let mask = table.len() - 1;
+        let mut text = Vec::new();
         for (place, name) in (0_u16..).zip(&names) {
             let mut at = hash(name.as_bytes()) & mask;
-            while table[at] != EMPTY {
+            while table[at] != Entry::FREE {
                 at = (at + 1) & mask;
             }
-            table[at] = place;
+            let (start, length) = (u32::try_from(text.len()), u16::try_from(name.len()));
+            // Fewer than 65,536 names of as many bytes.
+            let (Ok(start), Ok(length)) = (start, length) else { continue };
+            table[at] = Entry { start, length, place };
+            text.extend_from_slice(name.as_bytes());
         }
-        Self { names: names.into(), table }
+        Self { names: names.into(), text: text.into(), table }
     }
 
     /// The names, in lower case and in order.
@@ -157,10 +177,16 @@ impl HeaderNames {
         let mask = self.table.len() - 1;
         let mut at = hash(name) & mask;
         loop {
-            let place = usize::from(self.table[at]);
-            let known = self.names.get(place)?.as_bytes();
-            if same(known, name) || known.eq_ignore_ascii_case(name) {
-                return Some(place);
+            let entry = self.table[at];
+            if entry == Entry::FREE {
+                return None;
+            }
+            if usize::from(entry.length) == name.len()
+                && let Some(known) =
+                    self.text.get(entry.start as usize..).and_then(|text| text.get(..name.len()))
+                && (same(known, name) || known.eq_ignore_ascii_case(name))
+            {
+                return Some(usize::from(entry.place));
             }
             at = (at + 1) & mask;
         }

@@ -127,7 +127,8 @@ impl Engine {
 
     /// The last attempt is over, and no other follows: a rule may have the call parked.
     pub(super) fn park_failed(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
-        if !matches!(call.state, State::Answered | State::Failed(_)) {
+        let parks = call.flow.as_ref().is_some_and(|Standing { plan, .. }| plan.park.is_some());
+        if !parks || !matches!(call.state, State::Answered | State::Failed(_)) {
             return None;
         }
         self.park(call, Instead::Settled, now).ok()

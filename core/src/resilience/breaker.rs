@@ -203,8 +203,12 @@ impl Breaker {
 
     /// Asks before an attempt is sent.
     pub fn before(&self, rule: &BreakerRule, now: Timestamp) -> BreakerVerdict {
-        let (now, open) = (millis(now), span(rule.open));
         let mut seen = self.word.load(Relaxed);
+        if Word::unpack(seen).phase == Phase::Closed {
+            // As it is nearly always: nothing is to be computed for it.
+            return BreakerVerdict::Pass(Pass::Normal);
+        }
+        let (now, open) = (millis(now), span(rule.open));
         loop {
             let word = Word::unpack(seen);
             let next = match word.phase {

@@ -1,6 +1,7 @@
 //! The periods that limits are stated for, in the calendar of UTC.
 
 use super::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A period of the calendar, UTC. Weeks begin on Monday (ISO 8601).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +19,8 @@ pub enum Period {
 }
 
 const DAY: u64 = 86_400;
+/// The day that was asked about last, since the epoch, and the number of its month: what is the same for all who ask.
+static LAST: AtomicU64 = AtomicU64::new(u64::MAX);
 /// From the first of March of the year 0 to the epoch.
 const EPOCH_DAYS: u64 = 719_468;
 /// In 400 years.
@@ -47,7 +50,8 @@ impl Period {
 
     /// The number of the period that a moment is in; the next one has the next number.
     #[must_use]
-    pub const fn number(self, at: Timestamp) -> u64 {
+    #[inline]
+    pub fn number(self, at: Timestamp) -> u64 {
         let secs = at.as_secs();
         match self {
             Self::Minute => secs / 60,
@@ -56,8 +60,18 @@ impl Period {
             // The epoch was a Thursday.
             Self::Week => (secs / DAY + 3) / 7,
             Self::Month => {
-                let (year, month) = year_and_month(secs / DAY);
-                year * 12 + month - 1
+                let day = secs / DAY;
+                // Calls ask about one day, again and again.
+                let last = LAST.load(Ordering::Relaxed);
+                if last >> 32 == day {
+                    return last & u64::from(u32::MAX);
+                }
+                let (year, month) = year_and_month(day);
+                let number = year * 12 + month - 1;
+                if let (Ok(_), Ok(_)) = (u32::try_from(day), u32::try_from(number)) {
+                    LAST.store(day << 32 | number, Ordering::Relaxed);
+                }
+                number
             }
         }
     }
@@ -77,7 +91,7 @@ impl Period {
 
     /// When the period that a moment is in ends, which is when the next one begins.
     #[must_use]
-    pub const fn end(self, at: Timestamp) -> Timestamp {
+    pub fn end(self, at: Timestamp) -> Timestamp {
         self.start(self.number(at) + 1)
     }
 }
