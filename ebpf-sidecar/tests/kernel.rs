@@ -352,6 +352,32 @@ fn fifty_programs_at_once_lose_nothing() {
 }
 
 #[test]
+fn a_socket_that_connects_again_after_a_refusal_is_seen_again() {
+    let stage = stage!();
+    let script = stage.file(
+        "again.py",
+        r#"
+import socket
+closed = socket.socket(); closed.bind(("127.0.0.1", 0))
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+client = socket.socket()
+assert client.connect_ex(closed.getsockname()) != 0
+assert client.connect_ex(closed.getsockname()) != 0
+assert client.connect_ex(listener.getsockname()) == 0
+peer, _ = listener.accept()
+client.sendall(b"\x00" * 700); peer.recv(700, socket.MSG_WAITALL)
+peer.sendall(b"\x00" * 30); client.recv(30, socket.MSG_WAITALL)
+client.close()
+"#,
+    );
+    let seen = stage.capture(false, vec![stage.inside("python3", &[script.to_str().unwrap()])]);
+    let closed = seen.closed();
+    let bytes: Vec<_> = closed.iter().map(|connection| (connection.bytes_out, connection.bytes_in)).collect();
+    assert_eq!(bytes, [(0, 0), (0, 0), (700, 30)]);
+    assert!(closed.windows(2).all(|pair| pair[0].id == pair[1].id && pair[0].opened < pair[1].opened));
+}
+
+#[test]
 fn connections_that_come_and_go_by_thousands_are_all_seen_to_open_and_to_close() {
     let stage = stage!();
     // Timers of closing sockets and packets of others arrive while a thread connects: state changes within state changes.

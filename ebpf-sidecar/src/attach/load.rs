@@ -208,10 +208,16 @@ impl<'obj> Capture<'obj> {
         let map = &self.skel.maps.fc_conns;
         let sockets = sockets::all(map).attempting("reading connections")?;
         let (ended, open): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|socket| socket.closed != 0);
+        // Nor what a socket does after it connected again, before the end of what it did before.
+        let (anew, open): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|socket| self.observer.borrow().knows_an_earlier(socket));
         for socket in &open {
             self.observer.borrow_mut().counted(socket, clock::monotonic());
         }
         self.ring.consume().or_else(ignore_interruption).attempting("reading the ring buffer")?;
+        for socket in &anew {
+            self.observer.borrow_mut().counted(socket, clock::monotonic());
+        }
         // Closed and still in the map: its last record found no room.
         for socket in &ended {
             self.observer.borrow_mut().closed(socket);

@@ -63,7 +63,8 @@ pub struct Observer {
     names: Names,
     executables: Executables,
     live: HashMap<u64, Live>,
-    lingering: VecDeque<(u64, u64)>,
+    /// Until when, and whom, as in `ended`.
+    lingering: VecDeque<(u64, (u64, u64))>,
     tls: HashMap<u64, Stream>,
     plain: HashMap<u64, Stream>,
     /// Processes with TLS streams whose socket is unknown.
@@ -92,7 +93,9 @@ impl Observer {
                 self.fresh.push(Fresh::Connecting(socket.tgid));
                 self.seen(&socket);
             }
-            Some(Record::Up(socket)) => self.seen(&socket),
+            Some(Record::Up(socket)) => {
+                self.seen(&socket);
+            }
             Some(Record::Close(socket)) => self.closed(&socket),
             Some(Record::Exec(execution)) => {
                 self.fresh.push(Fresh::Executed(execution.tgid));
@@ -110,15 +113,24 @@ impl Observer {
 
     /// Takes over a socket that was open before we looked. Its bytes until now are none of ours.
     pub fn adopt(&mut self, socket: &Socket) {
-        self.seen(socket);
-        if let Some(live) = self.live.get_mut(&socket.cookie) {
+        if self.seen(socket)
+            && let Some(live) = self.live.get_mut(&socket.cookie)
+        {
             live.begin_here();
         }
     }
 
+    /// Whether an earlier connection of this socket has not been seen to end: the records of that may still wait.
+    #[must_use]
+    pub fn knows_an_earlier(&self, socket: &Socket) -> bool {
+        self.live.get(&socket.cookie).is_some_and(|live| live.connection.opened < socket.opened)
+    }
+
     /// Takes the counters, as of `now` in `CLOCK_MONOTONIC` nanoseconds, of a socket that is open.
     pub fn counted(&mut self, socket: &Socket, now: u64) {
-        self.seen(socket);
+        if !self.seen(socket) {
+            return;
+        }
         let Some(live) = self.live.get_mut(&socket.cookie) else { return };
         if live.has_news() && !live.is_young(now) {
             let stream = stream_of(live, &self.tls, &self.plain);
@@ -128,12 +140,14 @@ impl Observer {
 
     /// Takes the final counters of a socket. The second time for the same socket does nothing.
     pub fn closed(&mut self, socket: &Socket) {
-        self.seen(socket);
+        if !self.seen(socket) {
+            return;
+        }
         let Some(live) = self.live.get_mut(&socket.cookie) else { return };
         let at = socket.closed;
         if live.tls_stream.is_some_and(|stream| self.tls.contains_key(&stream)) {
             // The program may still read what has arrived, until it frees the stream.
-            self.lingering.push_back((at.saturating_add(LINGER_NS), socket.cookie));
+            self.lingering.push_back((at.saturating_add(LINGER_NS), (socket.cookie, socket.opened)));
         } else {
             self.settle(socket.cookie, at);
         }
@@ -141,9 +155,12 @@ impl Observer {
 
     /// Ends what has waited long enough at `now`, in `CLOCK_MONOTONIC` nanoseconds.
     pub fn expire(&mut self, now: u64) {
-        while let Some(&(until, cookie)) = self.lingering.front().filter(|(until, _)| *until <= now) {
+        while let Some(&(until, (cookie, opened))) = self.lingering.front().filter(|(until, _)| *until <= now)
+        {
             self.lingering.pop_front();
-            self.settle(cookie, now.min(until));
+            if self.live.get(&cookie).is_some_and(|live| live.connection.opened == opened) {
+                self.settle(cookie, now.min(until));
+            }
         }
     }
 
@@ -187,22 +204,35 @@ impl Observer {
         self.unfollowed
     }
 
-    fn seen(&mut self, socket: &Socket) {
-        if self.ended.contains(socket.cookie) {
-            return;
+    /// Takes the counters of a connection. Returns `false` for one that has ended. A socket may connect again, after a
+    /// refusal for one, and then keeps its cookie.
+    fn seen(&mut self, socket: &Socket) -> bool {
+        if self.ended.contains((socket.cookie, socket.opened)) {
+            return false;
+        }
+        if self.knows_an_earlier(socket) {
+            // Its end was lost; it was then, at the latest.
+            if let Some(earlier) = self.live.get_mut(&socket.cookie).map(|live| &mut live.connection) {
+                earlier.closed = if earlier.closed == 0 { socket.opened } else { earlier.closed };
+            }
+            self.settle(socket.cookie, socket.opened);
         }
         let live = self.live.entry(socket.cookie).or_insert_with(|| {
             let process = self.processes.of(socket);
             let name = self.names.of(socket.cgroup, socket.remote.0).map(|name| (name, NameSource::Dns));
             Live::new(socket, process, name)
         });
-        live.update(socket);
+        let is_latest = live.connection.opened == socket.opened;
+        if is_latest {
+            live.update(socket);
+        }
+        is_latest
     }
 
     /// Reports a connection for the last time.
     fn settle(&mut self, cookie: u64, at: u64) {
         let Some(mut live) = self.live.remove(&cookie) else { return };
-        self.ended.insert(cookie);
+        self.ended.insert((cookie, live.connection.opened));
         // In any case: a tunnel has a plain stream below its TLS one.
         let plain = self.plain.remove(&cookie);
         let mut stream = match live.tls_stream {
@@ -364,17 +394,17 @@ fn observe_loose(process: &Arc<Process>, http: exchange::Exchange) -> Observatio
     })
 }
 
-/// Identifiers of the latest connections that ended, so that a late record does not bring one back.
+/// Cookies and openings of the latest connections that ended, so that a late record does not bring one back.
 #[derive(Debug, Default)]
 struct Recent {
-    known: HashSet<u64>,
-    order: VecDeque<u64>,
+    known: HashSet<(u64, u64)>,
+    order: VecDeque<(u64, u64)>,
 }
 
 impl Recent {
     const CAPACITY: usize = 65_536;
 
-    fn insert(&mut self, id: u64) {
+    fn insert(&mut self, id: (u64, u64)) {
         if self.known.insert(id) {
             self.order.push_back(id);
         }
@@ -384,7 +414,7 @@ impl Recent {
         }
     }
 
-    fn contains(&self, id: u64) -> bool {
+    fn contains(&self, id: (u64, u64)) -> bool {
         self.known.contains(&id)
     }
 }
