@@ -336,6 +336,53 @@ asyncio.run(main())
 }
 
 #[test]
+fn tls_to_this_machine_itself_is_not_egress_unless_asked_for() {
+    let mut stage = stage!();
+    let certificate = stage.certificate();
+    // Two clients: Python names the socket to the library, curl does its own I/O below it.
+    let script = stage.file(
+        "itself.py",
+        r#"
+import http.client, socket, ssl, subprocess, sys, threading
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); server.load_cert_chain(sys.argv[1])
+listener = socket.socket(); listener.bind(("0.0.0.0", 0)); listener.listen()
+port = listener.getsockname()[1]
+def serve():
+    while True:
+        peer = server.wrap_socket(listener.accept()[0], server_side=True)
+        got = b""
+        while b"\r\n\r\n" not in got: got += peer.recv(65536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        try: peer.recv(1)
+        except OSError: pass
+        peer.close()
+threading.Thread(target=serve, daemon=True).start()
+client = ssl.create_default_context(); client.check_hostname = False; client.verify_mode = ssl.CERT_NONE
+for address in ("127.0.0.1", "10.77.0.1"):
+    connection = http.client.HTTPSConnection(address, port, context=client)
+    connection.request("GET", "/python"); assert connection.getresponse().read() == b"ok"; connection.close()
+    subprocess.run(["curl", "--silent", "--insecure", "--http1.1", "--output", "/dev/null", f"https://{address}:{port}/curl"], check=True)
+"#,
+    );
+    let shell = format!(
+        "ip link set lo up && ip address add 10.77.0.1/32 dev lo && exec python3 {} {}",
+        script.display(),
+        certificate.display()
+    );
+    for (include, expected) in [
+        (false, vec!["10.77.0.1/python", "10.77.0.1/curl"]),
+        (true, vec!["127.0.0.1/python", "127.0.0.1/curl", "10.77.0.1/python", "10.77.0.1/curl"]),
+    ] {
+        stage.include_loopback = include;
+        let seen = stage.capture(true, vec![stage.inside("unshare", &["--net", "sh", "-c", &shell])]);
+        let calls: Vec<_> =
+            seen.exchanges.iter().map(|call| format!("{}{}", call.host, call.http.path)).collect();
+        assert_eq!(calls, expected);
+        assert_eq!(seen.closed().len(), expected.len());
+    }
+}
+
+#[test]
 fn fifty_programs_at_once_lose_nothing() {
     let stage = stage!();
     let sim = sim();
