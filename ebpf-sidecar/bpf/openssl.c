@@ -48,7 +48,15 @@ static __always_inline void fc_tls_enter(u64 ssl, u64 buffer, u64 count_at, u32 
 	call.count_at = count_at;
 	call.begun = bpf_ktime_get_ns();
 	call.dir = dir;
-	if (bpf_map_update_elem(&fc_calls, &thread, &call, BPF_ANY))
+	struct fc_nested_calls *known = bpf_map_lookup_elem(&fc_calls, &thread);
+	if (known && known->outer.ssl != ssl) {
+		// A third would replace the second: one of them never returned, as after longjmp().
+		known->inner = call;
+		known->depth = 2;
+		return;
+	}
+	struct fc_nested_calls fresh = { .outer = call, .depth = 1 };
+	if (bpf_map_update_elem(&fc_calls, &thread, &fresh, BPF_ANY))
 		fc_count_loss(FC_LOSS_CALL_MAP, 1);
 }
 
@@ -126,11 +134,21 @@ static __noinline int fc_tls_copy(struct fc_call *call, struct fc_stream *stream
 static __always_inline void fc_tls_return(long result)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct fc_call *found = bpf_map_lookup_elem(&fc_calls, &thread);
+	struct fc_nested_calls *found = bpf_map_lookup_elem(&fc_calls, &thread);
 	if (!found)
 		return;
-	struct fc_call call = *found;
-	bpf_map_delete_elem(&fc_calls, &thread);
+	struct fc_call call;
+	if (found->depth == 2) {
+		call = found->inner;
+		found->depth = 1;
+		if (call.cookie) {
+			found->outer.cookie = call.cookie;
+			found->outer.excluded = call.excluded;
+		}
+	} else {
+		call = found->outer;
+		bpf_map_delete_elem(&fc_calls, &thread);
+	}
 	u64 moved = 0;
 	if (call.count_at) {
 		if ((int)result == 1 && bpf_probe_read_user(&moved, sizeof(moved), (void *)call.count_at)) {
@@ -253,8 +271,9 @@ int BPF_UPROBE(fc_ssl_free, u64 ssl)
 static __always_inline int fc_pair(struct sock *sk)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct fc_call *call = bpf_map_lookup_elem(&fc_calls, &thread);
-	if (call && sk->sk_protocol == IPPROTO_TCP) {
+	struct fc_nested_calls *known = bpf_map_lookup_elem(&fc_calls, &thread);
+	if (known && sk->sk_protocol == IPPROTO_TCP) {
+		struct fc_call *call = known->depth == 2 ? &known->inner : &known->outer;
 		call->cookie = bpf_get_socket_cookie(sk);
 		call->excluded = fc_is_excluded(sk);
 	}

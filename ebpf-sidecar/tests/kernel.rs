@@ -383,6 +383,58 @@ for address in ("127.0.0.1", "10.77.0.1"):
 }
 
 #[test]
+fn calls_in_tls_inside_tls_to_a_proxy_are_seen_exactly_as_the_vendor_counted_them() {
+    let stage = stage!();
+    let sim = sim();
+    let certificate = stage.certificate();
+    let script = stage.file(
+        "proxied.py",
+        r#"
+import select, socket, ssl, subprocess, sys, threading
+certificate, port, ca, upload = sys.argv[1:]
+server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); server.load_cert_chain(certificate)
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+def pump(peer, vendor):
+    # By one thread: two must not use one SSL object at once.
+    while True:
+        ready = [peer] if peer.pending() else select.select([peer, vendor], [], [])[0]
+        for source, sink in ((peer, vendor), (vendor, peer)):
+            if source not in ready: continue
+            try: data = source.recv(65536)
+            except OSError: data = b""
+            if not data: peer.close(); vendor.close(); return
+            sink.sendall(data)
+def serve():
+    while True:
+        peer = server.wrap_socket(listener.accept()[0], server_side=True)
+        got = b""
+        while b"\r\n\r\n" not in got: got += peer.recv(65536)
+        assert got.startswith(b"CONNECT ")
+        vendor = socket.create_connection(("127.0.0.1", int(port)))
+        peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        threading.Thread(target=pump, args=(peer, vendor), daemon=True).start()
+threading.Thread(target=serve, daemon=True).start()
+curl = ["curl", "--silent", "--show-error", "--http1.1", "--proxy-insecure", "--proxy", f"https://127.0.0.1:{listener.getsockname()[1]}", "--cacert", ca]
+for more in (["https://api.github.com/one", "https://api.github.com/two", "--output", "/dev/null"], ["--data-binary", upload, "https://echo.example.com/up"]):
+    subprocess.run(curl + ["--output", "/dev/null"] + more, check=True)
+"#,
+    );
+    let ca = stage.file("ca.pem", sim.ca_pem());
+    let upload = format!("@{}", stage.file("body", &"x".repeat(100_000)).display());
+    let port = sim.tls_addr().port().to_string();
+    let arguments =
+        [script.to_str().unwrap(), certificate.to_str().unwrap(), &port, ca.to_str().unwrap(), &upload];
+    let seen = stage.capture(true, vec![stage.inside("python3", &arguments)]);
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 3);
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    let closed = seen.closed();
+    let of_curl = closed.iter().filter(|connection| connection.process.service == "curl");
+    let verdicts: Vec<_> = of_curl.map(|connection| (&connection.verdict, connection.exchanges)).collect();
+    assert_eq!(verdicts, [(&Completeness::Complete, 2), (&Completeness::Complete, 1)]);
+}
+
+#[test]
 fn fifty_programs_at_once_lose_nothing() {
     let stage = stage!();
     let sim = sim();

@@ -19,7 +19,8 @@ use crate::{
     identity::{Names, Process, Processes, executable::Executables},
     wire::{
         client_hello::{self, Hello},
-        dns, exchange,
+        dns,
+        exchange::{self, Understanding},
         record::{Piece, Record, Socket},
     },
 };
@@ -306,7 +307,11 @@ impl Observer {
             self.loose.insert(piece.tgid);
         }
         if let Some(live) = self.live.get_mut(&stream.cookie) {
-            live.tls_stream = Some(piece.stream);
+            // Of TLS inside TLS, the outer stream is a tunnel: the connection is what the inner one is.
+            let says_more = !matches!(stream.understanding(), Understanding::Opaque(_));
+            if says_more || (live.tls_stream.is_none() && live.past.is_none()) {
+                live.tls_stream = Some(piece.stream);
+            }
             live.connection.exchanges += exchanges.len() as u64;
             self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, true)));
         } else if let Some(process) = self.processes.latest(piece.tgid) {
@@ -321,11 +326,14 @@ impl Observer {
         match self.live.get_mut(&stream.cookie) {
             Some(live) => {
                 live.connection.exchanges += exchanges.len() as u64;
-                live.past = Some(stream.understanding());
-                live.tls_stream = None;
+                let its = live.tls_stream == Some(id);
+                if its {
+                    live.past = Some(stream.understanding());
+                    live.tls_stream = None;
+                }
                 let closed = live.connection.closed != 0;
                 self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, true)));
-                if closed {
+                if closed && its {
                     self.settle(stream.cookie, at);
                 }
             }
