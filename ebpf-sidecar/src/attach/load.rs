@@ -244,7 +244,7 @@ impl<'obj> Capture<'obj> {
     pub fn finish(&mut self) -> Result<Vec<Observation>, AttachError> {
         let mut observations = self.sweep()?;
         let mut observer = self.observer.borrow_mut();
-        observer.finish();
+        observer.finish(clock::monotonic());
         observations.extend(observer.observations());
         Ok(observations)
     }
@@ -257,9 +257,7 @@ impl<'obj> Capture<'obj> {
         for process in fresh {
             match process {
                 Fresh::Executed(tgid) => self.discovery.expect(tgid, now),
-                Fresh::Connecting(tgid) => {
-                    self.discovery.look_at(tgid, now, &mut found);
-                }
+                Fresh::Connecting(tgid) => self.discovery.connects(tgid, now, &mut found),
             }
         }
         found.extend(self.discovery.look_at_due(now));
@@ -327,6 +325,7 @@ impl<'obj> Capture<'obj> {
                 .filter_map(|value| value.get(..8)?.try_into().ok().map(u64::from_ne_bytes))
                 .sum())
         };
+        let observer = self.observer.borrow();
         let programs = &self.skel.progs;
         let skipped = |programs: &[&ProgramMut<'_>]| -> u64 {
             programs
@@ -351,6 +350,9 @@ impl<'obj> Capture<'obj> {
                 &programs.fc_sock_recv,
                 &programs.fc_tcp_recv,
             ]),
+            undecodable: observer.undecodable(),
+            unfollowed: observer.unfollowed(),
+            unowned: observer.unowned(),
             skipped_one_of_two: skipped(&[&programs.fc_tcp_state, &programs.fc_tcp_state_again]),
         })
     }

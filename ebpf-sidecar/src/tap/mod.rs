@@ -73,8 +73,11 @@ pub struct Observer {
     ended: Recent,
     fresh: Vec<Fresh>,
     out: Vec<Observation>,
+    /// Bytes that plain streams keep until earlier ones come.
+    stashed: usize,
     undecodable: u64,
     unfollowed: u64,
+    unowned: u64,
 }
 
 /// A process that may map libraries which nobody has probed yet.
@@ -100,6 +103,7 @@ impl Observer {
             Some(Record::Close(socket)) => self.closed(&socket),
             Some(Record::Exec(execution)) => {
                 self.fresh.push(Fresh::Executed(execution.tgid));
+                self.executables.forget(execution.tgid, execution.started);
                 self.processes.executed(&execution);
             }
             Some(Record::Exit { tgid, at }) => self.exited(tgid, at),
@@ -156,7 +160,12 @@ impl Observer {
 
     /// Ends what has waited long enough at `now`, in `CLOCK_MONOTONIC` nanoseconds.
     pub fn expire(&mut self, now: u64) {
-        while let Some(&(until, (cookie, opened))) = self.lingering.front().filter(|(until, _)| *until <= now)
+        self.expire_before(now, now);
+    }
+
+    fn expire_before(&mut self, limit: u64, now: u64) {
+        while let Some(&(until, (cookie, opened))) =
+            self.lingering.front().filter(|(until, _)| *until <= limit)
         {
             self.lingering.pop_front();
             if self.live.get(&cookie).is_some_and(|live| live.connection.opened == opened) {
@@ -165,16 +174,34 @@ impl Observer {
         }
     }
 
-    /// Ends everything, because nobody will look any more. Connections still open are reported as they are.
-    pub fn finish(&mut self) {
-        self.expire(u64::MAX);
-        let cookies: Vec<u64> = self.live.keys().copied().collect();
+    /// Ends everything at `now`, in `CLOCK_MONOTONIC` nanoseconds, because nobody will look any more. Connections still open
+    /// are reported as they are, calls under way with an unknown outcome.
+    pub fn finish(&mut self, now: u64) {
+        self.expire_before(u64::MAX, now);
+        let mut cookies: Vec<u64> = self.live.keys().copied().collect();
+        cookies.sort_unstable();
         for cookie in cookies {
-            if let Some(live) = self.live.get_mut(&cookie).filter(|live| live.has_news()) {
-                let stream = stream_of(live, &self.tls, &self.plain);
-                self.out.push(Observation::Connection(live.report(stream, false)));
+            let Some(live) = self.live.get_mut(&cookie) else { continue };
+            let tls = live.tls_stream.is_some();
+            let mut stream = match live.tls_stream {
+                Some(id) => self.tls.remove(&id),
+                None => self.plain.remove(&cookie),
+            };
+            if let Some(stream) = &mut stream {
+                let exchanges = stream.abandon(now);
+                live.connection.exchanges += exchanges.len() as u64;
+                self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, tls)));
+            }
+            if live.has_news() {
+                self.out.push(Observation::Connection(live.report(stream.as_ref(), false)));
             }
         }
+        for (_, mut stream) in std::mem::take(&mut self.tls) {
+            let exchanges = stream.abandon(now);
+            self.tell_of_loose(&stream, exchanges);
+        }
+        self.plain.clear();
+        self.stashed = 0;
     }
 
     /// Everything learned since the last time.
@@ -203,6 +230,20 @@ impl Observer {
     #[must_use]
     pub fn unfollowed(&self) -> u64 {
         self.unfollowed
+    }
+
+    /// Exchanges that nobody heard of, because their process was unknown.
+    #[must_use]
+    pub fn unowned(&self) -> u64 {
+        self.unowned
+    }
+
+    /// Tells of exchanges inside TLS whose connection is unknown.
+    fn tell_of_loose(&mut self, stream: &Stream, exchanges: Vec<exchange::Exchange>) {
+        match stream.process.clone().or_else(|| self.processes.latest(stream.tgid)) {
+            Some(process) => self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http))),
+            None => self.unowned += exchanges.len() as u64,
+        }
     }
 
     /// Takes the counters of a connection. Returns `false` for one that has ended. A socket may connect again, after a
@@ -236,6 +277,7 @@ impl Observer {
         self.ended.insert((cookie, live.connection.opened));
         // In any case: a tunnel has a plain stream below its TLS one.
         let plain = self.plain.remove(&cookie);
+        self.stashed -= plain.as_ref().map_or(0, Stream::stashed);
         let mut stream = match live.tls_stream {
             Some(id) => self.tls.remove(&id),
             None => plain,
@@ -269,7 +311,8 @@ impl Observer {
             }
         }
         live.hello = None;
-        live.connection.tls = Some(self.executables.tls_of(live.connection.process.tgid));
+        let process = &live.connection.process;
+        live.connection.tls = Some(self.executables.tls_of(process.tgid, process.started));
     }
 
     fn answer(&mut self, piece: &Piece<'_>) {
@@ -286,8 +329,15 @@ impl Observer {
             self.unfollowed += 1;
             return;
         }
-        let stream = self.plain.entry(piece.cookie).or_insert_with(|| Stream::new(piece.tgid));
-        for http in stream.unordered(piece) {
+        let process = &live.connection.process;
+        let stream = self
+            .plain
+            .entry(piece.cookie)
+            .or_insert_with(|| Stream::new(piece.tgid, Some(Arc::clone(process))));
+        let others = self.stashed - stream.stashed();
+        let exchanges = stream.unordered(piece, stream::stash_limit(self.stashed));
+        self.stashed = others + stream.stashed();
+        for http in exchanges {
             live.connection.exchanges += 1;
             if live.connection.name.is_none() && !http.host.is_empty() {
                 live.connection.name = Some((http.host.as_str().into(), NameSource::Host));
@@ -301,7 +351,11 @@ impl Observer {
             self.unfollowed += 1;
             return;
         }
-        let stream = self.tls.entry(piece.stream).or_insert_with(|| Stream::new(piece.tgid));
+        let processes = &self.processes;
+        let stream = self
+            .tls
+            .entry(piece.stream)
+            .or_insert_with(|| Stream::new(piece.tgid, processes.latest(piece.tgid)));
         let exchanges = stream.ordered(piece);
         if stream.cookie == 0 && self.loose.len() < MAX_STREAMS {
             self.loose.insert(piece.tgid);
@@ -314,8 +368,13 @@ impl Observer {
             }
             live.connection.exchanges += exchanges.len() as u64;
             self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, true)));
-        } else if let Some(process) = self.processes.latest(piece.tgid) {
-            self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)));
+        } else if !exchanges.is_empty() {
+            match stream.process.clone().or_else(|| self.processes.latest(piece.tgid)) {
+                Some(process) => {
+                    self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)))
+                }
+                None => self.unowned += exchanges.len() as u64,
+            }
         }
     }
 
@@ -337,11 +396,7 @@ impl Observer {
                     self.settle(stream.cookie, at);
                 }
             }
-            None => {
-                if let Some(process) = self.processes.latest(stream.tgid) {
-                    self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)));
-                }
-            }
+            None => self.tell_of_loose(&stream, exchanges),
         }
     }
 
@@ -426,3 +481,6 @@ impl Recent {
         self.known.contains(&id)
     }
 }
+
+#[cfg(test)]
+mod tests;
