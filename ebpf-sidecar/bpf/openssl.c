@@ -21,6 +21,22 @@ extern void bpf_preempt_enable(void) __ksym __weak;
 
 #define FC_READ_USER(to, n) bpf_probe_read_user(to, n, from)
 
+// Whether the socket's peer is a loopback address, while those are not asked for.
+static __always_inline bool fc_is_excluded(const struct sock *sk)
+{
+	if (fc_include_loopback)
+		return false;
+	struct fc_conn conn = {};
+	conn.family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (conn.family == AF_INET) {
+		u32 remote = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+		__builtin_memcpy(conn.remote, &remote, 4);
+	} else {
+		BPF_CORE_READ_INTO(&conn.remote, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
+	}
+	return fc_is_loopback(&conn);
+}
+
 static __always_inline void fc_tls_enter(u64 ssl, u64 buffer, u64 count_at, u32 dir)
 {
 	if (!fc_in_scope())
@@ -32,7 +48,15 @@ static __always_inline void fc_tls_enter(u64 ssl, u64 buffer, u64 count_at, u32 
 	call.count_at = count_at;
 	call.begun = bpf_ktime_get_ns();
 	call.dir = dir;
-	if (bpf_map_update_elem(&fc_calls, &thread, &call, BPF_ANY))
+	struct fc_nested_calls *known = bpf_map_lookup_elem(&fc_calls, &thread);
+	if (known && known->outer.ssl != ssl) {
+		// A third would replace the second: one of them never returned, as after longjmp().
+		known->inner = call;
+		known->depth = 2;
+		return;
+	}
+	struct fc_nested_calls fresh = { .outer = call, .depth = 1 };
+	if (bpf_map_update_elem(&fc_calls, &thread, &fresh, BPF_ANY))
 		fc_count_loss(FC_LOSS_CALL_MAP, 1);
 }
 
@@ -110,11 +134,21 @@ static __noinline int fc_tls_copy(struct fc_call *call, struct fc_stream *stream
 static __always_inline void fc_tls_return(long result)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct fc_call *found = bpf_map_lookup_elem(&fc_calls, &thread);
+	struct fc_nested_calls *found = bpf_map_lookup_elem(&fc_calls, &thread);
 	if (!found)
 		return;
-	struct fc_call call = *found;
-	bpf_map_delete_elem(&fc_calls, &thread);
+	struct fc_call call;
+	if (found->depth == 2) {
+		call = found->inner;
+		found->depth = 1;
+		if (call.cookie) {
+			found->outer.cookie = call.cookie;
+			found->outer.excluded = call.excluded;
+		}
+	} else {
+		call = found->outer;
+		bpf_map_delete_elem(&fc_calls, &thread);
+	}
 	u64 moved = 0;
 	if (call.count_at) {
 		if ((int)result == 1 && bpf_probe_read_user(&moved, sizeof(moved), (void *)call.count_at)) {
@@ -129,8 +163,12 @@ static __always_inline void fc_tls_return(long result)
 	struct fc_stream *stream = fc_tls_stream(call.ssl, thread >> 32);
 	if (!stream)
 		return;
-	if (call.cookie)
+	if (call.cookie) {
 		stream->cookie = call.cookie;
+		stream->excluded = call.excluded;
+	}
+	if (stream->excluded)
+		return;
 	fc_tls_copy(&call, stream, moved);
 }
 
@@ -169,29 +207,32 @@ int BPF_URETPROBE(fc_ssl_return, long result)
 	return 0;
 }
 
-static __always_inline u64 fc_cookie_of_fd(u32 fd)
+static __always_inline struct sock *fc_sock_of_fd(u32 fd)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	if (fd >= BPF_CORE_READ(table, max_fds))
-		return 0;
+		return NULL;
 	struct file **files = BPF_CORE_READ(table, fd), *file = NULL;
 	if (bpf_probe_read_kernel(&file, sizeof(file), &files[fd]) || !file)
-		return 0;
+		return NULL;
 	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return 0;
+		return NULL;
 	struct socket *socket = BPF_CORE_READ(file, private_data);
-	return BPF_CORE_READ(socket, sk, __sk_common.skc_cookie.counter);
+	return BPF_CORE_READ(socket, sk);
 }
 
 static __always_inline void fc_tls_set_fd(u64 ssl, u32 fd)
 {
 	if (!fc_in_scope())
 		return;
-	u64 cookie = fc_cookie_of_fd(fd);
+	struct sock *sk = fc_sock_of_fd(fd);
+	u64 cookie = sk ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : 0;
 	struct fc_stream *stream = fc_tls_stream(ssl, bpf_get_current_pid_tgid() >> 32);
-	if (stream && cookie)
+	if (stream && cookie) {
 		stream->cookie = cookie;
+		stream->excluded = fc_is_excluded(sk);
+	}
 }
 
 SEC("uprobe")
@@ -230,9 +271,12 @@ int BPF_UPROBE(fc_ssl_free, u64 ssl)
 static __always_inline int fc_pair(struct sock *sk)
 {
 	u64 thread = bpf_get_current_pid_tgid();
-	struct fc_call *call = bpf_map_lookup_elem(&fc_calls, &thread);
-	if (call && sk->sk_protocol == IPPROTO_TCP)
+	struct fc_nested_calls *known = bpf_map_lookup_elem(&fc_calls, &thread);
+	if (known && sk->sk_protocol == IPPROTO_TCP) {
+		struct fc_call *call = known->depth == 2 ? &known->inner : &known->outer;
 		call->cookie = bpf_get_socket_cookie(sk);
+		call->excluded = fc_is_excluded(sk);
+	}
 	return 0;
 }
 

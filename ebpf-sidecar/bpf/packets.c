@@ -125,7 +125,11 @@ static __always_inline void fc_copy_packet(struct __sk_buff *skb, const struct f
 	}
 }
 
-// Retransmitted bytes were delivered the first time; early ones (out of order) keep their offset.
+// No window is larger than 1 GiB, and few come near this: where a gap is, the bytes before it will not come again.
+#define FC_GAP_MAX (64 << 20)
+
+// Retransmitted bytes were delivered the first time; early ones (out of order) keep their offset. They leave `next` where
+// it is, but not for ever: offsets wrap, and from 2 GiB on all would seem to have been delivered.
 static __always_inline void fc_plain(struct __sk_buff *skb, const struct fc_packet *packet, struct fc_conn *conn,
 				     u8 dir, u32 kind)
 {
@@ -136,7 +140,7 @@ static __always_inline void fc_plain(struct __sk_buff *skb, const struct fc_pack
 		return;
 	if ((s32)(offset - *next) < 0)
 		from = *next - offset;
-	if ((s32)(offset - *next) <= 0)
+	if ((s32)(offset - *next) <= 0 || offset - *next > FC_GAP_MAX)
 		*next = end;
 	if (from >= packet->len)
 		return;

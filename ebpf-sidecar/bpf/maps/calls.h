@@ -8,12 +8,18 @@ struct fc_call {
 	u64 begun;
 	u64 cookie;
 	u32 dir;
-	u32 pad;
+	u32 excluded; // that socket's peer is this machine's loopback, which nobody asked for
+};
+
+// Calls nest where TLS travels inside TLS, to a proxy: the call for the inner stream makes one for the outer.
+struct fc_nested_calls {
+	struct fc_call outer, inner;
+	u64 depth; // 1 or 2
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__type(key, u64); // tgid << 32 | tid
-	__type(value, struct fc_call);
+	__type(value, struct fc_nested_calls);
 } fc_calls SEC(".maps");

@@ -10,6 +10,6 @@ fuzz_target!(|records: Vec<Vec<u8>>| {
         observer.record(record);
     }
     observer.expire(u64::MAX);
-    observer.finish();
+    observer.finish(u64::MAX);
     let _ = observer.observations();
 });

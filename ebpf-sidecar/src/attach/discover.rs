@@ -37,12 +37,16 @@ pub(super) struct Discovery {
     /// When a library was last seen mapped, or in a folder of a process that lives.
     mapped: HashMap<Inode, Instant>,
     due: BTreeMap<(Instant, u32), Duration>,
+    /// Processes that connected of late, and when they were looked at for that.
+    connected: HashMap<u32, Instant>,
 }
 
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// How long a library stays probed after it was last seen mapped.
 const UNUSED: Duration = Duration::from_secs(600);
 const LAST_LOOK: Duration = Duration::from_millis(256);
+/// How often a process that connects again and again is looked at.
+const AGAIN: Duration = Duration::from_millis(50);
 /// Processes waiting to be looked at again; beyond, only the periodic look over the whole scope finds them.
 const MAX_DUE: usize = 4096;
 
@@ -54,6 +58,7 @@ impl Discovery {
 
     /// A process executed a program: look soon, and then again.
     pub(super) fn expect(&mut self, tgid: u32, now: Instant) {
+        self.connected.remove(&tgid);
         if self.due.len() < MAX_DUE {
             self.due.insert((now + FIRST_LOOK, tgid), FIRST_LOOK);
         }
@@ -75,6 +80,22 @@ impl Discovery {
             }
         }
         found
+    }
+
+    /// A process connects: looks now, or a little later where it has been looked at a moment ago.
+    pub(super) fn connects(&mut self, tgid: u32, now: Instant, found: &mut Vec<Library>) {
+        let again = self.connected.get(&tgid).map(|last| *last + AGAIN).filter(|again| *again > now);
+        if let Some(again) = again {
+            if self.due.len() < MAX_DUE {
+                self.due.entry((again, tgid)).or_insert(LAST_LOOK);
+            }
+            return;
+        }
+        if self.connected.len() >= MAX_DUE {
+            self.connected.retain(|_, last| *last + AGAIN > now);
+        }
+        self.connected.insert(tgid, now);
+        self.look_at(tgid, now, found);
     }
 
     /// Looks at one process now. Returns whether it lives.
@@ -194,6 +215,24 @@ mod tests {
             assert!(looks < 20);
         }
         assert_eq!(looks, 9);
+    }
+
+    #[test]
+    fn a_process_that_connects_all_the_time_is_looked_at_now_and_then() {
+        let mut discovery = Discovery::default();
+        let (me, start) = (std::process::id(), Instant::now());
+        let mut found = Vec::new();
+        for connection in 0..100 {
+            discovery.connects(me, start + AGAIN * connection / 100, &mut found);
+        }
+        assert_eq!(discovery.connected.get(&me), Some(&start), "one look, for all of them");
+        assert_eq!(discovery.next(), Some(start + AGAIN), "and one for what it has loaded since");
+        discovery.look_at_due(start + AGAIN);
+        assert_eq!(discovery.next(), None);
+        discovery.connects(me, start + AGAIN, &mut found);
+        assert_eq!(discovery.connected.get(&me), Some(&(start + AGAIN)));
+        discovery.expect(me, start + AGAIN);
+        assert!(discovery.connected.is_empty(), "another program is looked at anew");
     }
 
     #[test]

@@ -208,10 +208,16 @@ impl<'obj> Capture<'obj> {
         let map = &self.skel.maps.fc_conns;
         let sockets = sockets::all(map).attempting("reading connections")?;
         let (ended, open): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|socket| socket.closed != 0);
+        // Nor what a socket does after it connected again, before the end of what it did before.
+        let (anew, open): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|socket| self.observer.borrow().knows_an_earlier(socket));
         for socket in &open {
             self.observer.borrow_mut().counted(socket, clock::monotonic());
         }
         self.ring.consume().or_else(ignore_interruption).attempting("reading the ring buffer")?;
+        for socket in &anew {
+            self.observer.borrow_mut().counted(socket, clock::monotonic());
+        }
         // Closed and still in the map: its last record found no room.
         for socket in &ended {
             self.observer.borrow_mut().closed(socket);
@@ -238,7 +244,7 @@ impl<'obj> Capture<'obj> {
     pub fn finish(&mut self) -> Result<Vec<Observation>, AttachError> {
         let mut observations = self.sweep()?;
         let mut observer = self.observer.borrow_mut();
-        observer.finish();
+        observer.finish(clock::monotonic());
         observations.extend(observer.observations());
         Ok(observations)
     }
@@ -251,9 +257,7 @@ impl<'obj> Capture<'obj> {
         for process in fresh {
             match process {
                 Fresh::Executed(tgid) => self.discovery.expect(tgid, now),
-                Fresh::Connecting(tgid) => {
-                    self.discovery.look_at(tgid, now, &mut found);
-                }
+                Fresh::Connecting(tgid) => self.discovery.connects(tgid, now, &mut found),
             }
         }
         found.extend(self.discovery.look_at_due(now));
@@ -321,6 +325,7 @@ impl<'obj> Capture<'obj> {
                 .filter_map(|value| value.get(..8)?.try_into().ok().map(u64::from_ne_bytes))
                 .sum())
         };
+        let observer = self.observer.borrow();
         let programs = &self.skel.progs;
         let skipped = |programs: &[&ProgramMut<'_>]| -> u64 {
             programs
@@ -345,6 +350,9 @@ impl<'obj> Capture<'obj> {
                 &programs.fc_sock_recv,
                 &programs.fc_tcp_recv,
             ]),
+            undecodable: observer.undecodable(),
+            unfollowed: observer.unfollowed(),
+            unowned: observer.unowned(),
             skipped_one_of_two: skipped(&[&programs.fc_tcp_state, &programs.fc_tcp_state_again]),
         })
     }

@@ -1,4 +1,4 @@
-//! What the kernel side could not deliver.
+//! What the kernel side could not deliver, or we not follow.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-/// How often the kernel could not deliver something, by reason. All zero is the normal state.
+/// How often something could not be delivered or followed, by reason. All zero is the normal state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Losses {
     /// The ring buffer was full.
@@ -28,7 +28,13 @@ pub struct Losses {
     pub packet: u64,
     /// Runs of programs that the kernel skipped, because they would have nested in themselves.
     pub skipped: u64,
-    /// The same of one of the two programs that follow the states of sockets. The other one ran instead (softirqs do not
+    /// Records that could not be decoded: programs and user space of different builds.
+    pub undecodable: u64,
+    /// Pieces of streams that were not followed, because too many were open at once.
+    pub unfollowed: u64,
+    /// Calls that nobody heard of, because their process was unknown.
+    pub unowned: u64,
+    /// The same as `skipped` of one of the two programs that follow the states of sockets. The other one ran instead (softirqs do not
     /// nest on a CPU, so both are never skipped for one change), so nothing is lost.
     pub skipped_one_of_two: u64,
 }
@@ -36,7 +42,7 @@ pub struct Losses {
 impl Losses {
     /// Name and value of each, as `farcall doctor` shows them.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 8] {
+    pub fn named(&self) -> [(&'static str, u64); 11] {
         [
             ("sidecar_ring_full", self.ring_full),
             ("sidecar_ring_pressure", self.ring_pressure),
@@ -46,6 +52,9 @@ impl Losses {
             ("sidecar_too_many_tls_streams", self.stream_map),
             ("sidecar_unreadable_packets", self.packet),
             ("sidecar_skipped_programs", self.skipped),
+            ("sidecar_undecodable_records", self.undecodable),
+            ("sidecar_unfollowed_pieces", self.unfollowed),
+            ("sidecar_calls_without_process", self.unowned),
         ]
     }
 

@@ -66,17 +66,40 @@ impl Tls {
 /// Bytes of an executable that are searched at most.
 const SEARCH_LIMIT: u64 = 256 * 1024 * 1024;
 
+/// Processes whose answer is kept.
+const MAX_PROCESSES: usize = 4096;
+
 /// What was found in executables, by device, inode and change time: each is read once.
 #[derive(Debug, Default)]
 pub struct Executables {
     known: HashMap<(u64, u64, i64), Tls>,
+    /// What was found in processes, by identifier and start.
+    processes: HashMap<(u32, u64), Tls>,
 }
 
 impl Executables {
-    /// The TLS implementation of a living process. Shared libraries are asked first: they are certain.
-    pub fn tls_of(&mut self, tgid: u32) -> Tls {
+    /// The TLS implementation of a living process that started at `started`. Shared libraries are asked first: they are
+    /// certain. The answer is kept, because reading the mappings of a large process takes long; what is unknown may be known
+    /// later, when it has loaded more.
+    pub fn tls_of(&mut self, tgid: u32, started: u64) -> Tls {
+        if let Some(known) = self.processes.get(&(tgid, started)) {
+            return *known;
+        }
         let Ok(maps) = fs::read_to_string(format!("/proc/{tgid}/maps")) else { return Tls::Unknown };
-        from_libraries(&maps).unwrap_or_else(|| self.inside(Path::new(&format!("/proc/{tgid}/exe"))))
+        let found =
+            from_libraries(&maps).unwrap_or_else(|| self.inside(Path::new(&format!("/proc/{tgid}/exe"))));
+        if found != Tls::Unknown {
+            if self.processes.len() >= MAX_PROCESSES {
+                self.processes.clear();
+            }
+            self.processes.insert((tgid, started), found);
+        }
+        found
+    }
+
+    /// The process has executed another program.
+    pub fn forget(&mut self, tgid: u32, started: u64) {
+        self.processes.remove(&(tgid, started));
     }
 
     fn inside(&mut self, path: &Path) -> Tls {
@@ -190,6 +213,23 @@ mod tests {
         );
         assert_eq!(executables.inside(Path::new("/nonexistent")), Tls::Unknown);
         assert_eq!(executables.known.len(), 1);
+    }
+
+    #[test]
+    fn a_process_is_looked_into_again_only_after_it_executed_another_program() {
+        let mut executables = Executables::default();
+        let me = std::process::id();
+        assert_eq!(executables.tls_of(u32::MAX, 1), Tls::Unknown);
+        assert!(executables.processes.is_empty(), "the unknown may be known later");
+        executables.processes.insert((me, 7), Tls::Go);
+        assert_eq!(executables.tls_of(me, 7), Tls::Go);
+        executables.forget(me, 7);
+        assert_ne!(executables.tls_of(me, 7), Tls::Go);
+        for n in 0..MAX_PROCESSES as u64 {
+            executables.processes.insert((0, n), Tls::Go);
+        }
+        executables.tls_of(me, 8);
+        assert!(executables.processes.len() <= MAX_PROCESSES + 1);
     }
 
     #[test]

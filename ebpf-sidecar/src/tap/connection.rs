@@ -204,11 +204,23 @@ impl Live {
             (Protocol::Tls, None) => opaque(&self.why_tls_is_opaque()),
             (_, Some(Understanding::Opaque(reason))) => opaque(reason),
             (_, Some(Understanding::Broken { .. })) if connection.exchanges == 0 && lost == 0 => {
-                opaque("what it carries is not HTTP")
+                opaque(self.why_it_is_not_understood())
             }
             (_, Some(_) | None) if lost > 0 => Completeness::Lost { events: u64::from(lost) },
             (_, Some(Understanding::Broken { at })) => Completeness::Truncated { at },
             (_, Some(Understanding::Whole) | None) => Completeness::Complete,
+        }
+    }
+
+    /// Why there was no exchange in what was read.
+    fn why_it_is_not_understood(&self) -> &'static str {
+        match () {
+            // In the middle of HTTP/2 the header compression is not known, and nothing tells it from other protocols.
+            () if self.connection.offered.iter().any(|name| name == "h2") => {
+                "HTTP/2 whose beginning was not seen, or no HTTP"
+            }
+            () if self.joined => "it was open before we looked",
+            () => "what it carries is not HTTP",
         }
     }
 

@@ -19,7 +19,8 @@ use crate::{
     identity::{Names, Process, Processes, executable::Executables},
     wire::{
         client_hello::{self, Hello},
-        dns, exchange,
+        dns,
+        exchange::{self, Understanding},
         record::{Piece, Record, Socket},
     },
 };
@@ -63,7 +64,8 @@ pub struct Observer {
     names: Names,
     executables: Executables,
     live: HashMap<u64, Live>,
-    lingering: VecDeque<(u64, u64)>,
+    /// Until when, and whom, as in `ended`.
+    lingering: VecDeque<(u64, (u64, u64))>,
     tls: HashMap<u64, Stream>,
     plain: HashMap<u64, Stream>,
     /// Processes with TLS streams whose socket is unknown.
@@ -71,8 +73,11 @@ pub struct Observer {
     ended: Recent,
     fresh: Vec<Fresh>,
     out: Vec<Observation>,
+    /// Bytes that plain streams keep until earlier ones come.
+    stashed: usize,
     undecodable: u64,
     unfollowed: u64,
+    unowned: u64,
 }
 
 /// A process that may map libraries which nobody has probed yet.
@@ -92,10 +97,13 @@ impl Observer {
                 self.fresh.push(Fresh::Connecting(socket.tgid));
                 self.seen(&socket);
             }
-            Some(Record::Up(socket)) => self.seen(&socket),
+            Some(Record::Up(socket)) => {
+                self.seen(&socket);
+            }
             Some(Record::Close(socket)) => self.closed(&socket),
             Some(Record::Exec(execution)) => {
                 self.fresh.push(Fresh::Executed(execution.tgid));
+                self.executables.forget(execution.tgid, execution.started);
                 self.processes.executed(&execution);
             }
             Some(Record::Exit { tgid, at }) => self.exited(tgid, at),
@@ -110,15 +118,24 @@ impl Observer {
 
     /// Takes over a socket that was open before we looked. Its bytes until now are none of ours.
     pub fn adopt(&mut self, socket: &Socket) {
-        self.seen(socket);
-        if let Some(live) = self.live.get_mut(&socket.cookie) {
+        if self.seen(socket)
+            && let Some(live) = self.live.get_mut(&socket.cookie)
+        {
             live.begin_here();
         }
     }
 
+    /// Whether an earlier connection of this socket has not been seen to end: the records of that may still wait.
+    #[must_use]
+    pub fn knows_an_earlier(&self, socket: &Socket) -> bool {
+        self.live.get(&socket.cookie).is_some_and(|live| live.connection.opened < socket.opened)
+    }
+
     /// Takes the counters, as of `now` in `CLOCK_MONOTONIC` nanoseconds, of a socket that is open.
     pub fn counted(&mut self, socket: &Socket, now: u64) {
-        self.seen(socket);
+        if !self.seen(socket) {
+            return;
+        }
         let Some(live) = self.live.get_mut(&socket.cookie) else { return };
         if live.has_news() && !live.is_young(now) {
             let stream = stream_of(live, &self.tls, &self.plain);
@@ -128,12 +145,14 @@ impl Observer {
 
     /// Takes the final counters of a socket. The second time for the same socket does nothing.
     pub fn closed(&mut self, socket: &Socket) {
-        self.seen(socket);
+        if !self.seen(socket) {
+            return;
+        }
         let Some(live) = self.live.get_mut(&socket.cookie) else { return };
         let at = socket.closed;
         if live.tls_stream.is_some_and(|stream| self.tls.contains_key(&stream)) {
             // The program may still read what has arrived, until it frees the stream.
-            self.lingering.push_back((at.saturating_add(LINGER_NS), socket.cookie));
+            self.lingering.push_back((at.saturating_add(LINGER_NS), (socket.cookie, socket.opened)));
         } else {
             self.settle(socket.cookie, at);
         }
@@ -141,22 +160,48 @@ impl Observer {
 
     /// Ends what has waited long enough at `now`, in `CLOCK_MONOTONIC` nanoseconds.
     pub fn expire(&mut self, now: u64) {
-        while let Some(&(until, cookie)) = self.lingering.front().filter(|(until, _)| *until <= now) {
+        self.expire_before(now, now);
+    }
+
+    fn expire_before(&mut self, limit: u64, now: u64) {
+        while let Some(&(until, (cookie, opened))) =
+            self.lingering.front().filter(|(until, _)| *until <= limit)
+        {
             self.lingering.pop_front();
-            self.settle(cookie, now.min(until));
+            if self.live.get(&cookie).is_some_and(|live| live.connection.opened == opened) {
+                self.settle(cookie, now.min(until));
+            }
         }
     }
 
-    /// Ends everything, because nobody will look any more. Connections still open are reported as they are.
-    pub fn finish(&mut self) {
-        self.expire(u64::MAX);
-        let cookies: Vec<u64> = self.live.keys().copied().collect();
+    /// Ends everything at `now`, in `CLOCK_MONOTONIC` nanoseconds, because nobody will look any more. Connections still open
+    /// are reported as they are, calls under way with an unknown outcome.
+    pub fn finish(&mut self, now: u64) {
+        self.expire_before(u64::MAX, now);
+        let mut cookies: Vec<u64> = self.live.keys().copied().collect();
+        cookies.sort_unstable();
         for cookie in cookies {
-            if let Some(live) = self.live.get_mut(&cookie).filter(|live| live.has_news()) {
-                let stream = stream_of(live, &self.tls, &self.plain);
-                self.out.push(Observation::Connection(live.report(stream, false)));
+            let Some(live) = self.live.get_mut(&cookie) else { continue };
+            let tls = live.tls_stream.is_some();
+            let mut stream = match live.tls_stream {
+                Some(id) => self.tls.remove(&id),
+                None => self.plain.remove(&cookie),
+            };
+            if let Some(stream) = &mut stream {
+                let exchanges = stream.abandon(now);
+                live.connection.exchanges += exchanges.len() as u64;
+                self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, tls)));
+            }
+            if live.has_news() {
+                self.out.push(Observation::Connection(live.report(stream.as_ref(), false)));
             }
         }
+        for (_, mut stream) in std::mem::take(&mut self.tls) {
+            let exchanges = stream.abandon(now);
+            self.tell_of_loose(&stream, exchanges);
+        }
+        self.plain.clear();
+        self.stashed = 0;
     }
 
     /// Everything learned since the last time.
@@ -187,24 +232,52 @@ impl Observer {
         self.unfollowed
     }
 
-    fn seen(&mut self, socket: &Socket) {
-        if self.ended.contains(socket.cookie) {
-            return;
+    /// Exchanges that nobody heard of, because their process was unknown.
+    #[must_use]
+    pub fn unowned(&self) -> u64 {
+        self.unowned
+    }
+
+    /// Tells of exchanges inside TLS whose connection is unknown.
+    fn tell_of_loose(&mut self, stream: &Stream, exchanges: Vec<exchange::Exchange>) {
+        match stream.process.clone().or_else(|| self.processes.latest(stream.tgid)) {
+            Some(process) => self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http))),
+            None => self.unowned += exchanges.len() as u64,
+        }
+    }
+
+    /// Takes the counters of a connection. Returns `false` for one that has ended. A socket may connect again, after a
+    /// refusal for one, and then keeps its cookie.
+    fn seen(&mut self, socket: &Socket) -> bool {
+        if self.ended.contains((socket.cookie, socket.opened)) {
+            return false;
+        }
+        if self.knows_an_earlier(socket) {
+            // Its end was lost; it was then, at the latest.
+            if let Some(earlier) = self.live.get_mut(&socket.cookie).map(|live| &mut live.connection) {
+                earlier.closed = if earlier.closed == 0 { socket.opened } else { earlier.closed };
+            }
+            self.settle(socket.cookie, socket.opened);
         }
         let live = self.live.entry(socket.cookie).or_insert_with(|| {
             let process = self.processes.of(socket);
             let name = self.names.of(socket.cgroup, socket.remote.0).map(|name| (name, NameSource::Dns));
             Live::new(socket, process, name)
         });
-        live.update(socket);
+        let is_latest = live.connection.opened == socket.opened;
+        if is_latest {
+            live.update(socket);
+        }
+        is_latest
     }
 
     /// Reports a connection for the last time.
     fn settle(&mut self, cookie: u64, at: u64) {
         let Some(mut live) = self.live.remove(&cookie) else { return };
-        self.ended.insert(cookie);
+        self.ended.insert((cookie, live.connection.opened));
         // In any case: a tunnel has a plain stream below its TLS one.
         let plain = self.plain.remove(&cookie);
+        self.stashed -= plain.as_ref().map_or(0, Stream::stashed);
         let mut stream = match live.tls_stream {
             Some(id) => self.tls.remove(&id),
             None => plain,
@@ -238,7 +311,8 @@ impl Observer {
             }
         }
         live.hello = None;
-        live.connection.tls = Some(self.executables.tls_of(live.connection.process.tgid));
+        let process = &live.connection.process;
+        live.connection.tls = Some(self.executables.tls_of(process.tgid, process.started));
     }
 
     fn answer(&mut self, piece: &Piece<'_>) {
@@ -255,8 +329,15 @@ impl Observer {
             self.unfollowed += 1;
             return;
         }
-        let stream = self.plain.entry(piece.cookie).or_insert_with(|| Stream::new(piece.tgid));
-        for http in stream.unordered(piece) {
+        let process = &live.connection.process;
+        let stream = self
+            .plain
+            .entry(piece.cookie)
+            .or_insert_with(|| Stream::new(piece.tgid, Some(Arc::clone(process))));
+        let others = self.stashed - stream.stashed();
+        let exchanges = stream.unordered(piece, stream::stash_limit(self.stashed));
+        self.stashed = others + stream.stashed();
+        for http in exchanges {
             live.connection.exchanges += 1;
             if live.connection.name.is_none() && !http.host.is_empty() {
                 live.connection.name = Some((http.host.as_str().into(), NameSource::Host));
@@ -270,17 +351,30 @@ impl Observer {
             self.unfollowed += 1;
             return;
         }
-        let stream = self.tls.entry(piece.stream).or_insert_with(|| Stream::new(piece.tgid));
+        let processes = &self.processes;
+        let stream = self
+            .tls
+            .entry(piece.stream)
+            .or_insert_with(|| Stream::new(piece.tgid, processes.latest(piece.tgid)));
         let exchanges = stream.ordered(piece);
         if stream.cookie == 0 && self.loose.len() < MAX_STREAMS {
             self.loose.insert(piece.tgid);
         }
         if let Some(live) = self.live.get_mut(&stream.cookie) {
-            live.tls_stream = Some(piece.stream);
+            // Of TLS inside TLS, the outer stream is a tunnel: the connection is what the inner one is.
+            let says_more = !matches!(stream.understanding(), Understanding::Opaque(_));
+            if says_more || (live.tls_stream.is_none() && live.past.is_none()) {
+                live.tls_stream = Some(piece.stream);
+            }
             live.connection.exchanges += exchanges.len() as u64;
             self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, true)));
-        } else if let Some(process) = self.processes.latest(piece.tgid) {
-            self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)));
+        } else if !exchanges.is_empty() {
+            match stream.process.clone().or_else(|| self.processes.latest(piece.tgid)) {
+                Some(process) => {
+                    self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)))
+                }
+                None => self.unowned += exchanges.len() as u64,
+            }
         }
     }
 
@@ -291,19 +385,18 @@ impl Observer {
         match self.live.get_mut(&stream.cookie) {
             Some(live) => {
                 live.connection.exchanges += exchanges.len() as u64;
-                live.past = Some(stream.understanding());
-                live.tls_stream = None;
+                let its = live.tls_stream == Some(id);
+                if its {
+                    live.past = Some(stream.understanding());
+                    live.tls_stream = None;
+                }
                 let closed = live.connection.closed != 0;
                 self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, true)));
-                if closed {
+                if closed && its {
                     self.settle(stream.cookie, at);
                 }
             }
-            None => {
-                if let Some(process) = self.processes.latest(stream.tgid) {
-                    self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)));
-                }
-            }
+            None => self.tell_of_loose(&stream, exchanges),
         }
     }
 
@@ -364,17 +457,17 @@ fn observe_loose(process: &Arc<Process>, http: exchange::Exchange) -> Observatio
     })
 }
 
-/// Identifiers of the latest connections that ended, so that a late record does not bring one back.
+/// Cookies and openings of the latest connections that ended, so that a late record does not bring one back.
 #[derive(Debug, Default)]
 struct Recent {
-    known: HashSet<u64>,
-    order: VecDeque<u64>,
+    known: HashSet<(u64, u64)>,
+    order: VecDeque<(u64, u64)>,
 }
 
 impl Recent {
     const CAPACITY: usize = 65_536;
 
-    fn insert(&mut self, id: u64) {
+    fn insert(&mut self, id: (u64, u64)) {
         if self.known.insert(id) {
             self.order.push_back(id);
         }
@@ -384,7 +477,10 @@ impl Recent {
         }
     }
 
-    fn contains(&self, id: u64) -> bool {
+    fn contains(&self, id: (u64, u64)) -> bool {
         self.known.contains(&id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,25 @@
 //! Pieces of one stream, put in order and followed as HTTP.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use crate::wire::{
-    exchange::{Chunk, Conversation, Exchange, Understanding},
-    record::{Direction, Piece},
+use crate::{
+    identity::Process,
+    wire::{
+        exchange::{Chunk, Conversation, Exchange, Outcome, Understanding},
+        record::{Direction, Piece},
+    },
 };
 
-/// Bytes kept per direction while an earlier piece is missing.
-const STASH_LIMIT: usize = 256 * 1024;
+/// Bytes kept per direction while an earlier piece is missing: a round trip of a fast network.
+const STASH_LIMIT: usize = 4 * 1024 * 1024;
+/// Bytes kept over all streams, until each gets by with [`STASH_LEAST`].
+const STASH_BUDGET: usize = 64 * 1024 * 1024;
+const STASH_LEAST: usize = 256 * 1024;
+
+/// How many bytes a direction of one stream may keep, while all streams keep so many.
+pub(super) fn stash_limit(kept: usize) -> usize {
+    if kept < STASH_BUDGET { STASH_LIMIT } else { STASH_LEAST }
+}
 
 /// One stream in both directions: the plaintext of a TLS library, or of a socket.
 #[derive(Debug)]
@@ -21,8 +32,10 @@ pub(super) struct Stream {
     pub(super) exchanges: u64,
     /// The socket, 0 while it is unknown.
     pub(super) cookie: u64,
-    /// The process.
+    /// Identifier of the process.
     pub(super) tgid: u32,
+    /// The process, where it was known when the stream began.
+    pub(super) process: Option<Arc<Process>>,
     /// Host of the latest request.
     pub(super) host: String,
 }
@@ -44,7 +57,7 @@ struct Early {
 }
 
 impl Stream {
-    pub(super) fn new(tgid: u32) -> Self {
+    pub(super) fn new(tgid: u32, process: Option<Arc<Process>>) -> Self {
         Self {
             conversation: Conversation::default(),
             lanes: [Lane::default(), Lane::default()],
@@ -52,6 +65,7 @@ impl Stream {
             exchanges: 0,
             cookie: 0,
             tgid,
+            process,
             host: String::new(),
         }
     }
@@ -73,36 +87,60 @@ impl Stream {
     }
 
     /// Takes a piece of a packet: packets come again and out of order, and their offsets count modulo 2^32.
-    pub(super) fn unordered(&mut self, piece: &Piece<'_>) -> Vec<Exchange> {
+    /// No more than `limit` bytes are kept for later.
+    pub(super) fn unordered(&mut self, piece: &Piece<'_>, limit: usize) -> Vec<Exchange> {
         let newly_lost = piece.lost > self.lost;
         self.lost = self.lost.max(piece.lost);
         let lane = &mut self.lanes[piece.direction as usize];
         let distance = (piece.offset as u32).wrapping_sub(lane.next as u32) as i32;
         let Some(offset) = lane.next.checked_add_signed(i64::from(distance)) else { return Vec::new() };
-        let early =
-            Early { bytes: piece.bytes.to_vec(), begun: piece.begun, at: piece.at, first: piece.first };
-        lane.stashed += early.bytes.len();
-        if let Some(replaced) = lane.early.insert(offset, early) {
-            lane.stashed -= replaced.bytes.len();
+        // What comes again may be cut elsewhere: the longer one has all of the shorter.
+        if lane.early.get(&offset).is_none_or(|known| known.bytes.len() < piece.bytes.len()) {
+            let early =
+                Early { bytes: piece.bytes.to_vec(), begun: piece.begun, at: piece.at, first: piece.first };
+            lane.stashed += early.bytes.len();
+            if let Some(replaced) = lane.early.insert(offset, early) {
+                lane.stashed -= replaced.bytes.len();
+            }
         }
         self.advance(piece.direction);
         // What the kernel lost will not come again; what is merely late must not fill our memory.
-        let lane = &self.lanes[piece.direction as usize];
-        if newly_lost || lane.stashed > STASH_LIMIT {
+        if newly_lost {
+            self.give_up_waiting(piece.direction);
+        }
+        while self.lanes[piece.direction as usize].stashed > limit {
             self.give_up_waiting(piece.direction);
         }
         self.settled()
     }
 
+    /// Bytes kept until earlier ones come.
+    pub(super) fn stashed(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.stashed).sum()
+    }
+
     /// Says that nothing more will come.
     pub(super) fn close(&mut self, at: u64) -> Vec<Exchange> {
+        self.give_up_waiting_for_all();
+        self.conversation.close(at);
+        self.settled()
+    }
+
+    /// Says that nobody looks any more: how what is under way will end is unknown.
+    pub(super) fn abandon(&mut self, at: u64) -> Vec<Exchange> {
+        self.give_up_waiting_for_all();
+        let mut exchanges = self.settled();
+        let cut_off = self.close(at);
+        exchanges.extend(cut_off.into_iter().map(|cut| Exchange { outcome: Outcome::Unknown, ..cut }));
+        exchanges
+    }
+
+    fn give_up_waiting_for_all(&mut self) {
         for direction in [Direction::Out, Direction::In] {
             while !self.lanes[direction as usize].early.is_empty() {
                 self.give_up_waiting(direction);
             }
         }
-        self.conversation.close(at);
-        self.settled()
     }
 
     pub(super) fn understanding(&self) -> Understanding {
@@ -172,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_lost_piece_of_a_body_is_counted_and_one_of_a_head_breaks() {
-        let mut stream = Stream::new(1);
+        let mut stream = Stream::new(1, None);
         stream.ordered(&piece(Direction::Out, 0, REQUEST));
         stream.ordered(&piece(Direction::In, 0, b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"));
         let exchanges = stream.ordered(&piece(Direction::In, 40 + 90, b"0123456789"));
@@ -184,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_middle_of_a_chunk_may_be_left_out() {
-        let mut stream = Stream::new(1);
+        let mut stream = Stream::new(1, None);
         let head = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\nabc";
         stream.ordered(&piece(Direction::Out, 0, head));
         let mut tail = piece(Direction::Out, head.len() as u64 + 990, b"0123456\r\n0\r\n\r\n");
@@ -198,39 +236,68 @@ mod tests {
 
     #[test]
     fn offsets_of_packets_wrap() {
-        let mut stream = Stream::new(1);
+        let mut stream = Stream::new(1, None);
         stream.lanes[0].next = u64::from(u32::MAX) - 4;
-        stream.unordered(&piece(Direction::Out, u64::from(u32::MAX) - 4, &REQUEST[..10]));
-        stream.unordered(&piece(Direction::Out, 5, &REQUEST[10..]));
+        stream.unordered(&piece(Direction::Out, u64::from(u32::MAX) - 4, &REQUEST[..10]), STASH_LIMIT);
+        stream.unordered(&piece(Direction::Out, 5, &REQUEST[10..]), STASH_LIMIT);
         assert_eq!(stream.lanes[0].next, u64::from(u32::MAX) - 4 + REQUEST.len() as u64);
         assert_eq!(stream.understanding(), Understanding::Whole);
     }
 
     #[test]
     fn what_waits_for_a_missing_packet_is_bounded() {
-        let mut stream = Stream::new(1);
+        let mut stream = Stream::new(1, None);
         let flood = vec![b'x'; 16 * 1024];
-        for n in 0..100 {
-            stream.unordered(&piece(Direction::Out, 1 + n * flood.len() as u64, &flood));
-            assert!(stream.lanes[0].stashed <= STASH_LIMIT);
+        for n in 0..1000 {
+            let limit = if n < 300 { STASH_LIMIT } else { STASH_LEAST };
+            stream.unordered(&piece(Direction::Out, 1 + n * flood.len() as u64, &flood), limit);
+            assert!(stream.stashed() <= limit);
         }
         assert_eq!(stream.understanding(), Understanding::Broken { at: 0 });
+    }
+
+    #[test]
+    fn a_short_piece_that_comes_again_leaves_the_longer_one() {
+        let mut stream = Stream::new(1, None);
+        for late in [&REQUEST[5..], &REQUEST[5..9]] {
+            assert!(stream.unordered(&piece(Direction::Out, 5, late), STASH_LIMIT).is_empty());
+        }
+        assert_eq!(stream.stashed(), REQUEST.len() - 5);
+        stream.unordered(&piece(Direction::Out, 0, &REQUEST[..5]), STASH_LIMIT);
+        assert_eq!((stream.lanes[0].next, stream.stashed()), (REQUEST.len() as u64, 0));
+    }
+
+    #[test]
+    fn what_is_under_way_when_nobody_looks_any_more_has_an_unknown_end() {
+        for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "HTTP/1.1 200 OK\r\n\r\nabc"] {
+            let mut stream = Stream::new(1, None);
+            stream.ordered(&piece(Direction::Out, 0, REQUEST));
+            stream.ordered(&piece(Direction::In, 0, answer.as_bytes()));
+            let exchanges = stream.abandon(77);
+            assert_eq!(exchanges.len(), 1);
+            assert_eq!((exchanges[0].outcome, exchanges[0].ended), (Outcome::Unknown, 77));
+        }
     }
 
     proptest! {
         #[test]
         fn packets_in_any_order_and_again_give_the_same_exchanges(
             cuts in proptest::collection::vec(0usize..200, 1..8),
+            other_cuts in proptest::collection::vec(0usize..200, 1..8),
             order in proptest::collection::vec(0usize..1000, 20),
         ) {
             let wire: Vec<u8> = [REQUEST, b"POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n123456789"].concat();
-            let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % wire.len()).chain([0, wire.len()]).collect();
-            bounds.sort_unstable();
-            let mut stream = Stream::new(1);
-            let pieces: Vec<(usize, usize)> = bounds.windows(2).map(|pair| (pair[0], pair[1])).collect();
-            let late = order.iter().map(|n| pieces[n % pieces.len()]);
+            let pieces = |cuts: &[usize]| -> Vec<(usize, usize)> {
+                let mut bounds: Vec<usize> = cuts.iter().map(|cut| cut % wire.len()).chain([0, wire.len()]).collect();
+                bounds.sort_unstable();
+                bounds.windows(2).map(|pair| (pair[0], pair[1])).collect()
+            };
+            // What is sent again is cut anew.
+            let (pieces, other) = (pieces(&cuts), pieces(&other_cuts));
+            let mut stream = Stream::new(1, None);
+            let late = order.iter().map(|n| if n % 2 == 0 { pieces[n % pieces.len()] } else { other[n % other.len()] });
             for (start, end) in late.chain(pieces.iter().copied()) {
-                stream.unordered(&piece(Direction::Out, start as u64, &wire[start..end]));
+                stream.unordered(&piece(Direction::Out, start as u64, &wire[start..end]), STASH_LIMIT);
             }
             let exchanges = stream.close(0);
             prop_assert_eq!(exchanges.len(), 2);

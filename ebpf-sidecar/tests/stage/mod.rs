@@ -107,6 +107,8 @@ pub(crate) struct Stage {
     libraries: PathBuf,
     /// Folders whose TLS libraries are probed before a program maps them. Never the machine's own: others pay for them.
     pub(crate) folders: Vec<PathBuf>,
+    /// Whether loopback counts as egress: in tests it mostly is all there is.
+    pub(crate) include_loopback: bool,
 }
 
 impl Stage {
@@ -121,7 +123,7 @@ impl Stage {
         for library in openssl_of(Path::new("/usr/bin/curl")) {
             fs::copy(&library, libraries.join(library.file_name().unwrap())).unwrap();
         }
-        Self { cgroup, folder, libraries, folders: Vec::new() }
+        Self { cgroup, folder, libraries, folders: Vec::new(), include_loopback: true }
     }
 
     /// The directory of the cgroup.
@@ -143,6 +145,35 @@ impl Stage {
     pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A certificate that signs itself, and its key, in one file.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        let path = self.folder.path().join("self.pem");
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=test",
+                "-keyout",
+            ])
+            .arg(&path)
+            .arg("-out")
+            .arg(self.folder.path().join("cert.pem"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let certificate = fs::read(self.folder.path().join("cert.pem")).unwrap();
+        fs::File::options().append(true).open(&path).unwrap().write_all(&certificate).unwrap();
         path
     }
 
@@ -278,7 +309,8 @@ impl Stage {
         let cgroup = cgroup::Cgroup::open(&self.cgroup).unwrap();
         let mut storage = MaybeUninit::uninit();
         let libraries = if probe { vec![self.libssl()] } else { Vec::new() };
-        let options = Options { include_loopback: true, libraries, folders: self.folders.clone() };
+        let options =
+            Options { include_loopback: self.include_loopback, libraries, folders: self.folders.clone() };
         let mut capture = Capture::start(&mut storage, &cgroup, &options).unwrap();
         let mut observations = Vec::new();
         let printed = play(&mut capture, &mut observations);

@@ -118,10 +118,14 @@ impl Conversation {
         for mut pending in std::mem::take(&mut self.pending) {
             pending.exchange.outcome = match () {
                 () if switched => Outcome::Unknown,
+                // The server had answered in full and did not want the rest of the request.
+                () if pending.answered => Outcome::Complete,
                 () if pending.exchange.status == 0 => Outcome::NoResponse,
                 () => Outcome::Aborted,
             };
-            pending.exchange.ended = at;
+            if pending.exchange.outcome != Outcome::Complete {
+                pending.exchange.ended = at;
+            }
             self.done.push(pending.exchange);
         }
         // What comes all the same belongs to nothing that is known.

@@ -69,6 +69,21 @@ fn responses_without_a_body_leave_the_next_response_alone() {
 }
 
 #[test]
+fn a_full_answer_before_the_request_was_sent_is_complete_when_the_server_closes() {
+    let mut conversation = Conversation::default();
+    let operations: &[(Direction, &[u8])] = &[
+        (Out, b"POST /up HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nabc"),
+        (In, b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig"),
+        (Out, b"defg"),
+    ];
+    assert!(talk(&mut conversation, operations).is_empty());
+    conversation.close(99);
+    let exchanges = conversation.exchanges();
+    assert_eq!(summary(&exchanges), [("POST", "/up", 413, 7, 3, Outcome::Complete)]);
+    assert_eq!(exchanges[0].ended, 25, "it ended with its answer, not with the connection");
+}
+
+#[test]
 fn a_body_without_length_ends_with_the_connection() {
     let mut conversation = Conversation::default();
     let operations: &[(Direction, &[u8])] =

@@ -1,0 +1,154 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::{
+    coverage::Completeness,
+    identity::process::CAPACITY,
+    wire::{
+        exchange::Outcome,
+        record::{Direction, Execution, Protocol},
+    },
+};
+
+fn socket(cookie: u64, opened: u64, protocol: Protocol) -> Socket {
+    let mut bytes = vec![0; Socket::SIZE];
+    bytes[140..142].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
+    let decoded = Socket::decode(&bytes).unwrap();
+    Socket { cookie, opened, established: opened + 1, tgid: u32::MAX, protocol, ..decoded }
+}
+
+fn piece(cookie: u64, stream: u64, bytes: &[u8]) -> Piece<'_> {
+    Piece {
+        cookie,
+        stream,
+        tgid: u32::MAX,
+        offset: 0,
+        begun: 10,
+        at: 20,
+        total: bytes.len() as u32,
+        lost: 0,
+        first: true,
+        direction: Direction::Out,
+        library: 0,
+        bytes,
+    }
+}
+
+fn told(observer: &mut Observer) -> (Vec<Progress>, Vec<Exchange>) {
+    let (mut progress, mut exchanges) = (Vec::new(), Vec::new());
+    for observation in observer.observations() {
+        match observation {
+            Observation::Connection(news) => progress.push(news),
+            Observation::Exchange(exchange) => exchanges.push(exchange),
+        }
+    }
+    (progress, exchanges)
+}
+
+const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
+
+fn executed(tgid: u32, started: u64) -> Execution {
+    Execution { tgid, parent: 1, uid: 0, started, cgroup: 5, comm: "web".into(), path: "/usr/bin/web".into() }
+}
+
+#[test]
+fn calls_under_way_when_nobody_looks_any_more_are_told_with_an_unknown_outcome() {
+    let mut observer = Observer::default();
+    observer.processes.executed(&executed(u32::MAX, 0));
+    observer.seen(&Socket { bytes_out: 9, ..socket(1, 5, Protocol::Http1) });
+    observer.seen(&Socket { bytes_out: 9, ..socket(2, 5, Protocol::Tls) });
+    observer.plain(&piece(1, 1, REQUEST));
+    observer.tls(&piece(2, 70, REQUEST));
+    observer.tls(&piece(0, 71, REQUEST));
+    observer.finish(99);
+    let (progress, exchanges) = told(&mut observer);
+    let said: Vec<_> = exchanges
+        .iter()
+        .map(|call| (call.connection, call.tls, call.http.outcome, call.http.begun, call.http.ended))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (Some(1), false, Outcome::Unknown, 10, 99),
+            (Some(2), true, Outcome::Unknown, 10, 99),
+            (None, true, Outcome::Unknown, 10, 99),
+        ]
+    );
+    assert!(progress.iter().all(|news| !news.last && news.connection.exchanges == 1));
+    assert_eq!(progress.len(), 2);
+}
+
+#[test]
+fn a_call_keeps_its_process_however_many_came_since_and_one_without_is_counted() {
+    let mut observer = Observer::default();
+    observer.processes.executed(&executed(u32::MAX, 3));
+    observer.tls(&piece(0, 70, REQUEST));
+    for n in 0..=CAPACITY as u32 {
+        observer.processes.executed(&executed(u32::MAX - 1, u64::from(n)));
+    }
+    assert_eq!(observer.processes.latest(u32::MAX), None);
+    observer.tls(&piece(0, 71, REQUEST));
+    observer.tls_ended(70, 30);
+    observer.tls_ended(71, 30);
+    let (_, exchanges) = told(&mut observer);
+    assert_eq!(exchanges.len(), 1);
+    assert_eq!(exchanges[0].process.executable, "/usr/bin/web");
+    assert_eq!(observer.unowned(), 1);
+}
+
+#[test]
+fn a_socket_that_connects_again_is_another_connection_even_if_the_end_of_the_first_was_lost() {
+    let mut observer = Observer::default();
+    observer.seen(&Socket { bytes_out: 3, ..socket(1, 5, Protocol::Other) });
+    observer.counted(&Socket { bytes_out: 4, ..socket(1, 50, Protocol::Other) }, 60);
+    // Late news of the first changes nothing.
+    observer.closed(&Socket { closed: 70, ..socket(1, 5, Protocol::Other) });
+    observer.closed(&Socket { bytes_out: 4, closed: 80, ..socket(1, 50, Protocol::Other) });
+    observer.closed(&Socket { bytes_out: 4, closed: 80, ..socket(1, 50, Protocol::Other) });
+    let (progress, _) = told(&mut observer);
+    let ends = progress.iter().filter(|news| news.last);
+    let said: Vec<_> = ends.map(|news| (news.connection.opened, news.connection.closed)).collect();
+    assert_eq!(said, [(5, 50), (50, 80)]);
+    assert_eq!(progress.iter().map(|news| news.new_out).sum::<u64>(), 7);
+    assert_eq!(observer.open_connections(), 0);
+}
+
+#[test]
+fn what_began_before_we_looked_is_not_said_to_be_no_http() {
+    for (joined, offered, expected) in [
+        (true, vec![], "it was open before we looked"),
+        (false, vec!["h2".to_owned(), "http/1.1".to_owned()], "HTTP/2 whose beginning was not seen"),
+        (false, vec!["http/1.1".to_owned()], "what it carries is not HTTP"),
+    ] {
+        let mut observer = Observer::default();
+        let open = Socket { bytes_out: 9, ..socket(2, 5, Protocol::Tls) };
+        if joined {
+            observer.adopt(&open);
+        } else {
+            observer.seen(&open);
+        }
+        observer.live.get_mut(&2).unwrap().connection.offered = offered;
+        // A frame of HTTP/2: HEADERS with a reference to a table that was filled before.
+        observer.tls(&piece(2, 70, b"\x00\x00\x03\x01\x05\x00\x00\x00\x07\xbe\xbf\xc0"));
+        observer.closed(&Socket { bytes_out: 20, closed: 70, ..open });
+        observer.expire(u64::MAX);
+        let (progress, _) = told(&mut observer);
+        let Completeness::Opaque { reason } = &progress.last().unwrap().connection.verdict else {
+            panic!("{progress:#?}")
+        };
+        assert!(reason.starts_with(expected), "{reason}");
+    }
+}
+
+#[test]
+fn what_streams_keep_for_later_is_counted_and_given_back() {
+    let mut observer = Observer::default();
+    for cookie in [1, 2] {
+        observer.seen(&socket(cookie, 5, Protocol::Http1));
+        observer.plain(&Piece { offset: 100, ..piece(cookie, cookie, REQUEST) });
+    }
+    assert_eq!(observer.stashed, 2 * REQUEST.len());
+    observer.closed(&Socket { closed: 9, ..socket(1, 5, Protocol::Http1) });
+    assert_eq!(observer.stashed, REQUEST.len());
+    observer.finish(10);
+    assert_eq!(observer.stashed, 0);
+}
