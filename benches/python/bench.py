@@ -1,12 +1,19 @@
 """Added microseconds per call in Python, beside OpenTelemetry's instrumentation and other caches, in one run.
 
 Processes that differ in nothing else (bare, with Farcall, with OpenTelemetry, and with hooks that do
-nothing) call the same local server in turns, all on one core and never two at a time. A turn is a few
-calls, so that whatever else the machine does meanwhile falls upon all of them alike. The result is the
-median of the differences to bare within a round, over all rounds of several sets of fresh processes; its
-interval is where the medians of the sets lie.
+nothing) make the same calls in turns, all on one core and never two at a time, so that whatever else the
+machine does meanwhile falls upon all of them alike. The result is the difference to bare, twice over:
 
-An answer out of a cache is measured in the same way (`kept.py`). There the bare client is one over a
+- The row: calls over a connection that answers from memory (`memory.py`), in blocks that begin warm. Of a
+  process counts the CPU time of a block at the tenth percentile: what the machine does besides is not in it,
+  nor is a full collection of garbage, for nobody. The median over sets of fresh processes, for where memory
+  lies shifts the speed of a process by microseconds a call. OpenTelemetry makes its spans, samples all of
+  them and hands them to its batch processor, whose exporter throws them away.
+- Its note: calls to a server over loopback, a few in each turn, after which the other processes had the
+  caches. There all code is dearer, the more so the more places it touches; of the differences within a round
+  the median.
+
+An answer out of a cache is measured in the same two ways (`kept.py`). There the bare client is one over a
 transport that hands it a ready response: what a client does before and after, no cache below it can spare.
 """
 
@@ -14,6 +21,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import random
 import shutil
 import statistics
@@ -25,16 +33,24 @@ from collections.abc import Callable
 from typing import Any
 
 import kept
+import memory
 
-# Fresh processes each: where memory lies shifts the speed of a process by microseconds a call.
-SETS = 7
-ROUNDS = 120
-# In a turn. The first ones find the caches as the process before left them, and are not counted.
-SETTLING = 3
-CALLS = 8
+# Fresh processes each, and how often each of them has its turn.
+SETS = 5
+ROUNDS = 30
+# In a turn: the first ones find the caches as the process before left them, and are not counted.
+SETTLING = 8
+CALLS = 32
+# Over loopback, where they are cold, a turn is shorter.
+COLD_SETS = 2
+COLD_ROUNDS = 80
+COLD_SETTLING = 3
+COLD_CALLS = 8
 WARM_UP = 500
 # Less than this, in microseconds, the machine cannot tell from nothing.
 FLOOR = 0.5
+# In the place of a URL: over a connection that answers from memory.
+MEMORY = "memory"
 # The last is what a hook costs that does nothing: no instrumentation in Python can be cheaper.
 HOWS = ("bare", "farcall", "opentelemetry", "floor")
 
@@ -93,6 +109,10 @@ def instrument(name: str, how: str, home: str) -> None:
     if how == "floor":
         hook_nothing(name)
     elif how == "farcall":
+        # None of the rules that this folder, or the machine, may have.
+        config = pathlib.Path(home, "farcall.toml")
+        config.touch()
+        os.environ["FARCALL_CONFIG"] = str(config)
         import farcall
 
         farcall.install(home=home)
@@ -118,34 +138,37 @@ def instrument(name: str, how: str, home: str) -> None:
             HTTPX2ClientInstrumentor().instrument()
 
 
-def work(name: str, how: str, url: str, home: str) -> None:
-    """The measured process: a turn for each line on stdin, the CPU time of its calls on stdout."""
+def work(name: str, how: str, where: str, home: str) -> None:
+    """The measured process: a turn for each line on stdin, the CPU time of its calls on stdout.
+
+    A line says how many calls come first, and how many are counted.
+    """
+    call: Callable[[], Any]
     if name in kept.PEERS:
-        call = kept.client_of(name, how, url, home)
+        call = kept.client_of(name, how, where, home)
     else:
         instrument(name, how, home)
-        call = client_of(name, url)
+        call = memory.client_of(name) if where == MEMORY else client_of(name, where)
     for _ in range(WARM_UP):
         call()
     print("ready", flush=True)
-    for _ in sys.stdin:
-        for _ in range(SETTLING):
+    for line in sys.stdin:
+        first, counted = map(int, line.split())
+        for _ in range(first):
             call()
         spent = time.process_time_ns()
-        for _ in range(CALLS):
+        for _ in range(counted):
             call()
         spent = time.process_time_ns() - spent
-        print(spent / CALLS / 1000, flush=True)
+        print(spent / counted / 1000, flush=True)
 
 
 def measure(name: str, url: str) -> dict[str, object]:
     """What each instrumentation adds to the bare client."""
-    sets = [measure_set(name, url) for _ in range(SETS)]
-    pooled = {how: [added for one in sets for added in one[how]] for how in HOWS}
-    added = {how: statistics.median(values) for how, values in pooled.items()}
+    sets = [warm(name, MEMORY, HOWS) for _ in range(SETS)]
+    added = {how: statistics.median(one[how] for one in sets) for how in HOWS}
     ours, peer = added["farcall"], added["opentelemetry"]
-    interval = [round(bound, 1) for bound in spread([statistics.median(one["farcall"]) for one in sets])]
-    floor = [round(bound, 1) for bound in spread([statistics.median(one["floor"]) for one in sets])]
+    colds = cold(name, url, HOWS)
     return {
         "name": f"python/{name}",
         "unit": "us of CPU added per call",
@@ -153,18 +176,19 @@ def measure(name: str, url: str) -> dict[str, object]:
         "peer": peer,
         "peer_name": "OpenTelemetry instrumentation",
         "ratio": peer / max(ours, FLOOR),
-        "note": f"bare {added['bare']:.0f}; ours {interval[0]} to {interval[1]} in the middle half of {SETS} "
-        f"sets; hooks that do nothing {added['floor']:.1f} ({floor[0]} to {floor[1]})",
+        "note": f"bare {added['bare']:.0f}; ours {spread([one['farcall'] for one in sets])} in the middle "
+        f"half of {SETS} sets; hooks that do nothing {added['floor']:.1f}; over loopback, caches cold: "
+        f"{colds['farcall']:.1f}, with OpenTelemetry {colds['opentelemetry']:.0f}, hooks that do nothing "
+        f"{colds['floor']:.1f}, bare {colds['bare']:.0f}",
     }
 
 
 def measure_kept(name: str, url: str) -> dict[str, object]:
     """What an answer out of the cache costs, ours and the peer's."""
-    sets = [measure_set(name, url, kept.HOWS) for _ in range(SETS)]
-    pooled = {how: [added for one in sets for added in one[how]] for how in kept.HOWS}
-    added = {how: statistics.median(values) for how, values in pooled.items()}
+    sets = [warm(name, url, kept.HOWS) for _ in range(SETS)]
+    added = {how: statistics.median(one[how] for one in sets) for how in kept.HOWS}
     ours, peer = added["farcall"], added["peer"]
-    interval = [round(bound, 1) for bound in spread([statistics.median(one["farcall"]) for one in sets])]
+    colds = cold(name, url, kept.HOWS)
     return {
         "name": name,
         "unit": "us of CPU per hit, beyond the client's own work",
@@ -172,56 +196,81 @@ def measure_kept(name: str, url: str) -> dict[str, object]:
         "peer": peer,
         "peer_name": kept.PEERS[name],
         "ratio": peer / max(ours, FLOOR),
-        "note": f"the client's own work {added['bare']:.0f}; ours {interval[0]} to {interval[1]} in the "
-        f"middle half of {SETS} sets",
+        "note": f"the client's own work {added['bare']:.0f}; "
+        f"ours {spread([one['farcall'] for one in sets])} in the middle half of {SETS} sets; "
+        f"caches cold: {colds['farcall']:.1f}, the peer {colds['peer']:.0f}",
     }
 
 
-def spread(medians: list[float]) -> tuple[float, float]:
+def spread(values: list[float]) -> str:
     """Between which bounds the middle half lies."""
-    low, _, high = statistics.quantiles(medians, n=4)
-    return low, high
+    low, _, high = statistics.quantiles(values, n=4)
+    return f"{low:.1f} to {high:.1f}"
 
 
-def measure_set(name: str, url: str, hows: tuple[str, ...] = HOWS) -> dict[str, list[float]]:
-    """The difference to bare of each round, and what bare itself took."""
-    home = tempfile.mkdtemp(prefix="farcall-bench-")
-    workers = {
-        how: subprocess.Popen(
-            [sys.executable, __file__, "work", name, how, url, home],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
-        for how in hows
-    }
-    try:
-        for worker in workers.values():
-            assert worker.stdout and worker.stdout.readline().strip() == "ready"
-        found: dict[str, list[float]] = {how: [] for how in hows}
-        order = list(hows)
-        for _ in range(ROUNDS):
-            random.shuffle(order)
-            spent = {how: turn(workers[how]) for how in order}
-            bare = spent["bare"]
-            for how in hows:
-                found[how].append(spent[how] - bare if how != "bare" else bare)
-        return found
-    finally:
-        for worker in workers.values():
+def warm(name: str, where: str, hows: tuple[str, ...]) -> dict[str, float]:
+    """What each adds to bare in one set of processes, and what bare itself took."""
+    with Processes(name, where, hows) as processes:
+        rounds = [processes.turns(SETTLING, CALLS) for _ in range(ROUNDS)]
+    taken = {how: statistics.quantiles([one[how] for one in rounds], n=10)[0] for how in hows}
+    return {how: taken[how] - (taken["bare"] if how != "bare" else 0) for how in hows}
+
+
+def cold(name: str, where: str, hows: tuple[str, ...]) -> dict[str, float]:
+    """The same where each turn begins with cold caches."""
+    added: dict[str, list[float]] = {how: [] for how in hows}
+    for _ in range(COLD_SETS):
+        with Processes(name, where, hows) as processes:
+            for _ in range(COLD_ROUNDS):
+                spent = processes.turns(COLD_SETTLING, COLD_CALLS)
+                for how in hows:
+                    added[how].append(spent[how] - (spent["bare"] if how != "bare" else 0))
+    return {how: statistics.median(values) for how, values in added.items()}
+
+
+class Processes:
+    """One set of fresh processes, which take turns."""
+
+    def __init__(self, name: str, where: str, hows: tuple[str, ...]) -> None:
+        """Starts one for each of `hows`."""
+        self._home = tempfile.mkdtemp(prefix="farcall-bench-")
+        self._workers = {
+            how: subprocess.Popen(
+                [sys.executable, __file__, "work", name, how, where, self._home],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
+            )
+            for how in hows
+        }
+
+    def __enter__(self) -> Processes:
+        """Waits until all are warm."""
+        for how, worker in self._workers.items():
+            assert worker.stdout
+            assert worker.stdout.readline().strip() == "ready", f"{how} did not begin"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends them."""
+        for worker in self._workers.values():
             assert worker.stdin
             worker.stdin.close()
             worker.wait()
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(self._home, ignore_errors=True)
 
-
-def turn(worker: subprocess.Popen[str]) -> float:
-    """Microseconds per call in one turn of a process."""
-    assert worker.stdin and worker.stdout
-    worker.stdin.write("go\n")
-    worker.stdin.flush()
-    return float(worker.stdout.readline())
+    def turns(self, first: int, counted: int) -> dict[str, float]:
+        """Microseconds per call of each, in a turn; they come in any order."""
+        spent = {}
+        for how in random.sample(list(self._workers), len(self._workers)):
+            worker = self._workers[how]
+            assert worker.stdin
+            assert worker.stdout
+            worker.stdin.write(f"{first} {counted}\n")
+            worker.stdin.flush()
+            spent[how] = float(worker.stdout.readline())
+        return spent
 
 
 def main() -> None:

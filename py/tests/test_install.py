@@ -244,3 +244,51 @@ def test_without_the_native_module_the_application_goes_on(program: Program) -> 
     assert process.returncode == 0, err
     assert "cannot be loaded" in out
     assert "farcall counts nothing" in err
+
+
+def test_a_hook_is_copied_and_pickled_by_its_name_and_looks_like_the_method_it_stands_for(program: Program) -> None:
+    out = program.run("""
+        import copy, functools, inspect, pickle
+        import httpx, urllib3
+        methods = [
+            (httpx.HTTPTransport, "handle_request"),
+            (httpx.AsyncHTTPTransport, "handle_async_request"),
+            (urllib3.HTTPConnectionPool, "_make_request"),
+        ]
+        looks = lambda: [
+            (inspect.signature(f), inspect.iscoroutinefunction(f), f.__name__, f.__qualname__, f.__module__)
+            for f in (getattr(*method) for method in methods)
+        ]
+        before = looks()
+        import farcall
+        farcall.install()
+        assert looks() == before
+        for owner, name in methods:
+            hook = vars(owner)[name]
+            assert copy.copy(hook) is copy.deepcopy(hook) is pickle.loads(pickle.dumps(hook)) is hook
+            assert functools.wraps(hook)(lambda: None).__wrapped__ is hook
+        print("alike")
+    """)
+    assert out == "alike"
+
+
+def test_calls_through_the_hook_of_httpx_leave_nothing_behind(program: Program) -> None:
+    out = program.run("""
+        import farcall, gc, httpx
+        class Known(httpx.HTTPTransport):
+            pass
+        httpx.HTTPTransport.handle_request = lambda self, request: httpx.Response(
+            200, stream=httpx.ByteStream(b"known"))
+        farcall.install()
+        client = httpx.Client(transport=Known())
+        def calls(times):
+            for _ in range(times):
+                assert client.get("https://known.example/a").content == b"known"
+            gc.collect()
+            return len(gc.get_objects())
+        calls(100)
+        before = calls(100)
+        print(calls(2_000) - before < 500)
+    """)
+    assert out == "True"
+    assert program.ledger().calls() == {(200, "complete"): 2_200}
