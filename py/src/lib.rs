@@ -22,7 +22,8 @@ mod types;
 use pyo3::prelude::*;
 
 /// The native half of the package `farcall`; its stub is `_farcall.pyi`.
-#[pymodule(gil_used = false)]
+// Responses' streams rely on it: two threads may use one.
+#[pymodule(gil_used = true)]
 mod _farcall {
     use pyo3::prelude::*;
 

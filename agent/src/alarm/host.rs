@@ -132,7 +132,9 @@ fn change<T>(file: &mut File, work: impl FnOnce(&mut BTreeMap<String, Last>) -> 
     let mut rules = serde_json::from_slice(&text).unwrap_or_default();
     let done = work(&mut rules);
     while rules.len() > MAX_RULES {
-        let oldest = rules.iter().min_by_key(|(_, last)| last.at_ms).map(|(rule, _)| rule.clone());
+        // A turn that was just taken is the youngest of all.
+        let age = |last: &Last| last.at_ms.max(last.telling.map_or(0, |telling| telling.since_ms));
+        let oldest = rules.iter().min_by_key(|(_, last)| age(last)).map(|(rule, _)| rule.clone());
         oldest.map(|rule| rules.remove(&rule));
     }
     let text = serde_json::to_vec(&rules).ok()?;

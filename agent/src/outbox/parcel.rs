@@ -1,5 +1,5 @@
 use super::OutboxError;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -268,9 +268,11 @@ impl Parcel {
         if bytes > MAX_HEADERS {
             return wrong(format!("its headers are longer than {} KiB", MAX_HEADERS >> 10));
         }
-        // What the client says about its own connection.
-        let own = [CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE];
-        self.headers.retain(|(name, _)| !own.iter().any(|own| own.as_str() == name));
+        // What the client says about its own connection, and to a proxy, which deliveries do not go through.
+        let own = [CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE];
+        let unnamed = ["keep-alive", "proxy-connection"];
+        let is_own = |name: &str| own.iter().any(|own| own.as_str() == name) || unnamed.contains(&name);
+        self.headers.retain(|(name, _)| !is_own(name));
         Ok((self, uri))
     }
 

@@ -68,7 +68,9 @@ function hold (request, options, release, agent) {
   request[kHeld] = held
   const client = clientOf(request, agent, options)
   if (client === undefined) {
-    if (isParking() && isKept(request) && options !== undefined) awaitBody(request, options, orFail(request, release))
+    // What was written before it came to its agent was not kept.
+    const unwritten = !request.finished && exchangeOf(request)?.sent === 0
+    if (isParking() && isKept(request) && options !== undefined && unwritten) awaitBody(request, options, orFail(request, release))
     else begin(request, options, release)
     return true
   }

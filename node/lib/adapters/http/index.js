@@ -56,7 +56,10 @@ const ours = {
 
   end (chunk, encoding) {
     try {
-      if (active && !this.finished) seeBody(this, chunk, encoding)
+      if (active && !this.finished) {
+        seeBody(this, chunk, encoding)
+        if (this[kHeld] !== undefined) this[kHeld].ended = true
+      }
     } catch (error) {
       note(error)
     }

@@ -60,7 +60,10 @@ function decide (request, response) {
   const held = request[kHeld]
   const { decision } = request[kExchange]
   held.open = false
-  if (decision.done) return false
+  if (decision.done) {
+    held.chunks = undefined
+    return false
+  }
   clearTimeout(held.timer)
   tellKept(request, decision)
   const step = decision.step()
@@ -240,6 +243,7 @@ function isHeldOpen (request) {
  */
 function settle (request) {
   const held = request[kHeld]
+  held.chunks = undefined
   if (!held.open) return
   held.open = false
   request[kExchange].decision.settle()

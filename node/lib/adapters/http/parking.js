@@ -12,8 +12,8 @@ const { kHeld } = require('./request.js')
 const MOST = 1024 * 1024
 
 /** What belongs to a connection or to the length of a message, and what Node adds: a delivery has its own. */
-const OWN = new Set(['connection', 'content-length', 'date', 'expect', 'host', 'keep-alive', 'proxy-connection', 'te', 'trailer',
-  'transfer-encoding', 'upgrade'])
+const OWN = new Set(['connection', 'content-length', 'date', 'expect', 'host', 'keep-alive', 'proxy-authorization',
+  'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade'])
 
 /** Asks for something that nobody would get later. */
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE'])
@@ -35,7 +35,8 @@ function isKept (request) {
  * @param {unknown} encoding
  */
 function keep (held, chunk, encoding) {
-  if (held.chunks === undefined) return
+  // A function may stand in the place of the last chunk.
+  if (held.chunks === undefined || (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk))) return
   // The application may write into its own later on.
   const bytes = typeof chunk === 'string'
     ? Buffer.from(chunk, typeof encoding === 'string' ? /** @type {BufferEncoding} */ (encoding) : 'utf8')
@@ -46,13 +47,13 @@ function keep (held, chunk, encoding) {
 }
 
 /**
- * Whether all of a body was written: some clients end a request only once a socket took what they wrote.
+ * Whether all of a body was written, in our sight: some clients end a request only once a socket took what they wrote.
  *
  * @param {any} request
  */
 function isWhole (request) {
-  const { chunks, kept } = request[kHeld]
-  return chunks !== undefined && (request.finished || kept === Number(request.getHeader('content-length') ?? NaN))
+  const { chunks, kept, ended } = request[kHeld]
+  return chunks !== undefined && (ended || kept === Number(request.getHeader('content-length') ?? NaN))
 }
 
 /**

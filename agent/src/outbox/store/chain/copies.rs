@@ -261,8 +261,17 @@ impl Copies {
                     }
                     copy.ours.store(true, Ordering::Release);
                     copy.place.keep_key(&self.home);
-                    if let Belonging::OursAfter(lost) = belonging {
-                        self.say_of_another(copy, Some(&lost));
+                    match belonging {
+                        // Its calls are this store's by now; there may be those of yet another.
+                        Belonging::OursAfter(lost) if before.as_ref() == Some(&lost) => {
+                            if let Ok(Belonging::OursAfter(lost)) =
+                                copy.place.belong(&identity, &self.home).wait()
+                            {
+                                self.say_of_another(copy, Some(&lost));
+                            }
+                        }
+                        Belonging::OursAfter(lost) => self.say_of_another(copy, Some(&lost)),
+                        Belonging::Ours | Belonging::Anothers => {}
                     }
                 }
                 // Said when a call cannot be added.
@@ -313,12 +322,13 @@ impl Copies {
         self.copies.len()
     }
 
-    /// Compares some calls of a copy with the store, and marks what was settled there. The number to go on from;
-    /// `None` at the end.
+    /// Compares some calls of a copy with the store, and marks what was settled there. `elsewhere`: whether calls may lie
+    /// where `states` does not look. The number to go on from; `None` at the end.
     pub(super) fn compare(
         &self,
         which: usize,
         after: i64,
+        elsewhere: bool,
         states: &dyn Fn(Vec<Vec<u8>>) -> Result<moving::States, OutboxError>,
     ) -> Result<Option<i64>, OutboxError> {
         let Some(copy) = self.copies.get(which).filter(|copy| copy.ours.load(Ordering::Acquire)) else {
@@ -334,7 +344,8 @@ impl Copies {
             Some(state) => (*state != call.state).then_some((call.id, Some(*state))),
             // A dead letter that was not restored may be yet.
             None if call.state == State::Dead => (call.put_at < older).then_some((call.id, None)),
-            None => (call.put_at < old).then_some((call.id, None)),
+            // Another host may have it in its spool, for as long as it cannot reach the store.
+            None => (call.put_at < if elsewhere { older } else { old }).then_some((call.id, None)),
         };
         let changes: Vec<_> = calls.iter().filter_map(change).collect();
         if !changes.is_empty() {

@@ -135,10 +135,10 @@ impl Links {
 
     /// How calls with these names stand, wherever they are.
     fn states(&self, names: Vec<Vec<u8>>) -> Result<States, OutboxError> {
-        let mut states = self.store.states(names.clone()).wait()?;
-        if let Some(spool) = &self.spool {
-            states.extend(spool.states(names)?);
-        }
+        // In this order: calls go from the spool to the store, and one that goes meanwhile must not be missed in both.
+        let mut states =
+            self.spool.as_ref().map(|spool| spool.states(names.clone())).transpose()?.unwrap_or_default();
+        states.extend(self.store.states(names).wait()?);
         Ok(states)
     }
 

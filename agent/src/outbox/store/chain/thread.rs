@@ -254,7 +254,8 @@ impl Shared {
         let states = |names: Vec<Vec<u8>>| self.links.states(names);
         let looked = self.links.copies.look(&*self.links.store, &self.links.file, true);
         // One that cannot be read now is compared the next time.
-        match looked.and_then(|()| self.links.copies.compare(which, after, &states)) {
+        let elsewhere = self.links.spool.is_some() && self.links.store.is_shared();
+        match looked.and_then(|()| self.links.copies.compare(which, after, elsewhere, &states)) {
             Ok(Some(after)) => Some((which, after)),
             _ => (which + 1 < self.links.copies.many()).then_some((which + 1, 0)),
         }
