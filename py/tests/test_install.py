@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 import farcall
@@ -141,6 +142,53 @@ def test_a_hook_that_somebody_wrapped_stays_and_sees_nothing(program: Program) -
         httpx.get(SIM + "/scenario/ok")
     """)
     assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+@pytest.mark.parametrize("first", ["opentelemetry", "farcall"])
+@pytest.mark.parametrize("library", ["httpx", "requests"])
+def test_opentelemetry_beside_it_changes_nothing(program: Program, library: str, first: str) -> None:
+    kind = {"httpx": "HTTPXClientInstrumentor", "requests": "RequestsInstrumentor"}
+    traces = f"""
+        from opentelemetry.instrumentation.{library} import {kind[library]}
+        {kind[library]}().instrument(tracer_provider=provider)
+    """
+    installs = """
+        import farcall
+        farcall.install()
+    """
+    calls = {
+        "httpx": """
+            import asyncio
+            import httpx
+
+            async def call():
+                async with httpx.AsyncClient() as client:
+                    return (await client.get(SIM + "/scenario/ok")).text
+
+            assert asyncio.run(call()) == httpx.get(SIM + "/scenario/ok").text != ""
+        """,
+        "requests": """
+            import requests
+            assert requests.get(SIM + "/scenario/ok").text == requests.get(SIM + "/scenario/ok").text != ""
+        """,
+    }
+    steps = [traces, installs] if first == "opentelemetry" else [installs, traces]
+    parts = (
+        """
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        """,
+        *steps,
+        calls[library],
+        "print(len(exporter.get_finished_spans()))",
+    )
+    spans = program.run("\n".join(map(textwrap.dedent, parts)))
+    assert spans == "2"
+    assert program.ledger().calls() == {(200, "complete"): 2}
 
 
 def test_only_the_chosen_libraries_are_attached(program: Program) -> None:

@@ -408,6 +408,7 @@ mod tests {
         let parcel = Parcel::new("POST", "https://a.example/x?y=z")
             .header("X-Bytes", [0x61, 0xff])
             .header("Content-Length", "7")
+            .header("Proxy-Authorization", "Basic c2VjcmV0")
             .body(vec![0, 1, 255])
             .timeout(Duration::from_millis(1_500));
         let content = Content::of(parcel.checked().unwrap().0);
@@ -415,7 +416,7 @@ mod tests {
         assert_eq!((kept.url.as_str(), kept.body.as_slice()), ("https://a.example/x?y=z", &[0, 1, 255][..]));
         assert_eq!(kept.timeout(), Duration::from_millis(1_500));
         let headers = kept.headers().unwrap();
-        assert_eq!(headers.len(), 1, "the client counts for itself");
+        assert_eq!(headers.len(), 1, "the client counts for itself, and knows of no proxy");
         assert_eq!(headers["x-bytes"].as_bytes(), [0x61, 0xff]);
     }
 

@@ -103,8 +103,8 @@ class Patches:
         original = vars(owner)[name]
         if getattr(original, _MARK, False) or (owner, name) in _wrapped:
             return
-        # As an instance finds it: a wrapper of others (wrapt's) that is taken out of its class by hand does not know whom
-        # it is called for.
+        # As an instance finds it: a wrapper of others (wrapt's) that is taken out of its class by hand does not know
+        # whom it is called for.
         hook = make(getattr(owner, name))
         looks = () if isinstance(hook, FunctionType) else _LIKE_A_FUNCTION
         for attribute in ("__module__", "__name__", "__qualname__", "__doc__", *looks):

@@ -284,12 +284,15 @@ function advance (request, decision, options, release) {
       }).catch(note)
       return
     case 'refuse':
+      held.chunks = undefined
       stop(request, new RefusedError(step))
       return
     case 'fail':
+      held.chunks = undefined
       stop(request, wireError(step.error))
       return
     case 'respond':
+      held.chunks = undefined
       exchange?.abandon()
       handOver(request, cannedSocket(step))
       return
