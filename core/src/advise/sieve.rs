@@ -197,7 +197,7 @@ mod tests {
             let apart = |other: &u64| second(*other) != second(endpoint) && second(*other) != first(endpoint);
             (1..10_000).filter(apart).find(|other| *other != endpoint && first(*other) == first(endpoint))
         };
-        for endpoint in 1..50_u64 {
+        for endpoint in 1..8_u64 {
             let Some(other) = with(endpoint) else { panic!("10,000 endpoints for 128 places") };
             let sieve = Sieve::new();
             let mut looks = 0;
