@@ -16,7 +16,10 @@ pub use connection::{Connection, NameSource, Progress};
 use stream::Stream;
 
 use crate::{
-    identity::{Names, Process, Processes, executable::Executables},
+    identity::{
+        Names, Process, Processes,
+        executable::{Executables, Tls},
+    },
     wire::{
         client_hello::{self, Hello},
         dns,
@@ -361,6 +364,10 @@ impl Observer {
             self.loose.insert(piece.tgid);
         }
         if let Some(live) = self.live.get_mut(&stream.cookie) {
+            // It may have been gone before anybody looked at what it maps; that this library served it is certain.
+            if matches!(live.connection.tls, None | Some(Tls::Unknown)) {
+                live.connection.tls = Some(Tls::OpenSsl);
+            }
             // Of TLS inside TLS, the outer stream is a tunnel: the connection is what the inner one is.
             let says_more = !matches!(stream.understanding(), Understanding::Opaque(_));
             if says_more || (live.tls_stream.is_none() && live.past.is_none()) {

@@ -75,6 +75,8 @@ fn calls_under_way_when_nobody_looks_any_more_are_told_with_an_unknown_outcome()
     );
     assert!(progress.iter().all(|news| !news.last && news.connection.exchanges == 1));
     assert_eq!(progress.len(), 2);
+    // The process is gone, and its plaintext crossed the library all the same.
+    assert_eq!(progress[1].connection.tls, Some(Tls::OpenSsl));
 }
 
 #[test]
