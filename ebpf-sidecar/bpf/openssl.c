@@ -21,22 +21,6 @@ extern void bpf_preempt_enable(void) __ksym __weak;
 
 #define FC_READ_USER(to, n) bpf_probe_read_user(to, n, from)
 
-// Whether the socket's peer is a loopback address, while those are not asked for.
-static __always_inline bool fc_is_excluded(const struct sock *sk)
-{
-	if (fc_include_loopback)
-		return false;
-	struct fc_conn conn = {};
-	conn.family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (conn.family == AF_INET) {
-		u32 remote = BPF_CORE_READ(sk, __sk_common.skc_daddr);
-		__builtin_memcpy(conn.remote, &remote, 4);
-	} else {
-		BPF_CORE_READ_INTO(&conn.remote, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
-	}
-	return fc_is_loopback(&conn);
-}
-
 static __always_inline void fc_tls_enter(u64 ssl, u64 buffer, u64 count_at, u32 dir)
 {
 	if (!fc_in_scope())
@@ -141,10 +125,8 @@ static __always_inline void fc_tls_return(long result)
 	if (found->depth == 2) {
 		call = found->inner;
 		found->depth = 1;
-		if (call.cookie) {
+		if (call.cookie)
 			found->outer.cookie = call.cookie;
-			found->outer.excluded = call.excluded;
-		}
 	} else {
 		call = found->outer;
 		bpf_map_delete_elem(&fc_calls, &thread);
@@ -163,12 +145,8 @@ static __always_inline void fc_tls_return(long result)
 	struct fc_stream *stream = fc_tls_stream(call.ssl, thread >> 32);
 	if (!stream)
 		return;
-	if (call.cookie) {
+	if (call.cookie)
 		stream->cookie = call.cookie;
-		stream->excluded = call.excluded;
-	}
-	if (stream->excluded)
-		return;
 	fc_tls_copy(&call, stream, moved);
 }
 
@@ -229,10 +207,8 @@ static __always_inline void fc_tls_set_fd(u64 ssl, u32 fd)
 	struct sock *sk = fc_sock_of_fd(fd);
 	u64 cookie = sk ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : 0;
 	struct fc_stream *stream = fc_tls_stream(ssl, bpf_get_current_pid_tgid() >> 32);
-	if (stream && cookie) {
+	if (stream && cookie)
 		stream->cookie = cookie;
-		stream->excluded = fc_is_excluded(sk);
-	}
 }
 
 SEC("uprobe")
@@ -275,7 +251,6 @@ static __always_inline int fc_pair(struct sock *sk)
 	if (known && sk->sk_protocol == IPPROTO_TCP) {
 		struct fc_call *call = known->depth == 2 ? &known->inner : &known->outer;
 		call->cookie = bpf_get_socket_cookie(sk);
-		call->excluded = fc_is_excluded(sk);
 	}
 	return 0;
 }

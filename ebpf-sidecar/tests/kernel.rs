@@ -358,6 +358,9 @@ def serve():
         peer.close()
 threading.Thread(target=serve, daemon=True).start()
 client = ssl.create_default_context(); client.check_hostname = False; client.verify_mode = ssl.CERT_NONE
+# A proxy of this machine leads to others; to it go the same bytes as to this, once its CONNECT was answered.
+tunnel = http.client.HTTPSConnection("127.0.0.1", port, context=client)
+tunnel.request("GET", "/tunnel", headers={"Host": "api.stripe.com"}); assert tunnel.getresponse().read() == b"ok"; tunnel.close()
 for address in ("127.0.0.1", "10.77.0.1"):
     connection = http.client.HTTPSConnection(address, port, context=client)
     connection.request("GET", "/python"); assert connection.getresponse().read() == b"ok"; connection.close()
@@ -369,16 +372,18 @@ for address in ("127.0.0.1", "10.77.0.1"):
         script.display(),
         certificate.display()
     );
-    for (include, expected) in [
-        (false, vec!["10.77.0.1/python", "10.77.0.1/curl"]),
-        (true, vec!["127.0.0.1/python", "127.0.0.1/curl", "10.77.0.1/python", "10.77.0.1/curl"]),
+    let (to_itself, to_others) =
+        (["127.0.0.1/python", "127.0.0.1/curl"], ["10.77.0.1/python", "10.77.0.1/curl"]);
+    for (include, expected, connections) in [
+        (false, [&["api.stripe.com/tunnel"], &to_others[..]].concat(), 2),
+        (true, [&["api.stripe.com/tunnel"], &to_itself[..], &to_others[..]].concat(), 5),
     ] {
         stage.include_loopback = include;
         let seen = stage.capture(true, vec![stage.inside("unshare", &["--net", "sh", "-c", &shell])]);
         let calls: Vec<_> =
             seen.exchanges.iter().map(|call| format!("{}{}", call.host, call.http.path)).collect();
         assert_eq!(calls, expected);
-        assert_eq!(seen.closed().len(), expected.len());
+        assert_eq!(seen.closed().len(), connections);
     }
 }
 

@@ -8,7 +8,7 @@ struct fc_call {
 	u64 begun;
 	u64 cookie;
 	u32 dir;
-	u32 excluded; // that socket's peer is this machine's loopback, which nobody asked for
+	u32 pad;
 };
 
 // Calls nest where TLS travels inside TLS, to a proxy: the call for the inner stream makes one for the outer.

@@ -13,7 +13,7 @@ struct fc_stream {
 	u64 out_offset;
 	u64 in_offset;
 	u32 lost;
-	u32 excluded; // as in struct fc_call: nothing of it is copied
+	u32 pad;
 };
 
 struct {

@@ -209,8 +209,8 @@ impl<'obj> Capture<'obj> {
         let sockets = sockets::all(map).attempting("reading connections")?;
         let (ended, open): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|socket| socket.closed != 0);
         // Nor what a socket does after it connected again, before the end of what it did before.
-        let (anew, open): (Vec<_>, Vec<_>) =
-            open.into_iter().partition(|socket| self.observer.borrow().knows_an_earlier(socket));
+        let (open, anew): (Vec<_>, Vec<_>) =
+            open.into_iter().partition(|socket| self.observer.borrow().follows(socket));
         for socket in &open {
             self.observer.borrow_mut().counted(socket, clock::monotonic());
         }

@@ -8,6 +8,7 @@ mod stream;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -128,9 +129,14 @@ impl Observer {
         }
     }
 
-    /// Whether an earlier connection of this socket has not been seen to end: the records of that may still wait.
+    /// Whether it is this connection of the socket that is followed. Where it is not, records of an earlier one may still
+    /// wait.
     #[must_use]
-    pub fn knows_an_earlier(&self, socket: &Socket) -> bool {
+    pub fn follows(&self, socket: &Socket) -> bool {
+        self.live.get(&socket.cookie).is_some_and(|live| live.connection.opened == socket.opened)
+    }
+
+    fn knows_an_earlier(&self, socket: &Socket) -> bool {
         self.live.get(&socket.cookie).is_some_and(|live| live.connection.opened < socket.opened)
     }
 
@@ -243,10 +249,8 @@ impl Observer {
 
     /// Tells of exchanges inside TLS whose connection is unknown.
     fn tell_of_loose(&mut self, stream: &Stream, exchanges: Vec<exchange::Exchange>) {
-        match stream.process.clone().or_else(|| self.processes.latest(stream.tgid)) {
-            Some(process) => self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http))),
-            None => self.unowned += exchanges.len() as u64,
-        }
+        let process = stream.process.clone().or_else(|| self.processes.latest(stream.tgid));
+        self.unowned += tell_of_loose(process, stream.cookie, exchanges, &mut self.out);
     }
 
     /// Takes the counters of a connection. Returns `false` for one that has ended. A socket may connect again, after a
@@ -376,12 +380,8 @@ impl Observer {
             live.connection.exchanges += exchanges.len() as u64;
             self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, true)));
         } else if !exchanges.is_empty() {
-            match stream.process.clone().or_else(|| self.processes.latest(piece.tgid)) {
-                Some(process) => {
-                    self.out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)))
-                }
-                None => self.unowned += exchanges.len() as u64,
-            }
+            let process = stream.process.clone().or_else(|| self.processes.latest(piece.tgid));
+            self.unowned += tell_of_loose(process, stream.cookie, exchanges, &mut self.out);
         }
     }
 
@@ -450,6 +450,26 @@ fn observe(connection: &Connection, http: exchange::Exchange, tls: bool) -> Obse
         port: http.port.unwrap_or(connection.remote.1),
         http,
     })
+}
+
+/// Tells of exchanges inside TLS whose connection nobody follows. How many had no process.
+fn tell_of_loose(
+    process: Option<Arc<Process>>,
+    cookie: u64,
+    mut exchanges: Vec<exchange::Exchange>,
+    out: &mut Vec<Observation>,
+) -> u64 {
+    // Over a socket that was left out, to this machine: a proxy's, whose tunnels lead to whom their requests name.
+    exchanges.retain(|http| cookie == 0 || !is_this_machine(&http.host));
+    let Some(process) = process else { return exchanges.len() as u64 };
+    out.extend(exchanges.into_iter().map(|http| observe_loose(&process, http)));
+    0
+}
+
+/// Whether a request's host is the machine that it is made on.
+fn is_this_machine(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// An exchange inside TLS whose socket is unknown.
