@@ -91,6 +91,7 @@ impl Watched {
     }
 
     /// Waits until this moment.
+    #[cfg(feature = "reqwest")]
     pub(crate) async fn wait(&mut self, until: Timestamp) {
         match self.timer(until) {
             Some(timer) => timer.await,
