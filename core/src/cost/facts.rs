@@ -1,5 +1,6 @@
 //! What prices want to know of a call, before and after it.
 
+use super::prompt::BYTES_A_TOKEN;
 use super::usage::{ServiceTier, Usage};
 use crate::units::Timestamp;
 
@@ -9,6 +10,8 @@ use crate::units::Timestamp;
 pub struct Ahead {
     /// The length of the request's body in bytes.
     pub bytes: u64,
+    /// About how many tokens the prompt has, where somebody looked; else a token for every four bytes.
+    pub prompt: Option<u64>,
     /// The most tokens that the request allows for the answer.
     pub max_output: Option<u64>,
     /// The tier that the request asks for.
@@ -71,14 +74,18 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Bytes of a request's JSON for a token, on average; English text in JSON has a little more.
-const BYTES_A_TOKEN: u64 = 4;
-
 impl Ahead {
     /// What is known of a call with a request body of so many bytes.
     #[must_use]
     pub const fn new(bytes: u64, at: Timestamp) -> Self {
-        Self { bytes, max_output: None, tier: ServiceTier::Standard, at, volume: 0 }
+        Self { bytes, prompt: None, max_output: None, tier: ServiceTier::Standard, at, volume: 0 }
+    }
+
+    /// Sets about how many tokens the prompt has: [`prompt_tokens`](super::prompt_tokens).
+    #[must_use]
+    pub const fn prompt(mut self, tokens: u64) -> Self {
+        self.prompt = Some(tokens);
+        self
     }
 
     /// Sets the most tokens that the request allows for the answer, and the tier that it asks for.
@@ -100,6 +107,6 @@ impl Ahead {
     /// sets no limit.
     #[must_use]
     pub fn tokens(&self, typical: u64) -> (u64, u64) {
-        (self.bytes.div_ceil(BYTES_A_TOKEN), self.max_output.unwrap_or(typical))
+        (self.prompt.unwrap_or(self.bytes.div_ceil(BYTES_A_TOKEN)), self.max_output.unwrap_or(typical))
     }
 }

@@ -7,6 +7,7 @@
 mod facts;
 mod fields;
 mod price;
+mod prompt;
 mod rate;
 mod reader;
 mod request;
@@ -17,6 +18,7 @@ mod volume;
 
 pub use facts::{Ahead, Answer, Facts};
 pub use price::{Price, Rates, Source, Tier, VolumeUnit};
+pub use prompt::prompt_tokens;
 pub use rate::{BadRate, Per, Rate};
 pub use reader::UsageReader;
 pub use request::{RequestReader, model_in_path, replace_model};

@@ -370,6 +370,10 @@ impl Engine {
                     Spent { known: 1, all: true }
                 }
                 cost::Answer::NotSent => Spent::NOTHING,
+                // An error that states no use of tokens used none, as it costs nothing.
+                cost::Answer::Status(400..) if cost.nanos == 0 => {
+                    rule.then.spent(cost.part(), cost.unknown.is_none(), tokens.or(Some(0)))
+                }
                 _ => rule.then.spent(cost.part(), cost.unknown.is_none(), tokens),
             };
             let settled = state.settle(&rule.then, reservation, spent, now);

@@ -196,7 +196,7 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
 const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn estimate(plan: &Plan, flow: &Flow, now: Timestamp) -> Money {
-    let ahead = Ahead::new(flow.body, now).asks(flow.max_output, flow.tier);
+    let ahead = Ahead::new(flow.body, now).prompt(flow.prompt).asks(flow.most_output(), flow.tier);
     let money = match &plan.price {
         Priced::Never => None,
         Priced::Each(money) => Some(*money),

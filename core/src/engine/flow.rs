@@ -12,7 +12,7 @@ use super::unfinished::Unfinished;
 use crate::budget::Reservation;
 use crate::call::{Head, Priority, Refusal, Target};
 use crate::coding::Decoder;
-use crate::cost::{Cost, ModelName, RequestReader, ServiceTier, UsageReader, model_in_path};
+use crate::cost::{Cost, ModelName, RequestReader, ServiceTier, UsageReader, model_in_path, prompt_tokens};
 use crate::quota::Claim;
 use crate::quota::dialect::{self, BODY_PREFIX};
 use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
@@ -35,6 +35,10 @@ pub(super) struct Flow {
     /// What the request's body says.
     pub(super) model: ModelName,
     pub(super) max_output: Option<u64>,
+    /// About how many tokens its prompt has.
+    pub(super) prompt: u64,
+    /// Whether it was read, and asks no model for anything.
+    pub(super) asks_none: bool,
     pub(super) tier: ServiceTier,
 
     pub(super) began: bool,
@@ -157,6 +161,8 @@ impl Flow {
             sdk: None,
             model: ModelName::NONE,
             max_output: None,
+            prompt: 0,
+            asks_none: false,
             tier: ServiceTier::Standard,
             began: false,
             side: None,
@@ -238,9 +244,18 @@ impl Flow {
     fn ask_for(&mut self, plan: &Plan, head: &Head<'_>) {
         self.model.forget();
         (self.max_output, self.tier) = (None, ServiceTier::Standard);
+        (self.prompt, self.asks_none) = (self.body.div_ceil(4), false);
         if !plan.asks_model {
             return;
         }
+        let is_json = is_json(head);
+        self.prompt = if is_json { prompt_tokens(head.content, self.body) } else { 0 };
+        self.read_request(head);
+        let was_seen = self.body == 0 || !head.content.is_empty() || !is_json;
+        self.asks_none = was_seen && self.model.as_str().is_empty();
+    }
+
+    fn read_request(&mut self, head: &Head<'_>) {
         let path = || model_in_path(head.target.path).map_or(ModelName::NONE, ModelName::new);
         if head.content.first().is_none_or(|first| *first != b'{') {
             self.model = path();
@@ -283,10 +298,26 @@ impl Flow {
         self.events.add(now, What::Refused { rule: Arc::clone(&refusal.rule), by: refusal.by.as_str() });
     }
 
+    /// The most tokens that the answer may have: what the request says, and none where it asks no model.
+    pub(super) fn most_output(&self) -> Option<u64> {
+        self.max_output.or(self.asks_none.then_some(0))
+    }
+
     /// About how many tokens the call will use.
     pub(super) fn tokens_ahead(&self, plan: &Plan) -> u64 {
         let typical = if matches!(plan.price, Priced::ByModel) { 1_000 } else { 0 };
-        self.body / 4 + self.max_output.unwrap_or(typical)
+        self.prompt.saturating_add(self.most_output().unwrap_or(typical))
+    }
+}
+
+/// Whether a request's body is JSON, as models are asked in; an upload's bytes are no tokens. By how it begins; where
+/// that is not at hand, by what its header says, and it is if that says nothing.
+fn is_json(head: &Head<'_>) -> bool {
+    match head.content.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(first) => matches!(first, b'{' | b'['),
+        None => {
+            head.headers.get("content-type").is_none_or(|kind| kind.windows(4).any(|part| part == b"json"))
+        }
     }
 }
 
@@ -325,6 +356,7 @@ pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Sta
     standing.flow.is_copy = true;
     standing.flow.cached.forget();
     (standing.flow.model, standing.flow.max_output, standing.flow.tier) = (of.model, of.max_output, of.tier);
+    (standing.flow.prompt, standing.flow.asks_none) = (of.prompt, of.asks_none);
     standing
 }
 
