@@ -346,9 +346,9 @@ fn budgets_show_what_is_spent_of_what_and_what_they_do_now() {
         ledger.execute(sql, params![budget, partition, i64::try_from(period).unwrap(), spent]).unwrap();
     };
     let month = Period::Month.number(query.now);
-    spend("stripe-money", "customer=acme", month, 8_500_000_000);
-    spend("stripe-money", "customer=Big Corp", month, 12_300_000_015);
-    spend("stripe-money", "customer=globex", month - 1, 9_000_000_000);
+    spend("stripe-money, USD / month", "customer=acme", month, 8_500_000_000);
+    spend("stripe-money, USD / month", "customer=Big Corp", month, 12_300_000_015);
+    spend("stripe-money, USD / month", "customer=globex", month - 1, 9_000_000_000);
     spend("removed", "", month, 1);
     let budgets = report::budgets(&query).unwrap();
     let rows: Vec<_> = budgets

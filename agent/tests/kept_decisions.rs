@@ -65,7 +65,7 @@ fn a_budget_holds_across_processes_and_restarts() {
     let again = Farcall::start(options(home.path()));
     assert_eq!(spend(&again, 100), 0);
     again.shutdown();
-    let sql = "SELECT sum(spent) FROM spending WHERE budget = 'calls' AND partition = 'customer=acme'";
+    let sql = "SELECT sum(spent) FROM spending WHERE budget = 'calls, requests / month' AND partition = 'customer=acme'";
     assert_eq!(number(home.path(), sql), 10, "each call once, whoever made it");
     assert!(number(home.path(), "SELECT count(*) FROM notices WHERE concept = 'budget'") > 0);
 }

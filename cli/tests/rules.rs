@@ -65,7 +65,7 @@ fn ledger(home: &Path) {
     let month = Period::Month.number(Query::at(home).now);
     ledger
         .execute(
-            "REPLACE INTO spending (budget, partition, period, spent, at) VALUES ('money', 'customer=acme', ?1, 270000000, 1)",
+            "REPLACE INTO spending (budget, partition, period, spent, at) VALUES ('money, USD / month', 'customer=acme', ?1, 270000000, 1)",
             [i64::try_from(month).unwrap()],
         )
         .unwrap();

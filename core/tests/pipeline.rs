@@ -282,7 +282,7 @@ fn a_budget_is_spent_by_what_calls_cost_and_then_refuses() {
     let sums = batch.rows[0].sums;
     // 40 x 2.50 USD and 60 x 10 USD for a million tokens.
     assert_eq!((sums.cost, sums.cost_unknown, sums.tokens_in, sums.tokens_out), (700_000, 0, 40, 60));
-    assert_eq!((batch.budgets[0].budget.as_ref(), batch.budgets[0].spent), ("llm", 700_000));
+    assert_eq!((batch.budgets[0].budget.as_ref(), batch.budgets[0].spent), ("llm, USD / day", 700_000));
     assert_eq!(batch.budgets[0].partition.as_ref(), "customer=acme");
 
     let mut second = engine.begin(&head("acme"), at(2_000), 2);
@@ -294,7 +294,7 @@ fn a_budget_is_spent_by_what_calls_cost_and_then_refuses() {
 
     // What other processes have spent counts as well.
     let period = batch.budgets[0].period;
-    let told = |partition: &str| Spent::new("llm".into(), partition.into(), period, 1_000_000);
+    let told = |partition: &str| Spent::new("llm, USD / day".into(), partition.into(), period, 1_000_000);
     engine.tell_spending([told("customer=globex"), told("customer=initech")], at(2_000));
     let mut third = engine.begin(&head("globex"), at(2_000), 4);
     assert_eq!(refused(&mut third, &engine, at(2_000)).by, RefusedBy::Budget);
@@ -526,7 +526,7 @@ fn the_hundred_thousandth_customer_has_a_budget_too() {
             *known.entry((each.partition.to_string(), each.period)).or_insert(0) += each.spent;
         }
         let totals = known.iter().map(|((partition, period), spent)| {
-            Spent::new("each".into(), partition.clone(), *period, *spent)
+            Spent::new("each, requests / day".into(), partition.clone(), *period, *spent)
         });
         engine.tell_spending(totals, T0);
     };

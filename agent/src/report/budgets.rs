@@ -65,9 +65,10 @@ pub fn budgets(query: &Query) -> Result<Budgets, ReportError> {
     let mut rows: Vec<(f64, BudgetRow)> = Vec::new();
     for rule in &source.config.budgets {
         let period = rule.then.limit.period.number(query.now);
+        let account = rule.then.account(&rule.account);
         let mut found: Vec<(&str, u64)> = spending
             .iter()
-            .filter(|((name, _, number), _)| *name == *rule.name && *number == period)
+            .filter(|((name, _, number), _)| *name == account && *number == period)
             .map(|((_, partition, _), spent)| (partition.as_str(), *spent))
             .collect();
         if found.is_empty() && rule.matcher.partition().is_empty() {
@@ -94,7 +95,8 @@ pub fn budgets(query: &Query) -> Result<Budgets, ReportError> {
     } else if rows.is_empty() {
         notes.push("Nothing was spent in the present periods yet.".to_owned());
     }
-    let known = |name: &str| source.config.budgets.iter().any(|rule| *rule.name == *name);
+    let known =
+        |name: &str| source.config.budgets.iter().any(|rule| rule.then.account(&rule.account) == *name);
     let mut gone: Vec<&str> =
         spending.keys().map(|(name, ..)| name.as_str()).filter(|name| !known(name)).collect();
     gone.sort_unstable();
@@ -212,12 +214,7 @@ impl BudgetRow {
             partition: partition.to_owned(),
             spent: words(spent),
             limit: words(amount),
-            unit: match unit {
-                Unit::Money(currency) => currency.to_string(),
-                Unit::Requests => "requests".to_owned(),
-                Unit::Tokens => "tokens".to_owned(),
-                _ => "units".to_owned(),
-            },
+            unit: unit.to_string(),
             share: share(spent, amount),
             period: period.as_str().to_owned(),
             from: time::rfc3339(period.start(number).as_nanos()),

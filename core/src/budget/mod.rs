@@ -8,6 +8,7 @@ mod state;
 pub use state::{Admission, Reservation, Settled, State, Status, Then, Verdict};
 
 use crate::units::{Currency, Money, Period};
+use std::fmt;
 
 /// What follows from a `[[budget]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,16 @@ pub enum Unit {
     Tokens,
 }
 
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Money(currency) => currency.fmt(f),
+            Self::Requests => f.write_str("requests"),
+            Self::Tokens => f.write_str("tokens"),
+        }
+    }
+}
+
 /// What happens at a share of a budget, or beyond all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -98,6 +109,13 @@ impl Rule {
     #[must_use]
     pub const fn new(limit: Limit) -> Self {
         Self { limit, at: Vec::new(), over: Action::Warn, downgrades: Vec::new() }
+    }
+
+    /// What is spent under a rule is kept under this: its own account, and what of and in which period, for amounts of
+    /// another unit or period are not to be taken for these.
+    #[must_use]
+    pub fn account(&self, rule: &str) -> String {
+        format!("{rule}, {} / {}", self.limit.unit, self.limit.period.as_str())
     }
 
     /// What to reserve for a call that will cost about so much, and so many tokens. Nothing where it costs

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The account of one budget (of one customer, say). 64 bytes, all methods through `&self`. An account belongs
-/// to one rule: after a change of its period or unit it begins anew.
+/// to one rule: after a change of its period or unit it is another one's ([`Rule::account`]).
 ///
 /// Periods are those of the calendar. A call counts in the period in which it settles; what it had reserved in
 /// an earlier one is gone with that. A clock that goes back a little changes nothing; one that comes back from
@@ -32,7 +32,7 @@ pub struct State {
     throttled: AtomicU64,
     /// Generation, and which warnings were given.
     warned: AtomicU64,
-    /// What is known of all that was ever settled.
+    /// All that was ever charged, what is taken for the unknown rest of a call included.
     settled: AtomicU64,
     /// Calls of which not all was known.
     unknown: AtomicU32,
@@ -217,7 +217,7 @@ impl State {
         charge: u64,
         now: Timestamp,
     ) -> Settled {
-        let add = |settled: u64| Some(settled.saturating_add(spent.known));
+        let add = |settled: u64| Some(settled.saturating_add(charge));
         let _ = self.settled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if !spent.all {
             self.unknown.fetch_add(1, Ordering::Relaxed);
@@ -262,7 +262,8 @@ impl State {
         self.enter(rule.limit.period, now).used()
     }
 
-    /// What is known of all that was ever settled.
+    /// All that was ever charged, what is taken for the unknown rest of a call included: what others are told, so that
+    /// they and the next process keep to the limit as this one does.
     #[must_use]
     pub fn settled(&self) -> u64 {
         self.settled.load(Ordering::Relaxed)

@@ -66,7 +66,7 @@ fn what_is_unknown_counts_as_much_as_was_reserved_for_it() {
     let state = State::new();
     let call = admitted(state.reserve(&rule, 40, NOW));
     let _ = state.settle(&rule, call, Spent { known: 10, all: false }, NOW);
-    assert_eq!((used(&state, &rule, NOW), state.settled(), state.status(&rule, NOW).unknown), (40, 10, 1));
+    assert_eq!((used(&state, &rule, NOW), state.settled(), state.status(&rule, NOW).unknown), (40, 40, 1));
     let call = admitted(state.reserve(&rule, 5, NOW));
     let _ = state.settle(&rule, call, Spent { known: 20, all: false }, NOW);
     assert_eq!(used(&state, &rule, NOW), 60, "what is known is more already");
@@ -303,8 +303,8 @@ proptest! {
                 Event::Settle(which, cost, all) if !open.is_empty() => {
                     let (call, amount, _) = open.swap_remove(which % open.len());
                     let _ = state.settle(&rule, call, Spent { known: cost, all }, now);
-                    charged += if all { cost } else { cost.max(amount) };
-                    ever += cost;
+                    let charge = if all { cost } else { cost.max(amount) };
+                    (charged, ever) = (charged + charge, ever + charge);
                 }
                 Event::Settle(..) => {}
                 Event::Pass(seconds) => {

@@ -12,6 +12,9 @@ use std::sync::Arc;
 pub struct Rule<T> {
     /// Its `name`; where it has none its kind and line, as in `policy@12`.
     pub name: Arc<str>,
+    /// Under this its state is kept, wherever it stands in the file: its `name`; where it has none its kind and its
+    /// match, as in `budget { vendor = "openai" }`, with a number where several of a kind have the same.
+    pub account: Arc<str>,
     /// The line where it begins, from 1; 0 where it was not read from a file.
     pub line: usize,
     /// Which calls it is about.
@@ -24,7 +27,8 @@ impl<T> Rule<T> {
     /// A rule that was not read from a file.
     #[must_use]
     pub fn new(name: &str, matcher: Matcher, then: T) -> Self {
-        Self { name: name.into(), line: 0, matcher, then }
+        let name: Arc<str> = name.into();
+        Self { account: Arc::clone(&name), name, line: 0, matcher, then }
     }
 }
 
@@ -38,22 +42,34 @@ pub(super) fn rules<'t, 'd, T>(
 ) -> Vec<Rule<T>> {
     let mut rules = Vec::new();
     let mut names: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut unnamed: HashMap<String, usize> = HashMap::new();
     for section in root.tables(kind) {
         let line = section.line();
         let name = section.checked_string("name", |name| {
             let good = !name.trim().is_empty() && name.len() <= 64 && !name.contains(char::is_control);
             good.then(|| Arc::from(name)).ok_or("a rule's name; write up to 64 characters".into())
         });
+        let own_name = name.is_some();
         let name: Arc<str> = name.unwrap_or_else(|| format!("{kind}@{line}").into());
         let matcher = read_match(section, vendors);
         let then = read(section);
         if let Some(other) = names.insert(name.clone(), line) {
             section.wrong(format!("the name `{name}` is that of the rule in line {other} too; rename one"));
         } else if let (Some(matcher), Some(then)) = (matcher, then) {
-            rules.push(Rule { name, line, matcher, then });
+            let account =
+                if own_name { Arc::clone(&name) } else { unnamed_account(kind, &matcher, &mut unnamed) };
+            rules.push(Rule { name, account, line, matcher, then });
         }
     }
     rules
+}
+
+/// What the state of a rule without a name is kept under: not its line, which changes with every comment above it.
+fn unnamed_account(kind: &str, matcher: &Matcher, seen: &mut HashMap<String, usize>) -> Arc<str> {
+    let account = format!("{kind} {matcher}");
+    let before = seen.entry(account.clone()).or_default();
+    *before += 1;
+    if *before == 1 { account.into() } else { format!("{account} {before}").into() }
 }
 
 #[cfg(test)]
@@ -101,6 +117,28 @@ mod tests {
         );
         assert_eq!(rules[1].matcher.depends(), Fields::VENDOR | Fields::VENDOR_TAG | Fields::TAG);
         assert!(rules[2].matcher.matches(&Subject::default()));
+    }
+
+    #[test]
+    fn a_rule_without_a_name_keeps_its_account_wherever_it_stands() {
+        let rule =
+            |then: &str| format!("[[fault]]\nmatch = {{ vendor = \"stripe\", method = \"GET\" }}\n{then}\n");
+        let accounts = |text: &str| -> Vec<(String, usize)> {
+            let (rules, errors) = read(text);
+            assert_eq!(errors, [""; 0]);
+            rules.iter().map(|rule| (rule.account.to_string(), rule.line)).collect()
+        };
+        let other = "[[fault]]\nmatch = {}\nstatus = 500\n";
+        let before = accounts(&format!("{}{other}", rule("status = 500")));
+        let after = accounts(&format!("# A comment.\n\n{other}{}", rule("status = 501")));
+        assert_eq!(before[0].0, after[1].0);
+        assert_eq!(before[1].0, after[0].0);
+        assert_ne!(before[0].0, before[1].0);
+        assert_ne!(before[0].1, after[1].1);
+        let twice = accounts(&rule("status = 500").repeat(2));
+        assert_ne!(twice[0].0, twice[1].0, "two of a kind do not share one");
+        let named = accounts(&format!("{}name = \"mine\"\n", rule("status = 500")));
+        assert_eq!(named[0].0, "mine");
     }
 
     #[test]

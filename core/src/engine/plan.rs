@@ -161,12 +161,13 @@ impl Engine {
             .collect();
         let budgets = matching(&rules.budgets, subject)
             .filter_map(|(place, rule)| {
-                let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
+                let account: Arc<str> = rule.then.account(&rule.account).into();
+                let key = Key::of(&account).and_partition(rule.matcher.partition(), subject);
                 let state = self.kept(self.states.budgets.get(key, budget::State::new))?;
                 let detail = in_words(rule.matcher.partition(), subject);
                 let then = Arc::new(rule.then.clone());
-                if self.states.noted_budgets.note(key, &rule.name, &detail, &then, &state) {
-                    self.recall_spending(&rule.name, &detail, &then, &state, now);
+                if self.states.noted_budgets.note(key, &account, &detail, &then, &state) {
+                    self.recall_spending(&account, &detail, &then, &state, now);
                 }
                 Some((place, state))
             })
@@ -181,7 +182,7 @@ impl Engine {
         let mut quotas: Vec<QuotaUse> = matching(&rules.quotas, subject)
             .filter_map(|(_, rule)| {
                 let then = self.as_shared(of_our_own(&rule.then)?);
-                let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
+                let key = Key::of(&rule.account).and_partition(rule.matcher.partition(), subject);
                 self.quota_use(key, &rule.name, Arc::new(then), subject, user)
             })
             .take(MAX_QUOTAS - 1)
@@ -190,7 +191,7 @@ impl Engine {
             && let Some(rule) = policy.rule.map(|index| rules.policy.rule(index))
             && let Some(rate) = rule.then.throttle
         {
-            let key = Key::of(&rule.name).and_partition(rule.matcher.partition(), subject);
+            let key = Key::of(&rule.account).and_partition(rule.matcher.partition(), subject);
             let limit = quota::Rule::limit(rate.calls.into(), quota::Unit::Requests, rate.per);
             quotas.extend(self.quota_use(key, &rule.name, Arc::new(limit), subject, user));
         }
@@ -243,7 +244,11 @@ impl Engine {
             resilience: parts,
             asks_model: matches!(price, Priced::ByModel)
                 || dialect.asks_model()
-                || matching(&rules.budgets, subject).any(|(_, rule)| !rule.then.downgrades.is_empty()),
+                || matching(&rules.budgets, subject).any(|(_, rule)| {
+                    !rule.then.downgrades.is_empty() || rule.then.limit.unit == budget::Unit::Tokens
+                })
+                || matching(&rules.quotas, subject)
+                    .any(|(_, rule)| rule.then.limit.is_some_and(|limit| limit.unit == quota::Unit::Tokens)),
             price,
             customer: stable_hash(0, subject.customer.as_bytes()),
             weight,
@@ -302,7 +307,10 @@ impl Engine {
         for rule in most_specific(&rules.resilience, subject) {
             let (name, then) = (&rule.name, &rule.then);
             let key = |kind: &str| {
-                Key::of(name).and(kind).and(subject.vendor).and_partition(rule.matcher.partition(), subject)
+                Key::of(&rule.account)
+                    .and(kind)
+                    .and(subject.vendor)
+                    .and_partition(rule.matcher.partition(), subject)
             };
             parts.deadline = parts.deadline.or(then.deadline);
             parts.attempt_timeout = parts.attempt_timeout.or(then.attempt_timeout);

@@ -148,7 +148,7 @@ pub struct Exemplar {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Spending {
-    /// The rule's name.
+    /// The rule's account: its name, the unit and the period ([`crate::budget::Rule::account`]).
     pub budget: Arc<str>,
     /// What it is kept apart by, as `customer=acme`; empty for one budget for all.
     pub partition: Arc<str>,

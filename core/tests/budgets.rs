@@ -1,0 +1,151 @@
+//! What budgets count, through the engine alone.
+#![allow(clippy::unwrap_used)]
+
+use farcall::ledger::Spent;
+use farcall::units::Period;
+use farcall::{Call, Caller, Config, Engine, Head, RefusedBy, Step, Timestamp};
+
+const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
+const TOKENS: &str = "[[budget]]\nname = \"llm\"\nmatch = { vendor = \"openai\" }\nlimit = \"20k tokens / day\"\nover = \"refuse\"\n";
+const CHAT: &str = r#"{"model":"gpt-4o","max_tokens":4096,"messages":[]}"#;
+
+fn config(rules: &str) -> Config {
+    Config::parse("farcall.toml", rules).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+fn engine(rules: &str) -> Engine {
+    Engine::new(config(rules), Caller::new("checkout"), 1, 42)
+}
+
+fn post<'a>(url: &'a str, body: &'a str) -> Head<'a> {
+    Head::new("POST", url).content(body.as_bytes()).body(Some(body.len() as u64), true)
+}
+
+fn chat() -> Head<'static> {
+    post("https://api.openai.com/v1/chat/completions", CHAT)
+}
+
+fn begun(engine: &Engine, head: &Head<'_>) -> Result<Call, RefusedBy> {
+    let mut call = engine.begin(head, T0, 7);
+    match call.step(engine, T0) {
+        Step::Send(_) => Ok(call),
+        Step::Refuse(refusal) => Err(refusal.by),
+        step => panic!("{step:?}"),
+    }
+}
+
+/// Makes a call that is answered so.
+fn call(engine: &Engine, head: &Head<'_>, status: u16, body: &str) -> Result<(), RefusedBy> {
+    let mut call = begun(engine, head)?;
+    let headers: &[(&str, &str)] = &[("content-type", "application/json")];
+    call.answer(engine, status, &headers, T0);
+    assert_eq!(call.step(engine, T0), Step::Settled);
+    call.read(body.as_bytes());
+    call.end(engine, T0);
+    Ok(())
+}
+
+/// What the ledger is told of all budgets.
+fn told(engine: &Engine) -> Vec<(String, u64)> {
+    let budgets = engine.drain(T0).budgets;
+    budgets.iter().map(|spending| (spending.budget.to_string(), spending.spent)).collect()
+}
+
+#[test]
+fn an_outage_uses_up_no_budget_of_tokens() {
+    let engine = engine(TOKENS);
+    for status in [500, 429, 400, 503].repeat(50) {
+        assert_eq!(call(&engine, &chat(), status, r#"{"error":{}}"#), Ok(()), "{status}");
+    }
+    let answer =
+        r#"{"model":"gpt-4o","usage":{"prompt_tokens":9000,"completion_tokens":1000,"total_tokens":10000}}"#;
+    assert_eq!(call(&engine, &chat(), 200, answer), Ok(()));
+    assert_eq!(call(&engine, &chat(), 200, answer), Ok(()));
+    assert_eq!(call(&engine, &chat(), 200, answer), Err(RefusedBy::Budget));
+}
+
+#[test]
+fn calls_that_ask_no_model_use_no_tokens() {
+    let engine = engine(TOKENS);
+    let poll = Head::new("GET", "https://api.openai.com/v1/batches/batch_1").body(Some(0), true);
+    let upload = post("https://api.openai.com/v1/files", "--x\r\nContent-Disposition: form-data")
+        .body(Some(10_000_000), false);
+    let headers: &[(&str, &str)] = &[("content-type", "multipart/form-data; boundary=x")];
+    let unseen =
+        Head::new("POST", "https://api.openai.com/v1/files").headers(&headers).body(Some(10_000_000), false);
+    for head in [poll, upload, unseen] {
+        for _ in 0..100 {
+            assert_eq!(call(&engine, &head, 200, r#"{"id":"x"}"#), Ok(()), "{head:?}");
+        }
+    }
+    assert_eq!(told(&engine), [("llm, tokens / day".to_owned(), 0)]);
+}
+
+#[test]
+fn a_picture_in_a_prompt_is_not_taken_for_a_million_tokens() {
+    let engine = engine(TOKENS);
+    let data = "iVBORw0KGgo".repeat(500_000);
+    let body = format!(
+        r#"{{"model":"gpt-4o","max_tokens":100,"messages":[{{"content":"data:image/png;base64,{data}"}}]}}"#
+    );
+    let head = post("https://api.openai.com/v1/chat/completions", &body);
+    assert!(begun(&engine, &head).is_ok());
+}
+
+#[test]
+fn what_was_spent_stays_so_wherever_its_rule_stands_in_the_file() {
+    let rule =
+        "[[budget]]\nmatch = { vendor = \"stripe\" }\nlimit = \"3 requests / day\"\nover = \"refuse\"\n";
+    let other =
+        "[[budget]]\nmatch = { vendor = \"github\" }\nlimit = \"1000 requests / day\"\nover = \"refuse\"\n";
+    let engine = engine(&format!("{rule}{other}"));
+    let charge = Head::new("GET", "https://api.stripe.com/v1/charges");
+    let user = Head::new("GET", "https://api.github.com/user");
+    for _ in 0..3 {
+        assert_eq!(call(&engine, &charge, 200, ""), Ok(()));
+    }
+    engine.reload(&config(&format!("# Nothing but a comment, and another order.\n\n{other}{rule}")));
+    assert_eq!(call(&engine, &charge, 200, ""), Err(RefusedBy::Budget));
+    assert_eq!(call(&engine, &user, 200, ""), Ok(()), "what others spent is not this one's");
+    // And what is in the ledger under its account is found by the next process, whose file is yet another.
+    let spent = told(&engine).into_iter().find(|(_, spent)| *spent == 3).unwrap();
+    let next = self::engine(&format!("\n\n\n\n{rule}"));
+    let day = Period::Day.number(T0);
+    next.tell_spending([Spent::new(spent.0, String::new(), day, spent.1)], T0);
+    assert_eq!(call(&next, &charge, 200, ""), Err(RefusedBy::Budget));
+}
+
+#[test]
+fn amounts_of_another_unit_or_period_are_not_taken_for_those_of_this_one() {
+    let rule = |limit: &str| {
+        config(&format!(
+            "[[budget]]\nname = \"b\"\nmatch = {{ vendor = \"stripe\" }}\nlimit = \"{limit}\"\nover = \"refuse\"\n"
+        ))
+    };
+    let engine = engine("");
+    let charge = Head::new("GET", "https://api.stripe.com/v1/charges");
+    engine.reload(&rule("40 requests / month"));
+    for _ in 0..40 {
+        assert_eq!(call(&engine, &charge, 200, ""), Ok(()));
+    }
+    assert_eq!(call(&engine, &charge, 200, ""), Err(RefusedBy::Budget));
+    engine.reload(&rule("10 requests / day"));
+    assert_eq!(call(&engine, &charge, 200, ""), Ok(()));
+    engine.reload(&rule("10 USD / month"));
+    assert_eq!(call(&engine, &charge, 200, ""), Ok(()));
+    engine.reload(&rule("40 requests / month"));
+    assert_eq!(call(&engine, &charge, 200, ""), Err(RefusedBy::Budget), "and back");
+}
+
+#[test]
+fn others_are_told_what_was_taken_for_a_call_of_which_not_all_is_known() {
+    let engine = engine(TOKENS);
+    // A stream without its usage: what was set aside for it is charged here, so that others must know it.
+    assert_eq!(call(&engine, &chat(), 200, r#"{"model":"gpt-4o","choices":[]}"#), Ok(()));
+    let [(account, spent)] = <[_; 1]>::try_from(told(&engine)).unwrap();
+    assert!((4_096..4_200).contains(&spent), "{spent}");
+    let other = self::engine(TOKENS);
+    let day = Period::Day.number(T0);
+    other.tell_spending([Spent::new(account, String::new(), day, 4 * spent)], T0);
+    assert_eq!(call(&other, &chat(), 200, "{}"), Err(RefusedBy::Budget));
+}
