@@ -3,11 +3,13 @@
 mod changes;
 mod headers;
 mod refusal;
+mod stored;
 mod target;
 
 pub use changes::Changes;
 pub use headers::{HeaderNames, Headers, NoHeaders};
 pub use refusal::{Refusal, RefusedBy};
+pub use stored::Stored;
 pub use target::Target;
 
 use std::time::Duration;

@@ -51,9 +51,9 @@ pub mod units;
 
 pub use attribution::{Caller, CallerId};
 pub use call::{
-    Changes, ConnectTimes, ErrorType, Head, HeaderNames, Headers, Outcome, Priority, Refusal, RefusedBy, Tap,
-    Target,
+    Changes, ConnectTimes, ErrorType, Head, HeaderNames, Headers, Outcome, Priority, Refusal, RefusedBy,
+    Stored, Tap, Target,
 };
 pub use config::Config;
-pub use engine::{Attempt, Call, Counters, Engine, QuotaHome, Step, Stored};
+pub use engine::{Attempt, Call, Counters, Engine, QuotaHome, Step};
 pub use units::{Currency, Money, Timestamp};

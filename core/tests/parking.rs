@@ -60,11 +60,10 @@ fn a_parked_call_answers_with_its_number_and_its_delivery_has_the_key_that_the_a
 
     let key = key.unwrap();
     call.parked(&engine, Ok(Parked { id: 17, idempotency_key: &key }), T0.plus_millis(8));
-    let Step::Respond(Stored { status, headers, body, .. }) = call.step(&engine, T0.plus_millis(8)) else {
-        panic!("no answer");
-    };
-    assert_eq!((status, headers["farcall-outbox"].to_str().unwrap()), (202, "parked; id=17"));
-    assert!(std::str::from_utf8(&body).unwrap().contains(&key));
+    let Step::Respond(stored) = call.step(&engine, T0.plus_millis(8)) else { panic!("no answer") };
+    let Stored { status, headers, body, .. } = &*stored;
+    assert_eq!((*status, headers["farcall-outbox"].to_str().unwrap()), (202, "parked; id=17"));
+    assert!(std::str::from_utf8(body).unwrap().contains(&key));
     assert!(call.is_settled());
     let (outcomes, story) = drained(&engine);
     assert_eq!(outcomes, [(Outcome::Parked, 503, 1)]);
@@ -249,7 +248,7 @@ fn an_injected_fault_is_parked_like_the_failure_that_it_plays() {
     let mut call = begin(&engine, "POST", REFUNDS);
     assert_eq!(terms(call.step(&engine, T0)).why, "answered 503");
     call.parked(&engine, Err("busy"), T0);
-    assert!(matches!(call.step(&engine, T0), Step::Respond(Stored { status: 503, .. })));
+    assert!(matches!(call.step(&engine, T0), Step::Respond(stored) if stored.status == 503));
 }
 
 #[test]

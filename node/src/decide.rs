@@ -179,7 +179,7 @@ impl Decision {
                 self.terms = Some(terms);
                 NextStep { kind: "park", ..NextStep::default() }
             }
-            Step::Respond(stored) => respond(stored),
+            Step::Respond(stored) => respond(&stored),
             Step::Fail(error) => NextStep { kind: "fail", error: Some(error as u32), ..NextStep::default() },
             // What a later version asks for, JavaScript cannot do: it hands out what it has.
             _ => NextStep { kind: "settled", ..NextStep::default() },
@@ -396,7 +396,7 @@ fn refuse(refusal: &Refusal) -> NextStep {
     }
 }
 
-fn respond(stored: Stored) -> NextStep {
+fn respond(stored: &Stored) -> NextStep {
     NextStep {
         kind: "respond",
         status: Some(stored.status.into()),

@@ -215,8 +215,7 @@ impl Watched {
 
     /// The attempt failed: counts the call.
     pub(crate) fn fail(mut self, error: ErrorType) {
-        self.guard.failed(error);
-        self.end();
+        self.close(Some(error));
     }
 
     /// A response of this status arrived, all of it that there is to see: counts the call.
@@ -228,14 +227,22 @@ impl Watched {
     }
 
     /// The last byte arrived: counts the call.
-    pub(crate) fn end(self) {
-        let now = self.now();
-        self.end_at(now);
+    pub(crate) fn end(mut self) {
+        self.close(None);
     }
 
     /// The last byte arrived at `now`: counts the call.
     pub(crate) fn end_at(mut self, now: Timestamp) {
         self.add_sent();
+        self.guard.end_at(now);
+    }
+
+    fn close(&mut self, error: Option<ErrorType>) {
+        if let Some(error) = error {
+            self.guard.failed(error);
+        }
+        self.add_sent();
+        let now = self.now();
         self.guard.end_at(now);
     }
 
@@ -251,6 +258,55 @@ impl Drop for Watched {
     /// The guard, which goes next, counts the call, unless it has been.
     fn drop(&mut self) {
         self.add_sent();
+    }
+}
+
+/// A call of which the response's body is on its way. In a box, since responses are moved from hand to hand; boxes are
+/// used again, so that a call allocates none. Dropped before the end, it counts the call as abandoned.
+#[derive(Debug)]
+pub(crate) struct Carried(Box<Option<Watched>>);
+
+/// Counters and boxes kept for the next call, on each thread.
+const SPARE: usize = 64;
+
+#[allow(clippy::vec_box)] // A box is what is kept.
+mod boxes {
+    use super::Watched;
+    use std::cell::RefCell;
+
+    thread_local! {
+        pub(super) static BOXES: RefCell<Vec<Box<Option<Watched>>>> = const { RefCell::new(Vec::new()) };
+    }
+}
+use boxes::BOXES;
+
+impl Carried {
+    pub(crate) fn new(watched: Watched) -> Self {
+        let spare = BOXES.try_with(|boxes| boxes.try_borrow_mut().ok().and_then(|mut boxes| boxes.pop()));
+        let mut place = spare.ok().flatten().unwrap_or_default();
+        *place = Some(watched);
+        Self(place)
+    }
+
+    pub(crate) fn body(&mut self, chunk: &[u8]) {
+        if let Some(watched) = &mut *self.0 {
+            watched.body(chunk);
+        }
+    }
+
+    /// The last byte arrived, or this error instead: counts the call.
+    pub(crate) fn close(mut self, error: Option<ErrorType>) {
+        if let Some(watched) = &mut *self.0 {
+            watched.close(error);
+        }
+        *self.0 = None;
+        let _ = BOXES.try_with(|boxes| {
+            if let Ok(mut boxes) = boxes.try_borrow_mut()
+                && boxes.len() < SPARE
+            {
+                boxes.push(self.0);
+            }
+        });
     }
 }
 
@@ -289,16 +345,14 @@ fn unharmed<R>(farcall: &Farcall, f: impl FnOnce() -> R) -> Option<R> {
 #[derive(Clone, Debug)]
 pub(crate) struct Sent(Arc<AtomicU64>);
 
-/// Counters kept for the next call, on each thread.
-const SPARE_COUNTERS: usize = 64;
-
 thread_local! {
-    static SPARE: RefCell<Vec<Sent>> = const { RefCell::new(Vec::new()) };
+    static COUNTERS: RefCell<Vec<Sent>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Sent {
     pub(crate) fn take() -> Self {
-        let spare = SPARE.try_with(|spare| spare.try_borrow_mut().ok().and_then(|mut spare| spare.pop()));
+        let spare =
+            COUNTERS.try_with(|counters| counters.try_borrow_mut().ok().and_then(|mut spare| spare.pop()));
         spare.ok().flatten().unwrap_or_else(|| Self(Arc::new(AtomicU64::new(0))))
     }
 
@@ -314,11 +368,11 @@ impl Sent {
     fn give_back(mut self) {
         if let Some(bytes) = Arc::get_mut(&mut self.0) {
             *bytes.get_mut() = 0;
-            let _ = SPARE.try_with(|spare| {
-                if let Ok(mut spare) = spare.try_borrow_mut()
-                    && spare.len() < SPARE_COUNTERS
+            let _ = COUNTERS.try_with(|counters| {
+                if let Ok(mut counters) = counters.try_borrow_mut()
+                    && counters.len() < SPARE
                 {
-                    spare.push(self);
+                    counters.push(self);
                 }
             });
         }

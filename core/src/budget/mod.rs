@@ -158,6 +158,9 @@ impl Rule {
     /// The limit's part that a share in percent is.
     pub(crate) fn part(&self, percent: u8) -> u64 {
         let (amount, percent) = (self.limit.amount, u64::from(percent));
+        if percent == 100 {
+            return amount;
+        }
         match amount.checked_mul(percent) {
             Some(product) => product / 100,
             // The same, piece by piece.

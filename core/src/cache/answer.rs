@@ -4,7 +4,7 @@ use super::Rule;
 use super::ask::Ask;
 use super::control::{Control, seconds};
 use super::status::Status;
-use crate::call::Headers;
+use crate::call::{Headers, Stored};
 use crate::matcher::{Matcher, Subject};
 use crate::units::Timestamp;
 use bytes::Bytes;
@@ -38,13 +38,13 @@ pub struct Answer {
     explicit: Option<Duration>,
     /// RFC 9111, section 4.2.2.
     heuristic: Option<Duration>,
-    /// The headers as they were last handed out.
+    /// As it was last handed out.
     handed_out: HandedOut,
 }
 
-/// The headers of the last hit, which are those of the next one in the same second: its age and what is left.
+/// The last hit, which is the next one in the same second as well: of the same age, and as much is left.
 #[derive(Debug, Default)]
-pub(crate) struct HandedOut(Mutex<Option<(u64, Status, HeaderMap)>>);
+pub(crate) struct HandedOut(Mutex<Option<(u64, Status, Arc<Stored>)>>);
 
 impl Clone for HandedOut {
     /// Of a copy, which may get other headers, nothing was handed out.
@@ -319,14 +319,14 @@ impl Answer {
         })
     }
 
-    /// The headers that a request gets now: with its age (RFC 9111, section 5.1), and why (RFC 9211).
-    pub(crate) fn handed_out(&self, status: Status, now: Timestamp) -> HeaderMap {
+    /// What a request gets now: with its age (RFC 9111, section 5.1), and why (RFC 9211).
+    pub(crate) fn handed_out(&self, status: Status, now: Timestamp) -> Arc<Stored> {
         let age = self.age(now).as_secs();
         let last = self.handed_out.0.try_lock().ok();
-        if let Some(Some((known, why, headers))) = last.as_deref()
+        if let Some(Some((known, why, stored))) = last.as_deref()
             && (*known, *why) == (age, status)
         {
-            return headers.clone();
+            return Arc::clone(stored);
         }
         let mut headers = HeaderMap::with_capacity(self.headers.len() + 2);
         headers.extend(self.headers.clone());
@@ -336,11 +336,12 @@ impl Answer {
         if let Ok(value) = HeaderValue::try_from(status.to_string()) {
             headers.append(CACHE_STATUS, value);
         }
+        let stored = Arc::new(Stored { status: self.status, headers, body: self.body.clone() });
         // Of those that a waiting call got, or that stand in for an error, there is but one, or not for long.
         if let Some(mut last) = last.filter(|_| status.forwarded.is_none()) {
-            *last = Some((age, status, headers.clone()));
+            *last = Some((age, status, Arc::clone(&stored)));
         }
-        headers
+        stored
     }
 
     /// Whether it is a response of the vendor's, and not one of ours.

@@ -178,7 +178,8 @@ impl Ask {
         });
         // Only a request without `Cache-Control` means it so (RFC 9111, section 5.4).
         self.control.no_cache |= pragma && self.control == Control::default();
-        key.part(&others.to_le_bytes());
+        key.number(Key(others).low());
+        key.number(Key(others >> 64).low());
         write_content(&mut key, &rule.json, head.content);
         if head.body != Some(head.content.len() as u64) {
             // There is a body that is not known, or not as a whole.
@@ -198,7 +199,6 @@ impl Ask {
     /// not, and `None` is said.
     pub(super) fn varied(&self, vary: &[Box<str>], shared: bool, secret: &[u8; 16]) -> Option<Key> {
         let mut key = Keyed::new(secret);
-        key.part(&self.key.0.to_le_bytes());
         for name in vary {
             key.part(name.as_bytes());
             let Some(place) = NAMES.place(name.as_bytes()) else {
@@ -216,7 +216,8 @@ impl Ask {
                 start = *end as usize;
             }
         }
-        Some(key.key())
+        // The sum of two keyed hashes is one of both.
+        Some(Key(self.key.0.wrapping_add(key.key().0)))
     }
 
     /// Keeps the call apart from those that take another variant of a rollout, and names it.

@@ -70,22 +70,22 @@ fn member<'a>(object: &'a [u8], name: &[u8]) -> Option<Option<&'a [u8]>> {
 
 /// Writes a value that was read before, without the white space between its parts.
 fn write_value(key: &mut Keyed, value: &[u8]) {
-    let (mut quoted, mut escaped, mut start, mut written) = (false, false, 0, 0_u64);
+    let mut pieces = key.pieces();
+    let (mut quoted, mut escaped, mut start) = (false, false, 0);
     for (at, byte) in value.iter().enumerate() {
         match *byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
             b'"' => quoted = !quoted,
             b' ' | b'\t' | b'\n' | b'\r' if !quoted => {
-                key.bytes(&value[start..at]);
-                written += (at - start) as u64;
+                pieces.push(&value[start..at]);
                 start = at + 1;
             }
             _ => {}
         }
     }
-    key.bytes(&value[start..]);
-    key.number(written + (value.len() - start) as u64);
+    pieces.push(&value[start..]);
+    pieces.end();
 }
 
 struct Scanner<'a> {

@@ -178,7 +178,7 @@ impl HeaderNames {
         let mut at = hash(name) & mask;
         loop {
             let entry = self.table[at];
-            if entry == Entry::FREE {
+            if entry.place == Entry::FREE.place {
                 return None;
             }
             if usize::from(entry.length) == name.len()

@@ -5,7 +5,6 @@ use super::call::State;
 use super::events::What;
 use super::flow::Flow;
 use super::plan::{CachePart, Plan, Standing};
-use super::step::Stored;
 use super::{Call, Engine, Step};
 use crate::cache::{
     Answer, Ask, Cache, Fetch, Forwarded, Key, Landing, Origin, Received, Status, Store, Unkept,
@@ -430,7 +429,7 @@ impl Engine {
         }
         call.head_at = now;
         self.settle_as(call, outcome, answer.status, now);
-        Step::Respond(Stored::kept(answer, status, now))
+        Step::Respond(answer.handed_out(status, now))
     }
 
     /// The end of a call that was sent.

@@ -5,10 +5,10 @@ use super::Engine;
 use super::events::What;
 use super::flow::{Flow, Until};
 use super::plan::{Part, Plan, Priced};
-use super::step::{Attempt, Stored};
+use super::step::Attempt;
 use crate::budget;
 use crate::cache::Answer;
-use crate::call::{ErrorType, Outcome, Refusal, RefusedBy};
+use crate::call::{ErrorType, Outcome, Refusal, RefusedBy, Stored};
 use crate::cost::Ahead;
 use crate::fault::Effect;
 use crate::policy::Verdict as PolicyVerdict;
@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 pub(super) enum Halt {
     Wait(Timestamp),
     Refuse(Refusal),
-    Respond(Box<Stored>),
+    Respond(Arc<Stored>),
     Fail(ErrorType),
     /// It is answered from the cache, and comes out so.
     Cached(Arc<Answer>, Outcome),
@@ -137,7 +137,7 @@ pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), 
                 if let Ok(name) = HeaderValue::try_from(rule.name.as_ref()) {
                     headers.insert("x-farcall-fault", name);
                 }
-                Err(Halt::Respond(Box::new(Stored { status, headers, body: Bytes::new() })))
+                Err(Halt::Respond(Arc::new(Stored { status, headers, body: Bytes::new() })))
             }
             Effect::Truncate { bytes } => {
                 *truncate = Some(bytes);

@@ -28,7 +28,7 @@ mod step;
 mod unfinished;
 
 pub use call::Call;
-pub use step::{Attempt, Step, Stored};
+pub use step::{Attempt, Step};
 
 use crate::advise;
 use crate::attribution::{Caller, CallerId};

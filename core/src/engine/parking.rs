@@ -5,9 +5,8 @@ use super::call::State;
 use super::events::What;
 use super::flow::Flow;
 use super::plan::{Plan, Standing};
-use super::step::Stored;
 use super::{Call, Engine, Step};
-use crate::call::{ErrorType, Outcome, Refusal, RefusedBy};
+use crate::call::{ErrorType, Outcome, Refusal, RefusedBy, Stored};
 use crate::outbox::{Facts, Failed, Failure, OrderedBy, Park, Parked, Terms, Verdict};
 use crate::resilience::{Ending, is_idempotent};
 use crate::units::{Timestamp, spread};
@@ -37,7 +36,7 @@ pub(super) enum Instead {
     Settled,
     Refuse(Refusal),
     /// An injected fault.
-    Respond(Box<Stored>),
+    Respond(Arc<Stored>),
     Fail(ErrorType),
 }
 
@@ -112,7 +111,7 @@ impl Engine {
                 let (headers, body) = Parked { id, idempotency_key: &key }.answer(&why);
                 call.head_at = now;
                 self.settle(call, Outcome::Parked, now);
-                Some(Step::Respond(Stored { status, headers, body }))
+                Some(Step::Respond(Arc::new(Stored { status, headers, body })))
             }
             Parking::Asked { rule, instead, .. } => {
                 let why = "the adapter did not say what came of it".to_owned();
@@ -201,7 +200,7 @@ impl Engine {
             Instead::Respond(stored) => {
                 call.head_at = now;
                 self.settle_as(call, Outcome::Refused(RefusedBy::Fault), stored.status, now);
-                Step::Respond(*stored)
+                Step::Respond(stored)
             }
             Instead::Fail(error) => {
                 self.settle(call, Outcome::Refused(RefusedBy::Fault), now);

@@ -1,11 +1,9 @@
 //! What the engine answers an adapter.
 
-use crate::cache::{Answer, Status};
-use crate::call::{Changes, ErrorType, Refusal};
+use crate::call::{Changes, ErrorType, Refusal, Stored};
 use crate::outbox::Terms;
 use crate::units::Timestamp;
-use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Request, Uri};
 use std::sync::Arc;
@@ -58,8 +56,8 @@ pub enum Step {
     Wait(Timestamp),
     /// Do not make the call; hand the application this as an error. The call is settled.
     Refuse(Refusal),
-    /// Do not make the call; hand the application this response. The call is settled.
-    Respond(Stored),
+    /// Do not make the call; hand the application this response, which others may get as well. The call is settled.
+    Respond(Arc<Stored>),
     /// Hand the request over to the outbox on these terms, and report with [`Call::parked`](super::Call::parked) what
     /// came of it; then ask again. What the last attempt came to is kept until then: the next step is
     /// [`Step::Respond`] where it was taken, else what would have followed without. Only for adapters that said that
@@ -102,33 +100,6 @@ pub struct Attempt {
 
 // What is larger is moved by a call, once more for each call that is made.
 const _: () = assert!(size_of::<Attempt>() <= 128);
-
-/// A response that no vendor sent now: from the cache, or from a rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stored {
-    /// The status.
-    pub status: u16,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The whole body.
-    pub body: Bytes,
-}
-
-impl Stored {
-    /// Names and values of the headers, in the order in which they came; a byte that is no ASCII is the character of
-    /// that number (ISO 8859-1).
-    #[must_use]
-    pub fn pairs(&self) -> Vec<(String, String)> {
-        let text = |value: &HeaderValue| value.as_bytes().iter().copied().map(char::from).collect();
-        self.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
-    }
-
-    /// What the cache hands out.
-    pub(super) fn kept(answer: &Answer, status: Status, now: Timestamp) -> Self {
-        Self { status: answer.status, headers: answer.handed_out(status, now), body: answer.body.clone() }
-    }
-}
 
 /// The first attempt, as the application made it.
 impl Default for Attempt {

@@ -50,7 +50,9 @@ impl<B> Shards<B> {
             if slot.get() == usize::MAX {
                 slot.set(NEXT_SLOT.fetch_add(1, Ordering::Relaxed));
             }
-            slot.get() % self.shards.len()
+            let (slot, count) = (slot.get(), self.shards.len());
+            // Mostly there are as many as threads, and to divide takes as long as to lock.
+            if slot < count { slot } else { slot % count }
         })
     }
 

@@ -78,7 +78,10 @@ enum Part {
     Parameter(&'static str),
 }
 
-const DIALECTS: [Dialect; 7] = [
+/// How user agents begin that stand for an SDK.
+const AGENTS: [&str; 2] = ["azsdk-", "got ("];
+
+static DIALECTS: [Dialect; 7] = [
     Dialect {
         sdk: "aws",
         sign: Field(INVOCATION, Part::Whole),
@@ -119,14 +122,14 @@ const DIALECTS: [Dialect; 7] = [
     },
     Dialect {
         sdk: "azure",
-        sign: Field(USER_AGENT, Part::Beginning("azsdk-")),
+        sign: Field(USER_AGENT, Part::Beginning(AGENTS[0])),
         group: Some(Field(MS_REQUEST, Part::Whole)),
         number: None,
         most: None,
     },
     Dialect {
         sdk: "got",
-        sign: Field(USER_AGENT, Part::Beginning("got (")),
+        sign: Field(USER_AGENT, Part::Beginning(AGENTS[1])),
         group: None,
         number: None,
         most: None,
@@ -137,10 +140,7 @@ impl Field {
     fn read<'h>(&self, values: &Values<'h>) -> Option<&'h str> {
         let value = values[self.0]?;
         if let Part::Beginning(beginning) = self.1
-            && !value
-                .trim_ascii_start()
-                .get(..beginning.len())
-                .is_some_and(|start| same(start, beginning.as_bytes()))
+            && !begins(value.trim_ascii_start(), beginning)
         {
             // Each request has a user agent: not to be read as text before it looks like one of these.
             return None;
@@ -160,6 +160,12 @@ impl Field {
     }
 }
 
+fn begins(text: &[u8], beginning: &str) -> bool {
+    let beginning = beginning.as_bytes();
+    text.first() == beginning.first()
+        && text.get(..beginning.len()).is_some_and(|start| same(start, beginning))
+}
+
 fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok()
 }
@@ -173,6 +179,12 @@ pub fn recognise<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option
 
 /// The same from the values of all [`HEADERS`].
 pub(crate) fn recognise_by(values: &Values<'_>) -> Option<SdkAttempt> {
+    // Most requests have no field of these but the user agent, and that says at its first letter that it is none.
+    let (fields, agent) = (&values[..USER_AGENT], values[USER_AGENT].map(<[u8]>::trim_ascii_start));
+    let signed = agent.is_some_and(|agent| AGENTS.iter().any(|agents| begins(agent, agents)));
+    if !signed && fields.iter().all(Option::is_none) {
+        return None;
+    }
     let signs = |dialect: &&Dialect| values[dialect.sign.0].is_some() && dialect.sign.read(values).is_some();
     let dialect = DIALECTS.iter().find(signs)?;
     let number = |field: &Field| field.read(values).and_then(|text| text.parse::<u32>().ok());

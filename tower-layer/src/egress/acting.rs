@@ -136,7 +136,7 @@ impl<S, R, B: Body> Asking<S, R, B> {
         // The engine failed where it says nothing: the call goes out, uncounted.
         let step = self.opening.open(watched).unwrap_or_else(|| Step::Send(Attempt::default()));
         match step {
-            Step::Respond(stored) => Begun::Over(Ok(self.respond(stored, watched))),
+            Step::Respond(stored) => Begun::Over(Ok(self.respond(&stored, watched))),
             Step::Refuse(refusal) => Begun::Over(Err(EgressError::Refused(refusal))),
             Step::Fail(error) => Begun::Over(Err(EgressError::Injected(error))),
             step => Begun::GoesOn(step),
@@ -146,17 +146,17 @@ impl<S, R, B: Body> Asking<S, R, B> {
     /// A response that no vendor sent now.
     fn respond<ResB, M>(
         &self,
-        stored: Stored,
+        stored: &Stored,
         watched: &mut Option<Watched>,
     ) -> Response<ResponseBody<ResB, M>> {
         if let (Some(refreshes), Some(watched)) = (&self.beside.refreshes, watched) {
             let request::Parts { method, uri, headers, .. } = &self.opening.asked.parts;
             refreshes.refresh(watched, method, uri.clone(), headers);
         }
-        let mut response = Response::new(ResponseBody::stored(stored.body));
+        let mut response = Response::new(ResponseBody::stored(stored.body.clone()));
         *response.status_mut() =
             StatusCode::from_u16(stored.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        *response.headers_mut() = stored.headers;
+        response.headers_mut().clone_from(&stored.headers);
         response
     }
 }
@@ -222,7 +222,7 @@ impl<S, R, B: Body> Acting<S, R, B> {
                         Step::Refuse(refusal) => return Poll::Ready(Err(EgressError::Refused(refusal))),
                         Step::Fail(error) => return Poll::Ready(Err(EgressError::Injected(error))),
                         Step::Respond(stored) => {
-                            return Poll::Ready(Ok(self.asking.respond(stored, &mut self.watched)));
+                            return Poll::Ready(Ok(self.asking.respond(&stored, &mut self.watched)));
                         }
                         Step::Park(terms) => {
                             // Where it goes out once the engine was told so, and does not ask for it again.

@@ -1,7 +1,7 @@
 use super::EgressError;
 use super::replay::{Reader, whole};
 use crate::error::{Cause, Plain, classify};
-use crate::watched::{Sent, Watched};
+use crate::watched::{Carried, Sent, Watched};
 use bytes::Bytes;
 use farcall::ErrorType;
 use http_body::{Body, Frame, SizeHint};
@@ -106,7 +106,7 @@ pin_project! {
         #[pin]
         inner: Option<B>,
         stored: Option<Bytes>,
-        watched: Option<Watched>,
+        watched: Option<Carried>,
         // After how many more bytes it breaks off, where a rule says so.
         left: Option<u64>,
         errors: PhantomData<fn() -> M>,
@@ -116,7 +116,13 @@ pin_project! {
 impl<B, M> ResponseBody<B, M> {
     /// `left`: after how many bytes it breaks off, where a rule says so.
     pub(crate) fn counted(inner: B, watched: Watched, left: Option<u64>) -> Self {
-        Self { inner: Some(inner), stored: None, watched: Some(watched), left, errors: PhantomData }
+        Self {
+            inner: Some(inner),
+            stored: None,
+            watched: Some(Carried::new(watched)),
+            left,
+            errors: PhantomData,
+        }
     }
 
     pub(crate) fn uncounted(inner: B) -> Self {
@@ -152,7 +158,7 @@ where
             return Poll::Ready(match this.left.take() {
                 Some(_) => {
                     if let Some(watched) = this.watched.take() {
-                        watched.fail(ErrorType::Reset);
+                        watched.close(Some(ErrorType::Reset));
                     }
                     Some(Err(EgressError::Injected(ErrorType::Reset)))
                 }
@@ -183,10 +189,10 @@ where
             Some(Err(_)) | None => true,
         };
         if last && let Some(watched) = this.watched.take() {
-            match &polled {
-                Some(Err(error)) => watched.fail(classify(error.cause())),
-                Some(Ok(_)) | None => watched.end(),
-            }
+            watched.close(match &polled {
+                Some(Err(error)) => Some(classify(error.cause())),
+                Some(Ok(_)) | None => None,
+            });
         }
         Poll::Ready(polled.map(|frame| frame.map_err(below)))
     }

@@ -151,7 +151,7 @@ pub(super) async fn act(
                 {
                     refreshes.refresh(&mut watched, &method, uri, request.headers());
                 }
-                return Ok(respond(stored, url));
+                return Ok(respond(&stored, url));
             }
             Step::Park(terms) => match &original {
                 Some(request) => {
@@ -316,11 +316,11 @@ fn change(request: &mut Request, attempt: &Attempt) {
 }
 
 /// A response that no vendor sent now.
-pub(super) fn respond(stored: Stored, url: Url) -> Response {
+pub(super) fn respond(stored: &Stored, url: Url) -> Response {
     let mut builder = http::Response::builder().status(stored.status).url(url);
     if let Some(headers) = builder.headers_mut() {
-        *headers = stored.headers;
+        headers.clone_from(&stored.headers);
     }
     // What a rule may not say is no status: an empty response then.
-    builder.body(stored.body).unwrap_or_default().into()
+    builder.body(stored.body.clone()).unwrap_or_default().into()
 }

@@ -22,6 +22,7 @@ use http::{HeaderMap, Method};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 /// What the policy was asked while a leg was polled.
@@ -138,7 +139,7 @@ impl Chain<'_> {
             let attempt = match go(&mut watched).await {
                 Go::Send(attempt) => attempt,
                 Go::Not(error) => return Err(Error::middleware(error)),
-                Go::Respond(stored) => return Ok(respond(stored, url)),
+                Go::Respond(stored) => return Ok(respond(&stored, url)),
             };
             if attempt.changes.is_some() || attempt.model.is_some() {
                 self.farcall.count_failure("reqwest_unchanged_redirects");
@@ -210,7 +211,7 @@ fn origin(url: &Url) -> (&str, Option<&str>, Option<u16>) {
 enum Go {
     Send(Attempt),
     Not(EgressError),
-    Respond(Stored),
+    Respond(Arc<Stored>),
 }
 
 async fn go(watched: &mut Watched) -> Go {
