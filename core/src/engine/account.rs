@@ -2,6 +2,7 @@
 //! endpoint where the policy counts those apart.
 
 use super::states::Key;
+use crate::cost::{Kind, Usage};
 use crate::quota::dialect::{Dialect, Scope, Statement, Unit};
 use crate::quota::{self, State};
 use crate::units::stable_hash;
@@ -205,12 +206,42 @@ impl Account {
     }
 }
 
+/// The tokens of a call, as vendors' limits count them: those that it will use at most, or those that it used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tokens {
+    /// Of the prompt, without what the vendor's cache served: limits for input tokens leave that out.
+    pub(super) prompt: u64,
+    /// Of prompt and answer.
+    pub(super) all: u64,
+    /// Of the answer.
+    pub(super) answer: u64,
+}
+
+impl Tokens {
+    /// What a call will use of which `all` are expected, with a body of so many bytes.
+    pub(super) fn ahead(all: u64, body: u64) -> Self {
+        let prompt = (body / 4).min(all);
+        Self { prompt, all, answer: all - prompt }
+    }
+
+    /// What the answer says that it used, as far as it says so.
+    pub(super) fn used(usage: &Usage) -> Option<Self> {
+        let all = usage.tokens()?;
+        let prompt = usage.prompt_tokens().unwrap_or(0);
+        let cached = [Kind::CachedInput, Kind::CachedAudio].iter().filter_map(|kind| usage.get(*kind));
+        let cached = cached.fold(0, u64::saturating_add);
+        Some(Self { prompt: prompt.saturating_sub(cached), all, answer: all.saturating_sub(prompt) })
+    }
+}
+
 impl Stated {
     /// How many units of this quota a call uses that has so many tokens.
-    pub(super) fn units(&self, tokens: u64) -> u64 {
+    pub(super) fn units(&self, tokens: Tokens) -> u64 {
         match self.unit {
             Some(Unit::Requests) | None => 1,
-            Some(Unit::Tokens | Unit::InputTokens | Unit::OutputTokens) => tokens,
+            Some(Unit::Tokens) => tokens.all,
+            Some(Unit::InputTokens) => tokens.prompt,
+            Some(Unit::OutputTokens) => tokens.answer,
             Some(_) => 1,
         }
     }

@@ -1,6 +1,6 @@
 //! What becomes of a call after the wire: the way back through the concepts, in reverse order.
 
-use super::account::stated;
+use super::account::{Tokens, stated};
 use super::cached::Saved;
 use super::call::State;
 use super::events::What;
@@ -358,7 +358,8 @@ impl Engine {
         };
         let cost = Self::cost(plan, flow, usage, answer, (sent, received), begun);
         let known = cost.unknown.is_none() && cost.currency == Currency::USD;
-        let tokens = read.as_ref().and_then(Usage::tokens);
+        let used = read.as_ref().and_then(Tokens::used);
+        let tokens = used.map(|used| used.all);
         self.cache_close(plan, flow, outcome, (known.then_some(cost.nanos), tokens), now);
         let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
@@ -393,7 +394,7 @@ impl Engine {
             let claim = &mut flow.stated[at];
             match was_sent {
                 true => {
-                    if let Some(tokens) = tokens {
+                    if let Some(tokens) = used {
                         policy.state.settle(rule, claim, policy.units(tokens));
                     }
                     policy.state.end(claim);

@@ -1,0 +1,86 @@
+//! What vendors state is charged by the calls that it is about, by what those use of it, and by no others.
+#![allow(clippy::unwrap_used)]
+
+use farcall::{Caller, Config, Engine, Head, RefusedBy, Step, Timestamp};
+
+const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
+
+fn engine(rules: &str) -> Engine {
+    let config = Config::parse("farcall.toml", rules).unwrap_or_else(|errors| panic!("{errors:?}"));
+    Engine::new(config, Caller::new("checkout"), 1, 42)
+}
+
+fn keeping(vendor: &str) -> Engine {
+    engine(&format!("[[quota]]\nname = \"keep\"\nmatch = {{ vendor = \"{vendor}\" }}\nmax_wait = \"0s\"\n"))
+}
+
+/// A call with these headers and this body, which is answered so; whether it went, or the reason why not.
+fn call(
+    engine: &Engine,
+    (method, url): (&str, &str),
+    content: &[u8],
+    (status, headers, body): (u16, &[(&str, &str)], &[u8]),
+    now: Timestamp,
+) -> Result<(), String> {
+    let sent = [("authorization", "Bearer a")];
+    let sent = sent.as_slice();
+    let length = content.len() as u64;
+    let head = Head::new(method, url).headers(&sent).body(Some(length), true).content(content);
+    let mut call = engine.begin(&head, now, 7);
+    match call.step(engine, now) {
+        Step::Send(_) => {}
+        Step::Refuse(refusal) => {
+            assert_eq!((refusal.by, &*refusal.rule), (RefusedBy::Quota, "keep"));
+            return Err(refusal.reason.to_string());
+        }
+        step => panic!("{step:?}"),
+    }
+    call.answer(engine, status, &headers, now);
+    call.read(body);
+    assert_eq!(call.step(engine, now), Step::Settled);
+    call.end(engine, now);
+    Ok(())
+}
+
+const MESSAGES: (&str, &str) = ("POST", "https://api.anthropic.com/v1/messages");
+
+/// A request of 10,000 tokens, of whose answer as many are wanted.
+fn prompt(max_tokens: u64) -> Vec<u8> {
+    let text = "word ".repeat(8_000);
+    format!(r#"{{"model":"claude-haiku-4-5","max_tokens":{max_tokens},"messages":"{text}"}}"#).into_bytes()
+}
+
+/// What Anthropic says of input and of output tokens: the limit and what is left of it, until this minute of 04:00.
+fn anthropic(input: (&str, &str), output: (&str, &str), minute: u64) -> Vec<(String, String)> {
+    let mut headers = Vec::new();
+    for (unit, (limit, left)) in [("input", input), ("output", output)] {
+        let reset = format!("2025-11-21T04:{minute}:00Z");
+        for (what, value) in [("limit", limit), ("remaining", left), ("reset", &reset)] {
+            headers.push((format!("anthropic-ratelimit-{unit}-tokens-{what}"), value.to_owned()));
+        }
+    }
+    headers
+}
+
+#[test]
+fn a_prompt_above_the_limit_for_answers_goes_all_the_same() {
+    let engine = keeping("anthropic");
+    // It may be answered by 4,096 tokens of the 8,000 that are allowed in a minute, whatever it asks.
+    for minute in 0..10 {
+        let now = T0.plus_millis(minute * 60_000 + 1);
+        let said = anthropic(("50000", "45000"), ("8000", "7900"), 41 + minute);
+        let said: Vec<_> = said.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let answer = br#"{"usage":{"input_tokens":9000,"output_tokens":100}}"#;
+        for _ in 0..2 {
+            assert_eq!(
+                call(&engine, MESSAGES, &prompt(4_096), (200, &said, answer), now),
+                Ok(()),
+                "{minute}"
+            );
+        }
+    }
+    // One that may be answered by more than there ever is goes when all of it is there.
+    let late = |seconds: u64| T0.plus_millis(660_000 + seconds * 1_000);
+    let went = |now| call(&engine, MESSAGES, &prompt(16_000), (200, &[], b"{}"), now).is_ok();
+    assert!(went(late(0)) && !went(late(0)));
+}
