@@ -84,3 +84,53 @@ fn a_prompt_above_the_limit_for_answers_goes_all_the_same() {
     let went = |now| call(&engine, MESSAGES, &prompt(16_000), (200, &[], b"{}"), now).is_ok();
     assert!(went(late(0)) && !went(late(0)));
 }
+
+/// What GitHub says of one of its limits; its windows end a minute after [`T0`].
+fn github<'a>(name: &'a str, limit: &'a str, left: &'a str) -> [(&'a str, &'a str); 4] {
+    [
+        ("x-ratelimit-resource", name),
+        ("x-ratelimit-limit", limit),
+        ("x-ratelimit-remaining", left),
+        ("x-ratelimit-reset", "1763700060"),
+    ]
+}
+
+#[test]
+fn a_limit_that_the_vendor_names_holds_where_its_answers_name_it() {
+    let engine = keeping("github");
+    let get = |path: &str, said: &[(&str, &str)], millis: u64| {
+        let url = format!("https://api.github.com{path}");
+        call(&engine, ("GET", &url), b"", (200, said, b""), T0.plus_millis(millis)).is_ok()
+    };
+    let core = |left| github("core", "5000", left);
+    assert!(get("/search/issues", &github("search", "30", "29"), 0));
+    assert!(get("/user", &core("4999"), 1) && get("/orgs/acme", &core("4998"), 2));
+    for n in 0..100 {
+        assert!(get("/user", &core("4000"), 10 + n), "the {n}th is none of the 30 searches");
+    }
+    assert!(get("/search/issues", &github("search", "30", "0"), 200));
+    assert!(!get("/search/issues", &[], 201));
+    assert!(get("/orgs/acme", &core("0"), 202), "a search is none of the others");
+    assert!(!get("/user", &core("0"), 203), "what all others share is used up");
+    assert!(get("/search/code", &github("code_search", "10", "9"), 204));
+    // The search's minute is over, and that of the others with it.
+    assert!(get("/search/issues", &[], 60_100) && get("/user", &[], 60_101));
+}
+
+#[test]
+fn a_refusal_without_a_name_is_about_the_limit_that_was_named_before() {
+    let engine = keeping("datadog");
+    let get = |path: &str, status: u16, said: &[(&str, &str)]| {
+        let url = format!("https://api.datadoghq.com{path}");
+        call(&engine, ("GET", &url), b"", (status, said, b""), T0).is_ok()
+    };
+    let said = |left: &'static str| {
+        [("x-ratelimit-limit", "100"), ("x-ratelimit-remaining", left), ("x-ratelimit-reset", "7")]
+    };
+    let named = |name: &'static str| [said("99").as_slice(), &[("x-ratelimit-name", name)]].concat();
+    assert!(get("/api/v1/query", 200, &named("metrics_query")));
+    assert!(get("/api/v1/monitor", 200, &named("monitors")));
+    assert!(get("/api/v1/query", 429, &said("0")));
+    assert!(!get("/api/v1/query", 200, &[]));
+    assert!(get("/api/v1/monitor", 200, &named("monitors")));
+}

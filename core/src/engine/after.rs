@@ -12,7 +12,7 @@ use crate::call::{ErrorType, Headers, Outcome};
 use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
 use crate::outbox::{self, Failure};
-use crate::quota::dialect::{Answer, Dialect, Reading, Refusal as VendorRefusal};
+use crate::quota::dialect::{Answer, Dialect, MAX_STATEMENTS, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
 use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, should_retry};
 use crate::rollout::Sample;
@@ -115,13 +115,18 @@ impl Engine {
         let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
         let make = |key, scope| self.stated_state(key, scope, rule);
         let (place, names) = (flow.place, (flow.asked_model(), &*plan.endpoint_name));
-        for statement in reading.statements() {
+        let mut named = [None; MAX_STATEMENTS];
+        for (statement, named) in reading.statements().iter().zip(&mut named) {
             let Some(policy) = plan.account.of(statement, dialect, place, names, make) else {
                 self.tallies.folded_policies.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
+            *named = Some(policy);
             let claim = claim_of(plan, flow, &policy.name);
             policy.state.state(rule, &claim, &stated(statement), now);
+        }
+        if plan.scoped {
+            plan.account.names(place.endpoint, named.into_iter().flatten());
         }
         self.take_refusal(plan, flow, dialect, reading, None, now);
     }
