@@ -145,7 +145,8 @@ impl Cell {
             _ => None,
         };
         if let Some((left, until)) = leased {
-            if left < i64::from(claim.units) {
+            // Who asks for many at once goes into debt, which the next grants pay: what nobody used was never asked for.
+            if left < i64::from(claim.units.min(1)) {
                 return claim.poll(Why::Lease, bound.min(until.max(now + 1)).max(now), now);
             }
         } else if rule.shared == Shared::Fleet && rule.on_error == OnError::Refuse {
