@@ -134,3 +134,25 @@ fn a_refusal_without_a_name_is_about_the_limit_that_was_named_before() {
     assert!(!get("/api/v1/query", 200, &[]));
     assert!(get("/api/v1/monitor", 200, &named("monitors")));
 }
+
+#[test]
+fn a_limit_is_kept_by_requests_that_are_each_signed_anew() {
+    let engine = keeping("github");
+    let goes = |key: &str, signature: u32| {
+        let signed = format!(
+            "AWS4-HMAC-SHA256 Credential={key}/20251121/us-east-1/s3/aws4_request, Signature={signature:x}"
+        );
+        let sent = [("authorization", signed.as_str())];
+        let sent = sent.as_slice();
+        let head = Head::new("GET", "https://api.github.com/user").headers(&sent);
+        let mut call = engine.begin(&head, T0, 7);
+        let goes = matches!(call.step(&engine, T0), Step::Send(_));
+        if goes {
+            call.answer(&engine, 200, &github("core", "5000", "0"), T0);
+            call.end(&engine, T0);
+        }
+        goes
+    };
+    assert!(goes("AKIA1", 1) && !goes("AKIA1", 2) && !goes("AKIA1", 3));
+    assert!(goes("AKIA2", 4), "another key has its own");
+}
