@@ -2,10 +2,11 @@
 //! endpoint where the policy counts those apart.
 
 use super::states::Key;
+use crate::cost::{Kind, Usage};
 use crate::quota::dialect::{Dialect, Scope, Statement, Unit};
 use crate::quota::{self, State};
 use crate::units::stable_hash;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Policies of one vendor and credential; vendors state up to four.
@@ -25,6 +26,8 @@ pub(super) struct Account {
     policies: [OnceLock<Stated>; MAX_POLICIES],
     /// Those that are not about all calls of the credential.
     scoped: OnceLock<Box<[OnceLock<Stated>; MAX_SCOPED]>>,
+    /// Which of these the answers from an endpoint named last.
+    named: OnceLock<Arc<Named>>,
     /// Answers that said nothing, of a vendor that is not known to say anything.
     silent: AtomicU32,
 }
@@ -56,6 +59,8 @@ pub(super) enum ScopeOf {
     Model(u64),
     /// Those to this endpoint.
     Endpoint(u64),
+    /// Those to endpoints whose answers name the policy.
+    Named,
 }
 
 /// What a call is, as far as scopes go.
@@ -65,6 +70,8 @@ pub(super) struct Place {
     pub(super) model: u64,
     /// The endpoint's number.
     pub(super) endpoint: u64,
+    /// Which of the account's policies answers from there named last, when the call began: a bit for each.
+    pub(super) named: u64,
 }
 
 impl Place {
@@ -79,14 +86,16 @@ impl Place {
             Scope::Vendor => ScopeOf::Vendor,
             Scope::Model => ScopeOf::Model(self.model),
             Scope::Endpoint => ScopeOf::Endpoint(self.endpoint),
+            Scope::Named => ScopeOf::Named,
         }
     }
 
-    fn is_in(&self, scope: ScopeOf) -> bool {
+    fn is_in(&self, scope: ScopeOf, at: usize) -> bool {
         match scope {
             ScopeOf::Credential | ScopeOf::Vendor => true,
             ScopeOf::Model(number) => number == self.model,
             ScopeOf::Endpoint(number) => number == self.endpoint,
+            ScopeOf::Named => self.named >> at & 1 == 1,
         }
     }
 }
@@ -98,6 +107,7 @@ impl Account {
             secret,
             policies: [const { OnceLock::new() }; MAX_POLICIES],
             scoped: OnceLock::new(),
+            named: OnceLock::new(),
             silent: AtomicU32::new(0),
         }
     }
@@ -108,6 +118,9 @@ impl Account {
         for stated in self.stated() {
             let name = || stated.name.to_string();
             again.find(stated.policy, stated.unit, stated.scope, name, &make);
+        }
+        if let Some(named) = self.named.get() {
+            _ = again.named.set(Arc::clone(named));
         }
         again
     }
@@ -144,8 +157,25 @@ impl Account {
     /// stated later has a later place: that of the others stays.
     pub(super) fn asked(&self, place: Place) -> impl Iterator<Item = (usize, &Stated)> {
         let of_credential = self.policies.iter().map_while(OnceLock::get).enumerate().take(MAX_ASKED);
-        let scoped = self.scoped().filter(move |stated| place.is_in(stated.scope));
+        let scoped = self.scoped().enumerate().filter(move |(at, stated)| place.is_in(stated.scope, *at));
+        let scoped = scoped.map(|(_, stated)| stated);
         of_credential.chain((MAX_ASKED..2 * MAX_ASKED).zip(scoped))
+    }
+
+    /// Which policies answers from this endpoint named last, for [`Place::named`].
+    pub(super) fn named_at(&self, endpoint: u64) -> u64 {
+        self.named.get().map_or(0, |named| named.at(endpoint))
+    }
+
+    /// Notes which policies an answer from this endpoint named, if any, in the place of those that one named before:
+    /// vendors move endpoints from one policy to another.
+    pub(super) fn names<'a>(&'a self, endpoint: u64, policies: impl Iterator<Item = &'a Stated>) {
+        let place = |stated: &Stated| self.scoped().position(|known| std::ptr::eq(known, stated));
+        let named = policies.filter(|stated| stated.scope == ScopeOf::Named).filter_map(place);
+        let bits = named.fold(0, |bits, at| bits | 1 << at);
+        if bits != 0 && self.named_at(endpoint) != bits {
+            self.named.get_or_init(Default::default).set(endpoint, bits);
+        }
     }
 
     /// The quota that a statement is about which a call at this place brought; `None` where there are too many.
@@ -158,7 +188,16 @@ impl Account {
         (model, endpoint): (&str, &str),
         make: impl Fn(Key, ScopeOf) -> Arc<State>,
     ) -> Option<&Stated> {
-        let scope = place.scope(statement.scope);
+        let scope = match place.scope(statement.scope) {
+            ScopeOf::Named if !statement.policy.is_named_by_the_vendor() => {
+                // Some leave the name out where they refuse: it is the one that they gave before.
+                match self.scoped().nth(place.named.trailing_zeros() as usize) {
+                    Some(stated) if stated.scope == ScopeOf::Named => return Some(stated),
+                    _ => ScopeOf::Credential,
+                }
+            }
+            scope => scope,
+        };
         let name = || {
             let name = match statement.name.as_str() {
                 "" => dialect.policy(statement.policy).unwrap_or("default"),
@@ -205,12 +244,85 @@ impl Account {
     }
 }
 
+/// Endpoints whose answers name their policies.
+const MAX_NAMED: usize = 128;
+
+/// Which policies the answers from each endpoint named last: found without a lock, and never moved. Endpoints beyond
+/// those that have room are held by none.
+#[derive(Debug)]
+struct Named {
+    /// The endpoint's number, and the bits of the policies.
+    endpoints: [(AtomicU64, AtomicU64); MAX_NAMED],
+}
+
+impl Default for Named {
+    fn default() -> Self {
+        Self { endpoints: [const { (AtomicU64::new(0), AtomicU64::new(0)) }; MAX_NAMED] }
+    }
+}
+
+impl Named {
+    /// The places where an endpoint may be, the likeliest first.
+    fn places(&self, endpoint: u64) -> impl Iterator<Item = &(AtomicU64, AtomicU64)> {
+        let first = endpoint as usize % MAX_NAMED;
+        self.endpoints[first..].iter().chain(&self.endpoints[..first])
+    }
+
+    fn at(&self, endpoint: u64) -> u64 {
+        let number = endpoint.max(1);
+        let found = self.places(number).map(|(known, bits)| (known.load(Ordering::Acquire), bits));
+        let mut found = found.take_while(|(known, _)| *known != 0);
+        found.find(|(known, _)| *known == number).map_or(0, |(_, bits)| bits.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, endpoint: u64, bits: u64) {
+        let number = endpoint.max(1);
+        for (known, place) in self.places(number) {
+            let taken = known.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire);
+            if taken.is_ok() || taken == Err(number) {
+                place.store(bits, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+}
+
+/// The tokens of a call, as vendors' limits count them: those that it will use at most, or those that it used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tokens {
+    /// Of the prompt, without what the vendor's cache served: limits for input tokens leave that out.
+    pub(super) prompt: u64,
+    /// Of prompt and answer.
+    pub(super) all: u64,
+    /// Of the answer.
+    pub(super) answer: u64,
+}
+
+impl Tokens {
+    /// What a call will use of which `all` are expected, with a body of so many bytes.
+    pub(super) fn ahead(all: u64, body: u64) -> Self {
+        let prompt = (body / 4).min(all);
+        Self { prompt, all, answer: all - prompt }
+    }
+
+    /// What the answer says that it used, as far as it says so.
+    pub(super) fn used(usage: &Usage) -> Option<Self> {
+        let all = usage.tokens()?;
+        let prompt = usage.prompt_tokens().unwrap_or(0);
+        let cached = [Kind::CachedInput, Kind::CachedAudio].iter().filter_map(|kind| usage.get(*kind));
+        let cached = cached.fold(0, u64::saturating_add);
+        Some(Self { prompt: prompt.saturating_sub(cached), all, answer: all.saturating_sub(prompt) })
+    }
+}
+
 impl Stated {
     /// How many units of this quota a call uses that has so many tokens.
-    pub(super) fn units(&self, tokens: u64) -> u64 {
+    pub(super) fn units(&self, tokens: Tokens) -> u64 {
         match self.unit {
             Some(Unit::Requests) | None => 1,
-            Some(Unit::Tokens | Unit::InputTokens | Unit::OutputTokens) => tokens,
+            Some(Unit::Tokens) => tokens.all,
+            Some(Unit::InputTokens) => tokens.prompt,
+            Some(Unit::OutputTokens) => tokens.answer,
             Some(_) => 1,
         }
     }

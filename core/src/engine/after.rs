@@ -1,6 +1,6 @@
 //! What becomes of a call after the wire: the way back through the concepts, in reverse order.
 
-use super::account::stated;
+use super::account::{Tokens, stated};
 use super::cached::Saved;
 use super::call::State;
 use super::events::What;
@@ -12,7 +12,7 @@ use crate::call::{ErrorType, Headers, Outcome};
 use crate::coding::Decoder;
 use crate::cost::{self, Cost, Facts, Unknown, Usage, UsageReader};
 use crate::outbox::{self, Failure};
-use crate::quota::dialect::{Answer, Dialect, Reading, Refusal as VendorRefusal};
+use crate::quota::dialect::{Answer, Dialect, MAX_STATEMENTS, Reading, Refusal as VendorRefusal};
 use crate::quota::{self, Claim, Limited};
 use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, should_retry};
 use crate::rollout::Sample;
@@ -115,13 +115,18 @@ impl Engine {
         let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
         let make = |key, scope| self.stated_state(key, scope, rule);
         let (place, names) = (flow.place, (flow.asked_model(), &*plan.endpoint_name));
-        for statement in reading.statements() {
+        let mut named = [None; MAX_STATEMENTS];
+        for (statement, named) in reading.statements().iter().zip(&mut named) {
             let Some(policy) = plan.account.of(statement, dialect, place, names, make) else {
                 self.tallies.folded_policies.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
+            *named = Some(policy);
             let claim = claim_of(plan, flow, &policy.name);
             policy.state.state(rule, &claim, &stated(statement), now);
+        }
+        if plan.scoped {
+            plan.account.names(place.endpoint, named.into_iter().flatten());
         }
         self.take_refusal(plan, flow, dialect, reading, None, now);
     }
@@ -358,7 +363,8 @@ impl Engine {
         };
         let cost = Self::cost(plan, flow, usage, answer, (sent, received), begun);
         let known = cost.unknown.is_none() && cost.currency == Currency::USD;
-        let tokens = read.as_ref().and_then(Usage::tokens);
+        let used = read.as_ref().and_then(Tokens::used);
+        let tokens = used.map(|used| used.all);
         self.cache_close(plan, flow, outcome, (known.then_some(cost.nanos), tokens), now);
         let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
         for (at, (place, state)) in plan.budgets.iter().enumerate() {
@@ -397,7 +403,7 @@ impl Engine {
             let claim = &mut flow.stated[at];
             match was_sent {
                 true => {
-                    if let Some(tokens) = tokens {
+                    if let Some(tokens) = used {
                         policy.state.settle(rule, claim, policy.units(tokens));
                     }
                     policy.state.end(claim);

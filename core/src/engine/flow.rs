@@ -279,7 +279,11 @@ impl Flow {
     pub(super) fn find_place(&mut self, plan: &Plan) {
         self.place = match plan.scoped {
             false => Place::default(),
-            true => Place { model: Place::number(self.asked_model()), endpoint: plan.endpoint_number },
+            true => Place {
+                model: Place::number(self.asked_model()),
+                endpoint: plan.endpoint_number,
+                named: plan.account.named_at(plan.endpoint_number),
+            },
         };
     }
 

@@ -1,6 +1,6 @@
 //! A second attempt beside a first one that is slow.
 
-use super::account::{MAX_ASKED, Place};
+use super::account::{MAX_ASKED, Place, Tokens};
 use super::after::in_words;
 use super::call::State;
 use super::events::What;
@@ -28,7 +28,7 @@ impl Engine {
             return None;
         }
         let ask = Ask::one().priority(flow.priority);
-        let sizes = (flow.tokens_ahead(plan), flow.body);
+        let sizes = (Tokens::ahead(flow.tokens_ahead(plan), flow.body), flow.body);
         if !self.has_room(plan, flow.place, &ask, sizes, now) {
             hedge.state.give_back();
             return None;
@@ -47,14 +47,15 @@ impl Engine {
         plan: &Plan,
         place: Place,
         ask: &Ask,
-        (tokens, bytes): (u64, u64),
+        (tokens, bytes): (Tokens, u64),
         now: Timestamp,
     ) -> bool {
         let mut taken: [Option<(&QuotaState, Claim)>; MAX_QUOTAS + 2 * MAX_ASKED] =
             [None; MAX_QUOTAS + 2 * MAX_ASKED];
         let own = plan.quotas.iter().map(|quota| {
-            let ask =
-                ask.units(decide::units_of(&quota.rule, tokens, bytes)).customer(plan.customer, quota.weight);
+            let ask = ask
+                .units(decide::units_of(&quota.rule, tokens.all, bytes))
+                .customer(plan.customer, quota.weight);
             (&*quota.state, &*quota.rule, ask)
         });
         let kept = plan.keep.iter().flat_map(|(_, rule)| {

@@ -3,6 +3,7 @@
 
 mod carried;
 mod origin;
+mod signed;
 
 pub use carried::{Carried, carried};
 pub(crate) use origin::Origins;
@@ -11,7 +12,7 @@ use crate::call::Headers;
 use foldhash::fast::FixedState;
 use siphasher::sip::SipHasher24;
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 /// Header fields in which credentials travel, the usual one first.
 pub(crate) const FIELDS: [&str; 6] =
@@ -44,11 +45,22 @@ impl Fingerprinter {
         self.of_value(FIELDS.iter().find_map(|name| headers.get(name)))
     }
 
-    /// The fingerprint of a credential; 0 where there is none.
+    /// The fingerprint of a credential; 0 where there is none. Of a request that is signed, of who signed it (the key's
+    /// id of AWS Signature Version 4, consumer and token of OAuth 1.0a, and the like): the rest differs each time.
     #[must_use]
     pub fn of_value(&self, value: Option<&[u8]>) -> u64 {
+        let Some(value) = value else { return 0 };
+        if let Some(parts) = signed::signer(value) {
+            let mut hasher = SipHasher24::new_with_key(&self.key);
+            // What comes behind each part is in none.
+            parts.iter().for_each(|part| {
+                hasher.write(part);
+                hasher.write(b"\n");
+            });
+            return hasher.finish().max(1);
+        }
         // In one piece: hashing what comes bit by bit takes longer.
-        value.map_or(0, |value| SipHasher24::new_with_key(&self.key).hash(value).max(1))
+        SipHasher24::new_with_key(&self.key).hash(value).max(1)
     }
 }
 
@@ -112,6 +124,19 @@ mod tests {
         // Written down: ledgers and other processes know credentials by this.
         assert_eq!(one.of(&headers), 1_690_629_525_212_503_528);
         assert_eq!(format!("{one:?}"), "Fingerprinter", "the key is not shown");
+    }
+
+    #[test]
+    fn a_signed_request_has_the_fingerprint_of_who_signed_it() {
+        let by = Fingerprinter::new([1; 16]);
+        let aws = |key: &str, day: u32, signature: u32| {
+            let value = format!(
+                "AWS4-HMAC-SHA256 Credential={key}/202611{day}/us-east-1/s3/aws4_request, SignedHeaders=host;x-amz-date, Signature={signature:064x}"
+            );
+            by.of(&[("authorization", value.as_str())])
+        };
+        assert_eq!(aws("AKIAIOSFODNN7EXAMPLE", 21, 1), aws("AKIAIOSFODNN7EXAMPLE", 22, 2));
+        assert_ne!(aws("AKIAIOSFODNN7EXAMPLE", 21, 1), aws("AKIAI44QH8DHBEXAMPLE", 21, 1));
     }
 
     #[test]

@@ -224,6 +224,39 @@ mod tests {
     }
 
     #[test]
+    fn calls_of_many_units_go_after_an_idle_time_and_keep_to_the_limit_in_a_crowd() {
+        let rule = Rule {
+            shared: Shared::Fleet,
+            max_wait: Duration::ZERO,
+            ..Rule::limit(150_000, Unit::Tokens, Duration::from_secs(60))
+        };
+        let (cell, mut lease) = (Cell::new(), Lease::new(rule.limit.unwrap()));
+        // A bucket that refills by 2,500 a second, which the store asks once in that time.
+        let mut level = 0;
+        let (mut few, mut many) = (0, 0);
+        for milli in 0..720_000u64 {
+            let (now, minute) = (T0.plus_millis(milli), milli / 60_000);
+            if milli % lease.interval().as_millis() as u64 == 0 {
+                let wanted = lease.wanted(&cell, now);
+                level = (level + 2_500 + wanted.returned).min(2_500);
+                let units = wanted.units.min(level);
+                level -= units;
+                lease.granted(&cell, units, now.plus(wanted.hold), 1, now);
+            }
+            let ask = Ask::one().units(1_000);
+            let went = || cell.before(&rule, &mut Claim::new(), &ask, now) == Verdict::Pass;
+            match minute {
+                // Nobody calls; then one a second does, and then all that can.
+                0 => {}
+                1 => few += u64::from(milli % 1_000 == 500 && went()),
+                _ => many += u64::from(milli % 10 == 0 && went()),
+            }
+        }
+        assert!((59..=60).contains(&few), "{few} of 60");
+        assert!((1_450..=1_510).contains(&many), "{many} in ten minutes of 150 each");
+    }
+
+    #[test]
     fn absurd_grants_are_cut_and_calls_never_wait_beyond_their_time() {
         let (cell, rule) = (Cell::new(), rule(100));
         let mut lease = Lease::new(rule.limit.unwrap());

@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicU64;
 const FILE: &str = "quota.map";
 const MAGIC: u64 = u64::from_le_bytes(*b"farcallq");
 /// Of the layout below; to be raised with any change of it, of [`Cell`] or of [`Shares`].
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The file of the canaries. Unlike quotas they go on where they were after the machine's start: a variant that was
 /// rolled back is no better since.

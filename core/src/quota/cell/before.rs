@@ -145,7 +145,8 @@ impl Cell {
             _ => None,
         };
         if let Some((left, until)) = leased {
-            if left < i64::from(claim.units) {
+            // Who asks for many at once goes into debt, which the next grants pay: what nobody used was never asked for.
+            if left < i64::from(claim.units.min(1)) {
                 return claim.poll(Why::Lease, bound.min(until.max(now + 1)).max(now), now);
             }
         } else if rule.shared == Shared::Fleet && rule.on_error == OnError::Refuse {
@@ -228,10 +229,11 @@ impl Cell {
         loop {
             let begun = self.begun.load(Relaxed);
             let Some(left) = self.left(now).filter(|left| left.resets_at > now) else { break };
-            let floor = (u64::from(left.limit) * kept / 1_000) as i64;
+            let floor = left.floor(kept);
+            let needs = left.needs(claim.units, kept);
             let free = left.units - self.pending(rule, &left, now);
-            if free - units < floor {
-                let why = if free < units { Why::Exhausted } else { Why::Reserved };
+            if free - needs < floor {
+                let why = if free < needs { Why::Exhausted } else { Why::Reserved };
                 if why == Why::Exhausted && self.block(now).is_none() && self.probes(left.resets_at, now) {
                     self.count(claim);
                     return Ok(earliest);
@@ -279,7 +281,7 @@ impl Cell {
             } else {
                 0
             };
-            (left.units + later < units).then_some((left.resets_at, Why::Exhausted))
+            (left.units + later < left.needs(claim.units, 0)).then_some((left.resets_at, Why::Exhausted))
         });
         let Some((until, why)) = barrier else {
             if !claim.charged {

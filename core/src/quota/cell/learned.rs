@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const SECOND: u64 = 1_000_000_000;
-const RATE_BITS: u32 = 40;
+/// 32 bits of seconds: with fewer, what is long forgotten would come back when they have gone round.
+const RATE_BITS: u32 = 32;
 const RATE_MASK: u64 = (1 << RATE_BITS) - 1;
 const SECONDS_MASK: u64 = (1 << (64 - RATE_BITS)) - 1;
 /// From so many seconds on, a difference is a negative one.
@@ -17,6 +18,8 @@ const DECREASE: u64 = 70;
 const DOUBLING: u64 = 60;
 /// A rate that grew to so many times itself is no limit any more.
 const FORGOTTEN: u64 = 8;
+/// A clock that went back by more makes it void.
+const AN_HOUR: u64 = 3_600;
 /// One call in ten seconds: the least.
 const LEAST: u64 = 100;
 
@@ -27,8 +30,12 @@ pub(crate) fn rate(word: u64, now: u64) -> Option<u64> {
         return None;
     }
     let passed = passed(word, now);
-    // Seconds from the future: the clock went back, and the rate stays as it was.
-    let passed = if passed >= BEFORE { 0 } else { passed };
+    // Seconds from the future: the clock went back. By a little, the rate stays as it was.
+    let passed = match passed {
+        BEFORE.. if SECONDS_MASK - passed >= AN_HOUR => return None,
+        BEFORE.. => 0,
+        passed => passed,
+    };
     let rate = base + base * passed / DOUBLING;
     (rate <= base * FORGOTTEN).then_some(rate)
 }
@@ -68,6 +75,15 @@ mod tests {
         assert_eq!(rate(word_now, NOW + 30 * SECOND), Some(105_000));
         assert_eq!(rate(word_now, NOW + 600 * SECOND), None, "long forgotten");
         assert_eq!(rate(word_now, NOW - 30 * SECOND), Some(70_000), "a clock that went back");
+        assert_eq!(rate(word_now, NOW - 7_200 * SECOND), None, "by too much for it to wait");
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_so() {
+        let word = AtomicU64::new(0);
+        decrease(&word, 100_000, NOW, NOW);
+        let later = (2..200_000).filter(|n| rate(word.load(Relaxed), NOW + n * 300 * SECOND).is_some());
+        assert_eq!(later.count(), 0, "of two years");
     }
 
     #[test]

@@ -37,7 +37,9 @@ impl Cell {
             let full = within / unit >= u64::from(limit);
             earliest = earliest.saturating_add((windows + u64::from(full)).saturating_mul(length));
         }
-        let cost = unit.saturating_mul(u64::from(claim.units));
+        // More than a window holds takes a window, and not the turns of those behind it.
+        let units = if limit == 0 { claim.units } else { claim.units.min(limit) };
+        let cost = unit.saturating_mul(u64::from(units));
         let turn = Turn { cost, tolerance: 0, earliest, bound, horizon: patience };
         let slot = turn.take(&self.slots).map_err(|until| refuse(until, why))?;
         claim.why = why;

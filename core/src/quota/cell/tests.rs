@@ -545,3 +545,49 @@ proptest! {
         prop_assert!(whole * 100 >= allowed * 90, "{whole} of {allowed} used");
     }
 }
+
+#[test]
+fn a_call_above_the_stated_limit_takes_a_whole_window_and_not_forever() {
+    for (rule, why) in
+        [(Rule { max_wait: Duration::ZERO, ..Rule::default() }, "refused"), (patient(120), "waits")]
+    {
+        let cell = Cell::new();
+        let window = Some(Duration::from_secs(60));
+        let mut first = pass(&cell, &rule, at(0));
+        cell.state(&first, &Stated { window, ..says(8_000, 7_900, at(60_000)) }, at(500));
+        cell.end(&mut first);
+        let (mut went, mut now) = (0, at(1_000));
+        while now < at(600_000) {
+            let mut claim = Claim::new();
+            loop {
+                match cell.before(&rule, &mut claim, &Ask::one().units(14_000), now) {
+                    Verdict::Wait { until, .. } => now = until,
+                    Verdict::Refuse { until, .. } => {
+                        assert!(until > now, "{why}");
+                        break;
+                    }
+                    Verdict::Pass => {
+                        went += 1;
+                        cell.end(&mut claim);
+                        break;
+                    }
+                }
+            }
+            now = now.plus_millis(1_000);
+        }
+        // One in each window but the first, of which a part was used already.
+        assert!((9..=10).contains(&went), "{why}: {went} in ten minutes");
+    }
+}
+
+#[test]
+fn a_call_above_what_the_reserve_leaves_goes_when_all_of_that_is_there() {
+    let (cell, kept) = (Cell::new(), Reserve { priority: Priority::Interactive, per_mille: 200 });
+    let rule = Rule { pace: Pace::Reserve, reserve: Some(kept), max_wait: Duration::ZERO, ..Rule::default() };
+    let first = pass(&cell, &rule, at(0));
+    cell.state(&first, &says(1_000, 1_000, at(60_000)), at(1));
+    let batch = Ask::one().units(5_000).priority(Priority::Batch);
+    assert_eq!(cell.before(&rule, &mut Claim::new(), &batch, at(2)), Verdict::Pass);
+    let verdict = cell.before(&rule, &mut Claim::new(), &batch, at(3));
+    assert!(matches!(verdict, Verdict::Refuse { .. }), "{verdict:?}");
+}

@@ -27,6 +27,20 @@ pub(super) struct Left {
     pub(super) limit: u32,
 }
 
+impl Left {
+    /// What is kept for others, of this share in thousandths.
+    pub(super) fn floor(&self, kept: u64) -> i64 {
+        (u64::from(self.limit) * kept / 1_000) as i64
+    }
+
+    /// How many units must be there for a call that asks for so many. Who asks for more than there ever is can have it
+    /// all: vendors let a window go into debt, and the estimate is the most that it can come to.
+    pub(super) fn needs(&self, units: u32, kept: u64) -> i64 {
+        let most = i64::from(self.limit) - self.floor(kept);
+        i64::from(units).min(most.max(1))
+    }
+}
+
 /// How a quota stands, for reports and incidents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

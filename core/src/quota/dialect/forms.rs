@@ -5,7 +5,8 @@ use super::read::{Answer, BODY_PREFIX, Places, RETRY_AFTER, RETRY_AFTER_MS, Want
 use super::reading::Statement;
 use super::value::{self, Ignored, decimal, pair, trim};
 use super::{
-    Encoding, LimitSpec, PolicyIndex, PolicyName, Reading, RefusalSpec, RetrySource, Spec, Unit, structured,
+    Encoding, LimitSpec, PolicyIndex, PolicyName, Reading, RefusalSpec, RetrySource, Scope, Spec, Unit,
+    structured,
 };
 use crate::units::Timestamp;
 use std::time::Duration;
@@ -236,7 +237,10 @@ impl<'a> Reader<'a> {
             policy,
             name,
             unit,
-            scope: spec.scope,
+            scope: match spec.scope {
+                Scope::Credential if spec.named_by.is_some() => Scope::Named,
+                scope => scope,
+            },
             limit,
             remaining,
             resets_at,

@@ -149,7 +149,7 @@ impl Dialect {
     /// Whether any of its limits is about a part of a credential's calls, or about more than those.
     #[must_use]
     pub fn has_scopes(&self) -> bool {
-        self.spec.limits.iter().any(|limit| limit.scope != Scope::Credential)
+        self.spec.limits.iter().any(|limit| limit.scope != Scope::Credential || limit.named_by.is_some())
     }
 
     /// Whether any of its limits counts the calls for each model apart.

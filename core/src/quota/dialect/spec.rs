@@ -172,6 +172,9 @@ pub enum Scope {
     Model,
     /// `vendor`: all calls to the vendor from here, whatever their credential (by address, by account).
     Vendor,
+    /// All calls with one credential to those endpoints whose answers name the policy: what a limit with a `named_by`
+    /// and without a narrower scope counts. There is no word for it.
+    Named,
 }
 
 impl Scope {
