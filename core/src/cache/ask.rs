@@ -320,26 +320,62 @@ fn write_content(key: &mut Keyed, fields: &[String], content: &[u8]) {
 }
 
 fn write_query(key: &mut Keyed, rule: &Query, query: &str) {
-    let named = |pair: &str, names: &[String]| {
-        let name = pair.split('=').next().unwrap_or_default();
-        names.iter().any(|known| known == name)
-    };
+    let (Query::Only(names) | Query::Without(names)) = rule else { return key.part(query.as_bytes()) };
+    if has_broken_escape(query.as_bytes()) {
+        // What its parameters are called is anybody's guess: it counts as a whole, and like none that can be read.
+        key.number(u64::MAX);
+        return key.part(query.as_bytes());
+    }
     match rule {
-        Query::All => key.part(query.as_bytes()),
-        Query::Only(names) => {
+        Query::Only(_) => {
             for name in names {
                 key.part(name.as_bytes());
-                for pair in query.split('&').filter(|pair| pair.split('=').next() == Some(name)) {
+                for pair in query.split('&').filter(|pair| is_named(pair, name)) {
                     key.part(pair.as_bytes());
                 }
             }
         }
-        Query::Without(names) => {
-            for pair in query.split('&').filter(|pair| !named(pair, names)) {
+        _ => {
+            for pair in query.split('&').filter(|pair| !names.iter().any(|name| is_named(pair, name))) {
                 key.part(pair.as_bytes());
             }
         }
     }
+}
+
+/// Whether a parameter is the one that a rule names, however either spells it: `filter[region]` is sent as
+/// `filter%5Bregion%5D`.
+fn is_named(pair: &str, known: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default();
+    name == known || decoded(name).eq(known.bytes()) || decoded(name).eq(decoded(known))
+}
+
+/// A name of a query as it is meant (`application/x-www-form-urlencoded`).
+fn decoded(name: &str) -> impl Iterator<Item = u8> {
+    let mut rest = name.as_bytes();
+    std::iter::from_fn(move || {
+        let (byte, after) = match rest {
+            [b'%', high, low, after @ ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => (b'%', &rest[1..]),
+            },
+            [b'+', after @ ..] => (b' ', after),
+            [byte, after @ ..] => (*byte, after),
+            [] => return None,
+        };
+        rest = after;
+        Some(byte)
+    })
+}
+
+fn has_broken_escape(query: &[u8]) -> bool {
+    let whole = |rest: &[u8]| matches!(rest, [high, low, ..] if hex(*high).and(hex(*low)).is_some());
+    query.iter().enumerate().any(|(at, byte)| *byte == b'%' && !whole(&query[at + 1..]))
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
+    char::from(digit).to_digit(16).map(|digit| digit as u8)
 }
 
 /// Whether `authority`, with or without a port, is that of this host.

@@ -167,6 +167,38 @@ fn keys_are_made_of_what_a_rule_names() {
 }
 
 #[test]
+fn a_parameter_is_the_one_that_a_rule_names_however_either_spells_it() {
+    let place = |query: &str| format!("https://a.example.com/s?{query}");
+    for named in ["filter[region]", "filter%5Bregion%5D", "filter%5bregion]"] {
+        let mut world = World::with(&format!("key = {{ query = [\"{named}\", \"two+words\"] }}"));
+        for one in ["filter[region]=eu", "filter%5Bregion%5D=us", "filter%5bregion%5d=de", "two%20words=a"] {
+            let (url, traced) = (place(one), place(&format!("{one}&trace=1")));
+            assert!(
+                !world.call(Ask::get(&[]).url(&url), say(200, FRESH, one), 0.0).is_hit(),
+                "{named} {one}"
+            );
+            assert_eq!(world.call(Ask::get(&[]).url(&traced), ok(&[]), 1.0).body(), one, "{named}");
+        }
+        let mut world = World::with(&format!("key = {{ without_query = [\"{named}\"] }}"));
+        world.call(Ask::get(&[]).url(&place("filter[region]=eu&q=1")), ok(FRESH), 0.0);
+        let same = place("filter%5Bregion%5D=us&q=1");
+        assert!(world.call(Ask::get(&[]).url(&same), ok(&[]), 1.0).is_hit(), "{named}");
+        assert!(!world.call(Ask::get(&[]).url(&place("filter=1&q=1")), ok(&[]), 1.0).is_hit(), "{named}");
+    }
+    for keys in ["key = { query = [\"q\"] }", "key = { without_query = [\"trace\"] }"] {
+        let mut world = World::with(keys);
+        for broken in ["q=1&trace=50%", "q=1&trace=%5", "q=1&trace=%zz", "q=1&trace=1"] {
+            let url = place(broken);
+            assert!(
+                !world.call(Ask::get(&[]).url(&url), ok(FRESH), 0.0).is_hit(),
+                "{broken} counts as a whole"
+            );
+            assert!(world.call(Ask::get(&[]).url(&url), ok(&[]), 1.0).is_hit(), "{broken}");
+        }
+    }
+}
+
+#[test]
 fn two_rules_do_not_share_answers() {
     let mut world = World::of(
         "[[cache]]\nname = \"a\"\nmatch = { customer = \"a\" }\nshare = [\"customers\"]\n[[cache]]\nname = \"b\"\nmatch = { customer = \"b\" }\nshare = [\"customers\"]\n",
