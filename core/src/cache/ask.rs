@@ -10,8 +10,8 @@ use super::{Query, Rule, json};
 use crate::call::{Head, HeaderNames, Target};
 use std::sync::LazyLock;
 
-/// Headers that do not tell calls apart by themselves: what an answer looks like may depend on them, and then the
-/// answer says so (`Vary`), or they are about the exchange, its tracing or the cache itself.
+/// Headers that, but for [`COUNTED`], do not tell calls apart by themselves: what an answer looks like may depend on
+/// them, and then the answer says so (`Vary`), or they are about the exchange, its tracing or the cache itself.
 const PASSED: [&str; 58] = [
     "accept",
     "accept-charset",
@@ -72,6 +72,10 @@ const PASSED: [&str; 58] = [
     "x-stainless-retry-count",
     "x-stainless-timeout",
 ];
+
+/// Of [`PASSED`], those that say on whose behalf or from where somebody asks. They tell calls apart as a header does
+/// that nobody knows; here they are known because answers vary by them.
+const COUNTED: [&str; 5] = ["forwarded", "from", "origin", "referer", "x-forwarded-for"];
 
 /// Headers by which some frameworks take another method than the request's own.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
@@ -160,7 +164,8 @@ impl Ask {
                 // A client that connects to an address and asks for a host there (RFC 9110, section 7.2).
                 passed => {
                     let elsewhere = passed == "host" && !names(value.trim_ascii(), head.target.host);
-                    if elsewhere || rule.headers.iter().any(|known| known == passed) {
+                    let counts = !rule.share_credentials && COUNTED.contains(&passed);
+                    if elsewhere || counts || rule.headers.iter().any(|known| known == passed) {
                         let mut one = Keyed::new(secret);
                         one.part(passed.as_bytes());
                         one.part(value.trim_ascii());

@@ -43,6 +43,22 @@ fn headers_that_change_from_call_to_call_do_not_keep_answers_apart() {
 }
 
 #[test]
+fn what_is_asked_for_one_user_of_a_service_is_not_for_another() {
+    for name in ["x-forwarded-for", "forwarded", "from", "origin", "referer"] {
+        let mut world = World::with("ttl = \"1h\"");
+        let (one, other): (Pairs<'_>, Pairs<'_>) = (&[(name, "10.0.0.1")], &[(name, "10.0.0.2")]);
+        world.call(Ask::get(one), ok(&[]), 0.0);
+        assert!(!world.call(Ask::get(other), ok(&[]), 1.0).is_hit(), "{name}");
+        assert!(world.call(Ask::get(one), ok(&[]), 2.0).is_hit(), "{name}");
+    }
+    let mut world = World::with("share = [\"credentials\"]");
+    let varies: Pairs<'_> = &[("cache-control", "max-age=600"), ("vary", "Origin")];
+    world.call(Ask::get(&[("origin", "https://a.example")]), ok(varies), 0.0);
+    assert!(world.call(Ask::get(&[("origin", "https://a.example")]), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[("origin", "https://b.example")]), ok(varies), 1.0).is_hit());
+}
+
+#[test]
 fn calls_to_other_places_and_queries_are_other_calls() {
     let mut world = World::with("");
     let url = "https://api.example.com/v1/rates?base=EUR";
