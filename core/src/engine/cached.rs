@@ -386,7 +386,8 @@ impl Engine {
     ) -> Option<Step> {
         use RefusedBy::{Breaker, Budget, Concurrency, Deadline, Quota};
         let Standing { plan, flow } = call.flow.as_mut()?;
-        let part = plan.cache.as_ref().filter(|_| flow.cached.stage == Stage::Sent)?;
+        // One that waits for an equal call has looked as well: its deadline passes while it still asks.
+        let part = plan.cache.as_ref().filter(|_| matches!(flow.cached.stage, Stage::Asks | Stage::Sent))?;
         if !matches!(refusal.by, Breaker | Budget | Concurrency | Deadline | Quota) {
             return None;
         }

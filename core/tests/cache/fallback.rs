@@ -1,6 +1,6 @@
 //! What there is when the vendor is down, or not to be asked; and what rules say instead of headers.
 
-use crate::support::{Ask, Came, Pairs, World, at, ok, say};
+use crate::support::{Ask, Came, Pairs, World, at, kept, ok, say};
 use farcall::{Outcome, Step};
 
 const SHORT: Pairs<'_> = &[("cache-control", "max-age=5")];
@@ -70,6 +70,23 @@ fn a_spent_budget_and_an_open_breaker_are_stood_in_for_and_a_policy_is_not() {
     let policy = "[[cache]]\nname = \"c\"\nmatch = {}\nttl = \"1h\"\nstale_if_error = \"1h\"\n[[policy]]\nmatch = { customer = \"x\" }\nverdict = \"deny\"\n";
     let mut world = World::of(policy);
     assert!(matches!(world.call(Ask::get(&[]).customer("x"), ok(&[]), 1.0), Came::Refused(_)));
+}
+
+#[test]
+fn a_call_whose_deadline_passes_while_it_waits_for_another_is_stood_in_for() {
+    let rules = "[[cache]]\nname = \"c\"\nmatch = {}\nstale_if_error = \"1h\"\n[[resilience]]\nmatch = {}\ndeadline = \"2s\"\n";
+    let mut world = World::of(rules);
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    let mut leader = world.begin(&Ask::get(&[]), 10.0);
+    assert!(matches!(leader.step(&world.engine, at(10.0)), Step::Send(_)), "and its vendor hangs");
+    let mut waits = world.begin(&Ask::get(&[]), 10.1);
+    assert!(matches!(waits.step(&world.engine, at(10.1)), Step::Wait(_)));
+    let Step::Respond(stored) = waits.step(&world.engine, at(12.2)) else { panic!("there is an answer") };
+    let came = kept(&stored);
+    assert_eq!((came.body(), came.why()), ("first", "farcall; fwd=stale; ttl=-7; detail=deadline"));
+    leader.abandon(&world.engine, at(13.0));
+    let rows = world.drain().rows;
+    assert!(rows.iter().any(|row| row.outcome == Outcome::Stale && row.sums.calls == 1));
 }
 
 #[test]
