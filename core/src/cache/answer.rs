@@ -268,7 +268,9 @@ impl Answer {
             || public
             || private
             || BY_DEFAULT.contains(&self.status);
-        when(!allowed, "status")?;
+        // An error is kept for as long as somebody says that it holds, and for nothing else.
+        let error = self.status >= 400 && !BY_DEFAULT.contains(&self.status);
+        when(!allowed || error && self.lifetime(rule).is_zero(), "status")?;
         // Kept for nothing otherwise: neither fresh, nor of use to ask by, nor when the vendor is down.
         let validator = self.headers.contains_key("etag") || self.headers.contains_key("last-modified");
         let useful = validator || self.lifetime(rule) > Duration::ZERO || self.spare(rule) > Duration::ZERO;
@@ -427,8 +429,10 @@ impl Answer {
             return Use::Accepted(ttl);
         }
         let while_asking = rule.stale_while_revalidate.or(self.control.stale_while_revalidate);
-        let meanwhile =
-            !wanted && self.may_be_stale(rule) && while_asking.is_some_and(|window| stale_for <= window);
+        let meanwhile = !wanted
+            && self.may_be_stale(rule)
+            && !self.is_error(rule)
+            && while_asking.is_some_and(|window| stale_for <= window);
         Use::Validate { requested: false, ttl, meanwhile }
     }
 
@@ -439,13 +443,18 @@ impl Answer {
         // By the header only for errors (RFC 5861, section 4).
         let told = self.control.stale_if_error.filter(|_| !refused);
         let window = rule.stale_if_error.or(told)?;
-        let fits = age.saturating_sub(lifetime) <= window && self.may_be_stale(rule);
+        let fits = age.saturating_sub(lifetime) <= window && self.may_be_stale(rule) && !self.is_error(rule);
         fits.then(|| seconds_left(lifetime, age))
     }
 
     fn spare(&self, rule: &Rule) -> Duration {
         let window = rule.stale_if_error.or(self.control.stale_if_error);
-        window.filter(|_| self.may_be_stale(rule)).unwrap_or_default()
+        window.filter(|_| self.may_be_stale(rule) && !self.is_error(rule)).unwrap_or_default()
+    }
+
+    /// Whether it is an error that no rule takes for an answer: nobody is helped by an old one.
+    fn is_error(&self, rule: &Rule) -> bool {
+        self.status >= 400 && self.overridden(rule).is_none()
     }
 
     /// RFC 9111, section 4.2.4.

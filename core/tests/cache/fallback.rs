@@ -90,6 +90,33 @@ fn a_call_whose_deadline_passes_while_it_waits_for_another_is_stood_in_for() {
 }
 
 #[test]
+fn an_error_is_never_what_stands_in_for_a_vendor_that_fails() {
+    let keys = "stale_if_error = \"1h\"\nstale_while_revalidate = \"1h\"";
+    for status in [401, 403, 404, 409, 429, 500, 503] {
+        for control in ["private", "public", "max-age=0", "max-age=5", "max-age=5, stale-if-error=600"] {
+            let mut world = World::with(keys);
+            let headers: Pairs<'_> = &[("cache-control", control), ("etag", "\"a\"")];
+            world.call(Ask::get(&[]), say(status, headers, "sorry"), 0.0);
+            let fresh = world.call(Ask::get(&[]), say(status, headers, "sorry"), 4.0);
+            assert_eq!(
+                fresh.is_hit(),
+                control.starts_with("max-age=5"),
+                "{status} {control}: while it holds"
+            );
+            assert_eq!(world.fails(Ask::get(&[]), 10.0), Came::Failed, "{status} {control}");
+            let mut leader = world.begin(&Ask::get(&[]), 10.0);
+            assert!(matches!(leader.step(&world.engine, at(10.0)), Step::Send(_)));
+            let mut beside = world.begin(&Ask::get(&[]), 10.0);
+            assert!(matches!(beside.step(&world.engine, at(10.0)), Step::Wait(_)), "{status} {control}");
+        }
+    }
+    // That there is nothing is an answer where a rule takes it for one.
+    let mut world = World::with("negative_ttl = \"5s\"\nstale_if_error = \"1h\"");
+    world.call(Ask::get(&[]), say(404, &[], "none"), 0.0);
+    assert_eq!(world.fails(Ask::get(&[]), 10.0).body(), "none");
+}
+
+#[test]
 fn what_is_kept_costs_no_budget_and_is_booked_as_saved() {
     let text = "[[vendor]]\nname = \"rates\"\nhosts = [\"api.example.com\"]\n[[cache]]\nname = \"c\"\nmatch = {}\nttl = \"1h\"\n[[price]]\nvendor = \"rates\"\ncall = \"10 USD / 1k calls\"\n[[budget]]\nname = \"b\"\nmatch = {}\nlimit = \"0.02 USD / day\"\nover = \"refuse\"\n";
     let mut world = World::of(text);
