@@ -183,6 +183,12 @@ impl Cache {
         }
     }
 
+    /// Whether what was found then may still be handed out: nothing was changed there, nor was anybody to be rid of
+    /// answers since (RFC 9111, section 4.4).
+    pub(crate) fn stands(&self, answer: &Answer, found_at: Timestamp) -> bool {
+        found_at.as_nanos() > self.purged.load(Ordering::Acquire) && !self.is_outdated(answer)
+    }
+
     fn is_outdated(&self, answer: &Answer) -> bool {
         let known = self.invalidations.get();
         known.is_some_and(|known| known.since(answer.uri, answer.requested_at()))

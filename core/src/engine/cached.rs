@@ -43,6 +43,8 @@ pub(super) struct Cached {
     pub(super) fetches: u8,
     /// What was found, and is not fresh.
     pub(super) found: Option<Arc<Answer>>,
+    /// When it was.
+    pub(super) looked: Timestamp,
     /// Whether the vendor is asked whether it is still good.
     conditional: bool,
     declined: bool,
@@ -205,6 +207,7 @@ impl Cached {
             leads: self.leads.take(),
             hosted: std::mem::take(&mut self.hosted),
             found: self.found.take(),
+            looked: self.looked,
             status: Status { forwarded: Some(Forwarded::Stale), ..Status::default() },
             ..Self::default()
         }
@@ -226,6 +229,7 @@ impl Cached {
             fetched,
             fetches,
             found,
+            looked,
             conditional,
             declined,
             refreshes,
@@ -240,6 +244,7 @@ impl Cached {
             (Stage::Off, Key::default(), None, Status::default(), Saved::default());
         (*leads, *hosted, *waits_since, *waits_for, *joined) = (None, false, None, None, false);
         (*fetch, *fetched, *fetches, *found, *confirmed, *storing) = (None, None, 0, None, None, None);
+        *looked = Timestamp::default();
         (*conditional, *declined, *refreshes, *refreshing) = (false, false, false, false);
     }
 }
@@ -368,7 +373,7 @@ impl Engine {
             State::Failed(_) => false,
             _ => return None,
         };
-        let found = cached.found.as_ref()?;
+        let found = cached.found.as_ref().filter(|found| self.cache.stands(found, cached.looked))?;
         let ttl = found.instead(&part.rule, refused, now)?;
         let answer = Arc::clone(found);
         cached.status.forwarded_status = (state == State::Answered).then_some(call.status);
@@ -391,7 +396,8 @@ impl Engine {
         if !matches!(refusal.by, Breaker | Budget | Concurrency | Deadline | Quota) {
             return None;
         }
-        let found = flow.cached.found.as_ref()?;
+        let cached = &flow.cached;
+        let found = cached.found.as_ref().filter(|found| self.cache.stands(found, cached.looked))?;
         let ttl = found.instead(&part.rule, true, now)?;
         let answer = Arc::clone(found);
         let status = &mut flow.cached.status;

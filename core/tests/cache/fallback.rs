@@ -117,6 +117,44 @@ fn an_error_is_never_what_stands_in_for_a_vendor_that_fails() {
 }
 
 #[test]
+fn what_was_made_useless_while_the_vendor_was_asked_stands_in_for_nothing() {
+    let keys = "stale_if_error = \"1h\"\nstale_while_revalidate = \"1h\"\n";
+    for purges in [true, false] {
+        let mut world = World::with(keys);
+        world.call(Ask::get(&[]), ok(SHORT), 0.0);
+        let elsewhere = Ask::get(&[]).url("https://api.example.com/other");
+        world.call(elsewhere, ok(SHORT), 0.0);
+        let mut leader = world.begin(&Ask::get(&[]), 10.0);
+        assert!(matches!(leader.step(&world.engine, at(10.0)), Step::Send(_)));
+        match purges {
+            true => {
+                let all = farcall::matcher::Matcher::new([("endpoint", "GET /v1/rates")]).unwrap();
+                assert_eq!(world.engine.purge_cache(&all, at(10.5)), 1);
+            }
+            false => _ = world.call(Ask::get(&[]).method("DELETE"), say(204, &[], ""), 10.5),
+        }
+        leader.failed(farcall::ErrorType::Connect);
+        let step = leader.step(&world.engine, at(11.0));
+        assert!(!matches!(step, Step::Respond(_)), "purges: {purges}: {step:?}");
+        leader.end(&world.engine, at(13.0));
+        assert_eq!(world.fails(elsewhere, 14.0).body(), "first", "the rest stands in as before");
+    }
+    // Who waits has looked before, and looks again.
+    let mut world = World::with("stale_if_error = \"1h\"");
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    let mut leader = world.begin(&Ask::get(&[]), 10.0);
+    assert!(matches!(leader.step(&world.engine, at(10.0)), Step::Send(_)));
+    let mut waits = world.begin(&Ask::get(&[]), 10.0);
+    assert!(matches!(waits.step(&world.engine, at(10.0)), Step::Wait(_)));
+    world.call(Ask::get(&[]).method("DELETE"), say(204, &[], ""), 10.5);
+    leader.abandon(&world.engine, at(11.0));
+    let Step::Send(attempt) = waits.step(&world.engine, at(11.0)) else { panic!("it is its turn") };
+    assert!(attempt.condition.is_empty(), "nor is it asked about");
+    waits.failed(farcall::ErrorType::Connect);
+    assert!(matches!(waits.step(&world.engine, at(11.0)), Step::Settled));
+}
+
+#[test]
 fn what_is_kept_costs_no_budget_and_is_booked_as_saved() {
     let text = "[[vendor]]\nname = \"rates\"\nhosts = [\"api.example.com\"]\n[[cache]]\nname = \"c\"\nmatch = {}\nttl = \"1h\"\n[[price]]\nvendor = \"rates\"\ncall = \"10 USD / 1k calls\"\n[[budget]]\nname = \"b\"\nmatch = {}\nlimit = \"0.02 USD / day\"\nover = \"refuse\"\n";
     let mut world = World::of(text);
