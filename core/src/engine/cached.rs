@@ -417,13 +417,6 @@ impl Engine {
         let mut status = Status::default();
         if let Some(Standing { plan, flow }) = &mut call.flow {
             status = flow.cached.status;
-            let bytes = answer.body.len() as u64;
-            flow.cached.saved = match call.attempts == 0 && answer.has_age() {
-                true => {
-                    Saved { bytes, cost: answer.cost.unwrap_or_default(), requests: 1, tokens: answer.tokens }
-                }
-                false => Saved { bytes, ..Saved::default() },
-            };
             flow.cached.conditional = false;
             if let Some(part) = &plan.cache
                 && (status.forwarded.is_some() || outcome == Outcome::Stale || self.cache.tells(now))
@@ -434,6 +427,17 @@ impl Engine {
         }
         if call.flow.as_ref().is_some_and(|standing| standing.flow.cached.refreshing) {
             call.refresh = self.refresh(call, now);
+        }
+        if let Some(Standing { flow, .. }) = &mut call.flow {
+            let bytes = answer.body.len() as u64;
+            // What is asked beside the call is spent all the same, and what would have been refused is never spent.
+            flow.cached.saved = match outcome {
+                _ if call.refresh.is_some() => Saved::default(),
+                Outcome::Cached if call.attempts == 0 && answer.has_age() => {
+                    Saved { bytes, cost: answer.cost.unwrap_or_default(), requests: 1, tokens: answer.tokens }
+                }
+                _ => Saved { bytes, ..Saved::default() },
+            };
         }
         call.head_at = now;
         self.settle_as(call, outcome, answer.status, now);

@@ -57,6 +57,10 @@ fn a_spent_budget_and_an_open_breaker_are_stood_in_for_and_a_policy_is_not() {
     assert_eq!(came.why(), "farcall; fwd=stale; ttl=-5; detail=budget");
     let other = Ask::get(&[]).url("https://api.example.com/other");
     assert!(matches!(world.call(other, ok(&[]), 10.0), Came::Refused(_)));
+    let rows = world.drain().rows;
+    let sums = rows.iter().find(|row| row.outcome == Outcome::Stale).unwrap().sums;
+    assert_eq!((sums.calls, sums.saved_bytes), (1, 5));
+    assert_eq!((sums.saved_requests, sums.saved_cost), (0, 0), "a call that would not have been made");
 
     let breaker = "[[cache]]\nname = \"c\"\nmatch = {}\nstale_if_error = \"1h\"\n[[resilience]]\nmatch = {}\nbreaker = { consecutive = 2, open = \"1h\" }\n";
     let mut world = World::of(breaker);
