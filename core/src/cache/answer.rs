@@ -287,14 +287,18 @@ impl Answer {
         self.headers.get("content-length")?.to_str().ok()?.trim().parse().ok()
     }
 
-    /// The header names that requests must agree in to get this answer; sorted, in lower case.
+    /// The header names that requests must agree in to get this answer; sorted, in lower case. A coded body is only for
+    /// who asked as the first one did, though nobody says so: servers compress without a `Vary` (nginx, by default).
     pub(crate) fn vary(&self) -> Vec<Box<str>> {
+        let coding = |line: &HeaderValue| !line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+        let coded = self.headers.get_all("content-encoding").iter().any(coding);
         let lines = self.headers.get_all("vary").iter().filter_map(|line| line.to_str().ok());
         let mut names: Vec<Box<str>> = lines
             .flat_map(|line| line.split(','))
             .map(str::trim)
             .filter(|name| !name.is_empty())
             .map(|name| name.to_ascii_lowercase().into())
+            .chain(coded.then(|| "accept-encoding".into()))
             .collect();
         names.sort();
         names.dedup();

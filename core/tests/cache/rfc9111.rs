@@ -303,6 +303,24 @@ fn a_304_of_another_place_that_the_client_was_sent_on_to_confirms_nothing() {
 }
 
 #[test]
+fn a_coded_body_is_for_who_can_decode_it_though_the_vendor_names_nothing() {
+    for (vary, coding) in [(None, "gzip"), (Some("Origin"), "br"), (Some("accept-encoding"), "gzip")] {
+        let mut world = World::with("");
+        let mut headers = vec![("cache-control", "max-age=600"), ("content-encoding", coding)];
+        headers.extend(vary.map(|vary| ("vary", vary)));
+        let (decodes, another): (Pairs<'_>, Pairs<'_>) =
+            (&[("accept-encoding", "gzip, br")], &[("accept-encoding", "identity")]);
+        world.call(Ask::get(decodes), ok(&headers), 0.0);
+        assert!(world.call(Ask::get(decodes), ok(&[]), 1.0).is_hit(), "{vary:?}");
+        let plain: Pairs<'_> = &[("cache-control", "max-age=600")];
+        assert!(!world.call(Ask::get(another), ok(plain), 2.0).is_hit(), "{vary:?}");
+    }
+    let mut world = World::with("");
+    world.call(Ask::get(&[("accept-encoding", "gzip")]), ok(&[("cache-control", "max-age=600")]), 0.0);
+    assert!(world.call(Ask::get(&[]), ok(&[]), 1.0).is_hit(), "one that is not coded is for all");
+}
+
+#[test]
 fn a_vary_that_cannot_be_read_names_whatever_there_is() {
     let mut world = World::with("");
     let headers: Pairs<'_> = &[("cache-control", "max-age=600"), ("vary", "accept-language, \u{e9}")];
