@@ -8,7 +8,7 @@ use crate::call::Headers;
 use crate::matcher::{Matcher, Subject};
 use crate::units::Timestamp;
 use bytes::Bytes;
-use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, DATE, HeaderMap, HeaderName, HeaderValue};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -482,11 +482,16 @@ impl Answer {
     /// what is still good is something else.
     pub(crate) fn confirmed(&self, rule: &Rule, got: &Received<'_>) -> Option<Self> {
         let update = copy(got)?;
-        let strong = |etag: &&HeaderValue| !etag.as_bytes().starts_with(b"W/");
-        if let Some(theirs) = update.get("etag").filter(strong)
-            && self.headers.get("etag").is_none_or(|ours| ours != theirs)
-        {
-            return None;
+        if let Some(theirs) = update.get("etag").map(HeaderValue::as_bytes) {
+            let ours = self.headers.get("etag").map(HeaderValue::as_bytes);
+            let same = match theirs.strip_prefix(b"W/") {
+                None => ours == Some(theirs),
+                // One that is weak says nothing against an answer without any, which was asked about by its date.
+                Some(theirs) => ours.is_none_or(|ours| ours.strip_prefix(b"W/").unwrap_or(ours) == theirs),
+            };
+            if !same {
+                return None;
+            }
         }
         let mut answer = self.clone();
         for name in update.keys().filter(|name| !OF_BODY.contains(&name.as_str())) {
@@ -497,6 +502,14 @@ impl Answer {
         }
         if !update.contains_key("age") {
             answer.headers.remove("age");
+        }
+        if !update.contains_key("date") {
+            // It is as old as what says so, not as what it was first (RFC 9110, section 6.6.1).
+            answer.headers.remove("date");
+            let moment = UNIX_EPOCH + Duration::from_nanos(got.received_at.as_nanos());
+            if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(moment)) {
+                answer.headers.insert(DATE, date);
+            }
         }
         (answer.requested_at, answer.received_at) = (got.requested_at, got.received_at);
         answer.understand(rule);

@@ -167,6 +167,36 @@ fn a_stale_answer_is_asked_about_by_its_validators_and_304_makes_it_fresh() {
 }
 
 #[test]
+fn a_304_without_a_date_is_as_old_as_its_receipt() {
+    let mut world = World::with("");
+    world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=60"), ("etag", "\"v1\""), DATE]), 0.0);
+    assert!(world.call(Ask::get(&[]), say(304, &[("etag", "\"v1\"")], ""), 3_600.0).is_hit());
+    let again = world.call(Ask::get(&[]), ok(&[]), 3_601.0);
+    assert_eq!(again.why(), "farcall; hit; ttl=59", "it is not an hour old, as its first date would make it");
+}
+
+#[test]
+fn a_weak_validator_of_a_304_confirms_what_has_the_same() {
+    for (ours, theirs, confirms) in [
+        ("W/\"v1\"", "W/\"v1\"", true),
+        ("\"v1\"", "W/\"v1\"", true),
+        ("W/\"v1\"", "W/\"v2\"", false),
+        ("\"v1\"", "W/\"v2\"", false),
+        ("W/\"v1\"", "\"v1\"", false),
+    ] {
+        let mut world = World::with("");
+        world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=5"), ("etag", ours)]), 0.0);
+        let mut call = world.begin(&Ask::get(&[]), 10.0);
+        let now = crate::support::at(10.0);
+        assert!(matches!(call.step(&world.engine, now), farcall::Step::Send(_)));
+        call.answer(&world.engine, 304, &[("etag", theirs)], now);
+        let step = call.step(&world.engine, now);
+        assert_eq!(matches!(step, farcall::Step::Respond(_)), confirms, "{ours} {theirs}: {step:?}");
+        call.abandon(&world.engine, now);
+    }
+}
+
+#[test]
 fn a_304_about_something_else_makes_the_call_ask_for_the_whole() {
     let mut world = World::with("");
     world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=5"), ("etag", "\"v1\"")]), 0.0);
