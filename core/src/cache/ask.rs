@@ -199,15 +199,16 @@ impl Ask {
     }
 
     /// The key of an answer that varies by these headers (RFC 9111, section 4.1). Those that are not of
-    /// [`PASSED`] tell calls apart in any case, and so need not be looked at; where credentials are shared they do
-    /// not, and `None` is said.
-    pub(super) fn varied(&self, vary: &[Box<str>], shared: bool, secret: &[u8; 16]) -> Option<Key> {
+    /// [`PASSED`] tell calls apart in any case, and so need not be looked at; where credentials are shared only those
+    /// do that the rule names, and of others `None` is said.
+    pub(super) fn varied(&self, vary: &[Box<str>], rule: &Rule, secret: &[u8; 16]) -> Option<Key> {
         let mut key = Keyed::new(secret);
         key.part(&self.key.0.to_le_bytes());
         for name in vary {
             key.part(name.as_bytes());
             let Some(place) = NAMES.place(name.as_bytes()) else {
-                if shared {
+                let named = || rule.headers.iter().any(|known| same(known.as_bytes(), name.as_bytes()));
+                if rule.share_credentials && !named() {
                     return None;
                 }
                 continue;

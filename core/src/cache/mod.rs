@@ -127,7 +127,7 @@ impl Cache {
             None => return (Found::Nothing, ask.key),
             Some(Kept::Answer(answer)) => (answer, ask.key),
             Some(Kept::Varies(names)) => {
-                let Some(key) = ask.varied(&names, rule.share_credentials, self.secret()) else {
+                let Some(key) = ask.varied(&names, rule, self.secret()) else {
                     return (Found::OtherHeaders, ask.key);
                 };
                 match store.get(key) {
@@ -155,7 +155,7 @@ impl Cache {
             store.put(ask.key, Kept::Answer(answer));
             return true;
         }
-        let Some(key) = ask.varied(&vary, rule.share_credentials, self.secret()) else { return false };
+        let Some(key) = ask.varied(&vary, rule, self.secret()) else { return false };
         // Before what leads to it: whoever finds that finds it too.
         store.put(key, Kept::Answer(answer));
         store.put(ask.key, Kept::Varies(vary.into()));

@@ -369,7 +369,8 @@ impl Engine {
                 return Some(self.next(call, now));
             }
             State::Answered if matches!(call.status, 500 | 502 | 503 | 504) => false,
-            State::Answered if call.status == 429 => true,
+            // Those by which vendors and what stands before them say the same in words of their own: 520 to 526, 529.
+            State::Answered if matches!(call.status, 429 | 505..=599) => true,
             State::Failed(_) => false,
             _ => return None,
         };

@@ -7,7 +7,7 @@ const SHORT: Pairs<'_> = &[("cache-control", "max-age=5")];
 
 #[test]
 fn a_vendor_that_fails_is_stood_in_for_as_long_as_a_rule_says() {
-    for status in [500, 502, 503, 504, 429] {
+    for status in [500, 502, 503, 504, 520, 522, 526, 529, 429] {
         let mut world = World::with("stale_if_error = \"1h\"");
         world.call(Ask::get(&[]), ok(SHORT), 0.0);
         let came = world.call(Ask::get(&[]), say(status, &[], "sorry"), 60.0);
@@ -21,8 +21,10 @@ fn a_vendor_that_fails_is_stood_in_for_as_long_as_a_rule_says() {
     world.call(Ask::get(&[]), ok(SHORT), 0.0);
     assert_eq!(world.fails(Ask::get(&[]), 60.0).body(), "first");
     assert_eq!(world.fails(Ask::get(&[]), 4_000.0), Came::Failed);
-    let answered = world.call(Ask::get(&[]), say(404, &[], "gone"), 70.0);
-    assert_eq!(answered, Came::Sent { status: 404, condition: vec![] }, "that is an answer, and no failure");
+    for status in [404, 501] {
+        let answered = world.call(Ask::get(&[]), say(status, &[], "gone"), 70.0);
+        assert_eq!(answered, Came::Sent { status, condition: vec![] }, "that is an answer, and no failure");
+    }
     let outcomes: Vec<_> =
         world.drain().rows.iter().map(|row| (row.outcome, row.status, row.sums.calls)).collect();
     assert!(outcomes.contains(&(Outcome::Stale, 200, 1)), "{outcomes:?}");
@@ -32,7 +34,7 @@ fn a_vendor_that_fails_is_stood_in_for_as_long_as_a_rule_says() {
 fn headers_alone_stand_in_for_errors_as_rfc_5861_says() {
     let headers: Pairs<'_> = &[("cache-control", "max-age=5, stale-if-error=100")];
     for (status, after, hit) in
-        [(503, 104.0, true), (503, 106.0, false), (429, 10.0, false), (404, 10.0, false)]
+        [(503, 104.0, true), (503, 106.0, false), (429, 10.0, false), (529, 10.0, false), (404, 10.0, false)]
     {
         let mut world = World::with("");
         world.call(Ask::get(&[]), ok(headers), 0.0);

@@ -59,6 +59,19 @@ fn what_is_asked_for_one_user_of_a_service_is_not_for_another() {
 }
 
 #[test]
+fn an_answer_may_vary_by_a_header_that_a_rule_names_although_credentials_are_shared() {
+    let varies: Pairs<'_> = &[("cache-control", "max-age=600"), ("vary", "X-Region")];
+    let (eu, us): (Pairs<'_>, Pairs<'_>) = (&[("x-region", "eu")], &[("X-Region", "us")]);
+    for (keys, kept) in [("", false), ("key = { headers = [\"X-Region\"] }", true)] {
+        let mut world = World::with(&format!("share = [\"credentials\"]\n{keys}"));
+        world.call(Ask::get(eu), ok(varies), 0.0);
+        assert!(!world.call(Ask::get(us), say(200, varies, "us"), 1.0).is_hit(), "{keys}");
+        assert_eq!(world.call(Ask::get(eu), ok(varies), 2.0).is_hit(), kept, "{keys}");
+        assert_eq!(world.call(Ask::get(us), ok(varies), 2.0).is_hit(), kept, "{keys}");
+    }
+}
+
+#[test]
 fn calls_to_other_places_and_queries_are_other_calls() {
     let mut world = World::with("");
     let url = "https://api.example.com/v1/rates?base=EUR";
