@@ -136,6 +136,9 @@ const OF_BODY: [&str; 4] = ["content-encoding", "content-length", "content-range
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// Beyond this a stale answer with a validator is not kept for being asked about, where room is scarce.
+const ASKED_ABOUT: Duration = Duration::from_secs(3_600);
+
 /// Guesses go no further (RFC 9111, section 4.2.2, leaves that to us).
 const LONGEST_GUESS: Duration = Duration::from_secs(86_400);
 
@@ -454,6 +457,17 @@ impl Answer {
     fn spare(&self, rule: &Rule) -> Duration {
         let window = rule.stale_if_error.or(self.control.stale_if_error);
         window.filter(|_| self.may_be_stale(rule) && !self.is_error(rule)).unwrap_or_default()
+    }
+
+    /// How long after it came it may be of use: fresh, handed out stale, or asked about for a while.
+    pub(super) fn useful_for(&self, rule: &Rule) -> Duration {
+        let (lifetime, age) = self.ttl(rule, self.received_at);
+        let while_asking = rule.stale_while_revalidate.or(self.control.stale_while_revalidate);
+        let while_asking = while_asking.filter(|_| self.may_be_stale(rule) && !self.is_error(rule));
+        let validator = self.headers.contains_key("etag") || self.headers.contains_key("last-modified");
+        let asked_about = if validator { ASKED_ABOUT } else { Duration::ZERO };
+        let spare = self.spare(rule).max(while_asking.unwrap_or_default()).max(asked_about);
+        lifetime.saturating_sub(age).saturating_add(spare)
     }
 
     /// Whether it is an error that no rule takes for an answer: nobody is helped by an old one.

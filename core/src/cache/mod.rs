@@ -150,15 +150,19 @@ impl Cache {
         {
             return false;
         }
-        let vary = answer.vary();
+        let (vary, useful_for) = (answer.vary(), answer.useful_for(rule));
+        let kept = Kept::Answer(answer);
+        if !store.takes(&kept) {
+            return false;
+        }
         if vary.is_empty() {
-            store.put(ask.key, Kept::Answer(answer));
+            store.put_for(ask.key, kept, useful_for);
             return true;
         }
         let Some(key) = ask.varied(&vary, rule, self.secret()) else { return false };
         // Before what leads to it: whoever finds that finds it too.
-        store.put(key, Kept::Answer(answer));
-        store.put(ask.key, Kept::Varies(vary.into()));
+        store.put_for(key, kept, useful_for);
+        store.put_for(ask.key, Kept::Varies(vary.into()), useful_for);
         true
     }
 
