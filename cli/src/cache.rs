@@ -42,12 +42,16 @@ fn condition(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Where no program runs.
+const NOBODY: &str = "No program runs here that could have kept anything. What lies in a Redis stays there; those that begin \
+    here within seven days do not hand it out.\n";
+
 pub(crate) fn run(command: &Command) -> Exit {
     let Command::Purge(Purge { which, home, .. }) = command;
     let Some(place) = farcall_agent::home(home.home.as_deref()) else { return failed(&ReportError::NoHome) };
     match farcall_agent::purge_cache(&place, which) {
         Ok(programs) if home.json => print(&json(&json!({ "programs": programs })), Exit::Fine),
-        Ok(0) => print("No program runs here that could have kept anything.\n", Exit::Fine),
+        Ok(0) => print(NOBODY, Exit::Fine),
         Ok(1) => print("Told the program that runs here; it forgets within a second or so.\n", Exit::Fine),
         Ok(programs) => {
             print(&format!("Told {programs} programs; they forget within a second or so.\n"), Exit::Fine)

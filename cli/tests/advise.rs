@@ -263,3 +263,30 @@ fn where_there_is_nothing_to_say_it_says_so() {
     let nowhere = tempfile::tempdir().unwrap();
     assert_eq!(run(nowhere.path(), &["advise"]).0, 3);
 }
+
+#[test]
+fn what_changes_from_call_to_call_gets_no_lines_and_what_gets_lines_says_how_old_it_can_be() {
+    let home = tempfile::tempdir().unwrap();
+    let service = Program::start(home.path(), "checkout");
+    for n in 0..60 {
+        let body = n.to_string();
+        let asked = |url, body| Wire { url, body, trace: Some(n + 1), ..Wire::default() };
+        service.call(n * 1_500, &asked("https://api.rates.example/v1/latest", &body));
+        service.call(n * 1_500 + 500, &asked(FLAGS, "same"));
+    }
+    drop(service);
+    let all = json(home.path(), &[]);
+    let rows = all["rows"].as_array().unwrap();
+    let row = |rule: &str, vendor: &str| {
+        let found = rows.iter().find(|row| row["rule"] == rule && row["vendor"] == vendor);
+        found.unwrap_or_else(|| panic!("no {rule} of {vendor} in {all:#}"))
+    };
+    let changes = row("lockstep", "rates.example");
+    assert!(changes["config"].is_null(), "{changes:#}");
+    let risk = changes["risk"].as_str().unwrap();
+    assert!(risk.contains("within 10s") && risk.contains("(100%) would have been stale"), "{risk}");
+    let cacheable = row("cacheable", "launchdarkly");
+    assert!(cacheable["config"].as_str().unwrap().contains("stale_if_error = \"1h\""), "{cacheable:#}");
+    let risk = cacheable["risk"].as_str().unwrap();
+    assert!(risk.contains("When the vendor fails or refuses it can be an hour older"), "{risk}");
+}

@@ -159,7 +159,7 @@ impl Tier for Disk {
         Ok(Some(bytes))
     }
 
-    fn write(&mut self, key: Key, sealed: &[u8]) -> io::Result<()> {
+    fn write(&mut self, key: Key, sealed: &[u8], _: Duration) -> io::Result<()> {
         let (part, size) = (Self::part_of(key), size_of_file(sealed.len() as u64));
         if !self.make_room(size) {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "there is no room for it"));

@@ -118,6 +118,10 @@ impl Store for Memory {
         }
     }
 
+    fn takes(&self, kept: &Kept) -> bool {
+        self.answers.policy().max_capacity().is_none_or(|most| kept.weight() as u64 <= most)
+    }
+
     fn remove(&self, key: Key) {
         self.change(key, || self.answers.invalidate(&key.number()));
     }
@@ -202,6 +206,13 @@ mod tests {
                 memory.put(key, kept(&round.to_string()));
             }
         });
+    }
+
+    #[test]
+    fn what_is_larger_than_all_memory_is_not_taken() {
+        let memory = Memory::new(1 << 10);
+        assert!(memory.takes(&kept("name")));
+        assert!(!memory.takes(&kept(&"x".repeat(2 << 10))));
     }
 
     #[test]

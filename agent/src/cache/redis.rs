@@ -13,7 +13,7 @@ use std::time::Duration;
 const CONNECT: Duration = Duration::from_millis(500);
 /// So long an answer may take. Calls wait for less.
 const ANSWER: Duration = Duration::from_millis(250);
-/// What nobody wrote anew for so long goes.
+/// What nobody wrote anew for so long goes, and sooner what is of no use any more.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Larger ones are not sent.
 const LARGEST: usize = 4 << 20;
@@ -95,12 +95,12 @@ impl Tier for Redis {
         self.ask(|connection| connection.get(name))
     }
 
-    fn write(&mut self, key: Key, sealed: &[u8]) -> io::Result<()> {
+    fn write(&mut self, key: Key, sealed: &[u8], useful_for: Duration) -> io::Result<()> {
         if sealed.len() > LARGEST {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large for that"));
         }
         let name = self.name(key);
-        self.ask(|connection| connection.set_ex(name, sealed, KEPT.as_secs()))
+        self.ask(|connection| connection.set_ex(name, sealed, useful_for.min(KEPT).as_secs().max(1)))
     }
 
     fn remove(&mut self, key: Key) -> io::Result<()> {
@@ -178,6 +178,7 @@ mod tests {
     use super::super::shared::Beyond;
     use super::super::tests::{Process, URL, now};
     use super::*;
+    use crate::{Farcall, Options};
     use farcall::matcher::Matcher;
     use farcall::{Head, Step};
     use rustix::process::{Pid, Signal, kill_process};
@@ -222,6 +223,14 @@ mod tests {
         }
     }
 
+    impl Server {
+        fn seconds_left(&self) -> Vec<i64> {
+            let mut connection = Client::open(self.url.as_str()).unwrap().get_connection().unwrap();
+            let keys: Vec<String> = connection.keys("test:cache:*").unwrap();
+            keys.iter().map(|key| connection.ttl(key).unwrap()).collect()
+        }
+    }
+
     impl Drop for Server {
         fn drop(&mut self) {
             let _ = self.child.kill();
@@ -248,6 +257,9 @@ mod tests {
         first.settle();
         let values = server.values();
         assert_eq!(values.len(), 2, "an answer, and by what it varies");
+        for seconds in server.seconds_left() {
+            assert!((1..=3_600).contains(&seconds), "{seconds} s are left of an hour");
+        }
         let said =
             |word: &[u8]| values.iter().any(|value| value.windows(word.len()).any(|part| part == word));
         assert!(!said(b"body") && !said(b"acme") && !said(b"rates"));
@@ -300,6 +312,61 @@ mod tests {
             std::thread::sleep(Duration::from_millis(10));
         }
         server.child.kill().unwrap();
+    }
+
+    /// What a program of its own gets, from its start to its end: whether that was kept.
+    fn asks(home: &Path, is_written: impl Fn() -> bool) -> bool {
+        let farcall = Farcall::start(Options {
+            home: Some(home.into()),
+            config: Some(home.join("farcall.toml")),
+            service: Some("shop".into()),
+            flush_every: None,
+            hub: false,
+            ..Options::default()
+        });
+        let nothing: &[(&str, &str)] = &[];
+        let head = Head::new("GET", URL).headers(&nothing).body(Some(0), true).caches(true);
+        let mut call = farcall.guard(farcall.begin(&head));
+        let kept = loop {
+            match call.step() {
+                Step::Wait(until) => std::thread::sleep(until.since(farcall.now())),
+                Step::Respond(_) => break true,
+                Step::Send(_) => break false,
+                other => panic!("{other:?}"),
+            }
+        };
+        if !kept {
+            call.answer_at(200, &nothing, farcall.now());
+            assert!(matches!(call.step(), Step::Settled));
+            call.read(b"the body");
+            call.end();
+            let begun = Instant::now();
+            while !is_written() {
+                assert!(begun.elapsed() < PATIENT, "it is not written");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        farcall.shutdown();
+        kept
+    }
+
+    #[test]
+    fn what_was_purged_while_no_program_ran_is_handed_out_by_none_that_begins_later() {
+        let (server, [home, _]) = (Server::start(), hosts());
+        let rules = format!(
+            "cache_redis = \"{}\"\ncache_redis_wait = \"60s\"\n[share]\nprefix = \"test:\"\n[[cache]]\nmatch = {{}}\nttl = \"1h\"\n",
+            server.url
+        );
+        std::fs::write(home.path().join("farcall.toml"), rules).unwrap();
+        let is_written = || !server.values().is_empty();
+        assert!(!asks(home.path(), is_written));
+        let begun = Instant::now();
+        while !asks(home.path(), is_written) {
+            assert!(begun.elapsed() < PATIENT, "what the first one kept is never found");
+        }
+        crate::purge_cache(home.path(), &[]).unwrap();
+        assert!(is_written(), "nobody is there who could remove it");
+        assert!(!asks(home.path(), is_written));
     }
 
     #[test]

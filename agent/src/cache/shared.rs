@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A disk that takes longer than this is done without, unless the configuration says how long.
 const DISK: Duration = Duration::from_secs(1);
@@ -119,9 +119,12 @@ impl Shared {
         self.workers.iter().try_for_each(|(worker, _)| worker.start())
     }
 
-    /// Stops them when all is written that is to be, and waits for that.
-    pub(crate) fn stop(&self) {
-        self.workers.iter().for_each(|(worker, _)| worker.stop());
+    /// Stops them when all is written that is to be, and waits for that, but no longer than `patience`: what is not
+    /// written by then is lost.
+    pub(crate) fn stop(&self, patience: Duration) {
+        let until = Instant::now() + patience;
+        self.workers.iter().for_each(|(worker, _)| worker.wind_down(until));
+        self.workers.iter().for_each(|(worker, _)| worker.stop(until));
     }
 
     /// Name and value of each counter.
@@ -154,8 +157,16 @@ impl Store for Shared {
     }
 
     fn put(&self, key: Key, kept: Kept) {
+        self.put_for(key, kept, Duration::MAX);
+    }
+
+    fn put_for(&self, key: Key, kept: Kept, useful_for: Duration) {
         self.common.memory.put(key, kept.clone());
-        self.give_all(|| Job::Put(key, kept.clone()));
+        self.give_all(|| Job::Put(key, kept.clone(), useful_for));
+    }
+
+    fn takes(&self, kept: &Kept) -> bool {
+        self.common.memory.takes(kept)
     }
 
     fn remove(&self, key: Key) {

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 pub(super) const URL: &str = "https://api.example.com/v1/rates?base=EUR";
 const SECRET: &str = "sk_live_51HxJ2eKZvKYlo2C0";
 const MIB: u64 = 1 << 20;
+/// However slow the machine is, what is to be written is.
+const PATIENT: Duration = Duration::from_secs(120);
 
 pub(super) fn now() -> Timestamp {
     Clock::new().now()
@@ -81,7 +83,7 @@ impl Process {
 
     /// All is written, and it goes on.
     pub(super) fn settle(&self) {
-        self.shared.stop();
+        self.shared.stop(PATIENT);
         self.shared.start().unwrap();
     }
 
@@ -92,7 +94,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.shared.stop();
+        self.shared.stop(PATIENT);
     }
 }
 

@@ -21,9 +21,11 @@ const MOST_BYTES: usize = 32 << 20;
 const MOST_JOBS: usize = 65_536;
 /// How often there is something to do beside.
 const TICK: Duration = Duration::from_secs(1);
-/// A purge is minded for so long, for what was under way when it came.
-const MINDED: Duration = Duration::from_secs(3_600);
-const MOST_PURGES: usize = 64;
+/// A purge is minded for so long, for what was under way when it came, or could not be removed: longer lies nothing.
+const MINDED: Duration = Duration::from_secs(7 * 86_400);
+const MOST_PURGES: usize = 1_024;
+/// Of those that a tier could not do, so many are tried again.
+const MOST_UNDONE: usize = 64;
 /// Nobody's clock is ahead by so much: what came then was made under one that was.
 const AHEAD: Duration = Duration::from_secs(60);
 
@@ -32,8 +34,8 @@ pub(super) trait Tier: fmt::Debug + Send {
     /// What lies under a key.
     fn read(&mut self, key: Key) -> io::Result<Option<Vec<u8>>>;
 
-    /// Puts it there.
-    fn write(&mut self, key: Key, sealed: &[u8]) -> io::Result<()>;
+    /// Puts it there, where it is of use for so long.
+    fn write(&mut self, key: Key, sealed: &[u8], useful_for: Duration) -> io::Result<()>;
 
     /// Forgets it.
     fn remove(&mut self, key: Key) -> io::Result<()>;
@@ -56,7 +58,8 @@ pub(super) type Which = Arc<dyn Fn(&Answer) -> bool + Send + Sync>;
 /// What a thread is to do, in this order.
 pub(super) enum Job {
     Fetch(Key, Fetch),
-    Put(Key, Kept),
+    /// What is of use for so long.
+    Put(Key, Kept, Duration),
     Remove(Key),
     /// The call that asked for it is over: others may go on.
     Land(Key, Landing, Timestamp),
@@ -165,6 +168,14 @@ struct Queue {
     /// Nobody is asked until then.
     rests_until: Option<Instant>,
     rest: Duration,
+    /// What is not written until then, is not.
+    ends_at: Option<Instant>,
+    /// The thread that is to go on; one that is older, and hung when it was to stop, ends.
+    number: u64,
+    /// Whether that thread has ended.
+    ended: bool,
+    /// Purges that failed, which are tried again.
+    undone: Vec<(Which, Timestamp)>,
     /// Since when it does what it does.
     busy_since: Option<Instant>,
 }
@@ -175,6 +186,17 @@ const HANGS: Duration = Duration::from_secs(1);
 
 /// After a failure a tier is left alone for so long, doubling up to the second number.
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+impl Queue {
+    fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether what is still to be written or read is let go of: the tier failed just now, or the time is over.
+    fn is_given_up(&self) -> bool {
+        self.rests() || !self.running && self.ends_at.is_some_and(|at| Instant::now() >= at)
+    }
+}
 
 impl Worker {
     pub(super) fn new(
@@ -205,41 +227,67 @@ impl Worker {
         if thread.is_some() {
             return Ok(());
         }
-        lock(&self.queue).running = true;
+        let number = {
+            let mut queue = lock(&self.queue);
+            queue.number += 1;
+            (queue.running, queue.ended, queue.ends_at) = (true, false, None);
+            queue.number
+        };
         let worker = Arc::clone(self);
-        let join = std::thread::Builder::new().name(self.name.into()).spawn(move || worker.run());
+        let join = std::thread::Builder::new().name(self.name.into()).spawn(move || worker.run(number));
         match join {
             Ok(join) => *thread = Some(join),
             Err(error) => {
-                lock(&self.queue).running = false;
+                let mut queue = lock(&self.queue);
+                (queue.running, queue.ended) = (false, true);
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    /// Stops the thread when it has done what it was given, and waits for that.
-    pub(super) fn stop(&self) {
-        lock(&self.queue).running = false;
+    /// Tells the thread to end when it has done what it was given, or at that moment.
+    pub(super) fn wind_down(&self, until: Instant) {
+        let mut queue = lock(&self.queue);
+        (queue.running, queue.ends_at) = (false, Some(until));
+        drop(queue);
         self.more.notify_all();
-        let join = lock(&self.thread).take();
-        if let Some(join) = join
-            && join.thread().id() != std::thread::current().id()
-        {
-            let _ = join.join();
+    }
+
+    /// Waits until the thread has ended, but not longer than until then: what it waits for itself may never answer.
+    pub(super) fn stop(&self, until: Instant) {
+        self.wind_down(until);
+        let Some(thread) = lock(&self.thread).take() else { return };
+        if thread.thread().id() == std::thread::current().id() {
+            return;
         }
+        let mut queue = lock(&self.queue);
+        while !queue.ended && !thread.is_finished() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(queue);
+                // Others of the host need not wait until that is seen.
+                if let Some(leases) = &self.leases {
+                    leases.release_all();
+                }
+                return;
+            }
+            queue = self.more.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(queue);
+        let _ = thread.join();
     }
 
     /// Gives the thread something to do; `false` where it does not run, rests, or has too much to do.
     pub(super) fn give(&self, job: Job) -> bool {
         let bytes = match &job {
-            Job::Put(_, kept) => kept.weight(),
+            Job::Put(_, kept, _) => kept.weight(),
             _ => 0,
         };
         let mut queue = lock(&self.queue);
         let asks = matches!(job, Job::Fetch(..) | Job::Put(..));
         let full = queue.jobs.len() >= MOST_JOBS || (queue.bytes > 0 && queue.bytes + bytes > MOST_BYTES);
-        let rests = queue.rests_until.is_some_and(|until| Instant::now() < until);
+        let rests = queue.rests();
         let hangs = queue.busy_since.is_some_and(|since| since.elapsed() > self.hangs);
         // Others must not wait for what is not written: the end of a call is behind nothing that hangs.
         let lands = matches!(job, Job::Land(..));
@@ -253,12 +301,16 @@ impl Worker {
         true
     }
 
-    fn run(&self) {
+    fn run(&self, number: u64) {
         let mut ticked = Instant::now();
         // Before anything comes from there that is of no use any more.
         self.exchange();
         let mut queue = lock(&self.queue);
         loop {
+            if queue.number != number {
+                // Another one has taken its place while it hung.
+                return;
+            }
             let job = queue.jobs.pop_front();
             if job.is_none() && !queue.running {
                 break;
@@ -279,10 +331,12 @@ impl Worker {
             let left = TICK.saturating_sub(ticked.elapsed()).max(Duration::from_millis(1));
             queue = self.more.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        drop(queue);
         if let Some(leases) = &self.leases {
             leases.release_all();
         }
+        queue.ended = true;
+        drop(queue);
+        self.more.notify_all();
     }
 
     fn tick(&self) {
@@ -291,12 +345,43 @@ impl Worker {
         }
         lock(&self.tier).tick();
         self.exchange();
+        self.purge_again();
+    }
+
+    /// What a tier could not be made to forget, it is told again.
+    fn purge_again(&self) {
+        let undone = {
+            let mut queue = lock(&self.queue);
+            if queue.rests() { Vec::new() } else { std::mem::take(&mut queue.undone) }
+        };
+        let now = (self.common.clock)();
+        for (which, at) in undone.into_iter().filter(|(_, at)| now.since(*at) < MINDED) {
+            self.purge(which, at);
+        }
+    }
+
+    fn purge(&self, which: Which, at: Timestamp) {
+        // Not asked while it rests, but told later.
+        let walked = (!lock(&self.queue).rests()).then(|| {
+            lock(&self.tier).walk(&mut |key, sealed| self.common.is_wanted(&which, at, key, sealed))
+        });
+        let done = matches!(walked, Some(Ok(_)));
+        if let Some(walked) = walked {
+            self.note(walked.err());
+        }
+        if !done {
+            let mut queue = lock(&self.queue);
+            if queue.undone.len() >= MOST_UNDONE {
+                queue.undone.remove(0);
+            }
+            queue.undone.push((which, at));
+        }
     }
 
     /// A tier that rests is not asked; what is to be told waits.
     fn exchange(&self) {
         let Some(changes) = &self.common.changes else { return };
-        if lock(&self.queue).rests_until.is_none_or(|until| Instant::now() >= until) {
+        if !lock(&self.queue).rests() {
             // Answers may be had although this fails: the tier is not to rest for it.
             if lock(&self.tier).exchange(changes, (self.common.clock)()).is_err() {
                 self.common.counts.untold.fetch_add(1, Ordering::Relaxed);
@@ -309,9 +394,13 @@ impl Worker {
         let counts = &self.common.counts;
         match job {
             Job::Fetch(key, fetch) => self.fetch(key, fetch),
-            Job::Put(key, kept) => {
+            Job::Put(_, kept, _) if lock(&self.queue).is_given_up() => {
+                counts.unwritten.fetch_add(1, Ordering::Relaxed);
+                return kept.weight();
+            }
+            Job::Put(key, kept, useful_for) => {
                 let sealed = self.common.seal.seal(key, &kept);
-                let written = sealed.map(|sealed| lock(&self.tier).write(key, &sealed));
+                let written = sealed.map(|sealed| lock(&self.tier).write(key, &sealed, useful_for));
                 if !matches!(written, Some(Ok(()))) {
                     counts.unwritten.fetch_add(1, Ordering::Relaxed);
                 }
@@ -330,17 +419,13 @@ impl Worker {
                 }
             }
             Job::Changed => self.exchange(),
-            Job::Purge(which, at) => {
-                let walked =
-                    lock(&self.tier).walk(&mut |key, sealed| self.common.is_wanted(&which, at, key, sealed));
-                self.note(walked.err());
-            }
+            Job::Purge(which, at) => self.purge(which, at),
         }
         0
     }
 
     fn fetch(&self, key: Key, fetch: Fetch) {
-        if fetch.until() < (self.common.clock)() {
+        if fetch.until() < (self.common.clock)() || lock(&self.queue).is_given_up() {
             // Nobody waits any more: who is slow is not asked for nothing.
             self.common.counts.failed.fetch_add(1, Ordering::Relaxed);
             return fetch.finish();
@@ -411,8 +496,9 @@ mod tests {
             Ok(None)
         }
 
-        fn write(&mut self, _: Key, _: &[u8]) -> io::Result<()> {
-            Ok(())
+        fn write(&mut self, _: Key, _: &[u8], _: Duration) -> io::Result<()> {
+            let _ = (self.0.send(()), self.1.recv());
+            Err(io::ErrorKind::TimedOut.into())
         }
 
         fn remove(&mut self, _: Key) -> io::Result<()> {
@@ -443,6 +529,83 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
         }
         go.send(()).unwrap();
-        worker.stop();
+        worker.stop(Instant::now() + Duration::from_secs(60));
+    }
+
+    #[test]
+    fn nobody_who_ends_or_forks_waits_for_a_tier_that_hangs_nor_for_each_answer_of_one_that_fails() {
+        let home = tempfile::tempdir().unwrap();
+        let common =
+            Common::new(Memory::new(1 << 20), Seal::of(home.path()).unwrap(), Box::new(|| Timestamp::EPOCH));
+        let ((told, writes), (go, goes)) = (channel(), channel());
+        let worker = Worker::new("stuck", Arc::new(common), None, Box::new(Stuck(told, goes)), None, MINDED);
+        let worker = Arc::new(worker);
+        worker.start().unwrap();
+        let kept = || Kept::Varies(["accept".into()].into());
+        for number in 0..1_000 {
+            worker.give(Job::Put(Key::of(number), kept(), TICK));
+        }
+        writes.recv().unwrap();
+        let (done, is_done) = channel();
+        let stops = Arc::clone(&worker);
+        std::thread::spawn(move || {
+            stops.stop(Instant::now() + Duration::from_millis(10));
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(60)).expect("it waits for what never answers");
+        // It goes on, as after a fork; what hung ends when it comes back, and all else is let go of.
+        worker.start().unwrap();
+        drop(go);
+        worker.stop(Instant::now() + Duration::from_secs(60));
+        let more = writes.try_iter().count();
+        assert!(more < 500, "{more} of 1,000 were tried at a tier that fails");
+        assert!(worker.common.counts.unwritten.load(Ordering::Relaxed) > 500);
+    }
+
+    /// Fails to forget until it is whole again.
+    #[derive(Debug)]
+    struct Broken(Arc<AtomicU64>, Sender<()>);
+
+    impl Tier for Broken {
+        fn read(&mut self, _: Key) -> io::Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
+
+        fn write(&mut self, _: Key, _: &[u8], _: Duration) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn remove(&mut self, _: Key) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn walk(&mut self, _: &mut dyn FnMut(Key, Vec<u8>) -> bool) -> io::Result<u64> {
+            if self.0.load(Ordering::Relaxed) > 0 {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            self.1.send(()).map_err(io::Error::other)?;
+            Ok(0)
+        }
+    }
+
+    #[test]
+    fn a_tier_that_could_not_forget_is_told_until_it_has() {
+        let home = tempfile::tempdir().unwrap();
+        let common =
+            Common::new(Memory::new(1 << 20), Seal::of(home.path()).unwrap(), Box::new(|| Timestamp::EPOCH));
+        let (told, purged) = channel();
+        let broken = Broken(Arc::new(AtomicU64::new(2)), told);
+        let worker = Arc::new(Worker::new("broken", Arc::new(common), None, Box::new(broken), None, HANGS));
+        worker.start().unwrap();
+        for _ in 0..3 {
+            assert!(worker.give(Job::Purge(Arc::new(|_| true), Timestamp::EPOCH)));
+        }
+        for number in 0..3 {
+            let gone = purged.recv_timeout(Duration::from_secs(120));
+            assert!(gone.is_ok(), "purge {number} was forgotten instead");
+        }
+        worker.stop(Instant::now() + Duration::from_secs(60));
+        assert_eq!(purged.try_iter().count(), 0, "and told once");
     }
 }

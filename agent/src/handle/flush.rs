@@ -99,7 +99,8 @@ impl Writer {
         }
     }
 
-    /// Forgets what people want the cache to forget. What was wanted before this process began, it never had.
+    /// Forgets what people want the cache to forget. What was wanted before this process began it never had, but may be
+    /// given by who shares with it: of that nothing is taken which was asked for before somebody wanted to be rid of it.
     pub(super) fn learn_purges(&mut self, process: &Process) {
         let Some(store) = self.store.as_ref().filter(|_| !process.unusable) else { return };
         if !process.engine.has_caches() {
@@ -114,8 +115,9 @@ impl Writer {
                 for purge in &purges {
                     self.purged = Some(purge.id);
                     let conditions = purge.conditions.iter().map(|(key, text)| (key.as_str(), text.as_str()));
-                    if !first && let Ok(which) = Matcher::new(conditions) {
-                        let forgotten = process.engine.purge_cache(&which, process.clock.now());
+                    if let Ok(which) = Matcher::new(conditions) {
+                        let at = if first { purge.at } else { process.clock.now() };
+                        let forgotten = process.engine.purge_cache(&which, at);
                         Tallies::add(&process.tallies.purged_answers, forgotten);
                     }
                 }

@@ -254,6 +254,7 @@ impl Farcall {
         let process = self.process();
         if process.is_current() {
             process.stop_thread();
+            process.stop_cache();
         }
     }
 
@@ -284,6 +285,7 @@ impl Farcall {
         if process.is_current() {
             process.stop_thread();
             process.flush(true);
+            process.stop_cache();
         }
     }
 
@@ -347,6 +349,7 @@ impl Drop for Handle {
             process.stop_thread();
             // After a shutdown, only what was counted since.
             process.flush(!process.has_ended());
+            process.stop_cache();
         }
     }
 }

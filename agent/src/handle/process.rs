@@ -85,6 +85,10 @@ struct Incoming {
     confirmed: Vec<Confirmation>,
 }
 
+/// Nobody who ends or forks waits longer than this for answers that are still to be written.
+#[cfg(feature = "shared-cache")]
+const CACHE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Entries of each kind that wait for one flush.
 const MAX_INCOMING: usize = 65_536;
 
@@ -336,12 +340,16 @@ impl Process {
         if let Some(share) = self.share.get() {
             share.stop();
         }
-        #[cfg(feature = "shared-cache")]
-        if let Some(cache) = self.cache.get() {
-            cache.stop();
-        }
         self.watch.stop();
         self.thread.stop();
+    }
+
+    /// After the last flush: what cannot be written in time costs an answer, and nothing that was counted.
+    pub(super) fn stop_cache(&self) {
+        #[cfg(feature = "shared-cache")]
+        if let Some(cache) = self.cache.get() {
+            cache.stop(CACHE_PATIENCE);
+        }
     }
 
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {

@@ -8,7 +8,7 @@ use crate::call::{Headers, Stored};
 use crate::matcher::{Matcher, Subject};
 use crate::units::Timestamp;
 use bytes::Bytes;
-use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, DATE, HeaderMap, HeaderName, HeaderValue};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -135,6 +135,9 @@ const OF_CONNECTION: [&str; 10] = [
 const OF_BODY: [&str; 4] = ["content-encoding", "content-length", "content-range", "content-type"];
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Beyond this a stale answer with a validator is not kept for being asked about, where room is scarce.
+const ASKED_ABOUT: Duration = Duration::from_secs(3_600);
 
 /// Guesses go no further (RFC 9111, section 4.2.2, leaves that to us).
 const LONGEST_GUESS: Duration = Duration::from_secs(86_400);
@@ -268,7 +271,9 @@ impl Answer {
             || public
             || private
             || BY_DEFAULT.contains(&self.status);
-        when(!allowed, "status")?;
+        // An error is kept for as long as somebody says that it holds, and for nothing else.
+        let error = self.status >= 400 && !BY_DEFAULT.contains(&self.status);
+        when(!allowed || error && self.lifetime(rule).is_zero(), "status")?;
         // Kept for nothing otherwise: neither fresh, nor of use to ask by, nor when the vendor is down.
         let validator = self.headers.contains_key("etag") || self.headers.contains_key("last-modified");
         let useful = validator || self.lifetime(rule) > Duration::ZERO || self.spare(rule) > Duration::ZERO;
@@ -285,14 +290,18 @@ impl Answer {
         self.headers.get("content-length")?.to_str().ok()?.trim().parse().ok()
     }
 
-    /// The header names that requests must agree in to get this answer; sorted, in lower case.
+    /// The header names that requests must agree in to get this answer; sorted, in lower case. A coded body is only for
+    /// who asked as the first one did, though nobody says so: servers compress without a `Vary` (nginx, by default).
     pub(crate) fn vary(&self) -> Vec<Box<str>> {
+        let coding = |line: &HeaderValue| !line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+        let coded = self.headers.get_all("content-encoding").iter().any(coding);
         let lines = self.headers.get_all("vary").iter().filter_map(|line| line.to_str().ok());
         let mut names: Vec<Box<str>> = lines
             .flat_map(|line| line.split(','))
             .map(str::trim)
             .filter(|name| !name.is_empty())
             .map(|name| name.to_ascii_lowercase().into())
+            .chain(coded.then(|| "accept-encoding".into()))
             .collect();
         names.sort();
         names.dedup();
@@ -428,8 +437,10 @@ impl Answer {
             return Use::Accepted(ttl);
         }
         let while_asking = rule.stale_while_revalidate.or(self.control.stale_while_revalidate);
-        let meanwhile =
-            !wanted && self.may_be_stale(rule) && while_asking.is_some_and(|window| stale_for <= window);
+        let meanwhile = !wanted
+            && self.may_be_stale(rule)
+            && !self.is_error(rule)
+            && while_asking.is_some_and(|window| stale_for <= window);
         Use::Validate { requested: false, ttl, meanwhile }
     }
 
@@ -440,13 +451,29 @@ impl Answer {
         // By the header only for errors (RFC 5861, section 4).
         let told = self.control.stale_if_error.filter(|_| !refused);
         let window = rule.stale_if_error.or(told)?;
-        let fits = age.saturating_sub(lifetime) <= window && self.may_be_stale(rule);
+        let fits = age.saturating_sub(lifetime) <= window && self.may_be_stale(rule) && !self.is_error(rule);
         fits.then(|| seconds_left(lifetime, age))
     }
 
     fn spare(&self, rule: &Rule) -> Duration {
         let window = rule.stale_if_error.or(self.control.stale_if_error);
-        window.filter(|_| self.may_be_stale(rule)).unwrap_or_default()
+        window.filter(|_| self.may_be_stale(rule) && !self.is_error(rule)).unwrap_or_default()
+    }
+
+    /// How long after it came it may be of use: fresh, handed out stale, or asked about for a while.
+    pub(super) fn useful_for(&self, rule: &Rule) -> Duration {
+        let (lifetime, age) = self.ttl(rule, self.received_at);
+        let while_asking = rule.stale_while_revalidate.or(self.control.stale_while_revalidate);
+        let while_asking = while_asking.filter(|_| self.may_be_stale(rule) && !self.is_error(rule));
+        let validator = self.headers.contains_key("etag") || self.headers.contains_key("last-modified");
+        let asked_about = if validator { ASKED_ABOUT } else { Duration::ZERO };
+        let spare = self.spare(rule).max(while_asking.unwrap_or_default()).max(asked_about);
+        lifetime.saturating_sub(age).saturating_add(spare)
+    }
+
+    /// Whether it is an error that no rule takes for an answer: nobody is helped by an old one.
+    fn is_error(&self, rule: &Rule) -> bool {
+        self.status >= 400 && self.overridden(rule).is_none()
     }
 
     /// RFC 9111, section 4.2.4.
@@ -470,11 +497,16 @@ impl Answer {
     /// what is still good is something else.
     pub(crate) fn confirmed(&self, rule: &Rule, got: &Received<'_>) -> Option<Self> {
         let update = copy(got)?;
-        let strong = |etag: &&HeaderValue| !etag.as_bytes().starts_with(b"W/");
-        if let Some(theirs) = update.get("etag").filter(strong)
-            && self.headers.get("etag").is_none_or(|ours| ours != theirs)
-        {
-            return None;
+        if let Some(theirs) = update.get("etag").map(HeaderValue::as_bytes) {
+            let ours = self.headers.get("etag").map(HeaderValue::as_bytes);
+            let same = match theirs.strip_prefix(b"W/") {
+                None => ours == Some(theirs),
+                // One that is weak says nothing against an answer without any, which was asked about by its date.
+                Some(theirs) => ours.is_none_or(|ours| ours.strip_prefix(b"W/").unwrap_or(ours) == theirs),
+            };
+            if !same {
+                return None;
+            }
         }
         let mut answer = self.clone();
         for name in update.keys().filter(|name| !OF_BODY.contains(&name.as_str())) {
@@ -485,6 +517,14 @@ impl Answer {
         }
         if !update.contains_key("age") {
             answer.headers.remove("age");
+        }
+        if !update.contains_key("date") {
+            // It is as old as what says so, not as what it was first (RFC 9110, section 6.6.1).
+            answer.headers.remove("date");
+            let moment = UNIX_EPOCH + Duration::from_nanos(got.received_at.as_nanos());
+            if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(moment)) {
+                answer.headers.insert(DATE, date);
+            }
         }
         (answer.requested_at, answer.received_at) = (got.requested_at, got.received_at);
         answer.understand(rule);

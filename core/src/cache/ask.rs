@@ -10,8 +10,8 @@ use super::{Query, Rule, json};
 use crate::call::{Head, HeaderNames, Target};
 use std::sync::LazyLock;
 
-/// Headers that do not tell calls apart by themselves: what an answer looks like may depend on them, and then the
-/// answer says so (`Vary`), or they are about the exchange, its tracing or the cache itself.
+/// Headers that, but for [`COUNTED`], do not tell calls apart by themselves: what an answer looks like may depend on
+/// them, and then the answer says so (`Vary`), or they are about the exchange, its tracing or the cache itself.
 const PASSED: [&str; 58] = [
     "accept",
     "accept-charset",
@@ -72,6 +72,10 @@ const PASSED: [&str; 58] = [
     "x-stainless-retry-count",
     "x-stainless-timeout",
 ];
+
+/// Of [`PASSED`], those that say on whose behalf or from where somebody asks. They tell calls apart as a header does
+/// that nobody knows; here they are known because answers vary by them.
+const COUNTED: [&str; 5] = ["forwarded", "from", "origin", "referer", "x-forwarded-for"];
 
 /// Headers by which some frameworks take another method than the request's own.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
@@ -160,7 +164,8 @@ impl Ask {
                 // A client that connects to an address and asks for a host there (RFC 9110, section 7.2).
                 passed => {
                     let elsewhere = passed == "host" && !names(value.trim_ascii(), head.target.host);
-                    if elsewhere || rule.headers.iter().any(|known| known == passed) {
+                    let counts = !rule.share_credentials && COUNTED.contains(&passed);
+                    if elsewhere || counts || rule.headers.iter().any(|known| known == passed) {
                         let mut one = Keyed::new(secret);
                         one.part(passed.as_bytes());
                         one.part(value.trim_ascii());
@@ -195,14 +200,15 @@ impl Ask {
     }
 
     /// The key of an answer that varies by these headers (RFC 9111, section 4.1). Those that are not of
-    /// [`PASSED`] tell calls apart in any case, and so need not be looked at; where credentials are shared they do
-    /// not, and `None` is said.
-    pub(super) fn varied(&self, vary: &[Box<str>], shared: bool, secret: &[u8; 16]) -> Option<Key> {
+    /// [`PASSED`] tell calls apart in any case, and so need not be looked at; where credentials are shared only those
+    /// do that the rule names, and of others `None` is said.
+    pub(super) fn varied(&self, vary: &[Box<str>], rule: &Rule, secret: &[u8; 16]) -> Option<Key> {
         let mut key = Keyed::new(secret);
         for name in vary {
             key.part(name.as_bytes());
             let Some(place) = NAMES.place(name.as_bytes()) else {
-                if shared {
+                let named = || rule.headers.iter().any(|known| same(known.as_bytes(), name.as_bytes()));
+                if rule.share_credentials && !named() {
                     return None;
                 }
                 continue;
@@ -321,26 +327,62 @@ fn write_content(key: &mut Keyed, fields: &[String], content: &[u8]) {
 }
 
 fn write_query(key: &mut Keyed, rule: &Query, query: &str) {
-    let named = |pair: &str, names: &[String]| {
-        let name = pair.split('=').next().unwrap_or_default();
-        names.iter().any(|known| known == name)
-    };
+    let (Query::Only(names) | Query::Without(names)) = rule else { return key.part(query.as_bytes()) };
+    if has_broken_escape(query.as_bytes()) {
+        // What its parameters are called is anybody's guess: it counts as a whole, and like none that can be read.
+        key.number(u64::MAX);
+        return key.part(query.as_bytes());
+    }
     match rule {
-        Query::All => key.part(query.as_bytes()),
-        Query::Only(names) => {
+        Query::Only(_) => {
             for name in names {
                 key.part(name.as_bytes());
-                for pair in query.split('&').filter(|pair| pair.split('=').next() == Some(name)) {
+                for pair in query.split('&').filter(|pair| is_named(pair, name)) {
                     key.part(pair.as_bytes());
                 }
             }
         }
-        Query::Without(names) => {
-            for pair in query.split('&').filter(|pair| !named(pair, names)) {
+        _ => {
+            for pair in query.split('&').filter(|pair| !names.iter().any(|name| is_named(pair, name))) {
                 key.part(pair.as_bytes());
             }
         }
     }
+}
+
+/// Whether a parameter is the one that a rule names, however either spells it: `filter[region]` is sent as
+/// `filter%5Bregion%5D`.
+fn is_named(pair: &str, known: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default();
+    name == known || decoded(name).eq(known.bytes()) || decoded(name).eq(decoded(known))
+}
+
+/// A name of a query as it is meant (`application/x-www-form-urlencoded`).
+fn decoded(name: &str) -> impl Iterator<Item = u8> {
+    let mut rest = name.as_bytes();
+    std::iter::from_fn(move || {
+        let (byte, after) = match rest {
+            [b'%', high, low, after @ ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => (b'%', &rest[1..]),
+            },
+            [b'+', after @ ..] => (b' ', after),
+            [byte, after @ ..] => (*byte, after),
+            [] => return None,
+        };
+        rest = after;
+        Some(byte)
+    })
+}
+
+fn has_broken_escape(query: &[u8]) -> bool {
+    let whole = |rest: &[u8]| matches!(rest, [high, low, ..] if hex(*high).and(hex(*low)).is_some());
+    query.iter().enumerate().any(|(at, byte)| *byte == b'%' && !whole(&query[at + 1..]))
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
+    char::from(digit).to_digit(16).map(|digit| digit as u8)
 }
 
 /// Whether `authority`, with or without a port, is that of this host.

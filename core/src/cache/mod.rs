@@ -127,7 +127,7 @@ impl Cache {
             None => return (Found::Nothing, ask.key),
             Some(Kept::Answer(answer)) => (answer, ask.key),
             Some(Kept::Varies(names)) => {
-                let Some(key) = ask.varied(&names, rule.share_credentials, self.secret()) else {
+                let Some(key) = ask.varied(&names, rule, self.secret()) else {
                     return (Found::OtherHeaders, ask.key);
                 };
                 match store.get(key) {
@@ -150,15 +150,19 @@ impl Cache {
         {
             return false;
         }
-        let vary = answer.vary();
+        let (vary, useful_for) = (answer.vary(), answer.useful_for(rule));
+        let kept = Kept::Answer(answer);
+        if !store.takes(&kept) {
+            return false;
+        }
         if vary.is_empty() {
-            store.put(ask.key, Kept::Answer(answer));
+            store.put_for(ask.key, kept, useful_for);
             return true;
         }
-        let Some(key) = ask.varied(&vary, rule.share_credentials, self.secret()) else { return false };
+        let Some(key) = ask.varied(&vary, rule, self.secret()) else { return false };
         // Before what leads to it: whoever finds that finds it too.
-        store.put(key, Kept::Answer(answer));
-        store.put(ask.key, Kept::Varies(vary.into()));
+        store.put_for(key, kept, useful_for);
+        store.put_for(ask.key, Kept::Varies(vary.into()), useful_for);
         true
     }
 
@@ -181,6 +185,12 @@ impl Cache {
         if Origin::of(target, self.secret()) == *origin {
             self.invalidate_path(origin, target.path, now);
         }
+    }
+
+    /// Whether what was found then may still be handed out: nothing was changed there, nor was anybody to be rid of
+    /// answers since (RFC 9111, section 4.4).
+    pub(crate) fn stands(&self, answer: &Answer, found_at: Timestamp) -> bool {
+        found_at.as_nanos() > self.purged.load(Ordering::Acquire) && !self.is_outdated(answer)
     }
 
     fn is_outdated(&self, answer: &Answer) -> bool {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 /// Where answers lie. Called for each call that a rule of `[[cache]]` is about, from many threads at once.
 ///
@@ -18,6 +19,17 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// Keeps it, instead of what was there; or not, where there is no room.
     fn put(&self, key: Key, kept: Kept);
+
+    /// As [`put`](Store::put), of what is of no use after so long: neither fresh, nor to be handed out stale.
+    fn put_for(&self, key: Key, kept: Kept, _useful_for: Duration) {
+        self.put(key, kept);
+    }
+
+    /// Whether it would be there after a [`put`](Store::put), as far as its size says: who waits for what will not be
+    /// there waits in vain.
+    fn takes(&self, _kept: &Kept) -> bool {
+        true
+    }
 
     /// Forgets what is kept under this key.
     fn remove(&self, key: Key);

@@ -42,6 +42,8 @@ pub(super) struct Cached {
     pub(super) fetches: u8,
     /// What was found, and is not fresh.
     pub(super) found: Option<Arc<Answer>>,
+    /// When it was.
+    pub(super) looked: Timestamp,
     /// Whether the vendor is asked whether it is still good.
     conditional: bool,
     declined: bool,
@@ -204,6 +206,7 @@ impl Cached {
             leads: self.leads.take(),
             hosted: std::mem::take(&mut self.hosted),
             found: self.found.take(),
+            looked: self.looked,
             status: Status { forwarded: Some(Forwarded::Stale), ..Status::default() },
             ..Self::default()
         }
@@ -225,6 +228,7 @@ impl Cached {
             fetched,
             fetches,
             found,
+            looked,
             conditional,
             declined,
             refreshes,
@@ -239,6 +243,7 @@ impl Cached {
             (Stage::Off, Key::default(), None, Status::default(), Saved::default());
         (*leads, *hosted, *waits_since, *waits_for, *joined) = (None, false, None, None, false);
         (*fetch, *fetched, *fetches, *found, *confirmed, *storing) = (None, None, 0, None, None, None);
+        *looked = Timestamp::default();
         (*conditional, *declined, *refreshes, *refreshing) = (false, false, false, false);
     }
 }
@@ -363,11 +368,12 @@ impl Engine {
                 return Some(self.next(call, now));
             }
             State::Answered if matches!(call.status, 500 | 502 | 503 | 504) => false,
-            State::Answered if call.status == 429 => true,
+            // Those by which vendors and what stands before them say the same in words of their own: 520 to 526, 529.
+            State::Answered if matches!(call.status, 429 | 505..=599) => true,
             State::Failed(_) => false,
             _ => return None,
         };
-        let found = cached.found.as_ref()?;
+        let found = cached.found.as_ref().filter(|found| self.cache.stands(found, cached.looked))?;
         let ttl = found.instead(&part.rule, refused, now)?;
         let answer = Arc::clone(found);
         cached.status.forwarded_status = (state == State::Answered).then_some(call.status);
@@ -385,11 +391,13 @@ impl Engine {
     ) -> Option<Step> {
         use RefusedBy::{Breaker, Budget, Concurrency, Deadline, Quota};
         let Standing { plan, flow } = call.flow.as_mut()?;
-        let part = plan.cache.as_ref().filter(|_| flow.cached.stage == Stage::Sent)?;
+        // One that waits for an equal call has looked as well: its deadline passes while it still asks.
+        let part = plan.cache.as_ref().filter(|_| matches!(flow.cached.stage, Stage::Asks | Stage::Sent))?;
         if !matches!(refusal.by, Breaker | Budget | Concurrency | Deadline | Quota) {
             return None;
         }
-        let found = flow.cached.found.as_ref()?;
+        let cached = &flow.cached;
+        let found = cached.found.as_ref().filter(|found| self.cache.stands(found, cached.looked))?;
         let ttl = found.instead(&part.rule, true, now)?;
         let answer = Arc::clone(found);
         let status = &mut flow.cached.status;
@@ -409,13 +417,6 @@ impl Engine {
         let mut status = Status::default();
         if let Some(Standing { plan, flow }) = &mut call.flow {
             status = flow.cached.status;
-            let bytes = answer.body.len() as u64;
-            flow.cached.saved = match call.attempts == 0 && answer.has_age() {
-                true => {
-                    Saved { bytes, cost: answer.cost.unwrap_or_default(), requests: 1, tokens: answer.tokens }
-                }
-                false => Saved { bytes, ..Saved::default() },
-            };
             flow.cached.conditional = false;
             if let Some(part) = &plan.cache
                 && (status.forwarded.is_some() || outcome == Outcome::Stale || self.cache.tells(now))
@@ -426,6 +427,17 @@ impl Engine {
         }
         if call.flow.as_ref().is_some_and(|standing| standing.flow.cached.refreshing) {
             call.refresh = self.refresh(call, now);
+        }
+        if let Some(Standing { flow, .. }) = &mut call.flow {
+            let bytes = answer.body.len() as u64;
+            // What is asked beside the call is spent all the same, and what would have been refused is never spent.
+            flow.cached.saved = match outcome {
+                _ if call.refresh.is_some() => Saved::default(),
+                Outcome::Cached if call.attempts == 0 && answer.has_age() => {
+                    Saved { bytes, cost: answer.cost.unwrap_or_default(), requests: 1, tokens: answer.tokens }
+                }
+                _ => Saved { bytes, ..Saved::default() },
+            };
         }
         call.head_at = now;
         self.settle_as(call, outcome, answer.status, now);

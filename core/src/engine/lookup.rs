@@ -83,6 +83,8 @@ struct Seen {
 /// Looks at what is at hand: the answer, where that will do.
 fn look(engine: &Engine, part: &CachePart, cached: &mut Cached, now: Timestamp) -> Result<Seen, Halt> {
     let (found, key) = engine.cache.find(&cached.ask, &part.rule);
+    // What an earlier look found may have been made useless since.
+    (cached.found, cached.looked) = (None, now);
     cached.status.forwarded = Some(Forwarded::UriMiss);
     let mut meanwhile = None;
     match found {

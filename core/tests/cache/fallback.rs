@@ -1,13 +1,13 @@
 //! What there is when the vendor is down, or not to be asked; and what rules say instead of headers.
 
-use crate::support::{Ask, Came, Pairs, World, at, ok, say};
+use crate::support::{Ask, Came, Pairs, World, at, kept, ok, say};
 use farcall::{Outcome, Step};
 
 const SHORT: Pairs<'_> = &[("cache-control", "max-age=5")];
 
 #[test]
 fn a_vendor_that_fails_is_stood_in_for_as_long_as_a_rule_says() {
-    for status in [500, 502, 503, 504, 429] {
+    for status in [500, 502, 503, 504, 520, 522, 526, 529, 429] {
         let mut world = World::with("stale_if_error = \"1h\"");
         world.call(Ask::get(&[]), ok(SHORT), 0.0);
         let came = world.call(Ask::get(&[]), say(status, &[], "sorry"), 60.0);
@@ -21,8 +21,10 @@ fn a_vendor_that_fails_is_stood_in_for_as_long_as_a_rule_says() {
     world.call(Ask::get(&[]), ok(SHORT), 0.0);
     assert_eq!(world.fails(Ask::get(&[]), 60.0).body(), "first");
     assert_eq!(world.fails(Ask::get(&[]), 4_000.0), Came::Failed);
-    let answered = world.call(Ask::get(&[]), say(404, &[], "gone"), 70.0);
-    assert_eq!(answered, Came::Sent { status: 404, condition: vec![] }, "that is an answer, and no failure");
+    for status in [404, 501] {
+        let answered = world.call(Ask::get(&[]), say(status, &[], "gone"), 70.0);
+        assert_eq!(answered, Came::Sent { status, condition: vec![] }, "that is an answer, and no failure");
+    }
     let outcomes: Vec<_> =
         world.drain().rows.iter().map(|row| (row.outcome, row.status, row.sums.calls)).collect();
     assert!(outcomes.contains(&(Outcome::Stale, 200, 1)), "{outcomes:?}");
@@ -32,7 +34,7 @@ fn a_vendor_that_fails_is_stood_in_for_as_long_as_a_rule_says() {
 fn headers_alone_stand_in_for_errors_as_rfc_5861_says() {
     let headers: Pairs<'_> = &[("cache-control", "max-age=5, stale-if-error=100")];
     for (status, after, hit) in
-        [(503, 104.0, true), (503, 106.0, false), (429, 10.0, false), (404, 10.0, false)]
+        [(503, 104.0, true), (503, 106.0, false), (429, 10.0, false), (529, 10.0, false), (404, 10.0, false)]
     {
         let mut world = World::with("");
         world.call(Ask::get(&[]), ok(headers), 0.0);
@@ -57,6 +59,10 @@ fn a_spent_budget_and_an_open_breaker_are_stood_in_for_and_a_policy_is_not() {
     assert_eq!(came.why(), "farcall; fwd=stale; ttl=-5; detail=budget");
     let other = Ask::get(&[]).url("https://api.example.com/other");
     assert!(matches!(world.call(other, ok(&[]), 10.0), Came::Refused(_)));
+    let rows = world.drain().rows;
+    let sums = rows.iter().find(|row| row.outcome == Outcome::Stale).unwrap().sums;
+    assert_eq!((sums.calls, sums.saved_bytes), (1, 5));
+    assert_eq!((sums.saved_requests, sums.saved_cost), (0, 0), "a call that would not have been made");
 
     let breaker = "[[cache]]\nname = \"c\"\nmatch = {}\nstale_if_error = \"1h\"\n[[resilience]]\nmatch = {}\nbreaker = { consecutive = 2, open = \"1h\" }\n";
     let mut world = World::of(breaker);
@@ -70,6 +76,88 @@ fn a_spent_budget_and_an_open_breaker_are_stood_in_for_and_a_policy_is_not() {
     let policy = "[[cache]]\nname = \"c\"\nmatch = {}\nttl = \"1h\"\nstale_if_error = \"1h\"\n[[policy]]\nmatch = { customer = \"x\" }\nverdict = \"deny\"\n";
     let mut world = World::of(policy);
     assert!(matches!(world.call(Ask::get(&[]).customer("x"), ok(&[]), 1.0), Came::Refused(_)));
+}
+
+#[test]
+fn a_call_whose_deadline_passes_while_it_waits_for_another_is_stood_in_for() {
+    let rules = "[[cache]]\nname = \"c\"\nmatch = {}\nstale_if_error = \"1h\"\n[[resilience]]\nmatch = {}\ndeadline = \"2s\"\n";
+    let mut world = World::of(rules);
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    let mut leader = world.begin(&Ask::get(&[]), 10.0);
+    assert!(matches!(leader.step(&world.engine, at(10.0)), Step::Send(_)), "and its vendor hangs");
+    let mut waits = world.begin(&Ask::get(&[]), 10.1);
+    assert!(matches!(waits.step(&world.engine, at(10.1)), Step::Wait(_)));
+    let Step::Respond(stored) = waits.step(&world.engine, at(12.2)) else { panic!("there is an answer") };
+    let came = kept(&stored);
+    assert_eq!((came.body(), came.why()), ("first", "farcall; fwd=stale; ttl=-7; detail=deadline"));
+    leader.abandon(&world.engine, at(13.0));
+    let rows = world.drain().rows;
+    assert!(rows.iter().any(|row| row.outcome == Outcome::Stale && row.sums.calls == 1));
+}
+
+#[test]
+fn an_error_is_never_what_stands_in_for_a_vendor_that_fails() {
+    let keys = "stale_if_error = \"1h\"\nstale_while_revalidate = \"1h\"";
+    for status in [401, 403, 404, 409, 429, 500, 503] {
+        for control in ["private", "public", "max-age=0", "max-age=5", "max-age=5, stale-if-error=600"] {
+            let mut world = World::with(keys);
+            let headers: Pairs<'_> = &[("cache-control", control), ("etag", "\"a\"")];
+            world.call(Ask::get(&[]), say(status, headers, "sorry"), 0.0);
+            let fresh = world.call(Ask::get(&[]), say(status, headers, "sorry"), 4.0);
+            assert_eq!(
+                fresh.is_hit(),
+                control.starts_with("max-age=5"),
+                "{status} {control}: while it holds"
+            );
+            assert_eq!(world.fails(Ask::get(&[]), 10.0), Came::Failed, "{status} {control}");
+            let mut leader = world.begin(&Ask::get(&[]), 10.0);
+            assert!(matches!(leader.step(&world.engine, at(10.0)), Step::Send(_)));
+            let mut beside = world.begin(&Ask::get(&[]), 10.0);
+            assert!(matches!(beside.step(&world.engine, at(10.0)), Step::Wait(_)), "{status} {control}");
+        }
+    }
+    // That there is nothing is an answer where a rule takes it for one.
+    let mut world = World::with("negative_ttl = \"5s\"\nstale_if_error = \"1h\"");
+    world.call(Ask::get(&[]), say(404, &[], "none"), 0.0);
+    assert_eq!(world.fails(Ask::get(&[]), 10.0).body(), "none");
+}
+
+#[test]
+fn what_was_made_useless_while_the_vendor_was_asked_stands_in_for_nothing() {
+    let keys = "stale_if_error = \"1h\"\nstale_while_revalidate = \"1h\"\n";
+    for purges in [true, false] {
+        let mut world = World::with(keys);
+        world.call(Ask::get(&[]), ok(SHORT), 0.0);
+        let elsewhere = Ask::get(&[]).url("https://api.example.com/other");
+        world.call(elsewhere, ok(SHORT), 0.0);
+        let mut leader = world.begin(&Ask::get(&[]), 10.0);
+        assert!(matches!(leader.step(&world.engine, at(10.0)), Step::Send(_)));
+        match purges {
+            true => {
+                let all = farcall::matcher::Matcher::new([("endpoint", "GET /v1/rates")]).unwrap();
+                assert_eq!(world.engine.purge_cache(&all, at(10.5)), 1);
+            }
+            false => _ = world.call(Ask::get(&[]).method("DELETE"), say(204, &[], ""), 10.5),
+        }
+        leader.failed(farcall::ErrorType::Connect);
+        let step = leader.step(&world.engine, at(11.0));
+        assert!(!matches!(step, Step::Respond(_)), "purges: {purges}: {step:?}");
+        leader.end(&world.engine, at(13.0));
+        assert_eq!(world.fails(elsewhere, 14.0).body(), "first", "the rest stands in as before");
+    }
+    // Who waits has looked before, and looks again.
+    let mut world = World::with("stale_if_error = \"1h\"");
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    let mut leader = world.begin(&Ask::get(&[]), 10.0);
+    assert!(matches!(leader.step(&world.engine, at(10.0)), Step::Send(_)));
+    let mut waits = world.begin(&Ask::get(&[]), 10.0);
+    assert!(matches!(waits.step(&world.engine, at(10.0)), Step::Wait(_)));
+    world.call(Ask::get(&[]).method("DELETE"), say(204, &[], ""), 10.5);
+    leader.abandon(&world.engine, at(11.0));
+    let Step::Send(attempt) = waits.step(&world.engine, at(11.0)) else { panic!("it is its turn") };
+    assert!(attempt.condition.is_empty(), "nor is it asked about");
+    waits.failed(farcall::ErrorType::Connect);
+    assert!(matches!(waits.step(&world.engine, at(11.0)), Step::Settled));
 }
 
 #[test]

@@ -43,6 +43,35 @@ fn headers_that_change_from_call_to_call_do_not_keep_answers_apart() {
 }
 
 #[test]
+fn what_is_asked_for_one_user_of_a_service_is_not_for_another() {
+    for name in ["x-forwarded-for", "forwarded", "from", "origin", "referer"] {
+        let mut world = World::with("ttl = \"1h\"");
+        let (one, other): (Pairs<'_>, Pairs<'_>) = (&[(name, "10.0.0.1")], &[(name, "10.0.0.2")]);
+        world.call(Ask::get(one), ok(&[]), 0.0);
+        assert!(!world.call(Ask::get(other), ok(&[]), 1.0).is_hit(), "{name}");
+        assert!(world.call(Ask::get(one), ok(&[]), 2.0).is_hit(), "{name}");
+    }
+    let mut world = World::with("share = [\"credentials\"]");
+    let varies: Pairs<'_> = &[("cache-control", "max-age=600"), ("vary", "Origin")];
+    world.call(Ask::get(&[("origin", "https://a.example")]), ok(varies), 0.0);
+    assert!(world.call(Ask::get(&[("origin", "https://a.example")]), ok(&[]), 1.0).is_hit());
+    assert!(!world.call(Ask::get(&[("origin", "https://b.example")]), ok(varies), 1.0).is_hit());
+}
+
+#[test]
+fn an_answer_may_vary_by_a_header_that_a_rule_names_although_credentials_are_shared() {
+    let varies: Pairs<'_> = &[("cache-control", "max-age=600"), ("vary", "X-Region")];
+    let (eu, us): (Pairs<'_>, Pairs<'_>) = (&[("x-region", "eu")], &[("X-Region", "us")]);
+    for (keys, kept) in [("", false), ("key = { headers = [\"X-Region\"] }", true)] {
+        let mut world = World::with(&format!("share = [\"credentials\"]\n{keys}"));
+        world.call(Ask::get(eu), ok(varies), 0.0);
+        assert!(!world.call(Ask::get(us), say(200, varies, "us"), 1.0).is_hit(), "{keys}");
+        assert_eq!(world.call(Ask::get(eu), ok(varies), 2.0).is_hit(), kept, "{keys}");
+        assert_eq!(world.call(Ask::get(us), ok(varies), 2.0).is_hit(), kept, "{keys}");
+    }
+}
+
+#[test]
 fn calls_to_other_places_and_queries_are_other_calls() {
     let mut world = World::with("");
     let url = "https://api.example.com/v1/rates?base=EUR";
@@ -164,6 +193,38 @@ fn keys_are_made_of_what_a_rule_names() {
     world.call(Ask::get(&[("accept-language", "de")]), ok(FRESH), 0.0);
     assert!(world.call(Ask::get(&[("accept-language", "de")]), ok(&[]), 1.0).is_hit());
     assert!(!world.call(Ask::get(&[("accept-language", "en")]), ok(&[]), 1.0).is_hit());
+}
+
+#[test]
+fn a_parameter_is_the_one_that_a_rule_names_however_either_spells_it() {
+    let place = |query: &str| format!("https://a.example.com/s?{query}");
+    for named in ["filter[region]", "filter%5Bregion%5D", "filter%5bregion]"] {
+        let mut world = World::with(&format!("key = {{ query = [\"{named}\", \"two+words\"] }}"));
+        for one in ["filter[region]=eu", "filter%5Bregion%5D=us", "filter%5bregion%5d=de", "two%20words=a"] {
+            let (url, traced) = (place(one), place(&format!("{one}&trace=1")));
+            assert!(
+                !world.call(Ask::get(&[]).url(&url), say(200, FRESH, one), 0.0).is_hit(),
+                "{named} {one}"
+            );
+            assert_eq!(world.call(Ask::get(&[]).url(&traced), ok(&[]), 1.0).body(), one, "{named}");
+        }
+        let mut world = World::with(&format!("key = {{ without_query = [\"{named}\"] }}"));
+        world.call(Ask::get(&[]).url(&place("filter[region]=eu&q=1")), ok(FRESH), 0.0);
+        let same = place("filter%5Bregion%5D=us&q=1");
+        assert!(world.call(Ask::get(&[]).url(&same), ok(&[]), 1.0).is_hit(), "{named}");
+        assert!(!world.call(Ask::get(&[]).url(&place("filter=1&q=1")), ok(&[]), 1.0).is_hit(), "{named}");
+    }
+    for keys in ["key = { query = [\"q\"] }", "key = { without_query = [\"trace\"] }"] {
+        let mut world = World::with(keys);
+        for broken in ["q=1&trace=50%", "q=1&trace=%5", "q=1&trace=%zz", "q=1&trace=1"] {
+            let url = place(broken);
+            assert!(
+                !world.call(Ask::get(&[]).url(&url), ok(FRESH), 0.0).is_hit(),
+                "{broken} counts as a whole"
+            );
+            assert!(world.call(Ask::get(&[]).url(&url), ok(&[]), 1.0).is_hit(), "{broken}");
+        }
+    }
 }
 
 #[test]

@@ -58,6 +58,22 @@ fn one_call_asks_beside_itself_and_all_have_the_stale_answer_until_there_is_a_ne
 }
 
 #[test]
+fn what_is_asked_beside_a_call_is_not_booked_as_saved() {
+    let world = world("");
+    let (mut refresh, _) = stale(&world, 6.0, 2).unwrap();
+    assert!(stale(&world, 6.1, 3).is_none());
+    refresh.answer(&world.engine, 200, &HEADERS, at(6.2));
+    assert!(matches!(refresh.step(&world.engine, at(6.2)), Step::Settled));
+    refresh.read(b"second");
+    refresh.end(&world.engine, at(6.4));
+    let rows = world.drain().rows;
+    let sum = |of: fn(&farcall::ledger::Sums) -> u64| rows.iter().map(|row| of(&row.sums)).sum::<u64>();
+    assert_eq!((sum(|sums| sums.calls), sum(|sums| sums.attempts)), (4, 2));
+    assert_eq!(sum(|sums| sums.saved_requests), 1, "four calls, two exchanges, one of them beside");
+    assert_eq!(sum(|sums| sums.saved_bytes), 5);
+}
+
+#[test]
 fn a_304_beside_a_call_makes_the_answer_fresh() {
     let world = world("");
     let (mut refresh, _) = stale(&world, 6.0, 2).unwrap();

@@ -167,6 +167,36 @@ fn a_stale_answer_is_asked_about_by_its_validators_and_304_makes_it_fresh() {
 }
 
 #[test]
+fn a_304_without_a_date_is_as_old_as_its_receipt() {
+    let mut world = World::with("");
+    world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=60"), ("etag", "\"v1\""), DATE]), 0.0);
+    assert!(world.call(Ask::get(&[]), say(304, &[("etag", "\"v1\"")], ""), 3_600.0).is_hit());
+    let again = world.call(Ask::get(&[]), ok(&[]), 3_601.0);
+    assert_eq!(again.why(), "farcall; hit; ttl=59", "it is not an hour old, as its first date would make it");
+}
+
+#[test]
+fn a_weak_validator_of_a_304_confirms_what_has_the_same() {
+    for (ours, theirs, confirms) in [
+        ("W/\"v1\"", "W/\"v1\"", true),
+        ("\"v1\"", "W/\"v1\"", true),
+        ("W/\"v1\"", "W/\"v2\"", false),
+        ("\"v1\"", "W/\"v2\"", false),
+        ("W/\"v1\"", "\"v1\"", false),
+    ] {
+        let mut world = World::with("");
+        world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=5"), ("etag", ours)]), 0.0);
+        let mut call = world.begin(&Ask::get(&[]), 10.0);
+        let now = crate::support::at(10.0);
+        assert!(matches!(call.step(&world.engine, now), farcall::Step::Send(_)));
+        call.answer(&world.engine, 304, &[("etag", theirs)], now);
+        let step = call.step(&world.engine, now);
+        assert_eq!(matches!(step, farcall::Step::Respond(_)), confirms, "{ours} {theirs}: {step:?}");
+        call.abandon(&world.engine, now);
+    }
+}
+
+#[test]
 fn a_304_about_something_else_makes_the_call_ask_for_the_whole() {
     let mut world = World::with("");
     world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=5"), ("etag", "\"v1\"")]), 0.0);
@@ -300,6 +330,24 @@ fn a_304_of_another_place_that_the_client_was_sent_on_to_confirms_nothing() {
     call.answer(&world.engine, 304, &[("etag", "\"1\"")], now);
     let farcall::Step::Send(attempt) = call.step(&world.engine, now) else { panic!("not confirmed") };
     assert_eq!((attempt.number, attempt.condition.len()), (2, 0));
+}
+
+#[test]
+fn a_coded_body_is_for_who_can_decode_it_though_the_vendor_names_nothing() {
+    for (vary, coding) in [(None, "gzip"), (Some("Origin"), "br"), (Some("accept-encoding"), "gzip")] {
+        let mut world = World::with("");
+        let mut headers = vec![("cache-control", "max-age=600"), ("content-encoding", coding)];
+        headers.extend(vary.map(|vary| ("vary", vary)));
+        let (decodes, another): (Pairs<'_>, Pairs<'_>) =
+            (&[("accept-encoding", "gzip, br")], &[("accept-encoding", "identity")]);
+        world.call(Ask::get(decodes), ok(&headers), 0.0);
+        assert!(world.call(Ask::get(decodes), ok(&[]), 1.0).is_hit(), "{vary:?}");
+        let plain: Pairs<'_> = &[("cache-control", "max-age=600")];
+        assert!(!world.call(Ask::get(another), ok(plain), 2.0).is_hit(), "{vary:?}");
+    }
+    let mut world = World::with("");
+    world.call(Ask::get(&[("accept-encoding", "gzip")]), ok(&[("cache-control", "max-age=600")]), 0.0);
+    assert!(world.call(Ask::get(&[]), ok(&[]), 1.0).is_hit(), "one that is not coded is for all");
 }
 
 #[test]

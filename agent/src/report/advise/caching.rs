@@ -21,6 +21,11 @@ const WORTH_IT: f64 = 1.02;
 /// Of all traces so many go through an endpoint that is in step with them.
 const IN_STEP: f64 = 0.8;
 
+/// What `stale_if_error = "1h"` adds.
+const OLDER: &str = " When the vendor fails or refuses it can be an hour older.";
+/// What `ttl = "1s"` with `stale_while_revalidate = "9s"` comes to: its place in [`TTLS`].
+const TEN_SECONDS: usize = 1;
+
 pub(super) fn find(source: &Source<'_>, facts: &Facts, drafts: &mut Vec<Draft>) {
     for (place, seen) in &facts.endpoints {
         if !place.1.starts_with("GET ") {
@@ -86,6 +91,7 @@ fn cacheable(
             words::percent(stale, at.hits)
         ),
     };
+    risk += OLDER;
     if sums.forbidden > 0 {
         risk += " The vendor asks not to keep these answers (`no-store`): see that you may.";
     }
@@ -204,16 +210,24 @@ fn lockstep(
         "Ask for it once and keep it, beside the requests that come in: in the background, or through the cache.",
     );
     draft.time = minute.duration;
-    draft.risk =
-        Some("Traces are counted by `traceparent` headers; a service that sends none is not seen.".into());
+    let mut risk =
+        "Traces are counted by `traceparent` headers; a service that sends none is not seen.".to_owned();
     if chosen.is_none() {
         // The cache's own advice has the lines otherwise, and what it is worth.
-        draft.config = config::rule(
-            "cache",
-            vendor,
-            Some(endpoint),
-            &["ttl = \"1s\"".to_owned(), "stale_while_revalidate = \"10s\"".to_owned()],
-        );
+        let (at, written) = (&sums.at[TEN_SECONDS], config::duration(TTLS[TEN_SECONDS]));
+        if at.hits > 0 {
+            risk += &format!(
+                " Of {} that a cache would have answered within {written}, {} ({}) would have been stale.",
+                words::count(at.hits, "call"),
+                words::number(at.stale),
+                words::percent(at.stale, at.hits),
+            );
+        }
+        if at.hits > 0 && share(at.stale, at.hits) <= MAX_STALE && sums.forbidden == 0 {
+            let lines = ["ttl = \"1s\"".to_owned(), "stale_while_revalidate = \"9s\"".to_owned()];
+            draft.config = config::rule("cache", vendor, Some(endpoint), &lines);
+        }
     }
+    draft.risk = Some(risk);
     Some(draft)
 }

@@ -34,7 +34,10 @@ pub(super) fn find(query: &Query, drafts: &mut Vec<Draft>) -> Result<(), ReportE
         let (remedy, risk, lines) = match finding.rule {
             "uncached-polling" => (
                 "Keep its answer for a while.",
-                Some("Answers were compared by their sizes alone; one can be up to 30 s old."),
+                Some(
+                    "Answers were compared by their sizes alone; one can be up to 30 s old, and an hour older \
+                     when the vendor fails or refuses.",
+                ),
                 rule("cache", finding.endpoint.as_deref(), &["ttl = \"30s\"", "stale_if_error = \"1h\""]),
             ),
             "rate-limited" => (
