@@ -13,7 +13,7 @@ use crate::headers::{self, Shown};
 use crate::parking;
 use crate::scope::Scope;
 use crate::step;
-use crate::types::{Definitions, definition, kind, slot};
+use crate::types::{Definitions, Type, definition, kind, slot};
 use farcall::resilience::Ending;
 use farcall::{ErrorType, Headers};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
@@ -21,7 +21,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// How CPython lays out an instance.
 #[repr(C)]
@@ -30,8 +29,8 @@ struct Object {
     call: Call,
 }
 
-/// The type `Call`, which is never freed; null until the module is loaded.
-static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+/// The type `Call`.
+static TYPE: Type = Type::new();
 
 static FUNCTIONS: Definitions<4> = Definitions([
     definition(
@@ -195,7 +194,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             slot(0, std::ptr::null_mut()),
         ],
     )?;
-    TYPE.store(kind.clone().into_ptr().cast(), Ordering::Release);
+    TYPE.set(kind.clone());
     module.add("Call", kind)?;
     let name = module.name()?;
     for definition in &FUNCTIONS.0 {
@@ -260,7 +259,7 @@ pub(crate) fn is_call(object: *mut PyObject) -> bool {
     // SAFETY: it asks for an address.
     #[allow(unsafe_code)]
     unsafe {
-        ffi::Py_TYPE(object) == TYPE.load(Ordering::Acquire)
+        ffi::Py_TYPE(object) == TYPE.get()
     }
 }
 
@@ -270,7 +269,7 @@ pub(crate) fn object_of(call: Call) -> *mut PyObject {
     // written before anybody else sees it.
     #[allow(unsafe_code)]
     unsafe {
-        let object: *mut Object = ffi::PyObject_New(TYPE.load(Ordering::Acquire));
+        let object: *mut Object = ffi::PyObject_New(TYPE.get());
         if !object.is_null() {
             (&raw mut (*object).call).write(call);
         }

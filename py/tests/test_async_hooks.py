@@ -124,14 +124,14 @@ class Fake:
         return self.library.Response(200, stream=self.library.ByteStream(b"ok"))
 
 
-def begin(library: Any, fake: Fake, ledger: Ledger, path: str = "/a") -> Any:
+def begin(library: Any, fake: Fake, ledger: Ledger, path: str = "/a", method: Any = None) -> Any:
     """What the hook gives in the place of a coroutine, over a method that is not httpx's own."""
     with farcall.customer(ledger.customer):
         hook = farcall._native.native.hook(
             "async_request",
             2,
-            Fake.handle_async_request,
-            Fake.handle_async_request,
+            method or Fake.handle_async_request,
+            method or Fake.handle_async_request,
             farcall._scope.current.get,
             _streams(library).async_body,
         )
@@ -191,6 +191,46 @@ def test_it_is_awaited_once(library: Any, ledger: Ledger) -> None:
             await (await made).aread()
             with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
                 await made
+
+    asyncio.run(work())
+    assert ledger.calls() == {(200, "complete"): 1}
+
+
+def test_a_second_task_that_awaits_it_is_refused_and_leaves_the_first_alone(library: Any, ledger: Ledger) -> None:
+    async def wait(made: Any) -> bytes:
+        return bytes(await (await made).aread())
+
+    async def work() -> None:
+        made = begin(library, Fake(library), ledger)
+        with farcall.customer(ledger.customer):
+            first = asyncio.ensure_future(wait(made))
+            second = asyncio.ensure_future(wait(made))
+        with pytest.raises(RuntimeError, match="coroutine is being awaited already"):
+            await second
+        assert await first == b"ok"
+
+    asyncio.run(work())
+    assert ledger.calls() == {(200, "complete"): 1}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [lambda made: made.send(None), lambda made: made.throw(ValueError("from within")), lambda made: made.close()],
+    ids=["send", "throw", "close"],
+)
+def test_it_is_not_run_from_within_itself(library: Any, again: Any, ledger: Ledger) -> None:
+    class Inward(Fake):
+        async def handle_async_request(self, request: Any) -> Any:
+            with pytest.raises(ValueError, match="coroutine already executing"):
+                again(made[0])
+            return await super().handle_async_request(request)
+
+    made: list[Any] = []
+
+    async def work() -> None:
+        made.append(begin(library, Inward(library), ledger, method=Inward.handle_async_request))
+        with farcall.customer(ledger.customer):
+            assert await (await made[0]).aread() == b"ok"
 
     asyncio.run(work())
     assert ledger.calls() == {(200, "complete"): 1}

@@ -2,22 +2,17 @@
 
 use super::{Body, Chunks, arrived, below, broke, chunks, ended, left, let_go};
 use crate::arguments::answer;
-use crate::awaiting::{self, Kind, Work, awaitable, sendable};
-use crate::types::{Definitions, clear_all, definition, slot};
+use crate::awaiting::{self, Work, awaitable, sendable};
+use crate::types::{Definitions, Type, definition, drop_ref, slot};
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration};
-use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
+use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use std::ffi::c_void;
-use std::sync::atomic::AtomicPtr;
 
-/// The type, which is never freed; null until the module is loaded.
-static CHUNKS: AtomicPtr<PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
-static CHUNK: Kind = Kind::new();
-static CLOSING: Kind = Kind::new();
-
-static CHUNK_METHODS: Definitions<4> = awaiting::methods::<Chunk>();
-static CLOSING_METHODS: Definitions<4> = awaiting::methods::<Closing>();
+static CHUNKS: Type = Type::new();
+static CHUNK: Type = Type::new();
+static CLOSING: Type = Type::new();
 
 /// Of a stream.
 pub(super) static METHODS: Definitions<2> = Definitions([
@@ -37,8 +32,8 @@ static CHUNKS_METHODS: Definitions<2> = Definitions([
 
 /// Makes the types.
 pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    awaiting::add_kind::<Chunk>(module, &CHUNK, c"farcall._farcall.Chunk", &CHUNK_METHODS)?;
-    awaiting::add_kind::<Closing>(module, &CLOSING, c"farcall._farcall.Closing", &CLOSING_METHODS)?;
+    awaiting::add_kind::<Chunk>(module, &CHUNK, c"farcall._farcall.Chunk")?;
+    awaiting::add_kind::<Closing>(module, &CLOSING, c"farcall._farcall.Closing")?;
     let iterator =
         [slot(ffi::Py_am_aiter, chunks::itself as *mut c_void), slot(ffi::Py_am_anext, next as *mut c_void)];
     chunks::add_kind(module, &CHUNKS, c"farcall._farcall.AsyncChunks", iterator, &CHUNKS_METHODS)
@@ -99,7 +94,7 @@ unsafe fn over(chunks: *mut PyObject) {
             ended(body).err().unwrap_or(all).restore(py);
         }
         let error = PyErr::fetch(py);
-        clear_all(&[&raw mut (*chunks).below]);
+        drop_ref(&raw mut (*chunks).below);
         error.restore(py);
     }
 }

@@ -2,14 +2,12 @@
 
 use super::{Body, Chunks, arrived, below, broke, ended, left};
 use crate::arguments::{answer, none};
-use crate::types::{Definitions, clear_all, definition, kind, slot, visit_all};
-use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
+use crate::types::{Definitions, Type, collected, definition, drop_ref, slot};
+use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
-use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::ffi::{CStr, c_void};
 
-/// The type, which is never freed; null until the module is loaded.
-static CHUNKS: AtomicPtr<PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+static CHUNKS: Type = Type::new();
 
 static METHODS: Definitions<2> = Definitions([
     definition(
@@ -30,31 +28,13 @@ pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// Makes a type of which an instance is a [`Chunks`].
 pub(super) fn add_kind(
     module: &Bound<'_, PyModule>,
-    made: &AtomicPtr<PyTypeObject>,
+    made: &Type,
     name: &'static CStr,
-    [first, second]: [ffi::PyType_Slot; 2],
+    iterator: [ffi::PyType_Slot; 2],
     methods: &'static Definitions<2>,
 ) -> PyResult<()> {
-    let new = kind(
-        module,
-        name,
-        size_of::<Chunks>(),
-        ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION
-            | ffi::Py_TPFLAGS_IMMUTABLETYPE
-            | ffi::Py_TPFLAGS_HAVE_GC,
-        &mut [
-            slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
-            slot(ffi::Py_tp_traverse, traverse as *mut c_void),
-            slot(ffi::Py_tp_clear, clear as *mut c_void),
-            first,
-            second,
-            slot(ffi::Py_tp_methods, methods.0.as_ptr().cast_mut().cast()),
-            slot(ffi::Py_tp_doc, c"What goes through a response's stream once.".as_ptr().cast_mut().cast()),
-            slot(0, std::ptr::null_mut()),
-        ],
-    )?;
-    made.store(new.into_ptr().cast(), Ordering::Release);
+    let doc = c"What goes through a response's stream once.";
+    made.set(collected::<Chunks>(module, name, 0, doc, &methods.0, &iterator)?);
     Ok(())
 }
 
@@ -72,7 +52,7 @@ pub(super) unsafe extern "C" fn of(this: *mut PyObject) -> *mut PyObject {
 #[allow(unsafe_code)]
 pub(super) unsafe fn through(
     this: *mut PyObject,
-    kind: &AtomicPtr<PyTypeObject>,
+    kind: &Type,
     iterate: impl FnOnce(*mut PyObject) -> *mut PyObject,
 ) -> *mut PyObject {
     // SAFETY: the caller's promise; allocated memory is zero, so that what is not filled in is null.
@@ -90,7 +70,7 @@ pub(super) unsafe fn through(
             broke(this.cast());
             return below;
         }
-        let made = ffi::PyType_GenericAlloc(kind.load(Ordering::Acquire), 0);
+        let made = ffi::PyType_GenericAlloc(kind.get(), 0);
         if made.is_null() {
             ffi::Py_DECREF(below);
             return made;
@@ -131,7 +111,7 @@ unsafe extern "C" fn next(this: *mut PyObject) -> *mut PyObject {
             } else {
                 broke(body);
             }
-            clear_all(&[&raw mut (*chunks).below]);
+            drop_ref(&raw mut (*chunks).below);
         }
         ffi::Py_DECREF(below);
         if let Err(error) = told {
@@ -162,37 +142,5 @@ unsafe extern "C" fn close(
                 None => Ok(none()),
             }
         })
-    }
-}
-
-#[allow(unsafe_code)]
-unsafe extern "C" fn traverse(this: *mut PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector calls it with an instance.
-    unsafe {
-        let chunks = this.cast::<Chunks>();
-        visit_all(&[(*chunks).body, (*chunks).below, ffi::Py_TYPE(this).cast()], visit, arg)
-    }
-}
-
-#[allow(unsafe_code)]
-unsafe extern "C" fn clear(this: *mut PyObject) -> c_int {
-    // SAFETY: CPython calls it with an instance. An iterator that was begun is told before what is below it goes.
-    unsafe {
-        let chunks = this.cast::<Chunks>();
-        ffi::Py_XDECREF(left(chunks));
-        clear_all(&[&raw mut (*chunks).body]);
-    }
-    0
-}
-
-#[allow(unsafe_code)]
-unsafe extern "C" fn dealloc(this: *mut PyObject) {
-    // SAFETY: CPython calls it once, when nobody refers to the object any more; an exception may be under way.
-    unsafe {
-        let kind = ffi::Py_TYPE(this);
-        ffi::PyObject_GC_UnTrack(this.cast());
-        clear(this);
-        ffi::PyObject_GC_Del(this.cast());
-        ffi::Py_DECREF(kind.cast());
     }
 }

@@ -10,12 +10,11 @@ use crate::arguments::{Arguments, answer, none};
 use crate::call::Call;
 use crate::guard::{guarded, guarded_at_end, tell};
 use crate::object;
-use crate::types::{Definitions, clear_all, definition, kind, slot, visit_all};
+use crate::types::{Definitions, Instance, Type, collected, definition, slot};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
-use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
+use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
-use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::ffi::{CStr, c_void};
 
 /// The end mark of an event stream in OpenAI's dialect. Its SDKs close the response there, one read before HTTP would
 /// say that this was all: such a stream is complete, not abandoned.
@@ -47,9 +46,29 @@ struct Chunks {
     begun: bool,
 }
 
-// The types, which are never freed; null until the module is loaded.
-static BODY: AtomicPtr<PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
-static ASYNC_BODY: AtomicPtr<PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+// SAFETY: it is laid out so.
+#[allow(unsafe_code)]
+unsafe impl Instance for Body {
+    fn references(&mut self) -> impl Iterator<Item = *mut *mut PyObject> {
+        [&raw mut self.stream, &raw mut self.headers, &raw mut self.last, &raw mut self.call].into_iter()
+    }
+}
+
+// SAFETY: it is laid out so.
+#[allow(unsafe_code)]
+unsafe impl Instance for Chunks {
+    fn references(&mut self) -> impl Iterator<Item = *mut *mut PyObject> {
+        [&raw mut self.below, &raw mut self.body].into_iter()
+    }
+
+    unsafe fn leave(this: *mut Self) {
+        // SAFETY: the caller's promise. One that was begun is told before what is below it goes.
+        unsafe { ffi::Py_XDECREF(left(this)) }
+    }
+}
+
+static BODY: Type = Type::new();
+static ASYNC_BODY: Type = Type::new();
 
 static METHODS: Definitions<2> = Definitions([
     definition(c"close", close, c"close($self, /)\n--\n\nThe application lets go of the response."),
@@ -62,11 +81,11 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     asynchronous::add_to(module)?;
     let iterable = slot(ffi::Py_tp_iter, chunks::of as *mut c_void);
     let body = add_kind(module, c"farcall._farcall.Body", iterable, &METHODS)?;
-    BODY.store(body.clone().into_ptr().cast(), Ordering::Release);
+    BODY.set(body.clone());
     module.add("Body", body)?;
     let iterable = slot(ffi::Py_am_aiter, asynchronous::of as *mut c_void);
     let body = add_kind(module, c"farcall._farcall.AsyncBody", iterable, &asynchronous::METHODS)?;
-    ASYNC_BODY.store(body.clone().into_ptr().cast(), Ordering::Release);
+    ASYNC_BODY.set(body.clone());
     module.add("AsyncBody", body)
 }
 
@@ -77,25 +96,7 @@ fn add_kind<'py>(
     methods: &'static Definitions<2>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let doc = c"A response's stream, whose call ends with it: the base of the classes that libraries accept.";
-    kind(
-        module,
-        name,
-        size_of::<Body>(),
-        ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION
-            | ffi::Py_TPFLAGS_IMMUTABLETYPE
-            | ffi::Py_TPFLAGS_HAVE_GC
-            | ffi::Py_TPFLAGS_BASETYPE,
-        &mut [
-            slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
-            slot(ffi::Py_tp_traverse, traverse as *mut c_void),
-            slot(ffi::Py_tp_clear, clear as *mut c_void),
-            iterable,
-            slot(ffi::Py_tp_methods, methods.0.as_ptr().cast_mut().cast()),
-            slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
-            slot(0, std::ptr::null_mut()),
-        ],
-    )
+    collected::<Body>(module, name, ffi::Py_TPFLAGS_BASETYPE, doc, &methods.0, &[iterable])
 }
 
 /// A new stream for the call, in the place of `stream`: an instance of `kind`, which derives from `Body` or `AsyncBody`.
@@ -116,9 +117,7 @@ pub(crate) unsafe fn stream(
     // SAFETY: an instance of a type that derives from either begins with their layout; its memory is zero, and is filled
     // in before anybody else sees it.
     unsafe {
-        let derives = |base: &AtomicPtr<PyTypeObject>| {
-            ffi::PyType_IsSubtype(kind.cast(), base.load(Ordering::Acquire)) != 0
-        };
+        let derives = |base: &Type| ffi::PyType_IsSubtype(kind.cast(), base.get()) != 0;
         if ffi::PyType_Check(kind) == 0 || !(derives(&BODY) || derives(&ASYNC_BODY)) {
             return Err(PyTypeError::new_err("a class that derives from Body or AsyncBody is needed"));
         }
@@ -297,41 +296,5 @@ unsafe fn call_of<'a>(body: *mut Body) -> Option<&'a Call> {
     unsafe {
         let call = body.as_ref()?.call;
         (!call.is_null()).then(|| object::held(call))
-    }
-}
-
-#[allow(unsafe_code)]
-unsafe extern "C" fn traverse(this: *mut PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    // SAFETY: the collector calls it with an instance. `Call` holds nothing that it would look for.
-    unsafe {
-        let body = this.cast::<Body>();
-        visit_all(&[(*body).stream, (*body).headers, ffi::Py_TYPE(this).cast()], visit, arg)
-    }
-}
-
-#[allow(unsafe_code)]
-unsafe extern "C" fn clear(this: *mut PyObject) -> c_int {
-    // SAFETY: CPython calls it with an instance.
-    unsafe {
-        let body = this.cast::<Body>();
-        clear_all(&[
-            &raw mut (*body).stream,
-            &raw mut (*body).headers,
-            &raw mut (*body).last,
-            &raw mut (*body).call,
-        ]);
-    }
-    0
-}
-
-#[allow(unsafe_code)]
-unsafe extern "C" fn dealloc(this: *mut PyObject) {
-    // SAFETY: CPython calls it once, when nobody refers to the object any more.
-    unsafe {
-        let kind = ffi::Py_TYPE(this);
-        ffi::PyObject_GC_UnTrack(this.cast());
-        clear(this);
-        ffi::PyObject_GC_Del(this.cast());
-        ffi::Py_DECREF(kind.cast());
     }
 }

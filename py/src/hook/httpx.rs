@@ -2,13 +2,13 @@
 
 use super::{ARGUMENTS_OFFSET, Begun, Hook, Places, counted, perform, while_under_way};
 use crate::arguments::Arguments;
-use crate::awaiting::{self, Kind, Work, awaitable, sendable, warn_unawaited};
+use crate::awaiting::{self, Work, awaitable, sendable, warn_unawaited};
 use crate::body;
 use crate::call::{Call, Request};
 use crate::guard::{guarded, tell};
 use crate::handle::handle;
 use crate::object;
-use crate::types::Definitions;
+use crate::types::Type;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::{Borrowed, intern};
@@ -104,12 +104,11 @@ unsafe fn head(
     Ok(())
 }
 
-static EXCHANGE: Kind = Kind::new();
-static METHODS: Definitions<4> = awaiting::methods::<Exchange>();
+static EXCHANGE: Type = Type::new();
 
 /// Makes the type of async exchanges.
 pub(super) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    awaiting::add_kind::<Exchange>(module, &EXCHANGE, c"farcall._farcall.Exchange", &METHODS)
+    awaiting::add_kind::<Exchange>(module, &EXCHANGE, c"farcall._farcall.Exchange")
 }
 
 /// httpx's `handle_async_request(self, request)`, which does nothing before it is awaited.

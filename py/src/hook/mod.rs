@@ -12,7 +12,7 @@ use crate::arguments::answer;
 use crate::guard::{guarded, tell};
 use crate::object;
 use crate::scope::Scope;
-use crate::types::{Definitions, definition, kind, slot};
+use crate::types::{Definitions, Type, definition, kind, slot};
 use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
@@ -23,7 +23,6 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// How CPython lays out a hook. All references are owned.
 #[repr(C)]
@@ -66,7 +65,7 @@ static METHODS: Definitions<2> = Definitions([
     ffi::PyMethodDef::zeroed(),
 ]);
 
-static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(std::ptr::null_mut());
+static TYPE: Type = Type::new();
 
 /// `PyObject_Vectorcall` and `PyVectorcall_Call`, which the limited API has from Python 3.12, and 3.11 exports already.
 struct Forward(ffi::vectorcallfunc, *mut c_void);
@@ -137,7 +136,7 @@ pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
             slot(0, std::ptr::null_mut()),
         ],
     )?;
-    TYPE.store(hook.into_ptr().cast(), Ordering::Release);
+    TYPE.set(hook);
     Ok(())
 }
 
@@ -166,8 +165,7 @@ pub(crate) fn hook<'py>(
     // written before anybody else sees it.
     #[allow(unsafe_code)]
     unsafe {
-        let made =
-            Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(TYPE.load(Ordering::Acquire), 0))?;
+        let made = Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(TYPE.get(), 0))?;
         let hook = made.as_ptr().cast::<Hook>();
         (*hook).vectorcall = vectorcall;
         (*hook).original = original.into_ptr();
