@@ -3,9 +3,13 @@
 
 const { commonDispatcher, isCertifiedDispatcher, nameOf } = require('./clients.js')
 const { isParking } = require('./decision.js')
+const { takeRoom } = require('./keeping.js')
 const { native } = require('./native.js')
 
 /** @typedef {import('./native.js').NextStep} NextStep */
+
+/** Bodies up to this size are copied, as the application may write into its own: what the outbox takes. */
+const COPIED = 16 * 1024 * 1024
 
 /** Bodies up to this size are shown to the engine, which looks for the model that they ask for. */
 const SHOWN = 256 * 1024
@@ -24,6 +28,8 @@ const SHOWN = 256 * 1024
  * @property {boolean} replayable
  * @property {AbortSignal | undefined} signal
  * @property {string | undefined} client what answers are kept apart by; undefined where none may be kept
+ * @property {number} room that was asked for its body (keeping.js)
+ * @property {boolean} full whether there was none
  * @property {boolean} certified whether its connection has a client certificate; looked for where rules park calls
  */
 
@@ -111,7 +117,7 @@ function read (input, init) {
   // What is to be checked against a digest, undici has to fetch.
   const client = init?.integrity || request?.integrity ? undefined : clientOf(dispatcher)
   const certified = isParking() && isCertifiedDispatcher(dispatcher)
-  const asking = { url, method, headers, words, signal, client, certified, content: undefined, bytes: undefined, replayable: false }
+  const asking = { url, method, headers, words, signal, client, certified, content: undefined, bytes: undefined, replayable: false, room: 0, full: false }
   const body = init?.body ?? undefined
   if (body === undefined) {
     if (request?.body) return { ...asking, body }
@@ -123,12 +129,13 @@ function read (input, init) {
     return { ...asking, body, content, bytes: content?.byteLength ?? Buffer.byteLength(body), replayable: true }
   }
   if (body instanceof ArrayBuffer || ArrayBuffer.isView(body)) {
+    const given = body instanceof ArrayBuffer ? Buffer.from(body) : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+    const bytes = given.byteLength
+    const full = bytes <= COPIED && !takeRoom(bytes)
+    if (full || bytes > COPIED) return { ...asking, body, content: bytes <= SHOWN ? given : undefined, bytes, full }
     // The application may write into it before the next attempt.
-    const copy = Buffer.from(
-      body instanceof ArrayBuffer ? new Uint8Array(body) : new Uint8Array(body.buffer, body.byteOffset, body.byteLength)
-    )
-    const content = copy.byteLength <= SHOWN ? copy : undefined
-    return { ...asking, body: copy, content, bytes: copy.byteLength, replayable: true }
+    const copy = Buffer.from(given)
+    return { ...asking, body: copy, content: bytes <= SHOWN ? copy : undefined, bytes, replayable: true, room: bytes }
   }
   if (body instanceof Blob) return { ...asking, body, bytes: body.size, replayable: true }
   if (body instanceof URLSearchParams || body instanceof FormData) return { ...asking, body, replayable: true }

@@ -354,6 +354,15 @@ class Decision {
     }
   }
 
+  /** There was no room to keep the body for the outbox. Throws nothing. */
+  full () {
+    try {
+      this.call.full()
+    } catch (error) {
+      note(error)
+    }
+  }
+
   /**
    * Hands the request over to the outbox, as the step asked.
    *

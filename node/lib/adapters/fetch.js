@@ -15,7 +15,7 @@ const net = require('node:net')
 const { obeying } = require('../acting.js')
 const { askAtOnce } = require('../at-once.js')
 const { timeConnecting } = require('../connecting.js')
-const { begin } = require('../exchange.js')
+const { begin, whenIdle } = require('../exchange.js')
 const { note } = require('../problems.js')
 const { currentScope, inScope } = require('../scope.js')
 
@@ -295,7 +295,15 @@ let needed = false
 function listenForAll () {
   if (needed) return
   needed = true
-  for (const [name, see] of further) channels.subscribe(name, see)
+  listenFurther()
+}
+
+function listenFurther () {
+  for (const [name, see] of further) {
+    // They may still be there.
+    channels.unsubscribe(name, see)
+    channels.subscribe(name, see)
+  }
 }
 
 const prototype = net.Socket.prototype
@@ -327,14 +335,20 @@ function install () {
     const original = originalFetch = globals.fetch
     globals.fetch = ourFetch = obeying(/** @type {any} */ (original), () => active)
   }
-  for (const [name, see] of needed ? [...subscriptions, ...further] : subscriptions) channels.subscribe(name, see)
+  for (const [name, see] of subscriptions) channels.subscribe(name, see)
+  if (needed) listenFurther()
   if (prototype.connect === socketConnect) prototype.connect = connect
 }
 
 function uninstall () {
   if (!active) return
   active = false
-  for (const [name, see] of [...subscriptions, ...further]) channels.unsubscribe(name, see)
+  for (const [name, see] of subscriptions) channels.unsubscribe(name, see)
+  // Those under way end as they began.
+  whenIdle(() => {
+    if (active) return
+    for (const [name, see] of further) channels.unsubscribe(name, see)
+  })
   listenNoMore()
   if (prototype.connect === connect) prototype.connect = socketConnect
   if (ourFetch !== undefined && globals.fetch === ourFetch) {

@@ -7,6 +7,7 @@
 
 const http = require('node:http')
 const { clearTimeout } = require('node:timers')
+const { whenIdle } = require('../../exchange.js')
 const { note } = require('../../problems.js')
 const { goOn, handOver, hold, isHeld } = require('./holding.js')
 const { drop, guard, takes } = require('./instead.js')
@@ -28,11 +29,11 @@ let active = false
 const ours = {
   onSocket (socket) {
     try {
-      if (active && socket) {
+      if (socket && (active || this[kExchange])) {
         const exchange = exchangeOf(this)
         if (exchange !== null) {
           // Most were asked for when they were given to their agent, before there was a socket.
-          if (!exchange.asked && isHeld(exchange) && holdSocket(this, socket)) return
+          if (active && !exchange.asked && isHeld(exchange) && holdSocket(this, socket)) return
           seeSocket(exchange, this, socket)
           if (exchange.decision !== undefined && this[kHeld]?.open) guard(socket)
         }
@@ -45,7 +46,7 @@ const ours = {
 
   write (chunk, encoding) {
     try {
-      if (active) seeBody(this, chunk, encoding)
+      if (active || this[kExchange]) seeBody(this, chunk, encoding)
     } catch (error) {
       note(error)
     }
@@ -56,7 +57,7 @@ const ours = {
 
   end (chunk, encoding) {
     try {
-      if (active && !this.finished) {
+      if ((active || this[kExchange]) && !this.finished) {
         seeBody(this, chunk, encoding)
         if (this[kHeld] !== undefined) this[kHeld].ended = true
       }
@@ -223,7 +224,10 @@ function uninstall () {
     agentPrototype.addRequest = originalAddRequest
     originalAddRequest = undefined
   }
-  takeBack(ours)
+  // Those under way end as they began.
+  whenIdle(() => {
+    if (!active) takeBack(ours)
+  })
 }
 
 module.exports = { install, uninstall }
