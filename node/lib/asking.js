@@ -72,6 +72,16 @@ function simpleWords (given) {
 }
 
 /**
+ * @param {any} given
+ * @returns {Headers | undefined} undefined where they are none: that is fetch's to say
+ */
+function headersOf (given) {
+  try {
+    return new Headers(given)
+  } catch {}
+}
+
+/**
  * Stands for the dispatcher of a request: it may add headers, and credentials among them, that nobody here sees.
  *
  * @param {any} dispatcher
@@ -107,12 +117,14 @@ function read (input, init) {
   let headers = init?.headers ?? request?.headers
   let words = headers === undefined ? '' : simpleWords(headers)
   if (words === undefined) {
-    headers = new Headers(headers)
+    headers = headersOf(headers)
+    if (headers === undefined) return
     words = [...headers].flat().join('\n')
   }
   const mode = CACHE_MODES.get(init?.cache ?? request?.cache)
   if (mode !== undefined) words += (words === '' ? '' : '\n') + 'cache-control\n' + mode
-  const signal = init?.signal ?? request?.signal ?? undefined
+  // One that the options take off a Request is none.
+  const signal = (init?.signal === undefined ? request?.signal : init.signal) ?? undefined
   const dispatcher = init?.dispatcher ?? (request && dispatcherOf(request)) ?? common
   // What is to be checked against a digest, undici has to fetch.
   const client = init?.integrity || request?.integrity ? undefined : clientOf(dispatcher)
@@ -167,7 +179,7 @@ function argumentsOf (asking, step, input, init, signal) {
     headers.set(/** @type {any} */ (step.headers)[at], /** @type {any} */ (step.headers)[at + 1])
   }
   /** @type {any} */
-  const changed = { headers, signal }
+  const changed = { headers, signal: signal ?? init?.signal }
   // To a request with conditions fetch adds `Cache-Control: no-cache` where nothing is said of its own cache, which it
   // does not have: then caches on the way would not answer.
   if (step.conditional && (init?.cache ?? 'default') === 'default') changed.cache = 'force-cache'
@@ -193,8 +205,31 @@ function argumentsOf (asking, step, input, init, signal) {
     if (step.pathPrefix !== undefined) url.pathname = step.pathPrefix + url.pathname
     target = input instanceof Request ? new Request(url, input) : url
   }
-  // What else the application's options say holds, inherited or not.
-  return [target, Object.assign(Object.create(init ?? null), changed)]
+  // Defined, because what they inherit from may be frozen.
+  return [target, Object.defineProperties(optionsOf(init), Object.getOwnPropertyDescriptors(changed))]
+}
+
+/** What a Request says of how to fetch it, beside its URL, its headers and its signal. */
+const OPTIONS = ['method', 'body', 'duplex', 'cache', 'credentials', 'integrity', 'keepalive', 'mode', 'redirect', 'referrer',
+  'referrerPolicy']
+
+/**
+ * What else the application's options say holds, inherited or not.
+ *
+ * @param {any} init
+ */
+function optionsOf (init) {
+  if (!(init instanceof Request)) return Object.create(init ?? null)
+  // A Request among them tells of itself only when it is asked in person.
+  /** @type {any} */
+  const options = {}
+  for (const name of OPTIONS) {
+    const value = /** @type {any} */ (init)[name]
+    if (value !== undefined) options[name] = value
+  }
+  const dispatcher = dispatcherOf(init)
+  if (dispatcher !== undefined) options.dispatcher = dispatcher
+  return options
 }
 
 module.exports = { SHOWN, argumentsOf, read }

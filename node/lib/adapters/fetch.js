@@ -43,10 +43,16 @@ const kTells = Symbol('farcall.tells')
 
 let active = false
 
-/** The `Request.prototype`s that are prepared. */
-const prepared = new WeakSet()
+/**
+ * The `Request.prototype`s that are prepared, with what they had before: one for each copy of undici.
+ *
+ * @type {Map<any, Replaced[]>}
+ */
+const prepared = new Map()
 /** @type {object | null} the one that was seen last, mostly the only one */
 let latest = null
+
+/** @typedef {{ name: string, original: Method, ours: Method }} Replaced */
 
 /** @param {unknown} message */
 function onCreate (message) {
@@ -186,7 +192,7 @@ function listenNoMore () {
 function prepare (prototype) {
   latest = prototype
   if (prepared.has(prototype)) return
-  prepared.add(prototype)
+  prepared.set(prototype, [])
   replace(prototype, ['onBodySent'], (original) => function (chunk) {
     try {
       const exchange = this[kExchange]
@@ -264,7 +270,19 @@ function replace (prototype, names, wrap) {
   }
   const value = wrap(prototype[name])
   Object.defineProperty(value, 'name', { value: name })
+  prepared.get(prototype)?.push({ name, original: prototype[name], ours: value })
   Object.defineProperty(prototype, name, { configurable: true, writable: true, value })
+}
+
+/** Leaves the prototypes as they were, but for those of which somebody has wrapped a method in the meantime. */
+function restore () {
+  for (const [prototype, all] of prepared) {
+    if (!all.every(({ name, ours }) => prototype[name] === ours)) continue
+    for (const { name, original } of all) Object.defineProperty(prototype, name, { configurable: true, writable: true, value: original })
+    delete prototype[kTells]
+    prepared.delete(prototype)
+  }
+  latest = null
 }
 
 /** @type {[string, (message: unknown) => void][]} */
@@ -348,6 +366,7 @@ function uninstall () {
   whenIdle(() => {
     if (active) return
     for (const [name, see] of further) channels.unsubscribe(name, see)
+    restore()
   })
   listenNoMore()
   if (prototype.connect === connect) prototype.connect = socketConnect

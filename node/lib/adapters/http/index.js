@@ -13,6 +13,7 @@ const { goOn, handOver, hold, isHeld } = require('./holding.js')
 const { drop, guard, takes } = require('./instead.js')
 const { original, put, takeBack } = require('./methods.js')
 const { abandon, see } = require('./outcome.js')
+const { watchParsers } = require('./parser.js')
 const { exchangeOf, kExchange, kHeld, seeBody } = require('./request.js')
 const { seeSocket } = require('./socket.js')
 
@@ -215,6 +216,7 @@ function install () {
     agentPrototype.addRequest = addRequest
   }
   put(ours)
+  watchParsers(true)
 }
 
 function uninstall () {
@@ -226,7 +228,9 @@ function uninstall () {
   }
   // Those under way end as they began.
   whenIdle(() => {
-    if (!active) takeBack(ours)
+    if (active) return
+    takeBack(ours)
+    watchParsers(false)
   })
 }
 
