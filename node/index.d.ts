@@ -141,7 +141,10 @@ export interface ReportOptions {
  */
 export function install(options?: InstallOptions): void
 
-/** Leaves the clients as they were, and writes what was counted. */
+/**
+ * Leaves the clients as they were, and writes what was counted. Calls that are under way end as they began, and are
+ * counted then.
+ */
 export function uninstall(): void
 
 /**

@@ -2,24 +2,23 @@
 //
 // usage: node bench.mjs OUT.json URL [ROW...]
 //
-// What the rows say: how much more CPU time a call takes in a process that looks on, user and system together, than in one
-// that does not. node/fetch is global `fetch`, node/http is `http.get` with a keep-alive agent; both read the answer, of some
+// What the rows say: how much more CPU time a call takes while somebody looks on, user and system together, than while
+// nobody does. node/fetch is global `fetch`, node/http is `http.get` with a keep-alive agent; both read the answer, of some
 // 30 bytes, to its end. No rule decides anything, so nothing is asked before a call. cache/hit/fetch (cached.mjs) is a whole
 // call that is answered from the cache.
 //
-// Five processes, bare, bare again, with Farcall, with OpenTelemetry and with hooks that do nothing, make the same calls.
-// The result is the difference to bare, twice over:
-// - The row: over connections that answer from memory (memory.mjs), so that nobody ever waits. The five take turns, each of
-//   a few short blocks of calls, the first of which only brings back what the others put out of the caches. What counts is
-//   the CPU time of a block at the tenth percentile: what a collection or the compiler takes is not in it, for nobody. The
-//   median over sets of fresh processes, because what V8 compiles when, and where memory lies, shifts a process by some
-//   microseconds a call; beside it the interval that holds the median of all such sets in 95 of 100 runs. There are as many
-//   sets as fit into the time of a row, MOST_SETS at most.
-// - Its note: CPU time of calls to a server over loopback, a block each in turn, forth and back. Each block comes after
-//   four other processes had the caches, so everything is dearer, and how much by depends on the machine: two bare
-//   processes differ by many microseconds.
-// What the second bare process "adds" is what the measure cannot tell from nothing: it is printed beside the result, and
-// a result below it counts as that.
+// Measured twice over:
+// - The row: over connections that answer from memory (memory.mjs), so that nobody ever waits, and each process for itself:
+//   it puts the hooks in place and takes them off again, in turns. Two processes that do the same differ by microseconds
+//   a call, for good, by what V8 compiles when and by where memory lies; one process with and without hooks does not. After
+//   each change come enough calls for V8 to compile anew what depends on it, then short blocks; what counts is the CPU time
+//   of a block at the tenth percentile, so that what the compiler or another program takes is not in it, for nobody. A
+//   collection of what a block left behind is, in each block. The result is the median over the turns of several fresh
+//   processes, beside it the interval that holds the median of all such turns in 95 of 100 runs.
+//   A process that changes nothing in its turns says what the measure cannot tell from nothing.
+// - Its note: CPU time of calls to a server over loopback, a process for each, a block each in turn, forth and back. Each
+//   block comes after the other processes had the caches, so everything is dearer, and how much by depends on the machine:
+//   two bare processes differ by many microseconds.
 import { execFileSync, spawn } from 'node:child_process'
 import { writeFileSync, mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'

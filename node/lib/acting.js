@@ -7,6 +7,7 @@ const { argumentsOf, read } = require('./asking.js')
 const { race, shadow } = require('./beside.js')
 const { now } = require('./clock.js')
 const { Decision, isDeciding, performed } = require('./decision.js')
+const { giveBack } = require('./keeping.js')
 const { isForeign, keptResponse, storedResponse } = require('./kept.js')
 const { park } = require('./parking.js')
 const { note } = require('./problems.js')
@@ -233,14 +234,27 @@ function declines (status, headers) {
  *
  * @param {Asking} asking
  */
-function begin ({ method, url, headers, words, bytes: body, content, replayable, client, certified }) {
+function begin ({ method, url, headers, words, bytes: body, content, replayable, client, certified, full }) {
   if (client === undefined) {
     const all = [...new Headers(headers)].flat()
-    return Decision.begin({ method, url, headers: all, body, content, replayable, parks: true, certified })
+    const begun = Decision.begin({ method, url, headers: all, body, content, replayable, parks: true, certified })
+    if (full) begun.full()
+    return begun
   }
   const begun = Decision.open({ method, url, words, body, content, replayable, client, kind: FETCH, parks: true, certified })
-  if (typeof begun !== 'string') begun.declines = declines
+  if (typeof begun === 'string') return begun
+  begun.declines = declines
+  if (full) begun.full()
   return begun
+}
+
+/**
+ * @param {Promise<unknown>} acted
+ * @param {Asking} asking whose body needs no room any more when that is over
+ */
+function whenOver (acted, { room }) {
+  const over = () => giveBack(room)
+  acted.then(over, over)
 }
 
 /**
@@ -259,17 +273,21 @@ function obeying (original, isActive) {
         asking = read(_input, init)
         if (asking !== undefined) begun = begin(asking)
         if (typeof begun === 'string') {
-          const { signal, url } = /** @type {Asking} */ (asking)
+          const { signal, url, room } = /** @type {Asking} */ (asking)
+          giveBack(room)
           return signal?.aborted ? Promise.reject(signal.reason) : Promise.resolve(keptResponse(url, begun))
         }
       }
     } catch (error) {
       note(error)
       begun = undefined
+      if (asking !== undefined) giveBack(asking.room)
     }
     if (asking === undefined || begun === undefined) return Reflect.apply(original, this, arguments)
     // `arguments` itself would then be made for every call.
-    return act(original, this, asking, begun, arguments.length < 2 ? [_input] : [_input, init])
+    const acted = act(original, this, asking, begun, arguments.length < 2 ? [_input] : [_input, init])
+    if (asking.room > 0) whenOver(acted, asking)
+    return acted
   }
 }
 

@@ -3,9 +3,13 @@
 
 const { commonDispatcher, isCertifiedDispatcher, nameOf } = require('./clients.js')
 const { isParking } = require('./decision.js')
+const { takeRoom } = require('./keeping.js')
 const { native } = require('./native.js')
 
 /** @typedef {import('./native.js').NextStep} NextStep */
+
+/** Bodies up to this size are copied, as the application may write into its own: what the outbox takes. */
+const COPIED = 16 * 1024 * 1024
 
 /** Bodies up to this size are shown to the engine, which looks for the model that they ask for. */
 const SHOWN = 256 * 1024
@@ -24,6 +28,8 @@ const SHOWN = 256 * 1024
  * @property {boolean} replayable
  * @property {AbortSignal | undefined} signal
  * @property {string | undefined} client what answers are kept apart by; undefined where none may be kept
+ * @property {number} room that was asked for its body (keeping.js)
+ * @property {boolean} full whether there was none
  * @property {boolean} certified whether its connection has a client certificate; looked for where rules park calls
  */
 
@@ -66,6 +72,16 @@ function simpleWords (given) {
 }
 
 /**
+ * @param {any} given
+ * @returns {Headers | undefined} undefined where they are none: that is fetch's to say
+ */
+function headersOf (given) {
+  try {
+    return new Headers(given)
+  } catch {}
+}
+
+/**
  * Stands for the dispatcher of a request: it may add headers, and credentials among them, that nobody here sees.
  *
  * @param {any} dispatcher
@@ -101,17 +117,19 @@ function read (input, init) {
   let headers = init?.headers ?? request?.headers
   let words = headers === undefined ? '' : simpleWords(headers)
   if (words === undefined) {
-    headers = new Headers(headers)
+    headers = headersOf(headers)
+    if (headers === undefined) return
     words = [...headers].flat().join('\n')
   }
   const mode = CACHE_MODES.get(init?.cache ?? request?.cache)
   if (mode !== undefined) words += (words === '' ? '' : '\n') + 'cache-control\n' + mode
-  const signal = init?.signal ?? request?.signal ?? undefined
+  // One that the options take off a Request is none.
+  const signal = (init?.signal === undefined ? request?.signal : init.signal) ?? undefined
   const dispatcher = init?.dispatcher ?? (request && dispatcherOf(request)) ?? common
   // What is to be checked against a digest, undici has to fetch.
   const client = init?.integrity || request?.integrity ? undefined : clientOf(dispatcher)
   const certified = isParking() && isCertifiedDispatcher(dispatcher)
-  const asking = { url, method, headers, words, signal, client, certified, content: undefined, bytes: undefined, replayable: false }
+  const asking = { url, method, headers, words, signal, client, certified, content: undefined, bytes: undefined, replayable: false, room: 0, full: false }
   const body = init?.body ?? undefined
   if (body === undefined) {
     if (request?.body) return { ...asking, body }
@@ -123,12 +141,13 @@ function read (input, init) {
     return { ...asking, body, content, bytes: content?.byteLength ?? Buffer.byteLength(body), replayable: true }
   }
   if (body instanceof ArrayBuffer || ArrayBuffer.isView(body)) {
+    const given = body instanceof ArrayBuffer ? Buffer.from(body) : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+    const bytes = given.byteLength
+    const full = bytes <= COPIED && !takeRoom(bytes)
+    if (full || bytes > COPIED) return { ...asking, body, content: bytes <= SHOWN ? given : undefined, bytes, full }
     // The application may write into it before the next attempt.
-    const copy = Buffer.from(
-      body instanceof ArrayBuffer ? new Uint8Array(body) : new Uint8Array(body.buffer, body.byteOffset, body.byteLength)
-    )
-    const content = copy.byteLength <= SHOWN ? copy : undefined
-    return { ...asking, body: copy, content, bytes: copy.byteLength, replayable: true }
+    const copy = Buffer.from(given)
+    return { ...asking, body: copy, content: bytes <= SHOWN ? copy : undefined, bytes, replayable: true, room: bytes }
   }
   if (body instanceof Blob) return { ...asking, body, bytes: body.size, replayable: true }
   if (body instanceof URLSearchParams || body instanceof FormData) return { ...asking, body, replayable: true }
@@ -160,7 +179,7 @@ function argumentsOf (asking, step, input, init, signal) {
     headers.set(/** @type {any} */ (step.headers)[at], /** @type {any} */ (step.headers)[at + 1])
   }
   /** @type {any} */
-  const changed = { headers, signal }
+  const changed = { headers, signal: signal ?? init?.signal }
   // To a request with conditions fetch adds `Cache-Control: no-cache` where nothing is said of its own cache, which it
   // does not have: then caches on the way would not answer.
   if (step.conditional && (init?.cache ?? 'default') === 'default') changed.cache = 'force-cache'
@@ -186,8 +205,31 @@ function argumentsOf (asking, step, input, init, signal) {
     if (step.pathPrefix !== undefined) url.pathname = step.pathPrefix + url.pathname
     target = input instanceof Request ? new Request(url, input) : url
   }
-  // What else the application's options say holds, inherited or not.
-  return [target, Object.assign(Object.create(init ?? null), changed)]
+  // Defined, because what they inherit from may be frozen.
+  return [target, Object.defineProperties(optionsOf(init), Object.getOwnPropertyDescriptors(changed))]
+}
+
+/** What a Request says of how to fetch it, beside its URL, its headers and its signal. */
+const OPTIONS = ['method', 'body', 'duplex', 'cache', 'credentials', 'integrity', 'keepalive', 'mode', 'redirect', 'referrer',
+  'referrerPolicy']
+
+/**
+ * What else the application's options say holds, inherited or not.
+ *
+ * @param {any} init
+ */
+function optionsOf (init) {
+  if (!(init instanceof Request)) return Object.create(init ?? null)
+  // A Request among them tells of itself only when it is asked in person.
+  /** @type {any} */
+  const options = {}
+  for (const name of OPTIONS) {
+    const value = /** @type {any} */ (init)[name]
+    if (value !== undefined) options[name] = value
+  }
+  const dispatcher = dispatcherOf(init)
+  if (dispatcher !== undefined) options.dispatcher = dispatcher
+  return options
 }
 
 module.exports = { SHOWN, argumentsOf, read }

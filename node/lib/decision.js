@@ -50,9 +50,10 @@ function isParking () {
 }
 
 /**
- * The decision whose attempt the running code performs: the exchange that begins in there is that attempt.
+ * The attempt that the running code performs: the exchange that begins in there is that one. What outlives the attempt (a
+ * connection, and all that is called by its events) stays in here, and has none.
  *
- * @type {AsyncLocalStorage<Attaching>}
+ * @type {AsyncLocalStorage<{ attempt: Attaching | undefined }>}
  */
 const performing = new AsyncLocalStorage()
 /** Whether there ever was one: to look for one costs. */
@@ -250,7 +251,13 @@ class Decision {
    */
   perform (fn, attempt = this) {
     any = true
-    return performing.run(attempt, fn)
+    /** @type {{ attempt: Attaching | undefined }} */
+    const under = { attempt }
+    const over = () => { under.attempt = undefined }
+    const result = performing.run(under, fn)
+    if (result instanceof Promise) result.then(over, over)
+    else over()
+    return result
   }
 
   /**
@@ -349,6 +356,15 @@ class Decision {
   keeps (whole) {
     try {
       this.call.keeps(whole)
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /** There was no room to keep the body for the outbox. Throws nothing. */
+  full () {
+    try {
+      this.call.full()
     } catch (error) {
       note(error)
     }
@@ -498,7 +514,7 @@ class Decision {
 
 /** The decision whose attempt the running code performs, if any. */
 function performed () {
-  return any ? performing.getStore() : undefined
+  return any ? performing.getStore()?.attempt : undefined
 }
 
 module.exports = { Decision, isCaching, isDeciding, isParking, performed }

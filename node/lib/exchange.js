@@ -149,11 +149,30 @@ function settle (call, how) {
   underWay -= 1
   if (call.decision === undefined) account.add(call, now())
   else call.decision.over(call)
+  if (underWay === 0 && waiting.length > 0) tellIdle()
 }
 
 /** @type {Exchange | undefined} the calls under way, the latest first */
 let first
 let underWay = 0
+/** @type {(() => void)[]} who waits for none to be under way */
+let waiting = []
+
+function tellIdle () {
+  const told = waiting
+  waiting = []
+  for (const tell of told) tell()
+}
+
+/**
+ * Calls `tell` once no call of this thread is under way, now or later.
+ *
+ * @param {() => void} tell throws nothing
+ */
+function whenIdle (tell) {
+  if (underWay === 0) tell()
+  else waiting.push(tell)
+}
 
 /**
  * Begins a call in the running code's scope.
@@ -181,4 +200,4 @@ function abandonAll () {
   while (first !== undefined) first.abandon()
 }
 
-module.exports = { Exchange, abandonAll, begin, inFlight }
+module.exports = { Exchange, abandonAll, begin, inFlight, whenIdle }

@@ -2,12 +2,13 @@
 // Turns Farcall on in this process (in a worker: in this thread), and off.
 
 const { basename, extname } = require('node:path')
+const { setImmediate } = require('node:timers')
 const { isMainThread } = require('node:worker_threads')
 const account = require('./account.js')
 const fetchAdapter = require('./adapters/fetch.js')
 const httpAdapter = require('./adapters/http/index.js')
 const { learn } = require('./clients.js')
-const { abandonAll, inFlight } = require('./exchange.js')
+const { abandonAll, inFlight, whenIdle } = require('./exchange.js')
 const { native } = require('./native.js')
 const { note, problems } = require('./problems.js')
 
@@ -70,7 +71,7 @@ function install (options = {}) {
   hooked = true
   process.on('beforeExit', flushNow)
   process.on('exit', last)
-  if (isMainThread) process.on('SIGTERM', onTerminate)
+  listenToSignal()
 }
 
 /** See index.d.ts. */
@@ -79,11 +80,15 @@ function uninstall () {
   installed.clear()
   if (/** @type {any} */ (globalThis)[kInstalled] === module) delete (/** @type {any} */ (globalThis)[kInstalled])
   if (!hooked) return
-  hooked = false
-  process.off('beforeExit', flushNow)
-  process.off('exit', last)
-  process.off('SIGTERM', onTerminate)
   flushNow()
+  // What is under way is counted when it ends, or when the process does.
+  whenIdle(() => {
+    if (installed.size > 0 || !hooked) return
+    hooked = false
+    process.off('beforeExit', flushNow)
+    process.off('exit', last)
+    process.off('SIGTERM', onTerminate)
+  })
 }
 
 function flushNow () {
@@ -113,13 +118,21 @@ function last () {
  * application listens too, the signal is the application's; where not, the process dies as it would have.
  */
 function onTerminate () {
-  if (process.listenerCount('SIGTERM') > 1) {
+  // Some end the process if all who listen are theirs (signal-exit): nobody else is there while they are told.
+  process.off('SIGTERM', onTerminate)
+  // The first process of a container does not die of a signal that nobody listens to: it goes on, and so does this.
+  if (process.listenerCount('SIGTERM') > 0 || process.pid === 1) {
     flushNow()
+    setImmediate(listenToSignal).unref()
     return
   }
   last()
-  process.off('SIGTERM', onTerminate)
   process.kill(process.pid, 'SIGTERM')
+}
+
+function listenToSignal () {
+  // Before all others.
+  if (hooked && isMainThread && !process.listeners('SIGTERM').includes(onTerminate)) process.prependListener('SIGTERM', onTerminate)
 }
 
 /** See index.d.ts. */

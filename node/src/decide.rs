@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Why a call is not handed over to the outbox although it could be.
 pub(crate) const CERTIFIED: &str = "its connection has a client certificate, which a delivery would not have";
 
+/// The same where too much is kept already.
+const FULL: &str = "this thread of Node keeps so much of other requests that there is no room for its body";
+
 /// What JavaScript knows of a request before it is sent.
 #[napi(object, object_to_js = false)]
 pub(crate) struct Request {
@@ -244,6 +247,13 @@ impl Decision {
     #[napi(catch_unwind)]
     pub fn keeps(&mut self, keeps: bool) {
         self.call.keeps(keeps);
+    }
+
+    /// There was no room to keep the body, which could be handed over otherwise.
+    #[napi(catch_unwind)]
+    pub fn full(&mut self) {
+        self.call.keeps(true);
+        self.call.unparkable(FULL);
     }
 
     /// As `step`, for a request that goes out now, as it is, unless this stops it. `limited`: somebody gives it up when

@@ -82,6 +82,13 @@ pub(crate) fn count_failure() -> Result<()> {
     Ok(())
 }
 
+/// Counts a body that is not kept because too much is, for `farcall doctor`.
+#[napi(catch_unwind)]
+pub(crate) fn count_unkept() -> Result<()> {
+    farcall()?.count_failure("node_unkept_bodies");
+    Ok(())
+}
+
 /// The directory of the ledger, where there is one.
 #[napi(catch_unwind)]
 pub(crate) fn home() -> Option<String> {

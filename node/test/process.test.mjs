@@ -1,6 +1,6 @@
 // A process from its start to its end: --import, workers, signals, exits.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -139,6 +139,70 @@ test('SIGTERM is left to an application that listens to it', async () => {
   assert.deepEqual([code, signal], [3, null])
   assert.match(output, /tidied up/)
   assert.equal((await counted(customer)).calls, 1)
+})
+
+test('SIGTERM still kills a process where those who listen end it only if nobody else does', async () => {
+  const customer = newCustomer()
+  // As signal-exit does it.
+  const { signal, output } = await run(`${asking}
+    await farcall.withCustomer('${customer}', get, '/scenario/ok')
+    process.on('SIGTERM', function mine () {
+      console.log('tidied up')
+      if (process.listeners('SIGTERM').length > 1) return
+      process.off('SIGTERM', mine)
+      process.kill(process.pid, 'SIGTERM')
+    })
+    setTimeout(() => {}, 60_000)
+    console.log('ready')
+  `, { said: (line, child) => { if (line === 'ready') child.kill('SIGTERM') } })
+  assert.deepEqual([signal, output], ['SIGTERM', 'ready\ntidied up\n'])
+  assert.equal((await counted(customer)).calls, 1)
+})
+
+test('a process that lives on after SIGTERM is counted on, and its next SIGTERM is heard', async () => {
+  const customer = newCustomer()
+  const { signal, output } = await run(`${asking}
+    const tell = () => {
+      process.off('SIGTERM', tell)
+      setImmediate(() => setImmediate(async () => {
+        await farcall.withCustomer('${customer}', get, '/scenario/ok')
+        console.log('alive')
+      }))
+    }
+    process.on('SIGTERM', tell)
+    setTimeout(() => {}, 60_000)
+    console.log('ready')
+  `, { said: (_, child) => child.kill('SIGTERM') })
+  assert.deepEqual([signal, output], ['SIGTERM', 'ready\nalive\n'])
+  assert.equal((await counted(customer, 'outcome=complete')).calls, 1)
+})
+
+const canNest = spawnSync('unshare', ['--user', '--map-root-user', '--pid', '--fork', 'true']).status === 0
+
+test('the first process of a container, which does not die of SIGTERM, is counted on', { skip: !canNest && 'no process namespaces here' }, async () => {
+  const customer = newCustomer()
+  const file = join(scratch, 'first.mjs')
+  writeFileSync(file, `${asking}
+    import { once } from 'node:events'
+    if (process.pid !== 1) throw new Error('not the first')
+    const alive = setTimeout(() => process.exit(1), 60_000)
+    // So much that it is under way for as long as nobody reads it.
+    const response = await farcall.withCustomer('${customer}', fetch, PLAIN + '/scenario/bytes/20000000')
+    const heard = once(process, 'removeListener')
+    process.kill(process.pid, 'SIGTERM')
+    await heard
+    await response.arrayBuffer()
+    if (process.listenerCount('SIGTERM') !== 1) throw new Error('the next is not heard')
+    clearTimeout(alive)
+    process.exit()
+  `)
+  const child = spawn('unshare', ['--user', '--map-root-user', '--pid', '--fork', '--kill-child', process.execPath, '--import', register, file], {
+    env: { ...process.env, PLAIN: plain, INDEX: index },
+    stdio: ['ignore', 'inherit', 'inherit'],
+    timeout: 120_000
+  })
+  assert.deepEqual(await once(child, 'close'), [0, null])
+  assert.equal((await counted(customer, 'outcome=complete')).calls, 1)
 })
 
 test('installing twice, and from two copies of the package, counts once', async () => {

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 58] = [
+const MEANINGS: [(&str, &str, Weight); 59] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -71,6 +71,11 @@ const MEANINGS: [(&str, &str, Weight); 58] = [
     (
         "node_unapplied_changes",
         "calls of undici, or further hops under fetch, that went out without the change or time limit that a rule has for them",
+        Look,
+    ),
+    (
+        "node_unkept_bodies",
+        "bodies that Node did not keep for another attempt or for the outbox, because it keeps too much already",
         Look,
     ),
     ("reloads", "times that changed rules were put in force", Fine),

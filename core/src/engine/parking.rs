@@ -50,7 +50,9 @@ impl Flow {
     /// The field for an idempotency key of our own, where the call is to have one.
     pub(super) fn own_key(&self, plan: &Plan) -> Option<Arc<str>> {
         let retries = plan.resilience.retry.is_some() && self.method == "POST" && self.sdk.is_none();
-        let parks = plan.park.is_some() && self.parks && !is_idempotent(self.method);
+        // One that cannot be handed over all the same is told from one that must not be by its key.
+        let could = self.parks || self.unparkable.is_some();
+        let parks = plan.park.is_some() && could && !is_idempotent(self.method);
         let wanted = !self.key_on_wire && !self.is_copy && (retries || parks);
         plan.idempotency_header.as_ref().filter(|_| wanted).cloned()
     }

@@ -15,7 +15,7 @@ const net = require('node:net')
 const { obeying } = require('../acting.js')
 const { askAtOnce } = require('../at-once.js')
 const { timeConnecting } = require('../connecting.js')
-const { begin } = require('../exchange.js')
+const { begin, whenIdle } = require('../exchange.js')
 const { note } = require('../problems.js')
 const { currentScope, inScope } = require('../scope.js')
 
@@ -43,10 +43,16 @@ const kTells = Symbol('farcall.tells')
 
 let active = false
 
-/** The `Request.prototype`s that are prepared. */
-const prepared = new WeakSet()
+/**
+ * The `Request.prototype`s that are prepared, with what they had before: one for each copy of undici.
+ *
+ * @type {Map<any, Replaced[]>}
+ */
+const prepared = new Map()
 /** @type {object | null} the one that was seen last, mostly the only one */
 let latest = null
+
+/** @typedef {{ name: string, original: Method, ours: Method }} Replaced */
 
 /** @param {unknown} message */
 function onCreate (message) {
@@ -186,7 +192,7 @@ function listenNoMore () {
 function prepare (prototype) {
   latest = prototype
   if (prepared.has(prototype)) return
-  prepared.add(prototype)
+  prepared.set(prototype, [])
   replace(prototype, ['onBodySent'], (original) => function (chunk) {
     try {
       const exchange = this[kExchange]
@@ -264,7 +270,19 @@ function replace (prototype, names, wrap) {
   }
   const value = wrap(prototype[name])
   Object.defineProperty(value, 'name', { value: name })
+  prepared.get(prototype)?.push({ name, original: prototype[name], ours: value })
   Object.defineProperty(prototype, name, { configurable: true, writable: true, value })
+}
+
+/** Leaves the prototypes as they were, but for those of which somebody has wrapped a method in the meantime. */
+function restore () {
+  for (const [prototype, all] of prepared) {
+    if (!all.every(({ name, ours }) => prototype[name] === ours)) continue
+    for (const { name, original } of all) Object.defineProperty(prototype, name, { configurable: true, writable: true, value: original })
+    delete prototype[kTells]
+    prepared.delete(prototype)
+  }
+  latest = null
 }
 
 /** @type {[string, (message: unknown) => void][]} */
@@ -295,7 +313,15 @@ let needed = false
 function listenForAll () {
   if (needed) return
   needed = true
-  for (const [name, see] of further) channels.subscribe(name, see)
+  listenFurther()
+}
+
+function listenFurther () {
+  for (const [name, see] of further) {
+    // They may still be there.
+    channels.unsubscribe(name, see)
+    channels.subscribe(name, see)
+  }
 }
 
 const prototype = net.Socket.prototype
@@ -327,14 +353,21 @@ function install () {
     const original = originalFetch = globals.fetch
     globals.fetch = ourFetch = obeying(/** @type {any} */ (original), () => active)
   }
-  for (const [name, see] of needed ? [...subscriptions, ...further] : subscriptions) channels.subscribe(name, see)
+  for (const [name, see] of subscriptions) channels.subscribe(name, see)
+  if (needed) listenFurther()
   if (prototype.connect === socketConnect) prototype.connect = connect
 }
 
 function uninstall () {
   if (!active) return
   active = false
-  for (const [name, see] of [...subscriptions, ...further]) channels.unsubscribe(name, see)
+  for (const [name, see] of subscriptions) channels.unsubscribe(name, see)
+  // Those under way end as they began.
+  whenIdle(() => {
+    if (active) return
+    for (const [name, see] of further) channels.unsubscribe(name, see)
+    restore()
+  })
   listenNoMore()
   if (prototype.connect === connect) prototype.connect = socketConnect
   if (ourFetch !== undefined && globals.fetch === ourFetch) {

@@ -13,7 +13,7 @@ const { RefusedError, timeoutError, wireError } = require('../../refused.js')
 const { change, essence, headersOf } = require('./head.js')
 const { redo } = require('./instead.js')
 const { original } = require('./methods.js')
-const { beforeChanges, isKeepable, isKept, isWhole, keep, park, tellKept } = require('./parking.js')
+const { beforeChanges, beginToKeep, forget, isKeepable, isKept, isWhole, park, tellKept } = require('./parking.js')
 const { exchangeOf, kExchange, kHeld } = require('./request.js')
 const { seeSocket } = require('./socket.js')
 
@@ -64,7 +64,7 @@ function clientOf (request, agent, options) {
  */
 function hold (request, options, release, agent) {
   /** @type {{ whole: (() => void) | undefined, [name: string]: any }} */
-  const held = { timer: undefined, waits: false, truncate: undefined, open: false, options, agent, whole: undefined }
+  const held = { timer: undefined, waits: false, truncate: undefined, open: false, options, agent, whole: undefined, full: false }
   request[kHeld] = held
   const client = clientOf(request, agent, options)
   if (client === undefined) {
@@ -133,14 +133,15 @@ function orFail (request, release) {
  */
 function awaitBody (request, options, release) {
   const held = request[kHeld]
-  held.kept = 0
-  held.chunks = []
-  held.keep = keep
+  beginToKeep(held)
   held.waits = true
   const open = () => {
     held.whole = undefined
     held.waits = false
-    if (request.destroyed) return
+    if (request.destroyed) {
+      forget(held)
+      return
+    }
     try {
       begin(request, options, release)
     } catch (error) {
@@ -173,12 +174,15 @@ function goOn (request) {
 function begin (request, options, release) {
   const exchange = /** @type {Exchange} */ (exchangeOf(request))
   const held = request[kHeld]
-  const parks = held.chunks !== undefined
+  const parks = held.chunks !== undefined || held.full
   const certified = parks && isCertified(request, held.agent, options)
   // Of what is not handed over whatever happens, nothing is kept.
   const keeps = certified || (parks && isKeepable(request))
   const length = keeps && !certified ? held.kept : lengthOf(request)
-  if (certified) held.chunks = undefined
+  if (certified) {
+    forget(held)
+    held.keep = undefined
+  }
   const decision = Decision.begin({
     method: exchange.method,
     url: urlOf(exchange, exchange.path),
@@ -195,7 +199,7 @@ function begin (request, options, release) {
     held.url = request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path
     decision.spare = held.open = true
   } else {
-    held.chunks = undefined
+    forget(held)
     decision.final = true
   }
   exchange.decision = decision
@@ -284,15 +288,15 @@ function advance (request, decision, options, release) {
       }).catch(note)
       return
     case 'refuse':
-      held.chunks = undefined
+      forget(held)
       stop(request, new RefusedError(step))
       return
     case 'fail':
-      held.chunks = undefined
+      forget(held)
       stop(request, wireError(step.error))
       return
     case 'respond':
-      held.chunks = undefined
+      forget(held)
       exchange?.abandon()
       handOver(request, cannedSocket(step))
       return

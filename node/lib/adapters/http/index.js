@@ -7,11 +7,13 @@
 
 const http = require('node:http')
 const { clearTimeout } = require('node:timers')
+const { whenIdle } = require('../../exchange.js')
 const { note } = require('../../problems.js')
 const { goOn, handOver, hold, isHeld } = require('./holding.js')
 const { drop, guard, takes } = require('./instead.js')
 const { original, put, takeBack } = require('./methods.js')
 const { abandon, see } = require('./outcome.js')
+const { watchParsers } = require('./parser.js')
 const { exchangeOf, kExchange, kHeld, seeBody } = require('./request.js')
 const { seeSocket } = require('./socket.js')
 
@@ -28,11 +30,11 @@ let active = false
 const ours = {
   onSocket (socket) {
     try {
-      if (active && socket) {
+      if (socket && (active || this[kExchange])) {
         const exchange = exchangeOf(this)
         if (exchange !== null) {
           // Most were asked for when they were given to their agent, before there was a socket.
-          if (!exchange.asked && isHeld(exchange) && holdSocket(this, socket)) return
+          if (active && !exchange.asked && isHeld(exchange) && holdSocket(this, socket)) return
           seeSocket(exchange, this, socket)
           if (exchange.decision !== undefined && this[kHeld]?.open) guard(socket)
         }
@@ -45,7 +47,7 @@ const ours = {
 
   write (chunk, encoding) {
     try {
-      if (active) seeBody(this, chunk, encoding)
+      if (active || this[kExchange]) seeBody(this, chunk, encoding)
     } catch (error) {
       note(error)
     }
@@ -56,7 +58,7 @@ const ours = {
 
   end (chunk, encoding) {
     try {
-      if (active && !this.finished) {
+      if ((active || this[kExchange]) && !this.finished) {
         seeBody(this, chunk, encoding)
         if (this[kHeld] !== undefined) this[kHeld].ended = true
       }
@@ -214,6 +216,7 @@ function install () {
     agentPrototype.addRequest = addRequest
   }
   put(ours)
+  watchParsers(true)
 }
 
 function uninstall () {
@@ -223,7 +226,12 @@ function uninstall () {
     agentPrototype.addRequest = originalAddRequest
     originalAddRequest = undefined
   }
-  takeBack(ours)
+  // Those under way end as they began.
+  whenIdle(() => {
+    if (active) return
+    takeBack(ours)
+    watchParsers(false)
+  })
 }
 
 module.exports = { install, uninstall }

@@ -12,7 +12,7 @@ const { RefusedError, wireError } = require('../../refused.js')
 const { CONDITIONS, headersOf } = require('./head.js')
 const { original } = require('./methods.js')
 const { see } = require('./outcome.js')
-const { park, tellKept } = require('./parking.js')
+const { forget, park, tellKept } = require('./parking.js')
 const { kExchange, kHeld } = require('./request.js')
 
 /** @typedef {import('../../native.js').NextStep} NextStep */
@@ -61,13 +61,13 @@ function decide (request, response) {
   const { decision } = request[kExchange]
   held.open = false
   if (decision.done) {
-    held.chunks = undefined
+    forget(held)
     return false
   }
   clearTimeout(held.timer)
   tellKept(request, decision)
   const step = decision.step()
-  if (step.kind !== 'park') held.chunks = undefined
+  if (step.kind !== 'park') forget(held)
   return follow(request, response, step)
 }
 
@@ -243,7 +243,7 @@ function isHeldOpen (request) {
  */
 function settle (request) {
   const held = request[kHeld]
-  held.chunks = undefined
+  forget(held)
   if (!held.open) return
   held.open = false
   request[kExchange].decision.settle()

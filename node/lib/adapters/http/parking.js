@@ -1,10 +1,11 @@
 'use strict'
 // Calls that a rule may park: what is written of a request is kept until it is over, so that it can be handed over to
-// the outbox; not more than `MOST`.
+// the outbox; not more than `MOST` of one, nor than there is room for (keeping.js).
 
+const { giveBack, takeRoom } = require('../../keeping.js')
 const { note } = require('../../problems.js')
 const { headersOf } = require('./head.js')
-const { kHeld } = require('./request.js')
+const { kHeld, size } = require('./request.js')
 
 /** @typedef {import('../../decision.js').Hearing} Hearing */
 
@@ -28,6 +29,28 @@ function isKept (request) {
 }
 
 /**
+ * Keeps what is written of a request from now on.
+ *
+ * @param {any} held
+ */
+function beginToKeep (held) {
+  held.kept = 0
+  held.chunks = []
+  held.keep = keep
+}
+
+/**
+ * Keeps nothing of a request any more.
+ *
+ * @param {any} held
+ */
+function forget (held) {
+  if (held.chunks === undefined) return
+  held.chunks = undefined
+  giveBack(held.kept)
+}
+
+/**
  * Keeps more of a body.
  *
  * @param {any} held
@@ -37,13 +60,18 @@ function isKept (request) {
 function keep (held, chunk, encoding) {
   // A function may stand in the place of the last chunk.
   if (held.chunks === undefined || (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk))) return
-  // The application may write into its own later on.
-  const bytes = typeof chunk === 'string'
-    ? Buffer.from(chunk, typeof encoding === 'string' ? /** @type {BufferEncoding} */ (encoding) : 'utf8')
-    : Buffer.from(/** @type {Uint8Array} */ (chunk))
-  held.kept += bytes.length
-  if (held.kept > MOST) held.chunks = undefined
-  else held.chunks.push(bytes)
+  const bytes = size(chunk, encoding)
+  if (held.kept + bytes > MOST) forget(held)
+  else if (takeRoom(bytes)) {
+    held.kept += bytes
+    // The application may write into its own later on.
+    held.chunks.push(typeof chunk === 'string'
+      ? Buffer.from(chunk, typeof encoding === 'string' ? /** @type {BufferEncoding} */ (encoding) : 'utf8')
+      : Buffer.from(Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)))
+  } else {
+    forget(held)
+    held.full = true
+  }
 }
 
 /**
@@ -72,7 +100,8 @@ function isKeepable (request) {
  * @param {InstanceType<typeof import('../../decision.js').Decision>} decision
  */
 function tellKept (request, decision) {
-  if (request[kHeld].chunks !== undefined) decision.keeps(isKeepable(request))
+  if (request[kHeld].full) decision.full()
+  else if (request[kHeld].keep !== undefined) decision.keeps(isKeepable(request))
 }
 
 /**
@@ -116,11 +145,11 @@ function parcelOf (request) {
 async function park (request, decision) {
   try {
     const { url, headers, body } = parcelOf(request)
-    request[kHeld].chunks = undefined
+    forget(request[kHeld])
     await decision.park(request.method, url, headers, body)
   } catch (error) {
     note(error)
   }
 }
 
-module.exports = { beforeChanges, isKeepable, isKept, isWhole, keep, park, tellKept }
+module.exports = { beforeChanges, beginToKeep, forget, isKeepable, isKept, isWhole, park, tellKept }

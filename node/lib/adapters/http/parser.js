@@ -14,6 +14,13 @@ let parserOnBody
 let parserOnMessageComplete
 let bodySlot = -1
 let completeSlot = -1
+/** Whether new requests are looked on at. */
+let active = false
+
+/** @param {boolean} whether */
+function watchParsers (whether) {
+  active = whether
+}
 
 /**
  * Looks on while a parser works. Node keeps a pool of them, with its callbacks in numbered slots.
@@ -22,6 +29,7 @@ let completeSlot = -1
  */
 function watchParser (parser) {
   if (bodySlot < 0 && !findSlots(parser)) return
+  if (!active) return
   if (parser[bodySlot] === parserOnBody) parser[bodySlot] = onBody
   if (parser[completeSlot] === parserOnMessageComplete) parser[completeSlot] = onMessageComplete
 }
@@ -59,21 +67,29 @@ function onBody (chunk) {
         const left = request[kHeld]?.truncate
         if (left !== undefined) return Reflect.apply(/** @type {Method} */ (parserOnBody), this, [cut(request, chunk, left)])
       }
-    }
+    } else if (!active) leave(this)
   } catch (error) {
     note(error)
   }
   return Reflect.apply(/** @type {Method} */ (parserOnBody), this, arguments)
 }
 
+/** @param {any} parser one that was looked on at before */
+function leave (parser) {
+  parser[bodySlot] = parserOnBody
+  parser[completeSlot] = parserOnMessageComplete
+}
+
 /** @type {Method} */
 function onMessageComplete () {
   try {
-    this.incoming?.req?.[kExchange]?.end()
+    const exchange = this.incoming?.req?.[kExchange]
+    if (exchange) exchange.end()
+    else if (!active) leave(this)
   } catch (error) {
     note(error)
   }
   return Reflect.apply(/** @type {Method} */ (parserOnMessageComplete), this, arguments)
 }
 
-module.exports = { watchParser }
+module.exports = { watchParser, watchParsers }

@@ -88,4 +88,4 @@ function seeBody (request, chunk, encoding) {
   request[kHeld]?.keep?.(request[kHeld], chunk, encoding)
 }
 
-module.exports = { exchangeOf, isEmpty, kExchange, kHeld, seeBody }
+module.exports = { exchangeOf, isEmpty, kExchange, kHeld, seeBody, size }
