@@ -94,6 +94,31 @@ struct __sk_buff {
 	__u64 hwtstamp;
 };
 
+// UAPI: the context of sockops programs, as far as we need it.
+struct bpf_sock_ops {
+	__u32 op;
+	union {
+		__u32 args[4];
+		__u32 reply;
+	};
+	__u32 unused_addresses[13];
+	__u32 is_fullsock;
+	__u32 snd_cwnd;
+	__u32 srtt_us;
+	__u32 bpf_sock_ops_cb_flags;
+	__u32 unused_counters[20];
+	__u64 bytes_received;
+	__u64 bytes_acked;
+	union {
+		struct bpf_sock *sk;
+		__u64 : 64;
+	} __attribute__((aligned(8)));
+};
+enum { BPF_SOCK_OPS_TCP_CONNECT_CB = 3, BPF_SOCK_OPS_STATE_CB = 10 };
+enum { BPF_SOCK_OPS_STATE_CB_FLAG = 1 << 2 };
+_Static_assert(__builtin_offsetof(struct bpf_sock_ops, bpf_sock_ops_cb_flags) == 84, "as in <linux/bpf.h>");
+_Static_assert(__builtin_offsetof(struct bpf_sock_ops, sk) == 184, "as in <linux/bpf.h>");
+
 #if defined(__TARGET_ARCH_x86)
 // The layout is the processor entry code's and does not change; field names as in the kernel.
 struct pt_regs {

@@ -155,7 +155,7 @@ impl<'obj> Capture<'obj> {
             programs.fc_exec.attach_trace().attempting("attaching to sched_process_exec")?,
             programs.fc_exit.attach_trace().attempting("attaching to sched_process_exit")?,
             programs.fc_tcp_state.attach_trace().attempting("attaching to inet_sock_set_state")?,
-            programs.fc_tcp_state_again.attach_trace().attempting("attaching to inet_sock_set_state")?,
+            programs.fc_tcp_of_scope.attach_cgroup(scope).attempting("attaching to the cgroup's sockets")?,
             programs.fc_egress.attach_cgroup(scope).attempting("attaching to the cgroup's egress")?,
             programs.fc_ingress.attach_cgroup(scope).attempting("attaching to the cgroup's ingress")?,
         ]);
@@ -353,7 +353,7 @@ impl<'obj> Capture<'obj> {
             undecodable: observer.undecodable(),
             unfollowed: observer.unfollowed(),
             unowned: observer.unowned(),
-            skipped_one_of_two: skipped(&[&programs.fc_tcp_state, &programs.fc_tcp_state_again]),
+            skipped_states: skipped(&[&programs.fc_tcp_state]),
         })
     }
 }

@@ -34,9 +34,9 @@ pub struct Losses {
     pub unfollowed: u64,
     /// Calls that nobody heard of, because their process was unknown.
     pub unowned: u64,
-    /// The same as `skipped` of one of the two programs that follow the states of sockets. The other one ran instead (softirqs do not
-    /// nest on a CPU, so both are never skipped for one change), so nothing is lost.
-    pub skipped_one_of_two: u64,
+    /// The same as `skipped` of the tracepoint's program that follows the states of sockets. The cgroup's program, which is
+    /// never skipped, ran instead, so nothing is lost.
+    pub skipped_states: u64,
 }
 
 impl Losses {
@@ -58,8 +58,8 @@ impl Losses {
         ]
     }
 
-    /// Whether nothing was lost. Bytes that were cut are none of it: their number is known. Nor is what one of two programs
-    /// was skipped for.
+    /// Whether nothing was lost. Bytes that were cut are none of it: their number is known. Nor is what one of two
+    /// programs was skipped for.
     #[must_use]
     pub fn none(&self) -> bool {
         self.named().iter().all(|(_, count)| *count == 0)
@@ -88,8 +88,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_twin_made_up_for_is_no_loss_and_what_nobody_did_is() {
-        assert!(Losses { skipped_one_of_two: 3, cut_bytes: 5, ..Losses::default() }.none());
+    fn what_another_program_made_up_for_is_no_loss_and_what_none_did_is() {
+        assert!(Losses { skipped_states: 3, cut_bytes: 5, ..Losses::default() }.none());
         assert!(!Losses { skipped: 1, ..Losses::default() }.none());
     }
 }
