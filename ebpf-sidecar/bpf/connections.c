@@ -48,6 +48,19 @@ static __always_inline void fc_read_counters(struct fc_conn *conn, const struct 
 	conn->retransmits = tp->total_retrans;
 }
 
+// Lists the socket of a connection. Where it is listed already and the connection is not a new one, that is the
+// connection that we mean.
+static __always_inline void fc_enlist(struct fc_conn *conn, struct sock *sk, bool anew)
+{
+	u64 *opened = bpf_sk_storage_get(&fc_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!opened)
+		return; // No memory: the end of this one is taken from events alone.
+	if (anew || *opened == 0)
+		*opened = conn->opened;
+	conn->opened = *opened;
+	conn->listed = 1;
+}
+
 static __always_inline bool fc_report_conn(const struct fc_conn *conn, u32 kind, u64 at)
 {
 	struct fc_conn_event *event = bpf_ringbuf_reserve(&fc_events, sizeof(*event), 0);
@@ -86,6 +99,7 @@ static __always_inline void fc_connect(struct sock *sk, u64 cookie)
 	conn.parent = BPF_CORE_READ(task, real_parent, tgid);
 	conn.uid = (u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(conn.comm, sizeof(conn.comm));
+	fc_enlist(&conn, sk, true);
 	if (bpf_map_update_elem(&fc_conns, &cookie, &conn, BPF_ANY)) {
 		fc_count_loss(FC_LOSS_CONN_MAP, 1);
 		return;
