@@ -39,6 +39,8 @@ int fc_adopt(struct bpf_iter__task_file *ctx)
 		conn.cookie = bpf_get_socket_cookie(sk);
 	}
 	conn.opened = bpf_ktime_get_ns();
+	if (conn.joined == 1)
+		fc_enlist(&conn, sk, false);
 	conn.established = conn.opened;
 	conn.started = BPF_CORE_READ(task, group_leader, start_boottime);
 	conn.cgroup = *cgroup;

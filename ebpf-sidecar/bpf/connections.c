@@ -48,6 +48,19 @@ static __always_inline void fc_read_counters(struct fc_conn *conn, const struct 
 	conn->retransmits = tp->total_retrans;
 }
 
+// Lists the socket of a connection. Where it is listed already and the connection is not a new one, that is the
+// connection that we mean.
+static __always_inline void fc_enlist(struct fc_conn *conn, struct sock *sk, bool anew)
+{
+	u64 *opened = bpf_sk_storage_get(&fc_sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!opened)
+		return; // No memory: the end of this one is taken from events alone.
+	if (anew || *opened == 0)
+		*opened = conn->opened;
+	conn->opened = *opened;
+	conn->listed = 1;
+}
+
 static __always_inline bool fc_report_conn(const struct fc_conn *conn, u32 kind, u64 at)
 {
 	struct fc_conn_event *event = bpf_ringbuf_reserve(&fc_events, sizeof(*event), 0);
@@ -55,8 +68,13 @@ static __always_inline bool fc_report_conn(const struct fc_conn *conn, u32 kind,
 		fc_count_loss(FC_LOSS_RING, 1);
 		return false;
 	}
-	fc_fill_head(&event->head, kind, conn->cookie);
+	// Not whoever runs: programs of a cgroup may not ask before Linux 6.10, and in a softirq it is a stranger.
+	event->head.kind = kind;
+	event->head.tgid = conn->tgid;
+	event->head.tid = 0;
+	event->head.cpu = bpf_get_smp_processor_id();
 	event->head.at = at;
+	event->head.id = conn->cookie;
 	__builtin_memcpy(&event->conn, conn, sizeof(*conn));
 	bpf_ringbuf_submit(event, 0);
 	return true;
@@ -81,6 +99,7 @@ static __always_inline void fc_connect(struct sock *sk, u64 cookie)
 	conn.parent = BPF_CORE_READ(task, real_parent, tgid);
 	conn.uid = (u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(conn.comm, sizeof(conn.comm));
+	fc_enlist(&conn, sk, true);
 	if (bpf_map_update_elem(&fc_conns, &cookie, &conn, BPF_ANY)) {
 		fc_count_loss(FC_LOSS_CONN_MAP, 1);
 		return;
@@ -88,11 +107,37 @@ static __always_inline void fc_connect(struct sock *sk, u64 cookie)
 	fc_report_conn(&conn, FC_OPEN, conn.opened);
 }
 
-// The kernel guards each program of a raw tracepoint on each CPU and skips a call that nests in another. connect()
-// and close() run us with softirqs enabled, and a softirq may move another socket meanwhile. So the same body is
-// attached twice, each with a guard of its own: softirqs do not nest, and one of the two always runs. Where both do,
-// the second finds everything done, because the state of one socket changes under its lock.
-static __always_inline int fc_change_state(struct sock *sk, int after, bool again)
+// What a change of state means for a connection that is followed. Whoever calls twice for one change finds everything
+// done, because the state of one socket changes under its lock.
+static __always_inline void fc_change_state(u64 cookie, const struct tcp_sock *tp, int after)
+{
+	struct fc_conn *conn = bpf_map_lookup_elem(&fc_conns, &cookie);
+	if (!conn || conn->closed)
+		return;
+	u64 now = bpf_ktime_get_ns();
+	if (after == TCP_ESTABLISHED) {
+		if (conn->established)
+			return;
+		fc_read_addresses(conn, &tp->inet_conn.icsk_inet.sk);
+		conn->established = now;
+		conn->out_base = tp->snd_una;
+		conn->in_base = tp->rcv_nxt;
+		fc_report_conn(conn, FC_UP, now);
+		return;
+	}
+	fc_read_counters(conn, tp);
+	conn->closed = now;
+	// Where the report finds no room, the entry stays and user space collects it on its next round.
+	if (fc_report_conn(conn, FC_CLOSE, now))
+		bpf_map_delete_elem(&fc_conns, &cookie);
+}
+
+// Sees connect() in its thread, where the owner is known. Later changes come in softirqs, in the context of whatever they
+// interrupt, and there the kernel may skip a tracing program: where it would nest in itself on a CPU (close() runs it with
+// softirqs enabled), or where the interrupted process is one that it shows to no tracing program. So this one is not relied
+// upon for them, but for connections that were open before us.
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(fc_tcp_state, struct sock *sk, int before, int after)
 {
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
@@ -100,44 +145,35 @@ static __always_inline int fc_change_state(struct sock *sk, int after, bool agai
 		return 0;
 	u64 cookie = bpf_get_socket_cookie(sk);
 	if (after == TCP_SYN_SENT) {
-		// Only a thread connects, and a thread nests in nothing.
-		if (!again)
-			fc_connect(sk, cookie);
+		fc_connect(sk, cookie);
 		return 0;
 	}
-	struct fc_conn *conn = bpf_map_lookup_elem(&fc_conns, &cookie);
-	if (!conn || conn->closed)
-		return 0;
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp)
-		return 0;
-	u64 now = bpf_ktime_get_ns();
-	if (after == TCP_ESTABLISHED) {
-		if (conn->established)
-			return 0;
-		fc_read_addresses(conn, sk);
-		conn->established = now;
-		conn->out_base = tp->snd_una;
-		conn->in_base = tp->rcv_nxt;
-		fc_report_conn(conn, FC_UP, now);
-		return 0;
-	}
-	fc_read_counters(conn, tp);
-	conn->closed = now;
-	// Where the report finds no room, the entry stays and user space collects it on its next round.
-	if (fc_report_conn(conn, FC_CLOSE, now))
-		bpf_map_delete_elem(&fc_conns, &cookie);
+	if (tp)
+		fc_change_state(cookie, tp, after);
 	return 0;
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(fc_tcp_state, struct sock *sk, int before, int after)
+// Programs of a cgroup are never skipped. The kernel calls this one when a socket of the scope connects, after the one above
+// has seen that, and, once asked for it, at each change of that socket's state. `reply` stays as it is: it is for
+// programs that tune connections.
+SEC("sockops")
+int fc_tcp_of_scope(struct bpf_sock_ops *ops)
 {
-	return fc_change_state(sk, after, false);
-}
-
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(fc_tcp_state_again, struct sock *sk, int before, int after)
-{
-	return fc_change_state(sk, after, true);
+	if (ops->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ops->op != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	u64 cookie = bpf_get_socket_cookie(ops);
+	if (ops->op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		if (bpf_map_lookup_elem(&fc_conns, &cookie))
+			bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+		return 1;
+	}
+	u32 after = ops->args[1];
+	struct bpf_sock *sk = ops->sk;
+	if (!sk || (after != TCP_ESTABLISHED && after != TCP_CLOSE))
+		return 1;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		fc_change_state(cookie, tp, after);
+	return 1;
 }

@@ -15,6 +15,7 @@
 #include "maps/events.h"
 #include "maps/losses.h"
 #include "maps/scope.h"
+#include "maps/sockets.h"
 #include "maps/streams.h"
 
 #include "common.h"
@@ -22,6 +23,7 @@
 
 #include "connections.c"
 #include "adopt.c"
+#include "reconcile.c"
 #include "processes.c"
 #include "packets.c"
 #include "openssl.c"

@@ -76,6 +76,14 @@ struct fc_conn {
 	__u8 proto;
 	__u8 joined; // was open before we looked
 	__u8 comm[16];
+	__u32 listed; // its socket is in fc_sockets for as long as it exists
+	__u32 unused;
+};
+
+// What fc_list says of a connection whose socket exists and is not closed.
+struct fc_alive {
+	__u64 cookie;
+	__u64 opened;
 };
 
 struct fc_conn_event {

@@ -96,6 +96,14 @@ pub fn check() -> Vec<Finding> {
             "needs CONFIG_CGROUP_BPF",
         ),
         finding(
+            "cgroup socket programs",
+            ProgramType::SockOps.is_supported().unwrap_or(false),
+            Need::Connections,
+            "the end of every connection",
+            "supported",
+            "needs CONFIG_CGROUP_BPF",
+        ),
+        finding(
             "TCP state tracepoint",
             has_tracepoint("inet_sock_set_state"),
             Need::Connections,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use libbpf_rs::{
-    IterOpts, Link, MapCore, MapFlags, OpenObject, ProgramMut, RingBufferBuilder, UprobeOpts,
+    IterOpts, Link, MapCore, MapFlags, MapIterOpts, OpenObject, RingBufferBuilder,
     skel::{OpenSkel, SkelBuilder},
 };
 use serde::Serialize;
@@ -20,22 +20,16 @@ use super::{
     cgroup::Cgroup,
     check,
     discover::{Discovery, Library},
-    losses::{self, Losses},
+    losses::Losses,
+    probe::attach_openssl,
+    reconcile::Reconciliation,
+    skeleton::{FarcallSkel, FarcallSkelBuilder},
     sockets,
-    table::{OPENSSL, Program},
 };
 use crate::{
     clock,
     tap::{Fresh, Observation, Observer},
-    wire::record::Socket,
 };
-
-#[allow(unsafe_code, missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::unwrap_used)]
-mod skeleton {
-    // SAFETY (all blocks of the generated file): libbpf-cargo keeps maps and programs alive as long as the object.
-    include!(concat!(env!("OUT_DIR"), "/farcall.skel.rs"));
-}
-use skeleton::{FarcallProgs, FarcallSkel, FarcallSkelBuilder};
 
 /// What to capture.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +56,9 @@ pub struct Unprobed {
 pub struct Capture<'obj> {
     skel: FarcallSkel<'obj>,
     links: Vec<Link>,
+    list: Link,
+    reconciliation: Reconciliation,
+    ends_found: u64,
     ring: libbpf_rs::RingBuffer<'obj>,
     observer: Rc<RefCell<Observer>>,
     discovery: Discovery,
@@ -116,9 +113,14 @@ impl<'obj> Capture<'obj> {
             })
             .attempting("mapping the ring buffer")?;
         let ring = builder.build().attempting("mapping the ring buffer")?;
+        let sockets = IterOpts::Map(MapIterOpts::from_fd(skel.maps.fc_sockets.as_fd()));
+        let list = skel.progs.fc_list.attach_iter_with_opts(sockets).attempting("attaching to sockets")?;
         let mut capture = Self {
             skel,
             links: Vec::new(),
+            list,
+            reconciliation: Reconciliation::new(),
+            ends_found: 0,
             ring,
             observer,
             discovery: Discovery::with_folders(options.folders.clone()),
@@ -155,7 +157,7 @@ impl<'obj> Capture<'obj> {
             programs.fc_exec.attach_trace().attempting("attaching to sched_process_exec")?,
             programs.fc_exit.attach_trace().attempting("attaching to sched_process_exit")?,
             programs.fc_tcp_state.attach_trace().attempting("attaching to inet_sock_set_state")?,
-            programs.fc_tcp_state_again.attach_trace().attempting("attaching to inet_sock_set_state")?,
+            programs.fc_tcp_of_scope.attach_cgroup(scope).attempting("attaching to the cgroup's sockets")?,
             programs.fc_egress.attach_cgroup(scope).attempting("attaching to the cgroup's egress")?,
             programs.fc_ingress.attach_cgroup(scope).attempting("attaching to the cgroup's ingress")?,
         ]);
@@ -209,23 +211,34 @@ impl<'obj> Capture<'obj> {
         let sockets = sockets::all(map).attempting("reading connections")?;
         let (ended, open): (Vec<_>, Vec<_>) = sockets.into_iter().partition(|socket| socket.closed != 0);
         // Nor what a socket does after it connected again, before the end of what it did before.
-        let (open, anew): (Vec<_>, Vec<_>) =
-            open.into_iter().partition(|socket| self.observer.borrow().follows(socket));
-        for socket in &open {
+        let (known, anew): (Vec<_>, Vec<_>) =
+            open.iter().partition(|socket| self.observer.borrow().follows(socket));
+        for socket in known {
             self.observer.borrow_mut().counted(socket, clock::monotonic());
         }
         self.ring.consume().or_else(ignore_interruption).attempting("reading the ring buffer")?;
-        for socket in &anew {
+        for socket in anew {
             self.observer.borrow_mut().counted(socket, clock::monotonic());
         }
         // Closed and still in the map: its last record found no room.
         for socket in &ended {
             self.observer.borrow_mut().closed(socket);
-            let cookie = socket.cookie.to_ne_bytes();
-            let entry = map.lookup(&cookie, MapFlags::ANY).attempting("reading connections")?;
-            // The socket may have connected anew since. An entry that is gone already is as good as deleted.
-            if entry.and_then(|value| Socket::decode(&value)).is_some_and(|now| now.opened == socket.opened) {
-                let _gone = map.delete(&cookie);
+            // The socket may have connected anew since.
+            if sockets::one(map, (socket.cookie, socket.opened)).attempting("reading connections")?.is_some()
+            {
+                sockets::forget(map, socket.cookie);
+            }
+        }
+        if self.reconciliation.is_due() {
+            for key in self.reconciliation.look(&open, &self.list)? {
+                let entry = sockets::one(map, key).attempting("reading connections")?;
+                // It is there and not closed: no program saw the end, and none will.
+                if let Some(mut socket) = entry.filter(|socket| socket.closed == 0) {
+                    socket.closed = clock::monotonic();
+                    self.observer.borrow_mut().closed(&socket);
+                    sockets::forget(map, socket.cookie);
+                    self.ends_found += 1;
+                }
             }
         }
         self.observer.borrow_mut().expire(clock::monotonic());
@@ -312,83 +325,9 @@ impl<'obj> Capture<'obj> {
     /// # Errors
     /// When the kernel's map cannot be read.
     pub fn losses(&self) -> Result<Losses, AttachError> {
-        let count = |reason: u32| -> Result<u64, AttachError> {
-            let per_cpu = self
-                .skel
-                .maps
-                .fc_losses
-                .lookup_percpu(&reason.to_ne_bytes(), MapFlags::ANY)
-                .attempting("reading losses")?;
-            Ok(per_cpu
-                .unwrap_or_default()
-                .iter()
-                .filter_map(|value| value.get(..8)?.try_into().ok().map(u64::from_ne_bytes))
-                .sum())
-        };
-        let observer = self.observer.borrow();
-        let programs = &self.skel.progs;
-        let skipped = |programs: &[&ProgramMut<'_>]| -> u64 {
-            programs
-                .iter()
-                .filter(|program| program.autoload())
-                .map(|program| losses::skipped(program.as_fd()))
-                .sum()
-        };
-        Ok(Losses {
-            ring_full: count(0)?,
-            ring_pressure: count(1)?,
-            fault: count(2)?,
-            connection_map: count(3)?,
-            call_map: count(4)?,
-            stream_map: count(5)?,
-            cut_bytes: count(6)?,
-            packet: count(7)?,
-            skipped: skipped(&[
-                &programs.fc_exec,
-                &programs.fc_exit,
-                &programs.fc_sock_send,
-                &programs.fc_sock_recv,
-                &programs.fc_tcp_recv,
-            ]),
-            undecodable: observer.undecodable(),
-            unfollowed: observer.unfollowed(),
-            unowned: observer.unowned(),
-            skipped_one_of_two: skipped(&[&programs.fc_tcp_state, &programs.fc_tcp_state_again]),
-        })
+        Losses::read(&self.skel, &self.observer.borrow(), self.ends_found)
     }
 }
-
-/// Puts every probe of the table on a library. All required ones, or none.
-fn attach_openssl(programs: &FarcallProgs<'_>, library: &Library) -> Result<Vec<Link>, libbpf_rs::Error> {
-    // The kernel resolves this path in our own process, so that it means this very file, whatever its name does.
-    let path = format!("/proc/self/fd/{}", library.file.as_raw_fd());
-    let mut links = Vec::new();
-    for probe in OPENSSL {
-        let program: &ProgramMut<'_> = match probe.program {
-            Program::Read => &programs.fc_ssl_read,
-            Program::Write => &programs.fc_ssl_write,
-            Program::ReadEx => &programs.fc_ssl_read_ex,
-            Program::WriteEx => &programs.fc_ssl_write_ex,
-            Program::Return => &programs.fc_ssl_return,
-            Program::SetFd => &programs.fc_ssl_set_fd,
-            Program::Free => &programs.fc_ssl_free,
-        };
-        let options = UprobeOpts {
-            retprobe: probe.at_return,
-            func_name: Some(probe.symbol.to_owned()),
-            ..UprobeOpts::default()
-        };
-        match program.attach_uprobe_with_opts(EVERY_PROCESS, &path, 0, options) {
-            Ok(link) => links.push(link),
-            Err(error) if probe.required => return Err(error),
-            Err(_) => {}
-        }
-    }
-    Ok(links)
-}
-
-/// The programs themselves check whether a process is in the scope.
-const EVERY_PROCESS: i32 = -1;
 
 /// Each probe takes descriptors, and the usual soft limit is a hundred libraries. What cannot be raised is tried anyway.
 fn raise_descriptor_limit() {
@@ -403,28 +342,4 @@ fn ignore_interruption(error: libbpf_rs::Error) -> Result<(), libbpf_rs::Error> 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::mem::{offset_of, size_of};
-
-    use super::{Socket, skeleton::types::fc_conn};
-
-    #[test]
-    fn both_sides_agree_on_the_layout_of_a_connection() {
-        // The offsets that `Socket::decode` reads at.
-        assert_eq!(size_of::<fc_conn>(), Socket::SIZE);
-        assert_eq!(offset_of!(fc_conn, cookie), 0);
-        assert_eq!(offset_of!(fc_conn, closed), 24);
-        assert_eq!(offset_of!(fc_conn, bytes_in), 40);
-        assert_eq!(offset_of!(fc_conn, cgroup), 56);
-        assert_eq!(offset_of!(fc_conn, tgid), 64);
-        assert_eq!(offset_of!(fc_conn, retransmits), 80);
-        assert_eq!(offset_of!(fc_conn, lost), 100);
-        assert_eq!(offset_of!(fc_conn, local), 104);
-        assert_eq!(offset_of!(fc_conn, remote), 120);
-        assert_eq!(offset_of!(fc_conn, local_port), 136);
-        assert_eq!(offset_of!(fc_conn, family), 140);
-        assert_eq!(offset_of!(fc_conn, proto), 142);
-        assert_eq!(offset_of!(fc_conn, joined), 143);
-        assert_eq!(offset_of!(fc_conn, comm), 144);
-    }
-}
+mod tests;

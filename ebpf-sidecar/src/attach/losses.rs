@@ -2,10 +2,14 @@
 
 use std::{
     fs,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
+use libbpf_rs::{MapCore, MapFlags, ProgramMut};
 use serde::Serialize;
+
+use super::{AttachError, Attempting, skeleton::FarcallSkel};
+use crate::tap::Observer;
 
 /// How often something could not be delivered or followed, by reason. All zero is the normal state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,15 +38,67 @@ pub struct Losses {
     pub unfollowed: u64,
     /// Calls that nobody heard of, because their process was unknown.
     pub unowned: u64,
-    /// The same as `skipped` of one of the two programs that follow the states of sockets. The other one ran instead (softirqs do not
-    /// nest on a CPU, so both are never skipped for one change), so nothing is lost.
-    pub skipped_one_of_two: u64,
+    /// The same as `skipped` of the tracepoint's program that follows the states of sockets. The cgroup's program, which is
+    /// never skipped, ran instead, so nothing is lost.
+    pub skipped_states: u64,
+    /// Connections whose end no program saw, and which were found to be gone a few seconds later. Their bytes are as of their
+    /// last packet, and they seem to have lasted those seconds longer; nothing else is lost.
+    pub ends_found: u64,
 }
 
 impl Losses {
+    pub(super) fn read(
+        skel: &FarcallSkel<'_>,
+        observer: &Observer,
+        ends_found: u64,
+    ) -> Result<Self, AttachError> {
+        let count = |reason: u32| -> Result<u64, AttachError> {
+            let per_cpu = skel
+                .maps
+                .fc_losses
+                .lookup_percpu(&reason.to_ne_bytes(), MapFlags::ANY)
+                .attempting("reading losses")?;
+            Ok(per_cpu
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|value| value.get(..8)?.try_into().ok().map(u64::from_ne_bytes))
+                .sum())
+        };
+        let programs = &skel.progs;
+        let skipped = |programs: &[&ProgramMut<'_>]| -> u64 {
+            programs
+                .iter()
+                .filter(|program| program.autoload())
+                .map(|program| skipped_runs(program.as_fd()))
+                .sum()
+        };
+        Ok(Self {
+            ring_full: count(0)?,
+            ring_pressure: count(1)?,
+            fault: count(2)?,
+            connection_map: count(3)?,
+            call_map: count(4)?,
+            stream_map: count(5)?,
+            cut_bytes: count(6)?,
+            packet: count(7)?,
+            skipped: skipped(&[
+                &programs.fc_exec,
+                &programs.fc_exit,
+                &programs.fc_sock_send,
+                &programs.fc_sock_recv,
+                &programs.fc_tcp_recv,
+            ]),
+            undecodable: observer.undecodable(),
+            unfollowed: observer.unfollowed(),
+            unowned: observer.unowned(),
+            skipped_states: skipped(&[&programs.fc_tcp_state]),
+            ends_found,
+        })
+    }
+
     /// Name and value of each, as `farcall doctor` shows them.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 11] {
+    pub fn named(&self) -> [(&'static str, u64); 13] {
         [
             ("sidecar_ring_full", self.ring_full),
             ("sidecar_ring_pressure", self.ring_pressure),
@@ -55,19 +111,24 @@ impl Losses {
             ("sidecar_undecodable_records", self.undecodable),
             ("sidecar_unfollowed_pieces", self.unfollowed),
             ("sidecar_calls_without_process", self.unowned),
+            ("sidecar_ends_found_late", self.ends_found),
+            ("sidecar_skipped_but_seen_otherwise", self.skipped_states),
         ]
     }
 
-    /// Whether nothing was lost. Bytes that were cut are none of it: their number is known. Nor is what one of two programs
-    /// was skipped for.
+    /// The last of [`named`](Self::named): what was made up for.
+    const MADE_UP_FOR: usize = 2;
+
+    /// Whether nothing was lost. Bytes that were cut are none of it: their number is known. Nor is what was made up for.
     #[must_use]
     pub fn none(&self) -> bool {
-        self.named().iter().all(|(_, count)| *count == 0)
+        let named = self.named();
+        named[..named.len() - Self::MADE_UP_FOR].iter().all(|(_, count)| *count == 0)
     }
 }
 
 /// How often the kernel skipped a program, from what it says of the program's descriptor; 0 where it does not say.
-pub(super) fn skipped(program: BorrowedFd<'_>) -> u64 {
+fn skipped_runs(program: BorrowedFd<'_>) -> u64 {
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     fs::read_to_string(path).ok().and_then(|text| misses(&text)).unwrap_or(0)
 }
@@ -88,8 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_twin_made_up_for_is_no_loss_and_what_nobody_did_is() {
-        assert!(Losses { skipped_one_of_two: 3, cut_bytes: 5, ..Losses::default() }.none());
+    fn what_another_program_made_up_for_is_no_loss_and_what_none_did_is() {
+        assert!(Losses { skipped_states: 3, ends_found: 1, cut_bytes: 5, ..Losses::default() }.none());
         assert!(!Losses { skipped: 1, ..Losses::default() }.none());
     }
 }

@@ -7,6 +7,9 @@ mod discover;
 mod folders;
 mod load;
 mod losses;
+mod probe;
+mod reconcile;
+mod skeleton;
 mod sockets;
 mod table;
 

@@ -12,6 +12,17 @@ pub(super) fn all(map: &impl MapCore) -> Result<Vec<Socket>, libbpf_rs::Error> {
     Ok(batch.filter_map(|(_, value)| Socket::decode(&value)).collect())
 }
 
+/// The entry of a connection: of this cookie, and opened then.
+pub(super) fn one(map: &impl MapCore, key: (u64, u64)) -> Result<Option<Socket>, libbpf_rs::Error> {
+    let value = map.lookup(&key.0.to_ne_bytes(), MapFlags::ANY)?;
+    Ok(value.and_then(|value| Socket::decode(&value)).filter(|socket| socket.opened == key.1))
+}
+
+/// Takes an entry out. One that is gone already is as good as taken out.
+pub(super) fn forget(map: &impl MapCore, cookie: u64) {
+    let _gone = map.delete(&cookie.to_ne_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

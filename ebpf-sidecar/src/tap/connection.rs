@@ -140,7 +140,7 @@ impl Live {
         let connection = &mut self.connection;
         connection.local = socket.local;
         connection.established = connection.established.max(socket.established);
-        connection.closed = socket.closed;
+        connection.closed = connection.closed.max(socket.closed);
         // Counters are read on several CPUs: one read a moment earlier may arrive a moment later.
         connection.bytes_out = connection.bytes_out.max(socket.bytes_out);
         connection.bytes_in = connection.bytes_in.max(socket.bytes_in);

@@ -67,6 +67,8 @@ pub struct Socket {
     pub joined: bool,
     /// The thread's name at `connect`.
     pub comm: String,
+    /// Whether the kernel lists the socket for as long as it exists.
+    pub listed: bool,
 }
 
 /// A process that executed a program.
@@ -188,7 +190,7 @@ fn address(bytes: [u8; 16], family: u16) -> IpAddr {
 
 impl Socket {
     /// Size of `struct fc_conn`.
-    pub const SIZE: usize = 160;
+    pub const SIZE: usize = 168;
 
     /// Where `joined` is in it.
     pub const JOINED: usize = 143;
@@ -224,6 +226,7 @@ impl Socket {
             },
             joined: fields.bytes::<1>(Self::JOINED)?[0] != 0,
             comm: fields.text(144, 16)?,
+            listed: fields.u32(160)? != 0,
         })
     }
 }
