@@ -4,6 +4,8 @@
 
 PYTHON := .venv/bin/python
 export CARGO_TERM_COLOR ?= auto
+# Where scripts/setup-system puts a Node if the system's is too old.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Private builds of the bindings, beside the sources that Python and Node load.
 STAMPS := target/setup
 
@@ -40,7 +42,7 @@ fuzz: $(STAMPS)/system ## try further cases of the properties, fuzz the wire par
 	scripts/fuzz
 
 clean: ## remove all that was built or installed here
-	rm -rf target .venv node/node_modules examples/node-service/node_modules node/*.node py/python/farcall/*.so
+	rm -rf target .venv node/node_modules benches/node/node_modules examples/node-service/node_modules node/*.node py/python/farcall/*.so
 
 $(STAMPS)/system: scripts/setup-system
 	scripts/setup-system

@@ -61,14 +61,26 @@ def enter_namespaces(script: str, what: str) -> None:
     """Runs a script again, with `--inside`, in a network and a mount namespace of its own."""
     inside = [sys.executable, str(Path(script).resolve()), "--inside", *sys.argv[1:]]
     flags = ["--net", "--mount", "--propagation", "private"]
-    if os.geteuid() != 0:
+    # Root in a container is often not allowed to, either: what counts is whether it works.
+    if os.geteuid() != 0 or not can_unshare(flags):
         flags.append("--map-root-user")
-        if subprocess.run(["unshare", *flags, "true"], capture_output=True).returncode != 0:
+        if not can_unshare(flags):
             say(f"{what}: this user may make no network namespace, and without one the vendors' names")
-            say(f"{what}: cannot be played here. Run it with sudo, or allow unprivileged user namespaces.")
+            say(f"{what}: cannot be played here. {REMEDY[os.geteuid() == 0]}")
             sys.exit(1)
         os.environ["FARCALL_DEMO_UNPRIVILEGED"] = "1"
     os.execvp("unshare", ["unshare", *flags, "--", *inside])
+
+
+REMEDY = {
+    True: "In a container, start it with --privileged; else, run this on the machine itself.",
+    False: "Run it with sudo, or allow unprivileged user namespaces.",
+}
+
+
+def can_unshare(flags: list[str]) -> bool:
+    """Whether this user may make such namespaces."""
+    return subprocess.run(["unshare", *flags, "true"], capture_output=True).returncode == 0
 
 
 def make_network(names: dict[str, str], out: Path) -> None:

@@ -495,6 +495,28 @@ fn the_recommended_policy_allows_what_was_called_and_nothing_else() {
 }
 
 #[test]
+fn the_recommended_policy_allows_the_same_calls_in_another_order() {
+    let home = tempfile::tempdir().unwrap();
+    let letter = |n: usize| char::from(b'a' + (n % 26) as u8);
+    let urls: Vec<String> = (0..200)
+        .map(|n| format!("https://api.people.example/people/p{}{}/orders", letter(n), letter(n / 26)))
+        .collect();
+    let farcall = start(home.path(), "");
+    for url in &urls {
+        assert!(call(&farcall, url, "acme", 200));
+    }
+    farcall.shutdown();
+    let found = policy_recommend(&Query::at(home.path())).unwrap();
+    assert_eq!(found.widened.len(), 1, "{}", found.toml);
+    assert!(found.toml.contains("endpoint = \"GET /people/*/orders\""), "{}", found.toml);
+    let farcall = start(home.path(), &found.toml);
+    let refused = urls.iter().rev().filter(|url| !call(&farcall, url, "acme", 200)).count();
+    assert_eq!(refused, 0, "{}", found.toml);
+    assert!(!call(&farcall, "https://api.people.example/teams/core/orders", "acme", 200));
+    farcall.shutdown();
+}
+
+#[test]
 fn tables_of_decisions_fit_into_eighty_columns() {
     let home = tempfile::tempdir().unwrap();
     scene(home.path());

@@ -264,7 +264,8 @@ def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, c
             wrong.append(line["host"])
         say(f"  {line['host']:24} {line['farcall']:6} seen {line['vendor']:6} counted   {verdict}")
     say("")
-    say(f"The report is in {(OUT / 'report.json').relative_to(ROOT)}")
+    say(f"The report is in {(OUT / 'report.json').relative_to(ROOT)}; to ask further, from {ROOT}:")
+    say(f"  {(BIN / 'farcall').relative_to(ROOT)} report calls --home {home.relative_to(ROOT)}")
     if not complete:
         say(f"Only the instrumented programs ran: {missing}")
     for name in failed:

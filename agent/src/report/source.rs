@@ -427,6 +427,17 @@ impl<'q> Source<'q> {
         })
     }
 
+    /// Each vendor and endpoint that the ledger knows, of whatever time.
+    pub(super) fn all_endpoints(&self) -> Result<Vec<(Rc<str>, Rc<str>)>, ReportError> {
+        let Some(connection) = &self.connection else { return Ok(Vec::new()) };
+        let names = Names { names: &self.names, callers: &self.callers };
+        let mut statement = connection.prepare("SELECT DISTINCT vendor, endpoint FROM rollups")?;
+        let rows = statement.query_map([], |row| {
+            Ok((Rc::clone(names.get(row, "vendor")?), Rc::clone(names.get(row, "endpoint")?)))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// Whether a sidecar wrote into the ledger within the window.
     pub(super) fn had_sidecar(&self) -> Result<bool, ReportError> {
         let Some(connection) = &self.connection else { return Ok(false) };

@@ -11,11 +11,12 @@ use hashbrown::HashMap;
 /// The longest template in bytes; a longer path is cut and ends in `…`.
 pub(crate) const MAX_TEMPLATE: usize = 240;
 /// So many different segments may follow one place before they are one `{id}`.
-const FAN_OUT: usize = 48;
+pub(crate) const FAN_OUT: usize = 48;
 /// The most places that the trie remembers, over all vendors; a full trie starts anew.
 const MAX_NODES: usize = 16_384;
 const MAX_SEGMENTS: usize = 12;
-const ID: &str = "{id}";
+/// What stands for a segment that is an id.
+pub(crate) const ID: &str = "{id}";
 
 /// Writes `METHOD /path/{id}` for a request, by the form of its segments alone.
 pub(crate) fn normalise(method: &str, path: &str) -> Text<MAX_TEMPLATE> {

@@ -12,7 +12,7 @@ mod vendor;
 pub use pattern::{BadPattern, Pattern};
 pub use vendor::Vendor;
 
-pub(crate) use learned::{Learner, normalise};
+pub(crate) use learned::{FAN_OUT, ID, Learner, normalise};
 pub(crate) use pattern::PatternSet;
 
 use crate::quota::Dialect;

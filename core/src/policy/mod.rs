@@ -16,6 +16,7 @@ mod backtest;
 mod check;
 mod condition;
 mod index;
+mod places;
 mod recommend;
 mod rule;
 

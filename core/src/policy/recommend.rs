@@ -1,6 +1,7 @@
 //! The narrowest policy that lets pass what was seen.
 
 use super::Policy;
+use super::places::Places;
 use crate::catalogue::Catalogue;
 use crate::config::{Rule, can_be_unnamed};
 use crate::matcher::{Builder, Matcher, Subject, lower, toml_string};
@@ -27,15 +28,35 @@ type Who = (String, String, String);
 ///
 /// An endpoint is a template: the calls of one that was not seen, or by another caller, or to another vendor, are
 /// denied. Texts are compared without regard to case, and a caller of whom a part is not known stands for all
-/// with the same other parts.
+/// with the same other parts. Where a path that no pattern of the catalogue names has more names in one place
+/// than a process tells apart, the rule has `*` there: which of them are `{id}` depends on the order of calls.
+///
+/// `known` are further endpoints that vendors were seen with (vendor, endpoint), whenever and by whomever. They
+/// are not allowed for that; they tell such places.
 #[must_use]
-pub fn recommend<'a>(catalogue: &Catalogue, rows: impl IntoIterator<Item = Subject<'a>>) -> Recommendation {
+pub fn recommend<'a>(
+    catalogue: &Catalogue,
+    rows: impl IntoIterator<Item = Subject<'a>>,
+    known: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Recommendation {
+    let rows: Vec<Subject<'a>> = rows.into_iter().collect();
+    let mut learned: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (vendor, endpoint) in rows.iter().map(|row| (row.vendor, row.endpoint)).chain(known) {
+        if !is_named(catalogue, vendor, endpoint) {
+            learned.entry(fold(vendor)).or_default().insert(endpoint);
+        }
+    }
+    let places: BTreeMap<String, Places> =
+        learned.into_iter().map(|(vendor, endpoints)| (vendor, Places::new(endpoints))).collect();
     // For each caller and vendor the endpoints: folded, to tell them apart, and as written, for people.
     let mut seen: BTreeMap<(Who, String), BTreeMap<String, String>> = BTreeMap::new();
     for row in rows {
         let who = (fold(&row.caller.service), fold(&row.caller.executable), fold(&row.caller.user));
-        let endpoints = seen.entry((who, fold(row.vendor))).or_default();
-        endpoints.entry(fold(row.endpoint)).or_insert_with(|| row.endpoint.trim().to_owned());
+        let vendor = fold(row.vendor);
+        let wide = places.get(&vendor).filter(|_| !is_named(catalogue, row.vendor, row.endpoint));
+        let endpoint = wide.and_then(|places| places.widened(row.endpoint));
+        let endpoint = endpoint.unwrap_or_else(|| row.endpoint.trim().to_owned());
+        seen.entry((who, vendor)).or_default().entry(fold(&endpoint)).or_insert(endpoint);
     }
     let mut recommendation = Recommendation::default();
     let mut unnamed = BTreeSet::new();
@@ -79,6 +100,12 @@ pub fn recommend<'a>(catalogue: &Catalogue, rows: impl IntoIterator<Item = Subje
     recommendation.rules.push(Rule::new("deny-the-rest", Matcher::default(), denial));
     recommendation.unnamed = unnamed.into_iter().collect();
     recommendation
+}
+
+/// Whether the endpoint is a pattern of the catalogue: the same in every process.
+fn is_named(catalogue: &Catalogue, vendor: &str, endpoint: &str) -> bool {
+    let vendor = catalogue.vendors().iter().find(|known| known.name == vendor);
+    vendor.is_some_and(|vendor| vendor.endpoints.iter().any(|pattern| pattern.as_str() == endpoint))
 }
 
 /// Adds a condition that each of `texts` meets; says whether others meet it too. Rules have no words for an

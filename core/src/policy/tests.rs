@@ -350,7 +350,7 @@ proptest! {
         let subjects: Vec<Subject<'_>> = rows.iter().zip(&callers).map(|(row, caller)| Subject {
             vendor: &row.2, endpoint: &row.3, method: "GET", caller, ..Subject::default()
         }).collect();
-        let recommendation = recommend(&crate::catalogue::Catalogue::builtin(), subjects.iter().copied());
+        let recommendation = recommend(&crate::catalogue::Catalogue::builtin(), subjects.iter().copied(), []);
         prop_assert!(recommendation.widened.is_empty());
         let text = recommendation.to_toml();
         let config = Config::parse("f", &text).map_err(|errors| TestCaseError::fail(format!("{errors:?}\n{text}")))?;
@@ -380,7 +380,7 @@ fn a_recommendation_says_what_it_could_not_say_exactly() {
         caller: &caller,
         ..Subject::default()
     };
-    let recommendation = recommend(&crate::catalogue::Catalogue::builtin(), [row]);
+    let recommendation = recommend(&crate::catalogue::Catalogue::builtin(), [row], []);
     assert_eq!(recommendation.widened.len(), 1);
     assert!(recommendation.to_toml().starts_with("# `allow-001` allows more than was seen: {"));
     let set = PolicySet::new(recommendation.rules);

@@ -36,9 +36,11 @@ pub fn policy_recommend(query: &Query) -> Result<RecommendedPolicy, ReportError>
     let source = open(query)?;
     let alike = alike(&source, false)?;
     let calls = alike.iter().map(|calls| calls.calls).sum();
+    let known = source.all_endpoints()?;
     let found = recommend(
         source.catalogue(),
         alike.iter().map(|calls| calls.subject(source.find_vendor(&calls.vendor))),
+        known.iter().map(|(vendor, endpoint)| (&**vendor, &**endpoint)),
     );
     let window = query.window();
     let mut toml = format!(
