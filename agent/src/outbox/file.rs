@@ -209,7 +209,7 @@ impl Place {
         }
     }
 
-    fn inode(&self) -> io::Result<u64> {
+    pub(super) fn inode(&self) -> io::Result<u64> {
         fs::metadata(&self.file).map(|metadata| metadata.ino())
     }
 

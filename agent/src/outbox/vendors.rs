@@ -2,6 +2,7 @@
 
 use super::Operator;
 use super::OutboxError;
+use super::table::text;
 use rusqlite::Connection;
 use serde::Serialize;
 
@@ -55,9 +56,9 @@ pub(super) fn of_file(connection: &Connection) -> rusqlite::Result<Vec<VendorCou
     )?;
     let rows = statement.query_map([], |row| {
         Ok(VendorCount {
-            service: row.get(0)?,
-            vendor: row.get(1)?,
-            endpoint: row.get(2)?,
+            service: text(row, 0)?,
+            vendor: text(row, 1)?,
+            endpoint: text(row, 2)?,
             pending: count(row, 3)?,
             oldest: row.get(4)?,
             delivered: count(row, 5)?,

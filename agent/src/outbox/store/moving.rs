@@ -3,7 +3,7 @@
 //! under which it was sealed.
 
 use super::super::seal::{NAME_AT, NAME_LENGTH, name_of};
-use super::super::table::{self, New, State};
+use super::super::table::{self, New, State, bytes, maybe_number, maybe_text, number, text};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,22 +24,22 @@ const WHOLE: &str =
     host, customer, idempotency_key, bytes, request";
 
 fn read_whole(row: &Row<'_>) -> rusqlite::Result<(i64, New)> {
-    let bytes: i64 = row.get("bytes")?;
+    let most = maybe_number(row, "max_attempts")?;
     let new = New {
-        queue: row.get("queue")?,
-        order_key: row.get("order_key")?,
-        put_at: row.get("put_at")?,
-        next_at: row.get("next_at")?,
-        expires_at: row.get("expires_at")?,
-        max_attempts: row.get("max_attempts")?,
-        method: row.get("method")?,
-        vendor: row.get("vendor")?,
-        endpoint: row.get("endpoint")?,
-        host: row.get("host")?,
-        customer: row.get("customer")?,
-        idempotency_key: row.get("idempotency_key")?,
-        bytes: usize::try_from(bytes).unwrap_or(0),
-        request: row.get("request")?,
+        queue: text(row, "queue")?,
+        order_key: maybe_text(row, "order_key")?,
+        put_at: number(row, "put_at")?,
+        next_at: number(row, "next_at")?,
+        expires_at: number(row, "expires_at")?,
+        max_attempts: most.map(|most| u32::try_from(most.max(0)).unwrap_or(u32::MAX)),
+        method: text(row, "method")?,
+        vendor: text(row, "vendor")?,
+        endpoint: text(row, "endpoint")?,
+        host: text(row, "host")?,
+        customer: maybe_text(row, "customer")?,
+        idempotency_key: text(row, "idempotency_key")?,
+        bytes: usize::try_from(number(row, "bytes")?).unwrap_or(0),
+        request: bytes(row, "request")?,
     };
     Ok((row.get("id")?, new))
 }
@@ -56,15 +56,15 @@ pub(in crate::outbox) fn whole(
     db.prepare_cached(&sql)?.query_map(params![state.number(), after, many], read_whole)?.collect()
 }
 
-/// Those of these calls that are pending, whole; of the last ones none where there are more than `bytes` already.
+/// Those of these calls that are pending, whole; of the last ones none where there are more than `most` bytes already.
 pub(in crate::outbox) fn these(
     db: &Connection,
     ids: &[i64],
-    bytes: usize,
+    most: usize,
 ) -> rusqlite::Result<Vec<(i64, New)>> {
     let sql = format!("SELECT {WHOLE} FROM item WHERE id = ?1 AND state = 0");
     let mut statement = db.prepare_cached(&sql)?;
-    let (mut calls, mut room) = (Vec::with_capacity(ids.len()), bytes);
+    let (mut calls, mut room) = (Vec::with_capacity(ids.len()), most);
     for id in ids {
         let Some((id, new)) = statement.query_row([id], read_whole).optional()? else { continue };
         let left = room.checked_sub(new.request.len());
@@ -116,8 +116,8 @@ pub(in crate::outbox) fn refused(db: &Connection, id: i64, error: &str) -> rusql
 pub(in crate::outbox) fn waiting(db: &Connection) -> rusqlite::Result<(u64, u64, Option<String>)> {
     let sql = "SELECT count(*), count(error), (SELECT error FROM item WHERE state = 0 AND error IS NOT NULL
             ORDER BY id LIMIT 1) FROM item WHERE state = 0";
-    let number = |number: i64| number.unsigned_abs();
-    db.query_row(sql, [], |row| Ok((number(row.get(0)?), number(row.get(1)?), row.get(2)?)))
+    let many = |number: i64| number.unsigned_abs();
+    db.query_row(sql, [], |row| Ok((many(row.get(0)?), many(row.get(1)?), maybe_text(row, 2)?)))
 }
 
 /// The highest number that a call has.
@@ -131,11 +131,13 @@ pub(in crate::outbox) fn has_line(db: &Connection, queue: &str, order_key: &str)
     db.prepare_cached(sql)?.query_row([queue, order_key], |row| row.get(0))
 }
 
-/// Says that a call went on, and has another number there.
+/// Says that a call went on, and has another number there. The next of its key is the first one then, for the case that
+/// the file is the store itself again.
 pub(in crate::outbox) fn went(db: &Connection, id: i64, there: i64, now: i64) -> rusqlite::Result<()> {
     let sql =
         "UPDATE item SET state = 1, blocked = 0, settled_at = ?3, token = ?2, request = x'' WHERE id = ?1";
-    db.prepare_cached(sql)?.execute(params![id, there, now]).map(|_| ())
+    db.prepare_cached(sql)?.execute(params![id, there, now])?;
+    table::unblock_behind(db, id)
 }
 
 /// The number that a call has where it went on to.
@@ -147,7 +149,8 @@ pub(in crate::outbox) fn number_there(db: &Connection, id: i64) -> rusqlite::Res
 /// Gives up a call that cannot go on.
 pub(in crate::outbox) fn give_up(db: &Connection, id: i64, error: &str, now: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE item SET state = 2, blocked = 0, settled_at = ?3, error = ?2 WHERE id = ?1";
-    db.prepare_cached(sql)?.execute(params![id, error, now]).map(|_| ())
+    db.prepare_cached(sql)?.execute(params![id, error, now])?;
+    table::unblock_behind(db, id)
 }
 
 /// Lets calls be found by their names. Only a file that has copies needs it.

@@ -5,10 +5,11 @@ use super::super::super::file::Place;
 use super::super::super::seal::{Keys, Purpose};
 use super::super::super::table::{Filter, Item, New, State};
 use super::super::super::{nanos, wall};
-use super::super::{FileStore, Store};
+use super::super::{FileStore, Store, Wanted};
 use super::spool::{Found, Spool};
 use super::{Copies, Links};
 use farcall::config::OutboxStore;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -129,6 +130,24 @@ fn what_goes_on_overtakes_none_of_its_key_that_the_store_refuses_yet() {
     assert_eq!(bench.names_in(bench.spool().file()), ["a1", "a2"]);
     bench.refuse(None);
     bench.forward_until(&["b1", "free", "b2", "a1", "a2"]);
+}
+
+#[test]
+fn what_is_left_in_the_spool_can_be_delivered_from_there_where_it_is_the_store_again() {
+    let bench = Bench::new();
+    bench.refuse(Some("*"));
+    let gone = [("no gone", Some("c"), Duration::ZERO)];
+    let calls = [("a1", Some("a"), AGE), ("no a2", Some("a"), AGE), ("c1", Some("c"), AGE)];
+    let calls = gone.iter().chain(&calls).map(|(name, key, age)| bench.call(name, *key, *age));
+    bench.put(&calls.collect::<Vec<_>>());
+    bench.refuse(Some("no *"));
+    bench.forward_until(&["a1", "c1"]);
+    bench.refuse(Some("*"));
+    bench.put(&[bench.call("c2", Some("c"), AGE)]);
+    let wanted = Wanted { queue: "q".into(), token: 1, under_way: HashSet::new(), room: 9, keys: Vec::new() };
+    let due = bench.spool().file().due(wanted).wait().unwrap().unwrap();
+    let names: Vec<_> = due.calls.into_iter().map(|(item, _)| item.idempotency_key).collect();
+    assert_eq!(names, ["no a2", "c2"]);
 }
 
 #[test]
