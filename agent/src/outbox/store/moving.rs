@@ -84,6 +84,14 @@ pub(in crate::outbox) fn any_pending(db: &Connection) -> rusqlite::Result<bool> 
     db.prepare_cached(sql)?.query_row([], |row| row.get(0))
 }
 
+/// The beginning of what was sealed last of what is pending; `None` where nothing is.
+pub(in crate::outbox) fn newest_sealed(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT substr(request, 1, 64) FROM item WHERE id = (SELECT max(id) FROM (
+            SELECT max(id) AS id FROM item WHERE state = 0 AND blocked = 0
+            UNION ALL SELECT max(id) FROM item WHERE state = 0 AND order_key IS NOT NULL))";
+    db.query_row(sql, [], |row| bytes(row, 0)).optional()
+}
+
 /// The numbers above `after` of pending calls that no earlier one of their key waits before.
 pub(in crate::outbox) fn heads(db: &Connection, after: i64, many: usize) -> rusqlite::Result<Vec<i64>> {
     let sql = "SELECT id FROM item AS head WHERE state = 0 AND id > ?1 AND (order_key IS NULL OR NOT EXISTS
