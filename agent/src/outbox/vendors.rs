@@ -36,13 +36,19 @@ impl Operator {
     /// Where the file cannot be read.
     pub fn vendors(&self) -> Result<Vec<VendorCount>, OutboxError> {
         let mut counts = self.inner.store()?.vendors().wait()?;
+        VendorCount::sort(&mut counts);
+        Ok(counts)
+    }
+}
+
+impl VendorCount {
+    /// Those of which the oldest waits longest first.
+    pub(super) fn sort(counts: &mut [Self]) {
         counts.sort_by(|one, other| {
             let longest = (one.oldest.is_none(), one.oldest).cmp(&(other.oldest.is_none(), other.oldest));
-            let name =
-                |count: &VendorCount| [count.service.clone(), count.vendor.clone(), count.endpoint.clone()];
+            let name = |count: &Self| [count.service.clone(), count.vendor.clone(), count.endpoint.clone()];
             longest.then_with(|| other.dead.cmp(&one.dead)).then_with(|| name(one).cmp(&name(other)))
         });
-        Ok(counts)
     }
 }
 

@@ -233,6 +233,15 @@ impl Store for FileStore {
         self.write(0, |db| moving::own_identity(db))
     }
 
+    fn reached(&self) -> Pending<Option<i64>> {
+        Pending::ready(self.look(moving::reached).map(Some))
+    }
+
+    fn turn_back(&self, was: &str) -> Pending<()> {
+        let was = was.to_owned();
+        self.write(0, move |db| moving::rename(db, &was))
+    }
+
     fn rest(&self) {
         if self.reader().take().is_some() {
             self.reading.fetch_sub(1, Ordering::AcqRel);

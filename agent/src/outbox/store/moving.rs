@@ -44,25 +44,32 @@ fn read_whole(row: &Row<'_>) -> rusqlite::Result<(i64, New)> {
     Ok((row.get("id")?, new))
 }
 
-/// Calls that stand so and have numbers above `after`, whole, in the order in which they were added.
-pub(in crate::outbox) fn whole(
-    db: &Connection,
-    state: State,
-    after: i64,
-    many: usize,
-) -> rusqlite::Result<Vec<(i64, New)>> {
-    let sql = format!("SELECT {WHOLE} FROM item WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
-    let many = i64::try_from(many).unwrap_or(i64::MAX);
-    db.prepare_cached(&sql)?.query_map(params![state.number(), after, many], read_whole)?.collect()
+/// The numbers of the calls that stand so, in the order in which they were taken.
+pub(in crate::outbox) fn in_order(db: &Connection, state: State) -> rusqlite::Result<Vec<i64>> {
+    let sql = "SELECT id FROM item WHERE state = ?1 ORDER BY put_at, id";
+    db.prepare(sql)?.query_map([state.number()], |row| row.get(0))?.collect()
 }
 
-/// Those of these calls that are pending, whole; of the last ones none where there are more than `most` bytes already.
+/// Calls by these numbers, whole; of the last ones none where there are more than `most` bytes already.
 pub(in crate::outbox) fn these(
     db: &Connection,
     ids: &[i64],
     most: usize,
 ) -> rusqlite::Result<Vec<(i64, New)>> {
-    let sql = format!("SELECT {WHOLE} FROM item WHERE id = ?1 AND state = 0");
+    some(db, ids, most, "")
+}
+
+/// Those of them that are pending.
+pub(in crate::outbox) fn pending(
+    db: &Connection,
+    ids: &[i64],
+    most: usize,
+) -> rusqlite::Result<Vec<(i64, New)>> {
+    some(db, ids, most, "AND state = 0")
+}
+
+fn some(db: &Connection, ids: &[i64], most: usize, which: &str) -> rusqlite::Result<Vec<(i64, New)>> {
+    let sql = format!("SELECT {WHOLE} FROM item WHERE id = ?1 {which}");
     let mut statement = db.prepare_cached(&sql)?;
     let (mut calls, mut room) = (Vec::with_capacity(ids.len()), most);
     for id in ids {
@@ -226,11 +233,36 @@ pub(in crate::outbox) fn own_identity(db: &Connection) -> rusqlite::Result<Strin
     Ok(identity(db)?.unwrap_or_default())
 }
 
+/// Makes another one, where it still is this one.
+pub(in crate::outbox) fn rename(db: &Connection, was: &str) -> rusqlite::Result<()> {
+    let sql = "UPDATE lease SET holder = lower(hex(randomblob(16))) WHERE queue = ?1 AND holder = ?2";
+    db.execute(sql, [IDENTITY, was]).map(|_| ())
+}
+
 /// Says whose copy a file is.
 pub(in crate::outbox) fn adopt(db: &Connection, identity: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, 0, ?2, '', 0)
-        ON CONFLICT (queue) DO UPDATE SET holder = ?2";
+        ON CONFLICT (queue) DO UPDATE SET holder = ?2, token = 0";
     db.execute(sql, [IDENTITY, identity]).map(|_| ())
+}
+
+/// The highest number that was ever given to a call here.
+pub(in crate::outbox) fn reached(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'item'", [], |row| {
+        row.get(0)
+    })
+}
+
+/// The highest number that the store of this name had given to a call, as far as its copy here has heard.
+pub(in crate::outbox) fn heard(db: &Connection, store: &str) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce(max(token), 0) FROM lease WHERE queue = ?1 AND holder = ?2";
+    db.query_row(sql, [IDENTITY, store], |row| row.get(0))
+}
+
+/// Lets a copy hear of it.
+pub(in crate::outbox) fn hear(db: &Connection, store: &str, reached: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE lease SET token = ?3 WHERE queue = ?1 AND holder = ?2 AND token < ?3";
+    db.execute(sql, params![IDENTITY, store, reached]).map(|_| ())
 }
 
 /// Beside it, under whose name calls are copied while the store was never reached.
@@ -329,15 +361,16 @@ pub(in crate::outbox) fn named(db: &Connection, names: &[Vec<u8>]) -> rusqlite::
     Ok(calls.into_iter().map(|(_, new)| new).collect())
 }
 
-/// Adds those of these calls that are not there.
-pub(in crate::outbox) fn add_missing(db: &Connection, news: &[Arc<New>], now: i64) -> rusqlite::Result<()> {
+/// Adds those of these calls that are not there, with the moments at which they were put: by these they have their place
+/// among the others.
+pub(in crate::outbox) fn add_missing(db: &Connection, news: &[Arc<New>]) -> rusqlite::Result<()> {
     index_names(db)?;
     let sql =
         format!("SELECT EXISTS (SELECT 1 FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1)");
     let mut statement = db.prepare_cached(&sql)?;
     for new in news {
         if !statement.query_row([name_of(&new.request)], |row| row.get(0))? {
-            table::add(db, new, now)?;
+            table::add(db, new, new.put_at)?;
         }
     }
     Ok(())
