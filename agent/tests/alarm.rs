@@ -8,10 +8,95 @@ use farcall_agent::outbox::{Parcel, State};
 use farcall_agent::report::{self, Query};
 use farcall_agent::{Farcall, Options};
 use outbox_support::{Vendor, config};
+use std::io::Read;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Long enough for any machine; nothing here takes that long.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+fn started(home: &std::path::Path, vendor: &Vendor, way: &str) -> Farcall {
+    let rules = format!(
+        "[alarm]\n{way}\nevery = \"1h\"\ntimeout = \"1s\"\n\
+         [[outbox]]\nname = \"orders\"\nmatch = {{ vendor = \"recorder\" }}\ncritical = true\n"
+    );
+    let file = home.join("farcall.toml");
+    std::fs::write(&file, format!("{rules}{}", config(vendor))).unwrap();
+    start_at(home, file)
+}
+
+fn start_at(home: &std::path::Path, config: std::path::PathBuf) -> Farcall {
+    Farcall::start(Options {
+        home: Some(home.into()),
+        config: Some(config),
+        service: Some("shop".into()),
+        hub: false,
+        ..Options::default()
+    })
+}
+
+/// Not a test of its own: a process that has an alarm to tell, by a webhook that does not answer.
+#[test]
+fn child_body() {
+    let Ok(url) = std::env::var("ALARM_URL") else { return };
+    let home = std::path::PathBuf::from(std::env::var("FARCALL_HOME").unwrap());
+    let farcall = start_at(&home, home.join("farcall.toml"));
+    farcall.outbox().unwrap().put(Parcel::new("POST", url)).unwrap();
+    std::thread::sleep(PATIENCE);
+}
+
+#[test]
+fn what_a_process_was_telling_when_it_was_killed_is_told_by_another() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    vendor.answer_next(&["503 Service Unavailable"; 1_000]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let webhook = format!("webhook = \"http://{}/\"", listener.local_addr().unwrap());
+    started(home.path(), &vendor, &webhook).shutdown();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_body", "--nocapture"])
+        .env("ALARM_URL", vendor.url("/"))
+        .env("FARCALL_HOME", home.path())
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It has its turn, and tells.
+    listener.set_nonblocking(true).unwrap();
+    let until = Instant::now() + PATIENCE;
+    let mut connection = loop {
+        match listener.accept() {
+            Ok((connection, _)) => break connection,
+            Err(error) => assert!(Instant::now() < until, "no alarm came: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    connection.set_nonblocking(false).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(connection.read(&mut [0; 16]).unwrap() > 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop((connection, listener));
+    // Nobody heard of it. Another process of the service delivers now, which fails as well.
+    let log = home.path().join("alarms.log");
+    let farcall = started(home.path(), &vendor, &format!("log = \"{}\"", log.display()));
+    let outbox = farcall.outbox().unwrap();
+    let until = Instant::now() + 2 * PATIENCE;
+    let told = loop {
+        outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap();
+        match std::fs::read_to_string(&log) {
+            Ok(told) if told.ends_with('\n') => break told,
+            _ => assert!(Instant::now() < until, "nobody was told"),
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    farcall.shutdown();
+    let [line] = told.lines().collect::<Vec<_>>().try_into().unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let fields = &line["farcall"];
+    assert_eq!((fields["rule"].as_str(), fields["service"].as_str()), (Some("orders"), Some("shop")));
+    assert_ne!(fields["pid"].as_u64().unwrap(), u64::from(child.id()));
+    assert!(fields["held_back"].as_u64().unwrap() >= 1, "it counts the one that nobody heard of: {line}");
+}
 
 #[test]
 fn the_first_failed_delivery_of_a_critical_call_is_told_and_delivery_goes_on() {

@@ -18,6 +18,8 @@ on_each_copy! {
     what_a_lost_outbox_had_is_delivered_from_the_copy_under_its_keys
     what_was_taken_without_the_copy_is_copied_when_that_is_back
     what_an_earlier_process_took_without_the_copy_is_copied_when_that_is_back
+    what_was_copied_late_is_put_back_in_its_turn
+    what_a_file_that_was_copied_back_lacks_stays_in_the_copy_until_it_is_put_back
 }
 
 fn a_call_is_in_the_copy_when_it_is_acknowledged_and_gone_from_it_once_it_was_delivered(copy: &Copy) {
@@ -122,6 +124,69 @@ fn what_an_earlier_process_took_without_the_copy_is_copied_when_that_is_back(cop
     let _farcall = start(&home, &vendor);
     until("the call to be copied", || uncopied() == 0);
     assert_eq!(copy.keys(), [before, missed], "what was delivered needs no copy");
+}
+
+fn what_was_copied_late_is_put_back_in_its_turn(copy: &Copy) {
+    let (lost, vendor) = (home(&[copy.name()], ALARM), Vendor::start());
+    let farcall = start(&lost, &vendor);
+    let put = || farcall.outbox().unwrap().put(later(&vendor).order_key("acme")).unwrap().idempotency_key;
+    let mut known = vec![put()];
+    copy.lose();
+    known.extend([put(), put()]);
+    copy.bring_back();
+    known.push(put());
+    until("the calls to be copied", || Operator::at(lost.path()).beside().unwrap().uncopied == 0);
+    farcall.shutdown();
+    drop((farcall, lost));
+    let home = home(&[], "");
+    home.configure(&config(&vendor));
+    let operator = Operator::at(home.path());
+    assert_eq!(operator.restore(&copy.place(), None, false).unwrap().restored, 4);
+    let items = operator.list(&Filter::default()).unwrap();
+    assert_eq!(items.into_iter().map(|item| item.idempotency_key).collect::<Vec<_>>(), known);
+}
+
+fn what_a_file_that_was_copied_back_lacks_stays_in_the_copy_until_it_is_put_back(copy: &Copy) {
+    let (home, vendor) = (home(&[copy.name()], ""), Vendor::start());
+    let put = || {
+        let farcall = start(&home, &vendor);
+        let receipt = farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+        farcall.shutdown();
+        receipt.idempotency_key
+    };
+    let library = tempfile::tempdir().unwrap();
+    let files = |from: &Path, to: &Path| {
+        for name in ["outbox.db", "outbox.db-wal", "outbox.db-shm"] {
+            let _there_may_be_none = std::fs::remove_file(to.join(name));
+        }
+        for name in ["outbox.db", "outbox.db-wal"] {
+            std::fs::copy(from.join(name), to.join(name)).unwrap();
+        }
+    };
+    let first = put();
+    files(home.path(), library.path());
+    let second = put();
+    // As old as what was never acknowledged.
+    copy.put_long_ago(&second);
+    files(library.path(), home.path());
+    let identity = || {
+        let db = Connection::open(home.path().join("outbox.db")).unwrap();
+        db.busy_timeout(PATIENCE).unwrap();
+        let sql = "SELECT holder FROM lease WHERE queue = char(1) || 'identity'";
+        db.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
+    };
+    let was = identity();
+    let farcall = start(&home, &vendor);
+    until("the outbox to see that it is an older one", || identity() != was);
+    farcall.shutdown();
+    start(&home, &vendor).shutdown();
+    assert_eq!(copy.keys(), [first.clone(), second.clone()]);
+    let operator = Operator::at(home.path());
+    assert_eq!(operator.restore(&copy.place(), Some(&was), false).unwrap().restored, 1);
+    let items = operator.list(&Filter::default()).unwrap();
+    assert_eq!(items.into_iter().map(|item| item.idempotency_key).collect::<Vec<_>>(), [first, second]);
+    let third = put();
+    assert_eq!(copy.keys().last(), Some(&third));
 }
 
 fn two_files() -> (tempfile::TempDir, PathBuf, PathBuf) {

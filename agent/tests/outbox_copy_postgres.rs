@@ -7,7 +7,7 @@ mod outbox_support;
 
 use farcall::config::OutboxPlace;
 use farcall_agent::outbox::{Filter, Operator, OutboxError};
-use outbox_support::copies::{Copy, ask, home, later, start, until, with_a_key};
+use outbox_support::copies::{Copy, ask, home, later, start, until, with_a_key, with_a_key_saying};
 use outbox_support::postgres::Server;
 use outbox_support::{Home, Vendor, config};
 use std::env;
@@ -148,7 +148,7 @@ fn what_could_be_read_by_nobody_after_the_loss_of_its_key_is_no_copy() {
 #[test]
 fn what_a_process_takes_that_never_reached_its_store_is_in_the_copy_and_becomes_the_stores() {
     let test = "what_a_process_takes_that_never_reached_its_store_is_in_the_copy_and_becomes_the_stores";
-    with_a_key(test, |database| {
+    let promise = |database: &str| {
         let Some(away) = Server::start() else { return };
         let (store, vendor) = (away.database(), Vendor::start());
         away.kill();
@@ -185,6 +185,10 @@ fn what_a_process_takes_that_never_reached_its_store_is_in_the_copy_and_becomes_
         known.push(farcall.outbox().unwrap().put(later(&vendor)).unwrap().idempotency_key);
         assert_eq!(ask(database, &owner), "3");
         assert_eq!(keys(database), known);
+    };
+    with_a_key_saying(test, promise, |said| {
+        assert!(said.contains("calls are kept in"), "{said}");
+        assert!(!said.contains("was it lost"), "it is nobody else's: {said}");
     });
 }
 

@@ -238,6 +238,32 @@ fn nothing_acknowledged_is_lost_whatever_the_disk_does() {
     );
 }
 
+#[test]
+fn where_the_names_of_its_files_cannot_be_synced_nothing_is_acknowledged() {
+    let library = tempfile::tempdir().unwrap();
+    let shim = shim(library.path());
+    let vendor = Vendor::start();
+    // With a key in the environment there is one file less to be named.
+    for key in ["", &"0f".repeat(32)] {
+        let home = home(&vendor);
+        let run = |fault: bool| {
+            let mut command = child("names", home.path(), &vendor, 10);
+            if fault {
+                command.env("LD_PRELOAD", &shim).env("FAULT_HOME", home.path()).env("FAULT", "dir:1:1:any");
+            }
+            run(command.env("FARCALL_OUTBOX_KEY", key))
+        };
+        for fault in [true, false] {
+            let said = run(fault);
+            assert_eq!((said.words, said.failed), (vec!["stopped".to_owned(); PUTS], fault));
+        }
+        let operator = Operator::at(home.path());
+        assert!(matches!(operator.stopped(), Some(OutboxError::Stopped(why)) if why.contains("synced")));
+        operator.resume().unwrap();
+        assert_eq!(run(false).acknowledged.len(), PUTS);
+    }
+}
+
 /// Delivers all that is there, from a process without faults: this one.
 fn deliver(home: &Path, vendor: &Vendor) {
     let farcall = Farcall::start(Options {

@@ -319,6 +319,30 @@ fn a_call_that_the_server_refuses_is_overtaken_by_none_of_its_key_and_holds_up_n
 }
 
 #[test]
+fn nothing_is_put_beside_calls_that_wait_here_and_whose_key_is_gone() {
+    let vendor = Vendor::start();
+    let mut home = Home::in_a_file();
+    // Nobody listens there.
+    home.settings = "[outbox_store]\nstore = \"postgres://nobody@127.0.0.1:1/none\"\ntimeout = \"60s\"\n\
+         on_unreachable = \"spool\"\n"
+        .into();
+    let put = || {
+        let farcall = start(&home, &vendor);
+        let put = farcall.outbox().unwrap().put(later(&vendor));
+        farcall.shutdown();
+        put
+    };
+    assert!(put().unwrap().id < 0);
+    let (key, away) = (home.path().join("outbox.key"), home.path().join("away"));
+    std::fs::rename(&key, &away).unwrap();
+    let error = put().unwrap_err();
+    assert!(matches!(&error, OutboxError::Key(why) if why.contains("outbox.key is not there")), "{error}");
+    assert!(!key.exists(), "none is made that could not read them");
+    std::fs::rename(&away, &key).unwrap();
+    assert!(put().unwrap().id < 0);
+}
+
+#[test]
 fn an_address_that_is_not_there_is_said_at_each_put() {
     let vendor = Vendor::start();
     let mut home = Home::in_a_file();

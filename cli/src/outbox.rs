@@ -260,13 +260,30 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             Ok((text, exit))
         }
         Command::Stats { .. } => {
-            let (counts, vendors, stopped) = (operator.counts()?, operator.vendors()?, operator.stopped());
-            let here = operator.beside()?;
+            let all = operator.counts().and_then(|counts| Ok((counts, operator.vendors()?)));
+            let ((counts, vendors), missing) = match all {
+                Ok(all) => (all, None),
+                // What is here can be seen without the server.
+                Err(error) if error.is_passing() => match operator.here() {
+                    Ok(here) => (here, Some(error)),
+                    Err(_) => return Err(error),
+                },
+                Err(error) => return Err(error),
+            };
+            if let Some(missing) = &missing {
+                complain(&format!(
+                    "{missing}; of what is there nothing is known, these are the calls that are here:"
+                ));
+            }
+            let (here, stopped) = (operator.beside()?, operator.stopped());
             let wrong = stopped.is_some() || counts.iter().any(|count| count.state == State::Dead);
             let text = match (as_json, &stopped) {
                 (true, _) => {
                     let stopped = stopped.as_ref().map(ToString::to_string);
-                    json(&json!({ "counts": counts, "vendors": vendors, "here": here, "stopped": stopped }))
+                    let missing = missing.as_ref().map(ToString::to_string);
+                    json(&json!({
+                        "counts": counts, "vendors": vendors, "here": here, "stopped": stopped, "missing": missing
+                    }))
                 }
                 (false, stopped) => {
                     let stopped = stopped.as_ref().map_or(String::new(), |stopped| format!("\n{stopped}\n"));
@@ -278,10 +295,20 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                         here if here.is_empty() => here,
                         here => format!("\n{here}"),
                     };
-                    format!("{}{vendors}{here}{stopped}", counts.render(&style()))
+                    // Nothing here says nothing of what is there.
+                    let counts = match missing.is_some() && counts.is_empty() {
+                        true => String::new(),
+                        false => counts.render(&style()),
+                    };
+                    format!("{counts}{vendors}{here}{stopped}")
                 }
             };
-            Ok((text, if wrong { Exit::Wrong } else { Exit::Fine }))
+            let exit = match missing {
+                Some(_) => Exit::NoLedger,
+                None if wrong => Exit::Wrong,
+                None => Exit::Fine,
+            };
+            Ok((text, exit))
         }
         Command::Restore { from, of, dead, .. } => {
             let done = operator.restore(from, of.as_deref(), *dead)?;

@@ -173,6 +173,7 @@ fn what_waits_for_a_server_is_shown_while_that_cannot_be_reached() {
     std::fs::write(home.path().join("farcall.toml"), settings).unwrap();
     let (code, out, why) = run(home.path(), &["ls"]);
     assert!(code == 3 && out.is_empty() && why.contains("cannot reach the outbox"), "{code} {out} {why}");
+    assert_eq!(run(home.path(), &["stats"]).0, 3);
     put_with(home.path(), settings, vec![Parcel::new("POST", "http://127.0.0.1:1/")]);
     let (code, out, why) = run(home.path(), &["ls"]);
     assert!(
@@ -180,6 +181,20 @@ fn what_waits_for_a_server_is_shown_while_that_cannot_be_reached() {
         "{code} {out} {why}"
     );
     assert_eq!(json(home.path(), &["ls"])["calls"][0]["id"], -1);
+    let (code, out, why) = run(home.path(), &["stats"]);
+    assert!(code == 3 && out.contains("1 call waits here"), "{code} {out} {why}");
+    assert!(
+        why.contains("cannot reach the outbox") && why.contains("these are the calls that are here"),
+        "{why}"
+    );
+    let stats = json(home.path(), &["stats"]);
+    let [counts, vendors] = ["counts", "vendors"].map(|name| &stats[name][0]);
+    assert_eq!(
+        (&counts["service"], &counts["state"], &counts["calls"]),
+        (&"shop".into(), &"pending".into(), &1.into())
+    );
+    assert_eq!((&vendors["pending"], &stats["here"]["spooled"]), (&1.into(), &1.into()));
+    assert!(stats["missing"].as_str().unwrap().contains("cannot reach the outbox"), "{stats}");
     let (code, out, _) = run(home.path(), &["show", "-1"]);
     assert!(code == 0 && out.contains("-1 POST http://127.0.0.1:1/"), "{code} {out}");
 }

@@ -222,6 +222,19 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_was_just_taken_is_not_forgotten_for_those_that_were_told_before() {
+        let home = tempfile::tempdir().unwrap();
+        with(home.path(), |rules| {
+            let told = |at_ms| Last { at_ms, ..Last::default() };
+            rules
+                .extend((0..MAX_RULES as u64).map(|number| (format!("rule {number}"), told(1_000 + number))));
+        });
+        let ask = |millis| turn(home.path(), "the one more", EVERY, 0, millis);
+        assert_eq!(ask(100_000), Turn::Tell { held_back: 0 });
+        assert_eq!(ask(100_001), Turn::NotBefore { at_ms: 110_000 }, "it is being told");
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let home = tempfile::tempdir().unwrap();
         with(home.path(), |rules| {

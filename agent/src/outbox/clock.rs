@@ -1,6 +1,7 @@
 //! What becomes of waits and ages when somebody sets the clock. They are kept as moments of the wall clock, since
-//! they outlive processes and the machine's uptime; so, when that clock jumps, all moments of pending calls jump
-//! with it, in the transaction in which the first writer of this host notices.
+//! they outlive processes and the machine's uptime; so, when that clock jumps, all moments jump with it, in the
+//! transaction in which the first writer of this host notices: those of pending calls, and when the others were settled,
+//! or what is kept for days would be forgotten by a clock that is set forward.
 
 use super::lease::{boot, boottime};
 use super::wall;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 /// Less is no jump: whatever it delays or hastens by that is forgiven.
 const SLACK: i64 = Duration::from_secs(30).as_nanos() as i64;
-/// With more pending calls, they are left as they are: to move them all would write the file anew.
+/// With more calls that stand so, they are left as they are: to move them all would write the file anew.
 const MOST: i64 = 100_000;
 
 /// How far the wall clock was ahead of the one that nobody can set, when the file was looked at last.
@@ -73,28 +74,38 @@ pub(super) fn rebased(moment: i64, computed_at: i64, now: i64) -> i64 {
 }
 
 fn shift(connection: &Connection, by: i64) -> rusqlite::Result<()> {
+    // What is later by far was written by another clock than the one that jumped: before the machine started.
+    let latest = wall().saturating_sub(by).saturating_add(SLACK);
     // Each by its index: most of the file is not pending at all.
     let pending = ["blocked = 0", "blocked <> 0 AND order_key IS NOT NULL"];
-    let mut many = 0;
-    for which in pending {
-        let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM item WHERE state = 0 AND {which} LIMIT {})",
-            MOST + 1
-        );
-        many += connection.query_row(&sql, [], |row| row.get::<_, i64>(0))?;
-    }
-    if many > MOST {
-        return Ok(());
-    }
-    for which in pending {
+    let many = pending.iter().try_fold(0, |many, which| {
+        Ok::<_, rusqlite::Error>(many + count(connection, &format!("state = 0 AND {which}"))?)
+    })?;
+    for which in pending.iter().filter(|_| many <= MOST) {
         let sql = format!(
             "UPDATE item SET put_at = put_at + min(?1, ?2 - put_at), next_at = next_at + min(?1, ?2 - next_at),
                 expires_at = expires_at + min(?1, ?2 - expires_at)
-            WHERE id IN (SELECT id FROM item WHERE state = 0 AND {which})"
+            WHERE id IN (SELECT id FROM item WHERE state = 0 AND {which}) AND put_at <= ?3"
         );
-        connection.execute(&sql, params![by, i64::MAX])?;
+        connection.execute(&sql, params![by, i64::MAX, latest])?;
+    }
+    // `state <> 0` adds nothing but the index.
+    for settled in ["state = 1 AND state <> 0", "state = 2 AND state <> 0"] {
+        if count(connection, settled)? <= MOST {
+            let sql = format!(
+                "UPDATE item SET settled_at = settled_at + min(?1, ?2 - settled_at)
+                WHERE id IN (SELECT id FROM item WHERE {settled}) AND settled_at <= ?3"
+            );
+            connection.execute(&sql, params![by, i64::MAX, latest])?;
+        }
     }
     Ok(())
+}
+
+/// How many there are of these; no more than one above [`MOST`].
+fn count(connection: &Connection, which: &str) -> rusqlite::Result<i64> {
+    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM item WHERE {which} LIMIT {})", MOST + 1);
+    connection.query_row(&sql, [], |row| row.get(0))
 }
 
 #[cfg(test)]
@@ -141,6 +152,29 @@ mod tests {
         db.execute("UPDATE clock SET boot = 'another'", []).unwrap();
         anchor.follow_to(db, now - 6 * HOUR).unwrap();
         assert_eq!(moments(db)[0], before[0], "how long the machine was off nobody knows");
+    }
+
+    #[test]
+    fn what_was_settled_is_kept_as_long_as_ever_and_what_another_clock_wrote_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let open = Place::new(home.path()).open().unwrap();
+        let (db, anchor) = (&open.connection, Anchor::default());
+        let (now, year) = (ahead(), 365 * 24 * HOUR);
+        anchor.follow_to(db, now).unwrap();
+        let insert = "INSERT INTO item (queue, state, blocked, put_at, next_at, expires_at, settled_at, method, vendor,
+                endpoint, host, idempotency_key, bytes, request)
+            VALUES ('q', ?1, 0, ?2, ?2, ?2, ?2, 'POST', 'v', '', 'h', 'k', 0, x'')";
+        // As of the years before a machine whose clock starts at 1970.
+        let before = wall() + year;
+        for (state, at) in [(1, 10), (2, 10), (0, before), (2, before)] {
+            db.execute(insert, params![state, at]).unwrap();
+        }
+        anchor.follow_to(db, now + 24 * HOUR * 31).unwrap();
+        let mut all = db.prepare("SELECT settled_at FROM item ORDER BY id").unwrap();
+        let settled: Vec<i64> = all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let jumped = 24 * HOUR * 31 + 10;
+        assert_eq!(settled, [jumped, jumped, before, before]);
+        assert_eq!(moments(db)[2], (before, before, before));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::home::{give_to_owner, lock};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -105,6 +106,20 @@ fn is_of_the_index(error: &rusqlite::Error) -> bool {
     matches!(code, Some(ffi::SQLITE_IOERR_SHMOPEN | ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP))
 }
 
+/// Puts the names in a directory on the disk.
+///
+/// # Errors
+/// Inside, where the disk failed: then nobody can tell whether they are there. Around that, where it could not be asked.
+pub(super) fn sync_directory(home: &Path) -> io::Result<Result<(), OutboxError>> {
+    match File::open(home).and_then(|home| home.sync_all()) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => {
+            let why = format!("{} cannot be synced: {error}", home.display());
+            Ok(Err(OutboxError::Stopped(why)))
+        }
+        done => done.map(Ok),
+    }
+}
+
 impl Place {
     pub(super) fn new(home: &Path) -> Self {
         Self { file: home.join(FILE), home: home.into(), makes_home: true }
@@ -135,6 +150,7 @@ impl Place {
         self.make().map_err(|error| self.unavailable(error))?;
         let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         self.prepare(&mut connection)?;
+        self.sync_names()?;
         let wrong = |error: rusqlite::Error| self.failure(&error);
         let page: u32 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(wrong)?;
         let in_log = Arc::new(AtomicUsize::new(0));
@@ -209,7 +225,7 @@ impl Place {
         }
     }
 
-    fn inode(&self) -> io::Result<u64> {
+    pub(super) fn inode(&self) -> io::Result<u64> {
         fs::metadata(&self.file).map(|metadata| metadata.ino())
     }
 
@@ -225,12 +241,17 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        // Its name is on the disk before anything is acknowledged, and so is the directory's.
-        File::open(&self.home)?.sync_all()?;
+        // So is the directory's name, before anything is acknowledged; its own are synced at each opening.
         match self.home.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) => File::open(parent)?.sync_all(),
             None => Ok(()),
         }
+    }
+
+    /// The names of the file and of its log are on the disk before anything is acknowledged, whoever made them: he may
+    /// have died before he came so far. A sync of these that failed says as much as any other.
+    fn sync_names(&self) -> Result<(), OutboxError> {
+        sync_directory(&self.home).unwrap_or_else(|error| Err(self.unavailable(error)))
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection, OutboxError> {

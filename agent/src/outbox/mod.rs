@@ -306,7 +306,13 @@ impl Inner {
         }
         std::fs::create_dir_all(&self.home).map_err(|error| OutboxError::unavailable(&self.home, error))?;
         let newest = self.store()?.newest_sealed().wait()?;
-        let found = Arc::new(Keys::of(&self.home, newest.as_deref())?);
+        let found = Keys::of(&self.home, newest.as_deref()).inspect_err(|error| {
+            // What it would encrypt could be read by nobody.
+            if let OutboxError::Stopped(why) = error {
+                file::Place::new(&self.home).stop(why);
+            }
+        });
+        let found = Arc::new(found?);
         // Whoever comes second finds the same ones.
         Ok(Arc::clone(self.keys.get_or_init(|| found)))
     }

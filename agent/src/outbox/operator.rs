@@ -1,6 +1,8 @@
+use super::file::Place;
 use super::restore::{Restored, restore};
-use super::table::{Count, Filter, Item};
-use super::{Answer, Inner, OutboxError};
+use super::store::{FileStore, Store};
+use super::table::{Count, Filter, Item, State};
+use super::{Answer, Inner, OutboxError, Pending, VendorCount};
 use crate::home;
 use crate::outbox::parcel::Content;
 use crate::outbox::seal::Purpose;
@@ -71,6 +73,26 @@ impl Operator {
         self.inner.store()?.waiting_here(filter)
     }
 
+    /// What the file of this home directory has of the outbox, where that is in a PostgreSQL: what waits for it here, or
+    /// was left here; also while it cannot be reached. Nothing where the file is the outbox itself.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn here(&self) -> Result<(Vec<Count>, Vec<VendorCount>), OutboxError> {
+        if !self.inner.store()?.is_shared() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let file = FileStore::new(Place::new(&self.inner.home), Arc::default());
+        let mut counts = file.counts().wait()?;
+        // What went on is the server's to count.
+        counts.retain(|count| count.state != State::Delivered);
+        let mut vendors = file.vendors().wait()?;
+        vendors.retain(|count| count.pending + count.dead > 0);
+        vendors.iter_mut().for_each(|count| count.delivered = 0);
+        VendorCount::sort(&mut vendors);
+        Ok((counts, vendors))
+    }
+
     /// How many calls there are, by service and state.
     ///
     /// # Errors
@@ -103,17 +125,29 @@ impl Operator {
     /// there were.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Where the file cannot be written: of many calls some may have been retried until then.
     pub fn retry(&self, ids: &[i64]) -> Result<usize, OutboxError> {
-        self.inner.store()?.retry(ids.to_vec()).wait()
+        self.in_parts(ids, |store, ids| store.retry(ids))
     }
 
     /// Forgets calls, delivered or not. How many there were.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// Where the file cannot be written: of many calls some may have been forgotten until then.
     pub fn remove(&self, ids: &[i64]) -> Result<usize, OutboxError> {
-        self.inner.store()?.remove(ids.to_vec()).wait()
+        self.in_parts(ids, |store, ids| store.remove(ids))
+    }
+
+    /// Some at a time: who puts or delivers meanwhile waits for no more than that, and a server takes no longer than it
+    /// may.
+    fn in_parts(
+        &self,
+        ids: &[i64],
+        work: impl Fn(&dyn Store, Vec<i64>) -> Pending<usize>,
+    ) -> Result<usize, OutboxError> {
+        const MANY: usize = 200;
+        let store = self.inner.store()?;
+        ids.chunks(MANY).try_fold(0, |many, ids| Ok(many + work(&**store, ids.to_vec()).wait()?))
     }
 
     /// Puts calls back from a copy: those that it has and that the store has not, under new numbers and the same

@@ -61,6 +61,15 @@ enum Source {
     File(PathBuf),
 }
 
+impl Source {
+    fn len(&self) -> usize {
+        match self {
+            Self::Env(name) => name.len(),
+            Self::File(path) => path.as_os_str().len(),
+        }
+    }
+}
+
 impl Reference {
     /// An environment variable of the process that delivers.
     pub fn env(name: impl Into<String>) -> Self {
@@ -254,12 +263,23 @@ impl Parcel {
                 return wrong(format!("`{name}` is not a header's name"));
             }
             name.make_ascii_lowercase();
-            let Value::Plain(text) = value else { continue };
-            bytes += name.len() + text.len();
-            if HeaderValue::from_bytes(&bytes_of(text)).is_err() {
+            let (around, length) = match value {
+                Value::Plain(text) => (bytes_of(text), text.len()),
+                Value::From(Reference { source, prefix, suffix }) => {
+                    if source.len() == 0 {
+                        return wrong(format!("where the header `{name}` comes from has no name"));
+                    }
+                    let around = [prefix.as_bytes(), suffix.as_bytes()].concat();
+                    let length = around.len() + source.len();
+                    (around, length)
+                }
+            };
+            bytes += name.len() + length;
+            if HeaderValue::from_bytes(&around).is_err() {
                 return wrong(format!("the value of the header `{name}` cannot be sent"));
             }
-            if may_carry_credential(name)
+            if let Value::Plain(text) = value
+                && may_carry_credential(name)
                 && let Some(reference) = Reference::found_in(text)
             {
                 *value = Value::From(reference);
@@ -349,7 +369,10 @@ impl Content {
             let header = HeaderName::try_from(name).map_err(|_| format!("`{name}` is no header"))?;
             let mut value = HeaderValue::from_bytes(&bytes).map_err(wrong)?;
             value.set_sensitive(secret);
-            headers.append(header, value);
+            // Another version may have kept more than there is room for.
+            headers
+                .try_append(header, value)
+                .map_err(|_| "it has more headers than can be sent".to_owned())?;
         }
         Ok(headers)
     }
@@ -397,6 +420,12 @@ mod tests {
             good.clone().header("a", "b\r\nc: d"),
             good.clone().idempotency_key("a\nb"),
             good.clone().order_key(""),
+            good.clone().secret("a", Reference::env("A").prefix("b\r\nc: ")),
+            good.clone().secret("a", Reference::env("A").suffix("b".repeat(MAX_HEADERS))),
+            good.clone().secret("a", Reference::env("")),
+            (0..30_000).fold(good.clone(), |parcel, number| {
+                parcel.secret(format!("h{number}"), Reference::env("A"))
+            }),
             good.clone().body(vec![0; MAX_BODY + 1]),
         ] {
             assert!(matches!(wrong.checked(), Err(OutboxError::Invalid(_))));
@@ -418,6 +447,13 @@ mod tests {
         let headers = kept.headers().unwrap();
         assert_eq!(headers.len(), 1, "the client counts for itself, and knows of no proxy");
         assert_eq!(headers["x-bytes"].as_bytes(), [0x61, 0xff]);
+    }
+
+    #[test]
+    fn more_headers_than_can_be_sent_are_an_error_of_that_call() {
+        let headers = (0..40_000).map(|number| (format!("h{number}"), Value::Plain(String::new()))).collect();
+        let parcel = Parcel { headers, ..Parcel::new("GET", "https://a.example/") };
+        assert!(Content::of(parcel).headers().unwrap_err().contains("more headers than"));
     }
 
     #[test]

@@ -54,12 +54,17 @@ pub(super) fn restore(
     let mut seen = HashSet::new();
     let states: &[State] = if dead { &[State::Pending, State::Dead] } else { &[State::Pending] };
     for state in states {
-        let mut after = 0;
-        loop {
-            let mut calls = copy.whole(&lost.store, *state, after, MANY).wait()?;
-            calls.retain(|(id, _)| *id <= end);
-            let Some((last, _)) = calls.last() else { break };
-            after = *last;
+        let mut ids = copy.in_order(&lost.store, *state).wait()?;
+        ids.retain(|id| *id <= end);
+        let mut left = ids.as_slice();
+        while !left.is_empty() {
+            let calls = copy.these(&left[..left.len().min(MANY)]).wait()?;
+            // Those that are gone meanwhile were settled, or are another's to restore.
+            let Some((last, _)) = calls.last() else {
+                left = &left[left.len().min(MANY)..];
+                continue;
+            };
+            left = left.iter().position(|id| id == last).map_or(&[], |place| &left[place + 1..]);
             let names = calls.iter().map(|(_, new)| super::seal::name_of(&new.request).to_vec()).collect();
             let known = store.states(names).wait()?;
             let mut pending = Vec::new();

@@ -3,12 +3,13 @@
 //! under one key.
 
 use super::OutboxError;
+use super::file::sync_directory;
 use crate::handle::key;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::digest::{SHA256, digest};
 use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 /// The key's file in the home directory: 32 random bytes.
@@ -163,7 +164,7 @@ fn of_file(home: &Path) -> Result<[u8; 32], OutboxError> {
     }
     let key = key::kept(home, FILE).map_err(|error| wrong(error.to_string()))?;
     // On the disk before anything that it encrypts.
-    File::open(home).and_then(|home| home.sync_all()).map_err(|error| wrong(error.to_string()))?;
+    sync_directory(home).map_err(|error| wrong(error.to_string()))??;
     Ok(key)
 }
 

@@ -2,6 +2,7 @@
 
 use super::Operator;
 use super::OutboxError;
+use super::table::text;
 use rusqlite::Connection;
 use serde::Serialize;
 
@@ -35,13 +36,19 @@ impl Operator {
     /// Where the file cannot be read.
     pub fn vendors(&self) -> Result<Vec<VendorCount>, OutboxError> {
         let mut counts = self.inner.store()?.vendors().wait()?;
+        VendorCount::sort(&mut counts);
+        Ok(counts)
+    }
+}
+
+impl VendorCount {
+    /// Those of which the oldest waits longest first.
+    pub(super) fn sort(counts: &mut [Self]) {
         counts.sort_by(|one, other| {
             let longest = (one.oldest.is_none(), one.oldest).cmp(&(other.oldest.is_none(), other.oldest));
-            let name =
-                |count: &VendorCount| [count.service.clone(), count.vendor.clone(), count.endpoint.clone()];
+            let name = |count: &Self| [count.service.clone(), count.vendor.clone(), count.endpoint.clone()];
             longest.then_with(|| other.dead.cmp(&one.dead)).then_with(|| name(one).cmp(&name(other)))
         });
-        Ok(counts)
     }
 }
 
@@ -55,9 +62,9 @@ pub(super) fn of_file(connection: &Connection) -> rusqlite::Result<Vec<VendorCou
     )?;
     let rows = statement.query_map([], |row| {
         Ok(VendorCount {
-            service: row.get(0)?,
-            vendor: row.get(1)?,
-            endpoint: row.get(2)?,
+            service: text(row, 0)?,
+            vendor: text(row, 1)?,
+            endpoint: text(row, 2)?,
             pending: count(row, 3)?,
             oldest: row.get(4)?,
             delivered: count(row, 5)?,

@@ -7,6 +7,7 @@
 //     write    the first write from there on fails with EIO, after a part of it was written
 //     full     writes that make a file longer fail with ENOSPC, after a part of it was written; 12 of them
 //     short    every write from there on writes a part only, and says so
+//     dir      every sync of the directory itself fails with EIO
 //     power    the power fails: of what was not synced any sectors are lost, and the process is killed
 //   FAULT_CLOCK=file     holds the seconds, as text, by which CLOCK_REALTIME is wrong
 //
@@ -101,6 +102,16 @@ static int ends_with(int fd, const char *end)
 	ssize_t length = readlink(link, path, sizeof path - 1);
 	size_t count = strlen(end);
 	return length > (ssize_t)count && memcmp(path + length - count, end, count) == 0;
+}
+
+// Whether it is the directory that they are in.
+static int is_directory_of_ours(int fd)
+{
+	char link[64], path[4096];
+	size_t count = strlen(home) < sizeof "/outbox.db" ? 0 : strlen(home) - strlen("/outbox.db");
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	ssize_t length = readlink(link, path, sizeof path - 1);
+	return count && length == (ssize_t)count && memcmp(path, home, count) == 0;
 }
 
 static void tell(void)
@@ -269,6 +280,11 @@ ssize_t pwrite(int fd, const void *from, size_t count, off_t at)
 
 static int any_sync(int fd, int (*next)(int))
 {
+	if (strcmp(kind, "dir") == 0 && is_directory_of_ours(fd)) {
+		tell();
+		errno = EIO;
+		return -1;
+	}
 	if (!is_ours(fd))
 		return next(fd);
 	pthread_mutex_lock(&lock);

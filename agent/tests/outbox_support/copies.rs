@@ -54,6 +54,23 @@ impl Copy {
         }
     }
 
+    /// A call of this key was put long ago, as far as the copy knows.
+    pub(crate) fn put_long_ago(&self, key: &str) {
+        match self {
+            Self::File { file, .. } => {
+                let db = Connection::open(file).unwrap();
+                db.busy_timeout(PATIENCE).unwrap();
+                let sql = "UPDATE item SET put_at = 1 WHERE idempotency_key = ?1";
+                assert_eq!(db.execute(sql, [key]).unwrap(), 1);
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => {
+                let sql = "UPDATE farcall_outbox_copy.item SET put_at = 1 WHERE idempotency_key";
+                ask(database, &format!("{sql} = '{key}'"));
+            }
+        }
+    }
+
     /// It was used before, and takes nothing until it is brought back.
     pub(crate) fn lose(&self) {
         match self {
@@ -141,6 +158,12 @@ const DATABASE: &str = "FARCALL_TEST_DATABASE";
 /// and with a database.
 #[cfg(feature = "postgres")]
 pub(crate) fn with_a_key(test: &str, promise: impl FnOnce(&str)) {
+    with_a_key_saying(test, promise, |_| {});
+}
+
+/// The same, and what the process says on stderr is as it should be.
+#[cfg(feature = "postgres")]
+pub(crate) fn with_a_key_saying(test: &str, promise: impl FnOnce(&str), right: impl FnOnce(&str)) {
     use std::{env, process::Command};
     if let Ok(database) = env::var(DATABASE) {
         return promise(&database);
@@ -150,9 +173,16 @@ pub(crate) fn with_a_key(test: &str, promise: impl FnOnce(&str)) {
         .args(["--exact", test, "--nocapture"])
         .env(KEY, "5".repeat(64))
         .env(DATABASE, server.database())
-        .status()
+        .output()
         .unwrap();
-    assert!(kept.success(), "{test}: {kept}");
+    let said = String::from_utf8_lossy(&kept.stderr);
+    assert!(
+        kept.status.success(),
+        "{test}: {}\n{}{said}",
+        kept.status,
+        String::from_utf8_lossy(&kept.stdout)
+    );
+    right(&said);
 }
 
 /// Each of these functions is a test on a copy in a file and on one in a PostgreSQL.

@@ -5,6 +5,7 @@ mod client;
 mod fence;
 mod outcome;
 mod round;
+mod under_way;
 
 use super::Inner;
 use crate::handle::{Farcall, WeakFarcall};

@@ -60,7 +60,7 @@ impl Outcome {
             Self::NotSent { why, until } => (None, why, until, false),
             Self::Hopeless(error) => return Settlement::Dead { status: None, error },
         };
-        if counts && item.max_attempts.is_some_and(|most| item.attempts + 1 >= most) {
+        if counts && item.max_attempts.is_some_and(|most| item.attempts.saturating_add(1) >= most) {
             return Settlement::Dead { status, error };
         }
         let at = wait(until);
@@ -78,12 +78,12 @@ fn may_pass(status: u16) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::outbox::State;
     use http::HeaderMap;
 
-    fn item(attempts: u32) -> Item {
+    pub(in super::super) fn item(attempts: u32) -> Item {
         Item {
             id: 1,
             service: "s".into(),

@@ -8,14 +8,15 @@ use super::super::{Inner, OutboxError, wall};
 use super::attempt::deliver;
 use super::client::{Client, client};
 use super::outcome::Outcome;
+use super::under_way::{Ended, UnderWay};
 use crate::handle::WeakFarcall;
 use crate::say;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
 
+/// What is said of a call whose delivery panicked.
+const OURS: &str = "an error of farcall's own (please report it)";
 /// Calls on their way at once.
 const AT_ONCE: usize = 16;
 /// How often the holder looks for calls of other processes.
@@ -44,8 +45,7 @@ pub(super) struct Round<'a> {
     permit: Arc<Permit>,
     held: Option<Held>,
     client: Option<Client>,
-    under_way: JoinSet<i64>,
-    ids: HashSet<i64>,
+    under_way: UnderWay,
     worked: Instant,
     tidied: Option<Instant>,
     /// Whether more is left to be tidied away.
@@ -75,8 +75,7 @@ impl<'a> Round<'a> {
             permit: Arc::default(),
             held: None,
             client: None,
-            under_way: JoinSet::new(),
-            ids: HashSet::new(),
+            under_way: UnderWay::default(),
             worked: Instant::now(),
             tidied: None,
             untidy: Arc::default(),
@@ -101,9 +100,9 @@ impl<'a> Round<'a> {
                 }
             };
             tokio::select! {
-                Some(done) = self.under_way.join_next() => self.ended(done),
+                Some(ended) = self.under_way.next() => self.ended(ended),
                 // With all hands full it is enough to look when one of them is free.
-                () = self.inner.wake.notified(), if self.ids.len() < AT_ONCE => {}
+                () = self.inner.wake.notified(), if self.under_way.len() < AT_ONCE => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -112,8 +111,8 @@ impl<'a> Round<'a> {
 
     /// Does what there is to do. How long nothing will be.
     async fn look(&mut self) -> Result<Duration, OutboxError> {
-        while let Some(done) = self.under_way.try_join_next() {
-            self.ended(done);
+        while let Some(ended) = self.under_way.try_next() {
+            self.ended(ended);
         }
         let waits = self.store.waits(&self.inner.queue, self.held.is_some()).await?;
         if waits.pending {
@@ -164,18 +163,18 @@ impl<'a> Round<'a> {
     fn lose(&mut self) {
         self.permit.end();
         self.held = None;
-        self.under_way.abort_all();
+        self.under_way.tasks.abort_all();
     }
 
     /// Sends what is due. How long nothing else will be.
     async fn launch(&mut self) -> Result<Duration, OutboxError> {
         let Some(token) = self.held.as_ref().map(|held| held.token) else { return Ok(self.watch()) };
         let store = self.store;
-        let room = AT_ONCE.saturating_sub(self.ids.len());
+        let room = AT_ONCE.saturating_sub(self.under_way.len());
         let wanted = Wanted {
             queue: self.inner.queue.clone(),
             token,
-            under_way: self.ids.clone(),
+            under_way: self.under_way.ids(),
             room,
             keys: self.inner.keys().map(|keys| keys.ids()).unwrap_or_default(),
         };
@@ -193,16 +192,8 @@ impl<'a> Round<'a> {
                     self.client.insert(made).clone()
                 }
             };
-            self.ids.insert(item.id);
-            let task = Task {
-                inner: Arc::clone(self.inner),
-                store: Arc::clone(store),
-                farcall: self.farcall.clone(),
-                permit: Arc::clone(&self.permit),
-                client,
-                token,
-            };
-            self.under_way.spawn(task.run(item, sealed));
+            let (task, item) = (self.task(token), Arc::new(item));
+            self.under_way.add(Arc::clone(&item), task.run(client, item, sealed));
         }
         let untidy = self.untidy.swap(false, Ordering::AcqRel);
         if untidy || self.tidied.is_none_or(|tidied| tidied.elapsed() > TIDIED) {
@@ -211,7 +202,7 @@ impl<'a> Round<'a> {
             // Nobody waits for it.
             tokio::spawn(async move { more.store(pending.await.unwrap_or(false), Ordering::Release) });
         }
-        if due_now > 0 || !self.ids.is_empty() {
+        if due_now > 0 || self.under_way.len() > 0 {
             self.worked = Instant::now();
         }
         let most = if store.is_shared() { LOOK_FAR } else { LOOK };
@@ -238,16 +229,24 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn ended(&mut self, done: Result<i64, tokio::task::JoinError>) {
+    fn task(&self, token: i64) -> Task {
+        Task {
+            inner: Arc::clone(self.inner),
+            store: Arc::clone(self.store),
+            farcall: self.farcall.clone(),
+            permit: Arc::clone(&self.permit),
+            token,
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
         self.worked = Instant::now();
-        match done {
-            Ok(id) => {
-                self.ids.remove(&id);
-            }
-            // Aborted, or an error of ours: which one it was is not known, so the rest goes on being theirs until
-            // all have ended.
-            Err(_) if self.under_way.is_empty() => self.ids.clear(),
-            Err(_) => {}
+        // Tried again later, as any call that failed: an error of ours must not be met over and over at once.
+        if let Ended::Panicked(item) = ended
+            && let Some(token) = self.held.as_ref().map(|held| held.token)
+        {
+            let (task, failed) = (self.task(token), Outcome::Failed(OURS.to_owned()));
+            self.under_way.add(Arc::clone(&item), async move { task.settle(failed, &item, 0).await });
         }
     }
 
@@ -260,10 +259,10 @@ impl<'a> Round<'a> {
 
     /// Lets what is on its way arrive, if it does soon, then gives the lease back.
     async fn wind_down(mut self) {
-        let all = async { while self.under_way.join_next().await.is_some() {} };
+        let all = async { while self.under_way.next().await.is_some() {} };
         let _ = tokio::time::timeout(WIND_DOWN, all).await;
         self.permit.end();
-        self.under_way.shutdown().await;
+        self.under_way.tasks.shutdown().await;
         self.store.rest();
         if let Some(held) = self.held.take() {
             let _ = self.store.release(&self.inner.queue, held.token).await;
@@ -277,34 +276,35 @@ struct Task {
     store: Arc<dyn Store>,
     farcall: WeakFarcall,
     permit: Arc<Permit>,
-    client: Client,
     token: i64,
 }
 
 impl Task {
-    async fn run(self, item: Item, sealed: Vec<u8>) -> i64 {
-        let id = item.id;
-        let Some(farcall) = self.farcall.upgrade() else { return id };
+    async fn run(self, client: Client, item: Arc<Item>, sealed: Vec<u8>) {
+        let Some(farcall) = self.farcall.upgrade() else { return };
         let outcome = match wall() >= item.expires_at {
             true => {
                 let last = item.error.as_deref().unwrap_or("it was never tried");
                 Outcome::Hopeless(format!("it was older than its maximum age; the last time: {last}"))
             }
             false => {
-                let call = (&item, sealed.as_slice());
-                deliver(&self.inner, &farcall, &self.client, &self.permit, call).await
+                let call = (&*item, sealed.as_slice());
+                deliver(&self.inner, &farcall, &client, &self.permit, call).await
             }
         };
         let seed = farcall.seed();
         drop(farcall);
+        self.settle(outcome, &item, seed).await;
+    }
+
+    async fn settle(&self, outcome: Outcome, item: &Item, seed: u64) {
         let keys = self.inner.keys();
-        let settlement = outcome.settle(&item, wall(), seed, |answer| {
+        let settlement = outcome.settle(item, wall(), seed, |answer| {
             let sealed = keys
                 .and_then(|keys| keys.seal(Purpose::Response, &item.idempotency_key, &[&answer.to_bytes()]));
             sealed.unwrap_or_default()
         });
-        self.record(&item, Arc::new(settlement)).await;
-        id
+        self.record(item, Arc::new(settlement)).await;
     }
 
     /// Writes it down, however long that takes while the lease is ours: until then nobody sends the call again.

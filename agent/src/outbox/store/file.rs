@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 pub(in super::super) struct FileStore {
     place: Place,
     writer: Writer,
-    /// Delivery's.
-    reader: Mutex<Option<Connection>>,
+    /// Delivery's, and the file that it has open.
+    reader: Mutex<Option<(Connection, u64)>>,
     /// How many have the file open to read.
     reading: AtomicUsize,
 }
@@ -62,10 +62,15 @@ impl FileStore {
         question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, OutboxError> {
         let mut reader = self.reader();
+        // What is in one that was removed or replaced is not to be delivered any more.
+        let inode = self.place.inode().unwrap_or_default();
+        if reader.take_if(|(_, open)| *open != inode).is_some() {
+            self.reading.fetch_sub(1, Ordering::AcqRel);
+        }
         if reader.is_none() {
             self.reading.fetch_add(1, Ordering::AcqRel);
             match self.place.open_for_reading() {
-                Ok(Some(connection)) => *reader = Some(connection),
+                Ok(Some(connection)) => *reader = Some((connection, inode)),
                 other => {
                     self.reading.fetch_sub(1, Ordering::AcqRel);
                     return other.map(|_| T::default());
@@ -73,7 +78,7 @@ impl FileStore {
             }
         }
         match reader.as_ref() {
-            Some(connection) => question(connection).map_err(|error| self.place.failure(&error)),
+            Some((connection, _)) => question(connection).map_err(|error| self.place.failure(&error)),
             None => Ok(T::default()),
         }
     }
@@ -86,7 +91,7 @@ impl FileStore {
         self.writer.submit(bytes, work)
     }
 
-    fn reader(&self) -> MutexGuard<'_, Option<Connection>> {
+    fn reader(&self) -> MutexGuard<'_, Option<(Connection, u64)>> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -200,8 +205,8 @@ impl Store for FileStore {
             Settlement::Delivered { response, .. } => response.len(),
             _ => 0,
         };
-        let (queue, id) = (item.service.clone(), item.id);
-        self.write(bytes, move |db| table::settle(db, (&queue, token), id, &settlement, wall()))
+        let (queue, id, key) = (item.service.clone(), item.id, item.idempotency_key.clone());
+        self.write(bytes, move |db| table::settle(db, (&queue, token), (id, &key), &settlement, wall()))
     }
 
     fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {
@@ -226,6 +231,15 @@ impl Store for FileStore {
 
     fn identity(&self) -> Pending<String> {
         self.write(0, |db| moving::own_identity(db))
+    }
+
+    fn reached(&self) -> Pending<Option<i64>> {
+        Pending::ready(self.look(moving::reached).map(Some))
+    }
+
+    fn turn_back(&self, was: &str) -> Pending<()> {
+        let was = was.to_owned();
+        self.write(0, move |db| moving::rename(db, &was))
     }
 
     fn rest(&self) {
@@ -263,5 +277,49 @@ impl Store for FileStore {
 
     fn unavailable(&self, what: &dyn std::fmt::Display) -> OutboxError {
         self.place.unavailable(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn what_is_in_a_file_that_was_replaced_is_delivered_no_more() {
+        let home = tempfile::tempdir().unwrap();
+        let store = FileStore::new(Place::new(home.path()), Arc::default());
+        let call = |key: &str| {
+            Arc::new(New {
+                queue: "q".into(),
+                order_key: None,
+                put_at: wall(),
+                next_at: wall(),
+                expires_at: i64::MAX,
+                max_attempts: None,
+                method: "POST".into(),
+                vendor: "v".into(),
+                endpoint: String::new(),
+                host: "h".into(),
+                customer: None,
+                idempotency_key: key.into(),
+                bytes: 0,
+                request: Vec::new(),
+            })
+        };
+        let due = || {
+            let wanted =
+                Wanted { queue: "q".into(), token: 1, under_way: HashSet::new(), room: 9, keys: Vec::new() };
+            let due = store.due(wanted).wait().unwrap().unwrap_or_default();
+            due.calls.into_iter().map(|(item, _)| item.idempotency_key).collect::<Vec<_>>()
+        };
+        store.add(call("old")).wait().unwrap();
+        assert_eq!(due(), ["old"]);
+        for name in ["outbox.db", "outbox.db-wal", "outbox.db-shm"] {
+            let _ = std::fs::rename(home.path().join(name), home.path().join(format!("old.{name}")));
+        }
+        assert!(due().is_empty());
+        store.add(call("new")).wait().unwrap();
+        assert_eq!(due(), ["new"]);
     }
 }

@@ -182,6 +182,17 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// What tells it from all other stores.
     fn identity(&self) -> Pending<String>;
 
+    /// The highest number that it ever gave to a call, where that goes back only by a loss of calls: by a file that was
+    /// copied back, say. `None` where that cannot be told.
+    fn reached(&self) -> Pending<Option<i64>> {
+        Pending::ready(Ok(None))
+    }
+
+    /// It is not the one any more that it `was`, for it has lost calls: its copies are those of another.
+    fn turn_back(&self, _was: &str) -> Pending<()> {
+        Pending::ready(Ok(()))
+    }
+
     /// What is beside it, and has calls of the store that was lost, has this one's from now on.
     fn restored(&self, _lost: &str, _from: &str) {}
 

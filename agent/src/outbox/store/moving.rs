@@ -3,7 +3,7 @@
 //! under which it was sealed.
 
 use super::super::seal::{NAME_AT, NAME_LENGTH, name_of};
-use super::super::table::{self, New, State};
+use super::super::table::{self, New, State, bytes, maybe_number, maybe_text, number, text};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,47 +24,54 @@ const WHOLE: &str =
     host, customer, idempotency_key, bytes, request";
 
 fn read_whole(row: &Row<'_>) -> rusqlite::Result<(i64, New)> {
-    let bytes: i64 = row.get("bytes")?;
+    let most = maybe_number(row, "max_attempts")?;
     let new = New {
-        queue: row.get("queue")?,
-        order_key: row.get("order_key")?,
-        put_at: row.get("put_at")?,
-        next_at: row.get("next_at")?,
-        expires_at: row.get("expires_at")?,
-        max_attempts: row.get("max_attempts")?,
-        method: row.get("method")?,
-        vendor: row.get("vendor")?,
-        endpoint: row.get("endpoint")?,
-        host: row.get("host")?,
-        customer: row.get("customer")?,
-        idempotency_key: row.get("idempotency_key")?,
-        bytes: usize::try_from(bytes).unwrap_or(0),
-        request: row.get("request")?,
+        queue: text(row, "queue")?,
+        order_key: maybe_text(row, "order_key")?,
+        put_at: number(row, "put_at")?,
+        next_at: number(row, "next_at")?,
+        expires_at: number(row, "expires_at")?,
+        max_attempts: most.map(|most| u32::try_from(most.max(0)).unwrap_or(u32::MAX)),
+        method: text(row, "method")?,
+        vendor: text(row, "vendor")?,
+        endpoint: text(row, "endpoint")?,
+        host: text(row, "host")?,
+        customer: maybe_text(row, "customer")?,
+        idempotency_key: text(row, "idempotency_key")?,
+        bytes: usize::try_from(number(row, "bytes")?).unwrap_or(0),
+        request: bytes(row, "request")?,
     };
     Ok((row.get("id")?, new))
 }
 
-/// Calls that stand so and have numbers above `after`, whole, in the order in which they were added.
-pub(in crate::outbox) fn whole(
-    db: &Connection,
-    state: State,
-    after: i64,
-    many: usize,
-) -> rusqlite::Result<Vec<(i64, New)>> {
-    let sql = format!("SELECT {WHOLE} FROM item WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3");
-    let many = i64::try_from(many).unwrap_or(i64::MAX);
-    db.prepare_cached(&sql)?.query_map(params![state.number(), after, many], read_whole)?.collect()
+/// The numbers of the calls that stand so, in the order in which they were taken.
+pub(in crate::outbox) fn in_order(db: &Connection, state: State) -> rusqlite::Result<Vec<i64>> {
+    let sql = "SELECT id FROM item WHERE state = ?1 ORDER BY put_at, id";
+    db.prepare(sql)?.query_map([state.number()], |row| row.get(0))?.collect()
 }
 
-/// Those of these calls that are pending, whole; of the last ones none where there are more than `bytes` already.
+/// Calls by these numbers, whole; of the last ones none where there are more than `most` bytes already.
 pub(in crate::outbox) fn these(
     db: &Connection,
     ids: &[i64],
-    bytes: usize,
+    most: usize,
 ) -> rusqlite::Result<Vec<(i64, New)>> {
-    let sql = format!("SELECT {WHOLE} FROM item WHERE id = ?1 AND state = 0");
+    some(db, ids, most, "")
+}
+
+/// Those of them that are pending.
+pub(in crate::outbox) fn pending(
+    db: &Connection,
+    ids: &[i64],
+    most: usize,
+) -> rusqlite::Result<Vec<(i64, New)>> {
+    some(db, ids, most, "AND state = 0")
+}
+
+fn some(db: &Connection, ids: &[i64], most: usize, which: &str) -> rusqlite::Result<Vec<(i64, New)>> {
+    let sql = format!("SELECT {WHOLE} FROM item WHERE id = ?1 {which}");
     let mut statement = db.prepare_cached(&sql)?;
-    let (mut calls, mut room) = (Vec::with_capacity(ids.len()), bytes);
+    let (mut calls, mut room) = (Vec::with_capacity(ids.len()), most);
     for id in ids {
         let Some((id, new)) = statement.query_row([id], read_whole).optional()? else { continue };
         let left = room.checked_sub(new.request.len());
@@ -82,6 +89,14 @@ pub(in crate::outbox) fn any_pending(db: &Connection) -> rusqlite::Result<bool> 
     let sql = "SELECT EXISTS (SELECT 1 FROM item WHERE state = 0 AND blocked = 0)
         OR EXISTS (SELECT 1 FROM item WHERE state = 0 AND order_key IS NOT NULL)";
     db.prepare_cached(sql)?.query_row([], |row| row.get(0))
+}
+
+/// The beginning of what was sealed last of what is pending; `None` where nothing is.
+pub(in crate::outbox) fn newest_sealed(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT substr(request, 1, 64) FROM item WHERE id = (SELECT max(id) FROM (
+            SELECT max(id) AS id FROM item WHERE state = 0 AND blocked = 0
+            UNION ALL SELECT max(id) FROM item WHERE state = 0 AND order_key IS NOT NULL))";
+    db.query_row(sql, [], |row| bytes(row, 0)).optional()
 }
 
 /// The numbers above `after` of pending calls that no earlier one of their key waits before.
@@ -116,8 +131,8 @@ pub(in crate::outbox) fn refused(db: &Connection, id: i64, error: &str) -> rusql
 pub(in crate::outbox) fn waiting(db: &Connection) -> rusqlite::Result<(u64, u64, Option<String>)> {
     let sql = "SELECT count(*), count(error), (SELECT error FROM item WHERE state = 0 AND error IS NOT NULL
             ORDER BY id LIMIT 1) FROM item WHERE state = 0";
-    let number = |number: i64| number.unsigned_abs();
-    db.query_row(sql, [], |row| Ok((number(row.get(0)?), number(row.get(1)?), row.get(2)?)))
+    let many = |number: i64| number.unsigned_abs();
+    db.query_row(sql, [], |row| Ok((many(row.get(0)?), many(row.get(1)?), maybe_text(row, 2)?)))
 }
 
 /// The highest number that a call has.
@@ -131,11 +146,13 @@ pub(in crate::outbox) fn has_line(db: &Connection, queue: &str, order_key: &str)
     db.prepare_cached(sql)?.query_row([queue, order_key], |row| row.get(0))
 }
 
-/// Says that a call went on, and has another number there.
+/// Says that a call went on, and has another number there. The next of its key is the first one then, for the case that
+/// the file is the store itself again.
 pub(in crate::outbox) fn went(db: &Connection, id: i64, there: i64, now: i64) -> rusqlite::Result<()> {
     let sql =
         "UPDATE item SET state = 1, blocked = 0, settled_at = ?3, token = ?2, request = x'' WHERE id = ?1";
-    db.prepare_cached(sql)?.execute(params![id, there, now]).map(|_| ())
+    db.prepare_cached(sql)?.execute(params![id, there, now])?;
+    table::unblock_behind(db, id)
 }
 
 /// The number that a call has where it went on to.
@@ -147,7 +164,8 @@ pub(in crate::outbox) fn number_there(db: &Connection, id: i64) -> rusqlite::Res
 /// Gives up a call that cannot go on.
 pub(in crate::outbox) fn give_up(db: &Connection, id: i64, error: &str, now: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE item SET state = 2, blocked = 0, settled_at = ?3, error = ?2 WHERE id = ?1";
-    db.prepare_cached(sql)?.execute(params![id, error, now]).map(|_| ())
+    db.prepare_cached(sql)?.execute(params![id, error, now])?;
+    table::unblock_behind(db, id)
 }
 
 /// Lets calls be found by their names. Only a file that has copies needs it.
@@ -215,11 +233,36 @@ pub(in crate::outbox) fn own_identity(db: &Connection) -> rusqlite::Result<Strin
     Ok(identity(db)?.unwrap_or_default())
 }
 
+/// Makes another one, where it still is this one.
+pub(in crate::outbox) fn rename(db: &Connection, was: &str) -> rusqlite::Result<()> {
+    let sql = "UPDATE lease SET holder = lower(hex(randomblob(16))) WHERE queue = ?1 AND holder = ?2";
+    db.execute(sql, [IDENTITY, was]).map(|_| ())
+}
+
 /// Says whose copy a file is.
 pub(in crate::outbox) fn adopt(db: &Connection, identity: &str) -> rusqlite::Result<()> {
     let sql = "INSERT INTO lease (queue, token, holder, boot, until) VALUES (?1, 0, ?2, '', 0)
-        ON CONFLICT (queue) DO UPDATE SET holder = ?2";
+        ON CONFLICT (queue) DO UPDATE SET holder = ?2, token = 0";
     db.execute(sql, [IDENTITY, identity]).map(|_| ())
+}
+
+/// The highest number that was ever given to a call here.
+pub(in crate::outbox) fn reached(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'item'", [], |row| {
+        row.get(0)
+    })
+}
+
+/// The highest number that the store of this name had given to a call, as far as its copy here has heard.
+pub(in crate::outbox) fn heard(db: &Connection, store: &str) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce(max(token), 0) FROM lease WHERE queue = ?1 AND holder = ?2";
+    db.query_row(sql, [IDENTITY, store], |row| row.get(0))
+}
+
+/// Lets a copy hear of it.
+pub(in crate::outbox) fn hear(db: &Connection, store: &str, reached: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE lease SET token = ?3 WHERE queue = ?1 AND holder = ?2 AND token < ?3";
+    db.execute(sql, params![IDENTITY, store, reached]).map(|_| ())
 }
 
 /// Beside it, under whose name calls are copied while the store was never reached.
@@ -318,15 +361,16 @@ pub(in crate::outbox) fn named(db: &Connection, names: &[Vec<u8>]) -> rusqlite::
     Ok(calls.into_iter().map(|(_, new)| new).collect())
 }
 
-/// Adds those of these calls that are not there.
-pub(in crate::outbox) fn add_missing(db: &Connection, news: &[Arc<New>], now: i64) -> rusqlite::Result<()> {
+/// Adds those of these calls that are not there, with the moments at which they were put: by these they have their place
+/// among the others.
+pub(in crate::outbox) fn add_missing(db: &Connection, news: &[Arc<New>]) -> rusqlite::Result<()> {
     index_names(db)?;
     let sql =
         format!("SELECT EXISTS (SELECT 1 FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1)");
     let mut statement = db.prepare_cached(&sql)?;
     for new in news {
         if !statement.query_row([name_of(&new.request)], |row| row.get(0))? {
-            table::add(db, new, now)?;
+            table::add(db, new, new.put_at)?;
         }
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! What delivery asks and says.
 
 use super::super::clock::rebased;
-use super::{COLUMNS, Item, Settlement, item};
+use super::read::{bytes, item};
+use super::{COLUMNS, Item, Settlement};
 use rusqlite::{Connection, OptionalExtension, params};
 
 /// What may be delivered now. `far` is further away than any wait: a call that waits for
@@ -39,7 +40,7 @@ pub(super) fn select_due(which: &str) -> String {
 /// What is sealed of a pending call; `None` where there is none any more.
 pub(in super::super) fn request(connection: &Connection, id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
     let sql = "SELECT request FROM item WHERE id = ?1 AND state = 0";
-    connection.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
+    connection.prepare_cached(sql)?.query_row([id], |row| bytes(row, 0)).optional()
 }
 
 /// When the next call is due that may be delivered at all; `None` where there is none.
@@ -57,11 +58,12 @@ pub(in super::super) fn has_pending(connection: &Connection, queue: &str) -> rus
     connection.prepare_cached(sql)?.query_row([queue], |row| row.get(0))
 }
 
-/// Writes how an attempt came out, if the lease is still the one under which it was made. Whether it is.
+/// Writes how an attempt came out, if the lease is still the one under which it was made. Whether it is. In a file that
+/// was copied back meanwhile the number may be another call's: it is told by its idempotency key.
 pub(in super::super) fn settle(
     connection: &Connection,
     (queue, token): (&str, i64),
-    id: i64,
+    (id, key): (i64, &str),
     settlement: &Settlement,
     now: i64,
 ) -> rusqlite::Result<bool> {
@@ -76,32 +78,27 @@ pub(in super::super) fn settle(
         }
         Settlement::Dead { status, error } => (2, true, None, *status, Some(error.as_str()), None),
     };
+    // One that is no text was read as another.
+    let key = Some(key).filter(|key| !key.contains(char::REPLACEMENT_CHARACTER));
     let sql =
         "UPDATE item SET state = ?2, attempts = attempts + ?3, next_at = coalesce(?4, next_at), status = ?5,
             error = ?6, response = ?7, settled_at = CASE ?2 WHEN 0 THEN NULL ELSE ?8 END, token = ?9
-        WHERE id = ?1 AND state = 0";
-    let row = params![id, state, i64::from(counts), at, status, error, response, now, token];
+        WHERE id = ?1 AND state = 0 AND (?10 IS NULL OR idempotency_key = ?10)";
+    let row = params![id, state, i64::from(counts), at, status, error, response, now, token, key];
     if connection.prepare_cached(sql)?.execute(row)? == 1 && state != 0 {
-        unblock_after(connection, id)?;
+        unblock_behind(connection, id)?;
     }
     Ok(true)
 }
 
-/// Lets the oldest pending call of this one's key go.
-fn unblock_after(connection: &Connection, id: i64) -> rusqlite::Result<()> {
-    let sql = "SELECT queue, order_key FROM item WHERE id = ?1 AND order_key IS NOT NULL";
-    let line: Option<(String, String)> =
-        connection.prepare_cached(sql)?.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    match line {
-        Some((queue, key)) => unblock(connection, &queue, &key),
-        None => Ok(()),
-    }
-}
-
-pub(super) fn unblock(connection: &Connection, queue: &str, key: &str) -> rusqlite::Result<()> {
-    let sql = "UPDATE item SET blocked = 0 WHERE id = (SELECT id FROM item
-        WHERE queue = ?1 AND order_key = ?2 AND state = 0 ORDER BY id LIMIT 1)";
-    connection.prepare_cached(sql)?.execute([queue, key]).map(|_| ())
+/// Lets the oldest pending call of this one's key go, other than this one. By the rows themselves: what they hold may
+/// be no text.
+pub(in super::super) fn unblock_behind(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    let sql = "UPDATE item SET blocked = 0 WHERE id = (SELECT other.id FROM item AS this JOIN item AS other
+            ON other.queue = this.queue AND other.order_key = this.order_key
+        WHERE this.id = ?1 AND other.id <> ?1 AND other.state = 0 AND other.order_key IS NOT NULL
+        ORDER BY other.id LIMIT 1)";
+    connection.prepare_cached(sql)?.execute([id]).map(|_| ())
 }
 
 /// `state <> 0` adds nothing but the index: without it SQLite reads all that is parked.

@@ -6,13 +6,15 @@
 mod deliver;
 mod operate;
 mod put;
+mod read;
 
-pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy};
+pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy, unblock_behind};
 pub(super) use operate::{counts, get, list, newest_sealed, remove, retry};
 pub(super) use put::{TOGETHER, add, add_together};
+pub(super) use read::{bytes, maybe_number, maybe_text, number, text};
 
 use crate::report::time::rfc3339;
-use rusqlite::Row;
+use read::unsigned;
 use serde::{Serialize, Serializer};
 
 /// Where a call stands.
@@ -196,35 +198,6 @@ pub struct Count {
     pub oldest: i64,
 }
 
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
-    Ok(Item {
-        id: row.get("id")?,
-        service: row.get("queue")?,
-        state: State::of(row.get("state")?),
-        method: row.get("method")?,
-        vendor: row.get("vendor")?,
-        endpoint: row.get("endpoint")?,
-        host: row.get("host")?,
-        customer: row.get("customer")?,
-        order_key: row.get("order_key")?,
-        blocked: row.get("blocked")?,
-        idempotency_key: row.get("idempotency_key")?,
-        attempts: row.get("attempts")?,
-        put_at: row.get("put_at")?,
-        next_at: row.get("next_at")?,
-        expires_at: row.get("expires_at")?,
-        settled_at: row.get("settled_at")?,
-        status: row.get("status")?,
-        error: row.get("error")?,
-        bytes: unsigned(row.get("bytes")?),
-        max_attempts: row.get("max_attempts")?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::deliver::{DUE, PUT_OFF, TIDY, select_due};
@@ -279,19 +252,20 @@ mod tests {
         let [a1, b1, a2, free, a3, a4] =
             [Some("a"), Some("b"), Some("a"), None, Some("a"), Some("a")].map(|key| put(db, key));
         assert_eq!(due_ids(db), [a1, b1, free]);
-        assert!(settle(db, ("q", token), a1, &later(50), 0).unwrap());
+        assert!(settle(db, ("q", token), (a1, "k"), &later(50), 0).unwrap());
         assert_eq!(due_ids(db), [b1, free], "a call that waits holds back its key");
-        assert!(settle(db, ("q", token), a1, &delivered(), 0).unwrap());
+        assert!(settle(db, ("q", token), (a1, "k"), &delivered(), 0).unwrap());
         assert_eq!(due_ids(db), [b1, a2, free]);
         assert!(
-            settle(db, ("q", token), a2, &Settlement::Dead { status: None, error: "x".into() }, 0).unwrap()
+            settle(db, ("q", token), (a2, "k"), &Settlement::Dead { status: None, error: "x".into() }, 0)
+                .unwrap()
         );
         assert_eq!(due_ids(db), [b1, free, a3], "a dead letter lets the next one go");
         assert!(remove(db, a3).unwrap() && !remove(db, a3).unwrap());
         assert_eq!(due_ids(db), [b1, free, a4]);
         assert!(retry(db, a2, 0).unwrap());
         assert_eq!(due_ids(db), [b1, free, a4], "one of the key at a time");
-        assert!(settle(db, ("q", token), a4, &delivered(), 0).unwrap());
+        assert!(settle(db, ("q", token), (a4, "k"), &delivered(), 0).unwrap());
         assert_eq!(due_ids(db), [b1, a2, free]);
     }
 
@@ -302,9 +276,9 @@ mod tests {
         let id = put(db, None);
         lease::release(db, "q", token).unwrap();
         let next = lease::take(db, home.path(), "q", "other").unwrap().unwrap().0.token;
-        assert!(!settle(db, ("q", token), id, &delivered(), 0).unwrap());
+        assert!(!settle(db, ("q", token), (id, "k"), &delivered(), 0).unwrap());
         assert_eq!(get(db, id).unwrap().unwrap().0.state, State::Pending);
-        assert!(settle(db, ("q", next), id, &delivered(), 0).unwrap());
+        assert!(settle(db, ("q", next), (id, "k"), &delivered(), 0).unwrap());
         assert_eq!(get(db, id).unwrap().unwrap().0.state, State::Delivered);
         assert!(!retry(db, id, 0).unwrap(), "what was delivered is not delivered again");
     }
@@ -314,7 +288,7 @@ mod tests {
         let (_home, open, token) = open();
         let db = &open.connection;
         let id = put(db, None);
-        settle(db, ("q", token), id, &later(5_000), 0).unwrap();
+        settle(db, ("q", token), (id, "k"), &later(5_000), 0).unwrap();
         assert_eq!(due_ids(db), [0_i64; 0]);
         assert_eq!(next_due(db, "q", 0).unwrap(), Some(5_000));
         assert_eq!(due(db, "q", 0, 4_000, 9).unwrap().len(), 1);
@@ -327,7 +301,7 @@ mod tests {
         let steps = |parked: usize| {
             for _ in 0..parked {
                 let id = put(db, None);
-                settle(db, ("q", token), id, &later(5_000), 0).unwrap();
+                settle(db, ("q", token), (id, "k"), &later(5_000), 0).unwrap();
             }
             let statements = [select_due(DUE), select_due(PUT_OFF), TIDY.to_owned()];
             let status = |sql: &String| db.prepare_cached(sql).unwrap().reset_status(StatementStatus::VmStep);
@@ -350,7 +324,7 @@ mod tests {
         let db = &open.connection;
         let [dead, under_way, waits] = [(); 3].map(|()| put(db, Some("a")));
         let gave_up = Settlement::Dead { status: None, error: "x".into() };
-        assert!(settle(db, ("q", token), dead, &gave_up, 0).unwrap());
+        assert!(settle(db, ("q", token), (dead, "k"), &gave_up, 0).unwrap());
         assert!(retry(db, dead, 0).unwrap());
         assert_eq!(due_ids(db), [under_way]);
         assert!(remove(db, waits).unwrap());
@@ -365,8 +339,47 @@ mod tests {
         let db = &open.connection;
         let id = put(db, None);
         db.execute("UPDATE item SET put_at = 5, expires_at = ?1", [i64::MAX]).unwrap();
-        settle(db, ("q", token), id, &Settlement::Dead { status: None, error: "x".into() }, 0).unwrap();
+        settle(db, ("q", token), (id, "k"), &Settlement::Dead { status: None, error: "x".into() }, 0)
+            .unwrap();
         assert!(retry(db, id, 1_000).unwrap());
         assert_eq!(get(db, id).unwrap().unwrap().0.expires_at, i64::MAX);
+    }
+
+    #[test]
+    fn a_row_that_a_failing_disk_has_changed_holds_up_no_other() {
+        let (_home, open, token) = open();
+        let db = &open.connection;
+        let [free, first, second, third] = [None, Some("a"), Some("a"), Some("a")].map(|key| put(db, key));
+        let text = "CAST(x'ff41' AS TEXT)";
+        db.execute_batch(&format!(
+            "UPDATE item SET method = {text}, vendor = {text}, customer = {text}, idempotency_key = {text},
+                attempts = -5, max_attempts = 1 << 40, status = 1 << 40, bytes = 1 << 62 WHERE id <> {third};
+            UPDATE item SET order_key = {text} WHERE order_key IS NOT NULL"
+        ))
+        .unwrap();
+        let there = due(db, "q", 0, i64::MAX, 9).unwrap();
+        assert_eq!(there.iter().map(|item| item.id).collect::<Vec<_>>(), [free, first]);
+        for item in &there {
+            let dead = Settlement::Dead { status: None, error: "x".into() };
+            assert!(settle(db, ("q", token), (item.id, &item.idempotency_key), &dead, 0).unwrap());
+        }
+        assert_eq!(due_ids(db), [second]);
+        assert!(remove(db, second).unwrap());
+        assert_eq!(due_ids(db), [third]);
+        assert_eq!(list(db, &Filter::default()).unwrap().len(), 3);
+        assert_eq!(counts(db).unwrap().iter().map(|count| count.calls).sum::<u64>(), 3);
+        assert!(get(db, free).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_came_of_a_call_is_not_written_to_another_that_has_its_number() {
+        let (_home, open, token) = open();
+        let db = &open.connection;
+        let id = put(db, None);
+        // As in a file that was copied back while the other call was on its way.
+        settle(db, ("q", token), (id, "another"), &delivered(), 0).unwrap();
+        assert_eq!(due_ids(db), [id]);
+        settle(db, ("q", token), (id, "k"), &delivered(), 0).unwrap();
+        assert!(due_ids(db).is_empty());
     }
 }

@@ -1,7 +1,8 @@
 //! What operators ask and do.
 
-use super::deliver::unblock;
-use super::{COLUMNS, Count, Filter, Item, State, Whole, item, unsigned};
+use super::deliver::unblock_behind;
+use super::read::{bytes, item, number, text, unsigned};
+use super::{COLUMNS, Count, Filter, Item, State, Whole};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
@@ -25,14 +26,12 @@ pub(in super::super) fn retry(connection: &Connection, id: i64, now: i64) -> rus
 
 /// Forgets a call. Whether there was one.
 pub(in super::super) fn remove(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
-    let sql = "DELETE FROM item WHERE id = ?1 RETURNING queue, order_key, state = 0 AND blocked = 0";
-    let line: Option<(String, Option<String>, bool)> =
-        connection.query_row(sql, [id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-    // Where it was not the one to go next, that one still is: a second one beside it would overtake it.
-    if let Some((queue, Some(key), true)) = &line {
-        unblock(connection, queue, key)?;
+    // Where it is not the one to go next, that one still is: a second one beside it would overtake it.
+    let sql = "SELECT EXISTS (SELECT 1 FROM item WHERE id = ?1 AND state = 0 AND blocked = 0)";
+    if connection.prepare_cached(sql)?.query_row([id], |row| row.get(0))? {
+        unblock_behind(connection, id)?;
     }
-    Ok(line.is_some())
+    Ok(connection.prepare_cached("DELETE FROM item WHERE id = ?1")?.execute([id])? == 1)
 }
 
 pub(in super::super) fn list(connection: &Connection, filter: &Filter) -> rusqlite::Result<Vec<Item>> {
@@ -59,20 +58,20 @@ pub(in super::super) fn list(connection: &Connection, filter: &Filter) -> rusqli
 
 pub(in super::super) fn get(connection: &Connection, id: i64) -> rusqlite::Result<Option<Whole>> {
     let sql = format!("SELECT {COLUMNS}, request, response FROM item WHERE id = ?1");
-    let read = |row: &Row<'_>| Ok((item(row)?, row.get("request")?, row.get("response")?));
+    let read = |row: &Row<'_>| Ok((item(row)?, bytes(row, "request")?, row.get("response")?));
     connection.prepare_cached(&sql)?.query_row([id], read).optional()
 }
 
 pub(in super::super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
-    let sql = "SELECT queue, state, count(*), sum(bytes), min(put_at) FROM item GROUP BY queue, state ORDER BY 1, 2";
+    let sql = "SELECT queue, state, count(*), CAST(total(bytes) AS INTEGER), min(put_at) FROM item GROUP BY queue, state ORDER BY 1, 2";
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([], |row| {
         Ok(Count {
-            service: row.get(0)?,
-            state: State::of(row.get(1)?),
-            calls: unsigned(row.get(2)?),
-            bytes: unsigned(row.get(3)?),
-            oldest: row.get(4)?,
+            service: text(row, 0)?,
+            state: State::of(number(row, 1)?),
+            calls: unsigned(number(row, 2)?),
+            bytes: unsigned(number(row, 3)?),
+            oldest: number(row, 4)?,
         })
     })?;
     rows.collect()

@@ -22,8 +22,9 @@ use tokio::sync::Notify;
 
 /// What waits for the disk, at most, in bytes.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
-/// One transaction, at most.
+/// One transaction, at most: so many, and so many bytes beside those of its last one.
 const MAX_JOBS: usize = 4_096;
+const MAX_BATCH: usize = 16 * 1024 * 1024;
 /// So many bytes in the log are worth moving into the file.
 const CHECKPOINT: usize = 4 * 1024 * 1024;
 /// A thread that had nothing to do for so long closes the file and ends.
@@ -63,6 +64,7 @@ struct Queue {
 #[derive(Default)]
 struct Batch {
     jobs: Vec<Job>,
+    bytes: usize,
     rounds: Vec<Ending>,
 }
 
@@ -141,7 +143,7 @@ impl Writer {
             }
             Err(error) => {
                 let error = self.shared.place.unavailable(format!("cannot start a thread: {error}"));
-                queue.take(usize::MAX).answer(&Err(error), &self.shared.place);
+                queue.take_all().answer(&Err(error), &self.shared.place);
             }
         }
     }
@@ -169,26 +171,33 @@ impl Writer {
 }
 
 impl Queue {
-    /// What waits, as much of it as there is room for.
-    fn take(&mut self, room: usize) -> Batch {
-        let mut batch = Batch::default();
-        self.take_into(&mut batch, room);
-        batch
+    fn take_all(&mut self) -> Batch {
+        let (jobs, bytes) = (std::mem::take(&mut self.jobs), std::mem::take(&mut self.bytes));
+        Batch { jobs, bytes, rounds: vec![std::mem::take(&mut self.round)] }
     }
 
-    /// Adds to a batch what waits, as much of it as there is room for.
-    fn take_into(&mut self, batch: &mut Batch, room: usize) {
-        if self.jobs.is_empty() || room == 0 {
+    /// Adds to a batch what waits, as much of it as it has room for: else whoever puts faster than the disk takes it
+    /// would fill the memory.
+    fn take_into(&mut self, batch: &mut Batch) {
+        let (room, bytes) =
+            (MAX_JOBS.saturating_sub(batch.jobs.len()), MAX_BATCH.saturating_sub(batch.bytes));
+        if self.jobs.is_empty() || room == 0 || bytes == 0 {
             return;
         }
         batch.rounds.push(std::mem::take(&mut self.round));
-        if self.jobs.len() > room {
-            self.bytes -= self.jobs[..room].iter().map(Job::bytes).sum::<usize>();
-            batch.jobs.extend(self.jobs.drain(..room));
-        } else {
-            self.bytes = 0;
+        if self.jobs.len() <= room && self.bytes <= bytes {
+            batch.bytes += std::mem::take(&mut self.bytes);
             batch.jobs.append(&mut self.jobs);
+            return;
         }
+        let (mut many, mut taken) = (0, 0);
+        while many < room.min(self.jobs.len()) && taken < bytes {
+            taken += self.jobs[many].bytes();
+            many += 1;
+        }
+        self.bytes -= taken;
+        batch.bytes += taken;
+        batch.jobs.extend(self.jobs.drain(..many));
     }
 }
 
@@ -196,6 +205,7 @@ impl Batch {
     /// Leaves it empty.
     fn answer(&mut self, committed: &Result<(), OutboxError>, place: &Place) {
         self.jobs.drain(..).for_each(|job| job.answer(committed.clone(), place));
+        self.bytes = 0;
         self.rounds.clear();
     }
 }
@@ -287,7 +297,7 @@ impl Shared {
 
     /// Does in one transaction what waits, and what comes while that is done.
     fn commit(&self, open: &mut Option<Open>, batch: &mut Batch) -> Result<(), OutboxError> {
-        self.lock().take_into(batch, MAX_JOBS);
+        self.lock().take_into(batch);
         if open.as_ref().is_some_and(|open| !self.place.is_same(open)) {
             *open = None;
         }
@@ -307,7 +317,7 @@ impl Shared {
         while done < batch.jobs.len() {
             job::run(&mut batch.jobs[done..], &transaction).map_err(wrong)?;
             done = batch.jobs.len();
-            self.lock().take_into(batch, MAX_JOBS - done);
+            self.lock().take_into(batch);
         }
         transaction.commit().map_err(wrong)?;
         if !self.place.is_same(opened) {
@@ -315,7 +325,8 @@ impl Shared {
                 .place
                 .unavailable("the file was removed or replaced while it was being written"));
         }
-        Ok(())
+        // What another process could not sync may lie before this in the log.
+        self.place.stopped()
     }
 
     /// An error of ours. What was acknowledged is on the disk; what was not gets its answer.
@@ -323,7 +334,7 @@ impl Shared {
         self.open.store(false, Ordering::Release);
         let mut queue = self.lock();
         queue.running = false;
-        let mut batch = queue.take(usize::MAX);
+        let mut batch = queue.take_all();
         drop(queue);
         say::say("an error of farcall's own in the outbox was caught (please report it)");
         let error = self.place.unavailable("an error of farcall's own");
@@ -341,7 +352,7 @@ impl Shared {
             say::say(&error.to_string());
         }
         queue.stopped = Some(error.clone());
-        let mut batch = queue.take(usize::MAX);
+        let mut batch = queue.take_all();
         drop(queue);
         batch.answer(&Err(error), &self.place);
     }
@@ -386,7 +397,11 @@ mod tests {
     }
 
     fn call(host: &str) -> Arc<New> {
-        Arc::new(New {
+        Arc::new(new(host))
+    }
+
+    fn new(host: &str) -> New {
+        New {
             queue: "q".into(),
             order_key: None,
             put_at: 0,
@@ -401,7 +416,52 @@ mod tests {
             idempotency_key: "k".into(),
             bytes: 0,
             request: Vec::new(),
-        })
+        }
+    }
+
+    #[test]
+    fn what_is_put_while_the_disk_is_slow_fills_no_memory() {
+        const LARGE: usize = 1024 * 1024;
+        let home = tempfile::tempdir().unwrap();
+        let writer = Writer::new(Place::new(home.path()), Arc::default());
+        let (started, starts) = std::sync::mpsc::channel();
+        let blocking = |writer: &Writer| {
+            let (go, goes) = std::sync::mpsc::channel::<()>();
+            let started = started.clone();
+            let pending = writer.submit(0, move |_| {
+                started.send(()).unwrap();
+                goes.recv().unwrap();
+                Ok(())
+            });
+            (go, pending)
+        };
+        let (go, first) = blocking(&writer);
+        starts.recv().unwrap();
+        let large = |_| writer.put(Arc::new(New { request: vec![1; LARGE], ..new("taken") }), false);
+        let mut puts: Vec<_> = (0..MAX_WAITING / LARGE).map(large).collect();
+        let (go_on, last) = blocking(&writer);
+        go.send(()).unwrap();
+        starts.recv().unwrap();
+        // The transaction under way has not all of what waited: a part was written, and let go.
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut is_written = |put: &mut Pending<Receipt>| std::pin::Pin::new(put).poll(&mut cx).is_ready();
+        let left = puts.iter_mut().map(&mut is_written).filter(|written| !written).count();
+        assert!(left * LARGE <= MAX_BATCH, "{left} MiB are held");
+        go_on.send(()).unwrap();
+        assert_eq!((first.wait(), last.wait()), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn what_one_process_could_not_sync_stops_the_others_which_have_the_file_open() {
+        let home = tempfile::tempdir().unwrap();
+        let [first, second] = [(); 2].map(|()| Writer::new(Place::new(home.path()), Arc::default()));
+        assert!(first.put(call("taken"), false).wait().is_ok());
+        assert!(second.put(call("taken"), false).wait().is_ok());
+        // As the other one does whose sync failed.
+        Place::new(home.path()).stop("outbox.db: disk I/O error");
+        for _ in 0..2 {
+            assert!(matches!(second.put(call("taken"), false).wait(), Err(OutboxError::Stopped(_))));
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Links {
         let noted = self.file.look(|db| moving::uncopied(db, &at.after, MANY))?;
         let Some((last, _)) = noted.last().cloned() else { return Ok(None) };
         // Whose copies they are is said first.
-        self.copies.look(&*self.store, &self.file, true)?;
+        self.copies.look(&*self.store, &self.file, true, None)?;
         let states = self.states(noted.iter().map(|(name, _)| name.clone()).collect())?;
         // One that nobody has by then was never acknowledged, or is forgotten.
         let old = wall().saturating_sub(nanos(UNDER_WAY));

@@ -16,8 +16,9 @@ use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 /// A call that is in a copy and not in the store, for so long, was never acknowledged.
@@ -42,6 +43,8 @@ pub(super) struct Copies {
     back: AtomicBool,
     /// Whether it is known whose they are in all likelihood.
     assumed: AtomicBool,
+    /// The store's identity, and the highest number that it had given to a call, when that was asked last.
+    seen: Mutex<Option<(String, i64)>>,
 }
 
 #[derive(Debug)]
@@ -78,17 +81,22 @@ impl InCopies {
 
 /// Whether the store has all calls of another one that wait in a copy.
 fn is_known(copy: &dyn CopyStore, store: &dyn Store, of: &str) -> bool {
-    let mut after = 0;
-    loop {
-        let Ok(calls) = copy.whole(of, State::Pending, after, WHOLE).wait() else { return false };
-        let Some((last, _)) = calls.last() else { return true };
-        after = *last;
-        let names: Vec<_> = calls.iter().map(|(_, new)| seal::name_of(&new.request).to_vec()).collect();
-        let Ok(known) = store.states(names.clone()).wait() else { return false };
-        if !names.iter().all(|name| known.contains_key(name)) {
-            return false;
+    let Ok(ids) = copy.in_order(of, State::Pending).wait() else { return false };
+    ids.chunks(WHOLE).all(|ids| {
+        let mut left = ids;
+        while !left.is_empty() {
+            let Ok(calls) = copy.these(left).wait() else { return false };
+            // Those that are gone since need not be known.
+            let Some((last, _)) = calls.last() else { return true };
+            left = left.iter().position(|id| id == last).map_or(&[], |place| &left[place + 1..]);
+            let names: Vec<_> = calls.iter().map(|(_, new)| seal::name_of(&new.request).to_vec()).collect();
+            let Ok(known) = store.states(names.clone()).wait() else { return false };
+            if !names.iter().all(|name| known.contains_key(name)) {
+                return false;
+            }
         }
-    }
+        true
+    })
 }
 
 /// Remembers who the store is, and under whose name its calls may have been copied from here before that was known.
@@ -117,6 +125,7 @@ impl Copies {
             warned: Once::new(),
             back: AtomicBool::new(false),
             assumed: AtomicBool::new(false),
+            seen: Mutex::default(),
         }
     }
 
@@ -233,15 +242,24 @@ impl Copies {
     }
 
     /// Sees whose copies they are, where that is not known; one that has another store's calls is left as it is,
-    /// and looked at once more where `again`.
-    pub(super) fn look(&self, store: &dyn Store, file: &FileStore, again: bool) -> Result<(), OutboxError> {
+    /// and looked at once more where `again`. `doubted` is looked at in any case.
+    pub(super) fn look(
+        &self,
+        store: &dyn Store,
+        file: &FileStore,
+        again: bool,
+        doubted: Option<usize>,
+    ) -> Result<(), OutboxError> {
+        let doubted = doubted.and_then(|which| self.copies.get(which));
         let known = |copy: &&Copy| {
-            copy.ours.load(Ordering::Acquire) || (!again && copy.anothers.load(Ordering::Acquire))
+            let ours = copy.ours.load(Ordering::Acquire) && !doubted.is_some_and(|it| ptr::eq(it, *copy));
+            ours || (!again && copy.anothers.load(Ordering::Acquire))
         };
-        if self.copies.iter().all(|copy| known(&copy)) {
+        let asked: Vec<&Copy> = self.copies.iter().filter(|copy| !known(copy)).collect();
+        if asked.is_empty() {
             return Ok(());
         }
-        let identity = match store.identity().wait() {
+        let identity = match self.identity(store, &asked) {
             Ok(identity) => identity,
             Err(error) => {
                 self.assume(store, file);
@@ -250,9 +268,12 @@ impl Copies {
         };
         // What was copied while the store had never been reached from here.
         let before = store.is_shared().then(|| stranded(store, file, &identity)).flatten();
-        for copy in self.copies.iter().filter(|copy| !known(copy)) {
+        for copy in asked {
             match copy.place.belong(&identity, &self.home).wait() {
-                Ok(Belonging::Anothers) => self.say_of_another(copy, None),
+                Ok(Belonging::Anothers) => {
+                    copy.ours.store(false, Ordering::Release);
+                    self.say_of_another(copy, None);
+                }
                 Ok(belonging) => {
                     if let Some(before) = &before
                         && copy.place.adopt(before, &identity).wait().is_err()
@@ -261,6 +282,7 @@ impl Copies {
                     }
                     copy.ours.store(true, Ordering::Release);
                     copy.place.keep_key(&self.home);
+                    self.tell_number(copy);
                     match belonging {
                         // Its calls are this store's by now; there may be those of yet another.
                         Belonging::OursAfter(lost) if before.as_ref() == Some(&lost) => {
@@ -279,6 +301,52 @@ impl Copies {
             }
         }
         Ok(())
+    }
+
+    /// Who the store is. One that has lost calls, as a file that was copied back has, is another from then on: what its
+    /// copies have beside is not theirs to clear, but an operator's to put back.
+    fn identity(&self, store: &dyn Store, asked: &[&Copy]) -> Result<String, OutboxError> {
+        let identity = store.identity().wait()?;
+        let Some(reached) = store.reached().wait()? else { return Ok(identity) };
+        let heard = |copy: &Copy| copy.place.heard(&identity).wait().unwrap_or_default();
+        let Some(copy) = asked.iter().find(|copy| heard(copy) > reached) else {
+            *self.seen() = Some((identity.clone(), reached));
+            return Ok(identity);
+        };
+        if self.alarm.is_some() {
+            let name = copy.place.name();
+            say::say(&format!(
+                "the outbox is older than its copy {name}, as a file is that was copied back: `farcall outbox restore --from {name}` puts back what it lacks"
+            ));
+        }
+        store.turn_back(&identity).wait()?;
+        self.copies.iter().for_each(|copy| copy.ours.store(false, Ordering::Release));
+        *self.seen() = None;
+        store.identity().wait()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Option<(String, i64)>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a copy hear how far the store is.
+    fn tell_number(&self, copy: &Copy) {
+        if let Some((identity, reached)) = &*self.seen() {
+            let _ = copy.place.hear(identity, *reached).wait();
+        }
+    }
+
+    /// Lets the copies hear how far the store is by now.
+    pub(super) fn tell_numbers(&self, store: &dyn Store) {
+        let Ok(Some(now)) = store.reached().wait() else { return };
+        if let Some((_, reached)) = &mut *self.seen() {
+            // An older one than was seen is another file by now.
+            *reached = now.max(*reached);
+        }
+        self.copies
+            .iter()
+            .filter(|copy| copy.ours.load(Ordering::Acquire))
+            .for_each(|copy| self.tell_number(copy));
     }
 
     /// The store cannot be asked who it is: it is the one that it was when it was reached last, or one that has the

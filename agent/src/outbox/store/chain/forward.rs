@@ -95,7 +95,7 @@ pub(super) fn forward(spool: &Spool, lap: &mut Lap, store: &dyn Store) -> Result
     let mut room = MANY;
     while !ids.is_empty() && outcome.failed.is_none() {
         ids.truncate(room);
-        let calls = spool.file().look(|db| moving::these(db, &ids, BYTES))?;
+        let calls = spool.file().look(|db| moving::pending(db, &ids, BYTES))?;
         let loaded: HashSet<i64> = calls.iter().map(|(id, _)| *id).collect();
         room = room.saturating_sub(calls.len());
         let mut next = Vec::new();

@@ -63,6 +63,11 @@ impl Spool {
         filled
     }
 
+    /// The beginning of what was sealed last of what waits in it.
+    pub(super) fn newest_sealed(&self) -> Result<Option<Vec<u8>>, OutboxError> {
+        self.file.look(moving::newest_sealed)
+    }
+
     /// Whether calls of this one's key wait in it. Where that cannot be said they may.
     pub(super) fn has_line(&self, new: &New) -> bool {
         let Some(key) = &new.order_key else { return false };

@@ -2,15 +2,18 @@
 //! here, too: what it refuses, a trigger says.
 
 use super::super::super::file::Place;
-use super::super::super::seal::{Keys, Purpose};
+use super::super::super::seal::{Keys, Purpose, name_of};
 use super::super::super::table::{Filter, Item, New, State};
 use super::super::super::{nanos, wall};
-use super::super::{FileStore, Store};
+use super::super::moving::States;
+use super::super::{FileStore, Store, Wanted};
 use super::spool::{Found, Spool};
 use super::{Copies, Links};
-use farcall::config::OutboxStore;
+use farcall::config::{OutboxPlace, OutboxStore};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Long enough for any machine; nothing here takes that long.
@@ -132,6 +135,24 @@ fn what_goes_on_overtakes_none_of_its_key_that_the_store_refuses_yet() {
 }
 
 #[test]
+fn what_is_left_in_the_spool_can_be_delivered_from_there_where_it_is_the_store_again() {
+    let bench = Bench::new();
+    bench.refuse(Some("*"));
+    let gone = [("no gone", Some("c"), Duration::ZERO)];
+    let calls = [("a1", Some("a"), AGE), ("no a2", Some("a"), AGE), ("c1", Some("c"), AGE)];
+    let calls = gone.iter().chain(&calls).map(|(name, key, age)| bench.call(name, *key, *age));
+    bench.put(&calls.collect::<Vec<_>>());
+    bench.refuse(Some("no *"));
+    bench.forward_until(&["a1", "c1"]);
+    bench.refuse(Some("*"));
+    bench.put(&[bench.call("c2", Some("c"), AGE)]);
+    let wanted = Wanted { queue: "q".into(), token: 1, under_way: HashSet::new(), room: 9, keys: Vec::new() };
+    let due = bench.spool().file().due(wanted).wait().unwrap().unwrap();
+    let names: Vec<_> = due.calls.into_iter().map(|(item, _)| item.idempotency_key).collect();
+    assert_eq!(names, ["no a2", "c2"]);
+}
+
+#[test]
 fn calls_that_the_store_refuses_for_good_hold_up_no_others_and_say_why_they_wait() {
     let bench = Bench::new();
     bench.refuse(Some("*"));
@@ -165,6 +186,59 @@ fn what_the_store_refuses_until_it_is_too_old_is_a_dead_letter_that_lets_the_nex
     bench.refuse(None);
     assert_eq!(bench.spool().file().retry(vec![-ids[0]]).wait().unwrap(), 1);
     bench.forward_until(&["next", "old"]);
+}
+
+#[test]
+fn a_call_that_goes_on_meanwhile_is_seen_in_the_spool_or_in_the_store() {
+    let bench = Bench::new();
+    bench.refuse(Some("*"));
+    let calls: Vec<_> =
+        (0..400).map(|number| bench.call(&format!("call {number}"), Some("a"), AGE)).collect();
+    bench.put(&calls);
+    bench.refuse(None);
+    let names: Vec<Vec<u8>> = calls.iter().map(|new| name_of(&new.request).to_vec()).collect();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // They go on one after the other, for they are of one key.
+        let looks = scope.spawn(|| {
+            let mut looks = 0;
+            while !over.load(Ordering::Acquire) {
+                assert_eq!(bench.links.states(names.clone()).unwrap().len(), names.len());
+                looks += 1;
+            }
+            looks
+        });
+        let begun = Instant::now();
+        while bench.names_in(&*bench.store).len() < names.len() {
+            assert!(begun.elapsed() < PATIENCE);
+            bench.spool().forward(&*bench.store).unwrap();
+        }
+        over.store(true, Ordering::Release);
+        assert!(looks.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn what_another_host_may_have_in_its_spool_is_not_cleared_from_a_copy() {
+    const HOUR: i64 = 3_600_000_000_000;
+    let bench = Bench::new();
+    let mut settings = OutboxStore::default();
+    settings.copies = vec![OutboxPlace::File(bench.directory.path().join("copy.db"))];
+    let copies = Copies::new(bench.directory.path(), &settings, None);
+    copies.look(&*bench.store, &bench.links.file, true, None).unwrap();
+    let nobody = |_| Ok(States::new());
+    let left = |age: i64, elsewhere: bool| {
+        let mut call = bench.call("call", None, AGE);
+        Arc::get_mut(&mut call).unwrap().put_at -= age;
+        assert_eq!(copies.complete(&[call]), [true]);
+        copies.compare(0, 0, elsewhere, &nobody).unwrap();
+        let looked = rusqlite::Connection::open(bench.directory.path().join("copy.db")).unwrap();
+        let left: i64 = looked.query_row("SELECT count(*) FROM item", [], |row| row.get(0)).unwrap();
+        looked.execute("DELETE FROM item", []).unwrap();
+        left
+    };
+    assert_eq!((left(HOUR / 2, false), left(2 * HOUR, false)), (1, 0), "it was never acknowledged");
+    assert_eq!((left(2 * HOUR, true), left(29 * 24 * HOUR, true), left(31 * 24 * HOUR, true)), (1, 1, 0));
 }
 
 #[test]

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const MANY: usize = 1_024;
 /// What waits, at most, in bytes.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
+/// So long after a call was taken the copies hear how far the store is.
+const TOLD: Duration = Duration::from_secs(1);
 /// With nothing to do for so long, the thread ends.
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -74,6 +76,8 @@ enum Work {
     Forward,
     Compare(usize, i64),
     Complete(Place),
+    /// Say in the copies how far the store is.
+    Tell,
     End,
 }
 
@@ -177,12 +181,16 @@ impl Shared {
         // When the spool is looked at next, where there may be anything in it.
         let mut due = self.links.spool.as_ref().map(|_| Instant::now());
         let mut took = false;
+        let mut tell = None;
         loop {
-            let work = self.next(due, took);
+            let work = self.next(due, tell, took);
             took = matches!(work, Work::Take(_));
             match work {
                 Work::Take(calls) => {
                     self.take(calls);
+                    if self.links.copies.many() > 0 {
+                        tell = tell.or(Some(Instant::now() + TOLD));
+                    }
                     if self.links.copies.are_back() {
                         self.lock().complete.get_or_insert_default();
                     }
@@ -200,16 +208,21 @@ impl Shared {
                     let next = self.links.complete(&at).unwrap_or_default();
                     self.lock().complete = next;
                 }
+                Work::Tell => {
+                    tell = None;
+                    self.links.copies.tell_numbers(&*self.links.store);
+                }
                 Work::End => return,
             }
         }
     }
 
     /// Waits for something to do. Who puts all the time holds up what is in the spool no more than that holds up him.
-    fn next(&self, due: Option<Instant>, took: bool) -> Work {
+    fn next(&self, due: Option<Instant>, tell: Option<Instant>, took: bool) -> Work {
         let mut queue = self.lock();
         loop {
-            let wait = due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
+            let soonest = due.into_iter().chain(tell).min();
+            let wait = soonest.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
             if queue.is_idle() && !wait.is_zero() {
                 let waited = self.changed.wait_timeout_while(queue, wait, |queue| queue.is_idle());
                 queue = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -218,7 +231,10 @@ impl Shared {
             if !(queue.calls.is_empty() || took && forwards && !queue.ending) {
                 return Work::Take(queue.take());
             }
-            if queue.ending || (queue.is_idle() && due.is_none()) {
+            if tell.is_some_and(|tell| queue.ending || tell <= Instant::now()) {
+                return Work::Tell;
+            }
+            if queue.ending || (queue.is_idle() && due.is_none() && tell.is_none()) {
                 queue.running = false;
                 return Work::End;
             }
@@ -237,7 +253,7 @@ impl Shared {
 
     fn take(&self, calls: Calls) {
         // Whose copies they are is said once there are any calls of this store.
-        if let Err(error) = self.links.copies.look(&*self.links.store, &self.links.file, false)
+        if let Err(error) = self.links.copies.look(&*self.links.store, &self.links.file, false, None)
             && self.links.spool.is_none()
         {
             calls.into_iter().for_each(|(_, reply)| reply.answer(Err(error.clone())));
@@ -252,7 +268,9 @@ impl Shared {
     /// Compares a part; where to go on.
     fn compare(&self, which: usize, after: i64) -> Option<(usize, i64)> {
         let states = |names: Vec<Vec<u8>>| self.links.states(names);
-        let looked = self.links.copies.look(&*self.links.store, &self.links.file, true);
+        // At the beginning in any case: it may be an older file by now that another process copied back.
+        let doubted = (after == 0).then_some(which);
+        let looked = self.links.copies.look(&*self.links.store, &self.links.file, true, doubted);
         // One that cannot be read now is compared the next time.
         let elsewhere = self.links.spool.is_some() && self.links.store.is_shared();
         match looked.and_then(|()| self.links.copies.compare(which, after, elsewhere, &states)) {

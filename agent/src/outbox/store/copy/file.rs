@@ -4,7 +4,7 @@ use super::super::super::file::Place;
 use super::super::super::pending::Pending;
 use super::super::super::seal::FILE;
 use super::super::super::table::{self, New, State};
-use super::super::super::{OutboxError, Receipt, wall};
+use super::super::super::{OutboxError, Receipt};
 use super::super::moving::{self, Copied};
 use super::super::{FileStore, Store};
 use super::{Belonging, CopyStore, Owner};
@@ -101,6 +101,15 @@ impl CopyStore for FileCopy {
         self.file.write(0, move |db| moving::mark(db, &changes))
     }
 
+    fn heard(&self, store: &str) -> Pending<i64> {
+        Pending::ready(self.file.look(|db| moving::heard(db, store)))
+    }
+
+    fn hear(&self, store: &str, reached: i64) -> Pending<()> {
+        let store = store.to_owned();
+        self.file.write(0, move |db| moving::hear(db, &store, reached))
+    }
+
     fn there(&self) -> Result<(), OutboxError> {
         match self.file.exists() {
             true => Ok(()),
@@ -123,8 +132,12 @@ impl CopyStore for FileCopy {
         Pending::ready(self.file.look(moving::last))
     }
 
-    fn whole(&self, _owner: &str, state: State, after: i64, many: usize) -> Pending<Vec<(i64, New)>> {
-        Pending::ready(self.file.look(|db| moving::whole(db, state, after, many)))
+    fn in_order(&self, _owner: &str, state: State) -> Pending<Vec<i64>> {
+        Pending::ready(self.file.look(|db| moving::in_order(db, state)))
+    }
+
+    fn these(&self, ids: &[i64]) -> Pending<Vec<(i64, New)>> {
+        Pending::ready(self.file.look(|db| moving::these(db, ids, moving::NAMED)))
     }
 
     fn key(&self) -> Option<[u8; 32]> {
@@ -134,7 +147,7 @@ impl CopyStore for FileCopy {
     fn add_missing(&self, news: &[Arc<New>]) -> Vec<Result<(), OutboxError>> {
         let all = news.to_vec();
         let bytes = all.iter().map(|new| new.request.len()).sum();
-        let added = self.file.write(bytes, move |db| moving::add_missing(db, &all, wall())).wait();
+        let added = self.file.write(bytes, move |db| moving::add_missing(db, &all)).wait();
         news.iter().map(|_| added.clone()).collect()
     }
 
@@ -148,5 +161,46 @@ impl CopyStore for FileCopy {
 
     fn resume(&self) -> Result<(), OutboxError> {
         self.file.resume()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::wall;
+
+    #[test]
+    fn what_is_copied_late_keeps_its_turn_however_late_that_is() {
+        const HOUR: i64 = 3_600_000_000_000;
+        let directory = tempfile::tempdir().unwrap();
+        let copy = FileCopy::new(&directory.path().join("copy.db"));
+        let call = |name: u8, put_at: i64| {
+            Arc::new(New {
+                queue: "q".into(),
+                order_key: Some("a".into()),
+                put_at,
+                next_at: put_at,
+                expires_at: put_at + 10 * HOUR,
+                max_attempts: None,
+                method: "POST".into(),
+                vendor: "v".into(),
+                endpoint: String::new(),
+                host: "h".into(),
+                customer: None,
+                idempotency_key: name.to_string(),
+                bytes: 0,
+                request: vec![name; 64],
+            })
+        };
+        let now = wall();
+        for (name, put_at) in [(2, now - 1), (3, now)] {
+            copy.add(&call(name, put_at)).wait().unwrap();
+        }
+        assert_eq!(copy.add_missing(&[call(1, now - 2 * HOUR), call(2, now - 1)]), [Ok(()), Ok(())]);
+        let ids = copy.in_order("", State::Pending).wait().unwrap();
+        let calls = copy.these(&ids).wait().unwrap();
+        let names: Vec<&str> = calls.iter().map(|(_, new)| new.idempotency_key.as_str()).collect();
+        assert_eq!(names, ["1", "2", "3"]);
+        assert_eq!(calls[0].1.expires_at, now + 8 * HOUR, "nor does it grow younger");
     }
 }

@@ -73,6 +73,13 @@ pub(in crate::outbox) trait CopyStore: Send + Sync + Debug {
     /// Marks calls: `None` forgets them.
     fn mark(&self, changes: Vec<(i64, Option<State>)>) -> Pending<()>;
 
+    /// The highest number that the store had given to a call, as far as it heard: one that is not there any more has
+    /// lost calls.
+    fn heard(&self, store: &str) -> Pending<i64>;
+
+    /// Lets it hear of that.
+    fn hear(&self, store: &str, reached: i64) -> Pending<()>;
+
     /// Whether there is one.
     ///
     /// # Errors
@@ -85,8 +92,13 @@ pub(in crate::outbox) trait CopyStore: Send + Sync + Debug {
     /// The highest number that a call has.
     fn last(&self) -> Pending<i64>;
 
-    /// An owner's calls that stand so and have numbers above `after`, whole, in the order in which they were added.
-    fn whole(&self, owner: &str, state: State, after: i64, many: usize) -> Pending<Vec<(i64, New)>>;
+    /// The numbers of an owner's calls that stand so, in the order in which they were taken: one that was copied late has
+    /// a number that is higher than its turn.
+    fn in_order(&self, owner: &str, state: State) -> Pending<Vec<i64>>;
+
+    /// Calls by these numbers, whole, in this order: of the first of them as many as can be held at once. One that is
+    /// not there is left out.
+    fn these(&self, ids: &[i64]) -> Pending<Vec<(i64, New)>>;
 
     /// The key that is kept with it.
     fn key(&self) -> Option<[u8; 32]> {

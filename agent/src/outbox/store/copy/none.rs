@@ -44,6 +44,14 @@ impl CopyStore for NoCopy {
         self.answer()
     }
 
+    fn heard(&self, _store: &str) -> Pending<i64> {
+        self.answer()
+    }
+
+    fn hear(&self, _store: &str, _reached: i64) -> Pending<()> {
+        self.answer()
+    }
+
     fn there(&self) -> Result<(), OutboxError> {
         Err(self.0.clone())
     }
@@ -56,7 +64,11 @@ impl CopyStore for NoCopy {
         self.answer()
     }
 
-    fn whole(&self, _owner: &str, _state: State, _after: i64, _many: usize) -> Pending<Vec<(i64, New)>> {
+    fn in_order(&self, _owner: &str, _state: State) -> Pending<Vec<i64>> {
+        self.answer()
+    }
+
+    fn these(&self, _ids: &[i64]) -> Pending<Vec<(i64, New)>> {
         self.answer()
     }
 

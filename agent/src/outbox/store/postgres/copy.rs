@@ -6,7 +6,7 @@ use super::super::super::seal;
 use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt};
 use super::super::copy::{Belonging, CopyStore, Owner};
-use super::super::moving::Copied;
+use super::super::moving::{Copied, NAMED};
 use super::job::Put;
 use super::schema::Tables;
 use super::server;
@@ -88,6 +88,22 @@ impl CopyStore for PostgresCopy {
         self.thread.ask(async move |db| mark(db, &changes).await)
     }
 
+    fn heard(&self, store: &str) -> Pending<i64> {
+        let store = store.to_owned();
+        self.thread.ask(async move |db| {
+            let sql = "SELECT coalesce(max(reached), 0) FROM farcall_outbox_copy.owner WHERE store = $1";
+            sqlx::query_scalar(sql).bind(&store).fetch_one(db).await
+        })
+    }
+
+    fn hear(&self, store: &str, reached: i64) -> Pending<()> {
+        let store = store.to_owned();
+        self.thread.ask(async move |db| {
+            let sql = "UPDATE farcall_outbox_copy.owner SET reached = $2 WHERE store = $1 AND reached < $2";
+            sqlx::query(sql).bind(&store).bind(reached).execute(db).await.map(|_| ())
+        })
+    }
+
     fn there(&self) -> Result<(), OutboxError> {
         Ok(())
     }
@@ -103,10 +119,18 @@ impl CopyStore for PostgresCopy {
         })
     }
 
-    fn whole(&self, owner: &str, state: State, after: i64, many: usize) -> Pending<Vec<(i64, New)>> {
+    fn in_order(&self, owner: &str, state: State) -> Pending<Vec<i64>> {
         let owner = owner.to_owned();
-        let many = i64::try_from(many).unwrap_or(i64::MAX);
-        self.thread.ask(async move |db| whole(db, &owner, state, after, many).await)
+        self.thread.ask(async move |db| {
+            let sql = "SELECT id FROM farcall_outbox_copy.item WHERE store = $1 AND state = $2
+                ORDER BY put_at, id";
+            sqlx::query_scalar(sql).bind(&owner).bind(state.number()).fetch_all(db).await
+        })
+    }
+
+    fn these(&self, ids: &[i64]) -> Pending<Vec<(i64, New)>> {
+        let ids = ids.to_vec();
+        self.thread.ask(async move |db| these(db, &ids).await)
     }
 
     /// One that was added before stays as it is.
@@ -248,18 +272,15 @@ async fn owners(db: &mut PgConnection) -> sqlx::Result<Vec<Owner>> {
     sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()
 }
 
-async fn whole(
-    db: &mut PgConnection,
-    owner: &str,
-    state: State,
-    after: i64,
-    many: i64,
-) -> sqlx::Result<Vec<(i64, New)>> {
-    let sql =
-        "SELECT id, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
-            host, customer, idempotency_key, bytes, request FROM farcall_outbox_copy.item
-        WHERE store = $1 AND state = $2 AND id > $3 ORDER BY id LIMIT $4";
-    let rows = sqlx::query(sql).bind(owner).bind(state.number()).bind(after).bind(many).fetch_all(db).await?;
+async fn these(db: &mut PgConnection, ids: &[i64]) -> sqlx::Result<Vec<(i64, New)>> {
+    let sql = format!(
+        "SELECT * FROM (SELECT item.*, place, sum(octet_length(request)) OVER (ORDER BY place)
+                - octet_length(request) AS before
+            FROM farcall_outbox_copy.item AS item
+                JOIN unnest($1::bigint[]) WITH ORDINALITY AS wanted (id, place) USING (id)) AS found
+            WHERE before <= {NAMED} ORDER BY place"
+    );
+    let rows = sqlx::query(&sql).bind(ids).fetch_all(db).await?;
     rows.iter().map(|row| Ok((row.try_get("id")?, new_of(row)?))).collect()
 }
 

@@ -76,7 +76,8 @@ CREATE TABLE farcall_outbox.identity (id text NOT NULL);
 INSERT INTO farcall_outbox.identity VALUES (replace(gen_random_uuid()::text, '-', ''));
 "];
 
-const COPY: &[&str] = &["
+const COPY: &[&str] = &[
+    "
 CREATE TABLE farcall_outbox_copy.owner (
     store text PRIMARY KEY,
     host text NOT NULL,
@@ -105,7 +106,11 @@ CREATE TABLE farcall_outbox_copy.item (
     UNIQUE (store, uid)
 );
 CREATE INDEX item_order ON farcall_outbox_copy.item (store, id);
-"];
+",
+    "
+ALTER TABLE farcall_outbox_copy.owner ADD COLUMN reached bigint NOT NULL DEFAULT 0;
+",
+];
 
 /// Whatever the database's own default is: each statement sees what was committed before it.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
