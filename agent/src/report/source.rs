@@ -51,6 +51,9 @@ pub(super) struct Row<'r> {
     pub(super) latency: Sketch,
 }
 
+/// The names of a vendor and an endpoint of it.
+pub(super) type Endpoint = (Rc<str>, Rc<str>);
+
 /// A single call that was kept.
 pub(super) struct Kept {
     pub(super) id: u64,
@@ -428,7 +431,7 @@ impl<'q> Source<'q> {
     }
 
     /// Each vendor and endpoint that the ledger knows, of whatever time.
-    pub(super) fn all_endpoints(&self) -> Result<Vec<(Rc<str>, Rc<str>)>, ReportError> {
+    pub(super) fn all_endpoints(&self) -> Result<Vec<Endpoint>, ReportError> {
         let Some(connection) = &self.connection else { return Ok(Vec::new()) };
         let names = Names { names: &self.names, callers: &self.callers };
         let mut statement = connection.prepare("SELECT DISTINCT vendor, endpoint FROM rollups")?;
