@@ -1,10 +1,11 @@
 //! Quotas whose shared state cannot be had: `on_error` says what becomes of calls.
 #![allow(clippy::unwrap_used)]
 
+use farcall::quota::Shared;
 use farcall::quota::{Cell, CellHome, Rule, SharesHome};
 use farcall::{Call, Caller, Config, Engine, Head, QuotaHome, Refusal, RefusedBy, Step, Timestamp};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
 const GITHUB: &str = "https://api.github.com/user";
@@ -98,4 +99,61 @@ fn an_engine_that_shares_with_nobody_has_nothing_to_miss() {
     let engine = Engine::new(Config::parse("f", rule).unwrap(), Caller::new("checkout"), 1, 42);
     assert_eq!((called(&engine, T0), called(&engine, T0)), (None, None));
     assert_eq!(&*called(&engine, T0).unwrap().reason, "own_limit");
+}
+
+/// Memory with one cell, for whoever asks, which leases for a fleet; and what it was asked for and told.
+#[derive(Debug, Default)]
+struct Fleet {
+    /// The quota of the rule, which comes first.
+    key: OnceLock<u64>,
+    asked: Mutex<Vec<(Shared, bool)>>,
+    told: Mutex<Option<Shared>>,
+    cell: Arc<Cell>,
+}
+
+impl QuotaHome for Fleet {
+    fn quota(&self, key: u64, rule: &Rule) -> Option<(CellHome, Option<SharesHome>)> {
+        if *self.key.get_or_init(|| key) == key {
+            self.asked.lock().unwrap().push((rule.shared, rule.fair));
+        }
+        Some((Arc::clone(&self.cell) as CellHome, None))
+    }
+
+    fn keeps(&self, key: u64, rule: &Rule) {
+        assert_eq!(self.key.get(), Some(&key));
+        *self.told.lock().unwrap() = Some(rule.shared);
+    }
+
+    fn leases(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_reload_shares_a_quota_with_others_or_fairly_from_then_on() {
+    let rules = |more: &str| {
+        let rule = "[[quota]]\nname = \"q\"\nmatch = { vendor = \"github\" }\nlimit = \"2 requests / 1h\"\nburst = 2\n";
+        Config::parse("f", &format!("{rule}{more}")).unwrap()
+    };
+    let engine = Engine::new(rules(""), Caller::new("checkout"), 1, 42);
+    let home = Arc::new(Fleet::default());
+    engine.set_quota_home(Arc::clone(&home) as Arc<dyn QuotaHome>);
+    assert_eq!((called(&engine, T0), called(&engine, T0)), (None, None));
+    let asked = |engine: &Engine| {
+        let refusal = called(engine, T0).map(|refusal| refusal.reason.to_string());
+        (refusal, home.asked.lock().unwrap().clone(), home.told.lock().unwrap().unwrap())
+    };
+    let mut seen = vec![(Shared::Host, false)];
+    assert_eq!(asked(&engine), (Some("own_limit".to_owned()), seen.clone(), Shared::Host));
+    // What was used stays used, as the cell is the same one.
+    engine.reload(&rules("fair = \"customer\"\n"));
+    seen.push((Shared::Host, true));
+    assert_eq!(asked(&engine), (Some("own_limit".to_owned()), seen.clone(), Shared::Host));
+    // Nobody has granted anything: it waits for that, and is not cut off for good.
+    engine.reload(&rules("shared = \"fleet\"\non_error = \"refuse\"\nmax_wait = \"0s\"\n"));
+    seen.push((Shared::Fleet, false));
+    assert_eq!(asked(&engine), (Some("unshared".to_owned()), seen.clone(), Shared::Fleet));
+    // And back again: whoever leases is told.
+    engine.reload(&rules(""));
+    assert_eq!(asked(&engine), (Some("own_limit".to_owned()), seen, Shared::Host));
 }

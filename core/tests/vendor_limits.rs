@@ -156,3 +156,23 @@ fn a_limit_is_kept_by_requests_that_are_each_signed_anew() {
     assert!(goes("AKIA1", 1) && !goes("AKIA1", 2) && !goes("AKIA1", 3));
     assert!(goes("AKIA2", 4), "another key has its own");
 }
+
+#[test]
+fn a_wait_begins_when_the_vendor_says_it_and_not_when_its_body_is_read() {
+    let engine = keeping("github");
+    let sent = [("authorization", "Bearer a")];
+    let sent = sent.as_slice();
+    let begin = |now| engine.begin(&Head::new("GET", "https://api.github.com/user").headers(&sent), now, 7);
+    let mut call = begin(T0);
+    assert!(matches!(call.step(&engine, T0), Step::Send(_)));
+    let said = [("retry-after", "5")];
+    call.answer(&engine, 403, &said.as_slice(), T0);
+    call.read(b"You have exceeded a secondary rate limit.");
+    let late = T0.plus_millis(4_000);
+    assert_eq!(call.step(&engine, late), Step::Settled);
+    call.end(&engine, late);
+    let mut next = begin(T0.plus_millis(4_500));
+    assert!(matches!(next.step(&engine, T0.plus_millis(4_500)), Step::Refuse(_)));
+    let mut after = begin(T0.plus_millis(5_500));
+    assert!(matches!(after.step(&engine, T0.plus_millis(5_500)), Step::Send(_)));
+}

@@ -312,7 +312,7 @@ impl Engine {
     pub(super) fn close(&self, call: &mut Call, outcome: Outcome, now: Timestamp) -> Account {
         let vendor = call.found.vendor;
         let (sent, received, begun, status) = (call.bytes_out, call.bytes_in, call.begun, call.status);
-        let was_tried = call.attempts > 0;
+        let (was_tried, head_at) = (call.attempts > 0, call.head_at);
         // Between two attempts nothing is out: the one before is accounted for.
         let was_sent = was_tried && call.state != State::Begun;
         let error = match (outcome, call.state) {
@@ -336,7 +336,8 @@ impl Engine {
             // Only now is known what a status meant whose meaning stands in the body.
             let answer = Answer::new(prefix.status, &prefix.headers).body_prefix(&prefix.body);
             let dialect = self.catalogue.dialect(vendor);
-            let reading = dialect.read(&answer, now);
+            // A wait begins when the vendor said it, however late its body was read.
+            let reading = dialect.read(&answer, head_at);
             // Its headers were taken when they came; a second look would take them for newer than they are.
             if !reading.cached && (reading.refusal, reading.retry_at) != (prefix.refusal, flow.retry_at) {
                 flow.retry_at = reading.retry_at;

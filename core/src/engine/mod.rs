@@ -352,8 +352,8 @@ impl Engine {
 
     /// A plan keeps to a quota: its rule may be another one since a reload.
     fn tell_home(&self, key: Key, rule: &quota::Rule) {
-        if rule.shared == quota::Shared::Fleet
-            && let Some(home) = &*self.home.read().unwrap_or_else(PoisonError::into_inner)
+        if let Some(home) = &*self.home.read().unwrap_or_else(PoisonError::into_inner)
+            && (rule.shared == quota::Shared::Fleet || home.leases())
         {
             home.keeps(key.0, rule);
         }

@@ -202,6 +202,7 @@ impl Engine {
         });
         let account_key = Key::of("account").and(vendor).and_number(secret);
         let account_key = keep.as_ref().map_or(account_key, |(name, _)| account_key.and(name));
+        let account_key = keep.as_ref().map_or(account_key, |(_, rule)| account_key.kept_as(rule));
         let mut account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
         if let Some((known, (_, rule))) = account.as_mut().zip(keep.as_ref())
             && known.is_cut_off(rule)
@@ -280,7 +281,7 @@ impl Engine {
     ) -> Option<QuotaUse> {
         let state = self.kept_state(key, &rule)?;
         self.tell_home(key, &rule);
-        self.states.noted_quotas.note(key, name, subject.vendor, &rule, &state);
+        self.states.noted_quotas.note(key.kept_as(&rule), name, subject.vendor, &rule, &state);
         let (tally, weight) = (state.tally(user), rule.weight(subject.customer));
         Some(QuotaUse { name: Arc::clone(name), rule, state, tally, weight })
     }
@@ -288,9 +289,10 @@ impl Engine {
     /// The state of a quota that several plans use; looked for again where what is shared could not be had.
     fn kept_state(&self, key: Key, rule: &quota::Rule) -> Option<Arc<quota::State>> {
         let make = || self.quota_state(key, rule);
-        let state = self.kept(self.states.quotas.get(key, make))?;
+        let kept = key.kept_as(rule);
+        let state = self.kept(self.states.quotas.get(kept, make))?;
         match rule.on_error == quota::OnError::Refuse && state.is_cut_off() {
-            true => Some(self.states.quotas.replace(key, make())),
+            true => Some(self.states.quotas.replace(kept, make())),
             false => Some(state),
         }
     }

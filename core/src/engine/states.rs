@@ -186,6 +186,12 @@ impl Key {
         Self(stable_hash(self.0, &number.to_le_bytes()))
     }
 
+    /// What the state of a quota is kept under here: a reload that shares it with others, or fairly, makes another state
+    /// of it. Where its cell lies, all of them find the same one under the key itself.
+    pub(super) fn kept_as(self, rule: &quota::Rule) -> Self {
+        self.and_number(rule.shared as u64 | u64::from(rule.fair) << 2)
+    }
+
     /// Kept apart by what the rule's `*` stand for in this call.
     pub(super) fn and_partition(self, partition: &Partition, subject: &Subject<'_>) -> Self {
         match partition.is_empty() {

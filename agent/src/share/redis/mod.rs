@@ -11,7 +11,7 @@ use super::memory::SharedCell;
 use crate::say;
 use farcall::Timestamp;
 use farcall::config::ShareConfig;
-use farcall::quota::{Cell, CellHome, Lease, Limit, Rule};
+use farcall::quota::{Cell, CellHome, Lease, Limit, Rule, Shared};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,6 +61,8 @@ struct Leased {
     lease: Lease,
     rate: Rate,
     due: Instant,
+    /// Since a reload it is no quota of the fleet's: nothing is fetched, which other hosts would have to do without.
+    rests: bool,
 }
 
 /// How a quota refills, as the store has to know it.
@@ -78,7 +80,7 @@ impl Leased {
     fn new(cell: FleetCell, limit: Limit, rule: &Rule, hosts: u32) -> Self {
         let mut lease = Lease::new(limit);
         lease.expects(cell.cell(), hosts);
-        Self { limit, cell, lease, rate: Rate::of(limit, rule), due: Instant::now() }
+        Self { limit, cell, lease, rate: Rate::of(limit, rule), due: Instant::now(), rests: false }
     }
 }
 
@@ -150,15 +152,19 @@ impl Fleet {
         self.state.1.notify_all();
     }
 
-    /// A reload may have given the quota another limit.
+    /// A reload may have given the quota another limit, have taken it from the fleet, or given it back.
     pub(crate) fn keeps(&self, key: u64, rule: &Rule) {
-        let Some(limit) = rule.limit else { return };
         let mut state = lock(&self.state.0);
         let hosts = state.hosts;
-        if let Some(leased) = state.quotas.get_mut(&key)
-            && (leased.limit != limit || leased.rate != Rate::of(limit, rule))
-        {
+        let Some(leased) = state.quotas.get_mut(&key) else { return };
+        let Some(limit) = rule.limit.filter(|_| rule.shared == Shared::Fleet) else {
+            leased.rests = true;
+            return;
+        };
+        if leased.rests || leased.limit != limit || leased.rate != Rate::of(limit, rule) {
             *leased = Leased::new(leased.cell.clone(), limit, rule, hosts);
+            drop(state);
+            self.state.1.notify_all();
         }
     }
 
@@ -229,6 +235,7 @@ impl Worker {
             let next = state
                 .quotas
                 .values()
+                .filter(|leased| !leased.rests)
                 .map(|leased| leased.due)
                 .min()
                 .map_or(self.beat, |due| due.min(self.beat));
@@ -249,7 +256,7 @@ impl Worker {
         let time = (self.clock)();
         let mut questions = Vec::new();
         for (key, leased) in &mut state.quotas {
-            if leased.due > now {
+            if leased.rests || leased.due > now {
                 continue;
             }
             leased.due = now + leased.lease.interval();
@@ -307,4 +314,36 @@ impl Worker {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farcall::quota::Unit;
+
+    #[test]
+    fn what_a_reload_takes_from_the_fleet_is_not_fetched_until_it_is_given_back() {
+        let alone = Rule::limit(10, Unit::Requests, Duration::from_secs(1));
+        let mut rule = alone.clone();
+        rule.shared = Shared::Fleet;
+        let fleet = Fleet::new(&ShareConfig::default(), 1, 1);
+        fleet.register(7, &rule, &FleetCell::Own(Arc::new(Cell::new())));
+        let mut worker = Worker {
+            store: Store::new(&fleet.share, 1),
+            process: 1,
+            state: Arc::clone(&fleet.state),
+            tallies: Arc::default(),
+            clock: Box::new(|| Timestamp::from_nanos(1_700_000_000_000_000_000)),
+            beat: Instant::now(),
+            failures: 0,
+            said: false,
+        };
+        let late = Instant::now() + Duration::from_secs(3_600);
+        let mut asks = |hours| worker.questions(&mut lock(&fleet.state.0), late + BEAT * hours).len();
+        assert_eq!(asks(1), 1);
+        fleet.keeps(7, &alone);
+        assert_eq!(asks(2), 0);
+        fleet.keeps(7, &rule);
+        assert_eq!(asks(3), 1);
+    }
 }
