@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 /// Headers that, but for [`COUNTED`], do not tell calls apart by themselves: what an answer looks like may depend on
 /// them, and then the answer says so (`Vary`), or they are about the exchange, its tracing or the cache itself.
-const PASSED: [&str; 58] = [
+const PASSED: [&str; 69] = [
     "accept",
     "accept-charset",
     "accept-encoding",
@@ -21,11 +21,13 @@ const PASSED: [&str; 58] = [
     "baggage",
     "cache-control",
     "cdn-loop",
+    "client-request-id",
     "connection",
     "content-length",
     "correlation-id",
     "date",
     "dnt",
+    "elastic-apm-traceparent",
     "expect",
     "forwarded",
     "from",
@@ -39,6 +41,7 @@ const PASSED: [&str; 58] = [
     "if-unmodified-since",
     "keep-alive",
     "max-forwards",
+    "newrelic",
     "origin",
     "pragma",
     "priority",
@@ -54,23 +57,31 @@ const PASSED: [&str; 58] = [
     "tracestate",
     "trailer",
     "transfer-encoding",
+    "uber-trace-id",
     "upgrade",
     "upgrade-insecure-requests",
     "user-agent",
     "via",
     "x-amzn-trace-id",
+    "x-b3-flags",
     "x-b3-parentspanid",
     "x-b3-sampled",
     "x-b3-spanid",
     "x-b3-traceid",
+    "x-client-request-id",
+    "x-cloud-trace-context",
     "x-correlation-id",
+    "x-datadog-origin",
     "x-datadog-parent-id",
     "x-datadog-sampling-priority",
+    "x-datadog-tags",
     "x-datadog-trace-id",
     "x-forwarded-for",
+    "x-ms-client-request-id",
     "x-request-id",
     "x-stainless-retry-count",
     "x-stainless-timeout",
+    "x-trace-id",
 ];
 
 /// Of [`PASSED`], those that say on whose behalf or from where somebody asks. They tell calls apart as a header does

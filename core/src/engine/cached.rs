@@ -9,13 +9,17 @@ use super::{Call, Engine, Step};
 use crate::cache::{
     Answer, Ask, Cache, Fetch, Forwarded, Key, Landing, Origin, Received, Status, Store, Unkept,
 };
-use crate::call::{Head, Headers, Outcome, Refusal, RefusedBy, Target};
+use crate::call::{ErrorType, Head, Headers, Outcome, Refusal, RefusedBy, Target};
 use crate::matcher::Matcher;
 use crate::resilience::is_safe;
 use crate::units::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
+use std::time::Duration;
+
+/// Who lets go of a call before this found nothing wrong with its vendor.
+const PATIENT: Duration = Duration::from_secs(1);
 
 /// How far a call has come with the cache. Nothing in it has memory of its own where no rule is about the call.
 #[derive(Debug, Default)]
@@ -176,16 +180,17 @@ impl Cached {
         &mut self,
         engine: &Engine,
         part: &CachePart,
-        whole: bool,
+        (outcome, hung): (Outcome, bool),
         (cost, tokens): (Option<i64>, Option<u64>),
         now: Timestamp,
     ) {
-        let mut landing = Landing::Over;
+        // Those who waited for one that hung have waited for long enough: one after the other would for each one's time.
+        let mut landing = if hung { Landing::Unshared } else { Landing::Over };
         if let Some(storing) = self.storing.take() {
             let Storing { mut answer, mut body, .. } = *storing;
             // One that broke off is none (RFC 9111, section 3.3).
             let promised = answer.length().is_none_or(|length| length == body.len() as u64);
-            if whole && promised {
+            if outcome == Outcome::Complete && promised {
                 // Room that is not used would be held beside what is weighed.
                 body.shrink_to_fit();
                 (answer.body, answer.cost, answer.tokens) = (body.into(), cost, tokens.unwrap_or(0));
@@ -454,7 +459,15 @@ impl Engine {
         now: Timestamp,
     ) {
         let Some(part) = plan.cache.as_ref().filter(|_| flow.cached.stage != Stage::Off) else { return };
-        flow.cached.finish(self, part, outcome == Outcome::Complete, used, now);
+        let hung = match outcome {
+            Outcome::Failed(ErrorType::Timeout) => true,
+            // Its application gave it up after a while.
+            Outcome::Failed(ErrorType::Cancelled) | Outcome::Abandoned => {
+                flow.sent_at > Timestamp::EPOCH && now.since(flow.sent_at) >= PATIENT
+            }
+            _ => false,
+        };
+        flow.cached.finish(self, part, (outcome, hung), used, now);
         if flow.cached.stage == Stage::Sent {
             let status = flow.cached.status;
             flow.events.add(now, What::Cache { rule: Arc::clone(&part.name), status });

@@ -56,6 +56,24 @@ fn a_leader_that_fails_or_lets_go_hands_over() {
 }
 
 #[test]
+fn those_who_waited_for_one_that_hung_do_not_wait_for_the_next_one_to_hang() {
+    for gives_up in [false, true] {
+        let mut world = World::with("");
+        let mut calls = begin(&mut world, 100);
+        assert_eq!(steps(&world, &mut calls, at(0.0)), (1, 99));
+        match gives_up {
+            true => calls[0].abandon(&world.engine, at(1.5)),
+            false => {
+                calls[0].failed(ErrorType::Timeout);
+                assert!(matches!(calls[0].step(&world.engine, at(1.5)), Step::Settled));
+                calls[0].end(&world.engine, at(1.5));
+            }
+        }
+        assert_eq!(steps(&world, &mut calls[1..], at(1.5)), (99, 0), "gives up: {gives_up}");
+    }
+}
+
+#[test]
 fn nobody_waits_longer_than_a_rule_says_even_for_one_that_is_never_heard_of_again() {
     let mut world = World::with("coalesce = \"2s\"");
     let mut calls = begin(&mut world, 10);

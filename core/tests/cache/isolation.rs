@@ -40,6 +40,17 @@ fn headers_that_change_from_call_to_call_do_not_keep_answers_apart() {
     let second: Pairs<'_> = &[("user-agent", "a/2"), ("traceparent", "00-2-2-01"), ("x-request-id", "2")];
     world.call(Ask::get(first), ok(FRESH), 0.0);
     assert!(world.call(Ask::get(second), ok(&[]), 1.0).is_hit());
+    for tracing in
+        ["x-ms-client-request-id", "X-Cloud-Trace-Context", "uber-trace-id", "x-trace-id", "newrelic"]
+    {
+        assert!(world.call(Ask::get(&[(tracing, "1")]), ok(&[]), 1.0).is_hit(), "{tracing}");
+    }
+    for proof in ["cb-access-sign", "x-timestamp", "x-signature", "x-nonce", "x-amz-date"] {
+        assert!(
+            !world.call(Ask::get(&[(proof, "1")]), ok(&[]), 1.0).is_hit(),
+            "{proof} may be a credential's"
+        );
+    }
 }
 
 #[test]

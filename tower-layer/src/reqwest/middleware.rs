@@ -13,6 +13,12 @@ use http::Extensions;
 ///
 /// The customer of a request is [`Customer`](crate::Customer) among its extensions
 /// (`RequestBuilder::with_extension`), or else that of the [scope](crate::customer) around.
+///
+/// # One for each client
+/// A middleware stands for the client that it is given to: reqwest adds the client's default headers and cookies below it,
+/// and what was answered to one client is handed out to that one. **Do not give one `Arc` of it to several clients**
+/// (`ClientBuilder::with_arc`) whose default headers or cookies differ: it cannot tell them apart, and where a rule of
+/// `[[cache]]` is about their calls they get each other's answers. `ClientBuilder::with(egress.clone())` gives each its own.
 #[derive(Debug)]
 pub struct EgressMiddleware {
     farcall: Farcall,
@@ -36,7 +42,7 @@ impl EgressMiddleware {
         Self::with(Farcall::global().clone())
     }
 
-    /// A middleware that counts with this handle.
+    /// A middleware that counts with this handle. One for each client: see [the type](Self#one-for-each-client).
     #[must_use]
     pub fn with(farcall: Farcall) -> Self {
         farcall.adapter_installed("reqwest");
@@ -63,7 +69,8 @@ impl EgressMiddleware {
 
     /// Shares what is kept with all middleware of this name: its copies, and where the cache is shared by processes
     /// (`cache_disk`), those of the service's other processes. Their clients have to add the same to a request, default
-    /// headers and cookies: what was answered to one is handed out to all. Without a name each copy keeps its own.
+    /// headers and cookies: what was answered to one is handed out to all. Without a name each copy keeps its own; an `Arc` that several clients
+    /// have is one copy, as if they had a name in common.
     #[must_use]
     pub fn client_name(mut self, name: &str) -> Self {
         self.client = Client::Named(name.into());
