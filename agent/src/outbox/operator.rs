@@ -4,7 +4,7 @@ use super::store::{FileStore, Store};
 use super::table::{Count, Filter, Item, State};
 use super::{Answer, Inner, OutboxError, Pending, VendorCount};
 use crate::home;
-use crate::outbox::parcel::Content;
+use crate::outbox::content::Content;
 use crate::outbox::seal::Purpose;
 use farcall::Config;
 use farcall::config::OutboxPlace;

@@ -1,7 +1,7 @@
 //! One delivery: a call like any other, through the engine.
 
+use super::super::content::Content;
 use super::super::lease::Permit;
-use super::super::parcel::Content;
 use super::super::seal::Purpose;
 use super::super::table::Item;
 use super::super::{Answer, Inner, header_of, nanos, wall};

@@ -195,8 +195,9 @@ pub(in crate::outbox) fn copied(db: &Connection, after: i64, many: i64) -> rusql
         WHERE id > ?1 ORDER BY id LIMIT ?2"
     );
     let read = |row: &Row<'_>| {
-        let (id, name, put_at) = (row.get(0)?, row.get(1)?, row.get(3)?);
-        Ok(Copied { id, name, state: State::of(row.get(2)?), put_at })
+        // One that went on from a spool has no name any more.
+        let (id, name, state, put_at) = (row.get(0)?, bytes(row, 1)?, number(row, 2)?, number(row, 3)?);
+        Ok(Copied { id, name, state: State::of(state), put_at })
     };
     db.prepare_cached(&sql)?.query_map([after, many], read)?.collect()
 }
