@@ -149,3 +149,11 @@ test('http: with nobody there, what is kept is handed out', async () => {
     assert.match(headers['cache-status'], /stale-if-error/)
   }
 })
+
+test('http: a request whose signal has aborted already fails and is over', async () => {
+  const made = request(tls + newPath(), { signal: AbortSignal.abort() }).end()
+  const closed = new Promise((resolve) => made.once('close', resolve))
+  await assert.rejects(answer(made), { name: 'AbortError' })
+  await closed
+  assert.equal(await asked(), 0)
+})
