@@ -20,69 +20,36 @@
 //   block comes after the other processes had the caches, so everything is dearer, and how much by depends on the machine:
 //   two bare processes differ by many microseconds.
 import { execFileSync, spawn } from 'node:child_process'
-import { writeFileSync, mkdtempSync, rmSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { mkdtempSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { once } from 'node:events'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import * as cached from './cached.mjs'
-import { hookNothing } from './floor.mjs'
-import * as memory from './memory.mjs'
+import { instrument, turns } from './turns.mjs'
 
 // A row takes no longer than these together, in milliseconds: the sets of fresh processes, and the calls over loopback.
-const SETS_MS = 36_000
-const LOOPBACK_MS = 6_000
+const SETS_MS = 18_000
+const LOOPBACK_MS = 3_000
 // A machine that is so busy that the sets alone take longer than this gets no note about loopback.
-const LATE_MS = 42_000
-// However slow the machine; and what is enough.
-const LEAST_SETS = 2
-const MOST_SETS = 25
-// Turns of each process in a set, as many as fit into so many milliseconds; the blocks of a turn that count, and the calls
-// of a block: each has one bundle of Farcall's in it, whose calls cross to the engine together.
-const TURNS_MS = 8_000
-const LEAST_TURNS = 3
-const MOST_TURNS = 10
-const BLOCKS = 3
-const BLOCK = 64
+const LATE_MS = 30_000
+// What is enough; and the turns of each process in a set, as many as fit into so many milliseconds.
+const MOST_SETS = 5
+const MOST_TURNS = 12
+const TURNS_MS = { farcall: 2_500, control: 1_500, opentelemetry: 1_500 }
 // Turns of each process over loopback, and the calls of a turn.
-const LEAST_ROUNDS = 6
+const LEAST_ROUNDS = 4
 const MOST_ROUNDS = 40
 const CALLS = 128
 // Enough for V8 to have compiled what it will.
 const WARM_UP = 1500
 // Less than this, in microseconds, is not claimed, however quiet the machine.
 const FLOOR = 0.5
-// The last is what it costs to look on from where Farcall does, whoever looks.
-const HOWS = ['bare', 'control', 'farcall', 'opentelemetry', 'floor']
-// A collection falls on one block or the next by chance, and takes as long as a hundred calls: here each block ends with
-// one that collects what the block left behind, in its time.
-const NODE = ['--expose-gc', '--min-semi-space-size=64', '--max-semi-space-size=64']
-// Stands for a URL where calls are answered from memory.
-const IN_MEMORY = 'memory'
-const require = createRequire(import.meta.url)
+const HOWS = ['bare', 'control', 'farcall', 'opentelemetry']
+// Collections are made when nobody is timed, and V8 has no threads of its own whose time would count.
+const NODE = ['--expose-gc', '--single-threaded', '--min-semi-space-size=64', '--max-semi-space-size=64']
 const self = fileURLToPath(import.meta.url)
-
-async function instrument(how, home) {
-  if (how === 'farcall') {
-    const farcall = require('../../node')
-    farcall.install({ home })
-  } else if (how === 'floor') {
-    hookNothing()
-  } else if (how === 'opentelemetry') {
-    const { context, trace } = require('@opentelemetry/api')
-    const { AsyncLocalStorageContextManager } = require('@opentelemetry/context-async-hooks')
-    const { BatchSpanProcessor, TracerProvider } = require('@opentelemetry/sdk-trace')
-    const { registerInstrumentations } = require('@opentelemetry/instrumentation')
-    const { HttpInstrumentation } = require('@opentelemetry/instrumentation-http')
-    const { UndiciInstrumentation } = require('@opentelemetry/instrumentation-undici')
-    const nowhere = { export: (_spans, done) => done({ code: 0 }), shutdown: async () => {}, forceFlush: async () => {} }
-    context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable())
-    trace.setGlobalTracerProvider(new TracerProvider({ spanProcessors: [new BatchSpanProcessor(nowhere)] }))
-    registerInstrumentations({ instrumentations: [new HttpInstrumentation(), new UndiciInstrumentation()] })
-  }
-}
 
 function client(name, url) {
   if (name === 'node/fetch') return async () => { await (await fetch(url)).arrayBuffer() }
@@ -93,30 +60,22 @@ function client(name, url) {
   })
 }
 
-/** Makes calls when it is told to: blocks in memory, or so many calls to `url`. Tells what each took of the CPU. */
+/** Makes so many calls when it is told to, and tells what each took of the CPU. */
 async function work(name, how, url, home) {
-  if (name !== cached.NAME) await instrument(how, home)
-  const inMemory = url === IN_MEMORY
-  const call = name === cached.NAME
-    ? await cached.client(how, url, home)
-    : inMemory ? memory.client(name) : client(name, url)
+  if (name !== cached.NAME) instrument(how, home)
+  const call = name === cached.NAME ? await cached.client(how, url, home) : client(name, url)
   const calls = async (count) => { for (let n = 0; n < count; n++) await call() }
   await calls(WARM_UP)
   console.log('ready')
   for await (const line of createInterface({ input: process.stdin })) {
     const count = Number(line)
     if (!count) continue
-    if (!inMemory) globalThis.gc({ type: 'minor' })
-    await calls(inMemory ? BLOCK : 10) // what the other processes put out of the caches comes back
-    const times = []
-    for (let n = 0; n < (inMemory ? count : 1); n++) {
-      const before = process.cpuUsage()
-      await calls(inMemory ? BLOCK : count)
-      if (!inMemory) globalThis.gc({ type: 'minor' })
-      const { user, system } = process.cpuUsage(before)
-      times.push((user + system) / (inMemory ? BLOCK : count))
-    }
-    console.log(times.join(' '))
+    await calls(10) // what the other processes put out of the caches comes back
+    const before = process.cpuUsage()
+    await calls(count)
+    globalThis.gc({ type: 'minor' })
+    const { user, system } = process.cpuUsage(before)
+    console.log((user + system) / count)
   }
   process.exit(0)
 }
@@ -140,24 +99,25 @@ function pin() {
 
 async function measure(name, url) {
   const began = performance.now()
-  const sets = await within(SETS_MS, LEAST_SETS, MOST_SETS, () => measureInMemory(`node/${name}`))
+  const sets = await within(SETS_MS, 1, MOST_SETS, () => measureInMemory(`node/${name}`))
   const loopback = performance.now() - began > LATE_MS ? undefined : await overLoopback(`node/${name}`, url)
-  const [ours, peer, floor] = ['farcall', 'opentelemetry', 'floor'].map((how) => sets.map((set) => set[how]))
-  const chance = median(sets.map((set) => Math.abs(set.control)))
-  const added = median(ours)
-  const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)} (${sets.length} sets of fresh processes); hooks that do ` +
-    `nothing ${median(floor).toFixed(1)}; a second bare process differs by ${chance.toFixed(1)}. CPU over loopback` + (loopback === undefined
+  const [ours, peer, control] = ['farcall', 'opentelemetry', 'control'].map((how) => sets.flatMap((set) => set[how]))
+  const [added, chance] = [ours, control].map((turns) => median(turns.map((turn) => turn.added)))
+  const bare = median(ours.map((turn) => turn.bare))
+  const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)}, nothing at all ${interval(control)} (turns of ${sets.length} sets ` +
+    `of fresh processes; a call takes ${bare.toFixed(0)} without). CPU over loopback` + (loopback === undefined
       ? ' was not measured: the machine is too busy'
       : `, caches cold: ${loopback.farcall.toFixed(0)}, ${loopback.opentelemetry.toFixed(0)} with OpenTelemetry, ` +
         `a second bare process differs by ${Math.abs(loopback.control).toFixed(0)}`)
-  console.error(`bench: node/${name} adds ${added.toFixed(1)} us of CPU time to a call; ${note}`)
+  console.error(`bench: node/${name} adds ${added.toFixed(2)} us of CPU time to a call; ${note}`)
+  const most = median(peer.map((turn) => turn.added))
   return {
     name: `node/${name}`,
     unit: 'us of CPU added per call',
     ours: added,
-    peer: median(peer),
+    peer: most,
     peer_name: 'OpenTelemetry instrumentation',
-    ratio: median(peer) / Math.max(added, FLOOR, chance),
+    ratio: most / Math.max(added, FLOOR, Math.abs(chance)),
     note,
   }
 }
@@ -173,31 +133,33 @@ async function within(ms, least, most, measureOne) {
 }
 
 /**
- * Where the median of all sets there could be lies in 95 of 100 runs: between two of the sorted values, whatever their
+ * Where the median of all turns there could be lies in 95 of 100 runs: between two of the sorted values, whatever their
  * distribution. With fewer than six there is none: the least and the largest, which hold it less often.
  */
-function interval(values) {
-  const sorted = values.toSorted((a, b) => a - b)
+function interval(turns) {
+  const sorted = turns.map((turn) => turn.added).sort((a, b) => a - b)
   // How likely it is that at most so many of the values lie below the median.
-  let [rank, below, term] = [0, 0, 0.5 ** values.length]
+  let [rank, below, term] = [0, 0, 0.5 ** sorted.length]
   while (below + term <= 0.025) {
     below += term
-    term *= (values.length - rank) / (rank + 1)
+    term *= (sorted.length - rank) / (rank + 1)
     rank++
   }
   const at = Math.max(rank - 1, 0)
-  const bounds = `${sorted[at].toFixed(1)} to ${sorted[values.length - 1 - at].toFixed(1)}`
-  return rank === 0 ? `${bounds} (from the least to the largest)` : `${bounds} (95 %)`
+  const bounds = `${sorted[at].toFixed(1)} to ${sorted[sorted.length - 1 - at].toFixed(1)}`
+  return rank === 0 ? `${bounds} (from the least to the largest of ${sorted.length})` : `${bounds} (95 %)`
 }
 
-/** Five fresh processes; what each adds to the first, by its fast blocks. */
+/** A fresh process each that changes between hooks and none: what its turns say. */
 async function measureInMemory(name) {
-  const blocks = Object.fromEntries(HOWS.map((how) => [how, []]))
-  await inTurns(name, IN_MEMORY, (workers) => within(TURNS_MS, LEAST_TURNS, MOST_TURNS, async (n) => {
-    for (const how of order(n)) blocks[how].push(...await workers[how].turn(BLOCKS))
-  }))
-  const fast = HOWS.map((how) => blocks[how].sort((a, b) => a - b)[Math.floor(blocks[how].length / 10)])
-  return Object.fromEntries(HOWS.map((how, n) => [how, fast[n] - fast[0]]))
+  const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
+  const set = {}
+  for (const [how, ms] of Object.entries(TURNS_MS)) {
+    const [program, ...args] = [...pin(), process.execPath, ...NODE, self, 'turns', name, how, home, MOST_TURNS, ms].map(String)
+    set[how] = JSON.parse(execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }))
+  }
+  rmSync(home, { recursive: true, force: true })
+  return set
 }
 
 /** Forth and back, and each time with another one first: what drifts cancels. */
@@ -206,7 +168,7 @@ function order(n) {
   return n % 2 === 1 ? turned.reverse() : turned
 }
 
-/** Runs `use` with a fresh process for each of the five. */
+/** Runs `use` with a fresh process for each of the four. */
 async function inTurns(name, url, use) {
   const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
   const started = await Promise.all(HOWS.map((how) => start(name, how, url, home)))
@@ -226,11 +188,11 @@ async function start(name, how, url, home) {
   const lines = createInterface({ input: child.stdout })
   await once(lines, 'line')
   return {
-    /** So many blocks in memory, or so many calls; the microseconds of CPU time that each call took, for each block. */
+    /** So many calls; the microseconds of CPU time that each took. */
     async turn(count) {
       const answer = once(lines, 'line')
       child.stdin.write(`${count}\n`)
-      return (await answer)[0].split(' ').map(Number)
+      return Number((await answer)[0])
     },
     async end() {
       const closed = once(child, 'close')
@@ -243,7 +205,7 @@ async function start(name, how, url, home) {
 async function overLoopback(name, url) {
   const added = await inTurns(name, url, (workers) => within(LOOPBACK_MS, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
     const took = {}
-    for (const how of order(n)) [took[how]] = await workers[how].turn(CALLS)
+    for (const how of order(n)) took[how] = await workers[how].turn(CALLS)
     return Object.fromEntries(HOWS.map((how) => [how, took[how] - took.bare]))
   }))
   return Object.fromEntries(HOWS.map((how) => [how, median(added.map((times) => times[how]))]))
@@ -252,6 +214,10 @@ async function overLoopback(name, url) {
 const [first, ...rest] = process.argv.slice(2)
 if (first === 'work') {
   await work(...rest)
+} else if (first === 'turns') {
+  const [name, how, home, most, ms] = rest
+  writeSync(1, JSON.stringify(await turns(name, how, home, Number(most), Number(ms))))
+  process.exit(0)
 } else {
   const [url, ...wanted] = rest
   const measured = {

@@ -21,7 +21,7 @@ const HEADERS = {
 }
 const ASKED = { accept: 'application/json' }
 // As many turns of each process as fit into so many milliseconds, within these bounds; and the calls of a turn.
-const MS = 30_000
+const MS = 10_000
 const LEAST_ROUNDS = 5
 const MOST_ROUNDS = 60
 const CALLS = 1000
@@ -67,7 +67,7 @@ export async function measure(start, median, within, url) {
   for (const how of hows) workers[how] = await start(NAME, how, url, home)
   const times = { farcall: [], undici: [] }
   await within(MS, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
-    for (const how of n % 2 === 1 ? hows.toReversed() : hows) times[how].push(...await workers[how].turn(CALLS))
+    for (const how of n % 2 === 1 ? hows.toReversed() : hows) times[how].push(await workers[how].turn(CALLS))
   })
   for (const how of hows) await workers[how].end()
   const counts = await (await fetch(new URL('/_sim/counts?settled_ms=1000', url))).json()

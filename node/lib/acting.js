@@ -6,12 +6,14 @@ const { setTimeout, clearTimeout } = require('node:timers')
 const { argumentsOf, read } = require('./asking.js')
 const { race, shadow } = require('./beside.js')
 const { now } = require('./clock.js')
-const { Decision, isDeciding, performed } = require('./decision.js')
 const { giveBack } = require('./keeping.js')
 const { isForeign, keptResponse, storedResponse } = require('./kept.js')
+const { beginCall, openCall } = require('./opening.js')
 const { park } = require('./parking.js')
+const { performed } = require('./performing.js')
 const { note } = require('./problems.js')
 const { RefusedError, wireError } = require('./refused.js')
+const { isDeciding } = require('./ruling.js')
 
 /** @typedef {import('./asking.js').Asking} Asking */
 /** @typedef {import('./native.js').NextStep} NextStep */
@@ -237,11 +239,11 @@ function declines (status, headers) {
 function begin ({ method, url, headers, words, bytes: body, content, replayable, client, certified, full }) {
   if (client === undefined) {
     const all = [...new Headers(headers)].flat()
-    const begun = Decision.begin({ method, url, headers: all, body, content, replayable, parks: true, certified })
+    const begun = beginCall({ method, url, headers: all, body, content, replayable, parks: true, certified })
     if (full) begun.full()
     return begun
   }
-  const begun = Decision.open({ method, url, words, body, content, replayable, client, kind: FETCH, parks: true, certified })
+  const begun = openCall({ method, url, words, body, content, replayable, client, kind: FETCH, parks: true, certified })
   if (typeof begun === 'string') return begun
   begun.declines = declines
   if (full) begun.full()

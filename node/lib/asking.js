@@ -2,9 +2,9 @@
 // What `fetch` was called with, read once, and written again for each attempt.
 
 const { commonDispatcher, isCertifiedDispatcher, nameOf } = require('./clients.js')
-const { isParking } = require('./decision.js')
 const { takeRoom } = require('./keeping.js')
 const { native } = require('./native.js')
+const { isParking } = require('./ruling.js')
 
 /** @typedef {import('./native.js').NextStep} NextStep */
 

@@ -4,8 +4,9 @@
 // neither hold them up nor answer them.
 
 const { SHOWN } = require('./asking.js')
-const { Decision, isDeciding } = require('./decision.js')
+const { beginCall } = require('./opening.js')
 const { RefusedError, wireError } = require('./refused.js')
+const { isDeciding } = require('./ruling.js')
 
 /** @typedef {InstanceType<typeof import('./exchange.js').Exchange>} Exchange */
 
@@ -35,7 +36,7 @@ function askAtOnce (request, exchange) {
   if (exchange.decision !== undefined || !isDeciding(exchange.begun)) return
   const { body } = request
   const content = body instanceof Uint8Array ? body : undefined
-  const step = Decision.begin({
+  const step = beginCall({
     method: exchange.method,
     url: exchange.origin + (exchange.path === '' ? '/' : exchange.path),
     headers: headersOf(request.headers),

@@ -2,106 +2,25 @@
 // A call for which rules decide: it crosses to the engine when it begins, and performs step by step what the
 // engine says. Where no rule decides anything there is none of these, and calls go in bundles (account.js).
 
-const { AsyncLocalStorage } = require('node:async_hooks')
 const { ErrorType, classify } = require('./errors.js')
-const { native } = require('./native.js')
+const { perform, performed } = require('./performing.js')
 const { note } = require('./problems.js')
-const { currentScope } = require('./scope.js')
 
 /** @typedef {InstanceType<typeof import('./exchange.js').Exchange>} Exchange */
 /** @typedef {import('./native.js').NativeDecision} NativeDecision */
 /** @typedef {import('./native.js').NextStep} NextStep */
+/** @typedef {import('./performing.js').Attaching} Attaching */
 
 /** As in exchange.js. */
 const COMPLETE = 0
 const ABANDONED = 9
 
-/** How long a reload of the rules may go unnoticed: asking costs more than looking at the clock. */
-const ASK_MS = 10
-
-let asked = -Infinity
-let decides = false
-let caches = false
-let parks = false
-
-/**
- * Whether rules decide anything. Throws where the addon does.
- *
- * @param {number} at what the clock says
- */
-function isDeciding (at) {
-  if (at - asked >= ASK_MS) {
-    decides = native().decides()
-    caches = decides && native().caches()
-    parks = decides && native().parks()
-    asked = at
-  }
-  return decides
-}
-
-/** Whether rules keep answers, as of when `isDeciding` was asked. */
-function isCaching () {
-  return caches
-}
-
-/** Whether rules park calls, as of when `isDeciding` was asked. */
-function isParking () {
-  return parks
-}
-
-/**
- * The attempt that the running code performs: the exchange that begins in there is that one. What outlives the attempt (a
- * connection, and all that is called by its events) stays in here, and has none.
- *
- * @type {AsyncLocalStorage<{ attempt: Attaching | undefined }>}
- */
-const performing = new AsyncLocalStorage()
-/** Whether there ever was one: to look for one costs. */
-let any = false
-
-/** @typedef {{ attach: (exchange: Exchange) => void }} Attaching */
 /**
  * Who hears of an exchange where rules decide.
  *
  * @typedef {Attaching & { answer: (exchange: Exchange, status: number, headers: () => string[]) => void,
  *   body: (exchange: Exchange, chunk: unknown) => void, over: (exchange: Exchange) => void }} Hearing
  */
-/**
- * What is known of a request before it is sent.
- *
- * @typedef {object} Asked
- * @property {string} method
- * @property {string} url
- * @property {string[]} headers names and values in turn
- * @property {number} [body] bytes
- * @property {Uint8Array} [content]
- * @property {boolean} replayable
- * @property {boolean} [parks] whether it can be handed over to the outbox
- * @property {boolean} [keeps] whether it can be although it cannot be sent again
- * @property {boolean} [certified] whether its connection has a client certificate
- */
-
-/**
- * The same for one all of whose headers are known, and whose answer can be kept.
- *
- * @typedef {object} Opened
- * @property {string} method
- * @property {string} url with its query
- * @property {string} words names and values of the headers, a line each
- * @property {number | undefined} body
- * @property {Uint8Array | undefined} content
- * @property {boolean} replayable
- * @property {number} kind of client; answers are kept apart by it, and by `client`
- * @property {string} client
- * @property {boolean} [parks] whether it can be handed over to the outbox
- * @property {boolean} [certified] whether its connection has a client certificate
- */
-
-/** As in node/src/kept.rs. */
-const REPLAYABLE = 1
-const BATCH = 2
-const PARKS = 4
-const CERTIFIED = 8
 
 class Decision {
   /** @param {NativeDecision} call */
@@ -129,42 +48,6 @@ class Decision {
     this.declines = undefined
     /** @type {Exchange[] | undefined} what ended while the request is handed over to the outbox, which has the call */
     this.late = undefined
-  }
-
-  /**
-   * Begins a call in the running code's scope, or another.
-   *
-   * @param {Asked} request
-   * @param {import('./scope.js').Scope | undefined} [scope]
-   */
-  static begin (request, scope = currentScope()) {
-    return new Decision(native().begin({
-      ...request,
-      customer: scope?.customer,
-      tags: scope === undefined ? [] : Object.entries(scope.tags).flat(),
-      batch: scope?.priority === 'batch'
-    }))
-  }
-
-  /**
-   * Begins a call whose answer may be kept, in the running code's scope or another: the answer, where there is one, as
-   * node/src/kept.rs writes it.
-   *
-   * @param {Opened} request
-   * @param {import('./scope.js').Scope | undefined} [scope]
-   * @returns {Decision | string}
-   */
-  static open ({ method, url, words, body, content, replayable, kind, client, parks, certified }, scope = currentScope()) {
-    const batch = scope?.priority === 'batch'
-    const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0) |
-      (certified ? CERTIFIED : 0)
-    let known
-    if (body !== 0 || scope !== undefined) {
-      const tags = scope === undefined ? undefined : Object.entries(scope.tags)
-      if (body !== 0 || tags?.length) known = { body, content, tags: tags?.flat() }
-    }
-    const begun = native().open(method, url, words, flags, kind, client, scope?.customer, known)
-    return typeof begun === 'string' ? begun : new Decision(begun)
   }
 
   /**
@@ -250,14 +133,7 @@ class Decision {
    * @returns {R}
    */
   perform (fn, attempt = this) {
-    any = true
-    /** @type {{ attempt: Attaching | undefined }} */
-    const under = { attempt }
-    const over = () => { under.attempt = undefined }
-    const result = performing.run(under, fn)
-    if (result instanceof Promise) result.then(over, over)
-    else over()
-    return result
+    return perform(attempt, fn)
   }
 
   /**
@@ -512,9 +388,4 @@ class Decision {
   }
 }
 
-/** The decision whose attempt the running code performs, if any. */
-function performed () {
-  return any ? performing.getStore()?.attempt : undefined
-}
-
-module.exports = { Decision, isCaching, isDeciding, isParking, performed }
+module.exports = { Decision }

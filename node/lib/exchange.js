@@ -3,9 +3,10 @@
 
 const account = require('./account.js')
 const { now } = require('./clock.js')
-const { isDeciding, performed } = require('./decision.js')
 const { ErrorType, classify } = require('./errors.js')
+const { performed } = require('./performing.js')
 const { observe } = require('./reading.js')
+const { isDeciding } = require('./ruling.js')
 const { currentScope } = require('./scope.js')
 
 /** How a call came out, beside the numbers of ErrorType: whole, or let go of by the application. */

@@ -22,7 +22,7 @@ const { join } = require('node:path')
  * @property {() => boolean} decides
  * @property {() => boolean} parks
  * @property {(host: string) => boolean} readsBodies
- * @property {(request: import('./decision.js').Asked & { customer?: string, tags: string[], batch: boolean }) => NativeDecision} begin
+ * @property {(request: import('./opening.js').Asked & { customer?: string, tags: string[], batch: boolean }) => NativeDecision} begin
  * @property {() => boolean} caches
  * @property {(method: string, url: string, headers: string, flags: number, kind: number, client: string,
  *   customer: string | undefined, known: { body?: number, content?: Uint8Array, tags?: string[] } | undefined) =>

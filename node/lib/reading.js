@@ -2,8 +2,8 @@
 // Calls that no rule decides about and whose cost stands in the body of the answer: they are told to the engine
 // while they are under way, as those that rules decide about are, and not in a bundle when they are over.
 
-const { Decision } = require('./decision.js')
 const { native } = require('./native.js')
+const { beginCall } = require('./opening.js')
 const { note } = require('./problems.js')
 
 /** @typedef {InstanceType<typeof import('./exchange.js').Exchange>} Exchange */
@@ -56,7 +56,7 @@ function observe (exchange) {
     if (!reads(exchange) || native().decides()) return
     const { origin, authority, method, path } = exchange
     const url = (authority === undefined ? origin : origin + '//' + authority) + (path === '' ? '/' : path)
-    Decision.begin({ method, url, headers: [], replayable: false }).watch(exchange)
+    beginCall({ method, url, headers: [], replayable: false }).watch(exchange)
   } catch (error) {
     note(error)
   }

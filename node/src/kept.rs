@@ -152,7 +152,7 @@ impl Task for PurgeTask {
             let pairs = self.conditions.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
             let programs = farcall_agent::purge_cache(&home, &pairs.collect::<Vec<_>>())
                 .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
-            Ok(crate::decide::float(programs))
+            Ok(crate::step::float(programs))
         })
     }
 

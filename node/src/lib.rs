@@ -14,3 +14,4 @@ mod kept;
 mod outbox;
 mod parking;
 mod report;
+mod step;

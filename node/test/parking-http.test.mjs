@@ -187,6 +187,18 @@ test('one that the application lets go of before it is written whole is not sent
   assert.deepEqual(vendors.got.map(({ body }) => body), ['other'])
 })
 
+test('one whose signal has aborted already fails and is over', async (t) => {
+  const vendors = await recorder(t)
+  const request = http.request(vendors.url, { method: 'POST', signal: AbortSignal.abort() })
+  const closed = new Promise((resolve) => request.once('close', resolve))
+  const failed = once(request, 'error')
+  request.end('one')
+  assert.equal((await failed)[0].name, 'AbortError')
+  await closed
+  assert.deepEqual(vendors.got, [])
+  assert.equal(farcall.status().inFlight, 0)
+})
+
 test('one whose connection cannot be made at all fails and is over', async () => {
   const { problems } = farcall.status()
   const request = http.request({ host: '127.0.0.1', port: 70000, method: 'POST' })

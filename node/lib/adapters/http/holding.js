@@ -5,11 +5,12 @@ const { clearImmediate, setImmediate, setTimeout } = require('node:timers')
 const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
 const { isCertified, nameOf } = require('../../clients.js')
-const { Decision, isCaching, isDeciding, isParking } = require('../../decision.js')
 const { ErrorType } = require('../../errors.js')
 const { pairs, parse } = require('../../kept.js')
+const { beginCall, openCall } = require('../../opening.js')
 const { note } = require('../../problems.js')
 const { RefusedError, timeoutError, wireError } = require('../../refused.js')
+const { isCaching, isDeciding, isParking } = require('../../ruling.js')
 const { change, essence, headersOf } = require('./head.js')
 const { redo } = require('./instead.js')
 const { original } = require('./methods.js')
@@ -183,7 +184,7 @@ function begin (request, options, release) {
     forget(held)
     held.keep = undefined
   }
-  const decision = Decision.begin({
+  const decision = beginCall({
     method: exchange.method,
     url: urlOf(exchange, exchange.path),
     headers: headersOf(request),
@@ -222,7 +223,7 @@ function answer (request, options, release, client) {
     if (/^(upgrade|transfer-encoding)$/i.test(headers[at])) return false
     if (/^content-length$/i.test(headers[at])) empty &&= Number(headers[at + 1]) === 0
   }
-  const decision = Decision.open({
+  const decision = openCall({
     method: exchange.method,
     url: request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path,
     words: headers.join('\n'),
@@ -264,7 +265,7 @@ function urlOf ({ origin, authority }, path) {
 
 /**
  * @param {any} request
- * @param {InstanceType<typeof Decision>} decision
+ * @param {InstanceType<typeof import('../../decision.js').Decision>} decision
  * @param {any} options
  * @param {(options: any) => void} release
  */

@@ -34,7 +34,7 @@ const ours = {
         const exchange = exchangeOf(this)
         if (exchange !== null) {
           // Most were asked for when they were given to their agent, before there was a socket.
-          if (active && !exchange.asked && isHeld(exchange) && holdSocket(this, socket)) return
+          if (active && !exchange.asked && !this.destroyed && isHeld(exchange) && holdSocket(this, socket)) return
           seeSocket(exchange, this, socket)
           if (exchange.decision !== undefined && this[kHeld]?.open) guard(socket)
         }
@@ -130,7 +130,8 @@ function addRequest (request, options, port, localAddress) {
   try {
     if (active) {
       const exchange = exchangeOf(request)
-      if (exchange !== null && !exchange.asked && isHeld(exchange)) {
+      // One that is destroyed (its signal had aborted) only waits to be told so.
+      if (exchange !== null && !exchange.asked && !request.destroyed && isHeld(exchange)) {
         held = { now: true, released: false, error: undefined }
         // `arguments` itself would then be made for every request.
         holdRequest(this, arguments.length > 2 ? [request, options, port, localAddress] : [request, options], held)
