@@ -2,7 +2,7 @@
 
 use farcall::{HeaderNames, Headers, Stored};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use pyo3::{ffi, intern};
 
 /// The name under which a channel stands among the headers; no header can have it.
@@ -37,6 +37,23 @@ impl<'a> Shown<'a> {
             pairs.try_iter()?.try_for_each(|pair| shown.add(&pair?))?;
         }
         Ok(shown)
+    }
+
+    /// Reads the values of a dict, if each of them is a tuple of text or of `bytes`: then nothing of Python's is run
+    /// on the way.
+    pub(crate) fn of_values(pairs: &Bound<'_, PyDict>) -> Option<Self> {
+        let mut shown = Self {
+            text: Vec::with_capacity(512),
+            ends: Vec::new(),
+            whole: true,
+            octets: false,
+            channel: None,
+        };
+        shown.ends.reserve_exact(pairs.len());
+        for (_, pair) in pairs {
+            shown.add(pair.cast::<PyTuple>().ok().filter(|pair| !pair.is_empty())?).ok()?;
+        }
+        Some(shown)
     }
 
     fn add(&mut self, pair: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -15,6 +15,7 @@ import httpx
 import httpx2
 import pytest
 import trio
+from hooked import native_hook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -127,7 +128,7 @@ class Fake:
 def begin(library: Any, fake: Fake, ledger: Ledger, path: str = "/a", method: Any = None) -> Any:
     """What the hook gives in the place of a coroutine, over a method that is not httpx's own."""
     with farcall.customer(ledger.customer):
-        hook = farcall._native.native.hook(
+        hook = native_hook(
             "async_request",
             2,
             method or Fake.handle_async_request,
@@ -278,7 +279,7 @@ def test_one_that_catches_what_is_thrown_in_goes_on(library: Any, ledger: Ledger
                 return (1, 2)
 
     stubborn = Stubborn(library)
-    hook: Any = farcall._native.native.hook(
+    hook: Any = native_hook(
         "async_request",
         2,
         Stubborn.handle_async_request,
@@ -335,7 +336,7 @@ def test_what_is_below_need_not_be_a_coroutine(library: Any, ledger: Ledger) -> 
             return library.Response(200, stream=library.ByteStream(b"ok"))
 
     async def work() -> Any:
-        hook: Any = farcall._native.native.hook(
+        hook: Any = native_hook(
             "async_request",
             2,
             lambda *_: Ready(),
@@ -352,7 +353,7 @@ def test_what_is_below_need_not_be_a_coroutine(library: Any, ledger: Ledger) -> 
 
 
 def test_what_cannot_be_awaited_says_so(library: Any, ledger: Ledger) -> None:
-    hook: Any = farcall._native.native.hook(
+    hook: Any = native_hook(
         "async_request", 2, lambda *_: 7, lambda *_: 7, farcall._scope.current.get, _streams(library).async_body
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import farcall
 import pytest
 from farcall import _farcall as native
+from hooked import native_hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,7 +234,7 @@ def test_exchanges_within_one_another_keep_their_connections_apart(ledger: Ledge
             assert native.under_way(conn) is seen[name]
             return Response()
 
-        return native.hook("exchange", 0, original, lambda *_, **__: None, lambda: None, None)
+        return native_hook("exchange", 0, original, lambda *_, **__: None, lambda: None, None)
 
     outer, inner = make("outer", make("inner", None)), "inner"
     response = outer(Pool(), "outer", "GET", "/outer", body=b"", preload_content=False)

@@ -361,7 +361,7 @@ def test_a_kept_answer_is_a_response_of_httpx(rules: Rules) -> None:
 
 
 REQUESTS = """
-import pickle, requests
+import copy, pickle, requests
 def get(**options):
     # Each without the cookie that the other one got.
     return requests.get(AT, verify=CA, **options)
@@ -374,6 +374,13 @@ first, second = get(), get()
 assert look(first) == look(second), (look(first), look(second))
 assert "Cache-Status" in second.headers and "cache-status" not in first.headers
 assert pickle.loads(pickle.dumps(second)).json() == first.json()
+for jar in (get().cookies.copy(), copy.copy(get().cookies), pickle.loads(pickle.dumps(get().cookies)), get().cookies):
+    assert type(jar.get_policy()).__name__ == "DefaultCookiePolicy"
+    assert isinstance(jar, requests.cookies.RequestsCookieJar)
+    assert sorted(jar.items()) == sorted(first.cookies.items())
+jars = [get().cookies, get().cookies]
+jars[0].set("own", "1")
+assert "own" not in jars[1].keys()
 r = get(stream=True)
 read = r.raw.read(10) + r.raw.read()
 r = get(stream=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import farcall
 import pytest
-from clients import CLIENTS
+from clients import CLIENTS, minds_a_short_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,7 +153,7 @@ def test_a_reset_within_the_body_is_a_reset(client: Client, sim: Sim, ledger: Le
 
 
 def test_a_body_that_ends_early_is_not_whole(client: Client, sim: Sim, ledger: Ledger) -> None:
-    with pytest.raises(Exception):
+    with pytest.raises(Exception) if minds_a_short_body(client) else nullcontext():
         client("GET", f"{sim.plain}/scenario/truncate?after=5000", sim.ca)
     assert ledger.calls() == {(200, "protocol"): 1}
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import farcall
 import pytest
-from clients import CLIENTS
+from clients import CLIENTS, minds_a_short_body
 from farcall import _errors, _hook
 from farcall._adapters import httpx_, urllib3_
 from farcall._native import native
+from hooked import native_hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,6 +82,9 @@ def test_an_exception_passes_through_a_call_object_that_fails(
     def error_of(path: str) -> list[Any]:
         # What breaks has the time that it takes, so that only what hangs can time out.
         more = {"timeout": 0.5} if path == "hang" else {}
+        if path == "truncate" and not minds_a_short_body(client):
+            assert client("GET", f"{sim.plain}/scenario/{path}", sim.ca).status == 200
+            return []
         with pytest.raises(Exception) as caught:
             client("GET", f"{sim.plain}/scenario/{path}", sim.ca, **more)
         return [type(one) for one in _errors.chain(caught.value)]
@@ -127,7 +131,7 @@ def test_a_native_hook_that_cannot_begin_a_call_lets_the_exchange_go_on() -> Non
     def original(*args: object, **kwargs: object) -> tuple[object, object]:
         return args, kwargs
 
-    hook = native.hook("exchange", 0, original, fail, fail, None)
+    hook = native_hook("exchange", 0, original, fail, fail, None)
     before = faults()
     arguments, options = (Pool(), object(), "GET", "/a"), {"body": b"", "preload_content": False}
     assert hook(*arguments, **options) == (arguments, options)
@@ -137,7 +141,7 @@ def test_a_native_hook_that_cannot_begin_a_call_lets_the_exchange_go_on() -> Non
 def test_a_native_hook_hands_out_a_response_that_it_does_not_understand() -> None:
     farcall.install()
     response = object()
-    hook = native.hook("exchange", 0, lambda *_, **__: response, fail, lambda: None, None)
+    hook = native_hook("exchange", 0, lambda *_, **__: response, fail, lambda: None, None)
     before = faults()
     assert hook(Pool(), object(), "GET", "/a", body=None, preload_content=False) is response
     assert faults() == before + 1
@@ -149,7 +153,7 @@ def test_a_native_hook_hands_out_what_was_read_of_a_response_that_it_does_not_un
     class Response:
         _farcall_call = native.begin(0, "GET", "https", "native.example", 443, "/a", None)
 
-    hook = native.hook("read", 0, lambda *_: b"data", fail, lambda: None, object)
+    hook = native_hook("read", 0, lambda *_: b"data", fail, lambda: None, object)
     before = faults()
     assert hook(Response(), 10) == b"data"
     assert faults() == before + 1
@@ -166,7 +170,7 @@ def test_an_exception_passes_through_a_native_hook(kind: Any) -> None:
     def original(*_: object, **__: object) -> None:
         raise error
 
-    hook = native.hook(kind, 0, original, fail, lambda *_: None, None)
+    hook = native_hook(kind, 0, original, fail, lambda *_: None, None)
     with pytest.raises(KeyError) as caught:
         hook(Response(), object(), "GET", "/a", body=None, preload_content=False)
     assert caught.value is error

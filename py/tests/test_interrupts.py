@@ -9,6 +9,7 @@ import farcall
 import pytest
 from farcall._adapters.httpx_streams import Streams
 from farcall._native import native
+from hooked import native_hook
 
 #: What is no `Exception`.
 STOPS = [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError]
@@ -76,19 +77,19 @@ def test_of_urllib3_before_an_exchange(error: BaseException, place: str) -> None
 
     pool = Raising(error, place, **{name: value for name, value in URL.items() if name != place})
     original = (lambda *_, **__: None) if isinstance(error, Exception) else unreached
-    hook = native.hook("exchange", 0, original, unreached, scope, None)
+    hook = native_hook("exchange", 0, original, unreached, scope, None)
     raises(error, hook, pool, object(), "GET", "/a", body=None, preload_content=False)
 
 
 def test_of_urllib3_after_the_head(error: BaseException) -> None:
     response = Raising(error, "status")
-    hook = native.hook("exchange", 0, lambda *_, **__: response, unreached, lambda: None, None)
+    hook = native_hook("exchange", 0, lambda *_, **__: response, unreached, lambda: None, None)
     raises(error, hook, Pool, object(), "GET", "/a", body=None, preload_content=False)
 
 
 def test_of_urllib3_after_a_read(error: BaseException) -> None:
     response = Raising(error, "_fp", _farcall_call=begun())
-    hook = native.hook("read", 0, lambda *_: b"data", unreached, lambda: None, object)
+    hook = native_hook("read", 0, lambda *_: b"data", unreached, lambda: None, object)
     raises(error, hook, response, 10)
 
 
@@ -96,7 +97,7 @@ def test_of_urllib3_after_a_read(error: BaseException) -> None:
 def test_of_httpx_before_an_exchange(error: BaseException, place: str) -> None:
     request = Raising(error, place, **{name: value for name, value in REQUEST.items() if name != place})
     original = (lambda *_: Answer) if isinstance(error, Exception) else unreached
-    hook = native.hook("request", 0, original, unreached, lambda: None, BODY)
+    hook = native_hook("request", 0, original, unreached, lambda: None, BODY)
     raises(error, hook, object(), request)
 
 
@@ -105,7 +106,7 @@ def test_of_httpx_after_the_head(error: BaseException, place: str) -> None:
     parts = {"status_code": 200, "headers": {}, "stream": ()}
     del parts[place]
     response = Raising(error, place, **parts)
-    hook = native.hook("request", 0, lambda *_: response, unreached, lambda: None, BODY)
+    hook = native_hook("request", 0, lambda *_: response, unreached, lambda: None, BODY)
     raises(error, hook, object(), Raising(error, "", **REQUEST))
 
 
@@ -140,7 +141,7 @@ def test_while_a_call_is_told_of_an_exception(stop: type[BaseException], monkeyp
     def original(*_: object) -> None:
         raise own
 
-    hook = native.hook("request", 0, original, unreached, lambda: None, BODY)
+    hook = native_hook("request", 0, original, unreached, lambda: None, BODY)
     with pytest.raises(stop) as caught:
         hook(object(), Raising(own, "", **REQUEST))
     assert caught.value is interrupt

@@ -34,6 +34,13 @@ def hook(kind: str, adapter: int, original: object, whole: object, scope: object
     return whole
 
 
+class Keeping:
+    """Knows nothing of requests."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+
 def under_way(_: object) -> None:
     """Knows of no call."""
 

@@ -10,6 +10,7 @@ __all__ = [
     "AsyncBody",
     "Body",
     "Call",
+    "Keeping",
     "OutboxError",
     "OutboxUnavailableError",
     "Scope",
@@ -121,7 +122,7 @@ def begin_deciding(
     /,
 ) -> Call | None: ...
 def hook(
-    kind: Literal["exchange", "read", "request", "async_request"],
+    kind: Literal["exchange", "read", "request", "async_request", "send"],
     adapter: int,
     original: Callable[..., Any],
     whole: Callable[..., Any],
@@ -129,6 +130,23 @@ def hook(
     extra: Any,
     /,
 ) -> Callable[..., Any]: ...
+
+@final
+class Keeping:
+    """What a hook of requests knows of the library, and asks of its other half in Python."""
+
+    def __new__(
+        cls,
+        adapter: type,
+        build: Any,
+        refuse: Callable[..., None],
+        refused: type[Exception],
+        go_on: Callable[..., Any],
+        make: Callable[..., Any],
+        shape: Any | None,
+        /,
+    ) -> Self: ...
+
 def under_way(key: object, /) -> Call | None: ...
 def decides() -> bool: ...
 def caches() -> bool: ...

@@ -1,4 +1,4 @@
-//! Hooks that hand a call on as they got it: methods of urllib3 and of httpx, counted.
+//! Hooks that hand a call on as they got it: methods of urllib3, requests and httpx, counted.
 //!
 //! A hook in Python that fits every version of a library takes `*args, **kwargs`: a call with ten keywords is packed and
 //! unpacked twice, each keyword compared to each parameter. Even one that takes what it hands on has a frame of its own,
@@ -6,6 +6,7 @@
 //! way alone; for all else there is a hook in Python.
 
 mod httpx;
+mod requests;
 mod urllib3;
 
 use crate::arguments::answer;
@@ -35,7 +36,8 @@ struct Hook {
     whole: *mut PyObject,
     /// What gives a call its scope.
     scope: *mut PyObject,
-    /// For a read of urllib3's, the kind of http.client's responses; for httpx, the kind of its streams.
+    /// For a read of urllib3's, the kind of http.client's responses; for httpx, the kind of its streams; for requests,
+    /// its `Keeping`.
     extra: *mut PyObject,
     /// What others set on it, as on a function.
     attributes: *mut PyObject,
@@ -103,6 +105,7 @@ fn forward() -> Option<&'static Forward> {
 pub(crate) fn add_to(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(hook, module)?)?;
     module.add_function(wrap_pyfunction!(under_way, module)?)?;
+    module.add_class::<requests::Keeping>()?;
     httpx::add_to(module)?;
     let Some(Forward(_, call)) = forward() else { return Ok(()) };
     let member = |name: &'static std::ffi::CStr, offset: usize| ffi::PyMemberDef {
@@ -158,6 +161,7 @@ pub(crate) fn hook<'py>(
         "read" => urllib3::read,
         "request" => httpx::request,
         "async_request" => httpx::async_request,
+        "send" => requests::send,
         _ => return Err(PyTypeError::new_err(format!("no hook of the kind {kind}"))),
     };
     let py = whole.py();

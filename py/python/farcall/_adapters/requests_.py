@@ -9,19 +9,18 @@ needs no connection: where answers are, the first call begins here already, and 
 from __future__ import annotations
 
 import sys
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting
 from farcall._acting import REFUSE, RESPOND, WAIT, Refused, caches
 from farcall._adapters import channels, urllib3_
-from farcall._adapters.requests_stored import maker
+from farcall._adapters.requests_stored import maker, shape
 from farcall._adapters.urllib3_acting import Held, bytes_of, held
 from farcall._faults import fault
 from farcall._hook import fail, scope
+from farcall._native import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import ModuleType
 
     from farcall._farcall import Call
@@ -33,44 +32,32 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
     below = sys.modules[module.adapters.PoolManager.__module__.rpartition(".")[0]]
     urllib3_.attach(below, number, patches)
     keeping = Keeping(module, below, number)
-    patches.replace(module.adapters.HTTPAdapter, "send", lambda original: _send_hook(original, keeping))
+    kind = module.adapters.HTTPAdapter
+    patches.replace(kind, "send", lambda original: _hook(original, number, keeping, kind))
 
 
-def _send_hook(original: Any, keeping: Keeping) -> Callable[..., Any]:
+def _hook(original: Any, number: int, keeping: Keeping, kind: Any) -> Any:
+    """Native where it can be, with the one in Python for what the native one does not know."""
+
     def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             if caches():
                 return keeping.send(original, self, request, args, kwargs)
             return original(self, request, *args, **kwargs)
         except Refused as refusal:
-            raise keeping.refused(str(refusal), request=request).like(refusal) from None
+            raise keeping.refusal(refusal, request) from None
 
-    def send_as_ever(
-        self: Any,
-        request: Any,
-        stream: Any = False,
-        timeout: Any = None,
-        verify: Any = True,
-        cert: Any = None,
-        proxies: Any = None,
-    ) -> Any:
+    def go_on(call: Call, step: tuple[Any, ...], adapter: Any, request: Any, kwargs: dict[str, Any]) -> Any:
         try:
-            if caches():
-                return keeping.send(original, self, request, (stream, timeout, verify, cert, proxies), {})
-            return original(self, request, stream, timeout, verify, cert, proxies)
+            return keeping.follow(call, step, None, original, adapter, request, (), kwargs)
         except Refused as refusal:
-            raise keeping.refused(str(refusal), request=request).like(refusal) from None
+            raise keeping.refusal(refusal, request) from None
 
-    # Packing keywords and unpacking them costs as much as a call does otherwise.
-    return send_as_ever if _takes(original) == _takes(send_as_ever) else send
+    def refuse(refusal: Refused, request: Any) -> None:
+        raise keeping.refusal(refusal, request) from None
 
-
-def _takes(function: Any) -> list[tuple[str, Any, Any]] | None:
-    """The parameters of a function: their names, kinds and defaults."""
-    try:
-        return [(one.name, one.kind, one.default) for one in signature(function).parameters.values()]
-    except (TypeError, ValueError):
-        return None
+    known = native.Keeping(kind, kind.build_response, refuse, Refused, go_on, keeping.make, keeping.shape)
+    return native.hook("send", number, original, send, scope, known)
 
 
 class Keeping:
@@ -79,27 +66,46 @@ class Keeping:
     def __init__(self, module: Any, below: Any, number: int) -> None:
         self._number = number
         self._adapter = module.adapters.HTTPAdapter
-        self._stored = maker(module, below)
+        self.make = maker(below)
+        self.shape = shape(module, below)
         base = module.exceptions.ConnectionError
         # urllib3 would retry an error that is requests' already, for those are OSErrors.
-        self.refused: Any = type("RefusedConnectionError", (Refused, base), {"__doc__": Refused.__doc__})
+        self._refused: Any = type("RefusedConnectionError", (Refused, base), {"__doc__": Refused.__doc__})
+
+    def refusal(self, refusal: Refused, request: Any) -> Any:
+        """A refusal as an error of requests."""
+        return self._refused(str(refusal), request=request).like(refusal)
 
     def send(self, original: Any, adapter: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answers from what is kept, or lets urllib3 make the exchange."""
         if args:
-            stream, _, verify, cert, _ = (*args, *_rest(args, kwargs))
+            _, _, verify, cert, _ = (*args, *_rest(args, kwargs))
         else:
-            option = kwargs.get
-            stream, verify, cert = option("stream"), option("verify", True), option("cert")
+            verify, cert = kwargs.get("verify", True), kwargs.get("cert")
         call, channel = self._begin(adapter, request, verify, cert)
         if call is None:
             return original(adapter, request, *args, **kwargs)
+        return self.follow(call, _acting.step(call, False), channel, original, adapter, request, args, kwargs)
+
+    def follow(
+        self,
+        call: Call,
+        step: tuple[Any, ...],
+        channel: bytes | None,
+        original: Any,
+        adapter: Any,
+        request: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Does what the engine says of a call that began."""
         # Before a connection is taken: the call that is waited for may need the last one.
-        while (step := _acting.step(call, False))[0] == WAIT:
+        while step[0] == WAIT:
             _acting.wait(call, step[1])
+            step = _acting.step(call, False)
         if step[0] == RESPOND:
             try:
-                return self._stored(*step[1:], adapter, request, stream)
+                return self.make(*step[1:], adapter, request)
             except Exception as error:
                 fault("requests.stored", error)
                 return original(adapter, request, *args, **kwargs)

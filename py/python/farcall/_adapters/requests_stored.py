@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import http.cookiejar
-import threading
 from datetime import timedelta
 from functools import lru_cache
 from http.client import responses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farcall._adapters import urllib3_stored
 
@@ -15,106 +14,98 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _UNREAD = {"preload_content": False, "decode_content": False}
-#: What makes a body, or the cookies of a response, more than what is there already.
-_SPECIAL = frozenset({"content-encoding", "set-cookie"})
 
 
-def maker(module: Any, below: Any) -> Callable[..., Any]:
+def maker(below: Any) -> Callable[..., Any]:
     """What makes a response of a status, pairs of headers and a body as it was on the wire; `below` is its urllib3."""
     raw_of = urllib3_stored.maker(below)
-    raw_later = _later(below.HTTPResponse, raw_of)
-    new_response, fields_of = _empty(module), module.structures.CaseInsensitiveDict
-    build = module.adapters.HTTPAdapter.build_response
-    of_headers = module.utils.get_encoding_from_headers
-    new = object.__new__
-    # What is filled in here, and not made by a constructor, is what that would fill in.
-    is_known = list(vars(fields_of({"a": "b"})).items()) == [("_store", {"a": ("a", "b")})]
 
-    @lru_cache(256)
-    def encoding_of(kind: str) -> Any:
-        return of_headers({"content-type": kind})
-
-    def make(status: int, headers: list[tuple[str, str]], body: bytes, adapter: Any, request: Any, stream: bool) -> Any:
-        # Names come in lower case.
-        store = {pair[0]: pair for pair in headers}
-        plain = is_known and len(store) == len(headers)
-        if stream or not plain or not _SPECIAL.isdisjoint(store) or type(adapter).build_response is not build:
-            return adapter.build_response(request, raw_of(status, headers, body, _UNREAD))
-        fields = new(fields_of)
-        fields._store = store
-        kind = store.get("content-type")
-        response = new_response()
-        response.__dict__.update(
-            status_code=status,
-            headers=fields,
-            encoding=None if kind is None else encoding_of(kind[1]),
-            reason=responses.get(status),
-            url=request.url,
-            request=request,
-            connection=adapter,
-            raw=raw_later((status, headers, body, _UNREAD)),
-            _content=body,
-            _content_consumed=True,
-        )
-        return response
+    def make(status: int, headers: list[tuple[str, str]], body: bytes, adapter: Any, request: Any) -> Any:
+        return adapter.build_response(request, raw_of(status, headers, body, _UNREAD))
 
     return make
 
 
-def _empty(module: Any) -> Callable[[], Any]:
-    """What makes a response of which nothing is known yet, as its constructor does, but for the headers.
+class Shape(NamedTuple):
+    """What the native half makes a response of that is read already.
 
-    Most of what the constructor does is a jar for cookies, and that jar's policy.
+    What it fills in, and no constructor makes, is what that would fill in.
     """
-    kind: Any = module.Response
-    jar_kind = module.cookies.RequestsCookieJar
-    state = dict(vars(kind()))
-    jar = state.pop("cookies", None)
-    new, lock_of = object.__new__, threading.RLock
+
+    kind: Any
+    #: The attributes that are the same of all.
+    common: dict[str, Any]
+    headers: Any
+    cookies: Any
+    raw: Any
+    #: The options that `raw` is made with.
+    options: dict[str, bool]
+    encoding_of: Callable[[str], Any]
+    reasons: dict[int, str]
+
+
+def shape(module: Any, below: Any) -> Shape | None:
+    """The shape of a response of requests; None where it is not known well enough."""
+    kind, fields_kind = module.Response, module.structures.CaseInsensitiveDict
+    of_headers = module.utils.get_encoding_from_headers
     try:
-        policy = jar._policy
-        policy_state, policy_kind = vars(policy), type(policy)
-        plain = (
-            type(jar) is jar_kind
-            and vars(jar).keys() == {"_policy", "_cookies_lock", "_cookies"}
-            and policy_kind is http.cookiejar.DefaultCookiePolicy
-            and all(isinstance(value, _UNCHANGING) for value in policy_state.values())
+        state = dict(vars(kind()))
+        jar = state.pop("cookies")
+        known = (
+            type(jar) is module.cookies.RequestsCookieJar
+            and vars(jar).keys() == _JAR
+            and type(jar._policy) is http.cookiejar.DefaultCookiePolicy
             and all(isinstance(value, _UNCHANGING) or name in _FRESH for name, value in state.items())
             and state.keys() >= _FRESH
+            and list(vars(fields_kind({"a": "b"})).items()) == [("_store", {"a": ("a", "b")})]
         )
-    except (AttributeError, TypeError):
-        plain = False
-    if not plain:
-        return kind  # type: ignore[no-any-return]
+    except (AttributeError, KeyError, TypeError):
+        known = False
+    if not known:
+        return None
 
-    def empty() -> Any:
-        own_policy = new(policy_kind)
-        own_policy.__dict__ = policy_state.copy()
-        own = new(jar_kind)
-        own.__dict__ = {"_policy": own_policy, "_cookies_lock": lock_of(), "_cookies": {}}
-        response = new(kind)
-        response.__dict__ = made = state.copy()
-        made["cookies"] = own
-        made["history"] = []
-        return response
+    @lru_cache(256)
+    def encoding_of(media: str) -> Any:
+        return of_headers({"content-type": media})
 
-    return empty
+    common = {name: value for name, value in state.items() if name not in _FRESH}
+    raw = _later(below.HTTPResponse, urllib3_stored.maker(below))
+    return Shape(kind, common, fields_kind, _jar_later(type(jar)), raw, _UNREAD, encoding_of, responses)
 
 
 #: What may be the same object in all responses, and what is put in its place for each.
 _UNCHANGING = (type(None), bool, int, str, tuple, timedelta)
 _FRESH = {"headers", "history"}
+#: What a jar for cookies has.
+_JAR = {"_policy", "_cookies_lock", "_cookies"}
 
 
-def _later(kind: Any, raw_of: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
-    """What makes a response of urllib3 that is read to its end, and is one only when somebody looks at it."""
+def _jar_later(kind: Any) -> Any:
+    """A jar for the cookies of a response, which nearly nobody looks into, and is one only when somebody does."""
+
+    class RequestsCookieJar(kind):  # type: ignore[misc]
+        def __getattr__(self, name: str) -> Any:
+            if name not in _JAR:
+                raise AttributeError(name)
+            for own, value in vars(kind()).items():
+                # Two threads may look at once.
+                self.__dict__.setdefault(own, value)
+            self.__class__ = kind
+            return getattr(self, name)
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            self._cookies  # noqa: B018 - from now on it is one
+            return self.__reduce_ex__(protocol)
+
+    return _like(RequestsCookieJar, kind)
+
+
+def _later(kind: Any, raw_of: Callable[..., Any]) -> Any:
+    """A response of urllib3 that is read to its end, and is one only when somebody looks at it."""
 
     class HTTPResponse(kind):  # type: ignore[misc]
         closed = True
         _original_response = None
-
-        def __init__(self, parts: tuple[Any, ...]) -> None:
-            self.__dict__["_farcall_parts"] = parts
 
         def release_conn(self) -> None:
             """There is none."""
@@ -129,5 +120,9 @@ def _later(kind: Any, raw_of: Callable[..., Any]) -> Callable[[tuple[Any, ...]],
             self.__class__ = kind
             return getattr(self, name)
 
-    HTTPResponse.__module__, HTTPResponse.__qualname__ = kind.__module__, kind.__qualname__
-    return HTTPResponse
+    return _like(HTTPResponse, kind)
+
+
+def _like(made: Any, kind: Any) -> Any:
+    made.__module__, made.__qualname__ = kind.__module__, kind.__qualname__
+    return made
