@@ -120,6 +120,10 @@ fn scene(home: &Path) {
         connection(&script, "example.org", ExplainedBy::Nobody, 500, "its TLS library cannot be tapped"),
         connection(&script, "example.org", ExplainedBy::Nobody, 500, "its TLS library cannot be tapped"),
     ]);
+    for name in ["sidecar_skipped_programs", "sidecar_skipped_programs", "sidecar_ends_found_late"] {
+        sidecar.count_failure(name);
+    }
+    app.count_failure("sidecar_is_no_business_of_a_program");
     sidecar.shutdown();
     app.shutdown();
 }
@@ -177,6 +181,15 @@ fn coverage_says_what_is_explained_and_why_not() {
     assert_eq!((dark.service.as_str(), dark.vendor.as_str()), ("notify.sh", "example.org"));
     assert_eq!((dark.unexplained.connections, dark.unexplained.bytes), (2, 2_000));
     assert_eq!(dark.reasons[0].reason, "its TLS library cannot be tapped");
+    let gaps: Vec<_> = coverage.gaps.iter().map(|gap| (gap.name.as_str(), gap.count)).collect();
+    assert_eq!(gaps, [("sidecar_skipped_programs", 2), ("sidecar_ends_found_late", 1)]);
+    let mut wide = Style::default();
+    wide.width = 400;
+    let shown = coverage.render(&wide);
+    assert!(
+        shown.contains("- 2 times that the kernel skipped a program") && shown.contains("recursion_misses"),
+        "{shown}"
+    );
     // What the sidecar calls by its executable goes under the name that the program gives itself.
     assert!(coverage.rows.iter().any(|row| row.service == "checkout"));
 }

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 59] = [
+const MEANINGS: [(&str, &str, Weight); 73] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -131,6 +131,36 @@ const MEANINGS: [(&str, &str, Weight); 59] = [
     ("unleased_quotas", "quotas of a fleet without Redis; this host goes by its own share", Look),
     ("late_forks", "forks that nobody announced; calls of the child's first second are missing", Look),
     ("panics", "errors of farcall's own that were caught", Look),
+    ("sidecar_ring_full", "records that found no room between kernel and sidecar", Look),
+    ("sidecar_ring_pressure", "pieces of payload withheld so that connections keep their room", Look),
+    ("sidecar_unreadable_buffers", "buffers of applications that could not be read", Look),
+    ("sidecar_too_many_connections", "connections beyond the 65,536 that are followed at once", Look),
+    ("sidecar_too_many_tls_calls", "calls of TLS libraries beyond the 16,384 followed at once", Look),
+    ("sidecar_too_many_tls_streams", "TLS streams beyond those followed at once", Look),
+    ("sidecar_unreadable_packets", "packets whose payload could not be read", Look),
+    (
+        "sidecar_skipped_programs",
+        "times that the kernel skipped a program that would have nested in itself (recursion_misses)",
+        Look,
+    ),
+    ("sidecar_undecodable_records", "records of programs of another build", Look),
+    ("sidecar_unfollowed_pieces", "pieces of streams beyond those followed at once", Look),
+    ("sidecar_calls_without_process", "calls whose process was unknown, and which are not counted", Look),
+    (
+        "sidecar_unprobed_libraries",
+        "TLS libraries that could not be probed; stderr of the sidecar says why",
+        Look,
+    ),
+    (
+        "sidecar_ends_found_late",
+        "connections whose end no program saw; found gone within seconds, with their bytes",
+        Fine,
+    ),
+    (
+        "sidecar_skipped_but_seen_otherwise",
+        "times that the kernel skipped a program (recursion_misses) and another one saw the same",
+        Fine,
+    ),
     ("other_failures", "failures of an adapter beyond those told apart", Look),
 ];
 

@@ -1,5 +1,6 @@
 //! What can we not see?
 
+use super::counters::meaning;
 use super::numbers::share;
 use super::source::Source;
 use super::{Query, ReportError, Window};
@@ -23,6 +24,21 @@ pub struct Coverage {
     pub rows: Vec<CoverageRow>,
     /// All rows together.
     pub totals: CoverageTotals,
+    /// What the sidecars that ran in the window could not deliver or follow, the most first; empty where nothing was
+    /// missing.
+    pub gaps: Vec<Gap>,
+}
+
+/// Something that sidecars could not deliver or follow, or that was made up for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Gap {
+    /// The counter's name, as in `doctor`.
+    pub name: String,
+    /// How often, since these sidecars started.
+    pub count: u64,
+    /// What it counts, in words.
+    pub meaning: &'static str,
 }
 
 /// The connections of a program to a vendor.
@@ -164,7 +180,26 @@ pub fn coverage(query: &Query) -> Result<Coverage, ReportError> {
         sidecar,
         rows,
         totals,
+        gaps: gaps(&source)?,
     })
+}
+
+fn gaps(source: &Source<'_>) -> Result<Vec<Gap>, ReportError> {
+    let Some(connection) = source.connection() else { return Ok(Vec::new()) };
+    let from = i64::try_from(source.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare(
+        "SELECT c.name, SUM(c.value) FROM counters c JOIN processes p ON p.caller = c.caller
+         WHERE p.role = 'sidecar' AND p.last_flush >= ?1 AND c.value > 0 AND substr(c.name, 1, 8) = 'sidecar_'
+         GROUP BY c.name ORDER BY 2 DESC, 1",
+    )?;
+    let mut rows = statement.query([from])?;
+    let mut gaps = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let meaning = meaning(&name).map_or("", |(meaning, _)| meaning);
+        gaps.push(Gap { name, count: row.get::<_, i64>(1)?.unsigned_abs(), meaning });
+    }
+    Ok(gaps)
 }
 
 impl CoverageRow {

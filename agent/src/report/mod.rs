@@ -31,7 +31,7 @@ pub use advise::{Advice, Advised, Answers, Worth, advise};
 pub use budgets::{BudgetRow, Budgets, budgets};
 pub use callers::{CallerRow, callers};
 pub use calls::{CallRow, ExplainedCall, calls, explain_call};
-pub use coverage::{Coverage, CoverageRow, CoverageTotals, Share, Unexplained, coverage};
+pub use coverage::{Coverage, CoverageRow, CoverageTotals, Gap, Share, Unexplained, coverage};
 pub use customers::{CustomerRow, customers};
 pub use doctor::{Counter, Doctor, LedgerHealth, OutboxHealth, ProcessRow, SidecarHealth, doctor};
 pub use endpoints::{EndpointRow, endpoints};

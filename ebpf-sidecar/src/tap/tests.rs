@@ -2,10 +2,10 @@
 use super::*;
 use crate::{
     coverage::Completeness,
-    identity::process::CAPACITY,
+    identity::{executable::Tls, process::CAPACITY},
     wire::{
         exchange::Outcome,
-        record::{Direction, Execution, Protocol},
+        record::{Direction, Execution, Piece, Protocol},
     },
 };
 
@@ -153,4 +153,57 @@ fn what_streams_keep_for_later_is_counted_and_given_back() {
     assert_eq!(observer.stashed, REQUEST.len());
     observer.finish(10);
     assert_eq!(observer.stashed, 0);
+}
+
+#[test]
+fn final_counters_are_not_undone_by_a_look_from_before_them() {
+    let mut observer = Observer::default();
+    let open = Socket { bytes_out: 9, ..socket(2, 5, Protocol::Tls) };
+    observer.seen(&open);
+    observer.tls(&piece(2, 70, REQUEST));
+    observer.closed(&Socket { bytes_out: 20, closed: 70, ..open.clone() });
+    // Read before the end, applied after it, while the stream may still be read from.
+    observer.counted(&open, 80);
+    observer.expire(u64::MAX);
+    let (progress, _) = told(&mut observer);
+    let last = progress.last().unwrap();
+    assert!(last.last);
+    assert_eq!((last.connection.closed, last.connection.bytes_out), (70, 20));
+    assert_eq!(observer.open_connections(), 0);
+}
+
+#[test]
+fn streams_beyond_those_followed_are_counted_and_the_others_go_on() {
+    let mut observer = Observer::default();
+    observer.processes.executed(&executed(u32::MAX, 0));
+    let followed = pieces::MAX_STREAMS as u64;
+    for stream in 1..=followed + 3 {
+        observer.tls(&piece(0, stream, b"GET "));
+    }
+    assert_eq!(observer.unfollowed(), 3);
+    observer.tls(&Piece { offset: 4, ..piece(0, 1, &REQUEST[4..]) });
+    assert_eq!(observer.unfollowed(), 3);
+    observer.tls_ended(1, 30);
+    assert_eq!(told(&mut observer).1.len(), 1);
+    observer.tls(&piece(0, followed + 4, b"GET "));
+    assert_eq!(observer.unfollowed(), 3, "there is room again");
+}
+
+#[test]
+fn of_tls_over_a_socket_that_was_left_out_calls_to_this_machine_are_left_out_too() {
+    for (host, cookie, told_of) in [
+        ("localhost:8443", 9, false),
+        ("127.0.0.1", 9, false),
+        ("[::1]:8443", 9, false),
+        ("api.stripe.com", 9, true),
+        ("localhost", 0, true), // its socket is unknown, not left out
+    ] {
+        let mut observer = Observer::default();
+        observer.processes.executed(&executed(u32::MAX, 0));
+        let request = format!("GET /a HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        observer.tls(&piece(cookie, 70, request.as_bytes()));
+        observer.tls_ended(70, 30);
+        assert_eq!(told(&mut observer).1.len(), usize::from(told_of), "{host}");
+        assert_eq!(observer.unowned(), 0);
+    }
 }

@@ -3,8 +3,9 @@
 //! Nothing outside of it is touched. Probes sit on inodes, so programs under test get copies of libssl; everything else
 //! is confined to the cgroup, which is removed at the end.
 
+pub(crate) mod seen;
+
 use std::{
-    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     mem::MaybeUninit,
@@ -15,61 +16,18 @@ use std::{
 };
 
 use farcall_sidecar::{
-    attach::{Capture, Losses, Options, cgroup, check},
-    tap::{Connection, Exchange, Observation, Progress},
+    attach::{Capture, Options, cgroup, check},
+    tap::Observation,
 };
+use seen::{Seen, still_open};
 use vendor_sim::Sim;
 
 /// How long anything is waited for, at most: more than it takes on the busiest machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// (host, method, path, status) to (count, bytes up, bytes down).
-pub(crate) type Tally = BTreeMap<(String, String, String, u16), (u64, u64, u64)>;
-
-/// What a test saw.
-#[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) progress: Vec<Progress>,
-    pub(crate) exchanges: Vec<Exchange>,
-    pub(crate) losses: Losses,
-    /// What the programs printed, in the order in which they ended.
-    pub(crate) printed: Vec<String>,
-}
-
-impl Seen {
-    /// Connections that have ended, in the order in which they did.
-    pub(crate) fn closed(&self) -> Vec<&Connection> {
-        self.progress.iter().filter(|progress| progress.last).map(|progress| &progress.connection).collect()
-    }
-
-    /// The one connection.
-    pub(crate) fn connection(&self) -> &Connection {
-        let closed = self.closed();
-        assert_eq!(closed.len(), 1, "{closed:#?}");
-        closed[0]
-    }
-
-    /// Exchanges as vendor-sim counts them.
-    pub(crate) fn tally(&self) -> Tally {
-        let mut tally = BTreeMap::new();
-        for exchange in &self.exchanges {
-            let http = &exchange.http;
-            let key = (http.host.clone(), http.method.clone(), http.path.clone(), http.status);
-            let sums: &mut (u64, u64, u64) = tally.entry(key).or_default();
-            *sums = (sums.0 + 1, sums.1 + http.body_out, sums.2 + http.body_in);
-        }
-        tally
-    }
-}
-
-/// What vendor-sim counted, in the same form.
-pub(crate) fn counted(sim: &Sim) -> Tally {
-    let counts = sim.settled_counts(PATIENCE);
-    let rows = counts.rows.iter().map(|row| {
-        let key = (row.host.clone(), row.method.clone(), row.path.clone(), row.status.unwrap_or(0));
-        (key, (row.count, row.bytes_in, row.bytes_out))
-    });
-    rows.collect()
+/// A vendor of the test's own.
+pub(crate) fn sim() -> Sim {
+    Sim::start(vendor_sim::Options { threads: 2, ..vendor_sim::Options::default() }).unwrap()
 }
 
 /// Why the kernel tests cannot run here; printed loudly, because a skipped test proves nothing.
@@ -330,14 +288,7 @@ impl Stage {
         }
         observations.extend(capture.finish().unwrap());
         let losses = capture.losses().unwrap();
-        let mut seen = Seen { progress: Vec::new(), exchanges: Vec::new(), losses, printed };
-        for observation in observations {
-            match observation {
-                Observation::Connection(progress) => seen.progress.push(progress),
-                Observation::Exchange(exchange) => seen.exchanges.push(exchange),
-            }
-        }
-        seen
+        Seen::new(observations, losses, printed)
     }
 }
 
@@ -349,17 +300,6 @@ impl Drop for Stage {
             std::thread::yield_now();
         }
     }
-}
-
-/// The latest news of each connection that has not ended.
-fn still_open(observations: &[Observation]) -> Vec<&Connection> {
-    let mut open = BTreeMap::new();
-    for observation in observations {
-        if let Observation::Connection(progress) = observation {
-            open.insert(progress.connection.id, progress);
-        }
-    }
-    open.into_values().filter(|progress| !progress.last).map(|progress| &progress.connection).collect()
 }
 
 fn until(what: &str, mut condition: impl FnMut() -> bool) {

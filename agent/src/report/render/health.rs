@@ -7,6 +7,15 @@ use super::{Render, Style};
 use crate::report::{Coverage, Doctor};
 use std::collections::BTreeMap;
 
+impl Coverage {
+    fn render_gaps(&self, style: &Style, out: &mut String) {
+        for gap in &self.gaps {
+            let text = format!("- {} {}: {}", grouped(gap.count), gap.meaning, gap.name);
+            wrap(&text, style.width, 2, out);
+        }
+    }
+}
+
 impl Render for Coverage {
     fn render(&self, style: &Style) -> String {
         let mut out = title(style, "What is explained", self.window.seconds);
@@ -16,6 +25,7 @@ impl Render for Coverage {
         }
         wrap(&format!("{sentence}."), style.width, 0, &mut out);
         if self.rows.is_empty() {
+            self.render_gaps(style, &mut out);
             return out;
         }
         let mut grid = Grid::new(vec![
@@ -71,6 +81,7 @@ impl Render for Coverage {
                 wrap(&text, style.width, 2, &mut out);
             }
         }
+        self.render_gaps(style, &mut out);
         out
     }
 }

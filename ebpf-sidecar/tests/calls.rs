@@ -1,0 +1,304 @@
+//! What the sidecar promises of calls, inside TLS and in plaintext, against real programs and the running kernel.
+//!
+//! Each test makes its own cgroup and captures that alone. They need root, a cgroup of version 2 and the features that
+//! `farcall-sidecar check` lists; elsewhere they print `SKIPPED (kernel)` with the reason.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[allow(dead_code)]
+mod stage;
+
+use farcall_sidecar::{
+    coverage::Completeness,
+    identity::executable::Tls,
+    tap::NameSource,
+    wire::{exchange::Outcome, record::Protocol},
+};
+use serde_json::json;
+use stage::seen::counted;
+
+#[test]
+fn calls_of_curl_inside_tls_are_seen_exactly_as_the_vendor_counted_them() {
+    let stage = stage!();
+    let sim = stage::sim();
+    let body = stage.file("body", &"x".repeat(300_000));
+    let upload = format!("@{}", body.display());
+    let seen = stage.capture(
+        true,
+        vec![
+            // One process, one connection, three requests; then one of its own with a large body.
+            stage.curl(
+                &sim,
+                &[
+                    "https://api.github.com/repos/acme/shop/issues/42?secret=1",
+                    "https://api.github.com/repos/acme/shop/pulls/7",
+                    "https://api.github.com/nowhere",
+                    "--output",
+                    "/dev/null",
+                    "--output",
+                    "/dev/null",
+                ],
+            ),
+            stage.curl(&sim, &["--data-binary", &upload, "https://upload.example.com/up?x=1"]),
+            stage.curl(&sim, &["--head", "https://api.stripe.com/v1/charges"]),
+        ],
+    );
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 5);
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    assert!(seen.exchanges.iter().all(|exchange| exchange.http.outcome == Outcome::Complete));
+    assert!(seen.exchanges.iter().all(|exchange| exchange.tls && exchange.connection.is_some()));
+    let closed = seen.closed();
+    assert_eq!(closed.len(), 3);
+    for connection in closed {
+        assert_eq!(connection.verdict, Completeness::Complete);
+        assert_eq!(connection.tls, Some(Tls::OpenSsl));
+        assert_eq!(connection.process.executable, "/usr/bin/curl");
+        assert_eq!(connection.process.service, "curl");
+        assert_eq!(connection.name.as_ref().unwrap().1, NameSource::Sni);
+        assert_eq!(connection.offered, ["http/1.1"]);
+    }
+}
+
+#[test]
+fn a_library_that_nobody_named_is_found_in_a_process_that_maps_it() {
+    let stage = stage!();
+    let sim = stage::sim();
+    // A service that has loaded OpenSSL and not used it yet; then others that use the same file.
+    let service = stage.inside("python3", &["-c", "import ssl, sys; sys.stdin.readline()"]);
+    let urls = ["https://api.github.com/user"];
+    let seen = stage.capture_once_found(service, (0..3).map(|_| stage.curl(&sim, &urls)).collect());
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 3);
+}
+
+#[test]
+fn plaintext_calls_are_seen_exactly_as_the_vendor_counted_them() {
+    let stage = stage!();
+    let sim = stage::sim();
+    let address = sim.plain_addr();
+    let body = stage.file("body", &"y".repeat(500_000));
+    let upload = format!("@{}", body.display());
+    let base = format!("http://api.example.com:{}", address.port());
+    let to = format!("::{address}");
+    let quiet = ["--silent", "--output", "/dev/null", "--connect-to", &to];
+    let curl = |arguments: &[&str]| stage.inside("curl", &[&quiet[..], arguments].concat());
+    let measure = "%{size_request} %{size_upload} %{size_header} %{size_download}";
+    let seen = stage.capture(
+        false,
+        vec![
+            curl(&["--write-out", measure, &format!("{base}/one?secret=1")]),
+            curl(&[
+                "--write-out",
+                measure,
+                "--data-binary",
+                &upload,
+                "--header",
+                "Expect:",
+                &format!("{base}/up"),
+            ]),
+            curl(&[
+                "--header",
+                "Transfer-Encoding: chunked",
+                "--data-binary",
+                &upload,
+                &format!("{base}/chunked"),
+            ]),
+        ],
+    );
+    assert_eq!(seen.tally(), counted(&sim));
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    let closed = seen.closed();
+    for (connection, printed) in closed.iter().zip(&seen.printed[..2]) {
+        let sizes: Vec<u64> = printed.split(' ').map(|size| size.parse().unwrap()).collect();
+        assert_eq!((connection.bytes_out, connection.bytes_in), (sizes[0] + sizes[1], sizes[2] + sizes[3]));
+    }
+    for connection in closed {
+        assert_eq!((&connection.verdict, connection.exchanges), (&Completeness::Complete, 1));
+        assert_eq!(connection.protocol, Protocol::Http1);
+        assert_eq!(connection.name.as_ref().unwrap().1, NameSource::Host);
+    }
+}
+
+#[test]
+fn calls_over_http2_are_seen_exactly_as_the_vendor_counted_them() {
+    let stage = stage!();
+    let sim = stage::sim();
+    let body = stage.file("body", &"z".repeat(700_000));
+    let upload = format!("@{}", body.display());
+    let urls = [
+        "https://api.github.com/users/1",
+        "https://api.github.com/users/2",
+        "https://api.github.com/nowhere",
+    ];
+    let plain = format!("http://{}/prior?secret=1", sim.plain_addr());
+    let seen = stage.capture(
+        true,
+        vec![
+            stage.curl(
+                &sim,
+                &[
+                    &[
+                        "--http2",
+                        "--no-progress-meter",
+                        "--parallel",
+                        "--output",
+                        "/dev/null",
+                        "--output",
+                        "/dev/null",
+                    ],
+                    &urls[..],
+                ]
+                .concat(),
+            ),
+            stage.curl(&sim, &["--http2", "--data-binary", &upload, "https://echo.example.com/up"]),
+            stage.inside(
+                "curl",
+                &[
+                    "--silent",
+                    "--output",
+                    "/dev/null",
+                    "--http2-prior-knowledge",
+                    "--data-binary",
+                    &upload,
+                    &plain,
+                ],
+            ),
+        ],
+    );
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 5);
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    assert!(seen.exchanges.iter().all(|exchange| exchange.http.outcome == Outcome::Complete));
+    assert!(
+        seen.closed().iter().all(|connection| connection.verdict == Completeness::Complete),
+        "{:#?}",
+        seen.closed()
+    );
+}
+
+const PYTHON: &str = r#"
+import http.client, socket, ssl, sys
+host, port, ca = "127.0.0.1", int(sys.argv[1]), sys.argv[2]
+context = ssl.create_default_context(cafile=ca)
+class Connection(http.client.HTTPSConnection):
+    def connect(self):
+        plain = socket.create_connection((host, port))
+        self.sock = context.wrap_socket(plain, server_hostname=self.host)
+connection = Connection("api.openai.com")
+for path in ("/v1/models", "/v1/models?x=1", "/nowhere"):
+    connection.request("GET", path); connection.getresponse().read()
+connection.close()
+connection = Connection("echo.example.com")
+# One operation far beyond what is copied of it, then chunks, then an answer without a body.
+connection.request("POST", "/big", body=b"z" * 5_000_000); connection.getresponse().read()
+connection.request("POST", "/chunks", body=iter([b"a" * 70_000, b"b"]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+connection.getresponse().read()
+connection.request("HEAD", "/head"); connection.getresponse().read()
+connection.close()
+"#;
+
+#[test]
+fn calls_of_python_are_seen_exactly_as_the_vendor_counted_them_however_large() {
+    let stage = stage!();
+    let sim = stage::sim();
+    let ca = stage.file("ca.pem", sim.ca_pem());
+    let script = stage.file("calls.py", PYTHON);
+    let port = sim.tls_addr().port().to_string();
+    let arguments = [script.to_str().unwrap(), &port, ca.to_str().unwrap()];
+    let seen = stage.capture(true, vec![stage.inside("python3", &arguments)]);
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 6);
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    assert!(
+        seen.losses.cut_bytes > 4_000_000,
+        "the rest of the large body was not copied, and that is counted"
+    );
+    assert_eq!(seen.closed().len(), 2);
+    for connection in seen.closed() {
+        assert_eq!((&connection.verdict, connection.exchanges), (&Completeness::Complete, 3));
+        assert_eq!(connection.process.service, "calls.py");
+    }
+}
+
+#[test]
+fn calls_through_memory_bios_are_seen_and_their_connection_says_why_it_is_opaque() {
+    let stage = stage!();
+    let sim = stage::sim();
+    let ca = stage.file("ca.pem", sim.ca_pem());
+    let script = stage.file(
+        "aio.py",
+        r#"
+import asyncio, ssl, sys
+async def main():
+    context = ssl.create_default_context(cafile=sys.argv[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(sys.argv[1]), ssl=context, server_hostname="api.stripe.com")
+    writer.write(b"GET /v1/balance HTTP/1.1\r\nHost: api.stripe.com\r\nConnection: close\r\n\r\n")
+    await reader.read(); writer.close()
+asyncio.run(main())
+"#,
+    );
+    let port = sim.tls_addr().port().to_string();
+    let arguments = [script.to_str().unwrap(), &port, ca.to_str().unwrap()];
+    let seen = stage.capture(true, vec![stage.inside("python3", &arguments)]);
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges[0].connection, None);
+    let Completeness::Opaque { reason } = &seen.connection().verdict else { panic!("{seen:#?}") };
+    assert!(reason.contains("memory BIO"), "{reason}");
+}
+
+#[test]
+fn fifty_programs_at_once_lose_nothing() {
+    let stage = stage!();
+    let sim = stage::sim();
+    let programs = |n: usize| {
+        let url = format!("https://api.github.com/users/{n}");
+        stage.curl(&sim, &[&url, &url, "--output", "/dev/null"])
+    };
+    let seen = stage.capture_at_once(true, vec![(0..50).map(programs).collect()]);
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 100);
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    assert_eq!(seen.closed().len(), 50);
+    assert!(seen.closed().iter().all(|connection| connection.verdict == Completeness::Complete));
+}
+
+#[test]
+fn answers_that_break_the_rules_are_survived_and_said() {
+    let stage = stage!();
+    let sim = stage::sim();
+    let wrongs =
+        ["bad-content-length", "two-content-lengths", "bad-chunk-size", "garbage-bytes", "huge-header"];
+    let seen = stage.capture(
+        true,
+        wrongs
+            .iter()
+            .map(|wrong| {
+                let host = format!("{wrong}.example.com");
+                sim.script(json!({"match": {"host": host}, "effect": {"wrong": wrong}})).unwrap();
+                let url = format!("https://{host}/");
+                let mut command = stage.curl(&sim, &[&url]);
+                command.arg("--stderr").arg("/dev/null");
+                stage::whatever_it_returns(command)
+            })
+            .collect(),
+    );
+    assert_eq!(seen.closed().len(), wrongs.len());
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    for (connection, wrong) in seen.closed().iter().zip(wrongs) {
+        assert!(connection.exchanges <= 1, "{wrong}: {connection:#?}");
+        let exchange = seen.exchanges.iter().find(|exchange| exchange.connection == Some(connection.id));
+        assert!(exchange.is_some(), "{wrong}: the request was understood, whatever the answer");
+    }
+}
+
+#[test]
+fn the_first_call_of_the_first_program_is_seen_where_its_library_lies_in_a_folder() {
+    let sim = stage::sim();
+    for _ in 0..5 {
+        let mut stage = stage!();
+        stage.folders = vec![stage.libssl().parent().unwrap().into()];
+        let seen = stage.capture(false, vec![stage.curl(&sim, &["https://api.github.com/user"])]);
+        assert_eq!(seen.exchanges.len(), 1);
+        assert_eq!(seen.connection().verdict, Completeness::Complete);
+    }
+}
