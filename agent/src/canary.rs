@@ -37,9 +37,14 @@ pub struct Standing {
 /// # Errors
 /// When what they share cannot be read.
 pub fn standings(home: &Path, config: &Config) -> io::Result<Vec<Standing>> {
-    let memory = open(home)?;
     let rules = config.rollouts.iter().map(|rule| &rule.then).filter(|rule| rule.canary.is_some());
+    let rules: Vec<&Rule> = rules.collect();
+    if rules.is_empty() {
+        return Ok(Vec::new());
+    }
+    let memory = Memory::of_canaries(home, false)?;
     Ok(rules
+        .into_iter()
         .map(|rule| standing(rule, memory.as_ref().and_then(|memory| memory.known_canary(rule.key()))))
         .collect())
 }
@@ -52,18 +57,11 @@ pub fn standings(home: &Path, config: &Config) -> io::Result<Vec<Standing>> {
 pub fn restart(home: &Path, config: &Config, rollout: &str) -> io::Result<bool> {
     let rules = config.rollouts.iter().map(|rule| &rule.then);
     let rule = rules.filter(|rule| rule.canary.is_some()).find(|rule| *rule.name == *rollout);
-    let (Some(rule), Some(memory)) = (rule, open(home)?) else { return Ok(false) };
+    let Some(rule) = rule else { return Ok(false) };
+    let Some(memory) = Memory::of_canaries(home, true)? else { return Ok(false) };
     let Some(canary) = memory.known_canary(rule.key()) else { return Ok(false) };
     canary.restart(Clock::new().now());
     Ok(true)
-}
-
-/// What programs share, where any ever did: looking makes no file.
-fn open(home: &Path) -> io::Result<Option<std::sync::Arc<Memory>>> {
-    match home.join(Memory::CANARIES).exists() {
-        true => Memory::open(home).map(Some),
-        false => Ok(None),
-    }
 }
 
 fn standing(rule: &Rule, canary: Option<&Canary>) -> Standing {

@@ -31,12 +31,16 @@ macro_rules! tallies {
 tallies! {
     /// Flushes that could not be written, and were tried again later.
     failed_flushes,
+    /// Times that old rows of the ledger could not be added up or removed; tried again an hour later.
+    failed_upkeep,
     /// Calls that were dropped, because nothing could be written for too long.
     lost_calls,
     /// Failed calls that are not kept one by one, because there were too many; they are counted.
     lost_exemplars,
     /// Incidents and notices that were dropped for the same reason.
     lost_incidents,
+    /// Sums of budgets that were dropped for the same reason: other processes do not learn of them.
+    lost_spending,
     /// Calls that advice says nothing of, for the same reason.
     lost_advice,
     /// Connections of the sidecar that were dropped for the same reason.

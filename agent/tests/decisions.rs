@@ -489,7 +489,12 @@ fn the_recommended_policy_allows_what_was_called_and_nothing_else() {
     let config = Config::parse("policy.toml", &found.toml).unwrap();
     assert_eq!(config.policies.len(), found.rules);
     let back = policy_backtest(&query, &config).unwrap();
-    assert_eq!((back.calls, back.denied), (107, 2));
+    assert_eq!((back.calls, back.denied, back.denied_already), (107, 2, 2));
+    let shown = back.render(&Style::new(100, false));
+    assert!(
+        shown.contains("refused 2 of acme (a policy refused them at the time, too), and throttled"),
+        "{shown}"
+    );
     let asked = Asked { method: "DELETE".into(), url: STRIPE.into(), ..Asked::default() };
     assert_eq!(policy_test(&config, &asked).unwrap().verdict, "deny");
 }

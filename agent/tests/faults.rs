@@ -23,6 +23,24 @@ fn a_damaged_ledger_is_moved_aside_and_a_new_one_begins() {
 }
 
 #[test]
+fn upkeep_that_fails_is_counted_and_costs_no_call() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    call(&farcall, "acme", 200);
+    farcall.flush();
+    // What is old cannot leave any more, and the next flush is to make it.
+    let ledger = rusqlite::Connection::open(home.path().join("ledger.db")).unwrap();
+    let broken = "CREATE TRIGGER stay BEFORE DELETE ON spending BEGIN SELECT raise(ABORT, 'it stays'); END;
+                  INSERT INTO spending (budget, partition, period, spent, at) VALUES ('all', '', 1, 1, 1);
+                  DELETE FROM upkeep;";
+    ledger.execute_batch(broken).unwrap();
+    drop(ledger);
+    call(&farcall, "acme", 200);
+    assert_eq!(farcall.flush().pending, 0);
+    assert_eq!((calls(home.path()), counter(&farcall, "failed_upkeep")), (2, 1));
+}
+
+#[test]
 fn a_ledger_that_is_damaged_while_running_costs_only_what_was_in_it() {
     let home = tempfile::tempdir().unwrap();
     let farcall = Farcall::start(options(home.path()));

@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     /// Only what matches: vendor=stripe caller=checkout
     #[arg(value_name = "FILTER")]
     filters: Vec<Filter>,
-    /// The most findings to show
+    /// The most findings to show; 0 for all
     #[arg(long, default_value_t = 20)]
     limit: usize,
     #[command(flatten)]

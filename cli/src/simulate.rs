@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  farcall simulate examples/scenarios/what-if-acme-triples.toml
+  farcall simulate examples/scenarios/acme-triples.toml
   farcall simulate scenario.toml --config farcall.toml --json
   farcall simulate scenario.toml --seed 7
 

@@ -185,6 +185,36 @@ fn help_teaches_by_example() {
     }
 }
 
+/// The subcommands that a help lists, each with its words from the beginning.
+fn subcommands(of: &[String], help: &str) -> Vec<Vec<String>> {
+    let Some((_, list)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    let names = list.lines().take_while(|line| !line.is_empty());
+    let names = names.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names = names.filter(|name| !name.is_empty() && *name != "help");
+    names.map(|name| of.iter().cloned().chain([name.to_owned()]).collect()).collect()
+}
+
+#[test]
+fn the_files_that_help_names_are_there() {
+    let home = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (mut left, mut asked, mut named) = (vec![Vec::new()], 0, 0);
+    while let Some(command) = left.pop() {
+        let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let (_, help, _) = run(home.path(), &arguments);
+        left.extend(subcommands(&command, &help));
+        asked += 1;
+        let words = help.split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | ',' | '`' | '\''));
+        for word in words.map(|word| word.trim_end_matches('.')) {
+            if word.starts_with("examples/") || word.starts_with("docs/") {
+                assert!(root.join(word).is_file(), "{command:?} names {word}");
+                named += 1;
+            }
+        }
+    }
+    assert!(asked > 15 && named > 2, "{asked} {named}");
+}
+
 #[test]
 fn an_alarm_can_be_tried_and_says_what_did_not_go_out() {
     let home = tempfile::tempdir().unwrap();

@@ -259,6 +259,12 @@ fn a_purge_says_whom_it_told_and_what_it_does_not_understand() {
     let own = "[[vendor]]\nname = \"in-house\"\nhosts = [\"api.in-house.example\"]\n";
     std::fs::write(home.path().join("farcall.toml"), rules + own).unwrap();
     assert_eq!(run(home.path(), &["cache", "purge", "vendor=in-house"]).0, 0);
+    // Of all keys of a `match`, those that are known of an answer.
+    for unknown in ["status=200", "foo=bar", "caller=checkout"] {
+        let (code, _, why) = run(home.path(), &["cache", "purge", unknown]);
+        assert_eq!(code, 2, "{why}");
+        assert!(why.contains("known by vendor, endpoint, method and customer") && why.len() < 160, "{why}");
+    }
     for wrong in [&["cache", "purge"][..], &["cache", "purge", "stripe"], &["cache", "purge", "vendr=stripe"]]
     {
         assert_eq!(run(home.path(), wrong).0, 2, "{wrong:?}");
@@ -279,6 +285,11 @@ fn a_canary_that_was_rolled_back_starts_over_when_somebody_says_so() {
     );
     let (code, said, _) = run(home, &["rollout", "restart", "v2"]);
     assert_eq!((code, said.contains("No call asked for a canary v2")), (1, true), "{said}");
+    let files = || {
+        let entries = std::fs::read_dir(home).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.map(|name| name.into_string().unwrap()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(files().into_iter().collect::<Vec<_>>(), ["farcall.toml"], "who asks makes no file");
 
     let farcall =
         Farcall::start(Options { home: Some(home.into()), flush_every: None, ..Options::default() });
@@ -296,7 +307,11 @@ fn a_canary_that_was_rolled_back_starts_over_when_somebody_says_so() {
     assert!(!(0..100).any(|_| call()));
     let (code, said, _) = run(home, &["rollout", "restart", "v2"]);
     assert_eq!((code, said.as_str()), (0, "v2 starts over in all programs of this home directory.\n"));
+    farcall.shutdown();
+    std::fs::remove_file(home.join("quota.map")).unwrap();
+    let before = files();
     let (_, said, _) = run(home, &["rollout", "ls", "--json"]);
+    assert_eq!(files(), before, "who asks makes no file");
     let standings: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&standings[0]["status"], &standings[0]["step"]), (&"step".into(), &1.into()), "{said}");
     assert!((0..100).any(|_| call()), "in the program that runs, too");

@@ -1,6 +1,7 @@
 //! What an alarm says.
 
 use super::MissingCopy;
+use crate::say::plain;
 use farcall::outbox::Failed;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +12,7 @@ const COPIES: &str = "[outbox_store]";
 /// One alarm, as webhook, command and log get it. Never a secret: no URL, header or body of the call is in it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Message {
-    /// All of it in words; the field that chats show.
+    /// All of it in words, on one line; the field that chats show.
     pub(super) text: String,
     pub(super) farcall: Fields,
     /// All of `text` but how many were held back.
@@ -42,6 +43,7 @@ pub(super) struct Fields {
 
 impl Message {
     fn new(said: String, farcall: Fields) -> Self {
+        let said = plain(&said).into_owned();
         Self { text: said.clone(), farcall, said }
     }
 

@@ -233,6 +233,29 @@ fn a_webhook_gets_json_and_is_tried_again() {
 }
 
 #[test]
+fn a_customers_name_forges_no_line_and_stops_no_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, heard) = (folder.path().join("alarms.log"), folder.path().join("heard"));
+    let mut config = config(&file);
+    config.timeout = PATIENCE;
+    let script = format!("printf %s \"$FARCALL_ALARM_RULE|$FARCALL_ALARM_TEXT\" > '{}'", heard.display());
+    config.command = vec!["/bin/sh".into(), "-c".into(), script];
+    let (rule, customer): (Arc<str>, _) = ("re\0funds".into(), "acme\0\x1b[2J\nfarcall: all is well");
+    let mut failed = failed(&rule, 0);
+    failed.customer = Some(customer);
+    let told = way::tell(&config, &Message::of(&failed, "shop", 1));
+    assert!(told.len() == 2 && told.iter().all(|told| told.failure.is_none()), "{told:?}");
+    let heard = std::fs::read_to_string(&heard).unwrap();
+    assert!(
+        heard.starts_with("re\u{FFFD}funds|") && heard.contains("for acme\u{FFFD}\u{FFFD}[2J\u{FFFD}farcall")
+    );
+    assert!(!heard.contains(char::is_control), "{heard:?}");
+    let [line] = lines(&file).try_into().unwrap();
+    assert_eq!(line["farcall"]["customer"].as_str(), Some(customer), "programs get what it was");
+    assert!(!line["text"].as_str().unwrap().contains(char::is_control));
+}
+
+#[test]
 fn a_command_gets_the_alarm_and_is_ended_when_its_time_is_up() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("got");

@@ -1,6 +1,7 @@
 //! The ways by which an alarm goes out. Each is tried whatever became of the others.
 
 use super::message::Message;
+use crate::say;
 use bytes::Bytes;
 use farcall::catalogue::{Catalogue, name_of_unknown};
 use farcall::config::{AlarmConfig, Rule};
@@ -187,7 +188,7 @@ fn run(
     let named = |error: io::Error| format!("{program}: {error}");
     let mut child = Command::new(program)
         .args(arguments)
-        .env("FARCALL_ALARM_RULE", &message.farcall.rule)
+        .env("FARCALL_ALARM_RULE", &*say::plain(&message.farcall.rule))
         .env("FARCALL_ALARM_TEXT", &message.text)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -29,11 +29,14 @@ use crate::clock::Clock;
 use crate::home::LEDGER;
 use crate::report::ReportError;
 use crate::store::Store as Ledger;
-use farcall::matcher::{Fields, Matcher};
+use farcall::matcher::Matcher;
 use std::path::Path;
 
 /// How many bytes of answers are kept, unless `cache_memory` says so.
 pub(crate) const DEFAULT_BYTES: u64 = 64 << 20;
+
+/// What is known of an answer that is kept.
+const KEYS: [&str; 5] = ["vendor", "vendor.name", "endpoint", "method", "customer"];
 
 /// Tells the caches of all programs of this home directory to forget the answers that these conditions, as those of a
 /// `match`, are about: `vendor`, `endpoint`, `method`, `customer`; all answers where there are none. They do within a
@@ -44,14 +47,13 @@ pub(crate) const DEFAULT_BYTES: u64 = 64 << 20;
 /// they are told.
 pub fn purge_cache(home: &Path, conditions: &[(String, String)]) -> Result<u64, ReportError> {
     let pairs = conditions.iter().map(|(key, text)| (key.as_str(), text.as_str()));
-    let which = Matcher::new(pairs).map_err(|error| ReportError::NotFound(error.to_string()))?;
-    let known = Fields::VENDOR | Fields::ENDPOINT | Fields::METHOD | Fields::CUSTOMER;
-    if let Some(other) = which.depends().without(known).iter().next() {
+    // Before what the matcher would say of a key: it has more than there is to know of an answer.
+    if let Some((key, _)) = pairs.clone().find(|(key, _)| !KEYS.contains(key)) {
         return Err(ReportError::NotFound(format!(
-            "what is kept is known by vendor, endpoint, method and customer, not by `{}`",
-            other.as_str()
+            "what is kept is known by vendor, endpoint, method and customer, not by `{key}`"
         )));
     }
+    let which = Matcher::new(pairs).map_err(|error| ReportError::NotFound(error.to_string()))?;
     if !home.join(LEDGER).exists() {
         return Err(ReportError::NoLedger(home.to_owned()));
     }

@@ -5,7 +5,7 @@ use super::process::{Process, caught};
 use crate::home::SOCKET;
 use crate::hub::Hub;
 use crate::say;
-use crate::store::{Failure, Kind, Pending, Presence, Store};
+use crate::store::{Beside, Failure, Kind, Pending, Presence, Store};
 use crate::tally::Tallies;
 use farcall::Timestamp;
 use farcall::matcher::Matcher;
@@ -193,7 +193,7 @@ impl Writer {
             return Flush { written: 0, pending: 0 };
         }
         let rows = self.pending.len();
-        let mut aside = None;
+        let mut beside = Beside::default();
         let result = match &self.store {
             None => {
                 // Said at the start: there is nowhere to write, and there will not be.
@@ -204,18 +204,24 @@ impl Writer {
             Some(store) => {
                 process.writing.store(true, Ordering::Release);
                 let begun = Instant::now();
-                let mut result = store.write(&self.pending, &presence, self.retention, &mut aside);
+                let mut result = store.write(&self.pending, &presence, self.retention, &mut beside);
                 while ended
                     && matches!(&result, Err(failure) if failure.kind == Kind::Busy)
                     && begun.elapsed() < LAST
                 {
-                    result = store.write(&self.pending, &presence, self.retention, &mut aside);
+                    result = store.write(&self.pending, &presence, self.retention, &mut beside);
                 }
                 process.writing.store(false, Ordering::Release);
                 result
             }
         };
-        if let Some(aside) = aside {
+        if let Some(failure) = beside.upkeep {
+            Tallies::add(&process.tallies.failed_upkeep, 1);
+            let sentence =
+                format!("old rows of the ledger stay as they are: {failure}; {}", failure.remedy());
+            self.say_once("upkeep", &sentence);
+        }
+        if let Some(aside) = beside.aside {
             Tallies::add(&process.tallies.corrupt_ledgers, 1);
             self.say_once(
                 "aside",

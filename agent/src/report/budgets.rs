@@ -85,8 +85,10 @@ pub fn budgets(query: &Query) -> Result<Budgets, ReportError> {
         b.0.total_cmp(&a.0).then_with(|| (&a.1.budget, &a.1.partition).cmp(&(&b.1.budget, &b.1.partition)))
     });
     let rows: Vec<BudgetRow> = rows.into_iter().map(|(_, row)| row).collect();
-    let mut notes = Vec::new();
-    if source.config.budgets.is_empty() {
+    let mut notes: Vec<String> = source.config_problem.clone().into_iter().collect();
+    if !notes.is_empty() && source.config.budgets.is_empty() {
+        // Whether it has any is not known.
+    } else if source.config.budgets.is_empty() {
         notes.push(
             "The farcall.toml here has no [[budget]]; docs/budget.md shows one. Programs that read another file \
              keep to the budgets of that."

@@ -101,7 +101,7 @@ fn refusing_rule(outcome: &str, events: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// Single calls, the newest first, at most [`Query::limit`] of them. The totals are those of all calls that
+/// Single calls, the newest first, at most [`Query::limit`] of them (0: all). The totals are those of all calls that
 /// the filters let through, kept or not.
 ///
 /// # Errors
@@ -112,7 +112,7 @@ pub fn calls(query: &Query) -> Result<Table<CallRow>, ReportError> {
     source.rows(|row| totals.add(row))?;
     let mut rows = Vec::new();
     source.kept(|row, kept| {
-        if rows.len() >= query.limit {
+        if rows.len() >= query.most() {
             return false;
         }
         rows.push(CallRow::new(row, &kept));

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 73] = [
+const MEANINGS: [(&str, &str, Weight); 75] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -98,7 +98,13 @@ const MEANINGS: [(&str, &str, Weight); 73] = [
     ("lost_advice", "calls that advice says nothing of, after nothing could be written for too long", Fine),
     ("misplaced_events", "events of an adapter in an impossible order, which were ignored", Look),
     ("failed_flushes", "flushes that could not be written, and were tried again later", Look),
+    ("failed_upkeep", "times that old rows of the ledger could not be added up or removed", Look),
     ("lost_calls", "calls that were dropped after nothing could be written for too long", Look),
+    (
+        "lost_spending",
+        "sums of budgets that no other process learns of, after nothing could be written for too long",
+        Look,
+    ),
     ("lost_connections", "connections that were dropped after nothing could be written for too long", Look),
     (
         "lost_confirmations",

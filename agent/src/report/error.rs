@@ -40,6 +40,22 @@ impl From<ReadFailure> for ReportError {
 
 impl From<rusqlite::Error> for ReportError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Unreadable(format!("cannot read the ledger: {error}"))
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let damage = match &error {
+            rusqlite::Error::IntegralValueOutOfRange(_, number) => {
+                Some(format!("it speaks of a name of number {number}, and has none"))
+            }
+            error if matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)) => {
+                Some(error.to_string())
+            }
+            _ => None,
+        };
+        Self::Unreadable(match damage {
+            Some(damage) => format!(
+                "the ledger is damaged: {damage}. Move ledger.db, ledger.db-wal and ledger.db-shm away; programs make \
+                 a new one"
+            ),
+            None => format!("cannot read the ledger: {error}"),
+        })
     }
 }

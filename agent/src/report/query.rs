@@ -17,7 +17,7 @@ pub struct Query {
     pub now: Timestamp,
     /// Only what all of these match.
     pub filters: Vec<Filter>,
-    /// The most rows of a list of single calls; 50.
+    /// The most rows of a list of single calls, 0 for all; 50.
     pub limit: usize,
 }
 
@@ -53,6 +53,11 @@ impl Query {
     pub fn filter(mut self, filter: Filter) -> Self {
         self.filters.push(filter);
         self
+    }
+
+    /// The most rows that are wanted.
+    pub(super) fn most(&self) -> usize {
+        if self.limit == 0 { usize::MAX } else { self.limit }
     }
 
     pub(super) fn first_minute(&self) -> u64 {

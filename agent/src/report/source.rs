@@ -9,6 +9,7 @@ use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row as SqlRow, params};
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(super) struct Source<'q> {
     catalogue: Catalogue,
     /// The user's configuration, as far as it can be read.
     pub(super) config: Config,
+    /// What is wrong with its file, in a sentence; `None` where nothing is.
+    pub(super) config_problem: Option<String>,
     /// The places of the vendors in the catalogue, by name.
     places: HashMap<String, usize>,
 }
@@ -126,11 +129,8 @@ pub(super) fn is_refused(outcome: &str) -> bool {
 impl<'q> Source<'q> {
     pub(super) fn open(query: &'q Query) -> Result<Self, ReportError> {
         let connection = store::open_for_reading(&query.home)?;
-        // The user's own vendors have labels and tags too; what is wrong in the file, its program says.
-        let config = home::find_config(None, Some(&query.home))
-            .and_then(|file| fs::read_to_string(file).ok())
-            .map(|text| Config::read("farcall.toml", &text).0)
-            .unwrap_or_default();
+        // The user's own vendors have labels and tags too.
+        let (config, config_problem) = read_config(&query.home);
         let mut source = Self {
             query,
             connection,
@@ -141,6 +141,7 @@ impl<'q> Source<'q> {
             places: HashMap::new(),
             catalogue: Catalogue::new(config.vendors.clone()),
             config,
+            config_problem,
         };
         let named = source.catalogue.vendors().iter().enumerate();
         source.places = named.map(|(place, vendor)| (vendor.name.clone(), place)).collect();
@@ -231,26 +232,26 @@ impl<'q> Source<'q> {
             let (tap, outcome): (String, String) = (row.get("tap")?, row.get("outcome")?);
             let nanos = |column: &str| get::<u64>(row, column).map(Duration::from_nanos);
             let mut sums = Sums::default();
-            sums.calls = get(row, "calls")?;
-            sums.attempts = get(row, "attempts")?;
+            sums.calls = count(row, "calls")?;
+            sums.attempts = count(row, "attempts")?;
             sums.bytes_out = get(row, "bytes_out")?;
             sums.bytes_in = get(row, "bytes_in")?;
             sums.duration = nanos("duration")?;
             sums.ttfb = nanos("ttfb")?;
             sums.transfer = nanos("transfer")?;
-            sums.answered = get(row, "answered")?;
-            sums.connections = get(row, "connections")?;
+            sums.answered = count(row, "answered")?;
+            sums.connections = count(row, "connections")?;
             sums.dns = nanos("dns")?;
             sums.connect = nanos("connect")?;
             sums.tls = nanos("tls")?;
             sums.waited = nanos("waited")?;
             sums.cost = row.get("cost")?;
-            sums.cost_unknown = get(row, "cost_unknown")?;
+            sums.cost_unknown = count(row, "cost_unknown")?;
             sums.tokens_in = get(row, "tokens_in")?;
             sums.tokens_out = get(row, "tokens_out")?;
             sums.saved_bytes = get(row, "saved_bytes")?;
             sums.saved_cost = row.get("saved_cost")?;
-            sums.saved_requests = get(row, "saved_requests")?;
+            sums.saved_requests = count(row, "saved_requests")?;
             sums.saved_tokens = get(row, "saved_tokens")?;
             let latency = row.get_ref("latency")?.as_blob().map(Sketch::from_bytes);
             let Some(caller) = names.caller(row)? else { return Ok(()) };
@@ -279,9 +280,11 @@ impl<'q> Source<'q> {
     pub(super) fn kept(&self, mut each: impl FnMut(&Row<'_>, Kept) -> bool) -> Result<(), ReportError> {
         let Some(connection) = &self.connection else { return Ok(()) };
         let from = i64::try_from(self.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
-        let mut statement =
-            connection.prepare("SELECT * FROM exemplars WHERE begun >= ?1 ORDER BY begun DESC, id")?;
-        let mut rows = statement.query([from])?;
+        // The clock may have been set back since: as for the totals, what is yet to come is not in the window.
+        let to = i64::try_from(self.query.now.as_nanos()).unwrap_or(i64::MAX);
+        let mut statement = connection
+            .prepare("SELECT * FROM exemplars WHERE begun >= ?1 AND begun <= ?2 ORDER BY begun DESC, id")?;
+        let mut rows = statement.query([from, to])?;
         let names = Names { names: &self.names, callers: &self.callers };
         while let Some(row) = rows.next()? {
             let (tap, outcome): (String, String) = (row.get("tap")?, row.get("outcome")?);
@@ -333,7 +336,7 @@ impl<'q> Source<'q> {
             let Some(caller) = names.caller(row)? else { return Ok(()) };
             let (vendor, endpoint) = (names.get(row, "vendor")?, names.get(row, "endpoint")?);
             if self.lets_through(vendor, endpoint, caller) {
-                each(vendor, endpoint, caller, get(row, "calls")?);
+                each(vendor, endpoint, caller, count(row, "calls")?);
             }
             Ok(())
         })
@@ -395,8 +398,8 @@ impl<'q> Source<'q> {
             let (vendor, credential) = (names.get(row, "vendor")?, names.get(row, "credential")?);
             if self.lets_through(vendor, vendor, caller) {
                 let minute: u64 = get(row, "minute")?;
-                let minutes = minute..minute + get::<u64>(row, "span")?;
-                each(vendor, credential, &caller.service, minutes, get(row, "calls")?);
+                let minutes = minute..minute.saturating_add(get(row, "span")?);
+                each(vendor, credential, &caller.service, minutes, count(row, "calls")?);
             }
         }
         Ok(())
@@ -415,7 +418,7 @@ impl<'q> Source<'q> {
                 reason: names.get(row, "reason")?,
                 verdict: row.get("verdict")?,
                 explained_by: row.get("explained_by")?,
-                connections: get(row, "connections")?,
+                connections: count(row, "connections")?,
                 bytes_out: get(row, "bytes_out")?,
                 bytes_in: get(row, "bytes_in")?,
             };
@@ -482,6 +485,28 @@ impl<'q> Source<'q> {
     }
 }
 
+/// The configuration that programs of a home directory read, as far as it can be read, and what is wrong with it.
+fn read_config(home: &Path) -> (Config, Option<String>) {
+    let Some(file) = home::find_config(None, Some(home)) else { return (Config::default(), None) };
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) => {
+            let problem =
+                format!("Its rules and vendors are missing here: cannot read {}: {error}.", file.display());
+            return (Config::default(), Some(problem));
+        }
+    };
+    let (config, errors) = Config::read(&file.display().to_string(), &text);
+    let problem = (!errors.is_empty()).then(|| {
+        let (file, count) = (file.display(), errors.len());
+        let errors = if count == 1 { "error" } else { "errors" };
+        format!(
+            "{file} has {count} {errors}, and what they are in is missing here: farcall config check {file}"
+        )
+    });
+    (config, problem)
+}
+
 /// Numbers as names.
 struct Names<'s> {
     names: &'s HashMap<i64, Rc<str>>,
@@ -509,6 +534,13 @@ where
     i64: FromSql,
 {
     Ok(T::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
+}
+
+/// A number of calls or connections: no more than can be added up over all rows there are. Nobody made as many; a
+/// damaged ledger may say so.
+pub(super) fn count(row: &SqlRow<'_>, column: &str) -> rusqlite::Result<u64> {
+    const MOST: u64 = 1 << 40;
+    Ok(get::<u64>(row, column)?.min(MOST))
 }
 
 /// The names in a set, sorted.

@@ -178,7 +178,7 @@ pub(super) fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
+    use crate::store::{Beside, Store};
     use crate::tally::Tallies;
     use farcall::{Caller, Config, Engine, Head, Timestamp};
     use std::time::Duration;
@@ -215,7 +215,7 @@ mod tests {
             ended: false,
             counters: Vec::new(),
         };
-        store.write(&pending, &presence, RETENTION, &mut None).unwrap();
+        store.write(&pending, &presence, RETENTION, &mut Beside::default()).unwrap();
     }
 
     fn sum(store: &Store, sql: &str) -> i64 {
@@ -251,7 +251,7 @@ mod tests {
                 ended: false,
                 counters: Vec::new(),
             };
-            store.write(&Pending::new(100), &presence, RETENTION, &mut None).unwrap();
+            store.write(&Pending::new(100), &presence, RETENTION, &mut Beside::default()).unwrap();
             assert_eq!((all(), sum(&store, spans)), (three, span), "after {days} days");
         }
         write_minute(&store, 9, now.plus(day * 33));

@@ -173,7 +173,7 @@ fn minute(time: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Confirmation, ConnectionRollup, Pending, Presence, Store};
+    use crate::store::{Beside, Confirmation, ConnectionRollup, Pending, Presence, Store};
     use crate::tally::Tallies;
     use farcall::{Caller, Config, Engine, Head};
     use std::sync::atomic::AtomicU64;
@@ -226,7 +226,7 @@ mod tests {
             ended: false,
             counters: Vec::new(),
         };
-        store.write(&pending, &presence, RETENTION, &mut None).unwrap();
+        store.write(&pending, &presence, RETENTION, &mut Beside::default()).unwrap();
     }
 
     fn rows(store: &Store, sql: &str) -> Vec<i64> {

@@ -168,7 +168,7 @@ fn inode(file: &Path) -> Option<u64> {
     fs::metadata(file).ok().map(|metadata| metadata.ino())
 }
 
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -24,4 +24,4 @@ pub(crate) use failure::{Failure, Kind};
 pub(crate) use file::Store;
 pub(crate) use pending::Pending;
 pub(crate) use read::{ReadFailure, open as open_for_reading};
-pub(crate) use write::Presence;
+pub(crate) use write::{Beside, Presence};

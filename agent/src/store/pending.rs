@@ -178,6 +178,8 @@ impl Pending {
             if self.spending.len() < MAX_SPENDING || self.spending.contains_key(&key) {
                 let sum = self.spending.entry(key).or_default();
                 *sum = sum.saturating_add(budget.spent);
+            } else {
+                Tallies::add(&tallies.lost_spending, 1);
             }
         }
     }
@@ -326,6 +328,33 @@ mod tests {
         assert_eq!(calls(&pending) + tallies.lost_calls.load(Ordering::Relaxed), 90_000);
         assert_eq!(tallies.lost_calls.load(Ordering::Relaxed), 0, "detail goes before counts");
         assert!(tallies.folded_rows.load(Ordering::Relaxed) > 0);
+    }
+
+    #[test]
+    fn spending_beyond_the_bound_is_counted_as_lost() {
+        let (mut pending, tallies) = (Pending::new(100), Tallies::default());
+        let rules = "[[budget]]\nname = \"all\"\nmatch = {}\nlimit = \"5 requests / day\"\n";
+        let engine = Engine::new(Config::parse("f", rules).unwrap(), Caller::new("checkout"), 1, 1);
+        let mut call =
+            engine.begin(&Head::new("GET", "https://api.stripe.com/v1/balance"), Timestamp::EPOCH, 1);
+        let _ = call.step(&engine, Timestamp::EPOCH);
+        call.head(200, Timestamp::EPOCH);
+        call.end(&engine, Timestamp::EPOCH);
+        let spent =
+            engine.drain(Timestamp::EPOCH).budgets.into_iter().find(|budget| budget.spent > 0).unwrap();
+        let periods = 0..MAX_SPENDING as u64 + 3;
+        let all: Vec<Spending> = periods
+            .map(|period| {
+                let mut spent = spent.clone();
+                spent.period = period;
+                spent
+            })
+            .collect();
+        pending.add_events(Vec::new(), Vec::new(), &all, &tallies);
+        assert_eq!(
+            (pending.spending.len(), tallies.lost_spending.load(Ordering::Relaxed)),
+            (MAX_SPENDING, 3)
+        );
     }
 
     #[test]

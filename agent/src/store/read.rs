@@ -1,9 +1,15 @@
 //! Opening the ledger to read it.
 
+use super::Store;
+use super::file::{self, with_suffix};
 use super::schema::{self, VERSION};
-use super::{Store, file};
 use crate::home::LEDGER;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -32,6 +38,24 @@ pub(crate) enum ReadFailure {
         /// The version of its tables.
         found: i64,
     },
+    /// This user may not read it, or the system cannot.
+    #[error("cannot read {}: {error}{owner}", .file.display())]
+    Forbidden {
+        /// The ledger.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+        /// Whose it is, as the end of a sentence.
+        owner: String,
+    },
+    /// It can be read only by who may write beside it.
+    #[error(
+        "cannot read {} here: programs wrote into its log lately, and reading along takes a file beside it that may \
+         not be made. Ask as a user who may write there, or copy {LEDGER} and {LEDGER}-wal together and ask with \
+         --home",
+        .0.display()
+    )]
+    Log(PathBuf),
     /// SQLite could not read it.
     #[error("cannot read {}: {error}", .file.display())]
     Sqlite {
@@ -45,8 +69,11 @@ pub(crate) enum ReadFailure {
 /// Opens the ledger of a home directory to read it; `None` for one that nothing was ever written to.
 pub(crate) fn open(home: &Path) -> Result<Option<Connection>, ReadFailure> {
     let file = home.join(LEDGER);
-    if !file.exists() {
-        return Err(ReadFailure::Absent(home.into()));
+    if let Err(error) = File::open(&file) {
+        return Err(match error.kind() {
+            io::ErrorKind::NotFound => ReadFailure::Absent(home.into()),
+            _ => ReadFailure::Forbidden { owner: owner(&file, &error), file, error },
+        });
     }
     let failed = |error| ReadFailure::Sqlite { file: file.clone(), error };
     // Writing along is what WAL mode wants even of readers; where that is not allowed, only reading may be.
@@ -56,7 +83,14 @@ pub(crate) fn open(home: &Path) -> Result<Option<Connection>, ReadFailure> {
             let connection = file::connect(&file, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             schema::version(&connection).map(|version| (connection, version))
         });
-    let (mut connection, mut found) = connection.map_err(failed)?;
+    let connection = match connection {
+        Err(error) if may_not_write(&file, &error) => match is_empty(&with_suffix(&file, "-wal")) {
+            true => as_it_is(&file).map_err(failed)?,
+            false => return Err(ReadFailure::Log(file)),
+        },
+        connection => connection.map_err(failed)?,
+    };
+    let (mut connection, mut found) = connection;
     if found > VERSION {
         return Err(ReadFailure::Newer { file, found });
     }
@@ -72,9 +106,112 @@ pub(crate) fn open(home: &Path) -> Result<Option<Connection>, ReadFailure> {
     Ok((found == VERSION).then_some(connection))
 }
 
+/// Whether it is only what WAL mode wants of readers, too, that is not allowed: a file beside the ledger.
+fn may_not_write(file: &Path, error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
+    let refused = matches!(error.sqlite_error_code(), Some(CannotOpen | ReadOnly));
+    // As this process is now, not as who started it.
+    let writable = |home| accessat(CWD, home, Access::WRITE_OK, AtFlags::EACCESS);
+    let beside = file.parent().map(writable);
+    refused && beside.is_some_and(|allowed| allowed.is_err())
+}
+
+fn is_empty(log: &Path) -> bool {
+    fs::metadata(log).map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |log| log.len() == 0)
+}
+
+/// The ledger without its log, and without a lock: all there is of it where nobody writes.
+fn as_it_is(file: &Path) -> rusqlite::Result<(Connection, i64)> {
+    let name = file.as_os_str().as_bytes().iter().map(|&byte| match byte {
+        b'/' | b'.' | b'-' | b'_' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    let uri = format!("file:{}?mode=ro&immutable=1", name.collect::<String>());
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = file::connect(Path::new(&uri), flags)?;
+    let version = schema::version(&connection)?;
+    Ok((connection, version))
+}
+
+fn owner(file: &Path, error: &io::Error) -> String {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return String::new();
+    }
+    // Of a directory that may not be entered, at least whose it is.
+    let known = file.ancestors().find_map(|path| fs::metadata(path).ok());
+    known.map_or(String::new(), |known| {
+        format!("; it belongs to the user of number {}: ask as that user, or as root", known.uid())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    use std::os::unix::fs::PermissionsExt;
+
+    /// What this thread may not do while `f` runs, whoever runs the tests: go past the permissions of files.
+    fn as_anybody<T>(f: impl FnOnce() -> T) -> T {
+        let before = capabilities(None).unwrap();
+        let mut fewer = before;
+        fewer.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+        set_capabilities(None, fewer).unwrap();
+        let result = f();
+        set_capabilities(None, before).unwrap();
+        result
+    }
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// A ledger of one row as a writer leaves it, and the connection that holds its log open.
+    fn written(home: &Path) -> Connection {
+        let connection = Store::new(home.into()).open().unwrap().connection;
+        connection.execute("INSERT INTO names (id, name) VALUES (7, 'stripe')", []).unwrap();
+        connection
+    }
+
+    fn name(connection: &Connection) -> String {
+        connection.query_row("SELECT name FROM names WHERE id = 7", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_ledger_that_may_not_be_read_is_not_absent_and_tells_whose_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        written(home.path());
+        for forbidden in [home.path().join(LEDGER), home.path().to_owned()] {
+            mode(&forbidden, 0o000);
+            let failure = as_anybody(|| open(home.path())).unwrap_err();
+            mode(&forbidden, 0o700);
+            let uid = fs::metadata(home.path()).unwrap().uid();
+            let whose = format!("it belongs to the user of number {uid}");
+            assert!(failure.to_string().contains(&whose), "{failure}");
+        }
+        assert!(matches!(open(&home.path().join("elsewhere")), Err(ReadFailure::Absent(_))));
+    }
+
+    #[test]
+    fn a_ledger_beside_which_nothing_may_be_written_is_read_as_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().join("a?b#c %41");
+        let connection = written(&home);
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(connection);
+        let _ = fs::remove_file(home.join("ledger.db-shm"));
+        let read_only = |f: &dyn Fn()| {
+            mode(&home, 0o500);
+            mode(&home.join(LEDGER), 0o400);
+            as_anybody(f);
+            mode(&home, 0o700);
+            mode(&home.join(LEDGER), 0o600);
+        };
+        read_only(&|| assert_eq!(name(&open(&home).unwrap().unwrap()), "stripe"));
+        // With a log that nobody reads along, it would be an older state of the ledger than it says.
+        fs::write(home.join("ledger.db-wal"), b"not yet in the ledger").unwrap();
+        read_only(&|| assert!(matches!(open(&home), Err(ReadFailure::Log(_)))));
+    }
 
     #[test]
     fn a_ledger_of_the_first_version_is_brought_up_to_date_and_keeps_its_calls() {

@@ -33,6 +33,15 @@ pub(crate) struct Presence {
     pub(crate) counters: Vec<(String, u64)>,
 }
 
+/// What else came of a flush.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    /// The name under which a damaged ledger is now.
+    pub(crate) aside: Option<String>,
+    /// Why old rows could not be added up or removed.
+    pub(crate) upkeep: Option<Failure>,
+}
+
 impl Store {
     /// Writes everything that waits, or nothing. A damaged file is moved aside first; its new name comes
     /// beside the result.
@@ -41,13 +50,13 @@ impl Store {
         pending: &Pending,
         presence: &Presence,
         retention: Duration,
-        aside: &mut Option<String>,
+        beside: &mut Beside,
     ) -> Result<(), Failure> {
         let before = self.inode();
-        match self.try_write(pending, presence, retention) {
+        match self.try_write(pending, presence, retention, beside) {
             Err(failure) if failure.kind == Kind::Corrupt => {
                 match self.set_aside(before.or_else(|| self.inode())) {
-                    Ok(name) => *aside = name.map(|name| name.display().to_string()),
+                    Ok(name) => beside.aside = name.map(|name| name.display().to_string()),
                     Err(error) => {
                         return Err(Failure::new(
                             self.file(),
@@ -56,18 +65,27 @@ impl Store {
                         ));
                     }
                 }
-                self.try_write(pending, presence, retention)
+                self.try_write(pending, presence, retention, beside)
             }
             result => result,
         }
     }
 
-    fn try_write(&self, pending: &Pending, presence: &Presence, retention: Duration) -> Result<(), Failure> {
+    fn try_write(
+        &self,
+        pending: &Pending,
+        presence: &Presence,
+        retention: Duration,
+        beside: &mut Beside,
+    ) -> Result<(), Failure> {
         let mut open = self.open()?;
         write_all(&mut open, pending, presence).map_err(|error| Failure::sqlite(self.file(), &error))?;
         // What was written is written: upkeep that fails is due again an hour later, and must not make the
         // caller write the same counts twice.
-        let _ = compact::when_due(&mut open.connection, presence.now, retention);
+        let upkeep = compact::when_due(&mut open.connection, presence.now, retention);
+        let failed = upkeep.err().map(|error| Failure::sqlite(self.file(), &error));
+        // Where another process writes for long, there is nothing wrong.
+        beside.upkeep = failed.filter(|failure| failure.kind != Kind::Busy);
         self.tidy(&open);
         Ok(())
     }

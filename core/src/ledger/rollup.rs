@@ -58,16 +58,16 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Adds another account to this one.
+    /// Adds another account to this one; what does not fit stays at the most.
     pub fn add(&mut self, other: &Self) {
-        self.calls += other.calls;
-        self.attempts += other.attempts;
+        self.calls = self.calls.saturating_add(other.calls);
+        self.attempts = self.attempts.saturating_add(other.attempts);
         self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
-        self.answered += other.answered;
-        self.connections += other.connections;
+        self.answered = self.answered.saturating_add(other.answered);
+        self.connections = self.connections.saturating_add(other.connections);
         self.cost = self.cost.saturating_add(other.cost);
-        self.cost_unknown += other.cost_unknown;
+        self.cost_unknown = self.cost_unknown.saturating_add(other.cost_unknown);
         self.tokens_in = self.tokens_in.saturating_add(other.tokens_in);
         self.tokens_out = self.tokens_out.saturating_add(other.tokens_out);
         self.saved_bytes = self.saved_bytes.saturating_add(other.saved_bytes);

@@ -102,6 +102,8 @@ struct Draft {
     risk: Option<String>,
     remedy: String,
     config: Option<String>,
+    /// Nothing that was seen speaks for it.
+    uncertain: bool,
 }
 
 impl Draft {
@@ -116,6 +118,7 @@ impl Draft {
             risk: None,
             remedy: remedy.into(),
             config: None,
+            uncertain: false,
         }
     }
 
@@ -133,7 +136,8 @@ impl Draft {
     }
 }
 
-/// What to do, what is worth most first: money, then time, then calls. At most [`Query::limit`] of them.
+/// What to do, what is worth most first: money, then time, then calls; last what may well be in order as it is. At
+/// most [`Query::limit`] of them.
 ///
 /// # Errors
 /// When there is no ledger, or it cannot be read.
@@ -148,13 +152,14 @@ pub fn advise(query: &Query) -> Result<Advice, ReportError> {
     credentials::find(&source, &facts, &mut drafts);
     found::find(query, &mut drafts)?;
     drafts.sort_by_key(|draft| {
-        Reverse((draft.cost.unwrap_or_default(), draft.time, draft.config.is_some(), draft.calls))
+        let worth = (draft.cost.unwrap_or_default(), draft.time, draft.config.is_some(), draft.calls);
+        (draft.uncertain, Reverse(worth))
     });
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = source.config_problem.clone().into_iter().collect();
     let all = drafts.len();
-    if all > query.limit {
-        notes.push(format!("{} more with --limit {all}.", all - query.limit));
-        drafts.truncate(query.limit);
+    if all > query.most() {
+        notes.push(format!("{} more with --limit {all}.", all - query.most()));
+        drafts.truncate(query.most());
     }
     let answers = answers(&facts);
     if answers.not_compared > 0 {

@@ -13,6 +13,8 @@ const MIN_FAILURES: u64 = 5;
 const MIN_RATE: f64 = 0.01;
 /// A deadline lets pass what takes three times as long as nearly all calls.
 const ROOM: u32 = 3;
+/// Longer than the timeouts of most clients that set one: a call that took so long had none, or one that hardly helps.
+const LONG: Duration = Duration::from_secs(30);
 const DEADLINES: [u64; 9] = [1, 2, 5, 10, 20, 30, 60, 120, 300];
 
 pub(super) fn find(source: &Source<'_>, facts: &Facts, drafts: &mut Vec<Draft>) {
@@ -62,10 +64,12 @@ fn no_timeout(source: &Source<'_>, vendor: &str, seen: &Seen) -> Draft {
     };
     let mut draft = Draft::new(finding, bare, "Give its calls a deadline.");
     draft.risk = Some(
-        "A timeout of the client's own that has not run out yet cannot be seen. Calls that take longer than the \
+        "A timeout of the client's own that has not run out yet cannot be seen: where the program sets one, this is done \
+         already. Calls that take longer than the \
          deadline fail."
             .into(),
     );
+    draft.uncertain = slowest <= LONG;
     let line = format!("deadline = {}", config::quoted(&config::duration(deadline)));
     draft.config = config::rule("resilience", vendor, None, &[line]);
     draft

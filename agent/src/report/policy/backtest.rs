@@ -24,6 +24,8 @@ pub struct Backtest {
     pub calls: u64,
     /// Calls of them that would have been refused.
     pub denied: u64,
+    /// Calls of those denied that a policy refused already, at the time.
+    pub denied_already: u64,
     /// Calls that would have been throttled.
     pub throttled: u64,
     /// What the refused ones cost as far as known, in `currency`, as an exact decimal number; null where that is
@@ -101,9 +103,14 @@ pub fn policy_backtest(query: &Query, config: &Config) -> Result<Backtest, Repor
         let effects = effects.map(|effects| if reports { &effects.reported } else { &effects.decided });
         rows.push(BacktestRow::new(rule, effects));
     }
-    for calls in &observed {
-        if policy.decide(&calls.subject).rule.is_some() {
+    let mut denied_already = 0;
+    for calls in &alike {
+        let decision = policy.decide(&calls.subject(known(&calls.vendor)));
+        if decision.rule.is_some() {
             decided_by_rules += calls.calls;
+        }
+        if decision.verdict == Verdict::Deny {
+            denied_already += calls.refused;
         }
     }
     let calls: u64 = alike.iter().map(|calls| calls.calls).sum();
@@ -142,6 +149,7 @@ pub fn policy_backtest(query: &Query, config: &Config) -> Result<Backtest, Repor
         rows,
         calls,
         denied: denied.calls,
+        denied_already,
         throttled: of(Verdict::Throttle).calls,
         denied_cost: cost(&denied),
         denied_customers: denied.customers.into_iter().take(MAX_NAMED).collect(),

@@ -26,6 +26,8 @@ struct Alike {
     tags: String,
     caller: Rc<Caller>,
     calls: u64,
+    /// Calls of them that a policy refused already.
+    refused: u64,
     cost: i64,
     cost_unknown: u64,
 }
@@ -51,7 +53,8 @@ fn alike(source: &Source<'_>, refused_too: bool) -> Result<Vec<Alike>, ReportErr
     type Key = (Rc<str>, Rc<str>, Rc<str>, String, Rc<Caller>);
     let mut found: HashMap<Key, Alike> = HashMap::new();
     source.rows(|row| {
-        if !refused_too && row.outcome == RefusedBy::Policy.outcome() {
+        let refused = row.outcome == RefusedBy::Policy.outcome();
+        if refused && !refused_too {
             return;
         }
         let key = (
@@ -68,10 +71,12 @@ fn alike(source: &Source<'_>, refused_too: bool) -> Result<Vec<Alike>, ReportErr
             tags: tags.clone(),
             caller: Rc::clone(caller),
             calls: 0,
+            refused: 0,
             cost: 0,
             cost_unknown: 0,
         });
         alike.calls += row.sums.calls;
+        alike.refused += if refused { row.sums.calls } else { 0 };
         alike.cost = alike.cost.saturating_add(row.sums.cost);
         alike.cost_unknown += row.sums.cost_unknown;
     })?;

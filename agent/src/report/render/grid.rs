@@ -1,7 +1,9 @@
 //! Columns that fit.
 
 use super::Style;
+use crate::say::plain;
 use std::fmt::Write;
+use unicode_width::UnicodeWidthStr;
 
 const GAP: &str = "  ";
 /// A name is not cut shorter than this, unless its column says so; then columns go.
@@ -12,7 +14,7 @@ const MIN_NAME: usize = 10;
 pub(super) struct Column {
     title: &'static str,
     right: bool,
-    /// To how many characters it may be cut: names may, numbers may not.
+    /// To how many columns of a terminal it may be cut: names may, numbers may not.
     least: Option<usize>,
     /// What goes first where there is no room; 0 stays.
     rank: u8,
@@ -59,9 +61,7 @@ pub(super) struct Cell {
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        // Names come from the network: a control character among them could rewrite the terminal.
-        let text = text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
-        Self { text, wrong: false }
+        Self { text: plain(&text).into_owned(), wrong: false }
     }
 }
 
@@ -78,7 +78,7 @@ impl Cell {
     }
 
     fn width(&self) -> usize {
-        self.text.chars().count()
+        self.text.width()
     }
 }
 
@@ -148,7 +148,7 @@ impl Grid {
 
     fn natural(&self, place: usize) -> usize {
         let cells = self.rows.iter().chain(&self.total).filter_map(|row| row.get(place));
-        cells.map(Cell::width).chain([self.columns[place].title.chars().count()]).max().unwrap_or(0)
+        cells.map(Cell::width).chain([self.columns[place].title.width()]).max().unwrap_or(0)
     }
 
     /// Takes `excess` from the widest names; whether that was enough.
@@ -182,9 +182,10 @@ impl Grid {
             }
             let width = widths[place];
             let shortened = cut(&cell.text, width);
+            let room = " ".repeat(width.saturating_sub(shortened.width()));
             let padded = match self.columns[place].right {
-                true => format!("{shortened:>width$}"),
-                false => format!("{shortened:<width$}"),
+                true => room + &shortened,
+                false => shortened + &room,
             };
             match style.color {
                 true if cell.wrong => {
@@ -209,17 +210,28 @@ fn excess(widths: &[usize], shown: &[bool], room: usize) -> Option<usize> {
 }
 
 fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let mut kept = String::new();
+    for next in text.chars() {
+        // Together: some characters take more room behind each other than alone, or less.
+        kept.push(next);
+        if kept.width() >= width {
+            kept.pop();
+            break;
+        }
+    }
+    kept.push('…');
+    kept
 }
 
 /// Text broken into lines at spaces, each after the first indented like the text behind its bullet.
 pub(super) fn wrap(text: &str, width: usize, indent: usize, out: &mut String) {
     let mut column = 0;
     for word in text.split(' ') {
-        let length = word.chars().count();
+        let word = plain(word);
+        let length = word.width();
         if column > 0 && column + 1 + length > width {
             let _ = write!(out, "\n{:indent$}", "");
             column = indent;
@@ -227,7 +239,7 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize, out: &mut String) {
             out.push(' ');
             column += 1;
         }
-        out.extend(word.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }));
+        out.push_str(&word);
         column += length;
     }
     out.push('\n');
@@ -272,6 +284,20 @@ mod tests {
         grid.write(&Style::default(), &mut out);
         wrap("evil\x1b[2J\nname", 80, 0, &mut out);
         assert!(!out.contains('\x1b') && !out.contains('\r'), "{out:?}");
+    }
+
+    #[test]
+    fn columns_stay_in_line_whatever_the_names_are_written_in() {
+        let mut grid = Grid::new(vec![Column::name("customer"), Column::number("calls")]);
+        let names = ["東京電力株式会社の顧客", "acme", "e\u{301}a\u{301}", "👩‍👩‍👧‍👦 family", "\u{202E}gnorw"];
+        names.into_iter().for_each(|name| grid.row(vec![name.into(), "7".into()]));
+        for width in [17, 20, 40] {
+            let mut out = String::new();
+            grid.write(&Style { width, color: false }, &mut out);
+            let ends: Vec<usize> = out.lines().map(|line| line.width()).collect();
+            assert!(ends.iter().all(|end| *end == ends[0] && *end <= width), "{width}:\n{out}");
+            assert!(!out.contains('\u{202E}'));
+        }
     }
 
     #[test]

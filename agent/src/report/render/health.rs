@@ -1,7 +1,7 @@
 //! What is seen, and whether farcall is well, for people.
 
 use super::grid::{Cell, Column, Grid, wrap};
-use super::tables::{list, title};
+use super::tables::{list, moment, other_days, title};
 use super::units::{bytes, grouped, percent};
 use super::{Render, Style};
 use crate::report::{Coverage, Doctor};
@@ -106,7 +106,10 @@ impl Render for Doctor {
         let sidecar = match (self.sidecar.listening, &self.sidecar.last_seen) {
             (true, _) => "Sidecar: running.".to_owned(),
             (false, Some(last)) => {
-                format!("Sidecar: not running; last seen {}.", last.get(..19).unwrap_or(last))
+                format!(
+                    "Sidecar: not running; last seen {} UTC.",
+                    last.get(..19).unwrap_or(last).replace('T', " ")
+                )
             }
             (false, None) => {
                 "Sidecar: none; programs without the library, and calls past it, are invisible. \
@@ -135,8 +138,9 @@ impl Render for Doctor {
                 Column::name("adapters in place"),
                 Column::name("sidecar"),
                 Column::number("calls"),
-                Column::name("last flush").rank(1),
+                Column::name("last flush (UTC)").rank(1),
             ]);
+            let dated = other_days(&self.window, self.processes.iter().map(|row| row.last_flush.as_str()));
             for row in &self.processes {
                 let none = row.adapters.is_empty() && row.role == "program";
                 let adapters = match row.role.as_str() {
@@ -151,7 +155,7 @@ impl Render for Doctor {
                     Cell::from(adapters).wrong(none),
                     if row.hub { "connected".into() } else { "-".into() },
                     grouped(row.calls).into(),
-                    row.last_flush.get(11..19).unwrap_or_default().into(),
+                    moment(&row.last_flush, dated).into(),
                 ]);
             }
             grid.write(style, &mut out);

@@ -80,8 +80,14 @@ impl Render for Backtest {
             wrap("No calls in this window. Look further back with --since 30d.", style.width, 0, &mut out);
             return out;
         }
+        let already = match self.denied_already {
+            0 => String::new(),
+            all if all == self.denied => " (a policy refused them at the time, too)".to_owned(),
+            some => format!(" ({} of them a policy refused at the time, too)", grouped(some)),
+        };
         let cost = match &self.denied_cost {
-            Some(cost) if self.denied > 0 => {
+            // What was refused cost nothing: that is no saving.
+            Some(cost) if self.denied > 0 && cost.bytes().any(|byte| matches!(byte, b'1'..=b'9')) => {
                 format!(", which cost {} as far as known", money(Some(cost), &self.currency, false))
             }
             _ => String::new(),
@@ -93,7 +99,7 @@ impl Render for Backtest {
             many => format!(" of {} customers", many.len()),
         };
         let sentence = format!(
-            "Of {} calls it would have refused {}{whom}{cost}, and throttled {}.",
+            "Of {} calls it would have refused {}{whom}{already}{cost}, and throttled {}.",
             grouped(self.calls),
             grouped(self.denied),
             grouped(self.throttled)

@@ -5,7 +5,7 @@ use super::units::{bytes, grouped, millis, money, percent, short};
 use super::{Render, Style};
 use crate::report::source::is_refused;
 use crate::report::{
-    CallRow, CallerRow, CustomerRow, EndpointRow, Finding, Inventory, Numbers, Table, VendorRow,
+    CallRow, CallerRow, CustomerRow, EndpointRow, Finding, Inventory, Numbers, Table, VendorRow, Window,
 };
 use std::fmt::Write;
 
@@ -272,8 +272,9 @@ impl Render for Table<CallerRow> {
 
 impl Render for Table<CallRow> {
     fn render(&self, style: &Style) -> String {
+        let dated = other_days(&self.window, self.rows.iter().map(|row| row.begun.as_str()));
         let mut grid = Grid::new(vec![
-            Column::name("time"),
+            Column::name("time").at_least(if dated && style.width >= 72 { 14 } else { 8 }),
             Column::name("id").at_least(8).rank(2),
             Column::name("caller").rank(6),
             Column::name("customer").rank(3),
@@ -298,8 +299,8 @@ impl Render for Table<CallRow> {
                 (status, outcome) => format!("{status} {outcome}"),
             };
             grid.row(vec![
-                // The date is the window's; the id tells calls apart.
-                row.begun.get(11..19).unwrap_or_default().into(),
+                // The id tells calls apart.
+                moment(&row.begun, dated).into(),
                 row.id.as_str().into(),
                 row.service.as_str().into(),
                 row.customer.as_str().into(),
@@ -319,6 +320,18 @@ impl Render for Table<CallRow> {
         }
         page(style, "Single calls, the newest first (times in UTC)", self, &grid)
     }
+}
+
+/// Whether some of these moments (RFC 3339) are of another day than the end of the window: then they need their date.
+pub(super) fn other_days<'m>(window: &Window, mut moments: impl Iterator<Item = &'m str>) -> bool {
+    let today = window.to.get(..10);
+    moments.any(|moment| moment.get(..10) != today)
+}
+
+/// A moment, with month and day or without.
+pub(super) fn moment(rfc3339: &str, dated: bool) -> String {
+    let shown = if dated { rfc3339.get(5..19) } else { rfc3339.get(11..19) };
+    shown.unwrap_or_default().replace('T', " ")
 }
 
 impl Render for Table<Finding> {

@@ -21,7 +21,7 @@ const VERSION: u64 = 2;
 
 /// The file of the canaries. Unlike quotas they go on where they were after the machine's start: a variant that was
 /// rolled back is no better since.
-pub(super) const CANARY_FILE: &str = "rollout.map";
+const CANARY_FILE: &str = "rollout.map";
 const CANARY_MAGIC: u64 = u64::from_le_bytes(*b"farcallr");
 /// Of the layout below; to be raised with any change of it or of [`Canary`].
 const CANARY_VERSION: u64 = 1;
@@ -128,6 +128,21 @@ impl Map {
         Ok(Self { raw, canaries, shares_canaries, host })
     }
 
+    /// Maps the canaries of a home directory alone, for somebody who looks at them, or writes them too; makes no file.
+    /// `None` where there are none, or of another version.
+    pub(super) fn of_canaries(home: &Path, write: bool) -> io::Result<Option<Self>> {
+        let canaries = match write {
+            true => Self::canaries(&home.join(CANARY_FILE))?,
+            false => Self::known_canaries(&home.join(CANARY_FILE), false)?
+                .map(|file| MmapOptions::new().len(CANARY_BYTES).map_raw_read_only(&file))
+                .transpose()?,
+        };
+        let Some(canaries) = canaries else { return Ok(None) };
+        // Quotas of nobody's, which nobody asks for.
+        let raw = MmapOptions::new().len(BYTES).map_anon()?.into();
+        Ok(Some(Self { raw, canaries, shares_canaries: true, host: 0 }))
+    }
+
     /// Whether canaries lie where other processes see them.
     pub(super) const fn shares_canaries(&self) -> bool {
         self.shares_canaries
@@ -149,7 +164,14 @@ impl Map {
     }
 
     fn canaries(path: &Path) -> io::Result<Option<MmapRaw>> {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
+        let Some(file) = Self::known_canaries(path, true)? else { return Ok(None) };
+        allocate(&file, CANARY_BYTES, false)?;
+        map_whole(&file, CANARY_BYTES).map(Some)
+    }
+
+    /// The file of the canaries, where it is one of this version.
+    fn known_canaries(path: &Path, write: bool) -> io::Result<Option<File>> {
+        let file = match OpenOptions::new().read(true).write(write).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -159,11 +181,7 @@ impl Map {
             file.metadata()?.len() == CANARY_BYTES as u64 && file.read_exact_at(&mut bytes, 0).is_ok();
         let (words, _) = bytes.as_chunks::<8>();
         let header = [CANARY_MAGIC, CANARY_VERSION, CANARY_BYTES as u64];
-        if !whole || words.iter().map(|word| u64::from_le_bytes(*word)).ne(header) {
-            return Ok(None);
-        }
-        allocate(&file, CANARY_BYTES, false)?;
-        map_whole(&file, CANARY_BYTES).map(Some)
+        Ok((whole && words.iter().map(|word| u64::from_le_bytes(*word)).eq(header)).then_some(file))
     }
 
     fn quotas(path: &Path) -> io::Result<Option<(MmapRaw, u64)>> {

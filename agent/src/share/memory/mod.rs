@@ -12,7 +12,7 @@ use farcall::quota::CellHome;
 use farcall::quota::{Cell, Shares, SharesHome};
 use farcall::rollout::Canary;
 pub(crate) use map::Words;
-use map::{CANARIES, CANARY_FILE, Map, Table};
+use map::{CANARIES, Map, Table};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,9 +38,6 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// The file of the canaries in the home directory.
-    pub(crate) const CANARIES: &str = CANARY_FILE;
-
     /// The quotas of a home directory.
     ///
     /// # Errors
@@ -49,6 +46,13 @@ impl Memory {
         let memory = Self { map: Map::open(home)?, minute: AtomicU64::new(0), evicted: AtomicU64::new(0) };
         memory.tick();
         Ok(Arc::new(memory))
+    }
+
+    /// The canaries of a home directory alone, to look at or (`write`) to change; makes no file. `None` where no process
+    /// made any.
+    pub(crate) fn of_canaries(home: &Path, write: bool) -> io::Result<Option<Self>> {
+        let map = Map::of_canaries(home, write)?;
+        Ok(map.map(|map| Self { map, minute: AtomicU64::new(0), evicted: AtomicU64::new(0) }))
     }
 
     /// To be called now and then: once a minute is enough.
