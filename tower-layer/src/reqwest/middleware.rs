@@ -66,7 +66,7 @@ impl EgressMiddleware {
     /// headers and cookies: what was answered to one is handed out to all. Without a name each copy keeps its own.
     #[must_use]
     pub fn client_name(mut self, name: &str) -> Self {
-        self.client = Client::Named(name.into());
+        self.client = Client::named(name);
         self
     }
 }
