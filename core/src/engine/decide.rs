@@ -220,7 +220,8 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
     let tokens = flow.tokens_ahead(plan);
     let ask = Ask::one().priority(flow.priority).deadline(flow.deadline.at());
     for (at, quota) in plan.quotas.iter().enumerate() {
-        let ask = ask.units(units_of(&quota.rule, tokens, flow.body)).customer(plan.customer, quota.weight);
+        let ask = ask.units(units_of(&quota.rule, tokens, flow.body)).rate(quota.rate);
+        let ask = ask.customer(plan.customer, quota.weight);
         flow.claimed.0 = flow.claimed.0.max(at + 1);
         let verdict = quota.state.before_by(&quota.rule, &mut flow.claims[at], &ask, &quota.tally, now);
         by_quota(flow, &quota.name, verdict, now)?;
