@@ -9,7 +9,13 @@ use std::sync::{Arc, LazyLock};
 
 /// Stands for a client. A clone stands for the same one.
 #[derive(Clone, Debug)]
-pub(crate) enum Client {
+pub(crate) struct Client {
+    who: Who,
+    number: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Who {
     /// There is no other like it, in this process or in others.
     Unnamed([u8; 16]),
     /// All of this name are alike.
@@ -26,26 +32,41 @@ impl Client {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&number.to_le_bytes());
         bytes[8..].copy_from_slice(&process.to_le_bytes());
-        Self::Unnamed(bytes)
+        Self::of(Who::Unnamed(bytes))
+    }
+
+    /// That of all clients of this name.
+    pub(crate) fn named(name: &str) -> Self {
+        Self::of(Who::Named(name.into()))
+    }
+
+    fn of(who: Who) -> Self {
+        // FNV-1a, over some sixteen bytes.
+        let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        let number = who.bytes().iter().fold(0x811c_9dc5, mix);
+        Self { who, number }
     }
 
     /// Stands for another client that was made in the same way: the same one only where it has a name.
     pub(crate) fn another(&self) -> Self {
-        match self {
-            Self::Unnamed(_) => Self::new(),
-            Self::Named(name) => Self::Named(Arc::clone(name)),
+        match self.who {
+            Who::Unnamed(_) => Self::new(),
+            Who::Named(_) => self.clone(),
         }
     }
 
     /// A short number for it, the same in all processes; two clients may have the same one.
     pub(crate) fn number(&self) -> u32 {
-        // FNV-1a, over some sixteen bytes.
-        self.bytes()
-            .iter()
-            .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+        self.number
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
+        self.who.bytes()
+    }
+}
+
+impl Who {
+    fn bytes(&self) -> &[u8] {
         match self {
             Self::Unnamed(bytes) => bytes,
             Self::Named(name) => name.as_bytes(),
@@ -69,9 +90,9 @@ pub(crate) struct OfClient<'a> {
 
 impl<'a> OfClient<'a> {
     pub(crate) fn new(headers: &'a HeaderMap, client: &'a Client, kind: Kind) -> Self {
-        let name = match client {
-            Client::Unnamed(_) => kind.0,
-            Client::Named(_) => kind.1,
+        let name = match client.who {
+            Who::Unnamed(_) => kind.0,
+            Who::Named(_) => kind.1,
         };
         Self { headers, name, value: client.bytes() }
     }

@@ -299,10 +299,9 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// What a call will use of which `all` are expected, with a body of so many bytes.
-    pub(super) fn ahead(all: u64, body: u64) -> Self {
-        let prompt = (body / 4).min(all);
-        Self { prompt, all, answer: all - prompt }
+    /// What a call will use with such a prompt and such an answer.
+    pub(super) fn ahead(prompt: u64, answer: u64) -> Self {
+        Self { prompt, all: prompt.saturating_add(answer), answer }
     }
 
     /// What the answer says that it used, as far as it says so.

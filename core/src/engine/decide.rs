@@ -2,7 +2,7 @@
 //! [`pipeline`](super::pipeline) asks them. Each may be asked again after a wait, and then goes on where it was.
 
 use super::Engine;
-use super::account::Tokens;
+
 use super::events::What;
 use super::flow::{Flow, Until};
 use super::plan::{Part, Plan, Priced};
@@ -157,7 +157,7 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
         }
         let (place, state) = &plan.budgets[at];
         let rule = &plan.rules.budgets[*place];
-        let amount = rule.then.amount(estimate(plan, flow, now), flow.tokens_ahead(plan));
+        let amount = rule.then.amount(estimate(plan, flow, now), flow.tokens_ahead(plan).all);
         match state.reserve(&rule.then, amount, now) {
             budget::Verdict::Admit(admission) => {
                 flow.reserved[at] = Some(admission.reservation);
@@ -218,11 +218,11 @@ fn wait(flow: &mut Flow, rule: &Arc<str>, why: &'static str, until: Timestamp, n
 
 /// Quotas, ours and the vendor's, must leave room before the deadline.
 pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let tokens = Tokens::ahead(flow.tokens_ahead(plan), flow.body);
+    let tokens = flow.tokens_ahead(plan);
     let ask = Ask::one().priority(flow.priority).deadline(flow.deadline.at());
     for (at, quota) in plan.quotas.iter().enumerate() {
-        let ask =
-            ask.units(units_of(&quota.rule, tokens.all, flow.body)).customer(plan.customer, quota.weight);
+        let ask = ask.units(units_of(&quota.rule, tokens.all, flow.body)).rate(quota.rate);
+        let ask = ask.customer(plan.customer, quota.weight);
         flow.claimed.0 = flow.claimed.0.max(at + 1);
         let verdict = quota.state.before_by(&quota.rule, &mut flow.claims[at], &ask, &quota.tally, now);
         by_quota(flow, &quota.name, verdict, now)?;

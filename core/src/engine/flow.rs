@@ -1,6 +1,6 @@
 //! What a call holds while rules decide about it: claims, reservations, places, and how far it has come.
 
-use super::account::{MAX_ASKED, Place};
+use super::account::{MAX_ASKED, Place, Tokens};
 use super::cached::Cached;
 use super::decide::Halt;
 use super::events::{Events, What};
@@ -308,9 +308,9 @@ impl Flow {
     }
 
     /// About how many tokens the call will use.
-    pub(super) fn tokens_ahead(&self, plan: &Plan) -> u64 {
+    pub(super) fn tokens_ahead(&self, plan: &Plan) -> Tokens {
         let typical = if matches!(plan.price, Priced::ByModel) { 1_000 } else { 0 };
-        self.prompt.saturating_add(self.most_output().unwrap_or(typical))
+        Tokens::ahead(self.prompt, self.most_output().unwrap_or(typical))
     }
 }
 

@@ -28,7 +28,7 @@ impl Engine {
             return None;
         }
         let ask = Ask::one().priority(flow.priority);
-        let sizes = (Tokens::ahead(flow.tokens_ahead(plan), flow.body), flow.body);
+        let sizes = (flow.tokens_ahead(plan), flow.body);
         if !self.has_room(plan, flow.place, &ask, sizes, now) {
             hedge.state.give_back();
             return None;

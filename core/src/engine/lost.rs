@@ -2,7 +2,7 @@
 //! and the slower ones of two.
 
 use super::Engine;
-use super::after::NOT_STATED;
+use super::close::NOT_STATED;
 use super::events::What;
 use super::flow::Flow;
 use super::plan::{Plan, Priced};

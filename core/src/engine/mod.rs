@@ -3,9 +3,11 @@
 mod account;
 mod advised;
 mod after;
+mod answer;
 mod attended;
 mod cached;
 mod call;
+mod close;
 mod decide;
 mod drain;
 mod events;

@@ -103,6 +103,8 @@ pub(super) struct QuotaUse {
     /// What the calls of this plan used of it.
     pub(super) tally: Arc<quota::Tally>,
     pub(super) weight: Weight,
+    /// The limit's.
+    pub(super) rate: Option<quota::Rate>,
 }
 
 /// Each part of `[[resilience]]`, from the most specific rule that has it.
@@ -283,7 +285,8 @@ impl Engine {
         self.tell_home(key, &rule);
         self.states.noted_quotas.note(key.kept_as(&rule), name, subject.vendor, &rule, &state);
         let (tally, weight) = (state.tally(user), rule.weight(subject.customer));
-        Some(QuotaUse { name: Arc::clone(name), rule, state, tally, weight })
+        let rate = rule.limit.map(|limit| limit.rate(rule.burst));
+        Some(QuotaUse { name: Arc::clone(name), rule, state, tally, weight, rate })
     }
 
     /// The state of a quota that several plans use; looked for again where what is shared could not be had.

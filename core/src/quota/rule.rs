@@ -177,6 +177,15 @@ impl Rule {
     }
 }
 
+/// A limit as calls of one unit see it, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// How long the quota needs to make up for one.
+    pub(super) cost: u64,
+    /// How far ahead of an even spread one may come.
+    pub(super) tolerance: u64,
+}
+
 impl Limit {
     /// How long `units` take at this rate, in nanoseconds, rounded up.
     pub(super) fn time_of(&self, units: u64) -> u64 {
@@ -191,6 +200,14 @@ impl Limit {
                 u64::try_from(product.div_ceil(u128::from(limit))).unwrap_or(u64::MAX)
             }
         }
+    }
+
+    /// What a call of one unit needs at this rate, worked out once for all of them; `burst` as in [`Rule`].
+    pub(crate) fn rate(&self, burst: Option<u64>) -> Rate {
+        let burst = burst.unwrap_or_else(|| self.default_burst());
+        // Who asks for more than the limit can never have it; a period without anybody else is what that costs.
+        let cost = self.time_of(1).min(nanos(self.period));
+        Rate { cost, tolerance: if burst <= 1 { 0 } else { self.time_of(burst - 1) } }
     }
 
     /// How often a host asks the fleet for its part, in nanoseconds: ten times a period, between 20 times a second

@@ -138,6 +138,8 @@ impl State {
                     let verdict = cell.ask(rule, claim, ask, at, ahead);
                     if matches!(verdict, Verdict::Wait { why: Why::FairShare, .. }) {
                         shares.wake(rule, cell, at);
+                    } else {
+                        shares.went(rule, cell, claim, at);
                     }
                     verdict
                 }

@@ -41,8 +41,9 @@ pub struct Budget {
     second: AtomicU64,
 }
 
+/// A line, and the one beside it, which processors fetch along.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(align(128))]
 struct Lane(AtomicU64);
 
 /// One call or retry.

@@ -77,7 +77,7 @@ impl<R, M> EgressLayer<R, M> {
     /// below adds, the layer does not see.
     #[must_use]
     pub fn client_name(mut self, name: &str) -> Self {
-        self.client = Client::Named(name.into());
+        self.client = Client::named(name);
         self
     }
 

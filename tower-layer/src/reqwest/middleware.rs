@@ -73,7 +73,7 @@ impl EgressMiddleware {
     /// have is one copy, as if they had a name in common.
     #[must_use]
     pub fn client_name(mut self, name: &str) -> Self {
-        self.client = Client::Named(name.into());
+        self.client = Client::named(name);
         self
     }
 }

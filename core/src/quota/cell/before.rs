@@ -1,6 +1,6 @@
 //! Whether a call may go now, later, or not.
 
-use super::super::rule::{Limit, OnError, Pace, Rule, Shared, nanos};
+use super::super::rule::{Limit, OnError, Pace, Rate, Rule, Shared, nanos};
 use super::super::state::ASK_AGAIN;
 use super::super::tick::{Tick, pack, unpack};
 use super::super::{Verdict, Why};
@@ -185,11 +185,11 @@ impl Cell {
             if share == 1_000_000 { time } else { scale(time, 1_000_000, u64::from(share)) }
         };
         let period = scaled(nanos(limit.period));
+        let Rate { cost, tolerance } = ask.rate.unwrap_or_else(|| limit.rate(rule.burst));
         // Who asks for more than the limit can never have it; a period without anybody else is what that costs.
-        let cost = scaled(limit.time_of(u64::from(claim.units))).min(period);
-        let burst = rule.burst.unwrap_or_else(|| limit.default_burst());
-        // Not scaled: what all hosts together may do back to back is shared out as well.
-        let tolerance = if burst == 1 { 0 } else { limit.time_of(burst - 1) };
+        let cost = if claim.units == 1 { cost } else { limit.time_of(u64::from(claim.units)) };
+        // The tolerance is not scaled: what all hosts together may do back to back is shared out as well.
+        let cost = scaled(cost).min(period);
         // Calls that used more than they asked for may owe another period.
         let horizon =
             rule.max_wait_nanos().saturating_add(tolerance).saturating_add(period.saturating_mul(2));

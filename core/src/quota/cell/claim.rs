@@ -1,6 +1,6 @@
 //! What a call asks of a quota, and what it holds of it.
 
-use super::super::rule::{Priority, Rule, Weight};
+use super::super::rule::{Priority, Rate, Rule, Weight};
 use super::super::{Verdict, Why};
 use super::gcra::Slot;
 use crate::units::Timestamp;
@@ -24,13 +24,16 @@ pub struct Ask {
     pub customer: u64,
     /// That customer's weight.
     pub weight: Weight,
+    /// The rule's, where whoever asks has worked it out already.
+    pub(super) rate: Option<Rate>,
 }
 
 impl Ask {
     /// One unit, interactive, without a deadline, for nobody in particular.
     #[must_use]
     pub const fn one() -> Self {
-        Self { units: 1, priority: Priority::Interactive, deadline: None, customer: 0, weight: Weight(1_000) }
+        let (priority, weight) = (Priority::Interactive, Weight(1_000));
+        Self { units: 1, priority, deadline: None, customer: 0, weight, rate: None }
     }
 
     /// So many units.
@@ -51,6 +54,12 @@ impl Ask {
     #[must_use]
     pub const fn deadline(mut self, deadline: Option<Timestamp>) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// By a rule of which this is the rate.
+    pub(crate) const fn rate(mut self, rate: Option<Rate>) -> Self {
+        self.rate = rate;
         self
     }
 
@@ -113,7 +122,7 @@ impl Claim {
         (self.asked != 0).then_some(self.asked)
     }
 
-    pub(super) fn ticket_or(&self, otherwise: u32) -> u32 {
+    pub(in super::super) fn ticket_or(&self, otherwise: u32) -> u32 {
         if self.charged { self.ticket } else { otherwise }
     }
 

@@ -43,10 +43,7 @@ impl Shares {
         }
         self.refresh(rule, cell, now);
         if !self.is_active() {
-            if !self.trips(cell) {
-                return Ok(AHEAD);
-            }
-            self.wake(rule, cell, now);
+            return Ok(AHEAD);
         }
         let slot = self.find(ask, now);
         if first {

@@ -1,7 +1,7 @@
 //! The customers that are told apart, in a table of fixed size.
 
 use super::level::{fill, per_second};
-use super::{Ask, Cell, Rule, class};
+use super::{Ask, Cell, Claim, Rule, class};
 use crate::quota::rule::{Priority, Weight};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -165,10 +165,14 @@ impl Shares {
         }
     }
 
-    /// Whether the present epoch has seen more than its part of the quota already.
-    pub(super) fn trips(&self, cell: &Cell) -> bool {
-        let used = cell.units_begun().saturating_sub(self.begun.load(Relaxed));
-        used >= self.trip.load(Relaxed).max(LEAST_TRIP)
+    /// A call went: where the present epoch has seen more than its part of the quota by now, shares matter from here on.
+    /// By the call's ticket, since to read the cell's count would be one more turn of its cache line between threads.
+    pub(in crate::quota) fn went(&self, rule: &Rule, cell: &Cell, claim: &Claim, now: u64) {
+        let before = self.begun.load(Relaxed) as u32;
+        let used = claim.ticket_or(before).wrapping_sub(before) as i32;
+        if !self.is_active() && i64::from(used) >= self.trip.load(Relaxed).clamp(LEAST_TRIP, 1 << 31) as i64 {
+            self.wake(rule, cell, now);
+        }
     }
 
     fn activate(&self, cell: &Cell, capacity: u64, now: u64) {

@@ -13,8 +13,10 @@ const UNITS_MASK: u64 = (1 << UNITS) - 1;
 const FULL: u64 = 1 << (UNITS - 1);
 
 /// The units of one user in one window of a quota. Threads may share one, but should not.
+///
+/// On two lines: processors fetch the one beside it along.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(align(128))]
 pub struct Tally {
     user: User,
     /// `[turn: 24][units: 40]`. Units leave by a swap, together with their turn, so that each counts once.

@@ -1,34 +1,8 @@
 //! What an attempt that came to nothing means for the rest of its call: it is not repeated where it may have had its
 //! effect, it is paid for once, and it says what it says of its side, whatever the application gets instead.
-#![allow(clippy::unwrap_used)]
 
-use farcall::{Call, Caller, Config, Engine, ErrorType, Head, RefusedBy, Step, Timestamp};
-
-const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
-
-fn engine(rules: &str) -> Engine {
-    let config = Config::parse("farcall.toml", rules).unwrap_or_else(|errors| panic!("{errors:?}"));
-    Engine::new(config, Caller::new("checkout"), 1, 42)
-}
-
-fn at(millis: u64) -> Timestamp {
-    T0.plus_millis(millis)
-}
-
-fn sent(call: &mut Call, engine: &Engine, now: Timestamp) -> farcall::Attempt {
-    match call.step(engine, now) {
-        Step::Send(attempt) => attempt,
-        step => panic!("{step:?}"),
-    }
-}
-
-/// Waits as long as the call is told to.
-fn waited(call: &mut Call, engine: &Engine, now: Timestamp) -> Timestamp {
-    match call.step(engine, now) {
-        Step::Wait(until) => until,
-        step => panic!("{step:?}"),
-    }
-}
+use crate::support::{T0, at, engine, sent, waited};
+use farcall::{ErrorType, Head, RefusedBy, Step};
 
 #[test]
 fn an_applications_own_key_is_left_alone_whatever_the_vendor_calls_it() {

@@ -1,0 +1,179 @@
+//! An answer on its way in: what its head says about the vendor's quotas, and what its body will tell.
+
+use super::account::stated;
+use super::flow::{Flow, Prefix};
+use super::plan::{Plan, Priced, Standing};
+use super::{Call, Engine};
+use crate::call::Headers;
+use crate::coding::Decoder;
+use crate::cost::{self, UsageReader};
+use crate::quota::dialect::{Answer, Dialect, MAX_STATEMENTS, Reading, Refusal as VendorRefusal};
+use crate::quota::{Claim, Limited};
+use crate::resilience::should_retry;
+use crate::units::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Engine {
+    /// The head of a response: what the vendor says about its quotas, and what the body will tell.
+    pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
+        self.cache_answer(call, headers, now);
+        if call.flow.as_ref().is_some_and(|standing| standing.flow.failed_over) {
+            // What another host says is not what this one would have.
+            call.look.decline();
+        }
+        call.look.answer(call.status, headers, self.advice.seed());
+        let status = call.status;
+        if status >= 400
+            && let Some(Standing { flow, .. }) = &mut call.flow
+        {
+            let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+            flow.told = should_retry(text);
+        }
+        let silent = status < 400 && !call.watches;
+        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
+            Self::read_usage(call, headers);
+            return;
+        }
+        let dialect = self.catalogue.dialect(call.found.vendor);
+        let reading = dialect.read(&Answer::new(status, headers), now);
+        if reading.ignored > 0 {
+            self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
+        }
+        let Some(Standing { plan, flow }) = &mut call.flow else {
+            if !reading.is_empty() {
+                // From now on calls to this vendor are accounted for in detail.
+                self.attended.states(call.found.vendor);
+            }
+            return;
+        };
+        if dialect.wants_body(status) {
+            let wanted = dialect.headers().iter();
+            let coding = decoder(headers);
+            let headers =
+                wanted.filter_map(|name| Some((name.to_string(), headers.get(name)?.to_vec()))).collect();
+            let refusal = reading.refusal.filter(|_| !reading.cached);
+            flow.prefix = Some(Prefix { status, headers, refusal, body: Vec::new() });
+            flow.coding = coding;
+        }
+        self.take_reading(plan, flow, call.found.vendor, &reading, now);
+        Self::read_usage(call, headers);
+    }
+
+    /// From here on the body is read for what the call used, where that is what it costs.
+    fn read_usage(call: &mut Call, headers: &dyn Headers) {
+        let Some(Standing { plan, flow }) = &mut call.flow else { return };
+        if !matches!(plan.price, Priced::ByModel) || !(200..300).contains(&call.status) {
+            return;
+        }
+        let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        let price = plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str());
+        if !price.is_none_or(cost::Price::asks_response) {
+            return;
+        }
+        if flow.coding.is_none() {
+            flow.coding = decoder(headers);
+        }
+        let encoding = text("content-encoding").filter(|_| flow.coding.is_none());
+        let mut reader = UsageReader::new(price, text("content-type"), encoding);
+        if let Some(price) = price {
+            for name in price.headers() {
+                if let Some(value) = text(name) {
+                    reader.header(price, name, value);
+                }
+            }
+        }
+        flow.usage = Some(Box::new(reader));
+    }
+
+    fn take_reading(&self, plan: &Plan, flow: &mut Flow, vendor: u32, reading: &Reading, now: Timestamp) {
+        flow.retry_at = reading.retry_at;
+        if reading.is_empty() || reading.cached {
+            return;
+        }
+        let dialect = self.catalogue.dialect(vendor);
+        let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
+        let make = |key, scope| self.stated_state(key, scope, rule);
+        let (place, names) = (flow.place, (flow.asked_model(), &*plan.endpoint_name));
+        let mut named = [None; MAX_STATEMENTS];
+        for (statement, named) in reading.statements().iter().zip(&mut named) {
+            let Some(policy) = plan.account.of(statement, dialect, place, names, make) else {
+                self.tallies.folded_policies.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            *named = Some(policy);
+            let claim = claim_of(plan, flow, &policy.name);
+            policy.state.state(rule, &claim, &stated(statement), now);
+        }
+        if plan.scoped {
+            plan.account.names(place.endpoint, named.into_iter().flatten());
+        }
+        self.take_refusal(plan, flow, dialect, reading, None, now);
+    }
+
+    /// The vendor refused. `before`: what it seemed to mean before its body was read, which is counted already.
+    pub(super) fn take_refusal(
+        &self,
+        plan: &Plan,
+        flow: &Flow,
+        dialect: &Dialect,
+        reading: &Reading,
+        before: Option<VendorRefusal>,
+        now: Timestamp,
+    ) {
+        let limited = |refusal| match refusal {
+            VendorRefusal::Rate => Limited::Rate,
+            VendorRefusal::Exhausted => Limited::Exhausted,
+        };
+        let Some(how) = reading.refusal.map(limited) else { return };
+        let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
+        let make = |key, scope| self.stated_state(key, scope, rule);
+        let (place, names) = (flow.place, (flow.asked_model(), &*plan.endpoint_name));
+        // The policy that has nothing left is the one that refused; without one, nobody knows which.
+        let used_up = reading.statements().iter().find(|statement| statement.remaining == Some(0));
+        let mut asked = plan.account.asked(place).map(|(_, policy)| policy);
+        let policy = match used_up {
+            Some(statement) => plan.account.of(statement, dialect, place, names, make),
+            None => asked.next().or_else(|| plan.account.unnamed(make)),
+        };
+        if let Some(policy) = policy {
+            let claim = claim_of(plan, flow, &policy.name);
+            match before.map(limited) {
+                None => policy.state.limited(rule, &claim, how, reading.retry_at, now),
+                Some(seemed) => policy.state.reread(&claim, (seemed, how), reading.retry_at, now),
+            }
+        }
+    }
+
+    /// More of a body: what it cost, or what its status means.
+    pub(super) fn read_body(flow: &mut Flow, chunk: &[u8]) {
+        flow.cached.push(chunk);
+        let Flow { usage, coding, prefix, .. } = flow;
+        let mut look = |chunk: &[u8]| {
+            if let Some(reader) = usage {
+                reader.push(chunk);
+            }
+            if let Some(prefix) = prefix {
+                let chunk = &chunk[..chunk.len().min(prefix.room())];
+                prefix.body.extend_from_slice(chunk);
+            }
+        };
+        match coding {
+            Some(decoder) => decoder.push(chunk, look),
+            None => look(chunk),
+        }
+    }
+}
+
+/// What a body passes through that is looked at; `None` where it comes as it is, or nobody here can decode it.
+fn decoder(headers: &dyn Headers) -> Option<Box<Decoder>> {
+    let coding = std::str::from_utf8(headers.get("content-encoding")?).ok()?;
+    Decoder::of(coding).map(Box::new)
+}
+
+/// The claim that an attempt holds of the quota of this name.
+fn claim_of(plan: &Plan, flow: &Flow, name: &Arc<str>) -> Claim {
+    let mut asked = plan.account.asked(flow.place);
+    let place = asked.find(|(_, policy)| Arc::ptr_eq(&policy.name, name)).map(|(place, _)| place);
+    place.map_or_else(Claim::new, |place| flow.stated[place])
+}

@@ -1,0 +1,143 @@
+//! What the order of decisions makes of calls: who is denied, where a call goes instead, and what a reload changes.
+
+use crate::support::{T0, at, calls, engine, get, pass, refused, sent};
+use farcall::{Caller, Config, Engine, Head, Outcome, RefusedBy, Step};
+
+#[test]
+fn what_the_policy_denies_is_refused_with_its_reason_and_counted() {
+    let engine = engine(
+        r#"
+        [[policy]]
+        name = "only-billing"
+        match = { vendor = "stripe", caller.service = "!billing" }
+        verdict = "deny"
+        reason = "only billing talks to Stripe"
+        "#,
+    );
+    assert!(engine.decides());
+    let mut call = engine.begin(&get("acme"), T0, 1);
+    let refusal = refused(&mut call, &engine, T0);
+    assert_eq!((refusal.by, refusal.rule.as_ref()), (RefusedBy::Policy, "only-billing"));
+    assert!(refusal.to_string().contains("only billing talks to Stripe"), "{refusal}");
+    assert!(call.is_settled());
+    let batch = engine.drain(T0);
+    assert_eq!(calls(&batch, Outcome::Refused(RefusedBy::Policy)), 1);
+    assert_eq!(batch.rows[0].sums.attempts, 0, "nothing went out");
+    assert!(batch.exemplars[0].events.contains("refused by policy `only-billing`"), "{:?}", batch.exemplars);
+    pass(&engine, &Head::new("GET", "https://api.github.com/user"), T0, 2, 200, &[]);
+    assert_eq!(calls(&engine.drain(T0), Outcome::Complete), 1);
+}
+
+#[test]
+fn a_reload_holds_for_the_next_call_and_not_for_those_under_way() {
+    let engine = engine("");
+    assert!(!engine.decides());
+    let mut under_way = engine.begin(&get("acme"), T0, 1);
+    let deny = "[[policy]]\nmatch = { vendor = \"stripe\" }\nverdict = \"deny\"\n";
+    engine.reload(&Config::parse("f", deny).unwrap());
+    let _ = sent(&mut under_way, &engine, T0);
+    under_way.abandon(&engine, T0);
+    let mut next = engine.begin(&get("acme"), T0, 2);
+    assert_eq!(refused(&mut next, &engine, T0).by, RefusedBy::Policy);
+    engine.reload(&Config::default());
+    pass(&engine, &get("acme"), T0, 3, 200, &[]);
+    assert_eq!(engine.counters().reloads, 2);
+}
+
+#[test]
+fn a_kill_switch_refuses_and_a_variant_goes_elsewhere() {
+    let engine = engine(
+        r#"
+        [[rollout]]
+        name = "off"
+        match = { vendor = "slack" }
+        kill = true
+        [[rollout]]
+        name = "eu"
+        match = { vendor = "stripe" }
+        share = "100%"
+        variant = { host = "eu.stripe.example", keep_credentials = true }
+        "#,
+    );
+    let slack = Head::new("POST", "https://slack.com/api/chat.postMessage");
+    let mut call = engine.begin(&slack, T0, 1);
+    assert_eq!(refused(&mut call, &engine, T0).by, RefusedBy::Rollout);
+    let mut call = engine.begin(&get("acme"), T0, 2);
+    let attempt = sent(&mut call, &engine, T0);
+    assert_eq!(attempt.changes.as_ref().unwrap().host.as_deref(), Some("eu.stripe.example"));
+}
+
+#[test]
+fn a_fault_is_injected_only_where_the_file_allows_it() {
+    let fault = r#"
+        [[fault]]
+        match = { vendor = "stripe" }
+        share = "100%"
+        latency = "50ms"
+        status = 503
+        expires = "2030-01-01T00:00:00Z"
+        "#;
+    let engine = engine(&format!("allow_faults = true\n{fault}"));
+    let mut call = engine.begin(&get("acme"), T0, 1);
+    assert_eq!(call.step(&engine, T0), Step::Wait(at(50)));
+    let Step::Respond(stored) = call.step(&engine, at(50)) else { panic!("no fault") };
+    assert_eq!(stored.status, 503);
+    let (config, _errors) = Config::read("f", fault);
+    let off = Engine::new(config, Caller::new("x"), 1, 1);
+    pass(&off, &get("acme"), T0, 1, 200, &[]);
+}
+
+#[test]
+fn rules_find_the_country_the_kinds_of_data_and_where_a_credential_came_from() {
+    let engine = engine(
+        r#"
+        [[vendor]]
+        name = "werk"
+        hosts = ["api.werk.example"]
+        country = "de"
+        [[data]]
+        match = { vendor = "werk", endpoint = "POST *" }
+        kinds = ["card", "email"]
+        [[data]]
+        match = { vendor = "werk" }
+        kinds = ["email"]
+        [[policy]]
+        name = "abroad"
+        match = { country = "!DE" }
+        verdict = "deny"
+        [[policy]]
+        name = "no-cards"
+        match = { data = "card" }
+        verdict = "deny"
+        [[policy]]
+        name = "not-that-key"
+        match = { credential.origin = "LIVE_*" }
+        verdict = "deny"
+        "#,
+    );
+    engine.set_environment([("LIVE_KEY", "sk-live-0123456789"), ("TEST_KEY", "sk-test-0123456789")]);
+    let decided = |method: &str, url: &str, key: &str| {
+        let headers = [("authorization", key)];
+        let headers = headers.as_slice();
+        let mut call = engine.begin(&Head::new(method, url).headers(&headers), T0, 7);
+        match call.step(&engine, T0) {
+            Step::Send(_) => {
+                call.abandon(&engine, T0);
+                None
+            }
+            Step::Refuse(refusal) => Some(refusal.rule.to_string()),
+            step => panic!("{step:?}"),
+        }
+    };
+    let werk = "https://api.werk.example/v1/orders";
+    assert_eq!(decided("GET", werk, "Bearer sk-test-0123456789"), None);
+    assert_eq!(decided("POST", werk, "Bearer sk-test-0123456789").as_deref(), Some("no-cards"));
+    assert_eq!(decided("GET", werk, "Bearer sk-live-0123456789").as_deref(), Some("not-that-key"));
+    assert_eq!(decided("GET", werk, "Bearer from-a-file-0123"), None);
+    assert_eq!(decided("GET", "https://api.stripe.com/v1/charges", "").as_deref(), Some("abroad"));
+    assert_eq!(
+        decided("GET", "https://who.example/v1", "").as_deref(),
+        Some("abroad"),
+        "not known is not DE"
+    );
+}

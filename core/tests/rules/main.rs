@@ -1,0 +1,9 @@
+//! What rules make of calls, through the engine alone: time is a number, nothing is sent.
+#![allow(clippy::unwrap_used)]
+
+mod attempts;
+mod budgets;
+mod decisions;
+mod failed_attempts;
+mod quotas;
+mod support;

@@ -1,0 +1,170 @@
+//! Quotas, the vendor's own and ours: who waits, who is refused, and who is told of it.
+
+use crate::support::{T0, at, engine, get, pass, refused, sent};
+use farcall::{Call, Head, Priority, RefusedBy, Step};
+
+#[test]
+fn a_rate_of_our_own_makes_calls_wait_for_a_slot_and_no_longer_than_their_deadline() {
+    let engine = engine(
+        r#"
+        [[quota]]
+        match = { vendor = "stripe" }
+        limit = "10 requests / 1s"
+        burst = 1
+        max_wait = "5s"
+        "#,
+    );
+    pass(&engine, &get("acme"), T0, 1, 200, &[]);
+    let mut second = engine.begin(&get("acme"), T0, 2);
+    let Step::Wait(until) = second.step(&engine, T0) else { panic!("it went at once") };
+    assert_eq!(until, at(100));
+    let _ = sent(&mut second, &engine, until);
+    let mut late = engine.begin(&get("acme").deadline(Some(at(150))), T0, 3);
+    let refusal = refused(&mut late, &engine, T0);
+    assert_eq!(refusal.by, RefusedBy::Quota);
+    assert_eq!(refusal.until, Some(at(200)), "it is told when it would pass");
+    second.answer(&engine, 200, &[("x", "y")], at(120));
+    second.end(&engine, at(120));
+    let batch = engine.drain(at(200));
+    let waited: u64 = batch.rows.iter().map(|row| row.sums.waited.as_millis() as u64).sum();
+    assert_eq!(waited, 100);
+}
+
+#[test]
+fn a_vendors_own_word_holds_calls_back_until_its_reset() {
+    let engine = engine(
+        r#"
+        [[quota]]
+        match = { vendor = "github" }
+        max_wait = "30s"
+        "#,
+    );
+    let head = Head::new("GET", "https://api.github.com/user").body(Some(0), true);
+    let reset = at(20_000).as_secs().to_string();
+    let headers = [
+        ("x-ratelimit-limit", "60"),
+        ("x-ratelimit-remaining", "0"),
+        ("x-ratelimit-reset", reset.as_str()),
+        ("x-ratelimit-resource", "core"),
+    ];
+    pass(&engine, &head, T0, 1, 200, &headers);
+    let mut call = engine.begin(&head, at(10), 2);
+    let Step::Wait(until) = call.step(&engine, at(10)) else { panic!("nothing is left") };
+    assert!(until.since(T0).as_secs() >= 19, "{until:?}");
+    let mut soon = engine.begin(&head.deadline(Some(at(1_000))), at(10), 3);
+    assert_eq!(refused(&mut soon, &engine, at(10)).by, RefusedBy::Quota);
+}
+
+#[test]
+fn a_429_is_an_incident_that_names_who_used_the_window() {
+    let engine = engine(
+        r#"
+        [[quota]]
+        match = { vendor = "github" }
+        pace = "off"
+        "#,
+    );
+    let head = |customer| Head::new("GET", "https://api.github.com/user").customer(Some(customer));
+    let reset = at(60_000).as_secs().to_string();
+    for n in 0..20 {
+        let left = (19 - n).to_string();
+        let headers = [
+            ("x-ratelimit-limit", "20"),
+            ("x-ratelimit-remaining", left.as_str()),
+            ("x-ratelimit-reset", reset.as_str()),
+            ("x-ratelimit-resource", "core"),
+        ];
+        pass(&engine, &head(if n % 10 == 0 { "globex" } else { "acme" }), at(n), n, 200, &headers);
+    }
+    let headers = [
+        ("x-ratelimit-limit", "20"),
+        ("x-ratelimit-remaining", "0"),
+        ("x-ratelimit-reset", reset.as_str()),
+        ("x-ratelimit-resource", "core"),
+    ];
+    let mut call = engine.begin(&head("acme"), at(30), 99);
+    // Nobody knows yet that nothing is left, or it would not be sent: another process used the last one.
+    let _ = call.step(&engine, at(30));
+    call.answer(&engine, 429, &headers, at(40));
+    call.end(&engine, at(40));
+    let batch = engine.drain(at(1_000));
+    let incident = batch.incidents.first().expect("a 429 is an incident");
+    assert_eq!((incident.vendor.as_str(), incident.limit, incident.count), ("github", Some(20), 1));
+    assert_eq!(incident.customers[0].name, "acme");
+    assert_eq!(incident.retry_at.unwrap().as_secs(), at(60_000).as_secs(), "not before the reset");
+    assert!(farcall::quota::explain(incident).contains("acme"), "{}", farcall::quota::explain(incident));
+}
+
+#[test]
+fn a_429_counts_once_whatever_its_body_makes_of_it() {
+    for (body, kind) in [("slow down", "rate"), (r#"{"error":{"code":"insufficient_quota"}}"#, "exhausted")] {
+        let engine = engine("[[quota]]\nmatch = { vendor = \"openai\" }\npace = \"off\"");
+        let head = Head::new("POST", "https://api.openai.com/v1/chat/completions").customer(Some("acme"));
+        let mut begun: Vec<Call> = (0..3).map(|n| engine.begin(&head, at(0), n)).collect();
+        for call in &mut begun {
+            let _ = sent(call, &engine, at(0));
+        }
+        for (call, n) in begun.iter_mut().zip(0..) {
+            let headers: &[(&str, &str)] = &[];
+            call.answer(&engine, 429, &headers, at(n));
+            if n == 1 {
+                // The head is told of, before anybody knows what the body says.
+                assert_eq!(engine.drain(at(n)).incidents.len(), 1);
+            }
+            call.read(body.as_bytes());
+            assert_eq!(call.step(&engine, at(n)), Step::Settled);
+            call.end(&engine, at(n));
+        }
+        let batch = engine.drain(at(1_000));
+        let incident = &batch.incidents[0];
+        assert_eq!((incident.kind.as_str(), incident.count, batch.incidents.len()), (kind, 3, 1));
+    }
+}
+
+#[test]
+fn batch_calls_leave_what_is_kept_for_interactive_ones() {
+    let engine = engine(
+        r#"
+        [[quota]]
+        match = { vendor = "stripe" }
+        limit = "10 requests / 10s"
+        burst = 10
+        pace = "reserve"
+        reserve = { priority = "interactive", share = "50%" }
+        max_wait = "1ms"
+        "#,
+    );
+    let sends = |priority, from: u64| {
+        (0..10)
+            .filter(|n| {
+                let mut call = engine.begin(&get("acme").priority(priority), T0, from + n);
+                let sent = matches!(call.step(&engine, T0), Step::Send(_));
+                call.abandon(&engine, T0);
+                sent
+            })
+            .count()
+    };
+    assert!(sends(Priority::Batch, 0) <= 6);
+    assert!(sends(Priority::Interactive, 100) >= 4);
+}
+
+#[test]
+fn calls_under_way_are_limited_also_where_the_vendor_states_nothing() {
+    let engine = engine(
+        "[[quota]]\nname = \"q\"\nmatch = { vendor = \"stripe\" }\nconcurrency = 2\nmax_wait = \"0s\"\n",
+    );
+    let head = get("acme");
+    let mut first = engine.begin(&head, at(0), 1);
+    let mut second = engine.begin(&head, at(0), 2);
+    let _ = (sent(&mut first, &engine, at(0)), sent(&mut second, &engine, at(0)));
+    let mut third = engine.begin(&head, at(1), 3);
+    let refusal = refused(&mut third, &engine, at(1));
+    assert_eq!((&*refusal.rule, &*refusal.reason), ("q", "concurrency"));
+    first.answer(&engine, 200, &[("x", "y")].as_slice(), at(2));
+    assert_eq!(first.step(&engine, at(2)), Step::Settled);
+    first.end(&engine, at(2));
+    let mut fourth = engine.begin(&head, at(3), 4);
+    let _ = sent(&mut fourth, &engine, at(3));
+    second.abandon(&engine, at(4));
+    fourth.abandon(&engine, at(4));
+}
