@@ -36,6 +36,9 @@ pub(super) struct Source<'q> {
     places: HashMap<String, usize>,
 }
 
+/// A vendor, and one of its endpoints.
+type Asked = (Rc<str>, Rc<str>);
+
 /// A rollup with its names.
 pub(super) struct Row<'r> {
     /// How many minutes it spans; 0 where it is no rollup of calls.
@@ -431,7 +434,7 @@ impl<'q> Source<'q> {
     }
 
     /// Each vendor and endpoint that the ledger knows, of whatever time.
-    pub(super) fn all_endpoints(&self) -> Result<Vec<(Rc<str>, Rc<str>)>, ReportError> {
+    pub(super) fn all_endpoints(&self) -> Result<Vec<Asked>, ReportError> {
         let Some(connection) = &self.connection else { return Ok(Vec::new()) };
         let names = Names { names: &self.names, callers: &self.callers };
         let mut statement = connection.prepare("SELECT DISTINCT vendor, endpoint FROM rollups")?;
