@@ -36,6 +36,9 @@ pub(super) struct Source<'q> {
     places: HashMap<String, usize>,
 }
 
+/// A vendor, and one of its endpoints.
+type Asked = (Rc<str>, Rc<str>);
+
 /// A rollup with its names.
 pub(super) struct Row<'r> {
     /// How many minutes it spans; 0 where it is no rollup of calls.
@@ -53,9 +56,6 @@ pub(super) struct Row<'r> {
     pub(super) sums: Sums,
     pub(super) latency: Sketch,
 }
-
-/// The names of a vendor and an endpoint of it.
-pub(super) type Endpoint = (Rc<str>, Rc<str>);
 
 /// A single call that was kept.
 pub(super) struct Kept {
@@ -434,7 +434,7 @@ impl<'q> Source<'q> {
     }
 
     /// Each vendor and endpoint that the ledger knows, of whatever time.
-    pub(super) fn all_endpoints(&self) -> Result<Vec<Endpoint>, ReportError> {
+    pub(super) fn all_endpoints(&self) -> Result<Vec<Asked>, ReportError> {
         let Some(connection) = &self.connection else { return Ok(Vec::new()) };
         let names = Names { names: &self.names, callers: &self.callers };
         let mut statement = connection.prepare("SELECT DISTINCT vendor, endpoint FROM rollups")?;

@@ -25,7 +25,7 @@ pub(crate) fn normalise(method: &str, path: &str) -> Text<MAX_TEMPLATE> {
     text.push(" ");
     let path = path.strip_prefix('/').unwrap_or(path);
     let path = path.strip_suffix('/').unwrap_or(path);
-    let mut rest = Some(path);
+    let (mut rest, mut before) = (Some(path), "");
     for place in 0.. {
         let Some(left) = rest else { break };
         let (segment, next) = match left.bytes().position(|byte| byte == b'/') {
@@ -37,7 +37,8 @@ pub(crate) fn normalise(method: &str, path: &str) -> Text<MAX_TEMPLATE> {
             break;
         }
         text.push("/");
-        text.push(if looks_like_id(segment) { ID } else { segment });
+        text.push(if looks_like_id(segment) || is_before_a_secret(before) { ID } else { segment });
+        before = segment;
         rest = next;
     }
     text
@@ -50,6 +51,33 @@ fn is_method(method: &str) -> bool {
         method,
         "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "CONNECT" | "TRACE" | "QUERY"
     )
+}
+
+/// Whether what follows this segment opens something: the address of a webhook, a link that was mailed to somebody.
+/// It may be a word like any other.
+fn is_before_a_secret(segment: &str) -> bool {
+    const WORDS: [&str; 19] = [
+        "hook",
+        "hooks",
+        "webhook",
+        "webhooks",
+        "bot",
+        "bots",
+        "token",
+        "tokens",
+        "secret",
+        "secrets",
+        "reset",
+        "invite",
+        "invites",
+        "invitation",
+        "invitations",
+        "verify",
+        "activate",
+        "unsubscribe",
+        "magic",
+    ];
+    matches!(segment.len(), 3..=11) && WORDS.iter().any(|word| segment.eq_ignore_ascii_case(word))
 }
 
 /// Whether a path segment has the form of an id: a number, a UUID, a hash, a prefixed or random token, an
@@ -68,8 +96,11 @@ fn looks_like_id(segment: &str) -> bool {
     if digits + letters >= 16 && upper < letters && (upper >= 4 || (upper >= 2 && digits >= 1)) {
         return true; // Long and of mixed case: a token. Better a name lost than a secret kept.
     }
+    if upper > 0 && upper < letters && is_scrambled(segment, letters) {
+        return true;
+    }
     if digits == 0 {
-        return false;
+        return marks == 0 && letters >= 24; // Longer than a word.
     }
     if letters == 0 {
         return true; // Numbers, dates, versions such as `2024-06`.
@@ -83,6 +114,25 @@ fn looks_like_id(segment: &str) -> bool {
     segment
         .split(['-', '_', '.'])
         .any(|part| part.len() >= 6 && part.len() < segment.len() && looks_like_id(part))
+}
+
+/// Whether capitals stand where nobody who joins words writes them: five in a row before a small letter (`SECRETlive`;
+/// `parseJSONBody` has four, and the one of its next word), or in every third place (`aBcDeFgH`).
+fn is_scrambled(segment: &str, letters: u8) -> bool {
+    let (mut run, mut humps, mut after_small) = (0, 0, false);
+    for byte in segment.bytes() {
+        if byte.is_ascii_uppercase() {
+            run += 1;
+            humps += u8::from(after_small);
+        } else {
+            if byte.is_ascii_lowercase() && run > 5 {
+                return true;
+            }
+            run = 0;
+        }
+        after_small = byte.is_ascii_lowercase();
+    }
+    letters >= 8 && u16::from(humps) * 3 >= u16::from(letters)
 }
 
 const DIGIT: u64 = 1;
@@ -260,6 +310,10 @@ mod tests {
             "chatcmpl-8x7Hk2PqLmN",
             "aBcDeFgHiJk1LmNoPqRs",
             "abcDEfgh-ijkLMnop_qRst",
+            "tok_SECRETlive",
+            "tok_SECRETlive1",
+            "aBcDeFgH",
+            "correcthorsebatterystaple",
         ] {
             assert_eq!(template("GET", &format!("/things/{id}/parts")), "GET /things/{id}/parts", "{id}");
         }
@@ -280,8 +334,29 @@ mod tests {
             "users.list",
             "postgresql",
             "i18n",
+            "sendMessage",
+            "chat.postMessage",
+            "GetItemByID",
+            "parseJSONBody",
+            "grpc.health.v1.Health",
+            "README",
+            "internationalization",
         ] {
             assert_eq!(template("GET", &format!("/{name}")), format!("GET /{name}"));
+        }
+    }
+
+    #[test]
+    fn what_opens_something_is_no_name_whatever_it_looks_like() {
+        for (path, written) in [
+            ("/hooks/opensesame", "/hooks/{id}"),
+            ("/Webhooks/in/events", "/Webhooks/{id}/events"),
+            ("/users/reset/letmein", "/users/reset/{id}"),
+            ("/invite/tiger", "/invite/{id}"),
+            ("/v1/token", "/v1/token"),
+            ("/robots/list", "/robots/list"),
+        ] {
+            assert_eq!(template("GET", path), format!("GET {written}"));
         }
     }
 

@@ -122,7 +122,7 @@ impl Claim {
         (self.asked != 0).then_some(self.asked)
     }
 
-    pub(super) fn ticket_or(&self, otherwise: u32) -> u32 {
+    pub(in crate::quota) fn ticket_or(&self, otherwise: u32) -> u32 {
         if self.charged { self.ticket } else { otherwise }
     }
 
