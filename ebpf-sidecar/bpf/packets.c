@@ -3,6 +3,8 @@
 // the counters of connections still open. Attached to the scope's cgroup, so other sockets never get here.
 // Every path returns FC_PASS: we watch, we never decide.
 
+#include "offsets.h"
+
 #define FC_PASS 1
 #define FC_HELLO_MAX 16384 // a ClientHello is at most one record
 
@@ -125,23 +127,11 @@ static __always_inline void fc_copy_packet(struct __sk_buff *skb, const struct f
 	}
 }
 
-// No window is larger than 1 GiB, and few come near this: where a gap is, the bytes before it will not come again.
-#define FC_GAP_MAX (64 << 20)
-
-// Retransmitted bytes were delivered the first time; early ones (out of order) keep their offset. They leave `next` where
-// it is, but not for ever: offsets wrap, and from 2 GiB on all would seem to have been delivered.
 static __always_inline void fc_plain(struct __sk_buff *skb, const struct fc_packet *packet, struct fc_conn *conn,
 				     u8 dir, u32 kind)
 {
 	u32 offset = packet->seq - (dir == FC_OUT ? conn->out_base : conn->in_base);
-	u32 *next = dir == FC_OUT ? &conn->out_next : &conn->in_next;
-	u32 end = offset + packet->len, from = 0;
-	if ((s32)(end - *next) <= 0)
-		return;
-	if ((s32)(offset - *next) < 0)
-		from = *next - offset;
-	if ((s32)(offset - *next) <= 0 || offset - *next > FC_GAP_MAX)
-		*next = end;
+	u32 from = fc_advance(dir == FC_OUT ? &conn->out_next : &conn->in_next, offset, packet->len);
 	if (from >= packet->len)
 		return;
 	fc_copy_packet(skb, packet, from, offset + from, kind, dir, conn);

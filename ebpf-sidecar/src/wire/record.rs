@@ -198,7 +198,7 @@ impl Socket {
     /// Decodes `struct fc_conn`, in a record or as a value of the map `fc_conns`. `None` when too short.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let fields = Fields(bytes);
+        let fields = Fields(bytes.get(..Self::SIZE)?);
         let family = fields.u16(140)?;
         Some(Self {
             cookie: fields.u64(0)?,
