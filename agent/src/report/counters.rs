@@ -23,7 +23,11 @@ const MEANINGS: [(&str, &str, Weight); 75] = [
     ("folded_callers", "callers that were added to the engine's own, because there were too many", Fine),
     ("folded_rows", "calls whose customer was added to `other`, because a minute had too many rows", Fine),
     ("folded_policies", "statements of vendors about more quotas than are told apart", Fine),
-    ("unkept_rules", "budgets and quotas that were not asked, because 65,536 of a kind were in use", Look),
+    (
+        "unkept_rules",
+        "budgets and quotas that were not asked, because 65,536 of a kind were in use, or more than four budgets or three quotas are about the same calls",
+        Look,
+    ),
     ("lost_sightings", "calls that the sidecar was not told of, and may count again", Look),
     ("untold_sightings", "calls that the sidecar did not read fast enough, and may count again", Look),
     ("relearned", "times that the learner of endpoints was full and started anew", Fine),

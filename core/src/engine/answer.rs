@@ -1,10 +1,12 @@
 //! An answer on its way in: what its head says about the vendor's quotas, and what its body will tell.
 
 use super::account::stated;
+use super::decide;
 use super::flow::{Flow, Prefix};
 use super::plan::{Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::call::Headers;
+use crate::catalogue::name_of_unknown;
 use crate::coding::Decoder;
 use crate::cost::{self, UsageReader};
 use crate::quota::dialect::{Answer, Dialect, MAX_STATEMENTS, Reading, Refusal as VendorRefusal};
@@ -32,7 +34,16 @@ impl Engine {
         }
         let silent = status < 400 && !call.watches;
         if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
-            Self::read_usage(call, headers);
+            self.read_usage(call, headers);
+            return;
+        }
+        if let Some(Standing { plan, flow }) = &mut call.flow
+            && self.other_vendor(plan, flow).is_some()
+        {
+            // What another vendor says about its quotas is nothing about those of this one. When to come back it may say.
+            let reading = Dialect::generic().read(&Answer::new(status, headers), now);
+            flow.retry_at = reading.retry_at;
+            self.read_usage(call, headers);
             return;
         }
         let dialect = self.catalogue.dialect(call.found.vendor);
@@ -57,17 +68,32 @@ impl Engine {
             flow.coding = coding;
         }
         self.take_reading(plan, flow, call.found.vendor, &reading, now);
-        Self::read_usage(call, headers);
+        self.read_usage(call, headers);
     }
 
-    /// From here on the body is read for what the call used, where that is what it costs.
-    fn read_usage(call: &mut Call, headers: &dyn Headers) {
+    /// Whose answer it is where a backup or a variant took the call to the host of another vendor.
+    pub(super) fn other_vendor<'p>(&'p self, plan: &'p Plan, flow: &Flow) -> Option<&'p str> {
+        let host = decide::changes_of(plan, flow)?.host.as_deref()?;
+        let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let name =
+            self.catalogue.vendor_of(host).map_or_else(|| name_of_unknown(host), |vendor| &vendor.name);
+        (*name != *plan.vendor_name).then_some(name)
+    }
+
+    /// From here on the body is read for what the call used, where that is what it costs, or what a rule counts.
+    fn read_usage(&self, call: &mut Call, headers: &dyn Headers) {
         let Some(Standing { plan, flow }) = &mut call.flow else { return };
-        if !matches!(plan.price, Priced::ByModel) || !(200..300).contains(&call.status) {
+        let other = self.other_vendor(plan, flow);
+        let counts = matches!(plan.price, Priced::ByModel) || plan.counts_tokens || other.is_some();
+        if !counts || !(200..300).contains(&call.status) {
             return;
         }
         let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
-        let price = plan.rules.prices.find(&plan.vendor_name, &plan.endpoint_name, flow.model.as_str());
+        let price = plan.rules.prices.find(
+            other.unwrap_or(&plan.vendor_name),
+            &plan.endpoint_name,
+            flow.model.as_str(),
+        );
         if !price.is_none_or(cost::Price::asks_response) {
             return;
         }

@@ -97,7 +97,15 @@ impl Engine {
             (true, 0) => cost::Answer::None,
             (true, status) => cost::Answer::Status(status),
         };
-        let cost = Self::cost(plan, flow, usage, answer, (sent, received), begun);
+        let cost = match self.other_vendor(plan, flow) {
+            Some(vendor) if answer != cost::Answer::NotSent => {
+                let facts = Facts::new(usage, answer, begun).bytes(sent, received);
+                let prices = &plan.rules.prices;
+                let settled = prices.settle(vendor, &plan.endpoint_name, flow.model.as_str(), &facts);
+                settled.unwrap_or_else(|| Cost::unknown(Unknown::NoPrice, Currency::USD))
+            }
+            _ => Self::cost(plan, flow, usage, answer, (sent, received), begun),
+        };
         let known = cost.unknown.is_none() && cost.currency == Currency::USD;
         let used = read.as_ref().and_then(Tokens::used);
         let tokens = used.map(|used| used.all);

@@ -9,6 +9,7 @@ use super::plan::{Part, Plan, Priced};
 use super::step::Attempt;
 use crate::budget;
 use crate::cache::Answer;
+use crate::call::Changes;
 use crate::call::{ErrorType, Outcome, Refusal, RefusedBy, Stored};
 use crate::cost::Ahead;
 use crate::fault::Effect;
@@ -163,7 +164,10 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
                 flow.reserved[at] = Some(admission.reservation);
                 match admission.then {
                     Some(budget::Then::Downgrade) => {
-                        if let Some(model) = rule.then.cheaper(flow.model.as_str()) {
+                        // What stands in no body that is at hand cannot be replaced.
+                        if flow.names_model
+                            && let Some(model) = rule.then.cheaper(flow.model.as_str())
+                        {
                             let name = Arc::clone(&rule.name);
                             flow.events.add(now, What::Budget { rule: name, says: "sends a cheaper model" });
                             flow.cheaper = Some(model.into());
@@ -306,19 +310,22 @@ pub(super) fn breaker(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timest
     }
 }
 
+/// What an attempt is sent with instead: to the backup, or as the variant that it takes.
+pub(super) fn changes_of<'p>(plan: &'p Plan, flow: &Flow) -> Option<&'p Arc<Changes>> {
+    if flow.failed_over {
+        return plan.resilience.failover.as_ref().map(|(_, changes)| changes);
+    }
+    let (place, _) = flow.side.filter(|(_, side)| side.is_new())?;
+    plan.rollouts.iter().find(|(known, ..)| *known == place).map(|(_, _, changes)| changes)
+}
+
 /// Nothing stands in its way: what to send. Inlined, so that it is made where it is handed over.
 #[inline]
 pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
     (flow.sent_at, flow.timed) = (now, true);
     let parts = &plan.resilience;
     let give_up_at = flow.deadline.of_attempt(now, parts.attempt_timeout);
-    let changes = if flow.failed_over {
-        parts.failover.as_ref().map(|(_, changes)| Arc::clone(changes))
-    } else {
-        let variant = flow.side.filter(|(_, side)| side.is_new());
-        let variant = variant.and_then(|(place, _)| plan.rollouts.iter().find(|(known, ..)| *known == place));
-        variant.map(|(_, _, changes)| Arc::clone(changes))
-    };
+    let changes = changes_of(plan, flow).map(Arc::clone);
     if let Some(retry) = &parts.retry
         && number == 1
     {

@@ -39,6 +39,8 @@ pub(super) struct Flow {
     pub(super) prompt: u64,
     /// Whether it was read, and asks no model for anything.
     pub(super) asks_none: bool,
+    /// Whether its body names the model, and not only its path.
+    pub(super) names_model: bool,
     pub(super) tier: ServiceTier,
 
     pub(super) began: bool,
@@ -163,6 +165,7 @@ impl Flow {
             max_output: None,
             prompt: 0,
             asks_none: false,
+            names_model: false,
             tier: ServiceTier::Standard,
             began: false,
             side: None,
@@ -244,7 +247,7 @@ impl Flow {
     fn ask_for(&mut self, plan: &Plan, head: &Head<'_>) {
         self.model.forget();
         (self.max_output, self.tier) = (None, ServiceTier::Standard);
-        (self.prompt, self.asks_none) = (self.body.div_ceil(4), false);
+        (self.prompt, self.asks_none, self.names_model) = (self.body.div_ceil(4), false, false);
         if !plan.asks_model {
             return;
         }
@@ -263,6 +266,7 @@ impl Flow {
         }
         let mut reader = RequestReader::new();
         reader.push(head.content);
+        self.names_model = !reader.model().is_empty();
         self.model = match reader.model() {
             "" => path(),
             model => ModelName::new(model),
@@ -360,7 +364,8 @@ pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Sta
     standing.flow.is_copy = true;
     standing.flow.cached.forget();
     (standing.flow.model, standing.flow.max_output, standing.flow.tier) = (of.model, of.max_output, of.tier);
-    (standing.flow.prompt, standing.flow.asks_none) = (of.prompt, of.asks_none);
+    (standing.flow.prompt, standing.flow.asks_none, standing.flow.names_model) =
+        (of.prompt, of.asks_none, of.names_model);
     standing
 }
 

@@ -22,7 +22,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Quotas and budgets of one call; rules beyond that are not asked, and counted.
+/// Quotas and budgets of one call, the first ones of the file; rules beyond that are not asked, and counted
+/// (`unkept_rules`).
 pub(super) const MAX_QUOTAS: usize = 4;
 pub(super) const MAX_BUDGETS: usize = 4;
 
@@ -59,6 +60,8 @@ pub(super) struct Plan {
     pub(super) price: Priced,
     /// Whether the request's model matters: to a price, or to a budget that knows a cheaper one.
     pub(super) asks_model: bool,
+    /// Whether a budget or a quota counts the tokens that its calls use.
+    pub(super) counts_tokens: bool,
     /// The header by which the vendor takes an idempotency key.
     pub(super) idempotency_header: Option<Arc<str>>,
     /// The customer, in all processes of all hosts.
@@ -175,6 +178,11 @@ impl Engine {
             })
             .take(MAX_BUDGETS)
             .collect();
+        let quotas_of_our_own =
+            matching(&rules.quotas, subject).filter(|(_, rule)| of_our_own(&rule.then).is_some());
+        let beyond = matching(&rules.budgets, subject).count().saturating_sub(MAX_BUDGETS)
+            + quotas_of_our_own.count().saturating_sub(MAX_QUOTAS - 1);
+        self.tallies.unkept_rules.fetch_add(beyond as u64, Ordering::Relaxed);
         let user = User {
             customer: self.names.number(subject.customer),
             caller: self.names.number(&subject.caller.service),
@@ -228,6 +236,11 @@ impl Engine {
             let label = cache::Label::new(vendor.into(), subject.endpoint.into(), customer);
             CachePart { name: Arc::clone(&rule.name), rule: rule.then.clone(), label: Arc::new(label) }
         });
+        let in_tokens = |limit: &quota::Limit| limit.unit == quota::Unit::Tokens;
+        let counts_tokens = matching(&rules.budgets, subject)
+            .any(|(_, rule)| rule.then.limit.unit == budget::Unit::Tokens)
+            || matching(&rules.quotas, subject)
+                .any(|(_, rule)| rule.then.limit.as_ref().is_some_and(in_tokens));
         Plan {
             park,
             critical,
@@ -247,11 +260,9 @@ impl Engine {
             resilience: parts,
             asks_model: matches!(price, Priced::ByModel)
                 || dialect.asks_model()
-                || matching(&rules.budgets, subject).any(|(_, rule)| {
-                    !rule.then.downgrades.is_empty() || rule.then.limit.unit == budget::Unit::Tokens
-                })
-                || matching(&rules.quotas, subject)
-                    .any(|(_, rule)| rule.then.limit.is_some_and(|limit| limit.unit == quota::Unit::Tokens)),
+                || counts_tokens
+                || matching(&rules.budgets, subject).any(|(_, rule)| !rule.then.downgrades.is_empty()),
+            counts_tokens,
             price,
             customer: stable_hash(0, subject.customer.as_bytes()),
             weight,

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod budgets;
+mod counted;
 mod decisions;
 mod failed_attempts;
 mod quotas;

@@ -1,20 +1,15 @@
-//! What budgets count, through the engine alone.
-#![allow(clippy::unwrap_used)]
+//! What budgets count.
 
+use crate::support::{T0, at, engine, sent};
 use farcall::ledger::Spent;
 use farcall::units::Period;
-use farcall::{Call, Caller, Config, Engine, Head, RefusedBy, Step, Timestamp};
+use farcall::{Call, Config, Engine, ErrorType, Head, RefusedBy, Step};
 
-const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
 const TOKENS: &str = "[[budget]]\nname = \"llm\"\nmatch = { vendor = \"openai\" }\nlimit = \"20k tokens / day\"\nover = \"refuse\"\n";
 const CHAT: &str = r#"{"model":"gpt-4o","max_tokens":4096,"messages":[]}"#;
 
 fn config(rules: &str) -> Config {
     Config::parse("farcall.toml", rules).unwrap_or_else(|errors| panic!("{errors:?}"))
-}
-
-fn engine(rules: &str) -> Engine {
-    Engine::new(config(rules), Caller::new("checkout"), 1, 42)
 }
 
 fn post<'a>(url: &'a str, body: &'a str) -> Head<'a> {
@@ -109,7 +104,7 @@ fn what_was_spent_stays_so_wherever_its_rule_stands_in_the_file() {
     assert_eq!(call(&engine, &user, 200, ""), Ok(()), "what others spent is not this one's");
     // And what is in the ledger under its account is found by the next process, whose file is yet another.
     let spent = told(&engine).into_iter().find(|(_, spent)| *spent == 3).unwrap();
-    let next = self::engine(&format!("\n\n\n\n{rule}"));
+    let next = crate::support::engine(&format!("\n\n\n\n{rule}"));
     let day = Period::Day.number(T0);
     next.tell_spending([Spent::new(spent.0, String::new(), day, spent.1)], T0);
     assert_eq!(call(&next, &charge, 200, ""), Err(RefusedBy::Budget));
@@ -144,8 +139,92 @@ fn others_are_told_what_was_taken_for_a_call_of_which_not_all_is_known() {
     assert_eq!(call(&engine, &chat(), 200, r#"{"model":"gpt-4o","choices":[]}"#), Ok(()));
     let [(account, spent)] = <[_; 1]>::try_from(told(&engine)).unwrap();
     assert!((4_096..4_200).contains(&spent), "{spent}");
-    let other = self::engine(TOKENS);
+    let other = crate::support::engine(TOKENS);
     let day = Period::Day.number(T0);
     other.tell_spending([Spent::new(account, String::new(), day, 4 * spent)], T0);
     assert_eq!(call(&other, &chat(), 200, "{}"), Err(RefusedBy::Budget));
+}
+
+#[test]
+fn tokens_are_counted_at_vendors_without_a_price_too() {
+    let rules = TOKENS.replace("openai", "azure-openai");
+    let engine = engine(&rules);
+    let url = "https://acme.openai.azure.com/openai/deployments/own/chat/completions";
+    let body = r#"{"max_tokens":100,"messages":[]}"#;
+    let answer = r#"{"usage":{"prompt_tokens":9000,"completion_tokens":1000,"total_tokens":10000}}"#;
+    assert_eq!(call(&engine, &post(url, body), 200, answer), Ok(()));
+    assert_eq!(call(&engine, &post(url, body), 200, answer), Ok(()));
+    assert_eq!(call(&engine, &post(url, body), 200, answer), Err(RefusedBy::Budget));
+}
+
+#[test]
+fn a_model_that_only_the_path_names_is_not_said_to_be_replaced() {
+    let rules = "[[budget]]\nname = \"llm\"\nmatch = { vendor = \"gemini\" }\nlimit = \"1 requests / day\"\nover = \"downgrade\"\n\
+                 downgrade = { from = \"gemini-2.5-pro\", to = \"gemini-2.5-flash\" }\n";
+    let engine = engine(rules);
+    let url = "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-pro:generateContent";
+    let head = post(url, r#"{"contents":[]}"#);
+    for number in 0..3 {
+        let mut call = engine.begin(&head, T0, number);
+        assert_eq!(sent(&mut call, &engine, T0).model, None);
+        call.abandon(&engine, T0);
+    }
+    let told = engine.drain(at(1_000)).exemplars;
+    assert!(told.iter().all(|call| !call.events.contains("cheaper")), "{told:?}");
+}
+
+#[test]
+fn what_a_backup_of_another_vendor_says_and_costs_is_not_the_first_ones() {
+    let engine = engine(
+        r#"
+        [[quota]]
+        match = { vendor = "openai" }
+        max_wait = "1s"
+        [[resilience]]
+        match = { vendor = "openai" }
+        failover = { host = "acme.openai.azure.com", when = ["connect"], keep_credentials = true }
+        "#,
+    );
+    let mut first = engine.begin(&chat(), T0, 1);
+    let _ = sent(&mut first, &engine, T0);
+    first.failed(ErrorType::Connect);
+    assert!(sent(&mut first, &engine, T0).changes.is_some());
+    let none_left: &[(&str, &str)] = &[
+        ("content-type", "application/json"),
+        ("x-ratelimit-limit-requests", "10"),
+        ("x-ratelimit-remaining-requests", "0"),
+        ("x-ratelimit-reset-requests", "60s"),
+    ];
+    first.answer(&engine, 200, &none_left, at(10));
+    assert_eq!(first.step(&engine, at(10)), Step::Settled);
+    first.read(
+        br#"{"model":"gpt-4o","usage":{"prompt_tokens":9000,"completion_tokens":1000,"total_tokens":10000}}"#,
+    );
+    first.end(&engine, at(20));
+    let mut second = engine.begin(&chat(), at(30), 2);
+    assert!(
+        matches!(second.step(&engine, at(30)), Step::Send(_)),
+        "the first vendor has said nothing of that"
+    );
+    second.abandon(&engine, at(40));
+    let rows = engine.drain(at(1_000)).rows;
+    let (cost, unknown) =
+        rows.iter().fold((0, 0), |sum, row| (sum.0 + row.sums.cost, sum.1 + row.sums.cost_unknown));
+    assert_eq!((cost, unknown > 0), (0, true), "nobody knows what the backup asks: {rows:?}");
+}
+
+#[test]
+fn a_fifth_budget_for_the_same_calls_is_counted_as_not_asked() {
+    let rule = |name: &str| {
+        format!(
+            "[[budget]]\nname = \"{name}\"\nmatch = {{}}\nlimit = \"1000 requests / day\"\nover = \"refuse\"\n"
+        )
+    };
+    let unasked = |rules: &[&str]| {
+        let engine = engine(&rules.iter().map(|name| rule(name)).collect::<String>());
+        assert_eq!(call(&engine, &chat(), 200, "{}"), Ok(()));
+        engine.counters().unkept_rules
+    };
+    assert_eq!(unasked(&["a", "b", "c", "d"]), 0);
+    assert_eq!(unasked(&["a", "b", "c", "d", "e"]), 1);
 }
