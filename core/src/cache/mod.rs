@@ -162,7 +162,8 @@ impl Cache {
         let Some(key) = ask.varied(&vary, rule, self.secret()) else { return false };
         // Before what leads to it: whoever finds that finds it too.
         store.put_for(key, kept, useful_for);
-        store.put_for(ask.key, Kept::Varies(vary.into()), useful_for);
+        // Others that vary from this one may be of use for longer.
+        store.put(ask.key, Kept::Varies(vary.into()));
         true
     }
 

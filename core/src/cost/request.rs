@@ -5,10 +5,6 @@ use super::scan::{Event, Scanner, Token, find};
 use super::usage::{MAX_COUNT, ModelName, ServiceTier};
 use crate::units::decimal;
 
-/// Bytes of a request that are looked at: the model and its limits stand before or right after the messages,
-/// and what lies further on stays unread.
-const PREFIX: usize = 256 * 1024;
-
 /// Reads the model, the tier and the most tokens of the answer from the JSON of a request, in chunks of any
 /// size; allocates nothing.
 #[derive(Clone, Debug)]
@@ -27,12 +23,16 @@ impl Default for RequestReader {
 }
 
 impl RequestReader {
+    /// Bytes of a request that are looked at: the model and its limits stand before or right after the messages,
+    /// and what lies further on stays unread.
+    pub const PREFIX: usize = 256 * 1024;
+
     /// A reader at the start of a body.
     #[must_use]
     pub fn new() -> Self {
         Self {
             scanner: Scanner::new(),
-            left: PREFIX,
+            left: Self::PREFIX,
             model: ModelName::NONE,
             tier: ServiceTier::Standard,
             max_output: None,
@@ -150,7 +150,7 @@ mod tests {
     fn what_lies_beyond_the_prefix_is_not_looked_at() {
         let mut reader = RequestReader::new();
         reader.push(br#"{"prompt":""#);
-        reader.push(&vec![b'a'; PREFIX]);
+        reader.push(&vec![b'a'; RequestReader::PREFIX]);
         reader.push(br#"","model":"late"}"#);
         assert_eq!(reader.model(), "");
     }

@@ -384,6 +384,10 @@ impl Engine {
         cached.status.forwarded_status = (state == State::Answered).then_some(call.status);
         (cached.status.ttl, cached.status.detail) = (Some(ttl), Some("stale-if-error"));
         cached.storing = None;
+        if state == State::Failed(ErrorType::Timeout) {
+            // Whoever waited for it would hang as long, one after the other.
+            cached.land(Landing::Unshared, now);
+        }
         Some(self.respond(call, &answer, Outcome::Stale, now))
     }
 
@@ -454,7 +458,7 @@ impl Engine {
         &self,
         plan: &Plan,
         flow: &mut Flow,
-        outcome: Outcome,
+        (outcome, was_sent): (Outcome, bool),
         used: (Option<i64>, Option<u64>),
         now: Timestamp,
     ) {
@@ -463,7 +467,7 @@ impl Engine {
             Outcome::Failed(ErrorType::Timeout) => true,
             // Its application gave it up after a while.
             Outcome::Failed(ErrorType::Cancelled) | Outcome::Abandoned => {
-                flow.sent_at > Timestamp::EPOCH && now.since(flow.sent_at) >= PATIENT
+                was_sent && now.since(flow.sent_at) >= PATIENT
             }
             _ => false,
         };

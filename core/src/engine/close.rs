@@ -102,14 +102,14 @@ impl Engine {
                 let facts = Facts::new(usage, answer, begun).bytes(sent, received);
                 let prices = &plan.rules.prices;
                 let settled = prices.settle(vendor, &plan.endpoint_name, flow.model.as_str(), &facts);
-                settled.unwrap_or_else(|| Cost::unknown(Unknown::NoPrice, Currency::USD))
+                settled.unwrap_or_else(|| Cost::known(Money::zero(Currency::USD)))
             }
             _ => Self::cost(plan, flow, usage, answer, (sent, received), begun),
         };
         let known = cost.unknown.is_none() && cost.currency == Currency::USD;
         let used = read.as_ref().and_then(Tokens::used);
         let tokens = used.map(|used| used.all);
-        self.cache_close(plan, flow, outcome, (known.then_some(cost.nanos), tokens), now);
+        self.cache_close(plan, flow, (outcome, was_sent), (known.then_some(cost.nanos), tokens), now);
         let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
         let over = Over { answer, was_tried, was_sent, used };
         self.settle_budgets(plan, flow, &cost, over, now);

@@ -254,13 +254,15 @@ impl Flow {
         let is_json = is_json(head);
         self.prompt = if is_json { prompt_tokens(head.content, self.body) } else { 0 };
         self.read_request(head);
-        let was_seen = self.body == 0 || !head.content.is_empty() || !is_json;
+        // As far as its reader reads.
+        let whole = head.content.len() as u64 == self.body && head.content.len() <= RequestReader::PREFIX;
+        let was_seen = whole || !is_json;
         self.asks_none = was_seen && self.model.as_str().is_empty();
     }
 
     fn read_request(&mut self, head: &Head<'_>) {
         let path = || model_in_path(head.target.path).map_or(ModelName::NONE, ModelName::new);
-        if head.content.first().is_none_or(|first| *first != b'{') {
+        if head.content.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|first| *first != b'{') {
             self.model = path();
             return;
         }

@@ -143,7 +143,8 @@ fn place(
         }
         Place::Lead => {}
         Place::Wait => return instead(cached, seen).map_or(Ok(Place::Wait), Err),
-        Place::Alone => return Ok(Place::Alone),
+        // Whoever led hung: what is kept is better than to hang, too.
+        Place::Alone => return instead(cached, seen).map_or(Ok(Place::Alone), Err),
     }
     let Some(store) = engine.cache.shared().filter(|_| !cached.hosted) else { return Ok(Place::Lead) };
     match store.join(seen.key, now) {

@@ -201,7 +201,7 @@ impl Engine {
             && let Some(rule) = policy.rule.map(|index| rules.policy.rule(index))
             && let Some(rate) = rule.then.throttle
         {
-            let key = Key::of(&rule.account).and_partition(rule.matcher.partition(), subject);
+            let key = Key::of(&rule.account).and("policy").and_partition(rule.matcher.partition(), subject);
             let limit = quota::Rule::limit(rate.calls.into(), quota::Unit::Requests, rate.per);
             quotas.extend(self.quota_use(key, &rule.name, Arc::new(limit), subject, user));
         }

@@ -228,3 +228,56 @@ fn a_fifth_budget_for_the_same_calls_is_counted_as_not_asked() {
     assert_eq!(unasked(&["a", "b", "c", "d"]), 0);
     assert_eq!(unasked(&["a", "b", "c", "d", "e"]), 1);
 }
+
+#[test]
+fn a_request_whose_model_lies_beyond_what_is_read_is_still_taken_for_one() {
+    let engine = engine(TOKENS);
+    let text = "many words ".repeat(1_000);
+    let spaced = format!("\n {{\"messages\":\"{text}\",\"model\":\"gpt-4o\",\"max_tokens\":16000}}");
+    let head = post("https://api.openai.com/v1/chat/completions", &spaced);
+    let first = begun(&engine, &head).unwrap();
+    assert_eq!(
+        begun(&engine, &head).err(),
+        Some(RefusedBy::Budget),
+        "the first one has reserved what it allows"
+    );
+    drop(first);
+    let engine = crate::support::engine(TOKENS.replace("20k", "80k").as_str());
+    let long = format!("{{\"messages\":\"{}\",\"model\":\"gpt-4o\"}}", "many words ".repeat(28_000));
+    let head = post("https://api.openai.com/v1/chat/completions", &long);
+    // 77,000 tokens of prompt, and as many of the answer as usual.
+    let mut call = begun(&engine, &head).unwrap();
+    let headers: &[(&str, &str)] = &[("content-type", "application/json")];
+    call.answer(&engine, 200, &headers, T0);
+    call.read(b"{}");
+    call.end(&engine, T0);
+    let spent = told(&engine)[0].1;
+    assert!(spent > 77_500, "{spent}");
+}
+
+#[test]
+fn an_error_of_a_backup_without_a_price_costs_nothing() {
+    let engine = engine(
+        r#"
+        [[budget]]
+        name = "money"
+        match = { vendor = "openai" }
+        limit = "1 USD / day"
+        over = "refuse"
+        [[resilience]]
+        match = { vendor = "openai" }
+        failover = { host = "backup.example.com", when = ["connect"], keep_credentials = true }
+        "#,
+    );
+    let mut call = engine.begin(&chat(), T0, 1);
+    let _ = sent(&mut call, &engine, T0);
+    call.failed(ErrorType::Connect);
+    let _ = sent(&mut call, &engine, T0);
+    let headers: &[(&str, &str)] = &[("content-type", "application/json")];
+    call.answer(&engine, 500, &headers, at(10));
+    assert_eq!(call.step(&engine, at(10)), Step::Settled);
+    call.end(&engine, at(20));
+    let batch = engine.drain(at(1_000));
+    assert_eq!(batch.rows[0].sums.cost_unknown, 0);
+    assert_eq!(batch.budgets[0].spent, 0);
+}

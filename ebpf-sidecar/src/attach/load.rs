@@ -46,7 +46,7 @@ pub struct Options {
 /// A library that was found and could not be probed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Unprobed {
-    /// Its file name.
+    /// Its file name; or what else is not followed.
     pub library: String,
     /// Why not.
     pub reason: String,
@@ -157,10 +157,17 @@ impl<'obj> Capture<'obj> {
             programs.fc_exec.attach_trace().attempting("attaching to sched_process_exec")?,
             programs.fc_exit.attach_trace().attempting("attaching to sched_process_exit")?,
             programs.fc_tcp_state.attach_trace().attempting("attaching to inet_sock_set_state")?,
-            programs.fc_tcp_of_scope.attach_cgroup(scope).attempting("attaching to the cgroup's sockets")?,
             programs.fc_egress.attach_cgroup(scope).attempting("attaching to the cgroup's egress")?,
             programs.fc_ingress.attach_cgroup(scope).attempting("attaching to the cgroup's ingress")?,
         ]);
+        match programs.fc_tcp_of_scope.attach_cgroup(scope) {
+            Ok(link) => self.links.push(link),
+            // Another program may hold the place alone. An end that is missed without it is found in the list of sockets.
+            Err(error) => self.unprobed.push(Unprobed {
+                library: "the end of each connection in the cgroup".to_owned(),
+                reason: format!("{error}; those that the tracepoint misses are found some seconds late"),
+            }),
+        }
         let pairing = if can_pair {
             vec![&programs.fc_sock_send, &programs.fc_sock_recv]
         } else {

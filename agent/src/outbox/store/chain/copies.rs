@@ -307,9 +307,12 @@ impl Copies {
     /// copies have beside is not theirs to clear, but an operator's to put back.
     fn identity(&self, store: &dyn Store, asked: &[&Copy]) -> Result<String, OutboxError> {
         let identity = store.identity().wait()?;
+        // The copies first: another process may put and tell them meanwhile, and what they have heard by then the store
+        // has reached whenever it is asked.
+        let heard: Vec<i64> =
+            asked.iter().map(|copy| copy.place.heard(&identity).wait().unwrap_or_default()).collect();
         let Some(reached) = store.reached().wait()? else { return Ok(identity) };
-        let heard = |copy: &Copy| copy.place.heard(&identity).wait().unwrap_or_default();
-        let Some(copy) = asked.iter().find(|copy| heard(copy) > reached) else {
+        let Some((copy, _)) = asked.iter().zip(heard).find(|(_, heard)| *heard > reached) else {
             *self.seen() = Some((identity.clone(), reached));
             return Ok(identity);
         };
@@ -340,8 +343,12 @@ impl Copies {
     pub(super) fn tell_numbers(&self, store: &dyn Store) {
         let Ok(Some(now)) = store.reached().wait() else { return };
         if let Some((_, reached)) = &mut *self.seen() {
-            // An older one than was seen is another file by now.
-            *reached = now.max(*reached);
+            if now < *reached {
+                // An older one than was seen is another file by now: the copies are to be looked at before they hear more.
+                self.copies.iter().for_each(|copy| copy.ours.store(false, Ordering::Release));
+                return;
+            }
+            *reached = now;
         }
         self.copies
             .iter()
