@@ -34,6 +34,7 @@ use invalid::Invalidations;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// All that the cache knows beside the answers.
 #[derive(Debug)]
@@ -163,7 +164,7 @@ impl Cache {
         // Before what leads to it: whoever finds that finds it too.
         store.put_for(key, kept, useful_for);
         // Others that vary from this one may be of use for longer.
-        store.put(ask.key, Kept::Varies(vary.into()));
+        store.put_for(ask.key, Kept::Varies(vary.into()), useful_for.max(Duration::from_secs(3_600)));
         true
     }
 
