@@ -86,7 +86,8 @@ def test_a_rust_that_is_too_old_is_told_before_anything_is_installed(machine: Ma
 
 
 def test_where_no_package_brings_rust_one_command_does(machine: Machine) -> None:
-    """Debian 12, Ubuntu 22.04."""
+    """Ubuntu 22.04, and Debian 12 without its security updates."""
+    machine.packages(**{"cargo-web": "1.85.0+dfsg3-1~deb12u3"})
     code, said, asked = machine.set_up()
     assert code == 1
     assert "sh.rustup.rs" in said
@@ -102,6 +103,19 @@ def test_a_package_of_rustup_is_looked_for_in_fresh_lists(machine: Machine) -> N
     installed = next(line for line in asked.splitlines() if line.startswith("apt-get install"))
     assert {"rustup", "nodejs", "npm"} <= set(installed.split())
     assert "rustup default stable" in asked
+
+
+def test_a_release_without_rustup_may_have_a_recent_rust(machine: Machine) -> None:
+    """Debian 12 with its security updates."""
+    machine.packages(**{"cargo-web": "1.96.0+dfsg1-1~deb12u2", "nodejs": "20.19.2+dfsg-1"})
+    machine.has("of-the-package", "echo 'cargo 1.96.0'")
+    link = f"{shutil.which('ln')} -s of-the-package {machine.bin}/cargo"
+    machine.has("apt-get", f'case "$*" in *cargo-web*) {link} ;; esac')
+    code, said, asked = machine.set_up()
+    assert code == 0, said
+    installed = next(line for line in asked.splitlines() if line.startswith("apt-get install"))
+    assert {"cargo-web", "rustc-web"} <= set(installed.split())
+    assert "rustup default" not in asked
 
 
 @pytest.mark.parametrize("here", [True, False])
