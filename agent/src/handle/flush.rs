@@ -80,7 +80,7 @@ impl Writer {
     /// Tells the engine what all processes have spent, once everything of this one is written.
     pub(super) fn learn_spending(&mut self, process: &Process) {
         let Some(store) = self.store.as_ref().filter(|_| !process.unusable) else { return };
-        if !self.pending.is_empty() || !process.engine.has_budgets() {
+        if !self.pending.is_empty() || !process.engine.asks_spending() {
             return;
         }
         let now = process.clock.now();

@@ -5,6 +5,7 @@ use super::source::Source;
 use super::{Query, ReportError, Window, time};
 use farcall::budget::{Action, Limit, Unit};
 use farcall::config::Rule;
+use farcall::cost::VOLUME;
 use farcall::matcher::{Fields, Subject};
 use farcall::{Caller, Money, Timestamp, budget};
 use serde::Serialize;
@@ -99,8 +100,11 @@ pub fn budgets(query: &Query) -> Result<Budgets, ReportError> {
     }
     let known =
         |name: &str| source.config.budgets.iter().any(|rule| rule.then.account(&rule.account) == *name);
-    let mut gone: Vec<&str> =
-        spending.keys().map(|(name, ..)| name.as_str()).filter(|name| !known(name)).collect();
+    let mut gone: Vec<&str> = spending
+        .keys()
+        .map(|(name, ..)| name.as_str())
+        .filter(|name| !known(name) && !name.starts_with(VOLUME))
+        .collect();
     gone.sort_unstable();
     gone.dedup();
     if !gone.is_empty() {

@@ -5,7 +5,7 @@ use super::connection::{Confirmation, ConnectionRollup, Numbers};
 use super::incident;
 use crate::tally::Tallies;
 use farcall::advise::{CredentialUse, Observed, Sums as Advice};
-use farcall::ledger::{Batch, Exemplar, Notice, OTHER, Rollup, Sketch, Spending, Sums};
+use farcall::ledger::{Batch, Exemplar, Notice, OTHER, Rollup, Sketch, Sums};
 use farcall::quota::NamedIncident;
 use farcall::{Caller, Engine, Outcome, Tap};
 use std::collections::{HashMap, HashSet};
@@ -134,7 +134,15 @@ impl Pending {
             let lost = left_out.iter().filter(|(key, _)| failed(key)).count();
             Tallies::add(&tallies.lost_exemplars, lost as u64);
         }
-        self.add_events(batch.incidents, batch.notices, &batch.budgets, tallies);
+        self.add_events(batch.incidents, batch.notices, tallies);
+        let none: Arc<str> = Arc::from("");
+        let volumes =
+            batch.volumes.into_iter().map(|used| ((used.price, Arc::clone(&none), used.month), used.amount));
+        let budgets = batch
+            .budgets
+            .into_iter()
+            .map(|budget| ((budget.budget, budget.partition, budget.period), budget.spent));
+        self.add_spending(budgets.chain(volumes), tallies);
         self.add_advice(batch.advice, batch.credentials, tallies);
     }
 
@@ -155,13 +163,7 @@ impl Pending {
         }
     }
 
-    fn add_events(
-        &mut self,
-        incidents: Vec<NamedIncident>,
-        notices: Vec<Notice>,
-        budgets: &[Spending],
-        tallies: &Tallies,
-    ) {
+    fn add_events(&mut self, incidents: Vec<NamedIncident>, notices: Vec<Notice>, tallies: &Tallies) {
         for incident in incidents {
             let source = incident::source(&incident);
             if self.incidents.len() < MAX_INCIDENTS || self.incidents.contains_key(&source) {
@@ -173,11 +175,18 @@ impl Pending {
         let room = MAX_INCIDENTS.saturating_sub(self.notices.len()).min(notices.len());
         Tallies::add(&tallies.lost_incidents, (notices.len() - room) as u64);
         self.notices.extend(notices.into_iter().take(room));
-        for budget in budgets.iter().filter(|budget| budget.spent > 0) {
-            let key = (Arc::clone(&budget.budget), Arc::clone(&budget.partition), budget.period);
+    }
+
+    /// Adds what was spent of budgets and used of prices, each with its period.
+    fn add_spending(
+        &mut self,
+        spent: impl Iterator<Item = ((Arc<str>, Arc<str>, u64), u64)>,
+        tallies: &Tallies,
+    ) {
+        for (key, spent) in spent.filter(|(_, spent)| *spent > 0) {
             if self.spending.len() < MAX_SPENDING || self.spending.contains_key(&key) {
                 let sum = self.spending.entry(key).or_default();
-                *sum = sum.saturating_add(budget.spent);
+                *sum = sum.saturating_add(spent);
             } else {
                 Tallies::add(&tallies.lost_spending, 1);
             }
@@ -343,14 +352,9 @@ mod tests {
         let spent =
             engine.drain(Timestamp::EPOCH).budgets.into_iter().find(|budget| budget.spent > 0).unwrap();
         let periods = 0..MAX_SPENDING as u64 + 3;
-        let all: Vec<Spending> = periods
-            .map(|period| {
-                let mut spent = spent.clone();
-                spent.period = period;
-                spent
-            })
-            .collect();
-        pending.add_events(Vec::new(), Vec::new(), &all, &tallies);
+        let all = periods
+            .map(|period| ((Arc::clone(&spent.budget), Arc::clone(&spent.partition), period), spent.spent));
+        pending.add_spending(all, &tallies);
         assert_eq!(
             (pending.spending.len(), tallies.lost_spending.load(Ordering::Relaxed)),
             (MAX_SPENDING, 3)

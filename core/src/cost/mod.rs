@@ -17,7 +17,7 @@ mod usage;
 mod volume;
 
 pub use facts::{Ahead, Answer, Facts};
-pub use price::{Price, Rates, Source, Tier, VolumeUnit};
+pub use price::{Price, Rates, Source, Tier, VOLUME, VolumeUnit};
 pub use prompt::prompt_tokens;
 pub use rate::{BadRate, Per, Rate};
 pub use reader::UsageReader;

@@ -69,6 +69,9 @@ pub struct Tier {
     pub rates: Rates,
 }
 
+/// The names of volumes begin so, where they stand beside those of budgets.
+pub const VOLUME: &str = "volume: ";
+
 /// What the month's volume is counted in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -288,6 +291,17 @@ impl Price {
     #[must_use]
     pub fn asks_volume(&self) -> bool {
         self.tiers.iter().any(|tier| tier.above_volume > 0)
+    }
+
+    /// What the month's volume is known by between processes: what the price holds for, whatever it asks.
+    pub(super) fn volume_name(&self) -> String {
+        let of = |list: &[String]| if list.is_empty() { "*".to_owned() } else { list.join(",") };
+        let unit = match self.volume {
+            VolumeUnit::Calls => "calls",
+            VolumeUnit::Tokens => "tokens",
+            VolumeUnit::Bytes => "bytes",
+        };
+        format!("{VOLUME}{} {} {} {unit}", self.vendor, of(&self.models), of(&self.endpoints))
     }
 
     /// Whether the response's body must be read to know the cost.

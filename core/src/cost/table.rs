@@ -1,10 +1,11 @@
 //! All prices, and the one that holds for a call.
 
 use super::{Ahead, Answer, Cost, Facts, Price, Unknown, Volume};
+use crate::ledger::Used;
 use crate::units::{Currency, Money};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 include!(concat!(env!("OUT_DIR"), "/builtin_prices.rs"));
 
@@ -23,11 +24,13 @@ pub struct Prices {
 struct Layer {
     prices: Vec<Price>,
     /// Of each price, what was used this month.
-    volumes: Vec<Volume>,
+    volumes: Vec<Arc<Volume>>,
+    /// The prices that fall with it, and what others know them by.
+    falling: Vec<(Arc<str>, usize)>,
     vendors: HashMap<Box<str>, Vendor, FixedState>,
 }
 
-type Found<'a> = (&'a Price, &'a Volume);
+type Found<'a> = (&'a Price, &'a Arc<Volume>);
 
 /// Numbers of prices of one vendor.
 #[derive(Debug, Default)]
@@ -131,6 +134,37 @@ impl Prices {
         }
     }
 
+    /// Whether any price falls with the month's volume.
+    #[must_use]
+    pub fn ask_volume(&self) -> bool {
+        self.falling().next().is_some()
+    }
+
+    /// Goes on with what was used of these prices, where other ones hold from now on: a month that has begun is not
+    /// begun anew.
+    pub(crate) fn keep_volumes(&mut self, of: &Self) {
+        for layer in [&mut self.own, &mut self.builtin] {
+            for (name, number) in &layer.falling {
+                if let Some((_, volume)) = of.falling().find(|(known, _)| *known == name) {
+                    layer.volumes[*number] = Arc::clone(volume);
+                }
+            }
+        }
+    }
+
+    /// What was used of each price that falls with the month's volume, since this was asked last.
+    pub(crate) fn used(&self) -> impl Iterator<Item = Used> {
+        self.falling().filter_map(|(name, volume)| {
+            volume.untold().map(|(month, amount)| Used { price: Arc::clone(name), month, amount })
+        })
+    }
+
+    /// The prices that fall with the month's volume: what others know them by, and what was used of them.
+    pub(crate) fn falling(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Volume>)> {
+        let layers = [&self.own, &self.builtin].into_iter();
+        layers.flat_map(|layer| layer.falling.iter().map(|(name, number)| (name, &layer.volumes[*number])))
+    }
+
     /// Whether anything of this vendor has a price: if not, its calls need not be looked at.
     #[must_use]
     pub fn has(&self, vendor: &str) -> bool {
@@ -173,7 +207,9 @@ impl Layer {
         for vendor in layer.vendors.values_mut() {
             vendor.sort(&prices);
         }
-        layer.volumes = prices.iter().map(|_| Volume::default()).collect();
+        layer.volumes = prices.iter().map(|_| Arc::default()).collect();
+        let falling = prices.iter().enumerate().filter(|(_, price)| price.asks_volume());
+        layer.falling = falling.map(|(number, price)| (price.volume_name().into(), number)).collect();
         layer.prices = prices;
         layer
     }

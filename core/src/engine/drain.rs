@@ -2,7 +2,9 @@
 
 use super::Engine;
 use super::names::Names;
+use super::states::Known;
 use crate::budget;
+use crate::cost::Prices;
 use crate::ledger::{Batch, Notice, Spending, Spent};
 use crate::quota::Names as QuotaNames;
 use crate::rollout::Change;
@@ -50,6 +52,7 @@ impl Engine {
             (note.told, note.told_in) = (settled, (period, before.saturating_add(spent)));
             spent > 0
         });
+        batch.volumes.extend(self.rules.read().unwrap_or_else(PoisonError::into_inner).prices.used());
         batch.notices = std::mem::take(&mut *self.notices.lock().unwrap_or_else(PoisonError::into_inner));
         batch
     }
@@ -66,6 +69,9 @@ impl Engine {
             }
             known.insert(partition, (period, total));
         }
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        recall_volumes(&rules.prices, &known);
+        drop(rules);
         self.states.noted_budgets.each(|note| {
             let period = note.then.limit.period.number(now);
             if let Some((of, total)) = known.get(&*note.rule).and_then(|known| known.get(&*note.detail))
@@ -95,10 +101,18 @@ impl Engine {
         }
     }
 
-    /// Whether any rule is a budget.
+    /// Whether anything looks at what all have spent: a budget, or a price that falls with the month's volume.
     #[must_use]
-    pub fn has_budgets(&self) -> bool {
-        !self.rules.read().unwrap_or_else(PoisonError::into_inner).budgets.is_empty()
+    pub fn asks_spending(&self) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        !rules.budgets.is_empty() || rules.prices.ask_volume()
+    }
+
+    /// Prices of other rules go on with what was used of those before them, else with what others said.
+    pub(super) fn carry_volumes(&self, prices: &mut Prices) {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        prices.keep_volumes(&rules.prices);
+        recall_volumes(prices, &self.states.spent.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn drain_incidents(&self, now: Timestamp, batch: &mut Batch) {
@@ -142,6 +156,14 @@ impl Engine {
         let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         if notices.len() < MAX_NOTICES {
             notices.push(Notice { at, concept, rule: Arc::clone(rule), what });
+        }
+    }
+}
+
+fn recall_volumes(prices: &Prices, known: &Known) {
+    for (name, volume) in prices.falling() {
+        if let Some((month, total)) = known.get(&**name).and_then(|known| known.get("")) {
+            volume.tell(*month, *total);
         }
     }
 }

@@ -272,7 +272,9 @@ impl Engine {
     /// Puts the rules of another configuration in force, at once and as a whole: a call that began under the old
     /// ones ends under them. `[[vendor]]` and `[ledger]` hold until a restart.
     pub fn reload(&self, config: &Config) {
-        let rules = Arc::new(Rules::new(config));
+        let mut rules = Rules::new(config);
+        self.carry_volumes(&mut rules.prices);
+        let rules = Arc::new(rules);
         let decides = rules.decide() || config.advise.compares_all();
         self.advise_as(config.advise);
         self.attended.set_prices(&self.catalogue, &rules.prices);

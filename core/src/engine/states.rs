@@ -27,15 +27,15 @@ pub(super) struct AllStates {
     pub(super) breakers: States<Breaker>,
     pub(super) hedges: States<Hedge>,
     pub(super) concurrency: States<Concurrency>,
-    /// What the agent told of budgets: by name and partition, the period and the total.
-    pub(super) spent: Mutex<HashMap<String, Totals, FixedState>>,
+    /// What the agent told of budgets, and of prices that fall with the month's volume.
+    pub(super) spent: Mutex<Known>,
     /// For the drain.
     pub(super) noted_budgets: Noted<budget::Rule, budget::State>,
     pub(super) noted_quotas: Noted<quota::Rule, quota::State>,
 }
 
-/// By partition, the period and the total.
-type Totals = HashMap<String, (u64, u64), FixedState>;
+/// By name, then by partition: the period and the total.
+pub(super) type Known = HashMap<String, HashMap<String, (u64, u64), FixedState>, FixedState>;
 
 /// The states of one kind, by key. Asked when a plan is made, not for each call.
 #[derive(Debug)]

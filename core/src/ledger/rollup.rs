@@ -162,7 +162,19 @@ pub struct Spending {
     pub limit: u64,
 }
 
-/// What all processes together have spent of a budget in a period.
+/// What this process used of a price that falls with the month's volume, and did not tell yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Used {
+    /// What the price holds for, after [`crate::cost::VOLUME`].
+    pub price: Arc<str>,
+    /// The month's number.
+    pub month: u64,
+    /// Calls, tokens or bytes, as the price counts.
+    pub amount: u64,
+}
+
+/// What all processes together have spent of a budget in a period, or used of a price in a month.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spent {
     pub(crate) budget: String,
@@ -172,7 +184,8 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// The sum of all [`Spending::spent`] of the same budget, partition and period.
+    /// The sum of all [`Spending::spent`] of the same budget, partition and period; or of all [`Used::amount`] of the
+    /// same price and month, without a partition.
     #[must_use]
     pub const fn new(budget: String, partition: String, period: u64, total: u64) -> Self {
         Self { budget, partition, period, total }
@@ -205,6 +218,8 @@ pub struct Batch {
     pub incidents: Vec<NamedIncident>,
     /// How budgets stand.
     pub budgets: Vec<Spending>,
+    /// What was used of prices that fall with the month's volume.
+    pub volumes: Vec<Used>,
     /// Things that happened to rules rather than to calls: a canary that was promoted, a budget that warns.
     pub notices: Vec<Notice>,
     /// What was seen of endpoints, for advice.

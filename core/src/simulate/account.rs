@@ -19,6 +19,8 @@ type BudgetKey = (Arc<str>, Arc<str>);
 pub(super) struct Account {
     customers: BTreeMap<String, usize>,
     budgets: BTreeMap<BudgetKey, Spent>,
+    /// What was used of prices that fall with the month's volume, by price and month.
+    volumes: BTreeMap<(Arc<str>, u64), u64>,
     /// The last window of each quota of each engine, and the gravest incident of it.
     quotas: BTreeMap<(usize, String, String, String), Quota>,
     pub(super) incidents: u64,
@@ -78,6 +80,10 @@ impl Account {
         for spending in batch.budgets {
             self.spend(spending);
         }
+        for used in batch.volumes {
+            let sum = self.volumes.entry((used.price, used.month)).or_default();
+            *sum = sum.saturating_add(used.amount);
+        }
     }
 
     fn spend(&mut self, spending: Spending) {
@@ -96,11 +102,15 @@ impl Account {
         let totals = self.budgets.iter().map(|((budget, partition), spent)| {
             ledger::Spent::new(budget.to_string(), partition.to_string(), spent.period, spent.total)
         });
-        engine.tell_spending(totals, now);
+        let volumes = self.volumes.iter().map(|((price, month), used)| {
+            ledger::Spent::new(price.to_string(), String::new(), *month, *used)
+        });
+        engine.tell_spending(totals.chain(volumes), now);
     }
 
-    pub(super) fn has_budgets(&self) -> bool {
-        !self.budgets.is_empty()
+    /// Whether an engine looks at what the others have spent.
+    pub(super) fn asks_spending(&self) -> bool {
+        !(self.budgets.is_empty() && self.volumes.is_empty())
     }
 
     pub(super) fn budgets(&self) -> Vec<BudgetUse> {

@@ -228,7 +228,7 @@ impl<'s> World<'s> {
             let batch = self.engines[number].drain(now);
             self.account.take(number, batch, &mut self.sums);
         }
-        if self.engines.len() > 1 && self.account.has_budgets() {
+        if self.engines.len() > 1 && self.account.asks_spending() {
             for number in 0..self.engines.len() {
                 self.account.tell(&self.engines[number], self.local(number as u32));
             }

@@ -281,3 +281,53 @@ fn an_error_of_a_backup_without_a_price_costs_nothing() {
     assert_eq!(batch.rows[0].sums.cost_unknown, 0);
     assert_eq!(batch.budgets[0].spent, 0);
 }
+
+const MAPS: &str = r#"
+[[vendor]]
+name = "maps"
+hosts = ["maps.example.com"]
+[[vendor.price]]
+call = "5 USD / 1k calls"
+[[vendor.price.tier]]
+above_volume = 10
+call = "4 USD / 1k calls"
+"#;
+
+/// Makes so many calls, and gives what they are booked at, in thousandths of a dollar; and what the ledger is told.
+fn routes(engine: &Engine, calls: usize) -> (i64, Vec<Spent>) {
+    let route = Head::new("GET", "https://maps.example.com/v1/route");
+    for _ in 0..calls {
+        assert_eq!(call(engine, &route, 200, "{}"), Ok(()));
+    }
+    let batch = engine.drain(T0);
+    let told = batch
+        .volumes
+        .iter()
+        .map(|used| Spent::new(used.price.to_string(), String::new(), used.month, used.amount));
+    (batch.rows.iter().map(|row| row.sums.cost).sum::<i64>() / 1_000_000, told.collect())
+}
+
+#[test]
+fn a_price_that_falls_with_the_months_volume_knows_what_others_used() {
+    let (first, second) = (engine(MAPS), engine(MAPS));
+    assert!(first.asks_spending());
+    let (cost, told) = routes(&first, 8);
+    assert_eq!(cost, 8 * 5);
+    // Both share a ledger.
+    first.tell_spending(told.clone(), T0);
+    second.tell_spending(told, T0);
+    assert_eq!(routes(&second, 5).0, 3 * 5 + 2 * 4, "above ten in all");
+    assert_eq!(routes(&first, 4).0, 3 * 5 + 4, "of its own, since it was told of no other's yet");
+}
+
+#[test]
+fn a_reload_begins_no_month_anew() {
+    let engine = engine(MAPS);
+    assert_eq!(routes(&engine, 12).0, 11 * 5 + 4);
+    engine.reload(&config(&MAPS.replace("5 USD", "6 USD").replace("4 USD", "3 USD")));
+    assert_eq!(routes(&engine, 2).0, 2 * 3, "other rates, the same volume");
+    engine.reload(&config(&MAPS.replace("\"10\"", "\"20\"").replace("= 10", "= 20")));
+    assert_eq!(routes(&engine, 8).0, 7 * 5 + 4, "14 of 20 used");
+    engine.reload(&config("[[vendor]]\nname = \"maps\"\nhosts = [\"maps.example.com\"]\n"));
+    assert!(!engine.asks_spending());
+}
