@@ -207,6 +207,22 @@ fn a_429_blocks_until_retry_after_and_then_lets_pass_one_by_one() {
 }
 
 #[test]
+fn of_calls_refused_in_one_burst_the_one_that_says_for_how_long_holds() {
+    let (cell, rule) = (Cell::new(), Rule::default());
+    let burst = [pass(&cell, &rule, at(0)), pass(&cell, &rule, at(1))];
+    let blocked_until = |now| cell.standing(at(now)).blocked_until;
+    cell.limited(&burst[0], Limited::Rate, Some(at(30_000)), at(200));
+    cell.limited(&burst[1], Limited::Rate, None, at(300));
+    assert!(blocked_until(400) >= Some(at(30_000)), "{:?}", blocked_until(400));
+    // One that went later, by a rule or a program that does not wait, has seen more of the vendor.
+    let mut later = Claim::new();
+    cell.watch(&mut later, &Ask::one(), at(10_000));
+    cell.limited(&later, Limited::Rate, None, at(10_100));
+    let until = blocked_until(10_200);
+    assert!(until >= Some(at(11_100)) && until < Some(at(12_000)), "{until:?}");
+}
+
+#[test]
 fn an_absurd_retry_after_blocks_for_a_day_at_most() {
     let (cell, rule) = (Cell::new(), Rule::default());
     let claim = pass(&cell, &rule, at(0));

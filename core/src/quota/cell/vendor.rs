@@ -118,7 +118,9 @@ impl Cell {
                 (Limited::Rate, _) => at.saturating_add(DEFAULT_BLOCK),
             },
         };
-        if until > at {
+        // What was refused in one burst: an answer without a time takes none from one that had it.
+        let longer = retry_at.is_none() && self.block_heard_amid(claim, at).is_some_and(|held| held > until);
+        if until > at && !longer {
             let since = (Tick::floor(at).0 & !1) | u32::from(how == Limited::Exhausted);
             self.blocked.store(pack(Tick::ceil(until).0, since), Relaxed);
         }
@@ -177,6 +179,15 @@ impl Cell {
         let jumped = Tick(since).nanos(now) > now.saturating_add(SLACK);
         let why = if since & 1 == 1 { Why::Exhausted } else { Why::RateLimited };
         (until > now && !jumped).then_some((until, why))
+    }
+
+    /// Until when the vendor said to stay away, where it did so while this call was under way.
+    fn block_heard_amid(&self, claim: &Claim, now: u64) -> Option<u64> {
+        let (until, _) = self.block(now)?;
+        let (_, since) = unpack(self.blocked.load(Relaxed));
+        let heard = Tick((since | 1).wrapping_add(1)).nanos(now);
+        let sane = until.saturating_sub(heard) <= LONGEST_BLOCK;
+        (sane && claim.asked_at().is_some_and(|asked| asked < heard)).then_some(until)
     }
 
     /// What is left of the window; `None` where the vendor stated none.
