@@ -45,6 +45,7 @@ mod say;
 mod share;
 mod store;
 mod tally;
+mod wal;
 
 pub use cache::purge_cache;
 pub use caller::container_of;

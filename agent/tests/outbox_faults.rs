@@ -239,6 +239,27 @@ fn nothing_acknowledged_is_lost_whatever_the_disk_does() {
 }
 
 #[test]
+fn a_disk_that_fails_while_the_file_is_made_loses_nothing_and_spoils_nothing() {
+    let library = tempfile::tempdir().unwrap();
+    let shim = shim(library.path());
+    let vendor = Vendor::start();
+    let mut happened = BTreeMap::<_, usize>::new();
+    for (kind, at) in
+        ["sync", "write", "full", "power"].iter().flat_map(|kind| (1..=8).map(move |at| (*kind, at)))
+    {
+        let home = home(&vendor);
+        let mut command = child(&format!("{kind}{at}"), home.path(), &vendor, 10);
+        command.env("LD_PRELOAD", &shim).env("FAULT_HOME", home.path());
+        let said = run(command.env("FAULT", format!("{kind}:{at}:7:any")));
+        check(fault(kind, "any", at, 10), &said, home.path());
+        *happened.entry(kind).or_default() += usize::from(said.failed);
+        deliver(home.path(), &vendor);
+        judge(&vendor.got(), &said.acknowledged);
+    }
+    assert!(happened.values().all(|many| *many > 4), "{happened:?}");
+}
+
+#[test]
 fn where_the_names_of_its_files_cannot_be_synced_nothing_is_acknowledged() {
     let library = tempfile::tempdir().unwrap();
     let shim = shim(library.path());

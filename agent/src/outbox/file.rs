@@ -3,6 +3,7 @@
 use super::OutboxError;
 use super::lease::boot;
 use crate::home::{give_to_owner, lock};
+use crate::wal;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
@@ -267,9 +268,13 @@ impl Place {
 
     fn prepare(&self, connection: &mut Connection) -> Result<(), OutboxError> {
         let wrong = |error: rusqlite::Error| self.failure(&error);
-        if self.version(connection)? == 0 {
+        connection.pragma_update(None, "synchronous", "FULL").map_err(wrong)?;
+        connection.pragma_update(None, "fullfsync", true).map_err(wrong)?;
+        let mut journal: String =
+            connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(wrong)?;
+        if self.version(connection)? == 0 || journal != "wal" {
             let _lock = lock(&self.home).map_err(|error| self.unavailable(error))?;
-            connection.pragma_update(None, "journal_mode", "WAL").map_err(wrong)?;
+            journal = wal::switch_on(connection).map_err(wrong)?;
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrong)?;
             // Another process may have done it since.
@@ -280,12 +285,8 @@ impl Place {
             }
             transaction.commit().map_err(wrong)?;
         }
-        connection.pragma_update(None, "synchronous", "FULL").map_err(wrong)?;
-        connection.pragma_update(None, "fullfsync", true).map_err(wrong)?;
         let synchronous: i64 =
             connection.pragma_query_value(None, "synchronous", |row| row.get(0)).map_err(wrong)?;
-        let journal: String =
-            connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).map_err(wrong)?;
         if synchronous != 2 || journal != "wal" {
             let what =
                 format!("SQLite does not sync as asked (synchronous={synchronous}, journal_mode={journal})");

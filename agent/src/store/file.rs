@@ -4,6 +4,7 @@ use super::schema::{self, VERSION};
 use super::write::MOST;
 use super::{Failure, Kind};
 use crate::home::{LEDGER, give_to_owner, lock_file};
+use crate::wal;
 use farcall::ledger::Sketch;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
@@ -119,7 +120,7 @@ impl Store {
                 }
                 _ => Failure::io(&self.file, &error),
             })?;
-            connection.pragma_update(None, "journal_mode", "WAL").map_err(wrong)?;
+            wal::switch_on(connection).map_err(wrong)?;
             let transaction =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrong)?;
             // Another process may have done it since.
