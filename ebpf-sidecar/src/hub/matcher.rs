@@ -187,8 +187,15 @@ impl Matcher {
         }
     }
 
-    /// A library counted a call.
-    pub(super) fn sighting(&mut self, pid: u32, mut sighting: Sighting) {
+    /// A library counted calls. It tells those of one core after those of another; they are taken as they ended.
+    pub(super) fn sightings(&mut self, pid: u32, mut told: Vec<Sighting>) {
+        told.sort_by_key(|sighting| sighting.ended);
+        for sighting in told {
+            self.sighting(pid, sighting);
+        }
+    }
+
+    fn sighting(&mut self, pid: u32, mut sighting: Sighting) {
         let process = self.processes.entry(pid).or_default();
         if process.hosts.len() < MAX_HOSTS || process.hosts.contains_key(&sighting.host) {
             let called = process.hosts.entry(sighting.host).or_insert((sighting.begun, sighting.ended));
@@ -197,8 +204,7 @@ impl Matcher {
         while sighting.attempts > 0 {
             let held = process.held.iter().enumerate();
             let matching = held.filter(|(_, held)| matches(&sighting, &held.exchange, held.key));
-            let nearest = matching.min_by_key(|(_, held)| held.exchange.http.ended.abs_diff(sighting.ended));
-            let Some((place, _)) = nearest else { break };
+            let Some((place, _)) = matching.min_by_key(|(_, held)| held.exchange.http.ended) else { break };
             let Some(held) = process.held.remove(place) else { break };
             sighting.attempts -= 1;
             process.decided(&held.exchange, ExplainedBy::Library);
@@ -241,8 +247,8 @@ impl Matcher {
         }
         let sightings = process.sightings.iter().enumerate();
         let matching = sightings.filter(|(_, sighting)| matches(sighting, &exchange, key));
-        let nearest = matching.min_by_key(|(_, sighting)| sighting.ended.abs_diff(ended));
-        match nearest.map(|(place, _)| place) {
+        let first = matching.min_by_key(|(_, sighting)| sighting.ended);
+        match first.map(|(place, _)| place) {
             Some(place) => {
                 process.sightings[place].attempts -= 1;
                 if process.sightings[place].attempts == 0 {
@@ -363,8 +369,9 @@ fn confirm(decided: &mut Vec<Decision>, connections: &mut Connections, exchange:
     decided.push(Decision::Confirm(exchange));
 }
 
-/// Whether the two may be the same call. Of several that may, the nearest in its end is taken: equal calls that
-/// overlap in a chain would otherwise leave the last one alone.
+/// Whether the two may be the same call: same request, and they overlap. Of several that may, the one that ended first
+/// is taken, since it has the fewest others to be matched with: so as many as can be are, which of equal calls it was
+/// matters to nobody.
 fn matches(sighting: &Sighting, exchange: &Exchange, key: u64) -> bool {
     let http = &exchange.http;
     sighting.attempts > 0

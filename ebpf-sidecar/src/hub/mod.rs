@@ -80,10 +80,19 @@ impl Hub {
     }
 
     fn listen(&mut self) {
-        for (pid, message) in self.peers.messages() {
+        let mut messages = self.peers.messages().into_iter().peekable();
+        while let Some((pid, message)) = messages.next() {
             match message {
                 Message::Hello(hello) => self.matcher.hello(pid, hello),
-                Message::Sighting(sighting) => self.matcher.sighting(pid, sighting),
+                Message::Sighting(first) => {
+                    let mut told = vec![first];
+                    while let Some((_, Message::Sighting(sighting))) =
+                        messages.next_if(|(of, next)| *of == pid && matches!(next, Message::Sighting(_)))
+                    {
+                        told.push(sighting);
+                    }
+                    self.matcher.sightings(pid, told);
+                }
                 Message::Told(at) => self.matcher.told(pid, at),
                 Message::Left(at) => self.matcher.left(pid, at),
             }

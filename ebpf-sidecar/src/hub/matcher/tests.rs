@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     coverage::Completeness,
@@ -110,8 +112,8 @@ fn a_call_that_both_taps_saw_is_confirmed_in_either_order() {
     let mut matcher = Matcher::default();
     hello(&mut matcher);
     matcher.exchange(exchange("/a", S, 2 * S, 200));
-    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
-    matcher.sighting(PID, sighting("/b", 3 * S, 4 * S, 404, 1));
+    matcher.sightings(PID, vec![sighting("/a", S, 2 * S, 200, 1)]);
+    matcher.sightings(PID, vec![sighting("/b", 3 * S, 4 * S, 404, 1)]);
     matcher.exchange(exchange("/b", 3 * S + 1000, 4 * S - 1000, 404));
     assert_eq!(tally(matcher.due(4 * S)), (0, 2, vec![]));
     assert_eq!(tally(matcher.due(100 * S)), (0, 0, vec![]));
@@ -140,13 +142,55 @@ fn equal_calls_that_overlap_in_a_chain_all_find_their_own() {
             exchanges(&mut matcher);
         }
         // Shards tell in an order of their own.
-        for (begun, ended) in spans.iter().rev() {
-            matcher.sighting(PID, sighting("/a", *begun, *ended, 200, 1));
-        }
+        let told = spans.iter().rev().map(|(begun, ended)| sighting("/a", *begun, *ended, 200, 1));
+        matcher.sightings(PID, told.collect());
         if !kernel_first {
             exchanges(&mut matcher);
         }
         assert_eq!(tally(matcher.due(100 * S)), (0, 3, vec![]));
+    }
+}
+
+proptest! {
+    /// Threads that make equal calls one after another, each of which the library sees from a little before to a little
+    /// after the kernel; told once a second, shard by shard.
+    #[test]
+    fn equal_calls_of_many_threads_all_find_one(
+        threads in prop::collection::vec(
+            prop::collection::vec((0u64..8, 1u64..130, 0u64..60, 0u64..40), 1..30), 1..9),
+    ) {
+        const MS: u64 = S / 1_000;
+        let (mut exchanges, mut shards) = (Vec::new(), Vec::new());
+        for (shard, calls) in threads.iter().enumerate() {
+            let mut now = 10 * S + shard as u64 * MS;
+            for (before, took, after, idle) in calls {
+                let kernel = (now + before * MS, now + (before + took) * MS);
+                exchanges.push(kernel);
+                shards.push((kernel.1 / S + 1, shard, now, kernel.1 + after * MS));
+                now = kernel.1 + (after + idle) * MS;
+            }
+        }
+        exchanges.sort_by_key(|(_, ended)| *ended);
+        // A call is in the frame of the second after its end.
+        for told in &mut shards {
+            told.0 = told.3 / S + 1;
+        }
+        shards.sort_unstable();
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        let (mut counted, mut confirmed) = (0, 0);
+        let last = shards.last().map_or(0, |(second, ..)| second + 5);
+        for second in 10..=last {
+            for (begun, ended) in exchanges.iter().filter(|(_, ended)| ended / S + 1 == second) {
+                matcher.exchange(exchange("/a", *begun, *ended, 200));
+            }
+            let told = shards.iter().filter(|(of, ..)| *of == second);
+            matcher.sightings(PID, told.map(|(_, _, begun, ended)| sighting("/a", *begun, *ended, 200, 1)).collect());
+            matcher.told(PID, second * S);
+            let (count, confirm, _) = tally(matcher.due(second * S));
+            (counted, confirmed) = (counted + count, confirmed + confirm);
+        }
+        prop_assert_eq!((counted, confirmed), (0, exchanges.len()));
     }
 }
 
@@ -158,7 +202,7 @@ fn matching_is_one_to_one() {
         matcher.exchange(exchange("/a", n * S / 100, n * S / 100 + 1, 200));
     }
     for n in 0..3 {
-        matcher.sighting(PID, sighting("/a", n * S / 100, n * S / 100 + 1, 200, 1));
+        matcher.sightings(PID, vec![sighting("/a", n * S / 100, n * S / 100 + 1, 200, 1)]);
     }
     assert_eq!(tally(matcher.due(100 * S)), (2, 3, vec![]));
 }
@@ -186,7 +230,7 @@ fn a_call_with_retries_takes_as_many_exchanges_whatever_their_status() {
     matcher.exchange(exchange("/a", S, 2 * S, 503));
     matcher.exchange(exchange("/a", 2 * S, 3 * S, 200));
     matcher.exchange(exchange("/a", 3 * S, 4 * S, 200));
-    matcher.sighting(PID, sighting("/a", S, 3 * S, 200, 2));
+    matcher.sightings(PID, vec![sighting("/a", S, 3 * S, 200, 2)]);
     assert_eq!(tally(matcher.due(100 * S)), (1, 2, vec![]));
 }
 
@@ -197,7 +241,7 @@ fn what_ended_before_the_library_began_to_tell_is_the_librarys() {
     matcher.exchange(exchange("/counted-untold", 3 * S, 4 * S, 200));
     matcher.hello(PID, Hello { since: 3 * S, sightings_from: 5 * S, at: 5 * S });
     matcher.exchange(exchange("/told", 5 * S, 6 * S, 200));
-    matcher.sighting(PID, sighting("/told", 5 * S, 6 * S, 200, 1));
+    matcher.sightings(PID, vec![sighting("/told", 5 * S, 6 * S, 200, 1)]);
     assert_eq!(tally(matcher.due(100 * S)), (1, 2, vec![]));
 }
 
@@ -277,7 +321,7 @@ fn a_call_waits_for_a_library_that_is_connected_and_late() {
     matcher.exchange(exchange("/bypassed", S, 2 * S, 200));
     // Its disk is slow: the next flush comes after 20 s.
     assert_eq!(tally(matcher.due(20 * S)), (0, 0, vec![]));
-    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.sightings(PID, vec![sighting("/a", S, 2 * S, 200, 1)]);
     matcher.told(PID, 22 * S);
     assert_eq!(tally(matcher.due(23 * S)), (1, 1, vec![]));
 }
@@ -340,7 +384,7 @@ fn bytes_of_a_librarys_call_under_way_wait_until_it_is_decided() {
         if seen {
             matcher.exchange(exchange("/stream", S, 11 * S, 200));
         }
-        matcher.sighting(PID, sighting("/stream", S, 11 * S, 200, 1));
+        matcher.sightings(PID, vec![sighting("/stream", S, 11 * S, 200, 1)]);
         matcher.connection(open(verdict, 5, u64::from(seen)), 11 * S);
         matcher.told(PID, 12 * S);
         let booked = bytes(matcher.due(20 * S));
@@ -355,7 +399,7 @@ fn bytes_of_a_librarys_call_under_way_wait_until_it_is_decided() {
     matcher.told(PID, 9 * S);
     assert_eq!(bytes(matcher.due(9 * S)), []);
     matcher.exchange(exchange("/stream", S, 10 * S, 200));
-    matcher.sighting(PID, sighting("/stream", S, 10 * S, 200, 1));
+    matcher.sightings(PID, vec![sighting("/stream", S, 10 * S, 200, 1)]);
     assert_eq!(bytes(matcher.due(11 * S)), [(1, 100, ExplainedBy::Library)]);
 }
 
@@ -367,7 +411,7 @@ fn reports_of_a_connection_stay_in_order_when_its_library_is_late() {
     matcher.connection(open(opaque(), 100, 0), S);
     matcher.connection(progress(opaque(), 0), 2 * S);
     assert_eq!(bytes(matcher.due(S + HOLD + SLACK)), [], "the first report must wait");
-    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.sightings(PID, vec![sighting("/a", S, 2 * S, 200, 1)]);
     matcher.told(PID, 5 * S);
     assert_eq!(bytes(matcher.due(20 * S)), [(11, 110, ExplainedBy::Library)]);
     assert!(matcher.connections.carried().is_empty());
@@ -413,7 +457,7 @@ fn a_call_without_a_socket_explains_the_connection_to_its_host() {
         call.host = host.into();
         matcher.exchange(call);
         if told {
-            matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+            matcher.sightings(PID, vec![sighting("/a", S, 2 * S, 200, 1)]);
         }
         matcher.connection(progress(Completeness::Opaque { reason: "memory BIOs".into() }, 0), 2 * S);
         tally(matcher.due(100 * S)).2
@@ -431,7 +475,7 @@ fn a_process_that_the_kernel_cannot_read_does_not_crowd_out_others() {
         matcher.sighting(PID + 1, sighting("/opaque", n, n + 1, 200, 1));
     }
     assert!(matcher.sightings <= CAPACITY);
-    matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+    matcher.sightings(PID, vec![sighting("/a", S, 2 * S, 200, 1)]);
     matcher.exchange(exchange("/a", S, 2 * S, 200));
     assert_eq!(tally(matcher.due(100 * S)), (0, 1, vec![]));
     let kept: usize = matcher.processes.values().map(|process| process.sightings.len()).sum();
