@@ -169,6 +169,27 @@ fn it_says_what_caching_would_have_saved_at_which_lifetime_and_risk() {
 }
 
 #[test]
+fn answers_that_were_compared_and_differ_are_not_to_be_kept_however_alike_in_size() {
+    let home = tempfile::tempdir().unwrap();
+    let checkout = Program::start(home.path(), "checkout");
+    for n in 0..200 {
+        let body = format!("rate {n:05}");
+        let rates = Wire { url: "https://api.rates.example/v1/latest", body: &body, ..Wire::default() };
+        checkout.call(n * 5_000, &rates);
+        let orders = format!("{n} of many");
+        let orders = Wire { url: "https://api.stripe.com/v1/charges", body: &orders, ..Wire::default() };
+        checkout.call(n * 5_000 + 400, &orders);
+    }
+    drop(checkout);
+    let (code, out, err) = run(home.path(), &["report", "findings", "--json"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("uncached-polling"), "{out}");
+    let all = json(home.path(), &[]);
+    let rows = all["rows"].as_array().unwrap();
+    assert!(rows.iter().all(|row| row["rule"] != "uncached-polling" && row["rule"] != "cacheable"), "{all:#}");
+}
+
+#[test]
 fn what_is_wrong_besides_is_said_with_its_evidence() {
     let home = tempfile::tempdir().unwrap();
     careless(home.path());

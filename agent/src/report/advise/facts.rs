@@ -1,6 +1,7 @@
 //! What the rules look at: the ledger's rows of one window, added up.
 
 use crate::report::ReportError;
+use crate::report::findings::Finding;
 use crate::report::source::get;
 use crate::report::source::{Row, Source};
 use farcall::advise::{Sums, TTLS};
@@ -111,6 +112,16 @@ impl Facts {
         })?;
         facts.read_credentials(source)?;
         Ok(facts)
+    }
+
+    /// Whether most answers of a finding's endpoint were compared with earlier ones: then it is known what keeping them
+    /// would save, and how many would be stale.
+    pub(super) fn compared(&self, finding: &Finding) -> bool {
+        let (Some(vendor), Some(endpoint)) = (finding.vendor.as_deref(), finding.endpoint.as_deref()) else {
+            return false;
+        };
+        let seen = self.endpoints.get(&(Rc::from(vendor), Rc::from(endpoint)));
+        seen.is_some_and(|seen| seen.sums.compared > 0 && seen.sums.compared * 2 >= seen.calls)
     }
 
     fn both(&mut self, vendor: &Rc<str>, endpoint: &Rc<str>) -> [&mut Seen; 2] {

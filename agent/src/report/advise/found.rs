@@ -1,9 +1,10 @@
 //! What `farcall report findings` says, each with what to do about it.
 
+use super::facts::Facts;
 use super::{Draft, config};
 use crate::report::{Query, ReportError, findings};
 
-pub(super) fn find(query: &Query, drafts: &mut Vec<Draft>) -> Result<(), ReportError> {
+pub(super) fn find(query: &Query, facts: &Facts, drafts: &mut Vec<Draft>) -> Result<(), ReportError> {
     for finding in findings::findings(query)?.rows {
         // What was compared answer by answer says more than what was compared by size.
         let said = |rule: &str, endpoint: bool| {
@@ -15,7 +16,7 @@ pub(super) fn find(query: &Query, drafts: &mut Vec<Draft>) -> Result<(), ReportE
             })
         };
         let known = match finding.rule {
-            "uncached-polling" => said("cacheable", true),
+            "uncached-polling" => said("cacheable", true) || facts.compared(&finding),
             "errors" => said("no-fallback", false),
             _ => false,
         };

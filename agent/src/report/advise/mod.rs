@@ -150,7 +150,7 @@ pub fn advise(query: &Query) -> Result<Advice, ReportError> {
     storms::find(&source, &facts, &mut drafts);
     loops::find(&source, &facts, &mut drafts);
     credentials::find(&source, &facts, &mut drafts);
-    found::find(query, &mut drafts)?;
+    found::find(query, &facts, &mut drafts)?;
     drafts.sort_by_key(|draft| {
         let worth = (draft.cost.unwrap_or_default(), draft.time, draft.config.is_some(), draft.calls);
         (draft.uncertain, Reverse(worth))
