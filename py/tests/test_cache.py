@@ -385,6 +385,8 @@ r = get(stream=True)
 read = r.raw.read(10) + r.raw.read()
 r = get(stream=True)
 chunks = b"".join(r.iter_content(7))
+r = get(stream=True)
+assert b"".join(r.iter_content(None)) == chunks
 with get(stream=True) as r:
     lines = list(r.iter_lines())
 r = get(stream=True)
@@ -416,6 +418,9 @@ text = io.TextIOWrapper(r).read()
 r = get(preload_content=False)
 chunks = b"".join(r.stream(7))
 r.release_conn()
+r = get(preload_content=False)
+assert b"".join(r.stream(None)) == chunks
+assert list(r.stream(None)) == []
 r = get(preload_content=False)
 r.drain_conn()
 print(json.dumps([text == first.data.decode(), chunks == first.data, "age" in r.headers]))

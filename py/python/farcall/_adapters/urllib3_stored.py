@@ -25,6 +25,13 @@ class _Original:
         pass
 
 
+class _Body(io.BytesIO):
+    """What was read to its end is closed, for who reads until then, as it is with http.client's responses."""
+
+    def isclosed(self) -> bool:
+        return self.closed or self.tell() >= self.getbuffer().nbytes
+
+
 def maker(module: Any) -> Callable[..., Any]:
     """What makes a response of a status, pairs of headers and a body as it was on the wire.
 
@@ -37,7 +44,7 @@ def maker(module: Any) -> Callable[..., Any]:
     def make(status: int, headers: list[tuple[str, str]], body: bytes, kwargs: dict[str, Any]) -> Any:
         fields = mapping(headers)
         response = kind(
-            body=io.BytesIO(body),
+            body=_Body(body),
             headers=fields,
             status=status,
             version=11,
