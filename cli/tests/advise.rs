@@ -186,7 +186,10 @@ fn answers_that_were_compared_and_differ_are_not_to_be_kept_however_alike_in_siz
     assert!(out.contains("uncached-polling"), "{out}");
     let all = json(home.path(), &[]);
     let rows = all["rows"].as_array().unwrap();
-    assert!(rows.iter().all(|row| row["rule"] != "uncached-polling" && row["rule"] != "cacheable"), "{all:#}");
+    assert!(
+        rows.iter().all(|row| row["rule"] != "uncached-polling" && row["rule"] != "cacheable"),
+        "{all:#}"
+    );
 }
 
 #[test]

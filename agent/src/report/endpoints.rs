@@ -6,6 +6,7 @@ use super::{Numbers, Query, ReportError, Table};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// An endpoint that was called.
 #[derive(Clone, Debug, Serialize)]
@@ -61,9 +62,9 @@ pub fn endpoints(query: &Query) -> Result<Table<EndpointRow>, ReportError> {
                 vendor: vendor.to_string(),
                 endpoint: endpoint.to_string(),
                 numbers: account.numbers(),
-                dns_ms: mean(sums.dns, sums.connections),
-                connect_ms: mean(sums.connect, sums.connections),
-                tls_ms: mean(sums.tls, sums.connections),
+                dns_ms: seen(sums.dns, sums.connections),
+                connect_ms: seen(sums.connect, sums.connections),
+                tls_ms: seen(sums.tls, sums.connections),
                 ttfb_ms: mean(sums.ttfb, sums.answered),
                 transfer_ms: mean(sums.transfer, sums.answered),
                 connections: sums.connections,
@@ -83,4 +84,9 @@ pub fn endpoints(query: &Query) -> Result<Table<EndpointRow>, ReportError> {
         totals: totals.numbers(),
         notes: Vec::new(),
     })
+}
+
+/// The mean of a part of making connections; `None` where it was seen of none.
+fn seen(sum: Duration, connections: u64) -> Option<f64> {
+    mean(sum, connections).filter(|_| !sum.is_zero())
 }

@@ -168,3 +168,26 @@ fn calls_under_way_are_limited_also_where_the_vendor_states_nothing() {
     second.abandon(&engine, at(4));
     fourth.abandon(&engine, at(4));
 }
+
+#[test]
+fn one_refusal_of_a_vendor_that_states_no_quota_silences_nobody() {
+    let engine = engine("[[quota]]\nmatch = { vendor = \"stripe\" }\nmax_wait = \"2s\"\n");
+    let call = |number: u64, status, headers: &[(&str, &str)]| {
+        let (mut call, mut now) = (engine.begin(&get("acme"), at(number * 40), number), at(number * 40));
+        loop {
+            match call.step(&engine, now) {
+                Step::Wait(until) => now = until,
+                Step::Send(_) => break,
+                _ => return false,
+            }
+        }
+        call.answer(&engine, status, &headers, now);
+        call.end(&engine, now);
+        true
+    };
+    // 25 calls a second; one is refused, and to be made again in a second.
+    assert!((0..50).all(|number| call(number, 200, &[])));
+    assert!(call(50, 429, &[("retry-after", "1")]));
+    let went = (80..180).filter(|number| call(*number, 200, &[])).count();
+    assert!(went >= 95, "{went} of 100 went once its time was over");
+}

@@ -2,6 +2,7 @@
 
 use super::facts::Facts;
 use super::{Draft, config};
+use crate::report::findings::Finding;
 use crate::report::{Query, ReportError, findings};
 
 pub(super) fn find(query: &Query, facts: &Facts, drafts: &mut Vec<Draft>) -> Result<(), ReportError> {
@@ -46,6 +47,11 @@ pub(super) fn find(query: &Query, facts: &Facts, drafts: &mut Vec<Draft>) -> Res
                 Some("Calls may wait up to two seconds, and are refused where that would not do."),
                 rule("quota", None, &["pace = \"smooth\"", "fair = \"customer\""]),
             ),
+            "errors" if asked_wrongly(&finding) => (
+                "Mend the requests: the vendor answers, and says that they are wrong. `farcall report calls` shows which.",
+                None,
+                None,
+            ),
             "errors" => (
                 "Stop asking while it fails; `farcall report calls` shows which calls failed.",
                 Some("While the breaker is open calls fail at once. It counts 5xx and errors, not 4xx."),
@@ -64,4 +70,13 @@ pub(super) fn find(query: &Query, facts: &Facts, drafts: &mut Vec<Draft>) -> Res
         drafts.push(draft);
     }
     Ok(())
+}
+
+/// Whether all that went wrong is what was asked, which no breaker helps.
+fn asked_wrongly(finding: &Finding) -> bool {
+    let statuses = finding.evidence.get("by_status").and_then(serde_json::Value::as_array);
+    let wrong = |status: &serde_json::Value| {
+        status["status"].as_str().is_some_and(|status| status.len() == 3 && status.starts_with('4'))
+    };
+    statuses.is_some_and(|statuses| statuses.iter().all(wrong))
 }

@@ -20,22 +20,30 @@ pub(super) struct Column {
     rank: u8,
     /// Not shown where no row has anything in it.
     quiet: bool,
+    /// Cut in its middle: what tells the names apart may stand at their ends.
+    middle: bool,
 }
 
 impl Column {
     /// A name, which is cut where there is no room.
     pub(super) const fn name(title: &'static str) -> Self {
-        Self { title, right: false, least: Some(MIN_NAME), rank: 0, quiet: false }
+        Self { title, right: false, least: Some(MIN_NAME), rank: 0, quiet: false, middle: false }
     }
 
     /// A number, which is never cut.
     pub(super) const fn number(title: &'static str) -> Self {
-        Self { title, right: true, least: None, rank: 0, quiet: false }
+        Self { title, right: true, least: None, rank: 0, quiet: false, middle: false }
     }
 
     /// A name that says little when it is cut to fewer characters than this.
     pub(super) const fn at_least(mut self, least: usize) -> Self {
         self.least = Some(least);
+        self
+    }
+
+    /// A name that is cut in its middle.
+    pub(super) const fn middle(mut self) -> Self {
+        self.middle = true;
         self
     }
 
@@ -111,7 +119,7 @@ impl Grid {
             .enumerate()
             .map(|(place, column)| !column.quiet || self.says(place))
             .collect();
-        let mut hidden = Vec::new();
+        let mut hidden: Vec<usize> = Vec::new();
         while let Some(excess) = excess(&widths, &shown, style.width) {
             if self.cut_names(&mut widths, &shown, excess) {
                 break;
@@ -121,12 +129,18 @@ impl Grid {
                 .max_by_key(|&place| self.columns[place].rank);
             let Some(worst) = worst else { break };
             shown[worst] = false;
-            hidden.push(self.columns[worst].title);
+            hidden.push(worst);
             // Names grow back into the room that this gives.
             for (place, width) in widths.iter_mut().enumerate() {
                 *width = self.natural(place);
             }
         }
+        // A narrow column may have room where a wide one of a lower rank went.
+        hidden.retain(|&place| {
+            shown[place] = true;
+            shown[place] = excess(&widths, &shown, style.width).is_none();
+            !shown[place]
+        });
         let line = |cells: &[Cell], out: &mut String, code: &str| {
             self.line(cells, &widths, &shown, style, out, code);
         };
@@ -137,6 +151,7 @@ impl Grid {
             line(total, out, "1");
         }
         if !hidden.is_empty() {
+            let hidden: Vec<&str> = hidden.iter().map(|&place| self.columns[place].title).collect();
             let text = format!("(no room for: {}; a wider terminal or --json shows all)", hidden.join(", "));
             wrap(&text, style.width, 0, out);
         }
@@ -181,7 +196,10 @@ impl Grid {
                 text.push_str(GAP);
             }
             let width = widths[place];
-            let shortened = cut(&cell.text, width);
+            let shortened = match self.columns[place].middle {
+                true => cut_middle(&cell.text, width),
+                false => cut(&cell.text, width),
+            };
             let room = " ".repeat(width.saturating_sub(shortened.width()));
             let padded = match self.columns[place].right {
                 true => room + &shortened,
@@ -224,6 +242,23 @@ fn cut(text: &str, width: usize) -> String {
     }
     kept.push('…');
     kept
+}
+
+/// The beginning and the end of a text that has no room.
+fn cut_middle(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let tail: usize = (width / 2).saturating_sub(1);
+    let mut end = text.len();
+    for (at, _) in text.char_indices().rev() {
+        if text[at..].width() > tail {
+            break;
+        }
+        end = at;
+    }
+    let tail = &text[end..];
+    cut(text, width.saturating_sub(tail.width())) + tail
 }
 
 /// Text broken into lines at spaces, each after the first indented like the text behind its bullet.
@@ -328,5 +363,30 @@ mod tests {
         let mut out = String::new();
         wrap("- one two three four", 11, 2, &mut out);
         assert_eq!(out, "- one two\n  three\n  four\n");
+    }
+
+    #[test]
+    fn a_narrow_column_takes_the_room_that_a_wide_one_leaves() {
+        let mut grid = Grid::new(vec![
+            Column::name("vendor"),
+            Column::number("received").rank(1),
+            Column::number("sent").rank(2),
+        ]);
+        grid.row(vec!["github".into(), "123,456,789 of them".into(), "9B".into()]);
+        let mut out = String::new();
+        grid.write(&Style { width: 14, color: false }, &mut out);
+        assert!(out.starts_with("vendor  sent\ngithub    9B\n"), "{out}");
+        assert!(out.contains("no room\nfor: received"), "{out}");
+    }
+
+    #[test]
+    fn names_that_differ_at_their_ends_are_told_apart() {
+        let cut = |text| cut_middle(text, 24);
+        assert_eq!(cut("GET /repos/{owner}/{repo}/issues"), "GET /repos/{…epo}/issues");
+        assert_eq!(cut("GET /short"), "GET /short");
+        for width in 1..40 {
+            let text = "GET /日本語/{id}/日本語のエンドポイント/とても長い";
+            assert!(cut_middle(text, width).width() <= width.max(1), "{width}: {}", cut_middle(text, width));
+        }
     }
 }

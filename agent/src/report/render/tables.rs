@@ -28,10 +28,10 @@ impl Render for Table<VendorRow> {
             Column::number("cost").quiet(),
             Column::number("saved").quiet().rank(6),
             Column::number("tokens").quiet().rank(7),
-            Column::number("sent").rank(9),
-            Column::number("received").rank(8),
+            Column::number("sent").rank(5),
+            Column::number("received").rank(3),
             Column::number("cust.").rank(4),
-            Column::name("callers").rank(5),
+            Column::name("callers").rank(6),
             Column::name("tap").rank(2),
         ]);
         for row in &self.rows {
@@ -86,7 +86,7 @@ impl Render for Table<EndpointRow> {
     fn render(&self, style: &Style) -> String {
         let mut grid = Grid::new(vec![
             Column::name("vendor"),
-            Column::name("endpoint").at_least(22),
+            Column::name("endpoint").at_least(22).middle(),
             Column::number("calls"),
             Column::number("errors"),
             Column::number("refused").quiet().rank(3),
@@ -279,7 +279,7 @@ impl Render for Table<CallRow> {
             Column::name("caller").rank(6),
             Column::name("customer").rank(3),
             Column::name("vendor").rank(1),
-            Column::name("endpoint").at_least(22),
+            Column::name("endpoint").at_least(22).middle(),
             Column::name("result").at_least(17),
             Column::number("took"),
             Column::number("waited").quiet().rank(5),

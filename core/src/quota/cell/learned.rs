@@ -48,7 +48,9 @@ pub(crate) fn decrease(word: &AtomicU64, observed: u64, begun: u64, now: u64) {
             Some(_) if matches!(passed(seen, begun), 0 | BEFORE..) => return None,
             Some(rate) if observed > 0 => rate.min(observed.max(rate / 2)),
             Some(rate) => rate,
-            None => observed.max(LEAST),
+            // Of calls that nobody counted so far nothing can be learned: the first refusal begins the count.
+            None if observed == 0 => return None,
+            None => observed,
         };
         let lower = (current.min(RATE_MASK) * DECREASE / 100).clamp(LEAST, RATE_MASK);
         Some(((now / SECOND) << RATE_BITS) | lower)

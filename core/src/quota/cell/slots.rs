@@ -112,6 +112,15 @@ impl Cell {
         rule.limit.is_some() && rule.shared != Shared::Fleet && self.due.load(Relaxed) <= now
     }
 
+    /// Whether half of what may go at once is there, of the configured burst or the vendor's window.
+    pub(in super::super) fn is_roomy(&self, rule: &Rule, now: u64) -> bool {
+        match &rule.limit {
+            Some(_) if rule.shared == Shared::Fleet => false,
+            Some(limit) => self.due.load(Relaxed) <= now.saturating_add(limit.rate(rule.burst).tolerance / 2),
+            None => self.left(now).is_some_and(|left| left.units.saturating_mul(2) >= i64::from(left.limit)),
+        }
+    }
+
     /// Units per second, in thousandths, that the quota allows lately; `None` where it has no limit that we know.
     pub(in super::super) fn capacity(&self, rule: &Rule, now: u64) -> Option<u64> {
         let own = rule.limit.map(|limit| {

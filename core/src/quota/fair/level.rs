@@ -43,6 +43,11 @@ pub(super) fn per_second(units: u64, rate: u64) -> u64 {
     u64::try_from(product / u128::from(rate.max(1))).unwrap_or(u64::MAX)
 }
 
+/// How many nanoseconds `units` take at `rate` thousandths per second.
+pub(super) fn time_of(units: u64, rate: u64) -> u64 {
+    per_second(units, rate)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,7 @@ impl Shares {
         if let Some(wait) = claim.waiting(bound, now) {
             return Err(wait);
         }
+        let alone = self.is_alone(ask, now);
         self.refresh(rule, cell, now);
         if !self.is_active() {
             return Ok(AHEAD);
@@ -48,6 +49,12 @@ impl Shares {
         let slot = self.find(ask, now);
         if first {
             slot.asked.fetch_add(ask.units.min(1 << 40), Relaxed);
+        }
+        if alone {
+            return Ok(u64::MAX);
+        }
+        if self.is_guessing() && cell.is_roomy(rule, now) {
+            return Ok(AHEAD);
         }
         let level = self.level(ask.priority);
         let rate = level.saturating_mul(u64::from(slot.weight())) / 1_000;
@@ -92,14 +99,14 @@ impl Shares {
     }
 }
 
-/// How far a customer that asks for less than its share may run ahead of an even spread of it: a tenth of a
-/// window, at least one epoch.
+/// How far a customer that asks for less than its share may run ahead of an even spread of it: its part of the
+/// burst, a tenth of a window, at least one epoch.
 fn tolerance(rule: &Rule, cell: &Cell, now: u64) -> u64 {
-    let period = match &rule.limit {
-        Some(limit) => nanos(limit.period),
-        None => cell.time_left(now).unwrap_or(SECOND),
+    let ahead = match &rule.limit {
+        Some(limit) => (nanos(limit.period) / 10).max(limit.rate(rule.burst).tolerance),
+        None => cell.time_left(now).unwrap_or(SECOND) / 10,
     };
-    (period / 10).clamp(EPOCH, 3_600 * SECOND)
+    ahead.clamp(EPOCH, 3_600 * SECOND)
 }
 
 /// The two classes that are served one after the other.

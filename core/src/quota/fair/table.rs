@@ -1,6 +1,6 @@
 //! The customers that are told apart, in a table of fixed size.
 
-use super::level::{fill, per_second};
+use super::level::{self, fill, per_second};
 use super::{Ask, Cell, Claim, Rule, class};
 use crate::quota::rule::{Priority, Weight};
 use std::fmt;
@@ -11,8 +11,12 @@ pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const EPOCH: u64 = SECOND / 10;
 /// How many customers (each priority counts) are told apart; the rest share as one customer of weight 1.
 pub const TRACKED: usize = 1_024;
-/// Demand is measured over about so long.
+/// Demand is measured over about so long, at least.
 const MEMORY: u64 = 7 * EPOCH;
+/// And over so many units of the quota: how many of a few come within a second is chance.
+const MEMORY_UNITS: u64 = 64;
+/// And no longer than so.
+const LONGEST_MEMORY: u64 = 60 * SECOND;
 /// A customer that asked for nothing for so long gives its place to another.
 const IDLE_SECONDS: u64 = 10;
 /// How many places a customer may have.
@@ -39,6 +43,8 @@ pub struct Shares {
     scarce_until: AtomicU64,
     /// Thousandths of a unit per second for a weight of one, by priority; 0 for no bound.
     levels: [AtomicU64; 2],
+    /// `[who asked last: 24][when, in seconds: 20][when two asked within a short while, likewise: 20]`.
+    company: AtomicU64,
     slots: [Slot; TRACKED],
     /// Those for whom there is no place, by priority.
     rest: [Slot; 2],
@@ -133,6 +139,7 @@ impl Shares {
             trip: AtomicU64::new(0),
             scarce_until: AtomicU64::new(0),
             levels: [const { AtomicU64::new(0) }; 2],
+            company: AtomicU64::new(0),
             slots: [const { Slot::new() }; TRACKED],
             rest: [const { Slot::new() }; 2],
         })
@@ -178,18 +185,35 @@ impl Shares {
     fn activate(&self, cell: &Cell, capacity: u64, now: u64) {
         self.epoch.store(now, Relaxed);
         self.begun.store(cell.units_begun(), Relaxed);
+        // What was asked before is long ago.
+        for slot in self.all() {
+            slot.demand.store(0, Relaxed);
+        }
         // Nothing is known of who asks for what: as if there were a few.
         self.levels[0].store((capacity / 4).max(1), Relaxed);
         self.levels[1].store((capacity / 20).max(1), Relaxed);
         self.active.store(1, Relaxed);
     }
 
+    /// Whether nobody else has asked lately: then there is nobody to be fair to. Written about once a second.
+    pub(super) fn is_alone(&self, ask: &Ask, now: u64) -> bool {
+        const SECONDS: u64 = (1 << 20) - 1;
+        let seen = self.company.load(Relaxed);
+        let (who, at, company) = (seen >> 40, seen >> 20 & SECONDS, seen & SECONDS);
+        let (mine, second) = (key(ask) >> 40, (now / SECOND & SECONDS).max(1));
+        let lately = |then: u64| then != 0 && second.wrapping_sub(then) & SECONDS <= IDLE_SECONDS;
+        let company = if who != mine && lately(at) { second } else { company };
+        let next = mine << 40 | second << 20 | company;
+        // While many ask at once, the first of a second speaks for all.
+        if (at, company) != (second, seen & SECONDS) || (who != mine && company != second) {
+            self.company.store(next, Relaxed);
+        }
+        !lately(company)
+    }
+
     /// The customer's place.
     pub(super) fn find(&self, ask: &Ask, now: u64) -> &Slot {
-        let mut key = ask.customer.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        key = (key ^ (key >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        key = (key ^ (key >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        let key = ((key ^ (key >> 31)) << 1 | class(ask.priority) as u64).max(2);
+        let key = key(ask);
         let start = (key >> 20) as usize;
         let places = || (0..PROBES).map(|step| &self.slots[(start + step) % TRACKED]);
         for slot in places() {
@@ -257,9 +281,11 @@ impl Shares {
             }
             return;
         }
-        // What was asked before is long ago: the first epoch is taken as it is.
         let guessed = self.is_guessing();
-        let memory = if guessed { 0 } else { MEMORY };
+        let memory = level::time_of(MEMORY_UNITS, capacity).clamp(MEMORY, LONGEST_MEMORY);
+        let slow = memory > MEMORY;
+        // The first epoch is taken as it is, but for what a quota of few units needs to tell a rate from chance.
+        let memory = if guessed { memory - MEMORY } else { memory };
         for slot in self.all() {
             let level = self.level(if slot.is_batch() { Priority::Batch } else { Priority::Interactive });
             slot.measure(level, elapsed, memory, now);
@@ -270,6 +296,7 @@ impl Shares {
         }
         let demand = |batch: bool| self.members(batch).map(|(demand, _)| demand).fold(0, u64::saturating_add);
         let (urgent, patient) = (demand(false), demand(true));
+        let usage = if slow { 0 } else { usage };
         if !scarce && usage.max(urgent.saturating_add(patient)) < capacity / 5 * 2 {
             self.active.store(0, Relaxed);
             return;
@@ -304,6 +331,14 @@ impl Shares {
             (demand > 0 && slot.is_batch() == batch).then(|| (demand, u64::from(slot.weight())))
         })
     }
+}
+
+/// Stands for the customer, in one priority.
+fn key(ask: &Ask) -> u64 {
+    let mut key = ask.customer.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    key = (key ^ (key >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    key = (key ^ (key >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((key ^ (key >> 31)) << 1 | class(ask.priority) as u64).max(2)
 }
 
 impl AsRef<Shares> for Shares {

@@ -254,3 +254,51 @@ fn who_is_alone_gets_the_whole_rate_from_the_first_call_on() {
         assert!((37..=42 + burst).contains(&went), "burst {burst}: {went} calls in two seconds");
     }
 }
+
+/// Lets customers ask in turns, a millisecond apart, and counts the calls that go at once.
+fn at_once(quota: &State, rule: &Rule, calls: &[usize]) -> Vec<usize> {
+    let (mut now, mut went) = (T0, vec![0; calls.len()]);
+    for turn in 0..calls.iter().copied().max().unwrap_or(0) {
+        for (customer, _) in calls.iter().enumerate().filter(|(_, calls)| turn < **calls) {
+            let ask = Ask::one().customer(customer as u64, Weight::default());
+            let at = Timestamp::from_nanos(now);
+            let verdict = quota.before(rule, &mut Claim::new(), &ask, &User::default(), at);
+            went[customer] += usize::from(verdict == Verdict::Pass);
+            now += 1_000_000;
+        }
+    }
+    went
+}
+
+#[test]
+fn who_exceeds_nothing_is_kept_from_nothing() {
+    let rule = |limit: u64, period| Rule {
+        fair: true,
+        burst: Some(limit),
+        max_wait: Duration::ZERO,
+        ..Rule::limit(limit, Unit::Requests, Duration::from_secs(period))
+    };
+    let slow = rule(20, 20);
+    assert_eq!(at_once(&State::new(&slow), &slow, &[20]), [20], "alone");
+    let quick = rule(100, 1);
+    assert_eq!(at_once(&State::new(&quick), &quick, &[40, 40]), [40, 40], "together within the burst");
+    let window = Rule { fair: true, max_wait: Duration::ZERO, ..Rule::default() };
+    let quota = State::new(&window);
+    let resets_at = Some(Timestamp::from_nanos(T0 + 20_000_000_000));
+    let stated = Stated { limit: Some(20), remaining: Some(20), resets_at, window: None };
+    quota.state(&window, &Claim::new(), &stated, Timestamp::from_nanos(T0));
+    assert_eq!(at_once(&quota, &window, &[20]), [20], "alone in a window");
+}
+
+#[test]
+fn customers_whose_calls_fit_into_a_slow_window_do_not_wait_for_chance() {
+    let vendor = Vendor { limit: 900, window: 600.0 };
+    for seed in 1..6 {
+        let rule = Rule { fair: true, ..Rule::default() };
+        let (served, _) = run(&rule, Some(vendor), &[Asker::new(1.0), Asker::new(0.35)], 3_000.0, seed);
+        for served in served {
+            assert!(served.went * 1_000 >= served.asked * 995, "seed {seed}: {served:?}");
+            assert!(served.waited / (served.went as f64) < 0.1, "seed {seed}: {served:?}");
+        }
+    }
+}
