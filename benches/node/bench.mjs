@@ -45,8 +45,9 @@ const MOST_ROUNDS = 200
 const CALLS = 64
 // Calls before a block, for what the other processes put out of the caches to come back.
 const REFRESH = 10
-// Enough for V8 to have compiled what it will.
-const WARM_UP = { 'node/http': 12_000, 'node/fetch': 8_000, [cached.NAME]: 1_500 }
+// Calls for V8 to compile what it will: all of it where hooks are told from none, most of it elsewhere.
+const WARM_UP = 1_500
+const WARM_UP_IN_MEMORY = 8_000
 // Less than this, in microseconds, is not claimed, however quiet the machine.
 const FLOOR = 0.5
 const HOWS = ['bare', 'control', 'farcall', 'opentelemetry']
@@ -73,7 +74,7 @@ async function work(name, how, url, home) {
   if (name !== cached.NAME) instrument(how, home)
   const call = name === cached.NAME ? await cached.client(how, url, home) : client(name, url)
   const calls = async (count) => { for (let n = 0; n < count; n++) await call() }
-  await calls(WARM_UP[name])
+  await calls(url === MEMORY ? WARM_UP_IN_MEMORY : WARM_UP)
   console.log('ready')
   for await (const line of createInterface({ input: process.stdin })) {
     const count = Number(line)
