@@ -7,51 +7,60 @@
 // 30 bytes, to its end. No rule decides anything, so nothing is asked before a call. cache/hit/fetch (cached.mjs) is a whole
 // call that is answered from the cache.
 //
-// Measured twice over:
-// - The row: over connections that answer from memory (memory.mjs), so that nobody ever waits, and each process for itself:
-//   it puts the hooks in place and takes them off again, in turns. Two processes that do the same differ by microseconds
-//   a call, for good, by what V8 compiles when and by where memory lies; one process with and without hooks does not. After
-//   each change come enough calls for V8 to compile anew what depends on it, then short blocks; what counts is the CPU time
-//   of a block at the tenth percentile, so that what the compiler or another program takes is not in it, for nobody. A
-//   collection of what a block left behind is, in each block. The result is the median over the turns of several fresh
-//   processes, beside it the interval that holds the median of all such turns in 95 of 100 runs.
-//   A process that changes nothing in its turns says what the measure cannot tell from nothing.
-// - Its note: CPU time of calls to a server over loopback, a process for each, a block each in turn, forth and back. Each
-//   block comes after the other processes had the caches, so everything is dearer, and how much by depends on the machine:
-//   two bare processes differ by many microseconds.
+// Measured twice over, by processes of which each makes a block of calls in turn, forth and back: two bare ones, one with
+// Farcall, one with OpenTelemetry. What a round says that a call takes more is what it took beside the mean of the two bare
+// ones in that same round, some milliseconds before and after: so a machine that is slower for a while is so for all.
+// - The row: over connections that answer from memory (memory.mjs), so that nobody ever waits. Three things are kept from
+//   being taken for a cost of hooks. V8 compiles for thousands of calls on, and the more code there is the longer: all
+//   processes are warm before the first round. What it compiles, and how it lays out memory, would differ by microseconds a
+//   call between two processes that do the same: it has no chance to decide differently (`--predictable`, fixed seeds, no
+//   address space randomization). And what a collection costs depends on when it falls: one follows each block, untimed. The
+//   result is the median over the rounds of several sets of fresh processes, beside it the interval that holds the median of
+//   all such rounds in 95 of 100 runs. What the two bare ones differ by says what the measure cannot tell from nothing.
+// - Its note: the same over loopback, with a server on another core. The kernel's part of a call varies more than what is
+//   to be measured.
 import { execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 import { once } from 'node:events'
 import os from 'node:os'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import * as cached from './cached.mjs'
-import { instrument, turns } from './turns.mjs'
+import { instrument } from './hooks.mjs'
+import * as memory from './memory.mjs'
 
 // A row takes no longer than these together, in milliseconds: the sets of fresh processes, and the calls over loopback.
-const SETS_MS = 18_000
+const SETS_MS = 20_000
 const LOOPBACK_MS = 3_000
 // A machine that is so busy that the sets alone take longer than this gets no note about loopback.
-const LATE_MS = 30_000
-// What is enough; and the turns of each process in a set, as many as fit into so many milliseconds.
+const LATE_MS = 35_000
 const MOST_SETS = 5
-const MOST_TURNS = 12
-const TURNS_MS = { farcall: 2_500, control: 1_500, opentelemetry: 1_500 }
-// Turns of each process over loopback, and the calls of a turn.
+// The rounds of a set, as many as fit into so many milliseconds within these bounds. The calls of a block: each has one bundle
+// of Farcall's in it, whose calls cross to the engine together.
+const ROUNDS_MS = 4_000
 const LEAST_ROUNDS = 4
-const MOST_ROUNDS = 40
-const CALLS = 128
-// Enough for V8 to have compiled what it will.
-const WARM_UP = 1500
+const MOST_ROUNDS = 200
+const CALLS = 64
+// Calls before a block, for what the other processes put out of the caches to come back.
+const REFRESH = 10
+// Calls for V8 to compile what it will: all of it where hooks are told from none, most of it elsewhere.
+const WARM_UP = 1_500
+const WARM_UP_IN_MEMORY = 8_000
 // Less than this, in microseconds, is not claimed, however quiet the machine.
 const FLOOR = 0.5
 const HOWS = ['bare', 'control', 'farcall', 'opentelemetry']
 // Collections are made when nobody is timed, and V8 has no threads of its own whose time would count.
-const NODE = ['--expose-gc', '--single-threaded', '--min-semi-space-size=64', '--max-semi-space-size=64']
+const NODE = ['--expose-gc', '--single-threaded', '--predictable', '--hash-seed=1', '--random-seed=1',
+  '--min-semi-space-size=64', '--max-semi-space-size=64']
+/** The server of those who need none. */
+const MEMORY = 'memory'
+const require = createRequire(import.meta.url)
 const self = fileURLToPath(import.meta.url)
 
 function client(name, url) {
+  if (url === MEMORY) return memory.client(name)
   if (name === 'node/fetch') return async () => { await (await fetch(url)).arrayBuffer() }
   const http = require('node:http')
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
@@ -65,16 +74,16 @@ async function work(name, how, url, home) {
   if (name !== cached.NAME) instrument(how, home)
   const call = name === cached.NAME ? await cached.client(how, url, home) : client(name, url)
   const calls = async (count) => { for (let n = 0; n < count; n++) await call() }
-  await calls(WARM_UP)
+  await calls(url === MEMORY ? WARM_UP_IN_MEMORY : WARM_UP)
   console.log('ready')
   for await (const line of createInterface({ input: process.stdin })) {
     const count = Number(line)
     if (!count) continue
-    await calls(10) // what the other processes put out of the caches comes back
+    await calls(REFRESH)
     const before = process.cpuUsage()
     await calls(count)
-    globalThis.gc({ type: 'minor' })
     const { user, system } = process.cpuUsage(before)
+    globalThis.gc({ type: 'minor' })
     console.log((user + system) / count)
   }
   process.exit(0)
@@ -88,10 +97,18 @@ function median(values) {
 
 /** The command that runs on one CPU only, and so leaves the others to the server; empty where there is none. */
 function pin() {
-  if (os.availableParallelism() < 2) return []
+  return os.availableParallelism() < 2 ? [] : ifItRuns('taskset', '-c', '0')
+}
+
+/** The command that gives all processes the same layout of memory; empty where there is none. */
+function sameLayout() {
+  return ifItRuns('setarch', '-R')
+}
+
+function ifItRuns(...command) {
   try {
-    execFileSync('taskset', ['-c', '0', 'true'], { stdio: 'ignore' })
-    return ['taskset', '-c', '0']
+    execFileSync(command[0], [...command.slice(1), 'true'], { stdio: 'ignore' })
+    return command
   } catch {
     return []
   }
@@ -99,18 +116,19 @@ function pin() {
 
 async function measure(name, url) {
   const began = performance.now()
-  const sets = await within(SETS_MS, 1, MOST_SETS, () => measureInMemory(`node/${name}`))
-  const loopback = performance.now() - began > LATE_MS ? undefined : await overLoopback(`node/${name}`, url)
-  const [ours, peer, control] = ['farcall', 'opentelemetry', 'control'].map((how) => sets.flatMap((set) => set[how]))
-  const [added, chance] = [ours, control].map((turns) => median(turns.map((turn) => turn.added)))
-  const bare = median(ours.map((turn) => turn.bare))
-  const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)}, nothing at all ${interval(control)} (turns of ${sets.length} sets ` +
-    `of fresh processes; a call takes ${bare.toFixed(0)} without). CPU over loopback` + (loopback === undefined
+  const sets = await within(SETS_MS, 1, MOST_SETS, () => inRounds(`node/${name}`, MEMORY, ROUNDS_MS))
+  const late = performance.now() - began > LATE_MS
+  const loopback = late ? undefined : await inRounds(`node/${name}`, url, LOOPBACK_MS)
+  const [ours, peer, control] = ['farcall', 'opentelemetry', 'control'].map((how) => sets.flat().map((round) => round[how]))
+  const [added, chance] = [ours, control].map(median)
+  const bare = median(sets.flat().map((round) => round.bare))
+  const on = (how) => median(loopback.map((round) => round[how])).toFixed(0)
+  const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)}, a second bare process ${interval(control)} (rounds of ` +
+    `${sets.length} sets of fresh processes; a call takes ${bare.toFixed(0)} without). CPU over loopback` + (loopback === undefined
       ? ' was not measured: the machine is too busy'
-      : `, caches cold: ${loopback.farcall.toFixed(0)}, ${loopback.opentelemetry.toFixed(0)} with OpenTelemetry, ` +
-        `a second bare process differs by ${Math.abs(loopback.control).toFixed(0)}`)
+      : `: ${on('farcall')}, ${on('opentelemetry')} with OpenTelemetry, ${on('control')} a second bare process`)
   console.error(`bench: node/${name} adds ${added.toFixed(2)} us of CPU time to a call; ${note}`)
-  const most = median(peer.map((turn) => turn.added))
+  const most = median(peer)
   return {
     name: `node/${name}`,
     unit: 'us of CPU added per call',
@@ -133,11 +151,11 @@ async function within(ms, least, most, measureOne) {
 }
 
 /**
- * Where the median of all turns there could be lies in 95 of 100 runs: between two of the sorted values, whatever their
+ * Where the median of all rounds there could be lies in 95 of 100 runs: between two of the sorted values, whatever their
  * distribution. With fewer than six there is none: the least and the largest, which hold it less often.
  */
-function interval(turns) {
-  const sorted = turns.map((turn) => turn.added).sort((a, b) => a - b)
+function interval(rounds) {
+  const sorted = rounds.toSorted((a, b) => a - b)
   // How likely it is that at most so many of the values lie below the median.
   let [rank, below, term] = [0, 0, 0.5 ** sorted.length]
   while (below + term <= 0.025) {
@@ -148,18 +166,6 @@ function interval(turns) {
   const at = Math.max(rank - 1, 0)
   const bounds = `${sorted[at].toFixed(1)} to ${sorted[sorted.length - 1 - at].toFixed(1)}`
   return rank === 0 ? `${bounds} (from the least to the largest of ${sorted.length})` : `${bounds} (95 %)`
-}
-
-/** A fresh process each that changes between hooks and none: what its turns say. */
-async function measureInMemory(name) {
-  const home = mkdtempSync(path.join(os.tmpdir(), 'farcall-bench-'))
-  const set = {}
-  for (const [how, ms] of Object.entries(TURNS_MS)) {
-    const [program, ...args] = [...pin(), process.execPath, ...NODE, self, 'turns', name, how, home, MOST_TURNS, ms].map(String)
-    set[how] = JSON.parse(execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }))
-  }
-  rmSync(home, { recursive: true, force: true })
-  return set
 }
 
 /** Forth and back, and each time with another one first: what drifts cancels. */
@@ -180,7 +186,7 @@ async function inTurns(name, url, use) {
 
 /** Starts a process that makes calls when it is told to. */
 async function start(name, how, url, home) {
-  const command = [...pin(), process.execPath, ...NODE, self, 'work', name, how, url, home]
+  const command = [...pin(), ...sameLayout(), process.execPath, ...NODE, self, 'work', name, how, url, home]
   const child = spawn(command[0], command.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
   child.on('exit', (code) => {
     if (code !== 0) throw new Error(`the ${how} process of ${name} ended with ${code}`)
@@ -202,22 +208,19 @@ async function start(name, how, url, home) {
   }
 }
 
-async function overLoopback(name, url) {
-  const added = await inTurns(name, url, (workers) => within(LOOPBACK_MS, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
+/** What each round of a set of fresh processes says: what a call takes without, and more with. */
+async function inRounds(name, url, ms) {
+  return await inTurns(name, url, (workers) => within(ms, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
     const took = {}
     for (const how of order(n)) took[how] = await workers[how].turn(CALLS)
-    return Object.fromEntries(HOWS.map((how) => [how, took[how] - took.bare]))
+    const bare = (took.bare + took.control) / 2
+    return { bare, control: took.control - took.bare, farcall: took.farcall - bare, opentelemetry: took.opentelemetry - bare }
   }))
-  return Object.fromEntries(HOWS.map((how) => [how, median(added.map((times) => times[how]))]))
 }
 
 const [first, ...rest] = process.argv.slice(2)
 if (first === 'work') {
   await work(...rest)
-} else if (first === 'turns') {
-  const [name, how, home, most, ms] = rest
-  writeSync(1, JSON.stringify(await turns(name, how, home, Number(most), Number(ms))))
-  process.exit(0)
 } else {
   const [url, ...wanted] = rest
   const measured = {
