@@ -289,7 +289,7 @@ hosts = ["maps.example.com"]
 [[vendor.price]]
 call = "5 USD / 1k calls"
 [[vendor.price.tier]]
-above_volume = 10
+above_volume = "10"
 call = "4 USD / 1k calls"
 "#;
 
@@ -326,7 +326,7 @@ fn a_reload_begins_no_month_anew() {
     assert_eq!(routes(&engine, 12).0, 11 * 5 + 4);
     engine.reload(&config(&MAPS.replace("5 USD", "6 USD").replace("4 USD", "3 USD")));
     assert_eq!(routes(&engine, 2).0, 2 * 3, "other rates, the same volume");
-    engine.reload(&config(&MAPS.replace("\"10\"", "\"20\"").replace("= 10", "= 20")));
+    engine.reload(&config(&MAPS.replace("\"10\"", "\"20\"")));
     assert_eq!(routes(&engine, 8).0, 7 * 5 + 4, "14 of 20 used");
     engine.reload(&config("[[vendor]]\nname = \"maps\"\nhosts = [\"maps.example.com\"]\n"));
     assert!(!engine.asks_spending());
