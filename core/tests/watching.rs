@@ -105,14 +105,17 @@ fn prices_come_and_go_with_a_reload() {
 }
 
 #[test]
-fn adapters_are_told_whose_bodies_to_show() {
+fn adapters_are_told_whose_answers_to_show() {
     let engine = engine("[[price]]\nvendor = \"stripe\"\ncall = \"0.01 USD / call\"\n");
     let read =
         ["api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com", "api.cerebras.ai"];
     for host in read {
-        assert!(engine.reads_bodies(host), "{host}");
+        assert!(engine.reads_answers(host), "{host}");
     }
     for host in ["api.stripe.com", "api.github.com", "example.com", "", "127.0.0.1"] {
-        assert!(!engine.reads_bodies(host), "{host}");
+        assert!(!engine.reads_answers(host), "{host}");
     }
+    // Who refuses one call is looked at from there on.
+    watched(&engine, "https://api.github.com/user", 429, &[], b"");
+    assert!(engine.reads_answers("api.github.com") && !engine.reads_answers("example.com"));
 }

@@ -21,7 +21,7 @@ const { join } = require('node:path')
  * @property {(now: number, numbers: Float64Array, count: number, paths: string) => void} account
  * @property {() => boolean} decides
  * @property {() => boolean} parks
- * @property {(host: string) => boolean} readsBodies
+ * @property {(host: string) => boolean} readsAnswers
  * @property {(request: import('./opening.js').Asked & { customer?: string, tags: string[], batch: boolean }) => NativeDecision} begin
  * @property {() => boolean} caches
  * @property {(method: string, url: string, headers: string, flags: number, kind: number, client: string,

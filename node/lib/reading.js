@@ -1,6 +1,7 @@
 'use strict'
-// Calls that no rule decides about and whose cost stands in the body of the answer: they are told to the engine
-// while they are under way, as those that rules decide about are, and not in a bundle when they are over.
+// Calls that no rule decides about and whose answer says more than its status, what it costs or what is left of a quota:
+// they are told to the engine while they are under way, as those that rules decide about are, and not in a bundle when
+// they are over.
 
 const { native } = require('./native.js')
 const { beginCall } = require('./opening.js')
@@ -13,7 +14,7 @@ const ASK_MS = 1000
 const MOST = 1024
 
 /**
- * Whether the engine reads the bodies of this host's answers, by authority or origin.
+ * Whether the engine reads this host's answers, by authority or origin.
  *
  * @type {Map<string, boolean>}
  */
@@ -38,7 +39,7 @@ function reads ({ origin, authority, begun }) {
   let answer = known.get(key)
   if (answer === undefined) {
     const url = authority === undefined ? origin : origin + '//' + authority
-    answer = URL.canParse(url) && native().readsBodies(new URL(url).hostname)
+    answer = URL.canParse(url) && native().readsAnswers(new URL(url).hostname)
     known.set(key, answer)
   }
   latest.key = key
@@ -47,7 +48,7 @@ function reads ({ origin, authority, begun }) {
 }
 
 /**
- * Shows the engine this exchange as it happens, where it reads the body. Throws nothing.
+ * Shows the engine this exchange as it happens, where it reads the answer. Throws nothing.
  *
  * @param {Exchange} exchange
  */

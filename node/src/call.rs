@@ -14,6 +14,9 @@ use std::time::Duration;
 /// The numbers that tell of one call, in the order of `FIELDS` in `node/lib/account.js`.
 const FIELDS: usize = 13;
 
+const TOO_MANY: u16 = 429;
+const NO_HEADERS: &[(&str, &str)] = &[];
+
 /// How a call came out, beside the numbers of [`ErrorType`]: whole.
 const COMPLETE: u8 = 0;
 /// The application let go of it.
@@ -85,7 +88,11 @@ fn tell(
     }
     call.sent(bytes(sent));
     if head_at >= 0.0 {
-        call.head(u16::try_from(bytes(status)).unwrap_or(0), clock.at(head_at));
+        match u16::try_from(bytes(status)).unwrap_or(0) {
+            // A refusal, and what this vendor's next answers say matters from here on.
+            TOO_MANY => call.answer(engine, TOO_MANY, &NO_HEADERS, clock.at(head_at)),
+            status => call.head(status, clock.at(head_at)),
+        }
     }
     call.body(bytes(received));
     match u8::try_from(bytes(how)).unwrap_or(ErrorType::Other as u8) {

@@ -78,10 +78,10 @@ pub(crate) fn parks() -> bool {
     farcall().is_ok_and(|farcall| farcall.engine().has_parking())
 }
 
-/// Whether what a call to this host costs stands in the body of its answer.
+/// Whether answers from this host say more than what can be told of them when they are over.
 #[napi(catch_unwind)]
-pub(crate) fn reads_bodies(host: String) -> bool {
-    farcall().is_ok_and(|farcall| farcall.engine().reads_bodies(&host))
+pub(crate) fn reads_answers(host: String) -> bool {
+    farcall().is_ok_and(|farcall| farcall.engine().reads_answers(&host))
 }
 
 /// Begins a call for which rules decide, or whose answer the engine reads.

@@ -26,6 +26,19 @@ test('every question of the command line is answered', async () => {
   }
 })
 
+test('refusals are an incident, though no rule is there', async () => {
+  const refused = async () => {
+    await (await fetch(`${plain}/scenario/429`)).text()
+    await farcall.flush()
+  }
+  await refused()
+  // From the first one on this vendor's answers are looked at, within a second.
+  await new Promise((resolve) => setTimeout(resolve, 1_100))
+  await refused()
+  const { rows } = await farcall.report('incidents')
+  assert.equal(rows.length, 1)
+})
+
 test('what cannot be understood is refused in words that help', async () => {
   await assert.rejects(farcall.report(/** @type {any} */ ('vendor')), /there is no report `vendor`; there are vendors/)
   await assert.rejects(farcall.report('vendors', { filter: 'vendr=stripe' }), /`vendr` is not a key/)

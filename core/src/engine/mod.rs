@@ -364,10 +364,14 @@ impl Engine {
     }
 
     /// Whether calls to this host's vendor are worth seeing whole though no rule decides: what they cost stands in
-    /// the bodies of their answers. For adapters that otherwise tell of calls when they are over. `host` in lower
-    /// case.
+    /// the bodies of their answers, or the vendor has refused one, or stated a quota. For adapters that otherwise tell
+    /// of calls when they are over. `host` in lower case.
     #[must_use]
-    pub fn reads_bodies(&self, host: &str) -> bool {
+    pub fn reads_answers(&self, host: &str) -> bool {
+        let number = self.catalogue.find(host).map_or(u32::MAX, |vendor| vendor.0);
+        if self.attended.of(number).0 {
+            return true;
+        }
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         let vendor = self.catalogue.vendor_of(host);
         let name = vendor.map_or_else(|| name_of_unknown(host), |vendor| &vendor.name);
