@@ -251,3 +251,11 @@ def test_a_stream_that_ends_elsewhere_settles_on_the_customer_it_began_for(sim: 
     with farcall.customer("somebody else"):
         assert len(response.content) == 5000
     assert (ledger.calls(), ledger.total("bytes_in")) == ({(200, "complete"): 1}, 5000)
+
+
+def test_half_characters_in_names_reach_nobody_as_an_error() -> None:
+    """As Python makes them of bytes that are no text: of a file's name, of a header."""
+    broken = b"acme\xff".decode(errors="surrogateescape")
+    with farcall.customer(broken), farcall.tags(team=broken):
+        assert here() == "acme\ufffd\ufffd\ufffd"
+        assert tags_here() == {"team": "acme\ufffd\ufffd\ufffd"}

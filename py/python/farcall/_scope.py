@@ -163,6 +163,16 @@ async def _drive_async(scope: _Entered, inner: AsyncGenerator[Any, Any]) -> Asyn
             given, step = error, inner.athrow
 
 
+def _text(given: object) -> str:
+    """What a ledger can hold: of bytes that are no text, which Python keeps in half characters, the mark for those."""
+    text = str(given)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode(errors="surrogatepass").decode(errors="replace")
+    return text
+
+
 class customer(_Entered):
     __slots__ = ("_name",)
 
@@ -179,7 +189,7 @@ class customer(_Entered):
 
         `None` takes back the customer around it: the calls inside are those of no one in particular.
         """
-        self._name = None if name is None else str(name)
+        self._name = None if name is None else _text(name)
 
     def _frame(self, around: Frame | None) -> Frame:
         if around is None:
@@ -196,7 +206,7 @@ class tags(_Entered):
         `with farcall.tags(team="growth"):` A tag of the same name further in wins. At most eight are kept, of at
         most 128 bytes each; what is cut is counted (`status()["counters"]["cut_names"]`).
         """
-        self._tags = {key: str(value) for key, value in tags.items()}
+        self._tags = {_text(key): _text(value) for key, value in tags.items()}
 
     def _frame(self, around: Frame | None) -> Frame:
         if around is None:
