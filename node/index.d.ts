@@ -178,7 +178,7 @@ export class RefusedError extends Error {
   private constructor()
   readonly name: 'FarcallRefusedError'
   readonly code: 'ERR_FARCALL_REFUSED'
-  /** Which concept refused: `'policy'`, `'rollout'`, `'budget'`, `'quota'`, `'concurrency'`, `'breaker'`, `'deadline'` or `'fault'`. */
+  /** Which concept refused: `'policy'`, `'rollout'`, `'budget'`, `'quota'`, `'concurrency'`, `'breaker'`, `'deadline'`, `'fault'` or `'cache'`. */
   readonly by: string
   /** The rule's name: its own, or its kind and line (`budget@12`). */
   readonly rule: string

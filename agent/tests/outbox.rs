@@ -22,6 +22,7 @@ on_each_store! {
     a_vendor_that_is_down_gets_it_later_under_the_same_key
     what_the_vendor_will_never_take_is_a_dead_letter_until_somebody_retries_it
     a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_unsent
+    a_dead_letter_counts_what_the_vendor_got_of_it_and_no_more
     calls_of_one_key_arrive_in_order_whatever_happens_to_the_first
     a_second_process_finds_what_the_first_one_left
     a_credential_that_is_missing_holds_the_call_and_a_new_one_is_used
@@ -161,9 +162,21 @@ fn a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_uns
     let parcel = Parcel::new("POST", vendor.url("/")).max_age(Duration::from_millis(300));
     let id = outbox.put(parcel).unwrap().id;
     let item = outbox.wait(id, PATIENCE).unwrap();
-    assert_eq!(item.state, State::Dead);
+    assert_eq!((item.state, item.attempts), (State::Dead, 0));
     assert!(item.error.as_ref().unwrap().contains("older than its maximum age"), "{item:?}");
     assert_eq!(vendor.got().len(), 0);
+}
+
+fn a_dead_letter_counts_what_the_vendor_got_of_it_and_no_more(home: Home) {
+    let vendor = Vendor::start();
+    vendor.answer_next(&["503 Busy"; 20]);
+    let farcall = start(&home, &vendor);
+    let outbox = farcall.outbox().unwrap();
+    let parcel = Parcel::new("POST", vendor.url("/")).max_age(Duration::from_millis(1_500));
+    let item = outbox.wait(outbox.put(parcel).unwrap().id, PATIENCE).unwrap();
+    assert_eq!(item.state, State::Dead);
+    assert!(item.error.as_ref().unwrap().contains("older than its maximum age"), "{item:?}");
+    assert_eq!(item.attempts as usize, vendor.got().len());
 }
 
 fn calls_of_one_key_arrive_in_order_whatever_happens_to_the_first(home: Home) {

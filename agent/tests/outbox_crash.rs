@@ -9,7 +9,7 @@ mod outbox_support;
 
 use farcall_agent::outbox::Parcel;
 use farcall_agent::{Farcall, Options};
-use outbox_support::judge::{Process, acknowledged, home, judge, pending, random, until};
+use outbox_support::judge::{Process, acknowledged, home, judge, judge_between, pending, random, until};
 use outbox_support::{Got, Home, Vendor, config, on_each_store};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeSet, HashSet};
@@ -67,8 +67,43 @@ fn rounds(usual: usize) -> usize {
     std::env::var("FARCALL_CRASH_ROUNDS").map_or(usual, |rounds| rounds.parse().unwrap())
 }
 
-/// Calls that processes were told are safe, with their keys.
-type Kept = Mutex<Vec<(String, String)>>;
+#[derive(Default)]
+struct Known {
+    /// Calls that processes were told are safe, with their keys.
+    acknowledged: Vec<(String, String)>,
+    /// How many these were when each process began.
+    begun: Vec<(String, usize)>,
+}
+
+impl Known {
+    fn begins(&mut self, name: &str) {
+        self.begun.push((name.to_owned(), self.acknowledged.len()));
+    }
+}
+
+type Kept = Mutex<Known>;
+
+/// A request of `name`, the first one under the key of all.
+fn first_of(name: &str) -> Got {
+    Got {
+        line: "POST / HTTP/1.1".into(),
+        headers: vec![("idempotency-key".into(), name.into())],
+        body: format!("{name} 2 all"),
+        at: Duration::ZERO,
+        port: 1,
+    }
+}
+
+#[test]
+fn the_judge_knows_the_order_between_processes() {
+    let mut known = Known::default();
+    known.begins("p0");
+    known.acknowledged.push(("p0 2".into(), "p0".into()));
+    known.begins("p1");
+    let judged = |order: [&str; 2]| judge_between(&order.map(first_of), &known.acknowledged, &known.begun);
+    assert_eq!(judged(["p0", "p1"]), 1);
+    assert!(std::panic::catch_unwind(|| judged(["p1", "p0"])).is_err());
+}
 
 /// Starts processes and kills them, several at once.
 fn kill_many(rounds: usize, home: &Path, vendor: &Vendor, kept: &Kept) {
@@ -85,7 +120,9 @@ fn kill_many(rounds: usize, home: &Path, vendor: &Vendor, kept: &Kept) {
                     if number >= rounds {
                         return;
                     }
-                    let mut child = child(&format!("p{number}"), PUTS, home, vendor);
+                    let name = format!("p{number}");
+                    kept.lock().unwrap().begins(&name);
+                    let mut child = child(&name, PUTS, home, vendor);
                     let stdout = child.stdout.take().unwrap();
                     let (first, hears) = channel();
                     let reader = thread::spawn(move || acknowledged(stdout, &first));
@@ -97,24 +134,28 @@ fn kill_many(rounds: usize, home: &Path, vendor: &Vendor, kept: &Kept) {
                     thread::sleep(Duration::from_micros(random(&mut dice) % 200_000));
                     child.kill().unwrap();
                     child.wait().unwrap();
-                    kept.lock().unwrap().extend(reader.join().unwrap());
+                    let told = reader.join().unwrap();
+                    kept.lock().unwrap().acknowledged.extend(told);
                 }
             });
         }
     });
 }
 
-/// Delivers the rest, and looks at all that the vendor got.
-fn deliver_and_judge(home: &Path, vendor: &Vendor, kept: Kept) -> usize {
+/// Delivers the rest, and looks at all that the vendor got. How many calls were acknowledged, and how many processes
+/// put under an order key under which others had put before.
+fn deliver_and_judge(home: &Path, vendor: &Vendor, kept: Kept) -> (usize, usize) {
     let mut last = child("last", 1, home, vendor);
     until("the rest to be delivered", Duration::from_secs(600), || pending(home) == 0);
     drop(last.stdin.take());
     last.wait().unwrap();
-    let (got, kept) = (vendor.got(), kept.into_inner().unwrap());
+    let (got, Known { acknowledged: kept, begun }) = (vendor.got(), kept.into_inner().unwrap());
     judge(&got, &kept);
+    let pairs = judge_between(&got, &kept, &begun);
+    println!("{pairs} pairs of a process and what was acknowledged before it, in order");
     let different: BTreeSet<&str> = got.iter().map(|got| got.body.as_str()).collect();
     println!("{} acknowledged, {} delivered, {} requests", kept.len(), different.len(), got.len());
-    kept.len()
+    (kept.len(), pairs)
 }
 
 /// A vendor that does not make it easy.
@@ -129,7 +170,8 @@ fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_i
     let (rounds, vendor, kept) = (rounds(100), vendor(), Kept::default());
     let home = home(&vendor);
     kill_many(rounds, home.path(), &vendor, &kept);
-    let kept = deliver_and_judge(home.path(), &vendor, kept);
+    let (kept, pairs) = deliver_and_judge(home.path(), &vendor, kept);
+    assert!(pairs > 0, "the order between processes was never put to the test");
     assert!(kept >= rounds / 2, "every second process lived long enough to put some: {kept}");
 }
 
@@ -150,7 +192,7 @@ fn the_same_holds_in_a_postgres_that_is_killed_itself_now_and_then() {
             let (mut dice, mut known) = (u64::from(std::process::id()) | 1, 0);
             loop {
                 // Between two of its deaths some calls are acknowledged, however slow the machine is.
-                let news = || kept.lock().unwrap().len() > known || over.load(Ordering::Acquire);
+                let news = || kept.lock().unwrap().acknowledged.len() > known || over.load(Ordering::Acquire);
                 until("a call to be acknowledged", Duration::from_secs(600), news);
                 if over.load(Ordering::Acquire) {
                     return;
@@ -159,13 +201,13 @@ fn the_same_holds_in_a_postgres_that_is_killed_itself_now_and_then() {
                 server.kill();
                 kills.fetch_add(1, Ordering::Relaxed);
                 server.run();
-                known = kept.lock().unwrap().len();
+                known = kept.lock().unwrap().acknowledged.len();
             }
         });
         kill_many(rounds, home.path(), &vendor, &kept);
         over.store(true, Ordering::Release);
     });
-    let kept = deliver_and_judge(home.path(), &vendor, kept);
+    let (kept, _) = deliver_and_judge(home.path(), &vendor, kept);
     let kills = kills.into_inner();
     println!("the server was killed {kills} times");
     assert!(kept >= kills && kills > 0, "{kept} acknowledged, {kills} kills of the server");

@@ -42,9 +42,9 @@ fn condition(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Where no program runs.
-const NOBODY: &str = "No program runs here that could have kept anything. What lies in a Redis stays there; those that begin \
-    here within seven days do not hand it out.\n";
+/// Where no program was told.
+const NOBODY: &str = "No program that runs here is known yet to have kept anything; one that has only just begun forgets \
+    all the same. What lies in a Redis stays there; those that begin here within seven days do not hand it out.\n";
 
 pub(crate) fn run(command: &Command) -> Exit {
     let Command::Purge(Purge { which, home, .. }) = command;

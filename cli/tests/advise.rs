@@ -236,6 +236,33 @@ fn the_lines_can_be_pasted_and_end_what_they_are_about() {
 }
 
 #[test]
+fn what_is_kept_for_a_failing_vendor_is_of_an_endpoint_that_failed_and_has_no_lines_yet() {
+    let home = tempfile::tempdir().unwrap();
+    let service = Program::start(home.path(), "checkout");
+    for n in 0..200 {
+        let (body, at) = (n.to_string(), n * 1_500);
+        let status = if n % 10 == 0 { 503 } else { 200 };
+        service
+            .call(at, &Wire { url: "https://api.rates.example/v1/latest", body: &body, ..Wire::default() });
+        if n % 2 == 0 {
+            let url = "https://api.rates.example/v1/history";
+            service.call(at + 500, &Wire { url, body: &body, status, ..Wire::default() });
+        }
+        service.call(at + 1_000, &Wire { url: FLAGS, status, ..Wire::default() });
+    }
+    drop(service);
+    let lines = |rule: &str, vendor: &str| {
+        let all = json(home.path(), &["--vendor", vendor]);
+        found(&all, rule)["config"].as_str().unwrap().to_owned()
+    };
+    let rates = lines("no-fallback", "rates.example");
+    assert!(rates.contains("GET /v1/history") && !rates.contains("GET /v1/latest"), "{rates}");
+    assert!(lines("cacheable", "launchdarkly").contains("stale_if_error"));
+    let flags = lines("no-fallback", "launchdarkly");
+    assert!(flags.contains("breaker = ") && !flags.contains("[[cache]]"), "{flags}");
+}
+
+#[test]
 fn people_read_it_in_80_columns() {
     let home = tempfile::tempdir().unwrap();
     careless(home.path());

@@ -268,7 +268,9 @@ fn a_command_gets_the_alarm_and_is_ended_when_its_time_is_up() {
     config.command = vec!["/bin/sh".into(), "-c".into(), script];
     assert_eq!(test(&config, "shop"), [Told { way: "command", failure: None }]);
     let got = std::fs::read_to_string(&file).unwrap();
-    assert!(got.contains(r#""service":"shop""#) && got.ends_with("test\n"), "{got}");
+    let [json, rule] = got.lines().collect::<Vec<_>>().try_into().unwrap();
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!((json["farcall"]["service"].as_str(), rule), (Some("shop"), "test"));
 
     config.command = vec!["/bin/sh".into(), "-c".into(), "exit 3".into()];
     assert!(test(&config, "shop")[0].failure.as_ref().unwrap().contains("exit status: 3"));

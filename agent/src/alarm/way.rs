@@ -197,7 +197,7 @@ fn run(
         .map_err(named)?;
     if let Some(mut stdin) = child.stdin.take() {
         // It fits into any pipe; a program that does not read has what it needs in its environment.
-        let _ = stdin.write_all(json.as_bytes());
+        let _ = stdin.write_all(format!("{json}\n").as_bytes());
     }
     let until = Instant::now() + timeout;
     loop {

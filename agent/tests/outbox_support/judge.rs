@@ -87,6 +87,46 @@ pub(crate) fn read(got: &Got) -> (String, usize, String, String) {
     (name.into(), number.parse().unwrap(), order.into(), key)
 }
 
+/// What must hold between processes: all that was acknowledged before a process began arrives before what that one put
+/// under the same order key. `begun` has each process with how many calls were acknowledged before. Returns how many
+/// such pairs of a process and an order key there were.
+pub(crate) fn judge_between(
+    got: &[Got],
+    acknowledged: &[(String, String)],
+    begun: &[(String, usize)],
+) -> usize {
+    let mut arrived: HashMap<String, (usize, String)> = HashMap::new();
+    let mut first: HashMap<(String, String), usize> = HashMap::new();
+    for (place, got) in got.iter().enumerate() {
+        let (name, number, order, _) = read(got);
+        if order != "-" {
+            first.entry((name.clone(), order.clone())).or_insert(place);
+            arrived.entry(format!("{name} {number}")).or_insert((place, order));
+        }
+    }
+    let (mut latest, mut pairs): (HashMap<&str, (usize, &str)>, usize) = (HashMap::new(), 0);
+    let (mut begun, mut acknowledged) = (begun.iter().collect::<Vec<_>>(), acknowledged.iter().enumerate());
+    begun.sort_by_key(|(_, before)| *before);
+    let mut seen = 0;
+    for (name, before) in begun {
+        while seen < *before {
+            let Some((number, (call, _))) = acknowledged.next() else { break };
+            seen = number + 1;
+            if let Some((place, order)) = arrived.get(call) {
+                let known = latest.entry(order).or_insert((*place, call));
+                *known = (*known).max((*place, call));
+            }
+        }
+        for (order, (last, call)) in &latest {
+            if let Some(first) = first.get(&(name.clone(), (*order).to_owned())) {
+                pairs += 1;
+                assert!(last < first, "{order}: {call} was acknowledged before {name} began, and came later");
+            }
+        }
+    }
+    pairs
+}
+
 /// What must hold of all that the vendor got.
 pub(crate) fn judge(got: &[Got], acknowledged: &[(String, String)]) {
     let mut keys: HashMap<String, String> = HashMap::new();

@@ -7,6 +7,8 @@ use std::fmt;
 pub struct Status {
     /// Why the call was sent on; `None` where it was not (RFC 9211, sections 2.1 and 2.2).
     pub forwarded: Option<Forwarded>,
+    /// Whether there was no answer at all: the call was not sent on, and nothing was kept. Neither `hit` nor `fwd`.
+    pub nothing: bool,
     /// What the vendor answered, where that is not what the application gets (section 2.3).
     pub forwarded_status: Option<u16>,
     /// Seconds for which the answer stays fresh; negative where it is stale (section 2.4).
@@ -53,6 +55,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("farcall")?;
         match self.forwarded {
+            None if self.nothing => {}
             None => f.write_str("; hit")?,
             Some(why) => write!(f, "; fwd={}", why.as_str())?,
         }

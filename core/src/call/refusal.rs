@@ -26,11 +26,13 @@ pub enum RefusedBy {
     Deadline = 7,
     /// An injected fault.
     Fault = 8,
+    /// A request that wants only what the cache has (`only-if-cached`), and nothing is kept.
+    Cache = 9,
 }
 
 impl RefusedBy {
     /// All of them, in the order of their numbers, which start at 1.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Policy,
         Self::Rollout,
         Self::Budget,
@@ -39,6 +41,7 @@ impl RefusedBy {
         Self::Breaker,
         Self::Deadline,
         Self::Fault,
+        Self::Cache,
     ];
 
     /// The word for it.
@@ -53,6 +56,7 @@ impl RefusedBy {
             Self::Breaker => "breaker",
             Self::Deadline => "deadline",
             Self::Fault => "fault",
+            Self::Cache => "cache",
         }
     }
 
@@ -68,6 +72,7 @@ impl RefusedBy {
             Self::Breaker => "refused-breaker",
             Self::Deadline => "refused-deadline",
             Self::Fault => "refused-fault",
+            Self::Cache => "refused-cache",
         }
     }
 
@@ -80,7 +85,8 @@ impl RefusedBy {
             5 => Self::Concurrency,
             6 => Self::Breaker,
             7 => Self::Deadline,
-            _ => Self::Fault,
+            8 => Self::Fault,
+            _ => Self::Cache,
         }
     }
 }
@@ -113,6 +119,7 @@ impl fmt::Display for Refusal {
             RefusedBy::Breaker => write!(f, " is open: the vendor has been failing")?,
             RefusedBy::Deadline => write!(f, ": the deadline has passed")?,
             RefusedBy::Fault => write!(f, " is injected")?,
+            RefusedBy::Cache => write!(f, " has nothing kept for it")?,
         }
         if !self.reason.is_empty() {
             write!(f, " ({})", self.reason)?;

@@ -428,7 +428,7 @@ impl Engine {
             status = flow.cached.status;
             flow.cached.conditional = false;
             if let Some(part) = &plan.cache
-                && (status.forwarded.is_some() || outcome == Outcome::Stale || self.cache.tells(now))
+                && (status.forwarded.is_some() || outcome != Outcome::Cached || self.cache.tells(now))
             {
                 flow.events.add(now, What::Cache { rule: Arc::clone(&part.name), status });
             }

@@ -8,7 +8,7 @@ use super::events::What;
 use super::flow::Flow;
 use super::plan::{CachePart, Plan};
 use crate::cache::{Answer, Forwarded, Found, Key, Landing, Place, Status, Use};
-use crate::call::Outcome;
+use crate::call::{Outcome, RefusedBy};
 use crate::units::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,8 +57,8 @@ pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timesta
         }
     };
     if cached.ask.only_if_cached() {
-        cached.status = Status { detail: Some("only-if-cached"), ..Status::default() };
-        return Err(Halt::Cached(Answer::gateway_timeout(), Outcome::Cached));
+        cached.status = Status { nothing: true, detail: Some("only-if-cached"), ..Status::default() };
+        return Err(Halt::Cached(Answer::gateway_timeout(), Outcome::Refused(RefusedBy::Cache)));
     }
     // Whoever leads need not wait for the vendor himself, where that can be done beside the call.
     if cached.refreshes

@@ -1,6 +1,7 @@
 //! RFC 9111, section by section.
 
 use crate::support::{Ask, Came, DATE, Pairs, Say, World, date, ok, say};
+use farcall::{Outcome, RefusedBy};
 
 /// An answer, and whether the same request is answered from the cache so many seconds later.
 struct Row {
@@ -244,8 +245,13 @@ fn whoever_asks_with_a_condition_of_his_own_is_left_alone() {
 fn only_if_cached_never_reaches_the_vendor() {
     let mut world = World::with("");
     let only: Pairs<'_> = &[("cache-control", "only-if-cached")];
-    let Came::Kept { status, age, .. } = world.call(Ask::get(only), ok(&[]), 0.0) else { panic!() };
-    assert_eq!((status, age), (504, None));
+    let Came::Kept { status, why, age, .. } = world.call(Ask::get(only), ok(&[]), 0.0) else { panic!() };
+    // RFC 9211, 2.1 and 2.2: not from the cache, and not sent on.
+    assert_eq!((status, why.as_str(), age), (504, "farcall; detail=only-if-cached", None));
+    let rows = world.drain().rows;
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((row.outcome, row.status), (Outcome::Refused(RefusedBy::Cache), 504));
+    assert_eq!((row.sums.attempts, row.sums.saved_requests), (0, 0));
     world.call(Ask::get(&[]), ok(&[("cache-control", "max-age=60")]), 0.0);
     assert_eq!(world.call(Ask::get(only), ok(&[]), 1.0).body(), "first");
 }

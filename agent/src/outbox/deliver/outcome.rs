@@ -24,7 +24,7 @@ pub(super) enum Outcome {
     Failed(String),
     /// A rule kept it from being sent, or what it takes to send it is not here.
     NotSent { why: String, until: Option<i64> },
-    /// It can never be sent.
+    /// It can never be sent, and was not.
     Hopeless(String),
 }
 
@@ -52,16 +52,18 @@ impl Outcome {
             Self::Answered { answer, retry_at } => {
                 let (status, error) = (answer.status, format!("the vendor answered {}", answer.status));
                 if !may_pass(status) {
-                    return Settlement::Dead { status: Some(status), error };
+                    return Settlement::Dead { counts: true, status: Some(status), error };
                 }
                 (Some(status), error, retry_at, true)
             }
             Self::Failed(why) => (None, why, None, true),
             Self::NotSent { why, until } => (None, why, until, false),
-            Self::Hopeless(error) => return Settlement::Dead { status: None, error },
+            Self::Hopeless(error) => {
+                return Settlement::Dead { counts: false, status: None, error };
+            }
         };
         if counts && item.max_attempts.is_some_and(|most| item.attempts.saturating_add(1) >= most) {
-            return Settlement::Dead { status, error };
+            return Settlement::Dead { counts, status, error };
         }
         let at = wait(until);
         if at >= item.expires_at {
@@ -125,11 +127,15 @@ pub(super) mod tests {
             assert!(matches!(settle(answered(status, None), 0, 1), Settlement::Later { counts: true, .. }));
         }
         for status in [301, 400, 404, 422] {
-            assert!(matches!(settle(answered(status, None), 0, 1), Settlement::Dead { .. }), "{status}");
+            let settled = settle(answered(status, None), 0, 1);
+            assert!(matches!(settled, Settlement::Dead { counts: true, .. }), "{status}");
         }
-        assert!(matches!(settle(answered(500, None), 4, 1), Settlement::Dead { status: Some(500), .. }));
+        let last = settle(answered(500, None), 4, 1);
+        assert!(matches!(last, Settlement::Dead { counts: true, status: Some(500), .. }));
         let refused = Outcome::NotSent { why: "budget".into(), until: None };
         assert!(matches!(settle(refused, 4, 1), Settlement::Later { counts: false, .. }));
+        let never = settle(Outcome::Hopeless("too old".into()), 4, 1);
+        assert!(matches!(never, Settlement::Dead { counts: false, .. }));
     }
 
     #[test]

@@ -130,7 +130,7 @@ fn later(wait: Duration) -> Settlement {
 }
 
 fn dead() -> Settlement {
-    Settlement::Dead { status: None, error: "x".into() }
+    Settlement::Dead { counts: true, status: None, error: "x".into() }
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -242,6 +242,20 @@ fn what_was_settled_is_counted_listed_and_forgotten_in_time(bench: &Bench) {
     assert_eq!(bench.item(ids[1]).state, State::Dead);
 }
 
+fn only_what_was_sent_counts_as_an_attempt(bench: &Bench) {
+    let [late, refused] = [(); 2].map(|()| bench.put(None));
+    let mut me = bench.take();
+    assert_eq!(me.due(), [late, refused]);
+    assert!(me.settle(late, later(Duration::ZERO)) && me.settle(refused, dead()));
+    assert_eq!(me.due(), [late]);
+    let too_old = Settlement::Dead { counts: false, status: Some(503), error: "too old".into() };
+    assert!(me.settle(late, too_old));
+    for id in [late, refused] {
+        let item = bench.item(id);
+        assert_eq!((item.state, item.attempts), (State::Dead, 1));
+    }
+}
+
 fn many_who_put_at_once_get_different_numbers_in_the_order_of_each(bench: &Bench) {
     let ids = std::thread::scope(|scope| {
         let put = || (0..20).map(|_| bench.put(Some("a"))).collect::<Vec<i64>>();
@@ -288,6 +302,7 @@ promises! {
     dropping_a_call_that_waits_for_its_key_lets_no_second_one_go
     a_call_that_never_grows_too_old_can_be_retried
     what_was_settled_is_counted_listed_and_forgotten_in_time
+    only_what_was_sent_counts_as_an_attempt
     many_who_put_at_once_get_different_numbers_in_the_order_of_each
 }
 

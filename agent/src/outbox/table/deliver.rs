@@ -76,7 +76,7 @@ pub(in super::super) fn settle(
         Settlement::Later { at, now: then, counts, status, error } => {
             (0, *counts, Some(rebased(*at, *then, now)), *status, Some(error.as_str()), None)
         }
-        Settlement::Dead { status, error } => (2, true, None, *status, Some(error.as_str()), None),
+        Settlement::Dead { counts, status, error } => (2, *counts, None, *status, Some(error.as_str()), None),
     };
     // One that is no text was read as another.
     let key = Some(key).filter(|key| !key.contains(char::REPLACEMENT_CHARACTER));

@@ -149,7 +149,7 @@ pub(super) enum Settlement {
         status: u16,
         response: Vec<u8>,
     },
-    /// To be tried again at a moment; `counts` where it was an attempt at all.
+    /// To be tried again at a moment; `counts` where it was an attempt at all, here and below.
     Later {
         at: i64,
         /// When that was said.
@@ -159,6 +159,7 @@ pub(super) enum Settlement {
         error: String,
     },
     Dead {
+        counts: bool,
         status: Option<u16>,
         error: String,
     },
@@ -241,6 +242,10 @@ mod tests {
         Settlement::Delivered { status: 200, response: Vec::new() }
     }
 
+    fn dead() -> Settlement {
+        Settlement::Dead { counts: true, status: None, error: "x".into() }
+    }
+
     fn later(at: i64) -> Settlement {
         Settlement::Later { at, now: 0, counts: true, status: Some(503), error: "no".into() }
     }
@@ -256,10 +261,7 @@ mod tests {
         assert_eq!(due_ids(db), [b1, free], "a call that waits holds back its key");
         assert!(settle(db, ("q", token), (a1, "k"), &delivered(), 0).unwrap());
         assert_eq!(due_ids(db), [b1, a2, free]);
-        assert!(
-            settle(db, ("q", token), (a2, "k"), &Settlement::Dead { status: None, error: "x".into() }, 0)
-                .unwrap()
-        );
+        assert!(settle(db, ("q", token), (a2, "k"), &dead(), 0).unwrap());
         assert_eq!(due_ids(db), [b1, free, a3], "a dead letter lets the next one go");
         assert!(remove(db, a3).unwrap() && !remove(db, a3).unwrap());
         assert_eq!(due_ids(db), [b1, free, a4]);
@@ -322,8 +324,8 @@ mod tests {
     fn dropping_a_call_that_waits_for_its_key_lets_no_second_one_go() {
         let (_home, open, token) = open();
         let db = &open.connection;
+        let gave_up = dead();
         let [dead, under_way, waits] = [(); 3].map(|()| put(db, Some("a")));
-        let gave_up = Settlement::Dead { status: None, error: "x".into() };
         assert!(settle(db, ("q", token), (dead, "k"), &gave_up, 0).unwrap());
         assert!(retry(db, dead, 0).unwrap());
         assert_eq!(due_ids(db), [under_way]);
@@ -339,8 +341,7 @@ mod tests {
         let db = &open.connection;
         let id = put(db, None);
         db.execute("UPDATE item SET put_at = 5, expires_at = ?1", [i64::MAX]).unwrap();
-        settle(db, ("q", token), (id, "k"), &Settlement::Dead { status: None, error: "x".into() }, 0)
-            .unwrap();
+        settle(db, ("q", token), (id, "k"), &dead(), 0).unwrap();
         assert!(retry(db, id, 1_000).unwrap());
         assert_eq!(get(db, id).unwrap().unwrap().0.expires_at, i64::MAX);
     }
@@ -360,7 +361,7 @@ mod tests {
         let there = due(db, "q", 0, i64::MAX, 9).unwrap();
         assert_eq!(there.iter().map(|item| item.id).collect::<Vec<_>>(), [free, first]);
         for item in &there {
-            let dead = Settlement::Dead { status: None, error: "x".into() };
+            let dead = dead();
             assert!(settle(db, ("q", token), (item.id, &item.idempotency_key), &dead, 0).unwrap());
         }
         assert_eq!(due_ids(db), [second]);

@@ -31,7 +31,8 @@ pub(super) fn find(source: &Source<'_>, facts: &Facts, drafts: &mut Vec<Draft>) 
             && seen.failures >= MIN_FAILURES
             && share(seen.failures, seen.calls) >= MIN_RATE
         {
-            drafts.push(no_fallback(source, facts, vendor, seen));
+            let draft = no_fallback(source, facts, vendor, seen, drafts);
+            drafts.push(draft);
         }
     }
 }
@@ -75,7 +76,7 @@ fn no_timeout(source: &Source<'_>, vendor: &str, seen: &Seen) -> Draft {
     draft
 }
 
-fn no_fallback(source: &Source<'_>, facts: &Facts, vendor: &str, seen: &Seen) -> Draft {
+fn no_fallback(source: &Source<'_>, facts: &Facts, vendor: &str, seen: &Seen, drafts: &[Draft]) -> Draft {
     let bare = seen.sums.calls - seen.sums.fallbacks;
     let finding = Finding {
         rule: "no-fallback",
@@ -96,35 +97,43 @@ fn no_fallback(source: &Source<'_>, facts: &Facts, vendor: &str, seen: &Seen) ->
             ("without_fallback", json!(bare)),
         ]),
     };
-    let mut draft = Draft::new(
-        finding,
-        bare,
-        "Stop asking while it fails, and answer with what is kept where that will do.",
-    );
-    draft.risk =
-        Some("While the breaker is open calls fail at once; an old answer can be up to an hour old.".into());
+    // Of the endpoints that failed, and whose answers were good else, the one that is asked most. Where an answer is to
+    // be kept anyway the lines are there already: none are given for the same `match` again.
+    let has_lines = |endpoint: &str| {
+        drafts.iter().any(|Draft { finding, config, .. }| {
+            finding.vendor.as_deref() == Some(vendor)
+                && finding.endpoint.as_deref() == Some(endpoint)
+                && config.as_ref().is_some_and(|lines| lines.starts_with("[[cache]]"))
+        })
+    };
+    let most = facts
+        .endpoints
+        .iter()
+        .filter(|((of, endpoint), seen)| {
+            **of == *vendor
+                && endpoint.starts_with("GET ")
+                && seen.sums.compared > seen.sums.forbidden
+                && seen.failures > 0
+                && seen.failures * 2 < seen.calls
+                && !has_lines(endpoint)
+        })
+        .max_by_key(|(_, seen)| seen.sums.compared);
+    let kept = most.and_then(|((_, endpoint), _)| {
+        config::rule("cache", vendor, Some(endpoint), &["stale_if_error = \"1h\"".to_owned()])
+    });
+    let (remedy, risk) = match kept {
+        Some(_) => (
+            "Stop asking while it fails, and answer with what is kept where that will do.",
+            "While the breaker is open calls fail at once; an old answer can be up to an hour old.",
+        ),
+        None => ("Stop asking while it fails.", "While the breaker is open calls fail at once."),
+    };
+    let mut draft = Draft::new(finding, bare, remedy);
+    draft.risk = Some(risk.into());
     draft.time = seen.mean().saturating_mul(u32::try_from(seen.failures).unwrap_or(u32::MAX));
     let breaker = "breaker = { consecutive = 5, failure_rate = \"50%\" }".to_owned();
-    draft.config = config::rule("resilience", vendor, None, &[breaker]).map(|mut text| {
-        // Of the endpoints whose answers were good, the one that is asked most.
-        let most = facts
-            .endpoints
-            .iter()
-            .filter(|((of, endpoint), seen)| {
-                **of == *vendor
-                    && endpoint.starts_with("GET ")
-                    && seen.sums.compared > seen.sums.forbidden
-                    && seen.failures * 2 < seen.calls
-            })
-            .max_by_key(|(_, seen)| seen.sums.compared);
-        let kept = most.and_then(|((_, endpoint), _)| {
-            config::rule("cache", vendor, Some(endpoint), &["stale_if_error = \"1h\"".to_owned()])
-        });
-        if let Some(kept) = kept {
-            text += "\n";
-            text += &kept;
-        }
-        text
-    });
+    let breaker = config::rule("resilience", vendor, None, &[breaker]);
+    draft.config =
+        breaker.map(|lines| [Some(lines), kept].into_iter().flatten().collect::<Vec<_>>().join("\n"));
     draft
 }

@@ -124,7 +124,7 @@ pub(super) async fn settle(
         Settlement::Later { at, counts, status, error, .. } => {
             (0, *counts, Some(*at), *status, Some(error), None)
         }
-        Settlement::Dead { status, error } => (2, true, None, *status, Some(error), None),
+        Settlement::Dead { counts, status, error } => (2, *counts, None, *status, Some(error), None),
     };
     let sql = format!(
         "UPDATE farcall_outbox.item SET state = $2, attempts = attempts + $3,
