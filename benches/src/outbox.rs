@@ -25,9 +25,9 @@ const LOG: u64 = 4 << 20;
 pub(crate) fn measure() -> Vec<Row> {
     let mut rows = Vec::new();
     for (producers, names) in [
-        (1, ["outbox/put/1", "outbox/put/1/each_row"]),
-        (16, ["outbox/put/16", "outbox/put/16/each_row"]),
-        (128, ["outbox/put/128", "outbox/put/128/each_row"]),
+        (1, ["outbox/put/1", "outbox/put/1/each_row", "outbox/put/1/same_row"]),
+        (16, ["outbox/put/16", "outbox/put/16/each_row", "outbox/put/16/same_row"]),
+        (128, ["outbox/put/128", "outbox/put/128/each_row", "outbox/put/128/same_row"]),
     ] {
         rows.extend(puts(producers, names));
     }
@@ -89,25 +89,29 @@ fn per_second(producers: usize, put: impl Fn() + Sync) -> f64 {
     many / begun.elapsed().as_secs_f64()
 }
 
-fn puts(producers: usize, [name, each_row]: [&'static str; 2]) -> [Row; 2] {
+fn puts(producers: usize, [name, each_row, same_row]: [&'static str; 3]) -> [Row; 3] {
     let home = directory();
     let farcall = start(home.path());
     let outbox = farcall.outbox().unwrap();
+    let body = [b'x'; BODY];
+    put(&outbox, &body);
     let group = Group::start(home.path());
     let each = EachRow::open(home.path());
-    let body = [b'x'; BODY];
-    let mut all = [Vec::new(), Vec::new(), Vec::new()];
+    let calls = Group::of_calls(home.path());
+    let mut all = [const { Vec::new() }; 4];
     for _ in 0..ROUNDS {
         all[0].push(per_second(producers, || put(&outbox, &body)));
         all[1].push(per_second(producers, || group.put(&body)));
         all[2].push(per_second(producers, || each.put(&body)));
+        all[3].push(per_second(producers, || calls.put(&body)));
     }
     farcall.shutdown();
-    let [ours, group, each] = all.map(median);
+    let [ours, group, each, calls] = all.map(median);
     let unit = "acknowledged puts per second";
     [
         Row::more(name, unit, ours, group, "SQLite by itself, group commit"),
         Row::more(each_row, unit, ours, each, "SQLite by itself, one commit a row"),
+        Row::more(same_row, unit, ours, calls, "SQLite by itself, group commit, the same columns and bytes"),
     ]
 }
 

@@ -22,6 +22,8 @@ const STOPPED: &str = "outbox.stopped";
 /// `farcall outbox` in the file's header, so that no other program's file is taken for ours.
 const APPLICATION: i64 = 0x6663_6f78;
 const VERSION: i64 = 1;
+/// How many statements a connection keeps prepared: all that the writer uses again and again.
+const STATEMENTS: usize = 48;
 /// How long a writer waits for those of other processes.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -260,6 +262,7 @@ impl Place {
         let connection = Connection::open_with_flags(&self.file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .map_err(wrong)?;
         connection.busy_timeout(BUSY).map_err(wrong)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         // Checkpoints are the writer's, which looks at how they went.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(wrong)?;
         connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(wrong)?;

@@ -62,6 +62,7 @@ use farcall::config::OutboxStore;
 use http::{HeaderMap, Uri};
 use seal::{Keys, Purpose};
 use serde::{Deserialize, Serialize};
+use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -253,36 +254,37 @@ impl Inner {
     }
 
     fn new_item(&self, engine: &Engine, parcel: Parcel) -> Result<New, OutboxError> {
-        let (parcel, uri) = parcel.checked()?;
+        let (mut parcel, uri) = parcel.checked()?;
         let keys = self.keys()?;
         let host = uri.host().unwrap_or_default().to_ascii_lowercase();
         let vendor = engine.catalogue().vendor_of(&host);
         let endpoint = engine.catalogue().endpoint_of(&host, &parcel.method, uri.path());
         let known = vendor.and_then(|vendor| vendor.idempotency_header.as_deref());
         let own = parcel.idempotency_header.as_deref().or(known).unwrap_or(USUAL_HEADER);
-        let idempotency_key = match (&parcel.idempotency_key, parcel.value_of(&[own, USUAL_HEADER])) {
-            (Some(key), _) => key.clone(),
+        let fresh = keys.fresh()?;
+        let idempotency_key = match (parcel.idempotency_key.take(), parcel.value_of(&[own, USUAL_HEADER])) {
+            (Some(key), _) => key,
             (None, Some(key)) => key.to_owned(),
-            (None, None) => keys.random_name()?,
+            (None, None) => fresh.name(),
         };
         let now = wall();
         Ok(New {
             queue: self.queue.clone(),
-            order_key: parcel.order_key.clone(),
+            order_key: parcel.order_key.take(),
             put_at: now,
             next_at: now.saturating_add(nanos(parcel.delay)),
             expires_at: now.saturating_add(nanos(parcel.max_age)),
             max_attempts: parcel.max_attempts,
-            method: parcel.method.clone(),
+            method: take(&mut parcel.method),
             vendor: vendor
                 .map_or_else(|| farcall::catalogue::name_of_unknown(&host), |vendor| &vendor.name)
                 .to_owned(),
             endpoint: endpoint.unwrap_or_default().to_owned(),
             host,
-            customer: parcel.customer.clone(),
+            customer: parcel.customer.take(),
             bytes: parcel.body.len(),
             request: Content::of(parcel)
-                .in_parts(|parts| keys.seal(Purpose::Request, &idempotency_key, parts))?,
+                .in_parts(|parts| keys.seal_with(fresh, Purpose::Request, &idempotency_key, parts))?,
             idempotency_key,
         })
     }

@@ -17,7 +17,7 @@ pub struct Pending<T> {
 }
 
 /// The other end. Dropped without an answer, it answers that the outbox has ended.
-pub(super) struct Reply<T>(Arc<Shared<T>>);
+pub(super) struct Reply<T>(Option<Arc<Shared<T>>>);
 
 #[derive(Debug)]
 struct Shared<T> {
@@ -28,7 +28,6 @@ struct Shared<T> {
 struct State<T> {
     answer: Option<Result<T, OutboxError>>,
     waiter: Option<Waiter>,
-    answered: bool,
 }
 
 /// Who is to be told of the answer.
@@ -75,9 +74,9 @@ impl Round {
 }
 
 pub(super) fn pair<T>() -> (Reply<T>, Pending<T>) {
-    let state = Mutex::new(State { answer: None, waiter: None, answered: false });
+    let state = Mutex::new(State { answer: None, waiter: None });
     let shared = Arc::new(Shared { state });
-    (Reply(Arc::clone(&shared)), Pending { shared, round: None })
+    (Reply(Some(Arc::clone(&shared))), Pending { shared, round: None })
 }
 
 impl<T> Pending<T> {
@@ -132,24 +131,27 @@ impl<T> Future for Pending<T> {
 }
 
 impl<T> Reply<T> {
-    pub(super) fn answer(self, answer: Result<T, OutboxError>) {
-        self.0.put(answer);
+    pub(super) fn answer(mut self, answer: Result<T, OutboxError>) {
+        self.tell(answer);
+    }
+
+    /// The first answer stands.
+    pub(super) fn tell(&mut self, answer: Result<T, OutboxError>) {
+        if let Some(shared) = self.0.take() {
+            shared.put(answer);
+        }
     }
 }
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        self.0.put(Err(OutboxError::Busy));
+        self.tell(Err(OutboxError::Busy));
     }
 }
 
 impl<T> Shared<T> {
-    /// The first answer stands.
     fn put(&self, answer: Result<T, OutboxError>) {
         let mut state = self.lock();
-        if std::mem::replace(&mut state.answered, true) {
-            return;
-        }
         state.answer = Some(answer);
         let waiter = state.waiter.take();
         drop(state);

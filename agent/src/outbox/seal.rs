@@ -29,6 +29,19 @@ pub(super) struct Keys {
     random: SystemRandom,
 }
 
+/// Random bytes for one record: to name it, and to derive its key with. No two records are sealed with the same.
+pub(super) struct Fresh {
+    name: [u8; 16],
+    salt: [u8; SALT],
+}
+
+impl Fresh {
+    /// As 32 hexadecimal digits.
+    pub(super) fn name(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.name))
+    }
+}
+
 /// What a record holds; one cannot be taken for the other.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
@@ -83,12 +96,31 @@ impl Keys {
         self.keys.iter().find(|(id, _)| id == sealed_by).map(|(_, key)| key)
     }
 
+    /// What the next record needs of the system, asked for at once.
+    pub(super) fn fresh(&self) -> Result<Fresh, OutboxError> {
+        let mut bytes = [0; 16 + SALT];
+        self.random.fill(&mut bytes).map_err(|_| OutboxError::Key("no random numbers can be had".into()))?;
+        let mut fresh = Fresh { name: [0; 16], salt: [0; SALT] };
+        fresh.name.copy_from_slice(&bytes[..16]);
+        fresh.salt.copy_from_slice(&bytes[16..]);
+        Ok(fresh)
+    }
+
     /// Seals the parts one behind the other.
     pub(super) fn seal(&self, purpose: Purpose, of: &str, parts: &[&[u8]]) -> Result<Vec<u8>, OutboxError> {
+        self.seal_with(self.fresh()?, purpose, of, parts)
+    }
+
+    /// The same, with what was asked for before.
+    pub(super) fn seal_with(
+        &self,
+        Fresh { salt, .. }: Fresh,
+        purpose: Purpose,
+        of: &str,
+        parts: &[&[u8]],
+    ) -> Result<Vec<u8>, OutboxError> {
         let failed = || OutboxError::Key("it cannot be encrypted".into());
         let (id, key) = self.keys.first().ok_or_else(failed)?;
-        let mut salt = [0; SALT];
-        self.random.fill(&mut salt).map_err(|_| OutboxError::Key("no random numbers can be had".into()))?;
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut sealed = Vec::with_capacity(HEAD + length + AES_256_GCM.tag_len());
         sealed.push(VERSION);
@@ -139,13 +171,6 @@ impl Keys {
     /// What tells them apart; see [`key_of`].
     pub(super) fn ids(&self) -> Vec<Vec<u8>> {
         self.keys.iter().map(|(id, _)| id.to_vec()).collect()
-    }
-
-    /// 16 random bytes, as 32 hexadecimal digits.
-    pub(super) fn random_name(&self) -> Result<String, OutboxError> {
-        let mut bytes = [0; 16];
-        self.random.fill(&mut bytes).map_err(|_| OutboxError::Key("no random numbers can be had".into()))?;
-        Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
     }
 }
 

@@ -10,7 +10,7 @@ mod read;
 
 pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy, unblock_behind};
 pub(super) use operate::{counts, get, list, newest_sealed, remove, retry};
-pub(super) use put::{TOGETHER, add, add_together};
+pub(super) use put::{MOST_TOGETHER, add, add_together, together};
 pub(super) use read::{bytes, maybe_number, maybe_text, number, text};
 
 use crate::report::time::rfc3339;
@@ -215,7 +215,11 @@ mod tests {
     }
 
     fn put(connection: &Connection, key: Option<&str>) -> i64 {
-        let new = New {
+        add(connection, &new(key), 0).unwrap()
+    }
+
+    fn new(key: Option<&str>) -> New {
+        New {
             queue: "q".into(),
             order_key: key.map(str::to_owned),
             put_at: 0,
@@ -230,8 +234,7 @@ mod tests {
             idempotency_key: "k".into(),
             bytes: 0,
             request: Vec::new(),
-        };
-        add(connection, &new, 0).unwrap()
+        }
     }
 
     fn due_ids(connection: &Connection) -> Vec<i64> {
@@ -269,6 +272,31 @@ mod tests {
         assert_eq!(due_ids(db), [b1, free, a4], "one of the key at a time");
         assert!(settle(db, ("q", token), (a4, "k"), &delivered(), 0).unwrap());
         assert_eq!(due_ids(db), [b1, a2, free]);
+    }
+
+    #[test]
+    fn calls_that_are_added_together_have_numbers_that_follow_and_each_its_own_row() {
+        let (_home, open, _) = open();
+        let db = &open.connection;
+        let before = put(db, Some("a"));
+        for (many, first) in
+            [(2, before + 1), (4, before + 3), (8, before + 7), (16, before + 15), (32, before + 31)]
+        {
+            assert_eq!([together(many), together(many + 1)], [many; 2]);
+            let news: Vec<New> =
+                (first..).take(many).map(|id| New { host: id.to_string(), ..new(None) }).collect();
+            assert_eq!(add_together(db, &news.iter().collect::<Vec<_>>(), 0).unwrap(), first);
+        }
+        let last = before + 62;
+        assert_eq!(put(db, None), last + 1);
+        for item in due(db, "q", 0, i64::MAX, 99).unwrap() {
+            let own = if (before + 1..=last).contains(&item.id) { item.id.to_string() } else { "h".into() };
+            assert_eq!((item.host, item.state, item.blocked), (own, State::Pending, false));
+        }
+        assert_eq!(due_ids(db).len(), 9);
+        assert_eq!(due(db, "q", 0, i64::MAX, 99).unwrap().len(), 64);
+        let three = [(); 3].map(|()| new(None));
+        assert!(add_together(db, &three.iter().collect::<Vec<_>>(), 0).is_err(), "no statement takes three");
     }
 
     #[test]

@@ -31,29 +31,41 @@ pub(in super::super) fn add(connection: &Connection, new: &New, now: i64) -> rus
     ])
 }
 
-/// How many calls [`add_together`] takes.
-pub(in super::super) const TOGETHER: usize = 8;
+/// How many calls [`add_together`] takes: each by a statement of its own.
+const TOGETHER: [usize; 5] = [MOST_TOGETHER, 16, 8, 4, 2];
+pub(in super::super) const MOST_TOGETHER: usize = 32;
 
-/// Adds so many calls without order keys, at a moment of which `now` is the name: one statement, since each
-/// statement by itself writes down the last number. The first one's number; the others have those that follow.
-pub(in super::super) fn add_together<'a>(
+/// As many calls as [`add_together`] takes of so many; 1 where there are too few for it.
+pub(in super::super) fn together(of: usize) -> usize {
+    TOGETHER.into_iter().find(|many| *many <= of).unwrap_or(1)
+}
+
+/// Adds calls without order keys, as many as [`together`] says, at a moment of which `now` is the name: one statement,
+/// since each statement by itself writes down the last number. The first one's number; the others have those that follow.
+pub(in super::super) fn add_together(
     connection: &Connection,
-    news: impl Iterator<Item = &'a New>,
+    news: &[&New],
     now: i64,
 ) -> rusqlite::Result<i64> {
-    static SQL: LazyLock<String> = LazyLock::new(|| {
-        format!(
-            "INSERT INTO item (id, queue, blocked, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
-                host, customer, idempotency_key, bytes, request)
-            VALUES {}",
-            ["(?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; TOGETHER].join(", ")
-        )
+    static SQL: LazyLock<[String; TOGETHER.len()]> = LazyLock::new(|| {
+        TOGETHER.map(|many| {
+            format!(
+                "INSERT INTO item (id, queue, blocked, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
+                    host, customer, idempotency_key, bytes, request)
+                VALUES {}",
+                vec!["(?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; many].join(", ")
+            )
+        })
     });
     let last = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'item'";
     let last: i64 = connection.prepare_cached(last)?.query_row([], |row| row.get(0))?;
-    let mut statement = connection.prepare_cached(&SQL)?;
+    let sql = TOGETHER.iter().zip(SQL.iter()).find(|(many, _)| **many == news.len());
+    let Some((_, sql)) = sql else {
+        return Err(rusqlite::Error::InvalidParameterCount(news.len(), MOST_TOGETHER));
+    };
+    let mut statement = connection.prepare_cached(sql)?;
     let mut place = 0;
-    for (new, id) in news.zip(last + 1..) {
+    for (new, id) in news.iter().zip(last + 1..) {
         let rebased = |moment| rebased(moment, new.put_at, now);
         let row: [&dyn ToSql; 14] = [
             &id,

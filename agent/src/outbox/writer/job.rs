@@ -25,7 +25,7 @@ pub(super) struct Put {
 pub(super) trait Task: Send {
     /// An error where it is one of the whole transaction.
     fn run(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()>;
-    fn answer(self: Box<Self>, committed: Result<(), OutboxError>, place: &Place);
+    fn answer(&mut self, committed: Result<(), OutboxError>, place: &Place);
     fn bytes(&self) -> usize;
 }
 
@@ -49,12 +49,14 @@ impl Job {
     }
 
     /// `committed` says whether what was done is on the disk.
-    pub(super) fn answer(self, committed: Result<(), OutboxError>, place: &Place) {
+    pub(super) fn answer(&mut self, committed: Result<(), OutboxError>, place: &Place) {
         match self {
             Self::Put(Put { new, done, reply, .. }) => {
-                reply.answer(committed.and_then(|()| {
-                    let id = done.ok_or(OutboxError::Busy)?.map_err(|error| place.failure(&error))?;
-                    Ok(Receipt { id, idempotency_key: new.idempotency_key.clone() })
+                reply.tell(committed.and_then(|()| {
+                    let id = done.take().ok_or(OutboxError::Busy)?.map_err(|error| place.failure(&error))?;
+                    // Copied only where somebody else has the call, too.
+                    let key = Arc::get_mut(new).map(|new| std::mem::take(&mut new.idempotency_key));
+                    Ok(Receipt { id, idempotency_key: key.unwrap_or_else(|| new.idempotency_key.clone()) })
                 }));
             }
             Self::Task(task) => task.answer(committed, place),
@@ -83,8 +85,8 @@ impl Job {
 /// Does these, in this order. An error where it is one of the whole transaction.
 pub(super) fn run(mut jobs: &mut [Job], transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     while !jobs.is_empty() {
-        let alike = jobs.iter().take(table::TOGETHER).take_while(|job| job.free().is_some()).count();
-        let (these, rest) = jobs.split_at_mut(if alike == table::TOGETHER { alike } else { 1 });
+        let alike = jobs.iter().take(table::MOST_TOGETHER).take_while(|job| job.free().is_some()).count();
+        let (these, rest) = jobs.split_at_mut(table::together(alike));
         // One of them may be at fault: then each is tried by itself.
         if these.len() == 1 || !put_together(these, transaction)? {
             these.iter_mut().try_for_each(|job| job.run(transaction))?;
@@ -96,7 +98,8 @@ pub(super) fn run(mut jobs: &mut [Job], transaction: &Transaction<'_>) -> rusqli
 
 /// Whether they were added.
 fn put_together(jobs: &mut [Job], transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
-    let added = table::add_together(transaction, jobs.iter().filter_map(Job::free), wall());
+    let calls: Vec<&New> = jobs.iter().filter_map(Job::free).collect();
+    let added = table::add_together(transaction, &calls, wall());
     let Ok(first) = alone(added, transaction)? else { return Ok(false) };
     for (job, id) in jobs.iter_mut().zip(first..) {
         if let Job::Put(put) = job {
@@ -167,9 +170,9 @@ where
         Ok(())
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), OutboxError>, place: &Place) {
-        let Self { done, reply, .. } = *self;
-        reply.answer(committed.and_then(|()| match done {
+    fn answer(&mut self, committed: Result<(), OutboxError>, place: &Place) {
+        let done = self.done.take();
+        self.reply.tell(committed.and_then(|()| match done {
             Some(done) => done.map_err(|error| place.failure(&error)),
             None => Err(OutboxError::Busy),
         }));

@@ -101,7 +101,7 @@ impl Writer {
         self.enqueue(Job::Task(Box::new(question)), pending)
     }
 
-    fn enqueue<T>(&self, job: Job, pending: Pending<T>) -> Pending<T> {
+    fn enqueue<T>(&self, mut job: Job, pending: Pending<T>) -> Pending<T> {
         let bytes = job.bytes();
         let ending = |queue: &mut Queue| queue.ending;
         let queue = self.shared.changed.wait_while(self.shared.lock(), ending);
@@ -121,6 +121,10 @@ impl Writer {
         let pending = pending.within(queue.round.round());
         if queue.running {
             let wanted = queue.wanted > 0 && queue.jobs.len() >= queue.wanted;
+            if wanted {
+                // Who comes before the thread is awake need not wake it again.
+                queue.wanted = 0;
+            }
             drop(queue);
             if wanted {
                 self.shared.changed.notify_all();
@@ -206,9 +210,11 @@ impl Queue {
 impl Batch {
     /// Leaves it empty.
     fn answer(&mut self, committed: &Result<(), OutboxError>, place: &Place) {
-        self.jobs.drain(..).for_each(|job| job.answer(committed.clone(), place));
+        self.jobs.iter_mut().for_each(|job| job.answer(committed.clone(), place));
         self.bytes = 0;
         self.rounds.clear();
+        // Those who wait are woken before what they put is let go.
+        self.jobs.clear();
     }
 }
 
@@ -229,14 +235,14 @@ impl Shared {
     /// Waits for work. Whether there is any; else the thread is to end, and then the file is closed.
     fn wait(&self, open: &mut Option<Open>, pace: &mut Pace) -> bool {
         let mut queue = self.lock();
+        if let Some((wanted, patience)) = pace.wait().filter(|(wanted, _)| queue.jobs.len() < *wanted) {
+            // Also where none is there yet: so the thread is woken once for all of them.
+            let few = |queue: &mut Queue| queue.jobs.len() < wanted && !queue.ending;
+            queue = self.sleep(queue, wanted, patience, few).0;
+            pace.waited(queue.jobs.len());
+        }
         loop {
             if !queue.jobs.is_empty() {
-                if let Some((wanted, patience)) = pace.wait().filter(|(wanted, _)| queue.jobs.len() < *wanted)
-                {
-                    let few = |queue: &mut Queue| queue.jobs.len() < wanted && !queue.ending;
-                    queue = self.sleep(queue, wanted, patience, few).0;
-                    pace.waited(queue.jobs.len());
-                }
                 return true;
             }
             let idle = |queue: &mut Queue| queue.jobs.is_empty() && !queue.ending;
