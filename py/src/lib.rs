@@ -37,7 +37,7 @@ mod _farcall {
         OutboxError, OutboxUnavailableError, outbox_answer, outbox_item, outbox_put, outbox_wait,
     };
     #[pymodule_export]
-    use super::report::report;
+    use super::report::{purge_cache, report};
     #[pymodule_export]
     use super::scope::Scope;
     #[pymodule_export]

@@ -1,4 +1,4 @@
-//! The read side, as JSON: the text that `farcall report --json` prints.
+//! The read side, as JSON: the text that `farcall report --json` prints. And what is told to all programs of the ledger.
 
 use crate::handle::handle;
 use farcall::config::parse_duration;
@@ -27,6 +27,22 @@ pub(crate) fn report(
     let query = Query::here(home.as_deref()).ok_or(ReportError::NoHome).map_err(to_python)?;
     let query = Query { since, filters, limit, ..query };
     py.detach(|| question.ask(&query)).map(|report| report.to_json()).map_err(to_python)
+}
+
+/// Has the programs of this machine forget the answers that match all `conditions`. Returns how many programs were told.
+#[pyfunction]
+#[pyo3(signature = (conditions, home, /))]
+pub(crate) fn purge_cache(
+    py: Python<'_>,
+    conditions: Vec<(String, String)>,
+    home: Option<PathBuf>,
+) -> PyResult<u64> {
+    let home = home.or_else(|| handle()?.farcall.home());
+    let home = farcall_agent::home(home.as_deref()).ok_or(ReportError::NoHome).map_err(to_python)?;
+    py.detach(|| farcall_agent::purge_cache(&home, &conditions)).map_err(|error| match error {
+        ReportError::NotFound(why) => PyValueError::new_err(why),
+        other => to_python(other),
+    })
 }
 
 fn to_python(error: ReportError) -> PyErr {

@@ -177,6 +177,38 @@ show(*answers, ask(AT), ask(AT))
     assert len(kept.asked()) == 2
 
 
+@pytest.mark.parametrize("rules", FEW, indirect=True)
+def test_a_program_can_have_answers_forgotten_by_what_they_are(rules: Rules) -> None:
+    kept = Kept(rules, "purged-here", headers=FRESH)
+    code = """
+def told(**which):
+    many = farcall.purge_cache(**which)
+    farcall.flush()
+    return many
+def refused(**which):
+    try:
+        farcall.purge_cache(**which)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+with farcall.customer("acme"):
+    answers = [ask(AT), ask(AT)]
+    many = [told(customer="other", vendor="sim")]
+    answers.append(ask(AT))
+    many.append(told(customer="acme", vendor="sim", method="GET"))
+    answers.append(ask(AT))
+    many.append(told())
+    answers.append(ask(AT))
+why = [refused(vendor="sym"), refused(vendor="sim", home="/nowhere/at/all"), refused(status="200")]
+print(json.dumps([[a.kept for a in answers], many, why]))
+"""
+    says, many, why = kept.run(code)
+    assert [said != "" for said in says] == [False, True, True, False, False]
+    assert many == [1, 1, 1], "this program"
+    assert why[0].startswith("ValueError: the vendor `sym` is not known")
+    assert [text.partition(":")[0] for text in why[1:]] == ["OSError", "TypeError"]
+    assert len(kept.asked()) == 3
+
+
 def test_a_stampede_makes_one_call_and_holds_up_nobody_else(rules: Rules) -> None:
     kept = Kept(rules, "stampede", headers=FRESH, latency_ms=700)
     answers = kept.run("show(*keeping.ask_many(ask, 24, AT))")

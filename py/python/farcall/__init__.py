@@ -15,6 +15,7 @@ from __future__ import annotations
 from farcall import outbox
 from farcall._acting import Refused
 from farcall._install import FarcallWarning, flush, install, status, uninstall
+from farcall._purge import purge_cache
 from farcall._report import report
 from farcall._scope import customer, priority, tags
 
@@ -26,6 +27,7 @@ __all__ = [
     "install",
     "outbox",
     "priority",
+    "purge_cache",
     "report",
     "status",
     "tags",

@@ -126,6 +126,12 @@ def report(*_: object) -> NoReturn:
     raise RuntimeError(msg)
 
 
+def purge_cache(*_: object) -> NoReturn:
+    """Tells nobody."""
+    msg = "the native module of farcall cannot be loaded in this interpreter"
+    raise RuntimeError(msg)
+
+
 class OutboxError(Exception):
     """The outbox did not do what was asked."""
 
