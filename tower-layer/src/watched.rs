@@ -25,6 +25,14 @@ pub(crate) struct Watched {
     hasty: bool,
 }
 
+/// What a call whose request has a body begins with.
+pub(crate) struct Opened {
+    /// Whether the body is to be kept.
+    pub(crate) keeps: bool,
+    /// `None` where the body is to be shown first.
+    pub(crate) step: Option<Step>,
+}
+
 impl Watched {
     /// Begins a call at `now`. `None` where nothing is counted.
     #[cfg(any(test, feature = "reqwest"))]
@@ -65,6 +73,34 @@ impl Watched {
                 *watched = Some(Self::of(guard));
             }
             step
+        })
+    }
+
+    /// As [`Watched::open`], of a request with a body of so many bytes at most.
+    pub(crate) fn open_with_body(
+        farcall: &Farcall,
+        head: Head<'_>,
+        (customer, tags): (Option<&Customer>, Option<&Tags>),
+        most: Option<u64>,
+        now: Timestamp,
+        watched: &mut Option<Self>,
+    ) -> Option<Opened> {
+        if !farcall.is_enabled() {
+            return None;
+        }
+        attributed(head, customer, tags, |head| {
+            unharmed(farcall, || {
+                let mut call = farcall.begin_at(head, now);
+                let keeps = call.keep(most);
+                let step = match keeps && call.wants_content() {
+                    true => None,
+                    false => Some(call.step(farcall.engine(), now)),
+                };
+                if !call.is_over() {
+                    *watched = Some(Self::of(farcall.guard(call)));
+                }
+                Opened { keeps, step }
+            })
         })
     }
 
@@ -112,6 +148,11 @@ impl Watched {
             true => self.guard.step_at_once(now),
             false => self.guard.step_at(now),
         }
+    }
+
+    /// Shows the request with its body, before the first step.
+    pub(crate) fn show(&mut self, head: &Head<'_>) {
+        self.guard.show(head);
     }
 
     /// A second attempt beside the slow one under way, where the rules allow one.

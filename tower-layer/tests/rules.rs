@@ -7,10 +7,14 @@ use bytes::Bytes;
 use farcall::{Outcome, RefusedBy};
 use farcall_tower::{Egress, EgressError, EgressLayer, Farcall, Options, RequestBody};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full, StreamBody};
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tempfile::TempDir;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -217,4 +221,146 @@ fn where_there_are_no_timers_nobody_waits() {
     let _within = runtime.enter();
     assert_eq!(without_timers(&ruled), [2], "in a runtime without timers");
     assert!(ruled.farcall.engine().counters().overlooked_calls >= 2);
+}
+
+/// A request that may cost 1 USD: 10 USD for a million tokens of the answer.
+const DEAR: &str = r#"{"model":"gpt-4o","max_tokens":100000,"messages":[]}"#;
+
+fn chat<B>(body: B) -> Request<B> {
+    Request::post("https://api.openai.com/v1/chat/completions").body(body).unwrap()
+}
+
+/// A body that says how long it is, and comes after a while.
+struct Late {
+    body: Option<&'static str>,
+    after: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Late {
+    fn new(body: &'static str, after: Duration) -> Self {
+        Self { body: Some(body), after: Box::pin(tokio::time::sleep(after)) }
+    }
+}
+
+impl Body for Late {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ready!(self.after.as_mut().poll(cx));
+        Poll::Ready(self.body.take().map(|body| Ok(Frame::data(Bytes::from(body)))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.body.map_or(0, |body| body.len() as u64))
+    }
+}
+
+/// How many of these requests, all under way at once, arrive at a vendor that has not answered yet.
+async fn arrive<B>(ruled: &Ruled, requests: impl Iterator<Item = Request<B>>) -> Vec<String>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&got);
+    let service = service_fn(move |request: Request<RequestBody<B>>| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            seen.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Ok::<_, Infallible>(Response::new(Full::from("{}")))
+        }
+    });
+    let service: Egress<_> = EgressLayer::with(ruled.farcall.clone()).layer(service);
+    let calls = requests.map(|request| service.clone().oneshot(request));
+    let calls: Vec<_> = calls.map(|call| Box::pin(async move { drop(call.await) })).collect();
+    let mut calls: tokio::task::JoinSet<()> = calls.into_iter().collect();
+    while calls.join_next().await.is_some() {}
+    let got = got.lock().unwrap().clone();
+    got
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_under_way_cannot_spend_the_same_money() {
+    let rules = "[[budget]]\nmatch = { vendor = \"openai\" }\nlimit = \"3.5 USD / day\"\nover = \"refuse\"\n";
+    let at_once = arrive(&under(rules), (0..20).map(|_| chat(Full::<Bytes>::from(DEAR)))).await;
+    assert_eq!(at_once, [DEAR; 3]);
+    let passed_on = arrive(&under(rules), (0..20).map(|_| chat(Late::new(DEAR, Duration::from_millis(50)))));
+    assert_eq!(passed_on.await, [DEAR; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_cannot_be_looked_at_is_sent_as_it_is_and_counted() {
+    let rules = "[[budget]]\nmatch = { vendor = \"openai\" }\nlimit = \"3.5 USD / day\"\nover = \"refuse\"\n";
+    let unread = |ruled: &Ruled| ruled.farcall.engine().counters().unread_requests;
+    let ruled = under(rules);
+    let late = (0..4).map(|_| chat(Late::new(DEAR, Duration::from_secs(5))));
+    assert_eq!((arrive(&ruled, late).await, unread(&ruled)), (vec![DEAR.to_owned(); 4], 4));
+    let ruled = under(rules);
+    let streamed = (0..4).map(|_| {
+        let halves = [&DEAR[..20], &DEAR[20..]];
+        let frames = halves.map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
+        chat(StreamBody::new(tokio_stream::iter(frames)))
+    });
+    assert_eq!((arrive(&ruled, streamed).await, unread(&ruled)), (vec![DEAR.to_owned(); 4], 4));
+}
+
+#[tokio::test]
+async fn a_budget_sends_the_cheaper_model_with_its_length() {
+    let ruled = under(
+        "[[budget]]\nmatch = { vendor = \"notion\" }\nlimit = \"1 requests / day\"\nover = \"downgrade\"\n\
+         downgrade = { from = \"large\", to = \"tiny\" }\n\
+         [[resilience]]\nmatch = {}\nattempts = 2\nnot_processed = [503]\nbackoff = \"1ms..1ms\"\n",
+    );
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&got);
+    let service = service_fn(move |request: Request<RequestBody<Full<Bytes>>>| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let said = request.headers()["content-length"].to_str().unwrap().to_owned();
+            let known = request.body().size_hint().exact().unwrap().to_string();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!((said, known), (body.len().to_string(), body.len().to_string()));
+            let mut seen = seen.lock().unwrap();
+            seen.push(String::from_utf8(body.to_vec()).unwrap());
+            let status = if seen.len() == 2 { 503 } else { 200 };
+            Ok::<_, Infallible>(Response::builder().status(status).body(Full::<Bytes>::from("{}")).unwrap())
+        }
+    });
+    let service: Egress<_> = EgressLayer::with(ruled.farcall.clone()).layer(service);
+    for _ in 0..2 {
+        let body = r#"{ "n": 1, "model": "large" }"#;
+        let request = Request::post("https://api.notion.com/v1/search")
+            .header("content-length", body.len())
+            .body(Full::<Bytes>::from(body))
+            .unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        drop(response.into_body().collect().await.unwrap());
+    }
+    let (large, tiny) = (r#"{ "n": 1, "model": "large" }"#, r#"{ "n": 1, "model": "tiny" }"#);
+    assert_eq!(*got.lock().unwrap(), [large, tiny, tiny], "also when it is tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_much_of_a_body_is_kept_as_the_rules_say() {
+    for (rule, size, attempts) in [
+        ("", 64 << 10, 2),
+        ("", (64 << 10) + 1, 1),
+        ("replay_bytes = \"1MiB\"", 200_000, 2),
+        ("replay_bytes = \"1KiB\"", 3_000, 1),
+    ] {
+        let ruled =
+            under(&format!("[[resilience]]\nmatch = {{ vendor = \"stripe\" }}\nattempts = 2\n{rule}\n"));
+        let (got, service) = vendor(&[503, 200]);
+        let service: Egress<_> = EgressLayer::with(ruled.farcall.clone()).layer(service);
+        let body = "x".repeat(size);
+        let put = Request::put("https://api.stripe.com/v1/charges").body(Full::from(body.clone())).unwrap();
+        drop(service.oneshot(put).await.unwrap().into_body().collect().await.unwrap());
+        let got = got.lock().unwrap();
+        assert_eq!((got.len(), got.iter().all(|(sent, _)| *sent == body)), (attempts, true), "{rule} {size}");
+    }
 }

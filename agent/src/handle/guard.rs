@@ -3,7 +3,7 @@
 use super::Farcall;
 use super::process::{Process, caught};
 use farcall::resilience::Ending;
-use farcall::{Attempt, Call, ConnectTimes, ErrorType, Headers, Step, Timestamp};
+use farcall::{Attempt, Call, ConnectTimes, ErrorType, Head, Headers, Step, Timestamp};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
@@ -90,6 +90,11 @@ impl CallGuard {
     /// Whether the adapter has the whole body by now; see [`Call::keeps`].
     pub fn keeps(&mut self, keeps: bool) {
         self.call.keeps(keeps);
+    }
+
+    /// Shows the request's body; see [`Call::show`].
+    pub fn show(&mut self, head: &Head<'_>) {
+        self.call.show(head);
     }
 
     /// So many more bytes of the request's body went out.

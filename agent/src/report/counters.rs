@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 75] = [
+const MEANINGS: [(&str, &str, Weight); 76] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -33,6 +33,11 @@ const MEANINGS: [(&str, &str, Weight); 75] = [
     ("relearned", "times that the learner of endpoints was full and started anew", Fine),
     ("foreign_calls", "calls that began before a fork and ended in the child; the parent counts them", Fine),
     ("ignored_limits", "rate-limit headers that were malformed or could not be true, and were ignored", Fine),
+    (
+        "unread_requests",
+        "calls whose body a budget or a quota of tokens goes by, and that the adapter could not show: too little was reserved for them",
+        Look,
+    ),
     (
         "uncached_calls",
         "calls that [[cache]] is about, by an adapter that cannot hand out what is kept",

@@ -297,7 +297,8 @@ pub(super) fn breaker(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timest
         BreakerVerdict::Open { until } => {
             let backup = plan.resilience.failover.as_ref().and_then(|(failover, _)| {
                 let when = FailoverWhen::BreakerOpen { reached: flow.reached };
-                failover.before(flow.method, when, flow.replayable, flow.deadline, now)
+                let can_go = flow.replayable || flow.unsent;
+                failover.before(flow.method, when, can_go, flow.deadline, now)
             });
             if backup.is_some() {
                 flow.failed_over = true;
@@ -322,7 +323,7 @@ pub(super) fn changes_of<'p>(plan: &'p Plan, flow: &Flow) -> Option<&'p Arc<Chan
 /// Nothing stands in its way: what to send. Inlined, so that it is made where it is handed over.
 #[inline]
 pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
-    (flow.sent_at, flow.timed) = (now, true);
+    (flow.sent_at, flow.timed, flow.unsent) = (now, true, false);
     let parts = &plan.resilience;
     let give_up_at = flow.deadline.of_attempt(now, parts.attempt_timeout);
     let changes = changes_of(plan, flow).map(Arc::clone);

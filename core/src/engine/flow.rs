@@ -15,7 +15,7 @@ use crate::coding::Decoder;
 use crate::cost::{Cost, ModelName, RequestReader, ServiceTier, UsageReader, model_in_path, prompt_tokens};
 use crate::quota::Claim;
 use crate::quota::dialect::{self, BODY_PREFIX};
-use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent};
+use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, is_safe};
 use crate::rollout::Side;
 use crate::units::Timestamp;
 use std::sync::Arc;
@@ -26,7 +26,10 @@ pub(super) struct Flow {
     pub(super) seed: u64,
     pub(super) method: &'static str,
     pub(super) body: u64,
+    /// Whether it can be sent again within `replay_bytes`.
     pub(super) replayable: bool,
+    /// Whether the adapter has the whole body, so that the outbox can take it.
+    pub(super) whole: bool,
     pub(super) priority: Priority,
     pub(super) deadline: Deadline,
     /// Whether the application put an idempotency key on the wire.
@@ -39,11 +42,15 @@ pub(super) struct Flow {
     pub(super) prompt: u64,
     /// Whether it was read, and asks no model for anything.
     pub(super) asks_none: bool,
+    /// Whether it ought to be read, and is not at hand.
+    pub(super) unseen: bool,
     /// Whether its body names the model, and not only its path.
     pub(super) names_model: bool,
     pub(super) tier: ServiceTier,
 
     pub(super) began: bool,
+    /// Whether its body was not given to anybody, so that its first attempt can go wherever there is reason to.
+    pub(super) unsent: bool,
     pub(super) side: Option<(usize, Side)>,
     /// The rollout whose variant gets a copy of the call.
     pub(super) shadow: Option<usize>,
@@ -157,6 +164,7 @@ impl Flow {
             method: "",
             body: 0,
             replayable: false,
+            whole: false,
             priority: Priority::default(),
             deadline: Deadline::NONE,
             key_on_wire: false,
@@ -165,9 +173,11 @@ impl Flow {
             max_output: None,
             prompt: 0,
             asks_none: false,
+            unseen: false,
             names_model: false,
             tier: ServiceTier::Standard,
             began: false,
+            unsent: true,
             side: None,
             shadow: None,
             is_copy: false,
@@ -214,7 +224,7 @@ impl Flow {
         self.seed = seed;
         self.method = static_method(head.method);
         self.body = head.body.unwrap_or(head.content.len() as u64);
-        self.replayable = head.replayable;
+        (self.replayable, self.whole) = (head.replayable && plan.replays(head.body), head.replayable);
         self.priority = head.priority;
         self.deadline = Deadline::new(now, plan.resilience.deadline, head.deadline);
         // A key in a field that the vendor does not look at is none; one in the field that it does is never replaced.
@@ -227,6 +237,7 @@ impl Flow {
         self.cheaper = None;
         self.find_place(plan);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
+        self.unsent = true;
         self.timed = false;
         (self.side, self.pass) = (None, None);
         (self.shadow, self.is_copy) = (None, false);
@@ -244,14 +255,16 @@ impl Flow {
     }
 
     /// Notes the model, the most tokens and the tier that a request asks for; read only where prices or budgets want it.
-    fn ask_for(&mut self, plan: &Plan, head: &Head<'_>) {
+    pub(super) fn ask_for(&mut self, plan: &Plan, head: &Head<'_>) {
         self.model.forget();
         (self.max_output, self.tier) = (None, ServiceTier::Standard);
         (self.prompt, self.asks_none, self.names_model) = (self.body.div_ceil(4), false, false);
+        self.unseen = false;
         if !plan.asks_model {
             return;
         }
         let is_json = is_json(head);
+        self.unseen = is_json && head.content.is_empty() && head.body != Some(0) && !is_safe(self.method);
         self.prompt = if is_json { prompt_tokens(head.content, self.body) } else { 0 };
         self.read_request(head);
         // As far as its reader reads.

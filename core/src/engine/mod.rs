@@ -8,6 +8,7 @@ mod attended;
 mod cached;
 mod call;
 mod close;
+mod content;
 mod decide;
 mod drain;
 mod events;
@@ -186,6 +187,9 @@ counters! {
     folded_policies,
     /// Budgets and quotas that plans go without, because too many are in use.
     unkept_rules,
+    /// Calls whose body a budget or a quota of tokens goes by, by an adapter that did not show it: nothing, or too
+    /// little, was reserved for them.
+    unread_requests,
     /// Calls that a rule of the cache is about, by an adapter that cannot hand out what is kept.
     uncached_calls,
     /// Calls that a rule would have parked, by an adapter that cannot hand them over.

@@ -157,7 +157,7 @@ impl Engine {
         facts.keyed = plan.idempotency_header.is_some()
             && !flow.failed_over
             && (flow.key_on_wire || flow.own_key(plan).is_some());
-        facts.replayable = flow.replayable || flow.keeps;
+        facts.replayable = flow.whole || flow.keeps;
         // The outbox tries its own again by itself.
         let verdict = if flow.is_copy || flow.delivers { Verdict::Leave } else { park.after(&facts) };
         let after = words_of(failure);

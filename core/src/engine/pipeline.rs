@@ -198,7 +198,10 @@ impl Call {
     /// have to wait, or be answered, goes out, and is one of the `overlooked_calls`.
     pub fn step_at_once(&mut self, engine: &Engine, now: Timestamp) -> Step {
         match self.state {
-            State::Begun => engine.next_at_once(self, now),
+            State::Begun => {
+                self.stays();
+                engine.next_at_once(self, now)
+            }
             _ => Step::Settled,
         }
     }
@@ -207,6 +210,7 @@ impl Call {
     /// counts with them like any other; the rest are the `overlooked_calls`.
     pub fn send_regardless(&mut self, engine: &Engine, now: Timestamp) {
         if self.state == State::Begun {
+            self.stays();
             match engine.ask(self, now) {
                 Ok(()) => _ = Engine::attempt(self, now),
                 Err(_) => _ = engine.overlook(self),
@@ -250,6 +254,9 @@ impl Engine {
     /// Asks the rules about the next attempt, which goes out where they let it.
     fn ask(&self, call: &mut Call, now: Timestamp) -> Result<(), Halt> {
         if let Some(Standing { plan, flow }) = &mut call.flow {
+            if std::mem::take(&mut flow.unseen) && plan.judges_content() {
+                self.tallies.unread_requests.fetch_add(1, Ordering::Relaxed);
+            }
             self.decide(plan, flow, now)?;
         }
         call.attempts += 1;

@@ -144,6 +144,28 @@ impl<R: Clone, S> Clone for Part<R, S> {
     }
 }
 
+impl Plan {
+    /// How much of a request's body is kept for another attempt.
+    pub(super) fn replay_bytes(&self) -> u64 {
+        self.resilience.retry.as_ref().map_or(resilience::REPLAY_BYTES, |retry| retry.rule.replay_bytes)
+    }
+
+    /// Whether a body of this size is kept for that; of one whose size is not known the adapter's word holds.
+    pub(super) fn replays(&self, size: Option<u64>) -> bool {
+        size.is_none_or(|size| size <= self.replay_bytes())
+    }
+
+    /// Whether a rule of ours goes by what the request's body says.
+    pub(super) fn judges_content(&self) -> bool {
+        self.counts_tokens
+            || self.budgets.iter().map(|(place, _)| &self.rules.budgets[*place].then).any(|budget| {
+                !budget.downgrades.is_empty()
+                    || matches!(budget.limit.unit, budget::Unit::Money(_))
+                        && matches!(self.price, Priced::ByModel)
+            })
+    }
+}
+
 impl Engine {
     /// What applies to the call that `subject` describes.
     pub(super) fn plan(

@@ -29,8 +29,8 @@ pub use deadline::Deadline;
 pub use failover::{FailoverRule, FailoverWhen};
 pub use hedge::{Hedge, HedgeAfter, HedgeRule};
 pub use retry::{
-    RetryFacts, RetryReason, RetryRule, RetryVerdict, SHOULD_RETRY_HEADERS, Stop, is_idempotent, is_safe,
-    should_retry,
+    REPLAY_BYTES, RetryFacts, RetryReason, RetryRule, RetryVerdict, SHOULD_RETRY_HEADERS, Stop,
+    is_idempotent, is_safe, should_retry,
 };
 pub(crate) use sdk::recognise_by;
 pub use sdk::{EarlierAttempts, HEADERS as SDK_HEADERS, SdkAttempt, followed_until, recognise};

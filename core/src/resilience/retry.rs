@@ -5,6 +5,9 @@ use crate::call::ErrorType;
 use crate::units::Timestamp;
 use std::time::Duration;
 
+/// How much of a request's body is kept for another attempt, unless `replay_bytes` says otherwise.
+pub const REPLAY_BYTES: u64 = 64 << 10;
+
 /// `attempts` and what belongs to it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -40,7 +43,7 @@ impl Default for RetryRule {
             not_processed: Triggers::NONE,
             budget: BudgetRule::new(crate::units::Share::from_ratio(0.2).unwrap_or_default(), 3),
             max_wait: Duration::from_secs(60),
-            replay_bytes: 64 << 10,
+            replay_bytes: REPLAY_BYTES,
             idempotency_header: None,
             over_sdk: false,
         }
@@ -62,7 +65,7 @@ pub struct RetryFacts<'a> {
     /// Whether a byte of the response's body was given to the application: from then on, another attempt would
     /// give it a second beginning.
     pub handed_over: bool,
-    /// Whether the request's body can be sent again: it is empty, in memory, or within `replay_bytes`.
+    /// Whether the request's body can be sent again: it is empty, or kept, and within `replay_bytes`.
     pub replayable: bool,
     /// Whether the request that was sent carried an idempotency key.
     pub key_on_wire: bool,

@@ -1,7 +1,7 @@
 //! Attempts: which are made again and under which key, and what the breaker refuses.
 
 use crate::support::{T0, at, engine, get, pass, refused, sent};
-use farcall::{ErrorType, Head, RefusedBy, Step};
+use farcall::{Engine, ErrorType, Head, RefusedBy, Step};
 
 #[test]
 fn failures_are_tried_again_when_the_vendor_asked_for_it_and_open_the_breaker() {
@@ -83,4 +83,53 @@ fn what_an_open_breaker_refuses_takes_no_place_among_the_calls_under_way() {
         assert_eq!(refused(&mut call, &engine, at(seed)).by, RefusedBy::Breaker);
     }
     pass(&engine, &get("acme"), at(60_000), 20, 200, &[]);
+}
+
+#[test]
+fn a_body_beyond_replay_bytes_goes_out_once() {
+    let rules = |bytes: &str| {
+        engine(&format!("[[resilience]]\nmatch = {{ vendor = \"stripe\" }}\nattempts = 2\n{bytes}"))
+    };
+    let again = |engine: &Engine, size: u64| {
+        let put = Head::new("PUT", "https://api.stripe.com/v1/charges").body(Some(size), true);
+        let mut call = engine.begin(&put, T0, 1);
+        let _ = sent(&mut call, engine, T0);
+        call.head(503, at(10));
+        matches!(call.step(engine, at(10)), Step::Wait(_))
+    };
+    for (bytes, most) in
+        [("", 64 << 10), ("replay_bytes = \"1KiB\"", 1 << 10), ("replay_bytes = \"1MiB\"", 1 << 20)]
+    {
+        let engine = rules(bytes);
+        assert!(again(&engine, most), "{bytes}");
+        assert!(!again(&engine, most + 1), "{bytes}");
+        // Of one that says no size, and of one that an adapter has to keep.
+        let put = Head::new("PUT", "https://api.stripe.com/v1/charges").body(None, false);
+        for (size, kept) in [(Some(most), true), (Some(most + 1), false), (None, false)] {
+            assert_eq!(engine.begin(&put, T0, 2).keep(size), kept, "{bytes} {size:?}");
+        }
+    }
+}
+
+#[test]
+fn what_was_not_sent_goes_to_the_backup_of_an_open_breaker_whatever_its_body() {
+    let engine = engine(
+        r#"
+        [[resilience]]
+        match = { vendor = "stripe" }
+        breaker = { consecutive = 1, open = "10s" }
+        failover = { host = "backup.example.net", when = ["breaker"], keep_credentials = true }
+        "#,
+    );
+    pass(&engine, &get("acme"), at(0), 1, 500, &[]);
+    let head = Head::new("GET", "https://api.stripe.com/v1/charges").body(None, false);
+    let mut call = engine.begin(&head, at(10), 2);
+    let changes = sent(&mut call, &engine, at(10)).changes.unwrap();
+    assert_eq!(changes.host.as_deref(), Some("backup.example.net"));
+    // An adapter that cannot change where it goes asks to be refused.
+    let mut other = engine.begin(&head, at(20), 3);
+    let Step::Refuse(refusal) = other.step_at_once(&engine, at(20)) else {
+        panic!("it would go to the vendor")
+    };
+    assert_eq!(refusal.by, RefusedBy::Breaker);
 }

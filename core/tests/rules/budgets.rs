@@ -125,3 +125,44 @@ fn the_hundred_thousandth_customer_has_a_budget_too() {
     tell(&engine);
     assert_eq!(known.values().sum::<u64>(), 100_004);
 }
+
+#[test]
+fn a_body_that_is_shown_later_is_paid_for_like_one_that_was_there() {
+    let engine = engine(
+        r#"
+        [[budget]]
+        match = { vendor = "openai" }
+        limit = "3.5 USD / day"
+        over = "refuse"
+        "#,
+    );
+    // 10 USD for a million tokens of an answer.
+    let request = br#"{"model":"gpt-4o","max_tokens":100000,"messages":[]}"#;
+    let head = Head::new("POST", "https://api.openai.com/v1/chat/completions")
+        .body(Some(request.len() as u64), false);
+    let mut under_way = Vec::new();
+    for n in 0..3 {
+        let mut call = engine.begin(&head, T0, n);
+        assert!(call.wants_content() && call.keep(head.body));
+        call.show(&head.content(request));
+        assert!(!call.wants_content());
+        let _ = sent(&mut call, &engine, T0);
+        under_way.push(call);
+    }
+    let mut fourth = engine.begin(&head, T0, 4);
+    fourth.show(&head.content(request));
+    assert_eq!(refused(&mut fourth, &engine, T0).by, RefusedBy::Budget);
+    assert_eq!(engine.counters().unread_requests, 0);
+
+    // One that nobody shows is counted; a form, a GET and an empty body have nothing to show.
+    let mut unseen = engine.begin(&head, T0, 5);
+    let _ = sent(&mut unseen, &engine, T0);
+    assert_eq!(engine.counters().unread_requests, 1);
+    let upload: &[(&str, &str)] = &[("content-type", "multipart/form-data; boundary=x")];
+    for (method, size, headers) in
+        [("GET", None, &[][..]), ("POST", Some(0), &[][..]), ("POST", Some(9), upload)]
+    {
+        let head = Head::new(method, "https://api.openai.com/v1/files").body(size, false).headers(&headers);
+        assert!(!engine.begin(&head, T0, 6).wants_content(), "{method} {size:?}");
+    }
+}

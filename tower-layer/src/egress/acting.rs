@@ -1,26 +1,25 @@
 //! A call for which rules decide: the loop over [`Step`], as a future's state.
 
 use super::future::hand_out;
-use super::opening::{Held, Opening};
+use super::opening::{Asked, Held, Opening};
 use super::parking::Handing;
+use super::reading::{Read, Reading};
 use super::replay::{Reader, Replay};
 use super::{Counted, EgressError, Rebody, RequestBody, ResponseBody};
 use crate::client::Client;
 use crate::error::{Cause, classify};
 use crate::shadows::Beside;
 use crate::timer::{Pause, Timer};
-use crate::watched::{Sent, Watched};
+use crate::watched::{Opened, Sent, Watched};
 use farcall::resilience::Ending;
 use farcall::{Attempt, ErrorType, Step, Stored, Timestamp};
 use farcall_agent::Farcall;
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response, StatusCode, Uri, request};
 use http_body::Body;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tower_service::Service;
-
-/// Bodies up to this size can be sent again.
-const REPLAYED: u64 = 64 * 1024;
 
 /// A call that has not begun. Most of those that a rule answers come no further, so that nothing of this is moved.
 pub(super) struct Asking<S, R, B> {
@@ -64,6 +63,9 @@ enum Sendable<B> {
     /// Nobody has read it. Most calls that a rule answers need no more of it.
     Unread {
         body: B,
+        /// How many bytes it has at most, where it says so.
+        most: Option<u64>,
+        /// Whether it is to be kept.
         again: bool,
     },
     /// As often as it takes.
@@ -85,6 +87,14 @@ impl<B: Body> Sendable<B> {
         }
     }
 
+    /// It with another model in its JSON; `None` where it names none, or nobody read it.
+    fn with_model(&self, model: &str) -> Option<(Reader<B>, usize)> {
+        let Self::Again(replay) = self else { return None };
+        let changed = farcall::cost::replace_model(&replay.content()?, model)?;
+        let length = changed.len();
+        Some((replay.with(changed.into()), length))
+    }
+
     /// It for one more attempt; `None` where it is gone.
     fn next(&mut self, sent: Sent) -> Option<RequestBody<B>> {
         if let Some(reader) = self.reader() {
@@ -98,6 +108,8 @@ impl<B: Body> Sendable<B> {
 }
 
 enum Next<B> {
+    /// Have the body first.
+    Read(Reading<B>),
     /// Ask the engine.
     Ask,
     /// Do what it said already.
@@ -124,23 +136,40 @@ impl<S, R, B: Body> Asking<S, R, B> {
         (origin, client): (Option<&Uri>, Client),
     ) -> Self {
         let size = body.size_hint();
-        let again = size.upper().is_some_and(|upper| upper <= REPLAYED);
+        let most = size.upper();
+        // Of one that is not empty the engine says whether it is kept.
+        let empty = most == Some(0);
         let refreshes = beside.refreshes.is_some();
-        let held = Held::new(parts, origin, client, size.exact(), again, refreshes);
+        let held = Held::new(parts, origin, client, size.exact(), empty, refreshes);
         let opening = Opening::new(farcall, held);
-        Self { service, beside, rebody, body: Sendable::Unread { body, again }, opening }
+        Self { service, beside, rebody, body: Sendable::Unread { body, most, again: empty }, opening }
     }
 
     /// Begins the call, and asks what to do: [`Begun::Over`] where that was all.
     pub(super) fn begin<ResB, M>(&mut self, watched: &mut Option<Watched>) -> Begun<ResponseBody<ResB, M>> {
+        let step = match &mut self.body {
+            Sendable::Unread { most, again, .. } if *most != Some(0) => {
+                let opened = self.opening.open_with_body(*most, watched);
+                *again = opened.as_ref().is_some_and(|opened| opened.keeps);
+                match opened {
+                    Some(Opened { step: None, .. }) => return Begun::Reads,
+                    opened => opened.and_then(|opened| opened.step),
+                }
+            }
+            _ => self.opening.open(watched),
+        };
         // The engine failed where it says nothing: the call goes out, uncounted.
-        let step = self.opening.open(watched).unwrap_or_else(|| Step::Send(Attempt::default()));
-        match step {
+        match step.unwrap_or_else(|| Step::Send(Attempt::default())) {
             Step::Respond(stored) => Begun::Over(Ok(self.respond(&stored, watched))),
             Step::Refuse(refusal) => Begun::Over(Err(EgressError::Refused(refusal))),
             Step::Fail(error) => Begun::Over(Err(EgressError::Injected(error))),
             step => Begun::GoesOn(step),
         }
+    }
+
+    fn read(&mut self) -> Next<B> {
+        let Sendable::Unread { most: Some(most), .. } = self.body else { return Next::Ask };
+        self.body.reader().map_or(Next::Ask, |reader| Next::Read(Reading::new(reader, most)))
     }
 
     /// A response that no vendor sent now.
@@ -168,16 +197,22 @@ pub(super) enum Begun<B> {
     Over(Result<Response<B>, EgressError>),
     /// This is to be done.
     GoesOn(Step),
+    /// Rules look at its body.
+    Reads,
 }
 
 impl<S, R, B: Body> Acting<S, R, B> {
-    /// What `asking` began goes on with this step.
-    pub(super) fn new(asking: Asking<S, R, B>, watched: Option<Watched>, step: Step) -> Self {
+    /// What `asking` began goes on with this step; without one its body is read first.
+    pub(super) fn new(mut asking: Asking<S, R, B>, watched: Option<Watched>, step: Option<Step>) -> Self {
+        let next = match step {
+            Some(step) => Next::Take(step),
+            None => asking.read(),
+        };
         Self {
             asking,
             ready: true,
             watched,
-            next: Next::Take(step),
+            next,
             pause: None,
             legs: Default::default(),
             hedge: None,
@@ -200,6 +235,30 @@ impl<S, R, B: Body> Acting<S, R, B> {
         // `last` is what the last attempt came to; handed out when the engine has no better idea.
         loop {
             match &mut self.next {
+                Next::Read(reading) => {
+                    let Asking { body, opening: Opening { asked, .. }, .. } = &self.asking;
+                    let watched = &mut self.watched;
+                    let patience = || {
+                        let watched = watched.as_ref()?;
+                        watched.timer(watched.now().plus(asked.patience()))
+                    };
+                    match ready!(reading.poll(cx, patience)) {
+                        Read::Whole => {
+                            if let Sendable::Again(replay) = body
+                                && let (Some(content), Some(watched)) = (replay.content(), watched)
+                            {
+                                asked.show(watched.now(), |head| watched.show(&head.content(&content)));
+                            }
+                        }
+                        Read::InPart => {}
+                        Read::Failed => {
+                            self.watched = None;
+                            let why = "the request's body failed before it was sent";
+                            return Poll::Ready(Err(EgressError::Service(why.into())));
+                        }
+                    }
+                    self.next = Next::Ask;
+                }
                 Next::Ask => {
                     self.next = Next::Take(match &mut self.watched {
                         Some(watched) => watched.step(watched.now()),
@@ -412,7 +471,11 @@ impl<S, R, B: Body> Acting<S, R, B> {
         if let Some(watched) = &mut self.watched {
             watched.count(Some(sent.clone()));
         }
-        let body = self.asking.body.next(sent)?;
+        let changed = attempt.model.as_deref().and_then(|model| self.asking.body.with_model(model));
+        let (body, length) = match changed {
+            Some((reader, length)) => (RequestBody::kept(reader, sent), Some(length)),
+            None => (self.asking.body.next(sent)?, None),
+        };
         let request::Parts { method, uri, version, headers, extensions, .. } =
             &self.asking.opening.asked.parts;
         let mut request = Request::new(self.asking.rebody.rebody(body));
@@ -423,6 +486,11 @@ impl<S, R, B: Body> Acting<S, R, B> {
         *request.extensions_mut() = extensions.clone();
         request.extensions_mut().insert(Counted);
         attempt.apply(&mut request);
+        if let Some(length) = length
+            && let Some(said) = request.headers_mut().get_mut(CONTENT_LENGTH)
+        {
+            *said = length.into();
+        }
         Some(request)
     }
 

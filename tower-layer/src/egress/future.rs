@@ -84,7 +84,8 @@ where
                     *place = None;
                     return Poll::Ready(answer);
                 }
-                Begun::GoesOn(step) => step,
+                Begun::GoesOn(step) => Some(step),
+                Begun::Reads => None,
             };
             if let Some(asking) = place.take() {
                 let acting = Box::new(Acting::new(asking, watched, step));

@@ -10,6 +10,7 @@ mod future;
 mod layer;
 mod opening;
 mod parking;
+mod reading;
 mod rebody;
 mod replay;
 mod service;

@@ -1,12 +1,16 @@
 use crate::client::{Client, OF_TOWER, OfClient};
 use crate::scope::{Customer, Deadline, Scope, Tags, with_current};
-use crate::watched::{Sent, Watched};
+use crate::watched::{Opened, Sent, Watched};
 use farcall::advise::Marks;
 use farcall::{Head, Priority, Step, Target, Timestamp};
 use farcall_agent::Farcall;
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Uri, request};
+use std::time::Duration;
+
+/// A body that is in memory comes at once, and one that is passed on mostly with its head.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A call that was made and not yet polled. It begins with the first poll, because that is where its scope is:
 /// in `customer("acme").scope(client.call(request))` the call is made before the scope is entered.
@@ -97,6 +101,12 @@ impl Held {
         Self { parts, elsewhere, client, body, replayable, refreshes }
     }
 
+    /// How long its body may take to come, for those who look at it first.
+    pub(super) fn patience(&self) -> Duration {
+        let deadline: Option<&Deadline> = self.parts.extensions.get();
+        deadline.map_or(PATIENCE, |deadline| deadline.0.min(PATIENCE))
+    }
+
     /// Where it goes, as an absolute URI if that is known.
     pub(super) fn uri(&self) -> &Uri {
         self.elsewhere.as_ref().unwrap_or(&self.parts.uri)
@@ -172,6 +182,17 @@ impl<A: Asked> Opening<A> {
     /// Begins the call, once, and asks what to do. The request's own word is closest, then the scope around the poll,
     /// then the scope in which the call was made. The call goes into `watched` unless that was all.
     pub(super) fn open(&mut self, watched: &mut Option<Watched>) -> Option<Step> {
+        self.as_asked(|farcall, head, (customer, tags), now| {
+            Watched::open(farcall, head, customer, tags, now, watched)
+        })
+    }
+
+    /// Shows the request once, and in whose name it is made.
+    #[inline]
+    fn as_asked<T>(
+        &mut self,
+        begin: impl FnOnce(&Farcall, Head<'_>, (Option<&Customer>, Option<&Tags>), Timestamp) -> Option<T>,
+    ) -> Option<T> {
         if std::mem::replace(&mut self.begun, true) {
             return None;
         }
@@ -182,7 +203,20 @@ impl<A: Asked> Opening<A> {
             let customer = self.asked.customer().or(around);
             let tags = self.asked.tags().or(polled_in.map(|scope| &scope.tags));
             let now = self.farcall.now();
-            self.asked.show(now, |head| Watched::open(&self.farcall, head, customer, tags, now, watched))
+            self.asked.show(now, |head| begin(&self.farcall, head, (customer, tags), now))
+        })
+    }
+}
+
+impl Opening<Held> {
+    /// As [`Opening::open`], of a request with a body of so many bytes at most.
+    pub(super) fn open_with_body(
+        &mut self,
+        most: Option<u64>,
+        watched: &mut Option<Watched>,
+    ) -> Option<Opened> {
+        self.as_asked(|farcall, head, whose, now| {
+            Watched::open_with_body(farcall, head, whose, most, now, watched)
         })
     }
 }

@@ -3,20 +3,21 @@
 //! The first attempt reads the application's body and keeps what it reads; a further one reads what was kept,
 //! then goes on where the one before stopped, so that a body is never read twice and never sent by half.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-/// A body, and what was read of it so far. Only for bodies whose size is known to be small.
+/// A body, and what was read of it so far. Only for bodies whose size is known to be within bounds.
 pub(super) struct Replay<B> {
     shared: Arc<Mutex<Shared<B>>>,
 }
 
 struct Shared<B> {
-    inner: Pin<Box<B>>,
+    /// `None` where all of it is kept.
+    inner: Option<Pin<Box<B>>>,
     kept: Vec<Kept>,
     over: bool,
 }
@@ -29,13 +30,45 @@ enum Kept {
 
 impl<B: Body> Replay<B> {
     pub(super) fn new(body: B) -> Self {
-        let shared = Shared { inner: Box::pin(body), kept: Vec::new(), over: false };
+        let shared = Shared { inner: Some(Box::pin(body)), kept: Vec::new(), over: false };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
     /// The body from its start.
     pub(super) fn reader(&self) -> Reader<B> {
         Reader { shared: Arc::clone(&self.shared), next: 0 }
+    }
+
+    /// All that it says, where it was read to its end.
+    pub(super) fn content(&self) -> Option<Bytes> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pieces = shared.kept.iter().filter_map(Kept::data);
+        let first = pieces.next().filter(|_| shared.over)?;
+        Some(match pieces.next() {
+            None => first.clone(),
+            Some(second) => {
+                let mut all = BytesMut::from(first.as_ref());
+                [second].into_iter().chain(pieces).for_each(|piece| all.extend_from_slice(piece));
+                all.freeze()
+            }
+        })
+    }
+
+    /// It with this content instead, and its trailers, once it was read to its end.
+    pub(super) fn with(&self, content: Bytes) -> Reader<B> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let trailers = shared.kept.iter().filter(|kept| kept.data().is_none()).cloned();
+        let kept = [Kept::Data(content)].into_iter().chain(trailers).collect();
+        Reader { shared: Arc::new(Mutex::new(Shared { inner: None, kept, over: true })), next: 0 }
+    }
+}
+
+impl Kept {
+    fn data(&self) -> Option<&Bytes> {
+        match self {
+            Self::Data(data) => Some(data),
+            Self::Trailers(_) => None,
+        }
     }
 }
 
@@ -61,7 +94,8 @@ impl<B: Body> Reader<B> {
         if shared.over {
             return Poll::Ready(None);
         }
-        let frame = match ready!(shared.inner.as_mut().poll_frame(cx)) {
+        let Some(inner) = &mut shared.inner else { return Poll::Ready(None) };
+        let frame = match ready!(inner.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => frame.map_data(whole),
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => {
@@ -83,19 +117,15 @@ impl<B: Body> Reader<B> {
 
     pub(super) fn is_end_stream(&self) -> bool {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        self.next == shared.kept.len() && (shared.over || shared.inner.is_end_stream())
+        self.next == shared.kept.len()
+            && (shared.over || shared.inner.as_ref().is_none_or(|inner| inner.is_end_stream()))
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let ahead: u64 = shared.kept[self.next..]
-            .iter()
-            .map(|kept| match kept {
-                Kept::Data(data) => data.len() as u64,
-                Kept::Trailers(_) => 0,
-            })
-            .sum();
-        let rest = shared.inner.size_hint();
+        let pieces = shared.kept[self.next..].iter().filter_map(Kept::data);
+        let ahead: u64 = pieces.map(|data| data.len() as u64).sum();
+        let rest = shared.inner.as_ref().map_or(SizeHint::with_exact(0), |inner| inner.size_hint());
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + ahead);
         if let Some(upper) = rest.upper() {

@@ -24,7 +24,7 @@ static MADE: AtomicUsize = AtomicUsize::new(0);
 
 /// A service whose calls are counted. Made by [`EgressLayer`](super::EgressLayer).
 ///
-/// Where rules decide (`[[quota]]`, `[[policy]]`, ...), a call may wait, be sent again (a body of up to 64 KiB) or be
+/// Where rules decide (`[[quota]]`, `[[policy]]`, ...), a call may wait, be sent again (a body of up to `replay_bytes`) or be
 /// refused; its request is then sent when its future is first polled.
 ///
 /// A call begins when its future is first polled, and is counted at the last byte of the response's body, at an

@@ -13,6 +13,7 @@ use farcall::resilience::Ending;
 use farcall::{Attempt, Head, Priority, Step, Stored, Target, Timestamp};
 use farcall_agent::Farcall;
 use farcall_agent::outbox::Parcel;
+use http::header::CONTENT_LENGTH;
 use http::{Extensions, HeaderName, HeaderValue};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -285,6 +286,9 @@ fn change(request: &mut Request, attempt: &Attempt) {
         && let Some(body) = request.body().and_then(|body| body.as_bytes())
         && let Some(body) = farcall::cost::replace_model(body, model)
     {
+        if let Some(said) = request.headers_mut().get_mut(CONTENT_LENGTH) {
+            *said = body.len().into();
+        }
         *request.body_mut() = Some(body.into());
     }
     for (name, value) in &attempt.condition {
