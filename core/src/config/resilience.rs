@@ -146,7 +146,7 @@ fn retry(section: &mut Section<'_, '_>) -> Option<Option<RetryRule>> {
         not_processed,
         budget,
         max_wait: max_wait.unwrap_or(default.max_wait),
-        replay_bytes: replay_bytes.unwrap_or(default.replay_bytes),
+        replay_bytes,
         idempotency_header,
         over_sdk: over_sdk.unwrap_or(default.over_sdk),
     }))

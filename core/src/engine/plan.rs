@@ -147,12 +147,18 @@ impl<R: Clone, S> Clone for Part<R, S> {
 impl Plan {
     /// How much of a request's body is kept for another attempt.
     pub(super) fn replay_bytes(&self) -> u64 {
-        self.resilience.retry.as_ref().map_or(resilience::REPLAY_BYTES, |retry| retry.rule.replay_bytes)
+        self.stated_replay_bytes().unwrap_or(resilience::REPLAY_BYTES)
     }
 
-    /// Whether a body of this size is kept for that; of one whose size is not known the adapter's word holds.
+    /// Whether a body of this size that the adapter has anyway is sent again; of one whose size is not known its word
+    /// holds.
     pub(super) fn replays(&self, size: Option<u64>) -> bool {
-        size.is_none_or(|size| size <= self.replay_bytes())
+        let bound = self.stated_replay_bytes();
+        size.zip(bound).is_none_or(|(size, bound)| size <= bound)
+    }
+
+    fn stated_replay_bytes(&self) -> Option<u64> {
+        self.resilience.retry.as_ref().and_then(|retry| retry.rule.replay_bytes)
     }
 
     /// Whether a rule of ours goes by what the request's body says.

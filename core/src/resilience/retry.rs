@@ -25,8 +25,9 @@ pub struct RetryRule {
     pub budget: BudgetRule,
     /// `max_wait`: the longest wait before an attempt that is worth it, whoever asks for it.
     pub max_wait: Duration,
-    /// `replay_bytes`: how much of a request's body is kept for another attempt.
-    pub replay_bytes: u64,
+    /// `replay_bytes`: how large a body may be that is sent again. Without it [`REPLAY_BYTES`], where one has to be kept
+    /// for that, and whatever the client has in memory anyway.
+    pub replay_bytes: Option<u64>,
     /// `idempotency_header`: the field that this vendor takes as an idempotency key, where the catalogue does
     /// not know one.
     pub idempotency_header: Option<Box<str>>,
@@ -43,7 +44,7 @@ impl Default for RetryRule {
             not_processed: Triggers::NONE,
             budget: BudgetRule::new(crate::units::Share::from_ratio(0.2).unwrap_or_default(), 3),
             max_wait: Duration::from_secs(60),
-            replay_bytes: REPLAY_BYTES,
+            replay_bytes: None,
             idempotency_header: None,
             over_sdk: false,
         }

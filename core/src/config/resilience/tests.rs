@@ -36,7 +36,7 @@ fn a_whole_rule_is_read() {
     )
     .unwrap();
     let retry = rule.retry.unwrap();
-    assert_eq!((retry.attempts, retry.budget.least, retry.replay_bytes), (4, 5, 128 << 10));
+    assert_eq!((retry.attempts, retry.budget.least, retry.replay_bytes), (4, 5, Some(128 << 10)));
     assert!(
         retry.on.has(Ending::Error(ErrorType::Connect)) && !retry.on.has(Ending::Error(ErrorType::Reset))
     );
