@@ -222,6 +222,31 @@ fn the_errors_of_one_content_are_said_once() {
 }
 
 #[test]
+fn rules_that_protect_nothing_are_said_where_a_file_is_taken_over() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("farcall.toml");
+    let with = |reason: &str, tag: &str| {
+        format!("{}\n[[policy]]\nmatch = {{ vendor.tag = \"{tag}\" }}\nverdict = \"warn\"\n", deny(reason))
+    };
+    put(&file, with("first", "paymnets"));
+    let mut command = child("obeys", home.path());
+    let mut children = Children(vec![command.stderr(Stdio::piped()).spawn().unwrap()]);
+    let obeying = &mut children.0[0];
+    let mut lines = BufReader::new(obeying.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("first")));
+    put(&file, with("second", "bankng"));
+    assert!(lines.any(|line| line.contains("second")), "a warning refuses nothing");
+    put(&file, deny("end"));
+    assert!(obeying.wait().unwrap().success());
+    let mut said = String::new();
+    obeying.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    for tag in ["paymnets", "bankng"] {
+        let warning = format!("warning: no vendor has the tag `{tag}`; did you mean");
+        assert_eq!(said.matches(&warning).count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn without_a_thread_each_flush_looks_at_the_file() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("farcall.toml");

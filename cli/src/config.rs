@@ -3,11 +3,12 @@
 use crate::Exit;
 use crate::output::{complain, print};
 use clap::Subcommand;
-use farcall::Config;
 use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
 use farcall::policy::{Mode, PolicySet};
+use farcall::{Config, Timestamp};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -17,7 +18,7 @@ pub(crate) enum Command {
   farcall config check deploy/farcall.toml
   farcall config check --strict deploy/farcall.toml
 
-Says which rules are in force, and warns of rules that contradict each other or are never reached.
+Says which rules are in force, and warns of rules that contradict each other, are never reached or protect nothing.
 
 Without FILE: $FARCALL_CONFIG, ./farcall.toml, then farcall.toml in $FARCALL_HOME. Ends with 1 where the file has \
                             errors\n(with --strict: or there are warnings), with 2 where there is none.")]
@@ -38,7 +39,7 @@ pub(crate) fn run(command: &Command) -> Exit {
     };
     match Config::parse(&name, &text) {
         Ok(config) => {
-            let warnings = warnings(&name, &config);
+            let warnings = warnings(&name, &text, &config);
             let vendors = count(config.vendors.len(), "vendor", "vendors");
             let mut lines = format!("{name} is right: {vendors} of your own.\n{}\n", in_force(&config));
             warnings.iter().for_each(|warning| lines += &format!("{warning}\n"));
@@ -80,7 +81,7 @@ pub(crate) fn read(
 }
 
 /// What is allowed and surely not meant, each with its line.
-fn warnings(file: &str, config: &Config) -> Vec<String> {
+fn warnings(file: &str, text: &str, config: &Config) -> Vec<String> {
     let policy = PolicySet::new(config.policies.clone());
     let mut warnings: Vec<(usize, String)> = policy
         .check()
@@ -107,8 +108,16 @@ fn warnings(file: &str, config: &Config) -> Vec<String> {
         let what = "on_missing_copy = \"alarm\", and [alarm] names no way beside stderr; `farcall alarm test` tries them";
         warnings.push((0, format!("{file}: warning: {what}")));
     }
+    let of_file = config.warnings(file, text, now());
+    warnings.extend(of_file.iter().map(|warning| (warning.line, warning.to_string())));
     warnings.sort();
     warnings.into_iter().map(|(_, text)| text).collect()
+}
+
+/// This moment, by the clock of the machine.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::EPOCH.plus(since)
 }
 
 /// Which rules are in force, in one line.

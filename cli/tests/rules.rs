@@ -196,6 +196,23 @@ fn config_check_warns_of_rules_that_are_surely_not_meant() {
 }
 
 #[test]
+fn config_check_warns_of_rules_that_protect_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let text = "allow_faults = true\n\
+        [[policy]]\nmatch = { vendor.tag = \"paymnets\" }\nverdict = \"deny\"\n\
+        [[fault]]\nmatch = {}\nshare = \"5%\"\nstatus = 503\nexpires = \"2020-01-01T00:00:00Z\"\n";
+    std::fs::write(home.path().join("farcall.toml"), text).unwrap();
+    let (code, out, _) = run(home.path(), &["config", "check"]);
+    assert_eq!(code, 0, "a warning is no error: {out}");
+    let tag = "farcall.toml:3:24: warning: no vendor has the tag `paymnets`; did you mean `payments`?";
+    let fault = "farcall.toml:9:11: warning: the rule `fault@5` in line 5 has ended";
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((lines.len(), lines[1]), (4, "In force: 1 policy rule, 1 fault."), "{out}");
+    assert!(lines[2].ends_with(tag) && lines[3].contains(fault), "{out}");
+    assert_eq!(run(home.path(), &["config", "check", "--strict"]).0, 1);
+}
+
+#[test]
 fn the_json_of_each_answer_is_documented() {
     let home = tempfile::tempdir().unwrap();
     ledger(home.path());

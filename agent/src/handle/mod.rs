@@ -397,6 +397,9 @@ impl Setup {
             Ok(text) => {
                 let (config, errors) = Config::read(&name, &text);
                 errors.iter().for_each(|error| say::say(&error.to_string()));
+                if errors.is_empty() {
+                    watch::warn(&config, &name, &text);
+                }
                 self.config_errors = errors.len() as u64;
                 self.config = config;
                 self.config_file = std::path::absolute(&file).ok();

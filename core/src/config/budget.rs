@@ -86,7 +86,11 @@ fn limit(text: &str) -> Result<Limit, String> {
     let period = period.ok_or("for a period; write minute, hour, day, week or month after the slash")?;
     let (number, what) = amount.rsplit_once(' ').ok_or(form)?;
     let counted = |unit| {
-        let amount = count_of(number.trim()).ok_or("a whole number of at least one, such as 1000 or 2M")?;
+        let number = number.trim();
+        let amount = count_of(number).ok_or(match is_large(number) {
+            true => "a plausible limit; it is too large, the most is 1000000000000000",
+            false => "a whole number of at least one, such as 1000 or 2M",
+        })?;
         Ok::<_, String>((amount, unit))
     };
     let (amount, unit) = match what {
@@ -101,9 +105,16 @@ fn limit(text: &str) -> Result<Limit, String> {
         return Err("more than nothing; to forbid calls write a [[policy]] with verdict = \"deny\"".into());
     }
     if amount > Limit::MAX {
-        return Err("a plausible limit; the most is 1000000000 of a currency".into());
+        return Err("a plausible limit; it is too large, the most is 1000000000 of a currency".into());
     }
     Ok(Limit { amount, unit, period })
+}
+
+/// Whether a text that is no amount is a whole number, then one beyond all amounts.
+fn is_large(number: &str) -> bool {
+    let digits = number.strip_suffix(['k', 'M', 'B']).unwrap_or(number);
+    digits.starts_with(|c: char| ('1'..='9').contains(&c))
+        && digits.bytes().all(|b| b.is_ascii_digit() || b == b'_')
 }
 
 fn downgrade(section: &mut Section<'_, '_>) -> Option<Downgrade> {
@@ -220,8 +231,20 @@ mod tests {
                 "`limit` is not a whole number of at least one, such as 1000 or 2M",
             ),
             (
+                "limit = \"99999999999999999999 requests / month\"",
+                "`limit` is not a plausible limit; it is too large, the most is 1000000000000000",
+            ),
+            (
+                "limit = \"9000000000M tokens / month\"",
+                "`limit` is not a plausible limit; it is too large, the most is 1000000000000000",
+            ),
+            (
+                "limit = \"0.5 requests / month\"",
+                "`limit` is not a whole number of at least one, such as 1000 or 2M",
+            ),
+            (
                 "limit = \"5000000000 USD / month\"",
-                "`limit` is not a plausible limit; the most is 1000000000 of a currency",
+                "`limit` is not a plausible limit; it is too large, the most is 1000000000 of a currency",
             ),
             (
                 "limit = \"1 USD / day\"\nover = \"downgrade\"",

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration file.
 
+use std::fmt;
 use thiserror::Error;
 
 /// One thing that is wrong with a configuration file: where, what, and what to write instead.
@@ -15,6 +16,27 @@ pub struct ConfigError {
     pub column: usize,
     /// What is wrong, and the remedy after a semicolon.
     pub message: String,
+}
+
+/// Something in a configuration file that is allowed, and surely not meant: where, what, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfigWarning {
+    /// The file's name, as it was given.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// What is not as meant, and the remedy after a semicolon.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, message } = self;
+        write!(f, "{file}:{line}:{column}: warning: {message}")
+    }
 }
 
 impl ConfigError {

@@ -36,8 +36,10 @@ pub(super) fn read(section: &mut Section<'_, '_>, allowed: bool) -> Option<Rule>
         parse_bytes(text).ok_or(r#"a size; write it as in "1KiB""#.into())
     });
     let expires = section.checked_string("expires", |text| {
-        rfc_3339(text.as_bytes())
-            .ok_or(r#"a moment; write it as in "2026-12-01T00:00:00Z" (RFC 3339)"#.into())
+        rfc_3339(text.as_bytes()).ok_or_else(|| match is_too_late(text) {
+            true => "a moment before the year 2554; it is too far away".into(),
+            false => r#"a moment; write it as in "2026-12-01T00:00:00Z" (RFC 3339)"#.into(),
+        })
     });
 
     let keys = [
@@ -84,6 +86,14 @@ pub(super) fn read(section: &mut Section<'_, '_>, allowed: bool) -> Option<Rule>
     };
     let rule = Rule { share: Share::from_ratio(share?)?, latency, effect, ..Rule::new(&name, expires?) };
     good.then_some(rule)
+}
+
+/// Whether a text that is no moment would be one in an earlier year.
+fn is_too_late(text: &str) -> bool {
+    let year: Option<u32> = text.get(..4).and_then(|year| year.parse().ok());
+    // A leap year, which has all days.
+    let earlier = text.get(4..).and_then(|rest| rfc_3339(format!("2000{rest}").as_bytes()));
+    year.is_some_and(|year| year >= 2554) && earlier.is_some()
 }
 
 #[cfg(test)]
@@ -139,6 +149,8 @@ mod tests {
             (format!("share = 1\nstatus = 200\n{end}"), "between 400 and 599"),
             (format!("share = nan\nstatus = 500\n{end}"), "`share` is not a share"),
             ("share = 1\nstatus = 500\nexpires = \"tomorrow\"".to_owned(), "RFC 3339"),
+            ("share = 1\nstatus = 500\nexpires = \"3099-01-01T00:00:00Z\"".to_owned(), "it is too far away"),
+            ("share = 1\nstatus = 500\nexpires = \"3099-13-01T00:00:00Z\"".to_owned(), "RFC 3339"),
         ] {
             let errors = read(&text).unwrap_err();
             assert!(errors.iter().any(|error| error.contains(says)), "{text}: {errors:?}");

@@ -28,10 +28,11 @@ mod scenario;
 mod section;
 mod share;
 mod vendor;
+mod warn;
 
 pub use alarm::AlarmConfig;
 pub use duration::parse_duration;
-pub use error::ConfigError;
+pub use error::{ConfigError, ConfigWarning};
 pub use ledger::LedgerConfig;
 pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore};
 pub use rule::Rule;
@@ -45,6 +46,7 @@ use crate::catalogue::Vendor;
 use crate::cost::Price;
 use crate::inspect::Carried;
 use crate::policy::{Mode, Policy};
+use crate::units::Timestamp;
 use crate::{
     budget as budgets, cache as caches, fault as faults, outbox as outboxes, quota as quotas,
     resilience as resiliences, rollout as rollouts,
@@ -128,6 +130,13 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<ConfigError>> {
         let (config, errors) = Self::read(file, text);
         if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    /// What in the text that this was read from is allowed, and surely not meant, in the order of the file: a rule
+    /// that no call can meet, or that another leaves nothing to do. `now` tells which faults have ended.
+    #[must_use]
+    pub fn warnings(&self, file: &str, text: &str, now: Timestamp) -> Vec<ConfigWarning> {
+        warn::warnings(self, file, text, now)
     }
 
     /// Reads the text of a configuration file, and gives what is right in it beside what is wrong.

@@ -20,7 +20,13 @@ pub(super) fn read(section: &mut Section<'_, '_>, mode: Mode) -> Option<Policy> 
         good.then(|| Arc::from(text.trim())).ok_or("a reason; write up to 500 characters".into())
     });
     let throttle = section.checked_string("throttle", |text| {
-        Rate::parse(text).ok_or("a rate; write a number and a time, such as \"10 requests / 1s\"".into())
+        Rate::parse(text).ok_or_else(|| {
+            let digits = text.trim_start().split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+            match !digits.is_empty() && digits.parse::<u32>().is_err() {
+                true => "a rate; its number is too large, the most is 4294967295".into(),
+                false => "a rate; write a number and a time, such as \"10 requests / 1s\"".into(),
+            }
+        })
     });
     let when = section.checked_string("when", |text| {
         Condition::compile(text).map_err(|error| format!("a condition in CEL: {error}"))

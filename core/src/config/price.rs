@@ -45,7 +45,10 @@ pub(super) fn read(section: &mut Section<'_, '_>, vendor: Option<&str>) -> Optio
         section.wrong(format!("a price has at most {MAX_UNITS} [[price.unit]]"));
     }
     let costs = currency.get().is_some();
-    if !costs {
+    let rates = Kind::ALL.iter().map(|kind| kind.as_str()).chain(["call", "sent", "received"]);
+    // Of a rate that is there and wrong, that is said.
+    let tried = rates.into_iter().any(|key| section.has(key));
+    if !costs && !tried {
         section.wrong("this price asks nothing; write `input`, `output`, `call` or another of its keys");
     }
     price.currency = currency.get().unwrap_or(Currency::USD);
@@ -302,5 +305,6 @@ mod tests {
             assert!(errors.iter().any(|found| found.ends_with(error)), "{body}: {errors:?}");
         }
         assert!(errors("[[price]]\ncall = \"1 USD / call\"\n")[0].contains("`vendor` is missing"));
+        assert_eq!(errors("[[price]]\nvendor = \"openai\"\ncall = \"x\"\n").len(), 1, "said once");
     }
 }

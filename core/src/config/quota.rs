@@ -139,9 +139,14 @@ pub(super) fn parse_limit(text: &str) -> Result<Limit, String> {
     if amount.starts_with('-') {
         return Err("a limit; a limit is not negative".into());
     }
-    let units: u64 = number.replace('_', "").parse().map_err(|_| FORM)?;
-    let units = units.checked_mul(factor).filter(|units| *units <= MAX_UNITS);
-    let units = units.ok_or("a limit; more than 1,000,000,000,000 units limit nothing")?;
+    let digits = number.replace('_', "");
+    if digits.is_empty() {
+        return Err(FORM.into());
+    }
+    // What is no number is one with too many digits.
+    let units = digits.parse::<u64>().ok().and_then(|units| units.checked_mul(factor));
+    let units = units.filter(|units| *units <= MAX_UNITS);
+    let units = units.ok_or("a limit; it is too large: more than 1,000,000,000,000 units limit nothing")?;
     if units == 0 {
         return Err("a limit; a limit of 0 forbids every call, which a [[policy]] with verdict = \"deny\" says better".into());
     }
@@ -220,7 +225,9 @@ mod tests {
             ("limit = \"-1 requests / 1s\"", "not negative"),
             ("limit = \"0 requests / 1s\"", "[[policy]]"),
             ("limit = \"NaN requests / 1s\"", "such as \"100 requests / 1s\""),
-            ("limit = \"99999999999999 requests / 1s\"", "limit nothing"),
+            ("limit = \"99999999999999 requests / 1s\"", "it is too large: more than"),
+            ("limit = \"99999999999999999999 requests / 1s\"", "it is too large: more than"),
+            ("limit = \"_ requests / 1s\"", "write a number"),
             ("limit = \"5 apples / 1s\"", "the units are"),
             ("limit = \"5 requests / 0s\"", "its period is a duration"),
             ("limit = \"5 requests / 3000d\"", "longer than a year"),

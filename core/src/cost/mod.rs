@@ -27,6 +27,7 @@ pub use usage::{Kind, MAX_UNITS, ModelName, ServiceTier, Usage};
 pub use volume::Volume;
 
 pub(crate) use rate::count_of;
+pub(crate) use table::builtin;
 
 use crate::units::{Currency, Money};
 

@@ -67,6 +67,11 @@ static BUILTIN: LazyLock<Vec<Price>> = LazyLock::new(|| {
         .collect()
 });
 
+/// The built-in prices.
+pub(crate) fn builtin() -> &'static [Price] {
+    &BUILTIN
+}
+
 impl Prices {
     /// The built-in prices, with `own` ones before them.
     #[must_use]

@@ -136,11 +136,17 @@ mod with_cel {
                     format!("too long; at most {MAX_LENGTH} bytes and {MAX_DEPTH} brackets in each other"),
                 ));
             }
+            if source.trim().is_empty() {
+                return Err(at(0, "it is empty; write one such as `bytes > 1000`, or leave it out".into()));
+            }
             let program = LANGUAGE.compile(source).map_err(|errors| match errors.errors.first() {
                 Some(error) => BadCondition {
                     line: usize::try_from(error.pos.0).unwrap_or(1).max(1),
                     column: usize::try_from(error.pos.1).unwrap_or(1).max(1),
-                    message: error.msg.trim_start_matches("Syntax error: ").to_owned(),
+                    message: match error.msg.contains("'<EOF>'") {
+                        true => "it ends too soon; write what follows".into(),
+                        false => error.msg.trim_start_matches("Syntax error: ").to_owned(),
+                    },
                 },
                 None => at(0, "not CEL".into()),
             })?;

@@ -270,6 +270,14 @@ fn a_wrong_condition_is_an_error_at_its_place() {
         errors[0].to_string(),
         "f:4:8: `when` is not a condition in CEL: line 1, column 1: unknown name `vendr`; did you mean `vendor`?"
     );
+    for (when, says) in [
+        ("", "line 1, column 1: it is empty; write one such as `bytes > 1000`, or leave it out"),
+        (" ", "line 1, column 1: it is empty; write one such as `bytes > 1000`, or leave it out"),
+        ("bytes >", "it ends too soon; write what follows"),
+    ] {
+        let errors = Config::parse("f", &text.replace("vendr == 'x'", when)).unwrap_err();
+        assert!(errors[0].to_string().ends_with(says), "{when}: {errors:?}");
+    }
 }
 
 #[cfg(not(feature = "cel"))]

@@ -92,7 +92,7 @@ pub enum BadMoney {
     #[error("a whole number of billionths of the currency; write at most nine decimals")]
     TooFine,
     /// Beyond what [`Money`] holds.
-    #[error("a plausible amount; the most is 9000000000")]
+    #[error("a plausible amount; it is too large, the most is 9000000000")]
     TooLarge,
 }
 

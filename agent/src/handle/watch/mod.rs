@@ -9,6 +9,7 @@ mod settle;
 
 use super::Setup;
 use super::process::Process;
+use crate::clock::Clock;
 use crate::say;
 use crate::tally::Tallies;
 use farcall::Config;
@@ -194,9 +195,11 @@ impl Watch {
             }
             return changed;
         }
-        let errors = match text.map(|text| Config::parse(&name.to_string(), &text)) {
-            Ok(Ok(config)) => {
+        let text = text.as_deref();
+        let errors = match text.map(|text| (Config::parse(&name.to_string(), text), text)) {
+            Ok((Ok(config), text)) => {
                 Self::take_over(process, &config);
+                warn(&config, &name.to_string(), text);
                 seen.in_force = Some(file.clone());
                 let pending = started_with(&process.setup.config, &config);
                 seen.good = Some((Arc::new(config), hash));
@@ -211,7 +214,7 @@ impl Watch {
                 seen.pending = pending;
                 return true;
             }
-            Ok(Err(errors)) => errors.iter().take(MAX_SAID).map(ToString::to_string).collect(),
+            Ok((Err(errors), _)) => errors.iter().take(MAX_SAID).map(ToString::to_string).collect(),
             Err(error) => vec![format!("cannot read {name}: {error}")],
         };
         Tallies::add(&process.tallies.rejected_reloads, 1);
@@ -237,6 +240,12 @@ impl Watch {
             Some((stamp, metadata))
         })
     }
+}
+
+/// Says what in a file is allowed, and surely not meant.
+pub(super) fn warn(config: &Config, file: &str, text: &str) {
+    let warnings = config.warnings(file, text, Clock::new().now());
+    warnings.iter().take(MAX_SAID).for_each(|warning| say::say(&warning.to_string()));
 }
 
 /// The settings that hold from the start of a process to its end, and are others in a file that is read later.

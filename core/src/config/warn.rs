@@ -1,0 +1,514 @@
+//! What a file says that is allowed, and surely not meant: a match that no call can meet, and a rule that another
+//! one, the time, or a missing price leaves nothing to do.
+
+use super::{Config, ConfigWarning, Rule};
+use crate::budget::Unit;
+use crate::catalogue::{Vendor, builtin};
+use crate::cost;
+use crate::matcher::{Matcher, Text};
+use crate::resilience;
+use crate::rollout::Kill;
+use crate::units::{Currency, Timestamp};
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The sections whose tables have a `match`.
+const KINDS: [&str; 9] =
+    ["policy", "rollout", "fault", "budget", "quota", "resilience", "cache", "outbox", "data"];
+
+/// How many rules that precede one are looked at: a file of thousands is read in no time, too.
+const MAX_SUSPECTS: usize = 256;
+
+/// The methods of IANA's registry, and some that are in wide use all the same.
+const METHODS: &str = "GET POST PUT PATCH DELETE HEAD OPTIONS TRACE CONNECT ACL BASELINE-CONTROL BIND CHECKIN \
+    CHECKOUT COPY LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PRI \
+    PROPFIND PROPPATCH QUERY REBIND REPORT SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF \
+    VERSION-CONTROL LIST PURGE NOTIFY SUBSCRIBE UNSUBSCRIBE";
+
+/// The two-letter codes of ISO 3166-1.
+const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ \
+    BR BS BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER \
+    ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM \
+    IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF \
+    MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK \
+    PL PM PN PR PS PT PW PY QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD \
+    TF TG TH TJ TK TL TM TN TO TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
+/// See [`Config::warnings`].
+pub(super) fn warnings(config: &Config, file: &str, text: &str, now: Timestamp) -> Vec<ConfigWarning> {
+    let Ok(root) = DeTable::parse(text) else { return Vec::new() };
+    let mut found = Found { places: HashMap::new(), said: Vec::new() };
+    let breaks = text.match_indices('\n').map(|(place, _)| place + 1);
+    let lines: Vec<usize> = std::iter::once(0).chain(breaks).collect();
+    let line_of = |place: usize| lines.partition_point(|begin| *begin <= place);
+    let known = Known::new(config);
+    for kind in KINDS {
+        let Some(DeValue::Array(tables)) = root.get_ref().get(kind).map(Spanned::get_ref) else { continue };
+        for item in tables.iter() {
+            let DeValue::Table(table) = item.get_ref() else { continue };
+            let begin = item.span().start;
+            let expires = table.get("expires").filter(|_| kind == "fault");
+            let place = expires.map_or(begin, |value| value.span().start);
+            found.places.insert((kind, line_of(begin)), place);
+            if let Some(DeValue::Table(conditions)) = table.get("match").map(Spanned::get_ref) {
+                each_text("", conditions, &mut |key, text, place| {
+                    found.said.extend(known.objection(key, text).map(|objection| (place, objection)));
+                });
+            }
+        }
+    }
+    resilience(config, &mut found);
+    rollouts(config, &mut found);
+    faults(config, now, &mut found);
+    budgets(config, &mut found);
+    found.said.sort();
+    let said = found.said.into_iter();
+    said.map(|(place, message)| {
+        let line = line_of(place);
+        let before = text.get(lines[line - 1]..place).unwrap_or_default();
+        ConfigWarning { file: file.into(), line, column: before.chars().count() + 1, message }
+    })
+    .collect()
+}
+
+struct Found {
+    /// Where the rule of a kind and a line stands.
+    places: HashMap<(&'static str, usize), usize>,
+    said: Vec<(usize, String)>,
+}
+
+impl Found {
+    fn say<T>(&mut self, kind: &'static str, rule: &Rule<T>, message: String) {
+        let place = self.places.get(&(kind, rule.line)).copied();
+        self.said.extend(place.map(|place| (place, message)));
+    }
+}
+
+/// Each text of a match, with its key and its place. `vendor.tag = ".."` and `vendor = { tag = ".." }` are the same.
+fn each_text(prefix: &str, table: &DeTable<'_>, each: &mut impl FnMut(&str, &str, usize)) {
+    for (name, value) in table {
+        let key = format!("{prefix}{}", name.get_ref());
+        let mut text = |value: &Spanned<DeValue<'_>>| {
+            if let Some(text) = value.get_ref().as_str() {
+                each(&key, text, value.span().start);
+            }
+        };
+        match value.get_ref() {
+            DeValue::Table(inner) => each_text(&format!("{key}."), inner, each),
+            DeValue::Array(items) => items.iter().for_each(text),
+            _ => text(value),
+        }
+    }
+}
+
+/// What calls can have.
+struct Known<'c> {
+    vendors: Vec<&'c Vendor>,
+    kinds: Vec<&'c str>,
+    methods: Vec<&'c str>,
+}
+
+impl<'c> Known<'c> {
+    fn new(config: &'c Config) -> Self {
+        let replaced = |vendor: &Vendor| config.vendors.iter().any(|own| own.name == vendor.name);
+        let vendors: Vec<_> =
+            builtin().iter().filter(|vendor| !replaced(vendor)).chain(&config.vendors).collect();
+        let endpoints = vendors.iter().flat_map(|vendor| &vendor.endpoints);
+        let of_vendors = endpoints.filter_map(|endpoint| Some(endpoint.as_str().split_once(' ')?.0));
+        let methods = METHODS.split_whitespace().chain(of_vendors.filter(|method| *method != "*")).collect();
+        let kinds = config.data.iter().flat_map(|rule| &rule.then.kinds).map(String::as_str).collect();
+        Self { vendors, kinds, methods }
+    }
+
+    /// Why no call has what a condition asks for, and what to write instead.
+    fn objection(&self, key: &str, text: &str) -> Option<String> {
+        let text = text.trim();
+        let wanted = text.strip_prefix('!').unwrap_or(text).trim();
+        match key {
+            "vendor.tag" => {
+                let tags = self.vendors.iter().flat_map(|vendor| &vendor.tags).map(String::as_str);
+                let hint = hint(wanted, tags)?;
+                let hint = hint.unwrap_or_else(|| "write it under `tags` of a [[vendor]]".into());
+                Some(format!("no vendor has the tag `{wanted}`; {hint}"))
+            }
+            "data" => {
+                let hint = hint(wanted, self.kinds.iter().copied())?;
+                let hint = hint.unwrap_or_else(|| "write a [[data]] with it among its `kinds`".into());
+                Some(format!("no [[data]] declares `{wanted}`; {hint}"))
+            }
+            "country" => {
+                let seats = self.vendors.iter().filter_map(|vendor| vendor.country.as_deref());
+                let _ = hint(wanted, COUNTRIES.split_whitespace().chain(seats))?;
+                let remedy = match wanted.eq_ignore_ascii_case("UK") {
+                    true => "did you mean `GB`?",
+                    false => "write them as in \"DE\"",
+                };
+                Some(format!("`{wanted}` is not the two letters of a country (ISO 3166-1); {remedy}"))
+            }
+            "method" => self.no_method(wanted),
+            "endpoint" => match wanted.split_once(' ') {
+                // A `*` in front stands for methods, too.
+                _ if wanted.starts_with('*') => None,
+                None if wanted.starts_with('/') => Some(format!(
+                    "an endpoint begins with its method, which `{wanted}` has not; write `POST {wanted}`, or \
+                     `* {wanted}` for any method"
+                )),
+                Some((method, path)) if path.starts_with('/') => self.no_method(method),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn no_method(&self, wanted: &str) -> Option<String> {
+        let hint = hint(&wanted.to_uppercase(), self.methods.iter().copied())?;
+        let hint = hint.unwrap_or_else(|| "write one such as `GET` or `POST`".into());
+        Some(format!("`{wanted}` is no method of HTTP; {hint}"))
+    }
+}
+
+/// `None` where one of these is wanted; else the one that it is most like, if any.
+#[allow(clippy::option_option)] // Whether there is anything to say, and whether a name helps.
+fn hint<'k>(wanted: &str, known: impl Iterator<Item = &'k str> + Clone) -> Option<Option<String>> {
+    let pattern = Text::new(wanted);
+    if known.clone().any(|known| pattern.matches(known)) {
+        return None;
+    }
+    let lower = wanted.to_lowercase();
+    let likeness = |known: &str| {
+        let known = known.to_lowercase();
+        // In a word of three letters, two in each other's place are nothing alike to the measure.
+        if strsim::osa_distance(&lower, &known) == 1 { 1.0 } else { strsim::jaro_winkler(&lower, &known) }
+    };
+    let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Some(
+        nearest.filter(|nearest| likeness(nearest) > 0.7).map(|nearest| format!("did you mean `{nearest}`?")),
+    )
+}
+
+/// Parts that a rule before has for all of its calls.
+fn resilience(config: &Config, found: &mut Found) {
+    let mut order: Vec<_> = config.resilience.iter().collect();
+    // The engine's order: the most specific first, of equals the earlier one.
+    order.sort_by_key(|rule| Reverse(rule.matcher.specificity()));
+    for (place, rule) in order.iter().enumerate() {
+        let mut before = order[..place].iter().take(MAX_SUSPECTS);
+        let hidden = before.find_map(|other| {
+            let (ours, theirs) = (parts(&rule.then), parts(&other.then));
+            let both = ours.into_iter().zip(theirs).filter(|((_, ours), (_, theirs))| *ours && *theirs);
+            let both: Vec<&str> = both.map(|((word, _), _)| word).collect();
+            (!both.is_empty() && other.matcher.covers(&rule.matcher)).then_some((other, both))
+        });
+        if let Some((other, parts)) = hidden {
+            let message = format!(
+                "{} of {} never hold: {} has its own for all of these calls and comes first; join the two, or narrow \
+                 this match",
+                parts.join(" and "),
+                name(rule),
+                name(other),
+            );
+            found.say("resilience", rule, message);
+        }
+    }
+}
+
+fn parts(rule: &resilience::Rule) -> [(&'static str, bool); 7] {
+    let resilience::Rule { deadline, attempt_timeout, retry, breaker, hedge, failover, concurrency } = rule;
+    [
+        ("`deadline`", deadline.is_some()),
+        ("`attempt_timeout`", attempt_timeout.is_some()),
+        ("`attempts`", retry.is_some()),
+        ("`breaker`", breaker.is_some()),
+        ("`hedge`", hedge.is_some()),
+        ("`failover`", failover.is_some()),
+        ("`concurrency`", concurrency.is_some()),
+    ]
+}
+
+/// Rollouts behind a kill switch: they are asked in the order of the file.
+fn rollouts(config: &Config, found: &mut Found) {
+    let mut killed: Vec<&Rule<_>> = Vec::new();
+    for rule in &config.rollouts {
+        if let Some(kill) = killed.iter().find(|kill| kill.matcher.covers(&rule.matcher)) {
+            let message = format!(
+                "{} is never reached: {} refuses all of its calls first; remove one of them, or narrow the kill switch",
+                name(rule),
+                name(kill)
+            );
+            found.say("rollout", rule, message);
+        }
+        if rule.then.kill == Some(Kill::Calls) && killed.len() < MAX_SUSPECTS {
+            killed.push(rule);
+        }
+    }
+}
+
+/// Faults that have ended.
+fn faults(config: &Config, now: Timestamp, found: &mut Found) {
+    for rule in config.faults.iter().filter(|rule| rule.then.expires <= now) {
+        let message = format!("{} has ended; write a later `expires`, or remove the rule", name(rule));
+        found.say("fault", rule, message);
+    }
+}
+
+/// Budgets in money for vendors none of whose calls has a price in it.
+fn budgets(config: &Config, found: &mut Found) {
+    let own = config.own_prices();
+    for rule in &config.budgets {
+        let Unit::Money(currency) = rule.then.limit.unit else { continue };
+        let vendors = named_vendors(&rule.matcher);
+        let Some(vendor) = vendors.first() else { continue };
+        let (mut same, mut other) = (false, None);
+        for priced in own.iter().chain(cost::builtin()) {
+            if vendors.iter().any(|vendor| vendor.eq_ignore_ascii_case(&priced.vendor)) {
+                same |= priced.currency == currency;
+                other = other.or(Some(priced.currency));
+            }
+        }
+        if !same {
+            found.say("budget", rule, unpriced(rule, vendor, currency, other));
+        }
+    }
+}
+
+fn unpriced<T>(rule: &Rule<T>, vendor: &str, currency: Currency, other: Option<Currency>) -> String {
+    let remedy = match other {
+        None => "write what it asks in a [[price]], or a limit in requests".to_owned(),
+        Some(other) => {
+            format!("its prices are in {other}: write a limit in {other}, or a [[price]] in {currency}")
+        }
+    };
+    format!("{} counts nothing: no call to {vendor} has a price in {currency}; {remedy}", name(rule))
+}
+
+/// The vendors that a match gives by their names, if nothing else matches.
+fn named_vendors(matcher: &Matcher) -> Vec<&str> {
+    let texts = matcher.written().find(|(key, _)| *key == "vendor").map_or(&[][..], |(_, texts)| texts);
+    let names: Vec<&str> =
+        texts.iter().map(|text| text.trim()).filter(|text| !text.starts_with('!')).collect();
+    if names.iter().any(|name| name.contains('*')) { Vec::new() } else { names }
+}
+
+fn name<T>(rule: &Rule<T>) -> String {
+    format!("the rule `{}` in line {}", rule.name, rule.line)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::units::Timestamp;
+
+    /// 2026-11-22.
+    const NOW: Timestamp = Timestamp::from_nanos(1_795_305_600_000_000_000);
+
+    fn warnings(text: &str) -> Vec<String> {
+        let config = Config::parse("f", text).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+        config.warnings("f", text, NOW).iter().map(ToString::to_string).collect()
+    }
+
+    /// What is said of a match, at the place of its only text.
+    fn of_match(condition: &str, rest: &str) -> Vec<String> {
+        warnings(&format!("[[policy]]\nmatch = {{ {condition} }}\nverdict = \"deny\"\n{rest}"))
+    }
+
+    #[test]
+    fn a_match_that_no_call_can_meet_is_told_with_place_and_remedy() {
+        for (condition, column, says) in [
+            ("vendor.tag = \"paymnets\"", 24, "no vendor has the tag `paymnets`; did you mean `payments`?"),
+            (
+                "vendor = { tag = \"zzz\" }",
+                28,
+                "no vendor has the tag `zzz`; write it under `tags` of a [[vendor]]",
+            ),
+            (
+                "vendor.tag = [\"llm\", \"zzz*\"]",
+                32,
+                "no vendor has the tag `zzz*`; write it under `tags` of a [[vendor]]",
+            ),
+            ("vendor.tag = \"!paymnets\"", 24, "no vendor has the tag `paymnets`; did you mean `payments`?"),
+            ("method = \"GTE\"", 20, "`GTE` is no method of HTTP; did you mean `GET`?"),
+            ("method = \"xyz\"", 20, "`xyz` is no method of HTTP; write one such as `GET` or `POST`"),
+            (
+                "endpoint = \"/v1/charges\"",
+                22,
+                "an endpoint begins with its method, which `/v1/charges` has not; write `POST /v1/charges`, or \
+                 `* /v1/charges` for any method",
+            ),
+            ("endpoint = \"PSOT /v1/charges\"", 22, "`PSOT` is no method of HTTP; did you mean `POST`?"),
+            ("data = \"crad\"", 18, "no [[data]] declares `crad`; did you mean `card`?"),
+            ("data = \"pan\"", 18, "no [[data]] declares `pan`; write a [[data]] with it among its `kinds`"),
+            (
+                "country = \"Germany\"",
+                21,
+                "`Germany` is not the two letters of a country (ISO 3166-1); write them as in \"DE\"",
+            ),
+            (
+                "country = \"!UK\"",
+                21,
+                "`UK` is not the two letters of a country (ISO 3166-1); did you mean `GB`?",
+            ),
+        ] {
+            let said = of_match(condition, "[[data]]\nmatch = {}\nkinds = [\"card\"]\n");
+            assert_eq!(said, [format!("f:2:{column}: warning: {says}")], "{condition}");
+        }
+    }
+
+    #[test]
+    fn what_calls_can_have_is_not_warned_of() {
+        let own = "[[vendor]]\nname = \"in-house\"\nhosts = [\"search\"]\ntags = [\"ours\"]\ncountry = \"XK\"\n\
+                   endpoints = [\"BREW /pot\"]\n[[data]]\nmatch = {}\nkinds = [\"card\"]\n";
+        for condition in [
+            "vendor.tag = \"Payments\"",
+            "vendor.tag = [\"!llm\", \"ours\"]",
+            "vendor.tag = \"pay*\"",
+            "method = [\"get\", \"!P*\", \"PROPFIND\", \"BREW\"]",
+            "tag.method = \"GTE\"",
+            "customer = \"/v1\"",
+            "endpoint = [\"* /v1/charges\", \"*/charges\", \"P* /v1\", \"GET *\", \"GET*\", \"brew /pot\"]",
+            "data = \"card\"",
+            "data = \"*\"",
+            "country = [\"de\", \"!US\", \"XK\", \"D*\"]",
+        ] {
+            assert_eq!(of_match(condition, own), [""; 0], "{condition}");
+        }
+    }
+
+    #[test]
+    fn every_country_and_method_of_the_catalogue_is_known() {
+        for vendor in crate::catalogue::builtin() {
+            if let Some(country) = &vendor.country {
+                assert!(super::COUNTRIES.split_whitespace().any(|known| known == country), "{country}");
+            }
+        }
+        let codes: Vec<&str> = super::COUNTRIES.split_whitespace().collect();
+        assert!(codes.len() == 249 && codes.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn a_resilience_rule_that_another_precedes_is_told() {
+        let rule =
+            |conditions: &str, then: &str| format!("[[resilience]]\nmatch = {{ {conditions} }}\n{then}\n");
+        let stripe = "vendor = \"stripe\"";
+        let twice =
+            rule(stripe, "attempts = 2\ndeadline = \"5s\"") + &rule("vendor = \"Stripe\"", "attempts = 5");
+        assert_eq!(
+            warnings(&twice),
+            [
+                "f:5:1: warning: `attempts` of the rule `resilience@5` in line 5 never hold: the rule `resilience@1` in \
+              line 1 has its own for all of these calls and comes first; join the two, or narrow this match"
+            ]
+        );
+        for fine in [
+            rule(stripe, "attempts = 2") + &rule(stripe, "deadline = \"5s\""),
+            rule(stripe, "attempts = 2") + &rule("vendor = \"stripe\", method = \"GET\"", "attempts = 5"),
+            rule("", "attempts = 2") + &rule(stripe, "attempts = 5"),
+            rule(stripe, "attempts = 2") + &rule("vendor = \"openai\"", "attempts = 5"),
+        ] {
+            assert_eq!(warnings(&fine), [""; 0], "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_rollout_behind_a_kill_switch_is_told() {
+        let kill = "[[rollout]]\nname = \"stop\"\nmatch = { vendor = \"openai\" }\nkill = true\n";
+        let share = |more: &str| {
+            format!(
+                "[[rollout]]\nname = \"new\"\nmatch = {{ vendor = \"openai\"{more} }}\nshare = \"5%\"\n\
+                 variant = {{ path_prefix = \"/v2\" }}\n"
+            )
+        };
+        for more in ["", ", method = \"GET\""] {
+            assert_eq!(
+                warnings(&format!("{kill}{}", share(more))),
+                [
+                    "f:5:1: warning: the rule `new` in line 5 is never reached: the rule `stop` in line 1 refuses all of \
+                  its calls first; remove one of them, or narrow the kill switch"
+                ]
+            );
+        }
+        assert_eq!(warnings(&format!("{}{kill}", share(""))), [""; 0], "its variant's calls pass");
+        let narrow = kill.replace("vendor = \"openai\"", "vendor = \"openai\", customer = \"acme\"");
+        assert_eq!(warnings(&format!("{narrow}{}", share(""))), [""; 0]);
+        let variant = share("").replace("name = \"new\"", "name = \"old\"\nkill = true");
+        assert_eq!(warnings(&format!("{variant}{}", share(""))), [""; 0], "that one kills its variant only");
+    }
+
+    #[test]
+    fn a_fault_that_has_ended_is_told() {
+        let fault = |expires: &str| {
+            format!(
+                "allow_faults = true\n[[fault]]\nmatch = {{}}\nshare = 1\nstatus = 503\nexpires = \"{expires}\"\n"
+            )
+        };
+        assert_eq!(
+            warnings(&fault("2026-11-21T00:00:00Z")),
+            [
+                "f:6:11: warning: the rule `fault@2` in line 2 has ended; write a later `expires`, or remove the rule"
+            ]
+        );
+        assert_eq!(warnings(&fault("2026-12-01T00:00:00Z")), [""; 0]);
+    }
+
+    #[test]
+    fn a_budget_in_money_that_no_price_feeds_is_told() {
+        let budget = |conditions: &str, limit: &str| {
+            format!("[[budget]]\nmatch = {{ {conditions} }}\nlimit = \"{limit} / month\"\n")
+        };
+        let begin = "f:1:1: warning: the rule `budget@1` in line 1 counts nothing: ";
+        assert_eq!(
+            warnings(&budget("vendor = \"slack\", customer = \"*\"", "5 USD")),
+            [format!(
+                "{begin}no call to slack has a price in USD; write what it asks in a [[price]], or a limit in requests"
+            )]
+        );
+        assert_eq!(
+            warnings(&budget("vendor = \"openai\"", "5 EUR")),
+            [format!(
+                "{begin}no call to openai has a price in EUR; its prices are in USD: write a limit in USD, or a [[price]] in EUR"
+            )]
+        );
+        let price = "[[price]]\nvendor = \"slack\"\ncall = \"0.01 USD / call\"\n";
+        for fine in [
+            budget("vendor = \"slack\"", "5 requests"),
+            budget("vendor = \"slack\"", "5 USD") + price,
+            budget("vendor = [\"slack\", \"openai\"]", "5 USD"),
+            budget("vendor = \"OpenAI\"", "5 USD"),
+            budget("vendor = \"sl*\"", "5 USD"),
+            budget("vendor = \"!openai\"", "5 USD"),
+            budget("", "5 USD"),
+        ] {
+            assert_eq!(warnings(&fine), [""; 0], "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_in_places_is_warned_of_in_the_others() {
+        let text = "servce = \"x\"\n[[policy]]\nmatch = { method = \"GTE\" }\nverdict = \"deny\"\n";
+        let (config, errors) = Config::read("f", text);
+        assert_eq!((errors.len(), config.warnings("f", text, NOW).len()), (1, 1));
+        assert!(Config::default().warnings("f", "[[policy", NOW).is_empty());
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_meant() {
+        for page in [
+            include_str!("../../../docs/matching.md"),
+            include_str!("../../../docs/policy.md"),
+            include_str!("../../../docs/quota.md"),
+            include_str!("../../../docs/budget.md"),
+            include_str!("../../../docs/resilience.md"),
+            include_str!("../../../docs/cache.md"),
+            include_str!("../../../README.md"),
+        ] {
+            for example in page.split("```toml").skip(1).filter_map(|rest| rest.split("```").next()) {
+                let (config, _) = Config::read("f", example);
+                let said = config.warnings("f", example, NOW);
+                // Pages declare their data where they explain it.
+                let said: Vec<_> = said.iter().filter(|said| !said.message.contains("[[data]]")).collect();
+                assert!(said.is_empty(), "{example}: {said:?}");
+            }
+        }
+    }
+}
