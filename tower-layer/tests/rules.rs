@@ -272,7 +272,7 @@ where
             let body = request.into_body().collect().await.unwrap().to_bytes();
             seen.lock().unwrap().push(String::from_utf8(body.to_vec()).unwrap());
             tokio::time::sleep(Duration::from_secs(60)).await;
-            Ok::<_, Infallible>(Response::new(Full::from("{}")))
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("{}")))
         }
     });
     let service: Egress<_> = EgressLayer::with(ruled.farcall.clone()).layer(service);
@@ -289,7 +289,8 @@ async fn calls_under_way_cannot_spend_the_same_money() {
     let rules = "[[budget]]\nmatch = { vendor = \"openai\" }\nlimit = \"3.5 USD / day\"\nover = \"refuse\"\n";
     let at_once = arrive(&under(rules), (0..20).map(|_| chat(Full::<Bytes>::from(DEAR)))).await;
     assert_eq!(at_once, [DEAR; 3]);
-    let passed_on = arrive(&under(rules), (0..20).map(|_| chat(Late::new(DEAR, Duration::from_millis(50)))));
+    let ruled = under(rules);
+    let passed_on = arrive(&ruled, (0..20).map(|_| chat(Late::new(DEAR, Duration::from_millis(50)))));
     assert_eq!(passed_on.await, [DEAR; 3]);
 }
 
