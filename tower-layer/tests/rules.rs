@@ -315,7 +315,7 @@ async fn a_budget_sends_the_cheaper_model_with_its_length() {
     let ruled = under(
         "[[budget]]\nmatch = { vendor = \"notion\" }\nlimit = \"1 requests / day\"\nover = \"downgrade\"\n\
          downgrade = { from = \"large\", to = \"tiny\" }\n\
-         [[resilience]]\nmatch = {}\nattempts = 2\nnot_processed = [503]\nbackoff = \"1ms..1ms\"\n",
+         [[resilience]]\nmatch = {}\nattempts = 2\nnot_processed = [\"503\"]\nbackoff = \"1ms..1ms\"\n",
     );
     let got = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&got);
