@@ -10,7 +10,7 @@ use crate::resilience;
 use crate::rollout::Kill;
 use crate::units::{Currency, Timestamp};
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -117,7 +117,8 @@ impl<'c> Known<'c> {
             builtin().iter().filter(|vendor| !replaced(vendor)).chain(&config.vendors).collect();
         let endpoints = vendors.iter().flat_map(|vendor| &vendor.endpoints);
         let of_vendors = endpoints.filter_map(|endpoint| Some(endpoint.as_str().split_once(' ')?.0));
-        let methods = METHODS.split_whitespace().chain(of_vendors.filter(|method| *method != "*")).collect();
+        let methods = METHODS.split_whitespace().chain(of_vendors.filter(|method| *method != "*"));
+        let methods: Vec<_> = methods.collect::<BTreeSet<_>>().into_iter().collect();
         let kinds = config.data.iter().flat_map(|rule| &rule.then.kinds).map(String::as_str).collect();
         Self { vendors, kinds, methods }
     }
@@ -182,10 +183,9 @@ fn hint<'k>(wanted: &str, known: impl Iterator<Item = &'k str> + Clone) -> Optio
         // In a word of three letters, two in each other's place are nothing alike to the measure.
         if strsim::osa_distance(&lower, &known) == 1 { 1.0 } else { strsim::jaro_winkler(&lower, &known) }
     };
-    let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    Some(
-        nearest.filter(|nearest| likeness(nearest) > 0.7).map(|nearest| format!("did you mean `{nearest}`?")),
-    )
+    let nearest = known.map(|known| (likeness(known), known)).max_by(|(a, _), (b, _)| a.total_cmp(b));
+    let near = nearest.filter(|(likeness, _)| *likeness > 0.7);
+    Some(near.map(|(_, nearest)| format!("did you mean `{nearest}`?")))
 }
 
 /// Parts that a rule before has for all of its calls.

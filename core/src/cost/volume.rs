@@ -33,28 +33,30 @@ impl Volume {
         loop {
             let (current, so_far) =
                 if word >> BITS >= month { (word >> BITS, word & MASK) } else { (month, 0) };
-            let next = current << BITS | so_far.saturating_add(amount).min(MASK);
+            let next = (current << BITS) | so_far.saturating_add(amount).min(MASK);
             match self.own.compare_exchange_weak(word, next, Relaxed, Relaxed) {
-                Ok(_) => return self.with_elsewhere(current << BITS | so_far, now),
+                Ok(_) => return self.with_elsewhere((current << BITS) | so_far, now),
                 Err(seen) => word = seen,
             }
         }
     }
 
-    /// What was added since this was asked last, with the number of its month. To be asked by one at a time.
+    /// What was added since this was asked last, with the number of its month.
     pub(crate) fn untold(&self) -> Option<(u64, u64)> {
         let word = self.own.load(Relaxed);
-        let told = self.told.swap(word, Relaxed);
+        let told = self.told.fetch_max(word, Relaxed);
+        if told >= word {
+            return None;
+        }
         let before = if told >> BITS == word >> BITS { told & MASK } else { 0 };
-        let amount = (word & MASK).saturating_sub(before);
-        (amount > 0).then_some((word >> BITS, amount))
+        Some((word >> BITS, (word & MASK) - before))
     }
 
     /// Tells what all have used in a month, this process included as far as it told.
     pub(crate) fn tell(&self, of: u64, total: u64) {
         let told = self.told.load(Relaxed);
         let own = if told >> BITS == of { told & MASK } else { 0 };
-        self.elsewhere.store(of << BITS | total.saturating_sub(own).min(MASK), Relaxed);
+        self.elsewhere.store((of << BITS) | total.saturating_sub(own).min(MASK), Relaxed);
     }
 
     fn with_elsewhere(&self, own: u64, now: Timestamp) -> u64 {

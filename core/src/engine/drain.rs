@@ -61,17 +61,20 @@ impl Engine {
     /// belongs to another period than the present one is ignored; budgets and partitions that no call asked for
     /// yet begin with it.
     pub fn tell_spending(&self, totals: impl IntoIterator<Item = Spent>, now: Timestamp) {
+        let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
         let mut known = self.states.spent.lock().unwrap_or_else(PoisonError::into_inner);
         for Spent { budget, partition, period, total } in totals {
             let known = known.entry(budget).or_default();
+            // Who asks for all gets those of earlier periods, too.
+            if known.get(&partition).is_some_and(|(of, _)| *of > period) {
+                continue;
+            }
             if known.len() >= MAX_SPENT && !known.contains_key(&partition) {
                 known.clear();
             }
             known.insert(partition, (period, total));
         }
-        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         recall_volumes(&rules.prices, &known);
-        drop(rules);
         self.states.noted_budgets.each(|note| {
             let period = note.then.limit.period.number(now);
             if let Some((of, total)) = known.get(&*note.rule).and_then(|known| known.get(&*note.detail))
@@ -110,9 +113,9 @@ impl Engine {
 
     /// Prices of other rules go on with what was used of those before them, else with what others said.
     pub(super) fn carry_volumes(&self, prices: &mut Prices) {
-        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        prices.keep_volumes(&rules.prices);
+        let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
         recall_volumes(prices, &self.states.spent.lock().unwrap_or_else(PoisonError::into_inner));
+        prices.keep_volumes(&rules.prices);
     }
 
     fn drain_incidents(&self, now: Timestamp, batch: &mut Batch) {

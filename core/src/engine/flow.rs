@@ -263,6 +263,10 @@ impl Flow {
         if !plan.asks_model {
             return;
         }
+        // Nobody here reads a request that is coded.
+        let coding = head.headers.get("content-encoding");
+        let coded = coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+        let head = &Head { content: if coded { &[] } else { head.content }, ..*head };
         let is_json = is_json(head);
         self.unseen = is_json && head.content.is_empty() && head.body != Some(0) && !is_safe(self.method);
         self.prompt = if is_json { prompt_tokens(head.content, self.body) } else { 0 };

@@ -331,3 +331,15 @@ fn a_reload_begins_no_month_anew() {
     engine.reload(&config("[[vendor]]\nname = \"maps\"\nhosts = [\"maps.example.com\"]\n"));
     assert!(!engine.asks_spending());
 }
+
+#[test]
+fn the_ledgers_rows_of_earlier_periods_change_nothing_in_whatever_order_they_come() {
+    let engine = engine(MAPS);
+    let (_, told) = routes(&engine, 1);
+    let [now] = told.as_slice() else { panic!("{told:?}") };
+    let month = Period::Month.number(T0);
+    let of = |month, total| Spent::new("volume: maps * * calls".to_owned(), String::new(), month, total);
+    assert_eq!(*now, of(month, 1));
+    engine.tell_spending([of(month, 11), of(month - 1, 500)], T0);
+    assert_eq!(routes(&engine, 1).0, 4, "11 of 10 used this month");
+}

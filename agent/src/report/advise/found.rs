@@ -64,6 +64,12 @@ pub(super) fn find(query: &Query, facts: &Facts, drafts: &mut Vec<Draft>) -> Res
             "unattributed" => ("Name the customer around these calls too.", None, None),
             _ => ("See the evidence.", None, None),
         };
+        // The lines that another advice has for the same `match` would leave these idle.
+        let taken = lines.as_deref().is_some_and(|lines| {
+            let of = |lines: &str| lines.lines().take(2).map(str::to_owned).collect::<Vec<_>>();
+            drafts.iter().filter_map(|draft| draft.config.as_deref()).any(|known| of(known) == of(lines))
+        });
+        let lines = lines.filter(|_| !taken);
         let mut draft = Draft::new(finding, calls, remedy);
         draft.risk = risk.map(str::to_owned);
         draft.config = lines;
@@ -72,11 +78,15 @@ pub(super) fn find(query: &Query, facts: &Facts, drafts: &mut Vec<Draft>) -> Res
     Ok(())
 }
 
+/// Statuses that may be others when the same is asked again.
+const MAY_PASS: [&str; 5] = ["408", "409", "421", "423", "425"];
+
 /// Whether all that went wrong is what was asked, which no breaker helps.
 fn asked_wrongly(finding: &Finding) -> bool {
     let statuses = finding.evidence.get("by_status").and_then(serde_json::Value::as_array);
     let wrong = |status: &serde_json::Value| {
-        status["status"].as_str().is_some_and(|status| status.len() == 3 && status.starts_with('4'))
+        let status = status["status"].as_str().unwrap_or_default();
+        status.len() == 3 && status.starts_with('4') && !MAY_PASS.contains(&status)
     };
     statuses.is_some_and(|statuses| statuses.iter().all(wrong))
 }

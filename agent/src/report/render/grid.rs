@@ -135,12 +135,12 @@ impl Grid {
                 *width = self.natural(place);
             }
         }
-        // A narrow column may have room where a wide one of a lower rank went.
-        hidden.retain(|&place| {
+        // A narrow column may have room where a wide one went: the one that went last first.
+        for &place in hidden.iter().rev() {
             shown[place] = true;
             shown[place] = excess(&widths, &shown, style.width).is_none();
-            !shown[place]
-        });
+        }
+        hidden.retain(|&place| !shown[place]);
         let line = |cells: &[Cell], out: &mut String, code: &str| {
             self.line(cells, &widths, &shown, style, out, code);
         };

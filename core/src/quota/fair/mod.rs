@@ -50,10 +50,8 @@ impl Shares {
         if first {
             slot.asked.fetch_add(ask.units.min(1 << 40), Relaxed);
         }
-        if alone {
-            return Ok(u64::MAX);
-        }
-        if self.is_guessing() && cell.is_roomy(rule, now) {
+        // Of slots to come it takes no more than those of a moment: somebody else may come any time.
+        if alone || self.is_guessing() && cell.is_roomy(rule, now) {
             return Ok(AHEAD);
         }
         let level = self.level(ask.priority);

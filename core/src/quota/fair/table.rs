@@ -110,9 +110,10 @@ impl Slot {
             return;
         }
         let lately = per_second(asked & !HELD_BACK, elapsed);
-        let gain = u128::from(elapsed) * 1_024 / u128::from(elapsed.saturating_add(memory).max(1));
-        let moved = (i128::from(lately) - i128::from(before)) * gain as i128 / 1_024;
-        let mut demand = (i128::from(before) + moved).clamp(0, i128::from(u64::MAX >> 16)) as u64;
+        // Rounded down: what nobody asks for any more comes to nothing.
+        let sum = u128::from(before) * u128::from(memory) + u128::from(lately) * u128::from(elapsed);
+        let mean = sum / u128::from(elapsed.saturating_add(memory).max(1));
+        let mut demand = mean.min(u128::from(u64::MAX >> 16)) as u64;
         if demand < 10 {
             demand = 0;
         }
@@ -199,11 +200,12 @@ impl Shares {
     pub(super) fn is_alone(&self, ask: &Ask, now: u64) -> bool {
         const SECONDS: u64 = (1 << 20) - 1;
         let seen = self.company.load(Relaxed);
-        let (who, at, company) = (seen >> 40, seen >> 20 & SECONDS, seen & SECONDS);
-        let (mine, second) = (key(ask) >> 40, (now / SECOND & SECONDS).max(1));
+        let (who, at, company) = (seen >> 40, (seen >> 20) & SECONDS, seen & SECONDS);
+        let mine = ((key(ask) >> 40) & !1) | class(ask.priority) as u64;
+        let second = ((now / SECOND) & SECONDS).max(1);
         let lately = |then: u64| then != 0 && second.wrapping_sub(then) & SECONDS <= IDLE_SECONDS;
         let company = if who != mine && lately(at) { second } else { company };
-        let next = mine << 40 | second << 20 | company;
+        let next = (mine << 40) | (second << 20) | company;
         // While many ask at once, the first of a second speaks for all.
         if (at, company) != (second, seen & SECONDS) || (who != mine && company != second) {
             self.company.store(next, Relaxed);
@@ -296,8 +298,10 @@ impl Shares {
         }
         let demand = |batch: bool| self.members(batch).map(|(demand, _)| demand).fold(0, u64::saturating_add);
         let (urgent, patient) = (demand(false), demand(true));
+        // What is used of a slow quota at a moment says nothing of its use.
+        let least = if slow { 1 } else { capacity / 5 * 2 };
         let usage = if slow { 0 } else { usage };
-        if !scarce && usage.max(urgent.saturating_add(patient)) < capacity / 5 * 2 {
+        if !scarce && usage.max(urgent.saturating_add(patient)) < least {
             self.active.store(0, Relaxed);
             return;
         }
