@@ -37,7 +37,7 @@ test('refusals are an incident, though no rule is there', async () => {
   await new Promise((resolve) => setTimeout(resolve, 1_100))
   await refused()
   const { rows } = await farcall.report('incidents')
-  const times = (/** @type {any[]} */ incidents) => incidents.reduce((sum, incident) => sum + incident.times, 0)
+  const times = (/** @type {any[]} */ incidents) => incidents.reduce((sum, incident) => sum + incident.count, 0)
   assert.equal(times(rows), times(before) + 1)
 })
 

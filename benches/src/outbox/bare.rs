@@ -101,7 +101,7 @@ fn write(connection: &mut Connection, waiting: &Receiver<Job>, add: &mut impl Fn
 impl Call {
     fn in_outbox(outbox: &Connection) -> Self {
         let mut row = outbox.prepare("SELECT * FROM item LIMIT 1").unwrap();
-        let names: Vec<String> = row.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = row.column_names().map(str::to_owned).collect();
         let values = |row: &rusqlite::Row<'_>| (0..names.len()).map(|column| row.get(column)).collect();
         let values: Vec<Value> = row.query_row([], values).unwrap();
         // What an outbox writes when a call is put; all else is as it is by itself.
