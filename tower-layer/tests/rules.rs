@@ -280,8 +280,7 @@ where
     let calls: Vec<_> = calls.map(|call| Box::pin(async move { drop(call.await) })).collect();
     let mut calls: tokio::task::JoinSet<()> = calls.into_iter().collect();
     while calls.join_next().await.is_some() {}
-    let got = got.lock().unwrap().clone();
-    got
+    got.lock().unwrap().clone()
 }
 
 #[tokio::test(start_paused = true)]
