@@ -35,6 +35,7 @@ __all__ = [
     "outbox_put",
     "outbox_wait",
     "replace_model",
+    "purge_cache",
     "report",
     "shutdown",
     "start",
