@@ -376,7 +376,7 @@ mod tests {
         let mut out = String::new();
         grid.write(&Style { width: 14, color: false }, &mut out);
         assert!(out.starts_with("vendor  sent\ngithub    9B\n"), "{out}");
-        assert!(out.contains("no room\nfor: received"), "{out}");
+        assert!(out.replace('\n', " ").contains("(no room for: received; "), "{out}");
     }
 
     #[test]
