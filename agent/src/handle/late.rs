@@ -369,7 +369,8 @@ mod tests {
                 assert!(farcall.begin_late("api.openai.com").is_none());
             }
         }
-        let (config, _) = Config::read("", "[[quota]]\nmatch = { vendor = \"x\" }\nlimit = \"5 / s\"\n");
+        let (config, _) =
+            Config::read("", "[[quota]]\nmatch = { vendor = \"x\" }\nlimit = \"5 requests / 1s\"\n");
         farcall.engine().reload(&config);
         assert!(farcall.begin_late("host-1.example.com").is_none());
     }

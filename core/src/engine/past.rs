@@ -207,9 +207,10 @@ mod tests {
         for host in ["api.openai.com", "API.OpenAI.com.", "api.github.com"] {
             assert!(!plain.only_counts(plain.whose(host)), "{host}");
         }
-        let limited = engine("[[quota]]\nmatch = { vendor = \"example.com\" }\nlimit = \"5 / s\"\n");
+        let limited =
+            engine("[[quota]]\nmatch = { vendor = \"example.com\" }\nlimit = \"5 requests / 1s\"\n");
         assert!(!limited.only_counts(limited.whose("hooks.slack.com")));
-        let priced = engine("[[price]]\nvendor = \"example.com\"\nper_call = \"0.01 USD\"\n");
+        let priced = engine("[[price]]\nvendor = \"example.com\"\ncall = \"0.01 USD\"\n");
         assert!(!priced.only_counts(priced.whose("api.example.com")));
     }
 
