@@ -71,6 +71,8 @@ pub struct Head<'a> {
     ///
     /// [`Call::refresh`]: crate::Call::refresh
     pub refreshes: bool,
+    /// Whether the call is under way already, and nobody had a say in it ([`Engine::take_over`](crate::Engine::take_over)).
+    pub(crate) under_way: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -126,6 +128,7 @@ impl<'a> Head<'a> {
             keeps: false,
             delivers: false,
             refreshes: false,
+            under_way: false,
         }
     }
 

@@ -19,6 +19,7 @@ mod lookup;
 mod lost;
 mod names;
 mod parking;
+mod past;
 mod pipeline;
 mod plan;
 mod plans;
@@ -31,6 +32,7 @@ mod step;
 mod unfinished;
 
 pub use call::Call;
+pub use past::{Past, Whose};
 pub use step::{Attempt, Step};
 
 use crate::advise;
