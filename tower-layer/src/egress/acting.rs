@@ -131,20 +131,15 @@ impl<S, R, B: Body> Asking<S, R, B> {
         Self { service, beside, rebody, body: Sendable::Unread { body, again }, opening }
     }
 
-    /// Begins the call, and asks what to do: [`Begun::Over`] where that was all.
-    pub(super) fn begin<ResB, M>(&mut self, watched: &mut Option<Watched>) -> Begun<ResponseBody<ResB, M>> {
+    /// Begins the call, and asks what to do.
+    pub(super) fn begin(&mut self, watched: &mut Option<Watched>) -> Step {
         // The engine failed where it says nothing: the call goes out, uncounted.
-        let step = self.opening.open(watched).unwrap_or_else(|| Step::Send(Attempt::default()));
-        match step {
-            Step::Respond(stored) => Begun::Over(Ok(self.respond(&stored, watched))),
-            Step::Refuse(refusal) => Begun::Over(Err(EgressError::Refused(refusal))),
-            Step::Fail(error) => Begun::Over(Err(EgressError::Injected(error))),
-            step => Begun::GoesOn(step),
-        }
+        self.opening.open(watched).unwrap_or_else(|| Step::Send(Attempt::default()))
     }
 
-    /// A response that no vendor sent now.
-    fn respond<ResB, M>(
+    /// A response that no vendor sent now. Inlined, so that it is made where it is handed out.
+    #[inline]
+    pub(super) fn respond<ResB, M>(
         &self,
         stored: &Stored,
         watched: &mut Option<Watched>,
@@ -159,15 +154,6 @@ impl<S, R, B: Body> Asking<S, R, B> {
         response.headers_mut().clone_from(&stored.headers);
         response
     }
-}
-
-/// What the first step of a call comes to.
-#[allow(clippy::large_enum_variant, reason = "a box would cost what most calls are spared")]
-pub(super) enum Begun<B> {
-    /// It is answered, or refused.
-    Over(Result<Response<B>, EgressError>),
-    /// This is to be done.
-    GoesOn(Step),
 }
 
 impl<S, R, B: Body> Acting<S, R, B> {
