@@ -4,16 +4,15 @@
 //! Only where nothing is asked before the cache, and only for what is at hand and good as it is: then it comes out, and
 //! stands in the ledger, as it would step by step. Every other call goes on from here as ever.
 
-use super::cached::{Saved, Stage};
+use super::cached::Saved;
 use super::events::{Events, What};
 use super::pipeline::Known;
-use super::plan::{CachePart, Plan};
+use super::plan::CachePart;
 use super::plans::Plans;
 use super::{Call, Engine, Step, flow, lookup};
 use crate::cache::{Answer, Status};
 use crate::call::{ConnectTimes, Head, Outcome};
 use crate::ledger::{Entry, Held, SeriesKey, Settled};
-use crate::policy::Verdict;
 use crate::resilience::Deadline;
 use crate::units::{Timestamp, spread};
 use std::num::NonZeroU64;

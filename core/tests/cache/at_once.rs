@@ -17,13 +17,13 @@ const BESIDE: [&str; 12] = [
     "[[price]]\nvendor = \"example.com\"\ncall = \"0.01 USD / call\"\n",
     "[[resilience]]\nmatch = {}\nbreaker = { consecutive = 2, failure_rate = \"50%\", window = 10 }\n",
     "[[resilience]]\nmatch = {}\ndeadline = \"2s\"\n",
-    "[[cache]]\nname = \"asked\"\nmatch = { method = \"POST\" }\nmethods = [\"GET\", \"POST\"]\nshare_credentials = true\n",
+    "[[cache]]\nname = \"asked\"\nmatch = { method = \"POST\" }\nmethods = [\"GET\", \"POST\"]\nshare = [\"credentials\"]\n",
 ];
 const KEYS: [&str; 4] = [
     "",
     "ttl = \"20s\"",
     "stale_while_revalidate = \"10s\"\nstale_if_error = \"1h\"",
-    "share_customers = true",
+    "share = [\"customers\"]",
 ];
 const URLS: [&str; 3] = [
     "https://api.example.com/v1/rates?base=EUR",
@@ -63,7 +63,7 @@ proptest! {
     ) {
         let rules = format!("allow_faults = true\n{}\n[[cache]]\nname = \"all\"\nmatch = {{}}\n{}\n", BESIDE[beside], KEYS[keys]);
         let (mut stepped, mut opened) = (World::of(&rules), World::of(&rules));
-        let mut now = 0.0;
+        let mut now = 1.0;
         for (url, headers, customer, method, answer, passed, more) in calls {
             now += f64::from(passed) / 2.0;
             let mut ask = Ask::get(HEADERS[headers]).url(URLS[url]).method(METHODS[method]);

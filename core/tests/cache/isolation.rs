@@ -296,7 +296,7 @@ fn of_a_body_only_the_fields_count_that_a_rule_names_and_of_one_that_is_no_json_
 
 #[test]
 fn the_very_client_tells_calls_apart_unless_credentials_are_shared() {
-    for (keys, shared) in [("", false), ("share_credentials = true", true)] {
+    for (keys, shared) in [("", false), ("share = [\"credentials\"]", true)] {
         let mut world = World::with(keys);
         let open = &[("cache-control", "public, max-age=60")];
         world.call(Ask::get(&[]).client_key(b"one"), ok(open), 0.0);
