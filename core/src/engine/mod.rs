@@ -4,6 +4,7 @@ mod account;
 mod advised;
 mod after;
 mod answer;
+mod at_hand;
 mod attended;
 mod cached;
 mod call;
