@@ -56,6 +56,9 @@ pub struct Head<'a> {
     /// Stands for the kind of client that adds headers of its own below the adapter, such as what it can decode: no
     /// answer to one kind is handed to another, whatever rules share.
     pub client: u32,
+    /// Stands for the very client, where it adds what the adapter does not see, such as a credential: no answer to one is
+    /// handed to another, unless a rule shares between credentials. Empty where nothing is added.
+    pub client_key: &'a [u8],
     /// Whether the target has its query, and `headers` are all that matter: then the answer can be compared with
     /// earlier ones. So where it [`caches`](Self::caches), or there are [`marks`](Self::marks).
     pub exact: bool,
@@ -71,6 +74,8 @@ pub struct Head<'a> {
     ///
     /// [`Call::refresh`]: crate::Call::refresh
     pub refreshes: bool,
+    /// Whether the call is under way already, and nobody had a say in it ([`Engine::take_over`](crate::Engine::take_over)).
+    pub(crate) under_way: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -120,12 +125,14 @@ impl<'a> Head<'a> {
             priority: Priority::Interactive,
             caches: false,
             client: 0,
+            client_key: &[],
             exact: false,
             marks: None,
             parks: false,
             keeps: false,
             delivers: false,
             refreshes: false,
+            under_way: false,
         }
     }
 
@@ -140,6 +147,13 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn client(mut self, client: u32) -> Self {
         self.client = client;
+        self
+    }
+
+    /// Says that answers are for this very client alone.
+    #[must_use]
+    pub const fn client_key(mut self, key: &'a [u8]) -> Self {
+        self.client_key = key;
         self
     }
 

@@ -11,6 +11,7 @@ mod guard;
 mod handle;
 mod headers;
 mod hook;
+mod late;
 mod object;
 mod outbox;
 mod parking;

@@ -1,8 +1,6 @@
 //! Which client a call is made with: what is kept is kept apart by it, since what the service below a layer adds to
 //! requests, credentials among it, the layer does not see.
 
-use farcall::{HeaderNames, Headers};
-use http::HeaderMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -18,8 +16,16 @@ pub(crate) struct Client {
 enum Who {
     /// There is no other like it, in this process or in others.
     Unnamed([u8; 16]),
-    /// All of this name are alike.
+    /// All of this kind and name are alike; the letter of the kind comes first.
     Named(Arc<str>),
+}
+
+/// What a client of a name is one of: those of one kind alone are alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Tower,
+    #[cfg(feature = "reqwest")]
+    Reqwest,
 }
 
 impl Client {
@@ -30,14 +36,20 @@ impl Client {
         // Where processes share what they keep, no two of them may have the same.
         let process = PROCESS.hash_one((std::process::id(), number));
         let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        // No client of a name begins with a zero.
+        bytes[1..8].copy_from_slice(&number.to_le_bytes()[..7]);
         bytes[8..].copy_from_slice(&process.to_le_bytes());
         Self::of(Who::Unnamed(bytes))
     }
 
-    /// That of all clients of this name.
-    pub(crate) fn named(name: &str) -> Self {
-        Self::of(Who::Named(name.into()))
+    /// That of all clients of this kind and name.
+    pub(crate) fn named(kind: Kind, name: &str) -> Self {
+        let kind = match kind {
+            Kind::Tower => 't',
+            #[cfg(feature = "reqwest")]
+            Kind::Reqwest => 'r',
+        };
+        Self::of(Who::Named(format!("{kind}{name}").into()))
     }
 
     fn of(who: Who) -> Self {
@@ -71,44 +83,5 @@ impl Who {
             Self::Unnamed(bytes) => bytes,
             Self::Named(name) => name.as_bytes(),
         }
-    }
-}
-
-/// What a client is told apart by beside its own bytes, where it has no name and where it has one. No header has such
-/// names.
-pub(crate) type Kind = (&'static str, &'static str);
-pub(crate) const OF_TOWER: Kind = ("tower client", "tower client of this name");
-#[cfg(feature = "reqwest")]
-pub(crate) const OF_REQWEST: Kind = ("reqwest client", "reqwest client of this name");
-
-/// The headers of a request, and the client that it is made with.
-pub(crate) struct OfClient<'a> {
-    headers: &'a HeaderMap,
-    name: &'static str,
-    value: &'a [u8],
-}
-
-impl<'a> OfClient<'a> {
-    pub(crate) fn new(headers: &'a HeaderMap, client: &'a Client, kind: Kind) -> Self {
-        let name = match client.who {
-            Who::Unnamed(_) => kind.0,
-            Who::Named(_) => kind.1,
-        };
-        Self { headers, name, value: client.bytes() }
-    }
-}
-
-impl Headers for OfClient<'_> {
-    fn get(&self, name: &str) -> Option<&[u8]> {
-        Headers::get(self.headers, name)
-    }
-
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        self.headers.pick(wanted, values);
-    }
-
-    fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
-        see(self.name.as_bytes(), self.value);
-        self.headers.each(see)
     }
 }

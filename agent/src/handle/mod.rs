@@ -3,6 +3,7 @@
 mod flush;
 mod guard;
 pub(crate) mod key;
+mod late;
 mod process;
 mod sigterm;
 mod thread;
@@ -10,6 +11,7 @@ mod watch;
 
 pub use flush::Flush;
 pub use guard::CallGuard;
+pub use late::{LateCall, LateRequest};
 
 use crate::store::{Confirmation, ConnectionRollup};
 use crate::tally::Tallies;
@@ -156,12 +158,13 @@ impl Farcall {
     /// Begins a call as [`begin_at`](Farcall::begin_at) does, and asks at once what to do. The call goes into `guard`
     /// unless that was all, as where it is answered from the cache: then it is not moved at all.
     pub fn open_at(&self, head: &Head<'_>, now: Timestamp, guard: &mut Option<CallGuard>) -> Step {
-        let mut call = self.begin_at(head, now);
-        let step = call.step(self.engine(), now);
-        if !call.is_over() {
-            *guard = Some(CallGuard::new(self.clone(), call));
+        let mut process = self.process();
+        if process.is_untended(now) {
+            self.tend();
+            process = self.process();
         }
-        step
+        let keep = |call| *guard = Some(CallGuard::new(self.clone(), call));
+        process.engine.open(head, now, process.seed(), keep)
     }
 
     /// A guard that owns the call: dropping it abandons the call, so that none is lost.

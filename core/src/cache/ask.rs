@@ -138,25 +138,26 @@ impl Ask {
         // Processes that share a store may have different rules of one name. Where credentials are not shared, the
         // header of one is among those below.
         let shares = u64::from(rule.share_customers) | u64::from(rule.share_credentials) << 1;
-        let named = u64::from(head.customer.is_some() && !rule.share_customers);
-        key.number(u64::from(head.client) << 3 | named << 2 | shares);
+        let customer = head.customer.filter(|_| !rule.share_customers);
+        let client = Some(head.client_key).filter(|key| !key.is_empty() && !rule.share_credentials);
+        let given = u64::from(customer.is_some()) << 2 | u64::from(client.is_some()) << 3;
+        key.number(u64::from(head.client) << 4 | given | shares);
         write_query(&mut key, &rule.query, head.target.query);
-        if !rule.share_customers {
-            key.part(head.customer.unwrap_or_default().as_bytes());
+        if let Some(customer) = customer {
+            key.part(customer.as_bytes());
         }
-        // In whatever order they come.
-        let (mut others, mut pragma) = (0_u128, false);
+        if let Some(client) = client {
+            key.part(client);
+        }
+        let (mut others, mut pragma) = (Lines::new(&key), false);
         let shown = head.headers.each(&mut |header, value| {
             let Some(place) = NAMES.place(header) else {
                 let named = || rule.headers.iter().any(|known| same(known.as_bytes(), header));
                 if !rule.share_credentials || named() {
-                    let mut one = Keyed::new(secret);
                     match header.iter().any(u8::is_ascii_uppercase) {
-                        false => one.part(header),
-                        true => one.part(&header.to_ascii_lowercase()),
+                        false => others.add(header, value),
+                        true => others.add(&header.to_ascii_lowercase(), value),
                     }
-                    one.part(value);
-                    others = others.wrapping_add(one.key().0);
                 }
                 self.authorized |= header.eq_ignore_ascii_case(b"authorization");
                 if OVERRIDES.iter().any(|known| same(known.as_bytes(), header)) {
@@ -177,10 +178,7 @@ impl Ask {
                     let elsewhere = passed == "host" && !names(value.trim_ascii(), head.target.host);
                     let counts = !rule.share_credentials && COUNTED.contains(&passed);
                     if elsewhere || counts || rule.headers.iter().any(|known| known == passed) {
-                        let mut one = Keyed::new(secret);
-                        one.part(passed.as_bytes());
-                        one.part(value.trim_ascii());
-                        others = others.wrapping_add(one.key().0);
+                        others.add(passed.as_bytes(), value.trim_ascii());
                     }
                 }
             }
@@ -194,8 +192,7 @@ impl Ask {
         });
         // Only a request without `Cache-Control` means it so (RFC 9111, section 5.4).
         self.control.no_cache |= pragma && self.control == Control::default();
-        key.number(Key(others).low());
-        key.number(Key(others >> 64).low());
+        let mut key = others.end();
         write_content(&mut key, &rule.json, head.content);
         if head.body != Some(head.content.len() as u64) {
             // There is a body that is not known, or not as a whole.
@@ -279,6 +276,51 @@ impl Ask {
     pub(crate) fn forget(&mut self) {
         self.values.clear();
         self.passed.clear();
+    }
+}
+
+/// A key to which header lines are added that tell calls apart, in whatever order they come.
+///
+/// The sum of their keyed hashes; the usual one line is hashed with what came before it.
+struct Lines<'k> {
+    before: &'k Keyed,
+    first: Option<Keyed>,
+    /// Of all lines, where there are more.
+    sum: u128,
+    lines: u64,
+}
+
+impl<'k> Lines<'k> {
+    fn new(before: &'k Keyed) -> Self {
+        Self { before, first: None, sum: 0, lines: 0 }
+    }
+
+    fn add(&mut self, name: &[u8], value: &[u8]) {
+        let mut line = self.before.clone();
+        line.part(name);
+        line.part(value);
+        self.lines += 1;
+        if self.lines == 1 {
+            self.first = Some(line);
+            return;
+        }
+        let first = self.first.take().map_or(0, |first| first.key().0);
+        self.sum = self.sum.wrapping_add(first).wrapping_add(line.key().0);
+    }
+
+    /// The key with all of them.
+    fn end(self) -> Keyed {
+        let mut key = match self.first {
+            Some(key) => key,
+            None => {
+                let mut key = self.before.clone();
+                key.number(Key(self.sum).low());
+                key.number(Key(self.sum >> 64).low());
+                key
+            }
+        };
+        key.number(self.lines);
+        key
     }
 }
 

@@ -71,10 +71,12 @@ impl<'a> Target<'a> {
             *scheme == http::uri::Scheme::HTTPS || scheme.as_str().eq_ignore_ascii_case("wss")
         });
         let authority = uri.authority()?;
-        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        if let Some(mixed_case) = check_name(authority.as_str()) {
-            // The usual authority is a name and nothing else.
-            let (path, query) = split_query(path);
+        if let Some(mixed_case) = check_name(authority.as_str())
+            && let path = uri.path()
+            && path.starts_with('/')
+        {
+            // The usual authority is a name and nothing else, and the URI knows where its query begins.
+            let query = uri.query().unwrap_or_default();
             return Some(Self {
                 tls,
                 host: authority.as_str(),
@@ -84,6 +86,7 @@ impl<'a> Target<'a> {
                 mixed_case,
             });
         }
+        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let port = authority.port_u16().unwrap_or(default_port(tls));
         Some(Self::new(tls, authority.host(), port, path)).filter(|target| !target.host.is_empty())
     }

@@ -72,6 +72,17 @@ pub(super) struct Saved {
     pub(super) tokens: u64,
 }
 
+impl Saved {
+    /// What a call that was never made would have got and used.
+    pub(super) fn by(answer: &Answer) -> Self {
+        let bytes = answer.body.len() as u64;
+        match answer.has_age() {
+            true => Self { bytes, cost: answer.cost.unwrap_or_default(), requests: 1, tokens: answer.tokens },
+            false => Self { bytes, ..Self::default() },
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stage {
     /// No rule is about it.
@@ -215,6 +226,12 @@ impl Cached {
             status: Status { forwarded: Some(Forwarded::Stale), ..Status::default() },
             ..Self::default()
         }
+    }
+
+    /// Of a call that was answered with what [`Cached::begin`] had looked up: nothing else was noted.
+    pub(super) fn let_go(&mut self) {
+        self.ask.forget();
+        (self.stage, self.changes, self.refreshes) = (Stage::Off, None, false);
     }
 
     /// Of a call before. In place: what is kept of it is its memory, and it is large.
@@ -438,14 +455,11 @@ impl Engine {
             call.refresh = self.refresh(call, now);
         }
         if let Some(Standing { flow, .. }) = &mut call.flow {
-            let bytes = answer.body.len() as u64;
             // What is asked beside the call is spent all the same, and what would have been refused is never spent.
             flow.cached.saved = match outcome {
                 _ if call.refresh.is_some() => Saved::default(),
-                Outcome::Cached if call.attempts == 0 && answer.has_age() => {
-                    Saved { bytes, cost: answer.cost.unwrap_or_default(), requests: 1, tokens: answer.tokens }
-                }
-                _ => Saved { bytes, ..Saved::default() },
+                Outcome::Cached if call.attempts == 0 => Saved::by(answer),
+                _ => Saved { bytes: answer.body.len() as u64, ..Saved::default() },
             };
         }
         call.head_at = now;

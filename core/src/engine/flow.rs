@@ -362,24 +362,29 @@ mod spares {
 }
 use spares::SPARES;
 
-/// The standing of a call that begins, in a box that was used before where there is one.
+/// The standing of a call that begins, in this box, which knows what the cache is asked.
 pub(super) fn take(
+    mut flow: Box<Flow>,
     plan: Arc<Plan>,
     head: &Head<'_>,
     request: &Request<'_>,
     now: Timestamp,
     seed: u64,
 ) -> Standing {
-    let spare = SPARES.try_with(|spares| spares.try_borrow_mut().ok().and_then(|mut spares| spares.pop()));
-    let mut flow = spare.ok().flatten().unwrap_or_else(|| Box::new(Flow::new()));
     flow.begin(&plan, head, request, now, seed);
     Standing { plan, flow }
+}
+
+/// A box for a call that begins: one that was used before where there is one.
+pub(super) fn spare() -> Box<Flow> {
+    let spare = SPARES.try_with(|spares| spares.try_borrow_mut().ok().and_then(|mut spares| spares.pop()));
+    spare.ok().flatten().unwrap_or_else(|| Box::new(Flow::new()))
 }
 
 /// The standing of a copy of a call, to which `plan` applies.
 pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Standing {
     let head = Head::to(of.method, Target::UNREADABLE).body(Some(of.body), true).priority(Priority::Batch);
-    let mut standing = take(plan, &head, &Request::new(), now, seed);
+    let mut standing = take(spare(), plan, &head, &Request::new(), now, seed);
     standing.flow.is_copy = true;
     standing.flow.cached.forget();
     (standing.flow.model, standing.flow.max_output, standing.flow.tier) = (of.model, of.max_output, of.tier);
@@ -392,6 +397,12 @@ pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Sta
 pub(super) fn give_back(mut flow: Box<Flow>, begun: Timestamp) -> Option<String> {
     let story = (!flow.events.is_empty()).then(|| flow.events.text(begun));
     flow.events.clear();
+    put_back(flow);
+    story
+}
+
+/// Keeps the box, in which nothing happened since, for another call.
+pub(super) fn put_back(flow: Box<Flow>) {
     let _ = SPARES.try_with(|spares| {
         if let Ok(mut spares) = spares.try_borrow_mut()
             && spares.len() < SPARE
@@ -399,7 +410,6 @@ pub(super) fn give_back(mut flow: Box<Flow>, begun: Timestamp) -> Option<String>
             spares.push(flow);
         }
     });
-    story
 }
 
 /// A method as a word that lives as long as the program; one that nobody knows is as unsafe as any.

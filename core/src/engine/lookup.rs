@@ -73,6 +73,23 @@ pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timesta
     Ok(())
 }
 
+/// What answers a call at once: what is at hand for it and will do as it is, and for how many seconds it is fresh.
+pub(super) fn at_hand(
+    engine: &Engine,
+    part: &CachePart,
+    cached: &Cached,
+    now: Timestamp,
+) -> Option<(Arc<Answer>, i64)> {
+    if cached.stage != Stage::Asks || cached.ask.bypass().is_some() {
+        return None;
+    }
+    let (Found::Answer(answer), _) = engine.cache.find(&cached.ask, &part.rule) else { return None };
+    match answer.judge(&part.rule, &cached.ask, now) {
+        Use::Fresh(ttl) | Use::Accepted(ttl) => Some((answer, ttl)),
+        Use::Validate { .. } => None,
+    }
+}
+
 /// What is at hand for a call, and will not do as it is.
 struct Seen {
     key: Key,

@@ -4,6 +4,7 @@ mod account;
 mod advised;
 mod after;
 mod answer;
+mod at_hand;
 mod attended;
 mod cached;
 mod call;
@@ -19,6 +20,7 @@ mod lookup;
 mod lost;
 mod names;
 mod parking;
+mod past;
 mod pipeline;
 mod plan;
 mod plans;
@@ -31,6 +33,7 @@ mod step;
 mod unfinished;
 
 pub use call::Call;
+pub use past::{Past, Whose};
 pub use step::{Attempt, Step};
 
 use crate::advise;

@@ -11,6 +11,7 @@ use super::flow::{self, Flow};
 use super::lookup;
 use super::parking::Instead;
 use super::plan::{Plan, Standing};
+use super::plans::Plans;
 use super::request::Request;
 use super::unfinished::Unfinished;
 use super::{Attempt, Call, Engine, Step};
@@ -20,11 +21,36 @@ use crate::outbox::Failure;
 use crate::units::{Timestamp, spread};
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+
+/// What is known of a call when it begins: whom it goes to, on whose behalf, and which rules are about it.
+pub(super) struct Known<'k, 'h> {
+    /// Of its shard.
+    pub(super) number: usize,
+    pub(super) keys: RequestKeys,
+    pub(super) found: Found,
+    /// Its headers, where anybody may look at them.
+    pub(super) request: Option<&'k Request<'h>>,
+    pub(super) plan: Option<Arc<Plan>>,
+    /// What it begins with, where it was looked up already.
+    pub(super) flow: Option<Box<Flow>>,
+}
 
 impl Engine {
     /// Begins a call. `seed` is any number that differs from call to call: all randomness of the call comes
     /// from it, so that the same inputs give the same decisions.
     pub fn begin(&self, head: &Head<'_>, now: Timestamp, seed: u64) -> Call {
+        self.know(head, now, |known, held| self.begun(known, held, head, now, seed))
+    }
+
+    /// Shows what is known of a call, under the lock of its shard.
+    #[inline]
+    pub(super) fn know<'e, R>(
+        &'e self,
+        head: &Head<'_>,
+        now: Timestamp,
+        see: impl FnOnce(Known<'_, '_>, MutexGuard<'e, Held<Plans>>) -> R,
+    ) -> R {
         let lower: Text<256>;
         let host = if head.target.mixed_case {
             lower = Text::lower(head.target.host);
@@ -46,31 +72,48 @@ impl Engine {
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be; or what it costs.
         let mut read;
-        let request = match self.takes_part(shard, vendor, head.tap) {
+        let request = match !head.under_way && self.takes_part(shard, vendor, head.tap) {
             true => {
                 read = Request::new();
                 Some(read.see(head.headers))
             }
             false => None,
         };
-        let mut flow = request.map(|request| {
-            let plan = self.plan_of((shard, plans), number, found, host, head, request, now);
-            let mut standing = flow::take(plan, head, request, now, spread(seed));
-            let authorized = request.credential().is_some();
-            standing.flow.cached.begin(self, &standing.plan, head, authorized);
-            standing
+        let plan =
+            request.map(|request| self.plan_of((shard, plans), number, found, host, head, request, now));
+        see(Known { number, keys, found, request, plan, flow: None }, held)
+    }
+
+    /// The call that is known.
+    #[inline]
+    pub(super) fn begun(
+        &self,
+        known: Known<'_, '_>,
+        held: MutexGuard<'_, Held<Plans>>,
+        head: &Head<'_>,
+        now: Timestamp,
+        seed: u64,
+    ) -> Call {
+        let Known { number, keys, found, request, plan, flow } = known;
+        let mut flow = request.zip(plan).map(|(request, plan)| {
+            let flow = flow.unwrap_or_else(|| {
+                let mut flow = flow::spare();
+                flow.cached.begin(self, &plan, head, request.credential().is_some());
+                flow
+            });
+            flow::take(flow, plan, head, request, now, spread(seed))
         });
         let secret = flow.as_ref().map_or(0, |standing| standing.plan.account.secret);
         let id = spread(seed);
         let look = self.look_at(
-            (number, shard),
+            (number, &held.shard),
             (keys.request, id >> 32),
             found,
             head,
             request.map(|read| (read, secret)),
             now,
         );
-        let watches = head.tap == Tap::Library && self.catalogue.states_quotas(vendor);
+        let watches = head.tap == Tap::Library && self.catalogue.states_quotas(found.vendor);
         drop(held);
 
         // What an SDK tries again goes on with its call.

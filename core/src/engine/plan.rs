@@ -128,6 +128,8 @@ pub(super) struct CachePart {
     pub(super) name: Arc<str>,
     pub(super) rule: cache::Rule,
     pub(super) label: Arc<cache::Label>,
+    /// Whether no other rule has a say before the cache: nothing is denied, warned of, chosen or broken on purpose.
+    pub(super) is_first: bool,
 }
 
 /// A part and its state.
@@ -261,8 +263,12 @@ impl Engine {
         let own_header = park.as_ref().and_then(|(_, park)| park.idempotency_header.clone()).or(own_header);
         let cache = most_specific(&rules.caches, subject).next().map(|rule| {
             let customer = known.then(|| subject.customer.into()).filter(|_| !rule.then.share_customers);
-            let label = cache::Label::new(vendor.into(), subject.endpoint.into(), customer);
-            CachePart { name: Arc::clone(&rule.name), rule: rule.then.clone(), label: Arc::new(label) }
+            let label = Arc::new(cache::Label::new(vendor.into(), subject.endpoint.into(), customer));
+            let is_silent = policy.verdict != Verdict::Deny && policy.warned.or(policy.would).is_none();
+            let is_first = is_silent
+                && matching(&rules.rollouts, subject).next().is_none()
+                && matching(&rules.faults, subject).next().is_none();
+            CachePart { name: Arc::clone(&rule.name), rule: rule.then.clone(), label, is_first }
         });
         let in_tokens = |limit: &quota::Limit| limit.unit == quota::Unit::Tokens;
         let counts_tokens = matching(&rules.budgets, subject)

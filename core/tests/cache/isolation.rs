@@ -293,3 +293,39 @@ fn of_a_body_only_the_fields_count_that_a_rule_names_and_of_one_that_is_no_json_
         assert!(world.call(ask(content), ok(&[]), 1.0).is_hit(), "{content}");
     }
 }
+
+#[test]
+fn the_very_client_tells_calls_apart_unless_credentials_are_shared() {
+    for (keys, shared) in [("", false), ("share = [\"credentials\"]", true)] {
+        let mut world = World::with(keys);
+        let open = &[("cache-control", "public, max-age=60")];
+        world.call(Ask::get(&[]).client_key(b"one"), ok(open), 0.0);
+        assert!(world.call(Ask::get(&[]).client_key(b"one"), ok(&[]), 1.0).is_hit());
+        for other in [&b"two"[..], b"one ", b""] {
+            let came = world.call(Ask::get(&[]).client_key(other), ok(&[]), 1.0);
+            assert_eq!(came.is_hit(), shared, "{other:?}");
+        }
+    }
+}
+
+#[test]
+fn headers_tell_calls_apart_whatever_their_order_and_number() {
+    let requests: [Pairs<'_>; 7] = [
+        &[],
+        &[("x-one", "1")],
+        &[("x-one", "2")],
+        &[("x-one", "1"), ("x-two", "2")],
+        &[("x-one", "2"), ("x-two", "1")],
+        &[("x-one", "1"), ("x-one", "1")],
+        &[("x-one", "1"), ("x-two", "2"), ("x-three", "3")],
+    ];
+    let mut world = World::with("");
+    for (number, headers) in requests.iter().enumerate() {
+        let came = world.call(Ask::get(headers), ok(FRESH), 0.0);
+        assert!(!came.is_hit(), "{number} got the answer to another");
+    }
+    for headers in requests {
+        let turned: Vec<_> = headers.iter().rev().copied().collect();
+        assert!(world.call(Ask::get(&turned), ok(&[]), 1.0).is_hit(), "{headers:?}");
+    }
+}

@@ -2,6 +2,7 @@
 //! answers at given seconds, and what came of each.
 #![allow(clippy::unwrap_used)]
 
+mod at_once;
 mod coalescing;
 mod fallback;
 mod isolation;

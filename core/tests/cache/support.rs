@@ -101,9 +101,24 @@ pub(crate) struct Ask<'a> {
     pub(crate) customer: Option<&'a str>,
     pub(crate) content: &'a [u8],
     pub(crate) client: u32,
+    pub(crate) client_key: &'a [u8],
+    /// When its caller stops waiting.
+    pub(crate) deadline: Option<f64>,
 }
 
 impl<'a> Ask<'a> {
+    fn head(&'a self) -> Head<'a> {
+        Head::new(self.method, self.url)
+            .headers(&self.headers)
+            .customer(self.customer)
+            .body(Some(self.content.len() as u64), true)
+            .content(self.content)
+            .caches(true)
+            .client(self.client)
+            .client_key(self.client_key)
+            .deadline(self.deadline.map(at))
+    }
+
     pub(crate) fn get(headers: Pairs<'a>) -> Self {
         Self {
             method: "GET",
@@ -112,6 +127,8 @@ impl<'a> Ask<'a> {
             customer: None,
             content: b"",
             client: 0,
+            client_key: b"",
+            deadline: None,
         }
     }
 
@@ -132,6 +149,11 @@ impl<'a> Ask<'a> {
 
     pub(crate) fn client(mut self, client: u32) -> Self {
         self.client = client;
+        self
+    }
+
+    pub(crate) fn client_key(mut self, key: &'a [u8]) -> Self {
+        self.client_key = key;
         self
     }
 
@@ -174,14 +196,21 @@ impl World {
 
     pub(crate) fn begin(&mut self, ask: &Ask<'_>, seconds: f64) -> Call {
         self.seed += 1;
-        let head = Head::new(ask.method, ask.url)
-            .headers(&ask.headers)
-            .customer(ask.customer)
-            .body(Some(ask.content.len() as u64), true)
-            .content(ask.content)
-            .caches(true)
-            .client(ask.client);
-        self.engine.begin(&head, at(seconds), self.seed)
+        self.engine.begin(&ask.head(), at(seconds), self.seed)
+    }
+
+    /// As [`World::call`], of a call that is begun and asked about in one.
+    pub(crate) fn open(&mut self, ask: Ask<'_>, answer: Say<'_>, seconds: f64) -> Came {
+        self.seed += 1;
+        let mut call = None;
+        let step = self.engine.open(&ask.head(), at(seconds), self.seed, |begun| call = Some(begun));
+        match (step, call) {
+            (step, Some(mut call)) => self.take(step, &mut call, answer, seconds),
+            (Step::Respond(stored), None) => kept(&stored),
+            (Step::Refuse(refusal), None) => Came::Refused(refusal.to_string()),
+            (Step::Fail(_), None) => Came::Failed,
+            (step, None) => panic!("{step:?} and no call"),
+        }
     }
 
     /// A call whose vendor answers at once, where it is asked.
@@ -191,19 +220,27 @@ impl World {
     }
 
     pub(crate) fn go_on(&mut self, call: &mut Call, answer: Say<'_>, seconds: f64) -> Came {
+        let step = call.step(&self.engine, at(seconds));
+        self.take(step, call, answer, seconds)
+    }
+
+    /// Does what the call's first step says, and goes on.
+    fn take(&mut self, mut step: Step, call: &mut Call, answer: Say<'_>, seconds: f64) -> Came {
         let now = at(seconds);
         let mut sent = None;
         loop {
-            match call.step(&self.engine, now) {
+            match step {
                 Step::Send(attempt) => {
                     sent = Some(attempt.condition);
                     call.answer(&self.engine, answer.status, &answer.headers, now);
                 }
                 Step::Respond(stored) => return kept(&stored),
                 Step::Refuse(refusal) => return Came::Refused(refusal.to_string()),
+                Step::Fail(_) => return Came::Failed,
                 Step::Settled => break,
                 step => panic!("{step:?}"),
             }
+            step = call.step(&self.engine, now);
         }
         call.read(answer.body.as_bytes());
         call.end(&self.engine, now);

@@ -145,26 +145,21 @@ impl<S, R, B: Body> Asking<S, R, B> {
         Self { service, beside, rebody, body: Sendable::Unread { body, most, again: empty }, opening }
     }
 
-    /// Begins the call, and asks what to do: [`Begun::Over`] where that was all.
-    pub(super) fn begin<ResB, M>(&mut self, watched: &mut Option<Watched>) -> Begun<ResponseBody<ResB, M>> {
+    /// Begins the call, and asks what to do; `None` where rules look at its body first.
+    pub(super) fn begin(&mut self, watched: &mut Option<Watched>) -> Option<Step> {
         let step = match &mut self.body {
             Sendable::Unread { most, again, .. } if *most != Some(0) => {
                 let opened = self.opening.open_with_body(*most, watched);
                 *again = opened.as_ref().is_some_and(|opened| opened.keeps);
                 match opened {
-                    Some(Opened { step: None, .. }) => return Begun::Reads,
+                    Some(Opened { step: None, .. }) => return None,
                     opened => opened.and_then(|opened| opened.step),
                 }
             }
             _ => self.opening.open(watched),
         };
         // The engine failed where it says nothing: the call goes out, uncounted.
-        match step.unwrap_or_else(|| Step::Send(Attempt::default())) {
-            Step::Respond(stored) => Begun::Over(Ok(self.respond(&stored, watched))),
-            Step::Refuse(refusal) => Begun::Over(Err(EgressError::Refused(refusal))),
-            Step::Fail(error) => Begun::Over(Err(EgressError::Injected(error))),
-            step => Begun::GoesOn(step),
-        }
+        Some(step.unwrap_or_else(|| Step::Send(Attempt::default())))
     }
 
     fn read(&mut self) -> Next<B> {
@@ -172,8 +167,9 @@ impl<S, R, B: Body> Asking<S, R, B> {
         self.body.reader().map_or(Next::Ask, |reader| Next::Read(Reading::new(reader, most)))
     }
 
-    /// A response that no vendor sent now.
-    fn respond<ResB, M>(
+    /// A response that no vendor sent now. Inlined, so that it is made where it is handed out.
+    #[inline]
+    pub(super) fn respond<ResB, M>(
         &self,
         stored: &Stored,
         watched: &mut Option<Watched>,
@@ -188,17 +184,6 @@ impl<S, R, B: Body> Asking<S, R, B> {
         response.headers_mut().clone_from(&stored.headers);
         response
     }
-}
-
-/// What the first step of a call comes to.
-#[allow(clippy::large_enum_variant, reason = "a box would cost what most calls are spared")]
-pub(super) enum Begun<B> {
-    /// It is answered, or refused.
-    Over(Result<Response<B>, EgressError>),
-    /// This is to be done.
-    GoesOn(Step),
-    /// Rules look at its body.
-    Reads,
 }
 
 impl<S, R, B: Body> Acting<S, R, B> {

@@ -1,8 +1,9 @@
-use super::acting::{Acting, Asking, Begun};
+use super::acting::{Acting, Asking};
 use super::opening::{Handed, Opening};
 use super::{EgressError, Rebody, ResponseBody};
 use crate::error::{Cause, classify};
 use crate::watched::Watched;
+use farcall::Step;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -79,14 +80,13 @@ where
             && let Some(asking) = place
         {
             let mut watched = None;
-            let step = match asking.begin(&mut watched) {
-                Begun::Over(answer) => {
-                    *place = None;
-                    return Poll::Ready(answer);
-                }
-                Begun::GoesOn(step) => Some(step),
-                Begun::Reads => None,
-            };
+            let step = asking.begin(&mut watched);
+            if let Some(Step::Respond(stored)) = &step {
+                // Made where it is handed out: most calls come no further, and nothing of them is moved.
+                let answer = Poll::Ready(Ok(asking.respond(stored, &mut watched)));
+                *place = None;
+                return answer;
+            }
             if let Some(asking) = place.take() {
                 let acting = Box::new(Acting::new(asking, watched, step));
                 way.set(Way::Acting { acting, first: None, second: None, last: None });

@@ -1,5 +1,5 @@
 use super::{AsIs, Egress, Mapped};
-use crate::client::Client;
+use crate::client::{Client, Kind};
 use crate::error::Cause;
 use crate::shadows::{Beside, Shadows};
 use farcall_agent::Farcall;
@@ -77,7 +77,7 @@ impl<R, M> EgressLayer<R, M> {
     /// below adds, the layer does not see.
     #[must_use]
     pub fn client_name(mut self, name: &str) -> Self {
-        self.client = Client::named(name);
+        self.client = Client::named(Kind::Tower, name);
         self
     }
 

@@ -1,4 +1,4 @@
-use crate::client::{Client, OF_TOWER, OfClient};
+use crate::client::Client;
 use crate::scope::{Customer, Deadline, Scope, Tags, with_current};
 use crate::watched::{Opened, Sent, Watched};
 use farcall::advise::Marks;
@@ -149,11 +149,11 @@ impl Asked for Held {
         let request::Parts { method, headers, extensions, .. } = &self.parts;
         let deadline: Option<&Deadline> = extensions.get();
         let priority: Option<&Priority> = extensions.get();
-        let headers = OfClient::new(headers, &self.client, OF_TOWER);
         let target = Target::from_uri(self.uri()).unwrap_or(Target::UNREADABLE);
         see(Head::to(method.as_str(), target)
-            .headers(&headers)
+            .headers(headers)
             .client(self.client.number())
+            .client_key(self.client.bytes())
             .body(self.body, self.replayable)
             .caches(true)
             .parks(true)

@@ -2,7 +2,7 @@
 
 use super::exchange::{count_streaming, hand_out};
 use super::hops::{Chain, Hop, Leg, note_unseen, was_sent};
-use crate::client::{Client, OF_REQWEST, OfClient};
+use crate::client::Client;
 use crate::egress::{EgressError, is_of_use};
 use crate::scope::Scope;
 use crate::shadows::Beside;
@@ -38,9 +38,9 @@ pub(super) async fn act(
     let bytes = replayable.then_some(content.len() as u64);
     let now = farcall.now();
     let deadline: Option<Timestamp> = extensions.get().map(|deadline: &crate::Deadline| now.plus(deadline.0));
-    let of_client = OfClient::new(request.headers(), client, OF_REQWEST);
     let head = Head::to(method.as_str(), Target::parse(url.as_str()).unwrap_or(Target::UNREADABLE))
-        .headers(&of_client)
+        .headers(request.headers())
+        .client_key(client.bytes())
         .body(bytes, replayable)
         .caches(true)
         .marks(farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client.bytes())))

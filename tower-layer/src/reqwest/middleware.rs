@@ -1,6 +1,6 @@
 use super::acting::act;
 use super::exchange::{Exchange, Exchanging};
-use crate::client::Client;
+use crate::client::{Client, Kind};
 use crate::egress::Counted;
 use crate::shadows::{Beside, Shadows};
 use ::reqwest::{Request, Response};
@@ -73,7 +73,7 @@ impl EgressMiddleware {
     /// have is one copy, as if they had a name in common.
     #[must_use]
     pub fn client_name(mut self, name: &str) -> Self {
-        self.client = Client::named(name);
+        self.client = Client::named(Kind::Reqwest, name);
         self
     }
 }
