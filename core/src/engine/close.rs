@@ -5,7 +5,7 @@ use super::cached::Saved;
 use super::call::State;
 use super::events::What;
 use super::flow::Flow;
-use super::plan::{Plan, Priced, Standing};
+use super::plan::{BudgetUse, Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::budget::{self, Spent};
 use crate::call::{ErrorType, Outcome};
@@ -140,7 +140,7 @@ impl Engine {
     /// What was set aside is spent, or given back.
     fn settle_budgets(&self, plan: &Plan, flow: &mut Flow, cost: &Cost, over: Over, now: Timestamp) {
         let tokens = over.used.map(|used| used.all);
-        for (at, (place, state)) in plan.budgets.iter().enumerate() {
+        for (at, BudgetUse { place, state, tally }) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };
             let rule = &plan.rules.budgets[*place];
             let spent = match over.answer {
@@ -155,7 +155,7 @@ impl Engine {
                 }
                 _ => rule.then.spent(cost.part(), cost.unknown.is_none(), tokens),
             };
-            let settled = state.settle(&rule.then, reservation, spent, now);
+            let settled = state.settle_by(tally, &rule.then, reservation, spent, now);
             self.tell_of_budget(&rule.name, settled, flow, now);
         }
     }

@@ -5,7 +5,7 @@ use super::Engine;
 
 use super::events::What;
 use super::flow::{Flow, Until};
-use super::plan::{Part, Plan, Priced};
+use super::plan::{BudgetUse, Part, Plan, Priced};
 use super::step::Attempt;
 use crate::budget;
 use crate::cache::Answer;
@@ -156,7 +156,7 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
         if flow.reserved[at].is_some() {
             continue;
         }
-        let (place, state) = &plan.budgets[at];
+        let BudgetUse { place, state, .. } = &plan.budgets[at];
         let rule = &plan.rules.budgets[*place];
         let amount = rule.then.amount(estimate(plan, flow, now), flow.tokens_ahead(plan).all);
         match state.reserve(&rule.then, amount, now) {
