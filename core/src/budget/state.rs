@@ -222,6 +222,7 @@ impl State {
 
     /// Counts what a call spent and gives back the rest of what it had reserved; in any case exactly once, also
     /// for a call that was never sent ([`Spent::NOTHING`]) or was let go of.
+    #[inline(never)]
     pub fn settle(&self, rule: &Rule, reservation: Reservation, spent: Spent, now: Timestamp) -> Settled {
         let charge = if spent.all { spent.known } else { spent.known.max(reservation.amount) };
         self.count(rule, reservation, spent, charge, now)
@@ -337,6 +338,8 @@ impl State {
     }
 
     /// A call that does not fit.
+    #[cold]
+    #[inline(never)]
     fn over(&self, rule: &Rule, current: Current, amount: u64) -> Result<Option<Then>, Verdict> {
         let next = rule.limit.period.start(u64::from(current.number) + 1);
         let ever = amount <= rule.limit.amount;
@@ -447,6 +450,8 @@ impl State {
     }
 
     /// One attempt to begin another period; somebody else's may come first.
+    #[cold]
+    #[inline(never)]
     fn begin_next(&self, current: Current, number: u32) {
         let generation = current.generation.wrapping_add(1);
         let place = &self.periods[(generation & 1) as usize];
