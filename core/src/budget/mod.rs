@@ -4,8 +4,10 @@
 //! that calls under way at the same time cannot spend the same money. See [`State`].
 
 mod state;
+mod tally;
 
 pub use state::{Admission, Reservation, Settled, State, Status, Then, Verdict};
+pub use tally::Tally;
 
 use crate::units::{Currency, Money, Period};
 use std::fmt;

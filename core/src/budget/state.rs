@@ -5,13 +5,16 @@
 //! the new one's. Nobody waits for anybody; whoever finds the period over prepares the next and swaps the word,
 //! and others help.
 
+use super::tally::Tally;
 use super::{Action, MAX_MARKS, Rule, Spent};
 use crate::units::{Period, Timestamp};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The account of one budget (of one customer, say). 64 bytes, all methods through `&self`. An account belongs
-/// to one rule: after a change of its period or unit it is another one's ([`Rule::account`]).
+/// The account of one budget (of one customer, say). A cache line, and another one for the list of its tallies; all
+/// methods through `&self`. An account belongs to one rule: after a change of its period or unit it is another one's
+/// ([`Rule::account`]).
 ///
 /// Periods are those of the calendar. A call counts in the period in which it settles; what it had reserved in
 /// an earlier one is gone with that. A clock that goes back a little changes nothing; one that comes back from
@@ -19,7 +22,7 @@ use std::time::Duration;
 /// calls of a year; and back again, if it returns to the period that it left. A thread that is held up for so
 /// long between its look at the clock and the account is taken for such a leap.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))] // The words that calls touch come first, on one line.
 pub struct State {
     /// Generation (4 bits) and what is spent and reserved (60 bits).
     word: AtomicU64,
@@ -32,12 +35,14 @@ pub struct State {
     throttled: AtomicU64,
     /// Generation, and which warnings were given.
     warned: AtomicU64,
-    /// All that was ever charged, what is taken for the unknown rest of a call included.
+    /// All that was ever charged and stands in no tally, what is taken for the unknown rest of a call included.
     settled: AtomicU64,
     /// Calls of which not all was known.
     unknown: AtomicU32,
     /// Calls that were refused.
     refused: AtomicU32,
+    /// What was charged by those who keep a tally of their own.
+    tallies: Mutex<Vec<Arc<Tally>>>,
 }
 
 /// What a call may do.
@@ -82,6 +87,9 @@ pub enum Then {
 pub struct Reservation {
     amount: u64,
     generation: u32,
+    /// The number of the period in whose account it stands, where all marks that this account has reached with it are
+    /// warned of; else [`NO_PERIOD`].
+    quiet_in: u32,
 }
 
 impl Reservation {
@@ -123,6 +131,8 @@ const AMOUNT: u64 = (1 << SHIFT) - 1;
 
 /// Beside the number of a period: it is the one that the clock leapt back from before.
 const RETURNED: u32 = 1 << 31;
+/// The number of no period.
+const NO_PERIOD: u32 = u32::MAX;
 
 /// What [`State::enter`] found.
 #[derive(Clone, Copy)]
@@ -170,7 +180,20 @@ impl State {
             settled: AtomicU64::new(0),
             unknown: AtomicU32::new(0),
             refused: AtomicU32::new(0),
+            tallies: Mutex::new(Vec::new()),
         }
+    }
+
+    /// A tally for one of those who make calls: for as long as it is held, it counts.
+    #[must_use]
+    pub fn tally(&self) -> Arc<Tally> {
+        let tally = Arc::new(Tally::default());
+        let mut tallies = self.tallies();
+        if tallies.len() == tallies.capacity() {
+            self.collect(&mut tallies);
+        }
+        tallies.push(Arc::clone(&tally));
+        tally
     }
 
     /// Sets an amount aside for a call, or says why not.
@@ -189,7 +212,9 @@ impl State {
                 Err(verdict) => return verdict,
             };
             if self.swap(current, current.used().saturating_add(amount)) {
-                let reservation = Reservation { amount, generation: current.generation };
+                let quiet = self.to_warn_of(rule, current, after).is_none();
+                let quiet_in = if quiet { current.number } else { NO_PERIOD };
+                let reservation = Reservation { amount, generation: current.generation, quiet_in };
                 return Verdict::Admit(Admission { reservation, then });
             }
         }
@@ -197,16 +222,37 @@ impl State {
 
     /// Counts what a call spent and gives back the rest of what it had reserved; in any case exactly once, also
     /// for a call that was never sent ([`Spent::NOTHING`]) or was let go of.
+    #[inline(never)]
     pub fn settle(&self, rule: &Rule, reservation: Reservation, spent: Spent, now: Timestamp) -> Settled {
         let charge = if spent.all { spent.known } else { spent.known.max(reservation.amount) };
         self.count(rule, reservation, spent, charge, now)
+    }
+
+    /// The same for one who keeps a [`tally`](Self::tally): a call that spent what was set aside for it, in the period
+    /// in which it was, does not touch the account. That has counted the amount, whoever reached a mark with it warns
+    /// of that, and what is left is the total.
+    pub fn settle_by(
+        &self,
+        tally: &Tally,
+        rule: &Rule,
+        reservation: Reservation,
+        spent: Spent,
+        now: Timestamp,
+    ) -> Settled {
+        let as_reserved = spent.all && spent.known == reservation.amount;
+        if as_reserved && reservation.quiet_in == number_of(rule.limit.period, now) && tally.add(spent.known)
+        {
+            return Settled::default();
+        }
+        self.settle(rule, reservation, spent, now)
     }
 
     /// Counts what an attempt spent for which nothing was set aside; where not all of that is known, never less than
     /// `guess`.
     pub fn settle_more(&self, rule: &Rule, guess: u64, spent: Spent, now: Timestamp) -> Settled {
         let charge = if spent.all { spent.known } else { spent.known.max(guess) };
-        self.count(rule, Reservation { amount: 0, generation: 0 }, spent, charge, now)
+        let nothing = Reservation { amount: 0, generation: 0, quiet_in: NO_PERIOD };
+        self.count(rule, nothing, spent, charge, now)
     }
 
     fn count(
@@ -217,8 +263,7 @@ impl State {
         charge: u64,
         now: Timestamp,
     ) -> Settled {
-        let add = |settled: u64| Some(settled.saturating_add(charge));
-        let _ = self.settled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        self.add_settled(charge);
         if !spent.all {
             self.unknown.fetch_add(1, Ordering::Relaxed);
         }
@@ -266,10 +311,35 @@ impl State {
     /// they and the next process keep to the limit as this one does.
     #[must_use]
     pub fn settled(&self) -> u64 {
-        self.settled.load(Ordering::Relaxed)
+        let mut tallies = self.tallies();
+        self.collect(&mut tallies);
+        let settled = self.settled.load(Ordering::Relaxed);
+        tallies.iter().map(|tally| tally.sum()).fold(settled, u64::saturating_add)
+    }
+
+    /// Takes over what stands in tallies that nobody adds to any more.
+    fn collect(&self, tallies: &mut Vec<Arc<Tally>>) {
+        tallies.retain_mut(|tally| match Arc::get_mut(tally) {
+            Some(alone) => {
+                self.add_settled(alone.sum());
+                false
+            }
+            None => true,
+        });
+    }
+
+    fn tallies(&self) -> MutexGuard<'_, Vec<Arc<Tally>>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_settled(&self, charge: u64) {
+        let add = |settled: u64| Some(settled.saturating_add(charge));
+        let _ = self.settled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
     /// A call that does not fit.
+    #[cold]
+    #[inline(never)]
     fn over(&self, rule: &Rule, current: Current, amount: u64) -> Result<Option<Then>, Verdict> {
         let next = rule.limit.period.start(u64::from(current.number) + 1);
         let ever = amount <= rule.limit.amount;
@@ -328,22 +398,11 @@ impl State {
 
     /// The highest share to warn at that was not reached before in this period.
     fn newly_reached(&self, rule: &Rule, current: Current, total: u64) -> Option<u8> {
-        let marks = rule.at.iter().take(MAX_MARKS).map(|(percent, action)| (*percent, *action));
-        let marks = marks.enumerate().filter(|(_, (_, action))| *action == Action::Warn);
-        let marks = marks.map(|(bit, (percent, _))| (bit, percent)).chain([(MAX_MARKS, 100)]);
-        let mut highest = None;
-        let mut bits = 0;
-        for (bit, percent) in marks {
-            if total >= rule.part(percent) {
-                bits |= 1 << bit;
-                highest = Some((1 << bit, percent));
-            }
-        }
-        let (bit, percent) = highest?;
+        let Reached { bits, highest, percent } = self.to_warn_of(rule, current, total)?;
         let mut word = self.warned.load(Ordering::Acquire);
         loop {
-            let known = if word & !AMOUNT == current.tag() { word & AMOUNT } else { 0 };
-            if known & bit != 0 {
+            let known = warned_in(current, word);
+            if known & highest != 0 {
                 return None;
             }
             let next = current.tag() | known | bits;
@@ -352,6 +411,13 @@ impl State {
                 Err(seen) => word = seen,
             }
         }
+    }
+
+    /// The shares to warn at that a total reaches, if nobody was warned of the highest of them in this period.
+    fn to_warn_of(&self, rule: &Rule, current: Current, total: u64) -> Option<Reached> {
+        let reached = Reached::by(rule, total)?;
+        let known = warned_in(current, self.warned.load(Ordering::Acquire));
+        (known & reached.highest == 0).then_some(reached)
     }
 
     fn elsewhere_of(&self, current: Current) -> u64 {
@@ -366,8 +432,7 @@ impl State {
 
     /// The account of the period that `now` is in, begun if need be.
     fn enter(&self, period: Period, now: Timestamp) -> Current {
-        // Minutes since the epoch fit for as long as nanoseconds do.
-        let number = u32::try_from(period.number(now)).unwrap_or(u32::MAX) & !RETURNED;
+        let number = number_of(period, now);
         loop {
             let word = self.word.load(Ordering::Acquire);
             let place = (word >> SHIFT & 1) as usize;
@@ -385,6 +450,8 @@ impl State {
     }
 
     /// One attempt to begin another period; somebody else's may come first.
+    #[cold]
+    #[inline(never)]
     fn begin_next(&self, current: Current, number: u32) {
         let generation = current.generation.wrapping_add(1);
         let place = &self.periods[(generation & 1) as usize];
@@ -414,6 +481,44 @@ impl State {
             }
         }
     }
+}
+
+/// The number of the period that a moment is in.
+fn number_of(period: Period, now: Timestamp) -> u32 {
+    // Minutes since the epoch fit for as long as nanoseconds do.
+    u32::try_from(period.number(now)).unwrap_or(u32::MAX) & !RETURNED
+}
+
+/// Shares to warn at that were reached.
+#[derive(Clone, Copy)]
+struct Reached {
+    /// A bit for each.
+    bits: u64,
+    /// The bit of the highest, and which share that is.
+    highest: u64,
+    percent: u8,
+}
+
+impl Reached {
+    fn by(rule: &Rule, total: u64) -> Option<Self> {
+        let marks = rule.at.iter().take(MAX_MARKS).map(|(percent, action)| (*percent, *action));
+        let marks = marks.enumerate().filter(|(_, (_, action))| *action == Action::Warn);
+        let marks = marks.map(|(bit, (percent, _))| (bit, percent)).chain([(MAX_MARKS, 100)]);
+        let mut reached = None;
+        let mut bits = 0;
+        for (bit, percent) in marks {
+            if total >= rule.part(percent) {
+                bits |= 1 << bit;
+                reached = Some(Self { bits, highest: 1 << bit, percent });
+            }
+        }
+        reached
+    }
+}
+
+/// The shares that were warned of in the period of `current`, of the word that holds them.
+fn warned_in(current: Current, word: u64) -> u64 {
+    if word & !AMOUNT == current.tag() { word & AMOUNT } else { 0 }
 }
 
 /// Whether a period is so little before the account's that the clock was only set, or the thread was late.

@@ -32,8 +32,9 @@ fn used(state: &State, rule: &Rule, now: Timestamp) -> u64 {
 
 #[test]
 fn a_state_is_small() {
-    assert!(size_of::<State>() <= 64);
+    assert!(size_of::<State>() <= 128);
     assert!(size_of::<Reservation>() <= 16);
+    assert_eq!(size_of::<Tally>(), 128, "lines of its own");
 }
 
 #[test]
@@ -136,6 +137,45 @@ fn each_share_warns_once_in_a_period() {
         Period::Hour.end(now)
     });
     assert_eq!(spend(50, later), Some(50));
+}
+
+#[test]
+fn whoever_keeps_a_tally_is_warned_of_each_share_once_too() {
+    let mut rule = requests(100, Period::Hour, Action::Warn);
+    rule.at = vec![(50, Action::Warn), (80, Action::Warn)];
+    let state = State::new();
+    let tally = state.tally();
+    let settle =
+        |call: Reservation, spent: u64| state.settle_by(&tally, &rule, call, known(spent), NOW).warning;
+    let calls: Vec<_> = (0..6).map(|_| admitted(state.reserve(&rule, 10, NOW))).collect();
+    // The fifth reached the first share, and is not through; those before it had not.
+    assert!(calls[..4].iter().all(|call| settle(*call, 10).is_none()));
+    assert_eq!(settle(calls[5], 10), Some(50), "who came after it, and ended first");
+    assert_eq!(settle(calls[4], 10), None);
+    // One that reaches a share and gives it back.
+    let (back, after) = (admitted(state.reserve(&rule, 20, NOW)), admitted(state.reserve(&rule, 1, NOW)));
+    assert_eq!(settle(back, 0), None);
+    assert_eq!((settle(after, 1), used(&state, &rule, NOW)), (None, 61));
+    let spends_more = admitted(state.reserve(&rule, 1, NOW));
+    assert_eq!(settle(spends_more, 30), Some(80));
+    // What others spend shows with the next call.
+    state.set_elsewhere(&rule, 10, NOW);
+    let next = admitted(state.reserve(&rule, 1, NOW));
+    assert_eq!(settle(next, 1), Some(100));
+    assert_eq!((used(&state, &rule, NOW), state.settled()), (92, 92));
+}
+
+#[test]
+fn what_stands_in_a_tally_counts_while_it_is_held_and_after() {
+    let rule = requests(1_000, Period::Hour, Action::Refuse);
+    let state = State::new();
+    for round in 1..=40 {
+        let tally = state.tally();
+        let call = admitted(state.reserve(&rule, 3, NOW));
+        let _ = state.settle_by(&tally, &rule, call, known(3), NOW);
+        assert_eq!(state.settled(), 3 * round);
+    }
+    assert_eq!((state.settled(), used(&state, &rule, NOW)), (120, 120));
 }
 
 #[test]
@@ -267,14 +307,19 @@ fn a_clock_that_leaps_back_and_returns_finds_what_was_spent() {
 #[derive(Clone, Debug)]
 enum Event {
     Reserve(u64),
-    Settle(usize, u64, bool),
+    /// Which call, what it cost (`None`: what was set aside), whether that is all, and by which tally.
+    Settle(usize, Option<u64>, bool, usize),
+    /// The tally of that number goes, and another one comes.
+    Anew(usize),
     Pass(u64),
 }
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0u64..400).prop_map(Event::Reserve),
-        4 => (0usize..8, 0u64..600, any::<bool>()).prop_map(|(which, cost, all)| Event::Settle(which, cost, all)),
+        4 => (0usize..8, proptest::option::of(0u64..600), any::<bool>(), 0usize..3)
+            .prop_map(|(which, cost, all, by)| Event::Settle(which, cost, all, by)),
+        1 => (0usize..2).prop_map(Event::Anew),
         1 => (0u64..90).prop_map(Event::Pass),
     ]
 }
@@ -284,6 +329,7 @@ proptest! {
     fn the_account_is_what_a_ledger_of_all_calls_says(events in proptest::collection::vec(event(), 1..200)) {
         let rule = requests(1_000, Period::Minute, Action::Refuse);
         let state = State::new();
+        let mut tallies = [state.tally(), state.tally()];
         let mut now = NOW;
         let mut open: Vec<(Reservation, u64, u64)> = Vec::new();
         // What was charged in the current period, and by all calls ever.
@@ -300,13 +346,19 @@ proptest! {
                     }
                     _ => prop_assert!(charged + reserved + amount > 1_000),
                 },
-                Event::Settle(which, cost, all) if !open.is_empty() => {
+                Event::Settle(which, cost, all, by) if !open.is_empty() => {
                     let (call, amount, _) = open.swap_remove(which % open.len());
-                    let _ = state.settle(&rule, call, Spent { known: cost, all }, now);
+                    let cost = cost.unwrap_or(amount);
+                    let spent = Spent { known: cost, all };
+                    let _ = match tallies.get(by) {
+                        Some(tally) => state.settle_by(tally, &rule, call, spent, now),
+                        None => state.settle(&rule, call, spent, now),
+                    };
                     let charge = if all { cost } else { cost.max(amount) };
                     (charged, ever) = (charged + charge, ever + charge);
                 }
                 Event::Settle(..) => {}
+                Event::Anew(which) => tallies[which] = state.tally(),
                 Event::Pass(seconds) => {
                     now = now.plus_millis(seconds * 1_000);
                     if Period::Minute.number(now) != minute {

@@ -44,9 +44,23 @@ impl Engine {
             return Look::default();
         }
         let endpoint = u64::from(found.vendor) << 32 | u64::from(found.endpoint);
-        let Some(level) = self.advice.takes(number, endpoint, about, lot, now) else {
-            return Look::default();
-        };
+        match self.advice.takes(number, endpoint, about, lot, now) {
+            Some(level) => self.look_closely(shard, found, head, request, level, now),
+            None => Look::default(),
+        }
+    }
+
+    /// Looks at one of the calls that are looked at. It counts for two to the power of `level`.
+    #[inline(never)]
+    fn look_closely(
+        &self,
+        shard: &Shard,
+        found: Found,
+        head: &Head<'_>,
+        request: Option<(&Request<'_>, u64)>,
+        level: u8,
+        now: Timestamp,
+    ) -> Look {
         let hasher = &self.advice.hasher;
         let exact = head.exact || head.caches || head.marks.is_some();
         let marks = match (head.marks, request) {
@@ -75,9 +89,19 @@ impl Engine {
     ) {
         // What was not made cannot be saved.
         let made = matches!(outcome, Outcome::Complete | Outcome::Abandoned | Outcome::Failed(_));
-        if !call.look.is_on() || !made || call.attempts == 0 {
-            return;
+        if call.look.is_on() && made && call.attempts > 0 {
+            self.advise_on_looked_at(call, outcome, (cost, cost_unknown), now);
         }
+    }
+
+    #[inline(never)]
+    fn advise_on_looked_at(
+        &self,
+        call: &Call,
+        outcome: Outcome,
+        (cost, cost_unknown): (i64, bool),
+        now: Timestamp,
+    ) {
         let standing = call.flow.as_ref();
         if standing.is_some_and(|standing| standing.flow.is_copy) {
             return;

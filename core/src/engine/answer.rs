@@ -33,10 +33,16 @@ impl Engine {
             flow.told = should_retry(text);
         }
         let silent = status < 400 && !call.watches;
-        if silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
-            self.read_usage(call, headers);
-            return;
+        match silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
+            true => self.read_usage(call, headers),
+            false => self.read_statements(call, headers, now),
         }
+    }
+
+    /// What the vendor says about its quotas.
+    #[inline(never)]
+    fn read_statements(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
+        let status = call.status;
         if let Some(Standing { plan, flow }) = &mut call.flow
             && self.other_vendor(plan, flow).is_some()
         {
@@ -73,6 +79,14 @@ impl Engine {
 
     /// Whose answer it is where a backup or a variant took the call to the host of another vendor.
     pub(super) fn other_vendor<'p>(&'p self, plan: &'p Plan, flow: &Flow) -> Option<&'p str> {
+        match decide::is_changed(flow) {
+            true => self.vendor_of_changed(plan, flow),
+            false => None,
+        }
+    }
+
+    #[inline(never)]
+    fn vendor_of_changed<'p>(&'p self, plan: &'p Plan, flow: &Flow) -> Option<&'p str> {
         let host = decide::changes_of(plan, flow)?.host.as_deref()?;
         let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
         let name =
@@ -85,9 +99,13 @@ impl Engine {
         let Some(Standing { plan, flow }) = &mut call.flow else { return };
         let other = self.other_vendor(plan, flow);
         let counts = matches!(plan.price, Priced::ByModel) || plan.counts_tokens || other.is_some();
-        if !counts || !(200..300).contains(&call.status) {
-            return;
+        if counts && (200..300).contains(&call.status) {
+            Self::begin_usage(plan, flow, other, headers);
         }
+    }
+
+    #[inline(never)]
+    fn begin_usage(plan: &Plan, flow: &mut Flow, other: Option<&str>, headers: &dyn Headers) {
         let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
         let price = plan.rules.prices.find(
             other.unwrap_or(&plan.vendor_name),

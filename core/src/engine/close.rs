@@ -4,16 +4,16 @@ use super::account::Tokens;
 use super::cached::Saved;
 use super::call::State;
 use super::events::What;
-use super::flow::Flow;
-use super::plan::{Plan, Priced, Standing};
+use super::flow::{Flow, Prefix};
+use super::plan::{BudgetUse, Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::budget::{self, Spent};
 use crate::call::{ErrorType, Outcome};
-use crate::cost::{self, Cost, Facts, Unknown, Usage};
+use crate::cost::{self, Cost, Facts, Price, Unknown, Usage, UsageReader};
 use crate::quota;
 use crate::quota::dialect::Answer;
 use crate::resilience::{Ending, Released};
-use crate::rollout::Sample;
+use crate::rollout::{Sample, Side};
 use crate::units::{Currency, Money, Timestamp};
 use std::sync::Arc;
 
@@ -68,26 +68,9 @@ impl Engine {
             None => Self::release_place(plan, flow, Released::Nothing, now),
         }
         if let Some(prefix) = flow.prefix.take() {
-            // Only now is known what a status meant whose meaning stands in the body.
-            let answer = Answer::new(prefix.status, &prefix.headers).body_prefix(&prefix.body);
-            let dialect = self.catalogue.dialect(vendor);
-            // A wait begins when the vendor said it, however late its body was read.
-            let reading = dialect.read(&answer, head_at);
-            // Its headers were taken when they came; a second look would take them for newer than they are.
-            if !reading.cached && (reading.refusal, reading.retry_at) != (prefix.refusal, flow.retry_at) {
-                flow.retry_at = reading.retry_at;
-                self.take_refusal(plan, flow, dialect, &reading, prefix.refusal, now);
-            }
+            self.read_prefix(plan, flow, vendor, &prefix, head_at, now);
         }
-        let read = flow.usage.take().map(|reader| {
-            let legible = flow.coding.as_ref().is_none_or(|decoder| decoder.whole());
-            let complete = outcome == Outcome::Complete;
-            let mut usage = reader.finish(complete && legible);
-            if complete && usage.unknown == Some(Unknown::Abandoned) {
-                usage.unknown = Some(Unknown::Encoded);
-            }
-            usage
-        });
+        let read = flow.usage.take().map(|reader| read(reader, flow, outcome));
         let usage = read.as_ref().unwrap_or(if was_sent { &NOT_STATED } else { &NO_ANSWER });
         let answer = match (was_sent, status) {
             (false, _) => cost::Answer::NotSent,
@@ -100,9 +83,7 @@ impl Engine {
         let cost = match self.other_vendor(plan, flow) {
             Some(vendor) if answer != cost::Answer::NotSent => {
                 let facts = Facts::new(usage, answer, begun).bytes(sent, received);
-                let prices = &plan.rules.prices;
-                let settled = prices.settle(vendor, &plan.endpoint_name, flow.model.as_str(), &facts);
-                settled.unwrap_or_else(|| Cost::known(Money::zero(Currency::USD)))
+                cost_by_table(plan, flow, vendor, &facts)
             }
             _ => Self::cost(plan, flow, usage, answer, (sent, received), begun),
         };
@@ -114,17 +95,14 @@ impl Engine {
         let over = Over { answer, was_tried, was_sent, used };
         self.settle_budgets(plan, flow, &cost, over, now);
         self.settle_quotas(plan, flow, over);
-        if let Some((place, side)) = flow.side.take()
+        if let Some(side) = flow.side.take()
             && was_tried
-            && let Some((_, state, _)) = plan.rollouts.iter().find(|(known, ..)| *known == place)
         {
             // What the application gets instead, from the cache, the outbox or a rule, is no answer of this side.
             let failed = !was_sent || error.is_some() || status == 0 || status >= 500;
-            let latency = call.head_at.since(flow.sent_at);
+            let latency = head_at.since(flow.sent_at);
             let sample = if failed { Sample::failed() } else { Sample::answered(latency) };
-            if let Some(change) = state.after(&plan.rules.rollouts[place].then, side, sample, now) {
-                self.note_rollout(&plan.rules.rollouts[place].name, change, now);
-            }
+            self.judge_rollout(plan, side, sample, now);
         }
         let ((dollars, unknown), lost) = (in_dollars(cost), flow.lost.take().map(in_dollars));
         let (lost_dollars, lost_unknown) = lost.unwrap_or((0, false));
@@ -137,10 +115,43 @@ impl Engine {
         }
     }
 
+    /// Only now is known what a status meant whose meaning stands in the body.
+    #[cold]
+    #[inline(never)]
+    fn read_prefix(
+        &self,
+        plan: &Plan,
+        flow: &mut Flow,
+        vendor: u32,
+        prefix: &Prefix,
+        head_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let answer = Answer::new(prefix.status, &prefix.headers).body_prefix(&prefix.body);
+        let dialect = self.catalogue.dialect(vendor);
+        // A wait begins when the vendor said it, however late its body was read.
+        let reading = dialect.read(&answer, head_at);
+        // Its headers were taken when they came; a second look would take them for newer than they are.
+        if !reading.cached && (reading.refusal, reading.retry_at) != (prefix.refusal, flow.retry_at) {
+            flow.retry_at = reading.retry_at;
+            self.take_refusal(plan, flow, dialect, &reading, prefix.refusal, now);
+        }
+    }
+
+    /// What a side of a rollout came to.
+    #[inline(never)]
+    fn judge_rollout(&self, plan: &Plan, (place, side): (usize, Side), sample: Sample, now: Timestamp) {
+        if let Some((_, state, _)) = plan.rollouts.iter().find(|(known, ..)| *known == place)
+            && let Some(change) = state.after(&plan.rules.rollouts[place].then, side, sample, now)
+        {
+            self.note_rollout(&plan.rules.rollouts[place].name, change, now);
+        }
+    }
+
     /// What was set aside is spent, or given back.
     fn settle_budgets(&self, plan: &Plan, flow: &mut Flow, cost: &Cost, over: Over, now: Timestamp) {
         let tokens = over.used.map(|used| used.all);
-        for (at, (place, state)) in plan.budgets.iter().enumerate() {
+        for (at, BudgetUse { place, state, tally }) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };
             let rule = &plan.rules.budgets[*place];
             let spent = match over.answer {
@@ -155,7 +166,7 @@ impl Engine {
                 }
                 _ => rule.then.spent(cost.part(), cost.unknown.is_none(), tokens),
             };
-            let settled = state.settle(&rule.then, reservation, spent, now);
+            let settled = state.settle_by(tally, &rule.then, reservation, spent, now);
             self.tell_of_budget(&rule.name, settled, flow, now);
         }
     }
@@ -199,10 +210,16 @@ impl Engine {
         now: Timestamp,
     ) {
         if let Some(percent) = settled.warning {
-            self.warn_of_budget(name, percent, now);
-            let rule = Arc::clone(name);
-            flow.events.add(now, What::Budget { rule, says: "has reached a mark that it warns at" });
+            self.tell_of_mark(name, percent, flow, now);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_of_mark(&self, name: &Arc<str>, percent: u8, flow: &mut Flow, now: Timestamp) {
+        self.warn_of_budget(name, percent, now);
+        let rule = Arc::clone(name);
+        flow.events.add(now, What::Budget { rule, says: "has reached a mark that it warns at" });
     }
 
     pub(super) fn cost(
@@ -216,8 +233,7 @@ impl Engine {
         if answer == cost::Answer::NotSent {
             return Cost::known(Money::zero(Currency::USD));
         }
-        let facts = Facts::new(usage, answer, begun).bytes(sent, received);
-        let model = flow.model.as_str();
+        let facts = || Facts::new(usage, answer, begun).bytes(sent, received);
         match &plan.price {
             Priced::Never => Cost::unknown(Unknown::NoPrice, Currency::USD),
             Priced::Each(money) => match answer {
@@ -225,14 +241,33 @@ impl Engine {
                 cost::Answer::Status(400..) => Cost::known(Money::zero(money.currency())),
                 _ => Cost::known(*money),
             },
-            Priced::Same(price) => price.settle(&facts),
-            Priced::ByModel => plan
-                .rules
-                .prices
-                .settle(&plan.vendor_name, &plan.endpoint_name, model, &facts)
-                .unwrap_or_else(|| Cost::known(Money::zero(Currency::USD))),
+            Priced::Same(price) => cost_by_price(price, &facts()),
+            Priced::ByModel => cost_by_table(plan, flow, &plan.vendor_name, &facts()),
         }
     }
+}
+
+/// What the body of an answer said that the call used.
+#[inline(never)]
+fn read(reader: Box<UsageReader>, flow: &Flow, outcome: Outcome) -> Usage {
+    let legible = flow.coding.as_ref().is_none_or(|decoder| decoder.whole());
+    let complete = outcome == Outcome::Complete;
+    let mut usage = reader.finish(complete && legible);
+    if complete && usage.unknown == Some(Unknown::Abandoned) {
+        usage.unknown = Some(Unknown::Encoded);
+    }
+    usage
+}
+
+#[inline(never)]
+fn cost_by_price(price: &Price, facts: &Facts<'_>) -> Cost {
+    price.settle(facts)
+}
+
+#[inline(never)]
+fn cost_by_table(plan: &Plan, flow: &Flow, vendor: &str, facts: &Facts<'_>) -> Cost {
+    let settled = plan.rules.prices.settle(vendor, &plan.endpoint_name, flow.model.as_str(), facts);
+    settled.unwrap_or_else(|| Cost::known(Money::zero(Currency::USD)))
 }
 
 /// A cost in nano-dollars, as the ledger keeps it, and whether that is not all.

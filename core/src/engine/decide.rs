@@ -5,15 +5,15 @@ use super::Engine;
 
 use super::events::What;
 use super::flow::{Flow, Until};
-use super::plan::{Part, Plan, Priced};
+use super::plan::{BudgetUse, Part, Plan, Priced};
 use super::step::Attempt;
 use crate::budget;
 use crate::cache::Answer;
-use crate::call::Changes;
-use crate::call::{ErrorType, Outcome, Refusal, RefusedBy, Stored};
+use crate::call::{Changes, ErrorType, Outcome, Refusal, RefusedBy, Stored};
+use crate::config::Rule;
 use crate::cost::Ahead;
 use crate::fault::Effect;
-use crate::policy::Verdict as PolicyVerdict;
+use crate::policy::{Decision as PolicyDecision, Verdict as PolicyVerdict};
 use crate::quota::{self, Ask, Verdict as QuotaVerdict};
 use crate::resilience::{BreakerVerdict, ConcurrencyVerdict, FailoverWhen, is_safe};
 use crate::rollout::RolloutVerdict;
@@ -34,6 +34,8 @@ pub(super) enum Halt {
     Cached(Arc<Answer>, Outcome),
 }
 
+#[cold]
+#[inline(never)]
 fn refuse(by: RefusedBy, rule: &Arc<str>, reason: &str, until: Option<Timestamp>, now: Timestamp) -> Halt {
     Halt::Refuse(Refusal { by, rule: Arc::clone(rule), reason: reason.into(), until, at: now })
 }
@@ -41,9 +43,15 @@ fn refuse(by: RefusedBy, rule: &Arc<str>, reason: &str, until: Option<Timestamp>
 /// The call must still have time.
 pub(super) fn deadline(flow: &Flow, now: Timestamp) -> Result<(), Halt> {
     match flow.deadline.passed(now) {
-        true => Err(refuse(RefusedBy::Deadline, &"deadline".into(), "", None, now)),
+        true => Err(too_late(now)),
         false => Ok(()),
     }
+}
+
+#[cold]
+#[inline(never)]
+fn too_late(now: Timestamp) -> Halt {
+    refuse(RefusedBy::Deadline, &"deadline".into(), "", None, now)
 }
 
 /// The policy must not deny it.
@@ -52,6 +60,15 @@ pub(super) fn policy(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
         return Ok(());
     }
     flow.began = true;
+    let PolicyDecision { would, warned, verdict, .. } = plan.policy;
+    match would.is_some() || warned.is_some() || verdict == PolicyVerdict::Deny {
+        true => told_by_policy(plan, flow, now),
+        false => Ok(()),
+    }
+}
+
+#[inline(never)]
+fn told_by_policy(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let Flow { events, .. } = flow;
     let decision = plan.policy;
     let rule = |index| plan.rules.policy.rule(index);
@@ -81,9 +98,14 @@ pub(super) fn policy(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
 
 /// Rollouts choose its variant, and kill switches end it.
 pub(super) fn rollout(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    if flow.side.is_some() || plan.rollouts.is_empty() {
-        return Ok(());
+    match flow.side.is_some() || plan.rollouts.is_empty() {
+        true => Ok(()),
+        false => choose_variant(plan, flow, now),
     }
+}
+
+#[inline(never)]
+fn choose_variant(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let Flow { side, shadow, events, seed, method, body, .. } = flow;
     for (place, state, _) in &plan.rollouts {
         let rule = &plan.rules.rollouts[*place];
@@ -108,9 +130,14 @@ pub(super) fn rollout(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<()
 
 /// Faults that a rule injects.
 pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    if plan.faults.is_empty() {
-        return Ok(());
+    match plan.faults.is_empty() {
+        true => Ok(()),
+        false => inject(plan, flow, now),
     }
+}
+
+#[inline(never)]
+fn inject(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let Flow { events, seed, faulted, delayed, truncate, .. } = flow;
     if let Some(until) = delayed.and_then(|delayed| delayed.ahead(now)) {
         return Err(Halt::Wait(until));
@@ -156,29 +183,14 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
         if flow.reserved[at].is_some() {
             continue;
         }
-        let (place, state) = &plan.budgets[at];
+        let BudgetUse { place, state, .. } = &plan.budgets[at];
         let rule = &plan.rules.budgets[*place];
         let amount = rule.then.amount(estimate(plan, flow, now), flow.tokens_ahead(plan).all);
         match state.reserve(&rule.then, amount, now) {
             budget::Verdict::Admit(admission) => {
                 flow.reserved[at] = Some(admission.reservation);
-                match admission.then {
-                    Some(budget::Then::Downgrade) => {
-                        // What stands in no body that is at hand cannot be replaced.
-                        if flow.names_model
-                            && let Some(model) = rule.then.cheaper(flow.model.as_str())
-                        {
-                            let name = Arc::clone(&rule.name);
-                            flow.events.add(now, What::Budget { rule: name, says: "sends a cheaper model" });
-                            flow.cheaper = Some(model.into());
-                            flow.find_place(plan);
-                        }
-                    }
-                    Some(budget::Then::Over) => {
-                        let name = Arc::clone(&rule.name);
-                        flow.events.add(now, What::Budget { rule: name, says: "over the limit, and passes" });
-                    }
-                    None => {}
+                if let Some(then) = admission.then {
+                    admitted_but(plan, flow, rule, then, now);
                 }
             }
             budget::Verdict::Wait { until, .. }
@@ -197,10 +209,41 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
     Ok(())
 }
 
+/// A budget lets the call go, and has something done with it.
+#[inline(never)]
+fn admitted_but(plan: &Plan, flow: &mut Flow, rule: &Rule<budget::Rule>, then: budget::Then, now: Timestamp) {
+    match then {
+        budget::Then::Downgrade => {
+            // What stands in no body that is at hand cannot be replaced.
+            if flow.names_model
+                && let Some(model) = rule.then.cheaper(flow.model.as_str())
+            {
+                let name = Arc::clone(&rule.name);
+                flow.events.add(now, What::Budget { rule: name, says: "sends a cheaper model" });
+                flow.cheaper = Some(model.into());
+                flow.find_place(plan);
+            }
+        }
+        budget::Then::Over => {
+            let name = Arc::clone(&rule.name);
+            flow.events.add(now, What::Budget { rule: name, says: "over the limit, and passes" });
+        }
+    }
+}
+
 /// No rule holds a call back for longer: who waits has a thread, a socket or a user waiting with him.
 const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn estimate(plan: &Plan, flow: &Flow, now: Timestamp) -> Money {
+    match &plan.price {
+        Priced::Never => Money::zero(Currency::USD),
+        Priced::Each(money) => *money,
+        Priced::Same(_) | Priced::ByModel => estimate_by_price(plan, flow, now),
+    }
+}
+
+#[inline(never)]
+fn estimate_by_price(plan: &Plan, flow: &Flow, now: Timestamp) -> Money {
     let ahead = Ahead::new(flow.body, now).prompt(flow.prompt).asks(flow.most_output(), flow.tier);
     let money = match &plan.price {
         Priced::Never => None,
@@ -214,6 +257,8 @@ fn estimate(plan: &Plan, flow: &Flow, now: Timestamp) -> Money {
     money.unwrap_or(Money::zero(Currency::USD))
 }
 
+#[cold]
+#[inline(never)]
 fn wait(flow: &mut Flow, rule: &Arc<str>, why: &'static str, until: Timestamp, now: Timestamp) -> Halt {
     let lasts = until.since(now);
     flow.events.add(now, What::Wait { rule: Arc::clone(rule), why, lasts });
@@ -294,24 +339,41 @@ pub(super) fn breaker(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timest
             flow.pass = Some(pass);
             Ok(())
         }
-        BreakerVerdict::Open { until } => {
-            let backup = plan.resilience.failover.as_ref().and_then(|(failover, _)| {
-                let when = FailoverWhen::BreakerOpen { reached: flow.reached };
-                let can_go = flow.replayable || flow.unsent;
-                failover.before(flow.method, when, can_go, flow.deadline, now)
-            });
-            if backup.is_some() {
-                flow.failed_over = true;
-                flow.events.add(now, What::Failover { why: "the breaker is open" });
-                return Ok(());
-            }
-            engine.tallies.breaker_refusals.fetch_add(1, Ordering::Relaxed);
-            Err(refuse(RefusedBy::Breaker, name, "", Some(until), now))
-        }
+        BreakerVerdict::Open { until } => breaker_is_open(engine, plan, flow, name, until, now),
     }
 }
 
+/// The call goes to a backup, or is refused.
+#[inline(never)]
+fn breaker_is_open(
+    engine: &Engine,
+    plan: &Plan,
+    flow: &mut Flow,
+    name: &Arc<str>,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), Halt> {
+    let backup = plan.resilience.failover.as_ref().and_then(|(failover, _)| {
+        let when = FailoverWhen::BreakerOpen { reached: flow.reached };
+        let can_go = flow.replayable || flow.unsent;
+        failover.before(flow.method, when, can_go, flow.deadline, now)
+    });
+    if backup.is_some() {
+        flow.failed_over = true;
+        flow.events.add(now, What::Failover { why: "the breaker is open" });
+        return Ok(());
+    }
+    engine.tallies.breaker_refusals.fetch_add(1, Ordering::Relaxed);
+    Err(refuse(RefusedBy::Breaker, name, "", Some(until), now))
+}
+
+/// Whether it may be sent with something else than the application said.
+pub(super) fn is_changed(flow: &Flow) -> bool {
+    flow.failed_over || flow.side.is_some_and(|(_, side)| side.is_new())
+}
+
 /// What an attempt is sent with instead: to the backup, or as the variant that it takes.
+#[inline(never)]
 pub(super) fn changes_of<'p>(plan: &'p Plan, flow: &Flow) -> Option<&'p Arc<Changes>> {
     if flow.failed_over {
         return plan.resilience.failover.as_ref().map(|(_, changes)| changes);
@@ -326,7 +388,7 @@ pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp)
     (flow.sent_at, flow.timed, flow.unsent) = (now, true, false);
     let parts = &plan.resilience;
     let give_up_at = flow.deadline.of_attempt(now, parts.attempt_timeout);
-    let changes = changes_of(plan, flow).map(Arc::clone);
+    let changes = if is_changed(flow) { changes_of(plan, flow).map(Arc::clone) } else { None };
     if let Some(retry) = &parts.retry
         && number == 1
     {

@@ -22,8 +22,7 @@ impl Engine {
         let generation = self.learned.load(Ordering::Acquire);
         if shard.generation != generation {
             // Something was merged since: what was found before may have another template now.
-            shard.paths.clear();
-            shard.requests.clear();
+            shard.forget_found();
             shard.generation = generation;
         }
         let Head { method, target: Target { path, .. }, .. } = *head;
@@ -32,6 +31,13 @@ impl Engine {
             shard.keep_endpoint(endpoint, &self.tallies);
             return (vendor, endpoint);
         }
+        self.find_anew(shard, key, host, head)
+    }
+
+    /// The long way.
+    #[inline(never)]
+    fn find_anew(&self, shard: &mut Shard, key: u64, host: &str, head: &Head<'_>) -> (u32, u32) {
+        let Head { method, target: Target { path, .. }, .. } = *head;
         let vendor = self.find_vendor(shard, host);
         let endpoint = self.find_endpoint(shard, vendor, head);
         shard.requests.note(key, (method, host, path), (vendor, endpoint));
@@ -86,12 +92,17 @@ impl Engine {
             self.tallies.cut_names.fetch_add(1, Ordering::Relaxed);
         }
         let customer = shard.customer(name, &self.tallies);
-        if head.tags.is_empty() {
-            return (customer, Shard::no_tags());
+        match head.tags.is_empty() {
+            true => (customer, Shard::no_tags()),
+            false => (customer, self.find_tags(shard, head)),
         }
+    }
+
+    #[inline(never)]
+    fn find_tags(&self, shard: &mut Shard, head: &Head<'_>) -> u32 {
         let text = TagText::new(head.tags);
         self.tallies.cut_names.fetch_add(u64::from(text.cut), Ordering::Relaxed);
-        (customer, shard.tag_set(text.as_str(), &self.tallies))
+        shard.tag_set(text.as_str(), &self.tallies)
     }
 
     /// Whether rules may have something to say about calls to this vendor, it states its quotas, or they cost.
@@ -133,30 +144,45 @@ impl Engine {
         let extra = folded.map_or(extra, |name| stable_hash(extra, name.as_bytes()));
         let key = PlanKey { found, caller: head.caller.0, secret, extra };
         plans.get(key, generation, shard, |shard| {
-            let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
-            let (vendor, endpoint, customer, tags) = shard.names(&self.catalogue, found);
-            let customer = folded.unwrap_or(customer);
-            let caller = self.caller(head.caller).unwrap_or_default();
-            let fingerprint = inspect::in_words(secret);
-            let origins = self.origins.get().filter(|_| rules.depends.contains(Fields::ORIGIN));
-            let mut subject = Subject {
-                vendor,
-                vendor_tags: self.catalogue.tags(found.vendor),
-                endpoint,
-                method: head.method,
-                host,
-                customer,
-                tags,
-                caller: &caller,
-                credential: &fingerprint,
-                bytes: head.body,
-                country: self.catalogue.country(found.vendor),
-                origin: origins.map_or("", |origins| origins.of(head.headers)),
-                ..Subject::default()
-            };
-            let data = inspect::carried(&rules.data, &subject);
-            subject.data = &data;
-            self.plan(&rules, &subject, self.catalogue.dialect(found.vendor), secret, number, now)
+            self.make_plan(shard, (number, secret), found, folded, (host, head), now)
         })
+    }
+
+    /// The plan of a call, where none was kept.
+    #[cold]
+    #[inline(never)]
+    fn make_plan(
+        &self,
+        shard: &Shard,
+        (lane, secret): (usize, u64),
+        found: Found,
+        folded: Option<&str>,
+        (host, head): (&str, &Head<'_>),
+        now: Timestamp,
+    ) -> Plan {
+        let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
+        let (vendor, endpoint, customer, tags) = shard.names(&self.catalogue, found);
+        let customer = folded.unwrap_or(customer);
+        let caller = self.caller(head.caller).unwrap_or_default();
+        let fingerprint = inspect::in_words(secret);
+        let origins = self.origins.get().filter(|_| rules.depends.contains(Fields::ORIGIN));
+        let mut subject = Subject {
+            vendor,
+            vendor_tags: self.catalogue.tags(found.vendor),
+            endpoint,
+            method: head.method,
+            host,
+            customer,
+            tags,
+            caller: &caller,
+            credential: &fingerprint,
+            bytes: head.body,
+            country: self.catalogue.country(found.vendor),
+            origin: origins.map_or("", |origins| origins.of(head.headers)),
+            ..Subject::default()
+        };
+        let data = inspect::carried(&rules.data, &subject);
+        subject.data = &data;
+        self.plan(&rules, &subject, self.catalogue.dialect(found.vendor), secret, lane, now)
     }
 }

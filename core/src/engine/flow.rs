@@ -221,6 +221,9 @@ impl Flow {
     /// Makes it that of a call that begins. What a call gives back at its end (reservations, places, passes) it
     /// has given back.
     fn begin(&mut self, plan: &Plan, head: &Head<'_>, request: &Request<'_>, now: Timestamp, seed: u64) {
+        if self.holds_memory() {
+            self.let_go();
+        }
         self.seed = seed;
         self.method = static_method(head.method);
         self.body = head.body.unwrap_or(head.content.len() as u64);
@@ -234,16 +237,15 @@ impl Flow {
         // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
         self.sdk = request.sdk();
         self.ask_for(plan, head);
-        self.cheaper = None;
         self.find_place(plan);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
         self.unsent = true;
         self.timed = false;
         (self.side, self.pass) = (None, None);
         (self.shadow, self.is_copy) = (None, false);
-        (self.reached, self.key, self.parking, self.parks) = (false, seed, Parking::Not, head.parks);
+        (self.reached, self.key, self.parks) = (false, seed, head.parks);
         (self.delivers, self.keeps, self.unparkable) = (head.delivers, head.keeps, None);
-        (self.earlier, self.told) = (None, None);
+        self.told = None;
         (self.delayed, self.asked_for_place, self.retry_at, self.resume) = (None, None, None, None);
         self.reserved = [None; MAX_BUDGETS];
         (self.truncate, self.pair, self.hedges, self.lost) = (None, None, 0, None);
@@ -251,6 +253,22 @@ impl Flow {
         self.claims[..own].fill(Claim::new());
         self.stated[..stated].fill(Claim::new());
         self.sent_at = now;
+    }
+
+    /// Whether the call before left anything here that is not plain data, as few do.
+    fn holds_memory(&self) -> bool {
+        self.cheaper.is_some()
+            || self.earlier.is_some()
+            || self.usage.is_some()
+            || self.coding.is_some()
+            || self.prefix.is_some()
+            || !matches!(self.parking, Parking::Not)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn let_go(&mut self) {
+        (self.cheaper, self.earlier, self.parking) = (None, None, Parking::Not);
         (self.usage, self.coding, self.prefix) = (None, None, None);
     }
 
@@ -260,9 +278,14 @@ impl Flow {
         (self.max_output, self.tier) = (None, ServiceTier::Standard);
         (self.prompt, self.asks_none, self.names_model) = (self.body.div_ceil(4), false, false);
         self.unseen = false;
-        if !plan.asks_model {
-            return;
+        if plan.asks_model {
+            self.look_into(head);
         }
+    }
+
+    /// The same of a request whose body is worth a look.
+    #[inline(never)]
+    fn look_into(&mut self, head: &Head<'_>) {
         // Nobody here reads a request that is coded.
         let coding = head.headers.get("content-encoding");
         let coded = coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));
@@ -378,7 +401,13 @@ pub(super) fn take(
 /// A box for a call that begins: one that was used before where there is one.
 pub(super) fn spare() -> Box<Flow> {
     let spare = SPARES.try_with(|spares| spares.try_borrow_mut().ok().and_then(|mut spares| spares.pop()));
-    spare.ok().flatten().unwrap_or_else(|| Box::new(Flow::new()))
+    spare.ok().flatten().unwrap_or_else(new)
+}
+
+#[cold]
+#[inline(never)]
+fn new() -> Box<Flow> {
+    Box::new(Flow::new())
 }
 
 /// The standing of a copy of a call, to which `plan` applies.
@@ -395,8 +424,7 @@ pub(super) fn copy(plan: Arc<Plan>, of: &Flow, now: Timestamp, seed: u64) -> Sta
 
 /// Keeps the box for another call, and gives what happened to this one, if anything did.
 pub(super) fn give_back(mut flow: Box<Flow>, begun: Timestamp) -> Option<String> {
-    let story = (!flow.events.is_empty()).then(|| flow.events.text(begun));
-    flow.events.clear();
+    let story = if flow.events.is_empty() { None } else { Some(tell(&mut flow.events, begun)) };
     put_back(flow);
     story
 }
@@ -412,8 +440,25 @@ pub(super) fn put_back(flow: Box<Flow>) {
     });
 }
 
+#[cold]
+#[inline(never)]
+fn tell(events: &mut Events, begun: Timestamp) -> String {
+    let story = events.text(begun);
+    events.clear();
+    story
+}
+
 /// A method as a word that lives as long as the program; one that nobody knows is as unsafe as any.
 fn static_method(method: &str) -> &'static str {
+    match method {
+        "GET" => "GET",
+        "POST" => "POST",
+        other => other_method(other),
+    }
+}
+
+#[inline(never)]
+fn other_method(method: &str) -> &'static str {
     const METHODS: [&str; 9] =
         ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT"];
     METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(method)).unwrap_or("POST")

@@ -5,7 +5,7 @@ use super::after::in_words;
 use super::call::State;
 use super::events::What;
 use super::flow::Flow;
-use super::plan::{MAX_QUOTAS, Plan, Standing};
+use super::plan::{BudgetUse, MAX_QUOTAS, Plan, Standing};
 use super::{Attempt, Call, Engine, decide};
 use crate::budget::{Action, Unit};
 use crate::quota::{Ask, Claim, Rule, State as QuotaState, Verdict};
@@ -101,7 +101,7 @@ impl Engine {
 
 /// Whether all budgets that hold calls back have room for what another attempt may cost.
 fn pays_for_another(plan: &Plan, flow: &Flow, now: Timestamp) -> bool {
-    plan.budgets.iter().zip(&flow.reserved).all(|((place, state), reserved)| {
+    plan.budgets.iter().zip(&flow.reserved).all(|(BudgetUse { place, state, .. }, reserved)| {
         let rule = &plan.rules.budgets[*place].then;
         let (Some(reserved), Action::Refuse | Action::Throttle) = (reserved, rule.over) else { return true };
         if matches!(rule.limit.unit, Unit::Requests) {

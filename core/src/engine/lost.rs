@@ -5,7 +5,7 @@ use super::Engine;
 use super::close::NOT_STATED;
 use super::events::What;
 use super::flow::Flow;
-use super::plan::{Plan, Priced};
+use super::plan::{BudgetUse, Plan, Priced};
 use crate::budget::{Spent, Unit};
 use crate::call::ErrorType;
 use crate::cost::{Answer, Cost, Unknown};
@@ -25,7 +25,7 @@ impl Engine {
             _ => Some(Self::cost(plan, flow, &NOT_STATED, answer, (flow.body, 0), now)),
         };
         let cost = cost.filter(|cost| cost.nanos != 0 || cost.unknown.is_some());
-        for (at, (place, state)) in plan.budgets.iter().enumerate() {
+        for (at, BudgetUse { place, state, .. }) in plan.budgets.iter().enumerate() {
             let (rule, Some(reserved)) = (&plan.rules.budgets[*place], flow.reserved[at]) else { continue };
             let spent = match (rule.then.limit.unit, cost) {
                 (Unit::Money(_), Some(cost)) => rule.then.spent(cost.part(), cost.unknown.is_none(), None),

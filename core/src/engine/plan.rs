@@ -36,7 +36,7 @@ pub(super) struct Plan {
     pub(super) policy: Decision,
     pub(super) rollouts: Vec<(usize, Arc<Rollout>, Arc<Changes>)>,
     pub(super) faults: Vec<usize>,
-    pub(super) budgets: Vec<(usize, Arc<budget::State>)>,
+    pub(super) budgets: Vec<BudgetUse>,
     /// What limits itself by rules: `limit` of `[[quota]]`, and `throttle` of `[[policy]]`.
     pub(super) quotas: Vec<QuotaUse>,
     /// How the vendor's own quotas are kept to; `None` where no rule says: then they are only watched.
@@ -95,6 +95,16 @@ pub(super) enum Priced {
     Same(Box<Price>),
     /// It depends on the model, on what was used, or on the month's volume.
     ByModel,
+}
+
+/// A budget that a rule states.
+#[derive(Clone, Debug)]
+pub(super) struct BudgetUse {
+    /// The rule's place.
+    pub(super) place: usize,
+    pub(super) state: Arc<budget::State>,
+    /// What the calls of this plan were charged.
+    pub(super) tally: Arc<budget::Tally>,
 }
 
 /// A quota that a rule states.
@@ -204,7 +214,8 @@ impl Engine {
                 if self.states.noted_budgets.note(key, &account, &detail, &then, &state) {
                     self.recall_spending(&account, &detail, &then, &state, now);
                 }
-                Some((place, state))
+                let tally = state.tally();
+                Some(BudgetUse { place, state, tally })
             })
             .take(MAX_BUDGETS)
             .collect();

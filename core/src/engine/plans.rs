@@ -58,6 +58,12 @@ impl Plans {
         if let Some(plan) = self.plans.get(&key) {
             return Arc::clone(plan);
         }
+        self.add(key, shard, make)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add(&mut self, key: PlanKey, shard: &mut Shard, make: impl FnOnce(&Shard) -> Plan) -> Arc<Plan> {
         if self.plans.len() >= MAX_PLANS {
             self.forget(shard);
         }
@@ -68,6 +74,8 @@ impl Plans {
         plan
     }
 
+    #[cold]
+    #[inline(never)]
     fn forget(&mut self, shard: &mut Shard) {
         for (key, _) in self.plans.drain() {
             shard.release(key.found);

@@ -6,14 +6,14 @@
 
 use super::after::in_words;
 use super::events::{Events, What};
-use super::flow;
+use super::flow::{self, Flow};
 use super::plan::{Plan, Standing};
 use super::{Call, Engine};
 use crate::attribution::CallerId;
 use crate::call::{ConnectTimes, Outcome};
 use crate::ledger::{Entry, RequestKeys, Settled};
 use crate::outbox;
-use crate::resilience::{Ending, followed_until};
+use crate::resilience::{Ending, SdkAttempt, followed_until};
 use crate::units::{Timestamp, spread};
 use std::sync::atomic::Ordering;
 
@@ -57,7 +57,20 @@ impl Engine {
         now: Timestamp,
     ) -> Option<u64> {
         let sdk = flow.sdk?;
-        let mut earlier = self.unfinished.follows(key(keys, caller, plan), &sdk, now)?;
+        self.go_on_from(plan, flow, &sdk, keys, caller, now)
+    }
+
+    #[inline(never)]
+    fn go_on_from(
+        &self,
+        plan: &Plan,
+        flow: &mut Flow,
+        sdk: &SdkAttempt,
+        keys: RequestKeys,
+        caller: CallerId,
+        now: Timestamp,
+    ) -> Option<u64> {
+        let mut earlier = self.unfinished.follows(key(keys, caller, plan), sdk, now)?;
         self.shards.lock(earlier.shard).shard.release(earlier.settled.found);
         flow.events = std::mem::take(&mut earlier.events);
         let (after, lasts) = (in_words(earlier.ending), now.since(earlier.settled.ended));
@@ -79,10 +92,26 @@ impl Engine {
         outcome: Outcome,
     ) {
         let shard = call.shard;
-        let Some(Standing { plan, mut flow }) = standing else {
+        let Some(Standing { plan, flow }) = standing else {
             return self.shards.lock(shard).shard.settle(&settled, &self.tallies);
         };
-        let now = settled.ended;
+        if flow.sdk.is_some() || flow.earlier.is_some() {
+            return self.count_or_keep(settled, Standing { plan, flow }, call, outcome);
+        }
+        settled.story = flow::give_back(flow, settled.entry.begun);
+        self.shards.lock(shard).shard.settle(&settled, &self.tallies);
+    }
+
+    /// The same of a call that an SDK makes.
+    #[inline(never)]
+    fn count_or_keep(
+        &self,
+        mut settled: Settled,
+        Standing { plan, mut flow }: Standing,
+        call: &Call,
+        outcome: Outcome,
+    ) {
+        let (shard, now) = (call.shard, settled.ended);
         if settled.times == ConnectTimes::default()
             && let Some(earlier) = &flow.earlier
         {

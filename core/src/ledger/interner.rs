@@ -52,9 +52,15 @@ impl Interner {
 
     /// The number of a name, with one more reference to it; `None` where it is new and there is no room.
     pub(crate) fn insert(&mut self, scope: u32, name: &str) -> Option<u32> {
-        if let Some(number) = self.get(scope, name) {
-            return Some(number);
+        match self.get(scope, name) {
+            Some(number) => Some(number),
+            None => self.add(scope, name),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn add(&mut self, scope: u32, name: &str) -> Option<u32> {
         if self.table.len() >= self.cap {
             return None;
         }

@@ -195,30 +195,44 @@ impl Shard {
         let Settled { found, key, entry, times, ended, sighting, .. } = settled;
         let place = self.place_of(*key, tallies);
         let minute = ended.minute();
-        let series = &mut self.series[place];
-        if series.minute != minute {
-            if !series.is_empty() {
-                // The minute turned between two drains: what belongs to the old one leaves first.
-                let old = series.split_off();
-                self.keep_names(found_of(old.key));
-                self.turned.push(old);
-            }
-            self.series[place].minute = minute;
+        if self.series[place].minute != minute {
+            self.turn(place, minute);
         }
-        let series = &mut self.series[place];
-        series.add(entry, *times);
-        let telling = settled.story.is_some() && self.stories.len() < MAX_STORIES;
-        if (matches!(key.outcome(), Outcome::Failed(_)) || telling) && self.failures.len() < MAX_FAILURES {
-            let key = series.key;
-            self.failures.push((key, *entry));
-        }
-        if telling && let Some(story) = &settled.story {
-            self.stories.push((entry.id, story.clone()));
+        self.series[place].add(entry, *times);
+        if settled.story.is_some() || matches!(key.outcome(), Outcome::Failed(_)) {
+            self.tell(place, settled);
         }
         if let Some(sighting) = sighting {
             self.sight(*sighting, tallies);
         }
         self.release_names(*found);
+    }
+
+    /// The minute turned between two drains: what belongs to the old one leaves first.
+    #[cold]
+    #[inline(never)]
+    fn turn(&mut self, place: usize, minute: u64) {
+        let series = &mut self.series[place];
+        if !series.is_empty() {
+            let old = series.split_off();
+            self.keep_names(found_of(old.key));
+            self.turned.push(old);
+        }
+        self.series[place].minute = minute;
+    }
+
+    /// Keeps a call of the series at `place` that failed, or of which there is something to tell.
+    #[cold]
+    #[inline(never)]
+    fn tell(&mut self, place: usize, settled: &Settled) {
+        let Settled { key, entry, story, .. } = settled;
+        let telling = story.is_some() && self.stories.len() < MAX_STORIES;
+        if (matches!(key.outcome(), Outcome::Failed(_)) || telling) && self.failures.len() < MAX_FAILURES {
+            self.failures.push((self.series[place].key, *entry));
+        }
+        if telling && let Some(story) = story {
+            self.stories.push((entry.id, story.clone()));
+        }
     }
 
     /// Tells the sidecar of a call, or of a part of one, at the next drain.
@@ -230,10 +244,16 @@ impl Shard {
     }
 
     /// The series of a key; where there is no room for a new one, the series that it is added to instead.
-    fn place_of(&mut self, mut key: SeriesKey, tallies: &Tallies) -> usize {
-        if let Some(place) = self.find(key) {
-            return place;
+    fn place_of(&mut self, key: SeriesKey, tallies: &Tallies) -> usize {
+        match self.find(key) {
+            Some(place) => place,
+            None => self.make_place(key, tallies),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_place(&mut self, mut key: SeriesKey, tallies: &Tallies) -> usize {
         // Detail goes in steps: first the customer, then the endpoint, then the vendor and caller, whose last
         // resort is bounded by the number of statuses alone.
         for (step, room) in
@@ -336,6 +356,14 @@ impl Shard {
     /// One reference less to each name of a call.
     pub(crate) fn release(&mut self, found: Found) {
         self.release_names(found);
+    }
+
+    /// Forgets which requests were found where.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn forget_found(&mut self) {
+        self.paths.clear();
+        self.requests.clear();
     }
 
     fn keep_names(&mut self, found: Found) {

@@ -148,7 +148,7 @@ impl State {
             _ => cell.ask(rule, claim, ask, at, u64::MAX),
         };
         match verdict {
-            Verdict::Pass => went(ask.units, self.resets_at(at), at),
+            Verdict::Pass => went(ask.units, resets_at(cell, at), at),
             Verdict::Refuse { until, why } => {
                 if !matches!(why, Why::Concurrency | Why::Unshared) {
                     let breach = Breach { kind: Kind::Own, why, retry_at: until.as_nanos() };
@@ -197,6 +197,8 @@ impl State {
         self.breached(Breach { kind, why: Why::default(), retry_at }, rule, at);
     }
 
+    #[cold]
+    #[inline(never)]
     fn breached(&self, breach: Breach, rule: &Rule, at: u64) {
         self.cell().breach(at);
         self.account.breached(breach, rule, self.resets_at(at), at);
@@ -223,7 +225,9 @@ impl State {
 
     /// The attempt is over.
     pub fn end(&self, claim: &mut Claim) {
-        self.cell().end(claim);
+        if claim.is_under_way() {
+            self.cell().end(claim);
+        }
     }
 
     /// The attempt did not go: another rule refused it, or the application cancelled it. What an incident says
@@ -248,8 +252,12 @@ impl State {
     }
 
     fn resets_at(&self, now: u64) -> Option<u64> {
-        self.cell().time_left(now).map(|left| now.saturating_add(left))
+        resets_at(self.cell(), now)
     }
+}
+
+fn resets_at(cell: &Cell, now: u64) -> Option<u64> {
+    cell.time_left(now).map(|left| now.saturating_add(left))
 }
 
 impl fmt::Debug for State {

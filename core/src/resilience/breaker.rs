@@ -203,11 +203,17 @@ impl Breaker {
 
     /// Asks before an attempt is sent.
     pub fn before(&self, rule: &BreakerRule, now: Timestamp) -> BreakerVerdict {
-        let mut seen = self.word.load(Relaxed);
+        let seen = self.word.load(Relaxed);
         if Word::unpack(seen).phase == Phase::Closed {
             // As it is nearly always: nothing is to be computed for it.
             return BreakerVerdict::Pass(Pass::Normal);
         }
+        self.before_opened(seen, rule, now)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn before_opened(&self, mut seen: u64, rule: &BreakerRule, now: Timestamp) -> BreakerVerdict {
         let (now, open) = (millis(now), span(rule.open));
         loop {
             let word = Word::unpack(seen);
@@ -271,9 +277,20 @@ impl Breaker {
             return None;
         }
         let window = u32::from(rule.window).clamp(1, u32::from(BreakerRule::MAX_WINDOW));
-        if !bad && self.is_spotless(window) {
-            return None;
+        match !bad && self.is_spotless(window) {
+            true => None,
+            false => self.put_in_ring(rule, (seen, window), bad, now),
         }
+    }
+
+    #[inline(never)]
+    fn put_in_ring(
+        &self,
+        rule: &BreakerRule,
+        (seen, window): (u64, u32),
+        bad: bool,
+        now: Timestamp,
+    ) -> Option<Phase> {
         let place = self.filled.fetch_add(1, Relaxed);
         let (cell, bit) = (&self.ring[(place % window / 64) as usize], 1 << (place % window % 64));
         if !bad {
@@ -307,6 +324,8 @@ impl Breaker {
     }
 
     /// What a probe adds, if its round is still under way.
+    #[cold]
+    #[inline(never)]
     fn judge(&self, rule: &BreakerRule, round: u64, judgement: Judgement, now: Timestamp) -> Option<Phase> {
         let mut seen = self.word.load(Relaxed);
         loop {

@@ -107,7 +107,15 @@ impl Budget {
 
     fn decay(&self, now: Timestamp) {
         let (now, seen) = (now.as_secs(), self.second.load(Relaxed));
-        if now <= seen || self.second.compare_exchange(seen, now, Relaxed, Relaxed).is_err() {
+        if now > seen {
+            self.decay_from(seen, now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn decay_from(&self, seen: u64, now: u64) {
+        if self.second.compare_exchange(seen, now, Relaxed, Relaxed).is_err() {
             return;
         }
         // Only the thread that moved the second gets here; others see undecayed counts for a moment at most. Calls

@@ -93,6 +93,7 @@ impl Cell {
     }
 
     /// The call did not go, or is not going to: gives back what can be given back.
+    #[inline(never)]
     pub fn undo(&self, claim: &mut Claim) {
         self.land(claim);
         if claim.charged {
@@ -110,6 +111,7 @@ impl Cell {
     }
 
     /// Corrects an estimate: the call used `units`.
+    #[inline(never)]
     pub fn settle(&self, rule: &Rule, claim: &mut Claim, units: u64) {
         if !claim.charged {
             return;
@@ -271,6 +273,7 @@ impl Cell {
     }
 
     /// A slot was booked, and its time has come: it holds unless the vendor has spoken since.
+    #[inline(never)]
     fn confirm(&self, rule: &Rule, claim: &mut Claim, bound: u64, now: u64) -> Verdict {
         let units = i64::from(claim.units);
         let barrier = self.block(now).or_else(|| {
@@ -300,6 +303,8 @@ impl Cell {
     }
 
     /// One call a minute may see whether nothing is left, still.
+    #[cold]
+    #[inline(never)]
     fn probes(&self, resets_at: u64, now: u64) -> bool {
         let newest = self.newest.load(Relaxed);
         let (ticket, at) = unpack(newest);

@@ -113,6 +113,11 @@ impl Claim {
         self.held
     }
 
+    /// Whether it is counted among those under way.
+    pub(in super::super) const fn is_under_way(&self) -> bool {
+        self.flight.is_some()
+    }
+
     /// Whether nothing is left to ask but whether its slot still holds.
     pub(in super::super) const fn has_slot(&self) -> bool {
         self.charged || self.booked

@@ -16,6 +16,7 @@ const LATE: u64 = 50_000_000;
 
 impl Cell {
     /// A slot at `until` or after it, in line with all others who wait for that.
+    #[inline(never)]
     pub(super) fn book_beyond(
         &self,
         rule: &Rule,

@@ -219,7 +219,13 @@ impl Cell {
 
     /// Opens the next window where the last one is over.
     pub(super) fn roll(&self, now: u64) {
-        let mut seen = self.window.load(Relaxed);
+        let seen = self.window.load(Relaxed);
+        if seen != 0 {
+            self.roll_from(seen, now);
+        }
+    }
+
+    fn roll_from(&self, mut seen: u64, now: u64) {
         while seen != 0 {
             let (reset, _) = unpack(seen);
             let resets_at = Tick(reset).nanos(now);
@@ -335,6 +341,12 @@ impl Cell {
         if since != 0 && elapsed < SECOND && since_nanos <= now.saturating_add(SLACK) {
             return;
         }
+        self.measure((seen, since, first), elapsed, now);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn measure(&self, (seen, since, first): (u64, u32, u32), elapsed: u64, now: u64) {
         let begun = self.begun.load(Relaxed) as u32;
         let next = pack(Tick::floor(now).0, begun);
         if self.pulse.compare_exchange(seen, next, Relaxed, Relaxed).is_ok() && since != 0 {

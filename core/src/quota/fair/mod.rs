@@ -43,9 +43,22 @@ impl Shares {
         }
         let alone = self.is_alone(ask, now);
         self.refresh(rule, cell, now);
-        if !self.is_active() {
-            return Ok(AHEAD);
+        match self.is_active() {
+            true => self.pass_in_turn(rule, cell, claim, ask, (first, bound, now)),
+            false => Ok(AHEAD),
         }
+    }
+
+    /// The same while shares matter.
+    #[inline(never)]
+    fn pass_in_turn(
+        &self,
+        rule: &Rule,
+        cell: &Cell,
+        claim: &mut Claim,
+        ask: &Ask,
+        (first, bound, now): (bool, u64, u64),
+    ) -> Result<u64, Verdict> {
         let slot = self.find(ask, now);
         if first {
             slot.asked.fetch_add(ask.units.min(1 << 40), Relaxed);

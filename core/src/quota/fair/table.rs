@@ -164,6 +164,8 @@ impl Shares {
     }
 
     /// A call found the next slots taken: shares matter now, whatever was measured.
+    #[cold]
+    #[inline(never)]
     pub(in crate::quota) fn wake(&self, rule: &Rule, cell: &Cell, now: u64) {
         self.scarce_until.store(now.saturating_add(SCARCE), Relaxed);
         if !self.is_active()
@@ -261,9 +263,16 @@ impl Shares {
         let seen = self.epoch.load(Relaxed);
         let elapsed = now.saturating_sub(seen);
         let jumped = seen > now.saturating_add(SECOND);
-        if (seen != 0 && elapsed < EPOCH && !jumped)
-            || self.epoch.compare_exchange(seen, now, Relaxed, Relaxed).is_err()
-        {
+        if seen == 0 || elapsed >= EPOCH || jumped {
+            self.compute(rule, cell, (seen, elapsed, jumped), now);
+        }
+    }
+
+    /// Computes it, for one of those who found that it is time.
+    #[cold]
+    #[inline(never)]
+    fn compute(&self, rule: &Rule, cell: &Cell, (seen, elapsed, jumped): (u64, u64, bool), now: u64) {
+        if self.epoch.compare_exchange(seen, now, Relaxed, Relaxed).is_err() {
             return;
         }
         let elapsed = if jumped || seen == 0 { EPOCH } else { elapsed };

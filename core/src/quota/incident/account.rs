@@ -131,10 +131,15 @@ impl Account {
     }
 
     /// Counts what a tally let go of, if somebody may still ask for its window.
-    fn collect(&self, user: &User, Left { turn, units }: Left) {
-        if units == 0 {
-            return;
+    fn collect(&self, user: &User, left: Left) {
+        if left.units > 0 {
+            self.take_in(user, left);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_in(&self, user: &User, Left { turn, units }: Left) {
         let present = self.turn.load(Relaxed);
         let (now, before) =
             (&self.windows[(present & 1) as usize], &self.windows[(present & 1 ^ 1) as usize]);
@@ -217,9 +222,23 @@ impl Account {
         let window = &self.windows[(turn & 1) as usize];
         let ends = window.ends.load(Relaxed);
         let jumped = ends != u64::MAX && window.began.load(Relaxed) > now.saturating_add(2 * SECOND);
-        if now < ends && !jumped {
-            return window;
+        match now < ends && !jumped {
+            true => window,
+            false => self.turn_page((turn, ends, jumped), rule, resets_at, now),
         }
+    }
+
+    /// The window is over, and another one begins, where the one before is told of or long gone.
+    #[cold]
+    #[inline(never)]
+    fn turn_page(
+        &self,
+        (turn, ends, jumped): (u64, u64, bool),
+        rule: &Rule,
+        resets_at: Option<u64>,
+        now: u64,
+    ) -> &Window {
+        let window = &self.windows[(turn & 1) as usize];
         let next = &self.windows[(turn.wrapping_add(1) & 1) as usize];
         self.hear(window);
         if (next.is_untold() || next.is_asked())
