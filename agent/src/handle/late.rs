@@ -319,13 +319,16 @@ mod tests {
             if told % 7 == 0 {
                 farcall.flush();
                 let report = customers(&Query::at(home.path())).unwrap();
-                assert_eq!(report.rows.iter().map(|row| row.sums.calls).sum::<u64>(), told as u64);
+                assert_eq!(report.rows.iter().map(|row| row.numbers.calls).sum::<u64>(), told as u64);
             }
         }
         farcall.shutdown();
         let report = endpoints(&Query::at(home.path())).unwrap();
-        let rows: Vec<_> =
-            report.rows.iter().map(|row| (row.label.as_str(), row.sums.calls, row.sums.bytes_in)).collect();
+        let rows: Vec<_> = report
+            .rows
+            .iter()
+            .map(|row| (row.label.as_str(), row.numbers.calls, row.numbers.bytes_in))
+            .collect();
         assert_eq!(rows, [("GET /v1/items/{id}", 3 * FULL as u64 + 5, 10 * (3 * FULL as u64 + 5))]);
     }
 

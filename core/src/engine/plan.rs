@@ -176,7 +176,7 @@ impl Plan {
     /// Whether a rule of ours goes by what the request's body says.
     pub(super) fn judges_content(&self) -> bool {
         self.counts_tokens
-            || self.budgets.iter().map(|(place, _)| &self.rules.budgets[*place].then).any(|budget| {
+            || self.budgets.iter().map(|budget| &self.rules.budgets[budget.place].then).any(|budget| {
                 !budget.downgrades.is_empty()
                     || matches!(budget.limit.unit, budget::Unit::Money(_))
                         && matches!(self.price, Priced::ByModel)

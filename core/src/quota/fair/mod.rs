@@ -44,7 +44,7 @@ impl Shares {
         let alone = self.is_alone(ask, now);
         self.refresh(rule, cell, now);
         match self.is_active() {
-            true => self.pass_in_turn(rule, cell, claim, ask, (first, bound, now)),
+            true => self.pass_in_turn(rule, cell, claim, ask, alone, (first, bound, now)),
             false => Ok(AHEAD),
         }
     }
@@ -57,6 +57,7 @@ impl Shares {
         cell: &Cell,
         claim: &mut Claim,
         ask: &Ask,
+        alone: bool,
         (first, bound, now): (bool, u64, u64),
     ) -> Result<u64, Verdict> {
         let slot = self.find(ask, now);
