@@ -49,7 +49,7 @@ mod wal;
 
 pub use cache::purge_cache;
 pub use caller::container_of;
-pub use handle::{CallGuard, Farcall, Flush, LateCall, LateRequest};
+pub use handle::{CallGuard, Farcall, Flush};
 pub use options::{Options, Role};
 pub use store::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};
 

@@ -74,8 +74,6 @@ pub struct Head<'a> {
     ///
     /// [`Call::refresh`]: crate::Call::refresh
     pub refreshes: bool,
-    /// Whether the call is under way already, and nobody had a say in it ([`Engine::take_over`](crate::Engine::take_over)).
-    pub(crate) under_way: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -132,7 +130,6 @@ impl<'a> Head<'a> {
             keeps: false,
             delivers: false,
             refreshes: false,
-            under_way: false,
         }
     }
 

@@ -55,5 +55,5 @@ pub use call::{
     Stored, Tap, Target,
 };
 pub use config::Config;
-pub use engine::{Attempt, Call, Counters, Engine, Past, QuotaHome, Step, Whose};
+pub use engine::{Attempt, Call, Counters, Engine, QuotaHome, Step};
 pub use units::{Currency, Money, Timestamp};

@@ -2,7 +2,6 @@
 
 use crate::handle::{Handle, handle};
 use crate::headers::Shown;
-use crate::late::{Late, Objects};
 use crate::scope::Scope;
 use farcall::outbox::Terms;
 use farcall::resilience::Ending;
@@ -20,29 +19,14 @@ pub(crate) struct Call {
 }
 
 struct State {
-    course: Course,
-    /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
-    /// are not one.
-    bodiless: bool,
-}
-
-/// How the engine learns of a call.
-enum Course {
-    /// When it is over, with others: it is only counted.
-    Late(Late),
-    /// As it goes.
-    Seen(Box<Seen>),
-    /// It knows all that there is to know.
-    Over,
-}
-
-/// What there is of a call that the engine sees.
-struct Seen {
     guard: CallGuard,
     /// On which the outbox is to take it.
     terms: Option<Box<Terms>>,
     /// What has been told of making the connection.
     times: ConnectTimes,
+    /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
+    /// are not one.
+    bodiless: bool,
     /// Whether the adapter's library has headers as bytes.
     octets: bool,
 }
@@ -52,64 +36,10 @@ impl State {
     /// settles.
     fn opened(&mut self, status: u16) -> bool {
         let has_body = !(self.bodiless || matches!(status, 101 | 204 | 304));
-        if !has_body {
-            self.end();
+        if !has_body && !self.guard.is_settled() {
+            self.guard.end();
         }
         has_body
-    }
-
-    fn is_settled(&self) -> bool {
-        match &self.course {
-            Course::Late(_) => false,
-            Course::Seen(seen) => seen.guard.is_settled(),
-            Course::Over => true,
-        }
-    }
-
-    fn end(&mut self) {
-        match &mut self.course {
-            Course::Late(_) => self.tell(false),
-            Course::Seen(seen) if !seen.guard.is_settled() => seen.guard.end(),
-            Course::Seen(_) | Course::Over => {}
-        }
-    }
-
-    fn abandon(&mut self) {
-        match &mut self.course {
-            Course::Late(_) => self.tell(true),
-            Course::Seen(seen) => seen.guard.abandon(),
-            Course::Over => {}
-        }
-    }
-
-    /// A call of which the engine learns when it is over is over.
-    fn tell(&mut self, abandoned: bool) {
-        if let Course::Late(late) = std::mem::replace(&mut self.course, Course::Over)
-            && let Some(handle) = handle()
-        {
-            late.tell(handle, abandoned);
-        }
-    }
-
-    /// What the engine sees of the call, from now on at least; `None` where there is nothing more to be seen.
-    #[inline]
-    fn seen(&mut self) -> Option<&mut Seen> {
-        if let Course::Late(_) = self.course {
-            self.show();
-        }
-        match &mut self.course {
-            Course::Seen(seen) => Some(seen),
-            Course::Late(_) | Course::Over => None,
-        }
-    }
-
-    #[cold]
-    fn show(&mut self) {
-        if let Course::Late(late) = std::mem::replace(&mut self.course, Course::Over)
-            && let Some((guard, times)) = handle().and_then(|handle| late.as_it_goes(handle))
-        {
-            self.course = Course::Seen(Box::new(Seen { guard, terms: None, times, octets: false }));
-        }
     }
 }
 
@@ -130,24 +60,13 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn is_tls(&self) -> bool {
-        matches!(self.scheme, "https" | "wss")
-    }
-
-    fn port(&self) -> u16 {
-        self.port.unwrap_or(if self.is_tls() { 443 } else { 80 })
-    }
-
     fn target(&self) -> Target<'a> {
-        let (tls, port) = (self.is_tls(), self.port());
+        let tls = matches!(self.scheme, "https" | "wss");
+        let port = self.port.unwrap_or(if tls { 443 } else { 80 });
         match self.path.starts_with('/') {
             true => Target::new(tls, self.host, port, self.path),
             false => Target::parse(self.path).unwrap_or_else(|| Target::new(tls, self.host, port, "/")),
         }
-    }
-
-    fn is_bodiless(&self) -> bool {
-        matches!(self.method, "HEAD" | "CONNECT")
     }
 }
 
@@ -175,28 +94,8 @@ pub(crate) enum Opened {
 
 impl Call {
     /// Begins a call that goes out as it is; `None` between `uninstall()` and `install()`, and where rules decide.
-    ///
-    /// # Safety
-    /// The thread is attached, and the request is read from these objects.
-    #[allow(unsafe_code)]
-    pub(crate) unsafe fn begin(request: &Request<'_>, objects: Objects) -> Option<Self> {
-        let handle = handle().filter(|handle| handle.is_watching())?;
-        if request.path.starts_with('/')
-            && let Some(call) = handle.farcall.begin_late(request.host)
-        {
-            handle.tally(request.adapter);
-            // SAFETY: the caller's promise.
-            let late = unsafe { Late::new(call, request.is_tls(), request.port(), objects) };
-            return Some(Self::of(Course::Late(late), request.is_bodiless()));
-        }
-        Self::begin_seen(handle, request)
-    }
-
-    #[inline(never)]
-    fn begin_seen(handle: &Handle, request: &Request<'_>) -> Option<Self> {
-        if handle.farcall.engine().decides() {
-            return None;
-        }
+    pub(crate) fn begin(request: &Request<'_>) -> Option<Self> {
+        let handle = handle().filter(|handle| handle.is_watching() && !handle.farcall.engine().decides())?;
         let mut guard = guard(handle, request, None);
         let begun = guard.call().begun();
         match guard.step_at(begun) {
@@ -214,66 +113,62 @@ impl Call {
     }
 
     fn new(guard: CallGuard, request: &Request<'_>, octets: bool) -> Self {
-        let seen = Seen { guard, terms: None, times: ConnectTimes::default(), octets };
-        Self::of(Course::Seen(Box::new(seen)), request.is_bodiless())
-    }
-
-    const fn of(course: Course, bodiless: bool) -> Self {
-        Self { state: Mutex::new(State { course, bodiless }) }
+        Self {
+            state: Mutex::new(State {
+                guard,
+                terms: None,
+                times: ConnectTimes::default(),
+                bodiless: matches!(request.method, "HEAD" | "CONNECT"),
+                octets,
+            }),
+        }
     }
 
     /// What to do next, the moment as of which, and whether headers are to be told as bytes.
     pub(crate) fn step(&self) -> (Step, Timestamp, bool) {
         let state = &mut *self.lock();
-        let Some(seen) = state.seen() else { return (Step::Settled, Timestamp::EPOCH, false) };
-        let now = seen.guard.now();
-        let step = seen.guard.step_at(now);
+        let now = state.guard.now();
+        let step = state.guard.step_at(now);
         if let Step::Park(terms) = &step {
-            seen.terms = Some(terms.clone());
+            state.terms = Some(terms.clone());
         }
-        (step, now, seen.octets)
+        (step, now, state.octets)
     }
 
     /// The terms of the last step, where that was to park it; once.
     pub(crate) fn take_terms(&self) -> Option<Box<Terms>> {
-        self.lock().seen()?.terms.take()
+        self.lock().terms.take()
     }
 
-    /// Hands the request over to the outbox; `None` where there is nothing to park.
-    pub(crate) fn begin_parking(&self, terms: &Terms, parcel: Parcel) -> Option<Parking> {
-        Some(self.lock().seen()?.guard.park(terms, parcel))
+    /// Hands the request over to the outbox.
+    pub(crate) fn begin_parking(&self, terms: &Terms, parcel: Parcel) -> Parking {
+        self.lock().guard.park(terms, parcel)
     }
 
     /// What came of that.
     pub(crate) fn parked(&self, taken: &Result<Receipt, OutboxError>) {
-        if let Some(seen) = self.lock().seen() {
-            seen.guard.parked(taken);
-        }
+        self.lock().guard.parked(taken);
     }
 
     /// A second attempt beside a slow first one, and the moment as of which; `None` where no budget or quota has room.
     pub(crate) fn hedge(&self) -> Option<(Attempt, Timestamp)> {
-        let state = &mut *self.lock();
-        let call = &mut state.seen()?.guard;
+        let call = &mut self.lock().guard;
         Some((call.hedge()?, call.now()))
     }
 
     /// Of two attempts that of this number ended so; `None`: it was given up, for the other one answered.
     pub(crate) fn lost(&self, number: u32, ending: Option<Ending>) {
-        if let Some(seen) = self.lock().seen() {
-            seen.guard.lost(number, ending);
-        }
+        self.lock().guard.lost(number, ending);
     }
 
     /// A copy to send beside the call, its attempt, and the moment as of which; `None` where there is no room for one.
     pub(crate) fn shadow(&self) -> Option<(Self, Attempt, Timestamp)> {
         let state = &mut *self.lock();
-        let bodiless = state.bodiless;
-        let seen = state.seen()?;
-        let (guard, attempt) = seen.guard.shadow()?;
+        let (guard, attempt) = state.guard.shadow()?;
         let now = guard.now();
-        let copy = Seen { guard, terms: None, times: ConnectTimes::default(), octets: seen.octets };
-        Some((Self::of(Course::Seen(Box::new(copy)), bodiless), attempt, now))
+        let State { bodiless, octets, .. } = *state;
+        let copy = State { guard, terms: None, times: ConnectTimes::default(), bodiless, octets };
+        Some((Self { state: Mutex::new(copy) }, attempt, now))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -284,42 +179,26 @@ impl Call {
     /// another time, did not happen or could not be seen.
     pub(crate) fn connected(&self, dns: Option<f64>, connect: Option<f64>, tls: Option<f64>) {
         let time = |seconds: Option<f64>| seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
-        let with = |known: ConnectTimes| ConnectTimes {
+        let mut state = self.lock();
+        let known = state.times;
+        state.times = ConnectTimes {
             dns: time(dns).or(known.dns),
             connect: time(connect).or(known.connect),
             tls: time(tls).or(known.tls),
         };
-        match &mut self.lock().course {
-            Course::Late(late) => late.connected(with),
-            Course::Seen(seen) => {
-                seen.times = with(seen.times);
-                seen.guard.connected(seen.times);
-            }
-            Course::Over => {}
-        }
+        let times = state.times;
+        state.guard.connected(times);
     }
 
     /// The head of the response arrived, and before it `sent` bytes of the request's body went out.
     pub(crate) fn head(&self, status: u16, sent: u64) -> Opened {
         let state = &mut *self.lock();
-        match &mut state.course {
-            Course::Late(late) => {
-                late.call.sent(sent);
-                if !handle().is_some_and(|handle| late.head(handle, status)) {
-                    state.show();
-                    return Opened::ShowHeaders;
-                }
-            }
-            Course::Seen(seen) => {
-                let call = &mut seen.guard;
-                call.sent(sent);
-                if call.call().wants_headers(status) {
-                    return Opened::ShowHeaders;
-                }
-                call.head(status);
-            }
-            Course::Over => {}
+        let call = &mut state.guard;
+        call.sent(sent);
+        if call.call().wants_headers(status) {
+            return Opened::ShowHeaders;
         }
+        call.head(status);
         match state.opened(status) {
             true => Opened::Body,
             false => Opened::Settled,
@@ -328,9 +207,7 @@ impl Call {
 
     /// The head of the response arrived, with headers to look at.
     pub(crate) fn answer(&self, status: u16, headers: &dyn Headers) {
-        if let Some(seen) = self.lock().seen() {
-            seen.guard.answer(status, headers);
-        }
+        self.lock().guard.answer(status, headers);
     }
 
     /// The application gets the response that was answered. Returns whether a body may follow; where none can, the
@@ -341,74 +218,52 @@ impl Call {
 
     /// So many bytes of the request's body went out.
     pub(crate) fn sent(&self, count: u64) {
-        match &mut self.lock().course {
-            Course::Late(late) => late.call.sent(count),
-            Course::Seen(seen) => seen.guard.sent(count),
-            Course::Over => {}
-        }
+        self.lock().guard.sent(count);
     }
 
     /// So many more bytes of the response's body arrived.
     pub(crate) fn body(&self, count: u64) {
-        match &mut self.lock().course {
-            Course::Late(late) => late.call.body(count),
-            Course::Seen(seen) => seen.guard.body(count),
-            Course::Over => {}
-        }
+        self.lock().guard.body(count);
     }
 
     /// More of the response's body arrived.
     pub(crate) fn read(&self, chunk: &[u8]) {
-        match &mut self.lock().course {
-            Course::Late(late) => late.call.body(chunk.len() as u64),
-            Course::Seen(seen) => seen.guard.read(chunk),
-            Course::Over => {}
-        }
+        self.lock().guard.read(chunk);
     }
 
     /// The attempt failed; another may follow.
     pub(crate) fn failed(&self, error: ErrorType) {
-        match &mut self.lock().course {
-            Course::Late(late) => late.call.failed(error),
-            Course::Seen(seen) => seen.guard.failed(error),
-            Course::Over => {}
-        }
+        self.lock().guard.failed(error);
     }
 
     /// Whether the call has been counted.
     pub(crate) fn is_settled(&self) -> bool {
-        self.lock().is_settled()
+        self.lock().guard.is_settled()
     }
 
     /// The last byte of the response's body arrived, or the call failed. Does nothing once settled.
     pub(crate) fn end(&self) {
-        self.lock().end();
+        let call = &mut self.lock().guard;
+        if !call.is_settled() {
+            call.end();
+        }
     }
 
     /// The call failed, after `sent` bytes of the request's body went out and `count` more of the response's
     /// arrived. Does nothing once settled.
     pub(crate) fn fail(&self, error: ErrorType, sent: u64, count: u64) {
-        let state = &mut *self.lock();
-        match &mut state.course {
-            Course::Late(Late { call, .. }) => {
-                call.sent(sent);
-                call.body(count);
-                call.failed(error);
-            }
-            Course::Seen(seen) if !seen.guard.is_settled() => {
-                let call = &mut seen.guard;
-                call.sent(sent);
-                call.body(count);
-                call.failed(error);
-            }
-            Course::Seen(_) | Course::Over => return,
+        let call = &mut self.lock().guard;
+        if !call.is_settled() {
+            call.sent(sent);
+            call.body(count);
+            call.failed(error);
+            call.end();
         }
-        state.end();
     }
 
     /// The application let go of the response. Does nothing once settled.
     pub(crate) fn abandon(&self) {
-        self.lock().abandon();
+        self.lock().guard.abandon();
     }
 }
 
@@ -437,12 +292,12 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
 
 impl Drop for Call {
     fn drop(&mut self) {
+        // The guard abandons what is not settled.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !state.is_settled() {
-            state.abandon();
-            if let Some(handle) = handle() {
-                handle.note_dropped();
-            }
+        if !state.guard.is_settled()
+            && let Some(handle) = handle()
+        {
+            handle.note_dropped();
         }
     }
 }

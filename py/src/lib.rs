@@ -11,7 +11,6 @@ mod guard;
 mod handle;
 mod headers;
 mod hook;
-mod late;
 mod object;
 mod outbox;
 mod parking;

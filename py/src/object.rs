@@ -10,7 +10,6 @@ use crate::body;
 use crate::call::{Call, Details, Opened};
 use crate::handle::{Handle, handle};
 use crate::headers::{self, Shown};
-use crate::late::Objects;
 use crate::parking;
 use crate::scope::Scope;
 use crate::step;
@@ -312,9 +311,7 @@ functions! {
         let scope = given.object(6);
         let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
-        let scope = if given.is_none(6) { std::ptr::null_mut() } else { given.given[6] };
-        let objects = Objects { method: given.given[1], host: given.given[3], path: given.given[5], scope };
-        Ok(Call::begin(&request, objects).map_or_else(none, object_of))
+        Ok(Call::begin(&request).map_or_else(none, object_of))
     };
     begin_deciding(12) = |_this, _call, given| {
         let scope = given.object(6);

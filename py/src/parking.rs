@@ -21,8 +21,6 @@ pub(crate) fn park(
         parcel = parcel.header(String::from_utf8_lossy(name), value);
     }
     // Looking up the key may ask the disk, too.
-    let taken = py.detach(|| call.begin_parking(terms, parcel).map(|parking| parking.wait()));
-    if let Some(taken) = taken {
-        call.parked(&taken);
-    }
+    let taken = py.detach(|| call.begin_parking(terms, parcel).wait());
+    call.parked(&taken);
 }

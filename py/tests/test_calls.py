@@ -35,22 +35,6 @@ def test_a_call_is_one_call_with_the_bytes_of_its_bodies(client: Client, sim: Si
     assert ledger.rows()[0]["endpoint"] == "POST /scenario/echo"
 
 
-def test_each_call_is_in_the_report_that_follows_it(client: Client, sim: Sim, ledger: Ledger) -> None:
-    for number in range(1, 71):
-        client("GET", f"{sim.plain}/scenario/ok", sim.ca)
-        if number % 9 == 0:
-            assert ledger.calls() == {(200, "complete"): number}
-    assert ledger.calls() == {(200, "complete"): 70}
-
-
-def test_a_refusal_of_the_vendor_counts_among_answers_that_are_fine(client: Client, sim: Sim, ledger: Ledger) -> None:
-    for status in (200, 429, 503, 429, 204):
-        client("GET", f"{sim.plain}/scenario/status/{status}", sim.ca)
-
-    assert ledger.calls() == {(status, "complete"): count for status, count in ((200, 1), (204, 1), (429, 2), (503, 1))}
-    assert ledger.total("answered") == 5
-
-
 def test_each_hop_of_a_redirect_is_a_call(client: Client, sim: Sim, ledger: Ledger) -> None:
     assert client("GET", f"{sim.tls}/scenario/redirect/2", sim.ca).status == 200
     assert ledger.calls() == {(302, "complete"): 3, (200, "complete"): 1}

@@ -140,8 +140,6 @@ impl Writer {
     pub(super) fn look_for_hub(&mut self, process: &Process) {
         let Some(hub) = &mut self.hub else { return };
         if hub.look() {
-            // Of what was over before nothing is told.
-            process.late.settle(process);
             process.engine.record_sightings(true);
             self.sightings_from = process.clock.now();
             self.greeted = false;
@@ -276,7 +274,6 @@ impl Process {
         if !self.setup.options.enabled {
             return Flush { written: 0, pending: 0 };
         }
-        self.late.settle(self);
         if self.has_ended() {
             // Whatever an SDK still tries, it is not certain that there will be another flush.
             self.engine.finish();

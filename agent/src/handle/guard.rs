@@ -24,10 +24,6 @@ impl CallGuard {
         Self { generation: farcall.generation(), farcall, call }
     }
 
-    pub(super) fn of(farcall: Farcall, generation: usize, call: Call) -> Self {
-        Self { farcall, generation, call }
-    }
-
     /// This moment, by the clock that the call began by.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -3,7 +3,6 @@
 mod flush;
 mod guard;
 pub(crate) mod key;
-mod late;
 mod process;
 mod sigterm;
 mod thread;
@@ -11,7 +10,6 @@ mod watch;
 
 pub use flush::Flush;
 pub use guard::CallGuard;
-pub use late::{LateCall, LateRequest};
 
 use crate::store::{Confirmation, ConnectionRollup};
 use crate::tally::Tallies;

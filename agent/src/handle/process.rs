@@ -2,7 +2,6 @@
 //! the parent held at that moment are never free in the child.
 
 use super::flush::Writer;
-use super::late::Late;
 use super::thread::Thread;
 use super::watch::Watch;
 use super::{Setup, key, sigterm};
@@ -39,7 +38,6 @@ pub(super) struct Process {
     pub(super) caller: Caller,
     pub(super) engine: Engine,
     pub(super) clock: Clock,
-    pub(super) late: Late,
     pub(super) tallies: Tallies,
     pub(super) since: Timestamp,
     /// When somebody last looked after this process, in Unix nanoseconds.
@@ -135,7 +133,6 @@ impl Process {
             pid: caller.pid,
             engine: Engine::new(setup.config.clone(), caller.clone(), shards, salt),
             clock,
-            late: Late::default(),
             tallies,
             since,
             tended: AtomicU64::new(since.as_nanos()),
@@ -281,7 +278,6 @@ impl Process {
         process.tended.store(process.clock.now().as_nanos(), Ordering::Relaxed);
         if !process.setup.options.enabled {
             // Counted by adapters that did not ask whether to; without this it would add up in memory.
-            process.late.settle(process);
             drop(process.engine.drain(process.clock.now()));
         } else if process.thread.is_missing() && !process.has_ended() {
             Self::start_thread(process);
@@ -408,7 +404,6 @@ impl Process {
     }
 
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
-        self.late.settle(self);
         let engine = self.engine.counters();
         let engine = engine.named().into_iter().map(|(name, value)| (name.to_owned(), value));
         let share = self.share.get().map(|share| share.counters()).into_iter().flatten();

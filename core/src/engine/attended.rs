@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 const STATES: u8 = 1;
 const COSTS: u8 = 2;
-/// It is known beforehand that the vendor states quotas.
-const TELLS: u8 = 4;
 
 /// Marks by vendor of the catalogue, and one for all others.
 #[derive(Debug)]
@@ -25,8 +23,7 @@ pub(super) enum Costs {
 
 impl Attended {
     pub(super) fn new(catalogue: &Catalogue, prices: &Prices) -> Self {
-        let mark = |vendor| AtomicU8::new(if catalogue.states_quotas(vendor) { TELLS } else { 0 });
-        let attended = Self((0..=catalogue.vendor_count()).map(mark).collect());
+        let attended = Self((0..=catalogue.vendor_count()).map(|_| AtomicU8::new(0)).collect());
         attended.set_prices(catalogue, prices);
         attended
     }
@@ -58,11 +55,6 @@ impl Attended {
             let is_known = |name: &str| catalogue.vendors().iter().any(|vendor| vendor.name == name);
             mark(others, prices.iter().any(|price| !is_known(&price.vendor)));
         }
-    }
-
-    /// Whether nothing of that is known of a vendor, nor that it will state quotas.
-    pub(super) fn is_nobody(&self, vendor: u32) -> bool {
-        self.place(vendor).load(Ordering::Relaxed) == 0
     }
 
     /// Whether this vendor has stated a quota, and whether its calls cost.

@@ -1,7 +1,7 @@
 //! One call, from begin to settlement.
 
 use super::plan::Standing;
-use super::{Attempt, Engine, past};
+use super::{Attempt, Engine};
 use crate::advise::Look;
 use crate::attribution::CallerId;
 use crate::call::{ConnectTimes, ErrorType, Headers, Outcome, Tap};
@@ -209,7 +209,7 @@ impl Call {
     /// well as [`Call::answer`].
     #[must_use]
     pub fn wants_headers(&self, status: u16) -> bool {
-        self.watches || self.flow.is_some() || self.look.wants_headers() || past::speaks(status)
+        self.watches || self.flow.is_some() || self.look.wants_headers() || status == 429
     }
 
     /// Whether the call has been counted.

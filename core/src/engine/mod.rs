@@ -20,7 +20,6 @@ mod lookup;
 mod lost;
 mod names;
 mod parking;
-mod past;
 mod pipeline;
 mod plan;
 mod plans;
@@ -33,7 +32,6 @@ mod step;
 mod unfinished;
 
 pub use call::Call;
-pub use past::{Past, Whose};
 pub use step::{Attempt, Step};
 
 use crate::advise;

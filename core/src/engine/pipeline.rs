@@ -72,7 +72,7 @@ impl Engine {
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be; or what it costs.
         let mut read;
-        let request = match !head.under_way && self.takes_part(shard, vendor, head.tap) {
+        let request = match self.takes_part(shard, vendor, head.tap) {
             true => {
                 read = Request::new();
                 Some(read.see(head.headers))

@@ -7,7 +7,6 @@ use crate::body;
 use crate::call::{Call, Request};
 use crate::guard::{guarded, tell};
 use crate::handle::handle;
-use crate::late::Objects;
 use crate::object;
 use crate::types::Type;
 use pyo3::ffi::{self, PyObject};
@@ -76,16 +75,7 @@ unsafe fn begin(hook: &Hook, request: Borrowed<'_, '_, PyAny>) -> PyResult<Begun
         path: shown.text(3)?,
         scope: scope.as_ref().map(|scope| scope.get()),
     };
-    let objects = Objects {
-        method: method.as_ptr(),
-        host: host.as_ptr(),
-        path: path.as_ptr(),
-        scope: scope.as_ref().map_or(std::ptr::null_mut(), |scope| scope.as_ptr()),
-    };
-    // SAFETY: attached, and the request was read from these.
-    #[allow(unsafe_code)]
-    let call = unsafe { Call::begin(&request, objects) };
-    counted(py, call, sent)
+    counted(py, Call::begin(&request), sent)
 }
 
 /// The head of a response arrived, whose stream ends the call.

@@ -6,7 +6,6 @@ use crate::call::{Call, Opened, Request};
 use crate::guard::{guarded, tell};
 use crate::handle::handle;
 use crate::headers;
-use crate::late::Objects;
 use crate::object;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -87,13 +86,7 @@ unsafe fn begin_exchange(
             path: shown.text(4)?,
             scope: scope.as_ref().map(|scope| scope.get()),
         };
-        let objects = Objects {
-            method: *args.add(2),
-            host: host.as_ptr(),
-            path: *args.add(3),
-            scope: scope.as_ref().map_or(std::ptr::null_mut(), |scope| scope.as_ptr()),
-        };
-        counted(py, Call::begin(&request, objects), sent)
+        counted(py, Call::begin(&request), sent)
     }
 }
 
