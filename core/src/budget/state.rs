@@ -41,8 +41,8 @@ pub struct State {
     unknown: AtomicU32,
     /// Calls that were refused.
     refused: AtomicU32,
-    /// What was charged by those who keep a tally of their own.
-    tallies: Mutex<Vec<Arc<Tally>>>,
+    /// What was charged by those who keep a tally of their own, by their number.
+    tallies: Mutex<Vec<Option<Arc<Tally>>>>,
 }
 
 /// What a call may do.
@@ -184,16 +184,14 @@ impl State {
         }
     }
 
-    /// A tally for one of those who make calls: for as long as it is held, it counts.
+    /// The tally of those who make calls in this lane; there are as many as the highest number that was asked for.
     #[must_use]
-    pub fn tally(&self) -> Arc<Tally> {
-        let tally = Arc::new(Tally::default());
+    pub fn tally(&self, lane: usize) -> Arc<Tally> {
         let mut tallies = self.tallies();
-        if tallies.len() == tallies.capacity() {
-            self.collect(&mut tallies);
+        if tallies.len() <= lane {
+            tallies.resize(lane + 1, None);
         }
-        tallies.push(Arc::clone(&tally));
-        tally
+        Arc::clone(tallies[lane].get_or_insert_default())
     }
 
     /// Sets an amount aside for a call, or says why not.
@@ -230,7 +228,8 @@ impl State {
 
     /// The same for one who keeps a [`tally`](Self::tally): a call that spent what was set aside for it, in the period
     /// in which it was, does not touch the account. That has counted the amount, whoever reached a mark with it warns
-    /// of that, and what is left is the total.
+    /// of that, and what is left is the total. A mark that is reached meanwhile by what is spent elsewhere is told with
+    /// the next call; a call that is under way while the clock leaps far ahead and back is missing in this one period.
     pub fn settle_by(
         &self,
         tally: &Tally,
@@ -311,24 +310,11 @@ impl State {
     /// they and the next process keep to the limit as this one does.
     #[must_use]
     pub fn settled(&self) -> u64 {
-        let mut tallies = self.tallies();
-        self.collect(&mut tallies);
         let settled = self.settled.load(Ordering::Relaxed);
-        tallies.iter().map(|tally| tally.sum()).fold(settled, u64::saturating_add)
+        self.tallies().iter().flatten().map(|tally| tally.sum()).fold(settled, u64::saturating_add)
     }
 
-    /// Takes over what stands in tallies that nobody adds to any more.
-    fn collect(&self, tallies: &mut Vec<Arc<Tally>>) {
-        tallies.retain_mut(|tally| match Arc::get_mut(tally) {
-            Some(alone) => {
-                self.add_settled(alone.sum());
-                false
-            }
-            None => true,
-        });
-    }
-
-    fn tallies(&self) -> MutexGuard<'_, Vec<Arc<Tally>>> {
+    fn tallies(&self) -> MutexGuard<'_, Vec<Option<Arc<Tally>>>> {
         self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -144,7 +144,7 @@ fn whoever_keeps_a_tally_is_warned_of_each_share_once_too() {
     let mut rule = requests(100, Period::Hour, Action::Warn);
     rule.at = vec![(50, Action::Warn), (80, Action::Warn)];
     let state = State::new();
-    let tally = state.tally();
+    let tally = state.tally(0);
     let settle =
         |call: Reservation, spent: u64| state.settle_by(&tally, &rule, call, known(spent), NOW).warning;
     let calls: Vec<_> = (0..6).map(|_| admitted(state.reserve(&rule, 10, NOW))).collect();
@@ -166,11 +166,11 @@ fn whoever_keeps_a_tally_is_warned_of_each_share_once_too() {
 }
 
 #[test]
-fn what_stands_in_a_tally_counts_while_it_is_held_and_after() {
+fn what_stands_in_a_tally_counts_whoever_holds_it() {
     let rule = requests(1_000, Period::Hour, Action::Refuse);
     let state = State::new();
     for round in 1..=40 {
-        let tally = state.tally();
+        let tally = state.tally(round as usize % 3);
         let call = admitted(state.reserve(&rule, 3, NOW));
         let _ = state.settle_by(&tally, &rule, call, known(3), NOW);
         assert_eq!(state.settled(), 3 * round);
@@ -329,7 +329,7 @@ proptest! {
     fn the_account_is_what_a_ledger_of_all_calls_says(events in proptest::collection::vec(event(), 1..200)) {
         let rule = requests(1_000, Period::Minute, Action::Refuse);
         let state = State::new();
-        let mut tallies = [state.tally(), state.tally()];
+        let mut tallies = [state.tally(0), state.tally(5)];
         let mut now = NOW;
         let mut open: Vec<(Reservation, u64, u64)> = Vec::new();
         // What was charged in the current period, and by all calls ever.
@@ -358,7 +358,7 @@ proptest! {
                     (charged, ever) = (charged + charge, ever + charge);
                 }
                 Event::Settle(..) => {}
-                Event::Anew(which) => tallies[which] = state.tally(),
+                Event::Anew(which) => tallies[which] = state.tally(which),
                 Event::Pass(seconds) => {
                     now = now.plus_millis(seconds * 1_000);
                     if Period::Minute.number(now) != minute {

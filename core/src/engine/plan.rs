@@ -103,7 +103,7 @@ pub(super) struct BudgetUse {
     /// The rule's place.
     pub(super) place: usize,
     pub(super) state: Arc<budget::State>,
-    /// What the calls of this plan were charged.
+    /// What the calls of this lane were charged.
     pub(super) tally: Arc<budget::Tally>,
 }
 
@@ -214,7 +214,7 @@ impl Engine {
                 if self.states.noted_budgets.note(key, &account, &detail, &then, &state) {
                     self.recall_spending(&account, &detail, &then, &state, now);
                 }
-                let tally = state.tally();
+                let tally = state.tally(lane);
                 Some(BudgetUse { place, state, tally })
             })
             .take(MAX_BUDGETS)

@@ -15,10 +15,10 @@ fn many_threads_never_spend_more_than_the_limit_and_lose_nothing() {
             scope.spawn(move || {
                 let mut seed = thread + 1;
                 let mut open = Vec::new();
-                let mut tally = state.tally();
+                let mut tally = state.tally(thread as usize);
                 for n in 0..20_000 {
                     if n % 1_000 == 999 {
-                        tally = state.tally();
+                        tally = state.tally(n % 3);
                     }
                     seed =
                         seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -95,7 +95,7 @@ fn many_threads_over_the_turn_of_many_periods_lose_nothing() {
             let (rule, state, spent, pace) = (&rule, &state, &spent, &pace);
             scope.spawn(move || {
                 let _through = Through(&pace.at[thread]);
-                let tally = state.tally();
+                let tally = state.tally(thread);
                 loop {
                     // Half a second a step: 120 for the 40 calls of a minute.
                     let now = NOW.plus_millis(pace.step(thread) * 500);
