@@ -34,8 +34,20 @@ attempts = 2
 backoff = "30s..60s"
 
 [[resilience]]
+match = { customer = "slow" }
+attempts = 2
+backoff = "1s..2s"
+
+[[resilience]]
 match = { customer = "hurried" }
 attempt_timeout = "300ms"
+
+[[resilience]]
+match = { customer = "short of budget" }
+attempts = 3
+backoff = "1ms..5ms"
+retry_budget = "0%"
+retry_budget_least = 1
 
 [[resilience]]
 match = { customer = "single" }
@@ -347,4 +359,42 @@ test('a call of a rule without attempts is made as it is', async (t) => {
   assert.equal(response.req, request)
   response.resume()
   await once(request, 'close')
+})
+
+test('a vendor that asks for a wait gets it', async (t) => {
+  const vendors = await vendor(t)
+  vendors.acts.push(says(429, { 'retry-after': '1' }))
+  const customer = newCustomer()
+  assert.equal((await farcall.withCustomer(customer, clients.http, vendors.url)).status, 200)
+  await farcall.flush()
+  const { totals } = await farcall.report('endpoints', { filter: `customer=${customer}` })
+  assert(/** @type {any} */ (totals).p99_ms >= 990, 'the wait is part of the call')
+})
+
+test('a POST without a key, and one that has no budget left, is not tried again', async (t) => {
+  const vendors = await vendor(t)
+  vendors.acts.push(says(503), says(503), says(503), says(503))
+  const ask = (/** @type {string} */ method) => farcall.withCustomer('short of budget', clients.http, vendors.url, { method, body: method === 'GET' ? undefined : 'one' })
+  assert.equal((await ask('POST')).status, 503)
+  assert.equal(vendors.got.length, 1)
+  assert.equal((await ask('GET')).status, 503)
+  assert(vendors.got.length <= 3)
+  const before = vendors.got.length
+  vendors.acts.length = 0
+  vendors.acts.push(says(503))
+  assert.equal((await ask('GET')).status, 503)
+  assert.equal(vendors.got.length, before + 1)
+})
+
+// The last: calls are not looked at any more.
+test('a call that waits when Farcall is uninstalled is made all the same', async (t) => {
+  const vendors = await vendor(t)
+  vendors.acts.push(says(503))
+  const agent = new http.Agent({ keepAlive: true })
+  const answer = answerOf(farcall.withCustomer('slow', () => http.get(vendors.url, { agent })))
+  await once(agent, 'free')
+  farcall.uninstall()
+  assert.equal((await answer).status, 200)
+  assert.equal(vendors.got.length, 2)
+  agent.destroy()
 })

@@ -40,8 +40,8 @@ function takes (request, type, argument) {
     case 'response':
       return held.open && decide(request, argument)
     case 'error':
-      // Where it has its answer, nothing can fail any more.
-      if (isElsewhere(held) || held.message !== undefined) return true
+      // Where it has its answer, or failed already, nothing can fail any more.
+      if (isElsewhere(held) || held.message !== undefined || held.closing) return true
       held.error = argument
       return held.open && decide(request, undefined)
     case 'timeout':
