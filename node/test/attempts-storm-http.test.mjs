@@ -9,7 +9,11 @@ import { counted, until } from './support/ledger.mjs'
 
 obey(`
 [[resilience]]
-match = { customer = "storm" }
+match = { customer = "storm beside" }
+hedge = { after = "10ms", budget = "100%" }
+
+[[resilience]]
+match = { customer = "storm*" }
 attempts = 4
 attempt_timeout = "100ms"
 backoff = "1ms..10ms"
@@ -46,7 +50,7 @@ const acts = [
 /** Node's words for what may happen to a request. */
 const KNOWN = new Set(['ECONNRESET', 'ETIMEDOUT', 'ABORT_ERR', 'EPIPE', undefined])
 
-test('each request comes to one end', { timeout: 120_000 }, async (t) => {
+for (const customer of ['storm', 'storm beside']) test(`${customer}: each request comes to one end`, { timeout: 120_000 }, async (t) => {
   const vendors = await vendor(t)
   const random = seeded()
   const agents = [new http.Agent({ keepAlive: true, maxSockets: 4 }), new http.Agent({ keepAlive: true }), new http.Agent()]
@@ -88,7 +92,7 @@ test('each request comes to one end', { timeout: 120_000 }, async (t) => {
     pick(acts)(response, got)
   }
   vendors.acts.push(act)
-  const ends = await farcall.withCustomer('storm', () => Promise.all(Array.from({ length: 400 }, one)))
+  const ends = await farcall.withCustomer(customer, () => Promise.all(Array.from({ length: 400 }, one)))
   for (const seen of ends) {
     assert.equal(seen.at(-1), 'close', seen.join())
     for (const event of ['response', 'close']) assert(seen.filter((/** @type {string} */ one) => one === event).length <= 1, seen.join())
@@ -96,7 +100,7 @@ test('each request comes to one end', { timeout: 120_000 }, async (t) => {
     assert(['response', 'error', 'abort'].some((event) => seen.includes(event)), seen.join())
   }
   await until('all calls are over', () => farcall.status().inFlight === 0)
-  assert.equal((await counted('storm')).calls, 400)
+  assert.equal((await counted(customer)).calls, 400)
   const busy = () => agents.flatMap((agent) => [...Object.values(agent.sockets), ...Object.values(agent.requests)]).length
   await until('the agents have all their connections back', () => busy() === 0)
   for (const agent of agents) agent.destroy()

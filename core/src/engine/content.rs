@@ -32,17 +32,20 @@ impl Engine {
 }
 
 impl Call {
-    /// How much of the request's body is worth keeping for another attempt. 0 where no rule sends any.
+    /// How much of the request's body is worth keeping for another attempt, after the first or beside it. 0 where no rule
+    /// sends any.
     #[must_use]
     pub fn replay_bytes(&self) -> u64 {
         let Some(Standing { plan, .. }) = &self.flow else { return 0 };
         let parts = &plan.resilience;
         let repeats = parts.retry.as_ref().is_some_and(|retry| retry.rule.attempts > 1);
-        if repeats || parts.failover.is_some() { plan.replay_bytes() } else { 0 }
+        let again = repeats || parts.failover.is_some() || parts.hedge.is_some();
+        if again { plan.replay_bytes() } else { 0 }
     }
 
     /// For an adapter that keeps what is written of a body while it goes out, and did not say that the request can be
-    /// sent again: of how many bytes it is, once all of it is there. Said before the step that follows an attempt.
+    /// sent again: of how many bytes it is, once all of it is there. Said before the first step of one that has none, and
+    /// before the step that follows an attempt.
     pub fn replays(&mut self, whole: Option<u64>) {
         if let Some(Standing { plan, flow }) = &mut self.flow {
             flow.replayable = whole.is_some_and(|bytes| bytes <= plan.replay_bytes());

@@ -78,7 +78,8 @@ impl Rule {
     pub(crate) fn replay_bytes(&self) -> u64 {
         let repeats = self.retry.as_ref().filter(|retry| retry.attempts > 1);
         let stated = self.retry.as_ref().and_then(|retry| retry.replay_bytes);
-        if repeats.is_some() || self.failover.is_some() { stated.unwrap_or(REPLAY_BYTES) } else { 0 }
+        let again = repeats.is_some() || self.failover.is_some() || self.hedge.is_some();
+        if again { stated.unwrap_or(REPLAY_BYTES) } else { 0 }
     }
 }
 

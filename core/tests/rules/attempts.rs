@@ -143,6 +143,7 @@ fn a_body_is_worth_keeping_where_a_rule_goes_by_it() {
     let backup =
         "[[resilience]]\nmatch = {}\nfailover = { host = \"backup.example.net\", keep_credentials = true }";
     assert_eq!(of(backup), (64 << 10, 64 << 10));
+    assert_eq!(of("[[resilience]]\nmatch = {}\nhedge = { after = \"1s\" }"), (64 << 10, 64 << 10));
     let judged = [
         "[[budget]]\nmatch = {}\nlimit = \"5 USD / day\"",
         "[[quota]]\nmatch = {}\nlimit = \"100 tokens / 1s\"",

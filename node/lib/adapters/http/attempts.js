@@ -6,14 +6,11 @@ const http = require('node:http')
 const { isIP } = require('node:net')
 const { native } = require('../../native.js')
 const { contentOf, isWhole } = require('./body.js')
-const { headersOf, isSingular, only, settings, targetOf } = require('./head.js')
+const { FRAMING, headersOf, isFramed, isSingular, only, settings, targetOf } = require('./head.js')
 const { isKeepable } = require('./parking.js')
 const { kExchange, kHeld } = require('./request.js')
 
 /** @typedef {import('../../native.js').NextStep} NextStep */
-
-/** What goes by the body, and how it is sent. */
-const FRAMING = new Set(['content-length', 'transfer-encoding'])
 
 /**
  * Where to connect to instead. A proxy that gets whole URLs stays where it is.
@@ -46,7 +43,7 @@ function headersFor (request, step, bytes) {
   const { changed, before = [] } = request[kHeld]
   const written = headersOf(request)
   const words = only(written, (name) => !FRAMING.has(name) && !changed?.has(name)).concat(before)
-  if (words.length < written.length && only(written, (name) => FRAMING.has(name)).length > 0) words.push('Content-Length', String(bytes))
+  if (isFramed(written)) words.push('Content-Length', String(bytes))
   /** @type {Map<string, [string, string[]]>} */
   const all = new Map()
   for (let at = 0; at + 1 < words.length; at += 2) {
@@ -115,7 +112,9 @@ function tellKept (request, decision) {
     if (held.full) decision.full()
     else decision.keeps(isKeepable(request))
   }
-  if (held.replays) decision.replays(isReplayable(request) ? held.kept : undefined)
+  // Whether one that looks as if it had no body has one is seen before it is sent again.
+  const is = isReplayable(request) || (held.bare && !decision.sent)
+  if (held.replays) decision.replays(is ? held.kept : undefined)
 }
 
 /**
@@ -149,4 +148,4 @@ function leaveBehind (request) {
   }
 }
 
-module.exports = { elsewhere, inContext, leaveBehind, make, bodyFor, tellKept }
+module.exports = { bodyFor, elsewhere, inContext, isReplayable, leaveBehind, make, tellKept }

@@ -5,7 +5,7 @@
 const { inContext } = require('./attempts.js')
 const { forget } = require('./body.js')
 const { original } = require('./methods.js')
-const { kExchange, kHeld } = require('./request.js')
+const { kHeld } = require('./request.js')
 
 /**
  * Whether what becomes of a request is not up to its own connection: another attempt is to follow, is under way, or
@@ -134,7 +134,7 @@ function settle (request) {
   if (held.again === undefined) forget(held)
   if (!held.open) return
   held.open = false
-  request[kExchange].decision.settle()
+  held.decision.settle()
 }
 
 /**

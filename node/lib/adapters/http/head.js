@@ -38,6 +38,14 @@ function isSingular (words) {
   return words.some((word, at) => at % 2 === 0 && SINGULAR.has(word.toLowerCase()))
 }
 
+/** What goes by the body, and how it is sent. */
+const FRAMING = new Set(['content-length', 'transfer-encoding'])
+
+/** @param {string[]} words names and values in turn */
+function isFramed (words) {
+  return only(words, (name) => FRAMING.has(name)).length > 0
+}
+
 /**
  * @typedef {object} Changes
  * @property {string[]} [headers] names and values in turn
@@ -168,4 +176,4 @@ function essence (headers) {
   return lines.sort().join('\n')
 }
 
-module.exports = { beforeChanges, change, essence, headOf, headersOf, isSingular, isThere, only, settings, targetOf }
+module.exports = { FRAMING, beforeChanges, change, essence, headOf, headersOf, isFramed, isSingular, isThere, only, settings, targetOf }

@@ -16,8 +16,8 @@ const { RefusedError, timeoutError, wireError } = require('../../refused.js')
 const { isCaching, isDeciding, isParking, replayBytes } = require('../../ruling.js')
 const { elsewhere, tellKept } = require('./attempts.js')
 const { beginToKeep, contentOf, forget, isWhole, keepAtMost, putBody } = require('./body.js')
-const { beforeChanges, change, essence, headOf, headersOf, isSingular, isThere } = require('./head.js')
-const { redo } = require('./instead.js')
+const { beforeChanges, change, essence, headOf, headersOf, isFramed, isSingular, isThere } = require('./head.js')
+const { hedge, redo } = require('./instead.js')
 const { original } = require('./methods.js')
 const { MOST, isKeepable, isKept, park } = require('./parking.js')
 const { exchangeOf, kExchange, kHeld } = require('./request.js')
@@ -71,7 +71,7 @@ function clientOf (request, agent, options) {
 function hold (request, options, release, agent) {
   /** @type {{ whole: (() => void) | undefined, [name: string]: any }} */
   const held = { timer: undefined, waits: false, truncate: undefined, open: false, options, agent, whole: undefined, full: false,
-    parks: false, replays: false, keep: undefined, again: undefined, second: undefined, message: undefined }
+    parks: false, replays: false, keep: undefined, decision: undefined, race: undefined, again: undefined, second: undefined, message: undefined }
   request[kHeld] = held
   keepBody(request, held)
   const client = clientOf(request, agent, options)
@@ -219,10 +219,11 @@ function begin (request, options, release) {
     certified
   }, exchange.scope)
   decision.exchange = exchange
+  held.decision = decision
   const mayBeParked = parks && decision.mayBeParked()
   held.parks = mayBeParked && !certified
   if (held.parks) held.url = request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path
-  if (mayRepeat(held, decision, headers) || mayBeParked) {
+  if (mayRepeat(request, decision, headers) || mayBeParked) {
     decision.spare = held.open = true
     held.content = content
   } else decision.final = true
@@ -233,14 +234,16 @@ function begin (request, options, release) {
 /**
  * Whether there may be another attempt. Keeps no more of what is written than that takes, or the outbox.
  *
- * @param {any} held
+ * @param {any} request
  * @param {InstanceType<typeof import('../../decision.js').Decision>} decision
  * @param {string[]} headers
  */
-function mayRepeat (held, decision, headers) {
+function mayRepeat (request, decision, headers) {
+  const held = request[kHeld]
   const replayed = held.replays && held.keep !== undefined && !isSingular(headers) ? decision.replayBytes() : 0
   held.replays = replayed > 0
   keepAtMost(held, Math.max(held.parks ? MOST : 0, replayed))
+  held.bare = !isKept(request) && !isFramed(headers)
   return held.replays
 }
 
@@ -266,7 +269,7 @@ function answer (request, options, release, client) {
     words: headers.join('\n'),
     body: empty ? 0 : undefined,
     content: undefined,
-    replayable: false,
+    replayable: empty && request[kHeld].replays && !isSingular(headers),
     kind: HTTP,
     client
   }, exchange.scope)
@@ -275,7 +278,7 @@ function answer (request, options, release, client) {
   if (typeof decision === 'string') {
     forget(request[kHeld])
     const { status, head, body } = parse(decision)
-    exchange.decision = nobody
+    exchange.decision = request[kHeld].decision = nobody
     exchange.abandon()
     const kept = { kind: /** @type {const} */ ('respond'), status, headers: pairs(head), body: Buffer.from(body, 'latin1') }
     handOver(request, cannedSocket(kept, () => {
@@ -287,7 +290,8 @@ function answer (request, options, release, client) {
   }
   decision.declines = isOther
   decision.exchange = exchange
-  mayRepeat(request[kHeld], decision, headers)
+  request[kHeld].decision = decision
+  mayRepeat(request, decision, headers)
   decision.spare = request[kHeld].open = true
   exchange.decision = decision
   advance(request, decision, options, release)
@@ -353,6 +357,7 @@ function advance (request, decision, options, release) {
           held.late = false
         }, Math.min(Math.ceil(step.ms), LONGEST_MS)).unref()
       }
+      if (step.hedgeMs !== undefined && held.open) hedge(request, step.hedgeMs)
       release(changed(request, options, step))
   }
 }

@@ -11,6 +11,7 @@ const { ErrorType } = require('../../errors.js')
 const { note } = require('../../problems.js')
 const { RefusedError, timeoutError, wireError } = require('../../refused.js')
 const { bodyFor, inContext, leaveBehind, make, tellKept } = require('./attempts.js')
+const { beside, firstCame, noMore, secondCame } = require('./beside.js')
 const { forget } = require('./body.js')
 const { close, closeAfter, end, fail, isElsewhere, isHeldOpen, settle, tell } = require('./face.js')
 const { headersOf } = require('./head.js')
@@ -67,13 +68,24 @@ function takes (request, type, argument) {
  */
 function decide (request, response) {
   const held = request[kHeld]
-  const { decision } = request[kExchange]
+  const { decision } = held
   held.open = false
+  clearTimeout(held.hedge)
   if (decision.done) {
     forget(held)
     return false
   }
   clearTimeout(held.timer)
+  if (held.race !== undefined) {
+    const { made } = held.race
+    if (firstCame(request, response?.statusCode ?? 0, held.error)) {
+      held.leaving = response
+      letGo(response)
+      unwatch(request)
+      held.again = made
+      return true
+    }
+  }
   tellKept(request, decision)
   return follow(request, response, decision.step())
 }
@@ -160,7 +172,7 @@ function follow (request, response, step, second) {
  * @param {any} request
  */
 function goOn (request) {
-  const { decision } = request[kExchange]
+  const { decision } = request[kHeld]
   if (decision.done) return
   leaveBehind(request)
   if (!follow(request, undefined, decision.step())) fail(request, request[kHeld].error ?? wireError(ErrorType.RESET))
@@ -172,8 +184,8 @@ function goOn (request) {
  * @param {any} second
  */
 async function afterParking (request, response, second) {
-  const { decision } = request[kExchange]
   const held = request[kHeld]
+  const { decision } = held
   await park(request, decision)
   if (decision.done) return
   held.leaving = undefined
@@ -191,10 +203,19 @@ async function afterParking (request, response, second) {
  */
 function leave (request, response) {
   const held = request[kHeld]
-  request[kExchange].decision.leave()
+  held.decision.leave()
   held.leaving = response
   letGo(response)
-  // What the application watches of this connection says nothing of its call any more.
+  unwatch(request)
+}
+
+/**
+ * What the application watches of the first connection says nothing of its call any more.
+ *
+ * @param {any} request
+ */
+function unwatch (request) {
+  const held = request[kHeld]
   for (const listener of held.closers ?? []) request.socket?.removeListener('close', listener)
   held.closers = undefined
 }
@@ -207,48 +228,88 @@ function leave (request, response) {
  */
 function attempt (request, step) {
   const held = request[kHeld]
-  const { decision } = request[kExchange]
+  const { decision } = held
   if (held.chunks === undefined && request[kExchange].sent > 0) {
     // Its body is gone.
     decision.cancel()
     fail(request, wireError(ErrorType.RESET))
     return
   }
-  let second
-  let body
-  try {
-    body = bodyFor(request, step)
-    const sent = body
-    second = inContext(request, () => decision.perform(() => make(request, step, sent)))
-  } catch (error) {
-    came(request, undefined, undefined, error)
-    return
-  }
-  held.again = second
-  let over = false
-  const see = (/** @type {any} */ response, /** @type {unknown} */ error) => {
-    over = true
+  const see = (/** @type {any} */ second, /** @type {any} */ response, /** @type {unknown} */ error) => {
     if (held.again === second) came(request, second, response, error)
     else letGo(response)
   }
-  second.on('response', (/** @type {any} */ response) => see(response, undefined))
+  try {
+    held.again = send(request, step, decision, see)
+  } catch (error) {
+    came(request, undefined, undefined, error)
+  }
+}
+
+/**
+ * Sends an attempt of Farcall's own. Throws where no connection can be made at all.
+ *
+ * @param {any} request
+ * @param {NextStep} step
+ * @param {import('../../performing.js').Attaching} as
+ * @param {(second: any, response: any, error: unknown) => void} see told once what it came to
+ */
+function send (request, step, as, see) {
+  const held = request[kHeld]
+  const body = bodyFor(request, step)
+  const second = inContext(request, () => held.decision.perform(() => make(request, step, body), as))
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer
+  let over = false
+  const come = (/** @type {any} */ response, /** @type {unknown} */ error) => {
+    over = true
+    clearTimeout(timer)
+    see(second, response, error)
+  }
+  second.on('response', (/** @type {any} */ response) => come(response, undefined))
   second.on('error', (/** @type {unknown} */ error) => {
-    if (!over) see(undefined, error)
+    if (!over) come(undefined, error)
     else if (held.second === second) tell(request, 'error', error)
   })
   second.on('information', (/** @type {unknown} */ head) => tell(request, 'information', head))
   second.on('timeout', () => tell(request, 'timeout'))
   second.on('close', () => {
+    clearTimeout(timer)
     if (held.second === second) close(request)
   })
   if (step.ms !== undefined) {
-    held.timer = setTimeout(() => {
+    timer = setTimeout(() => {
       const error = timeoutError()
       second.destroy(error)
-      if (!over) see(undefined, error)
+      if (!over) come(undefined, error)
     }, Math.min(Math.ceil(step.ms), LONGEST_MS)).unref()
   }
   second.end(body)
+  return second
+}
+
+/**
+ * Sends a second attempt once the first has taken so long.
+ *
+ * @param {any} request
+ * @param {number} ms
+ */
+function hedge (request, ms) {
+  const held = request[kHeld]
+  const see = (/** @type {any} */ second, /** @type {any} */ response, /** @type {unknown} */ error) => {
+    // It was given up, or failed while the first is under way.
+    if (held.again !== second && held.race?.made !== second) return letGo(response)
+    if (!secondCame(request, response?.statusCode ?? 0, error)) return letGo(response)
+    held.open = false
+    clearTimeout(held.timer)
+    if (held.again !== second) {
+      unwatch(request)
+      held.again = second
+      request.socket?.destroy()
+    }
+    came(request, second, response, error)
+  }
+  beside(request, ms, (step, side) => send(request, step, side, see))
 }
 
 /**
@@ -261,8 +322,7 @@ function attempt (request, step) {
  */
 function came (request, second, response, error) {
   const held = request[kHeld]
-  const { decision } = request[kExchange]
-  clearTimeout(held.timer)
+  const { decision } = held
   leaveBehind(request)
   held.error = error
   if (response === undefined) decision.failed(error)
@@ -378,11 +438,12 @@ function drop (request, error) {
   if (held.late || (error && (error === held.error || error === request.socket?.errored))) return elsewhere
   const { again, message, second } = held
   clearTimeout(held.timer)
+  noMore(held)
   held.again = undefined
   settle(request)
   leaveBehind(request)
   if (again !== undefined) {
-    const { decision } = request[kExchange]
+    const { decision } = held
     end(request)
     if (again === null) decision.cancel()
     else {
@@ -401,4 +462,4 @@ function drop (request, error) {
   return elsewhere
 }
 
-module.exports = { drop, guard, redo, takes }
+module.exports = { drop, guard, hedge, redo, takes }
