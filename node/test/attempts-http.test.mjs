@@ -9,7 +9,7 @@ import axios from 'axios'
 import got from 'got'
 import farcall from '../index.js'
 import { answerOf, breaks, clients, hangs, obey, says, vendor } from './support/again.mjs'
-import { counted, newCustomer, outcomes } from './support/ledger.mjs'
+import { counted, newCustomer, outcomes, until } from './support/ledger.mjs'
 import { deafPort } from './support/sim.mjs'
 
 obey(`
@@ -40,7 +40,7 @@ backoff = "1s..2s"
 
 [[resilience]]
 match = { customer = "hurried" }
-attempt_timeout = "300ms"
+attempt_timeout = "1s"
 
 [[resilience]]
 match = { customer = "short of budget" }
@@ -307,9 +307,28 @@ test('what the application sets for its request holds for the next attempt', asy
   const vendors = await vendor(t)
   vendors.acts.push(breaks, hangs)
   const request = http.get(vendors.url)
-  request.setTimeout(200, () => request.destroy(new Error('it took too long')))
+  request.setTimeout(1000, () => request.destroy(new Error('it took too long')))
   await assert.rejects(answerOf(request), /it took too long/)
   assert.equal(vendors.got.length, 2)
+})
+
+test('the time that a client gives its call is over for all attempts', async (t) => {
+  const vendors = await vendor(t)
+  /** @type {[() => Promise<any>, string][]} */
+  const asks = [
+    [() => axios.get(vendors.url, { timeout: 1000 }), 'ECONNABORTED'],
+    [() => axios.get(vendors.url, { timeout: 1000, maxRedirects: 0 }), 'ECONNABORTED'],
+    [() => got(vendors.url, { timeout: { request: 1000 }, retry: { limit: 0 } }), 'ETIMEDOUT']
+  ]
+  for (const [ask, code] of asks) {
+    vendors.acts.push(breaks, hangs)
+    const before = vendors.got.length
+    const customer = newCustomer()
+    await assert.rejects(farcall.withCustomer(customer, ask), { code })
+    assert.equal(vendors.got.length, before + 2)
+    await until('the vendor sees that nobody waits', () => vendors.got[before + 1].socket.destroyed)
+    assert.equal(await outcomes(customer, 'timeout'), 1)
+  }
 })
 
 test('what is told of a later attempt runs as what the application\'s request calls', async (t) => {
