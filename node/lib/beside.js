@@ -26,15 +26,14 @@ const READ = 4 * 1024 * 1024
  * One of two attempts. Its exchange tells it what it would tell the call, which hears of it only once this is the one
  * that counts.
  */
-class Leg {
+class Side {
   /**
    * @param {Call} decision
-   * @param {NextStep} step
-   * @param {Send} send
+   * @param {number} number
    */
-  constructor (decision, step, send) {
+  constructor (decision, number) {
     this.decision = decision
-    this.number = step.number ?? 0
+    this.number = number
     /** @type {Exchange | undefined} */
     this.exchange = undefined
     /** @type {{ status: number, headers: string[] } | undefined} */
@@ -43,14 +42,6 @@ class Leg {
     this.chunks = []
     this.isOver = false
     this.lost = false
-    /** @type {Came | undefined} */
-    this.came = undefined
-    this.giving = new AbortController()
-    this.ended = send(step, (fn) => decision.perform(fn, this), this.giving.signal).then((came) => {
-      this.came = came
-      if (this.lost) came.response?.body?.cancel().catch(() => {})
-      return this
-    })
   }
 
   /** @param {Exchange} exchange */
@@ -100,6 +91,42 @@ class Leg {
   letGo () {
     this.lost = true
     this.chunks = []
+    if (this.isOver && this.exchange !== undefined) this.decision.countOnly(this.exchange)
+  }
+}
+
+/**
+ * Whether the answer to one of two attempts ends their race: the vendor did not fail, nor ask to be left alone.
+ *
+ * @param {number} status 0 for none
+ */
+function isOfUse (status) {
+  return status > 0 && status < 500 && status !== 429
+}
+
+/** One that `fetch` makes. */
+class Leg extends Side {
+  /**
+   * @param {Call} decision
+   * @param {NextStep} step
+   * @param {Send} send
+   */
+  constructor (decision, step, send) {
+    super(decision, step.number ?? 0)
+    /** @type {Came | undefined} */
+    this.came = undefined
+    this.giving = new AbortController()
+    this.ended = send(step, (fn) => decision.perform(fn, this), this.giving.signal).then((came) => {
+      this.came = came
+      if (this.lost) came.response?.body?.cancel().catch(() => {})
+      return this
+    })
+  }
+
+  /** @override */
+  letGo () {
+    this.lost = true
+    this.chunks = []
     this.giving.abort(new DOMException('another attempt answered', 'AbortError'))
     this.came?.response?.body?.cancel().catch(() => {})
     if (this.isOver && this.exchange !== undefined) this.decision.countOnly(this.exchange)
@@ -109,12 +136,6 @@ class Leg {
   get ending () {
     const { response, cause } = this.came ?? {}
     return response === undefined ? { status: 0, error: classify(cause) } : { status: response.status, error: 0 }
-  }
-
-  /** Whether it ends the race: the vendor did not fail, nor ask to be left alone. */
-  get isOfUse () {
-    const { status } = this.ending
-    return status > 0 && status < 500 && status !== 429
   }
 }
 
@@ -140,7 +161,7 @@ async function race (decision, step, send) {
   const second = new Leg(decision, extra, send)
   const one = await Promise.race([first.ended, second.ended])
   const other = one === first ? second : first
-  if (one.isOfUse || one.came?.let === true) {
+  if (isOfUse(one.ending.status) || one.came?.let === true) {
     decision.lost(other.number, 0, 0)
     other.letGo()
     return count(one)
@@ -199,4 +220,4 @@ async function measure (copy, step, send) {
   }
 }
 
-module.exports = { race, shadow }
+module.exports = { Side, isOfUse, race, shadow }

@@ -237,6 +237,36 @@ class Decision {
     }
   }
 
+  /** How many bytes of the request's body are worth keeping for another attempt; 0 for none. Throws nothing. */
+  replayBytes () {
+    try {
+      return this.call.replayBytes()
+    } catch (error) {
+      note(error)
+      return 0
+    }
+  }
+
+  /**
+   * Of how many bytes the body is, once all of it is there to be sent again. Throws nothing.
+   *
+   * @param {number | undefined} bytes
+   */
+  replays (bytes) {
+    try {
+      this.call.replays(bytes)
+    } catch (error) {
+      note(error)
+    }
+  }
+
+  /** The attempt came to nothing, and another one follows: what is left of it says no more. */
+  leave () {
+    this.exchange = undefined
+    this.how = -1
+    this.reads = false
+  }
+
   /** There was no room to keep the body for the outbox. Throws nothing. */
   full () {
     try {

@@ -10,6 +10,7 @@ let asked = -Infinity
 let decides = false
 let caches = false
 let parks = false
+let replayed = 0
 
 /**
  * Whether rules decide anything. Throws where the addon does.
@@ -21,6 +22,7 @@ function isDeciding (at) {
     decides = native().decides()
     caches = decides && native().caches()
     parks = decides && native().parks()
+    replayed = decides ? native().replayBytes() : 0
     asked = at
   }
   return decides
@@ -36,4 +38,9 @@ function isParking () {
   return parks
 }
 
-module.exports = { isCaching, isDeciding, isParking }
+/** How many bytes of a body rules may want kept, as of when `isDeciding` was asked; 0 for none. */
+function replayBytes () {
+  return replayed
+}
+
+module.exports = { isCaching, isDeciding, isParking, replayBytes }

@@ -2,7 +2,7 @@
 
 use crate::handle::farcall;
 use crate::parking::{Came, ParkTask};
-use crate::step::{NextStep, ms, refuse, respond, send};
+use crate::step::{NextStep, float, ms, refuse, respond, send};
 use farcall::attribution::MAX_TAGS;
 use farcall::outbox::Terms;
 use farcall::resilience::Ending;
@@ -76,6 +76,12 @@ pub(crate) fn decides() -> bool {
 #[napi(catch_unwind)]
 pub(crate) fn parks() -> bool {
     farcall().is_ok_and(|farcall| farcall.engine().has_parking())
+}
+
+/// How many bytes of a request's body are worth keeping before anybody is asked about it; 0 for none.
+#[napi(catch_unwind)]
+pub(crate) fn replay_bytes() -> f64 {
+    farcall().map_or(0.0, |farcall| float(farcall.engine().replay_bytes()))
 }
 
 /// Whether answers from this host say more than what can be told of them when they are over.
@@ -204,6 +210,18 @@ impl Decision {
     #[napi(catch_unwind)]
     pub fn keeps(&mut self, keeps: bool) {
         self.call.keeps(keeps);
+    }
+
+    /// How many bytes of the body are worth keeping for another attempt; 0 for none.
+    #[napi(catch_unwind)]
+    pub fn replay_bytes(&self) -> f64 {
+        float(self.call.call().replay_bytes())
+    }
+
+    /// Of how many bytes the body is, once all of it is there to be sent again; nothing before.
+    #[napi(catch_unwind)]
+    pub fn replays(&mut self, bytes: Option<f64>) {
+        self.call.replays(bytes.map(whole));
     }
 
     /// There was no room to keep the body, which could be handed over otherwise.

@@ -92,6 +92,11 @@ impl CallGuard {
         self.call.keeps(keeps);
     }
 
+    /// Of how many bytes the body is that can be sent again by now; see [`Call::replays`].
+    pub fn replays(&mut self, whole: Option<u64>) {
+        self.call.replays(whole);
+    }
+
     /// Shows the request's body; see [`Call::show`].
     pub fn show(&mut self, head: &Head<'_>) {
         self.call.show(head);

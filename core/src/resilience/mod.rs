@@ -73,6 +73,14 @@ impl Rule {
             concurrency: self.concurrency.or(weaker.concurrency),
         }
     }
+
+    /// How much of a request's body may be kept for another attempt because of this rule. 0 where it has none sent.
+    pub(crate) fn replay_bytes(&self) -> u64 {
+        let repeats = self.retry.as_ref().filter(|retry| retry.attempts > 1);
+        let stated = self.retry.as_ref().and_then(|retry| retry.replay_bytes);
+        let again = repeats.is_some() || self.failover.is_some() || self.hedge.is_some();
+        if again { stated.unwrap_or(REPLAY_BYTES) } else { 0 }
+    }
 }
 
 #[cfg(test)]

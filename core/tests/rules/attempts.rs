@@ -113,6 +113,49 @@ fn a_body_beyond_replay_bytes_goes_out_once() {
 }
 
 #[test]
+fn a_body_that_is_kept_while_it_goes_out_is_sent_again_once_it_is_whole() {
+    let engine =
+        engine("[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 2\nreplay_bytes = \"1KiB\"");
+    let put = Head::new("PUT", "https://api.stripe.com/v1/charges").body(Some(1 << 10), false);
+    for (whole, again) in [(None, false), (Some(1 << 10), true), (Some((1 << 10) + 1), false)] {
+        let mut call = engine.begin(&put, T0, 1);
+        assert_eq!(call.replay_bytes(), 1 << 10);
+        let _ = sent(&mut call, &engine, T0);
+        call.head(503, at(10));
+        call.replays(whole);
+        assert_eq!(matches!(call.step(&engine, at(10)), Step::Wait(_)), again, "{whole:?}");
+    }
+}
+
+#[test]
+fn a_body_is_worth_keeping_where_a_rule_goes_by_it() {
+    let of = |rules: &str| {
+        let engine = engine(rules);
+        let put = Head::new("PUT", "https://api.stripe.com/v1/charges").body(Some(7), false);
+        (engine.replay_bytes(), engine.begin(&put, T0, 1).replay_bytes())
+    };
+    assert_eq!(of(""), (0, 0));
+    assert_eq!(of("[[resilience]]\nmatch = {}\nbreaker = {}"), (0, 0));
+    assert_eq!(of("[[resilience]]\nmatch = {}\nattempts = 1"), (0, 0));
+    assert_eq!(of("[[resilience]]\nmatch = {}\nattempts = 2"), (64 << 10, 64 << 10));
+    assert_eq!(of("[[resilience]]\nmatch = { vendor = \"openai\" }\nattempts = 2"), (64 << 10, 0));
+    assert_eq!(of("[[resilience]]\nmatch = {}\nattempts = 2\nreplay_bytes = \"1MiB\""), (1 << 20, 1 << 20));
+    let backup =
+        "[[resilience]]\nmatch = {}\nfailover = { host = \"backup.example.net\", keep_credentials = true }";
+    assert_eq!(of(backup), (64 << 10, 64 << 10));
+    assert_eq!(of("[[resilience]]\nmatch = {}\nhedge = { after = \"1s\" }"), (64 << 10, 64 << 10));
+    let judged = [
+        "[[budget]]\nmatch = {}\nlimit = \"5 USD / day\"",
+        "[[quota]]\nmatch = {}\nlimit = \"100 tokens / 1s\"",
+        "[[policy]]\nmatch = { bytes = \">1KiB\" }\nverdict = \"deny\"",
+    ];
+    for rules in judged {
+        assert_eq!(of(rules), (256 << 10, 0), "{rules}");
+    }
+    assert_eq!(of("[[budget]]\nmatch = {}\nlimit = \"5 requests / day\""), (0, 0));
+}
+
+#[test]
 fn what_was_not_sent_goes_to_the_backup_of_an_open_breaker_whatever_its_body() {
     let engine = engine(
         r#"

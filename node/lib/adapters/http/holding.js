@@ -1,20 +1,25 @@
 'use strict'
 // Where rules decide: a request waits for their word, and is stopped, changed or answered by it.
 
+const { AsyncResource } = require('node:async_hooks')
 const { clearImmediate, setImmediate, setTimeout } = require('node:timers')
+const { SHOWN } = require('../../asking.js')
 const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
 const { isCertified, nameOf } = require('../../clients.js')
 const { ErrorType } = require('../../errors.js')
 const { pairs, parse } = require('../../kept.js')
+const { native } = require('../../native.js')
 const { beginCall, openCall } = require('../../opening.js')
 const { note } = require('../../problems.js')
 const { RefusedError, timeoutError, wireError } = require('../../refused.js')
-const { isCaching, isDeciding, isParking } = require('../../ruling.js')
-const { change, essence, headersOf } = require('./head.js')
-const { redo } = require('./instead.js')
+const { isCaching, isDeciding, isParking, replayBytes } = require('../../ruling.js')
+const { elsewhere, tellKept } = require('./attempts.js')
+const { beginToKeep, contentOf, forget, isWhole, keepAtMost, putBody } = require('./body.js')
+const { beforeChanges, change, essence, headOf, headersOf, isFramed, isSingular, isThere } = require('./head.js')
+const { hedge, redo } = require('./instead.js')
 const { original } = require('./methods.js')
-const { beforeChanges, beginToKeep, forget, isKeepable, isKept, isWhole, park, tellKept } = require('./parking.js')
+const { MOST, isKeepable, isKept, park } = require('./parking.js')
 const { exchangeOf, kExchange, kHeld } = require('./request.js')
 const { seeSocket } = require('./socket.js')
 
@@ -35,7 +40,7 @@ function isHeld (exchange) {
 const HTTP = 2
 
 /** What hears of an exchange that is none: the answer was there already. */
-const nobody = { attach () {}, answer () {}, body () {}, over () {} }
+const nobody = { attach () {}, answer () {}, body () {}, over () {}, settle () {}, cancel () {} }
 
 /**
  * Stands for the agent of a request and the connection that it would make, with its certificates: all that may tell a
@@ -65,13 +70,13 @@ function clientOf (request, agent, options) {
  */
 function hold (request, options, release, agent) {
   /** @type {{ whole: (() => void) | undefined, [name: string]: any }} */
-  const held = { timer: undefined, waits: false, truncate: undefined, open: false, options, agent, whole: undefined, full: false }
+  const held = { timer: undefined, waits: false, truncate: undefined, open: false, options, agent, whole: undefined, full: false,
+    parks: false, replays: false, keep: undefined, decision: undefined, race: undefined, again: undefined, second: undefined, message: undefined }
   request[kHeld] = held
+  keepBody(request, held)
   const client = clientOf(request, agent, options)
   if (client === undefined) {
-    // What was written before it came to its agent was not kept.
-    const unwritten = !request.finished && exchangeOf(request)?.sent === 0
-    if (isParking() && isKept(request) && options !== undefined && unwritten) awaitBody(request, options, orFail(request, release))
+    if (held.keep !== undefined && isKept(request)) awaitBody(request, options, orFail(request, release))
     else begin(request, options, release)
     return true
   }
@@ -83,6 +88,7 @@ function hold (request, options, release, agent) {
       if (!answer(request, options, go, client)) begin(request, options, go)
     } catch (error) {
       note(error)
+      forget(held)
       if (request[kExchange].decision === undefined) go(options)
     }
   }
@@ -105,6 +111,24 @@ function hold (request, options, release, agent) {
     open()
   }
   return true
+}
+
+/**
+ * Keeps what is written of a request, where any rule may need it once more.
+ *
+ * @param {any} request
+ * @param {any} held
+ */
+function keepBody (request, held) {
+  // One that has a connection already is made by somebody who knows how.
+  if (held.options === null || typeof held.options !== 'object') return
+  const replayed = replayBytes()
+  held.parks = isParking() && isKept(request)
+  held.replays = replayed > 0
+  // What was written before it came to its agent was not kept.
+  if ((!held.parks && !held.replays) || request.finished || exchangeOf(request)?.sent !== 0) return
+  if (held.replays) held.context = new AsyncResource('farcall.call')
+  beginToKeep(held, Math.max(held.parks ? MOST : 0, replayed))
 }
 
 /**
@@ -134,7 +158,6 @@ function orFail (request, release) {
  */
 function awaitBody (request, options, release) {
   const held = request[kHeld]
-  beginToKeep(held)
   held.waits = true
   const open = () => {
     held.whole = undefined
@@ -147,6 +170,7 @@ function awaitBody (request, options, release) {
       begin(request, options, release)
     } catch (error) {
       note(error)
+      forget(held)
       if (request[kExchange].decision === undefined) release(options)
     }
   }
@@ -175,36 +199,52 @@ function goOn (request) {
 function begin (request, options, release) {
   const exchange = /** @type {Exchange} */ (exchangeOf(request))
   const held = request[kHeld]
-  const parks = held.chunks !== undefined || held.full
+  const headers = headersOf(request)
+  const parks = held.parks && (held.chunks !== undefined || held.full)
   const certified = parks && isCertified(request, held.agent, options)
-  // Of what is not handed over whatever happens, nothing is kept.
-  const keeps = certified || (parks && isKeepable(request))
-  const length = keeps && !certified ? held.kept : lengthOf(request)
-  if (certified) {
-    forget(held)
-    held.keep = undefined
-  }
+  const whole = isWhole(request)
+  const shown = whole && held.replays && held.kept > 0 && held.kept <= SHOWN
+  const content = shown ? contentOf(request) : undefined
   const decision = beginCall({
     method: exchange.method,
     url: urlOf(exchange, exchange.path),
-    headers: headersOf(request),
-    body: length,
-    // Its body is a stream: what is written is gone.
+    headers,
+    body: whole ? held.kept : lengthOf(request),
+    content,
+    // What is written is gone, but for what is kept of it.
     replayable: false,
     parks,
-    keeps,
+    // Of what is not handed over whatever happens, nothing is kept for that.
+    keeps: certified || (parks && isKeepable(request)),
     certified
   }, exchange.scope)
   decision.exchange = exchange
-  if (parks && decision.mayBeParked()) {
-    held.url = request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path
+  held.decision = decision
+  const mayBeParked = parks && decision.mayBeParked()
+  held.parks = mayBeParked && !certified
+  if (held.parks) held.url = request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path
+  if (mayRepeat(request, decision, headers) || mayBeParked) {
     decision.spare = held.open = true
-  } else {
-    forget(held)
-    decision.final = true
-  }
+    held.content = content
+  } else decision.final = true
   exchange.decision = decision
   advance(request, decision, options, release)
+}
+
+/**
+ * Whether there may be another attempt. Keeps no more of what is written than that takes, or the outbox.
+ *
+ * @param {any} request
+ * @param {InstanceType<typeof import('../../decision.js').Decision>} decision
+ * @param {string[]} headers
+ */
+function mayRepeat (request, decision, headers) {
+  const held = request[kHeld]
+  const replayed = held.replays && held.keep !== undefined && !isSingular(headers) ? decision.replayBytes() : 0
+  held.replays = replayed > 0
+  keepAtMost(held, Math.max(held.parks ? MOST : 0, replayed))
+  held.bare = !isKept(request) && !isFramed(headers)
+  return held.replays
 }
 
 /**
@@ -229,15 +269,16 @@ function answer (request, options, release, client) {
     words: headers.join('\n'),
     body: empty ? 0 : undefined,
     content: undefined,
-    replayable: false,
+    replayable: empty && request[kHeld].replays && !isSingular(headers),
     kind: HTTP,
     client
   }, exchange.scope)
   const early = request[kHeld].early ? essence(headers) : undefined
   const isOther = () => early !== undefined && (exchange.sent > 0 || essence(headersOf(request)) !== early)
   if (typeof decision === 'string') {
+    forget(request[kHeld])
     const { status, head, body } = parse(decision)
-    exchange.decision = nobody
+    exchange.decision = request[kHeld].decision = nobody
     exchange.abandon()
     const kept = { kind: /** @type {const} */ ('respond'), status, headers: pairs(head), body: Buffer.from(body, 'latin1') }
     handOver(request, cannedSocket(kept, () => {
@@ -249,6 +290,8 @@ function answer (request, options, release, client) {
   }
   decision.declines = isOther
   decision.exchange = exchange
+  request[kHeld].decision = decision
+  mayRepeat(request, decision, headers)
   decision.spare = request[kHeld].open = true
   exchange.decision = decision
   advance(request, decision, options, release)
@@ -311,8 +354,10 @@ function advance (request, decision, options, release) {
           if (request.destroyed || request.res) return
           held.late = true
           request.destroy(timeoutError())
+          held.late = false
         }, Math.min(Math.ceil(step.ms), LONGEST_MS)).unref()
       }
+      if (step.hedgeMs !== undefined && held.open) hedge(request, step.hedgeMs)
       release(changed(request, options, step))
   }
 }
@@ -324,18 +369,33 @@ function advance (request, decision, options, release) {
  * @param {any} options
  * @param {import('../../native.js').NextStep} step
  */
-function changed (request, options, { headers = [], host, pathPrefix }) {
+function changed (request, options, step) {
+  const held = request[kHeld]
+  const { content } = held
+  held.content = undefined
   try {
-    beforeChanges(request, headers)
-    change(request, { headers, host, pathPrefix })
+    beforeChanges(request, step)
+    change(request, step)
+    if (step.model !== undefined && content !== undefined) changeModel(request, content, step.model)
   } catch (error) {
     note(error)
   }
-  if (host === undefined || options === undefined || typeof options !== 'object') return options
-  const { hostname, port } = new URL(request.protocol + '//' + host)
-  const changed = { ...options, host: hostname, hostname, port: Number(port) || (request.protocol === 'https:' ? 443 : 80) }
-  delete changed.servername
-  return changed
+  return elsewhere(request, options, step.host)
+}
+
+/**
+ * Has a request that is written whole, and not sent, ask for another model.
+ *
+ * @param {any} request
+ * @param {Buffer} content
+ * @param {string} model
+ */
+function changeModel (request, content, model) {
+  const body = native().replaceModel(content, model)
+  if (body === null) return
+  if (!isThere(request)) throw new Error('the body of a request is not where it was')
+  putBody(request, headOf(request._header, body.byteLength), body)
+  request[kExchange].sent += body.byteLength - content.byteLength
 }
 
 /**

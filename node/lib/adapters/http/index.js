@@ -9,6 +9,8 @@ const http = require('node:http')
 const { clearTimeout } = require('node:timers')
 const { whenIdle } = require('../../exchange.js')
 const { note } = require('../../problems.js')
+const { forget } = require('./body.js')
+const { endLate, isElsewhere } = require('./face.js')
 const { goOn, handOver, hold, isHeld } = require('./holding.js')
 const { drop, guard, takes } = require('./instead.js')
 const { original, put, takeBack } = require('./methods.js')
@@ -60,7 +62,10 @@ const ours = {
     try {
       if ((active || this[kExchange]) && !this.finished) {
         seeBody(this, chunk, encoding)
-        if (this[kHeld] !== undefined) this[kHeld].ended = true
+        if (this[kHeld] !== undefined) {
+          this[kHeld].ended = true
+          if (endLate(this, [chunk, encoding, arguments[2]])) return this
+        }
       }
     } catch (error) {
       note(error)
@@ -81,8 +86,7 @@ const ours = {
       const exchange = this[kExchange]
       if (exchange && !exchange.settled && !this.destroyed) abandon(exchange, this, error)
       if (exchange && this[kHeld] !== undefined) {
-        clearTimeout(this[kHeld].timer)
-        drop(this, error)
+        if (drop(this, error)) return this
         if (this[kHeld].waits && !this.destroyed) {
           this[kHeld].waits = false
           const result = Reflect.apply(original.destroy, this, arguments)
@@ -105,7 +109,21 @@ const ours = {
     } catch (error) {
       note(error)
     }
-    return Reflect.apply(original.emit, this, arguments)
+    if (type !== 'socket' || !this[kHeld]?.replays) return Reflect.apply(original.emit, this, arguments)
+    const before = argument.listeners('close')
+    const result = Reflect.apply(original.emit, this, arguments)
+    this[kHeld].closers = argument.listeners('close').filter((/** @type {unknown} */ listener) => !before.includes(listener))
+    return result
+  },
+
+  setTimeout (ms, callback) {
+    const held = this[kHeld]
+    if (held !== undefined) held.idle = ms
+    if (held === undefined || !isElsewhere(held)) return Reflect.apply(original.setTimeout, this, arguments)
+    if (callback) this.once('timeout', callback)
+    const under = held.again ?? held.second
+    under?.setTimeout(ms)
+    return this
   }
 }
 
@@ -166,7 +184,10 @@ function unmade (request, error) {
   try {
     const exchange = request[kExchange]
     if (!exchange || exchange.settled) return
-    clearTimeout(request[kHeld]?.timer)
+    if (request[kHeld] !== undefined) {
+      clearTimeout(request[kHeld].timer)
+      forget(request[kHeld])
+    }
     exchange.fail(error)
     exchange.decision?.settle?.()
   } catch (problem) {

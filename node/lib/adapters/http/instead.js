@@ -1,6 +1,7 @@
 'use strict'
-// What the application gets of a call to a vendor that was made: the vendor's answer, or what the cache has, where that
-// was confirmed or the vendor failed. A request whose answer is not the vendor's ends with the answer that it got.
+// What the application gets of a call to a vendor that was made: the answer to its request, that to a further attempt, or
+// what the cache has, where that was confirmed or the vendor failed. A request whose answer is not its own ends with the
+// answer that it got.
 
 const http = require('node:http')
 const { clearTimeout, setTimeout } = require('node:timers')
@@ -8,17 +9,21 @@ const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
 const { ErrorType } = require('../../errors.js')
 const { note } = require('../../problems.js')
-const { RefusedError, wireError } = require('../../refused.js')
-const { CONDITIONS, headersOf } = require('./head.js')
-const { original } = require('./methods.js')
+const { RefusedError, timeoutError, wireError } = require('../../refused.js')
+const { bodyFor, inContext, leaveBehind, make, tellKept } = require('./attempts.js')
+const { beside, firstCame, noMore, secondCame } = require('./beside.js')
+const { forget } = require('./body.js')
+const { close, closeAfter, end, fail, isElsewhere, isHeldOpen, settle, tell } = require('./face.js')
+const { headersOf } = require('./head.js')
 const { see } = require('./outcome.js')
-const { forget, park, tellKept } = require('./parking.js')
+const { park } = require('./parking.js')
 const { kExchange, kHeld } = require('./request.js')
 
 /** @typedef {import('../../native.js').NextStep} NextStep */
 
-/** So much of an answer that nobody gets is read, for its connection to be used again. */
+/** So much of an answer that nobody gets is read, and for so long, for its connection to be used again. */
 const READ = 64 * 1024
+const READ_MS = 1000
 const kGuarded = Symbol('farcall.guarded')
 
 /**
@@ -36,10 +41,15 @@ function takes (request, type, argument) {
     case 'response':
       return held.open && decide(request, argument)
     case 'error':
-      // Where it has its answer, nothing can fail any more.
-      if (held.message !== undefined || held.again !== undefined) return true
+      // Where it has its answer, or failed already, nothing can fail any more.
+      if (isElsewhere(held) || held.message !== undefined || held.closing) return true
       held.error = argument
       return held.open && decide(request, undefined)
+    case 'timeout':
+      return isElsewhere(held)
+    case 'finish':
+      held.flushed = true
+      return false
     case 'upgrade':
       settle(request)
       return false
@@ -58,17 +68,26 @@ function takes (request, type, argument) {
  */
 function decide (request, response) {
   const held = request[kHeld]
-  const { decision } = request[kExchange]
+  const { decision } = held
   held.open = false
+  clearTimeout(held.hedge)
   if (decision.done) {
     forget(held)
     return false
   }
   clearTimeout(held.timer)
+  if (held.race !== undefined) {
+    const { made } = held.race
+    if (firstCame(request, response?.statusCode ?? 0, held.error)) {
+      held.leaving = response
+      letGo(response)
+      unwatch(request)
+      held.again = made
+      return true
+    }
+  }
   tellKept(request, decision)
-  const step = decision.step()
-  if (step.kind !== 'park') forget(held)
-  return follow(request, response, step)
+  return follow(request, response, decision.step())
 }
 
 /**
@@ -105,83 +124,214 @@ function breaks (request, error) {
 }
 
 /**
+ * Does what comes after an attempt. Returns whether there is anything: where not, the application gets what it came to.
+ *
  * @param {any} request
  * @param {any} response
  * @param {NextStep} step
+ * @param {any} [second] whose answer that is, where it is not the request's own
+ * @returns {boolean}
  */
-function follow (request, response, step) {
+function follow (request, response, step, second) {
   const held = request[kHeld]
   switch (step.kind) {
     case 'respond':
+      forget(held)
       letGo(response, deliver(request, message(request, step)))
       return true
     case 'send':
-      letGo(response)
-      again(request)
+      leave(request, response)
+      attempt(request, step)
       return true
     case 'wait':
-      letGo(response)
+      leave(request, response)
       held.again = null
-      held.timer = setTimeout(() => {
-        if (!request[kExchange].decision.done) follow(request, undefined, request[kExchange].decision.step())
-      }, Math.min(Math.ceil(step.ms ?? 0), LONGEST_MS))
+      held.timer = setTimeout(() => goOn(request), Math.min(Math.ceil(step.ms ?? 0), LONGEST_MS))
       return true
     case 'park':
       // Where the outbox does not take it, the application gets what came.
       held.again = null
-      afterParking(request, response).catch(note)
+      held.leaving = response
+      afterParking(request, response, second).catch(note)
       return true
     case 'refuse':
     case 'fail':
+      forget(held)
       letGo(response)
       fail(request, step.kind === 'refuse' ? new RefusedError(step) : wireError(step.error))
       return true
     default:
+      forget(held)
       return false
   }
 }
 
 /**
+ * The wait for another attempt is over.
+ *
+ * @param {any} request
+ */
+function goOn (request) {
+  const { decision } = request[kHeld]
+  if (decision.done) return
+  leaveBehind(request)
+  if (!follow(request, undefined, decision.step())) fail(request, request[kHeld].error ?? wireError(ErrorType.RESET))
+}
+
+/**
+ * @param {any} request
+ * @param {any} response
+ * @param {any} second
+ */
+async function afterParking (request, response, second) {
+  const held = request[kHeld]
+  const { decision } = held
+  await park(request, decision)
+  if (decision.done) return
+  held.leaving = undefined
+  if (follow(request, response, decision.step(), second)) return
+  if (response === undefined) fail(request, held.error)
+  else if (response.destroyed) fail(request, wireError(ErrorType.RESET))
+  else deliver(request, response, second)
+}
+
+/**
+ * The attempt came to nothing, and another one follows.
+ *
  * @param {any} request
  * @param {any} response
  */
-async function afterParking (request, response) {
-  const { decision } = request[kExchange]
-  await park(request, decision)
-  if (decision.done) return
-  if (follow(request, response, decision.step())) return
+function leave (request, response) {
   const held = request[kHeld]
-  if (response === undefined) fail(request, held.error)
-  else if (response.destroyed) fail(request, wireError(ErrorType.RESET))
-  else deliver(request, response)
+  held.decision.leave()
+  held.leaving = response
+  letGo(response)
+  unwatch(request)
 }
 
 /**
- * @param {any} request
- * @param {Error} error
- */
-function fail (request, error) {
-  request[kHeld].again = undefined
-  request[kHeld].closing = true
-  tell(request, 'error', error)
-  tell(request, 'close')
-}
-
-/**
- * Tells the application. What it throws is its own, and not for those here who catch what goes wrong in a hook. Returns
- * whether anybody listened.
+ * What the application watches of the first connection says nothing of its call any more.
  *
  * @param {any} request
- * @param {...unknown} event
- * @returns {boolean}
  */
-function tell (request, ...event) {
-  try {
-    return Reflect.apply(original.emit, request, event)
-  } catch (error) {
-    process.nextTick(() => { throw error })
-    return true
+function unwatch (request) {
+  const held = request[kHeld]
+  for (const listener of held.closers ?? []) request.socket?.removeListener('close', listener)
+  held.closers = undefined
+}
+
+/**
+ * Makes a further attempt. What comes of it is decided on as for the first.
+ *
+ * @param {any} request
+ * @param {NextStep} step
+ */
+function attempt (request, step) {
+  const held = request[kHeld]
+  const { decision } = held
+  if (held.chunks === undefined && request[kExchange].sent > 0) {
+    // Its body is gone.
+    decision.cancel()
+    fail(request, wireError(ErrorType.RESET))
+    return
   }
+  const see = (/** @type {any} */ second, /** @type {any} */ response, /** @type {unknown} */ error) => {
+    if (held.again === second) came(request, second, response, error)
+    else letGo(response)
+  }
+  try {
+    held.again = send(request, step, decision, see)
+  } catch (error) {
+    came(request, undefined, undefined, error)
+  }
+}
+
+/**
+ * Sends an attempt of Farcall's own. Throws where no connection can be made at all.
+ *
+ * @param {any} request
+ * @param {NextStep} step
+ * @param {import('../../performing.js').Attaching} as
+ * @param {(second: any, response: any, error: unknown) => void} see told once what it came to
+ */
+function send (request, step, as, see) {
+  const held = request[kHeld]
+  const body = bodyFor(request, step)
+  const second = inContext(request, () => held.decision.perform(() => make(request, step, body), as))
+  /** @type {NodeJS.Timeout | undefined} */
+  let timer
+  let over = false
+  const come = (/** @type {any} */ response, /** @type {unknown} */ error) => {
+    over = true
+    clearTimeout(timer)
+    see(second, response, error)
+  }
+  second.on('response', (/** @type {any} */ response) => come(response, undefined))
+  second.on('error', (/** @type {unknown} */ error) => {
+    if (!over) come(undefined, error)
+    else if (held.second === second) tell(request, 'error', error)
+  })
+  second.on('information', (/** @type {unknown} */ head) => tell(request, 'information', head))
+  second.on('timeout', () => tell(request, 'timeout'))
+  second.on('close', () => {
+    clearTimeout(timer)
+    if (held.second === second) close(request)
+  })
+  if (step.ms !== undefined) {
+    timer = setTimeout(() => {
+      const error = timeoutError()
+      second.destroy(error)
+      if (!over) come(undefined, error)
+    }, Math.min(Math.ceil(step.ms), LONGEST_MS)).unref()
+  }
+  second.end(body)
+  return second
+}
+
+/**
+ * Sends a second attempt once the first has taken so long.
+ *
+ * @param {any} request
+ * @param {number} ms
+ */
+function hedge (request, ms) {
+  const held = request[kHeld]
+  const see = (/** @type {any} */ second, /** @type {any} */ response, /** @type {unknown} */ error) => {
+    // It was given up, or failed while the first is under way.
+    if (held.again !== second && held.race?.made !== second) return letGo(response)
+    if (!secondCame(request, response?.statusCode ?? 0, error)) return letGo(response)
+    held.open = false
+    clearTimeout(held.timer)
+    if (held.again !== second) {
+      unwatch(request)
+      held.again = second
+      request.socket?.destroy()
+    }
+    came(request, second, response, error)
+  }
+  beside(request, ms, (step, side) => send(request, step, side, see))
+}
+
+/**
+ * A further attempt was answered, or failed.
+ *
+ * @param {any} request
+ * @param {any} second
+ * @param {any} response
+ * @param {unknown} error
+ */
+function came (request, second, response, error) {
+  const held = request[kHeld]
+  const { decision } = held
+  leaveBehind(request)
+  held.error = error
+  if (response === undefined) decision.failed(error)
+  // One that began when Farcall was uninstalled already is seen by nobody else.
+  else if (decision.exchange === undefined) decision.answer(undefined, response.statusCode, () => response.rawHeaders)
+  tellKept(request, decision)
+  if (follow(request, response, decision.step(), second)) return
+  if (response === undefined) fail(request, error)
+  else deliver(request, response, second)
 }
 
 /**
@@ -208,55 +358,19 @@ function message (request, { status = 0, headers = [], body }) {
 /**
  * @param {any} request
  * @param {any} response
+ * @param {any} [second] whose answer it is, where a further attempt got it
  */
-function deliver (request, response) {
+function deliver (request, response, second) {
   const held = request[kHeld]
   held.message = response
+  held.second = second
   held.again = undefined
-  if (held.missed) closeAfter(request, response)
+  if (held.missed) {
+    if (second === undefined) closeAfter(request, response)
+    else request.res = response
+  }
   if (!tell(request, 'response', response)) response.resume()
   return response
-}
-
-/**
- * Whether a request is to end only after what the application got instead of its answer.
- *
- * @param {any} request
- */
-function isHeldOpen (request) {
-  const held = request[kHeld]
-  settle(request)
-  if (held.closing) return true
-  if (held.again !== undefined) {
-    held.missed = true
-    return true
-  }
-  if (held.message === undefined || held.message.closed) return false
-  closeAfter(request, held.message)
-  return true
-}
-
-/**
- * What the request comes to is what the application gets.
- *
- * @param {any} request
- */
-function settle (request) {
-  const held = request[kHeld]
-  forget(held)
-  if (!held.open) return
-  held.open = false
-  request[kExchange].decision.settle()
-}
-
-/**
- * @param {any} request
- * @param {any} response
- */
-function closeAfter (request, response) {
-  if (request[kHeld].closing) return
-  request[kHeld].closing = true
-  response.once('close', () => tell(request, 'close'))
 }
 
 /**
@@ -268,27 +382,16 @@ function closeAfter (request, response) {
 function letGo (response, instead) {
   if (response === undefined) return
   let left = READ
+  const timer = setTimeout(() => response.destroy(), READ_MS).unref()
   response.on('error', () => {})
   response.on('data', (/** @type {Buffer} */ chunk) => {
     left -= chunk.length
     if (left < 0) response.destroy()
   })
+  response.once('close', () => clearTimeout(timer))
   instead?.once('close', () => {
     if (!response.complete) response.destroy()
   })
-}
-
-/**
- * Asks once more without conditions: what the vendor confirmed is something else than what was kept.
- *
- * @param {any} request
- */
-function again (request) {
-  const { decision } = request[kExchange]
-  decision.final = true
-  const words = headersOf(request)
-  const headers = words.filter((_, at) => !CONDITIONS.has(words[at & ~1].toLowerCase()))
-  decision.perform(() => ask(request, headers, () => decision.settle()))
 }
 
 /**
@@ -297,7 +400,7 @@ function again (request) {
  * @param {any} request
  */
 function redo (request) {
-  if (request[kExchange].sent === 0) ask(request, headersOf(request), () => {})
+  if (request[kExchange].sent === 0) ask(request)
   // Its body is gone.
   else fail(request, wireError(ErrorType.RESET))
 }
@@ -306,21 +409,17 @@ function redo (request) {
  * Makes a second request, whose answer is that of the first.
  *
  * @param {any} request
- * @param {string[]} headers
- * @param {() => void} done told when it came to something
  */
-function ask (request, headers, done) {
+function ask (request) {
   const held = request[kHeld]
-  const options = { ...held.options, agent: held.agent, path: request.path, headers, setHost: false }
+  const options = { ...held.options, agent: held.agent, path: request.path, headers: headersOf(request), setHost: false }
   const second = new /** @type {any} */ (http).ClientRequest(options)
   held.again = second
   second.on('response', (/** @type {any} */ response) => {
-    done()
     deliver(request, response)
     closeAfter(request, response)
   })
   second.on('error', (/** @type {Error} */ error) => {
-    done()
     if (held.again !== undefined) fail(request, error)
   })
   second.end()
@@ -328,29 +427,39 @@ function ask (request, headers, done) {
 
 /**
  * The application lets go of a request: of what it got instead, too. Some do so because they heard of the error of its
- * socket: that was no wish of theirs.
+ * socket: that was no wish of theirs. Returns whether Node's own way has nothing to do.
  *
  * @param {any} request
- * @param {unknown} error
+ * @param {any} error
  */
 function drop (request, error) {
-  const { again, message, late } = request[kHeld]
-  if (late || (error && (error === request[kHeld].error || error === request.socket?.errored))) return
-  try {
-    settle(request)
-    if (again !== undefined) {
-      request[kHeld].again = undefined
-      if (again === null) request[kExchange].decision.cancel()
-      else again.destroy()
-      if (request[kHeld].missed) {
-        request[kHeld].closing = true
-        process.nextTick(() => tell(request, 'close'))
-      }
+  const held = request[kHeld]
+  const elsewhere = isElsewhere(held)
+  if (held.late || (error && (error === held.error || error === request.socket?.errored))) return elsewhere
+  const { again, message, second } = held
+  clearTimeout(held.timer)
+  noMore(held)
+  held.again = undefined
+  settle(request)
+  leaveBehind(request)
+  if (again !== undefined) {
+    const { decision } = held
+    end(request)
+    if (again === null) decision.cancel()
+    else {
+      again.destroy(error)
+      decision.settle()
     }
-    if (message !== undefined && !message.readableEnded) message.destroy(error)
-  } catch (problem) {
-    note(problem)
-  }
+    // As Node says it of a request that has no answer yet.
+    process.nextTick(() => {
+      tell(request, 'error', error ?? wireError(ErrorType.RESET))
+      tell(request, 'close')
+    })
+  } else if (second !== undefined) {
+    request.destroyed = true
+    second.destroy(error)
+  } else if (message !== undefined && !message.readableEnded) message.destroy(error)
+  return elsewhere
 }
 
-module.exports = { drop, guard, redo, takes }
+module.exports = { drop, guard, hedge, redo, takes }
