@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import http from 'node:http'
 import { test } from 'node:test'
 import farcall from '../index.js'
-import { answerOf, breaks, clients, hangs, obey, says, vendor } from './support/again.mjs'
+import { answerOf, breaks, clients, hangs, obey, says, vendor as anyVendor } from './support/again.mjs'
 import { counted, newCustomer, outcomes, until } from './support/ledger.mjs'
 
 obey(`
@@ -17,7 +17,23 @@ retry_budget_least = 1000
 retry_on = ["503", "reset"]
 over_sdk = true
 hedge = { after = "50ms", budget = "100%" }
+
+[[resilience]]
+match = { customer = "once each" }
+attempts = 1
 `)
+
+const WORDS = ['ash', 'beech', 'cedar', 'elm', 'fir', 'hazel', 'larch', 'maple', 'oak', 'pine', 'rowan', 'spruce', 'willow', 'yew', 'box', 'holly']
+
+/**
+ * A vendor with an endpoint of its own: of each, one call may be hedged in any case.
+ *
+ * @param {import('node:test').TestContext} t
+ */
+async function vendor (t) {
+  const vendors = await anyVendor(t)
+  return { ...vendors, url: `${vendors.url}/${WORDS.pop()}` }
+}
 
 /** @param {string} customer */
 async function attempts (customer) {
@@ -97,6 +113,13 @@ test('where both fail, another one follows', async (t) => {
   for (const [at, response] of vendors.responses.entries()) breaks(response, vendors.got[at])
   assert.deepEqual((await answer).body, 'well')
   assert.deepEqual(await attempts(customer), [1, 3])
+})
+
+test('a call that is not tried again is hedged all the same', async (t) => {
+  const vendors = await vendor(t)
+  vendors.acts.push(hangs)
+  assert.equal((await farcall.withCustomer('once each', clients.http, vendors.url)).status, 200)
+  assert.equal(vendors.got.length, 2)
 })
 
 test('an abort ends both', async (t) => {
