@@ -210,7 +210,7 @@ mod tests {
         let limited =
             engine("[[quota]]\nmatch = { vendor = \"example.com\" }\nlimit = \"5 requests / 1s\"\n");
         assert!(!limited.only_counts(limited.whose("hooks.slack.com")));
-        let priced = engine("[[price]]\nvendor = \"example.com\"\ncall = \"0.01 USD\"\n");
+        let priced = engine("[[price]]\nvendor = \"example.com\"\ncall = \"0.01 USD / call\"\n");
         assert!(!priced.only_counts(priced.whose("api.example.com")));
     }
 
