@@ -114,6 +114,11 @@ const MEANINGS: [(&str, &str, Weight); 76] = [
         "sums of budgets that no other process learns of, after nothing could be written for too long",
         Look,
     ),
+    (
+        "lost_quotas",
+        "changes of quotas that reports do not show, after nothing could be written for too long",
+        Fine,
+    ),
     ("lost_connections", "connections that were dropped after nothing could be written for too long", Look),
     (
         "lost_confirmations",
