@@ -34,17 +34,23 @@ mod cache;
 mod caller;
 pub mod canary;
 mod clock;
+#[cfg(feature = "outbox")]
+mod export;
 mod handle;
 mod home;
 mod hub;
 mod options;
 #[cfg(feature = "outbox")]
 pub mod outbox;
+#[cfg(feature = "outbox")]
+mod post;
 pub mod report;
 mod say;
 mod share;
 mod store;
 mod tally;
+#[cfg(feature = "outbox")]
+mod turn;
 mod wal;
 
 pub use cache::purge_cache;

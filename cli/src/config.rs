@@ -6,6 +6,7 @@ use clap::Subcommand;
 use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
 use farcall::policy::{Mode, PolicySet};
 use farcall::{Config, Timestamp};
+use farcall_agent::alarm::{at_critical_vendors, has_way};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -94,17 +95,17 @@ fn warnings(file: &str, text: &str, config: &Config) -> Vec<String> {
     if let Some(rule) = config.outbox.iter().find(|rule| rule.then.critical == Some(true)) {
         let mut warn =
             |what: &str| warnings.push((rule.line, format!("{file}:{}: warning: {what}", rule.line)));
-        if !config.alarm.has_way() {
+        if !has_way(config) {
             warn(
                 "calls are critical, and [alarm] names no way beside stderr; `farcall alarm test` tries them",
             );
         }
-        if let Some(vendor) = farcall_agent::alarm::at_critical_vendor(config) {
-            warn(&format!("the alarm's webhook is at {vendor}, whose critical calls it is to tell of"));
+        for (way, vendor) in at_critical_vendors(config) {
+            warn(&format!("the alarm's {way} goes to {vendor}, whose critical calls it is to tell of"));
         }
     }
     let without_copies = config.outbox_store.on_missing_copy == OnMissingCopy::Alarm;
-    if without_copies && !config.outbox_store.copies.is_empty() && !config.alarm.has_way() {
+    if without_copies && !config.outbox_store.copies.is_empty() && !has_way(config) {
         let what = "on_missing_copy = \"alarm\", and [alarm] names no way beside stderr; `farcall alarm test` tries them";
         warnings.push((0, format!("{file}: warning: {what}")));
     }

@@ -4,10 +4,11 @@ use crate::output::{complain, json, print, style};
 use crate::{Exit, duration};
 use clap::{Args, Subcommand, ValueEnum};
 use farcall::config::OutboxPlace;
-use farcall_agent::outbox::{Filter, Item, Operator, OutboxError, Restored, State};
-use farcall_agent::report::Render;
+use farcall_agent::outbox::{Filter, Item, Operator, OutboxError, Restored, State, VendorCount};
+use farcall_agent::report::{self, Query, Render};
 use farcall_agent::{Farcall, Options};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -281,8 +282,10 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                 (true, _) => {
                     let stopped = stopped.as_ref().map(ToString::to_string);
                     let missing = missing.as_ref().map(ToString::to_string);
+                    let vendors: Vec<_> = vendors.iter().map(with_age).collect();
                     json(&json!({
-                        "counts": counts, "vendors": vendors, "here": here, "stopped": stopped, "missing": missing
+                        "counts": counts, "vendors": vendors, "here": here, "stopped": stopped,
+                        "missing": missing, "counters": counters(&home)
                     }))
                 }
                 (false, stopped) => {
@@ -324,6 +327,30 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             Ok((if as_json { json(&json!({ "resumed": true })) } else { text.into() }, Exit::Fine))
         }
     }
+}
+
+/// A vendor's calls, with how long the oldest of those that wait has waited.
+fn with_age(count: &VendorCount) -> Value {
+    let mut with_age = json!(count);
+    with_age["oldest_age_s"] = json!(count.oldest_age().map(|age| age.as_secs_f64()));
+    with_age
+}
+
+/// What the programs of this home directory counted, as far back as its ledger goes: what they tell a collector.
+/// Null where there is no ledger.
+fn counters(home: &Path) -> Option<BTreeMap<&'static str, u64>> {
+    const NAMES: [&str; 7] = [
+        "delivered_calls",
+        "failed_deliveries",
+        "given_up_calls",
+        "told_alarms",
+        "untold_alarms",
+        "lost_alarms",
+        "failed_exports",
+    ];
+    let all = report::counters(&Query::at(home).since(Duration::MAX)).ok()?;
+    let sum = |name| all.iter().filter(|counter| counter.name == name).map(|counter| counter.value).sum();
+    Some(NAMES.map(|name| (name, sum(name))).into())
 }
 
 fn restored(done: Restored) -> String {

@@ -246,7 +246,50 @@ fn an_alarm_can_be_tried_and_says_what_did_not_go_out() {
     let (_, out, _) = run(home.path(), &["config", "check"]);
     assert!(
         out.contains("1 outbox rule")
-            && out.contains("farcall.toml:4: warning: the alarm's webhook is at pager"),
+            && out.contains("farcall.toml:4: warning: the alarm's webhook goes to pager"),
         "{out}"
+    );
+}
+
+#[test]
+fn an_alarm_goes_to_the_collector_that_the_environment_names() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("farcall.toml"), "service = \"shop\"\n").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}/otlp", listener.local_addr().unwrap());
+    let collector = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let (mut request, mut byte) = (Vec::new(), [0]);
+        while !request.ends_with(b"\r\n\r\n") {
+            connection.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        let mut head = String::from_utf8(request).unwrap();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        connection.read_exact(&mut body).unwrap();
+        head += &String::from_utf8(body).unwrap();
+        let taken = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+        std::io::Write::write_all(&mut connection, taken.as_bytes()).unwrap();
+        head
+    });
+    let mut command = farcall(home.path(), &["alarm", "test"]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).env("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b");
+    let output = command.output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "event: it went out\n");
+    let request = collector.join().unwrap();
+    assert!(request.starts_with("POST /otlp/v1/logs HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("\r\napi-key: a b\r\n") && request.contains(r#""eventName":"farcall.alarm""#));
+    // By a protocol that is not spoken here nothing goes out, and that is said.
+    let mut command = farcall(home.path(), &["alarm", "test"]);
+    command
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.code() == Some(1)
+            && said.contains("event: it did not go out: ")
+            && said.contains("grpc")
     );
 }

@@ -47,6 +47,9 @@ pub struct Head<'a> {
     pub replayable: bool,
     /// When the caller stops waiting; `None` where it never does.
     pub deadline: Option<Timestamp>,
+    /// How long its client would wait for an answer: it waits no longer for an equal call, but asks for itself. `None`
+    /// where that is not known, or for ever.
+    pub patience: Option<Duration>,
     /// Who goes first where there is not enough for all.
     pub priority: Priority,
     /// Whether the adapter can give an answer from the cache, and put one there: its target has its query, it shows
@@ -120,6 +123,7 @@ impl<'a> Head<'a> {
             content: &[],
             replayable: false,
             deadline: None,
+            patience: None,
             priority: Priority::Interactive,
             caches: false,
             client: 0,
@@ -226,6 +230,13 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn deadline(mut self, deadline: Option<Timestamp>) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Sets how long the client would wait for an answer, and so for that of an equal call.
+    #[must_use]
+    pub const fn patience(mut self, patience: Option<Duration>) -> Self {
+        self.patience = patience;
         self
     }
 

@@ -177,6 +177,42 @@ fn what_an_answer_varies_by_keeps_requests_apart_and_what_is_not_known_is_not_co
 }
 
 #[test]
+fn a_header_that_differs_each_time_makes_no_call_one_that_a_cache_would_have_saved() {
+    let of = |header: &'static str, value: fn(u64) -> String| {
+        let engine = engine("");
+        for n in 0..20 {
+            let request = vec![("accept", "*/*".into()), (header, value(n)), ("x-team", "shop".into())];
+            Made { request, ..Made::get(format!("{HOST}/x"), start().plus_millis(n * 100), "same") }
+                .by(&engine);
+        }
+        let sums = drained(&engine, start());
+        assert_eq!(sums.compared, 20, "{header}");
+        sums.at[5].hits
+    };
+    for header in ["x-timestamp", "X-Signature", "authorization", "amz-sdk-invocation-id"] {
+        assert_eq!(of(header, |n| format!("v{n}")), 0, "{header}");
+        assert_eq!(of(header, |_| "v".to_owned()), 19, "{header}");
+        // As of two programs in one: each finds its own.
+        assert_eq!(of(header, |n| ["a", "b"][n as usize % 2].to_owned()), 18, "{header}");
+    }
+    for header in ["x-request-id", "traceparent", "date", "User-Agent"] {
+        assert_eq!(of(header, |n| format!("v{n}")), 19, "{header} says nothing of who asks for what");
+    }
+}
+
+#[test]
+fn a_header_that_differs_each_time_takes_no_more_room_than_a_few_that_do_not() {
+    let engine = engine("");
+    for n in 0..20_000 {
+        let request = vec![("x-nonce", n.to_string())];
+        Made { request, ..Made::get(format!("{HOST}/x"), start().plus_millis(n * 100), "same") }.by(&engine);
+    }
+    let sums = drained(&engine, start());
+    assert_eq!((sums.calls, sums.compared, sums.weight), (20_000, 20_000, 1), "all of them are looked at");
+    assert_eq!(sums.at[5].hits, 0);
+}
+
+#[test]
 fn credentials_and_customers_do_not_answer_for_each_other() {
     let engine = engine("");
     let ask = |n: u64, key: &str, customer| Made {

@@ -79,6 +79,13 @@ pub(crate) struct Details<'a> {
     pub(crate) content: &'a [u8],
     /// Whether the request can be sent again.
     pub(crate) replayable: bool,
+    /// How long the client would wait for an answer, where it says.
+    pub(crate) patience: Option<Duration>,
+}
+
+/// What a client says of its timeout, in seconds; `None` where that is no time.
+pub(crate) fn patience(seconds: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds).ok().filter(|patience| !patience.is_zero())
 }
 
 /// What a response's head says of what follows.
@@ -275,6 +282,7 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
         head = head
             .headers(details.headers)
             .body(details.length, details.replayable)
+            .patience(details.patience)
             .content(details.content)
             .caches(true)
             .exact(true)

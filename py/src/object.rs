@@ -7,7 +7,7 @@
 
 use crate::arguments::{Arguments, answer, none, truth};
 use crate::body;
-use crate::call::{Call, Details, Opened};
+use crate::call::{Call, Details, Opened, patience};
 use crate::handle::{Handle, handle};
 use crate::headers::{self, Shown};
 use crate::parking;
@@ -44,13 +44,13 @@ static FUNCTIONS: Definitions<4> = Definitions([
     definition(
         c"begin_deciding",
         begin_deciding,
-        c"begin_deciding(adapter, method, scheme, host, port, path, scope, headers, length, content, replayable, channel, /)\n\
+        c"begin_deciding(adapter, method, scheme, host, port, path, scope, headers, length, content, replayable, channel, patience, /)\n\
           --\n\n\
           Begins a call for which rules decide; None between `uninstall()` and `install()`.\n\n\
           `headers` are pairs (first and last of each count); `length` is the body's, None where nobody knows; \
           `content` is the body where it is in memory, else None; `replayable` says whether the request can be sent \
           again; `channel` are bytes that keep its answers apart from those of calls over another kind of connection, or \
-          None.",
+          None; `patience` is how many seconds the client would wait for an answer, None where it does not say.",
     ),
     definition(c"decides", decides, c"decides()\n--\n\nWhether rules decide about the calls that begin now."),
     definition(
@@ -313,7 +313,7 @@ functions! {
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
         Ok(Call::begin(&request).map_or_else(none, object_of))
     };
-    begin_deciding(12) = |_this, _call, given| {
+    begin_deciding(13) = |_this, _call, given| {
         let scope = given.object(6);
         let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
@@ -323,6 +323,7 @@ functions! {
             length: if given.is_none(8) { None } else { Some(given.number(8)?) },
             content: given.bytes(9).unwrap_or_default(),
             replayable: given.object(10).is_truthy()?,
+            patience: if given.is_none(12) { None } else { patience(given.object(12).extract()?) },
         };
         Ok(Call::begin_deciding(&request, &details).map_or_else(none, object_of))
     };

@@ -466,6 +466,120 @@ def test_a_kept_answer_is_a_response_of_urllib3(rules: Rules) -> None:
     assert len(kept.asked()) == 1
 
 
+#: A call that never ends, and one beside it that has less time.
+HASTY = {
+    "requests": """
+session = keeping.requests.Session()
+def get(timeout): return session.get(AT, verify=CA, timeout=(60, timeout)).status_code
+""",
+    "urllib3": """
+pool = keeping.urllib3.PoolManager(ca_certs=CA, retries=False)
+def get(timeout): return pool.request("GET", AT, timeout=timeout).status
+""",
+    "httpx": """
+client = keeping.httpx.Client(verify=keeping.ssl.create_default_context(cafile=CA))
+def get(timeout): return client.get(AT, timeout=timeout).status_code
+""",
+    "httpx2-async": """
+import asyncio
+loop = asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+client = keeping.httpx2.AsyncClient(verify=keeping.ssl.create_default_context(cafile=CA))
+def get(timeout): return asyncio.run_coroutine_threadsafe(client.get(AT, timeout=timeout), loop).result().status_code
+""",
+}
+
+
+@pytest.mark.parametrize("rules", list(HASTY), indirect=True)
+def test_nobody_waits_for_an_equal_call_longer_than_its_own_timeout(rules: Rules) -> None:
+    kept = Kept(rules, "hasty")
+    kept.script(count=1, hang=True)
+    kept.script(headers=FRESH)
+    code = f"""
+import threading, urllib.request
+def has_come():
+    counts = json.load(urllib.request.urlopen(SIM + "/_sim/counts", timeout=60))
+    return any(row["path"] == {kept.path!r} for row in counts["rows"])
+{HASTY[rules.name]}
+first = threading.Thread(target=get, args=(3600,), daemon=True)
+first.start()
+while not has_come():
+    time.sleep(0.01)
+print(json.dumps([get(3), first.is_alive()]), flush=True)
+os._exit(0)
+"""
+    # Where it waited for as long as the rule says it would ask after that, too, but only once the first was given up.
+    assert kept.run(code, top='[[resilience]]\nmatch = {}\ndeadline = "50s"\n') == [200, True]
+    assert len(kept.asked()) == 2
+
+
+#: Through a proxy each, and how often each of these was asked.
+PROXIES = """
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import threading
+class Proxy(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked += 1
+        body = str(self.server.server_port).encode()
+        self.send_response(200)
+        self.send_header("cache-control", "max-age=600")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+proxies = [ThreadingHTTPServer(("127.0.0.1", 0), Proxy) for _ in range(2)]
+for proxy in proxies:
+    proxy.asked = 0
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+ports = [proxy.server_port for proxy in proxies]
+at = [f"http://127.0.0.1:{port}" for port in ports]
+URL = "http://prices.internal/now"
+"""
+BY_PROXY = {
+    "requests": """
+session = keeping.requests.Session()
+def get(proxy): return session.get(URL, proxies={"http": proxy}).text
+""",
+    "urllib3": """
+def get(proxy): return keeping.urllib3.ProxyManager(proxy).request("GET", URL).data
+""",
+    "httpx": """
+clients = {proxy: keeping.httpx.Client(proxy=proxy) for proxy in at}
+def get(proxy): return clients[proxy].get(URL).text
+""",
+    "httpx2-async": """
+import asyncio
+def get(proxy):
+    async def ask():
+        async with keeping.httpx2.AsyncClient(proxy=proxy) as client:
+            return (await client.get(URL)).text
+    return asyncio.run(ask())
+""",
+}
+
+
+@pytest.mark.parametrize("rules", list(BY_PROXY), indirect=True)
+def test_what_came_through_one_proxy_is_not_for_who_asks_through_another(rules: Rules) -> None:
+    kept = Kept(rules, "proxied")
+    code = """
+got = [int(get(proxy)) == port for _ in range(2) for proxy, port in zip(at, ports)]
+print(json.dumps([got, [proxy.asked for proxy in proxies]]))
+"""
+    assert kept.run(PROXIES + BY_PROXY[rules.name] + code) == [[True] * 4, [1, 1]]
+
+
+@pytest.mark.parametrize("rules", ["requests"], indirect=True)
+def test_who_a_proxy_knows_keeps_his_answers_to_himself(rules: Rules) -> None:
+    kept = Kept(rules, "known-to-a-proxy")
+    code = """
+own = at[0].replace("//", "//me:secret@")
+got = [int(get(proxy)) for proxy in (at[0], own, at[0], own)]
+print(json.dumps(proxies[0].asked))
+"""
+    assert kept.run(PROXIES + BY_PROXY[rules.name] + code, top=DISK) == 2
+    assert not any(b"secret" in path.read_bytes() for path in rules.program.home.rglob("*") if path.is_file())
+
+
 @pytest.mark.parametrize("rules", ["requests"], indirect=True)
 def test_a_connection_that_nobody_verified_keeps_its_answers_to_itself(rules: Rules) -> None:
     kept = Kept(rules, "unverified", headers=FRESH)

@@ -6,10 +6,15 @@ use farcall::outbox::Failed;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Kinds of alarms.
+pub(super) const CRITICAL: &str = "critical";
+pub(super) const MISSING_COPIES: &str = "copies";
+pub(super) const TEST: &str = "test";
+
 /// The rule of alarms about missing copies: the section that asks for them, as no rule is called.
 const COPIES: &str = "[outbox_store]";
 
-/// One alarm, as webhook, command and log get it. Never a secret: no URL, header or body of the call is in it.
+/// One alarm, as webhook, command, log and collector get it. Never a secret: no URL, header or body of the call is in it.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Message {
     /// All of it in words, on one line; the field that chats show.
@@ -65,7 +70,7 @@ impl Message {
             "farcall: critical `{rule}`: {what} of {service}{whose}, {endpoint} of {vendor}, {failure}"
         );
         let farcall = Fields {
-            alarm: "critical",
+            alarm: CRITICAL,
             rule: rule.to_string(),
             service: service.to_owned(),
             pid,
@@ -89,7 +94,7 @@ impl Message {
         let whose = customer.map_or(String::new(), |customer| format!(" for {customer}"));
         let text = format!("farcall: the outbox of {service} took a call to {vendor}{whose}, but {failure}");
         let farcall = Fields {
-            alarm: "copies",
+            alarm: MISSING_COPIES,
             rule: COPIES.to_owned(),
             service: service.to_owned(),
             pid,
@@ -108,7 +113,7 @@ impl Message {
     /// The alarm of `farcall alarm test`.
     pub(super) fn test(service: &str) -> Self {
         let farcall = Fields {
-            alarm: "test",
+            alarm: TEST,
             rule: "test".to_owned(),
             service: service.to_owned(),
             pid: std::process::id(),
@@ -130,7 +135,7 @@ impl Message {
     }
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,29 +1,36 @@
 //! Alarms: somebody is told when a critical call fails.
 //!
-//! They go by ways of their own: a client that is made for one alarm, a program, a file, stderr; never through the
+//! They go by ways of their own: a client that is made for one alarm, to a webhook or a collector; a program, a file, stderr; never through the
 //! engine, so that no quota, breaker, budget or policy stands in their way, and never over a connection that calls use.
 //! The call itself only leaves a note in a bounded queue; a thread of its own does the rest, and ends when there is
 //! nothing to do. What cannot be told is counted and said on stderr, and the next failure of that rule is told again.
 
-mod host;
+mod event;
 mod message;
 mod thread;
 mod way;
 
-pub use way::{Told, at_critical_vendor, test};
+pub use way::{Told, at_critical_vendors, has_way, test};
 
+use crate::export::otlp::{Attributes, Instrument, Metrics, Number, Point};
 use crate::say;
-use farcall::Timestamp;
-use farcall::config::AlarmConfig;
+use crate::turn::{self, Turn};
 use farcall::outbox::{Alarms, Failed};
-use host::Turn;
+use farcall::{Config, Timestamp};
 use message::Message;
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use way::Ways;
 
+const FILE: &str = "alarms.json";
+const ALARMS: Instrument = Instrument {
+    name: "farcall.alarms",
+    unit: "{alarm}",
+    description: "Alarms of this process: that went out, that no way took, and that found too many waiting",
+};
 /// Alarms that wait for the thread.
 const MAX_WAITING: usize = 64;
 /// Rules whose last alarm is remembered; there are no more of them in any file that people write.
@@ -36,19 +43,23 @@ const WIND_DOWN: Duration = Duration::from_secs(3);
 pub(crate) struct Alarm {
     service: String,
     pid: u32,
-    /// Where the processes of this host say what they told.
-    home: Option<PathBuf>,
+    /// The file in which the processes of this host say what they told.
+    told: Option<PathBuf>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Alarms that a way took, or that had none but stderr.
+    heard: AtomicU64,
     /// Alarms that no way took.
     failed: AtomicU64,
+    /// Ways that did not take an alarm, whether or not another did.
+    failed_ways: AtomicU64,
     /// Alarms that found the queue full.
     lost: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
-    config: Arc<AlarmConfig>,
+    ways: Arc<Ways>,
     rules: HashMap<Arc<str>, Last>,
     waiting: VecDeque<(Message, Instant)>,
     /// Whether a thread is there.
@@ -66,33 +77,54 @@ struct Last {
 }
 
 impl Alarm {
-    pub(crate) fn new(config: &AlarmConfig, service: &str, pid: u32, home: Option<&Path>) -> Arc<Self> {
+    pub(crate) fn new(config: &Config, service: &str, pid: u32, home: Option<&Path>) -> Arc<Self> {
         Arc::new(Self {
             service: service.to_owned(),
             pid,
-            home: home.map(Path::to_owned),
+            told: home.map(|home| home.join(FILE)),
             state: Mutex::new(State {
-                config: Arc::new(config.clone()),
+                ways: Arc::new(Ways::of(config)),
                 rules: HashMap::new(),
                 waiting: VecDeque::new(),
                 runs: false,
                 busy: false,
             }),
             changed: Condvar::new(),
+            heard: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            failed_ways: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         })
     }
 
     /// The file of the configuration says something else now.
-    pub(crate) fn reload(&self, config: &AlarmConfig) {
-        self.lock().config = Arc::new(config.clone());
+    pub(crate) fn reload(&self, config: &Config) {
+        self.lock().ways = Arc::new(Ways::of(config));
     }
 
     /// Name and value of each counter.
-    pub(crate) fn counters(&self) -> [(String, u64); 2] {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [("untold_alarms".to_owned(), read(&self.failed)), ("lost_alarms".to_owned(), read(&self.lost))]
+    pub(crate) fn counters(&self) -> [(String, u64); 4] {
+        let read = |name: &str, counter: &AtomicU64| (name.to_owned(), counter.load(Ordering::Relaxed));
+        [
+            read("told_alarms", &self.heard),
+            read("untold_alarms", &self.failed),
+            read("lost_alarms", &self.lost),
+            read("failed_alarm_ways", &self.failed_ways),
+        ]
+    }
+
+    /// Adds the alarms of this process, by what became of them; nothing while there was none.
+    pub(crate) fn count(&self, metrics: &mut Metrics) {
+        let outcomes = [("told", &self.heard), ("untold", &self.failed), ("lost", &self.lost)];
+        let outcomes = outcomes.map(|(outcome, counter)| (outcome, counter.load(Ordering::Relaxed)));
+        if outcomes.iter().all(|(_, count)| *count == 0) {
+            return;
+        }
+        let point = |(outcome, count)| Point {
+            attributes: Attributes::default().text("farcall.alarm.outcome", outcome),
+            value: Number::Whole(count),
+        };
+        metrics.sum(ALARMS, outcomes.map(point).into());
     }
 
     /// Lets what is on its way arrive, if it does soon.
@@ -114,7 +146,7 @@ impl Alarm {
     /// Leaves a message for the thread, if it is time for one. Whether it is.
     fn raise(self: &Arc<Self>, rule: &Arc<str>, at: Timestamp, message: impl FnOnce() -> Message) -> bool {
         let mut state = self.lock();
-        let every = state.config.every;
+        let every = state.ways.alarm.every;
         let mut earlier = 0;
         if let Some(last) = state.rules.get_mut(rule) {
             // One that is in the future was told before a clock was set back.
@@ -151,10 +183,10 @@ impl Alarm {
     /// The message as it is to be told within `lease`; `None` where another process of this host told of its rule a
     /// moment ago, or is telling.
     fn turn(&self, message: Message, every: Duration, lease: Duration) -> Option<Message> {
-        let Some(home) = self.home.as_deref().filter(|_| !every.is_zero()) else { return Some(message) };
+        let Some(file) = self.told.as_deref().filter(|_| !every.is_zero()) else { return Some(message) };
         let (held_back, at_ms) = (message.farcall.held_back, message.farcall.at_ms);
         let name = self.name_on_host(&message.farcall.rule);
-        match host::turn(home, &name, (every, lease), held_back, at_ms) {
+        match turn::turn(file, &name, (every, lease), held_back, at_ms) {
             Turn::Tell { held_back } => Some(message.after(held_back)),
             Turn::NotBefore { at_ms } => {
                 // The next failure from then on is left to the thread again.
@@ -169,8 +201,9 @@ impl Alarm {
 
     /// Somebody was told of the alarm that had its turn then.
     fn told(&self, message: &Message) {
-        if let Some(home) = &self.home {
-            host::told(home, &self.name_on_host(&message.farcall.rule), message.farcall.at_ms);
+        self.heard.fetch_add(1, Ordering::Relaxed);
+        if let Some(file) = &self.told {
+            turn::told(file, &self.name_on_host(&message.farcall.rule), message.farcall.at_ms);
         }
     }
 
@@ -182,8 +215,8 @@ impl Alarm {
     fn not_told(&self, rule: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         self.lock().rules.remove(rule);
-        if let Some(home) = &self.home {
-            host::forget(home, &self.name_on_host(rule));
+        if let Some(file) = &self.told {
+            turn::forget(file, &self.name_on_host(rule));
         }
     }
 

@@ -15,10 +15,17 @@ fn failed<'a>(rule: &'a Arc<str>, seconds: u64) -> Failed<'a> {
     Failed::new(rule, ("stripe", "POST /v1/refunds"), "answered 503", 7, at(seconds))
 }
 
-fn config(file: &Path) -> AlarmConfig {
-    let mut config = AlarmConfig::default();
-    config.log = Some(file.to_owned());
-    config.every = Duration::from_secs(60);
+/// No way at all, whatever collector the environment of the tests names.
+fn nothing() -> Config {
+    let mut config = Config::default();
+    config.otlp.events = false;
+    config
+}
+
+fn config(file: &Path) -> Config {
+    let mut config = nothing();
+    config.alarm.log = Some(file.to_owned());
+    config.alarm.every = Duration::from_secs(60);
     config
 }
 
@@ -33,6 +40,10 @@ fn quiet(alarm: &Alarm) {
         }
     }
     panic!("the alarm never came to rest");
+}
+
+fn counted(alarm: &Alarm) -> [u64; 4] {
+    alarm.counters().map(|(_, value)| value)
 }
 
 fn lines(file: &Path) -> Vec<serde_json::Value> {
@@ -79,7 +90,7 @@ fn the_first_failure_of_a_rule_is_told_and_the_next_ones_are_counted() {
         text.contains("critical `refunds`: a call of shop, POST /v1/refunds of stripe, answered 503"),
         "{text}"
     );
-    assert_eq!(alarm.counters().map(|(_, value)| value), [0, 0]);
+    assert_eq!(counted(&alarm), [3, 0, 0, 0]);
 }
 
 #[test]
@@ -119,8 +130,8 @@ fn a_process_that_died_before_it_told_silences_the_others_for_no_longer_than_tel
     let config = config(&file);
     let millis = |seconds| at(seconds).as_nanos() / 1_000_000;
     // As the thread of a process does that is killed before the webhook has it.
-    let lease = thread::longest(&config);
-    let turn = host::turn(home.path(), "shop/refunds", (config.every, lease), 0, millis(0));
+    let lease = Ways::of(&config).longest();
+    let turn = turn::turn(&home.path().join(FILE), "shop/refunds", (config.alarm.every, lease), 0, millis(0));
     assert_eq!(turn, Turn::Tell { held_back: 0 });
     let alarm = Alarm::new(&config, "shop", 2, Some(home.path()));
     let bell = Bell(Arc::clone(&alarm));
@@ -128,13 +139,13 @@ fn a_process_that_died_before_it_told_silences_the_others_for_no_longer_than_tel
     quiet(&alarm);
     assert!(lines(&file).is_empty(), "the other may be telling yet");
     let over = lease.as_secs() + 1;
-    assert!(over < config.every.as_secs());
+    assert!(over < config.alarm.every.as_secs());
     assert!(bell.failed(&failed(&rule, over)));
     quiet(&alarm);
     let held_back = |line: &serde_json::Value| line["farcall"]["held_back"].as_u64().unwrap();
     assert_eq!(lines(&file).iter().map(held_back).collect::<Vec<_>>(), [2]);
-    assert!(!bell.failed(&failed(&rule, over + config.every.as_secs() - 1)), "this one was told");
-    assert!(bell.failed(&failed(&rule, over + config.every.as_secs())));
+    assert!(!bell.failed(&failed(&rule, over + config.alarm.every.as_secs() - 1)), "this one was told");
+    assert!(bell.failed(&failed(&rule, over + config.alarm.every.as_secs())));
     quiet(&alarm);
     assert_eq!(lines(&file).iter().map(held_back).collect::<Vec<_>>(), [2, 1]);
 }
@@ -175,7 +186,7 @@ fn an_alarm_that_goes_nowhere_is_counted_and_the_next_failure_tried_again() {
         assert!(bell.failed(&failed(&rule, second)));
         quiet(&alarm);
     }
-    assert_eq!(alarm.counters()[0], ("untold_alarms".to_owned(), 2));
+    assert_eq!(counted(&alarm), [0, 2, 0, 2], "told, untold, lost, ways that failed");
     let file = folder.path().join("alarms.log");
     alarm.reload(&config(&file));
     assert!(bell.failed(&failed(&rule, 3)));
@@ -186,10 +197,10 @@ fn an_alarm_that_goes_nowhere_is_counted_and_the_next_failure_tried_again() {
 #[test]
 fn a_webhook_that_hangs_holds_up_no_call_and_a_full_queue_is_counted() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = AlarmConfig::default();
+    let mut config = nothing();
     // Nobody accepts: the connection stands, and no answer comes.
-    config.webhook = Some(format!("http://{}/", listener.local_addr().unwrap()));
-    config.timeout = Duration::from_secs(3_600);
+    config.alarm.webhook = Some(format!("http://{}/", listener.local_addr().unwrap()));
+    config.alarm.timeout = Duration::from_secs(3_600);
     let alarm = Alarm::new(&config, "shop", 1, None);
     let bell = Bell(Arc::clone(&alarm));
     let told = (0..2 * MAX_WAITING as u64).filter(|number| {
@@ -198,15 +209,15 @@ fn a_webhook_that_hangs_holds_up_no_call_and_a_full_queue_is_counted() {
     });
     let told = told.count();
     assert!((MAX_WAITING..=MAX_WAITING + 1).contains(&told), "{told}");
-    assert_eq!(alarm.counters()[1].1, (2 * MAX_WAITING - told) as u64);
+    assert_eq!(counted(&alarm)[2], (2 * MAX_WAITING - told) as u64);
 }
 
 #[test]
 fn a_webhook_gets_json_and_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut config = AlarmConfig::default();
-    config.webhook = Some(format!("http://{}/hook/secret", listener.local_addr().unwrap()));
-    config.timeout = PATIENCE;
+    let mut config = nothing();
+    config.alarm.webhook = Some(format!("http://{}/hook/secret", listener.local_addr().unwrap()));
+    config.alarm.timeout = PATIENCE;
     let (sender, got) = mpsc::channel();
     std::thread::spawn(move || {
         for status in ["503 Oh", "204 No Content"] {
@@ -237,13 +248,13 @@ fn a_customers_name_forges_no_line_and_stops_no_way() {
     let folder = tempfile::tempdir().unwrap();
     let (file, heard) = (folder.path().join("alarms.log"), folder.path().join("heard"));
     let mut config = config(&file);
-    config.timeout = PATIENCE;
+    config.alarm.timeout = PATIENCE;
     let script = format!("printf %s \"$FARCALL_ALARM_RULE|$FARCALL_ALARM_TEXT\" > '{}'", heard.display());
-    config.command = vec!["/bin/sh".into(), "-c".into(), script];
+    config.alarm.command = vec!["/bin/sh".into(), "-c".into(), script];
     let (rule, customer): (Arc<str>, _) = ("re\0funds".into(), "acme\0\x1b[2J\nfarcall: all is well");
     let mut failed = failed(&rule, 0);
     failed.customer = Some(customer);
-    let told = way::tell(&config, &Message::of(&failed, "shop", 1));
+    let told = way::tell(&Ways::of(&config), &Message::of(&failed, "shop", 1));
     assert!(told.len() == 2 && told.iter().all(|told| told.failure.is_none()), "{told:?}");
     let heard = std::fs::read_to_string(&heard).unwrap();
     assert!(
@@ -259,40 +270,40 @@ fn a_customers_name_forges_no_line_and_stops_no_way() {
 fn a_command_gets_the_alarm_and_is_ended_when_its_time_is_up() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("got");
-    let mut config = AlarmConfig::default();
-    config.timeout = PATIENCE;
+    let mut config = nothing();
+    config.alarm.timeout = PATIENCE;
     let script = format!(
         "cat > '{0}.part' && echo \"$FARCALL_ALARM_RULE\" >> '{0}.part' && mv '{0}.part' '{0}'",
         file.display()
     );
-    config.command = vec!["/bin/sh".into(), "-c".into(), script];
+    config.alarm.command = vec!["/bin/sh".into(), "-c".into(), script];
     assert_eq!(test(&config, "shop"), [Told { way: "command", failure: None }]);
     let got = std::fs::read_to_string(&file).unwrap();
     let [json, rule] = got.lines().collect::<Vec<_>>().try_into().unwrap();
     let json: serde_json::Value = serde_json::from_str(json).unwrap();
     assert_eq!((json["farcall"]["service"].as_str(), rule), (Some("shop"), "test"));
 
-    config.command = vec!["/bin/sh".into(), "-c".into(), "exit 3".into()];
+    config.alarm.command = vec!["/bin/sh".into(), "-c".into(), "exit 3".into()];
     assert!(test(&config, "shop")[0].failure.as_ref().unwrap().contains("exit status: 3"));
-    config.command = vec!["/nowhere/to/be/found".into()];
+    config.alarm.command = vec!["/nowhere/to/be/found".into()];
     assert!(test(&config, "shop")[0].failure.is_some());
-    config.timeout = Duration::from_millis(50);
-    config.command = vec!["/bin/sleep".into(), "3600".into()];
+    config.alarm.timeout = Duration::from_millis(50);
+    config.alarm.command = vec!["/bin/sleep".into(), "3600".into()];
     assert!(test(&config, "shop")[0].failure.as_ref().unwrap().contains("did not end in time"));
 }
 
 #[test]
 fn a_webhook_can_stand_in_the_environment_and_its_address_is_not_told() {
-    let mut config = AlarmConfig::default();
-    config.timeout = Duration::from_millis(300);
-    config.webhook = Some("$FARCALL_TEST_NO_SUCH_VARIABLE".into());
+    let mut config = nothing();
+    config.alarm.timeout = Duration::from_millis(300);
+    config.alarm.webhook = Some("$FARCALL_TEST_NO_SUCH_VARIABLE".into());
     assert!(test(&config, "shop")[0].failure.as_ref().unwrap().contains("is not set"));
-    config.webhook = Some("http://alarm.invalid/secret".into());
+    config.alarm.webhook = Some("http://alarm.invalid/secret".into());
     let why = test(&config, "shop").remove(0).failure.unwrap();
     assert!(why.starts_with("alarm.invalid: ") && !why.contains("secret"), "{why}");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    config.timeout = PATIENCE;
-    config.webhook = Some(format!("http://127.0.0.1:{port}/secret"));
+    config.alarm.timeout = PATIENCE;
+    config.alarm.webhook = Some(format!("http://127.0.0.1:{port}/secret"));
     let why = test(&config, "shop").remove(0).failure.unwrap();
     assert!(why.contains("refused") && !why.contains("secret"), "{why}");
 }

@@ -2,11 +2,11 @@
 
 use super::Alarm;
 use super::message::Message;
-use super::way::tell;
+use super::way::{Ways, tell};
 use crate::say;
-use farcall::config::AlarmConfig;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(super) fn start(alarm: &Arc<Alarm>) -> io::Result<()> {
 
 fn run(alarm: &Alarm) {
     loop {
-        let (message, since, config) = {
+        let (message, since, ways) = {
             let state = alarm.lock();
             let (mut state, _) = alarm
                 .changed
@@ -32,33 +32,27 @@ fn run(alarm: &Alarm) {
                 return;
             };
             state.busy = true;
-            (message, since, Arc::clone(&state.config))
+            (message, since, Arc::clone(&state.ways))
         };
-        if let Some(message) = alarm.turn(message, config.every, since.elapsed() + longest(&config)) {
-            tell_all(alarm, &config, &message);
+        if let Some(message) = alarm.turn(message, ways.alarm.every, since.elapsed() + ways.longest()) {
+            tell_all(alarm, &ways, &message);
         }
         alarm.lock().busy = false;
         alarm.changed.notify_all();
     }
 }
 
-fn tell_all(alarm: &Alarm, config: &AlarmConfig, message: &Message) {
+fn tell_all(alarm: &Alarm, ways: &Ways, message: &Message) {
     // First, for it is the one way that always is there.
     say::say(message.text.strip_prefix("farcall: ").unwrap_or(&message.text));
-    let told = catch_unwind(AssertUnwindSafe(|| tell(config, message))).unwrap_or_default();
+    let told = catch_unwind(AssertUnwindSafe(|| tell(ways, message))).unwrap_or_default();
     for failure in told.iter().filter_map(|told| told.failure.as_ref().map(|why| (told.way, why))) {
+        alarm.failed_ways.fetch_add(1, Ordering::Relaxed);
         say::say(&format!("the alarm did not go out by {}: {}", failure.0, failure.1));
     }
-    if config.has_way() && !told.iter().any(|told| told.failure.is_none()) {
+    if ways.are_there() && !told.iter().any(|told| told.failure.is_none()) {
         alarm.not_told(&message.farcall.rule);
     } else {
         alarm.told(message);
     }
-}
-
-/// How long it takes at most to tell by all ways: a process that has not said by then that it did has died.
-pub(super) fn longest(config: &AlarmConfig) -> Duration {
-    const AROUND: Duration = Duration::from_secs(5);
-    let ways = u32::from(config.webhook.is_some()) + u32::from(!config.command.is_empty());
-    config.timeout.saturating_mul(ways).saturating_add(AROUND)
 }

@@ -1,54 +1,109 @@
 //! The ways by which an alarm goes out. Each is tried whatever became of the others.
 
-use super::message::Message;
+use super::event;
+use super::message::{Message, now_ms};
+use crate::export::otlp::{self, Resource, Signal, Whither, process_environment};
+use crate::post::{Post, post};
 use crate::say;
-use bytes::Bytes;
 use farcall::catalogue::{Catalogue, name_of_unknown};
-use farcall::config::{AlarmConfig, Rule};
+use farcall::config::{AlarmConfig, OtlpConfig, Rule};
 use farcall::matcher::{Field, Fields, Subject};
 use farcall::{Config, outbox};
-use http::header::{CONTENT_TYPE, USER_AGENT};
-use http::{Request, Uri};
-use http_body_util::Full;
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use rustls::ClientConfig;
-use rustls::crypto::ring;
+use http::Uri;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+const LOG: &str = "log";
+const COMMAND: &str = "command";
+const WEBHOOK: &str = "webhook";
+const EVENT: &str = "event";
+
+/// By what alarms go out.
+#[derive(Debug)]
+pub(super) struct Ways {
+    pub(super) alarm: AlarmConfig,
+    otlp: OtlpConfig,
+}
+
+impl Ways {
+    pub(super) fn of(config: &Config) -> Self {
+        let ways = Self { alarm: config.alarm.clone(), otlp: config.otlp.clone() };
+        // Looks at the environment while the application starts.
+        let _ = ways.collector();
+        ways
+    }
+
+    fn collector(&self) -> Whither {
+        Whither::of(&self.otlp, Signal::Logs, &process_environment)
+    }
+
+    /// Whether alarms go anywhere beside stderr.
+    pub(super) fn are_there(&self) -> bool {
+        self.alarm.has_way() || matches!(self.collector(), Whither::To(_) | Whither::Wrong(_))
+    }
+
+    /// How long it takes at most to tell by all of them: a process that has not said by then that it did has died.
+    pub(super) fn longest(&self) -> Duration {
+        const AROUND: Duration = Duration::from_secs(5);
+        let alarm = &self.alarm;
+        let ways = u32::from(alarm.webhook.is_some()) + u32::from(!alarm.command.is_empty());
+        let collector = match self.collector() {
+            Whither::To(to) => to.timeout,
+            _ => Duration::ZERO,
+        };
+        alarm.timeout.saturating_mul(ways).saturating_add(collector).saturating_add(AROUND)
+    }
+}
 
 /// What became of an alarm on one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Told {
-    /// `webhook`, `command` or `log`.
+    /// `webhook`, `command`, `log` or `event`.
     pub way: &'static str,
     /// Why it did not go out; `None` where it did.
     pub failure: Option<String>,
 }
 
-/// How often a webhook is tried, and how long between.
-const TRIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(2)];
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Sends an alarm that is none by each of these ways, now: for `farcall alarm test`.
 #[must_use]
-pub fn test(config: &AlarmConfig, service: &str) -> Vec<Told> {
-    tell(config, &Message::test(service))
+pub fn test(config: &Config, service: &str) -> Vec<Told> {
+    let ways = Ways::of(config);
+    let mut told = tell(&ways, &Message::test(service));
+    // No way of ours, and yet what somebody may take for one.
+    if let Whither::Otherwise(why) = ways.collector() {
+        told.push(Told { way: EVENT, failure: Some(why) });
+    }
+    told
 }
 
-/// The vendor at which the webhook is, where a rule says that calls to it are critical: when it fails, so does the alarm.
-/// Of a webhook in an environment variable, that of this process.
+/// Whether alarms go anywhere beside stderr, by this configuration and the environment of this process.
 #[must_use]
-pub fn at_critical_vendor(config: &Config) -> Option<String> {
-    let url = url_of(config.alarm.webhook.as_deref()?).ok()?;
-    let host = url.host()?.to_ascii_lowercase();
+pub fn has_way(config: &Config) -> bool {
+    Ways::of(config).are_there()
+}
+
+/// Which ways lead to a vendor of which a rule says that calls to it are critical, and to which: when it fails, so does
+/// the alarm. Of what is in environment variables, those of this process.
+#[must_use]
+pub fn at_critical_vendors(config: &Config) -> Vec<(&'static str, String)> {
+    let webhook = config.alarm.webhook.as_deref().and_then(|webhook| url_of(webhook).ok());
+    let collector = match Ways::of(config).collector() {
+        Whither::To(to) => Some(to.url),
+        _ => None,
+    };
+    let ways = [(WEBHOOK, webhook), (EVENT, collector)];
+    let at = |(way, url): (&'static str, Option<Uri>)| Some((way, critical_vendor_at(config, url?.host()?)?));
+    ways.into_iter().filter_map(at).collect()
+}
+
+fn critical_vendor_at(config: &Config, host: &str) -> Option<String> {
+    let host = host.to_ascii_lowercase();
     let catalogue = Catalogue::new(config.vendors.clone());
     let vendor = catalogue.vendor_of(&host);
     let name = vendor.map_or_else(|| name_of_unknown(&host), |vendor| &vendor.name);
@@ -67,8 +122,8 @@ pub fn at_critical_vendor(config: &Config) -> Option<String> {
     config.outbox.iter().find(told_of).map(|_| name.to_owned())
 }
 
-pub(super) fn tell(config: &AlarmConfig, message: &Message) -> Vec<Told> {
-    let json = message.to_json();
+pub(super) fn tell(ways: &Ways, message: &Message) -> Vec<Told> {
+    let (config, json) = (&ways.alarm, message.to_json());
     let mut told = Vec::new();
     let mut add = |way, result: Result<(), String>| told.push(Told { way, failure: result.err() });
     // The quickest first: nobody knows how long the process lives.
@@ -76,15 +131,28 @@ pub(super) fn tell(config: &AlarmConfig, message: &Message) -> Vec<Told> {
         let line = || {
             OpenOptions::new().create(true).append(true).open(file)?.write_all(format!("{json}\n").as_bytes())
         };
-        add("log", line().map_err(|error| format!("{}: {error}", file.display())));
+        add(LOG, line().map_err(|error| format!("{}: {error}", file.display())));
     }
     if let Some((program, arguments)) = config.command.split_first() {
-        add("command", run(program, arguments, message, &json, config.timeout));
+        add(COMMAND, run(program, arguments, message, &json, config.timeout));
     }
     if let Some(webhook) = &config.webhook {
-        add("webhook", url_of(webhook).and_then(|url| post(&url, &json, config.timeout)));
+        add(WEBHOOK, url_of(webhook).and_then(|url| hook(&url, &json, config.timeout)));
+    }
+    match ways.collector() {
+        Whither::To(to) => {
+            let fields = &message.farcall;
+            let resource = Resource::new(&fields.service, fields.pid, &process_environment);
+            add(EVENT, otlp::send(&to, Signal::Logs, &event::of(message, &resource, now_ms())));
+        }
+        Whither::Wrong(why) => add(EVENT, Err(why)),
+        Whither::Nowhere | Whither::Otherwise(_) => {}
     }
     told
+}
+
+fn hook(url: &Uri, json: &str, timeout: Duration) -> Result<(), String> {
+    post(&Post { url, headers: &[], json, timeout, passes: |_| true, answered: false }).map(drop)
 }
 
 /// Where a webhook is: what the file says, or the environment variable that it names.
@@ -98,83 +166,6 @@ fn url_of(webhook: &str) -> Result<Uri, String> {
         .ok()
         .filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
         .ok_or_else(|| "what it holds is no URL".to_owned())
-}
-
-/// Posts with a client of its own, which nothing else has ever used.
-fn post(url: &Uri, json: &str, timeout: Duration) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let until = Instant::now() + timeout;
-    let mut last = "no time was left".to_owned();
-    for wait in TRIES {
-        let left = until.saturating_duration_since(Instant::now());
-        if left <= wait {
-            break;
-        }
-        thread::sleep(wait);
-        match runtime.block_on(async { tokio::time::timeout(left - wait, once(url, json)).await }) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = "no answer came in time".to_owned(),
-        }
-    }
-    // The address may hold a secret; its host does not.
-    Err(format!("{}: {last}", url.host().unwrap_or_default()))
-}
-
-async fn once(url: &Uri, json: &str) -> Result<(), String> {
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let tls = match tls.with_native_roots() {
-        Ok(tls) => tls.with_no_client_auth(),
-        // Without TLS none are needed.
-        Err(error) if url.scheme_str() == Some("https") => return Err(error.to_string()),
-        Err(_) => return plain(url, json).await,
-    };
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
-    answered(Client::builder(TokioExecutor::new()).build(https).request(request(url, json)?).await)
-}
-
-async fn plain(url: &Uri, json: &str) -> Result<(), String> {
-    answered(Client::builder(TokioExecutor::new()).build_http().request(request(url, json)?).await)
-}
-
-fn request(url: &Uri, json: &str) -> Result<Request<Full<Bytes>>, String> {
-    Request::post(url)
-        .header(CONTENT_TYPE, "application/json")
-        .header(USER_AGENT, concat!("farcall/", env!("CARGO_PKG_VERSION")))
-        .body(Full::from(json.to_owned()))
-        .map_err(|error| error.to_string())
-}
-
-fn answered<B>(answer: Result<http::Response<B>, hyper_util::client::legacy::Error>) -> Result<(), String> {
-    match answer {
-        Ok(response) if response.status().is_success() => Ok(()),
-        Ok(response) => Err(format!("it answered {}", response.status().as_u16())),
-        Err(error) => Err(reasons(&error)),
-    }
-}
-
-/// What lies beneath an error, down to what the system said.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let mut reasons: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(reason) = next {
-        let text = reason.to_string();
-        // Some say again what lies beneath.
-        if !reasons.iter().any(|known| known.contains(&text)) {
-            reasons.push(text);
-        }
-        next = reason.source();
-    }
-    if reasons.is_empty() { error.to_string() } else { reasons.join(": ") }
 }
 
 /// Runs a program with the message on its stdin, and ends it when its time is up.

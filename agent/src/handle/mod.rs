@@ -286,6 +286,7 @@ impl Farcall {
         if process.is_current() {
             process.stop_thread();
             process.flush(true);
+            process.export_last();
             process.stop_cache();
         }
     }
@@ -350,6 +351,7 @@ impl Drop for Handle {
             process.stop_thread();
             // After a shutdown, only what was counted since.
             process.flush(!process.has_ended());
+            process.export_last();
             process.stop_cache();
         }
     }

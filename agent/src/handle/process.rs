@@ -12,6 +12,10 @@ use crate::cache::{Beyond, Shared};
 use crate::cache::{DEFAULT_BYTES, Memory};
 use crate::clock::Clock;
 #[cfg(feature = "outbox")]
+use crate::export::otlp::Metrics;
+#[cfg(feature = "outbox")]
+use crate::export::{Exporter, Source};
+#[cfg(feature = "outbox")]
 use crate::outbox::{self, OutboxError};
 use crate::share::Share;
 use crate::store::{Confirmation, ConnectionRollup, Pending};
@@ -59,6 +63,8 @@ pub(super) struct Process {
     cache: OnceLock<Arc<Shared>>,
     #[cfg(feature = "outbox")]
     pub(super) alarm: Arc<Alarm>,
+    #[cfg(feature = "outbox")]
+    pub(super) exporter: Exporter,
     #[cfg(feature = "outbox")]
     outbox: OnceLock<Arc<outbox::Inner>>,
     /// Whether the outbox was open when this process was forked.
@@ -151,7 +157,9 @@ impl Process {
             #[cfg(feature = "shared-cache")]
             cache: OnceLock::new(),
             #[cfg(feature = "outbox")]
-            alarm: Alarm::new(&setup.config.alarm, &caller.service, caller.pid, setup.home.as_deref()),
+            alarm: Alarm::new(&setup.config, &caller.service, caller.pid, setup.home.as_deref()),
+            #[cfg(feature = "outbox")]
+            exporter: Exporter::new(&setup.config.otlp, &caller.service, caller.pid, setup.home.as_deref()),
             #[cfg(feature = "outbox")]
             outbox: OnceLock::new(),
             #[cfg(feature = "outbox")]
@@ -286,6 +294,8 @@ impl Process {
 
     pub(super) fn start_thread(process: &Arc<Self>) {
         let options = &process.setup.options;
+        #[cfg(feature = "outbox")]
+        process.exporter.resume();
         if let Some(share) = process.share.get().filter(|_| options.enabled) {
             let clock = Arc::clone(process);
             if let Err(error) = share.start(move || clock.clock.now()) {
@@ -332,6 +342,8 @@ impl Process {
 
     pub(super) fn stop_thread(&self) {
         #[cfg(feature = "outbox")]
+        self.exporter.pause();
+        #[cfg(feature = "outbox")]
         if let Some(outbox) = self.outbox.get() {
             outbox.pause();
         }
@@ -342,6 +354,20 @@ impl Process {
         }
         self.watch.stop();
         self.thread.stop();
+    }
+
+    /// Sends the metrics that are due.
+    pub(super) fn export(self: &Arc<Self>) {
+        #[cfg(feature = "outbox")]
+        Exporter::tick(self);
+    }
+
+    /// After the last flush: what was counted since the last message.
+    pub(super) fn export_last(&self) {
+        #[cfg(feature = "outbox")]
+        if self.setup.options.enabled && self.setup.options.flush_every.is_some() {
+            Exporter::last(self);
+        }
     }
 
     /// After the last flush: what cannot be written in time costs an answer, and nothing that was counted.
@@ -411,7 +437,10 @@ impl Process {
         let share = share.chain(self.cache.get().map(|cache| cache.counters()).into_iter().flatten());
         let all = engine.chain(self.tallies.all()).chain(share);
         #[cfg(feature = "outbox")]
-        let all = all.chain(self.alarm.counters());
+        let all = all
+            .chain(self.alarm.counters())
+            .chain(self.exporter.counters())
+            .chain(self.outbox.get().map(|outbox| outbox.counters()).into_iter().flatten());
         all.collect()
     }
 
@@ -435,6 +464,29 @@ impl Process {
             count.set(count.get().wrapping_add(0x9E37_79B9_7F4A_7C15));
             count.get() ^ self.salt
         })
+    }
+}
+
+#[cfg(feature = "outbox")]
+impl Source for Process {
+    fn exporter(&self) -> &Exporter {
+        &self.exporter
+    }
+
+    fn counted(&self, metrics: &mut Metrics) {
+        self.alarm.count(metrics);
+        if let Some(outbox) = self.outbox.get() {
+            outbox.count_deliveries(metrics);
+        }
+    }
+
+    fn has_state(&self) -> bool {
+        self.outbox.get().is_some_and(|outbox| outbox.exists())
+    }
+
+    fn state(&self, metrics: &mut Metrics) -> Result<(), String> {
+        let Some(outbox) = self.outbox.get() else { return Ok(()) };
+        outbox.measure(metrics).map_err(|error| error.to_string())
     }
 }
 

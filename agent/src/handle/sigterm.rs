@@ -20,6 +20,7 @@ pub(super) fn watch(process: &Arc<Process>) -> bool {
             if let Some(process) = Weak::upgrade(&watched) {
                 process.stop_thread();
                 process.flush(true);
+                process.export_last();
                 process.stop_cache();
             }
             let _ = emulate_default_handler(SIGTERM);

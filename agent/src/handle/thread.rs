@@ -64,7 +64,7 @@ impl Thread {
     }
 }
 
-fn run(process: &Process, (state, changed): &(Mutex<State>, Condvar), turn: u64, every: Duration) {
+fn run(process: &Arc<Process>, (state, changed): &(Mutex<State>, Condvar), turn: u64, every: Duration) {
     let mut next = Instant::now() + every;
     loop {
         let mut mine = lock(state);
@@ -81,6 +81,7 @@ fn run(process: &Process, (state, changed): &(Mutex<State>, Condvar), turn: u64,
         drop(mine);
         next = Instant::now() + every;
         process.flush(false);
+        process.export();
     }
 }
 

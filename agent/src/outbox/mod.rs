@@ -29,6 +29,7 @@ mod error;
 mod file;
 mod json;
 mod lease;
+mod metrics;
 mod operator;
 mod parcel;
 mod parking;
@@ -95,6 +96,8 @@ pub(crate) struct Inner {
     /// Rings after each commit, so that delivery looks again.
     wake: Arc<Notify>,
     delivery: Delivery,
+    /// What they came to in this process.
+    deliveries: metrics::ByVendor,
     /// Those who wait to hear of a call.
     completions: Completions,
     /// Whether SQLite must not be used in this process, because of a fork.
@@ -217,6 +220,7 @@ impl Inner {
             keys: OnceLock::new(),
             wake,
             delivery: Delivery::new(farcall),
+            deliveries: metrics::ByVendor::default(),
             completions: Completions::default(),
             unusable,
         })

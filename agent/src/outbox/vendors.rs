@@ -1,10 +1,11 @@
 //! What waits for whom, and for how long.
 
 use super::Operator;
-use super::OutboxError;
 use super::table::text;
+use super::{OutboxError, wall};
 use rusqlite::Connection;
 use serde::Serialize;
+use std::time::Duration;
 
 /// The calls of one service to one endpoint of one vendor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +43,12 @@ impl Operator {
 }
 
 impl VendorCount {
+    /// How long the oldest of those that wait has waited; `None` where none waits.
+    #[must_use]
+    pub fn oldest_age(&self) -> Option<Duration> {
+        self.oldest.map(|at| Duration::from_nanos(wall().saturating_sub(at).max(0).unsigned_abs()))
+    }
+
     /// Those of which the oldest waits longest first.
     pub(super) fn sort(counts: &mut [Self]) {
         counts.sort_by(|one, other| {

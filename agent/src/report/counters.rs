@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 76] = [
+const MEANINGS: [(&str, &str, Weight); 82] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -54,8 +54,22 @@ const MEANINGS: [(&str, &str, Weight); 76] = [
         "calls that were to be parked and that the outbox did not take: they failed; `farcall report calls` says why",
         Look,
     ),
+    ("delivered_calls", "calls that were delivered from the outbox", Fine),
+    ("failed_deliveries", "attempts to deliver a call from the outbox that the vendor did not take", Fine),
+    (
+        "given_up_calls",
+        "calls of the outbox that became dead letters; `farcall outbox ls --state dead`",
+        Fine,
+    ),
+    ("failed_exports", "messages with metrics that the collector of [otlp] did not take", Look),
+    ("told_alarms", "alarms that went out", Fine),
     ("untold_alarms", "alarms that went out by no way but stderr; `farcall alarm test` tries them", Look),
     ("lost_alarms", "alarms that were dropped, because too many waited", Look),
+    (
+        "failed_alarm_ways",
+        "times that an alarm did not go out by one of its ways, whether or not another took it; `farcall alarm test` tries them",
+        Look,
+    ),
     (
         "unfetched_answers",
         "looks of the cache beyond memory that took too long: the call went on without",

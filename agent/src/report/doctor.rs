@@ -173,10 +173,41 @@ pub fn doctor(query: &Query) -> Result<Doctor, ReportError> {
     if let Some(connection) = source.connection() {
         doctor.read_ledger(connection)?;
         doctor.read_processes(&source, connection)?;
-        doctor.read_counters(&source, connection)?;
+        doctor.counters = read_counters(&source, connection)?;
     }
     doctor.judge();
     Ok(doctor)
+}
+
+/// What the programs counted that wrote to the ledger within the window, the highest first; what is zero is left out.
+/// The filters of the query are not used.
+///
+/// # Errors
+/// When there is no ledger, or it cannot be read.
+pub fn counters(query: &Query) -> Result<Vec<Counter>, ReportError> {
+    let source = Source::open(query)?;
+    source.connection().map_or(Ok(Vec::new()), |connection| read_counters(&source, connection))
+}
+
+fn read_counters(source: &Source<'_>, connection: &Connection) -> Result<Vec<Counter>, ReportError> {
+    let from = i64::try_from(source.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare(
+        "SELECT c.caller, c.name, c.value FROM counters c JOIN processes p ON p.caller = c.caller
+         WHERE p.last_flush >= ?1 AND c.value > 0 ORDER BY c.value DESC",
+    )?;
+    let (mut rows, mut counters) = (statement.query([from])?, Vec::new());
+    while let Some(row) = rows.next()? {
+        let Some(caller) = source.caller(row.get(0)?) else { continue };
+        let name: String = row.get(1)?;
+        counters.push(Counter {
+            service: caller.service.clone(),
+            pid: caller.pid,
+            meaning: meaning(&name).map_or("", |(meaning, _)| meaning),
+            name,
+            value: row.get::<_, i64>(2)?.unsigned_abs(),
+        });
+    }
+    Ok(counters)
 }
 
 fn home_config(query: &Query) -> Option<String> {
@@ -294,27 +325,6 @@ impl Doctor {
                 since: time::rfc3339(row.get::<_, i64>(5)?.unsigned_abs()),
                 last_flush: time::rfc3339(last_flush),
                 version: row.get(2)?,
-            });
-        }
-        Ok(())
-    }
-
-    fn read_counters(&mut self, source: &Source<'_>, connection: &Connection) -> Result<(), ReportError> {
-        let from = i64::try_from(source.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
-        let mut statement = connection.prepare(
-            "SELECT c.caller, c.name, c.value FROM counters c JOIN processes p ON p.caller = c.caller
-             WHERE p.last_flush >= ?1 AND c.value > 0 ORDER BY c.value DESC",
-        )?;
-        let mut rows = statement.query([from])?;
-        while let Some(row) = rows.next()? {
-            let Some(caller) = source.caller(row.get(0)?) else { continue };
-            let name: String = row.get(1)?;
-            self.counters.push(Counter {
-                service: caller.service.clone(),
-                pid: caller.pid,
-                meaning: meaning(&name).map_or("", |(meaning, _)| meaning),
-                name,
-                value: row.get::<_, i64>(2)?.unsigned_abs(),
             });
         }
         Ok(())

@@ -35,7 +35,7 @@ pub use callers::{CallerRow, callers};
 pub use calls::{CallRow, ExplainedCall, calls, explain_call};
 pub use coverage::{Coverage, CoverageRow, CoverageTotals, Gap, Share, Unexplained, coverage};
 pub use customers::{CustomerRow, customers};
-pub use doctor::{Counter, Doctor, LedgerHealth, OutboxHealth, ProcessRow, SidecarHealth, doctor};
+pub use doctor::{Counter, Doctor, LedgerHealth, OutboxHealth, ProcessRow, SidecarHealth, counters, doctor};
 pub use endpoints::{EndpointRow, endpoints};
 pub use error::ReportError;
 pub use filter::{BadFilter, Filter};

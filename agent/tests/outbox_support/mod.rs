@@ -3,6 +3,7 @@
 
 pub(crate) mod copies;
 pub(crate) mod judge;
+pub(crate) mod otlp;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 

@@ -9,6 +9,9 @@ pub(crate) const FIELDS: [&str; VARYING + 2] =
     ["accept", "accept-encoding", "accept-language", "cookie", "origin", "range", "traceparent"];
 
 const VARYING: usize = 5;
+/// Requests for one URL, in so many lots by their other headers, each of which remembers one. Where they differ each
+/// time, no URL takes more room than that.
+const SIDE_BY_SIDE: u64 = 8;
 
 /// What the headers of a request say, in a few numbers that hold none of it: for adapters that have the headers when
 /// the request is made and not when the call begins. Made by [`Engine::marks`](crate::Engine::marks).
@@ -23,6 +26,8 @@ pub struct Marks {
     ranged: bool,
     /// What keeps requests apart beside their headers.
     client: u64,
+    /// Stands for all other headers that keep requests apart in a cache.
+    pub(crate) others: u64,
 }
 
 impl Marks {
@@ -39,7 +44,17 @@ impl Marks {
             trace: trace.and_then(|value| value.get(3..35)).map_or(0, |id| hasher.hash_one(id).max(1)),
             ranged: range.is_some(),
             client: 0,
+            others: 0,
         }
+    }
+
+    /// Another header that keeps requests apart in a cache, in whatever order they come.
+    pub(crate) fn add(&mut self, hasher: &FixedState, name: &[u8], value: &[u8]) {
+        let line = match name.iter().any(u8::is_ascii_uppercase) {
+            false => hasher.hash_one((name, value)),
+            true => hasher.hash_one((name.to_ascii_lowercase().as_slice(), value)),
+        };
+        self.others = self.others.wrapping_add(line);
     }
 
     /// Keeps requests apart that differ in this: such as the client that adds headers of its own further down.
@@ -90,7 +105,8 @@ impl Asked {
     /// Stands for all that an answer with this `Vary` depends on (RFC 9110, section 12.5.5); `None` where that is more
     /// than is known of the request.
     pub(crate) fn key(&self, vary: Option<&[u8]>) -> Option<u64> {
-        let mut key = self.url;
+        // A few of those whose other headers differ are remembered side by side.
+        let mut key = self.url.wrapping_add(self.marks.others % SIDE_BY_SIDE).max(1);
         let Some(vary) = vary else { return Some(key) };
         for name in vary.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if name.is_empty() || name.eq_ignore_ascii_case(b"authorization") {

@@ -128,7 +128,7 @@ impl Endpoint {
         }
         let key = match look.key {
             // Nothing came that could say what it varies by.
-            0 => look.asked.url,
+            0 => look.asked.key(None).unwrap_or_default(),
             key => key,
         };
         if key == 0 || look.asked.url == 0 || !is_chosen(look.asked.url, self.level) {
@@ -141,7 +141,7 @@ impl Endpoint {
         let got = look.got(call);
         let (begun, answered) = (call.begun.as_nanos(), call.answered.as_nanos());
         let Ok(mut entry) = self.urls.find_entry(key, |url| url.key == key) else { return };
-        let replayed = entry.get_mut().replay(begun, answered, got);
+        let replayed = entry.get_mut().with(look.asked.marks.others).replay(begun, answered, got);
         let sums = &mut self.sums;
         sums.weight = sums.weight.max(weight);
         sums.compared += weight;

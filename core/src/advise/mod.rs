@@ -2,7 +2,8 @@
 //!
 //! Answers are not kept. Of each URL the engine remembers, for each of a few lifetimes, when a cache with that lifetime
 //! would have asked last and a digest of what it got; so a later call is known to have been needless at that lifetime,
-//! and whether what the cache would have handed out had changed by then. That is a replay of the cache, as exact as the
+//! and whether what the cache would have handed out had changed by then. Requests are told apart by what the cache tells
+//! them apart by, their headers included: one that has another timestamp each time is a hit of no cache. That is a replay of the cache, as exact as the
 //! calls are, and not a guess from the times between them.
 //!
 //! Of an endpoint with many URLs a part is looked at that is chosen by the URL, so that all calls to a chosen URL are

@@ -40,13 +40,23 @@ pub(super) struct Url {
     pub(super) url: u64,
     /// When it was asked for last.
     pub(super) last: u64,
+    /// Stands for the headers that it was asked for with, beside those that an answer varies by.
+    others: u64,
     latest: u64,
     kept: [Kept; TTLS.len()],
 }
 
 impl Url {
     pub(super) fn new(key: u64, url: u64) -> Self {
-        Self { key, url, last: 0, latest: 0, kept: [Kept::default(); TTLS.len()] }
+        Self { key, url, last: 0, others: 0, latest: 0, kept: [Kept::default(); TTLS.len()] }
+    }
+
+    /// It is asked for with other headers: what is remembered is no answer to that.
+    pub(super) fn with(&mut self, others: u64) -> &mut Self {
+        if self.others != others {
+            *self = Self { others, last: self.last, ..Self::new(self.key, self.url) };
+        }
+        self
     }
 
     /// A call that began at `begun` got an answer at `answered`. One that overlaps with another is a hit: the cache has

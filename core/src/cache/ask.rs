@@ -98,6 +98,11 @@ const MAX_VALUES: usize = 16 * 1024;
 
 static NAMES: LazyLock<HeaderNames> = LazyLock::new(|| HeaderNames::new(PASSED));
 
+/// Whether a header of a request tells calls apart by itself, where no rule says otherwise.
+pub(crate) fn tells_apart(name: &[u8]) -> bool {
+    NAMES.place(name).is_none_or(|place| COUNTED.contains(&PASSED[place]))
+}
+
 /// A request, as the cache sees it. Keeps its memory for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Ask {

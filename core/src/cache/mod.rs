@@ -25,7 +25,7 @@ pub use status::{Forwarded, Status};
 pub use store::{Fetch, Kept, Store};
 
 pub(crate) use answer::{Received, Unkept, Use};
-pub(crate) use ask::{Ask, Origin};
+pub(crate) use ask::{Ask, Origin, tells_apart};
 
 use crate::call::{Head, Target};
 use crate::units::Timestamp;

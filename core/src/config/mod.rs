@@ -16,6 +16,7 @@ mod error;
 mod fault;
 mod ledger;
 mod matcher;
+mod otlp;
 mod outbox;
 mod outbox_store;
 mod policy;
@@ -34,6 +35,7 @@ pub use alarm::AlarmConfig;
 pub use duration::parse_duration;
 pub use error::{ConfigError, ConfigWarning};
 pub use ledger::LedgerConfig;
+pub use otlp::OtlpConfig;
 pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore};
 pub use rule::Rule;
 pub use share::{ShareConfig, StoreAddress};
@@ -95,6 +97,8 @@ pub struct Config {
     pub outbox: Vec<Rule<outboxes::Rule>>,
     /// `[alarm]`: who is told when a critical call fails.
     pub alarm: AlarmConfig,
+    /// `[otlp]`: the collector that gets what is told by OpenTelemetry.
+    pub otlp: OtlpConfig,
     /// `cache_disk`: how many bytes of answers the processes of a host keep together on its disk; `None`: none.
     pub cache_disk: Option<u64>,
     /// `cache_disk_wait`: how long a call waits for that disk at most; `None` where it does not say.
@@ -159,6 +163,9 @@ impl Config {
             }
             if let Some(section) = root.table("alarm") {
                 config.alarm = alarm::read(section);
+            }
+            if let Some(section) = root.table("otlp") {
+                config.otlp = otlp::read(section);
             }
             for section in root.tables("vendor") {
                 config.vendors.extend(vendor::read(section));

@@ -262,6 +262,31 @@ impl<'t, 'd> Section<'t, 'd> {
         items.iter().filter_map(|item| self.check(item, &what, &check)).collect()
     }
 
+    /// A table whose keys the user names, each with a string; what `check` refuses, in a whole sentence, is reported
+    /// and left out. `remedy` says how to write the table.
+    pub(super) fn strings<T>(
+        &mut self,
+        key: &'static str,
+        remedy: &str,
+        check: impl Fn(&str, &str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong_type(value, &format!("`{key}`"), "a table", remedy);
+            return Vec::new();
+        };
+        let mut strings = Vec::new();
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            match value.get_ref().as_str().map(|text| check(name, text)) {
+                Some(Ok(string)) => strings.push(string),
+                Some(Err(wrong)) => self.report.add(key.span().start, wrong),
+                None => self.wrong_type(value, &format!("`{name}`"), "a string", "write it in quotes"),
+            }
+        }
+        strings
+    }
+
     /// The table `[key]`.
     pub(super) fn table(&mut self, key: &'static str) -> Option<&mut Self> {
         let value = self.value(key)?;

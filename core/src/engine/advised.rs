@@ -6,6 +6,7 @@ use super::plan::Standing;
 use super::request::Request;
 use crate::advise::{AdviseConfig, Asked, CredentialUse, Look, Marks, Settlement};
 use crate::attribution::CallerId;
+use crate::cache::tells_apart;
 use crate::call::{Head, Headers, Outcome, Tap};
 use crate::inspect;
 use crate::ledger::{Batch, Found, Shard};
@@ -21,8 +22,19 @@ impl Engine {
             let mut request = Request::new();
             request.see(headers);
             let by = self.fingerprinter.get().unwrap_or(&self.own_fingerprinter);
-            Marks::new(&self.advice.hasher, &request.advice(), by.of_value(request.credential()))
+            let secret = by.of_value(request.credential());
+            self.with_others(Marks::new(&self.advice.hasher, &request.advice(), secret), headers)
         })
+    }
+
+    /// With all headers that would keep a request apart from others in the cache.
+    fn with_others(&self, mut marks: Marks, headers: &dyn Headers) -> Marks {
+        headers.each(&mut |name, value| {
+            if tells_apart(name) {
+                marks.add(&self.advice.hasher, name, value);
+            }
+        });
+        marks
     }
 
     pub(super) fn advise_as(&self, config: AdviseConfig) {
@@ -65,6 +77,9 @@ impl Engine {
         let exact = head.exact || head.caches || head.marks.is_some();
         let marks = match (head.marks, request) {
             (Some(marks), _) => marks,
+            (None, Some((request, secret))) if exact => {
+                self.with_others(Marks::new(hasher, &request.advice(), secret), head.headers)
+            }
             (None, Some((request, secret))) => Marks::new(hasher, &request.advice(), secret),
             (None, None) if exact => self.marks(head.headers).unwrap_or_default(),
             (None, None) => Marks::default(),

@@ -35,6 +35,8 @@ pub(super) struct Cached {
     /// Set while other processes of the host wait for it, too.
     pub(super) hosted: bool,
     pub(super) waits_since: Option<Timestamp>,
+    /// How long its client would wait for an answer.
+    pub(super) patience: Option<Duration>,
     /// The flight that it waits for.
     pub(super) waits_for: Option<Key>,
     /// Whether it waited for an equal call.
@@ -127,6 +129,7 @@ impl Cached {
         }
         engine.cache.read(&mut self.ask, &part.rule, &part.name, head, authorized);
         self.changes = self.ask.is_overridden().then(|| engine.cache.uri_of(head));
+        self.patience = head.patience;
         self.refreshes = head.refreshes && head.method == "GET" && head.content.is_empty();
         self.stage = Stage::Asks;
     }
@@ -186,6 +189,11 @@ impl Cached {
         }
     }
 
+    /// When it has waited for an equal call for as long as its client would for an answer.
+    pub(super) fn patient_until(&self) -> Option<Timestamp> {
+        Some(self.waits_since?.plus(self.patience?))
+    }
+
     /// The call is over.
     pub(super) fn finish(
         &mut self,
@@ -231,7 +239,7 @@ impl Cached {
     /// Of a call that was answered with what [`Cached::begin`] had looked up: nothing else was noted.
     pub(super) fn let_go(&mut self) {
         self.ask.forget();
-        (self.stage, self.changes, self.refreshes) = (Stage::Off, None, false);
+        (self.stage, self.changes, self.refreshes, self.patience) = (Stage::Off, None, false, None);
     }
 
     /// Of a call before. In place: what is kept of it is its memory, and it is large.
@@ -244,6 +252,7 @@ impl Cached {
             leads,
             hosted,
             waits_since,
+            patience,
             waits_for,
             joined,
             fetch,
@@ -264,6 +273,7 @@ impl Cached {
         (*stage, *key, *changes, *status, *saved) =
             (Stage::Off, Key::default(), None, Status::default(), Saved::default());
         (*leads, *hosted, *waits_since, *waits_for, *joined) = (None, false, None, None, false);
+        *patience = None;
         (*fetch, *fetched, *fetches, *found, *confirmed, *storing) = (None, None, 0, None, None, None);
         *looked = Timestamp::default();
         (*conditional, *declined, *refreshes, *refreshing) = (false, false, false, false);

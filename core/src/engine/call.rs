@@ -73,7 +73,8 @@ impl Call {
     /// answer to an equal call. Returns until when nobody need look then; `None`: until the moment of the step.
     pub fn wake(&mut self, engine: &Engine, waker: &Waker, now: Timestamp) -> Option<Timestamp> {
         let Standing { flow, .. } = self.flow.as_ref()?;
-        flow.cached.wake(engine, waker).then(|| now.plus(WOKEN))
+        let latest = flow.cached.patient_until().map_or(now.plus(WOKEN), |until| until.min(now.plus(WOKEN)));
+        flow.cached.wake(engine, waker).then_some(latest)
     }
 
     /// Making a connection for this attempt took so long.

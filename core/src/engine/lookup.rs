@@ -41,12 +41,15 @@ pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timesta
             Place::Wait => {
                 let since = *cached.waits_since.get_or_insert(now);
                 let waited = now.since(since);
-                if waited < part.rule.coalesce {
+                // A client that asked would give up by then: its own time begins when it does.
+                let longest = cached.patience.map_or(part.rule.coalesce, |own| own.min(part.rule.coalesce));
+                if waited < longest {
                     if !cached.joined {
                         cached.joined = true;
                         events.add(now, What::Joined { rule: Arc::clone(&part.name) });
                     }
-                    return Err(Halt::Wait(now.plus((waited / 8).clamp(SOONEST, LATEST))));
+                    let again = now.plus((waited / 8).clamp(SOONEST, LATEST));
+                    return Err(Halt::Wait(again.min(since.plus(longest))));
                 }
                 // Long enough: it asks for itself.
             }

@@ -2,6 +2,7 @@
 
 use crate::support::{Ask, Came, Pairs, World, at, kept, ok};
 use farcall::{Call, ErrorType, Step, Timestamp};
+use std::task::Waker;
 
 const FRESH: Pairs<'_> = &[("cache-control", "max-age=600")];
 
@@ -80,6 +81,24 @@ fn nobody_waits_longer_than_a_rule_says_even_for_one_that_is_never_heard_of_agai
     assert_eq!(steps(&world, &mut calls, at(0.0)), (1, 9));
     assert_eq!(steps(&world, &mut calls[1..], at(1.9)), (0, 9));
     assert_eq!(steps(&world, &mut calls[1..], at(2.0)), (9, 0));
+}
+
+#[test]
+fn nobody_waits_longer_than_its_own_client_would_for_an_answer() {
+    let mut world = World::with("");
+    let ask = |patience| Ask { patience, ..Ask::get(&[]) };
+    let mut calls = [None, Some(1.0), Some(600.0)].map(|patience| world.begin(&ask(patience), 0.0));
+    let mut leader = world.begin(&Ask::get(&[]), 0.0);
+    assert!(is_send(&leader.step(&world.engine, at(0.0))));
+    assert_eq!(steps(&world, &mut calls, at(0.0)), (0, 3));
+    assert_eq!(steps(&world, &mut calls, at(0.95)), (0, 3));
+    let Step::Wait(until) = calls[1].step(&world.engine, at(0.99)) else { panic!("it waits") };
+    assert_eq!(until, at(1.0), "and not beyond");
+    let woken = calls[1].wake(&world.engine, Waker::noop(), at(0.99));
+    assert_eq!(woken, Some(at(1.0)), "nor where it is to be woken");
+    assert_eq!(steps(&world, &mut calls, at(1.0)), (1, 2), "it asks for itself");
+    assert_eq!(steps(&world, &mut calls[2..], at(9.9)), (0, 1));
+    assert_eq!(steps(&world, &mut calls[2..], at(10.0)), (1, 0), "the rule's own bound holds as well");
 }
 
 #[test]

@@ -104,6 +104,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) client_key: &'a [u8],
     /// When its caller stops waiting.
     pub(crate) deadline: Option<f64>,
+    /// How long its client would wait, in seconds.
+    pub(crate) patience: Option<f64>,
 }
 
 impl<'a> Ask<'a> {
@@ -117,6 +119,7 @@ impl<'a> Ask<'a> {
             .client(self.client)
             .client_key(self.client_key)
             .deadline(self.deadline.map(at))
+            .patience(self.patience.map(Duration::from_secs_f64))
     }
 
     pub(crate) fn get(headers: Pairs<'a>) -> Self {
@@ -129,6 +132,7 @@ impl<'a> Ask<'a> {
             client: 0,
             client_key: b"",
             deadline: None,
+            patience: None,
         }
     }
 

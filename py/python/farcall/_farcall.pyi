@@ -120,6 +120,7 @@ def begin_deciding(
     content: bytes | None,
     replayable: bool,
     channel: bytes | None,
+    patience: float | None,
     /,
 ) -> Call | None: ...
 def hook(

@@ -3,7 +3,7 @@
 
 use super::{ARGUMENTS_OFFSET, Hook};
 use crate::arguments::Arguments;
-use crate::call::{Call, Details, Request};
+use crate::call::{Call, Details, Request, patience};
 use crate::guard::guarded;
 use crate::handle::{Handle, handle};
 use crate::headers::{self, Shown};
@@ -13,8 +13,9 @@ use farcall::{Step, Stored};
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyString, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, intern};
+use std::time::Duration;
 
 /// What a hook of requests knows of the library, and asks of its other half in Python.
 #[pyclass(frozen, module = "farcall._farcall")]
@@ -145,8 +146,9 @@ unsafe fn ask<'py>(
 ) -> PyResult<Asked<'py>> {
     let py = request.py();
     // SAFETY: the caller's promise.
-    let (keeping, usual) = unsafe { (keeping(py, hook)?.get(), is_usual(py, values, names)) };
-    if !usual || adapter.get_type().as_ptr() != keeping.adapter.as_ptr() || has_settings(&adapter)? {
+    let (keeping, usual) = unsafe { (keeping(py, hook)?.get(), usual(py, values, names)) };
+    let Some(patience) = usual else { return Ok(Asked::Unknown) };
+    if adapter.get_type().as_ptr() != keeping.adapter.as_ptr() || has_settings(&adapter)? {
         return Ok(Asked::Unknown);
     }
     let body = request.getattr(intern!(py, "body"))?;
@@ -176,7 +178,7 @@ unsafe fn ask<'py>(
         scope: scope.as_ref().map(|scope| scope.get()),
     };
     let length = Some(content.len() as u64);
-    let details = Details { headers: &fields, length, content, replayable: true };
+    let details = Details { headers: &fields, length, content, replayable: true, patience };
     let Some(call) = Call::begin_deciding(&begun, &details) else { return Ok(Asked::Out) };
     match call.step() {
         (Step::Respond(stored), ..) => {
@@ -196,27 +198,60 @@ unsafe fn ask<'py>(
     }
 }
 
-/// Whether the options say of the connection what they say by themselves, and the body is to be read at once.
+/// How long the client would wait for an answer, in seconds, where it says, and the other options say of the connection
+/// what they say by themselves, and the body is to be read at once. `None` where they do not, or nobody knows.
 ///
 /// # Safety
 /// As of [`ask`].
 #[allow(unsafe_code)]
-unsafe fn is_usual(py: Python<'_>, values: *const *mut PyObject, names: *mut PyObject) -> bool {
+unsafe fn usual(
+    py: Python<'_>,
+    values: *const *mut PyObject,
+    names: *mut PyObject,
+) -> Option<Option<Duration>> {
     let (stream, verify, cert) = (intern!(py, "stream"), intern!(py, "verify"), intern!(py, "cert"));
+    let (timeout, proxies) = (intern!(py, "timeout"), intern!(py, "proxies"));
+    let mut waits = None;
     // SAFETY: the caller's promise.
     unsafe {
-        (0..size(names)).all(|place| {
+        for place in 0..size(names) {
             let name = ffi::PyTuple_GetItem(names, place.cast_signed());
             let value = *values.add(place);
             // By identity: what is written in a program's text is the same object as the one here. Another one of the
             // same text is no option that is known.
-            match () {
+            let is_usual = match () {
                 () if name == stream.as_ptr() => value == ffi::Py_False(),
                 () if name == verify.as_ptr() => value == ffi::Py_True() || ffi::PyUnicode_Check(value) != 0,
                 () if name == cert.as_ptr() => value == ffi::Py_None(),
-                () => name == intern!(py, "timeout").as_ptr() || name == intern!(py, "proxies").as_ptr(),
+                // Another network may be behind one.
+                () if name == proxies.as_ptr() => {
+                    value == ffi::Py_None() || (ffi::PyDict_Check(value) != 0 && ffi::PyDict_Size(value) == 0)
+                }
+                () if name == timeout.as_ptr() => {
+                    waits = patience_of(Borrowed::from_ptr(py, value))?;
+                    true
+                }
+                () => false,
+            };
+            if !is_usual {
+                return None;
             }
-        })
+        }
+    }
+    Some(waits)
+}
+
+/// What a timeout of requests says of the wait for an answer: a number, or the second of two; the outer `None` where it
+/// is something else.
+fn patience_of(timeout: Borrowed<'_, '_, PyAny>) -> Option<Option<Duration>> {
+    let of = |value: &Bound<'_, PyAny>| match value.is_none() {
+        true => Some(None),
+        false => value.extract::<f64>().ok().map(patience),
+    };
+    match timeout.cast::<PyTuple>() {
+        Ok(two) if two.len() == 2 => of(&two.get_item(1).ok()?),
+        Ok(_) => None,
+        Err(_) => of(&timeout),
     }
 }
 

@@ -48,7 +48,8 @@ pub(super) async fn act(
         .refreshes(beside.refreshes.is_some())
         .content(content)
         .priority(priority)
-        .deadline(deadline);
+        .deadline(deadline)
+        .patience(request.timeout().copied());
     let Scope { customer, tags } = &scope;
     let Some(mut watched) = Watched::begin(farcall, head, customer.as_ref(), Some(tags), now) else {
         return next.run(request, extensions).await;

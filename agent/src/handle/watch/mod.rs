@@ -121,7 +121,9 @@ impl Watch {
     fn take_over(process: &Process, config: &Config) {
         process.engine.reload(config);
         #[cfg(feature = "outbox")]
-        process.alarm.reload(&config.alarm);
+        process.alarm.reload(config);
+        #[cfg(feature = "outbox")]
+        process.exporter.reload(&config.otlp);
     }
 
     /// Starts the thread, unless it runs.

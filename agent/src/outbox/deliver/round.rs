@@ -312,10 +312,26 @@ impl Task {
         const AGAIN: Duration = Duration::from_millis(500);
         loop {
             match self.store.settle(self.token, item, Arc::clone(&settlement)).await {
-                Ok(_) | Err(OutboxError::Stopped(_)) => return,
+                Ok(ours) => return self.count(item, &settlement, ours),
+                Err(OutboxError::Stopped(_)) => return,
                 Err(_) if !self.permit.is_good() => return,
                 Err(_) => tokio::time::sleep(AGAIN).await,
             }
         }
+    }
+
+    /// What another process decided since is its to count.
+    fn count(&self, item: &Item, settlement: &Settlement, ours: bool) {
+        if !ours {
+            return;
+        }
+        self.inner.deliveries.count(&item.vendor, |of| match settlement {
+            Settlement::Delivered { .. } => of.delivered += 1,
+            Settlement::Later { counts, .. } => of.failed_attempts += u64::from(*counts),
+            Settlement::Dead { counts, .. } => {
+                of.failed_attempts += u64::from(*counts);
+                of.given_up += 1;
+            }
+        });
     }
 }

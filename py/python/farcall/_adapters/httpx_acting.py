@@ -75,6 +75,7 @@ class Acting:
                 content,
                 content is not None,
                 channels.of_transport(transport, request.extensions),
+                _patience_of(request.extensions.get("timeout")),
             )
         except Exception as error:
             fault("httpx.begin", error)
@@ -339,6 +340,12 @@ def _announced(request: Any) -> int | None:
     """The length that a body is said to have which nobody has seen."""
     announced = request.headers.get("content-length", "")
     return int(announced) if announced.isdecimal() else None
+
+
+def _patience_of(timeout: Any) -> float | None:
+    """How many seconds the client waits for an answer; None where it does for ever."""
+    read: float | None = timeout.get("read") if timeout else None
+    return read
 
 
 def _nothing() -> None:

@@ -15,7 +15,7 @@ from farcall import _acting
 from farcall._acting import REFUSE, RESPOND, WAIT, Refused, caches
 from farcall._adapters import channels, urllib3_
 from farcall._adapters.requests_stored import maker, shape
-from farcall._adapters.urllib3_acting import Held, bytes_of, held
+from farcall._adapters.urllib3_acting import Held, bytes_of, held, patience_of
 from farcall._faults import fault
 from farcall._hook import fail, scope
 from farcall._native import native
@@ -66,6 +66,7 @@ class Keeping:
     def __init__(self, module: Any, below: Any, number: int) -> None:
         self._number = number
         self._adapter = module.adapters.HTTPAdapter
+        self._select_proxy = module.utils.select_proxy
         self.make = maker(below)
         self.shape = shape(module, below)
         base = module.exceptions.ConnectionError
@@ -79,10 +80,11 @@ class Keeping:
     def send(self, original: Any, adapter: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Answers from what is kept, or lets urllib3 make the exchange."""
         if args:
-            _, _, verify, cert, _ = (*args, *_rest(args, kwargs))
+            _, timeout, verify, cert, proxies = (*args, *_rest(args, kwargs))
         else:
+            timeout, proxies = kwargs.get("timeout"), kwargs.get("proxies")
             verify, cert = kwargs.get("verify", True), kwargs.get("cert")
-        call, channel = self._begin(adapter, request, verify, cert)
+        call, channel = self._begin(adapter, request, timeout, verify, cert, proxies)
         if call is None:
             return original(adapter, request, *args, **kwargs)
         return self.follow(call, _acting.step(call, False), channel, original, adapter, request, args, kwargs)
@@ -122,7 +124,9 @@ class Keeping:
         finally:
             held.reset(token)
 
-    def _begin(self, adapter: Any, request: Any, verify: Any, cert: Any) -> tuple[Call | None, bytes | None]:
+    def _begin(
+        self, adapter: Any, request: Any, timeout: Any, verify: Any, cert: Any, proxies: Any
+    ) -> tuple[Call | None, bytes | None]:
         """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
         try:
             body = request.body
@@ -130,7 +134,8 @@ class Keeping:
             if content is None:
                 # Sent once, and nothing to be kept: urllib3's hook knows more of it.
                 return None, None
-            channel = channels.of_adapter(adapter, self._adapter, verify, cert)
+            proxy = self._select_proxy(request.url, proxies) if proxies else None
+            channel = channels.of_adapter(adapter, self._adapter, verify, cert, proxy)
             try:
                 # The mapping's own way to its pairs goes through Python for each.
                 headers = list(request.headers._store.values())
@@ -149,6 +154,7 @@ class Keeping:
                 content,
                 True,
                 channel,
+                patience_of(timeout),
             ), channel
         except Exception as error:
             fault("requests.begin", error)

@@ -82,6 +82,7 @@ class Acting:
                 content,
                 content is not None,
                 channels.of_pool(pool, self._pools) if holder is None else holder.channel,
+                patience_of(pool._get_timeout(kwargs.get("timeout"))),
             )
         except Exception as error:
             fault("urllib3.begin", error)
@@ -319,6 +320,17 @@ def headers_of(response: Any) -> Any:
     message = getattr(getattr(response, "_original_response", response), "msg", None)
     pairs = getattr(message, "_headers", None)
     return list(response.headers.items()) if pairs is None else pairs
+
+
+def patience_of(timeout: Any) -> float | None:
+    """How many seconds a client that was told so waits for an answer; None where it does for ever, or nobody knows."""
+    if isinstance(timeout, tuple):
+        timeout = timeout[-1]
+    if isinstance(timeout, (int, float)):
+        return timeout
+    # urllib3's own kind; what it was not told is no number.
+    parts = (getattr(timeout, "_read", None), getattr(timeout, "total", None))
+    return min((part for part in parts if isinstance(part, (int, float))), default=None)
 
 
 def bytes_of(body: Any) -> bytes | None:
