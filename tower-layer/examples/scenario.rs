@@ -30,7 +30,7 @@ use tower::{Layer, Service, service_fn};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type Tcp = TimedConnector<HttpConnector<TimedResolver<GaiResolver>>>;
-type Hyper = Client<TimedConnector<HttpsConnector<Tcp>>, RequestBody<Full<Bytes>>>;
+type Hyper<B> = Client<TimedConnector<HttpsConnector<Tcp>>, B>;
 
 #[derive(Clone, Debug, Deserialize)]
 struct Command {
@@ -92,7 +92,9 @@ impl Reply {
 
 #[derive(Clone)]
 struct Clients {
-    hyper: Hyper,
+    hyper: Hyper<RequestBody<Full<Bytes>>>,
+    /// Sends the shadow copies of hyper's calls.
+    copies: Hyper<Full<Bytes>>,
     following: ClientWithMiddleware,
     staying: ClientWithMiddleware,
 }
@@ -156,9 +158,14 @@ async fn obey(clients: Clients, command: Command) -> Reply {
 
 /// Whether a rule refused it, and which; clients wrap errors in errors.
 fn failure(error: &(dyn Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .find_map(|error| error.downcast_ref::<Refusal>())
-        .map_or_else(|| "failed".into(), |refusal| format!("refused-{}", refusal.by.as_str()))
+    let mut link = Some(error);
+    while let Some(error) = link {
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            return format!("refused-{}", refusal.by.as_str());
+        }
+        link = error.source();
+    }
+    "failed".into()
 }
 
 impl Clients {
@@ -171,14 +178,16 @@ impl Clients {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(ConnectTimesLayer::tcp().layer(tcp));
-        let hyper = Client::builder(TokioExecutor::new()).build(ConnectTimesLayer::new().layer(https));
+        let https = ConnectTimesLayer::new().layer(https);
+        let hyper = Client::builder(TokioExecutor::new()).build(https.clone());
+        let copies = Client::builder(TokioExecutor::new()).build(https);
         let reqwest = |policy| -> Result<_, BoxError> {
             let client = reqwest::Client::builder().tls_backend_preconfigured(tls.clone());
             let client = client.redirect(redirects(policy)).build()?;
             let egress = EgressMiddleware::new().shadows_through(client.clone());
             Ok(reqwest_middleware::ClientBuilder::new(client).with(egress).build())
         };
-        Ok(Self { hyper, following: reqwest(Policy::default())?, staying: reqwest(Policy::none())? })
+        Ok(Self { hyper, copies, following: reqwest(Policy::default())?, staying: reqwest(Policy::none())? })
     }
 
     async fn through_hyper(self, command: &Command) -> Result<(u16, usize), BoxError> {
@@ -189,7 +198,7 @@ impl Clients {
         let request = request.body(Full::<Bytes>::from(command.body.clone().unwrap_or_default()))?;
         let deadline = command.deadline();
         // The deadline sits below the layer, so that it is seen as the client's timeout and not as a cancellation.
-        let layer = EgressLayer::new().client_name("hyper").shadows_through(self.hyper.clone());
+        let layer = EgressLayer::new().client_name("hyper").shadows_through(self.copies);
         let transport = service_fn(move |request| {
             let answer = timeout_at(deadline, self.hyper.request(request));
             async move { Ok::<_, BoxError>(answer.await??.map(|body| InTime::new(body, deadline))) }

@@ -267,12 +267,17 @@ impl<'a> Act<'a> {
 
 /// Puts the configuration in its place, whole: a running shim looks at it at any moment.
 fn write(home: &Path, acts: &[Act<'_>]) -> Result<(), String> {
-    let mut text = "allow_faults = true\n\n".to_owned();
-    acts.iter().for_each(|act| text.push_str(&act.config()));
-    let (_, errors) = Config::read(CONFIG, &text);
-    if let Some(error) = errors.first() {
-        return Err(format!("{error}\n{text}"));
+    const HEAD: &str = "allow_faults = true\n\n";
+    let read =
+        |text: &str| Config::read(CONFIG, text).1.first().map_or(Ok(()), |error| Err(error.to_string()));
+    let mut text = HEAD.to_owned();
+    for act in acts {
+        // By itself, an error has a line that somebody can find.
+        let own = act.config();
+        read(&format!("{HEAD}{own}")).map_err(|error| format!("{}: {error}", act.behaviour.name))?;
+        text.push_str(&own);
     }
+    read(&text)?;
     let (next, place) = (home.join("farcall.next"), home.join(CONFIG));
     fs::write(&next, text).and_then(|()| fs::rename(&next, &place)).map_err(|e| format!("{CONFIG}: {e}"))
 }
