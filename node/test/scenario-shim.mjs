@@ -15,12 +15,15 @@ if (ca && process.env.NODE_EXTRA_CA_CERTS !== ca) {
 farcall.install()
 
 /**
+ * Whether a rule refused it, and which: clients make errors of their own around ours. node-fetch keeps of it but code and words.
+ *
  * @returns {string}
- * @param {any} error what a client made of a refusal is an error around it
+ * @param {any} error
  */
 function failure (error) {
   for (let at = error; at; at = at.cause) if (at instanceof farcall.RefusedError) return `refused-${at.by}`
-  return 'failed'
+  const [, by] = error.code === 'ERR_FARCALL_REFUSED' ? /did not send this call: (\w+) /.exec(error.message) ?? [] : []
+  return by ? `refused-${by}` : 'failed'
 }
 
 /** @param {any} command */

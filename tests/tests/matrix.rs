@@ -32,7 +32,8 @@ fn rules_act_alike_in_every_adapter() {
     let wanted = wanted("FARCALL_MATRIX_BEHAVIOURS", &rows);
     let played: Vec<_> = lists.behaviours.all.iter().filter(|b| wanted.contains(&b.name)).collect();
     let reason = |adapter: &Adapter, name: &str| lists.exemptions.of_behaviour(&adapter.name, name);
-    lists.fill("behaviours", |adapter, runtime| {
+    // Their time is spent waiting, for a deadline, a turn or a breaker.
+    lists.fill("behaviours", 4, |adapter, runtime| {
         let cells = behave(adapter, runtime, &played, |name| reason(adapter, name).is_some());
         cells.into_iter().map(|(name, cell)| exempted(reason(adapter, &name), name, cell)).collect()
     });
@@ -43,7 +44,8 @@ fn play(rules: Rules) {
     let rows: Vec<String> = lists.scenarios.all.iter().map(|s| s.name.clone()).collect();
     let wanted = wanted("FARCALL_MATRIX_SCENARIOS", &rows);
     let played: Vec<_> = lists.scenarios.all.iter().filter(|s| wanted.contains(&s.name)).collect();
-    lists.fill(&format!("scenarios with rules {rules:?}"), |adapter, runtime| {
+    // Each mostly waits, for a timeout or for the other side.
+    lists.fill(&format!("scenarios with rules {rules:?}"), 2, |adapter, runtime| {
         let reason = |name: &str| lists.exemptions.of_scenario(&adapter.name, name, rules);
         let cells = run(adapter, runtime, &played, rules);
         cells.into_iter().map(|(name, cell)| exempted(reason(&name), name, cell)).collect()
@@ -72,8 +74,13 @@ impl Lists {
         Self { scenarios, behaviours, adapters, exemptions }
     }
 
-    /// Fills a matrix, prints it, and fails where it has holes.
-    fn fill(&self, what: &str, column: impl Fn(&Adapter, &Runtime) -> Vec<(String, Cell)> + Sync) {
+    /// Fills a matrix, `at_once` columns at the same time, prints it, and fails where it has holes.
+    fn fill(
+        &self,
+        what: &str,
+        at_once: usize,
+        column: impl Fn(&Adapter, &Runtime) -> Vec<(String, Cell)> + Sync,
+    ) {
         // One matrix after the other: the machine is busy enough with one.
         static TURN: Mutex<()> = Mutex::new(());
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,11 +93,10 @@ impl Lists {
         }
 
         let begun = Instant::now();
-        // Two columns at a time: each mostly waits, for a timeout or for the other side.
         let next = AtomicUsize::new(0);
         let columns = Mutex::new(BTreeMap::new());
         thread::scope(|scope| {
-            for _ in 0..2 {
+            for _ in 0..at_once {
                 scope.spawn(|| {
                     while let Some(adapter) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let cells = column(adapter, &runtimes[adapter.shim.as_str()]);
