@@ -14,14 +14,35 @@ if (ca && process.env.NODE_EXTRA_CA_CERTS !== ca) {
 
 farcall.install()
 
+/**
+ * Whether a rule refused it, and which: clients make errors of their own around ours. node-fetch keeps of it but code and words.
+ *
+ * @returns {string}
+ * @param {any} error
+ */
+function failure (error) {
+  for (let at = error; at; at = at.cause) if (at instanceof farcall.RefusedError) return `refused-${at.by}`
+  const [, by] = error.code === 'ERR_FARCALL_REFUSED' ? /did not send this call: (\w+) /.exec(error.message) ?? [] : []
+  return by ? `refused-${by}` : 'failed'
+}
+
 /** @param {any} command */
 async function run ({ id, client, parallel = 1, customer = null, customers = null, ...command }) {
   const tasks = Array.from({ length: parallel }, (_, number) => {
     const name = customers ? customers[number % customers.length] : customer
     return name === null ? call(client, command) : farcall.withCustomer(name, call, client, command)
   })
-  const answer = { id, ok: true, status: /** @type {number | null} */ (null), bytes: 0, error: /** @type {string | null} */ (null) }
+  const answer = {
+    id,
+    ok: true,
+    status: /** @type {number | null} */ (null),
+    bytes: 0,
+    error: /** @type {string | null} */ (null),
+    got: /** @type {Record<string, number>} */ ({})
+  }
   for (const result of await Promise.allSettled(tasks)) {
+    const word = result.status === 'fulfilled' ? `${result.value.status}` : failure(result.reason)
+    answer.got[word] = (answer.got[word] ?? 0) + 1
     if (result.status === 'fulfilled') {
       answer.status = result.value.status
       answer.bytes += result.value.bytes

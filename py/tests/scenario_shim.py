@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -175,6 +176,13 @@ async def run_async(call: Any, command: Command) -> list[Seen | BaseException]:
     return await asyncio.gather(*map(one, range(command.get("parallel") or 1)), return_exceptions=True)
 
 
+def word(result: Seen | BaseException) -> str:
+    """What one call came to."""
+    if not isinstance(result, BaseException):
+        return str(result[0])
+    return f"refused-{result.by}" if isinstance(result, farcall.Refused) else "failed"
+
+
 def answer(command: Command, results: list[Seen | BaseException]) -> dict[str, Any]:
     errors = [result for result in results if isinstance(result, BaseException)]
     seen = [result for result in results if not isinstance(result, BaseException)]
@@ -184,6 +192,7 @@ def answer(command: Command, results: list[Seen | BaseException]) -> dict[str, A
         "status": seen[-1][0] if seen else None,
         "bytes": sum(count for _, count in seen),
         "error": f"{type(errors[0]).__name__}: {errors[0]}" if errors else None,
+        "got": Counter(map(word, results)),
     }
 
 

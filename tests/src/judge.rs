@@ -70,6 +70,7 @@ fn is_of(series: &Series, row: &Row, vendor: &str) -> bool {
         && row.status.contains(&series.status)
         && series.customer == row.customer
         && row.outcome.contains(&series.outcome)
+        && series.tags.is_empty()
 }
 
 fn differences(row: &Row, series: &Series, sums: &Sums) -> Vec<String> {
@@ -179,6 +180,7 @@ mod tests {
             customer: "acme".into(),
             status: 200,
             outcome: "complete".into(),
+            tags: String::new(),
             tap: "library".into(),
             service: "fetch".into(),
         };
@@ -209,12 +211,13 @@ mod tests {
 
     #[test]
     fn every_word_and_number_of_a_ledger_row_is_judged() {
-        let cases: [fn(&mut Series, &mut Sums); 12] = [
+        let cases: [fn(&mut Series, &mut Sums); 13] = [
             |series, _| series.vendor = "sim-plain".into(),
             |series, _| series.endpoint = "GET /y".into(),
             |series, _| series.customer = "globex".into(),
             |series, _| series.status = 201,
             |series, _| series.outcome = "abandoned".into(),
+            |series, _| series.tags = "shadow=next".into(),
             |series, _| series.tap = "kernel".into(),
             |series, _| series.service = "node".into(),
             |_, sums| sums.calls = 2,

@@ -22,6 +22,8 @@ pub struct Series {
     pub status: u16,
     /// How they came out.
     pub outcome: String,
+    /// What the application said of them.
+    pub tags: String,
     /// Where they were seen.
     pub tap: String,
     /// The service that made them.
@@ -49,6 +51,10 @@ pub struct Sums {
     pub ttfb: Duration,
     /// From head to end.
     pub transfer: Duration,
+    /// How long rules made them wait.
+    pub waited: Duration,
+    /// What they cost as far as known, in nano-units.
+    pub cost: u64,
 }
 
 impl Sums {
@@ -65,10 +71,12 @@ impl Sums {
             duration: self.duration - earlier.duration,
             ttfb: self.ttfb - earlier.ttfb,
             transfer: self.transfer - earlier.transfer,
+            waited: self.waited - earlier.waited,
+            cost: self.cost - earlier.cost,
         }
     }
 
-    fn add(&mut self, more: &Self) {
+    pub(crate) fn add(&mut self, more: &Self) {
         self.calls += more.calls;
         self.attempts += more.attempts;
         self.bytes_out += more.bytes_out;
@@ -78,6 +86,8 @@ impl Sums {
         self.duration += more.duration;
         self.ttfb += more.ttfb;
         self.transfer += more.transfer;
+        self.waited += more.waited;
+        self.cost += more.cost;
     }
 }
 
@@ -116,11 +126,14 @@ impl Account {
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (series, sums) in &self.rows {
-            let Series { vendor, endpoint, customer, status, outcome, .. } = series;
+            let Series { vendor, endpoint, customer, status, outcome, tags, .. } = series;
             let Sums { calls, attempts, bytes_out, bytes_in, .. } = sums;
-            write!(f, "\n    {vendor} {endpoint} {status} {outcome} customer={customer}: ")?;
+            write!(f, "\n    {vendor} {endpoint} {status} {outcome} customer={customer} {tags}: ")?;
             write!(f, "{calls} calls, {attempts} attempts, {bytes_out} bytes out, {bytes_in} in, ")?;
             write!(f, "ttfb {:.1?}, transfer {:.1?}", sums.ttfb, sums.transfer)?;
+            if sums.waited > Duration::ZERO || sums.cost > 0 {
+                write!(f, ", waited {:.1?}, cost {}", sums.waited, sums.cost)?;
+            }
         }
         if self.rows.is_empty() { f.write_str(" nothing") } else { Ok(()) }
     }
@@ -177,9 +190,10 @@ fn rows(file: &Path) -> rusqlite::Result<Account> {
     let mut statement = connection.prepare(
         "SELECT v.name, e.name, c.name, r.status, r.outcome, r.tap, p.service, sum(r.calls), sum(r.attempts),
             sum(r.bytes_out), sum(r.bytes_in), sum(r.answered), sum(r.connections), sum(r.duration), sum(r.ttfb),
-            sum(r.transfer)
+            sum(r.transfer), coalesce(t.name, ''), sum(r.waited), sum(r.cost)
         FROM rollups r JOIN names v ON v.id = r.vendor JOIN names e ON e.id = r.endpoint
-        JOIN names c ON c.id = r.customer JOIN callers p ON p.id = r.caller GROUP BY 1, 2, 3, 4, 5, 6, 7",
+        JOIN names c ON c.id = r.customer JOIN callers p ON p.id = r.caller LEFT JOIN names t ON t.id = r.tags
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 17",
     )?;
     let rows = statement.query_map([], |row| {
         let count = |column: usize| row.get::<_, i64>(column).map(i64::unsigned_abs);
@@ -192,6 +206,7 @@ fn rows(file: &Path) -> rusqlite::Result<Account> {
             outcome: row.get(4)?,
             tap: row.get(5)?,
             service: row.get(6)?,
+            tags: row.get(16)?,
         };
         let sums = Sums {
             calls: count(7)?,
@@ -203,6 +218,8 @@ fn rows(file: &Path) -> rusqlite::Result<Account> {
             duration: nanos(13)?,
             ttfb: nanos(14)?,
             transfer: nanos(15)?,
+            waited: nanos(17)?,
+            cost: count(18)?,
         };
         Ok((series, sums))
     })?;

@@ -6,6 +6,8 @@
 //! what the ledger says, and what the vendor counted. [`Grid`] prints the outcome.
 
 mod adapter;
+mod behaviour;
+mod exemption;
 mod grid;
 mod judge;
 mod ledger;
@@ -16,8 +18,10 @@ mod shim;
 mod vendor;
 
 pub use adapter::{Adapter, Adapters, Runtime};
+pub use behaviour::{Behaviour, Behaviours, behave};
+pub use exemption::Exemptions;
 pub use grid::{Cell, Grid};
 pub use ledger::{Account, Sums, read};
 pub use program::{Home, Program};
 pub use run::{Rules, run};
-pub use scenario::{Exemptions, Scenario, Scenarios, workspace_root};
+pub use scenario::{Scenario, Scenarios, workspace_root};

@@ -59,7 +59,7 @@ pub enum Rules {
     Harmless,
 }
 
-const CONFIG: &str = "farcall.toml";
+pub(crate) const CONFIG: &str = "farcall.toml";
 
 impl Rules {
     fn write(self, home: &Path) -> Result<(), String> {
@@ -92,7 +92,7 @@ impl<'a> Column<'a> {
         let home = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
         let vendor = Vendor::start(home.path())?;
         rules.write(home.path())?;
-        let shim = start(run, home.path(), &vendor, adapter)?;
+        let shim = start(run, home.path(), vendor.ca(), adapter)?;
         Ok(Self { adapter, run, vendor, home, shim, calls: 0, restarted: false })
     }
 
@@ -121,7 +121,7 @@ impl<'a> Column<'a> {
         self.vendor.script(&scenario.script)?;
         // A shim that was lost in the scenario before is started anew, so that one failure stays one cell.
         if self.shim.flush().is_err() {
-            self.shim = start(self.run, self.home.path(), &self.vendor, self.adapter)?;
+            self.shim = start(self.run, self.home.path(), self.vendor.ca(), self.adapter)?;
             self.restarted = true;
         }
         let before = ledger::read(self.home.path())?;
@@ -215,7 +215,7 @@ impl<'a> Column<'a> {
 }
 
 /// The read side's tables come to the same sums as the file.
-fn reports_agree(home: &Path, total: &Sums) -> Result<(), String> {
+pub(crate) fn reports_agree(home: &Path, total: &Sums) -> Result<(), String> {
     let query = report::Query::at(home);
     let vendors = report::vendors(&query).map_err(|e| format!("the vendors' report: {e}"))?;
     let customers = report::customers(&query).map_err(|e| format!("the customers' report: {e}"))?;
@@ -236,12 +236,13 @@ fn reports_agree(home: &Path, total: &Sums) -> Result<(), String> {
     }
 }
 
-fn start(run: &[String], home: &Path, vendor: &Vendor, adapter: &Adapter) -> Result<Shim, String> {
+/// Starts the shim behind an adapter, under the configuration in `home`.
+pub(crate) fn start(run: &[String], home: &Path, ca: &Path, adapter: &Adapter) -> Result<Shim, String> {
     let stderr = home.join("stderr.txt");
     let config = home.join(CONFIG).display().to_string();
     let surroundings = Surroundings {
         home,
-        ca: vendor.ca(),
+        ca,
         service: &adapter.name,
         environment: &[("FARCALL_CONFIG", &config)],
         stderr: &stderr,

@@ -1,4 +1,4 @@
-//! `scenarios.toml` and `exemptions.toml`: the rows of the matrix, as data.
+//! `scenarios.toml`: the rows of the matrix, as data.
 
 use std::fmt;
 use std::fs;
@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-
-use crate::run::Rules;
 
 /// The root of the workspace, which the paths in the data files are relative to.
 #[must_use]
@@ -291,24 +289,25 @@ pub(crate) enum AnyOf<T> {
 
 impl<T: PartialEq> AnyOf<T> {
     pub(crate) fn contains(&self, value: &T) -> bool {
+        self.all().contains(value)
+    }
+}
+
+impl<T> AnyOf<T> {
+    pub(crate) fn all(&self) -> &[T] {
         match self {
-            Self::One(one) => one == value,
-            Self::Any(any) => any.contains(value),
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Any(any) => any,
         }
     }
 }
 
 impl<T: fmt::Display> fmt::Display for AnyOf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::One(one) => one.fmt(f),
-            Self::Any(any) => {
-                for (place, one) in any.iter().enumerate() {
-                    write!(f, "{}{one}", if place == 0 { "" } else { " or " })?;
-                }
-                Ok(())
-            }
+        for (place, one) in self.all().iter().enumerate() {
+            write!(f, "{}{one}", if place == 0 { "" } else { " or " })?;
         }
+        Ok(())
     }
 }
 
@@ -358,52 +357,5 @@ impl fmt::Display for Bounds {
             Self::Within(Within { at_least, at_most: u64::MAX }) => write!(f, "{at_least} or more"),
             Self::Within(Within { at_least, at_most }) => write!(f, "{at_least} to {at_most}"),
         }
-    }
-}
-
-/// The cells that may fail.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exemptions {
-    #[serde(default, rename = "exempt")]
-    all: Vec<Exemption>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Exemption {
-    adapter: String,
-    scenario: String,
-    /// Only where rules are in force.
-    #[serde(default)]
-    with_rules: bool,
-    reason: String,
-}
-
-impl Exemptions {
-    /// Reads `exemptions.toml`, and checks that each names a cell that exists.
-    ///
-    /// # Errors
-    /// Says where the file is wrong, or which exemption names no cell.
-    pub fn load(scenarios: &Scenarios, adapters: &[String]) -> Result<Self, String> {
-        let exemptions: Self = load("exemptions.toml")?;
-        for Exemption { adapter, scenario, reason, .. } in &exemptions.all {
-            if !adapters.contains(adapter) || !scenarios.all.iter().any(|s| s.name == *scenario) {
-                return Err(format!("exemptions.toml: there is no cell {scenario} x {adapter}"));
-            }
-            if reason.trim().is_empty() {
-                return Err(format!("exemptions.toml: {scenario} x {adapter} has no reason"));
-            }
-        }
-        Ok(exemptions)
-    }
-
-    /// Why this cell may fail under these rules, where it may.
-    #[must_use]
-    pub fn reason(&self, adapter: &str, scenario: &str, rules: Rules) -> Option<&str> {
-        let of_cell = |e: &&Exemption| {
-            e.adapter == adapter && e.scenario == scenario && (!e.with_rules || rules != Rules::None)
-        };
-        self.all.iter().find(of_cell).map(|e| e.reason.as_str())
     }
 }

@@ -1,5 +1,6 @@
 //! One shim under way: a process that makes calls as it is told to (`PROTOCOL.md`).
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,9 @@ pub(crate) struct Reply {
     /// The error in the client's words.
     #[serde(default)]
     pub(crate) error: Option<String>,
+    /// How many of its calls came to what: a status, `refused-` and the concept that refused, or `failed`.
+    #[serde(default)]
+    pub(crate) got: BTreeMap<String, u64>,
 }
 
 /// Where a shim works.

@@ -1,11 +1,11 @@
 //! The Rust shim of the scenario matrix: makes calls as `tests/PROTOCOL.md` says, one JSON command a line.
 //!
-//! It is also an example of both stacks: a hyper-util client below [`Egress`], and reqwest below the middleware.
+//! It is also an example of both stacks: a hyper-util client below [`EgressLayer`], and reqwest below the middleware.
 
 use bytes::Bytes;
 use farcall_tower::connector::{ConnectTimesLayer, TimedConnector, TimedResolver};
 use farcall_tower::reqwest::{EgressMiddleware, redirects};
-use farcall_tower::{Egress, Farcall, RequestBody, Scope};
+use farcall_tower::{EgressLayer, Farcall, Refusal, RequestBody, Scope};
 use http::Request;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
@@ -30,7 +30,7 @@ use tower::{Layer, Service, service_fn};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type Tcp = TimedConnector<HttpConnector<TimedResolver<GaiResolver>>>;
-type Hyper = Client<TimedConnector<HttpsConnector<Tcp>>, RequestBody<Full<Bytes>>>;
+type Hyper<B> = Client<TimedConnector<HttpsConnector<Tcp>>, B>;
 
 #[derive(Clone, Debug, Deserialize)]
 struct Command {
@@ -80,11 +80,21 @@ struct Reply {
     status: Option<u16>,
     bytes: usize,
     error: Option<String>,
+    /// How many calls came to what: a status, `refused-` and the concept that refused, or `failed`.
+    got: BTreeMap<String, usize>,
+}
+
+impl Reply {
+    fn to(command: u64) -> Self {
+        Self { id: command, ok: true, status: None, bytes: 0, error: None, got: BTreeMap::new() }
+    }
 }
 
 #[derive(Clone)]
 struct Clients {
-    hyper: Hyper,
+    hyper: Hyper<RequestBody<Full<Bytes>>>,
+    /// Sends the shadow copies of hyper's calls.
+    copies: Hyper<Full<Bytes>>,
     following: ClientWithMiddleware,
     staying: ClientWithMiddleware,
 }
@@ -98,7 +108,7 @@ fn main() -> Result<(), BoxError> {
         let reply = match command.flush {
             true => {
                 Farcall::global().flush();
-                Reply { id: command.id, ok: true, status: None, bytes: 0, error: None }
+                Reply::to(command.id)
             }
             false => runtime.block_on(obey(clients.clone(), command)),
         };
@@ -126,9 +136,13 @@ async fn obey(clients: Clients, command: Command) -> Reply {
             }))
         })
         .collect();
-    let mut reply = Reply { id: command.id, ok: true, status: None, bytes: 0, error: None };
+    let mut reply = Reply::to(command.id);
     for task in tasks {
-        match task.await.map_err(BoxError::from).and_then(|result| result) {
+        let result = task.await.map_err(BoxError::from).and_then(|result| result);
+        let word =
+            result.as_ref().map_or_else(|error| failure(error.as_ref()), |(status, _)| status.to_string());
+        *reply.got.entry(word).or_default() += 1;
+        match result {
             Ok((status, bytes)) => {
                 reply.status = Some(status);
                 reply.bytes += bytes;
@@ -142,6 +156,18 @@ async fn obey(clients: Clients, command: Command) -> Reply {
     reply
 }
 
+/// Whether a rule refused it, and which; clients wrap errors in errors.
+fn failure(error: &(dyn Error + 'static)) -> String {
+    let mut link = Some(error);
+    while let Some(error) = link {
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            return format!("refused-{}", refusal.by.as_str());
+        }
+        link = error.source();
+    }
+    "failed".into()
+}
+
 impl Clients {
     fn new() -> Result<Self, BoxError> {
         let tls = trusting(&std::env::var("FARCALL_TEST_CA")?)?;
@@ -152,13 +178,16 @@ impl Clients {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(ConnectTimesLayer::tcp().layer(tcp));
-        let hyper = Client::builder(TokioExecutor::new()).build(ConnectTimesLayer::new().layer(https));
+        let https = ConnectTimesLayer::new().layer(https);
+        let hyper = Client::builder(TokioExecutor::new()).build(https.clone());
+        let copies = Client::builder(TokioExecutor::new()).build(https);
         let reqwest = |policy| -> Result<_, BoxError> {
             let client = reqwest::Client::builder().tls_backend_preconfigured(tls.clone());
             let client = client.redirect(redirects(policy)).build()?;
-            Ok(reqwest_middleware::ClientBuilder::new(client).with(EgressMiddleware::new()).build())
+            let egress = EgressMiddleware::new().shadows_through(client.clone());
+            Ok(reqwest_middleware::ClientBuilder::new(client).with(egress).build())
         };
-        Ok(Self { hyper, following: reqwest(Policy::default())?, staying: reqwest(Policy::none())? })
+        Ok(Self { hyper, copies, following: reqwest(Policy::default())?, staying: reqwest(Policy::none())? })
     }
 
     async fn through_hyper(self, command: &Command) -> Result<(u16, usize), BoxError> {
@@ -169,11 +198,12 @@ impl Clients {
         let request = request.body(Full::<Bytes>::from(command.body.clone().unwrap_or_default()))?;
         let deadline = command.deadline();
         // The deadline sits below the layer, so that it is seen as the client's timeout and not as a cancellation.
+        let layer = EgressLayer::new().client_name("hyper").shadows_through(self.copies);
         let transport = service_fn(move |request| {
             let answer = timeout_at(deadline, self.hyper.request(request));
             async move { Ok::<_, BoxError>(answer.await??.map(|body| InTime::new(body, deadline))) }
         });
-        let response = Egress::new(transport).call(request).await?;
+        let response = layer.layer(transport).call(request).await?;
         let status = response.status().as_u16();
         Ok((status, read(response.into_body(), command.read).await?))
     }

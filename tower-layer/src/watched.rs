@@ -177,6 +177,10 @@ impl Watched {
 
     /// What came of that.
     pub(crate) fn parked(&mut self, taken: &Result<Receipt, OutboxError>) {
+        // Where it was taken the call settles, and what its attempts sent belongs to it.
+        if taken.is_ok() {
+            self.add_sent();
+        }
         self.guard.parked(taken);
     }
 
