@@ -187,6 +187,7 @@ impl Fleet {
             state: Arc::clone(&self.state),
             tallies: Arc::clone(&self.tallies),
             clock: Box::new(clock),
+            dice: (self.host as u32 ^ self.process) | 1,
             beat: Instant::now(),
             failures: 0,
             said: false,
@@ -225,6 +226,8 @@ struct Worker {
     state: Arc<(Mutex<State>, Condvar)>,
     tallies: Arc<Tallies>,
     clock: Box<dyn Fn() -> Timestamp + Send>,
+    /// Never zero.
+    dice: u32,
     /// When the host has to say again that it is there.
     beat: Instant,
     /// In a row.
@@ -265,7 +268,7 @@ impl Worker {
             if leased.rests || leased.due > now {
                 continue;
             }
-            leased.due = now + leased.lease.interval();
+            leased.due = now + about(leased.lease.interval(), &mut self.dice);
             // As long as what it asks for holds: when it dies, another asks before calls go by the share. While the
             // store is away, which is asked less often then, no other one has to try as well.
             let lasts = if self.failures == 0 { leased.lease.hold() } else { LEADS_IN_VAIN };
@@ -323,6 +326,16 @@ impl Worker {
     }
 }
 
+/// About this time, by an eighth more or less. Where hosts want more than there is, each gets what refilled since
+/// another one asked: who always asked right after another would get nothing.
+fn about(time: Duration, dice: &mut u32) -> Duration {
+    // Xorshift (Marsaglia 2003).
+    *dice ^= *dice << 13;
+    *dice ^= *dice >> 17;
+    *dice ^= *dice << 5;
+    time * (224 + (*dice >> 26)) / 256
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -345,6 +358,7 @@ mod tests {
             state: Arc::clone(&fleet.state),
             tallies: Arc::default(),
             clock: Box::new(|| Timestamp::from_nanos(1_700_000_000_000_000_000)),
+            dice: 1,
             beat: Instant::now(),
             failures: 0,
             said: false,
