@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 HOME = Path(os.environ["FARCALL_HOME"])
-SECONDS = 4
+SECONDS = 3
 
 
 def work(home: Path, went: Any, stop: Event) -> None:
@@ -61,7 +61,7 @@ def main() -> None:
 
     def tell(what: str) -> None:
         """Lets what was granted before go, and then counts for some seconds."""
-        time.sleep(2)
+        time.sleep(1.5)
         before, start = {host: count.value for host, count in went.items()}, time.monotonic()
         time.sleep(SECONDS)
         used = {host: count.value - before[host] for host, count in went.items()}
