@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-/// Writes one line to stderr; a closed or full stderr is not the host's problem.
+/// Writes one line to stderr, at once, since other processes may write there, too; a closed or full stderr is not the
+/// host's problem.
 pub(crate) fn say(sentence: &str) {
-    let _ = writeln!(std::io::stderr(), "farcall: {}", plain(sentence));
+    let line = format!("farcall: {}\n", plain(sentence));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// A text as it may stand in a line: names come from customers and from the network, and what is no visible

@@ -62,9 +62,24 @@ def tell_vendors(rules: list[Any]) -> None:
         urllib.request.urlopen(request, timeout=10).close()
 
 
-def variable(value: str, out: Path) -> str:
+def variable(value: str, folder: Path, out: Path) -> str:
     """What an example gives its program in the environment."""
-    return value.format(out=out, database=os.environ.get("OUTBOX_DATABASE"))
+    return value.format(here=folder, out=out, database=os.environ.get("OUTBOX_DATABASE"))
+
+
+def outside(within: dict[str, list[float]], text: str) -> list[str]:
+    """Which numbers are not within their bounds: what the brackets of the expressions hold."""
+    wrong = []
+    for expression, (least, most) in within.items():
+        found = [float(number) for number in re.findall(expression, text)]
+        if not found:
+            wrong.append(f"nothing of the above says `{expression}`")
+        wrong += [
+            f"`{expression}` is {number:g}, and not between {least:g} and {most:g}"
+            for number in found
+            if not least <= number <= most
+        ]
+    return wrong
 
 
 def play(name: str) -> int:
@@ -80,13 +95,14 @@ def play(name: str) -> int:
     heard = Heard()
     processes = Processes()
     try:
-        make_network(HOSTS, out)
+        more = {host: f"203.0.113.{number}" for number, host in enumerate(plan.get("hosts", []), 20)}
+        make_network({**HOSTS, **more}, out)
         start_vendors(processes, out)
         tell_vendors(plan.get("vendors", []))
         variables = {
             **environment(home, out),
             **KEYS,
-            **{name: variable(value, out) for name, value in plan.get("variables", {}).items()},
+            **{name: variable(value, folder, out) for name, value in plan.get("variables", {}).items()},
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "COLUMNS": "100",
         }
@@ -106,7 +122,10 @@ def play(name: str) -> int:
         say(f"\nFAILED: `{what}` ended with an error")
     for shown in missing:
         say(f"\nFAILED: nothing of the above says `{shown}`")
-    return 1 if wrong or missing else 0
+    strange = outside(plan.get("within", {}), heard.text)
+    for what in strange:
+        say(f"\nFAILED: {what}")
+    return 1 if wrong or missing or strange else 0
 
 
 def main() -> int:
@@ -124,7 +143,11 @@ def main() -> int:
         return 2
     if arguments.inside:
         return play(arguments.example)
-    if not json.loads((HERE / arguments.example / "try.json").read_text()).get("postgres"):
+    plan = json.loads((HERE / arguments.example / "try.json").read_text())
+    if plan.get("redis") and shutil.which("redis-server") is None:
+        say("this example needs redis-server: scripts/setup-system installs it")
+        return 1
+    if not plan.get("postgres"):
         enter_namespaces(__file__, "try")
     # Started out here, by a user whom it runs for; its socket is reached from within.
     with postgres() as url:

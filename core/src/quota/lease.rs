@@ -4,6 +4,9 @@
 //! asks a [`Lease`] a few times a second what to fetch, and tells it what came. When nothing comes any more, the
 //! grant runs out and the cell goes on with this host's share of the limit; when the store is back, grants take
 //! over again. Nothing of this waits.
+//!
+//! A host that had no time to ask goes on with its share as well, while the others were granted the whole limit. The
+//! store hears of what went that way with the next question, and takes it out of what it grants.
 
 use super::cell::Cell;
 use super::rule::{Limit, nanos};
@@ -18,8 +21,8 @@ pub struct Lease {
     limit: Limit,
     /// Units per second that went lately, in thousandths.
     demand: u64,
-    /// The last question: when, and the cell's count then.
-    asked: Option<(u64, u64)>,
+    /// When the cell was seen last, and its count then.
+    observed: Option<(u64, u64)>,
     /// What the last grant brought.
     batch: u64,
     /// How many hosts share the limit, as the store said last.
@@ -35,6 +38,8 @@ pub struct Wanted {
     pub units: u64,
     /// Units of an earlier grant that this host gives back.
     pub returned: u64,
+    /// Units that went without a grant, because nobody asked for one in time.
+    pub owed: u64,
     /// For how long the grant should hold.
     pub hold: Duration,
 }
@@ -43,7 +48,7 @@ impl Lease {
     /// Nothing granted yet: the cell goes on with the whole limit, until the store says how many share it.
     #[must_use]
     pub const fn new(limit: Limit) -> Self {
-        Self { limit, demand: 0, asked: None, batch: 0, hosts: 1, failures: 0 }
+        Self { limit, demand: 0, observed: None, batch: 0, hosts: 1, failures: 0 }
     }
 
     /// How often to ask: ten times a period, between 20 times a second and once a second.
@@ -52,15 +57,17 @@ impl Lease {
         Duration::from_nanos(self.limit.renewal())
     }
 
-    /// What to ask for now: what will be used until the next question, as far as that can be known, less what is
-    /// left. What nobody used goes back, so that other hosts can have it.
-    pub fn wanted(&mut self, cell: &Cell, now: Timestamp) -> Wanted {
-        let at = now.as_nanos();
-        let interval = nanos(self.interval());
-        let begun = cell.units_begun();
-        let left = cell.leased(at, 0).map_or(0, |(units, _)| units.max(0) as u64);
-        let starved = self.batch > 0 && left == 0;
-        if let Some((then, count)) = self.asked {
+    /// For how long what is asked for holds: three questions.
+    #[must_use]
+    pub fn hold(&self) -> Duration {
+        Duration::from_nanos(self.limit.renewal().saturating_mul(3))
+    }
+
+    /// Sees how much goes, so that whoever asks next knows it; for those who do not ask, because another process of
+    /// the host does.
+    pub fn observe(&mut self, cell: &Cell, now: Timestamp) {
+        let (at, begun) = (now.as_nanos(), cell.units_begun());
+        if let Some((then, count)) = self.observed {
             let elapsed = at.saturating_sub(then).clamp(1_000_000, 10 * SECOND);
             let lately =
                 u128::from(begun.saturating_sub(count)) * 1_000 * u128::from(SECOND) / u128::from(elapsed);
@@ -69,7 +76,18 @@ impl Lease {
             self.demand =
                 if lately > self.demand { lately } else { self.demand - (self.demand - lately) / 4 };
         }
-        self.asked = Some((at, begun));
+        self.observed = Some((at, begun));
+    }
+
+    /// What to ask for now: what will be used until the next question, as far as that can be known, less what is
+    /// left. What nobody used goes back.
+    pub fn wanted(&mut self, cell: &Cell, now: Timestamp) -> Wanted {
+        let at = now.as_nanos();
+        let interval = nanos(self.interval());
+        self.observe(cell, now);
+        let even = cell.settle_lease(at);
+        let left = cell.leased(at, 0).map_or(0, |(units, _)| units.max(0) as u64);
+        let starved = self.batch > 0 && left == 0;
         let used = u128::from(self.demand) * u128::from(interval) / u128::from(1_000 * SECOND);
         let used = u64::try_from(used).unwrap_or(u64::MAX >> 1);
         let mut target = used.saturating_add(used / 4).saturating_add(1);
@@ -84,10 +102,14 @@ impl Lease {
             0
         };
         let left = left - u64::from(returned).min(left);
+        // While the store was away, each host's share was its right.
+        let owed = if self.failures == 0 { even.min(0).unsigned_abs() } else { 0 };
+        let unused = even.max(0).unsigned_abs();
         Wanted {
             units: target.saturating_sub(left),
-            returned: u64::from(returned),
-            hold: Duration::from_nanos(interval.saturating_mul(3)),
+            returned: u64::from(returned).saturating_add(unused).min(self.limit.units),
+            owed: owed.min(self.limit.units),
+            hold: self.hold(),
         }
     }
 
@@ -214,6 +236,74 @@ mod tests {
             let sum: u64 = got.iter().map(|host| host[second]).sum();
             assert!((970..=1_020).contains(&sum), "{got:?}");
         }
+    }
+
+    /// A token bucket of 1,000 units a second that keeps a tenth of them, as the fleet's store does.
+    struct Bucket {
+        level: f64,
+        milli: u64,
+    }
+
+    impl Bucket {
+        fn grant(&mut self, wanted: Wanted, milli: u64) -> u64 {
+            let refilled = (milli - std::mem::replace(&mut self.milli, milli)) as f64;
+            self.level = (self.level + refilled + wanted.returned as f64).min(100.0) - wanted.owed as f64;
+            let units = wanted.units.min(self.level.max(0.0) as u64);
+            self.level -= units as f64;
+            units
+        }
+    }
+
+    /// What each of two hosts got in ten seconds of a limit of 1,000, where the first has no time to ask in `silent`
+    /// milliseconds, and none to call in `busy` ones.
+    fn two_hosts(silent: std::ops::Range<u64>, busy: std::ops::Range<u64>) -> [u64; 2] {
+        let rule = rule(1_000);
+        let mut hosts = [(); 2].map(|()| (Cell::new(), Lease::new(rule.limit.unwrap())));
+        let (mut bucket, mut got) = (Bucket { level: 0.0, milli: 0 }, [0; 2]);
+        for milli in 0..10_000 {
+            let now = T0.plus_millis(milli);
+            for (index, (cell, lease)) in hosts.iter_mut().enumerate() {
+                if (milli + 50 * index as u64).is_multiple_of(100) && (index == 1 || !silent.contains(&milli))
+                {
+                    let wanted = lease.wanted(cell, now);
+                    let units = bucket.grant(wanted, milli);
+                    lease.granted(cell, units, now.plus(wanted.hold), 2, now);
+                }
+                if index == 1 || !busy.contains(&milli) {
+                    got[index] += (0..4).filter(|_| went(cell, &rule, now)).count() as u64;
+                }
+            }
+        }
+        got
+    }
+
+    #[test]
+    fn a_host_that_had_no_time_to_ask_pays_for_what_went_meanwhile() {
+        let undisturbed: u64 = two_hosts(0..0, 0..0).iter().sum();
+        // A grant holds for 0.3 s and is waited for another 0.2 s; then the host goes on with its 500 a second.
+        for silent in [4_000..4_300, 4_000..4_800, 4_000..5_500] {
+            let sum: u64 = two_hosts(silent.clone(), 0..0).iter().sum();
+            assert!(sum.abs_diff(undisturbed) <= 110, "{silent:?}: {sum} instead of {undisturbed}");
+        }
+    }
+
+    #[test]
+    fn what_a_grant_had_left_when_it_ran_out_goes_back() {
+        let undisturbed: u64 = two_hosts(0..0, 0..0).iter().sum();
+        // The bucket is empty before and after, so a unit that is lost is one that nobody uses.
+        let sum: u64 = two_hosts(4_001..4_600, 4_001..4_600).iter().sum();
+        assert!(sum + 20 >= undisturbed, "{sum} instead of {undisturbed}");
+    }
+
+    #[test]
+    fn a_host_whose_store_was_away_owes_nothing() {
+        let (cell, rule) = (Cell::new(), rule(100));
+        let mut lease = Lease::new(rule.limit.unwrap());
+        lease.granted(&cell, 5, T0.plus_millis(300), 2, T0);
+        let late = T0.plus_millis(2_000);
+        assert!(went(&cell, &rule, late));
+        lease.failed();
+        assert_eq!(lease.wanted(&cell, late).owed, 0);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const PROBES: usize = 64;
 /// A quota that nobody used for so long makes room for another, in minutes.
 const UNUSED: u64 = 24 * 60;
-/// How long a process that asks the fleet keeps doing so without saying so again, in milliseconds.
+/// How long a process that asks the fleet keeps doing so at most without saying so again, in milliseconds.
 #[cfg(feature = "redis")]
 const LEADS: u64 = 3_000;
 
@@ -196,9 +196,9 @@ impl AsRef<Cell> for SharedCell {
 
 impl SharedCell {
     /// Whether the process of this number (24 bits) is the one of its host that asks the fleet for grants; it is
-    /// for some seconds, if nobody else was. `now` in milliseconds.
+    /// from `now` on, `lasts` long and no longer than [`LEADS`], if nobody else was. Both in milliseconds.
     #[cfg(feature = "redis")]
-    pub(crate) fn leads(&self, process: u32, now: u64) -> bool {
+    pub(crate) fn leads(&self, process: u32, now: u64, lasts: u64) -> bool {
         const UNTIL: u64 = (1 << 40) - 1;
         let leader = &self.0.memory.map.entry(self.0.table, self.0.place).leader;
         let seen = leader.load(Ordering::Relaxed);
@@ -207,7 +207,7 @@ impl SharedCell {
         if seen != 0 && known != u64::from(process) && left <= LEADS {
             return false;
         }
-        let mine = (u64::from(process) << 40) | (now.wrapping_add(LEADS) & UNTIL);
+        let mine = (u64::from(process) << 40) | (now.wrapping_add(lasts.min(LEADS)) & UNTIL);
         leader.compare_exchange(seen, mine, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }

@@ -138,10 +138,13 @@ fn one_process_leads_until_it_is_gone_for_some_seconds() {
     let home = tempfile::tempdir().unwrap();
     let cell = Memory::open(home.path()).unwrap().cell(3).unwrap();
     let now = (1 << 40) - 1_000;
-    assert!(cell.leads(1, now) && !cell.leads(2, now + 1) && cell.leads(1, now + 2_000));
-    assert!(!cell.leads(2, now + 2_001 + LEADS - 10));
-    assert!(cell.leads(2, now + 2_001 + LEADS));
-    assert!(!cell.leads(1, now + 2_002 + LEADS));
+    assert!(cell.leads(1, now, LEADS) && !cell.leads(2, now + 1, LEADS) && cell.leads(1, now + 2_000, LEADS));
+    assert!(!cell.leads(2, now + 2_001 + LEADS - 10, LEADS));
+    assert!(cell.leads(2, now + 2_001 + LEADS, 300));
+    assert!(!cell.leads(1, now + 2_001 + LEADS + 290, LEADS));
+    assert!(cell.leads(1, now + 2_001 + LEADS + 310, u64::MAX));
+    assert!(!cell.leads(2, now + 2_001 + LEADS + 320, LEADS));
+    assert!(cell.leads(2, now + 2_001 + LEADS + 320 + LEADS, LEADS));
 }
 
 #[test]

@@ -24,6 +24,8 @@ use store::{Question, Store};
 const BEAT: Duration = Duration::from_secs(1);
 /// After a failure the store is left alone for so long, doubling up to the second number.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// So long a process keeps asking for its host without an answer; more than the longest pause.
+const LEADS_IN_VAIN: Duration = Duration::from_secs(3);
 /// Quotas that one process fetches grants for.
 const MAX_QUOTAS: usize = 4_096;
 
@@ -88,8 +90,9 @@ impl Rate {
     fn of(limit: Limit, rule: &Rule) -> Self {
         let per_second = limit.units as f64 / limit.period.as_secs_f64();
         let first = rule.burst.unwrap_or_else(|| (limit.units / 100).max(1)) as f64;
-        // What refills between two questions must not be lost.
-        let most = first.max(per_second * Lease::new(limit).interval().as_secs_f64()).max(1.0);
+        // What refills between two questions must not be lost, also where the second is half a question late, nor the
+        // part of a unit that cannot be granted yet.
+        let most = first.max(1.5 * per_second * Lease::new(limit).interval().as_secs_f64() + 1.0);
         Self { per_second, most, first }
     }
 }
@@ -117,9 +120,12 @@ impl FleetCell {
         }
     }
 
-    fn leads(&self, process: u32, now: Timestamp) -> bool {
+    fn leads(&self, process: u32, now: Timestamp, lasts: Duration) -> bool {
         match self {
-            Self::Shared(cell) => cell.leads(process, now.as_nanos() / 1_000_000),
+            Self::Shared(cell) => {
+                let lasts = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+                cell.leads(process, now.as_nanos() / 1_000_000, lasts)
+            }
             Self::Own(_) => true,
         }
     }
@@ -181,6 +187,7 @@ impl Fleet {
             state: Arc::clone(&self.state),
             tallies: Arc::clone(&self.tallies),
             clock: Box::new(clock),
+            dice: (self.host as u32 ^ self.process) | 1,
             beat: Instant::now(),
             failures: 0,
             said: false,
@@ -219,6 +226,8 @@ struct Worker {
     state: Arc<(Mutex<State>, Condvar)>,
     tallies: Arc<Tallies>,
     clock: Box<dyn Fn() -> Timestamp + Send>,
+    /// Never zero.
+    dice: u32,
     /// When the host has to say again that it is there.
     beat: Instant,
     /// In a row.
@@ -259,10 +268,15 @@ impl Worker {
             if leased.rests || leased.due > now {
                 continue;
             }
-            leased.due = now + leased.lease.interval();
-            if leased.cell.leads(self.process, time) {
+            leased.due = now + about(leased.lease.interval(), &mut self.dice);
+            // As long as what it asks for holds: when it dies, another asks before calls go by the share. While the
+            // store is away, which is asked less often then, no other one has to try as well.
+            let lasts = if self.failures == 0 { leased.lease.hold() } else { LEADS_IN_VAIN };
+            if leased.cell.leads(self.process, time, lasts) {
                 let wanted = leased.lease.wanted(leased.cell.cell(), time);
                 questions.push(Question { key: *key, wanted, rate: leased.rate, asked: time });
+            } else {
+                leased.lease.observe(leased.cell.cell(), time);
             }
         }
         if self.beat <= now {
@@ -312,6 +326,16 @@ impl Worker {
     }
 }
 
+/// About this time, by an eighth more or less. Where hosts want more than there is, each gets what refilled since
+/// another one asked: who always asked right after another would get nothing.
+fn about(time: Duration, dice: &mut u32) -> Duration {
+    // Xorshift (Marsaglia 2003).
+    *dice ^= *dice << 13;
+    *dice ^= *dice >> 17;
+    *dice ^= *dice << 5;
+    time * (224 + (*dice >> 26)) / 256
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -334,6 +358,7 @@ mod tests {
             state: Arc::clone(&fleet.state),
             tallies: Arc::default(),
             clock: Box::new(|| Timestamp::from_nanos(1_700_000_000_000_000_000)),
+            dice: 1,
             beat: Instant::now(),
             failures: 0,
             said: false,

@@ -32,6 +32,7 @@ if KEYS[1] ~= hosts then
     if not level or not at then level, at = tonumber(ARGV[5]), now end
     local passed = math.max(0, now - at)
     level = math.min(most, level + passed * rate / 1000000 + tonumber(ARGV[2]))
+    level = math.max(level - tonumber(ARGV[9]), math.min(level, -math.max(most, rate)))
     grant = math.max(0, math.floor(math.min(tonumber(ARGV[1]), level)))
     redis.call('HSET', KEYS[1], 'level', string.format('%.9f', level - grant), 'at', string.format('%.0f', now))
     redis.call('PEXPIRE', KEYS[1], ARGV[8])
@@ -112,7 +113,7 @@ impl Store {
             let full = (rate.most / rate.per_second * 1_000.0).ceil() as u64;
             all.cmd("EVALSHA").arg(script.as_str()).arg(2).arg(bucket).arg(hosts);
             all.arg(wanted.units).arg(wanted.returned).arg(rate.per_second).arg(rate.most).arg(rate.first);
-            all.arg(&self.host).arg(GONE).arg(full.saturating_mul(2).max(60_000));
+            all.arg(&self.host).arg(GONE).arg(full.saturating_mul(2).max(60_000)).arg(wanted.owed);
         }
         let answers: Vec<(u64, u32)> = all.query(connection)?;
         let mut grants = answers.into_iter().map(|(units, hosts)| Grant { units, hosts });

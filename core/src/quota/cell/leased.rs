@@ -30,15 +30,21 @@ impl Cell {
         self.lease.load(Relaxed) != 0
     }
 
-    /// Adds granted units, all usable until `until`; what is left of an earlier lease stays usable.
+    /// Adds granted units, all usable until `until`; what is left of an earlier lease stays usable. What went beyond one
+    /// that has run out, because nobody settled it, is taken off these.
     pub(in super::super) fn extend(&self, units: u32, until: u64, now: u64) {
         let _ = self.lease.fetch_update(Relaxed, Relaxed, |seen| {
             let begun = self.begun.load(Relaxed) as u32;
             let (old_until, horizon) = unpack(seen);
             let left = horizon.wrapping_sub(begun) as i32;
             let in_force = seen != 0 && Tick(old_until).nanos(now) > now;
-            let left = if in_force { left } else { 0 };
-            let units = i64::from(left) + i64::from(units.min(i32::MAX as u32));
+            let units = i64::from(units.min(i32::MAX as u32));
+            let left = match i64::from(left) {
+                left if in_force => left,
+                _ if seen == 0 => 0,
+                left => left.clamp(-units, 0),
+            };
+            let units = left + units;
             let units = units.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
             Some(pack(Tick::floor(until).0, begun.wrapping_add(units as u32)))
         });
@@ -57,6 +63,23 @@ impl Cell {
             let kept = pack(until, begun.wrapping_add(keep));
             match self.lease.compare_exchange(seen, kept, Relaxed, Relaxed) {
                 Ok(_) => return left - keep,
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    /// What is left of a lease that has run out, or (below zero) what went beyond it on the local share; it is even
+    /// afterwards. 0 where one is in force, or none ever was.
+    pub(in super::super) fn settle_lease(&self, now: u64) -> i64 {
+        let mut seen = self.lease.load(Relaxed);
+        loop {
+            let (until, horizon) = unpack(seen);
+            if seen == 0 || Tick(until).nanos(now) > now {
+                return 0;
+            }
+            let begun = self.begun.load(Relaxed) as u32;
+            match self.lease.compare_exchange(seen, pack(until, begun), Relaxed, Relaxed) {
+                Ok(_) => return i64::from(horizon.wrapping_sub(begun) as i32),
                 Err(other) => seen = other,
             }
         }
