@@ -195,7 +195,10 @@ export class RefusedError extends Error {
  * Rejects where the ledger cannot be read, or an option cannot be understood.
  */
 export function report<Q extends keyof Answers>(question: Q, options?: ReportOptions): Promise<Answers[Q]>
-export function report(question: 'coverage' | 'findings' | 'advise' | 'all', options?: ReportOptions): Promise<any>
+export function report(
+  question: 'coverage' | 'incidents' | 'quotas' | 'budgets' | 'findings' | 'advise' | 'all',
+  options?: ReportOptions
+): Promise<any>
 
 /** A header's value: itself, or where it is found at each delivery. */
 export type OutboxHeader =

@@ -41,6 +41,8 @@ tallies! {
     lost_incidents,
     /// Sums of budgets that were dropped for the same reason: other processes do not learn of them.
     lost_spending,
+    /// Changes of quotas that reports do not show, for the same reason.
+    lost_quotas,
     /// Calls that advice says nothing of, for the same reason.
     lost_advice,
     /// Connections of the sidecar that were dropped for the same reason.

@@ -13,6 +13,7 @@ use farcall_agent::report::{Filter, Query, Question, Render, ReportError};
   farcall report calls outcome=timeout --limit 20
   farcall report calls 'outcome=refused-*'    which calls did rules refuse?
   farcall report incidents vendor=openai --since 1d
+  farcall report quotas vendor=openai         what is left of what the vendor allows?
   farcall report budgets customer=acme
   farcall report vendors --json | jq '.rows[] | select(.error_rate > 0.05) | .vendor'
 
@@ -51,13 +52,15 @@ enum Name {
     Calls,
     /// Why were we rate limited?
     Incidents,
+    /// What do the vendors allow us, and how much of it is left?
+    Quotas,
     /// How far are the budgets spent?
     Budgets,
     /// What should we look at?
     Findings,
     /// What should we do? `farcall advise` asks the same
     Advise,
-    /// All of these but the single calls, the incidents, the budgets and the advice
+    /// All of these but the single calls, the incidents, the quotas, the budgets and the advice
     All,
 }
 
@@ -71,6 +74,7 @@ impl From<Name> for Question {
             Name::Coverage => Self::Coverage,
             Name::Calls => Self::Calls,
             Name::Incidents => Self::Incidents,
+            Name::Quotas => Self::Quotas,
             Name::Budgets => Self::Budgets,
             Name::Findings => Self::Findings,
             Name::Advise => Self::Advise,

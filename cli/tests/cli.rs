@@ -64,6 +64,7 @@ fn json_is_what_the_documentation_says() {
         "coverage",
         "calls",
         "incidents",
+        "quotas",
         "budgets",
         "findings",
         "all",

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 76] = [
+const MEANINGS: [(&str, &str, Weight); 77] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -113,6 +113,11 @@ const MEANINGS: [(&str, &str, Weight); 76] = [
         "lost_spending",
         "sums of budgets that no other process learns of, after nothing could be written for too long",
         Look,
+    ),
+    (
+        "lost_quotas",
+        "changes of quotas that reports do not show, after nothing could be written for too long",
+        Fine,
     ),
     ("lost_connections", "connections that were dropped after nothing could be written for too long", Look),
     (

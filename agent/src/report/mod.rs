@@ -22,6 +22,7 @@ mod numbers;
 mod policy;
 mod query;
 mod question;
+mod quotas;
 mod render;
 mod source;
 pub(crate) mod time;
@@ -49,6 +50,7 @@ pub use policy::{
 };
 pub use query::{Query, Window};
 pub use question::{Question, Report};
+pub use quotas::{QuotaRow, Quotas, quotas};
 pub use render::{Render, Style};
 pub use vendors::{VendorRow, vendors};
 

@@ -2,7 +2,7 @@
 
 use super::{
     Advice, Budgets, CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Incidents, Inventory,
-    Query, Render, ReportError, Style, Table, VendorRow,
+    Query, Quotas, Render, ReportError, Style, Table, VendorRow,
 };
 use serde::Serialize;
 use std::str::FromStr;
@@ -25,17 +25,19 @@ pub enum Question {
     Calls,
     /// Why were we rate limited?
     Incidents,
+    /// What do the vendors allow us, and how much of it is left?
+    Quotas,
     /// How far are the budgets spent?
     Budgets,
     /// What should we look at?
     Findings,
     /// What should we do?
     Advise,
-    /// All of these but the single calls, the incidents, the budgets and the advice.
+    /// All of these but the single calls, the incidents, the quotas, the budgets and the advice.
     All,
 }
 
-const QUESTIONS: [(&str, Question); 11] = [
+const QUESTIONS: [(&str, Question); 12] = [
     ("vendors", Question::Vendors),
     ("endpoints", Question::Endpoints),
     ("customers", Question::Customers),
@@ -43,6 +45,7 @@ const QUESTIONS: [(&str, Question); 11] = [
     ("coverage", Question::Coverage),
     ("calls", Question::Calls),
     ("incidents", Question::Incidents),
+    ("quotas", Question::Quotas),
     ("budgets", Question::Budgets),
     ("findings", Question::Findings),
     ("advise", Question::Advise),
@@ -62,6 +65,7 @@ pub enum Report {
     Coverage(Coverage),
     Calls(Table<CallRow>),
     Incidents(Incidents),
+    Quotas(Quotas),
     Budgets(Budgets),
     Findings(Table<Finding>),
     Advise(Advice),
@@ -82,6 +86,7 @@ impl Question {
             Self::Coverage => Report::Coverage(super::coverage(query)?),
             Self::Calls => Report::Calls(super::calls(query)?),
             Self::Incidents => Report::Incidents(super::incidents(query)?),
+            Self::Quotas => Report::Quotas(super::quotas(query)?),
             Self::Budgets => Report::Budgets(super::budgets(query)?),
             Self::Findings => Report::Findings(super::findings(query)?),
             Self::Advise => Report::Advise(super::advise(query)?),
@@ -122,6 +127,7 @@ impl Render for Report {
             Self::Coverage(table) => table.render(style),
             Self::Calls(table) => table.render(style),
             Self::Incidents(incidents) => incidents.render(style),
+            Self::Quotas(quotas) => quotas.render(style),
             Self::Budgets(budgets) => budgets.render(style),
             Self::Findings(table) => table.render(style),
             Self::Advise(advice) => advice.render(style),

@@ -147,12 +147,14 @@ fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusql
     transaction.execute("DELETE FROM exemplars WHERE begun < ?1", [before])?;
     transaction.execute("DELETE FROM incidents WHERE at < ?1", [before])?;
     transaction.execute("DELETE FROM notices WHERE at < ?1", [before])?;
+    transaction.execute("DELETE FROM quotas WHERE at < ?1", [before])?;
     transaction.execute("DELETE FROM processes WHERE last_flush < ?1", [before])?;
     transaction.execute_batch(
         "DELETE FROM counters WHERE caller NOT IN (SELECT caller FROM processes);
          DELETE FROM callers WHERE id NOT IN (SELECT caller FROM rollups UNION SELECT caller FROM connections
             UNION SELECT caller FROM confirmed UNION SELECT caller FROM exemplars UNION SELECT caller FROM processes
-            UNION SELECT caller FROM notices UNION SELECT caller FROM advice UNION SELECT caller FROM credentials);
+            UNION SELECT caller FROM notices UNION SELECT caller FROM quotas UNION SELECT caller FROM advice
+            UNION SELECT caller FROM credentials);
          DELETE FROM names WHERE id NOT IN (
             SELECT vendor FROM rollups UNION SELECT endpoint FROM rollups UNION SELECT customer FROM rollups
             UNION SELECT tags FROM rollups UNION SELECT vendor FROM exemplars UNION SELECT endpoint FROM exemplars

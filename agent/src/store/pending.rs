@@ -2,11 +2,11 @@
 //! (the customer), then counts, and what goes is counted.
 
 use super::connection::{Confirmation, ConnectionRollup, Numbers};
-use super::incident;
+use super::{incident, quotas};
 use crate::tally::Tallies;
 use farcall::advise::{CredentialUse, Observed, Sums as Advice};
 use farcall::ledger::{Batch, Exemplar, Notice, OTHER, Rollup, Sketch, Sums};
-use farcall::quota::NamedIncident;
+use farcall::quota::{NamedIncident, NamedStanding};
 use farcall::{Caller, Engine, Outcome, Tap};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -20,6 +20,8 @@ const MAX_EXEMPLARS: usize = 2_000;
 const MAX_CONNECTIONS: usize = 16_384;
 /// Incidents, and notices, that one flush writes.
 const MAX_INCIDENTS: usize = 1_024;
+/// Quotas whose standing waits for one flush.
+const MAX_QUOTAS: usize = 8_192;
 /// Budgets and customers whose spending waits for one flush.
 const MAX_SPENDING: usize = 65_536;
 /// Endpoints and minutes, and credentials and minutes, that wait while nothing can be written.
@@ -55,6 +57,8 @@ pub(crate) struct Pending {
     /// By what makes two reports one: a later one replaces an earlier.
     pub(super) incidents: HashMap<String, NamedIncident>,
     pub(super) notices: Vec<Notice>,
+    /// How quotas stand: a later word replaces an earlier.
+    pub(super) quotas: HashMap<quotas::Key, NamedStanding>,
     /// By budget, partition and period.
     pub(super) spending: HashMap<(Arc<str>, Arc<str>, u64), u64>,
     /// By minute, vendor and endpoint.
@@ -77,6 +81,7 @@ impl Pending {
             confirmed: HashMap::new(),
             incidents: HashMap::new(),
             notices: Vec::new(),
+            quotas: HashMap::new(),
             spending: HashMap::new(),
             advice: HashMap::new(),
             credentials: HashMap::new(),
@@ -95,6 +100,7 @@ impl Pending {
             && self.confirmed.is_empty()
             && self.incidents.is_empty()
             && self.notices.is_empty()
+            && self.quotas.is_empty()
             && self.spending.is_empty()
             && self.advice.is_empty()
             && self.credentials.is_empty()
@@ -135,6 +141,7 @@ impl Pending {
             Tallies::add(&tallies.lost_exemplars, lost as u64);
         }
         self.add_events(batch.incidents, batch.notices, tallies);
+        self.add_quotas(batch.quotas, tallies);
         let none: Arc<str> = Arc::from("");
         let volumes =
             batch.volumes.into_iter().map(|used| ((used.price, Arc::clone(&none), used.month), used.amount));
@@ -175,6 +182,17 @@ impl Pending {
         let room = MAX_INCIDENTS.saturating_sub(self.notices.len()).min(notices.len());
         Tallies::add(&tallies.lost_incidents, (notices.len() - room) as u64);
         self.notices.extend(notices.into_iter().take(room));
+    }
+
+    fn add_quotas(&mut self, quotas: Vec<NamedStanding>, tallies: &Tallies) {
+        for quota in quotas {
+            let key = quotas::key(&quota);
+            if self.quotas.len() < MAX_QUOTAS || self.quotas.contains_key(&key) {
+                self.quotas.insert(key, quota);
+            } else {
+                Tallies::add(&tallies.lost_quotas, 1);
+            }
+        }
     }
 
     /// Adds what was spent of budgets and used of prices, each with its period.
@@ -226,6 +244,7 @@ impl Pending {
             confirmed,
             incidents,
             notices,
+            quotas,
             spending,
             advice,
             credentials,
@@ -237,6 +256,7 @@ impl Pending {
         confirmed.clear();
         incidents.clear();
         notices.clear();
+        quotas.clear();
         spending.clear();
         advice.clear();
         credentials.clear();

@@ -3,14 +3,15 @@
 //! Times are whole numbers of nanoseconds, sizes of bytes. A rollup spans 1, 60 or 1,440 minutes from `minute`
 //! on (minutes since the Unix epoch). Names that repeat are numbers of `names`; the view `ledger` shows them.
 
-use super::advice;
+use super::{advice, quotas};
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 6;
+pub(crate) const VERSION: i64 = 7;
 
 /// One script for each version: what brings the version before to it.
-const MIGRATIONS: [&str; VERSION as usize] = [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA, QUOTA_SAVED];
+const MIGRATIONS: [&str; VERSION as usize] =
+    [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA, QUOTA_SAVED, quotas::SCHEMA];
 
 /// Which configuration file a process obeys; empty where there is none.
 const CONFIG: &str = "ALTER TABLE processes ADD COLUMN config TEXT NOT NULL DEFAULT ''";

@@ -115,6 +115,7 @@ fn write_all(open: &mut Open, pending: &Pending, presence: &Presence) -> rusqlit
             .execute(params![int(key.minute), vendor, endpoint, caller, int(*calls)])?;
     }
     super::advice::write(&mut names, pending, presence)?;
+    super::quotas::write(&mut names, pending, presence)?;
     write_events(&mut names, pending, presence)?;
     write_presence(&mut names, presence)?;
     transaction.commit()

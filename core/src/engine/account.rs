@@ -4,8 +4,8 @@
 use super::states::Key;
 use crate::cost::{Kind, Usage};
 use crate::quota::dialect::{Dialect, Scope, Statement, Unit};
-use crate::quota::{self, State};
-use crate::units::stable_hash;
+use crate::quota::{self, NamedStanding, State};
+use crate::units::{Timestamp, stable_hash};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +23,8 @@ pub(super) struct Account {
     pub(super) vendor: Arc<str>,
     /// Stands for the credential.
     pub(super) secret: u64,
+    /// The rule that says how they are kept to; empty where they are only watched.
+    rule: Arc<str>,
     policies: [OnceLock<Stated>; MAX_POLICIES],
     /// Those that are not about all calls of the credential.
     scoped: OnceLock<Box<[OnceLock<Stated>; MAX_SCOPED]>>,
@@ -43,6 +45,8 @@ pub(super) struct Stated {
     pub(super) name: Arc<str>,
     pub(super) state: Arc<State>,
     scope: ScopeOf,
+    /// The mark of what was told of it last.
+    told: AtomicU64,
 }
 
 /// The policy of refusals that belong to none that was stated.
@@ -101,10 +105,11 @@ impl Place {
 }
 
 impl Account {
-    pub(super) fn new(vendor: &str, secret: u64) -> Self {
+    pub(super) fn new(vendor: &str, secret: u64, rule: Option<&Arc<str>>) -> Self {
         Self {
             vendor: vendor.into(),
             secret,
+            rule: rule.map_or_else(|| "".into(), Arc::clone),
             policies: [const { OnceLock::new() }; MAX_POLICIES],
             scoped: OnceLock::new(),
             named: OnceLock::new(),
@@ -114,7 +119,7 @@ impl Account {
 
     /// The same policies, of which nothing is known yet.
     pub(super) fn again(&self, make: impl Fn(Key, ScopeOf) -> Arc<State>) -> Self {
-        let again = Self::new(&self.vendor, self.secret);
+        let again = Self::new(&self.vendor, self.secret, Some(&self.rule));
         for stated in self.stated() {
             let name = || stated.name.to_string();
             again.find(stated.policy, stated.unit, stated.scope, name, &make);
@@ -147,6 +152,31 @@ impl Account {
     /// The quotas that were stated so far.
     pub(super) fn stated(&self) -> impl Iterator<Item = &Stated> {
         self.policies.iter().map_while(OnceLock::get).chain(self.scoped())
+    }
+
+    /// How those stand that changed since they were told of, and were not told more than `most` at once.
+    pub(super) fn changed(&self, most: usize, now: Timestamp) -> impl Iterator<Item = NamedStanding> {
+        let credential = crate::inspect::in_words(self.secret);
+        let changed = self.stated().filter_map(move |stated| {
+            let (mark, standing) = stated.state.glance(now)?;
+            if stated.told.swap(mark, Ordering::Relaxed) == mark {
+                return None;
+            }
+            let of_vendor = stated.scope == ScopeOf::Vendor;
+            Some(NamedStanding {
+                vendor: Arc::clone(&self.vendor),
+                credential: if of_vendor { String::new() } else { credential.clone() },
+                of_vendor,
+                policy: Arc::clone(&stated.name),
+                rule: Arc::clone(&self.rule),
+                unit: stated.unit.unwrap_or(Unit::Requests).as_str(),
+                countable: stated.is_countable(),
+                shared: stated.state.is_shared(),
+                at: now,
+                standing,
+            })
+        });
+        changed.take(most)
     }
 
     fn scoped(&self) -> impl Iterator<Item = &Stated> {
@@ -234,7 +264,8 @@ impl Account {
                 let name = name();
                 let secret = if scope == ScopeOf::Vendor { 0 } else { self.secret };
                 let key = Key::of("vendor").and(&self.vendor).and_number(secret).and(&name);
-                Stated { policy, unit, name: name.into(), state: make(key, scope), scope }
+                let (name, state, told) = (name.into(), make(key, scope), AtomicU64::new(0));
+                Stated { policy, unit, name, state, scope, told }
             });
             if (stated.policy, stated.unit, stated.scope) == (policy, unit, scope) {
                 return Some(stated);

@@ -1,6 +1,7 @@
 //! What leaves the engine about once a second.
 
 use super::Engine;
+use super::account::Account;
 use super::names::Names;
 use super::states::Known;
 use crate::budget;
@@ -17,6 +18,8 @@ const MAX_NOTICES: usize = 256;
 /// Incidents of one quota that a drain takes: of both windows that are kept, and what came meanwhile. The rest is told by
 /// the next one, so that calls that go on cannot hold it up.
 const WINDOWS: usize = 3;
+/// Quotas of vendors that one drain tells of. Where more changed, the next one goes on with the rest.
+const MAX_STANDINGS: usize = 1_024;
 /// Partitions of one budget whose totals are kept for calls to come.
 const MAX_SPENT: usize = 65_536;
 
@@ -29,7 +32,9 @@ impl Engine {
         for number in 0..self.shards.len() {
             self.shards.drain(number, &self.catalogue, &mut batch);
         }
-        self.drain_incidents(now, &mut batch);
+        let accounts = self.states.accounts.all();
+        self.drain_incidents(&accounts, now, &mut batch);
+        self.drain_standings(accounts, now, &mut batch);
         self.drain_advice(now, &mut batch);
         if self.cut_off.swap(false, Ordering::Relaxed) {
             // Plans are made anew, and their quotas looked for once more.
@@ -118,7 +123,7 @@ impl Engine {
         prices.keep_volumes(&rules.prices);
     }
 
-    fn drain_incidents(&self, now: Timestamp, batch: &mut Batch) {
+    fn drain_incidents(&self, accounts: &[Arc<Account>], now: Timestamp, batch: &mut Batch) {
         self.states.noted_quotas.drain(&self.states.quotas, |note| {
             let before = batch.incidents.len();
             let told = (0..WINDOWS).map_while(|_| note.state.incident(&note.then, now));
@@ -127,7 +132,7 @@ impl Engine {
             }
             batch.incidents.len() > before
         });
-        for account in self.states.accounts.all() {
+        for account in accounts {
             let credential = crate::inspect::in_words(account.secret);
             for policy in account.stated() {
                 for incident in (0..WINDOWS).map_while(|_| policy.state.incident(&self.watch_rule, now)) {
@@ -139,6 +144,24 @@ impl Engine {
                     ));
                 }
             }
+        }
+    }
+
+    /// How the vendors' quotas stand that changed since the last drain.
+    fn drain_standings(&self, mut accounts: Vec<Arc<Account>>, now: Timestamp, batch: &mut Batch) {
+        if accounts.is_empty() {
+            return;
+        }
+        // Those that come last of too many come first the next time.
+        let first = self.states.told_standings.load(Ordering::Relaxed) % accounts.len();
+        accounts.rotate_left(first);
+        for (place, account) in accounts.iter().enumerate() {
+            let room = MAX_STANDINGS - batch.quotas.len();
+            if room == 0 {
+                self.states.told_standings.store(first + place, Ordering::Relaxed);
+                break;
+            }
+            batch.quotas.extend(account.changed(room, now));
         }
     }
 

@@ -254,13 +254,15 @@ impl Engine {
         let account_key = Key::of("account").and(vendor).and_number(secret);
         let account_key = keep.as_ref().map_or(account_key, |(name, _)| account_key.and(name));
         let account_key = keep.as_ref().map_or(account_key, |(_, rule)| account_key.kept_as(rule));
-        let mut account = self.states.accounts.get(account_key, || Account::new(vendor, secret));
+        let account_of = || Account::new(vendor, secret, keep.as_ref().map(|(name, _)| name));
+        let mut account = self.states.accounts.get(account_key, account_of);
         if let Some((known, (_, rule))) = account.as_mut().zip(keep.as_ref())
             && known.is_cut_off(rule)
         {
             let again = known.again(|key, scope| self.stated_state(key, scope, rule));
             *known = self.states.accounts.replace(account_key, again);
         }
+        let account = account.unwrap_or_else(|| Arc::new(account_of()));
         let weight = keep.as_ref().map_or_else(Weight::default, |(_, rule)| rule.weight(subject.customer));
         let known = subject.customer != crate::attribution::UNKNOWN;
         let parts = self.parts(rules, subject);
@@ -301,7 +303,7 @@ impl Engine {
             keep,
             scoped: dialect.has_scopes(),
             endpoint_number: Place::number(subject.endpoint),
-            account: account.unwrap_or_else(|| Arc::new(Account::new(vendor, secret))),
+            account,
             resilience: parts,
             asks_model: matches!(price, Priced::ByModel)
                 || dialect.asks_model()

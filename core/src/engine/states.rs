@@ -8,6 +8,7 @@ use crate::units::stable_hash;
 use crate::{budget, quota};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// States of one kind that are kept at a time. Those that no plan holds leave first; a rule that finds no room is not
@@ -29,6 +30,8 @@ pub(super) struct AllStates {
     pub(super) concurrency: States<Concurrency>,
     /// What the agent told of budgets, and of prices that fall with the month's volume.
     pub(super) spent: Mutex<Known>,
+    /// With which of the accounts the next drain begins to tell how their quotas stand.
+    pub(super) told_standings: AtomicUsize,
     /// For the drain.
     pub(super) noted_budgets: Noted<budget::Rule, budget::State>,
     pub(super) noted_quotas: Noted<quota::Rule, quota::State>,

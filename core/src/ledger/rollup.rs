@@ -4,7 +4,7 @@ use super::{Sighting, Sketch};
 use crate::advise::{CredentialUse, Observed};
 use crate::attribution::CallerId;
 use crate::call::{Outcome, Tap};
-use crate::quota::NamedIncident;
+use crate::quota::{NamedIncident, NamedStanding};
 use crate::units::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,6 +216,8 @@ pub struct Batch {
     pub exemplars: Vec<Exemplar>,
     /// What became known of broken quotas since the last drain.
     pub incidents: Vec<NamedIncident>,
+    /// How the vendors' quotas stand that changed since the last drain.
+    pub quotas: Vec<NamedStanding>,
     /// How budgets stand.
     pub budgets: Vec<Spending>,
     /// What was used of prices that fall with the month's volume.

@@ -15,6 +15,7 @@ mod fair;
 mod incident;
 mod lease;
 mod rule;
+mod standing;
 mod state;
 mod stated;
 mod tick;
@@ -29,6 +30,7 @@ pub use incident::{
 pub use lease::{Lease, Wanted};
 pub(crate) use rule::Rate;
 pub use rule::{Limit, OnError, Pace, Reserve, Rule, Shared, Unit, Weight};
+pub use standing::NamedStanding;
 pub use state::{CellHome, SharesHome, State};
 pub use stated::{Reading, Stated};
 

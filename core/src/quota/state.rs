@@ -242,6 +242,20 @@ impl State {
         self.cell().standing(now)
     }
 
+    /// How the quota stood when a call last asked or was answered, and a number that changes whenever one does; `None`
+    /// where the vendor said nothing yet.
+    #[must_use]
+    pub fn glance(&self, now: Timestamp) -> Option<(u64, Standing)> {
+        let mark = self.cell().mark();
+        (mark != 0).then(|| (mark, self.cell().as_left(now)))
+    }
+
+    /// Whether others may use it too.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.shared
+    }
+
     /// What happened since the last question, to be asked once a second until it says `None`. While a window
     /// lasts, its incident may be told again with higher counts. Where somebody else who shares the cell was refused,
     /// it is what was used of that window here, with a `count` of 0.

@@ -15,7 +15,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     ask = commands.add_parser("report", help="print a report as JSON; the program `farcall` prints tables")
     ask.add_argument(
-        "question", help="vendors, endpoints, customers, callers, coverage, calls, findings, advise or all"
+        "question",
+        help="vendors, endpoints, customers, callers, coverage, calls, incidents, quotas, budgets, findings, advise "
+        "or all",
     )
     ask.add_argument("filters", nargs="*", metavar="FILTER", help="vendor=stripe, 'status>=500'")
     ask.add_argument("--since", default="1h", help="15m, 1h, 7d")

@@ -7,6 +7,7 @@ mod health;
 #[cfg(feature = "outbox")]
 mod outbox;
 mod policy;
+mod quotas;
 mod tables;
 mod units;
 

@@ -40,6 +40,16 @@ pub(crate) fn rate(word: u64, now: u64) -> Option<u64> {
     (rate <= base * FORGOTTEN).then_some(rate)
 }
 
+/// When the rate is forgotten, in nanoseconds; `None` where there is none.
+pub(crate) fn until(word: u64, now: u64) -> Option<u64> {
+    let passed = match passed(word, now) {
+        _ if rate(word, now).is_none() => return None,
+        BEFORE.. => 0,
+        passed => passed,
+    };
+    Some(now.saturating_add((DOUBLING * (FORGOTTEN - 1)).saturating_sub(passed).saturating_mul(SECOND)))
+}
+
 /// A 429 came for a call that began at `begun`, while calls went out at `observed` thousandths per second. All
 /// the 429s of one burst are one decrease.
 pub(crate) fn decrease(word: &AtomicU64, observed: u64, begun: u64, now: u64) {
@@ -76,6 +86,10 @@ mod tests {
         assert_eq!(rate(word_now, NOW), Some(70_000));
         assert_eq!(rate(word_now, NOW + 30 * SECOND), Some(105_000));
         assert_eq!(rate(word_now, NOW + 600 * SECOND), None, "long forgotten");
+        let forgotten = until(word_now, NOW + 30 * SECOND).unwrap();
+        assert_eq!(forgotten, NOW + 420 * SECOND);
+        assert!(rate(word_now, forgotten).is_some() && rate(word_now, forgotten + SECOND).is_none());
+        assert_eq!(until(word_now, NOW + 600 * SECOND), None);
         assert_eq!(rate(word_now, NOW - 30 * SECOND), Some(70_000), "a clock that went back");
         assert_eq!(rate(word_now, NOW - 7_200 * SECOND), None, "by too much for it to wait");
     }

@@ -4,7 +4,7 @@ use super::super::stated::{Plausible, Reading, Stated};
 use super::super::tick::{Tick, pack, unpack};
 use super::super::{Limited, Why};
 use super::{Cell, Claim, flight, learned};
-use crate::units::Timestamp;
+use crate::units::{Timestamp, stable_hash};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub struct Standing {
     pub window: Option<Duration>,
     /// Units of ours since the window began, calls under way included.
     pub own: u64,
+    /// Those of `own` that we counted: the rest was used before we began to.
+    pub counted: u64,
     /// Units that the vendor counted and we did not: somebody else uses this credential. Answers that overtake
     /// each other blur it by the number of calls under way.
     pub foreign: u64,
@@ -66,8 +68,12 @@ pub struct Standing {
     pub left: Option<u64>,
     /// The vendor said to stay away until then.
     pub blocked_until: Option<Timestamp>,
+    /// What it meant by that, where it did: [`Why::Exhausted`] or [`Why::RateLimited`].
+    pub blocked_why: Option<Why>,
     /// The learned limit, in thousandths of a unit per second.
     pub learned_per_second: Option<u64>,
+    /// When that is forgotten, unless another 429 comes.
+    pub learned_until: Option<Timestamp>,
     /// Calls under way, where the rule limits them.
     pub under_way: u64,
     /// What the fleet granted may be used until then.
@@ -84,7 +90,7 @@ impl Standing {
 
     /// What still holds for a window that is over.
     pub(in super::super) const fn of_an_earlier_window(self) -> Self {
-        Self { remaining: None, resets_at: None, foreign: 0, own: 0, left: None, ..self }
+        Self { remaining: None, resets_at: None, foreign: 0, own: 0, counted: 0, left: None, ..self }
     }
 }
 
@@ -133,8 +139,13 @@ impl Cell {
     /// How the quota stands.
     #[must_use]
     pub fn standing(&self, now: Timestamp) -> Standing {
+        self.roll(now.as_nanos());
+        self.as_left(now)
+    }
+
+    /// How it stood when a call last asked or was answered: a window that is over since is not followed by another.
+    pub(in super::super) fn as_left(&self, now: Timestamp) -> Standing {
         let at = now.as_nanos();
-        self.roll(at);
         let moment = |tick: u32| Timestamp::from_nanos(Tick(tick).nanos(at));
         let (limit, remaining) = unpack(self.stated.load(Relaxed));
         let (newest, stated_at) = unpack(self.newest.load(Relaxed));
@@ -146,6 +157,10 @@ impl Cell {
         let left = self.left(at);
         let (leased, _) = unpack(self.lease.load(Relaxed));
         let window = self.window_length();
+        let begun = self.begun.load(Relaxed);
+        let own = u64::try_from((begun as u32).wrapping_sub(first) as i32).unwrap_or(0);
+        let (blocked_until, blocked_why) = self.block(at).unzip();
+        let learned = self.learned.load(Relaxed);
         Standing {
             limit: known.then_some(u64::from(limit)),
             remaining: known.then_some(u64::from(remaining)),
@@ -153,18 +168,31 @@ impl Cell {
             opened_at: (opened != 0).then(|| moment(opened_at)),
             resets_at: left.map(|left| Timestamp::from_nanos(left.resets_at)),
             window: (window != 0).then(|| Duration::from_nanos(window)),
-            own: u64::try_from((self.begun.load(Relaxed) as u32).wrapping_sub(first) as i32).unwrap_or(0),
+            own,
+            counted: own.min(begun),
             foreign: if known && opened != 0 && own_then >= 0 {
                 u64::from(used.saturating_sub(own_then as u32))
             } else {
                 0
             },
             left: left.map(|left| left.units.max(0) as u64),
-            blocked_until: self.block(at).map(|(until, _)| Timestamp::from_nanos(until)),
-            learned_per_second: learned::rate(self.learned.load(Relaxed), at),
+            blocked_until: blocked_until.map(Timestamp::from_nanos),
+            blocked_why,
+            learned_per_second: learned::rate(learned, at),
+            learned_until: learned::until(learned, at).map(Timestamp::from_nanos),
             under_way: flight::count(&self.flying, at),
             leased_until: (leased != 0).then(|| moment(leased)).filter(|until| *until > now),
         }
+    }
+
+    /// Stands for all that calls and answers did to it; 0 where nobody said anything about it yet.
+    pub(in super::super) fn mark(&self) -> u64 {
+        let Self { begun, opened, stated, newest, blocked, learned, .. } = self;
+        if [stated, newest, blocked, learned].iter().all(|word| word.load(Relaxed) == 0) {
+            return 0;
+        }
+        let words = [begun, opened, stated, newest, blocked, learned];
+        words.iter().fold(1, |mark, word| stable_hash(mark, &word.load(Relaxed).to_le_bytes())).max(1)
     }
 
     /// The vendor said to stay away, until when and why.

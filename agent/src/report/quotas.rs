@@ -1,0 +1,301 @@
+//! What do the vendors allow us, and how much of it is left? Each process writes down what it knows of a quota;
+//! together that is one row.
+
+use super::source::{Source, get};
+use super::{Filter, Query, ReportError, Window, time};
+use crate::store::MAX_PROCESSES;
+use farcall::Caller;
+use farcall::matcher::{Fields, Subject};
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// The vendors' quotas, those that hold calls up first.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Quotas {
+    /// Which report this is: `quotas`.
+    pub report: &'static str,
+    /// The time that it covers: quotas of which something was heard or used in it.
+    pub window: Window,
+    /// A row for each vendor, credential and policy.
+    pub rows: Vec<QuotaRow>,
+    /// What a reader should know, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// One quota of a vendor, as the processes of this home know it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct QuotaRow {
+    /// The vendor's name.
+    pub vendor: String,
+    /// The name as the vendor writes it.
+    pub label: String,
+    /// The credential's fingerprint; empty where none was seen, or the quota is not one credential's.
+    pub credential: String,
+    /// What the vendor calls it; `unstated` where it refused calls and stated nothing.
+    pub policy: String,
+    /// What is counted: `requests`, `tokens`, `input-tokens`, ...
+    pub unit: String,
+    /// How many of it a window holds, as the vendor stated it.
+    pub limit: Option<u64>,
+    /// How long a window is; null where nobody stated it.
+    pub window_seconds: Option<f64>,
+    /// What the vendor said was left, in the window that lasts.
+    pub remaining: Option<u64>,
+    /// When it said so, RFC 3339 in UTC.
+    pub stated_at: Option<String>,
+    /// What is left by that word and by what went out since.
+    pub left: Option<u64>,
+    /// When the window ends, or ended.
+    pub resets_at: Option<String>,
+    /// Units that we counted in the window.
+    pub own: Option<u64>,
+    /// Units that the vendor counted while we did, and that no call of ours explains: somebody else on this credential.
+    pub foreign: Option<u64>,
+    /// The limit that was learned from 429s, in units a second; null where none was.
+    pub learned_per_second: Option<f64>,
+    /// The vendor said to stay away until then.
+    pub blocked_until: Option<String>,
+    /// Why: `rate` (too fast), `exhausted` (used up).
+    pub blocked_why: Option<&'static str>,
+    /// What that comes to for a call: `blocked`, `used_up`, `open`, `learned` (paced by what was learned), `over` (the
+    /// window has ended, and nobody asked since).
+    pub now: &'static str,
+    /// The `[[quota]]` rules that keep to it; none where it is only watched.
+    pub rules: Vec<String>,
+    /// When something was last heard or used of it.
+    pub seen: String,
+    /// The service whose process saw that.
+    pub service: String,
+    /// That process.
+    pub pid: u32,
+    /// How many processes know of the window.
+    pub processes: u64,
+}
+
+/// What one process wrote down. What is missing is empty: a later version may say more, an earlier one less.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Stored {
+    rule: String,
+    unit: String,
+    countable: bool,
+    shared: bool,
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    stated_at: Option<u64>,
+    opened_at: Option<u64>,
+    resets_at: Option<u64>,
+    window: Option<u64>,
+    own: u64,
+    foreign: u64,
+    left: Option<u64>,
+    blocked_until: Option<u64>,
+    blocked_why: Option<String>,
+    learned_per_second: Option<u64>,
+    learned_until: Option<u64>,
+}
+
+/// That, by whom and when.
+struct Part {
+    caller: Rc<Caller>,
+    at: u64,
+    stored: Stored,
+}
+
+/// By vendor, credential and policy.
+type Groups = BTreeMap<(String, String, String), Vec<Part>>;
+
+/// What the vendors allow, and how much of it is left: the quotas that were heard of or used in the window, those that
+/// hold calls up first.
+///
+/// # Errors
+/// When there is no ledger, it cannot be read, or a filter asks for what quotas do not have.
+pub fn quotas(query: &Query) -> Result<Quotas, ReportError> {
+    let source = Source::open(query)?;
+    let (groups, unread) = read(&source)?;
+    let from = query.first_minute().saturating_mul(60_000_000_000);
+    let mut rows = Vec::new();
+    for ((vendor, credential, policy), mut parts) in groups {
+        parts.sort_by_key(|part| std::cmp::Reverse(part.at));
+        let heard = parts.first().is_some_and(|part| part.at >= from && part.at <= query.now.as_nanos());
+        if heard && fits(&query.filters, &source, &vendor, &parts)? {
+            let label = source.label(&vendor);
+            rows.push(QuotaRow::new((vendor, label, credential, policy), &parts, query.now.as_nanos()));
+        }
+    }
+    rows.sort_by(|a, b| a.urgency().total_cmp(&b.urgency()));
+    let mut notes: Vec<String> = rows.iter().filter_map(QuotaRow::about_others).take(3).collect();
+    if rows.is_empty() {
+        notes.push(
+            "No vendor stated a quota in this window, and none was learned from 429s. Look further back with \
+             --since 7d."
+                .to_owned(),
+        );
+    } else if rows.iter().all(|row| row.rules.is_empty()) {
+        notes.push("They are only watched: a [[quota]] rule keeps to them (docs/quota.md).".to_owned());
+    }
+    if unread > 0 {
+        notes.push(format!(
+            "{unread} of the ledger's quotas cannot be read: a later version of farcall wrote them."
+        ));
+    }
+    Ok(Quotas { report: "quotas", window: query.window(), rows, notes })
+}
+
+fn read(source: &Source<'_>) -> Result<(Groups, u64), ReportError> {
+    let (mut groups, mut unread) = (Groups::new(), 0);
+    let Some(connection) = source.connection() else { return Ok((groups, unread)) };
+    let mut statement =
+        connection.prepare("SELECT vendor, credential, policy, caller, at, standing FROM quotas")?;
+    let mut rows = statement.query(params![])?;
+    while let Some(row) = rows.next()? {
+        let stored: Result<Stored, _> = serde_json::from_str(&row.get::<_, String>(5)?);
+        match (source.caller(row.get(3)?), stored) {
+            (Some(caller), Ok(stored)) => {
+                let part = Part { caller: Rc::clone(caller), at: get(row, 4)?, stored };
+                groups.entry((row.get(0)?, row.get(1)?, row.get(2)?)).or_default().push(part);
+            }
+            _ => unread += 1,
+        }
+    }
+    Ok((groups, unread))
+}
+
+/// Whether the filters let a quota through: by the vendor, and by any process that knows of it.
+fn fits(filters: &[Filter], source: &Source<'_>, vendor: &str, parts: &[Part]) -> Result<bool, ReportError> {
+    let known = Fields::VENDOR | Fields::VENDOR_TAG | Fields::CALLER;
+    let mut any = false;
+    for part in parts {
+        let mut subject = Subject::default();
+        subject.vendor = vendor;
+        subject.vendor_tags = source.tags(vendor);
+        subject.caller = &part.caller;
+        let mut all = true;
+        for filter in filters {
+            all &= filter.matches_other(&subject, known, "quotas")?;
+        }
+        any |= all;
+    }
+    Ok(any)
+}
+
+impl QuotaRow {
+    /// `parts` from the newest on; there is one at least.
+    fn new(
+        (vendor, label, credential, policy): (String, String, String, String),
+        parts: &[Part],
+        now: u64,
+    ) -> Self {
+        let newest = &parts[0];
+        let present: Vec<&Part> = parts.iter().filter(|part| part.shares_window(newest)).collect();
+        let spoken = present.iter().max_by_key(|part| part.stored.stated_at).unwrap_or(&newest);
+        let Stored { limit, window, resets_at, left, .. } = spoken.stored;
+        let lasts = resets_at.is_some_and(|at| at > now);
+        // What was said before the window began is about another one.
+        let in_window = lasts && spoken.stored.stated_at >= spoken.stored.opened_at;
+        let countable = newest.stored.countable && resets_at.is_some();
+        let blocked = parts.iter().filter(|part| part.stored.blocked_until > Some(now));
+        let blocked = blocked.max_by_key(|part| part.stored.blocked_until).map(|part| &part.stored);
+        let learned = parts.iter().find(|part| part.stored.learned_until > Some(now));
+        let learned = learned.and_then(|part| part.stored.learned_per_second);
+        let moment = |at: Option<u64>| at.map(time::rfc3339);
+        #[allow(clippy::cast_precision_loss)] // To people.
+        let thousandths = |value: u64| value as f64 / 1e3;
+        Self {
+            vendor,
+            label,
+            credential,
+            policy,
+            unit: newest.stored.unit.clone(),
+            limit,
+            window_seconds: window.map(|window| thousandths(window / 1_000_000)),
+            remaining: spoken.stored.remaining.filter(|_| in_window),
+            stated_at: moment(spoken.stored.stated_at),
+            left: left.filter(|_| lasts),
+            resets_at: moment(resets_at),
+            own: countable.then(|| own(&present)),
+            // Of more processes not all are known.
+            foreign: (countable && parts.len() < MAX_PROCESSES).then(|| foreign(&present)),
+            learned_per_second: learned.map(thousandths),
+            blocked_until: moment(blocked.and_then(|stored| stored.blocked_until)),
+            blocked_why: blocked.map(|stored| match stored.blocked_why.as_deref() {
+                Some("exhausted") => "exhausted",
+                _ => "rate",
+            }),
+            now: match (blocked, resets_at) {
+                (Some(_), _) => "blocked",
+                (None, Some(_)) if !lasts => "over",
+                (None, Some(_)) if left == Some(0) => "used_up",
+                (None, None) if learned.is_some() => "learned",
+                (None, _) => "open",
+            },
+            rules: rules(&present),
+            seen: time::rfc3339(newest.at),
+            service: newest.caller.service.clone(),
+            pid: newest.caller.pid,
+            processes: present.iter().map(|part| part.caller.pid).collect::<BTreeSet<_>>().len() as u64,
+        }
+    }
+
+    /// What holds calls up comes first, then where least is left.
+    fn urgency(&self) -> f64 {
+        #[allow(clippy::cast_precision_loss)] // To sort by.
+        let share = self.left.zip(self.limit).map_or(1.0, |(left, limit)| left as f64 / limit.max(1) as f64);
+        match self.now {
+            "blocked" => -2.0,
+            "used_up" => -1.0,
+            "over" => 3.0,
+            _ => share,
+        }
+    }
+
+    fn about_others(&self) -> Option<String> {
+        // The first two calls of each process are counted by nobody.
+        let foreign = self.foreign.filter(|foreign| *foreign > 2 * self.processes)?;
+        let with = match self.credential.as_str() {
+            "" => String::new(),
+            credential => format!(" with the credential {credential}"),
+        };
+        let (unit, label, policy) = (&self.unit, &self.label, &self.policy);
+        Some(format!(
+            "Somebody else asks {label}{with}, too: {foreign} {unit} of the window of `{policy}` are no call of the \
+             programs here."
+        ))
+    }
+}
+
+impl Part {
+    /// Whether what it counted is of the same window as what the newest knows of.
+    fn shares_window(&self, newest: &Self) -> bool {
+        std::ptr::eq(self, newest) || self.stored.resets_at > newest.stored.opened_at
+    }
+}
+
+/// What each of those counted who count for themselves, and what is counted together.
+fn counts<'p>(parts: &'p [&'p Part]) -> impl Iterator<Item = &'p Stored> {
+    // They come from the newest on.
+    let shared = parts.iter().find(|part| part.stored.shared);
+    let alone = parts.iter().filter(|part| !part.stored.shared);
+    shared.into_iter().chain(alone).map(|part| &part.stored)
+}
+
+fn own(parts: &[&Part]) -> u64 {
+    counts(parts).fold(0, |sum, stored| sum.saturating_add(stored.own))
+}
+
+/// What nobody here counted. Each knows how much the vendor counted since it began to, beyond its own calls; what the
+/// others counted may be part of that.
+fn foreign(parts: &[&Part]) -> u64 {
+    let all = own(parts);
+    let unexplained = |stored: &Stored| stored.foreign.saturating_sub(all - stored.own.min(all));
+    counts(parts).map(unexplained).max().unwrap_or(0)
+}
+
+fn rules(parts: &[&Part]) -> Vec<String> {
+    let names = parts.iter().map(|part| &part.stored.rule).filter(|rule| !rule.is_empty());
+    names.collect::<BTreeSet<_>>().into_iter().cloned().collect()
+}
