@@ -7,7 +7,7 @@ use crate::catalogue::{Vendor, builtin};
 use crate::cost;
 use crate::matcher::{Matcher, Text};
 use crate::resilience;
-use crate::rollout::Kill;
+use crate::rollout::{self, Kill};
 use crate::units::{Currency, Timestamp};
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -227,20 +227,21 @@ fn parts(rule: &resilience::Rule) -> [(&'static str, bool); 7] {
     ]
 }
 
-/// Rollouts behind a kill switch: they are asked in the order of the file.
+/// Rollouts whose calls a kill switch refuses: it is asked first, wherever it stands. Of two switches the first.
 fn rollouts(config: &Config, found: &mut Found) {
-    let mut killed: Vec<&Rule<_>> = Vec::new();
-    for rule in &config.rollouts {
-        if let Some(kill) = killed.iter().find(|kill| kill.matcher.covers(&rule.matcher)) {
+    let stops = |rule: &Rule<rollout::Rule>| rule.then.kill == Some(Kill::Calls);
+    let switches = config.rollouts.iter().enumerate().filter(|(_, rule)| stops(rule));
+    let switches: Vec<_> = switches.take(MAX_SUSPECTS).collect();
+    for (place, rule) in config.rollouts.iter().enumerate() {
+        let first = |at: usize| at < place || at > place && !stops(rule);
+        let kill = switches.iter().find(|(at, kill)| first(*at) && kill.matcher.covers(&rule.matcher));
+        if let Some((_, kill)) = kill {
             let message = format!(
                 "{} is never reached: {} refuses all of its calls first; remove one of them, or narrow the kill switch",
                 name(rule),
                 name(kill)
             );
             found.say("rollout", rule, message);
-        }
-        if rule.then.kill == Some(Kill::Calls) && killed.len() < MAX_SUSPECTS {
-            killed.push(rule);
         }
     }
 }
@@ -428,7 +429,10 @@ mod tests {
                 ]
             );
         }
-        assert_eq!(warnings(&format!("{}{kill}", share(""))), [""; 0], "its variant's calls pass");
+        let behind = warnings(&format!("{}{kill}", share("")));
+        assert!(behind.len() == 1 && behind[0].contains("`new` in line 1 is never reached"), "{behind:?}");
+        let twice = warnings(&format!("{kill}{}", kill.replace("stop", "again")));
+        assert!(twice.len() == 1 && twice[0].contains("`again` in line 5 is never reached"), "{twice:?}");
         let narrow = kill.replace("vendor = \"openai\"", "vendor = \"openai\", customer = \"acme\"");
         assert_eq!(warnings(&format!("{narrow}{}", share(""))), [""; 0]);
         let variant = share("").replace("name = \"new\"", "name = \"old\"\nkill = true");

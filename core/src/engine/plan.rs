@@ -14,7 +14,7 @@ use crate::policy::{Decision, Verdict};
 use crate::quota::dialect::Dialect;
 use crate::quota::{self, User, Weight};
 use crate::resilience::{self, Breaker, Concurrency, Hedge};
-use crate::rollout::Rollout;
+use crate::rollout::{Kill, Rollout};
 use crate::units::{Money, Timestamp, stable_hash};
 use crate::{budget, cache, outbox};
 use std::cmp::Reverse;
@@ -34,6 +34,7 @@ pub(super) struct Plan {
     /// Which shard's threads make its calls.
     pub(super) lane: usize,
     pub(super) policy: Decision,
+    /// The kill switches first, then in the order of the file.
     pub(super) rollouts: Vec<(usize, Arc<Rollout>, Arc<Changes>)>,
     pub(super) faults: Vec<usize>,
     pub(super) budgets: Vec<BudgetUse>,
@@ -197,13 +198,15 @@ impl Engine {
     ) -> Plan {
         let vendor = subject.vendor;
         let policy = rules.policy.decide(subject);
-        let rollouts = matching(&rules.rollouts, subject)
+        let mut rollouts: Vec<_> = matching(&rules.rollouts, subject)
             .filter_map(|(place, rule)| {
                 let state =
                     self.states.rollouts.get(Key(rule.then.key()), || self.rollout_state(&rule.then, now));
                 Some((place, state?, Arc::new(rule.then.variant.clone())))
             })
             .collect();
+        // A kill switch is asked first: it stops the variants of the rules before it, too.
+        rollouts.sort_by_key(|(place, ..)| rules.rollouts[*place].then.kill != Some(Kill::Calls));
         let budgets = matching(&rules.budgets, subject)
             .filter_map(|(place, rule)| {
                 let account: Arc<str> = rule.then.account(&rule.account).into();

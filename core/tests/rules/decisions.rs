@@ -68,6 +68,36 @@ fn a_kill_switch_refuses_and_a_variant_goes_elsewhere() {
 }
 
 #[test]
+fn a_kill_switch_stops_the_variant_of_a_rollout_before_it_too() {
+    let engine = engine(
+        r#"
+        [[rollout]]
+        name = "eu"
+        match = { vendor = "stripe" }
+        share = "100%"
+        variant = { host = "eu.stripe.example", keep_credentials = true }
+        [[rollout]]
+        name = "old"
+        match = { vendor = "stripe" }
+        kill = true
+        variant = { path_prefix = "/v0" }
+        [[rollout]]
+        name = "no-charges"
+        match = { vendor = "stripe", endpoint = "GET /v1/charges" }
+        kill = true
+        "#,
+    );
+    let mut call = engine.begin(&get("acme"), T0, 1);
+    let refusal = refused(&mut call, &engine, T0);
+    assert_eq!((refusal.by, refusal.rule.as_ref()), (RefusedBy::Rollout, "no-charges"));
+    // What it is not about goes as before; a switch of a variant is one of its own rule's alone.
+    let balance = Head::new("GET", "https://api.stripe.com/v1/balance");
+    let mut call = engine.begin(&balance, T0, 2);
+    let changes = sent(&mut call, &engine, T0).changes.unwrap();
+    assert_eq!((changes.host.as_deref(), changes.path_prefix.as_deref()), (Some("eu.stripe.example"), None));
+}
+
+#[test]
 fn a_fault_is_injected_only_where_the_file_allows_it() {
     let fault = r#"
         [[fault]]
