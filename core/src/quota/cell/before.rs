@@ -196,10 +196,12 @@ impl Cell {
         let horizon =
             rule.max_wait_nanos().saturating_add(tolerance).saturating_add(period.saturating_mul(2));
         let kept = u64::from(rule.kept_from(ask.priority));
+        let mut taken_low = None;
         if kept > 0 && !claim.passed_low {
+            // The cost alone leaves the share alone, of the rate and of the burst.
             let low = Turn {
                 cost: scale(cost, 1_000, 1_000 - kept),
-                tolerance: scale(tolerance, 1_000 - kept, 1_000),
+                tolerance,
                 earliest: now,
                 bound: first_wait(bound, now),
                 horizon: scale(horizon, 1_000, 1_000 - kept),
@@ -209,9 +211,17 @@ impl Cell {
             if slot.start > now {
                 return Err(claim.wait_until(slot.start, Why::Reserved));
             }
+            taken_low = Some(slot);
         }
         let turn = Turn { cost, tolerance, earliest: now, bound, horizon };
-        let slot = turn.take(&self.due).map_err(|until| refuse(until, Why::OwnLimit))?;
+        let slot = turn.take(&self.due).map_err(|until| {
+            // Who does not go takes nothing of what the reserve leaves.
+            if let Some(slot) = taken_low {
+                slot.give_back(&self.due_low);
+                claim.passed_low = false;
+            }
+            refuse(until, Why::OwnLimit)
+        })?;
         claim.slot = Some((true, slot));
         Ok(())
     }

@@ -315,6 +315,24 @@ fn a_reserve_of_a_configured_rate_never_makes_interactive_calls_wait_behind_batc
 }
 
 #[test]
+fn a_reserve_is_taken_from_the_burst_of_a_configured_rate_once() {
+    let reserve = Some(Reserve { priority: Priority::Interactive, per_mille: 200 });
+    let limited = Rule::limit(100, Unit::Requests, Duration::from_secs(1));
+    let rule = Rule { pace: Pace::Reserve, reserve, burst: Some(21), max_wait: Duration::ZERO, ..limited };
+    let batch = Ask::one().priority(Priority::Batch);
+    let passed = |cell: &Cell, ask: &Ask, now| {
+        (0..100).filter(|_| cell.before(&rule, &mut Claim::new(), ask, now) == Verdict::Pass).count()
+    };
+    // Four fifths of the twenty that may come ahead of time, and the one whose time it is.
+    let cell = Cell::new();
+    assert_eq!((passed(&cell, &batch, at(0)), passed(&cell, &Ask::one(), at(0))), (17, 4));
+    // Calls that the rate refuses take nothing of what the reserve leaves to those after them.
+    let cell = Cell::new();
+    assert_eq!((passed(&cell, &Ask::one(), at(0)), passed(&cell, &batch, at(0))), (21, 0));
+    assert_eq!(passed(&cell, &batch, at(100)), 10, "as many as came free since");
+}
+
+#[test]
 fn concurrency_is_bounded_and_freed() {
     let rule = Rule { concurrency: Some(2), ..Rule::default() };
     let cell = Cell::new();
