@@ -68,6 +68,48 @@ const STRIPE: &str = "https://api.stripe.com/v1/balance";
 const SLACK: &str = "https://slack.com/api/chat.postMessage";
 const GITHUB: &str = "https://api.github.com/user";
 
+#[test]
+fn an_explained_refusal_says_by_which_line_why_and_when_the_call_would_have_passed() {
+    // A rule each, in line 1, and what it makes of the second call.
+    let rules = [
+        (
+            "[[quota]]\nmatch = { vendor = \"stripe\" }\nlimit = \"1 request / 1h\"\nmax_wait = \"0s\"\nshared = \"process\"\n",
+            "Why: the limit that the rule states is used up; the same call would have passed at ",
+        ),
+        (
+            "[[budget]]\nmatch = { vendor = \"stripe\" }\nlimit = \"1 request / month\"\nover = \"refuse\"\n",
+            "Why: it would cost more than the limit leaves; the same call would have passed at ",
+        ),
+        (
+            "[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 1\nbreaker = { consecutive = 1, open = \"30s\" }\n",
+            "Why: the vendor has been failing, and the breaker is open; the same call would have passed at ",
+        ),
+        (
+            "[[rollout]]\nname = \"off\"\nmatch = { vendor = \"stripe\" }\nkill = true\n",
+            "Why: its kill switch is on.",
+        ),
+    ];
+    for (rule, expected) in rules {
+        let home = tempfile::tempdir().unwrap();
+        let farcall = start(home.path(), rule);
+        call(&farcall, STRIPE, "acme", 500);
+        assert!(!call(&farcall, STRIPE, "acme", 200), "{rule}");
+        farcall.shutdown();
+        let query = Query::at(home.path());
+        let refused = query.clone().filter("outcome=refused-*".parse().unwrap());
+        let row = report::calls(&refused).unwrap().rows[0].clone();
+        let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
+        assert!(sentences[2].starts_with(expected), "{sentences:?}");
+        let timed = expected.ends_with(" at ");
+        assert_eq!(sentences[2].contains(" UTC, in "), timed, "{sentences:?}");
+        let file = home.path().join("farcall.toml");
+        assert_eq!(sentences[3], format!("The rule stands in line 1 of {}.", file.display()));
+        std::fs::write(&file, "").unwrap();
+        let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
+        assert_eq!(sentences[3], format!("There is no rule of that name in {} any more.", file.display()));
+    }
+}
+
 /// 100 calls to Stripe (75 for acme), two to Slack that are refused, five to GitHub of which one fails.
 fn scene(home: &Path) {
     let farcall = start(home, RULES);
@@ -216,7 +258,14 @@ fn a_call_is_explained_line_by_line() {
     assert!(explained.sentences[0].contains("asked Slack for "), "{:?}", explained.sentences);
     assert!(explained.sentences[1].starts_with("It was refused by the policy `no-slack` after "));
     assert!(explained.sentences[1].ends_with(": nothing was sent."));
-    assert!(explained.call.events.last().unwrap().ends_with("refused by policy `no-slack`"));
+    let file = home.path().join("farcall.toml");
+    let rest = [
+        "Why: nobody talks to slack.".to_owned(),
+        format!("The rule stands in line 7 of {}.", file.display()),
+    ];
+    assert_eq!(explained.sentences[2..4], rest, "{:?}", explained.sentences);
+    assert!(explained.call.events[0].ends_with("refused by policy `no-slack`"));
+    assert_eq!(explained.call.why.as_deref(), Some("nobody talks to slack"));
     let text = explained.render(&Style::default());
     assert!(text.starts_with(&format!("Call {id}\n")) && text.contains("\n  +"), "{text}");
 

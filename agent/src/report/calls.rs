@@ -1,8 +1,8 @@
 //! Single calls: the slowest of each series and second, and the failed ones.
 
 use super::numbers::{Account, decimal, millis};
-use super::source::{Kept, Row, Source, is_error, is_refused};
-use super::{Query, ReportError, Table, render, time};
+use super::source::{Kept, Row, Source, is_error};
+use super::{Query, ReportError, Table, refusal, render, time};
 use farcall::Currency;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -38,6 +38,8 @@ pub struct CallRow {
     pub error: bool,
     /// The rule that refused it; null where none did, or its name was not kept.
     pub rule: Option<String>,
+    /// Why it was refused, and when the same call would have passed; null where it was not, or that was not kept.
+    pub why: Option<String>,
     /// From begin to the last byte, in milliseconds.
     pub duration_ms: f64,
     /// From begin to the head of the response; null where there was none.
@@ -73,7 +75,8 @@ impl CallRow {
             status: row.status,
             outcome: row.outcome.to_owned(),
             error: is_error(row.status, row.outcome),
-            rule: refusing_rule(row.outcome, &kept.events),
+            rule: refusal::rule(row.outcome, &kept.events),
+            why: refusal::why(row.outcome, &kept.events),
             duration_ms: millis(kept.duration),
             ttfb_ms: kept.ttfb.map(millis),
             bytes_out: kept.bytes_out,
@@ -85,20 +88,6 @@ impl CallRow {
             events: kept.events.lines().map(str::to_owned).collect(),
         }
     }
-}
-
-/// The rule that the events of a refused call name, or whose fault took the place of the answer.
-fn refusing_rule(outcome: &str, events: &str) -> Option<String> {
-    if !is_refused(outcome) {
-        return None;
-    }
-    let line = events.lines().rev().find(|line| {
-        line.contains("  refused by ") || (outcome == "refused-fault" && line.contains("  fault `"))
-    })?;
-    let (_, rest) = line.split_once('`')?;
-    // A name may itself hold the sign that ends it.
-    let (name, _) = rest.rsplit_once('`')?;
-    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// Single calls, the newest first, at most [`Query::limit`] of them (0: all). The totals are those of all calls that
@@ -182,7 +171,9 @@ pub fn explain_call(query: &Query, id: &str) -> Result<ExplainedCall, ReportErro
             ids.join(", ")
         )));
     }
-    Ok(ExplainedCall { report: "call", sentences: sentences(&call, &label), call })
+    let mut sentences = sentences(&call, &label);
+    sentences.splice(2..2, refusal::sentences(&source, &call)?);
+    Ok(ExplainedCall { report: "call", sentences, call })
 }
 
 fn sentences(call: &CallRow, label: &str) -> Vec<String> {

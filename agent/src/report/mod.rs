@@ -23,6 +23,7 @@ mod policy;
 mod query;
 mod question;
 mod quotas;
+mod refusal;
 mod render;
 mod source;
 pub(crate) mod time;

@@ -1,6 +1,8 @@
 //! Why a call was not made.
 
+use crate::quota::Why;
 use crate::units::Timestamp;
+use crate::units::moment::in_words;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +109,32 @@ pub struct Refusal {
     pub at: Timestamp,
 }
 
+impl Refusal {
+    /// Why, and when the same call would pass, as one line.
+    pub(crate) fn because(&self) -> String {
+        let said = (!self.reason.is_empty()).then_some(&*self.reason);
+        let quota = || Why::ALL.into_iter().find(|why| said == Some(why.as_str()));
+        let why = match self.by {
+            RefusedBy::Policy => said.unwrap_or("the rule denies such calls"),
+            RefusedBy::Rollout => "its kill switch is on",
+            RefusedBy::Budget => "it would cost more than the limit leaves",
+            RefusedBy::Quota => quota().map_or("it leaves no room", Why::in_words),
+            RefusedBy::Concurrency => "as many calls as allowed were under way",
+            RefusedBy::Breaker => "the vendor has been failing, and the breaker is open",
+            RefusedBy::Deadline => "the time that the call had was over",
+            RefusedBy::Fault => "the rule injects it",
+            RefusedBy::Cache => "it wanted only what is kept, and nothing is",
+        };
+        let why = why.replace(char::is_control, " ");
+        let Some(until) = self.until else { return format!("because {why}") };
+        // A whole second, and not before it would.
+        let at = in_words(until.plus(Duration::from_nanos(999_999_999)));
+        let mut text = format!("because {why}; the same call would pass at {at}, in ");
+        let _ = write_span(&mut text, until.since(self.at));
+        text
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "farcall did not send this call: {} `{}`", self.by.as_str(), self.rule)?;
@@ -135,7 +163,7 @@ impl fmt::Display for Refusal {
 }
 
 /// As people say it: two hours and ten minutes are no 7,800 seconds.
-fn write_span(f: &mut fmt::Formatter<'_>, span: Duration) -> fmt::Result {
+fn write_span(f: &mut impl fmt::Write, span: Duration) -> fmt::Result {
     let minutes = span.as_secs() / 60;
     match minutes {
         0..2 => write!(f, "{:.1} s", span.as_secs_f64()),
@@ -150,6 +178,21 @@ impl std::error::Error for Refusal {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_says_why_and_when_the_same_call_would_pass() {
+        let at = Timestamp::from_nanos(1_763_700_000_000_000_000);
+        let refusal =
+            |by, reason: &str, until| Refusal { by, rule: "r".into(), reason: reason.into(), until, at };
+        for why in Why::ALL {
+            let because = refusal(RefusedBy::Quota, why.as_str(), None).because();
+            assert_eq!(because, format!("because {}", why.in_words()));
+        }
+        let budget = refusal(RefusedBy::Budget, "", Some(at.plus_millis(90_500))).because();
+        let when = "the same call would pass at 2025-11-21 04:41:31 UTC, in 90.5 s";
+        assert_eq!(budget, format!("because it would cost more than the limit leaves; {when}"));
+        assert_eq!(refusal(RefusedBy::Policy, "not `us`", None).because(), "because not `us`");
+    }
 
     #[test]
     fn a_wait_is_told_in_the_units_that_people_use() {

@@ -1,6 +1,7 @@
 //! What happened to a call besides being sent and answered, for `farcall explain`.
 
 use crate::cache::Status;
+use crate::call::Refusal;
 use crate::cost::Cost;
 use crate::units::Timestamp;
 use std::fmt::Write as _;
@@ -46,7 +47,7 @@ pub(super) enum What {
     /// The breaker went into another phase.
     Breaker { phase: &'static str },
     /// The call was refused.
-    Refused { rule: Arc<str>, by: &'static str },
+    Refused(Refusal),
     /// An idempotency key was added.
     Key,
     /// The call failed so, and a rule has it parked.
@@ -87,11 +88,15 @@ impl Events {
         self.more = 0;
     }
 
-    /// A line for each, as `+12.3 ms  waited 40 ms: quota `openai`: paced`.
+    /// A line for each, and one for why a call was refused, as `+12.3 ms  waited 40 ms: quota `openai`: paced`.
     pub(super) fn text(&self, begun: Timestamp) -> String {
         let mut text = String::new();
         for Event { at, what } in &self.list {
-            let _ = writeln!(text, "+{:.1} ms  {what}", at.since(begun).as_secs_f64() * 1e3);
+            let after = at.since(begun).as_secs_f64() * 1e3;
+            let _ = writeln!(text, "+{after:.1} ms  {what}");
+            if let What::Refused(refusal) = what {
+                let _ = writeln!(text, "+{after:.1} ms  {}", refusal.because());
+            }
         }
         if self.more > 0 {
             let _ = writeln!(text, "and {} more", self.more);
@@ -127,7 +132,7 @@ impl std::fmt::Display for What {
                 write!(f, "that attempt cost {}{more}", cost.part())
             }
             Self::Breaker { phase } => write!(f, "the breaker is {phase} now"),
-            Self::Refused { rule, by } => write!(f, "refused by {by} `{rule}`"),
+            Self::Refused(refusal) => write!(f, "refused by {} `{}`", refusal.by.as_str(), refusal.rule),
             Self::Key => write!(f, "an idempotency key was added"),
             Self::Park { rule, after } => write!(f, "{after}: `{rule}` has it parked in the outbox"),
             Self::Parked { id } => write!(f, "parked: call {id} of the outbox, to be delivered from there"),

@@ -345,7 +345,7 @@ impl Flow {
     }
 
     pub(super) fn refused(&mut self, refusal: &Refusal, now: Timestamp) {
-        self.events.add(now, What::Refused { rule: Arc::clone(&refusal.rule), by: refusal.by.as_str() });
+        self.events.add(now, What::Refused(refusal.clone()));
     }
 
     /// The most tokens that the answer may have: what the request says, and none where it asks no model.

@@ -117,6 +117,23 @@ impl Why {
             Self::Unshared => "unshared",
         }
     }
+
+    /// The same for people, after `because`.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::OwnLimit => "the limit that the rule states is used up",
+            Self::Exhausted => "nothing is left of the vendor's quota",
+            Self::RateLimited => "the vendor answered 429 and said to stay away for a while",
+            Self::Reserved => "what is left is kept for calls of higher priority",
+            Self::Paced => "what is left is spread until the reset",
+            Self::Learned => "it would be faster than what 429s of a vendor that states no limit taught",
+            Self::FairShare => "its customer has had its fair share of the quota",
+            Self::Concurrency => "as many calls as allowed were under way",
+            Self::Lease => "what the fleet granted to this host was used up",
+            Self::Unshared => "what others share of the quota could not be had, and nothing goes without it",
+        }
+    }
 }
 
 /// What a vendor's refusal means.

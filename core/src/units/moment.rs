@@ -4,6 +4,21 @@ use super::Timestamp;
 
 const DAY: i64 = 86_400;
 
+/// `2026-11-21 09:15:02 UTC` (civil from days, Howard Hinnant).
+pub(crate) fn in_words(at: Timestamp) -> String {
+    let seconds = at.as_secs();
+    let (days, time) = ((seconds / 86_400) as i64, seconds % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", time / 3_600, time / 60 % 60, time % 60)
+}
+
 /// A moment as in RFC 3339, section 5.6: `2026-11-21T10:00:00Z`, with a fraction, an offset (`+01:00`, ` +0100`), a
 /// space for the `T`, or without seconds. `None` for anything else, also for days that do not exist, for years before
 /// 1970 and beyond what a [`Timestamp`] holds. Without an offset it could be any time zone, and is none.

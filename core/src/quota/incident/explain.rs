@@ -3,6 +3,7 @@
 use super::{Incident, Kind, Share};
 use crate::quota::Why;
 use crate::units::Timestamp;
+use crate::units::moment::in_words;
 use std::fmt::Write as _;
 
 /// An incident with names instead of numbers: what is stored, and what [`explain`] reads.
@@ -158,7 +159,7 @@ pub fn explain(incident: &NamedIncident) -> String {
         );
     }
     if let Some(at) = incident.retry_at {
-        let _ = write!(text, "\nCalls may go again from {}.", clock(at));
+        let _ = write!(text, "\nCalls may go again from {}.", in_words(at));
     }
     let helps = what_helps(incident);
     if !helps.is_empty() {
@@ -169,7 +170,7 @@ pub fn explain(incident: &NamedIncident) -> String {
 
 fn what_happened(incident: &NamedIncident) -> String {
     let NamedIncident { vendor, count, .. } = incident;
-    let at = clock(incident.at);
+    let at = in_words(incident.at);
     let policy = if incident.policy.is_empty() { String::new() } else { format!(" ({})", incident.policy) };
     let times = |one: &str, many: &str| if *count == 1 { one.to_owned() } else { format!("{count} {many}") };
     if incident.kind == Kind::Exhausted.as_str() {
@@ -303,19 +304,4 @@ fn length(began: Timestamp, ends: Timestamp) -> String {
         seconds if seconds >= 120 => format!("these {} minutes", seconds / 60),
         seconds => format!("these {seconds} seconds"),
     }
-}
-
-/// `2026-11-21 09:15:02 UTC` (civil from days, Howard Hinnant).
-fn clock(at: Timestamp) -> String {
-    let seconds = at.as_secs();
-    let (days, time) = ((seconds / 86_400) as i64, seconds % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", time / 3_600, time / 60 % 60, time % 60)
 }

@@ -1,0 +1,82 @@
+//! Why a rule refused a call: as its events tell, and where that rule stands.
+
+use super::source::{Source, is_refused};
+use super::{CallRow, ReportError};
+use farcall::Config;
+use farcall::config::Rule;
+use rusqlite::{OptionalExtension, params};
+use std::fs;
+
+/// The rule that the events of a refused call name, or whose fault took the place of the answer.
+pub(super) fn rule(outcome: &str, events: &str) -> Option<String> {
+    if !is_refused(outcome) {
+        return None;
+    }
+    let line = events.lines().rev().find(|line| {
+        line.contains("  refused by ") || (outcome == "refused-fault" && line.contains("  fault `"))
+    })?;
+    let (_, rest) = line.split_once('`')?;
+    // A name may itself hold the sign that ends it.
+    let (name, _) = rest.rsplit_once('`')?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// What the events of a refused call say after the rule's name.
+pub(super) fn why(outcome: &str, events: &str) -> Option<String> {
+    let mut lines = events.lines().rev().take_while(|line| !line.contains("  refused by "));
+    let why = lines.find_map(|line| Some(line.split_once("  because ")?.1.to_owned()));
+    why.filter(|_| is_refused(outcome))
+}
+
+/// Why a call was refused, and where the rule stands that did.
+pub(super) fn sentences(source: &Source<'_>, call: &CallRow) -> Result<Vec<String>, ReportError> {
+    let why = call.why.as_ref().map(|why| {
+        let why = why.replace("the same call would pass at", "the same call would have passed at");
+        format!("Why: {why}.")
+    });
+    let stands = match (call.outcome.strip_prefix("refused-"), &call.rule) {
+        (Some(concept), Some(rule)) => stands(source, call, concept, rule)?,
+        _ => None,
+    };
+    Ok(why.into_iter().chain(stands).collect())
+}
+
+/// Where the rule stands, in the file that the call's process obeys; `None` where no file is known, or it is no rule of
+/// one.
+fn stands(
+    source: &Source<'_>,
+    call: &CallRow,
+    concept: &str,
+    name: &str,
+) -> Result<Option<String>, ReportError> {
+    let Some(connection) = source.connection() else { return Ok(None) };
+    let file: Option<String> = connection
+        .query_row(
+            "SELECT p.config FROM processes p JOIN callers c ON c.id = p.caller
+             WHERE c.service = ?1 AND c.pid = ?2 ORDER BY p.since DESC LIMIT 1",
+            params![call.service, call.pid],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let Some(file) = file.filter(|file| !file.is_empty()) else { return Ok(None) };
+    let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
+    let (config, _errors) = Config::read(&file, &text);
+    let line = match concept {
+        "policy" => line(&config.policies, name),
+        "rollout" => line(&config.rollouts, name),
+        "budget" => line(&config.budgets, name),
+        // A policy that throttles is kept to as a quota is.
+        "quota" => line(&config.quotas, name).or_else(|| line(&config.policies, name)),
+        "breaker" | "concurrency" => line(&config.resilience, name),
+        "fault" => line(&config.faults, name),
+        _ => return Ok(None),
+    };
+    Ok(Some(match line {
+        Some(line) => format!("The rule stands in line {line} of {file}."),
+        None => format!("There is no rule of that name in {file} any more."),
+    }))
+}
+
+fn line<T>(rules: &[Rule<T>], name: &str) -> Option<usize> {
+    rules.iter().find(|rule| *rule.name == *name).map(|rule| rule.line)
+}
