@@ -113,7 +113,7 @@ fn budgets_are_shown_with_what_is_left_to_them() {
     let (code, out, _) = run(home.path(), &["report", "budgets", "customer=acme"]);
     assert_eq!(code, 0);
     let row = out.lines().find(|line| line.contains("customer=acme")).expect(&out);
-    assert!(row.contains("0.27 USD") && row.contains("10.00 USD") && row.contains("2.7%"), "{out}");
+    assert!(row.contains("0.27 of 10.00 USD/month") && row.contains("2.7%"), "{out}");
     assert!(row.contains("pass") && row.contains("refuse"), "{out}");
 }
 

@@ -24,7 +24,7 @@ impl Render for Incidents {
                 Column::name("time (UTC)").at_least(16).rank(4),
                 Column::name("vendor"),
                 Column::name("quota").rank(3),
-                Column::name("what happened"),
+                Column::name("what happened").at_least(22),
                 Column::number("times"),
                 Column::number("limit").quiet().rank(2),
                 Column::name("used most").quiet().rank(1),
@@ -107,7 +107,7 @@ impl Render for ExplainedCall {
 
 impl Render for Budgets {
     fn render(&self, style: &Style) -> String {
-        let mut out = title(style, "What the budgets have left", self.window.seconds);
+        let mut out = title(style, "How far budgets are spent", self.window.seconds);
         // Each row is about a period of its own.
         if let Some(end) = out.find(", last ") {
             out.truncate(end);
@@ -117,11 +117,9 @@ impl Render for Budgets {
             let mut grid = Grid::new(vec![
                 Column::name("budget"),
                 Column::name("for").at_least(14).quiet(),
-                Column::number("spent"),
-                Column::number("limit").rank(1),
-                Column::number("used"),
-                Column::name("per").rank(3),
-                Column::name("until").rank(4),
+                Column::number("spent of limit"),
+                Column::number("used").rank(1),
+                Column::name("until").at_least(11).rank(3),
                 Column::name("now"),
                 Column::name("beyond").rank(2),
             ]);
@@ -129,10 +127,8 @@ impl Render for Budgets {
                 grid.row(vec![
                     row.budget.as_str().into(),
                     if row.partition.is_empty() { "-".into() } else { row.partition.as_str().into() },
-                    amount(row, &row.spent).into(),
-                    amount(row, &row.limit).into(),
+                    spent(row).into(),
                     Cell::from(percent(row.share)).wrong(row.share >= 1.0),
-                    row.period.as_str().into(),
                     row.to.get(5..16).unwrap_or(&row.to).replace('T', " ").into(),
                     Cell::from(row.now.as_str()).wrong(row.now != "pass"),
                     row.over.as_str().into(),
@@ -145,6 +141,14 @@ impl Render for Budgets {
         }
         out
     }
+}
+
+/// `12.30 of 50.00 USD/month`.
+fn spent(row: &BudgetRow) -> String {
+    let spent = amount(row, &row.spent);
+    // The unit stands once, behind both.
+    let spent = spent.strip_suffix(&row.unit).unwrap_or(&spent).trim_end();
+    format!("{spent} of {}/{}", amount(row, &row.limit), row.period)
 }
 
 fn amount(row: &BudgetRow, amount: &str) -> String {
