@@ -11,9 +11,20 @@ use std::time::Duration;
 
 const URL: &str = "https://api.example.com/v1/things";
 
+/// A vendor of which it is known what it states.
+const VENDOR: &str = r#"
+[[vendor]]
+name = "example"
+label = "Example"
+hosts = ["api.example.com"]
+limit = [
+    { policy = "per-minute", limit = "x-limit", remaining = "x-left", reset = "x-reset", reset_as = "delta-s", window = "1m" },
+]
+"#;
+
 fn start(home: &Path, service: &str, rules: &str) -> Farcall {
     let config = home.join("farcall.toml");
-    std::fs::write(&config, rules).unwrap();
+    std::fs::write(&config, format!("{VENDOR}{rules}")).unwrap();
     Farcall::start(Options {
         home: Some(home.into()),
         config: Some(config),
@@ -36,9 +47,16 @@ fn call(farcall: &Farcall, url: &str, status: u16, headers: &[(&str, &str)]) {
 
 /// The vendor says that so many of a hundred a minute are left, for the next half minute.
 fn left(farcall: &Farcall, remaining: u32) {
-    let limit = format!("\"per-minute\";r={remaining};t=30");
-    let said = [("ratelimit-policy", "\"per-minute\";q=100;w=60"), ("ratelimit", &limit)];
-    call(farcall, URL, 200, &said);
+    let remaining = remaining.to_string();
+    call(farcall, URL, 200, &[("x-limit", "100"), ("x-left", &remaining), ("x-reset", "30")]);
+}
+
+/// The two calls of each from which it learns that the vendor states a quota, and which: 99 down.
+fn learn(all: &[&Farcall]) {
+    let mut remaining = (0..100).rev();
+    for farcall in all {
+        remaining.by_ref().take(2).for_each(|remaining| left(farcall, remaining));
+    }
 }
 
 fn report(home: &Path) -> Quotas {
@@ -58,24 +76,25 @@ fn used(row: &QuotaRow) -> (Option<u64>, Option<u64>, Option<u64>) {
 fn what_the_vendor_states_and_what_we_counted_stand_beside_what_somebody_else_used() {
     let home = tempfile::tempdir().unwrap();
     let farcall = start(home.path(), "checkout", "");
-    for remaining in [99, 98, 97] {
+    learn(&[&farcall]);
+    for remaining in [97, 96, 95] {
         left(&farcall, remaining);
     }
     farcall.flush();
     let row = row(&report(home.path()), "per-minute");
-    assert_eq!(used(&row), (Some(97), Some(3), Some(0)));
-    assert_eq!((row.vendor.as_str(), row.unit.as_str(), row.limit), ("example.com", "requests", Some(100)));
-    assert_eq!((row.window_seconds, row.remaining, row.now), (Some(60.0), Some(97), "open"));
+    assert_eq!(used(&row), (Some(95), Some(3), Some(0)));
+    assert_eq!((row.vendor.as_str(), row.unit.as_str(), row.limit), ("example", "requests", Some(100)));
+    assert_eq!((row.window_seconds, row.remaining, row.now), (Some(60.0), Some(95), "open"));
     assert_eq!((row.service.as_str(), row.pid, row.processes), ("checkout", std::process::id(), 1));
     assert_eq!(row.credential.len(), 12, "its fingerprint: {}", row.credential);
     assert!(row.resets_at.unwrap() > row.seen && row.rules.is_empty() && row.blocked_until.is_none());
 
-    // Forty of the next fifty are not ours.
-    left(&farcall, 56);
+    // Forty of the next forty-one are not ours.
+    left(&farcall, 54);
     farcall.flush();
     let report = report(home.path());
-    assert_eq!(used(&self::row(&report, "per-minute")), (Some(56), Some(4), Some(40)));
-    assert!(report.notes[0].starts_with("Somebody else asks example.com"), "{:?}", report.notes);
+    assert_eq!(used(&self::row(&report, "per-minute")), (Some(54), Some(4), Some(40)));
+    assert!(report.notes[0].starts_with("Somebody else asks Example"), "{:?}", report.notes);
     farcall.shutdown();
 }
 
@@ -83,23 +102,27 @@ fn what_the_vendor_states_and_what_we_counted_stand_beside_what_somebody_else_us
 fn the_processes_of_a_home_are_nobody_else_to_each_other() {
     let home = tempfile::tempdir().unwrap();
     let (one, other) = (start(home.path(), "checkout", ""), start(home.path(), "billing", ""));
-    (90..100).rev().for_each(|remaining| left(&one, remaining));
-    (85..90).rev().for_each(|remaining| left(&other, remaining));
+    learn(&[&one, &other]);
+    (86..96).rev().for_each(|remaining| left(&one, remaining));
+    (81..86).rev().for_each(|remaining| left(&other, remaining));
     one.flush();
     other.flush();
     let all = row(&report(home.path()), "per-minute");
-    assert_eq!((used(&all), all.processes), ((Some(85), Some(15), Some(0)), 1));
+    assert_eq!((all.left, all.own, all.processes), (Some(81), Some(15), 1));
+    // The calls from which each learned that there is a quota are counted by nobody.
+    assert!(all.foreign <= Some(4), "{all:?}");
     // Twenty more than the two of them know of.
-    left(&one, 64);
+    left(&one, 60);
     one.flush();
     let all = row(&report(home.path()), "per-minute");
-    assert_eq!(used(&all), (Some(64), Some(16), Some(20)));
+    assert_eq!((all.left, all.own), (Some(60), Some(16)));
+    assert!((Some(20)..=Some(24)).contains(&all.foreign), "{all:?}");
     assert_eq!(all.service, "checkout", "it heard last");
     // Filters find it by whoever uses it.
     let of = |filter: &str| {
         quotas(&Query::at(home.path()).filter(filter.parse::<Filter>().unwrap())).unwrap().rows.len()
     };
-    assert_eq!([of("caller=billing"), of("caller=search"), of("vendor=example.com")], [1, 0, 1]);
+    assert_eq!([of("caller=billing"), of("caller=search"), of("vendor=example")], [1, 0, 1]);
     one.shutdown();
     other.shutdown();
 }
@@ -107,14 +130,16 @@ fn the_processes_of_a_home_are_nobody_else_to_each_other() {
 #[test]
 fn what_processes_count_together_is_not_added_up() {
     let home = tempfile::tempdir().unwrap();
-    let rules = "[[quota]]\nname = \"keep\"\nmatch = { vendor = \"example.com\" }\n";
+    let rules = "[[quota]]\nname = \"keep\"\nmatch = { vendor = \"example\" }\nmax_wait = \"2s\"\n";
     let (one, other) = (start(home.path(), "checkout", rules), start(home.path(), "billing", rules));
-    (90..100).rev().for_each(|remaining| left(&one, remaining));
-    (85..90).rev().for_each(|remaining| left(&other, remaining));
+    learn(&[&one, &other]);
+    (86..96).rev().for_each(|remaining| left(&one, remaining));
+    (81..86).rev().for_each(|remaining| left(&other, remaining));
     one.flush();
     other.flush();
     let row = row(&report(home.path()), "per-minute");
-    assert_eq!(used(&row), (Some(85), Some(15), Some(0)));
+    // A rule has each count from its second call on.
+    assert_eq!(used(&row), (Some(81), Some(17), Some(1)));
     assert_eq!(row.rules, ["keep"]);
     one.shutdown();
     other.shutdown();
@@ -124,7 +149,9 @@ fn what_processes_count_together_is_not_added_up() {
 fn a_429_is_shown_with_its_end_and_the_limit_that_it_taught() {
     let home = tempfile::tempdir().unwrap();
     let farcall = start(home.path(), "checkout", "");
-    // The first refusal begins the count that the second one teaches from.
+    // From the first one nothing but that the vendor refuses is learned; the second begins the count that the third
+    // teaches from.
+    call(&farcall, URL, 429, &[("retry-after", "1")]);
     call(&farcall, URL, 429, &[("retry-after", "1")]);
     for _ in 0..30 {
         call(&farcall, URL, 200, &[]);
@@ -147,7 +174,7 @@ fn a_429_is_shown_with_its_end_and_the_limit_that_it_taught() {
 fn only_what_changed_is_written_and_what_is_over_goes_when_somebody_speaks_again() {
     let home = tempfile::tempdir().unwrap();
     let farcall = start(home.path(), "checkout", "");
-    left(&farcall, 99);
+    learn(&[&farcall]);
     farcall.flush();
     let ledger = Connection::open(home.path().join("ledger.db")).unwrap();
     let count = |sql: &str| ledger.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
@@ -165,7 +192,7 @@ fn only_what_changed_is_written_and_what_is_over_goes_when_somebody_speaks_again
             [],
         )
         .unwrap();
-    left(&farcall, 98);
+    left(&farcall, 97);
     farcall.flush();
     assert!(count("SELECT max(at) FROM quotas") > marked);
     assert_eq!(count("SELECT count(*) FROM quotas WHERE caller > 2000"), 1);
@@ -181,11 +208,11 @@ fn only_what_changed_is_written_and_what_is_over_goes_when_somebody_speaks_again
             )
             .unwrap();
     }
-    left(&farcall, 97);
+    left(&farcall, 96);
     farcall.flush();
     assert_eq!(count("SELECT count(*) FROM quotas"), 256);
     let row = row(&report(home.path()), "per-minute");
-    assert_eq!(row.left, Some(97));
+    assert_eq!(row.left, Some(96));
     farcall.shutdown();
 }
 
@@ -193,6 +220,7 @@ fn only_what_changed_is_written_and_what_is_over_goes_when_somebody_speaks_again
 fn a_window_that_is_over_says_so_and_leaves_with_the_reports_window() {
     let home = tempfile::tempdir().unwrap();
     let farcall = start(home.path(), "checkout", "");
+    learn(&[&farcall]);
     left(&farcall, 40);
     farcall.flush();
     let mut later = Query::at(home.path());

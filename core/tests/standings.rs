@@ -7,8 +7,20 @@ use std::collections::BTreeSet;
 
 const T0: Timestamp = Timestamp::from_nanos(1_763_700_000_000_000_000);
 
+/// A vendor of which it is known what it states.
+const VENDOR: &str = r#"
+[[vendor]]
+name = "example"
+label = "Example"
+hosts = ["api.example.com"]
+limit = [
+    { policy = "per-minute", limit = "x-limit", remaining = "x-left", reset = "x-reset", reset_as = "delta-s", window = "1m" },
+]
+"#;
+
 fn engine(rules: &str) -> Engine {
-    Engine::new(Config::parse("f", rules).unwrap(), Caller::new("checkout"), 1, 42)
+    let config = Config::parse("f", &format!("{VENDOR}{rules}")).unwrap();
+    Engine::new(config, Caller::new("checkout"), 1, 42)
 }
 
 /// A call with this credential, after which the vendor says that so many of a hundred are left for half a minute.
@@ -17,8 +29,8 @@ fn call(engine: &Engine, credential: &str, remaining: u32, now: Timestamp) {
     let head = Head::new("GET", "https://api.example.com/v1/things").headers(&sent).body(Some(0), true);
     let mut call = engine.begin(&head, now, 7);
     assert!(matches!(call.step(engine, now), Step::Send(_)));
-    let limit = format!("\"per-minute\";r={remaining};t=30");
-    let said = [("ratelimit-policy", "\"per-minute\";q=100;w=60"), ("ratelimit", limit.as_str())];
+    let remaining = remaining.to_string();
+    let said = [("x-limit", "100"), ("x-left", remaining.as_str()), ("x-reset", "30")];
     call.answer(engine, 200, &said.as_slice(), now);
     assert_eq!(call.step(engine, now), Step::Settled);
     call.end(engine, now);
@@ -30,9 +42,12 @@ fn told(engine: &Engine, now: Timestamp) -> Vec<NamedStanding> {
 
 #[test]
 fn a_drain_tells_of_the_quotas_that_changed_and_of_no_others() {
-    let rule = "[[quota]]\nname = \"keep\"\nmatch = { vendor = \"example.com\" }\n";
+    let rule = "[[quota]]\nname = \"keep\"\nmatch = { vendor = \"example\" }\nmax_wait = \"2s\"\n";
     for (rules, name) in [("", ""), (rule, "keep")] {
         let engine = engine(rules);
+        // From its first answer the engine learns that the vendor states a quota at all.
+        call(&engine, "Bearer none", 99, T0);
+        let _ = told(&engine, T0);
         call(&engine, "Bearer one", 99, T0);
         call(&engine, "Bearer two", 40, T0);
         let both = told(&engine, T0.plus_millis(1_000));
@@ -40,7 +55,7 @@ fn a_drain_tells_of_the_quotas_that_changed_and_of_no_others() {
         left.sort_unstable();
         assert_eq!(left, [Some(40), Some(99)]);
         let quota = &both[0];
-        assert_eq!((&*quota.vendor, &*quota.policy, &*quota.rule), ("example.com", "per-minute", name));
+        assert_eq!((&*quota.vendor, &*quota.policy, &*quota.rule), ("example", "per-minute", name));
         assert_eq!((quota.unit, quota.countable, quota.of_vendor), ("requests", true, false));
         assert_ne!(both[0].credential, both[1].credential);
 
@@ -56,15 +71,17 @@ fn a_drain_tells_of_the_quotas_that_changed_and_of_no_others() {
 #[test]
 fn what_was_used_before_we_counted_is_not_counted_as_ours() {
     let engine = engine("");
-    call(&engine, "Bearer one", 40, T0);
-    call(&engine, "Bearer one", 34, T0);
+    for remaining in [42, 41, 40, 34] {
+        call(&engine, "Bearer one", remaining, T0);
+    }
     let standing = told(&engine, T0.plus_millis(1))[0].standing;
-    assert_eq!((standing.counted, standing.foreign), (2, 5), "59 were used before");
+    assert_eq!((standing.counted, standing.foreign), (2, 5), "two counted after the first two answers");
 }
 
 #[test]
 fn of_too_many_quotas_each_comes_to_its_turn() {
     let engine = engine("");
+    call(&engine, "Bearer first", 99, T0);
     for n in 0..2_500 {
         call(&engine, &format!("Bearer {n}"), 99, T0);
     }

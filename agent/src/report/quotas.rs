@@ -254,7 +254,8 @@ impl QuotaRow {
     }
 
     fn about_others(&self) -> Option<String> {
-        let foreign = self.foreign.filter(|foreign| *foreign > 0)?;
+        // The first two calls of each process are counted by nobody.
+        let foreign = self.foreign.filter(|foreign| *foreign > 2 * self.processes)?;
         let with = match self.credential.as_str() {
             "" => String::new(),
             credential => format!(" with the credential {credential}"),

@@ -23,7 +23,7 @@ impl Render for Incidents {
                 Column::number("no."),
                 Column::name("time (UTC)").at_least(16).rank(1),
                 Column::name("vendor"),
-                Column::name("quota").rank(2),
+                Column::name("quota").rank(3),
                 Column::name("what happened").at_least(22),
                 Column::number("times"),
                 Column::number("limit").quiet().rank(4),
@@ -107,7 +107,7 @@ impl Render for ExplainedCall {
 
 impl Render for Budgets {
     fn render(&self, style: &Style) -> String {
-        let mut out = title(style, "How far the budgets are spent", self.window.seconds);
+        let mut out = title(style, "How far budgets are spent", self.window.seconds);
         // Each row is about a period of its own.
         if let Some(end) = out.find(", last ") {
             out.truncate(end);
@@ -118,8 +118,8 @@ impl Render for Budgets {
                 Column::name("budget").at_least(14),
                 Column::name("for").at_least(14).quiet(),
                 Column::number("spent of limit"),
-                Column::number("used"),
-                Column::name("until").at_least(11).rank(2),
+                Column::number("used").rank(1),
+                Column::name("until").at_least(11).rank(3),
                 Column::name("now"),
                 Column::name("beyond").rank(1),
             ]);

@@ -8,7 +8,7 @@ use crate::report::{QuotaRow, Quotas};
 
 impl Render for Quotas {
     fn render(&self, style: &Style) -> String {
-        let mut out = title(style, "What the vendors allow, and what is left of it", self.window.seconds);
+        let mut out = title(style, "What vendors allow, and what is left of it", self.window.seconds);
         if !self.rows.is_empty() {
             let mut grid = Grid::new(vec![
                 Column::name("vendor"),
