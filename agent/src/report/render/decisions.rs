@@ -21,13 +21,13 @@ impl Render for Incidents {
         } else {
             let mut grid = Grid::new(vec![
                 Column::number("no."),
-                Column::name("time (UTC)").at_least(16).rank(1),
+                Column::name("time (UTC)").at_least(16).rank(4),
                 Column::name("vendor"),
                 Column::name("quota").rank(3),
                 Column::name("what happened").at_least(22),
                 Column::number("times"),
-                Column::number("limit").quiet().rank(4),
-                Column::name("used most").quiet().rank(3),
+                Column::number("limit").quiet().rank(2),
+                Column::name("used most").quiet().rank(1),
             ]);
             for row in &self.rows {
                 grid.row(vec![
@@ -115,13 +115,13 @@ impl Render for Budgets {
         }
         if !self.rows.is_empty() {
             let mut grid = Grid::new(vec![
-                Column::name("budget").at_least(14),
+                Column::name("budget"),
                 Column::name("for").at_least(14).quiet(),
                 Column::number("spent of limit"),
                 Column::number("used").rank(1),
                 Column::name("until").at_least(11).rank(3),
                 Column::name("now"),
-                Column::name("beyond").rank(1),
+                Column::name("beyond").rank(2),
             ]);
             for row in &self.rows {
                 grid.row(vec![
