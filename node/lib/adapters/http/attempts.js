@@ -69,6 +69,27 @@ function bodyFor (request, { model }) {
 }
 
 /**
+ * Makes a request as `http.request` and `https.request` do. Agents that stand on agent-base (https-proxy-agent and its
+ * like) tell which of them asks by the stack: each has its name in there.
+ *
+ * @type {Record<string, (options: any) => any>}
+ */
+const by = {
+  'node:http:': (options) => new /** @type {any} */ (http).ClientRequest(options),
+  'node:https:': (options) => new /** @type {any} */ (http).ClientRequest(options)
+}
+
+/**
+ * A request of Farcall's own, by the protocol of the application's.
+ *
+ * @param {any} request
+ * @param {any} options
+ */
+function requestAs ({ protocol }, options) {
+  return (by['node:' + protocol] ?? by['node:http:'])({ ...options, protocol })
+}
+
+/**
  * Makes the request of a further attempt; it is to be ended with the body. Throws where no connection can be made at all.
  *
  * @param {any} request
@@ -77,16 +98,15 @@ function bodyFor (request, { model }) {
  */
 function make (request, step, body) {
   const { options, agent, path = request.path, idle } = request[kHeld]
-  const made = /** @type {any} */ (new /** @type {any} */ (http).ClientRequest({
+  const made = requestAs(request, {
     ...elsewhere(request, options, step.host),
     agent,
-    protocol: request.protocol,
     path: targetOf(path, step),
     headers: headersFor(request, step, body.byteLength),
     setHost: false,
     auth: undefined,
     timeout: idle ?? options.timeout
-  }))
+  })
   if (step.truncate !== undefined) made[kHeld] = { truncate: step.truncate, open: false }
   return made
 }
@@ -148,4 +168,4 @@ function leaveBehind (request) {
   }
 }
 
-module.exports = { bodyFor, elsewhere, inContext, isReplayable, leaveBehind, make, tellKept }
+module.exports = { bodyFor, elsewhere, inContext, isReplayable, leaveBehind, make, requestAs, tellKept }

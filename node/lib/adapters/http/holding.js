@@ -223,10 +223,10 @@ function begin (request, options, release) {
   const mayBeParked = parks && decision.mayBeParked()
   held.parks = mayBeParked && !certified
   if (held.parks) held.url = request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path
-  if (mayRepeat(request, decision, headers) || mayBeParked) {
-    decision.spare = held.open = true
-    held.content = content
-  } else decision.final = true
+  // Another model may take the place of the one that it asks for, whether it can be sent again or not.
+  held.content = content
+  if (mayRepeat(request, decision, headers) || mayBeParked) decision.spare = held.open = true
+  else decision.final = true
   exchange.decision = decision
   advance(request, decision, options, release)
 }

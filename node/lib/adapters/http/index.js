@@ -214,12 +214,23 @@ function holdRequest (agent, [request, options, ...rest], held) {
   hold(request, options, (options) => {
     held.released = true
     try {
-      Reflect.apply(original, agent, [request, options, ...rest])
+      Reflect.apply(original, agent, [request, named(request, options), ...rest])
     } catch (error) {
       if (!held.now) throw error
       held.error = { thrown: error }
     }
   }, agent)
+}
+
+/**
+ * The options of a connection that is made later, or from deeper down. Agents that stand on agent-base (https-proxy-agent and its like)
+ * tell by the stack whether it is to be one with TLS, unless the options do: AWS's SDK gives no protocol.
+ *
+ * @param {any} request
+ * @param {any} options
+ */
+function named ({ protocol }, options) {
+  return typeof options === 'object' && options !== null && !options.protocol ? { ...options, protocol } : options
 }
 
 /**

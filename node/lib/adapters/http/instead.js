@@ -10,7 +10,7 @@ const { cannedSocket } = require('../../canned.js')
 const { ErrorType } = require('../../errors.js')
 const { note } = require('../../problems.js')
 const { RefusedError, timeoutError, wireError } = require('../../refused.js')
-const { bodyFor, inContext, leaveBehind, make, tellKept } = require('./attempts.js')
+const { bodyFor, inContext, leaveBehind, make, requestAs, tellKept } = require('./attempts.js')
 const { beside, firstCame, noMore, secondCame } = require('./beside.js')
 const { forget } = require('./body.js')
 const { close, closeAfter, end, fail, isElsewhere, isHeldOpen, settle, tell } = require('./face.js')
@@ -47,9 +47,12 @@ function takes (request, type, argument) {
       return held.open && decide(request, undefined)
     case 'timeout':
       return isElsewhere(held)
-    case 'finish':
+    case 'finish': {
+      // Where its connection is gone, the application was told already.
+      const told = held.flushed
       held.flushed = true
-      return false
+      return told
+    }
     case 'upgrade':
       settle(request)
       return false
@@ -365,6 +368,9 @@ function deliver (request, response, second) {
   held.message = response
   held.second = second
   held.again = undefined
+  // Of a connection that is gone Node may have left its own listener there, which node-fetch 2 takes for an answer that
+  // did not come whole.
+  if (request.socket?.destroyed) request.socket.removeAllListeners('data')
   if (held.missed) {
     if (second === undefined) closeAfter(request, response)
     else request.res = response
@@ -413,7 +419,7 @@ function redo (request) {
 function ask (request) {
   const held = request[kHeld]
   const options = { ...held.options, agent: held.agent, path: request.path, headers: headersOf(request), setHost: false }
-  const second = new /** @type {any} */ (http).ClientRequest(options)
+  const second = requestAs(request, options)
   held.again = second
   second.on('response', (/** @type {any} */ response) => {
     deliver(request, response)

@@ -23,8 +23,24 @@ function fail (exchange, request, error) {
       exchange.failAs(request.protocol === 'https:' ? ErrorType.TLS : ErrorType.CONNECT)
       return
     }
+  } else if (isUp(request.socket) && UNSENT.has(classify(error))) {
+    // Such codes come from a connection that was made as well (EHOSTUNREACH, where a network fails): something went out.
+    exchange.failAs(ErrorType.RESET)
+    return
   }
   exchange.fail(error)
+}
+
+/** Failures before anything can be sent: what comes to them is sent again whatever it asks for. */
+const UNSENT = new Set([ErrorType.DNS, ErrorType.CONNECT, ErrorType.TLS])
+
+/**
+ * Whether a connection was made, with its TLS.
+ *
+ * @param {any} socket
+ */
+function isUp (socket) {
+  return Boolean(socket) && !socket.connecting && !socket.secureConnecting
 }
 
 /**
