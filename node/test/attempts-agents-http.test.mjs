@@ -25,6 +25,10 @@ retry_budget_least = 1000
 match = { customer = "again beside" }
 hedge = { after = "100ms", budget = "100%" }
 
+[[resilience]]
+match = { customer = "bounded" }
+deadline = "300ms"
+
 [[budget]]
 match = { vendor = "openai", customer = "frugal" }
 limit = "1 requests / month"
@@ -69,6 +73,25 @@ test('an agent that tells by the stack whether it is to speak TLS does so, at wh
     assert.equal((await answer).status, 200)
   }
   assert.deepEqual(got, ['GET', 'GET', 'PUT', 'PUT'])
+})
+
+test('a request that waits for a connection of its agent is over when its time is', async (t) => {
+  const vendors = await vendor(t)
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+  t.after(() => agent.destroy())
+  vendors.acts.push(hangs)
+  const first = http.get(vendors.url, { agent })
+  const over = once(first, 'error')
+  await once(first, 'finish')
+  const waiting = farcall.withCustomer('bounded', () => http.get(vendors.url, { agent }))
+  const [error] = await once(waiting, 'error')
+  assert.equal(error.code, 'ETIMEDOUT')
+  assert.equal(waiting.destroyed, true)
+  assert.deepEqual(Object.keys(agent.requests), [])
+  first.destroy(new Error('enough'))
+  await over
+  assert.equal((await answerOf(http.get(vendors.url, { agent }))).status, 200)
+  assert.equal(vendors.got.length, 2)
 })
 
 test('a connection that fails while it is used is none that was not made: what may have arrived is not sent again', async (t) => {

@@ -353,8 +353,11 @@ function advance (request, decision, options, release) {
         held.timer = setTimeout(() => {
           if (request.destroyed || request.res) return
           held.late = true
+          const queued = !request.socket && leaveQueue(held.agent, request)
           request.destroy(timeoutError())
           held.late = false
+          // As its agent does once it has no socket for it: the request says that it is over.
+          if (queued) Reflect.apply(original.onSocket, request, [null])
         }, Math.min(Math.ceil(step.ms), LONGEST_MS)).unref()
       }
       if (step.hedgeMs !== undefined && held.open) hedge(request, step.hedgeMs)
@@ -396,6 +399,24 @@ function changeModel (request, content, model) {
   if (!isThere(request)) throw new Error('the body of a request is not where it was')
   putBody(request, headOf(request._header, body.byteLength), body)
   request[kExchange].sent += body.byteLength - content.byteLength
+}
+
+/**
+ * Takes a request out of those that wait for a connection of their agent: nobody would tell it that it is over before there
+ * is one. Returns whether it was there.
+ *
+ * @param {any} agent
+ * @param {any} request
+ */
+function leaveQueue (agent, request) {
+  for (const [name, waiting] of Object.entries(agent?.requests ?? {})) {
+    const at = waiting.indexOf(request)
+    if (at === -1) continue
+    waiting.splice(at, 1)
+    if (waiting.length === 0) delete agent.requests[name]
+    return true
+  }
+  return false
 }
 
 /**
