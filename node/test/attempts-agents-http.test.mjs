@@ -9,7 +9,7 @@ import { test } from 'node:test'
 import { setTimeout as pass } from 'node:timers/promises'
 import tls from 'node:tls'
 import farcall from '../index.js'
-import { answerOf, breaks, hangs, obey, says, vendor } from './support/again.mjs'
+import { answerOf, breaks, hangs, obey, vendor } from './support/again.mjs'
 import { cert, key } from './support/certificate.mjs'
 
 obey(`

@@ -31,7 +31,11 @@ function fail (exchange, request, error) {
   exchange.fail(error)
 }
 
-/** Failures before anything can be sent: what comes to them is sent again whatever it asks for. */
+/**
+ * Failures before anything can be sent: what comes to them is sent again whatever it asks for.
+ *
+ * @type {Set<number>}
+ */
 const UNSENT = new Set([ErrorType.DNS, ErrorType.CONNECT, ErrorType.TLS])
 
 /**
