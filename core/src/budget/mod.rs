@@ -145,6 +145,13 @@ impl Rule {
         }
     }
 
+    /// Whether a share of the limit has calls ask a cheaper model: then one that would be refused for its price does.
+    #[must_use]
+    pub fn downgrades_in_time(&self) -> bool {
+        matches!(self.limit.unit, Unit::Money(_))
+            && self.at.iter().any(|(_, action)| *action == Action::Downgrade)
+    }
+
     /// The cheaper model for one, by the longest match; `None` where none is named, or a version of the cheaper
     /// one is asked for already.
     #[must_use]

@@ -185,7 +185,10 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
         }
         let BudgetUse { place, state, .. } = &plan.budgets[at];
         let rule = &plan.rules.budgets[*place];
-        let amount = rule.then.amount(estimate(plan, flow, now), flow.tokens_ahead(plan).all);
+        let mut amount = rule.then.amount(estimate(plan, flow, now), flow.tokens_ahead(plan).all);
+        if rule.then.downgrades_in_time() && goes_cheaper(plan, flow, (rule, state), amount, now) {
+            amount = rule.then.amount(estimate(plan, flow, now), flow.tokens_ahead(plan).all);
+        }
         match state.reserve(&rule.then, amount, now) {
             budget::Verdict::Admit(admission) => {
                 flow.reserved[at] = Some(admission.reservation);
@@ -209,21 +212,41 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
     Ok(())
 }
 
+/// Whether a call that its budget has no room for is to ask the cheaper model that the budget knows.
+#[inline(never)]
+fn goes_cheaper(
+    plan: &Plan,
+    flow: &mut Flow,
+    (rule, state): (&Rule<budget::Rule>, &budget::State),
+    amount: u64,
+    now: Timestamp,
+) -> bool {
+    let stands = state.status(&rule.then, now);
+    let fits = stands.used.saturating_add(stands.elsewhere).saturating_add(amount) <= stands.limit;
+    !fits && flow.cheaper.is_none() && downgrade(plan, flow, rule, now)
+}
+
+/// Has the call ask the cheaper model; `false` where there is none, or what it asks stands in no body that is at hand.
+fn downgrade(plan: &Plan, flow: &mut Flow, rule: &Rule<budget::Rule>, now: Timestamp) -> bool {
+    let Some(model) = rule.then.cheaper(flow.model.as_str()).filter(|_| flow.names_model) else {
+        return false;
+    };
+    let name = Arc::clone(&rule.name);
+    flow.events.add(now, What::Budget { rule: name, says: "sends a cheaper model" });
+    flow.cheaper = Some(model.into());
+    flow.find_place(plan);
+    true
+}
+
 /// A budget lets the call go, and has something done with it.
 #[inline(never)]
 fn admitted_but(plan: &Plan, flow: &mut Flow, rule: &Rule<budget::Rule>, then: budget::Then, now: Timestamp) {
     match then {
-        budget::Then::Downgrade => {
-            // What stands in no body that is at hand cannot be replaced.
-            if flow.names_model
-                && let Some(model) = rule.then.cheaper(flow.model.as_str())
-            {
-                let name = Arc::clone(&rule.name);
-                flow.events.add(now, What::Budget { rule: name, says: "sends a cheaper model" });
-                flow.cheaper = Some(model.into());
-                flow.find_place(plan);
-            }
+        budget::Then::Downgrade if flow.cheaper.is_none() => {
+            downgrade(plan, flow, rule, now);
         }
+        // Already so.
+        budget::Then::Downgrade => {}
         budget::Then::Over => {
             let name = Arc::clone(&rule.name);
             flow.events.add(now, What::Budget { rule: name, says: "over the limit, and passes" });
@@ -251,7 +274,7 @@ fn estimate_by_price(plan: &Plan, flow: &Flow, now: Timestamp) -> Money {
         Priced::Same(price) => Some(price.estimate(&ahead)),
         Priced::ByModel => {
             let (vendor, endpoint) = (&plan.vendor_name, &plan.endpoint_name);
-            plan.rules.prices.estimate(vendor, endpoint, flow.model.as_str(), &ahead)
+            plan.rules.prices.estimate(vendor, endpoint, flow.asked_model(), &ahead)
         }
     };
     money.unwrap_or(Money::zero(Currency::USD))

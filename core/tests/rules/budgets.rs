@@ -80,6 +80,44 @@ fn a_budget_sends_the_cheaper_model_also_where_nobody_knows_a_price() {
 }
 
 #[test]
+fn a_call_that_only_the_cheaper_model_leaves_room_for_asks_that_one() {
+    let engine = engine(
+        r#"
+        [[budget]]
+        match = { vendor = "openai" }
+        limit = "0.01 USD / day"
+        at_80_percent = "downgrade"
+        over = "refuse"
+        downgrade = { from = "gpt-4o", to = "gpt-4o-mini" }
+
+        [[budget]]
+        name = "all"
+        match = { vendor = "openai", customer = "acme" }
+        limit = "0.01 USD / day"
+        over = "refuse"
+        "#,
+    );
+    // 600 tokens of an answer: 0.006 USD from the one, 0.00036 from the other.
+    let request = br#"{"model":"gpt-4o","max_tokens":600,"messages":[]}"#;
+    let head = Head::new("POST", "https://api.openai.com/v1/chat/completions")
+        .customer(Some("acme"))
+        .body(Some(request.len() as u64), true)
+        .content(request);
+    let mut models = Vec::new();
+    let mut under_way = Vec::new();
+    for n in 0..12 {
+        let mut call = engine.begin(&head, T0, n);
+        let Step::Send(attempt) = call.step(&engine, T0) else { break };
+        models.push(attempt.model);
+        under_way.push(call);
+    }
+    // Sixty percent are taken after the first: the second would not fit, and at four fifths each asks the cheaper.
+    assert_eq!(models[0], None);
+    assert_eq!(models.len(), 11, "of 0.004 USD ten times 0.00036 or a little more");
+    assert!(models[1..].iter().all(|model| model.as_deref() == Some("gpt-4o-mini")), "{models:?}");
+}
+
+#[test]
 fn the_hundred_thousandth_customer_has_a_budget_too() {
     let engine = engine(
         r#"
