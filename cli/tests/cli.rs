@@ -254,7 +254,7 @@ fn an_alarm_can_be_tried_and_says_what_did_not_go_out() {
 #[test]
 fn an_alarm_goes_to_the_collector_that_the_environment_names() {
     let home = tempfile::tempdir().unwrap();
-    std::fs::write(home.path().join("farcall.toml"), "service = \"shop\"\n").unwrap();
+    std::fs::write(home.path().join("farcall.toml"), "service = \"shop\"\n[otlp]\n").unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/otlp", listener.local_addr().unwrap());
     let collector = std::thread::spawn(move || {

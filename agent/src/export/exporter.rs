@@ -53,6 +53,8 @@ pub(crate) struct Exporter {
     failed: AtomicU64,
     /// Whether the last one failed: said once.
     fails: AtomicBool,
+    /// Whether the state could not be read when that was tried last: said once.
+    unread: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Exporter {
             reading: Mutex::new(()),
             failed: AtomicU64::new(0),
             fails: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
         }
     }
 
@@ -140,17 +143,18 @@ impl Exporter {
     /// The end of the process: tells what it counted since the last message, if that can be done soon.
     pub(crate) fn last(source: &impl Source) {
         let exporter = source.exporter();
-        let Some(mut to) = exporter.destination() else { return };
+        // What is counted from here on is in the message, or in the next one.
+        let mark = mark(source);
         let mut metrics = exporter.metrics();
         source.counted(&mut metrics);
-        let mark = mark(source);
         if metrics.is_empty() || exporter.lock().told == mark {
             return;
         }
+        let Some(mut to) = exporter.destination() else { return };
         to.timeout = to.timeout.min(LAST);
-        if exporter.deliver(&to, metrics) {
-            exporter.lock().told = mark;
-        }
+        // Tried once, whatever comes of it: nobody waits twice at the end of a process.
+        exporter.lock().told = mark;
+        exporter.deliver(&to, metrics);
     }
 
     fn send(&self, source: &impl Source) {
@@ -158,23 +162,21 @@ impl Exporter {
         let config = Arc::clone(&self.lock().config);
         let every = every(&config);
         self.lock().next = Instant::now() + every;
-        let Some(to) = self.destination() else { return };
+        let mark = mark(source);
         let mut metrics = self.metrics();
         source.counted(&mut metrics);
-        let mark = mark(source);
-        let turn = self.turn(source, every, to.timeout);
-        if turn.is_some() {
-            self.read(source, &mut metrics);
-        }
-        if metrics.is_empty() {
+        if metrics.is_empty() && !source.has_state() {
             return;
         }
-        let taken = self.deliver(&to, metrics);
+        let Some(to) = self.destination() else { return };
+        let turn = self.turn(source, every, to.timeout);
+        let read = turn.is_some() && self.read(source, &mut metrics);
+        let taken = !metrics.is_empty() && self.deliver(&to, metrics);
         if taken {
             self.lock().told = mark;
         }
         if let (Some(at_ms), Some(file)) = (turn, &self.turns) {
-            match taken {
+            match taken && read {
                 true => turn::told(file, &self.service, at_ms),
                 false => turn::forget(file, &self.service),
             }
@@ -208,14 +210,22 @@ impl Exporter {
         }
     }
 
-    fn read(&self, source: &impl Source, metrics: &mut Metrics) {
+    /// Adds what processes have in common; `false` where that cannot be had.
+    fn read(&self, source: &impl Source, metrics: &mut Metrics) -> bool {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if self.lock().paused {
-            return;
+            return false;
         }
-        if let Err(why) = source.state(metrics) {
-            self.failed(&why);
+        let read = source.state(metrics);
+        if let Err(why) = &read {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            if !self.unread.swap(true, Ordering::Relaxed) {
+                say::say(&format!("metrics go out without the state of the outbox: {why}"));
+            }
+        } else {
+            self.unread.store(false, Ordering::Relaxed);
         }
+        read.is_ok()
     }
 
     fn deliver(&self, to: &Destination, metrics: Metrics) -> bool {

@@ -99,6 +99,9 @@ struct Stored {
     learned_until: Option<u64>,
 }
 
+/// How far ahead a clock may be, in nanoseconds, for what is told by it to count.
+const AHEAD: u64 = 60_000_000_000;
+
 /// That, by whom and when.
 struct Part {
     caller: Rc<Caller>,
@@ -121,7 +124,9 @@ pub fn quotas(query: &Query) -> Result<Quotas, ReportError> {
     let mut rows = Vec::new();
     for ((vendor, credential, policy), mut parts) in groups {
         parts.sort_by_key(|part| std::cmp::Reverse(part.at));
-        let heard = parts.first().is_some_and(|part| part.at >= from && part.at <= query.now.as_nanos());
+        // Processes go on while this is read, and their clocks may be a little ahead; one that was an hour ahead is not.
+        parts.retain(|part| part.at <= query.now.as_nanos().saturating_add(AHEAD));
+        let heard = parts.first().is_some_and(|part| part.at >= from);
         if heard && fits(&query.filters, &source, &vendor, &parts)? {
             let label = source.label(&vendor);
             rows.push(QuotaRow::new((vendor, label, credential, policy), &parts, query.now.as_nanos()));
@@ -198,6 +203,12 @@ impl QuotaRow {
         // What was said before the window began is about another one.
         let in_window = lasts && spoken.stored.stated_at >= spoken.stored.opened_at;
         let countable = newest.stored.countable && resets_at.is_some();
+        // Of more processes not all are known; and who has counted more than is used has counted in an earlier window,
+        // too, as where each answer moves the reset ahead.
+        let used = limit.zip(left).map(|(limit, left)| limit.saturating_sub(left));
+        let counted = (countable && parts.len() < MAX_PROCESSES).then(|| own(&present));
+        let counted =
+            counted.filter(|own| used.is_none_or(|used| *own <= used.saturating_add(a_little(limit))));
         let blocked = parts.iter().filter(|part| part.stored.blocked_until > Some(now));
         let blocked = blocked.max_by_key(|part| part.stored.blocked_until).map(|part| &part.stored);
         let learned = parts.iter().find(|part| part.stored.learned_until > Some(now));
@@ -217,9 +228,8 @@ impl QuotaRow {
             stated_at: moment(spoken.stored.stated_at),
             left: left.filter(|_| lasts),
             resets_at: moment(resets_at),
-            own: countable.then(|| own(&present)),
-            // Of more processes not all are known.
-            foreign: (countable && parts.len() < MAX_PROCESSES).then(|| foreign(&present)),
+            own: counted,
+            foreign: counted.map(|_| foreign(&present)),
             learned_per_second: learned.map(thousandths),
             blocked_until: moment(blocked.and_then(|stored| stored.blocked_until)),
             blocked_why: blocked.map(|stored| match stored.blocked_why.as_deref() {
@@ -254,8 +264,9 @@ impl QuotaRow {
     }
 
     fn about_others(&self) -> Option<String> {
-        // The first two calls of each process are counted by nobody.
-        let foreign = self.foreign.filter(|foreign| *foreign > 2 * self.processes)?;
+        // Calls that begin before a process's first answer arrived are counted by nobody.
+        let few = (2 * self.processes).max(a_little(self.limit));
+        let foreign = self.foreign.filter(|foreign| *foreign > few)?;
         let with = match self.credential.as_str() {
             "" => String::new(),
             credential => format!(" with the credential {credential}"),
@@ -281,6 +292,11 @@ fn counts<'p>(parts: &'p [&'p Part]) -> impl Iterator<Item = &'p Stored> {
     let shared = parts.iter().find(|part| part.stored.shared);
     let alone = parts.iter().filter(|part| !part.stored.shared);
     shared.into_iter().chain(alone).map(|part| &part.stored)
+}
+
+/// What the two accounts may differ by: answers on their way, and calls for which the vendor asks nothing.
+fn a_little(limit: Option<u64>) -> u64 {
+    (limit.unwrap_or(0) / 20).max(5)
 }
 
 fn own(parts: &[&Part]) -> u64 {

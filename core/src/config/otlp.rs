@@ -6,10 +6,13 @@ use std::fmt;
 use std::time::Duration;
 
 /// An OpenTelemetry collector, and what it gets. What is not said here, the environment may say
-/// (`OTEL_EXPORTER_OTLP_ENDPOINT` and others); where neither names an endpoint, nothing is sent.
+/// (`OTEL_EXPORTER_OTLP_ENDPOINT` and others), but only where there is an `[otlp]`: the variables may be meant for an SDK
+/// that speaks another protocol. Where neither names an endpoint, nothing is sent.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OtlpConfig {
+    /// Whether there is an `[otlp]`, and so the environment is asked for what it does not say.
+    pub asked: bool,
     /// `endpoint`: the URL below which the collector takes `v1/logs` and `v1/metrics`, or `$NAME` for what the
     /// environment variable holds. May hold a secret: not shown by `Debug`.
     pub endpoint: Option<String>,
@@ -29,6 +32,7 @@ pub struct OtlpConfig {
 impl Default for OtlpConfig {
     fn default() -> Self {
         Self {
+            asked: false,
             endpoint: None,
             headers: Vec::new(),
             events: true,
@@ -51,8 +55,15 @@ impl fmt::Debug for OtlpConfig {
 }
 
 /// What frames a message, and what it is, is not the file's to say.
-const OURS: [&str; 6] =
-    ["host", "content-length", "content-type", "transfer-encoding", "connection", "content-encoding"];
+const OURS: [&str; 7] = [
+    "host",
+    "user-agent",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "connection",
+    "content-encoding",
+];
 /// More are a mistake.
 const MAX_HEADERS: usize = 32;
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
@@ -97,6 +108,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> OtlpConfig {
     }
     let timeout = section.duration("timeout");
     OtlpConfig {
+        asked: true,
         endpoint,
         headers,
         events: events.unwrap_or(default.events),

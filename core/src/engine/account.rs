@@ -6,7 +6,7 @@ use crate::cost::{Kind, Usage};
 use crate::quota::dialect::{Dialect, Scope, Statement, Unit};
 use crate::quota::{self, NamedStanding, State};
 use crate::units::{Timestamp, stable_hash};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Policies of one vendor and credential; vendors state up to four.
@@ -47,6 +47,9 @@ pub(super) struct Stated {
     scope: ScopeOf,
     /// The mark of what was told of it last.
     told: AtomicU64,
+    /// Whether a call of this engine asked it, or an answer spoke of it, since it was told of: others who share it tell of
+    /// theirs.
+    used: AtomicBool,
 }
 
 /// The policy of refusals that belong to none that was stated.
@@ -158,6 +161,9 @@ impl Account {
     pub(super) fn changed(&self, most: usize, now: Timestamp) -> impl Iterator<Item = NamedStanding> {
         let credential = crate::inspect::in_words(self.secret);
         let changed = self.stated().filter_map(move |stated| {
+            if !stated.used.swap(false, Ordering::Relaxed) {
+                return None;
+            }
             let (mark, standing) = stated.state.glance(now)?;
             if stated.told.swap(mark, Ordering::Relaxed) == mark {
                 return None;
@@ -265,7 +271,7 @@ impl Account {
                 let secret = if scope == ScopeOf::Vendor { 0 } else { self.secret };
                 let key = Key::of("vendor").and(&self.vendor).and_number(secret).and(&name);
                 let (name, state, told) = (name.into(), make(key, scope), AtomicU64::new(0));
-                Stated { policy, unit, name, state, scope, told }
+                Stated { policy, unit, name, state, scope, told, used: AtomicBool::new(true) }
             });
             if (stated.policy, stated.unit, stated.scope) == (policy, unit, scope) {
                 return Some(stated);
@@ -346,6 +352,13 @@ impl Tokens {
 }
 
 impl Stated {
+    /// Notes that a call of this engine is about it. Read before it is written: threads share the line.
+    pub(super) fn touch(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// How many units of this quota a call uses that has so many tokens.
     pub(super) fn units(&self, tokens: Tokens) -> u64 {
         match self.unit {

@@ -146,6 +146,7 @@ impl Engine {
                 continue;
             };
             *named = Some(policy);
+            policy.touch();
             let claim = claim_of(plan, flow, &policy.name);
             policy.state.state(rule, &claim, &stated(statement), now);
         }
@@ -181,6 +182,7 @@ impl Engine {
             None => asked.next().or_else(|| plan.account.unnamed(make)),
         };
         if let Some(policy) = policy {
+            policy.touch();
             let claim = claim_of(plan, flow, &policy.name);
             match before.map(limited) {
                 None => policy.state.limited(rule, &claim, how, reading.retry_at, now),

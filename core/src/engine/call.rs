@@ -73,7 +73,8 @@ impl Call {
     /// answer to an equal call. Returns until when nobody need look then; `None`: until the moment of the step.
     pub fn wake(&mut self, engine: &Engine, waker: &Waker, now: Timestamp) -> Option<Timestamp> {
         let Standing { flow, .. } = self.flow.as_ref()?;
-        let latest = flow.cached.patient_until().map_or(now.plus(WOKEN), |until| until.min(now.plus(WOKEN)));
+        let patient_until = flow.cached.patient_until().filter(|until| *until > now);
+        let latest = patient_until.map_or(now.plus(WOKEN), |until| until.min(now.plus(WOKEN)));
         flow.cached.wake(engine, waker).then_some(latest)
     }
 

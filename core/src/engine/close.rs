@@ -192,6 +192,7 @@ impl Engine {
             match over.was_sent {
                 true => {
                     if let Some(tokens) = over.used {
+                        policy.touch();
                         policy.state.settle(rule, claim, policy.units(tokens));
                     }
                     policy.state.end(claim);

@@ -301,6 +301,7 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
     }
     for (at, stated) in plan.account.asked(flow.place) {
         let ask = ask.units(stated.units(tokens)).customer(plan.customer, plan.weight);
+        stated.touch();
         flow.claimed.1 = flow.claimed.1.max(at + 1);
         match &plan.keep {
             Some((name, rule)) if stated.is_countable() => {

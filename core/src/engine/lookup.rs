@@ -72,7 +72,8 @@ pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timesta
         cached.refreshing = true;
         return Err(halt);
     }
-    cached.stage = Stage::Sent;
+    // Whoever goes by himself has nobody left to wait for, whatever he waits for later.
+    (cached.stage, cached.waits_for) = (Stage::Sent, None);
     Ok(())
 }
 

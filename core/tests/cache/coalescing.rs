@@ -201,3 +201,21 @@ fn threads_that_ask_the_same_at_once_ask_once_and_all_get_it() {
     assert_eq!(sent.into_inner(), 4);
     assert_eq!(got.iter().filter(|got| got.as_deref() == Some("once")).count(), 997);
 }
+
+#[test]
+fn who_went_by_itself_is_not_woken_for_the_answer_that_it_waited_for() {
+    let mut world =
+        World::with("[[resilience]]\nmatch = { vendor = \"*\" }\nattempts = 2\nbackoff = \"10s..20s\"\n");
+    let mut leader = world.begin(&Ask::get(&[]), 0.0);
+    assert!(is_send(&leader.step(&world.engine, at(0.0))));
+    let mut call = world.begin(&Ask { patience: Some(1.0), ..Ask::get(&[]) }, 0.0);
+    assert!(matches!(call.step(&world.engine, at(0.0)), Step::Wait(_)));
+    let woken = call.wake(&world.engine, Waker::noop(), at(0.1));
+    assert!(woken.is_some_and(|until| until > at(0.1) && until <= at(1.0)), "{woken:?}");
+    assert!(is_send(&call.step(&world.engine, at(1.0))));
+    call.failed(ErrorType::Reset);
+    assert!(matches!(call.step(&world.engine, at(1.1)), Step::Wait(until) if until > at(5.0)));
+    assert_eq!(call.wake(&world.engine, Waker::noop(), at(1.1)), None);
+    call.abandon(&world.engine, at(1.2));
+    leader.abandon(&world.engine, at(1.2));
+}

@@ -89,7 +89,7 @@ impl Whither {
             Signal::Metrics => config.metrics,
         };
         let disabled = env("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        if !wanted || disabled {
+        if !wanted || disabled || !(config.asked || config.endpoint.is_some()) {
             return Self::Nowhere;
         }
         let found = match &config.endpoint {
@@ -242,6 +242,7 @@ mod tests {
     type Set = [(&'static str, &'static str)];
 
     fn of(file: &str, signal: Signal, set: &Set) -> Whither {
+        let file = if file.is_empty() { "[otlp]" } else { file };
         let config = Config::parse("f", file).unwrap().otlp;
         let env = |name: &str| {
             let found = set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -271,6 +272,11 @@ mod tests {
         assert_eq!(to(file, Signal::Metrics, &[]).url, "http://c:4318/v1/metrics");
         let off: &Set = &[("OTEL_SDK_DISABLED", "True"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")];
         assert!(of("", Signal::Logs, off) == Whither::Nowhere);
+        let unasked: &Set = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")];
+        assert!(
+            of("service = \"shop\"\n", Signal::Logs, unasked) == Whither::Nowhere,
+            "it may be meant for others"
+        );
         assert!(of(file, Signal::Metrics, off) == Whither::Nowhere);
     }
 

@@ -133,9 +133,12 @@ def _of_pool(pool: Any, kinds: tuple[type, type]) -> bytes | None:
 
 
 def of_adapter(adapter: Any, kind: Any, verify: Any, cert: Any, proxy: Any) -> bytes | None:
-    """The channel of an adapter of requests; one of this kind that was told nothing of its pools is like all others."""
+    """The channel of an adapter of requests; one of this kind that was told nothing of its pools is like all others.
+
+    Of any other, calls through another proxy, or with other words on certificates, are apart from each other, too.
+    """
     if type(adapter) is not kind or len(adapter.poolmanager.connection_pool_kw) > _OWN_SETTINGS:
-        return own(adapter)
+        return through(proxy, own(adapter) + (of_settings(verify, cert) or b""))
     return through(proxy, None if verify is True and cert is None else of_settings(verify, cert))
 
 
