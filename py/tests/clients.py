@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 #: How long a client waits for a connection, and for anything to read unless a test says otherwise, in seconds.
 PATIENT = 60.0
+
+
+@functools.cache
+def trusting(ca: str) -> ssl.SSLContext:
+    """One for all clients: what came by one context is no answer to who asks by another."""
+    return ssl.create_default_context(cafile=ca)
 
 
 class Answer:
@@ -55,7 +62,7 @@ def _by_httpx(library: Any) -> Callable[..., Answer]:
     def call(
         method: str, url: str, ca: str, *, body: Any = None, timeout: float = PATIENT, read: str = "all"
     ) -> Answer:
-        verify = ssl.create_default_context(cafile=ca)
+        verify = trusting(ca)
         patience = library.Timeout(PATIENT, read=timeout)
         with library.Client(verify=verify, timeout=patience, follow_redirects=True) as client:
             if read == "all":
@@ -73,7 +80,7 @@ def _by_async_httpx(library: Any) -> Callable[..., Answer]:
         method: str, url: str, ca: str, *, body: Any = None, timeout: float = PATIENT, read: str = "all"
     ) -> Answer:
         async def run() -> Answer:
-            verify = ssl.create_default_context(cafile=ca)
+            verify = trusting(ca)
             patience = library.Timeout(PATIENT, read=timeout)
             async with library.AsyncClient(verify=verify, timeout=patience, follow_redirects=True) as client:
                 if read == "all":
