@@ -38,6 +38,8 @@ const tests = spawn(process.execPath, ['--test', '--test-reporter=spec', '--test
   env: {
     ...process.env,
     FARCALL_HOME: join(scratch, 'home'),
+    // What is installed writes until its process ends, after all that a test can remove.
+    TMPDIR: scratch,
     NODE_EXTRA_CA_CERTS: ca,
     SIM_TLS: `https://localhost:${tls.split(':')[1]}`,
     SIM_PLAIN: `http://${plain}`
