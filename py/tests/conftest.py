@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -31,6 +33,8 @@ PATIENCE = 60
 
 # One ledger for the process: the agent starts once. Tests tell their calls apart by customer and by path.
 HOME = tempfile.mkdtemp(prefix="farcall-test-")
+# What is registered first runs last: by then Farcall has written what it had to.
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ["FARCALL_HOME"] = HOME
 
 
