@@ -369,6 +369,10 @@ impl Window {
             ends: moment(&self.ends),
             unit: limit.map(|limit| limit.unit).unwrap_or_default(),
             limit: standing.limit.or(limit.map(|limit| limit.units)),
+            limit_window: match standing.limit {
+                Some(_) => standing.window,
+                None => limit.map(|limit| limit.period),
+            },
             remaining: standing.remaining,
             resets_at: standing.resets_at,
             retry_at: (retry_at != 0).then(|| Timestamp::from_nanos(retry_at)),
