@@ -51,8 +51,8 @@ fn left(farcall: &Farcall, remaining: u32) {
     call(farcall, URL, 200, &[("x-limit", "100"), ("x-left", &remaining), ("x-reset", "30")]);
 }
 
-/// The two calls of each from which it learns that the vendor states a quota, and which: 99 down.
-fn learn(all: &[&Farcall]) {
+/// The first two calls of each: 99 down.
+fn begin(all: &[&Farcall]) {
     let mut remaining = (0..100).rev();
     for farcall in all {
         remaining.by_ref().take(2).for_each(|remaining| left(farcall, remaining));
@@ -76,13 +76,13 @@ fn used(row: &QuotaRow) -> (Option<u64>, Option<u64>, Option<u64>) {
 fn what_the_vendor_states_and_what_we_counted_stand_beside_what_somebody_else_used() {
     let home = tempfile::tempdir().unwrap();
     let farcall = start(home.path(), "checkout", "");
-    learn(&[&farcall]);
+    begin(&[&farcall]);
     for remaining in [97, 96, 95] {
         left(&farcall, remaining);
     }
     farcall.flush();
     let row = row(&report(home.path()), "per-minute");
-    assert_eq!(used(&row), (Some(95), Some(3), Some(0)));
+    assert_eq!(used(&row), (Some(95), Some(5), Some(0)));
     assert_eq!((row.vendor.as_str(), row.unit.as_str(), row.limit), ("example", "requests", Some(100)));
     assert_eq!((row.window_seconds, row.remaining, row.now), (Some(60.0), Some(95), "open"));
     assert_eq!((row.service.as_str(), row.pid, row.processes), ("checkout", std::process::id(), 1));
@@ -93,7 +93,7 @@ fn what_the_vendor_states_and_what_we_counted_stand_beside_what_somebody_else_us
     left(&farcall, 54);
     farcall.flush();
     let report = report(home.path());
-    assert_eq!(used(&self::row(&report, "per-minute")), (Some(54), Some(4), Some(40)));
+    assert_eq!(used(&self::row(&report, "per-minute")), (Some(54), Some(6), Some(40)));
     assert!(report.notes[0].starts_with("Somebody else asks Example"), "{:?}", report.notes);
     farcall.shutdown();
 }
@@ -102,21 +102,18 @@ fn what_the_vendor_states_and_what_we_counted_stand_beside_what_somebody_else_us
 fn the_processes_of_a_home_are_nobody_else_to_each_other() {
     let home = tempfile::tempdir().unwrap();
     let (one, other) = (start(home.path(), "checkout", ""), start(home.path(), "billing", ""));
-    learn(&[&one, &other]);
+    begin(&[&one, &other]);
     (86..96).rev().for_each(|remaining| left(&one, remaining));
     (81..86).rev().for_each(|remaining| left(&other, remaining));
     one.flush();
     other.flush();
     let all = row(&report(home.path()), "per-minute");
-    assert_eq!((all.left, all.own, all.processes), (Some(81), Some(15), 1));
-    // The calls from which each learned that there is a quota are counted by nobody.
-    assert!(all.foreign <= Some(4), "{all:?}");
+    assert_eq!((used(&all), all.processes), ((Some(81), Some(19), Some(0)), 1));
     // Twenty more than the two of them know of.
     left(&one, 60);
     one.flush();
     let all = row(&report(home.path()), "per-minute");
-    assert_eq!((all.left, all.own), (Some(60), Some(16)));
-    assert!((Some(20)..=Some(24)).contains(&all.foreign), "{all:?}");
+    assert_eq!(used(&all), (Some(60), Some(20), Some(20)));
     assert_eq!(all.service, "checkout", "it heard last");
     // Filters find it by whoever uses it.
     let of = |filter: &str| {
@@ -132,14 +129,13 @@ fn what_processes_count_together_is_not_added_up() {
     let home = tempfile::tempdir().unwrap();
     let rules = "[[quota]]\nname = \"keep\"\nmatch = { vendor = \"example\" }\nmax_wait = \"2s\"\n";
     let (one, other) = (start(home.path(), "checkout", rules), start(home.path(), "billing", rules));
-    learn(&[&one, &other]);
+    begin(&[&one, &other]);
     (86..96).rev().for_each(|remaining| left(&one, remaining));
     (81..86).rev().for_each(|remaining| left(&other, remaining));
     one.flush();
     other.flush();
     let row = row(&report(home.path()), "per-minute");
-    // A rule has each count from its second call on.
-    assert_eq!(used(&row), (Some(81), Some(17), Some(1)));
+    assert_eq!(used(&row), (Some(81), Some(19), Some(0)));
     assert_eq!(row.rules, ["keep"]);
     one.shutdown();
     other.shutdown();
@@ -149,9 +145,7 @@ fn what_processes_count_together_is_not_added_up() {
 fn a_429_is_shown_with_its_end_and_the_limit_that_it_taught() {
     let home = tempfile::tempdir().unwrap();
     let farcall = start(home.path(), "checkout", "");
-    // From the first one nothing but that the vendor refuses is learned; the second begins the count that the third
-    // teaches from.
-    call(&farcall, URL, 429, &[("retry-after", "1")]);
+    // The first one begins the count that the second teaches from.
     call(&farcall, URL, 429, &[("retry-after", "1")]);
     for _ in 0..30 {
         call(&farcall, URL, 200, &[]);
@@ -174,7 +168,7 @@ fn a_429_is_shown_with_its_end_and_the_limit_that_it_taught() {
 fn only_what_changed_is_written_and_what_is_over_goes_when_somebody_speaks_again() {
     let home = tempfile::tempdir().unwrap();
     let farcall = start(home.path(), "checkout", "");
-    learn(&[&farcall]);
+    begin(&[&farcall]);
     farcall.flush();
     let ledger = Connection::open(home.path().join("ledger.db")).unwrap();
     let count = |sql: &str| ledger.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
@@ -220,7 +214,7 @@ fn only_what_changed_is_written_and_what_is_over_goes_when_somebody_speaks_again
 fn a_window_that_is_over_says_so_and_leaves_with_the_reports_window() {
     let home = tempfile::tempdir().unwrap();
     let farcall = start(home.path(), "checkout", "");
-    learn(&[&farcall]);
+    begin(&[&farcall]);
     left(&farcall, 40);
     farcall.flush();
     let mut later = Query::at(home.path());
