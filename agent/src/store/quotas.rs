@@ -27,6 +27,8 @@ CREATE INDEX quotas_by_time ON quotas (at);
 
 /// Processes of which one quota keeps what they know: with more, who used what is not told any more.
 pub(crate) const MAX_PROCESSES: usize = 256;
+/// Rows of all quotas together, the newest: a service whose credentials change by the hour has new quotas by the hour.
+const MAX_ROWS: i64 = 16_384;
 /// What has no end of its own says nothing of the present after so long.
 const WITHOUT_END: Duration = Duration::from_secs(3_600);
 
@@ -93,6 +95,15 @@ fn forget(
                  ORDER BY at DESC LIMIT 1 OFFSET ?4)",
         )?
         .execute(params![vendor, credential, policy, i64::try_from(MAX_PROCESSES - 1).unwrap_or(i64::MAX)])?;
+    Ok(())
+}
+
+/// Keeps the newest rows, of all quotas together.
+pub(super) fn bound(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "DELETE FROM quotas WHERE at < (SELECT at FROM quotas ORDER BY at DESC LIMIT 1 OFFSET ?1)",
+        [MAX_ROWS - 1],
+    )?;
     Ok(())
 }
 
