@@ -227,3 +227,121 @@ fn a_window_that_is_over_says_so_and_leaves_with_the_reports_window() {
     assert!(report.notes[0].contains("--since 7d"), "{:?}", report.notes);
     farcall.shutdown();
 }
+
+#[test]
+fn the_limits_of_rules_stand_beside_those_of_vendors() {
+    let home = tempfile::tempdir().unwrap();
+    let rules = r#"
+[[quota]]
+name = "contract"
+match = { vendor = "example" }
+limit = "10 requests / 1h"
+burst = 5
+max_wait = "0s"
+"#;
+    let (farcall, other) = (start(home.path(), "checkout", rules), start(home.path(), "billing", rules));
+    (97..100).rev().for_each(|remaining| left(&farcall, remaining));
+    other.flush();
+    farcall.flush();
+    let first = row(&report(home.path()), "contract");
+    assert_eq!(
+        (first.source, first.vendor.as_str(), first.rules.as_slice()),
+        ("rule", "example", &["contract".to_owned()][..])
+    );
+    assert_eq!((first.limit, first.window_seconds, first.burst), (Some(10), Some(3_600.0), Some(5)));
+    assert_eq!((first.left, first.now, first.free_at.as_deref()), (Some(2), "open", None));
+    assert_eq!(row(&report(home.path()), "per-minute").source, "vendor");
+
+    // The processes of the host share it: the other one's calls take what is left.
+    left(&other, 96);
+    left(&other, 95);
+    other.flush();
+    let report = report(home.path());
+    let spent = row(&report, "contract");
+    assert_eq!((spent.left, spent.now, spent.service.as_str()), (Some(0), "used_up", "billing"));
+    assert!(spent.free_at.unwrap() > spent.seen);
+    assert_eq!(report.rows[0].policy, "contract", "what holds calls up comes first");
+    let table = report.render(&Style::default());
+    assert!(table.contains("0 at once, 10 requests/h") && table.contains("used up"), "{table}");
+    // A unit comes back every six minutes.
+    let mut later = Query::at(home.path());
+    later.now = later.now.plus(Duration::from_secs(730));
+    assert_eq!(row(&quotas(&later).unwrap(), "contract").left, Some(2));
+    farcall.shutdown();
+    other.shutdown();
+}
+
+#[test]
+fn a_quota_that_is_whole_again_at_once_is_open_and_has_no_account() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = start(home.path(), "checkout", "");
+    // As OpenAI states it: a bucket of which a thousand are missing, and full in 30 ms.
+    let headers = [
+        ("x-ratelimit-limit-tokens", "2000000"),
+        ("x-ratelimit-remaining-tokens", "1999000"),
+        ("x-ratelimit-reset-tokens", "30ms"),
+    ];
+    for _ in 0..5 {
+        call(&farcall, "https://api.openai.com/v1/models", 200, &headers);
+    }
+    farcall.flush();
+    let mut later = Query::at(home.path());
+    later.now = later.now.plus(Duration::from_secs(1));
+    let row = row(&quotas(&later).unwrap(), "tokens");
+    assert_eq!((row.now, row.limit, row.left), ("open", Some(2_000_000), None));
+    assert_eq!((row.own, row.foreign), (None, None), "thirty milliseconds say nothing");
+    farcall.shutdown();
+}
+
+#[test]
+fn what_others_counted_long_ago_in_a_window_that_lasts_is_ours() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, other) = (start(home.path(), "checkout", ""), start(home.path(), "billing", ""));
+    let day = |farcall: &Farcall, remaining: u32| {
+        let remaining = remaining.to_string();
+        call(farcall, URL, 200, &[("x-limit", "100"), ("x-left", &remaining), ("x-reset", "80000")]);
+    };
+    (80..100).rev().for_each(|remaining| day(&one, remaining));
+    one.flush();
+    (70..80).rev().for_each(|remaining| day(&other, remaining));
+    other.flush();
+    // The first of them was last heard of two hours ago, and the report asks for one.
+    let ledger = Connection::open(home.path().join("ledger.db")).unwrap();
+    let aged = "UPDATE quotas SET at = at - 7200000000000 WHERE at = (SELECT min(at) FROM quotas)";
+    assert_eq!(ledger.execute(aged, []).unwrap(), 1);
+    assert_eq!(used(&row(&report(home.path()), "per-minute")), (Some(70), Some(30), Some(0)));
+    one.shutdown();
+    other.shutdown();
+}
+
+#[test]
+fn however_many_credentials_there_are_the_report_and_the_ledger_stay_small() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = start(home.path(), "checkout", "");
+    left(&farcall, 97);
+    farcall.flush();
+    let ledger = Connection::open(home.path().join("ledger.db")).unwrap();
+    ledger
+        .execute(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
+             INSERT INTO quotas SELECT vendor, 'c' || n, policy, rule, caller, at - n, ends, standing FROM quotas, n",
+            [],
+        )
+        .unwrap();
+    let short = report(home.path());
+    assert_eq!(short.rows.len(), 50);
+    let note = short.notes.iter().find(|note| note.contains("more, which hold calls up less")).unwrap();
+    assert!(note.contains("19951 more") && note.contains("--limit 20001"), "{note}");
+    let mut all = Query::at(home.path());
+    all.limit = 0;
+    assert_eq!(quotas(&all).unwrap().rows.len(), 20_001);
+
+    // The next upkeep keeps the newest.
+    ledger.execute("UPDATE upkeep SET at = 0 WHERE task = 'exemplars'", []).unwrap();
+    left(&farcall, 96);
+    farcall.flush();
+    let count = |sql: &str| ledger.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!(count("SELECT count(*) FROM quotas"), 16_384);
+    assert_eq!(count("SELECT count(*) FROM quotas WHERE credential IN ('c1', 'c16383')"), 2);
+    farcall.shutdown();
+}

@@ -122,6 +122,84 @@ fn a_vendor_that_states_nothing_after_all_is_looked_at_no_longer() {
 }
 
 #[test]
+fn the_limits_of_rules_are_told_by_whoever_uses_them() {
+    let rules = r#"
+[[quota]]
+name = "ours"
+match = { vendor = "example", customer = "*" }
+limit = "10 requests / 1s"
+burst = 4
+
+[[policy]]
+name = "slowly"
+match = { vendor.tag = "!none" }
+verdict = "throttle"
+throttle = "5 requests / 1s"
+"#;
+    let engine = engine(rules);
+    let ask = |customer: &'static str, now: Timestamp| {
+        let head = Head::new("GET", "https://api.example.com/v1/things")
+            .customer(Some(customer))
+            .body(Some(0), true);
+        let mut call = engine.begin(&head, now, 7);
+        let sent = matches!(call.step(&engine, now), Step::Send(_));
+        let silent: &[(&str, &str)] = &[];
+        if sent {
+            call.answer(&engine, 200, &silent, now);
+        }
+        call.end(&engine, now);
+        sent
+    };
+    assert_eq!(told(&engine, T0), []);
+    assert!(ask("acme", T0));
+    assert!(ask("globex", T0.plus_millis(500)));
+    let mut all = told(&engine, T0.plus_millis(600));
+    all.sort_by(|a, b| a.policy.cmp(&b.policy));
+    let names: Vec<_> = all.iter().map(|limit| (&*limit.policy, &*limit.rule, &*limit.vendor)).collect();
+    // What throttles is about all vendors together.
+    assert_eq!(
+        names,
+        [
+            ("ours (customer=acme)", "ours", "example"),
+            ("ours (customer=globex)", "ours", "example"),
+            ("slowly", "slowly", "")
+        ]
+    );
+    let globex = all[1].configured.unwrap();
+    assert_eq!((globex.limit.units, globex.burst), (10, 4));
+    assert_eq!(globex.due_at, Some(T0.plus_millis(600)), "a tenth of a second after its call");
+    // Time is no news, and what one uses is none of the other.
+    assert_eq!(told(&engine, T0.plus_millis(5_000)), []);
+    assert!(ask("acme", T0.plus_millis(6_000)));
+    let mut names: Vec<_> = told(&engine, T0.plus_millis(6_100)).into_iter().map(|one| one.policy).collect();
+    names.sort();
+    assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["ours (customer=acme)", "slowly"]);
+}
+
+#[test]
+fn of_too_many_limits_each_comes_to_its_turn() {
+    let rule = "[[quota]]\nname = \"ours\"\nmatch = { customer = \"*\" }\nlimit = \"10 requests / 1s\"\n";
+    let engine = engine(rule);
+    let mut seen = BTreeSet::new();
+    for second in 0..4 {
+        // All of them are used, every second.
+        for n in 0..2_500 {
+            let customer = format!("c{n}");
+            let head =
+                Head::new("GET", "https://host.example/").customer(Some(&customer)).body(Some(0), true);
+            let now = T0.plus_millis(second * 1_000);
+            let mut call = engine.begin(&head, now, 7);
+            assert!(matches!(call.step(&engine, now), Step::Send(_)));
+            call.end(&engine, now);
+        }
+        let told = told(&engine, T0.plus_millis(second * 1_000 + 1));
+        assert!(told.len() <= 1_024);
+        seen.extend(told.into_iter().map(|limit| limit.policy));
+    }
+    assert_eq!(seen.len(), 2_500);
+}
+
+#[test]
 fn of_too_many_quotas_each_comes_to_its_turn() {
     let engine = engine("");
     for n in 0..2_500 {

@@ -3,7 +3,7 @@
 
 use super::Pending;
 use super::write::{Names, Presence, int_time};
-use farcall::quota::{NamedStanding, Standing};
+use farcall::quota::{Configured, NamedStanding, Standing};
 use farcall::{Caller, Timestamp};
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
@@ -108,7 +108,11 @@ pub(super) fn bound(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Until when it says something of the present.
-fn ends(NamedStanding { at, standing, .. }: &NamedStanding) -> Timestamp {
+fn ends(NamedStanding { at, standing, configured, .. }: &NamedStanding) -> Timestamp {
+    if let Some(Configured { due_at, .. }) = configured {
+        // A limit that nobody uses is all there.
+        return due_at.unwrap_or_else(|| at.plus(WITHOUT_END));
+    }
     let Standing { resets_at, blocked_until, learned_until, .. } = *standing;
     resets_at.max(blocked_until).max(learned_until).unwrap_or_else(|| at.plus(WITHOUT_END))
 }
@@ -117,6 +121,19 @@ fn ends(NamedStanding { at, standing, .. }: &NamedStanding) -> Timestamp {
 fn to_json(quota: &NamedStanding) -> Value {
     let standing = &quota.standing;
     let moment = |at: Option<Timestamp>| at.map(Timestamp::as_nanos);
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    if let Some(Configured { limit, burst, due_at, .. }) = &quota.configured {
+        return json!({
+            "configured": true,
+            "rule": &*quota.rule,
+            "unit": quota.unit,
+            "shared": quota.shared,
+            "limit": limit.units,
+            "window": nanos(limit.period),
+            "burst": burst,
+            "due_at": moment(*due_at),
+        });
+    }
     json!({
         "of_vendor": quota.of_vendor,
         "rule": &*quota.rule,
@@ -128,7 +145,7 @@ fn to_json(quota: &NamedStanding) -> Value {
         "stated_at": moment(standing.stated_at),
         "opened_at": moment(standing.opened_at),
         "resets_at": moment(standing.resets_at),
-        "window": standing.window.map(|window| u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)),
+        "window": standing.window.map(nanos),
         "own": standing.counted,
         "foreign": standing.foreign,
         "left": standing.left,
