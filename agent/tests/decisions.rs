@@ -69,6 +69,26 @@ const SLACK: &str = "https://slack.com/api/chat.postMessage";
 const GITHUB: &str = "https://api.github.com/user";
 
 #[test]
+fn a_policy_that_throttles_is_told_as_one_where_it_refuses_like_a_quota() {
+    let home = tempfile::tempdir().unwrap();
+    let rule = "[[policy]]\nname = \"slowly\"\nmatch = { vendor = \"stripe\" }\nverdict = \"throttle\"\nthrottle = \"1 request / 1h\"\n";
+    let farcall = start(home.path(), rule);
+    assert!(call(&farcall, STRIPE, "acme", 200) && !call(&farcall, STRIPE, "acme", 200));
+    farcall.shutdown();
+    let query = Query::at(home.path());
+    let refused = query.clone().filter("outcome=refused-quota".parse().unwrap());
+    let row = report::calls(&refused).unwrap().rows[0].clone();
+    assert_eq!(row.rule.as_deref(), Some("slowly"));
+    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
+    let file = home.path().join("farcall.toml");
+    let stands = format!("The rule is a policy that throttles; it stands in line 1 of {}.", file.display());
+    assert_eq!(sentences[3], stands, "{sentences:?}");
+    std::fs::write(&file, "").unwrap();
+    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
+    assert_eq!(sentences[3], format!("There is no rule of that name in {} any more.", file.display()));
+}
+
+#[test]
 fn an_explained_refusal_says_by_which_line_why_and_when_the_call_would_have_passed() {
     // A rule each, in line 1, and what it makes of the second call.
     let rules = [

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Only what matches: vendor=stripe 'status>=500'
     #[arg(value_name = "FILTER")]
     filters: Vec<Filter>,
-    /// The most single calls to show; 0 for all
+    /// The most single calls or quotas to show; 0 for all
     #[arg(long, default_value_t = 50)]
     limit: usize,
     #[command(flatten)]

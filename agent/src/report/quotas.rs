@@ -6,12 +6,11 @@ use super::{Filter, Query, ReportError, Window, time};
 use crate::store::MAX_PROCESSES;
 use farcall::Caller;
 use farcall::matcher::{Fields, Subject};
-use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// The vendors' quotas, those that hold calls up first.
+/// The vendors' quotas and the limits of the user's rules, those that hold calls up first.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Quotas {
@@ -19,27 +18,30 @@ pub struct Quotas {
     pub report: &'static str,
     /// The time that it covers: quotas of which something was heard or used in it.
     pub window: Window,
-    /// A row for each vendor, credential and policy.
+    /// A row for each vendor, credential and policy, and for each limit of a rule.
     pub rows: Vec<QuotaRow>,
     /// What a reader should know, in sentences.
     pub notes: Vec<String>,
 }
 
-/// One quota of a vendor, as the processes of this home know it.
+/// One quota of a vendor, or one limit of a rule, as the processes of this home know it.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct QuotaRow {
-    /// The vendor's name.
+    /// Whose limit it is: `vendor` where the vendor stated it or taught it by 429s, `rule` where a rule states it.
+    pub source: &'static str,
+    /// The vendor's name; empty where a rule limits calls to several vendors together.
     pub vendor: String,
     /// The name as the vendor writes it.
     pub label: String,
     /// The credential's fingerprint; empty where none was seen, or the quota is not one credential's.
     pub credential: String,
-    /// What the vendor calls it; `unstated` where it refused calls and stated nothing.
+    /// What the vendor calls it; `unstated` where it refused calls and stated nothing. Of a rule's limit the rule's name,
+    /// and what it is kept apart by.
     pub policy: String,
     /// What is counted: `requests`, `tokens`, `input-tokens`, ...
     pub unit: String,
-    /// How many of it a window holds, as the vendor stated it.
+    /// How many of it a window holds, as the vendor or the rule states it.
     pub limit: Option<u64>,
     /// How long a window is; null where nobody stated it.
     pub window_seconds: Option<f64>,
@@ -47,8 +49,12 @@ pub struct QuotaRow {
     pub remaining: Option<u64>,
     /// When it said so, RFC 3339 in UTC.
     pub stated_at: Option<String>,
-    /// What is left by that word and by what went out since.
+    /// What is left by that word and by what went out since; of a rule's limit, how many units may go at once.
     pub left: Option<u64>,
+    /// How many units may go back to back where the limit is a rule's and nothing went before.
+    pub burst: Option<u64>,
+    /// When a call of one unit would pass a rule's limit that is used up; null where it passes at once.
+    pub free_at: Option<String>,
     /// When the window ends, or ended.
     pub resets_at: Option<String>,
     /// Units that we counted in the window.
@@ -64,7 +70,7 @@ pub struct QuotaRow {
     /// What that comes to for a call: `blocked`, `used_up`, `open`, `learned` (paced by what was learned), `over` (the
     /// window has ended, and nobody asked since).
     pub now: &'static str,
-    /// The `[[quota]]` rules that keep to it; none where it is only watched.
+    /// The rules that keep to it, or the one that states it; none where it is only watched.
     pub rules: Vec<String>,
     /// When something was last heard or used of it.
     pub seen: String,
@@ -97,10 +103,16 @@ struct Stored {
     blocked_why: Option<String>,
     learned_per_second: Option<u64>,
     learned_until: Option<u64>,
+    configured: bool,
+    burst: Option<u64>,
+    due_at: Option<u64>,
 }
 
 /// How far ahead a clock may be, in nanoseconds, for what is told by it to count.
 const AHEAD: u64 = 60_000_000_000;
+
+/// Windows that are shorter, in nanoseconds, are over before anybody can tell what was used of them.
+const SHORT: u64 = 1_000_000_000;
 
 /// That, by whom and when.
 struct Part {
@@ -109,20 +121,20 @@ struct Part {
     stored: Stored,
 }
 
-/// By vendor, credential and policy.
-type Groups = BTreeMap<(String, String, String), Vec<Part>>;
+/// By vendor, credential and policy, those of vendors apart from those of rules.
+type Groups = BTreeMap<(String, String, String, bool), Vec<Part>>;
 
-/// What the vendors allow, and how much of it is left: the quotas that were heard of or used in the window, those that
-/// hold calls up first.
+/// What the vendors and the user's rules allow, and how much of it is left: the quotas that were heard of or used in the
+/// window, those that hold calls up first, as many as the query's `limit` says.
 ///
 /// # Errors
 /// When there is no ledger, it cannot be read, or a filter asks for what quotas do not have.
 pub fn quotas(query: &Query) -> Result<Quotas, ReportError> {
     let source = Source::open(query)?;
-    let (groups, unread) = read(&source)?;
     let from = query.first_minute().saturating_mul(60_000_000_000);
+    let (groups, unread) = read(&source, from)?;
     let mut rows = Vec::new();
-    for ((vendor, credential, policy), mut parts) in groups {
+    for ((vendor, credential, policy, _), mut parts) in groups {
         parts.sort_by_key(|part| std::cmp::Reverse(part.at));
         // Processes go on while this is read, and their clocks may be a little ahead; one that was an hour ahead is not.
         parts.retain(|part| part.at <= query.now.as_nanos().saturating_add(AHEAD));
@@ -133,36 +145,54 @@ pub fn quotas(query: &Query) -> Result<Quotas, ReportError> {
         }
     }
     rows.sort_by(|a, b| a.urgency().total_cmp(&b.urgency()));
+    let notes = notes(&rows, unread, query);
+    rows.truncate(query.most());
+    Ok(Quotas { report: "quotas", window: query.window(), rows, notes })
+}
+
+fn notes(rows: &[QuotaRow], unread: u64, query: &Query) -> Vec<String> {
     let mut notes: Vec<String> = rows.iter().filter_map(QuotaRow::about_others).take(3).collect();
+    let mut stated = rows.iter().filter(|row| row.source == "vendor").peekable();
     if rows.is_empty() {
         notes.push(
-            "No vendor stated a quota in this window, and none was learned from 429s. Look further back with \
-             --since 7d."
+            "No vendor stated a quota in this window, none was learned from 429s, and no rule limited calls. Look \
+             further back with --since 7d."
                 .to_owned(),
         );
-    } else if rows.iter().all(|row| row.rules.is_empty()) {
-        notes.push("They are only watched: a [[quota]] rule keeps to them (docs/quota.md).".to_owned());
+    } else if stated.peek().is_some() && stated.all(|row| row.rules.is_empty()) {
+        notes.push(
+            "What vendors state is only watched: a [[quota]] rule keeps to it (docs/quota.md).".to_owned(),
+        );
+    }
+    if rows.len() > query.most() {
+        let (more, all) = (rows.len() - query.most(), rows.len());
+        notes.push(format!(
+            "{more} more, which hold calls up less, with --limit {all}; vendor=NAME and caller=NAME narrow it down."
+        ));
     }
     if unread > 0 {
         notes.push(format!(
             "{unread} of the ledger's quotas cannot be read: a later version of farcall wrote them."
         ));
     }
-    Ok(Quotas { report: "quotas", window: query.window(), rows, notes })
+    notes
 }
 
-fn read(source: &Source<'_>) -> Result<(Groups, u64), ReportError> {
+/// What was written since `from`, and what still says something of then: others may have counted in the same window.
+fn read(source: &Source<'_>, from: u64) -> Result<(Groups, u64), ReportError> {
     let (mut groups, mut unread) = (Groups::new(), 0);
     let Some(connection) = source.connection() else { return Ok((groups, unread)) };
-    let mut statement =
-        connection.prepare("SELECT vendor, credential, policy, caller, at, standing FROM quotas")?;
-    let mut rows = statement.query(params![])?;
+    let mut statement = connection.prepare(
+        "SELECT vendor, credential, policy, caller, at, standing FROM quotas WHERE at >= ?1 OR ends > ?1",
+    )?;
+    let mut rows = statement.query([i64::try_from(from).unwrap_or(i64::MAX)])?;
     while let Some(row) = rows.next()? {
         let stored: Result<Stored, _> = serde_json::from_str(&row.get::<_, String>(5)?);
         match (source.caller(row.get(3)?), stored) {
             (Some(caller), Ok(stored)) => {
                 let part = Part { caller: Rc::clone(caller), at: get(row, 4)?, stored };
-                groups.entry((row.get(0)?, row.get(1)?, row.get(2)?)).or_default().push(part);
+                let key = (row.get(0)?, row.get(1)?, row.get(2)?, part.stored.configured);
+                groups.entry(key).or_default().push(part);
             }
             _ => unread += 1,
         }
@@ -196,13 +226,16 @@ impl QuotaRow {
         now: u64,
     ) -> Self {
         let newest = &parts[0];
+        if newest.stored.configured {
+            return Self::of_rule((vendor, label, policy), parts, now);
+        }
         let present: Vec<&Part> = parts.iter().filter(|part| part.shares_window(newest)).collect();
         let spoken = present.iter().max_by_key(|part| part.stored.stated_at).unwrap_or(&newest);
         let Stored { limit, window, resets_at, left, .. } = spoken.stored;
         let lasts = resets_at.is_some_and(|at| at > now);
         // What was said before the window began is about another one.
         let in_window = lasts && spoken.stored.stated_at >= spoken.stored.opened_at;
-        let countable = newest.stored.countable && resets_at.is_some();
+        let countable = newest.stored.countable && spoken.stored.is_counted();
         // Of more processes not all are known; and who has counted more than is used has counted in an earlier window,
         // too, as where each answer moves the reset ahead.
         let used = limit.zip(left).map(|(limit, left)| limit.saturating_sub(left));
@@ -217,6 +250,9 @@ impl QuotaRow {
         #[allow(clippy::cast_precision_loss)] // To people.
         let thousandths = |value: u64| value as f64 / 1e3;
         Self {
+            source: "vendor",
+            burst: None,
+            free_at: None,
             vendor,
             label,
             credential,
@@ -238,7 +274,7 @@ impl QuotaRow {
             }),
             now: match (blocked, resets_at) {
                 (Some(_), _) => "blocked",
-                (None, Some(_)) if !lasts => "over",
+                (None, Some(_)) if !lasts && spoken.stored.is_counted() => "over",
                 (None, Some(_)) if left == Some(0) => "used_up",
                 (None, None) if learned.is_some() => "learned",
                 (None, _) => "open",
@@ -251,7 +287,48 @@ impl QuotaRow {
         }
     }
 
-    /// What holds calls up comes first, then where least is left.
+    /// A limit that a rule states: what it says is the newest's, for who shares it shares its state, too.
+    fn of_rule((vendor, label, policy): (String, String, String), parts: &[Part], now: u64) -> Self {
+        let newest = &parts[0];
+        let Stored { limit, window, burst, due_at, .. } = newest.stored;
+        let (limit, burst) = (limit.unwrap_or(1).max(1), burst.unwrap_or(1).max(1));
+        let cost = window.unwrap_or(0).div_ceil(limit).max(1);
+        // A unit goes once no more than the others of a burst lie ahead of an even spread.
+        let room = |due: u64| now.saturating_add(cost.saturating_mul(burst)).checked_sub(due.max(now));
+        let left = due_at.map(|due| room(due).map_or(0, |room| (room / cost).min(burst)));
+        let free_at = due_at.map(|due| due.saturating_sub(cost.saturating_mul(burst - 1)));
+        #[allow(clippy::cast_precision_loss)] // To people.
+        let seconds = |nanos: u64| nanos as f64 / 1e9;
+        Self {
+            source: "rule",
+            vendor,
+            label,
+            credential: String::new(),
+            policy,
+            unit: newest.stored.unit.clone(),
+            limit: Some(limit),
+            window_seconds: window.map(seconds),
+            remaining: None,
+            stated_at: None,
+            left,
+            burst: Some(burst),
+            free_at: free_at.filter(|at| *at > now).map(time::rfc3339),
+            resets_at: None,
+            own: None,
+            foreign: None,
+            learned_per_second: None,
+            blocked_until: None,
+            blocked_why: None,
+            now: if left == Some(0) { "used_up" } else { "open" },
+            rules: vec![newest.stored.rule.clone()],
+            seen: time::rfc3339(newest.at),
+            service: newest.caller.service.clone(),
+            pid: newest.caller.pid,
+            processes: parts.iter().map(|part| part.caller.pid).collect::<BTreeSet<_>>().len() as u64,
+        }
+    }
+
+    /// What holds calls up comes first, then where least is left of what vendors state.
     fn urgency(&self) -> f64 {
         #[allow(clippy::cast_precision_loss)] // To sort by.
         let share = self.left.zip(self.limit).map_or(1.0, |(left, limit)| left as f64 / limit.max(1) as f64);
@@ -259,6 +336,7 @@ impl QuotaRow {
             "blocked" => -2.0,
             "used_up" => -1.0,
             "over" => 3.0,
+            _ if self.source == "rule" => 2.0,
             _ => share,
         }
     }
@@ -283,6 +361,15 @@ impl Part {
     /// Whether what it counted is of the same window as what the newest knows of.
     fn shares_window(&self, newest: &Self) -> bool {
         std::ptr::eq(self, newest) || self.stored.resets_at > newest.stored.opened_at
+    }
+}
+
+impl Stored {
+    /// Whether the window lasts for as long as what was counted in it says anything: a quota that is whole again sooner is
+    /// filled up while it is used.
+    fn is_counted(&self) -> bool {
+        let seen = |ends: u64| self.opened_at.map(|began| ends.saturating_sub(began));
+        self.resets_at.is_some_and(|ends| self.window.max(seen(ends)).is_none_or(|lasts| lasts >= SHORT))
     }
 }
 

@@ -61,20 +61,29 @@ fn stands(
     let Some(file) = file.filter(|file| !file.is_empty()) else { return Ok(None) };
     let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
     let (config, _errors) = Config::read(&file, &text);
+    if concept == "quota" && line(&config.quotas, name).is_none() {
+        // What throttles is kept to as a quota is, and refuses as one.
+        let throttles = line(&config.policies, name)
+            .map(|line| format!("The rule is a policy that throttles; it stands in line {line} of {file}."));
+        return Ok(Some(throttles.unwrap_or_else(|| gone(&file))));
+    }
     let line = match concept {
         "policy" => line(&config.policies, name),
         "rollout" => line(&config.rollouts, name),
         "budget" => line(&config.budgets, name),
-        // A policy that throttles is kept to as a quota is.
-        "quota" => line(&config.quotas, name).or_else(|| line(&config.policies, name)),
+        "quota" => line(&config.quotas, name),
         "breaker" | "concurrency" => line(&config.resilience, name),
         "fault" => line(&config.faults, name),
         _ => return Ok(None),
     };
     Ok(Some(match line {
         Some(line) => format!("The rule stands in line {line} of {file}."),
-        None => format!("There is no rule of that name in {file} any more."),
+        None => gone(&file),
     }))
+}
+
+fn gone(file: &str) -> String {
+    format!("There is no rule of that name in {file} any more.")
 }
 
 fn line<T>(rules: &[Rule<T>], name: &str) -> Option<usize> {

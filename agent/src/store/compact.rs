@@ -1,8 +1,8 @@
 //! Upkeep: minutes become hours, hours become days, what is older than the retention leaves. Done by whichever
 //! process comes first after it is due, in short transactions, so that no other waits long.
 
-use super::advice;
 use super::write::int_time;
+use super::{advice, quotas};
 use farcall::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::time::Duration;
@@ -31,6 +31,7 @@ pub(super) fn when_due(
             "DELETE FROM exemplars WHERE begun < (SELECT begun FROM exemplars ORDER BY begun DESC LIMIT 1 OFFSET ?1)",
             [MAX_EXEMPLARS - 1],
         )?;
+        quotas::bound(connection)?;
     }
     if claim(connection, "rollups", now, ROLLUPS_EVERY)? {
         for (from, to, keep) in SPANS {

@@ -27,6 +27,7 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "ends": incident.ends.as_nanos(),
         "unit": incident.unit,
         "limit": incident.limit,
+        "limit_window": incident.limit_window.map(|window| u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)),
         "remaining": incident.remaining,
         "resets_at": incident.resets_at.map(Timestamp::as_nanos),
         "retry_at": incident.retry_at.map(Timestamp::as_nanos),

@@ -3,7 +3,7 @@
 
 use super::Pending;
 use super::write::{Names, Presence, int_time};
-use farcall::quota::{NamedStanding, Standing};
+use farcall::quota::{Configured, NamedStanding, Standing};
 use farcall::{Caller, Timestamp};
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
@@ -27,6 +27,8 @@ CREATE INDEX quotas_by_time ON quotas (at);
 
 /// Processes of which one quota keeps what they know: with more, who used what is not told any more.
 pub(crate) const MAX_PROCESSES: usize = 256;
+/// Rows of all quotas together, the newest: a service whose credentials change by the hour has new quotas by the hour.
+const MAX_ROWS: i64 = 16_384;
 /// What has no end of its own says nothing of the present after so long.
 const WITHOUT_END: Duration = Duration::from_secs(3_600);
 
@@ -96,8 +98,21 @@ fn forget(
     Ok(())
 }
 
+/// Keeps the newest rows, of all quotas together.
+pub(super) fn bound(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute(
+        "DELETE FROM quotas WHERE at < (SELECT at FROM quotas ORDER BY at DESC LIMIT 1 OFFSET ?1)",
+        [MAX_ROWS - 1],
+    )?;
+    Ok(())
+}
+
 /// Until when it says something of the present.
-fn ends(NamedStanding { at, standing, .. }: &NamedStanding) -> Timestamp {
+fn ends(NamedStanding { at, standing, configured, .. }: &NamedStanding) -> Timestamp {
+    if let Some(Configured { due_at, .. }) = configured {
+        // A limit that nobody uses is all there.
+        return due_at.unwrap_or_else(|| at.plus(WITHOUT_END));
+    }
     let Standing { resets_at, blocked_until, learned_until, .. } = *standing;
     resets_at.max(blocked_until).max(learned_until).unwrap_or_else(|| at.plus(WITHOUT_END))
 }
@@ -106,6 +121,19 @@ fn ends(NamedStanding { at, standing, .. }: &NamedStanding) -> Timestamp {
 fn to_json(quota: &NamedStanding) -> Value {
     let standing = &quota.standing;
     let moment = |at: Option<Timestamp>| at.map(Timestamp::as_nanos);
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    if let Some(Configured { limit, burst, due_at, .. }) = &quota.configured {
+        return json!({
+            "configured": true,
+            "rule": &*quota.rule,
+            "unit": quota.unit,
+            "shared": quota.shared,
+            "limit": limit.units,
+            "window": nanos(limit.period),
+            "burst": burst,
+            "due_at": moment(*due_at),
+        });
+    }
     json!({
         "of_vendor": quota.of_vendor,
         "rule": &*quota.rule,
@@ -117,7 +145,7 @@ fn to_json(quota: &NamedStanding) -> Value {
         "stated_at": moment(standing.stated_at),
         "opened_at": moment(standing.opened_at),
         "resets_at": moment(standing.resets_at),
-        "window": standing.window.map(|window| u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)),
+        "window": standing.window.map(nanos),
         "own": standing.counted,
         "foreign": standing.foreign,
         "left": standing.left,

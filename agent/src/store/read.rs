@@ -1,6 +1,5 @@
 //! Opening the ledger to read it.
 
-use super::Store;
 use super::file::{self, with_suffix};
 use super::schema::{self, VERSION};
 use crate::home::LEDGER;
@@ -20,16 +19,6 @@ pub(crate) enum ReadFailure {
     /// There is none.
     #[error("there is no ledger in {}", .0.display())]
     Absent(PathBuf),
-    /// An earlier version of Farcall wrote it, and it cannot be brought up to date.
-    #[error("{} was written by an earlier version of farcall (schema {found}), and cannot be brought to {VERSION}: {why}", .file.display())]
-    Older {
-        /// The file.
-        file: PathBuf,
-        /// Its version.
-        found: i64,
-        /// Why.
-        why: String,
-    },
     /// A later version of Farcall wrote it.
     #[error("{} was written by a later version of farcall (schema {found}, this one knows {VERSION}); update farcall", .file.display())]
     Newer {
@@ -90,20 +79,16 @@ pub(crate) fn open(home: &Path) -> Result<Option<Connection>, ReadFailure> {
         },
         connection => connection.map_err(failed)?,
     };
-    let (mut connection, mut found) = connection;
+    let (connection, found) = connection;
     if found > VERSION {
         return Err(ReadFailure::Newer { file, found });
     }
     if (1..VERSION).contains(&found) {
-        // Written by an earlier version, and by nobody since.
-        connection = Store::new(home.into())
-            .open()
-            .map_err(|failure| ReadFailure::Older { file: file.clone(), found, why: failure.to_string() })?
-            .connection;
-        found = VERSION;
+        // Those who write it may still be of that version, too.
+        schema::show_as_present(&connection).map_err(failed)?;
     }
     connection.pragma_update(None, "query_only", true).map_err(failed)?;
-    Ok((found == VERSION).then_some(connection))
+    Ok((found > 0).then_some(connection))
 }
 
 /// Whether it is only what WAL mode wants of readers, too, that is not allowed: a file beside the ledger.
@@ -147,6 +132,7 @@ fn owner(file: &Path, error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Store;
     use super::*;
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
     use std::os::unix::fs::PermissionsExt;
@@ -214,19 +200,58 @@ mod tests {
     }
 
     #[test]
-    fn a_ledger_of_the_first_version_is_brought_up_to_date_and_keeps_its_calls() {
+    fn a_ledger_of_an_earlier_version_is_read_as_one_of_this_and_stays_as_it_is_for_those_who_write_it() {
+        for earlier in 1..VERSION {
+            let home = tempfile::tempdir().unwrap();
+            let writer = Connection::open(home.path().join(LEDGER)).unwrap();
+            schema::make(&writer, earlier).unwrap();
+            let of_the_first = "span, minute, vendor, endpoint, customer, tags, caller, tap, status, outcome, calls,
+                attempts, bytes_out, bytes_in, duration, ttfb, transfer, answered, connections, dns, connect, tls,
+                latency";
+            let write = |minute: i64, outcome: &str| {
+                let row = format!(
+                    "INSERT INTO rollups ({of_the_first}) VALUES (1, {minute}, 1, 1, 1, 1, 1, 'library', 200,
+                        '{outcome}', 5, 5, 0, 0, 1, 1, 1, 5, 0, 0, 0, 0, x'')"
+                );
+                writer.execute(&row, []).unwrap()
+            };
+            write(7, "complete");
+            let connection = open(home.path()).unwrap().unwrap();
+            let read = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+            assert_eq!(
+                read("SELECT sum(calls) + sum(waited) + sum(cost) + sum(saved_bytes) FROM rollups"),
+                5
+            );
+            if earlier == 1 {
+                // What the first version did not count is unknown, not free.
+                assert_eq!(read("SELECT cost_unknown FROM rollups"), 5);
+            }
+            for table in ["quotas", "advice", "credentials", "incidents", "purges"] {
+                assert_eq!(read(&format!("SELECT count(*) FROM {table}")), 0);
+            }
+            assert_eq!(read("SELECT count(*) FROM processes WHERE config != ''"), 0);
+            // Whoever wrote it goes on.
+            assert_eq!(schema::version(&writer).unwrap(), earlier);
+            write(8, "cached");
+            let saved = if earlier < 6 { 5 } else { 0 };
+            assert_eq!(read("SELECT sum(calls) * 100 + sum(saved_requests) FROM rollups"), 1_000 + saved);
+        }
+    }
+
+    #[test]
+    fn a_ledger_of_the_first_version_is_brought_up_to_date_by_a_writer_and_keeps_its_calls() {
         let home = tempfile::tempdir().unwrap();
         let connection = Connection::open(home.path().join(LEDGER)).unwrap();
-        connection.execute_batch(schema::FIRST).unwrap();
+        schema::make(&connection, 1).unwrap();
         connection
-            .execute_batch(
-                "PRAGMA user_version = 1;
-                 INSERT INTO rollups VALUES (1, 7, 1, 1, 1, 1, 1, 'library', 200, 'complete', 5, 5, 0, 0, 1, 1, 1,
+            .execute(
+                "INSERT INTO rollups VALUES (1, 7, 1, 1, 1, 1, 1, 'library', 200, 'complete', 5, 5, 0, 0, 1, 1, 1,
                     5, 0, 0, 0, 0, x'')",
+                [],
             )
             .unwrap();
         drop(connection);
-        let connection = open(home.path()).unwrap().unwrap();
+        let connection = Store::new(home.path().into()).open().unwrap().connection;
         let read = |column: &str| {
             let sql = format!("SELECT {column} FROM rollups");
             connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap()

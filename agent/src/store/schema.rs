@@ -79,7 +79,7 @@ UPDATE rollups SET saved_requests = calls WHERE outcome = 'cached';
 ";
 
 /// The account of calls and connections.
-pub(super) const FIRST: &str = r"
+const FIRST: &str = r"
 CREATE TABLE names (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE
@@ -205,6 +205,12 @@ FROM rollups r JOIN names v ON v.id = r.vendor JOIN names e ON e.id = r.endpoint
 JOIN names c ON c.id = r.customer JOIN names t ON t.id = r.tags JOIN callers p ON p.id = r.caller;
 ";
 
+/// What the migrations filled a new column of old rows with, where that is not its default.
+const FILLED: [(&str, &str, &str); 2] = [
+    ("rollups", "cost_unknown", "calls"),
+    ("rollups", "saved_requests", "CASE outcome WHEN 'cached' THEN calls ELSE 0 END"),
+];
+
 /// The version of a file; 0 for an empty one.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
@@ -216,4 +222,56 @@ pub(super) fn migrate(transaction: &Transaction<'_>, version: i64) -> rusqlite::
         transaction.execute_batch(script)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)
+}
+
+/// Makes the tables of an earlier version in an empty file.
+#[cfg(test)]
+pub(super) fn make(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+    let scripts = &MIGRATIONS[..usize::try_from(version).unwrap_or(0)];
+    scripts.iter().try_for_each(|script| connection.execute_batch(script))?;
+    connection.pragma_update(None, "user_version", version)
+}
+
+/// Shows this connection the tables of an earlier version as those of [`VERSION`], and leaves the file as it is: the
+/// processes that wrote it go on doing so, and could not in a file of a later version.
+pub(super) fn show_as_present(connection: &Connection) -> rusqlite::Result<()> {
+    let present = Connection::open_in_memory()?;
+    MIGRATIONS.iter().try_for_each(|script| present.execute_batch(script))?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    let mut tables = present
+        .prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?;
+    let mut tables = tables.query([])?;
+    while let Some(table) = tables.next()? {
+        let (table, sql): (String, String) = (table.get(0)?, table.get(1)?);
+        let known = columns(connection, &table)?;
+        if known.is_empty() {
+            connection.execute_batch(&sql.replacen("CREATE TABLE", "CREATE TEMP TABLE", 1))?;
+            continue;
+        }
+        let wanted = columns(&present, &table)?;
+        let is_known = |name: &String| known.iter().any(|(known, _)| known == name);
+        if wanted.iter().all(|(name, _)| is_known(name)) {
+            continue;
+        }
+        let shown = wanted.iter().map(|(name, default)| {
+            let filled =
+                FILLED.iter().find(|(of, column, _)| (*of, *column) == (table.as_str(), name.as_str()));
+            match (is_known(name), filled) {
+                (true, _) => name.clone(),
+                (false, Some((.., with))) => format!("{with} AS {name}"),
+                (false, None) => format!("{} AS {name}", default.as_deref().unwrap_or("NULL")),
+            }
+        });
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        // What is temporary is found before what stands in the file.
+        connection.execute_batch(&format!("CREATE TEMP VIEW {table} AS SELECT {shown} FROM main.{table}"))?;
+    }
+    Ok(())
+}
+
+/// The columns of a table in the file, each with its default as SQL; none where there is no such table.
+fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    let mut statement = connection.prepare("SELECT name, dflt_value FROM pragma_table_info(?1, 'main')")?;
+    let columns = statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    columns.collect()
 }

@@ -180,6 +180,7 @@ impl Account {
                 shared: stated.state.is_shared(),
                 at: now,
                 standing,
+                configured: None,
             })
         });
         changed.take(most)

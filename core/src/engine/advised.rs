@@ -122,7 +122,7 @@ impl Engine {
             return;
         }
         let counted = call.watches
-            || self.attended.of(call.found.vendor).0
+            || self.attended.has_stated(call.found.vendor)
             || standing.is_some_and(|Standing { plan, .. }| !plan.quotas.is_empty());
         let falls_back = |Standing { plan, .. }: &Standing| {
             let keeps = plan.cache.as_ref().is_some_and(|part| part.rule.stale_if_error.is_some());

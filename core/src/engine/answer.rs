@@ -1,6 +1,6 @@
 //! An answer on its way in: what its head says about the vendor's quotas, and what its body will tell.
 
-use super::account::stated;
+use super::account::{Stated, stated};
 use super::decide;
 use super::flow::{Flow, Prefix};
 use super::plan::{Plan, Priced, Standing};
@@ -10,7 +10,7 @@ use crate::catalogue::name_of_unknown;
 use crate::coding::Decoder;
 use crate::cost::{self, UsageReader};
 use crate::quota::dialect::{Answer, Dialect, MAX_STATEMENTS, Reading, Refusal as VendorRefusal};
-use crate::quota::{Claim, Limited};
+use crate::quota::{Ask, Claim, Limited};
 use crate::resilience::should_retry;
 use crate::units::Timestamp;
 use std::sync::Arc;
@@ -57,13 +57,12 @@ impl Engine {
         if reading.ignored > 0 {
             self.tallies.ignored_limits.fetch_add(reading.ignored.into(), Ordering::Relaxed);
         }
-        let Some(Standing { plan, flow }) = &mut call.flow else {
-            if !reading.is_empty() {
-                // From now on calls to this vendor are accounted for in detail.
-                self.attended.states(call.found.vendor);
-            }
-            return;
-        };
+        match reading.is_empty() {
+            true => self.attended.states_nothing(call.found.vendor),
+            // From now on calls to this vendor are accounted for in detail.
+            false => self.attended.states(call.found.vendor),
+        }
+        let Some(Standing { plan, flow }) = &mut call.flow else { return };
         if dialect.wants_body(status) {
             let wanted = dialect.headers().iter();
             let coding = decoder(headers);
@@ -138,22 +137,46 @@ impl Engine {
         let dialect = self.catalogue.dialect(vendor);
         let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
         let make = |key, scope| self.stated_state(key, scope, rule);
-        let (place, names) = (flow.place, (flow.asked_model(), &*plan.endpoint_name));
+        let place = flow.place;
         let mut named = [None; MAX_STATEMENTS];
         for (statement, named) in reading.statements().iter().zip(&mut named) {
+            let names = (flow.asked_model(), &*plan.endpoint_name);
             let Some(policy) = plan.account.of(statement, dialect, place, names, make) else {
                 self.tallies.folded_policies.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
             *named = Some(policy);
             policy.touch();
-            let claim = claim_of(plan, flow, &policy.name);
+            let claim = self.counted(plan, flow, policy, reading, now);
             policy.state.state(rule, &claim, &stated(statement), now);
         }
         if plan.scoped {
             plan.account.names(place.endpoint, named.into_iter().flatten());
         }
         self.take_refusal(plan, flow, dialect, reading, None, now);
+    }
+
+    /// The claim that an attempt holds of a quota. One that went out before anybody knew of the quota is counted when its
+    /// answer states it: the vendor counts it, too.
+    fn counted(
+        &self,
+        plan: &Plan,
+        flow: &mut Flow,
+        policy: &Stated,
+        reading: &Reading,
+        now: Timestamp,
+    ) -> Claim {
+        let mut asked = plan.account.asked(flow.place);
+        let Some((at, _)) = asked.find(|(_, known)| Arc::ptr_eq(&known.name, &policy.name)) else {
+            return Claim::new();
+        };
+        // Who was refused may not have been counted by the vendor, either.
+        if !flow.stated[at].is_held() && reading.refusal.is_none() {
+            flow.claimed.1 = flow.claimed.1.max(at + 1);
+            let ask = Ask::one().units(policy.units(flow.tokens_ahead(plan)));
+            policy.state.watch(&self.watch_rule, &mut flow.stated[at], &ask, &plan.user, now);
+        }
+        flow.stated[at]
     }
 
     /// The vendor refused. `before`: what it seemed to mean before its body was read, which is counted already.

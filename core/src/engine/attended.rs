@@ -1,5 +1,5 @@
-//! Whose calls are looked at more closely though no rule decides about them: those of vendors that state quotas,
-//! and those that cost.
+//! Whose calls are looked at more closely though no rule decides about them: those of vendors that state quotas, by the
+//! catalogue or by their answers, and those that cost.
 
 use crate::catalogue::Catalogue;
 use crate::cost::Prices;
@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 const STATES: u8 = 1;
 const COSTS: u8 = 2;
+/// Above the two: for how many silent answers more the catalogue's word holds that a vendor states quotas.
+const LOOK: u8 = 4;
+const LOOKS: u8 = 16 * LOOK;
 
 /// Marks by vendor of the catalogue, and one for all others.
 #[derive(Debug)]
@@ -23,7 +26,9 @@ pub(super) enum Costs {
 
 impl Attended {
     pub(super) fn new(catalogue: &Catalogue, prices: &Prices) -> Self {
-        let attended = Self((0..=catalogue.vendor_count()).map(|_| AtomicU8::new(0)).collect());
+        let looks = |vendor| if catalogue.states_quotas(vendor) { LOOKS } else { 0 };
+        let attended =
+            Self((0..=catalogue.vendor_count()).map(|vendor| AtomicU8::new(looks(vendor))).collect());
         attended.set_prices(catalogue, prices);
         attended
     }
@@ -35,7 +40,20 @@ impl Attended {
 
     /// This vendor has stated a quota.
     pub(super) fn states(&self, vendor: u32) {
-        self.place(vendor).fetch_or(STATES, Ordering::Relaxed);
+        let place = self.place(vendor);
+        // Read before it is written: threads share the line.
+        if place.load(Ordering::Relaxed) & STATES == 0 {
+            place.fetch_or(STATES, Ordering::Relaxed);
+        }
+    }
+
+    /// An answer of this vendor stated none.
+    pub(super) fn states_nothing(&self, vendor: u32) {
+        let place = self.place(vendor);
+        if place.load(Ordering::Relaxed) >= LOOK {
+            let fewer = |marks: u8| marks.checked_sub(LOOK);
+            let _ = place.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        }
     }
 
     /// What calls cost from now on.
@@ -57,7 +75,12 @@ impl Attended {
         }
     }
 
-    /// Whether this vendor has stated a quota, and whether its calls cost.
+    /// Whether an answer of this vendor has stated a quota.
+    pub(super) fn has_stated(&self, vendor: u32) -> bool {
+        self.place(vendor).load(Ordering::Relaxed) & STATES != 0
+    }
+
+    /// Whether this vendor has stated a quota or is about to, and whether its calls cost.
     pub(super) fn of(&self, vendor: u32) -> (bool, Costs) {
         let marks = self.place(vendor).load(Ordering::Relaxed);
         let costs = match marks & COSTS != 0 {
@@ -65,7 +88,7 @@ impl Attended {
             true if (vendor as usize) < self.0.len() - 1 => Costs::Yes,
             true => Costs::Perhaps,
         };
-        (marks & STATES != 0, costs)
+        (marks & STATES != 0 || marks >= LOOK, costs)
     }
 }
 
@@ -82,14 +105,21 @@ mod tests {
         };
         let own = |name: &str| Prices::new(vec![crate::cost::Price::new(name, crate::Currency::USD)]);
         let attended = Attended::new(&catalogue, &Prices::default());
+        for _ in 0..16 {
+            assert_eq!(attended.of(number("openai")), (true, Costs::Yes), "by the catalogue's word");
+            attended.states_nothing(number("openai"));
+        }
+        attended.states_nothing(number("openai"));
         assert_eq!(attended.of(number("openai")), (false, Costs::Yes));
-        assert_eq!(attended.of(number("stripe")), (false, Costs::No));
+        assert_eq!(attended.of(number("slack")), (false, Costs::No));
         assert_eq!(attended.of(u32::MAX), (false, Costs::No), "built-in prices are all of known vendors");
-        attended.states(number("stripe"));
-        attended.set_prices(&catalogue, &own("stripe"));
-        assert_eq!(attended.of(number("stripe")), (true, Costs::Yes));
+        attended.states(number("slack"));
+        attended.set_prices(&catalogue, &own("slack"));
+        assert_eq!(attended.of(number("slack")), (true, Costs::Yes));
         attended.set_prices(&catalogue, &own("maps.example.com"));
-        assert_eq!(attended.of(number("stripe")), (true, Costs::No));
+        attended.states_nothing(number("slack"));
+        assert_eq!(attended.of(number("slack")), (true, Costs::No), "its own word holds");
+        assert!(attended.has_stated(number("slack")) && !attended.has_stated(number("github")));
         assert_eq!(attended.of(u32::MAX), (false, Costs::Perhaps));
     }
 }

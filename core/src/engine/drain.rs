@@ -3,11 +3,11 @@
 use super::Engine;
 use super::account::Account;
 use super::names::Names;
-use super::states::Known;
+use super::states::{Known, Of};
 use crate::budget;
 use crate::cost::Prices;
 use crate::ledger::{Batch, Notice, Spending, Spent};
-use crate::quota::Names as QuotaNames;
+use crate::quota::{NamedStanding, Names as QuotaNames, Standing};
 use crate::rollout::Change;
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
@@ -35,6 +35,7 @@ impl Engine {
         let accounts = self.states.accounts.all();
         self.drain_incidents(&accounts, now, &mut batch);
         self.drain_standings(accounts, now, &mut batch);
+        self.drain_limits(now, &mut batch);
         self.drain_advice(now, &mut batch);
         if self.cut_off.swap(false, Ordering::Relaxed) {
             // Plans are made anew, and their quotas looked for once more.
@@ -47,7 +48,7 @@ impl Engine {
             let spent = settled.saturating_sub(note.told);
             batch.budgets.push(Spending {
                 budget: Arc::clone(&note.rule),
-                partition: Arc::clone(&note.detail),
+                partition: Arc::clone(&note.of.partition),
                 period,
                 spent,
                 used: status.used.saturating_add(status.elsewhere),
@@ -82,7 +83,7 @@ impl Engine {
         recall_volumes(&rules.prices, &known);
         self.states.noted_budgets.each(|note| {
             let period = note.then.limit.period.number(now);
-            if let Some((of, total)) = known.get(&*note.rule).and_then(|known| known.get(&*note.detail))
+            if let Some((of, total)) = known.get(&*note.rule).and_then(|known| known.get(&*note.of.partition))
                 && *of == period
             {
                 // What is not told yet is counted here only.
@@ -128,7 +129,7 @@ impl Engine {
             let before = batch.incidents.len();
             let told = (0..WINDOWS).map_while(|_| note.state.incident(&note.then, now));
             for incident in told {
-                batch.incidents.push(incident.named(&note.detail, "", &note.rule, &self.names));
+                batch.incidents.push(incident.named(&note.of.vendor, "", &note.rule, &self.names));
             }
             batch.incidents.len() > before
         });
@@ -163,6 +164,47 @@ impl Engine {
             }
             batch.quotas.extend(account.changed(room, now));
         }
+    }
+
+    /// How the limits stand that rules state and that were used since the last drain.
+    fn drain_limits(&self, now: Timestamp, batch: &mut Batch) {
+        let first = self.states.told_limits.load(Ordering::Relaxed);
+        let (mut place, mut room, mut next) = (0, MAX_STANDINGS, 0);
+        self.states.noted_quotas.each(|note| {
+            place += 1;
+            if place <= first {
+                return;
+            }
+            if room == 0 {
+                // The next drain goes on with this one.
+                next = if next == 0 { place - 1 } else { next };
+                return;
+            }
+            let Some((mark, configured)) = note.state.glance_at_limit(&note.then, now) else { return };
+            if std::mem::replace(&mut note.told, mark) == mark {
+                return;
+            }
+            room -= 1;
+            let Of { partition, vendor, one_vendor } = &note.of;
+            let policy = match &**partition {
+                "" => Arc::clone(&note.rule),
+                partition => format!("{} ({partition})", note.rule).into(),
+            };
+            batch.quotas.push(NamedStanding {
+                vendor: if *one_vendor { Arc::clone(vendor) } else { "".into() },
+                credential: String::new(),
+                of_vendor: false,
+                policy,
+                rule: Arc::clone(&note.rule),
+                unit: configured.limit.unit.as_str(),
+                countable: false,
+                shared: note.state.is_shared(),
+                at: now,
+                standing: Standing::default(),
+                configured: Some(configured),
+            });
+        });
+        self.states.told_limits.store(next, Ordering::Relaxed);
     }
 
     pub(super) fn warn_of_budget(&self, rule: &Arc<str>, percent: u8, now: Timestamp) {

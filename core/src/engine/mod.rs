@@ -374,7 +374,7 @@ impl Engine {
     #[must_use]
     pub fn reads_answers(&self, host: &str) -> bool {
         let number = self.catalogue.find(host).map_or(u32::MAX, |vendor| vendor.0);
-        if self.attended.of(number).0 {
+        if self.attended.has_stated(number) {
             return true;
         }
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);

@@ -5,11 +5,11 @@ use super::Engine;
 use super::account::{Account, Place, ScopeOf};
 use super::flow::Flow;
 use super::rules::Rules;
-use super::states::Key;
+use super::states::{Key, Of};
 use crate::call::Changes;
 use crate::config::Rule;
 use crate::cost::Price;
-use crate::matcher::{Fields, Partition, Subject};
+use crate::matcher::{Fields, Matcher, Partition, Subject};
 use crate::policy::{Decision, Verdict};
 use crate::quota::dialect::Dialect;
 use crate::quota::{self, User, Weight};
@@ -212,10 +212,11 @@ impl Engine {
                 let account: Arc<str> = rule.then.account(&rule.account).into();
                 let key = Key::of(&account).and_partition(rule.matcher.partition(), subject);
                 let state = self.kept(self.states.budgets.get(key, budget::State::new))?;
-                let detail = in_words(rule.matcher.partition(), subject);
+                let of = of(&rule.matcher, subject);
+                let partition = Arc::clone(&of.partition);
                 let then = Arc::new(rule.then.clone());
-                if self.states.noted_budgets.note(key, &account, &detail, &then, &state) {
-                    self.recall_spending(&account, &detail, &then, &state, now);
+                if self.states.noted_budgets.note(key, &account, of, &then, &state) {
+                    self.recall_spending(&account, &partition, &then, &state, now);
                 }
                 let tally = state.tally(lane);
                 Some(BudgetUse { place, state, tally })
@@ -237,7 +238,7 @@ impl Engine {
             .filter_map(|(_, rule)| {
                 let then = self.as_shared(of_our_own(&rule.then)?);
                 let key = Key::of(&rule.account).and_partition(rule.matcher.partition(), subject);
-                self.quota_use(key, &rule.name, Arc::new(then), subject, user)
+                self.quota_use(key, (&rule.name, of(&rule.matcher, subject)), Arc::new(then), subject, user)
             })
             .take(MAX_QUOTAS - 1)
             .collect();
@@ -247,7 +248,8 @@ impl Engine {
         {
             let key = Key::of(&rule.account).and("policy").and_partition(rule.matcher.partition(), subject);
             let limit = quota::Rule::limit(rate.calls.into(), quota::Unit::Requests, rate.per);
-            quotas.extend(self.quota_use(key, &rule.name, Arc::new(limit), subject, user));
+            let named = (&rule.name, of(&rule.matcher, subject));
+            quotas.extend(self.quota_use(key, named, Arc::new(limit), subject, user));
         }
         let keep = most_specific(&rules.quotas, subject).find(|rule| rule.then.limit.is_none()).map(|rule| {
             // Calls under way are counted once, not for each policy that the vendor states.
@@ -337,14 +339,14 @@ impl Engine {
     fn quota_use(
         &self,
         key: Key,
-        name: &Arc<str>,
+        (name, of): (&Arc<str>, Of),
         rule: Arc<quota::Rule>,
         subject: &Subject<'_>,
         user: User,
     ) -> Option<QuotaUse> {
         let state = self.kept_state(key, &rule)?;
         self.tell_home(key, &rule);
-        self.states.noted_quotas.note(key.kept_as(&rule), name, subject.vendor, &rule, &state);
+        self.states.noted_quotas.note(key.kept_as(&rule), name, of, &rule, &state);
         let (tally, weight) = (state.tally(user), rule.weight(subject.customer));
         let rate = rule.limit.map(|limit| limit.rate(rule.burst));
         Some(QuotaUse { name: Arc::clone(name), rule, state, tally, weight, rate })
@@ -446,6 +448,18 @@ fn matching<'r, T>(
     subject: &Subject<'_>,
 ) -> impl Iterator<Item = (usize, &'r Rule<T>)> {
     rules.iter().enumerate().filter(|(_, rule)| rule.matcher.matches(subject))
+}
+
+/// What the state of a rule with this matcher is about, of which this call asks.
+fn of(matcher: &Matcher, subject: &Subject<'_>) -> Of {
+    let names_one = matcher.written().any(|(key, texts)| {
+        key == "vendor" && matches!(texts, [text] if text.eq_ignore_ascii_case(subject.vendor))
+    });
+    Of {
+        partition: in_words(matcher.partition(), subject).into(),
+        vendor: subject.vendor.into(),
+        one_vendor: names_one || matcher.partition().fields().contains(Fields::VENDOR),
+    }
 }
 
 /// What a state is kept apart by, as people read it: `customer=acme`.

@@ -32,6 +32,8 @@ pub(super) struct AllStates {
     pub(super) spent: Mutex<Known>,
     /// With which of the accounts the next drain begins to tell how their quotas stand.
     pub(super) told_standings: AtomicUsize,
+    /// With which of the limits that rules state it begins.
+    pub(super) told_limits: AtomicUsize,
     /// For the drain.
     pub(super) noted_budgets: Noted<budget::Rule, budget::State>,
     pub(super) noted_quotas: Noted<quota::Rule, quota::State>,
@@ -94,14 +96,24 @@ pub(super) struct Noted<R, S> {
 #[derive(Debug)]
 pub(super) struct Note<R, S> {
     pub(super) rule: Arc<str>,
-    /// What it is kept apart by, or the vendor.
-    pub(super) detail: Arc<str>,
+    pub(super) of: Of,
     pub(super) then: Arc<R>,
     pub(super) state: Arc<S>,
     /// What was told of it before.
     pub(super) told: u64,
     /// In which period, and how much of that was of it.
     pub(super) told_in: (u64, u64),
+}
+
+/// What a state is about.
+#[derive(Clone, Debug)]
+pub(super) struct Of {
+    /// What it is kept apart by, in words.
+    pub(super) partition: Arc<str>,
+    /// The vendor of the call that it was made for.
+    pub(super) vendor: Arc<str>,
+    /// Whether it is about that vendor alone.
+    pub(super) one_vendor: bool,
 }
 
 impl<R, S> Default for Noted<R, S> {
@@ -112,14 +124,7 @@ impl<R, S> Default for Noted<R, S> {
 
 impl<R: PartialEq, S> Noted<R, S> {
     /// Whether it was not noted before.
-    pub(super) fn note(
-        &self,
-        key: Key,
-        rule: &Arc<str>,
-        detail: &str,
-        then: &Arc<R>,
-        state: &Arc<S>,
-    ) -> bool {
+    pub(super) fn note(&self, key: Key, rule: &Arc<str>, of: Of, then: &Arc<R>, state: &Arc<S>) -> bool {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(note) = list.get_mut(&key.0) {
             if note.then != *then {
@@ -132,7 +137,7 @@ impl<R: PartialEq, S> Noted<R, S> {
         }
         let note = Note {
             rule: Arc::clone(rule),
-            detail: detail.into(),
+            of,
             then: Arc::clone(then),
             state: Arc::clone(state),
             told: 0,

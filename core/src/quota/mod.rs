@@ -30,7 +30,7 @@ pub use incident::{
 pub use lease::{Lease, Wanted};
 pub(crate) use rule::Rate;
 pub use rule::{Limit, OnError, Pace, Reserve, Rule, Shared, Unit, Weight};
-pub use standing::NamedStanding;
+pub use standing::{Configured, NamedStanding};
 pub use state::{CellHome, SharesHome, State};
 pub use stated::{Reading, Stated};
 

@@ -164,6 +164,11 @@ impl Rule {
             .map_or_else(Weight::default, |(_, weight)| *weight)
     }
 
+    /// How many units of this limit may go back to back.
+    pub(super) fn burst_of(&self, limit: &Limit) -> u64 {
+        self.burst.unwrap_or_else(|| limit.default_burst()).max(1)
+    }
+
     pub(super) fn max_wait_nanos(&self) -> u64 {
         nanos(self.max_wait)
     }

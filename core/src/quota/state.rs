@@ -4,6 +4,7 @@ use super::cell::{Ask, Cell, Claim, Standing};
 use super::fair::Shares;
 use super::incident::{Account, Breach, Incident, Kind, Tally, User};
 use super::rule::{OnError, Rule};
+use super::standing::Configured;
 use super::stated::{Reading, Stated};
 use super::{Limited, Verdict, Why};
 use crate::units::Timestamp;
@@ -248,6 +249,18 @@ impl State {
     pub fn glance(&self, now: Timestamp) -> Option<(u64, Standing)> {
         let mark = self.cell().mark();
         (mark != 0).then(|| (mark, self.cell().as_left(now)))
+    }
+
+    /// How the limit of its rule stands, and a number that changes whenever this process uses it; `None` where the rule
+    /// states no limit, or this process has not used it yet.
+    #[must_use]
+    pub fn glance_at_limit(&self, rule: &Rule, now: Timestamp) -> Option<(u64, Configured)> {
+        let limit = rule.limit?;
+        let used = self.account.mark()?;
+        let due = self.cell().due_at(rule, now);
+        // What others share is told by whoever used it.
+        let mark = if self.shared { used } else { used ^ due.map_or(0, Timestamp::as_nanos) };
+        Some((mark, Configured { limit, burst: rule.burst_of(&limit), due_at: due }))
     }
 
     /// Whether others may use it too.

@@ -21,7 +21,7 @@ def main() -> int:
     )
     ask.add_argument("filters", nargs="*", metavar="FILTER", help="vendor=stripe, 'status>=500'")
     ask.add_argument("--since", default="1h", help="15m, 1h, 7d")
-    ask.add_argument("--limit", type=int, default=50, help="the most single calls")
+    ask.add_argument("--limit", type=int, default=50, help="the most single calls or quotas")
     ask.add_argument("--home", help="the ledger's folder (default: FARCALL_HOME, else the XDG state folder)")
     asked = parser.parse_args()
     try:

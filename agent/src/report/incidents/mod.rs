@@ -66,6 +66,8 @@ pub struct IncidentRow {
     pub unit: String,
     /// The limit, where one is known.
     pub limit: Option<u64>,
+    /// In which time that many may go, in seconds; null where nobody stated it.
+    pub limit_window_seconds: Option<f64>,
     /// What the vendor said was left.
     pub remaining: Option<u64>,
     /// When the vendor said that it resets.
@@ -217,6 +219,7 @@ impl IncidentRow {
             ends: window.then(|| moment(incident.ends)),
             unit: incident.unit.clone(),
             limit: incident.limit,
+            limit_window_seconds: incident.limit_window.map(|window| window.as_secs_f64()),
             remaining: incident.remaining,
             resets_at: incident.resets_at.map(moment),
             retry_at: incident.retry_at.map(moment),

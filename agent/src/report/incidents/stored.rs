@@ -3,6 +3,7 @@
 use farcall::Timestamp;
 use farcall::quota::{NamedIncident, NamedMix, NamedShare};
 use serde::Deserialize;
+use std::time::Duration;
 
 /// What is missing is empty: a later version may say more, an earlier one less.
 #[derive(Debug, Default, Deserialize)]
@@ -20,6 +21,7 @@ struct Stored {
     ends: u64,
     unit: String,
     limit: Option<u64>,
+    limit_window: Option<u64>,
     remaining: Option<u64>,
     resets_at: Option<u64>,
     retry_at: Option<u64>,
@@ -82,6 +84,7 @@ pub(super) fn read(text: &str) -> Result<NamedIncident, serde_json::Error> {
     incident.ends = Timestamp::from_nanos(stored.ends);
     incident.unit = stored.unit;
     incident.limit = stored.limit;
+    incident.limit_window = stored.limit_window.map(Duration::from_nanos);
     incident.remaining = stored.remaining;
     incident.resets_at = stored.resets_at.map(Timestamp::from_nanos);
     incident.retry_at = stored.retry_at.map(Timestamp::from_nanos);

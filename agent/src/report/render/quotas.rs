@@ -1,4 +1,4 @@
-//! The vendors' quotas, for people.
+//! The vendors' quotas and the limits of rules, for people.
 
 use super::grid::{Cell, Column, Grid, wrap};
 use super::tables::title;
@@ -8,7 +8,8 @@ use crate::report::{QuotaRow, Quotas};
 
 impl Render for Quotas {
     fn render(&self, style: &Style) -> String {
-        let mut out = title(style, "What vendors allow, and what is left of it", self.window.seconds);
+        let mut out =
+            title(style, "What vendors and rules allow, and what is left of it", self.window.seconds);
         if !self.rows.is_empty() {
             let mut grid = Grid::new(vec![
                 Column::name("vendor"),
@@ -25,11 +26,12 @@ impl Render for Quotas {
             ]);
             let today = self.window.to.get(..10).unwrap_or_default();
             for row in &self.rows {
-                let until =
-                    row.blocked_until.as_ref().or(row.resets_at.as_ref().filter(|_| row.now != "over"));
+                // One that is over says nothing is left.
+                let resets = row.resets_at.as_ref().filter(|_| row.left.is_some());
+                let until = row.blocked_until.as_ref().or(row.free_at.as_ref()).or(resets);
                 let counted = |units: Option<u64>| units.map_or_else(|| "-".to_owned(), grouped);
                 grid.row(vec![
-                    row.label.as_str().into(),
+                    if row.vendor.is_empty() { "several".into() } else { row.label.as_str().into() },
                     row.policy.as_str().into(),
                     if row.credential.is_empty() { "-".into() } else { row.credential.as_str().into() },
                     left(row).into(),
@@ -52,13 +54,19 @@ impl Render for Quotas {
     }
 }
 
-/// `488 of 500 requests/min`; of a window that is not known, what it holds; of a learned limit, its rate.
+/// `488 of 500 requests/min`; of a window that is not known, what it holds; of a learned limit, its rate; of a rule's,
+/// how many go at once, where that is more than one: `8 at once, 100 requests/s`.
 fn left(row: &QuotaRow) -> String {
     let per = match row.window_seconds {
         None => String::new(),
         Some(seconds) => format!("/{}", span(seconds)),
     };
     match (row.left, row.limit, row.learned_per_second) {
+        (left, Some(limit), _) if row.source == "rule" => {
+            let at_once = left.filter(|left| *left == 0 || row.burst > Some(1));
+            let at_once = at_once.map_or(String::new(), |left| format!("{} at once, ", grouped(left)));
+            format!("{at_once}{} {}{per}", grouped(limit), row.unit)
+        }
         (Some(left), Some(limit), _) => format!("{} of {} {}{per}", grouped(left), grouped(limit), row.unit),
         (None, Some(limit), _) => format!("{} {}{per}", grouped(limit), row.unit),
         (_, None, Some(rate)) => format!("{rate:.1} {}/s", row.unit),

@@ -6,6 +6,7 @@ use super::super::{Verdict, Why};
 use super::gcra::Turn;
 use super::vendor::Left;
 use super::{Cell, Claim, learned, refuse};
+use crate::units::Timestamp;
 use std::sync::atomic::Ordering::Relaxed;
 
 const SECOND: u64 = 1_000_000_000;
@@ -111,6 +112,16 @@ impl Cell {
     /// Whether the configured rate has a slot at this moment that nobody has taken.
     pub(in super::super) fn idles(&self, rule: &Rule, now: u64) -> bool {
         rule.limit.is_some() && rule.shared != Shared::Fleet && self.due.load(Relaxed) <= now
+    }
+
+    /// When all of the configured burst may go; `None` where the rule states no limit, or a fleet's store grants it.
+    pub(in super::super) fn due_at(&self, rule: &Rule, now: Timestamp) -> Option<Timestamp> {
+        let limit = rule.limit.filter(|_| rule.shared != Shared::Fleet)?;
+        let (due, at) = (self.due.load(Relaxed), now.as_nanos());
+        // Honest calls book no later; what is later is the slot of another clock.
+        let ahead = limit.rate(rule.burst).tolerance.saturating_add(nanos(limit.period).saturating_mul(2));
+        let latest = at.saturating_add(rule.max_wait_nanos()).saturating_add(ahead);
+        Some(Timestamp::from_nanos(if due > latest { 0 } else { due }))
     }
 
     /// Whether half of what may go at once is there, of the configured burst or the vendor's window.

@@ -312,10 +312,37 @@ impl Cell {
                 if raised && !self.is_newest(ticket, now) {
                     // A newer answer came in between, and said what stood there before.
                     let _ = self.window.compare_exchange(new, seen, Relaxed, Relaxed);
+                } else if seen != 0 && self.is_next((unpack(seen).0, resets_at), now) {
+                    self.open_next(ticket, now);
                 }
                 return true;
             }
         }
+    }
+
+    /// Whether a statement is that of the next window, though by this clock the last one is not over: clocks differ, and
+    /// resets are rounded to seconds. The last reset is due about now, and the next one is half a window later or more;
+    /// one that moves ahead with each answer does that only after as long a silence.
+    fn is_next(&self, (reset, next): (u32, u64), now: u64) -> bool {
+        let reset = Tick(reset).nanos(now);
+        let length = self.window_length().max(next.saturating_sub(now));
+        reset.saturating_sub(now) <= SLACK.min(length / 2) && next.saturating_sub(reset) >= length / 2
+    }
+
+    /// Begins the next window with an answer that spoke of it. What is used of it may all be ours, as far as we made as
+    /// many calls; of the calls before that, none are of this window.
+    fn open_next(&self, ticket: u32, now: u64) {
+        let (limit, remaining) = unpack(self.stated.load(Relaxed));
+        let seen = self.opened.load(Relaxed);
+        let own = ticket.wrapping_sub(unpack(seen).1);
+        // An answer to a call of before the window was opened.
+        if (own as i32) < 0 {
+            return;
+        }
+        let first = ticket.wrapping_sub(own.min(limit.saturating_sub(remaining)));
+        let opened = pack(Tick::floor(now).0, first);
+        // Who opened it meanwhile knows as much.
+        let _ = self.opened.compare_exchange(seen, opened, Relaxed, Relaxed);
     }
 
     /// Keeps the numbers as they were stated.

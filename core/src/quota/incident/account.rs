@@ -6,7 +6,7 @@ use super::tally::{Left, Tally, short};
 use super::{Incident, Kind, Mix, Share, User};
 use crate::quota::rule::{Limit, Rule, nanos};
 use crate::quota::{CellHome, Standing, Why};
-use crate::units::Timestamp;
+use crate::units::{Timestamp, stable_hash};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -124,6 +124,14 @@ impl Account {
     ) {
         self.present(rule, resets_at, now);
         self.collect(tally.user(), tally.add(self.turn.load(Relaxed), units));
+    }
+
+    /// Stands for what those who keep tallies used; `None` where they used nothing yet.
+    pub(in super::super) fn mark(&self) -> Option<u64> {
+        let tallies = self.tallies();
+        let words = || tallies.kept.iter().map(|tally| tally.mark());
+        let used = words().any(|word| word != 0);
+        used.then(|| words().fold(0, |mark, word| stable_hash(mark, &word.to_le_bytes())))
     }
 
     fn tallies(&self) -> MutexGuard<'_, Tallies> {
@@ -369,6 +377,10 @@ impl Window {
             ends: moment(&self.ends),
             unit: limit.map(|limit| limit.unit).unwrap_or_default(),
             limit: standing.limit.or(limit.map(|limit| limit.units)),
+            limit_window: match standing.limit {
+                Some(_) => standing.window,
+                None => limit.map(|limit| limit.period),
+            },
             remaining: standing.remaining,
             resets_at: standing.resets_at,
             retry_at: (retry_at != 0).then(|| Timestamp::from_nanos(retry_at)),

@@ -5,6 +5,7 @@ use crate::quota::Why;
 use crate::units::Timestamp;
 use crate::units::moment::in_words;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 /// An incident with names instead of numbers: what is stored, and what [`explain`] reads.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +35,8 @@ pub struct NamedIncident {
     pub unit: String,
     /// The limit.
     pub limit: Option<u64>,
+    /// In which time that many may go; `None` where nobody stated it.
+    pub limit_window: Option<Duration>,
     /// What the vendor said was left.
     pub remaining: Option<u64>,
     /// When the vendor said it resets.
@@ -130,6 +133,7 @@ impl Incident {
             ends: self.ends,
             unit: self.unit.as_str().to_owned(),
             limit: self.limit,
+            limit_window: self.limit_window,
             remaining: self.remaining,
             resets_at: self.resets_at,
             retry_at: self.retry_at,
@@ -206,7 +210,7 @@ fn who_used_it(incident: &NamedIncident) -> String {
     };
     let total = match incident.limit {
         Some(limit) if limit == *own => format!("the {own} {unit} in {window}"),
-        Some(limit) => format!("our {own} {unit} in {window} (the limit is {limit})"),
+        Some(limit) => format!("our {own} {unit} in {window} (the limit is {limit}{})", span_of(incident)),
         None => format!("our {own} {unit} in {window}"),
     };
     let mut text = customer(&first.name);
@@ -291,6 +295,23 @@ fn share(units: u64, at_least: u64, of: u64) -> String {
     match (percent(at_least), percent(units)) {
         (low, high) if low == high => format!("{high}%"),
         (low, high) => format!("{low}% to {high}%"),
+    }
+}
+
+/// In which time the limit may be used, or until when.
+fn span_of(incident: &NamedIncident) -> String {
+    let Some(window) = incident.limit_window else {
+        return incident.resets_at.map_or_else(String::new, |at| format!(" until {}", in_words(at)));
+    };
+    match (window.as_secs(), window.subsec_millis()) {
+        (1, 0) => " a second".to_owned(),
+        (60, 0) => " a minute".to_owned(),
+        (3_600, 0) => " an hour".to_owned(),
+        (86_400, 0) => " a day".to_owned(),
+        (seconds, 0) if seconds % 86_400 == 0 => format!(" in {} days", seconds / 86_400),
+        (seconds, 0) if seconds % 3_600 == 0 => format!(" in {} hours", seconds / 3_600),
+        (seconds, 0) if seconds % 60 == 0 => format!(" in {} minutes", seconds / 60),
+        _ => format!(" in {} seconds", window.as_secs_f64()),
     }
 }
 

@@ -11,6 +11,7 @@ pub use tally::Tally;
 
 use super::{Limited, Unit, Why};
 use crate::units::Timestamp;
+use std::time::Duration;
 
 /// Who makes a call, in the engine's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -83,6 +84,8 @@ pub struct Incident {
     pub unit: Unit,
     /// The limit that was in force, as the vendor or the rule states it.
     pub limit: Option<u64>,
+    /// In which time that many may go; `None` where nobody stated it.
+    pub limit_window: Option<Duration>,
     /// What the vendor said was left.
     pub remaining: Option<u64>,
     /// When the vendor said it resets.

@@ -69,6 +69,11 @@ impl Tally {
         left(self.word.swap(word(turn, units), Relaxed))
     }
 
+    /// A number that changes with what it holds; 0 before it held anything.
+    pub(super) fn mark(&self) -> u64 {
+        self.word.load(Relaxed)
+    }
+
     /// Takes all that it holds.
     pub(super) fn take(&self) -> Left {
         let seen = self.word.load(Relaxed);

@@ -141,6 +141,7 @@ fn somebody_else_on_the_credential_is_named_as_the_cause() {
         ends: T0.plus_millis(60_000),
         unit: "requests".into(),
         limit: Some(500),
+        limit_window: Some(Duration::from_secs(60)),
         own: 20,
         foreign: 480,
         customers: vec![NamedShare { name: "acme".into(), units: 20, at_least: 20 }],
@@ -149,7 +150,46 @@ fn somebody_else_on_the_credential_is_named_as_the_cause() {
     let text = explain(&named);
     assert!(text.contains("somebody else uses this credential"), "{text}");
     assert!(text.contains("a credential of our own"), "{text}");
-    assert!(text.contains("Customer acme used 100% of our 20 requests"), "{text}");
+    let of = "Customer acme used 100% of our 20 requests in this minute (the limit is 500 a minute)";
+    assert!(text.contains(of), "{text}");
+}
+
+#[test]
+fn a_limit_is_told_with_the_time_that_it_is_for() {
+    let used = NamedIncident {
+        ends: T0.plus_millis(60_000),
+        began: T0,
+        unit: "requests".into(),
+        limit: Some(5_000),
+        own: 20,
+        customers: vec![NamedShare { name: "acme".into(), units: 20, at_least: 20 }],
+        ..NamedIncident::default()
+    };
+    let said = |seconds: f64| {
+        let limit_window = Some(Duration::from_secs_f64(seconds));
+        let text = explain(&NamedIncident { limit_window, ..used.clone() });
+        let (_, rest) = text.split_once("(the limit is 5000").unwrap();
+        rest.split_once(')').unwrap().0.to_owned()
+    };
+    assert_eq!([said(1.0), said(3_600.0), said(86_400.0)], [" a second", " an hour", " a day"]);
+    assert_eq!(
+        [said(900.0), said(7_200.0), said(604_800.0)],
+        [" in 15 minutes", " in 2 hours", " in 7 days"]
+    );
+    assert_eq!([said(0.5), said(90.0)], [" in 0.5 seconds", " in 90 seconds"]);
+    // Where nobody states how long a window is, the end of this one says as much.
+    let until = explain(&NamedIncident { resets_at: Some(T0), ..used.clone() });
+    assert!(until.contains("(the limit is 5000 until 20"), "{until}");
+    assert!(explain(&used).contains("(the limit is 5000)"));
+    // The engine takes it from the vendor's word, or from the rule's limit.
+    let (quota, rule) = a_bad_minute();
+    assert_eq!(quota.incident(&rule, T0.plus_millis(50_000)).unwrap().limit_window.unwrap().as_secs(), 60);
+    let rule = Rule { max_wait: Duration::ZERO, ..Rule::limit(1, Unit::Requests, Duration::from_secs(90)) };
+    let quota = State::new(&rule);
+    for _ in 0..2 {
+        let _ = quota.before(&rule, &mut Claim::new(), &Ask::one(), &User::default(), T0);
+    }
+    assert_eq!(quota.incident(&rule, T0).unwrap().limit_window.unwrap().as_secs(), 90);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -110,6 +111,9 @@ struct Limits {
     dialect: String,
     limit: i64,
     window_s: u64,
+    /// The window that is being counted in, and the answers of it so far.
+    #[serde(skip)]
+    used: Mutex<(u128, u64)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -209,19 +213,25 @@ impl Vendor {
             }
         }
         if let Some(limits) = &self.limits {
-            limits.annotate(&mut answer, seq);
+            limits.annotate(&mut answer);
         }
         answer
     }
 }
 
 impl Limits {
-    /// Counts down and starts again; a 200 never says that nothing is left, or clients would wait.
-    fn annotate(&self, answer: &mut Answer, seq: u64) {
+    /// Counts down in each window; a 200 never says that nothing is left, or clients would wait.
+    fn annotate(&self, answer: &mut Answer) {
         let Some(dialect) = Dialect::named(&self.dialect) else { return };
-        let used = (seq % (self.limit.unsigned_abs().max(2) - 1)).cast_signed();
-        let window_ms = u128::from(self.window_s) * 1_000;
-        let into_window = clock::now().as_millis() % window_ms.max(1);
+        let window_ms = u128::from(self.window_s).max(1) * 1_000;
+        let now = clock::now().as_millis();
+        let (window, into_window) = (now / window_ms, now % window_ms);
+        let asked = {
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            *used = if used.0 == window { (window, used.1 + 1) } else { (window, 1) };
+            used.1
+        };
+        let used = (asked % (self.limit.unsigned_abs().max(2) - 1)).cast_signed();
         let numbers = Numbers {
             limit: Some(Word::Number(self.limit)),
             remaining: Some(Word::Number(self.limit - used)),
@@ -319,6 +329,17 @@ fn percent_decoded(text: &str) -> Cow<'_, str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn each_window_is_counted_down_from_its_own_beginning() {
+        let limits = json!({"dialect": "github", "limit": 5_000, "window_s": 3_600});
+        let limits: Limits = serde_json::from_value(limits).unwrap();
+        // What is left of a window that is over.
+        *limits.used.lock().unwrap() = (7, 4_000);
+        let mut answer = Answer::json(StatusCode::OK, &json!({}));
+        limits.annotate(&mut answer);
+        assert_eq!(answer.headers["x-ratelimit-remaining"], "4999");
+    }
 
     #[test]
     fn every_vendor_file_is_read_and_names_a_known_dialect() {

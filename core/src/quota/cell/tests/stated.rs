@@ -49,6 +49,60 @@ fn use_by_somebody_else_is_told_apart_from_ours() {
 }
 
 #[test]
+fn a_window_that_begins_before_our_clock_ends_the_last_one_is_a_window_of_its_own() {
+    // Whole seconds until the reset, rounded up: the last answers of a minute move its end ahead of the next one's begin.
+    for window in [None, Some(Duration::from_secs(60))] {
+        let (cell, rule) = (Cell::new(), Rule::default());
+        for tenth in 0..1_500 {
+            let now = at(tenth * 100);
+            let claim = pass(&cell, &rule, now);
+            let within = tenth % 600;
+            let reset = now.plus(Duration::from_secs((600 - within).div_ceil(10)));
+            // Of every ten units, somebody else uses one.
+            let used = within + 1 + (within + 1) / 10;
+            cell.state(&claim, &Stated { window, ..says(1_000, 1_000 - used, reset) }, now);
+        }
+        let standing = cell.standing(at(149_901));
+        assert_eq!((standing.own, standing.foreign, standing.left), (300, 30, Some(670)), "{window:?}");
+        assert!(standing.opened_at.unwrap() >= at(119_900));
+    }
+}
+
+#[test]
+fn a_reset_that_moves_ahead_with_each_answer_begins_no_window() {
+    for length in [1, 10, 3_600] {
+        let (cell, rule) = (Cell::new(), Rule::default());
+        let window = Some(Duration::from_secs(length));
+        for n in 1..=200 {
+            let now = at(n * length * 100);
+            let claim = pass(&cell, &rule, now);
+            let reset = now.plus(Duration::from_secs(length));
+            cell.state(&claim, &Stated { window, ..says(100, 90, reset) }, now);
+        }
+        let standing = cell.standing(at(200 * length * 100));
+        assert!(standing.own > 190, "since {length}: {}", standing.own);
+    }
+}
+
+#[test]
+fn however_the_clock_jumps_no_more_calls_are_ours_than_the_vendor_counted() {
+    for jump in [-7_200_000i64, -90_000, -1_500, 1_500, 58_500, 90_000, 7_200_000] {
+        let (cell, rule) = (Cell::new(), Rule::default());
+        let mut used = 0;
+        for n in 0..100u64 {
+            let jumped = if n < 50 { 0 } else { jump };
+            let now = at((10_000_000 + n * 100).checked_add_signed(jumped).unwrap());
+            let claim = pass(&cell, &rule, now);
+            used += 1;
+            let reset = now.plus(Duration::from_millis(60_000 - n * 100));
+            cell.state(&claim, &says(1_000, 1_000 - used, reset), now);
+            let standing = cell.standing(now);
+            assert!(standing.own <= used, "{jump}: {standing:?}");
+        }
+    }
+}
+
+#[test]
 fn headers_that_lie_are_no_statement() {
     let (cell, rule) = (Cell::new(), Rule::default());
     let claim = pass(&cell, &rule, at(0));
