@@ -16,6 +16,7 @@ const { RefusedError, timeoutError, wireError } = require('../../refused.js')
 const { isCaching, isDeciding, isParking, replayBytes } = require('../../ruling.js')
 const { elsewhere, tellKept } = require('./attempts.js')
 const { beginToKeep, contentOf, forget, isWhole, keepAtMost, putBody } = require('./body.js')
+const { copy } = require('./copying.js')
 const { beforeChanges, change, essence, headOf, headersOf, isFramed, isSingular, isThere } = require('./head.js')
 const { hedge, redo } = require('./instead.js')
 const { original } = require('./methods.js')
@@ -362,6 +363,7 @@ function advance (request, decision, options, release) {
       }
       if (step.hedgeMs !== undefined && held.open) hedge(request, step.hedgeMs)
       release(changed(request, options, step))
+      if (step.shadow) copy(request)
   }
 }
 
@@ -377,7 +379,7 @@ function changed (request, options, step) {
   const { content } = held
   held.content = undefined
   try {
-    beforeChanges(request, step)
+    if (held.open || step.shadow) beforeChanges(request, step)
     change(request, step)
     if (step.model !== undefined && content !== undefined) changeModel(request, content, step.model)
   } catch (error) {
