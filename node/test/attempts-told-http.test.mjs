@@ -46,13 +46,16 @@ async function writeInVain (customer) {
   const answer = answerOf(request).then(({ status }) => status, ({ code }) => code)
   await once(request, 'socket')
   const told = ['one', 'two'].map((part) => new Promise((resolve) => request.write(part, resolve)))
-  request.end()
-  return { answer: await answer, told: await Promise.all(told) }
+  /** @type {unknown[]} */
+  const ended = []
+  request.end((/** @type {unknown} */ error) => { ended.push(error ?? 'well') })
+  return { answer: await answer, told: await Promise.all(told), ended }
 }
 
 test('who writes to a connection that is refused hears of no error where the backup takes what was written', async () => {
-  const { answer, told } = await writeInVain('over')
+  const { answer, told, ended } = await writeInVain('over')
   assert.equal(answer, 200)
+  assert.deepEqual(ended, ['well'])
   assert(told.every((error) => !error), String(told))
 })
 

@@ -71,7 +71,9 @@ const ours = {
     } catch (error) {
       note(error)
     }
-    const result = Reflect.apply(original.end, this, arguments)
+    // From Node 24 on it says so as well where what is written is not taken.
+    const args = this[kHeld]?.replays ? patient(this, [...arguments]) : arguments
+    const result = Reflect.apply(original.end, this, args)
     if (this[kHeld] !== undefined) goOnWith(this)
     return result
   },
