@@ -1,5 +1,5 @@
 'use strict'
-// What `fetch` sends beside an attempt: a second one where the first is slow, and shadow copies.
+// What is sent beside an attempt: a second one where the first is slow, and, by `fetch`, shadow copies.
 
 const { clearTimeout, setTimeout } = require('node:timers')
 const { classify } = require('./errors.js')
@@ -220,4 +220,4 @@ async function measure (copy, step, send) {
   }
 }
 
-module.exports = { Side, isOfUse, race, shadow }
+module.exports = { READ, Side, isOfUse, race, shadow }

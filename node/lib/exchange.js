@@ -150,16 +150,19 @@ function settle (call, how) {
   underWay -= 1
   if (call.decision === undefined) account.add(call, now())
   else call.decision.over(call)
-  if (underWay === 0 && waiting.length > 0) tellIdle()
+  if (waiting.length > 0) tellIdle()
 }
 
 /** @type {Exchange | undefined} the calls under way, the latest first */
 let first
 let underWay = 0
+/** How many requests of the application's are not over although none of their exchanges is under way. */
+let open = 0
 /** @type {(() => void)[]} who waits for none to be under way */
 let waiting = []
 
 function tellIdle () {
+  if (underWay > 0 || open > 0) return
   const told = waiting
   waiting = []
   for (const tell of told) tell()
@@ -171,8 +174,17 @@ function tellIdle () {
  * @param {() => void} tell throws nothing
  */
 function whenIdle (tell) {
-  if (underWay === 0) tell()
+  if (underWay === 0 && open === 0) tell()
   else waiting.push(tell)
+}
+
+/** A request of the application's is not over, whatever becomes of its exchanges, until what this returns is called. */
+function keepOpen () {
+  open += 1
+  return () => {
+    open -= 1
+    if (waiting.length > 0) tellIdle()
+  }
 }
 
 /**
@@ -201,4 +213,4 @@ function abandonAll () {
   while (first !== undefined) first.abandon()
 }
 
-module.exports = { Exchange, abandonAll, begin, inFlight, whenIdle }
+module.exports = { Exchange, abandonAll, begin, inFlight, keepOpen, whenIdle }

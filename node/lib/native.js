@@ -26,7 +26,7 @@ const { join } = require('node:path')
  * @property {(request: import('./opening.js').Asked & { customer?: string, tags: string[], batch: boolean }) => NativeDecision} begin
  * @property {() => boolean} caches
  * @property {(method: string, url: string, headers: string, flags: number, kind: number, client: string,
- *   customer: string | undefined, known: { body?: number, content?: Uint8Array, tags?: string[] } | undefined) =>
+ *   patience: number, customer: string | undefined, known: { body?: number, content?: Uint8Array, tags?: string[] } | undefined) =>
  *   NativeDecision | string} open
  * @property {(body: Uint8Array, model: string) => Buffer | null} replaceModel
  * @property {(conditions: string[]) => Promise<number>} purgeCache

@@ -32,6 +32,7 @@ const { currentScope } = require('./scope.js')
  * @property {boolean} replayable
  * @property {number} kind of client; answers are kept apart by it, and by `client`
  * @property {string} client
+ * @property {number} [patience] how many milliseconds the client waits for an answer at most; 0 where it does not say
  * @property {boolean} [parks] whether it can be handed over to the outbox
  * @property {boolean} [certified] whether its connection has a client certificate
  */
@@ -65,7 +66,7 @@ function beginCall (request, scope = currentScope()) {
  * @param {import('./scope.js').Scope | undefined} [scope]
  * @returns {InstanceType<typeof Decision> | string}
  */
-function openCall ({ method, url, words, body, content, replayable, kind, client, parks, certified }, scope = currentScope()) {
+function openCall ({ method, url, words, body, content, replayable, kind, client, patience = 0, parks, certified }, scope = currentScope()) {
   const batch = scope?.priority === 'batch'
   const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0) |
     (certified ? CERTIFIED : 0)
@@ -74,7 +75,7 @@ function openCall ({ method, url, words, body, content, replayable, kind, client
     const tags = scope === undefined ? undefined : Object.entries(scope.tags)
     if (body !== 0 || tags?.length) known = { body, content, tags: tags?.flat() }
   }
-  const begun = native().open(method, url, words, flags, kind, client, scope?.customer, known)
+  const begun = native().open(method, url, words, flags, kind, client, patience, scope?.customer, known)
   return typeof begun === 'string' ? begun : new Decision(begun)
 }
 

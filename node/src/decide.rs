@@ -354,7 +354,7 @@ fn byte(character: char) -> u8 {
 }
 
 /// Milliseconds; `None` where they are negative, for what did not happen.
-fn duration(ms: f64) -> Option<Duration> {
+pub(crate) fn duration(ms: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(ms / 1_000.0).ok()
 }
 

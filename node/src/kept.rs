@@ -45,7 +45,8 @@ pub(crate) struct Known {
 
 /// Begins a call whose answer may be kept, and takes its first step: an answer that is kept comes at once, as the text
 /// of [`write`]. `headers` are names and values in turn, a line each. Of the `kind` of client one is told from another by
-/// `client`, for what it adds to a request below. `known` is left out where there is no body and no tag.
+/// `client`, for what it adds to a request below, and waits for an answer for so many milliseconds at most; 0 where it
+/// does not say. `known` is left out where there is no body and no tag.
 #[allow(clippy::too_many_arguments)] // An object for them costs more to pass than the look-up.
 #[napi(catch_unwind)]
 pub(crate) fn open<'env>(
@@ -56,6 +57,7 @@ pub(crate) fn open<'env>(
     flags: u32,
     kind: u32,
     client: String,
+    patience: f64,
     customer: Option<String>,
     known: Option<Known>,
 ) -> Result<Either<JsString<'env>, Decision>> {
@@ -77,6 +79,7 @@ pub(crate) fn open<'env>(
         .content(content)
         .caches(true)
         .client(kind)
+        .patience(crate::decide::duration(patience).filter(|patience| !patience.is_zero()))
         .parks(flags & PARKS != 0)
         .priority(if flags & BATCH != 0 { Priority::Batch } else { Priority::Interactive })
         .customer(customer.as_deref())

@@ -115,6 +115,56 @@ test('where both fail, another one follows', async (t) => {
   assert.deepEqual(await attempts(customer), [1, 3])
 })
 
+/**
+ * The agent's end of the connection of which the vendor has the other one.
+ *
+ * @param {http.Agent} agent
+ * @param {import('node:net').Socket} socket
+ */
+function otherEnd (agent, socket) {
+  const found = Object.values(agent.sockets).flat().find((one) => one?.localPort === socket.remotePort)
+  assert(found)
+  return found
+}
+
+test('of two attempts under way the application hears of its own, and of the other one once that is alone', async (t) => {
+  const vendors = await byHand(t)
+  const agent = new http.Agent()
+  const request = farcall.withCustomer(newCustomer(), () => http.get(vendors.url, { agent }))
+  const answer = answerOf(request)
+  let told = 0
+  request.on('information', () => { told += 1 })
+  await vendors.bothAsked()
+  const [first, second] = vendors.responses
+  second.writeProcessing()
+  await until('the word of the second is there', () => otherEnd(agent, vendors.got[1].socket).bytesRead > 0)
+  first.writeProcessing()
+  await until('the application heard of its own', () => told > 0)
+  assert.equal(told, 1)
+  says(503)(first, vendors.got[0])
+  await until('the first is let go of', () => first.writableFinished && farcall.status().inFlight === 1)
+  second.writeProcessing()
+  second.end('the second')
+  assert.equal((await answer).body, 'the second')
+  assert.equal(told, 2)
+})
+
+test('the time of a request is over once for two attempts', async (t) => {
+  const vendors = await byHand(t)
+  const agent = new http.Agent()
+  const request = farcall.withCustomer(newCustomer(), () => http.get(vendors.url, { agent, timeout: 300 }))
+  const answer = answerOf(request)
+  let told = 0
+  request.on('timeout', () => { told += 1 })
+  await vendors.bothAsked()
+  const idle = vendors.got.map(({ socket }) => once(otherEnd(agent, socket), 'timeout'))
+  await Promise.all(idle)
+  await new Promise(setImmediate)
+  assert.equal(told, 1)
+  vendors.responses[1].end('well')
+  assert.equal((await answer).body, 'well')
+})
+
 test('a call that is not tried again is hedged all the same', async (t) => {
   const vendors = await vendor(t)
   vendors.acts.push(hangs)

@@ -81,7 +81,20 @@ function onCreate (message) {
 /** @param {unknown} message */
 function onHeaders (message) {
   const { request, response } = /** @type {any} */ (message)
-  if (!request[kTells]) request[kExchange]?.head(response.statusCode, response.headers)
+  const { statusCode, headers } = response
+  // Of HTTP/2 undici 8 also tells what only informs.
+  if (!request[kTells] && (statusCode >= 200 || statusCode === 101)) request[kExchange]?.head(statusCode, listed(headers))
+}
+
+/**
+ * Names and values in turn: those of HTTP/2 undici 8 gives as an object.
+ *
+ * @param {any} headers
+ * @returns {(string | Buffer)[]}
+ */
+function listed (headers) {
+  if (Array.isArray(headers)) return headers
+  return Object.entries(headers).flatMap(([name, value]) => [value].flat().flatMap((one) => [name, String(one)]))
 }
 
 /** @param {unknown} message */

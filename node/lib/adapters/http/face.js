@@ -2,6 +2,7 @@
 // The application's request, where what becomes of it is not up to its own connection: what the application hears of it,
 // and how it looks meanwhile.
 
+const { keepOpen } = require('../../exchange.js')
 const { inContext } = require('./attempts.js')
 const { forget } = require('./body.js')
 const { original } = require('./methods.js')
@@ -63,7 +64,24 @@ function close (request) {
  * @param {any} request
  */
 function end (request) {
-  request[kHeld].closing = request.destroyed = request._closed = true
+  const held = request[kHeld]
+  held.closing = request.destroyed = request._closed = true
+  if (held.gone) rest(held)
+}
+
+/**
+ * The application gets something else than what its own connection comes to: both are looked after until they are over.
+ *
+ * @param {any} held
+ */
+function stay (held) {
+  held.stays ??= keepOpen()
+}
+
+/** @param {any} held */
+function rest (held) {
+  held.stays?.()
+  held.stays = undefined
 }
 
 /**
@@ -74,13 +92,20 @@ function end (request) {
 function isHeldOpen (request) {
   const held = request[kHeld]
   settle(request)
-  if (held.closing) return true
+  held.gone = true
+  if (held.closing) {
+    rest(held)
+    return true
+  }
   if (isElsewhere(held)) {
     held.missed = true
     outlive(request)
     return true
   }
-  if (held.message === undefined || held.message.closed) return false
+  if (held.message === undefined || held.message.closed) {
+    rest(held)
+    return false
+  }
   closeAfter(request, held.message)
   return true
 }
@@ -125,6 +150,60 @@ function endLate (request, args) {
 }
 
 /**
+ * What a request is written with: who wrote to a connection that fails is told so only where that is how the call ends.
+ *
+ * @param {any} request
+ * @param {unknown[]} args
+ */
+function patient (request, args) {
+  const at = args.findIndex((arg) => typeof arg === 'function')
+  if (at === -1) return args
+  const callback = /** @type {(error?: unknown) => void} */ (args[at])
+  args[at] = (/** @type {unknown} */ error) => {
+    const held = request[kHeld]
+    if (error && held.open) (held.unwritten ??= []).push(() => callback(isAnswered(held) ? null : error))
+    else callback(error && isAnswered(held) ? null : error)
+  }
+  return args
+}
+
+/**
+ * Whether the application gets something else than what its own connection comes to.
+ *
+ * @param {any} held
+ */
+function isAnswered (held) {
+  return isElsewhere(held) || held.message !== undefined
+}
+
+/**
+ * It is decided what follows on a connection that failed: who wrote to it is told.
+ *
+ * @param {any} held
+ */
+function tellWriters (held) {
+  const { unwritten } = held
+  if (unwritten === undefined) return
+  held.unwritten = undefined
+  for (const told of unwritten) process.nextTick(told)
+}
+
+/**
+ * Tells the application of a connection, and remembers what it watches of it: should that fail and another attempt follow,
+ * it says nothing of the call any more.
+ *
+ * @param {any} request
+ * @param {any} socket
+ * @param {() => unknown} told
+ */
+function seeCloses (request, socket, told) {
+  const before = socket.listeners('close')
+  const result = told()
+  request[kHeld].closers = socket.listeners('close').filter((/** @type {unknown} */ listener) => !before.includes(listener))
+  return result
+}
+
+/**
  * What the request comes to is what the application gets.
  *
  * @param {any} request
@@ -132,6 +211,7 @@ function endLate (request, args) {
 function settle (request) {
   const held = request[kHeld]
   if (held.again === undefined) forget(held)
+  tellWriters(held)
   if (!held.open) return
   held.open = false
   held.decision.settle()
@@ -148,4 +228,4 @@ function closeAfter (request, response) {
   response.once('close', () => close(request))
 }
 
-module.exports = { close, closeAfter, end, endLate, fail, isElsewhere, isHeldOpen, settle, tell }
+module.exports = { close, closeAfter, end, endLate, fail, isElsewhere, isHeldOpen, patient, seeCloses, settle, stay, tell, tellWriters }

@@ -83,7 +83,6 @@ function settings ({ headers = [], host }) {
  */
 function beforeChanges (request, changes) {
   const held = request[kHeld]
-  if (!held.open) return
   held.path = request.path
   held.changed = new Set(settings(changes).filter((_, at) => at % 2 === 0).map((name) => name.toLowerCase()))
   held.before = held.changed.size === 0 ? [] : only(headersOf(request), (name) => held.changed.has(name))

@@ -16,6 +16,7 @@ const { RefusedError, timeoutError, wireError } = require('../../refused.js')
 const { isCaching, isDeciding, isParking, replayBytes } = require('../../ruling.js')
 const { elsewhere, tellKept } = require('./attempts.js')
 const { beginToKeep, contentOf, forget, isWhole, keepAtMost, putBody } = require('./body.js')
+const { copy } = require('./copying.js')
 const { beforeChanges, change, essence, headOf, headersOf, isFramed, isSingular, isThere } = require('./head.js')
 const { hedge, redo } = require('./instead.js')
 const { original } = require('./methods.js')
@@ -248,6 +249,22 @@ function mayRepeat (request, decision, headers) {
 }
 
 /**
+ * How many milliseconds the client waits for an answer at most; 0 where it does not say. What its agent says is no word of
+ * the client's: Node's own has five seconds for an idle connection.
+ *
+ * @param {any} request
+ * @returns {number}
+ */
+function patienceOf (request) {
+  const { idle = request.timeout ?? 0 } = request[kHeld]
+  // follow-redirects, under axios, says it of a socket and before to nobody.
+  const limit = request._redirectable?.listeners?.('socket').find((/** @type {Function} */ listener) => listener.name === 'destroyOnTimeout')
+  let patience = idle
+  limit?.({ setTimeout: (/** @type {number} */ ms) => { patience = ms }, removeListener () {}, addListener () {} })
+  return Number(patience)
+}
+
+/**
  * The same where the answer may be kept: gives what is kept, or keeps what comes. Returns whether it does.
  *
  * @param {any} request
@@ -271,7 +288,8 @@ function answer (request, options, release, client) {
     content: undefined,
     replayable: empty && request[kHeld].replays && !isSingular(headers),
     kind: HTTP,
-    client
+    client,
+    patience: patienceOf(request)
   }, exchange.scope)
   const early = request[kHeld].early ? essence(headers) : undefined
   const isOther = () => early !== undefined && (exchange.sent > 0 || essence(headersOf(request)) !== early)
@@ -362,6 +380,7 @@ function advance (request, decision, options, release) {
       }
       if (step.hedgeMs !== undefined && held.open) hedge(request, step.hedgeMs)
       release(changed(request, options, step))
+      if (step.shadow) copy(request)
   }
 }
 
@@ -377,7 +396,7 @@ function changed (request, options, step) {
   const { content } = held
   held.content = undefined
   try {
-    beforeChanges(request, step)
+    if (held.open || step.shadow) beforeChanges(request, step)
     change(request, step)
     if (step.model !== undefined && content !== undefined) changeModel(request, content, step.model)
   } catch (error) {

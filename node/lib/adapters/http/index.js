@@ -10,7 +10,7 @@ const { clearTimeout } = require('node:timers')
 const { whenIdle } = require('../../exchange.js')
 const { note } = require('../../problems.js')
 const { forget } = require('./body.js')
-const { endLate, isElsewhere } = require('./face.js')
+const { endLate, isElsewhere, patient, seeCloses } = require('./face.js')
 const { goOn, handOver, hold, isHeld } = require('./holding.js')
 const { drop, guard, takes } = require('./instead.js')
 const { original, put, takeBack } = require('./methods.js')
@@ -49,11 +49,12 @@ const ours = {
 
   write (chunk, encoding) {
     try {
-      if (active || this[kExchange]) seeBody(this, chunk, encoding)
+      if ((active || this[kExchange]) && !this.finished && !this.destroyed) seeBody(this, chunk, encoding)
     } catch (error) {
       note(error)
     }
-    const result = Reflect.apply(original.write, this, arguments)
+    const args = this[kHeld]?.replays ? patient(this, [...arguments]) : arguments
+    const result = Reflect.apply(original.write, this, args)
     if (this[kHeld] !== undefined) goOnWith(this)
     return result
   },
@@ -70,7 +71,9 @@ const ours = {
     } catch (error) {
       note(error)
     }
-    const result = Reflect.apply(original.end, this, arguments)
+    // From Node 24 on it says so as well where what is written is not taken.
+    const args = this[kHeld]?.replays ? patient(this, [...arguments]) : arguments
+    const result = Reflect.apply(original.end, this, args)
     if (this[kHeld] !== undefined) goOnWith(this)
     return result
   },
@@ -110,15 +113,13 @@ const ours = {
       note(error)
     }
     if (type !== 'socket' || !this[kHeld]?.replays) return Reflect.apply(original.emit, this, arguments)
-    const before = argument.listeners('close')
-    const result = Reflect.apply(original.emit, this, arguments)
-    this[kHeld].closers = argument.listeners('close').filter((/** @type {unknown} */ listener) => !before.includes(listener))
-    return result
+    return seeCloses(this, argument, () => Reflect.apply(original.emit, this, arguments))
   },
 
   setTimeout (ms, callback) {
     const held = this[kHeld]
     if (held !== undefined) held.idle = ms
+    held?.race?.made?.setTimeout(ms)
     if (held === undefined || !isElsewhere(held)) return Reflect.apply(original.setTimeout, this, arguments)
     if (callback) this.once('timeout', callback)
     const under = held.again ?? held.second

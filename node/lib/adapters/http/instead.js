@@ -13,9 +13,9 @@ const { RefusedError, timeoutError, wireError } = require('../../refused.js')
 const { bodyFor, inContext, leaveBehind, make, requestAs, tellKept } = require('./attempts.js')
 const { beside, firstCame, noMore, secondCame } = require('./beside.js')
 const { forget } = require('./body.js')
-const { close, closeAfter, end, fail, isElsewhere, isHeldOpen, settle, tell } = require('./face.js')
+const { close, closeAfter, end, fail, isElsewhere, isHeldOpen, seeCloses, settle, stay, tell, tellWriters } = require('./face.js')
 const { headersOf } = require('./head.js')
-const { see } = require('./outcome.js')
+const { isLate, see } = require('./outcome.js')
 const { park } = require('./parking.js')
 const { kExchange, kHeld } = require('./request.js')
 
@@ -41,6 +41,7 @@ function takes (request, type, argument) {
     case 'response':
       return held.open && decide(request, argument)
     case 'error':
+      if (isLate(argument)) return false
       // Where it has its answer, or failed already, nothing can fail any more.
       if (isElsewhere(held) || held.message !== undefined || held.closing) return true
       held.error = argument
@@ -73,6 +74,7 @@ function decide (request, response) {
   const held = request[kHeld]
   const { decision } = held
   held.open = false
+  tellWriters(held)
   clearTimeout(held.hedge)
   if (decision.done) {
     forget(held)
@@ -86,11 +88,14 @@ function decide (request, response) {
       letGo(response)
       unwatch(request)
       held.again = made
+      stay(held)
       return true
     }
   }
   tellKept(request, decision)
-  return follow(request, response, decision.step())
+  const isTaken = follow(request, response, decision.step())
+  if (isTaken) stay(held)
+  return isTaken
 }
 
 /**
@@ -274,8 +279,18 @@ function send (request, step, as, see) {
     if (!over) come(undefined, error)
     else if (held.second === second) tell(request, 'error', error)
   })
-  second.on('information', (/** @type {unknown} */ head) => tell(request, 'information', head))
-  second.on('timeout', () => tell(request, 'timeout'))
+  // Of two attempts at a time the application hears of its own.
+  for (const event of ['information', 'timeout']) {
+    second.on(event, (/** @type {unknown[]} */ ...words) => {
+      if (held.race?.made !== second) tell(request, event, ...words)
+    })
+  }
+  second.on('socket', (/** @type {any} */ socket) => {
+    // The first attempt never had one.
+    if (request.socket || !held.replays) return
+    request.socket = socket
+    seeCloses(request, socket, () => tell(request, 'socket', socket))
+  })
   second.on('close', () => {
     clearTimeout(timer)
     if (held.second === second) close(request)
@@ -308,6 +323,7 @@ function hedge (request, ms) {
     if (held.again !== second) {
       unwatch(request)
       held.again = second
+      stay(held)
       request.socket?.destroy()
     }
     came(request, second, response, error)

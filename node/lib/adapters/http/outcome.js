@@ -66,6 +66,15 @@ function abandon (exchange, request, reason) {
 }
 
 /**
+ * Whether that is the application's own: it wrote after the end, which ends nothing.
+ *
+ * @param {any} error
+ */
+function isLate (error) {
+  return error?.code === 'ERR_STREAM_WRITE_AFTER_END'
+}
+
+/**
  * An event of the request, before the application gets it.
  *
  * @param {Exchange} exchange
@@ -91,7 +100,7 @@ function see (exchange, request, type, argument) {
       exchange.timedOut = true
       break
     case 'error':
-      fail(exchange, request, argument)
+      if (!isLate(argument)) fail(exchange, request, argument)
       break
     case 'close':
       close(exchange, request)
@@ -117,4 +126,4 @@ function close (exchange, request) {
   else abandon(exchange, request)
 }
 
-module.exports = { abandon, see }
+module.exports = { abandon, isLate, see }
