@@ -222,7 +222,7 @@ mod tests {
             .execute_batch(
                 "PRAGMA user_version = 1;
                  INSERT INTO rollups VALUES (1, 7, 1, 1, 1, 1, 1, 'library', 200, 'complete', 5, 5, 0, 0, 1, 1, 1,
-                    5, 0, 0, 0, 0, x'')",
+                    5, 3, 0, 6, 9, x'')",
             )
             .unwrap();
         drop(connection);
@@ -233,5 +233,6 @@ mod tests {
         };
         assert_eq!((read("calls"), read("waited"), read("cost")), (5, 0, 0));
         assert_eq!(read("cost_unknown"), 5, "what the first version did not count is unknown, not free");
+        assert_eq!((read("dns_known"), read("connect_known"), read("tls_known")), (0, 3, 3));
     }
 }
