@@ -1,10 +1,11 @@
 //! What the reports promise, over a ledger that was written by the handle itself.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use farcall::{Caller, CallerId, Head, Step, Tap, Target};
+use farcall::{Caller, CallerId, ConnectTimes, Head, Step, Tap, Target};
 use farcall_agent::report::{self, Filter, Query, Question, Render, ReportError, Style};
 use farcall_agent::{Confirmation, ConnectionRollup, ExplainedBy, Farcall, Options, Role, Verdict};
 use std::path::Path;
+use std::time::Duration;
 
 fn start(home: &Path, service: &str, role: Role) -> Farcall {
     let config = home.join("farcall.toml");
@@ -167,6 +168,35 @@ fn each_call_counts_once_and_each_question_has_its_answer() {
     let calls = report::calls(&query).unwrap();
     assert_eq!(calls.rows.iter().filter(|call| call.error).count(), 4, "the slowest of each kind is kept");
     assert!(calls.rows.is_sorted_by(|a, b| a.begun >= b.begun));
+}
+
+#[test]
+fn a_client_that_hides_a_part_of_connecting_leaves_the_others_mean_of_it_as_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let app = start(home.path(), "checkout", Role::Program);
+    let ms = |millis| Some(Duration::from_millis(millis));
+    let all = ConnectTimes { dns: ms(8), connect: ms(4), tls: ms(20) };
+    let handshake = ConnectTimes { tls: ms(10), ..ConnectTimes::default() };
+    let connect = |url: &str, times: ConnectTimes| {
+        let mut call = app.guard(app.begin(&Head::to("GET", Target::parse(url).unwrap())));
+        assert!(matches!(call.step(), Step::Send(_)));
+        call.connected(times);
+        call.head(200);
+        call.end();
+    };
+    for times in [all, handshake, handshake, handshake, ConnectTimes::default()] {
+        connect(STRIPE, times);
+    }
+    // Known, and too short to be seen.
+    connect(OPENAI, ConnectTimes { dns: ms(0), ..ConnectTimes::default() });
+    app.shutdown();
+
+    let endpoints = report::endpoints(&Query::at(home.path())).unwrap();
+    let [stripe, openai] = &endpoints.rows[..] else { panic!("two endpoints: {:?}", endpoints.rows) };
+    let means = (stripe.dns_ms, stripe.connect_ms, stripe.tls_ms, stripe.connections);
+    assert_eq!(means, (Some(8.0), Some(4.0), Some(12.5), 4));
+    let means = (openai.dns_ms, openai.connect_ms, openai.tls_ms, openai.connections);
+    assert_eq!(means, (Some(0.0), None, None, 1));
 }
 
 #[test]

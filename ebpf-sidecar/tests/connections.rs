@@ -213,6 +213,50 @@ listener.accept()[0].recv(6); client.close()
 }
 
 #[test]
+fn a_connection_that_broke_is_named_by_what_was_known_before() {
+    let stage = stage!();
+    // Refused after DNS named the address; reset after a request that names its host; and refused with nothing to go by.
+    let script = stage.file(
+        "broken.py",
+        r#"
+import socket, struct, threading
+resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); resolver.bind(("127.0.0.1", 53))
+def resolve():
+    query, peer = resolver.recvfrom(512)
+    answer = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04" + bytes([127, 0, 0, 9])
+    resolver.sendto(query[:2] + b"\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00" + query[12:] + answer, peer)
+thread = threading.Thread(target=resolve); thread.start()
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+name = b"".join(bytes([len(part)]) + part for part in b"api.stripe.com".split(b".")) + b"\x00"
+asker.sendto(b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + name + b"\x00\x01\x00\x01", ("127.0.0.1", 53))
+asker.recvfrom(512); thread.join()
+def refused(address):
+    try: socket.create_connection((address, 7777))
+    except ConnectionRefusedError: pass
+refused("127.0.0.9")
+listener = socket.socket(); listener.bind(("127.0.0.8", 7777)); listener.listen()
+client = socket.create_connection(("127.0.0.8", 7777))
+client.sendall(b"GET /user HTTP/1.1\r\nHost: api.github.com\r\n\r\n")
+peer, _ = listener.accept(); peer.recv(1000)
+peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); peer.close()
+try: client.recv(1)
+except ConnectionResetError: pass
+client.close()
+refused("127.0.0.7")
+"#,
+    );
+    let shell = format!("ip link set lo up && exec python3 {}", script.display());
+    let seen = stage.capture(false, vec![stage.inside("unshare", &["--net", "sh", "-c", &shell])]);
+    let names: Vec<_> = seen.closed().iter().map(|connection| connection.name.clone()).collect();
+    let expected = [
+        Some(("api.stripe.com".into(), NameSource::Dns)),
+        Some(("api.github.com".into(), NameSource::Host)),
+        None,
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
 fn what_cannot_be_read_says_why() {
     let stage = stage!();
     let sim = stage::sim();

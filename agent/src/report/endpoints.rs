@@ -6,7 +6,6 @@ use super::{Numbers, Query, ReportError, Table};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// An endpoint that was called.
 #[derive(Clone, Debug, Serialize)]
@@ -21,7 +20,8 @@ pub struct EndpointRow {
     /// What its calls amount to.
     #[serde(flatten)]
     pub numbers: Numbers,
-    /// Resolving the name: the mean over `connections`, in milliseconds; null where none was seen.
+    /// Resolving the name: the mean over those of the `connections` of which this is known, in milliseconds; null where
+    /// there is none.
     pub dns_ms: Option<f64>,
     /// The TCP handshake, likewise.
     pub connect_ms: Option<f64>,
@@ -31,7 +31,7 @@ pub struct EndpointRow {
     pub ttfb_ms: Option<f64>,
     /// From there to the last byte, likewise.
     pub transfer_ms: Option<f64>,
-    /// New connections of which the times are known.
+    /// New connections of which any of the three is known.
     pub connections: u64,
 }
 
@@ -62,9 +62,9 @@ pub fn endpoints(query: &Query) -> Result<Table<EndpointRow>, ReportError> {
                 vendor: vendor.to_string(),
                 endpoint: endpoint.to_string(),
                 numbers: account.numbers(),
-                dns_ms: seen(sums.dns, sums.connections),
-                connect_ms: seen(sums.connect, sums.connections),
-                tls_ms: seen(sums.tls, sums.connections),
+                dns_ms: mean(sums.dns, sums.dns_known),
+                connect_ms: mean(sums.connect, sums.connect_known),
+                tls_ms: mean(sums.tls, sums.tls_known),
                 ttfb_ms: mean(sums.ttfb, sums.answered),
                 transfer_ms: mean(sums.transfer, sums.answered),
                 connections: sums.connections,
@@ -84,9 +84,4 @@ pub fn endpoints(query: &Query) -> Result<Table<EndpointRow>, ReportError> {
         totals: totals.numbers(),
         notes: Vec::new(),
     })
-}
-
-/// The mean of a part of making connections; `None` where it was seen of none.
-fn seen(sum: Duration, connections: u64) -> Option<f64> {
-    mean(sum, connections).filter(|_| !sum.is_zero())
 }

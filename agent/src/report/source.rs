@@ -244,6 +244,9 @@ impl<'q> Source<'q> {
             sums.dns = nanos("dns")?;
             sums.connect = nanos("connect")?;
             sums.tls = nanos("tls")?;
+            sums.dns_known = count(row, "dns_known")?;
+            sums.connect_known = count(row, "connect_known")?;
+            sums.tls_known = count(row, "tls_known")?;
             sums.waited = nanos("waited")?;
             sums.cost = row.get("cost")?;
             sums.cost_unknown = count(row, "cost_unknown")?;

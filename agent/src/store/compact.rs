@@ -92,7 +92,7 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
         "INSERT INTO rollups SELECT ?2, ?3, vendor, endpoint, customer, tags, caller, tap, status, outcome,
             calls, attempts, bytes_out, bytes_in, duration, ttfb, transfer, answered, connections, dns, connect,
             tls, latency, waited, cost, cost_unknown, tokens_in, tokens_out,
-            saved_bytes, saved_cost, saved_requests, saved_tokens
+            saved_bytes, saved_cost, saved_requests, saved_tokens, dns_known, connect_known, tls_known
          FROM rollups WHERE span = ?1 AND minute >= ?3 AND minute < ?4
          ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls),
             attempts = add_up(attempts, excluded.attempts),
@@ -109,6 +109,9 @@ fn fold(transaction: &Transaction<'_>, from: i64, to: i64, start: i64) -> rusqli
             saved_cost = add_up(saved_cost, excluded.saved_cost),
             saved_requests = add_up(saved_requests, excluded.saved_requests),
             saved_tokens = add_up(saved_tokens, excluded.saved_tokens),
+            dns_known = add_up(dns_known, excluded.dns_known),
+            connect_known = add_up(connect_known, excluded.connect_known),
+            tls_known = add_up(tls_known, excluded.tls_known),
             latency = sketch_merge(latency, excluded.latency)",
         range,
     )?;

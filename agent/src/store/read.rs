@@ -211,7 +211,7 @@ mod tests {
             let write = |minute: i64, outcome: &str| {
                 let row = format!(
                     "INSERT INTO rollups ({of_the_first}) VALUES (1, {minute}, 1, 1, 1, 1, 1, 'library', 200,
-                        '{outcome}', 5, 5, 0, 0, 1, 1, 1, 5, 0, 0, 0, 0, x'')"
+                        '{outcome}', 5, 5, 0, 0, 1, 1, 1, 5, 3, 0, 6, 9, x'')"
                 );
                 writer.execute(&row, []).unwrap()
             };
@@ -222,6 +222,9 @@ mod tests {
                 read("SELECT sum(calls) + sum(waited) + sum(cost) + sum(saved_bytes) FROM rollups"),
                 5
             );
+            if earlier < 8 {
+                assert_eq!(read("SELECT dns_known * 100 + connect_known * 10 + tls_known FROM rollups"), 33);
+            }
             if earlier == 1 {
                 // What the first version did not count is unknown, not free.
                 assert_eq!(read("SELECT cost_unknown FROM rollups"), 5);
@@ -246,7 +249,7 @@ mod tests {
         connection
             .execute(
                 "INSERT INTO rollups VALUES (1, 7, 1, 1, 1, 1, 1, 'library', 200, 'complete', 5, 5, 0, 0, 1, 1, 1,
-                    5, 0, 0, 0, 0, x'')",
+                    5, 3, 0, 6, 9, x'')",
                 [],
             )
             .unwrap();
@@ -258,5 +261,6 @@ mod tests {
         };
         assert_eq!((read("calls"), read("waited"), read("cost")), (5, 0, 0));
         assert_eq!(read("cost_unknown"), 5, "what the first version did not count is unknown, not free");
+        assert_eq!((read("dns_known"), read("connect_known"), read("tls_known")), (0, 3, 3));
     }
 }

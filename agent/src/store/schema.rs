@@ -7,11 +7,11 @@ use super::{advice, quotas};
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 7;
+pub(crate) const VERSION: i64 = 8;
 
 /// One script for each version: what brings the version before to it.
 const MIGRATIONS: [&str; VERSION as usize] =
-    [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA, QUOTA_SAVED, quotas::SCHEMA];
+    [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA, QUOTA_SAVED, quotas::SCHEMA, CONNECT_KNOWN];
 
 /// Which configuration file a process obeys; empty where there is none.
 const CONFIG: &str = "ALTER TABLE processes ADD COLUMN config TEXT NOT NULL DEFAULT ''";
@@ -76,6 +76,17 @@ const QUOTA_SAVED: &str = r"
 ALTER TABLE rollups ADD COLUMN saved_requests INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE rollups ADD COLUMN saved_tokens INTEGER NOT NULL DEFAULT 0;
 UPDATE rollups SET saved_requests = calls WHERE outcome = 'cached';
+";
+
+/// Of how many connections each part of their making is known. Rows from before say only of how many any part is: the
+/// best that can be said of a part that took time.
+const CONNECT_KNOWN: &str = r"
+ALTER TABLE rollups ADD COLUMN dns_known INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN connect_known INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rollups ADD COLUMN tls_known INTEGER NOT NULL DEFAULT 0;
+UPDATE rollups SET dns_known = iif(dns > 0, connections, 0), connect_known = iif(connect > 0, connections, 0),
+    tls_known = iif(tls > 0, connections, 0)
+WHERE connections > 0;
 ";
 
 /// The account of calls and connections.
@@ -206,7 +217,10 @@ JOIN names c ON c.id = r.customer JOIN names t ON t.id = r.tags JOIN callers p O
 ";
 
 /// What the migrations filled a new column of old rows with, where that is not its default.
-const FILLED: [(&str, &str, &str); 2] = [
+const FILLED: [(&str, &str, &str); 5] = [
+    ("rollups", "dns_known", "iif(dns > 0, connections, 0)"),
+    ("rollups", "connect_known", "iif(connect > 0, connections, 0)"),
+    ("rollups", "tls_known", "iif(tls > 0, connections, 0)"),
     ("rollups", "cost_unknown", "calls"),
     ("rollups", "saved_requests", "CASE outcome WHEN 'cached' THEN calls ELSE 0 END"),
 ];

@@ -130,7 +130,7 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
         .connection
         .prepare_cached(
             "INSERT INTO rollups VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-                ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)
+                ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)
              ON CONFLICT DO UPDATE SET calls = add_up(calls, excluded.calls),
                 attempts = add_up(attempts, excluded.attempts),
                 bytes_out = add_up(bytes_out, excluded.bytes_out), bytes_in = add_up(bytes_in, excluded.bytes_in),
@@ -146,6 +146,9 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
                 saved_cost = add_up(saved_cost, excluded.saved_cost),
                 saved_requests = add_up(saved_requests, excluded.saved_requests),
                 saved_tokens = add_up(saved_tokens, excluded.saved_tokens),
+                dns_known = add_up(dns_known, excluded.dns_known),
+                connect_known = add_up(connect_known, excluded.connect_known),
+                tls_known = add_up(tls_known, excluded.tls_known),
                 latency = sketch_merge(latency, excluded.latency)",
         )?
         .execute(params![
@@ -180,6 +183,9 @@ fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()
             sums.saved_cost.clamp(-MOST, MOST),
             int(sums.saved_requests),
             int(sums.saved_tokens),
+            int(sums.dns_known),
+            int(sums.connect_known),
+            int(sums.tls_known),
         ])?;
     Ok(())
 }

@@ -81,12 +81,14 @@ fn canary(section: &mut Section<'_, '_>) -> Option<CanaryRule> {
             .ok_or(r#"a share above nothing; write it as in "5%""#.into())
     });
     let min_calls = section.number("min_calls", 1..=1_000_000_000);
+    let max_calls = section.number("max_calls", 1..=1_000_000_000_000);
     let hold = section.duration("hold");
     let increase = share_of(section, "max_error_rate_increase", 0.001);
     let p99 = share_of(section, "max_p99_increase", 0.01);
     let keys = [
         ("steps", steps.is_some()),
         ("min_calls", min_calls.is_some()),
+        ("max_calls", max_calls.is_some()),
         ("hold", hold.is_some()),
         ("max_error_rate_increase", increase.is_some()),
         ("max_p99_increase", p99.is_some()),
@@ -107,9 +109,16 @@ fn canary(section: &mut Section<'_, '_>) -> Option<CanaryRule> {
         ));
         return None;
     }
+    let min_calls = min_calls.map_or(default.min_calls, |calls| calls as u64);
+    let max_calls = max_calls.map_or(min_calls * 100, |calls| calls as u64);
+    if max_calls < min_calls {
+        section.wrong(format!("`max_calls` is less than `min_calls`; write {min_calls} or more"));
+        return None;
+    }
     Some(CanaryRule {
         steps,
-        min_calls: min_calls.map_or(default.min_calls, |calls| calls as u64),
+        min_calls,
+        max_calls,
         hold: hold.unwrap_or(default.hold),
         max_error_rate_increase: increase.unwrap_or(default.max_error_rate_increase),
         max_p99_increase: p99.unwrap_or(default.max_p99_increase),
@@ -151,7 +160,7 @@ mod tests {
             by = "call"
             shadow = "10%"
             variant = { host = "eu.api.example.com:8443", path_prefix = "/v2", headers = { "X-Region" = "eu" }, keep_credentials = true }
-            canary = { steps = ["1%", "5%", "25%", "100%"], min_calls = 800, hold = "10m", max_error_rate_increase = "0.5%", max_p99_increase = "50%" }
+            canary = { steps = ["1%", "5%", "25%", "100%"], min_calls = 800, max_calls = 9000, hold = "10m", max_error_rate_increase = "0.5%", max_p99_increase = "50%" }
             "#,
         )
         .unwrap();
@@ -160,7 +169,8 @@ mod tests {
         assert_eq!(rule.variant.headers, [("x-region".to_owned(), "eu".to_owned())]);
         let canary = rule.canary.unwrap();
         assert_eq!(canary.steps.last(), Some(&Share::ALL));
-        assert_eq!((canary.min_calls, canary.steps.len(), canary.steps[0]), (800, 4, rule.share));
+        assert_eq!((canary.min_calls, canary.max_calls), (800, 9_000));
+        assert_eq!((canary.steps.len(), canary.steps[0]), (4, rule.share));
     }
 
     #[test]
@@ -186,6 +196,7 @@ mod tests {
                 format!("name = \"x\"\ncanary = {{ max_error_rate_increase = \"0%\" }}\n{variant}"),
                 "too small to be proven",
             ),
+            (format!("name = \"x\"\ncanary = {{ max_calls = 499 }}\n{variant}"), "less than `min_calls`"),
             (format!("name = \"x\"\nshare = \"120%\"\n{variant}"), "between 0 and 1"),
             (
                 "name = \"x\"\nshare = 0.1\nvariant = { host = \"b.example\" }".to_owned(),

@@ -31,12 +31,18 @@ pub struct Sums {
     pub answered: u64,
     /// Calls that made a connection of which something is known.
     pub connections: u64,
-    /// Resolving names.
+    /// Resolving names, over `dns_known` of the connections.
     pub dns: Duration,
-    /// TCP handshakes.
+    /// TCP handshakes, over `connect_known` of the connections.
     pub connect: Duration,
-    /// TLS handshakes.
+    /// TLS handshakes, over `tls_known` of the connections.
     pub tls: Duration,
+    /// Connections of which it is known how long resolving the name took.
+    pub dns_known: u64,
+    /// The same of the TCP handshake.
+    pub connect_known: u64,
+    /// The same of the TLS handshake.
+    pub tls_known: u64,
     /// Waiting before and between attempts, because a rule said so.
     pub waited: Duration,
     /// What the calls cost, as far as known, in nano-units of the configured currency (10⁻⁹ USD).
@@ -66,6 +72,9 @@ impl Sums {
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
         self.answered = self.answered.saturating_add(other.answered);
         self.connections = self.connections.saturating_add(other.connections);
+        self.dns_known = self.dns_known.saturating_add(other.dns_known);
+        self.connect_known = self.connect_known.saturating_add(other.connect_known);
+        self.tls_known = self.tls_known.saturating_add(other.tls_known);
         self.cost = self.cost.saturating_add(other.cost);
         self.cost_unknown = self.cost_unknown.saturating_add(other.cost_unknown);
         self.tokens_in = self.tokens_in.saturating_add(other.tokens_in);

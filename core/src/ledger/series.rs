@@ -131,6 +131,9 @@ struct Account {
     bytes_in: u64,
     answered: u64,
     connections: u64,
+    dns_known: u64,
+    connect_known: u64,
+    tls_known: u64,
     duration: u64,
     ttfb: u64,
     transfer: u64,
@@ -201,9 +204,16 @@ impl Series {
         }
         if times != ConnectTimes::default() {
             account.connections += 1;
-            account.dns = account.dns.saturating_add(nanos(times.dns));
-            account.connect = account.connect.saturating_add(nanos(times.connect));
-            account.tls = account.tls.saturating_add(nanos(times.tls));
+            for (known, sum, part) in [
+                (&mut account.dns_known, &mut account.dns, times.dns),
+                (&mut account.connect_known, &mut account.connect, times.connect),
+                (&mut account.tls_known, &mut account.tls, times.tls),
+            ] {
+                if let Some(took) = part {
+                    *known += 1;
+                    *sum = sum.saturating_add(nanos(took));
+                }
+            }
         }
         self.latency.record_nanos(entry.duration);
         if account.calls == 1 || entry.duration > self.slowest.duration {
@@ -220,6 +230,9 @@ impl Series {
             bytes_in: account.bytes_in,
             answered: account.answered,
             connections: account.connections,
+            dns_known: account.dns_known,
+            connect_known: account.connect_known,
+            tls_known: account.tls_known,
             duration: Duration::from_nanos(account.duration),
             ttfb: Duration::from_nanos(account.ttfb),
             transfer: Duration::from_nanos(account.transfer),
@@ -259,6 +272,6 @@ impl Series {
     }
 }
 
-fn nanos(duration: Option<Duration>) -> u64 {
-    duration.map_or(0, |duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -12,11 +12,15 @@
 //!   calls must be above one in a hundred and above the old side's. It goes on when that rate can be at most
 //!   two in a hundred, or one in a hundred above the old side's.
 //!
+//! Sides whose difference lies close to what is allowed could go on for ever without either being proven. After
+//! `max_calls` calls of the new side in a step what was counted decides, as it is: the rates themselves, in the place
+//! of their intervals.
+//!
 //! All that it remembers is one block of atomics ([`Canary`]), which may lie in memory that processes share: then
 //! their calls are weighed together, and a change that one of them makes is at once that of all.
 //!
 //! Over all steps and looks together, a canary that is no worse than allowed is rolled back with a probability
-//! of at most 5%. What is assumed: each call is a draw of its own. Where one customer's calls fail together,
+//! of at most 5%, as long as `max_calls` does not decide. What is assumed: each call is a draw of its own. Where one customer's calls fail together,
 //! and sides are dealt out by customer, a side with few customers proves less than its number of calls says.
 
 mod verdict;
@@ -41,6 +45,9 @@ pub struct CanaryRule {
     pub steps: Vec<Share>,
     /// `min_calls`: how many calls the new side must have had in a step, at least, before the next. 500.
     pub min_calls: u64,
+    /// `max_calls`: after how many calls of the new side in a step what was counted decides, proven or not. 50,000, or a
+    /// hundred times the configured `min_calls`.
+    pub max_calls: u64,
     /// `hold`: how long a step lasts at least. A minute.
     pub hold: Duration,
     /// `max_error_rate_increase`: by how much the error rate may rise, in absolute terms. 1%.
@@ -60,6 +67,7 @@ impl Default for CanaryRule {
         Self {
             steps: vec![share(0.01), share(0.05), share(0.25), Share::ALL],
             min_calls: 500,
+            max_calls: 50_000,
             hold: Duration::from_secs(60),
             max_error_rate_increase: share(0.01),
             max_p99_increase: share(0.2),
@@ -343,8 +351,15 @@ impl Canary {
 
         let proven =
             errors_new.1 - errors_old.0 <= margin && (slow_new.1 <= 0.02 || slow_new.1 - slow_old.0 <= 0.01);
-        if !proven || seen.new_calls < rule.min_calls || now.since(self.began(number, now)) < rule.hold {
+        let over = seen.new_calls >= rule.max_calls;
+        if !(proven || over)
+            || seen.new_calls < rule.min_calls
+            || now.since(self.began(number, now)) < rule.hold
+        {
             return None;
+        }
+        if !proven && let Some(reason) = seen.says_against_it(margin) {
+            return goes(ROLLED_BACK << 8 | state).map(|()| Change::RolledBack { reason });
         }
         let share = |at: u8| rule.steps.get(usize::from(at)).copied();
         let Some(next) = share(number.saturating_add(1)) else {

@@ -9,7 +9,7 @@ use crate::{
     coverage::Completeness,
     identity::{Process, executable::Tls},
     wire::{
-        exchange::Understanding,
+        exchange::{self, Understanding},
         record::{Protocol, Socket},
     },
 };
@@ -148,6 +148,15 @@ impl Live {
         connection.rtt_us = if socket.rtt_us == 0 { connection.rtt_us } else { socket.rtt_us };
         if socket.protocol != Protocol::Unseen {
             connection.protocol = socket.protocol;
+        }
+    }
+
+    /// Takes the name that a plaintext request says, where nothing else said one.
+    pub(super) fn named_by(&mut self, exchanges: &[exchange::Exchange]) {
+        if self.connection.name.is_none()
+            && let Some(http) = exchanges.iter().find(|http| !http.host.is_empty())
+        {
+            self.connection.name = Some((http.host.as_str().into(), NameSource::Host));
         }
     }
 

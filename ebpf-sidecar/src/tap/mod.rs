@@ -172,6 +172,9 @@ impl Observer {
             };
             if let Some(stream) = &mut stream {
                 let exchanges = stream.abandon(now);
+                if !tls {
+                    live.named_by(&exchanges);
+                }
                 live.connection.exchanges += exchanges.len() as u64;
                 self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, tls)));
             }
@@ -259,8 +262,12 @@ impl Observer {
         };
         if let Some(stream) = &mut stream {
             let exchanges = stream.close(at);
-            live.connection.exchanges += exchanges.len() as u64;
             let tls = live.tls_stream.is_some();
+            if !tls {
+                // A request whose answer never began is told of only here.
+                live.named_by(&exchanges);
+            }
+            live.connection.exchanges += exchanges.len() as u64;
             self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, tls)));
         }
         live.process_has_loose_streams = self.loose.contains(&live.connection.process.tgid);

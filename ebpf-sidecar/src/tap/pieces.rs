@@ -66,13 +66,9 @@ impl Observer {
         let others = self.stashed - stream.stashed();
         let exchanges = stream.unordered(piece, stream::stash_limit(self.stashed));
         self.stashed = others + stream.stashed();
-        for http in exchanges {
-            live.connection.exchanges += 1;
-            if live.connection.name.is_none() && !http.host.is_empty() {
-                live.connection.name = Some((http.host.as_str().into(), NameSource::Host));
-            }
-            self.out.push(observe(&live.connection, http, false));
-        }
+        live.named_by(&exchanges);
+        live.connection.exchanges += exchanges.len() as u64;
+        self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, false)));
     }
 
     pub(super) fn tls(&mut self, piece: &Piece<'_>) {

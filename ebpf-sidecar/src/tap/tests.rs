@@ -80,6 +80,23 @@ fn calls_under_way_when_nobody_looks_any_more_are_told_with_an_unknown_outcome()
 }
 
 #[test]
+fn a_plain_connection_that_broke_before_its_answer_is_named_by_its_request() {
+    for closes in [true, false] {
+        let mut observer = Observer::default();
+        let socket = Socket { bytes_out: REQUEST.len() as u64, ..socket(1, 5, Protocol::Http1) };
+        observer.seen(&socket);
+        observer.plain(&piece(1, 1, REQUEST));
+        match closes {
+            true => observer.closed(&Socket { closed: 30, ..socket }),
+            false => observer.finish(30),
+        }
+        let (progress, exchanges) = told(&mut observer);
+        assert_eq!((progress.len(), exchanges.len()), (1, 1));
+        assert_eq!(progress[0].connection.name, Some(("h".into(), NameSource::Host)), "closes: {closes}");
+    }
+}
+
+#[test]
 fn a_call_keeps_its_process_however_many_came_since_and_one_without_is_counted() {
     let mut observer = Observer::default();
     observer.processes.executed(&executed(u32::MAX, 3));

@@ -133,6 +133,47 @@ fn a_step_lasts_as_long_and_as_many_calls_as_the_rule_says() {
     assert_eq!(never(&rule), None);
 }
 
+/// What comes of a step of 4,000 calls on each side, of which so many fail and are slow, spread evenly.
+fn after_4_000_calls(max_calls: u64, old: (u64, u64), new: (u64, u64)) -> Option<Change> {
+    let mut rule = rule(&[0.5, 1.0]);
+    let canary = rule.canary.as_mut().unwrap();
+    (canary.max_calls, canary.hold) = (max_calls, Duration::ZERO);
+    let now = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    let rollout = Rollout::new(&rule, now);
+    let sides = [false, true].map(|new| Side { new, ..Side::default() });
+    // The old side's p99 is known first.
+    for _ in 0..LEAST {
+        let _ = rollout.after(&rule, sides[0], Sample::answered(Duration::from_millis(10)), now);
+    }
+    (1..=4_000_u64).find_map(|call| {
+        let falls = |of: u64| call * of / 4_000 > (call - 1) * of / 4_000;
+        [(sides[0], old), (sides[1], new)].into_iter().find_map(|(side, (failed, slow))| {
+            let sample = match () {
+                () if falls(failed) => Sample::failed(),
+                () if falls(slow) => Sample::answered(Duration::from_millis(50)),
+                () => Sample::answered(Duration::from_millis(10)),
+            };
+            rollout.after(&rule, side, sample, now)
+        })
+    })
+}
+
+#[test]
+fn a_step_in_which_nothing_is_proven_ends_with_what_was_counted() {
+    let finished = Some(Change::Finished { share: Share::ALL });
+    let back = |reason| Some(Change::RolledBack { reason });
+    // Errors, then slow calls: a little less, and a little more than 1% above those of the old side.
+    for (old, new, end) in [
+        ((80, 0), (104, 0), finished),
+        ((80, 0), (128, 0), back(RollbackReason::Errors)),
+        ((0, 60), (0, 92), finished),
+        ((0, 60), (0, 108), back(RollbackReason::Slow)),
+    ] {
+        assert_eq!(after_4_000_calls(1_000_000, old, new), None, "{new:?} after {old:?} is not proven");
+        assert_eq!(after_4_000_calls(3_200, old, new), end, "{new:?} after {old:?}");
+    }
+}
+
 #[test]
 fn after_a_rollback_all_take_the_old_side_and_late_news_change_nothing() {
     let rule = rule(&[0.5, 1.0]);

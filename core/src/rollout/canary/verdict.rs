@@ -77,3 +77,19 @@ pub struct Evidence {
     /// Above which time a call is slow; zero before it is known.
     pub slow_after: Duration,
 }
+
+impl Evidence {
+    /// What the rates themselves say against the new side, whether it is proven or not. `margin` is by how much its
+    /// error rate may be the higher one.
+    pub(super) fn says_against_it(&self, margin: f64) -> Option<RollbackReason> {
+        let rate = |hits: u64, calls: u64| if calls == 0 { 0.0 } else { hits as f64 / calls as f64 };
+        let slow = rate(self.new_slow, self.new_timed);
+        if rate(self.new_errors, self.new_calls) > rate(self.old_errors, self.old_calls) + margin {
+            Some(RollbackReason::Errors)
+        } else if slow > 0.02 && slow > rate(self.old_slow, self.old_timed) + 0.01 {
+            Some(RollbackReason::Slow)
+        } else {
+            None
+        }
+    }
+}

@@ -14,6 +14,7 @@ and chunk by chunk where `stream()` reads chunks itself.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from functools import partial
 from http.client import HTTPResponse
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from farcall import _errors
 from farcall._acting import decides, shown
 from farcall._adapters.urllib3_acting import Acting, headers_of
+from farcall._adapters.urllib3_cut import ATTRIBUTE
 from farcall._faults import fault
 from farcall._hook import Patches, begin, broke, call_around, fail, handshake_failed, scope
 from farcall._native import native
@@ -208,7 +210,8 @@ def _chunk_hook(original: Any) -> Callable[..., Any]:
         if call is None:
             return original(self, amt)
         try:
-            chunk = original(self, amt)
+            cut = getattr(self._fp, ATTRIBUTE, None)
+            chunk = original(self, amt) if cut is None else cut.chunk(partial(original, self), self.chunk_left, amt)
         except BaseException as error:
             broke("urllib3.chunk", call, error)
             raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from farcall import _acting, _errors
 from farcall._acting import FAIL, INSTEAD, NOT_MODIFIED, REFUSE, RESPOND, SEND, WAIT, Refused
 from farcall._adapters import channels
+from farcall._adapters.urllib3_cut import Cut
 from farcall._adapters.urllib3_stored import maker
 from farcall._faults import fault
 from farcall._hook import scope
@@ -163,6 +164,9 @@ class Acting:
                 response._farcall_call = call
                 if getattr(response, "length_remaining", None) == 0:
                     call.end(0)
+                elif attempt.limit is not None:
+                    # urllib3 1.26 returns http.client's response here.
+                    Cut(getattr(response, "_fp", response), attempt.limit)
         except Exception as error:
             fault("urllib3.head", error)
         if kwargs.get("preload_content", True) and hasattr(response, "_body"):
@@ -196,11 +200,11 @@ class _Attempt:
         self._own_pool, self._own_conn, self._own_kwargs = pool, conn, kwargs
         self._again = again
         self._patience: float | None = None
-        self._limit: int | None = None
+        self.limit: int | None = None
 
     def change(self, step: tuple[Any, ...]) -> None:
         """Changes what the engine says."""
-        _, host, prefix, headers, model, self._patience, self._limit = step[:7]
+        _, host, prefix, headers, model, self._patience, self.limit = step[:7]
         try:
             if host is not None:
                 self._go_to(host)
