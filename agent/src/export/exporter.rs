@@ -8,6 +8,7 @@ use super::otlp::{self, Destination, Metrics, Resource, Signal, Whither, process
 use crate::say;
 use crate::turn::{self, Turn};
 use farcall::config::OtlpConfig;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const FILE: &str = "metrics.json";
 /// OpenTelemetry's default.
 const EVERY: Duration = Duration::from_secs(60);
+/// An interval is longer than it says by up to this part of it: processes that were started together must not all
+/// come to the collector at once.
+const JITTER: f64 = 0.1;
 /// How long the end of the process waits for its last message.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -76,8 +80,8 @@ struct State {
 
 impl Exporter {
     pub(crate) fn new(config: &OtlpConfig, service: &str, pid: u32, home: Option<&Path>) -> Self {
-        let every = every(config);
-        let next = Instant::now() + every;
+        // Looks at the environment while the application starts.
+        let next = Instant::now() + spread(every(config), random());
         Self {
             service: service.to_owned(),
             pid,
@@ -102,7 +106,7 @@ impl Exporter {
     /// The file of the configuration says something else.
     pub(crate) fn reload(&self, config: &OtlpConfig) {
         let mut state = self.lock();
-        let soon = Instant::now() + every(config);
+        let soon = Instant::now() + spread(every(config), random());
         (state.next, state.next_state) = (state.next.min(soon), state.next_state.min(soon));
         state.config = Arc::new(config.clone());
     }
@@ -161,7 +165,7 @@ impl Exporter {
         let _over = Over(self);
         let config = Arc::clone(&self.lock().config);
         let every = every(&config);
-        self.lock().next = Instant::now() + every;
+        self.lock().next = Instant::now() + spread(every, random());
         let mark = mark(source);
         let mut metrics = self.metrics();
         source.counted(&mut metrics);
@@ -293,6 +297,16 @@ fn every(config: &OtlpConfig) -> Duration {
     said.filter(|every| *every >= Duration::from_secs(1)).unwrap_or(EVERY)
 }
 
+/// So long, and a part of the jitter: `random` is from 0 to 1.
+fn spread(every: Duration, random: f64) -> Duration {
+    every + every.mul_f64(JITTER * random.clamp(0.0, 1.0))
+}
+
+/// From 0 to 1, without a source of its own.
+fn random() -> f64 {
+    RandomState::new().hash_one(now()) as f64 / u64::MAX as f64
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -346,6 +360,14 @@ mod tests {
         let elsewhere = Shop(Exporter::new(&OtlpConfig::default(), "billing", 3, Some(home.path())));
         elsewhere.0.lock().next_state = Instant::now();
         assert!(turn(&elsewhere).is_some(), "each service has its own");
+    }
+
+    #[test]
+    fn processes_that_start_together_come_to_the_collector_at_different_moments_and_none_too_early() {
+        let every = Duration::from_secs(60);
+        assert_eq!([0.0, 1.0].map(|random| spread(every, random)), [every, every + every / 10]);
+        let waits: std::collections::BTreeSet<_> = (0..50).map(|_| spread(every, random())).collect();
+        assert!(waits.len() > 40 && waits.iter().all(|wait| *wait >= every && *wait <= every + every / 10));
     }
 
     #[test]
