@@ -34,11 +34,11 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// Whether there is something that processes have in common.
     fn has_state(&self) -> bool;
 
-    /// Adds that.
+    /// Adds that; given up soon after `stop` says so.
     ///
     /// # Errors
     /// Where it cannot be had.
-    fn state(&self, metrics: &mut Metrics) -> Result<(), String>;
+    fn state(&self, metrics: &mut Metrics, stop: &AtomicBool) -> Result<(), String>;
 }
 
 /// The metrics of one process.
@@ -53,6 +53,8 @@ pub(crate) struct Exporter {
     state: Mutex<State>,
     /// Held while the state is read: that may open a file.
     reading: Mutex<()>,
+    /// Whether whoever reads it is to end.
+    stop: AtomicBool,
     /// Messages that no collector took.
     failed: AtomicU64,
     /// Whether the last one failed: said once.
@@ -97,6 +99,7 @@ impl Exporter {
                 told: String::new(),
             }),
             reading: Mutex::new(()),
+            stop: AtomicBool::new(false),
             failed: AtomicU64::new(0),
             fails: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -137,10 +140,12 @@ impl Exporter {
     /// Opens nothing from now on, and waits until nothing is open.
     pub(crate) fn pause(&self) {
         self.lock().paused = true;
+        self.stop.store(true, Ordering::Release);
         drop(self.reading.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(crate) fn resume(&self) {
+        self.stop.store(false, Ordering::Release);
         self.lock().paused = false;
     }
 
@@ -220,7 +225,10 @@ impl Exporter {
         if self.lock().paused {
             return false;
         }
-        let read = source.state(metrics);
+        let read = source.state(metrics, &self.stop);
+        if self.stop.load(Ordering::Acquire) {
+            return read.is_ok();
+        }
         if let Err(why) = &read {
             self.failed.fetch_add(1, Ordering::Relaxed);
             if !self.unread.swap(true, Ordering::Relaxed) {
@@ -320,7 +328,14 @@ fn now() -> u64 {
 mod tests {
     use super::*;
 
-    struct Shop(Exporter);
+    /// With a state that takes forever to read, where the second says so.
+    struct Shop(Exporter, AtomicBool);
+
+    impl Shop {
+        fn new(pid: u32, home: Option<&Path>) -> Self {
+            Self(Exporter::new(&OtlpConfig::default(), "shop", pid, home), AtomicBool::new(false))
+        }
+    }
 
     impl Source for Shop {
         fn exporter(&self) -> &Exporter {
@@ -333,7 +348,10 @@ mod tests {
             true
         }
 
-        fn state(&self, _: &mut Metrics) -> Result<(), String> {
+        fn state(&self, _: &mut Metrics, stop: &AtomicBool) -> Result<(), String> {
+            while self.1.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
             Ok(())
         }
     }
@@ -343,7 +361,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let every = Duration::from_secs(3_600);
         let shop = |pid| {
-            let shop = Shop(Exporter::new(&OtlpConfig::default(), "shop", pid, Some(home.path())));
+            let shop = Shop::new(pid, Some(home.path()));
             shop.0.lock().next_state = Instant::now();
             shop
         };
@@ -357,7 +375,8 @@ mod tests {
         assert_eq!(turn(&one), None, "a little early");
         let next = [&one, &other].map(|shop| shop.0.lock().next_state);
         assert!(next[0] + every / 3 < next[1], "the one who told comes before the other looks again");
-        let elsewhere = Shop(Exporter::new(&OtlpConfig::default(), "billing", 3, Some(home.path())));
+        let billing = Exporter::new(&OtlpConfig::default(), "billing", 3, Some(home.path()));
+        let elsewhere = Shop(billing, AtomicBool::new(false));
         elsewhere.0.lock().next_state = Instant::now();
         assert!(turn(&elsewhere).is_some(), "each service has its own");
     }
@@ -372,7 +391,7 @@ mod tests {
 
     #[test]
     fn nothing_is_opened_in_a_process_that_is_about_to_fork() {
-        let shop = Shop(Exporter::new(&OtlpConfig::default(), "shop", 1, None));
+        let shop = Shop::new(1, None);
         shop.0.pause();
         shop.0.lock().next = Instant::now();
         let shop = Arc::new(shop);
@@ -381,5 +400,20 @@ mod tests {
         shop.0.resume();
         Exporter::tick(&shop);
         assert!(Instant::now() < shop.0.lock().next || shop.0.lock().runs);
+    }
+
+    #[test]
+    fn a_fork_waits_for_no_state_that_is_being_read() {
+        let shop = Arc::new(Shop::new(1, None));
+        shop.1.store(true, Ordering::Release);
+        let reader = Arc::clone(&shop);
+        let read = thread::spawn(move || reader.0.read(&*reader, &mut reader.0.metrics()));
+        while shop.0.reading.try_lock().is_ok() {
+            thread::yield_now();
+        }
+        shop.0.pause();
+        assert!(shop.0.reading.try_lock().is_ok());
+        read.join().unwrap();
+        assert_eq!(shop.0.counters()[0].1, 0, "nothing failed");
     }
 }

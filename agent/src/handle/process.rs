@@ -484,9 +484,9 @@ impl Source for Process {
         self.outbox.get().is_some_and(|outbox| outbox.exists())
     }
 
-    fn state(&self, metrics: &mut Metrics) -> Result<(), String> {
+    fn state(&self, metrics: &mut Metrics, stop: &AtomicBool) -> Result<(), String> {
         let Some(outbox) = self.outbox.get() else { return Ok(()) };
-        outbox.measure(metrics).map_err(|error| error.to_string())
+        outbox.measure(metrics, stop).map_err(|error| error.to_string())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::super::file::Place;
 use super::super::lease::{self, Lease};
+use super::super::metrics::Standings;
 use super::super::pending::Pending;
 use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::Writer;
@@ -10,7 +11,7 @@ use super::moving::{self, States};
 use super::{Due, Grant, Store, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
 use rusqlite::{Connection, Transaction};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -125,6 +126,10 @@ impl Store for FileStore {
 
     fn vendors(&self) -> Pending<Vec<VendorCount>> {
         Pending::ready(self.look(vendors::of_file))
+    }
+
+    fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError> {
+        self.look(|connection| table::standings(connection, service, stop))
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {

@@ -15,6 +15,7 @@ pub(super) use file::FileStore;
 
 use super::file::Place;
 use super::lease::{Alive, Lease};
+use super::metrics::Standings;
 use super::pending::Pending;
 use super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::{Beside, OutboxError, Receipt, VendorCount};
@@ -24,6 +25,7 @@ use moving::States;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -136,6 +138,13 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
 
     /// How many there are by service, vendor and endpoint, in no order.
     fn vendors(&self) -> Pending<Vec<VendorCount>>;
+
+    /// How the calls of a service stand that are not delivered, however many there are: asked for with a connection of
+    /// its own, so that nobody who puts or delivers waits for it. Some of them only, once `stop` says so.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError>;
 
     /// Delivers calls anew; how many there were that can be.
     fn retry(&self, ids: Vec<i64>) -> Pending<usize>;

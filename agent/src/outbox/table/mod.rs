@@ -7,11 +7,13 @@ mod deliver;
 mod operate;
 mod put;
 mod read;
+mod standing;
 
 pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy, unblock_behind};
 pub(super) use operate::{counts, get, list, newest_sealed, remove, retry};
 pub(super) use put::{MOST_TOGETHER, add, add_together, together};
 pub(super) use read::{bytes, maybe_number, maybe_text, number, text};
+pub(super) use standing::standings;
 
 use crate::report::time::rfc3339;
 use read::unsigned;
@@ -202,10 +204,12 @@ pub struct Count {
 #[cfg(test)]
 mod tests {
     use super::deliver::{DUE, PUT_OFF, TIDY, select_due};
+    use super::standing::STANDING;
     use super::*;
     use crate::outbox::file::{Open, Place};
     use crate::outbox::lease;
     use rusqlite::{Connection, StatementStatus};
+    use std::sync::atomic::AtomicBool;
 
     fn open() -> (tempfile::TempDir, Open, i64) {
         let home = tempfile::tempdir().unwrap();
@@ -346,6 +350,42 @@ mod tests {
         let few = steps(10);
         assert!(few > 0);
         assert_eq!(steps(1_000), few);
+    }
+
+    #[test]
+    fn what_was_delivered_costs_nothing_when_counting_what_is_not() {
+        let (_home, open, token) = open();
+        let db = &open.connection;
+        let never = AtomicBool::new(false);
+        let [first, second, third] = [(); 3].map(|()| put(db, Some("a")));
+        put(db, None);
+        assert!(settle(db, ("q", token), (first, "k"), &dead(), 0).unwrap());
+        for _ in 0..200 {
+            let id = put(db, None);
+            settle(db, ("q", token), (id, "k"), &delivered(), 0).unwrap();
+        }
+        let counted = |stop: &AtomicBool| format!("{:?}", standings(db, "q", stop).unwrap());
+        assert!(
+            counted(&never).contains("Standing { pending: 3, dead: 1, since: Some(0) }"),
+            "{}",
+            counted(&never)
+        );
+        assert!(!counted(&AtomicBool::new(true)).contains("pending"), "stopped before the first row");
+        // Of all rows those that are read are the four that are not delivered.
+        let steps: i32 = STANDING
+            .iter()
+            .map(|sql| {
+                let mut statement = db.prepare(sql).unwrap();
+                let mut rows = statement.query(["q"]).unwrap();
+                while rows.next().unwrap().is_some() {}
+                drop(rows);
+                statement.get_status(StatementStatus::VmStep)
+            })
+            .sum();
+        assert!(steps < 200, "{steps}");
+        assert!(settle(db, ("q", token), (second, "k"), &delivered(), 0).unwrap());
+        assert!(settle(db, ("q", token), (third, "k"), &delivered(), 0).unwrap());
+        assert!(counted(&never).contains("pending: 1, dead: 1"));
     }
 
     #[test]

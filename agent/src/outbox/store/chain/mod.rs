@@ -10,6 +10,7 @@ mod tests;
 mod thread;
 
 use super::super::lease::Lease;
+use super::super::metrics::Standings;
 use super::super::pending::Pending;
 use super::super::seal::name_of;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
@@ -24,6 +25,7 @@ use spool::Spool;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thread::Thread;
 
@@ -260,6 +262,14 @@ impl Store for Chain {
             Ok(counts)
         };
         Pending::ready(count())
+    }
+
+    fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError> {
+        let mut standings = self.links.store.standings(service, stop)?;
+        if let Some(spool) = &self.links.spool {
+            standings.add_all(spool.file().standings(service, stop)?);
+        }
+        Ok(standings)
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {

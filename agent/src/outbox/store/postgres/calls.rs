@@ -4,6 +4,7 @@
 //! Of the pending calls of one order key all but one are `blocked`, as in the file. Whoever adds to a line or takes
 //! from it has the line's lock, so that nobody counts on a call that another is just settling.
 
+use super::super::super::metrics::{Standing, Standings};
 use super::super::super::table::{Count, Filter, Item, New, Settlement, State, Whole};
 use super::super::super::wall;
 use super::super::moving::{NAMED, States};
@@ -278,6 +279,30 @@ pub(super) async fn vendors(db: &mut PgConnection) -> sqlx::Result<Vec<VendorCou
         })
     };
     sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()
+}
+
+/// What of a service is not delivered, by vendor; each part by the index that has it, so that what was delivered costs
+/// nothing.
+pub(super) async fn standings(db: &mut PgConnection, service: &str) -> sqlx::Result<Standings> {
+    let sql = "SELECT vendor, count(*) FILTER (WHERE state = 0) AS pending, min(put_at) FILTER (WHERE state = 0) AS oldest,
+            count(*) FILTER (WHERE state = 2) AS dead
+        FROM (SELECT vendor, state, put_at FROM farcall_outbox.item
+                WHERE queue = $1 AND state = 0 AND NOT blocked AND token IS NULL
+            UNION ALL SELECT vendor, state, put_at FROM farcall_outbox.item
+                WHERE queue = $1 AND state = 0 AND NOT blocked AND token IS NOT NULL
+            UNION ALL SELECT vendor, state, put_at FROM farcall_outbox.item
+                WHERE queue = $1 AND state = 0 AND blocked AND order_key IS NOT NULL
+            UNION ALL SELECT vendor, state, put_at FROM farcall_outbox.item
+                WHERE queue = $1 AND state = 2 AND state <> 0) AS call
+        GROUP BY vendor";
+    let mut standings = Standings::default();
+    for row in sqlx::query(sql).bind(service).fetch_all(db).await? {
+        let number = |name| row.try_get(name).map(unsigned);
+        let one =
+            Standing { pending: number("pending")?, dead: number("dead")?, since: row.try_get("oldest")? };
+        standings.add(row.try_get("vendor")?, one);
+    }
+    Ok(standings)
 }
 
 /// Forgets what was delivered, or given up, so long ago; some at a time. Whether there may be more.
