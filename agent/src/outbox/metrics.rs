@@ -89,7 +89,7 @@ impl Inner {
     /// # Errors
     /// Where the store cannot be asked.
     pub(crate) fn measure(&self, metrics: &mut Metrics, stop: &AtomicBool) -> Result<(), OutboxError> {
-        let standings = self.store()?.standings(&self.queue, stop)?;
+        let standings = self.store()?.standings(&self.service, stop)?;
         if stop.load(Ordering::Acquire) {
             return Ok(());
         }

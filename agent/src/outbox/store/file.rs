@@ -8,7 +8,7 @@ use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::Writer;
 use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors, wall};
 use super::moving::{self, States};
-use super::{Due, Grant, Store, Waits, Wanted};
+use super::{Due, Grant, PATIENCE, Store, Unserved, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
 use rusqlite::{Connection, Transaction};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -132,6 +132,21 @@ impl Store for FileStore {
         self.look(|connection| table::standings(connection, service, stop))
     }
 
+    fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
+        let late = wall().saturating_sub(nanos(PATIENCE));
+        self.look(|connection| {
+            let mut unserved = Vec::new();
+            for line in table::lines_of_callbacks(connection)? {
+                if line.due.is_some_and(|due| due <= late)
+                    && !lease::is_held(connection, self.place.home(), &line.queue)?
+                {
+                    unserved.push(Unserved { queue: line.queue, calls: line.calls, oldest: line.oldest });
+                }
+            }
+            Ok(unserved)
+        })
+    }
+
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {
         if !self.exists() {
             return Pending::ready(Ok(0));
@@ -210,7 +225,7 @@ impl Store for FileStore {
             Settlement::Delivered { response, .. } => response.len(),
             _ => 0,
         };
-        let (queue, id, key) = (item.service.clone(), item.id, item.idempotency_key.clone());
+        let (queue, id, key) = (item.queue(), item.id, item.idempotency_key.clone());
         self.write(bytes, move |db| table::settle(db, (&queue, token), (id, &key), &settlement, wall()))
     }
 

@@ -146,6 +146,12 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// Where it cannot be asked.
     fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError>;
 
+    /// The queues of callbacks that have calls which are due, and that no process delivers from.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    fn unserved(&self) -> Result<Vec<Unserved>, OutboxError>;
+
     /// Delivers calls anew; how many there were that can be.
     fn retry(&self, ids: Vec<i64>) -> Pending<usize>;
 
@@ -223,6 +229,19 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// The error for something that went wrong with it.
     fn unavailable(&self, what: &dyn std::fmt::Display) -> OutboxError;
 }
+
+/// A queue from which nobody delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unserved {
+    pub(super) queue: String,
+    /// Calls that are pending in it.
+    pub(super) calls: u64,
+    /// When the oldest of them was put, in nanoseconds since the Unix epoch.
+    pub(super) oldest: i64,
+}
+
+/// For so long a call is due before it counts as waiting for somebody: whoever can deliver it has looked by then.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// What there is to be delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,11 +10,12 @@ mod read;
 mod standing;
 
 pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy, unblock_behind};
-pub(super) use operate::{counts, get, list, newest_sealed, remove, retry};
+pub(super) use operate::{counts, get, lines_of_callbacks, list, newest_sealed, remove, retry};
 pub(super) use put::{MOST_TOGETHER, add, add_together, together};
 pub(super) use read::{bytes, maybe_number, maybe_text, number, text};
 pub(super) use standing::standings;
 
+use super::queue;
 use crate::report::time::rfc3339;
 use read::unsigned;
 use serde::{Serialize, Serializer};
@@ -71,6 +72,8 @@ pub struct Item {
     pub id: i64,
     /// The service whose processes deliver it.
     pub service: String,
+    /// The callback that has its credential, where one has: processes that know it deliver the call.
+    pub credential: Option<String>,
     /// Where it stands.
     pub state: State,
     /// The request method.
@@ -113,7 +116,14 @@ pub struct Item {
     pub(super) max_attempts: Option<u32>,
 }
 
-fn moment<S: Serializer>(nanos: &i64, to: S) -> Result<S::Ok, S::Error> {
+impl Item {
+    /// The queue that it is in.
+    pub(super) fn queue(&self) -> String {
+        queue::name(&self.service, self.credential.as_deref())
+    }
+}
+
+pub(super) fn moment<S: Serializer>(nanos: &i64, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&rfc3339(unsigned(*nanos)))
 }
 
@@ -181,6 +191,16 @@ pub struct Filter {
     pub limit: usize,
 }
 
+/// The pending calls of a queue.
+pub(super) struct Line {
+    pub(super) queue: String,
+    pub(super) calls: u64,
+    /// When the first of those is due that may be delivered.
+    pub(super) due: Option<i64>,
+    /// When the oldest was put.
+    pub(super) oldest: i64,
+}
+
 /// A call and what is sealed of it: its request, and its response where there is one.
 pub(super) type Whole = (Item, Vec<u8>, Option<Vec<u8>>);
 
@@ -199,6 +219,32 @@ pub struct Count {
     /// When the oldest was put, in nanoseconds since the Unix epoch.
     #[serde(serialize_with = "moment")]
     pub oldest: i64,
+}
+
+impl Count {
+    /// Adds those of a queue, whose name stands for the service, to the others of its service.
+    pub(super) fn add_to(mut self, counts: &mut Vec<Self>) {
+        let (service, credential) = queue::parts(&self.service);
+        // A service alone comes once for each state.
+        if credential.is_some() {
+            self.service = service.to_owned();
+            self.merge_into(counts);
+        } else {
+            counts.push(self);
+        }
+    }
+
+    pub(super) fn merge_into(self, counts: &mut Vec<Self>) {
+        let same = |known: &&mut Self| (&known.service, known.state) == (&self.service, self.state);
+        match counts.iter_mut().find(same) {
+            Some(known) => {
+                known.calls += self.calls;
+                known.bytes += self.bytes;
+                known.oldest = known.oldest.min(self.oldest);
+            }
+            None => counts.push(self),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::super::pending::Pending;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
-use super::{Due, Grant, Store, Waits, Wanted};
+use super::{Due, Grant, Store, Unserved, Waits, Wanted};
 pub(super) use copy::PostgresCopy;
 use schema::Tables;
 use sqlx::ConnectOptions;
@@ -98,6 +98,10 @@ impl Store for PostgresStore {
     fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError> {
         alone::ask(self.thread.server(), stop, async |db| calls::standings(db, service).await)
             .map(Option::unwrap_or_default)
+    }
+
+    fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
+        self.thread.ask(claim::unserved).wait()
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {

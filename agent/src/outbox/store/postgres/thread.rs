@@ -345,7 +345,7 @@ impl Shared {
                 return sqlx::raw_sql("COMMIT").execute(db).await.map(|_| ());
             }
             let news = puts.iter().map(|put| calls::line(&put.new.queue, put.new.order_key.as_deref()));
-            let old = settled.iter().map(|one| calls::line(&one.item.service, one.item.order_key.as_deref()));
+            let old = settled.iter().map(|one| calls::line(&one.item.queue(), one.item.order_key.as_deref()));
             calls::lock(db, news.chain(old).flatten()).await?;
             calls::add(db, &mut puts).await?;
             for one in settled {
