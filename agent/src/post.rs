@@ -11,8 +11,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::crypto::ring;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,9 @@ use std::time::{Duration, Instant};
 const TRIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(500), Duration::from_secs(2)];
 /// Of an answer no more is read.
 const MAX_ANSWER: usize = 64 << 10;
+
+/// Whom the system trusts: read for the first message that needs it, and again after one that failed.
+static TRUSTED: Trusted = Trusted(Mutex::new(None));
 
 /// A message on its way.
 pub(crate) struct Post<'a> {
@@ -48,6 +53,36 @@ impl Failed {
     }
 }
 
+/// TLS that trusts the system's certificates, as they were read last: there are some hundred of them.
+#[derive(Debug)]
+struct Trusted(Mutex<Option<ClientConfig>>);
+
+impl Trusted {
+    /// Those that are known; else as `read` finds them, which nobody else waits for.
+    fn get(&self, read: impl FnOnce() -> io::Result<ClientConfig>) -> io::Result<ClientConfig> {
+        let known = self.lock().clone();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let found = read()?;
+        *self.lock() = Some(found.clone());
+        Ok(found)
+    }
+
+    fn forget(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ClientConfig>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the system's certificates read again for the next message: they may have been replaced.
+pub(crate) fn forget_certificates() {
+    TRUSTED.forget();
+}
+
 /// Posts it; what was answered, as far as that was to be read.
 ///
 /// # Errors
@@ -71,6 +106,9 @@ pub(crate) fn post(post: &Post<'_>) -> Result<Bytes, String> {
         if !last.again {
             break;
         }
+    }
+    if post.url.scheme_str() == Some("https") {
+        forget_certificates();
     }
     // A name that is being looked up must not hold up whoever waits for this.
     runtime.shutdown_background();
@@ -101,25 +139,32 @@ async fn send(post: &Post<'_>) -> Result<Response<Incoming>, String> {
         .body(Full::from(post.json.to_owned()))
         .map_err(|error| error.to_string())?;
     request.headers_mut().extend(post.headers.iter().cloned());
-    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let answer = match tls.with_native_roots() {
-        Ok(tls) => {
+    let answer = match post.url.scheme_str() {
+        Some("https") => {
+            let tls = TRUSTED.get(tls).map_err(|error| error.to_string())?;
             let mut connector = HttpConnector::new();
             connector.enforce_http(false);
             let https = HttpsConnectorBuilder::new()
-                .with_tls_config(tls.with_no_client_auth())
-                .https_or_http()
+                .with_tls_config(tls)
+                .https_only()
                 .enable_http1()
                 .wrap_connector(connector);
             Client::builder(TokioExecutor::new()).build(https).request(request).await
         }
-        Err(error) if post.url.scheme_str() == Some("https") => return Err(error.to_string()),
-        // Without TLS none are needed.
-        Err(_) => Client::builder(TokioExecutor::new()).build_http().request(request).await,
+        // Without TLS no certificates are needed.
+        _ => Client::builder(TokioExecutor::new()).build_http().request(request).await,
     };
     answer.map_err(|error| reasons(&error))
+}
+
+fn tls() -> io::Result<ClientConfig> {
+    let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    let mut tls = tls.with_native_roots()?.with_no_client_auth();
+    // Messages have nothing in common, also not a session.
+    tls.resumption = Resumption::disabled();
+    Ok(tls)
 }
 
 /// What lies beneath an error, down to what the system said.
@@ -135,4 +180,47 @@ fn reasons(error: &dyn std::error::Error) -> String {
         next = reason.source();
     }
     if reasons.is_empty() { error.to_string() } else { reasons.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::RootCertStore;
+    use std::cell::Cell;
+    use std::net::TcpListener;
+
+    #[test]
+    fn certificates_are_read_once_and_again_after_a_failure() {
+        let (trusted, reads) = (Trusted(Mutex::new(None)), Cell::new(0));
+        let get = |found: bool| {
+            trusted.get(|| {
+                reads.set(reads.get() + 1);
+                let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+                let tls = tls.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+                let tls = tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+                found.then_some(tls).ok_or_else(|| io::Error::other("there are none"))
+            })
+        };
+        assert!(get(false).is_err() && get(true).is_ok() && get(true).is_ok());
+        assert_eq!(reads.get(), 2, "what was not found is looked for again");
+        trusted.forget();
+        assert!(get(true).is_ok());
+        assert_eq!(reads.get(), 3);
+    }
+
+    #[test]
+    fn a_message_that_failed_has_the_certificates_read_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Uri::try_from(format!("https://{}/", listener.local_addr().unwrap())).unwrap();
+        // Whoever it is hangs up before TLS begins.
+        thread::spawn(move || listener.incoming().take(3).for_each(drop));
+        if TRUSTED.get(tls).is_err() {
+            return;
+        }
+        let timeout = Duration::from_millis(300);
+        let failed =
+            post(&Post { url: &url, headers: &[], json: "{}", timeout, passes: |_| true, answered: false });
+        assert!(failed.is_err());
+        assert!(TRUSTED.lock().is_none());
+    }
 }

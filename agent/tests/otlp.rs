@@ -203,7 +203,6 @@ fn a_collector_gets_how_the_outbox_stands_and_what_became_of_its_calls() {
     let calls = |state: &str| format!("farcall.outbox.calls {{call}} farcall.outbox.state={state} {about}");
     let expected = [
         (calls("pending"), 1.0),
-        (calls("delivered"), 2.0),
         (calls("dead"), 1.0),
         (format!("farcall.outbox.delivered {{call}} {about}"), 2.0),
         (format!("farcall.outbox.failed_attempts {{attempt}} {about}"), 1.0),

@@ -276,6 +276,7 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                     "{missing}; of what is there nothing is known, these are the calls that are here:"
                 ));
             }
+            let awaited = if missing.is_none() { operator.awaited()? } else { Vec::new() };
             let (here, stopped) = (operator.beside()?, operator.stopped());
             let wrong = stopped.is_some() || counts.iter().any(|count| count.state == State::Dead);
             let text = match (as_json, &stopped) {
@@ -284,7 +285,7 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                     let missing = missing.as_ref().map(ToString::to_string);
                     let vendors: Vec<_> = vendors.iter().map(with_age).collect();
                     json(&json!({
-                        "counts": counts, "vendors": vendors, "here": here, "stopped": stopped,
+                        "counts": counts, "vendors": vendors, "awaited": awaited, "here": here, "stopped": stopped,
                         "missing": missing, "counters": counters(&home)
                     }))
                 }
@@ -303,7 +304,8 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                         true => String::new(),
                         false => counts.render(&style()),
                     };
-                    format!("{counts}{vendors}{here}{stopped}")
+                    let awaited: String = awaited.iter().map(|awaited| format!("\n{awaited}\n")).collect();
+                    format!("{counts}{vendors}{awaited}{here}{stopped}")
                 }
             };
             let exit = match missing {

@@ -1,7 +1,7 @@
 //! What `farcall outbox` promises to people and scripts.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use farcall_agent::outbox::Parcel;
+use farcall_agent::outbox::{Parcel, Reference};
 use farcall_agent::{Farcall, Options};
 use serde_json::Value;
 use std::io::{Read, Write};
@@ -88,6 +88,28 @@ fn a_home_that_no_program_used_is_said_and_one_without_calls_has_an_empty_outbox
     assert_eq!(run(home.path(), &["ls"]), (0, "no calls\n".into(), String::new()));
     assert_eq!(run(home.path(), &["show", "7"]).0, 2);
     assert_eq!(run(home.path(), &["drain", "--service", "shop"]).1, "settled 0, left 0\n");
+}
+
+#[test]
+fn calls_that_wait_for_a_credential_of_the_program_say_so() {
+    let (home, port) = (tempfile::tempdir().unwrap(), vendor());
+    let parcel = Parcel::new("POST", format!("http://127.0.0.1:{port}/v1/refunds"));
+    let secret = Reference::callback("stripe").prefix("Bearer ");
+    put(home.path(), vec![parcel.clone().secret("authorization", secret), parcel]);
+    // What the environment has can be delivered from here, what a program has cannot.
+    let (code, out, _) = run(home.path(), &["drain", "--service", "shop", "--timeout", "10s"]);
+    let waits = "waits for a process that knows the credential `stripe`";
+    assert!(code == 1 && out.contains("settled 1, left 1") && out.contains("waits for"), "{code} {out}");
+    let (code, out, _) = run(home.path(), &["stats"]);
+    assert!(code == 0 && out.contains(&format!("1 call of shop {waits}")), "{code} {out}");
+    let stats = json(home.path(), &["stats"]);
+    assert_eq!(stats["counts"].as_array().unwrap().len(), 2, "{stats}");
+    let awaited = &stats["awaited"][0];
+    assert_eq!((&awaited["credential"], &awaited["calls"]), (&"stripe".into(), &1.into()));
+    let shown = json(home.path(), &["show", "1"]);
+    assert_eq!((&shown["error"], &shown["attempts"]), (&waits.into(), &0.into()));
+    assert_eq!(shown["headers"][0][1], "(from the callback `stripe`)");
+    assert_eq!(json(home.path(), &["ls", "--service", "shop"])["calls"][0]["error"], waits);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! They go by ways of their own: a client that is made for one alarm, to a webhook or a collector; a program, a file, stderr; never through the
 //! engine, so that no quota, breaker, budget or policy stands in their way, and never over a connection that calls use.
-//! The call itself only leaves a note in a bounded queue; a thread of its own does the rest, and ends when there is
-//! nothing to do. What cannot be told is counted and said on stderr, and the next failure of that rule is told again.
+//! The call itself only leaves a note in a bounded queue; threads of their own do the rest, one for each way, and end
+//! when there is nothing to do. What cannot be told is counted and said on stderr, and the next failure of that rule is told again.
 
 mod event;
 mod message;
@@ -23,7 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use way::Ways;
+use thread::Lane;
+use way::{Way, Ways};
 
 const FILE: &str = "alarms.json";
 const ALARMS: Instrument = Instrument {
@@ -31,7 +32,7 @@ const ALARMS: Instrument = Instrument {
     unit: "{alarm}",
     description: "Alarms of this process: that went out, that no way took, and that found too many waiting",
 };
-/// Alarms that wait for the thread.
+/// Alarms that wait to be handed on, and with them those that wait for a way.
 const MAX_WAITING: usize = 64;
 /// Rules whose last alarm is remembered; there are no more of them in any file that people write.
 const MAX_RULES: usize = 1_024;
@@ -64,8 +65,23 @@ struct State {
     waiting: VecDeque<(Message, Instant)>,
     /// Whether a thread is there.
     runs: bool,
-    /// Whether it is telling something.
+    /// Whether it is handing something on.
     busy: bool,
+    /// What each way has to tell, by its number.
+    lanes: [Lane; Way::ALL.len()],
+}
+
+impl State {
+    /// How many wait, as the way has it that is ahead of the others.
+    fn backlog(&self) -> usize {
+        let by_way = self.ways.all.iter().map(|way| self.lanes[*way as usize].waiting.len());
+        self.waiting.len() + usize::from(self.busy) + by_way.min().unwrap_or(0)
+    }
+
+    /// Whether nothing is on its way.
+    fn rests(&self) -> bool {
+        (!self.runs || (!self.busy && self.waiting.is_empty())) && self.lanes.iter().all(Lane::rests)
+    }
 }
 
 /// The last alarm of a rule.
@@ -88,6 +104,7 @@ impl Alarm {
                 waiting: VecDeque::new(),
                 runs: false,
                 busy: false,
+                lanes: Default::default(),
             }),
             changed: Condvar::new(),
             heard: AtomicU64::new(0),
@@ -130,9 +147,7 @@ impl Alarm {
     /// Lets what is on its way arrive, if it does soon.
     pub(crate) fn wind_down(&self) {
         let state = self.lock();
-        let _ = self.changed.wait_timeout_while(state, WIND_DOWN, |state| {
-            state.runs && (state.busy || !state.waiting.is_empty())
-        });
+        let _ = self.changed.wait_timeout_while(state, WIND_DOWN, |state| !state.rests());
     }
 
     /// A call was taken into too few copies of the outbox.
@@ -156,7 +171,7 @@ impl Alarm {
             }
             earlier = last.since;
         }
-        if state.waiting.len() >= MAX_WAITING || (state.rules.len() >= MAX_RULES && earlier == 0) {
+        if state.backlog() >= MAX_WAITING || (state.rules.len() >= MAX_RULES && earlier == 0) {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return false;
         }

@@ -34,8 +34,7 @@ fn quiet(alarm: &Alarm) {
     let until = std::time::Instant::now() + PATIENCE;
     while std::time::Instant::now() < until {
         alarm.wind_down();
-        let state = alarm.lock();
-        if !state.busy && state.waiting.is_empty() {
+        if alarm.lock().rests() {
             return;
         }
     }
@@ -210,6 +209,52 @@ fn a_webhook_that_hangs_holds_up_no_call_and_a_full_queue_is_counted() {
     let told = told.count();
     assert!((MAX_WAITING..=MAX_WAITING + 1).contains(&told), "{told}");
     assert_eq!(counted(&alarm)[2], (2 * MAX_WAITING - told) as u64);
+}
+
+#[test]
+fn a_collector_that_hangs_delays_no_webhook_and_its_own_alarms_are_bounded() {
+    let (hung, webhook) =
+        (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut config = Config::default();
+    config.alarm.every = Duration::ZERO;
+    config.alarm.timeout = PATIENCE;
+    config.alarm.webhook = Some(format!("http://{}/", webhook.local_addr().unwrap()));
+    // Nobody accepts there.
+    config.otlp.endpoint = Some(format!("http://{}", hung.local_addr().unwrap()));
+    config.otlp.timeout = Some(Duration::from_secs(3_600));
+    let alarm = Alarm::new(&config, "shop", 1, None);
+    let (sender, got) = mpsc::channel();
+    std::thread::spawn(move || {
+        for connection in webhook.incoming() {
+            let (mut connection, mut part) = (connection.unwrap(), [0; 4_096]);
+            let mut request = Vec::new();
+            while !request.ends_with(b"}}") {
+                let read = connection.read(&mut part).unwrap();
+                request.extend_from_slice(&part[..read]);
+            }
+            connection.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").unwrap();
+            if sender.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    let (bell, refunds): (_, Arc<str>) = (Bell(Arc::clone(&alarm)), "refunds".into());
+    let many = MAX_WAITING as u64 + 10;
+    for second in 0..many {
+        assert!(bell.failed(&failed(&refunds, second)));
+        got.recv_timeout(PATIENCE).unwrap();
+    }
+    let until = std::time::Instant::now() + PATIENCE;
+    // One of the collector's is on its way, or waits as the others do.
+    let over = many - MAX_WAITING as u64;
+    loop {
+        let [told, untold, lost, ways] = counted(&alarm);
+        if [told, untold, lost] == [many, 0, 0] && (over - 1..=over).contains(&ways) {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{:?}", counted(&alarm));
+        std::thread::yield_now();
+    }
 }
 
 #[test]

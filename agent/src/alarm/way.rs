@@ -1,4 +1,4 @@
-//! The ways by which an alarm goes out. Each is tried whatever became of the others.
+//! The ways by which an alarm goes out. Each is tried whatever becomes of the others, and however long they take.
 
 use super::event;
 use super::message::{Message, now_ms};
@@ -21,28 +21,41 @@ const COMMAND: &str = "command";
 const WEBHOOK: &str = "webhook";
 const EVENT: &str = "event";
 
+/// One by which alarms go out. None waits for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Log,
+    Command,
+    Webhook,
+    Event,
+}
+
 /// By what alarms go out.
 #[derive(Debug)]
 pub(super) struct Ways {
     pub(super) alarm: AlarmConfig,
     otlp: OtlpConfig,
+    /// Those that there are, beside stderr.
+    pub(super) all: Vec<Way>,
 }
 
 impl Ways {
     pub(super) fn of(config: &Config) -> Self {
-        let ways = Self { alarm: config.alarm.clone(), otlp: config.otlp.clone() };
-        // Looks at the environment while the application starts.
-        let _ = ways.collector();
+        let mut ways = Self { alarm: config.alarm.clone(), otlp: config.otlp.clone(), all: Vec::new() };
+        let is_there = |way: &Way| match way {
+            Way::Log => ways.alarm.log.is_some(),
+            Way::Command => !ways.alarm.command.is_empty(),
+            Way::Webhook => ways.alarm.webhook.is_some(),
+            // Looks at the environment while the application starts.
+            Way::Event => matches!(ways.collector(), Whither::To(_) | Whither::Wrong(_)),
+        };
+        let all = Way::ALL.into_iter().filter(is_there).collect();
+        ways.all = all;
         ways
     }
 
     fn collector(&self) -> Whither {
         Whither::of(&self.otlp, Signal::Logs, &process_environment)
-    }
-
-    /// Whether alarms go anywhere beside stderr.
-    pub(super) fn are_there(&self) -> bool {
-        self.alarm.has_way() || matches!(self.collector(), Whither::To(_) | Whither::Wrong(_))
     }
 
     /// How long it takes at most to tell by all of them: a process that has not said by then that it did has died.
@@ -85,7 +98,7 @@ pub fn test(config: &Config, service: &str) -> Vec<Told> {
 /// Whether alarms go anywhere beside stderr, by this configuration and the environment of this process.
 #[must_use]
 pub fn has_way(config: &Config) -> bool {
-    Ways::of(config).are_there()
+    !Ways::of(config).all.is_empty()
 }
 
 /// Which ways lead to a vendor of which a rule says that calls to it are critical, and to which: when it fails, so does
@@ -122,33 +135,54 @@ fn critical_vendor_at(config: &Config, host: &str) -> Option<String> {
     config.outbox.iter().find(told_of).map(|_| name.to_owned())
 }
 
+/// Tells it by one way after the other; what became of it on each.
 pub(super) fn tell(ways: &Ways, message: &Message) -> Vec<Told> {
-    let (config, json) = (&ways.alarm, message.to_json());
-    let mut told = Vec::new();
-    let mut add = |way, result: Result<(), String>| told.push(Told { way, failure: result.err() });
-    // The quickest first: nobody knows how long the process lives.
-    if let Some(file) = &config.log {
-        let line = || {
-            OpenOptions::new().create(true).append(true).open(file)?.write_all(format!("{json}\n").as_bytes())
-        };
-        add(LOG, line().map_err(|error| format!("{}: {error}", file.display())));
-    }
-    if let Some((program, arguments)) = config.command.split_first() {
-        add(COMMAND, run(program, arguments, message, &json, config.timeout));
-    }
-    if let Some(webhook) = &config.webhook {
-        add(WEBHOOK, url_of(webhook).and_then(|url| hook(&url, &json, config.timeout)));
-    }
-    match ways.collector() {
-        Whither::To(to) => {
-            let fields = &message.farcall;
-            let resource = Resource::new(&fields.service, fields.pid, &process_environment);
-            add(EVENT, otlp::send(&to, Signal::Logs, &event::of(message, &resource, now_ms())));
+    let by = |way: &Way| Told { way: way.name(), failure: way.tell(ways, message).err() };
+    ways.all.iter().map(by).collect()
+}
+
+impl Way {
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [Self::Log, Self::Command, Self::Webhook, Self::Event];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Log => LOG,
+            Self::Command => COMMAND,
+            Self::Webhook => WEBHOOK,
+            Self::Event => EVENT,
         }
-        Whither::Wrong(why) => add(EVENT, Err(why)),
-        Whither::Nowhere | Whither::Otherwise(_) => {}
     }
-    told
+
+    /// Tells it by this way, however long that takes.
+    ///
+    /// # Errors
+    /// Why nobody took it.
+    pub(super) fn tell(self, ways: &Ways, message: &Message) -> Result<(), String> {
+        let (alarm, json) = (&ways.alarm, message.to_json());
+        match self {
+            Self::Log => alarm.log.as_ref().map_or(Ok(()), |file| {
+                let line = OpenOptions::new().create(true).append(true).open(file);
+                line.and_then(|mut log| log.write_all(format!("{json}\n").as_bytes()))
+                    .map_err(|error| format!("{}: {error}", file.display()))
+            }),
+            Self::Command => alarm.command.split_first().map_or(Ok(()), |(program, arguments)| {
+                run(program, arguments, message, &json, alarm.timeout)
+            }),
+            Self::Webhook => {
+                alarm.webhook.as_ref().map_or(Ok(()), |webhook| hook(&url_of(webhook)?, &json, alarm.timeout))
+            }
+            Self::Event => match ways.collector() {
+                Whither::To(to) => {
+                    let fields = &message.farcall;
+                    let resource = Resource::new(&fields.service, fields.pid, &process_environment);
+                    otlp::send(&to, Signal::Logs, &event::of(message, &resource, now_ms()))
+                }
+                Whither::Wrong(why) => Err(why),
+                Whither::Nowhere | Whither::Otherwise(_) => Ok(()),
+            },
+        }
+    }
 }
 
 fn hook(url: &Uri, json: &str, timeout: Duration) -> Result<(), String> {
@@ -158,8 +192,8 @@ fn hook(url: &Uri, json: &str, timeout: Duration) -> Result<(), String> {
 /// Where a webhook is: what the file says, or the environment variable that it names.
 fn url_of(webhook: &str) -> Result<Uri, String> {
     let text = match webhook.strip_prefix('$') {
-        Some(name) => std::env::var(name)
-            .map_err(|_| format!("the environment variable {name} is not set in this process"))?,
+        Some(name) => process_environment(name)
+            .ok_or_else(|| format!("the environment variable {name} is not set in this process"))?,
         None => webhook.to_owned(),
     };
     Uri::try_from(text)

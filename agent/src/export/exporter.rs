@@ -8,6 +8,7 @@ use super::otlp::{self, Destination, Metrics, Resource, Signal, Whither, process
 use crate::say;
 use crate::turn::{self, Turn};
 use farcall::config::OtlpConfig;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const FILE: &str = "metrics.json";
 /// OpenTelemetry's default.
 const EVERY: Duration = Duration::from_secs(60);
+/// An interval is longer than it says by up to this part of it: processes that were started together must not all
+/// come to the collector at once.
+const JITTER: f64 = 0.1;
 /// How long the end of the process waits for its last message.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -30,11 +34,11 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// Whether there is something that processes have in common.
     fn has_state(&self) -> bool;
 
-    /// Adds that.
+    /// Adds that; given up soon after `stop` says so.
     ///
     /// # Errors
     /// Where it cannot be had.
-    fn state(&self, metrics: &mut Metrics) -> Result<(), String>;
+    fn state(&self, metrics: &mut Metrics, stop: &AtomicBool) -> Result<(), String>;
 }
 
 /// The metrics of one process.
@@ -49,6 +53,8 @@ pub(crate) struct Exporter {
     state: Mutex<State>,
     /// Held while the state is read: that may open a file.
     reading: Mutex<()>,
+    /// Whether whoever reads it is to end.
+    stop: AtomicBool,
     /// Messages that no collector took.
     failed: AtomicU64,
     /// Whether the last one failed: said once.
@@ -76,8 +82,8 @@ struct State {
 
 impl Exporter {
     pub(crate) fn new(config: &OtlpConfig, service: &str, pid: u32, home: Option<&Path>) -> Self {
-        let every = every(config);
-        let next = Instant::now() + every;
+        // Looks at the environment while the application starts.
+        let next = Instant::now() + spread(every(config), random());
         Self {
             service: service.to_owned(),
             pid,
@@ -93,6 +99,7 @@ impl Exporter {
                 told: String::new(),
             }),
             reading: Mutex::new(()),
+            stop: AtomicBool::new(false),
             failed: AtomicU64::new(0),
             fails: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -102,7 +109,7 @@ impl Exporter {
     /// The file of the configuration says something else.
     pub(crate) fn reload(&self, config: &OtlpConfig) {
         let mut state = self.lock();
-        let soon = Instant::now() + every(config);
+        let soon = Instant::now() + spread(every(config), random());
         (state.next, state.next_state) = (state.next.min(soon), state.next_state.min(soon));
         state.config = Arc::new(config.clone());
     }
@@ -133,10 +140,12 @@ impl Exporter {
     /// Opens nothing from now on, and waits until nothing is open.
     pub(crate) fn pause(&self) {
         self.lock().paused = true;
+        self.stop.store(true, Ordering::Release);
         drop(self.reading.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(crate) fn resume(&self) {
+        self.stop.store(false, Ordering::Release);
         self.lock().paused = false;
     }
 
@@ -161,7 +170,7 @@ impl Exporter {
         let _over = Over(self);
         let config = Arc::clone(&self.lock().config);
         let every = every(&config);
-        self.lock().next = Instant::now() + every;
+        self.lock().next = Instant::now() + spread(every, random());
         let mark = mark(source);
         let mut metrics = self.metrics();
         source.counted(&mut metrics);
@@ -216,7 +225,10 @@ impl Exporter {
         if self.lock().paused {
             return false;
         }
-        let read = source.state(metrics);
+        let read = source.state(metrics, &self.stop);
+        if self.stop.load(Ordering::Acquire) {
+            return read.is_ok();
+        }
         if let Err(why) = &read {
             self.failed.fetch_add(1, Ordering::Relaxed);
             if !self.unread.swap(true, Ordering::Relaxed) {
@@ -293,6 +305,16 @@ fn every(config: &OtlpConfig) -> Duration {
     said.filter(|every| *every >= Duration::from_secs(1)).unwrap_or(EVERY)
 }
 
+/// So long, and a part of the jitter: `random` is from 0 to 1.
+fn spread(every: Duration, random: f64) -> Duration {
+    every + every.mul_f64(JITTER * random.clamp(0.0, 1.0))
+}
+
+/// From 0 to 1, without a source of its own.
+fn random() -> f64 {
+    RandomState::new().hash_one(now()) as f64 / u64::MAX as f64
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -306,7 +328,14 @@ fn now() -> u64 {
 mod tests {
     use super::*;
 
-    struct Shop(Exporter);
+    /// With a state that takes forever to read, where the second says so.
+    struct Shop(Exporter, AtomicBool);
+
+    impl Shop {
+        fn new(pid: u32, home: Option<&Path>) -> Self {
+            Self(Exporter::new(&OtlpConfig::default(), "shop", pid, home), AtomicBool::new(false))
+        }
+    }
 
     impl Source for Shop {
         fn exporter(&self) -> &Exporter {
@@ -319,7 +348,10 @@ mod tests {
             true
         }
 
-        fn state(&self, _: &mut Metrics) -> Result<(), String> {
+        fn state(&self, _: &mut Metrics, stop: &AtomicBool) -> Result<(), String> {
+            while self.1.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
             Ok(())
         }
     }
@@ -329,7 +361,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let every = Duration::from_secs(3_600);
         let shop = |pid| {
-            let shop = Shop(Exporter::new(&OtlpConfig::default(), "shop", pid, Some(home.path())));
+            let shop = Shop::new(pid, Some(home.path()));
             shop.0.lock().next_state = Instant::now();
             shop
         };
@@ -343,14 +375,23 @@ mod tests {
         assert_eq!(turn(&one), None, "a little early");
         let next = [&one, &other].map(|shop| shop.0.lock().next_state);
         assert!(next[0] + every / 3 < next[1], "the one who told comes before the other looks again");
-        let elsewhere = Shop(Exporter::new(&OtlpConfig::default(), "billing", 3, Some(home.path())));
+        let billing = Exporter::new(&OtlpConfig::default(), "billing", 3, Some(home.path()));
+        let elsewhere = Shop(billing, AtomicBool::new(false));
         elsewhere.0.lock().next_state = Instant::now();
         assert!(turn(&elsewhere).is_some(), "each service has its own");
     }
 
     #[test]
+    fn processes_that_start_together_come_to_the_collector_at_different_moments_and_none_too_early() {
+        let every = Duration::from_secs(60);
+        assert_eq!([0.0, 1.0].map(|random| spread(every, random)), [every, every + every / 10]);
+        let waits: std::collections::BTreeSet<_> = (0..50).map(|_| spread(every, random())).collect();
+        assert!(waits.len() > 40 && waits.iter().all(|wait| *wait >= every && *wait <= every + every / 10));
+    }
+
+    #[test]
     fn nothing_is_opened_in_a_process_that_is_about_to_fork() {
-        let shop = Shop(Exporter::new(&OtlpConfig::default(), "shop", 1, None));
+        let shop = Shop::new(1, None);
         shop.0.pause();
         shop.0.lock().next = Instant::now();
         let shop = Arc::new(shop);
@@ -359,5 +400,20 @@ mod tests {
         shop.0.resume();
         Exporter::tick(&shop);
         assert!(Instant::now() < shop.0.lock().next || shop.0.lock().runs);
+    }
+
+    #[test]
+    fn a_fork_waits_for_no_state_that_is_being_read() {
+        let shop = Arc::new(Shop::new(1, None));
+        shop.1.store(true, Ordering::Release);
+        let reader = Arc::clone(&shop);
+        let read = thread::spawn(move || reader.0.read(&*reader, &mut reader.0.metrics()));
+        while shop.0.reading.try_lock().is_ok() {
+            thread::yield_now();
+        }
+        shop.0.pause();
+        assert!(shop.0.reading.try_lock().is_ok());
+        read.join().unwrap();
+        assert_eq!(shop.0.counters()[0].1, 0, "nothing failed");
     }
 }

@@ -196,7 +196,7 @@ impl Farcall {
             if process.setup.options.flush_every.is_some()
                 && process.setup.options.role == crate::Role::Program
                 && let Ok(outbox) = process.outbox(|| WeakFarcall(Arc::downgrade(&self.handle)))
-                && outbox.exists()
+                && (outbox.exists() || outbox.is_needed())
             {
                 outbox.start();
             }

@@ -67,6 +67,9 @@ pub(super) struct Process {
     pub(super) exporter: Exporter,
     #[cfg(feature = "outbox")]
     outbox: OnceLock<Arc<outbox::Inner>>,
+    /// What the program's callbacks have for deliveries from it.
+    #[cfg(feature = "outbox")]
+    credentials: Arc<outbox::Credentials>,
     /// Whether the outbox was open when this process was forked.
     #[cfg(feature = "outbox")]
     outbox_unusable: bool,
@@ -118,7 +121,11 @@ impl Process {
         let unusable = parent.unusable || parent.writing.load(Ordering::Acquire);
         let process = Self::new(Arc::clone(&parent.setup), adapters, unusable);
         #[cfg(feature = "outbox")]
-        let process = Self { outbox_unusable: unusable || parent.outbox_is_open(), ..process };
+        let process = Self {
+            outbox_unusable: unusable || parent.outbox_is_open(),
+            credentials: Arc::new(parent.credentials.forked()),
+            ..process
+        };
         let process = Arc::new(process);
         // Its engine has the rules of the parent's start; no call may go by them.
         process.watch.inherit(&parent.watch, &process);
@@ -162,6 +169,8 @@ impl Process {
             exporter: Exporter::new(&setup.config.otlp, &caller.service, caller.pid, setup.home.as_deref()),
             #[cfg(feature = "outbox")]
             outbox: OnceLock::new(),
+            #[cfg(feature = "outbox")]
+            credentials: Arc::default(),
             #[cfg(feature = "outbox")]
             outbox_unusable: false,
             incoming: Mutex::default(),
@@ -330,7 +339,9 @@ impl Process {
         let new = || {
             let (service, settings) = (&self.caller.service, &self.setup.config.outbox_store);
             let alarm = Some(Arc::clone(&self.alarm));
-            outbox::Inner::new(home, service, Some(farcall()), alarm, self.outbox_unusable, settings)
+            let credentials = Arc::clone(&self.credentials);
+            let unusable = self.outbox_unusable;
+            outbox::Inner::new(home, service, Some(farcall()), alarm, credentials, unusable, settings)
         };
         Ok(Arc::clone(self.outbox.get_or_init(new)))
     }
@@ -484,9 +495,9 @@ impl Source for Process {
         self.outbox.get().is_some_and(|outbox| outbox.exists())
     }
 
-    fn state(&self, metrics: &mut Metrics) -> Result<(), String> {
+    fn state(&self, metrics: &mut Metrics, stop: &AtomicBool) -> Result<(), String> {
         let Some(outbox) = self.outbox.get() else { return Ok(()) };
-        outbox.measure(metrics).map_err(|error| error.to_string())
+        outbox.measure(metrics, stop).map_err(|error| error.to_string())
     }
 }
 

@@ -57,13 +57,18 @@ impl Content {
         Some(content)
     }
 
-    /// The headers, with credentials as they are now.
-    pub(super) fn headers(&self) -> Result<HeaderMap, String> {
+    /// The name of the callback that has its credential, where one has.
+    pub(super) fn credential(&self) -> Option<&str> {
+        credential_of(&self.headers)
+    }
+
+    /// The headers, with credentials as they are now; `given` is the callback's.
+    pub(super) fn headers(&self, given: Option<&str>) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             let (bytes, secret) = match value {
                 Value::Plain(text) => (bytes_of(text), may_carry_credential(name)),
-                Value::From(reference) => (reference.resolve()?.into_bytes(), true),
+                Value::From(reference) => (reference.resolve(given)?.into_bytes(), true),
             };
             let wrong = |_| format!("the value of the header `{name}` cannot be sent");
             let header = HeaderName::try_from(name).map_err(|_| format!("`{name}` is no header"))?;
@@ -87,11 +92,22 @@ impl Content {
                 Value::From(Reference { source: Source::File(path), .. }) => {
                     format!("(from {})", path.display())
                 }
+                Value::From(Reference { source: Source::Callback(name), .. }) => {
+                    format!("(from the callback `{name}`)")
+                }
             };
             (name.clone(), value)
         };
         self.headers.iter().map(shown).collect()
     }
+}
+
+/// The name of the callback that has a value of these, where one has.
+pub(super) fn credential_of(headers: &[(String, Value)]) -> Option<&str> {
+    headers.iter().find_map(|(_, value)| match value {
+        Value::From(Reference { source: Source::Callback(name), .. }) => Some(name.as_str()),
+        _ => None,
+    })
 }
 
 /// What a header's value is, of which each character is a byte.
@@ -121,7 +137,7 @@ mod tests {
         let kept = Content::from_bytes(&content.in_parts(|parts| parts.concat())).unwrap();
         assert_eq!((kept.url.as_str(), kept.body.as_slice()), ("https://a.example/x?y=z", &[0, 1, 255][..]));
         assert_eq!(kept.timeout(), Duration::from_millis(1_500));
-        let headers = kept.headers().unwrap();
+        let headers = kept.headers(None).unwrap();
         assert_eq!(headers.len(), 1, "the client counts for itself, and knows of no proxy");
         assert_eq!(headers["x-bytes"].as_bytes(), [0x61, 0xff]);
     }
@@ -130,7 +146,7 @@ mod tests {
     fn more_headers_than_can_be_sent_are_an_error_of_that_call() {
         let headers = (0..40_000).map(|number| (format!("h{number}"), Value::Plain(String::new()))).collect();
         let parcel = Parcel { headers, ..Parcel::new("GET", "https://a.example/") };
-        assert!(Content::of(parcel).headers().unwrap_err().contains("more headers than"));
+        assert!(Content::of(parcel).headers(None).unwrap_err().contains("more headers than"));
     }
 
     #[test]
@@ -139,10 +155,10 @@ mod tests {
         let parcel = Parcel::new("GET", "https://a.example/")
             .secret("authorization", Reference::file(file.path()).prefix("Bearer "));
         let content = Content::of(parcel.checked().unwrap().0);
-        assert!(content.headers().unwrap_err().contains("is empty"));
+        assert!(content.headers(None).unwrap_err().contains("is empty"));
         for key in ["first", "second"] {
             std::fs::write(file.path(), format!("{key}\n")).unwrap();
-            assert_eq!(content.headers().unwrap()["authorization"], format!("Bearer {key}"));
+            assert_eq!(content.headers(None).unwrap()["authorization"], format!("Bearer {key}"));
         }
         assert!(!String::from_utf8_lossy(&content.in_parts(|parts| parts.concat())).contains("second"));
     }

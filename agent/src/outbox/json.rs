@@ -34,6 +34,7 @@ enum Header {
 struct From {
     env: Option<String>,
     file: Option<PathBuf>,
+    callback: Option<String>,
     #[serde(default)]
     prefix: String,
     #[serde(default)]
@@ -48,8 +49,8 @@ struct WrittenReceipt<'a> {
 
 impl Parcel {
     /// A parcel from a JSON object with the names of the methods here: `method`, `url`, `headers` (pairs of a name
-    /// and either a text, of which each character is a byte, or `{"env": ..}` or `{"file": ..}` with `prefix` and
-    /// `suffix`), `customer`, `order_key`, `idempotency_key`, `idempotency_header`, `max_age_ms`, `max_attempts`,
+    /// and either a text, of which each character is a byte, or `{"env": ..}`, `{"file": ..}` or `{"callback": ..}` with
+    /// `prefix` and `suffix`), `customer`, `order_key`, `idempotency_key`, `idempotency_header`, `max_age_ms`, `max_attempts`,
     /// `timeout_ms`, `delay_ms`.
     ///
     /// # Errors
@@ -68,13 +69,15 @@ impl Parcel {
                     })?;
                     parcel.header(name, bytes)
                 }
-                Header::From(From { env, file, prefix, suffix }) => {
-                    let reference = match (env, file) {
-                        (Some(env), None) => Reference::env(env),
-                        (None, Some(file)) => Reference::file(file),
+                Header::From(From { env, file, callback, prefix, suffix }) => {
+                    let reference = match (env, file, callback) {
+                        (Some(env), None, None) => Reference::env(env),
+                        (None, Some(file), None) => Reference::file(file),
+                        (None, None, Some(callback)) => Reference::callback(callback),
                         _ => {
-                            let what =
-                                format!("the header `{name}` comes from an environment variable or a file");
+                            let what = format!(
+                                "the header `{name}` comes from an environment variable, a file or a callback"
+                            );
                             return Err(OutboxError::Invalid(what));
                         }
                     };
@@ -139,6 +142,7 @@ mod tests {
             format!(r#"{{{rest}, "headers": [["a", "\u0100"]]}}"#),
             format!(r#"{{{rest}, "headers": [["a", {{}}]]}}"#),
             format!(r#"{{{rest}, "headers": [["a", {{"env": "X", "file": "y"}}]]}}"#),
+            format!(r#"{{{rest}, "headers": [["a", {{"env": "X", "callback": "y"}}]]}}"#),
         ] {
             assert!(matches!(Parcel::from_json(&wrong, Vec::new()), Err(OutboxError::Invalid(_))), "{wrong}");
         }

@@ -1,8 +1,9 @@
 //! The state of the outbox, and what this process delivered, as metrics.
 
-use super::{Inner, OutboxError, VendorCount, wall};
+use super::{Inner, OutboxError, wall};
 use crate::export::otlp::{Attributes, Instrument, Metrics, Number, Point};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Vendors that are told apart; those beyond are added up.
@@ -12,7 +13,7 @@ const OTHER: &str = "other";
 const CALLS: Instrument = Instrument {
     name: "farcall.outbox.calls",
     unit: "{call}",
-    description: "Calls in the outbox: those that wait, those delivered that are remembered, and dead letters",
+    description: "Calls in the outbox that are not delivered: those that wait, and dead letters",
 };
 const OLDEST: Instrument = Instrument {
     name: "farcall.outbox.oldest_age",
@@ -82,17 +83,20 @@ impl Inner {
         metrics.sum(GIVEN_UP, points(|deliveries| deliveries.given_up));
     }
 
-    /// Adds how many calls of this service there are, and for how long they have waited.
+    /// Adds how many calls of this service are not delivered, and for how long they have waited; nothing where `stop`
+    /// says so meanwhile.
     ///
     /// # Errors
     /// Where the store cannot be asked.
-    pub(crate) fn measure(&self, metrics: &mut Metrics) -> Result<(), OutboxError> {
-        let counts = self.store()?.vendors().wait()?;
-        let vendors = by_vendor(counts.iter().filter(|count| count.service == self.queue));
+    pub(crate) fn measure(&self, metrics: &mut Metrics, stop: &AtomicBool) -> Result<(), OutboxError> {
+        let standings = self.store()?.standings(&self.service, stop)?;
+        if stop.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let (now, mut calls, mut oldest) = (wall(), Vec::new(), Vec::new());
-        for (vendor, standing) in &vendors {
-            let Standing { pending, delivered, dead, since } = *standing;
-            for (state, many) in [("pending", pending), ("delivered", delivered), ("dead", dead)] {
+        for (vendor, standing) in &standings.0 {
+            let Standing { pending, dead, since } = *standing;
+            for (state, many) in [("pending", pending), ("dead", dead)] {
                 calls.push(point(vendor, Some(state), many));
             }
             let waited = since.map_or(0, |since| now.saturating_sub(since).max(0));
@@ -105,30 +109,35 @@ impl Inner {
     }
 }
 
-/// How the calls to one vendor stand.
+/// How the calls to one vendor stand that are not delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Standing {
-    pending: u64,
-    delivered: u64,
-    dead: u64,
+pub(super) struct Standing {
+    pub(super) pending: u64,
+    pub(super) dead: u64,
     /// When the oldest of those that wait was put.
-    since: Option<i64>,
+    pub(super) since: Option<i64>,
 }
 
-fn by_vendor<'a>(counts: impl Iterator<Item = &'a VendorCount>) -> BTreeMap<&'a str, Standing> {
-    let mut vendors: BTreeMap<&str, Standing> = BTreeMap::new();
-    for count in counts {
-        let known = vendors.contains_key(count.vendor.as_str()) || vendors.len() < MAX_VENDORS;
-        let standing = vendors.entry(if known { &count.vendor } else { OTHER }).or_default();
-        standing.pending += count.pending;
-        standing.delivered += count.delivered;
-        standing.dead += count.dead;
-        standing.since = match (standing.since, count.oldest) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
+/// The same by vendor; bounded, with exact totals.
+#[derive(Debug, Default)]
+pub(super) struct Standings(BTreeMap<String, Standing>);
+
+impl Standings {
+    pub(super) fn add(&mut self, vendor: &str, one: Standing) {
+        let known = self.0.len() < MAX_VENDORS || self.0.contains_key(vendor);
+        let name = if known { vendor } else { OTHER };
+        if !self.0.contains_key(name) {
+            self.0.insert(name.to_owned(), Standing::default());
+        }
+        let Some(standing) = self.0.get_mut(name) else { return };
+        standing.pending += one.pending;
+        standing.dead += one.dead;
+        standing.since = standing.since.into_iter().chain(one.since).min();
     }
-    vendors
+
+    pub(super) fn add_all(&mut self, others: Self) {
+        others.0.into_iter().for_each(|(vendor, standing)| self.add(&vendor, standing));
+    }
 }
 
 fn point(vendor: &str, state: Option<&str>, value: u64) -> Point {
@@ -142,28 +151,29 @@ fn point(vendor: &str, state: Option<&str>, value: u64) -> Point {
 mod tests {
     use super::*;
 
-    fn count(vendor: &str, pending: u64, oldest: Option<i64>) -> VendorCount {
-        let (service, vendor, endpoint) = ("shop".into(), vendor.into(), String::new());
-        VendorCount { service, vendor, endpoint, pending, oldest, delivered: 2, dead: 1, attempts: 0 }
+    fn standing(pending: u64, since: Option<i64>) -> Standing {
+        Standing { pending, dead: 1, since }
     }
 
     #[test]
-    fn endpoints_of_a_vendor_are_added_up_and_the_oldest_of_them_counts() {
-        let counts =
-            [count("a", 1, Some(70)), count("a", 2, Some(50)), count("a", 0, None), count("b", 0, None)];
-        let vendors = by_vendor(counts.iter());
-        assert_eq!(vendors["a"], Standing { pending: 3, delivered: 6, dead: 3, since: Some(50) });
-        assert_eq!(vendors["b"].since, None);
+    fn calls_of_a_vendor_are_added_up_and_the_oldest_of_them_counts() {
+        let mut standings = Standings::default();
+        for (vendor, pending, since) in
+            [("a", 1, Some(70)), ("a", 2, Some(50)), ("a", 0, None), ("b", 0, None)]
+        {
+            standings.add(vendor, standing(pending, since));
+        }
+        assert_eq!(standings.0["a"], Standing { pending: 3, dead: 3, since: Some(50) });
+        assert_eq!(standings.0["b"].since, None);
     }
 
     #[test]
     fn vendors_beyond_the_bound_are_added_up_and_none_is_lost() {
-        let counts: Vec<_> =
-            (0..1_000).map(|number| count(&format!("v{number:04}"), 1, Some(number))).collect();
-        let vendors = by_vendor(counts.iter());
-        assert_eq!(vendors.len(), MAX_VENDORS + 1);
-        assert_eq!(vendors.values().map(|standing| standing.pending).sum::<u64>(), 1_000);
-        assert_eq!(vendors[OTHER].since, Some(MAX_VENDORS as i64));
+        let mut standings = Standings::default();
+        (0..1_000).for_each(|number| standings.add(&format!("v{number:04}"), standing(1, Some(number))));
+        assert_eq!(standings.0.len(), MAX_VENDORS + 1);
+        assert_eq!(standings.0.values().map(|standing| standing.pending).sum::<u64>(), 1_000);
+        assert_eq!(standings.0[OTHER].since, Some(MAX_VENDORS as i64));
         let deliveries = ByVendor::default();
         (0..1_000).for_each(|number| deliveries.count(&format!("v{number}"), |of| of.delivered += 1));
         let all = deliveries.lock();

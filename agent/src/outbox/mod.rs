@@ -24,6 +24,7 @@ mod beside;
 mod clock;
 mod completion;
 mod content;
+mod credential;
 mod deliver;
 mod error;
 mod file;
@@ -34,6 +35,7 @@ mod operator;
 mod parcel;
 mod parking;
 mod pending;
+mod queue;
 mod reference;
 mod restore;
 mod seal;
@@ -43,8 +45,10 @@ mod vendors;
 mod writer;
 
 pub use beside::Beside;
+pub use credential::Asked;
+pub(crate) use credential::Credentials;
 pub use error::OutboxError;
-pub use operator::{Operator, Shown};
+pub use operator::{Awaited, Operator, Shown};
 pub use parcel::Parcel;
 pub use parking::Parking;
 pub use pending::Pending;
@@ -86,8 +90,8 @@ pub struct Outbox {
 #[derive(Debug)]
 pub(crate) struct Inner {
     home: PathBuf,
-    /// The service: its processes have the same credentials, and deliver for each other.
-    queue: String,
+    /// Its processes have the same credentials, but for those of callbacks, and deliver for each other.
+    service: String,
     /// Or why there is none.
     store: Result<Arc<dyn Store>, OutboxError>,
     /// How long a PostgreSQL may take.
@@ -100,6 +104,8 @@ pub(crate) struct Inner {
     deliveries: metrics::ByVendor,
     /// Those who wait to hear of a call.
     completions: Completions,
+    /// The callbacks of this process.
+    credentials: Arc<Credentials>,
     /// Whether SQLite must not be used in this process, because of a fork.
     unusable: bool,
 }
@@ -205,16 +211,17 @@ impl Inner {
     /// `unusable` where SQLite must not be used in this process.
     pub(crate) fn new(
         home: &Path,
-        queue: &str,
+        service: &str,
         farcall: Option<WeakFarcall>,
         alarm: Option<Arc<Alarm>>,
+        credentials: Arc<Credentials>,
         unusable: bool,
         settings: &OutboxStore,
     ) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
         Arc::new(Self {
             home: home.to_owned(),
-            queue: queue.to_owned(),
+            service: queue::service(service),
             store: store::open(home, settings, alarm, &wake),
             timeout: settings.timeout,
             keys: OnceLock::new(),
@@ -222,6 +229,7 @@ impl Inner {
             delivery: Delivery::new(farcall),
             deliveries: metrics::ByVendor::default(),
             completions: Completions::default(),
+            credentials,
             unusable,
         })
     }
@@ -233,6 +241,24 @@ impl Inner {
     /// Whether there is anything to deliver, as far as the file's existence tells.
     pub(crate) fn exists(&self) -> bool {
         !self.unusable && self.store().is_ok_and(|store| store.exists())
+    }
+
+    /// Whether other processes may count on this one to deliver, whatever there is.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.credentials.are_there()
+    }
+
+    /// The queues from which this process can deliver.
+    fn queues(&self) -> Vec<String> {
+        let credentials = self.credentials.names();
+        let with = credentials.iter().map(|credential| queue::name(&self.service, Some(credential)));
+        std::iter::once(queue::name(&self.service, None)).chain(with).collect()
+    }
+
+    /// A callback was added.
+    fn serve(self: &Arc<Self>) {
+        self.start();
+        self.wake.notify_one();
     }
 
     /// Starts to deliver, where another process does not.
@@ -273,7 +299,7 @@ impl Inner {
         };
         let now = wall();
         Ok(New {
-            queue: self.queue.clone(),
+            queue: queue::name(&self.service, parcel.credential()),
             order_key: parcel.order_key.take(),
             put_at: now,
             next_at: now.saturating_add(nanos(parcel.delay)),
@@ -379,7 +405,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         drop(file::Place::new(home.path()).open().unwrap());
         let settings = OutboxStore::default();
-        let inner = Inner::new(home.path(), "q", None, None, false, &settings);
+        let inner = Inner::new(home.path(), "q", None, None, Arc::default(), false, &settings);
         let over = AtomicBool::new(false);
         assert!(!inner.is_open());
         let heard = std::thread::scope(|scope| {

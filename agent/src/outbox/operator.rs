@@ -1,8 +1,8 @@
 use super::file::Place;
 use super::restore::{Restored, restore};
-use super::store::{FileStore, Store};
-use super::table::{Count, Filter, Item, State};
-use super::{Answer, Inner, OutboxError, Pending, VendorCount};
+use super::store::{FileStore, Store, Unserved};
+use super::table::{Count, Filter, Item, State, moment};
+use super::{Answer, Inner, OutboxError, Pending, VendorCount, queue};
 use crate::home;
 use crate::outbox::content::Content;
 use crate::outbox::seal::Purpose;
@@ -40,6 +40,30 @@ pub struct Shown {
     pub answer_body: Option<String>,
 }
 
+/// A credential of which no process that delivers knows the callback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Awaited {
+    /// The service.
+    pub service: String,
+    /// The name of the credential.
+    pub credential: String,
+    /// Calls that wait for it.
+    pub calls: u64,
+    /// When the oldest of them was put; in JSON, RFC 3339.
+    #[serde(serialize_with = "moment")]
+    pub oldest: i64,
+}
+
+impl std::fmt::Display for Awaited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { service, credential, calls, .. } = self;
+        let (calls, verb) =
+            if *calls == 1 { ("1 call".to_owned(), "waits") } else { (format!("{calls} calls"), "wait") };
+        write!(f, "{calls} of {service} {verb} for a process that knows the credential `{credential}`")
+    }
+}
+
 impl Operator {
     /// The outbox of this home directory: where the configuration says that it is, which is read as by a program
     /// with this home directory.
@@ -48,7 +72,7 @@ impl Operator {
         let file = home::find_config(None, Some(home));
         let text = file.and_then(|file| std::fs::read_to_string(file).ok());
         let config = text.map(|text| Config::read("farcall.toml", &text).0).unwrap_or_default();
-        Self { inner: Inner::new(home, "", None, None, false, &config.outbox_store) }
+        Self { inner: Inner::new(home, "", None, None, Arc::default(), false, &config.outbox_store) }
     }
 
     /// Whether there is an outbox, or one that cannot be had.
@@ -62,7 +86,43 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be read.
     pub fn list(&self, filter: &Filter) -> Result<Vec<Item>, OutboxError> {
-        self.inner.store()?.list(filter).wait()
+        let store = self.inner.store()?;
+        let mut items = store.list(filter).wait()?;
+        self.say_what_is_awaited(&mut items)?;
+        Ok(items)
+    }
+
+    /// The credentials that calls which are due wait for: those of callbacks that no process which delivers knows.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn awaited(&self) -> Result<Vec<Awaited>, OutboxError> {
+        let unserved = self.inner.store()?.unserved()?;
+        let awaited = unserved.into_iter().filter_map(|Unserved { queue, calls, oldest }| {
+            let (service, credential) = queue::parts(&queue);
+            Some(Awaited { service: service.to_owned(), credential: credential?.to_owned(), calls, oldest })
+        });
+        Ok(awaited.collect())
+    }
+
+    /// Has calls that wait for a process say so, before what became of them the last time.
+    fn say_what_is_awaited(&self, items: &mut [Item]) -> Result<(), OutboxError> {
+        let waits = |item: &Item| item.state == State::Pending && item.credential.is_some();
+        if !items.iter().any(waits) {
+            return Ok(());
+        }
+        let unserved = self.inner.store()?.unserved()?;
+        for item in items.iter_mut().filter(|item| waits(item)) {
+            let queue = item.queue();
+            if let Some(credential) = &item.credential
+                && unserved.iter().any(|unserved| unserved.queue == queue)
+            {
+                let last =
+                    item.error.as_ref().map_or(String::new(), |last| format!("; the last time: {last}"));
+                item.error = Some(queue::waits_for(credential) + &last);
+            }
+        }
+        Ok(())
     }
 
     /// Those that wait on this host until a PostgreSQL takes them; also while it cannot be reached.
@@ -106,7 +166,8 @@ impl Operator {
     /// # Errors
     /// Where the file cannot be read, has no such call, or its key is not here.
     pub fn show(&self, id: i64, bodies: bool) -> Result<Shown, OutboxError> {
-        let (item, request, response) = self.inner.get(id)?;
+        let (mut item, request, response) = self.inner.get(id)?;
+        self.say_what_is_awaited(std::slice::from_mut(&mut item))?;
         let bytes = self.inner.keys()?.open(Purpose::Request, &item.idempotency_key, &request)?;
         let content = Content::from_bytes(&bytes).ok_or_else(|| OutboxError::Key("it is damaged".into()))?;
         let answer = self.inner.answer_of(&item, response)?;

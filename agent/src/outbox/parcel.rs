@@ -1,6 +1,7 @@
 use super::OutboxError;
-use super::content::{Value, bytes_of, may_carry_credential};
-use super::reference::Reference;
+use super::content::{Value, bytes_of, credential_of, may_carry_credential};
+use super::credential;
+use super::reference::{Reference, Source};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use std::fmt;
@@ -169,6 +170,17 @@ impl Parcel {
         if self.idempotency_key.as_ref().is_some_and(|key| HeaderValue::try_from(key).is_err()) {
             return wrong("its idempotency key cannot be sent in a header".into());
         }
+        for (_, value) in &self.headers {
+            if let Value::From(Reference { source: Source::Callback(name), .. }) = value {
+                credential::checked(name.clone())?;
+                let first = credential_of(&self.headers).unwrap_or_default();
+                if first != name {
+                    return wrong(format!(
+                        "its headers take what two callbacks have (`{first}` and `{name}`); one can be asked for a call"
+                    ));
+                }
+            }
+        }
         let mut bytes = 0;
         for (name, value) in &mut self.headers {
             if HeaderName::try_from(name.as_str()).is_err() {
@@ -208,6 +220,11 @@ impl Parcel {
         Ok((self, uri))
     }
 
+    /// The name of the callback that has its credential, where one has.
+    pub(super) fn credential(&self) -> Option<&str> {
+        credential_of(&self.headers)
+    }
+
     /// The value that the request itself has for the first of these headers that it has.
     pub(super) fn value_of(&self, names: &[&str]) -> Option<&str> {
         names.iter().find_map(|wanted| {
@@ -235,6 +252,8 @@ mod tests {
     fn what_cannot_be_sent_is_refused_before_it_is_kept() {
         let good = Parcel::new("POST", "https://api.example.com/v1");
         assert!(good.clone().checked().is_ok());
+        let same = |parcel: Parcel| parcel.secret("a", Reference::callback("b"));
+        assert_eq!(same(same(good.clone())).checked().unwrap().0.credential(), Some("b"));
         for wrong in [
             Parcel::new("A B", "https://a.example/"),
             Parcel::new("GET", "/v1/things"),
@@ -247,6 +266,9 @@ mod tests {
             good.clone().secret("a", Reference::env("A").prefix("b\r\nc: ")),
             good.clone().secret("a", Reference::env("A").suffix("b".repeat(MAX_HEADERS))),
             good.clone().secret("a", Reference::env("")),
+            good.clone().secret("a", Reference::callback("")),
+            good.clone().secret("a", Reference::callback("b\u{1f}c")),
+            good.clone().secret("a", Reference::callback("b")).secret("c", Reference::callback("d")),
             (0..30_000).fold(good.clone(), |parcel, number| {
                 parcel.secret(format!("h{number}"), Reference::env("A"))
             }),

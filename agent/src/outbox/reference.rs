@@ -1,3 +1,4 @@
+use super::queue;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -13,13 +14,14 @@ pub struct Reference {
 pub(super) enum Source {
     Env(String),
     File(PathBuf),
+    Callback(String),
 }
 
 impl Source {
     /// How long its name is.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Env(name) => name.len(),
+            Self::Env(name) | Self::Callback(name) => name.len(),
             Self::File(path) => path.as_os_str().len(),
         }
     }
@@ -34,6 +36,13 @@ impl Reference {
     /// A file, without the white space at its end; for the process that delivers to read.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self { source: Source::File(path.into()), prefix: String::new(), suffix: String::new() }
+    }
+
+    /// What the program's own callback of this name has ([`Outbox::credential`](super::Outbox::credential)): asked at
+    /// each delivery, by a process of the service that knows it. A call has one such callback at most, in as many
+    /// headers as it likes.
+    pub fn callback(name: impl Into<String>) -> Self {
+        Self { source: Source::Callback(name.into()), prefix: String::new(), suffix: String::new() }
     }
 
     /// What stands before it: `Bearer `.
@@ -62,8 +71,8 @@ impl Reference {
         Some(Self::env(name).prefix(&value[..at]).suffix(&value[at + length..]))
     }
 
-    /// The value, as it is now.
-    pub(super) fn resolve(&self) -> Result<String, String> {
+    /// The value, as it is now; `given` is what the callback has.
+    pub(super) fn resolve(&self, given: Option<&str>) -> Result<String, String> {
         let found = match &self.source {
             Source::Env(name) => std::env::var(name)
                 .map_err(|_| format!("the environment variable {name} is not set in this process"))?,
@@ -71,11 +80,15 @@ impl Reference {
                 .map_err(|error| format!("cannot read {}: {error}", path.display()))?
                 .trim_end()
                 .to_owned(),
+            Source::Callback(name) => given.ok_or_else(|| queue::waits_for(name))?.to_owned(),
         };
         if found.is_empty() {
             return Err(match &self.source {
                 Source::Env(name) => format!("the environment variable {name} is empty"),
                 Source::File(path) => format!("{} is empty", path.display()),
+                Source::Callback(name) => {
+                    format!("the callback of the credential `{name}` has nothing to give")
+                }
             });
         }
         Ok(format!("{}{found}{}", self.prefix, self.suffix))
@@ -91,7 +104,7 @@ mod tests {
         // Cargo sets it for every test, long enough to be taken for a credential.
         let (name, value) = ("CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR"));
         let found = Reference::found_in(&format!("Bearer {value};")).unwrap();
-        assert_eq!(found.resolve().unwrap(), format!("Bearer {value};"));
+        assert_eq!(found.resolve(None).unwrap(), format!("Bearer {value};"));
         let Source::Env(found) = &found.source else { panic!("{found:?}") };
         assert_eq!(std::env::var(found).unwrap(), std::env::var(name).unwrap());
         assert_eq!(Reference::found_in("nothing that anybody has in the environment"), None);

@@ -2,7 +2,7 @@
 
 use super::Operator;
 use super::table::text;
-use super::{OutboxError, wall};
+use super::{OutboxError, queue, wall};
 use rusqlite::Connection;
 use serde::Serialize;
 use std::time::Duration;
@@ -49,6 +49,34 @@ impl VendorCount {
         self.oldest.map(|at| Duration::from_nanos(wall().saturating_sub(at).max(0).unsigned_abs()))
     }
 
+    /// Adds those of a queue, whose name stands for the service, to the others of its service.
+    pub(super) fn add_to(mut self, counts: &mut Vec<Self>) {
+        let (service, credential) = queue::parts(&self.service);
+        // A service alone comes once for each endpoint.
+        if credential.is_some() {
+            self.service = service.to_owned();
+            self.merge_into(counts);
+        } else {
+            counts.push(self);
+        }
+    }
+
+    pub(super) fn merge_into(self, counts: &mut Vec<Self>) {
+        let same = |known: &&mut Self| {
+            (&known.service, &known.vendor, &known.endpoint) == (&self.service, &self.vendor, &self.endpoint)
+        };
+        match counts.iter_mut().find(same) {
+            Some(known) => {
+                known.pending += self.pending;
+                known.delivered += self.delivered;
+                known.dead += self.dead;
+                known.attempts += self.attempts;
+                known.oldest = known.oldest.into_iter().chain(self.oldest).min();
+            }
+            None => counts.push(self),
+        }
+    }
+
     /// Those of which the oldest waits longest first.
     pub(super) fn sort(counts: &mut [Self]) {
         counts.sort_by(|one, other| {
@@ -65,7 +93,7 @@ pub(super) fn of_file(connection: &Connection) -> rusqlite::Result<Vec<VendorCou
     let mut statement = connection.prepare(
         "SELECT queue, vendor, endpoint, sum(state = 0), min(CASE state WHEN 0 THEN put_at END), sum(state = 1),
                 sum(state = 2), sum(attempts)
-         FROM item GROUP BY 1, 2, 3",
+         FROM item GROUP BY 1, 2, 3 ORDER BY 1",
     )?;
     let rows = statement.query_map([], |row| {
         Ok(VendorCount {
@@ -79,7 +107,12 @@ pub(super) fn of_file(connection: &Connection) -> rusqlite::Result<Vec<VendorCou
             attempts: count(row, 7)?,
         })
     })?;
-    rows.collect()
+    let mut counts = Vec::new();
+    // Services alone come before their other queues.
+    for row in rows {
+        row?.add_to(&mut counts);
+    }
+    Ok(counts)
 }
 
 fn moment<S: serde::Serializer>(at: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {

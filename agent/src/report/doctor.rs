@@ -260,6 +260,10 @@ fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
             return Some(health);
         }
     };
+    match operator.awaited() {
+        Ok(awaited) => problems.extend(awaited.iter().map(ToString::to_string)),
+        Err(error) => problems.push(error.to_string()),
+    }
     let oldest = vendors.iter().filter_map(|count| count.oldest).min();
     health.pending = vendors.iter().map(|count| count.pending).sum();
     health.delivered = vendors.iter().map(|count| count.delivered).sum();

@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-const PREFIX: &str = "OTEL_";
 /// OpenTelemetry's default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 32;
@@ -65,20 +64,16 @@ pub(crate) enum Whither {
     To(Destination),
 }
 
-/// The environment of this process; what is blank counts as not set. What is OpenTelemetry's is as it was when this was
-/// first asked, while the application started: it may change the environment later, and nobody else must look then.
+/// The environment of this process, as it was when this was first asked, while the application started: it may change
+/// the environment later, and no thread of ours must look then. What is blank counts as not set.
 pub(crate) fn process_environment(name: &str) -> Option<String> {
-    static OPENTELEMETRYS: OnceLock<HashMap<String, String>> = OnceLock::new();
-    let opentelemetrys = OPENTELEMETRYS.get_or_init(|| {
+    static ENVIRONMENT: OnceLock<HashMap<String, String>> = OnceLock::new();
+    let environment = ENVIRONMENT.get_or_init(|| {
         let text =
             |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-        std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with(PREFIX)).collect()
+        std::env::vars_os().filter_map(text).collect()
     });
-    let found = match name.starts_with(PREFIX) {
-        true => opentelemetrys.get(name).cloned(),
-        false => std::env::var(name).ok(),
-    };
-    found.filter(|value| !value.trim().is_empty())
+    environment.get(name).filter(|value| !value.trim().is_empty()).cloned()
 }
 
 impl Whither {
@@ -152,12 +147,22 @@ fn of_environment(signal: Signal, env: &dyn Fn(&str) -> Option<String>) -> Optio
     if exporters.is_some_and(|names| !names.split(',').any(|name| name.trim() == "otlp")) {
         return None;
     }
-    if let Some((protocol, _)) = of("PROTOCOL").filter(|(protocol, _)| protocol.trim() == "grpc") {
-        let why = format!(
-            "the environment names a collector that is spoken to by {}, and farcall does by HTTP alone: name its HTTP port as `endpoint` in [otlp]",
-            protocol.trim()
-        );
-        return Some(Err(Unfit::Otherwise(why)));
+    let protocol = of("PROTOCOL").map(|(protocol, _)| protocol.trim().to_ascii_lowercase());
+    match protocol.as_deref() {
+        // A port that takes one of them takes the other (OTLP, "OTLP/HTTP").
+        None | Some("http/protobuf" | "http/json") => {}
+        Some("grpc") => {
+            let why = "the environment names a collector that is spoken to by grpc, and farcall does by HTTP alone: name its HTTP port as `endpoint` in [otlp]";
+            return Some(Err(Unfit::Otherwise(why.to_owned())));
+        }
+        Some(other) => {
+            let why = format!(
+                "OTEL_EXPORTER_OTLP_PROTOCOL, or {} of its own, is `{}`, which is no protocol; set it to http/protobuf, http/json or grpc",
+                signal.word(),
+                crate::say::plain(other)
+            );
+            return Some(Err(Unfit::Wrong(why)));
+        }
     }
     let endpoint = endpoint.trim();
     let url = if own { whole(endpoint) } else { below(endpoint, signal) };
@@ -306,6 +311,17 @@ mod tests {
         );
         assert_eq!(found.timeout, TIMEOUT);
         assert!(matches!(of("", Signal::Metrics, own), Whither::Otherwise(why) if why.contains("grpc")));
+        let said = |protocol: &'static str| {
+            let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317");
+            of("", Signal::Logs, &[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)])
+        };
+        assert!(matches!(said("GRPC"), Whither::Otherwise(why) if why.contains("grpc")));
+        assert!(
+            [" Http/Protobuf ", "HTTP/JSON"].into_iter().all(|http| matches!(said(http), Whither::To(_)))
+        );
+        assert!(
+            matches!(said("grpcs"), Whither::Wrong(why) if why.contains("`grpcs`") && why.contains("http/json"))
+        );
         let root: &Set = &[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://metrics.example")];
         assert_eq!(to("", Signal::Metrics, root).url, "http://metrics.example/", "as it is, at its root");
         let none: &Set =

@@ -124,6 +124,8 @@ impl Watch {
         process.alarm.reload(config);
         #[cfg(feature = "outbox")]
         process.exporter.reload(&config.otlp);
+        #[cfg(feature = "outbox")]
+        crate::post::forget_certificates();
     }
 
     /// Starts the thread, unless it runs.

@@ -1,7 +1,9 @@
 //! One delivery: a call like any other, through the engine.
 
 use super::super::content::Content;
+use super::super::credential::Missing;
 use super::super::lease::Permit;
+use super::super::queue;
 use super::super::seal::Purpose;
 use super::super::table::Item;
 use super::super::{Answer, Inner, header_of, nanos, wall};
@@ -42,8 +44,18 @@ pub(super) async fn deliver(
     let Some((method, uri, content)) = parts else {
         return Outcome::Hopeless("what is kept of it is no request".into());
     };
-    let mut headers = match content.headers() {
+    let given = match content.credential() {
+        Some(name) => match inner.credentials.ask(name).await {
+            Ok(value) => Some(value),
+            Err(Missing::Unknown) => return Outcome::NotSent { why: queue::waits_for(name), until: None },
+            Err(Missing::Failed(why)) => return Outcome::Failed(why),
+        },
+        None => None,
+    };
+    let mut headers = match content.headers(given.as_deref()) {
         Ok(headers) => headers,
+        // What a callback gives is what it is: asked again, it may give something else.
+        Err(why) if given.is_some() => return Outcome::Failed(why),
         Err(why) => return Outcome::NotSent { why, until: None },
     };
     if let Some(name) = header_of(farcall.engine(), &content)

@@ -1,10 +1,11 @@
-//! Delivery: one thread of one process of the service, the one that holds the lease.
+//! Delivery: one thread of a process. It delivers from each queue of which the process holds the lease.
 
 mod attempt;
 mod client;
 mod fence;
 mod outcome;
 mod round;
+mod shift;
 mod under_way;
 
 use super::Inner;
@@ -12,7 +13,7 @@ use crate::handle::{Farcall, WeakFarcall};
 use crate::say;
 pub(super) use outcome::FARTHEST;
 pub(super) use round::DEAD;
-use round::Round;
+use shift::Shift;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -112,11 +113,11 @@ impl Delivery {
     }
 }
 
-fn run(inner: &Arc<Inner>, farcall: &WeakFarcall, ending: &AtomicBool) {
+fn run(inner: &Arc<Inner>, farcall: &WeakFarcall, ending: &Arc<AtomicBool>) {
     let Ok(store) = inner.store() else { return };
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => {
-            runtime.block_on(Round::new(inner, store, farcall, ending).run());
+            runtime.block_on(Shift::new(inner, store, farcall, ending).run());
             // A name that is being looked up must not hold up the end of the program.
             runtime.shutdown_background();
         }

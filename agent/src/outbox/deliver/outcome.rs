@@ -89,6 +89,7 @@ pub(super) mod tests {
         Item {
             id: 1,
             service: "s".into(),
+            credential: None,
             state: State::Pending,
             method: "POST".into(),
             vendor: "v".into(),

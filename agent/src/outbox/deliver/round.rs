@@ -1,4 +1,4 @@
-//! What the thread does, over and over: keep the lease, look what is due, send it, write down how it came out.
+//! What is done for a queue, over and over: keep the lease, look what is due, send it, write down how it came out.
 
 use super::super::lease::{Alive, Permit, RENEWED};
 use super::super::seal::Purpose;
@@ -8,12 +8,13 @@ use super::super::{Inner, OutboxError, wall};
 use super::attempt::deliver;
 use super::client::{Client, client};
 use super::outcome::Outcome;
+use super::shift::Shift;
 use super::under_way::{Ended, UnderWay};
 use crate::handle::WeakFarcall;
-use crate::say;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// What is said of a call whose delivery panicked.
 const OURS: &str = "an error of farcall's own (please report it)";
@@ -29,28 +30,24 @@ const LOOK_FAR: Duration = Duration::from_secs(1);
 const LOOK_SELDOM: Duration = Duration::from_secs(5);
 /// How long the end waits for calls that are on their way.
 const WIND_DOWN: Duration = Duration::from_secs(2);
-/// With nothing to do for so long, the thread ends; the next put starts it again.
-const IDLE: Duration = Duration::from_secs(60);
 const TIDIED: Duration = Duration::from_secs(60);
 /// How long delivered calls are kept, with their answers, and dead letters.
 const DELIVERED: Duration = Duration::from_secs(86_400);
 pub(in crate::outbox) const DEAD: Duration = Duration::from_secs(30 * 86_400);
 
-pub(super) struct Round<'a> {
-    inner: &'a Arc<Inner>,
-    store: &'a Arc<dyn Store>,
-    farcall: &'a WeakFarcall,
-    /// Whether this thread is to end; another one may run already.
-    ending: &'a AtomicBool,
+pub(super) struct Round {
+    shift: Arc<Shift>,
+    /// From which calls are delivered.
+    queue: String,
+    /// Rings where there may be more of them.
+    wake: Arc<Notify>,
     permit: Arc<Permit>,
     held: Option<Held>,
     client: Option<Client>,
     under_way: UnderWay,
-    worked: Instant,
     tidied: Option<Instant>,
     /// Whether more is left to be tidied away.
     untidy: Arc<AtomicBool>,
-    said: Option<String>,
 }
 
 struct Held {
@@ -60,49 +57,39 @@ struct Held {
     alive: Option<Alive>,
 }
 
-impl<'a> Round<'a> {
-    pub(super) fn new(
-        inner: &'a Arc<Inner>,
-        store: &'a Arc<dyn Store>,
-        farcall: &'a WeakFarcall,
-        ending: &'a AtomicBool,
-    ) -> Self {
+impl Round {
+    pub(super) fn new(shift: Arc<Shift>, queue: String, wake: Arc<Notify>) -> Self {
         Self {
-            inner,
-            store,
-            farcall,
-            ending,
+            shift,
+            queue,
+            wake,
             permit: Arc::default(),
             held: None,
             client: None,
             under_way: UnderWay::default(),
-            worked: Instant::now(),
             tidied: None,
             untidy: Arc::default(),
-            said: None,
         }
     }
 
     pub(super) async fn run(mut self) {
         loop {
-            let ending = self.ending.load(Ordering::Acquire);
-            let idle = self.worked.elapsed() > IDLE && !self.store.is_shared();
-            if ending || idle || !self.farcall.is_alive() {
+            if self.shift.is_over() {
                 break;
             }
             let wait = match self.look().await {
                 Ok(wait) => wait,
                 Err(OutboxError::Stopped(_)) => break,
                 Err(error) => {
-                    self.say(error.to_string());
-                    self.store.rest();
+                    self.shift.say(error.to_string());
+                    self.store().rest();
                     self.watch()
                 }
             };
             tokio::select! {
                 Some(ended) = self.under_way.next() => self.ended(ended),
                 // With all hands full it is enough to look when one of them is free.
-                () = self.inner.wake.notified(), if self.under_way.len() < AT_ONCE => {}
+                () = self.wake.notified(), if self.under_way.len() < AT_ONCE => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -114,9 +101,9 @@ impl<'a> Round<'a> {
         while let Some(ended) = self.under_way.try_next() {
             self.ended(ended);
         }
-        let waits = self.store.waits(&self.inner.queue, self.held.is_some()).await?;
+        let waits = self.store().waits(&self.queue, self.held.is_some()).await?;
         if waits.pending {
-            self.worked = Instant::now();
+            self.shift.works();
         } else if self.held.is_none() {
             return Ok(self.watch());
         }
@@ -133,7 +120,7 @@ impl<'a> Round<'a> {
 
     /// Takes the lease, or renews it when it is time. Whether it is ours.
     async fn keep_lease(&mut self) -> Result<bool, OutboxError> {
-        let (store, queue) = (self.store, &self.inner.queue);
+        let (store, queue) = (&self.shift.store, &self.queue);
         let kept = match self.held.take() {
             Some(held) if held.renewed.elapsed() < RENEWED => {
                 self.held = Some(held);
@@ -169,14 +156,14 @@ impl<'a> Round<'a> {
     /// Sends what is due. How long nothing else will be.
     async fn launch(&mut self) -> Result<Duration, OutboxError> {
         let Some(token) = self.held.as_ref().map(|held| held.token) else { return Ok(self.watch()) };
-        let store = self.store;
+        let store = Arc::clone(&self.shift.store);
         let room = AT_ONCE.saturating_sub(self.under_way.len());
         let wanted = Wanted {
-            queue: self.inner.queue.clone(),
+            queue: self.queue.clone(),
             token,
             under_way: self.under_way.ids(),
             room,
-            keys: self.inner.keys().map(|keys| keys.ids()).unwrap_or_default(),
+            keys: self.shift.inner.keys().map(|keys| keys.ids()).unwrap_or_default(),
         };
         let Some(due) = store.due(wanted).await? else {
             self.lose();
@@ -203,44 +190,47 @@ impl<'a> Round<'a> {
             tokio::spawn(async move { more.store(pending.await.unwrap_or(false), Ordering::Release) });
         }
         if due_now > 0 || self.under_way.len() > 0 {
-            self.worked = Instant::now();
+            self.shift.works();
         }
         let most = if store.is_shared() { LOOK_FAR } else { LOOK };
         Ok(due.next.unwrap_or(most).clamp(Duration::from_millis(1), most))
     }
 
-    /// Gives the lease back where hosts share the store and there was nothing for a while: who waits asks less.
+    /// Gives the lease back where there was nothing for a while, and this is not to end: who waits asks less.
     async fn rest_if_idle(&mut self) {
-        if self.store.is_shared()
-            && self.worked.elapsed() > IDLE
+        if self.shift.is_idle()
             && let Some(held) = self.held.take()
         {
             self.permit.end();
-            let _ = self.store.release(&self.inner.queue, held.token).await;
+            let _ = self.store().release(&self.queue, held.token).await;
         }
     }
 
     /// How long who does not deliver waits before it looks again.
     fn watch(&self) -> Duration {
-        match (self.store.is_shared(), self.worked.elapsed() > IDLE) {
-            (false, _) => WATCH,
+        match (self.store().is_shared(), self.shift.is_idle()) {
+            (false, false) => WATCH,
             (true, false) => LOOK_FAR,
-            (true, true) => LOOK_SELDOM,
+            (_, true) => {
+                // Open files are for who has something to do.
+                self.store().rest();
+                LOOK_SELDOM
+            }
         }
     }
 
     fn task(&self, token: i64) -> Task {
         Task {
-            inner: Arc::clone(self.inner),
-            store: Arc::clone(self.store),
-            farcall: self.farcall.clone(),
+            inner: Arc::clone(&self.shift.inner),
+            store: Arc::clone(&self.shift.store),
+            farcall: self.shift.farcall.clone(),
             permit: Arc::clone(&self.permit),
             token,
         }
     }
 
     fn ended(&mut self, ended: Ended) {
-        self.worked = Instant::now();
+        self.shift.works();
         // Tried again later, as any call that failed: an error of ours must not be met over and over at once.
         if let Ended::Panicked(item) = ended
             && let Some(token) = self.held.as_ref().map(|held| held.token)
@@ -250,11 +240,8 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn say(&mut self, sentence: String) {
-        if self.said.as_ref() != Some(&sentence) {
-            say::say(&sentence);
-            self.said = Some(sentence);
-        }
+    fn store(&self) -> &dyn Store {
+        &*self.shift.store
     }
 
     /// Lets what is on its way arrive, if it does soon, then gives the lease back.
@@ -263,9 +250,9 @@ impl<'a> Round<'a> {
         let _ = tokio::time::timeout(WIND_DOWN, all).await;
         self.permit.end();
         self.under_way.tasks.shutdown().await;
-        self.store.rest();
+        self.store().rest();
         if let Some(held) = self.held.take() {
-            let _ = self.store.release(&self.inner.queue, held.token).await;
+            let _ = self.store().release(&self.queue, held.token).await;
         }
     }
 }

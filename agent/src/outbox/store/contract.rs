@@ -3,10 +3,11 @@
 use super::super::file::Place;
 use super::super::seal::{Keys, Purpose};
 use super::super::table::{Item, New, Settlement, State};
-use super::super::{nanos, wall};
+use super::super::{nanos, queue, wall};
 use super::{Due, FileStore, Store, Wanted};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Long enough for any machine; nothing here waits so long.
@@ -295,7 +296,41 @@ macro_rules! promises {
     };
 }
 
+fn what_is_not_delivered_is_counted_by_vendor_over_all_queues_of_a_service(bench: &Bench) {
+    let put = |queue: &str, vendor: &str| {
+        let mut new = bench.call(Some("a"));
+        (new.queue, new.vendor) = (queue.into(), vendor.into());
+        bench.store.add(Arc::new(new)).wait().unwrap().id
+    };
+    let ids = ["v", "v", "w"].map(|vendor| put("q", vendor));
+    put(&queue::name("q", Some("stripe")), "v");
+    put("q2", "v");
+    put(&queue::name("q2", Some("stripe")), "v");
+    let mut me = bench.take();
+    assert_eq!(me.due(), [ids[0]]);
+    assert!(me.settle(ids[0], dead()));
+    assert_eq!(me.due(), [ids[1]]);
+    let counted = || format!("{:?}", bench.store.standings("q", &AtomicBool::new(false)).unwrap());
+    let of = |pending, dead| format!("Standing {{ pending: {pending}, dead: {dead}, since: Some(");
+    let found = counted();
+    assert!(found.contains(&format!("\"v\": {}", of(2, 1))), "{found}");
+    assert!(found.contains(&format!("\"w\": {}", of(1, 0))), "{found}");
+    assert!(me.settle(ids[1], delivered()));
+    assert!(counted().contains(&format!("\"v\": {}", of(1, 1))));
+    // Operators see one service.
+    let counts = bench.store.counts().wait().unwrap();
+    let of = |state| {
+        counts.iter().filter(|count| count.service == "q" && count.state == state).collect::<Vec<_>>()
+    };
+    assert_eq!(of(State::Pending).iter().map(|count| count.calls).collect::<Vec<_>>(), [2]);
+    let filter = super::Filter { service: Some("q".into()), ..super::Filter::default() };
+    let listed = bench.store.list(&filter).wait().unwrap();
+    let credentials: Vec<_> = listed.iter().map(|item| item.credential.as_deref()).collect();
+    assert_eq!(credentials, [None, None, None, Some("stripe")]);
+}
+
 promises! {
+    what_is_not_delivered_is_counted_by_vendor_over_all_queues_of_a_service
     of_one_key_only_the_oldest_is_due_whatever_becomes_of_it
     what_is_reported_under_a_lease_that_passed_on_is_refused
     a_call_that_waits_is_due_in_time_and_one_from_before_the_clock_was_set_back_at_once
@@ -311,6 +346,7 @@ promises! {
 mod shared {
     use super::*;
     use crate::outbox::seal;
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn two_who_deliver_at_once_never_have_the_same_call() {
@@ -333,6 +369,36 @@ mod shared {
         });
         assert_eq!(claimed.len(), 60, "no call twice");
         assert_eq!(claimed.into_iter().collect::<HashSet<i64>>(), ids);
+    }
+
+    #[test]
+    fn whoever_counts_what_waits_holds_up_nobody_and_can_be_stopped() {
+        let Some(bench) = Bench::postgres() else { return };
+        bench.put(None);
+        let server = bench._server.as_ref().unwrap();
+        let database = bench.store.unavailable(&"").to_string();
+        let database = database.rsplit_once('/').unwrap().1.trim_end_matches(": ").to_owned();
+        let many = |sql: &str| server.ask(&database, sql).parse::<u32>().unwrap();
+        let until = |sql: &str| {
+            let begun = Instant::now();
+            while many(sql) == 0 {
+                assert!(begun.elapsed() < PATIENCE, "{sql}");
+            }
+        };
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let lock = "LOCK TABLE farcall_outbox.item; SELECT pg_sleep(3600)";
+            let _ = scope.spawn(|| std::panic::catch_unwind(|| server.ask(&database, lock)));
+            until("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted");
+            let counting = scope.spawn(|| bench.store.standings("q", &stop));
+            until("SELECT count(*) FROM pg_locks WHERE NOT granted");
+            assert!(bench.store.identity().wait().is_ok(), "it waits for nobody");
+            stop.store(true, Ordering::Release);
+            assert!(counting.join().unwrap().is_ok());
+            until("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%3600)'");
+        });
+        let counted = bench.store.standings("q", &AtomicBool::new(false)).unwrap();
+        assert!(format!("{counted:?}").contains("pending: 1, dead: 0"), "{counted:?}");
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use super::super::file::Place;
 use super::super::lease::{self, Lease};
+use super::super::metrics::Standings;
 use super::super::pending::Pending;
 use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::Writer;
 use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors, wall};
 use super::moving::{self, States};
-use super::{Due, Grant, Store, Waits, Wanted};
+use super::{Due, Grant, PATIENCE, Store, Unserved, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
 use rusqlite::{Connection, Transaction};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -127,6 +128,25 @@ impl Store for FileStore {
         Pending::ready(self.look(vendors::of_file))
     }
 
+    fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError> {
+        self.look(|connection| table::standings(connection, service, stop))
+    }
+
+    fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
+        let late = wall().saturating_sub(nanos(PATIENCE));
+        self.look(|connection| {
+            let mut unserved = Vec::new();
+            for line in table::lines_of_callbacks(connection)? {
+                if line.due.is_some_and(|due| due <= late)
+                    && !lease::is_held(connection, self.place.home(), &line.queue)?
+                {
+                    unserved.push(Unserved { queue: line.queue, calls: line.calls, oldest: line.oldest });
+                }
+            }
+            Ok(unserved)
+        })
+    }
+
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {
         if !self.exists() {
             return Pending::ready(Ok(0));
@@ -205,7 +225,7 @@ impl Store for FileStore {
             Settlement::Delivered { response, .. } => response.len(),
             _ => 0,
         };
-        let (queue, id, key) = (item.service.clone(), item.id, item.idempotency_key.clone());
+        let (queue, id, key) = (item.queue(), item.id, item.idempotency_key.clone());
         self.write(bytes, move |db| table::settle(db, (&queue, token), (id, &key), &settlement, wall()))
     }
 

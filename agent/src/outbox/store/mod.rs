@@ -15,6 +15,7 @@ pub(super) use file::FileStore;
 
 use super::file::Place;
 use super::lease::{Alive, Lease};
+use super::metrics::Standings;
 use super::pending::Pending;
 use super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::{Beside, OutboxError, Receipt, VendorCount};
@@ -24,6 +25,7 @@ use moving::States;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -137,6 +139,19 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// How many there are by service, vendor and endpoint, in no order.
     fn vendors(&self) -> Pending<Vec<VendorCount>>;
 
+    /// How the calls of a service stand that are not delivered, however many there are: asked for with a connection of
+    /// its own, so that nobody who puts or delivers waits for it. Some of them only, once `stop` says so.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError>;
+
+    /// The queues of callbacks that have calls which are due, and that no process delivers from.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    fn unserved(&self) -> Result<Vec<Unserved>, OutboxError>;
+
     /// Delivers calls anew; how many there were that can be.
     fn retry(&self, ids: Vec<i64>) -> Pending<usize>;
 
@@ -214,6 +229,19 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// The error for something that went wrong with it.
     fn unavailable(&self, what: &dyn std::fmt::Display) -> OutboxError;
 }
+
+/// A queue from which nobody delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unserved {
+    pub(super) queue: String,
+    /// Calls that are pending in it.
+    pub(super) calls: u64,
+    /// When the oldest of them was put, in nanoseconds since the Unix epoch.
+    pub(super) oldest: i64,
+}
+
+/// For so long a call is due before it counts as waiting for somebody: whoever can deliver it has looked by then.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// What there is to be delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

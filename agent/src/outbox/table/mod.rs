@@ -7,12 +7,15 @@ mod deliver;
 mod operate;
 mod put;
 mod read;
+mod standing;
 
 pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy, unblock_behind};
-pub(super) use operate::{counts, get, list, newest_sealed, remove, retry};
+pub(super) use operate::{counts, get, lines_of_callbacks, list, newest_sealed, remove, retry};
 pub(super) use put::{MOST_TOGETHER, add, add_together, together};
 pub(super) use read::{bytes, maybe_number, maybe_text, number, text};
+pub(super) use standing::standings;
 
+use super::queue;
 use crate::report::time::rfc3339;
 use read::unsigned;
 use serde::{Serialize, Serializer};
@@ -69,6 +72,8 @@ pub struct Item {
     pub id: i64,
     /// The service whose processes deliver it.
     pub service: String,
+    /// The callback that has its credential, where one has: processes that know it deliver the call.
+    pub credential: Option<String>,
     /// Where it stands.
     pub state: State,
     /// The request method.
@@ -111,7 +116,14 @@ pub struct Item {
     pub(super) max_attempts: Option<u32>,
 }
 
-fn moment<S: Serializer>(nanos: &i64, to: S) -> Result<S::Ok, S::Error> {
+impl Item {
+    /// The queue that it is in.
+    pub(super) fn queue(&self) -> String {
+        queue::name(&self.service, self.credential.as_deref())
+    }
+}
+
+pub(super) fn moment<S: Serializer>(nanos: &i64, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&rfc3339(unsigned(*nanos)))
 }
 
@@ -179,6 +191,16 @@ pub struct Filter {
     pub limit: usize,
 }
 
+/// The pending calls of a queue.
+pub(super) struct Line {
+    pub(super) queue: String,
+    pub(super) calls: u64,
+    /// When the first of those is due that may be delivered.
+    pub(super) due: Option<i64>,
+    /// When the oldest was put.
+    pub(super) oldest: i64,
+}
+
 /// A call and what is sealed of it: its request, and its response where there is one.
 pub(super) type Whole = (Item, Vec<u8>, Option<Vec<u8>>);
 
@@ -199,13 +221,41 @@ pub struct Count {
     pub oldest: i64,
 }
 
+impl Count {
+    /// Adds those of a queue, whose name stands for the service, to the others of its service.
+    pub(super) fn add_to(mut self, counts: &mut Vec<Self>) {
+        let (service, credential) = queue::parts(&self.service);
+        // A service alone comes once for each state.
+        if credential.is_some() {
+            self.service = service.to_owned();
+            self.merge_into(counts);
+        } else {
+            counts.push(self);
+        }
+    }
+
+    pub(super) fn merge_into(self, counts: &mut Vec<Self>) {
+        let same = |known: &&mut Self| (&known.service, known.state) == (&self.service, self.state);
+        match counts.iter_mut().find(same) {
+            Some(known) => {
+                known.calls += self.calls;
+                known.bytes += self.bytes;
+                known.oldest = known.oldest.min(self.oldest);
+            }
+            None => counts.push(self),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::deliver::{DUE, PUT_OFF, TIDY, select_due};
+    use super::standing::STANDING;
     use super::*;
     use crate::outbox::file::{Open, Place};
     use crate::outbox::lease;
     use rusqlite::{Connection, StatementStatus};
+    use std::sync::atomic::AtomicBool;
 
     fn open() -> (tempfile::TempDir, Open, i64) {
         let home = tempfile::tempdir().unwrap();
@@ -346,6 +396,42 @@ mod tests {
         let few = steps(10);
         assert!(few > 0);
         assert_eq!(steps(1_000), few);
+    }
+
+    #[test]
+    fn what_was_delivered_costs_nothing_when_counting_what_is_not() {
+        let (_home, open, token) = open();
+        let db = &open.connection;
+        let never = AtomicBool::new(false);
+        let [first, second, third] = [(); 3].map(|()| put(db, Some("a")));
+        put(db, None);
+        assert!(settle(db, ("q", token), (first, "k"), &dead(), 0).unwrap());
+        for _ in 0..200 {
+            let id = put(db, None);
+            settle(db, ("q", token), (id, "k"), &delivered(), 0).unwrap();
+        }
+        let counted = |stop: &AtomicBool| format!("{:?}", standings(db, "q", stop).unwrap());
+        assert!(
+            counted(&never).contains("Standing { pending: 3, dead: 1, since: Some(0) }"),
+            "{}",
+            counted(&never)
+        );
+        assert!(!counted(&AtomicBool::new(true)).contains("pending"), "stopped before the first row");
+        // Of all rows those that are read are the four that are not delivered.
+        let steps: i32 = STANDING
+            .iter()
+            .map(|sql| {
+                let mut statement = db.prepare(sql).unwrap();
+                let mut rows = statement.query(["q"]).unwrap();
+                while rows.next().unwrap().is_some() {}
+                drop(rows);
+                statement.get_status(StatementStatus::VmStep)
+            })
+            .sum();
+        assert!(steps < 200, "{steps}");
+        assert!(settle(db, ("q", token), (second, "k"), &delivered(), 0).unwrap());
+        assert!(settle(db, ("q", token), (third, "k"), &delivered(), 0).unwrap());
+        assert!(counted(&never).contains("pending: 1, dead: 1"));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What operators ask and do.
 
 use super::deliver::unblock_behind;
-use super::read::{bytes, item, number, text, unsigned};
-use super::{COLUMNS, Count, Filter, Item, State, Whole};
+use super::read::{bytes, item, maybe_number, number, text, unsigned};
+use super::{COLUMNS, Count, Filter, Item, Line, State, Whole};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
@@ -41,11 +41,14 @@ pub(in super::super) fn list(connection: &Connection, filter: &Filter) -> rusqli
         sql += " AND state = ?";
         values.push(Value::Integer(state.number()));
     }
-    for (column, value) in [("queue", &filter.service), ("vendor", &filter.vendor)] {
-        if let Some(value) = value {
-            sql += &format!(" AND {column} = ?");
-            values.push(Value::Text(value.clone()));
-        }
+    if let Some(service) = &filter.service {
+        // What comes between a service and a credential is char(31), and a space behind it.
+        sql += " AND (queue = ? OR (queue > ? || char(31) AND queue < ? || ' '))";
+        values.extend([(); 3].map(|()| Value::Text(service.clone())));
+    }
+    if let Some(vendor) = &filter.vendor {
+        sql += " AND vendor = ?";
+        values.push(Value::Text(vendor.clone()));
     }
     sql += " ORDER BY id";
     if filter.limit > 0 {
@@ -72,6 +75,27 @@ pub(in super::super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<
             calls: unsigned(number(row, 2)?),
             bytes: unsigned(number(row, 3)?),
             oldest: number(row, 4)?,
+        })
+    })?;
+    let mut counts = Vec::new();
+    for row in rows {
+        row?.add_to(&mut counts);
+    }
+    Ok(counts)
+}
+
+/// The queues of callbacks that have pending calls, with how many there are, the oldest moment of which one is due, and
+/// when the oldest was put.
+pub(in super::super) fn lines_of_callbacks(connection: &Connection) -> rusqlite::Result<Vec<Line>> {
+    let sql = "SELECT queue, count(*), min(CASE blocked WHEN 0 THEN next_at END), min(put_at) FROM item
+        WHERE state = 0 AND instr(queue, char(31)) > 0 GROUP BY queue ORDER BY queue";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| {
+        Ok(Line {
+            queue: text(row, 0)?,
+            calls: unsigned(number(row, 1)?),
+            due: maybe_number(row, 2)?,
+            oldest: number(row, 3)?,
         })
     })?;
     rows.collect()

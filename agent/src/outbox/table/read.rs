@@ -1,15 +1,19 @@
 //! Rows as they are, whatever is in them: one that a failing disk or another program has changed must not keep the
 //! others from being delivered. What has become of its request is seen when that is decrypted.
 
+use super::super::queue;
 use super::{Item, State};
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, RowIndex};
 
 pub(super) fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
     let small = |number: i64| u32::try_from(number.max(0)).unwrap_or(u32::MAX);
+    let name = text(row, "queue")?;
+    let (service, credential) = queue::parts(&name);
     Ok(Item {
         id: row.get("id")?,
-        service: text(row, "queue")?,
+        service: service.to_owned(),
+        credential: credential.map(str::to_owned),
         state: State::of(number(row, "state")?),
         method: text(row, "method")?,
         vendor: text(row, "vendor")?,

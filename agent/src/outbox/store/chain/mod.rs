@@ -10,12 +10,13 @@ mod tests;
 mod thread;
 
 use super::super::lease::Lease;
+use super::super::metrics::Standings;
 use super::super::pending::Pending;
 use super::super::seal::name_of;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{Beside, OutboxError, Receipt, VendorCount, wall};
 use super::moving::{self, States};
-use super::{Due, FileStore, Grant, Store, Waits, Wanted};
+use super::{Due, FileStore, Grant, Store, Unserved, Waits, Wanted};
 use crate::alarm::Alarm;
 use crate::say;
 use copies::{Copies, InCopies};
@@ -24,6 +25,7 @@ use spool::Spool;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thread::Thread;
 
@@ -225,15 +227,7 @@ impl Store for Chain {
         let count = || {
             let mut counts = self.links.store.counts().wait()?;
             for here in self.links.spool.as_ref().map_or(Ok(Vec::new()), Spool::counts)? {
-                let same = |known: &&mut Count| (&known.service, known.state) == (&here.service, here.state);
-                match counts.iter_mut().find(same) {
-                    Some(known) => {
-                        known.calls += here.calls;
-                        known.bytes += here.bytes;
-                        known.oldest = known.oldest.min(here.oldest);
-                    }
-                    None => counts.push(here),
-                }
+                here.merge_into(&mut counts);
             }
             Ok(counts)
         };
@@ -245,21 +239,23 @@ impl Store for Chain {
             let mut counts = self.links.store.vendors().wait()?;
             // What went on since is the store's to count.
             for here in self.links.spool.as_ref().map_or(Ok(Vec::new()), Spool::vendors)? {
-                let name =
-                    |count: &VendorCount| [&count.service, &count.vendor, &count.endpoint].map(Clone::clone);
-                match counts.iter_mut().find(|known| name(known) == name(&here)) {
-                    Some(known) => {
-                        known.pending += here.pending;
-                        known.dead += here.dead;
-                        known.attempts += here.attempts;
-                        known.oldest = known.oldest.into_iter().chain(here.oldest).min();
-                    }
-                    None => counts.push(VendorCount { delivered: 0, ..here }),
-                }
+                VendorCount { delivered: 0, ..here }.merge_into(&mut counts);
             }
             Ok(counts)
         };
         Pending::ready(count())
+    }
+
+    fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError> {
+        let mut standings = self.links.store.standings(service, stop)?;
+        if let Some(spool) = &self.links.spool {
+            standings.add_all(spool.file().standings(service, stop)?);
+        }
+        Ok(standings)
+    }
+
+    fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
+        self.links.store.unserved()
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {

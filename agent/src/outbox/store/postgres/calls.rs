@@ -4,12 +4,13 @@
 //! Of the pending calls of one order key all but one are `blocked`, as in the file. Whoever adds to a line or takes
 //! from it has the line's lock, so that nobody counts on a call that another is just settling.
 
+use super::super::super::metrics::{Standing, Standings};
 use super::super::super::table::{Count, Filter, Item, New, Settlement, State, Whole};
 use super::super::super::wall;
 use super::super::moving::{NAMED, States};
 use super::copy::new_of;
 use super::job::Put;
-use crate::outbox::{VendorCount, seal};
+use crate::outbox::{VendorCount, queue, seal};
 use ring::digest::{SHA256, digest};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row};
@@ -151,7 +152,7 @@ pub(super) async fn settle(
         && state != 0
         && let Some(key) = &item.order_key
     {
-        unblock(db, &item.service, key).await?;
+        unblock(db, &item.queue(), key).await?;
     }
     Ok(done)
 }
@@ -232,7 +233,8 @@ pub(super) async fn list(db: &mut PgConnection, filter: &Filter) -> sqlx::Result
         sql.push(" AND state = ").push_bind(state.number());
     }
     if let Some(service) = &filter.service {
-        sql.push(" AND queue = ").push_bind(service);
+        sql.push(" AND (queue = ").push_bind(service);
+        sql.push(" OR starts_with(queue, ").push_bind(service).push(" || chr(31)))");
     }
     if let Some(vendor) = &filter.vendor {
         sql.push(" AND vendor = ").push_bind(vendor);
@@ -247,7 +249,7 @@ pub(super) async fn list(db: &mut PgConnection, filter: &Filter) -> sqlx::Result
 pub(super) async fn counts(db: &mut PgConnection) -> sqlx::Result<Vec<Count>> {
     let sql = "SELECT queue, state, count(*) AS calls, coalesce(sum(bytes), 0)::bigint AS bytes, min(put_at) AS oldest
         FROM farcall_outbox.item GROUP BY queue, state ORDER BY queue COLLATE \"C\", state";
-    let read = |row: &PgRow| {
+    let read = |row: &PgRow| -> sqlx::Result<Count> {
         Ok(Count {
             service: row.try_get("queue")?,
             state: State::of(row.try_get("state")?),
@@ -256,7 +258,12 @@ pub(super) async fn counts(db: &mut PgConnection) -> sqlx::Result<Vec<Count>> {
             oldest: row.try_get("oldest")?,
         })
     };
-    sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()
+    let mut counts = Vec::new();
+    // Services alone come before their other queues.
+    for row in sqlx::query(sql).fetch_all(db).await? {
+        read(&row)?.add_to(&mut counts);
+    }
+    Ok(counts)
 }
 
 /// How many there are by service, vendor and endpoint, in no order.
@@ -264,8 +271,8 @@ pub(super) async fn vendors(db: &mut PgConnection) -> sqlx::Result<Vec<VendorCou
     let sql = "SELECT queue, vendor, endpoint, count(*) FILTER (WHERE state = 0) AS pending,
             min(put_at) FILTER (WHERE state = 0) AS oldest, count(*) FILTER (WHERE state = 1) AS delivered,
             count(*) FILTER (WHERE state = 2) AS dead, coalesce(sum(attempts), 0)::bigint AS attempts
-        FROM farcall_outbox.item GROUP BY queue, vendor, endpoint";
-    let read = |row: &PgRow| {
+        FROM farcall_outbox.item GROUP BY queue, vendor, endpoint ORDER BY queue COLLATE \"C\"";
+    let read = |row: &PgRow| -> sqlx::Result<VendorCount> {
         Ok(VendorCount {
             service: row.try_get("queue")?,
             vendor: row.try_get("vendor")?,
@@ -277,7 +284,35 @@ pub(super) async fn vendors(db: &mut PgConnection) -> sqlx::Result<Vec<VendorCou
             attempts: unsigned(row.try_get("attempts")?),
         })
     };
-    sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()
+    let mut counts = Vec::new();
+    for row in sqlx::query(sql).fetch_all(db).await? {
+        read(&row)?.add_to(&mut counts);
+    }
+    Ok(counts)
+}
+
+/// What of a service is not delivered, by vendor; each part by the index that has it, so that what was delivered costs
+/// nothing.
+pub(super) async fn standings(db: &mut PgConnection, service: &str) -> sqlx::Result<Standings> {
+    let sql = "SELECT vendor, count(*) FILTER (WHERE state = 0) AS pending, min(put_at) FILTER (WHERE state = 0) AS oldest,
+            count(*) FILTER (WHERE state = 2) AS dead
+        FROM (SELECT vendor, state, put_at FROM farcall_outbox.item
+                WHERE (queue = $1 OR starts_with(queue, $1 || chr(31))) AND state = 0 AND NOT blocked AND token IS NULL
+            UNION ALL SELECT vendor, state, put_at FROM farcall_outbox.item
+                WHERE (queue = $1 OR starts_with(queue, $1 || chr(31))) AND state = 0 AND NOT blocked AND token IS NOT NULL
+            UNION ALL SELECT vendor, state, put_at FROM farcall_outbox.item
+                WHERE (queue = $1 OR starts_with(queue, $1 || chr(31))) AND state = 0 AND blocked AND order_key IS NOT NULL
+            UNION ALL SELECT vendor, state, put_at FROM farcall_outbox.item
+                WHERE (queue = $1 OR starts_with(queue, $1 || chr(31))) AND state = 2 AND state <> 0) AS call
+        GROUP BY vendor";
+    let mut standings = Standings::default();
+    for row in sqlx::query(sql).bind(service).fetch_all(db).await? {
+        let number = |name| row.try_get(name).map(unsigned);
+        let one =
+            Standing { pending: number("pending")?, dead: number("dead")?, since: row.try_get("oldest")? };
+        standings.add(row.try_get("vendor")?, one);
+    }
+    Ok(standings)
 }
 
 /// Forgets what was delivered, or given up, so long ago; some at a time. Whether there may be more.
@@ -334,9 +369,11 @@ pub(super) fn item(row: &PgRow) -> sqlx::Result<Item> {
     let small = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
     let status: Option<i64> = row.try_get("status")?;
     let most: Option<i64> = row.try_get("max_attempts")?;
+    let (service, credential) = queue::parts(row.try_get("queue")?);
     Ok(Item {
         id: row.try_get("id")?,
-        service: row.try_get("queue")?,
+        service: service.to_owned(),
+        credential: credential.map(str::to_owned),
         state: State::of(row.try_get("state")?),
         method: row.try_get("method")?,
         vendor: row.try_get("vendor")?,

@@ -4,8 +4,9 @@
 
 use super::super::super::lease::{HOLDS, Lease, ends};
 use super::super::super::wall;
-use super::super::{Due, Waits, Wanted};
+use super::super::{Due, PATIENCE, Unserved, Waits, Wanted};
 use super::calls::{COLUMNS, NOW, item};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use std::time::Duration;
 
@@ -24,6 +25,25 @@ pub(super) async fn waits(db: &mut PgConnection, queue: &str) -> sqlx::Result<Wa
     );
     let pending = sqlx::query_scalar(&sql).bind(queue).fetch_one(db).await?;
     Ok(Waits { pending, held: false })
+}
+
+/// The queues of callbacks that have calls which are due for a while, and no worker.
+pub(super) async fn unserved(db: &mut PgConnection) -> sqlx::Result<Vec<Unserved>> {
+    let sql = format!(
+        "SELECT queue, count(*) AS calls, min(put_at) - {NOW} AS age FROM farcall_outbox.item
+        WHERE state = 0 AND strpos(queue, chr(31)) > 0
+            AND NOT EXISTS (SELECT 1 FROM farcall_outbox.worker WHERE worker.queue = item.queue AND until > {NOW})
+        GROUP BY queue HAVING min(next_at) FILTER (WHERE NOT blocked) <= {NOW} - $1 ORDER BY queue"
+    );
+    let late = i64::try_from(PATIENCE.as_nanos()).unwrap_or(NANOS);
+    let read = |row: &PgRow| {
+        Ok(Unserved {
+            queue: row.try_get("queue")?,
+            calls: row.try_get("calls").map(i64::unsigned_abs)?,
+            oldest: wall().saturating_add(row.try_get("age")?),
+        })
+    };
+    sqlx::query(&sql).bind(late).fetch_all(db).await?.iter().map(read).collect()
 }
 
 /// Ends the leases that are over, and lets go what was claimed under them.

@@ -1,5 +1,6 @@
 //! A PostgreSQL that the hosts of a fleet share.
 
+mod alone;
 mod calls;
 mod claim;
 mod copy;
@@ -8,17 +9,19 @@ mod schema;
 mod thread;
 
 use super::super::lease::Lease;
+use super::super::metrics::Standings;
 use super::super::pending::Pending;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
-use super::{Due, Grant, Store, Waits, Wanted};
+use super::{Due, Grant, Store, Unserved, Waits, Wanted};
 pub(super) use copy::PostgresCopy;
 use schema::Tables;
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thread::{Server, Thread};
 use tokio::sync::Notify;
@@ -90,6 +93,15 @@ impl Store for PostgresStore {
 
     fn vendors(&self) -> Pending<Vec<VendorCount>> {
         self.thread.ask(calls::vendors)
+    }
+
+    fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError> {
+        alone::ask(self.thread.server(), stop, async |db| calls::standings(db, service).await)
+            .map(Option::unwrap_or_default)
+    }
+
+    fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
+        self.thread.ask(claim::unserved).wait()
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {

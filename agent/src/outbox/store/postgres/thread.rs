@@ -75,6 +75,10 @@ impl Thread {
         &self.shared.server.name
     }
 
+    pub(super) fn server(&self) -> &Server {
+        &self.shared.server
+    }
+
     /// `owner` says whose it is, in a copy.
     pub(super) fn put(&self, new: Arc<New>, owner: Option<Arc<str>>) -> Pending<Receipt> {
         let (reply, pending) = pair();
@@ -205,7 +209,7 @@ impl Shared {
     }
 
     fn unreachable(&self, what: &str) -> OutboxError {
-        OutboxError::Unreachable { place: self.server.name.clone(), what: what.into() }
+        self.server.unreachable(what)
     }
 
     /// When to try again, after a failure that took so long. Calls wait for each copy, also where they can do without
@@ -298,7 +302,7 @@ impl Shared {
         let mut lost = None;
         for _ in 0..2 {
             if connection.is_none() {
-                *connection = Some(self.connect().await?);
+                *connection = Some(self.server.connect().await.map_err(Failure::Unreachable)?);
             }
             let Some(db) = connection.as_mut() else { continue };
             match self.transact(db, jobs).await {
@@ -323,15 +327,6 @@ impl Shared {
         Err(Failure::Unreachable(self.unreachable(&why)))
     }
 
-    async fn connect(&self) -> Result<PgConnection, Failure> {
-        let unreachable = |error: sqlx::Error| Failure::Unreachable(self.unreachable(&explain(&error)));
-        let mut db = self.server.options.connect().await.map_err(unreachable)?;
-        let prepared =
-            schema::prepare(&mut db, &self.server.name, self.server.timeout, self.server.tables).await;
-        prepared.map_err(unreachable)?.map_err(Failure::Unreachable)?;
-        Ok(db)
-    }
-
     async fn transact(&self, db: &mut PgConnection, jobs: &mut [Job]) -> sqlx::Result<()> {
         sqlx::raw_sql(schema::BEGIN).execute(&mut *db).await?;
         if let [Job::Question(question)] = jobs {
@@ -350,7 +345,7 @@ impl Shared {
                 return sqlx::raw_sql("COMMIT").execute(db).await.map(|_| ());
             }
             let news = puts.iter().map(|put| calls::line(&put.new.queue, put.new.order_key.as_deref()));
-            let old = settled.iter().map(|one| calls::line(&one.item.service, one.item.order_key.as_deref()));
+            let old = settled.iter().map(|one| calls::line(&one.item.queue(), one.item.order_key.as_deref()));
             calls::lock(db, news.chain(old).flatten()).await?;
             calls::add(db, &mut puts).await?;
             for one in settled {
@@ -358,6 +353,21 @@ impl Shared {
             }
         }
         sqlx::raw_sql("COMMIT").execute(db).await.map(|_| ())
+    }
+}
+
+impl Server {
+    /// A connection on which all that is asked for holds.
+    pub(super) async fn connect(&self) -> Result<PgConnection, OutboxError> {
+        let unreachable = |error: sqlx::Error| self.unreachable(&explain(&error));
+        let mut db = self.options.connect().await.map_err(unreachable)?;
+        let prepared = schema::prepare(&mut db, &self.name, self.timeout, self.tables).await;
+        prepared.map_err(unreachable)??;
+        Ok(db)
+    }
+
+    pub(super) fn unreachable(&self, what: &str) -> OutboxError {
+        OutboxError::Unreachable { place: self.name.clone(), what: what.into() }
     }
 }
 
@@ -380,7 +390,7 @@ fn is_of_the_call(code: Option<&str>) -> bool {
 }
 
 /// In words, with what lies beneath.
-fn explain(error: &sqlx::Error) -> String {
+pub(super) fn explain(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
         other => other.to_string(),
