@@ -44,6 +44,8 @@ mod options;
 pub mod outbox;
 #[cfg(feature = "outbox")]
 mod post;
+#[cfg(all(test, feature = "redis"))]
+mod redis_server;
 pub mod report;
 mod say;
 mod share;

@@ -178,39 +178,16 @@ mod tests {
     use super::super::shared::Beyond;
     use super::super::tests::{Process, URL, now};
     use super::*;
+    use crate::redis_server::Server;
     use crate::{Farcall, Options};
     use farcall::matcher::Matcher;
     use farcall::{Head, Step};
     use rustix::process::{Pid, Signal, kill_process};
-    use std::path::{Path, PathBuf};
-    use std::process::{Child, Command, Stdio};
+    use std::path::Path;
     use std::time::Instant;
     use tempfile::TempDir;
 
-    /// A Redis of this test alone, on a socket in its own directory.
-    struct Server {
-        child: Child,
-        url: String,
-        _directory: TempDir,
-    }
-
     impl Server {
-        fn start() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let socket: PathBuf = directory.path().join("redis.sock");
-            let mut child = Command::new("redis-server");
-            child.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
-            child.arg("--dir").arg(directory.path()).stdout(Stdio::null());
-            let child = child.spawn().expect("redis-server, which scripts/setup-system installs");
-            let server = Self { child, url: format!("unix://{}", socket.display()), _directory: directory };
-            let begun = Instant::now();
-            while Client::open(server.url.as_str()).and_then(|client| client.get_connection()).is_err() {
-                assert!(begun.elapsed() < Duration::from_secs(30), "it does not come up");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            server
-        }
-
         fn process(&self, home: &Path, patience: Duration) -> Process {
             let redis = Some((self.url.as_str(), "test:", patience));
             Process::with(home, "shop", &Beyond { disk: None, redis })
@@ -221,20 +198,11 @@ mod tests {
             let keys: Vec<String> = connection.keys("test:cache:*").unwrap();
             keys.iter().map(|key| connection.get(key).unwrap()).collect()
         }
-    }
 
-    impl Server {
         fn seconds_left(&self) -> Vec<i64> {
             let mut connection = Client::open(self.url.as_str()).unwrap().get_connection().unwrap();
             let keys: Vec<String> = connection.keys("test:cache:*").unwrap();
             keys.iter().map(|key| connection.ttl(key).unwrap()).collect()
-        }
-    }
-
-    impl Drop for Server {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
         }
     }
 

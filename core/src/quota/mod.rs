@@ -27,7 +27,7 @@ pub use fair::{Shares, TRACKED};
 pub use incident::{
     Incident, Kind, Mix, NamedIncident, NamedMix, NamedShare, Names, Share, Tally, User, explain,
 };
-pub use lease::{Lease, Wanted};
+pub use lease::{Grant, Lease, Wanted};
 pub(crate) use rule::Rate;
 pub use rule::{Limit, OnError, Pace, Reserve, Rule, Shared, Unit, Weight};
 pub use standing::{Configured, NamedStanding};

@@ -191,6 +191,9 @@ pub(crate) struct Rate {
     pub(super) tolerance: u64,
 }
 
+/// Half a minute: who stands still so long, and pays for it as long, has kept the limit over a minute.
+const OWED: u64 = 30_000_000_000;
+
 impl Limit {
     /// How long `units` take at this rate, in nanoseconds, rounded up.
     pub(super) fn time_of(&self, units: u64) -> u64 {
@@ -219,6 +222,15 @@ impl Limit {
     /// and once a second.
     pub(super) fn renewal(&self) -> u64 {
         (nanos(self.period) / 10).clamp(50_000_000, 1_000_000_000)
+    }
+
+    /// What a host may owe its fleet at most, and a fleet its limit: what the limit allows in half a minute, or once.
+    /// No number, right or wrong, keeps a fleet from its quota for longer.
+    #[must_use]
+    pub fn most_owed(&self) -> u64 {
+        let time = nanos(self.period).max(1);
+        let units = u128::from(self.units) * u128::from(OWED) / u128::from(time);
+        self.units.max(u64::try_from(units).unwrap_or(u64::MAX))
     }
 
     pub(super) fn default_burst(&self) -> u64 {

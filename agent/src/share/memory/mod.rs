@@ -210,6 +210,16 @@ impl SharedCell {
         let mine = (u64::from(process) << 40) | (now.wrapping_add(lasts.min(LEADS)) & UNTIL);
         leader.compare_exchange(seen, mine, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
+
+    /// The process of this number does not ask any more, and another one may at once.
+    #[cfg(feature = "redis")]
+    pub(crate) fn resigns(&self, process: u32) {
+        let leader = &self.0.memory.map.entry(self.0.table, self.0.place).leader;
+        let seen = leader.load(Ordering::Relaxed);
+        if seen >> 40 == u64::from(process) {
+            let _another_does = leader.compare_exchange(seen, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A canary in the map.

@@ -144,7 +144,12 @@ fn one_process_leads_until_it_is_gone_for_some_seconds() {
     assert!(!cell.leads(1, now + 2_001 + LEADS + 290, LEADS));
     assert!(cell.leads(1, now + 2_001 + LEADS + 310, u64::MAX));
     assert!(!cell.leads(2, now + 2_001 + LEADS + 320, LEADS));
-    assert!(cell.leads(2, now + 2_001 + LEADS + 320 + LEADS, LEADS));
+    let now = now + 2_001 + LEADS + 320 + LEADS;
+    assert!(cell.leads(2, now, LEADS));
+    cell.resigns(1);
+    assert!(!cell.leads(1, now + 1, LEADS));
+    cell.resigns(2);
+    assert!(cell.leads(1, now + 1, LEADS));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::Rate;
 use farcall::Timestamp;
 use farcall::config::ShareConfig;
-use farcall::quota::Wanted;
+use farcall::quota::{Grant, Wanted};
 use redis::{Client, Connection, RedisResult};
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ const GONE: u64 = 4_000;
 /// Takes units out of a quota, and says who shares it. A token bucket (the GCRA in other numbers) by the store's
 /// own clock; run as one, so no two hosts get the same unit. A bucket that is not there, or was wiped, begins with
 /// the burst.
+///
+/// What a host owes comes out of the bucket, down to a bound, less what ran over since the store answered it last: nobody
+/// took that, so what went instead is within the limit. A debt that was told already is known by its number.
+///
+/// The order of the numbers in `min` and `max` has it that one which is none (NaN) is none afterwards.
 const SCRIPT: &str = r"
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -24,20 +29,29 @@ local hosts = KEYS[2]
 redis.call('ZADD', hosts, string.format('%.0f', now + tonumber(ARGV[7]) * 1000), ARGV[6])
 redis.call('ZREMRANGEBYSCORE', hosts, '-inf', string.format('(%.0f', now))
 redis.call('PEXPIRE', hosts, ARGV[7])
-local grant = 0
+local grant, spilled = 0, 0
 if KEYS[1] ~= hosts then
-    local rate, most = tonumber(ARGV[3]), tonumber(ARGV[4])
-    local known = redis.call('HMGET', KEYS[1], 'level', 'at')
+    local rate, most, owed = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[9])
+    local known = redis.call('HMGET', KEYS[1], 'level', 'at', 'spilled')
     local level, at = tonumber(known[1]), tonumber(known[2])
     if not level or not at then level, at = tonumber(ARGV[5]), now end
-    local passed = math.max(0, now - at)
-    level = math.min(most, level + passed * rate / 1000000 + tonumber(ARGV[2]))
-    level = math.max(level - tonumber(ARGV[9]), math.min(level, -math.max(most, rate)))
+    level = level + math.max(0, now - at) * rate / 1000000 + tonumber(ARGV[2])
+    spilled = (tonumber(known[3]) or 0) + math.max(0, level - most)
+    if not (spilled >= 0 and spilled < 1e15) then spilled = 0 end
+    level = math.min(most, level)
+    if owed > 0 then
+        if redis.call('GET', KEYS[3]) == ARGV[10] then owed = 0 end
+        redis.call('SET', KEYS[3], ARGV[10], 'PX', ARGV[8])
+        local paid = math.max(0, math.min(owed, spilled - tonumber(ARGV[11])))
+        spilled = spilled - paid
+        level = level - (owed - paid)
+    end
+    level = math.max(-tonumber(ARGV[12]), level)
     grant = math.max(0, math.floor(math.min(tonumber(ARGV[1]), level)))
-    redis.call('HSET', KEYS[1], 'level', string.format('%.9f', level - grant), 'at', string.format('%.0f', now))
+    redis.call('HSET', KEYS[1], 'level', string.format('%.9f', level - grant), 'at', string.format('%.0f', now), 'spilled', string.format('%.9f', spilled))
     redis.call('PEXPIRE', KEYS[1], ARGV[8])
 end
-return {grant, redis.call('ZCARD', hosts)}
+return {grant, redis.call('ZCARD', hosts), math.floor(spilled)}
 ";
 
 /// What to ask about one quota.
@@ -47,13 +61,6 @@ pub(super) struct Question {
     pub(super) wanted: Wanted,
     pub(super) rate: Rate,
     pub(super) asked: Timestamp,
-}
-
-/// What the store says about one quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    pub(super) units: u64,
-    pub(super) hosts: u32,
 }
 
 /// All that it says at once.
@@ -108,15 +115,17 @@ impl Store {
         all.arg(0).arg(0).arg(0).arg(0).arg(0).arg(&self.host).arg(GONE).arg(GONE);
         for Question { key, wanted, rate, .. } in questions {
             // Braces: one slot of a cluster for both.
-            let bucket = format!("{}{{{key:016x}}}:level", self.prefix);
-            let hosts = format!("{}{{{key:016x}}}:hosts", self.prefix);
-            let full = (rate.most / rate.per_second * 1_000.0).ceil() as u64;
-            all.cmd("EVALSHA").arg(script.as_str()).arg(2).arg(bucket).arg(hosts);
+            let [bucket, hosts, told] =
+                ["level", "hosts", "told"].map(|name| format!("{}{{{key:016x}}}:{name}", self.prefix));
+            let full = (rate.most.max(rate.debt) / rate.per_second * 1_000.0).ceil() as u64;
+            all.cmd("EVALSHA").arg(script.as_str()).arg(3).arg(bucket).arg(hosts);
+            all.arg(format!("{told}:{}", self.host));
             all.arg(wanted.units).arg(wanted.returned).arg(rate.per_second).arg(rate.most).arg(rate.first);
             all.arg(&self.host).arg(GONE).arg(full.saturating_mul(2).max(60_000)).arg(wanted.owed);
+            all.arg(wanted.debt).arg(wanted.spilled.unwrap_or(u64::MAX)).arg(rate.debt);
         }
-        let answers: Vec<(u64, u32)> = all.query(connection)?;
-        let mut grants = answers.into_iter().map(|(units, hosts)| Grant { units, hosts });
+        let answers: Vec<(u64, u32, u64)> = all.query(connection)?;
+        let mut grants = answers.into_iter().map(|(units, hosts, spilled)| Grant { units, hosts, spilled });
         let hosts = grants.next().map_or(1, |fleet| fleet.hosts);
         Ok(Answers { grants: grants.collect(), hosts })
     }

@@ -26,7 +26,7 @@ impl Cell {
     }
 
     /// Whether there ever was a lease.
-    pub(super) fn was_leased(&self) -> bool {
+    pub(in super::super) fn was_leased(&self) -> bool {
         self.lease.load(Relaxed) != 0
     }
 
@@ -83,6 +83,28 @@ impl Cell {
                 Err(other) => seen = other,
             }
         }
+    }
+
+    /// Takes units off what a lease allows, into debt where it allows no more.
+    pub(in super::super) fn owe(&self, units: u64) {
+        let units = units.min(i32::MAX as u64) as i32;
+        let _ = self.lease.fetch_update(Relaxed, Relaxed, |seen| {
+            let (until, horizon) = unpack(seen);
+            let begun = self.begun.load(Relaxed) as u32;
+            let left = (horizon.wrapping_sub(begun) as i32).saturating_sub(units);
+            (seen != 0 && units > 0).then(|| pack(until, begun.wrapping_add(left as u32)))
+        });
+    }
+
+    /// Nobody owes what went beyond a lease that lasted no longer than until `since`.
+    pub(in super::super) fn forgive(&self, since: u64, now: u64) {
+        let _ = self.lease.fetch_update(Relaxed, Relaxed, |seen| {
+            let (until, horizon) = unpack(seen);
+            let begun = self.begun.load(Relaxed) as u32;
+            let forgiven =
+                seen != 0 && Tick(until).nanos(now) <= since && (horizon.wrapping_sub(begun) as i32) < 0;
+            forgiven.then(|| pack(until, begun))
+        });
     }
 
     /// What this host may use of the limit when no lease is in force.
