@@ -205,6 +205,7 @@ export type OutboxHeader =
   | string
   | { env: string; prefix?: string; suffix?: string }
   | { file: string; prefix?: string; suffix?: string }
+  | { callback: string; prefix?: string; suffix?: string }
 
 /** A call to be delivered. */
 export interface OutboxCall {
@@ -248,6 +249,8 @@ export interface OutboxReceipt {
 export interface OutboxItem {
   id: number
   service: string
+  /** The callback that has its credential, where one has. */
+  credential: string | null
   state: 'pending' | 'delivered' | 'dead'
   method: string
   vendor: string
@@ -282,6 +285,17 @@ export interface OutboxAnswer {
 export const outbox: {
   /** Takes a call for delivery; resolves once it is on the disk. Rejects where it was not taken. */
   put(call: OutboxCall): Promise<OutboxReceipt>
+  /**
+   * A header's value that a function of the program has (`credential`). A call has one such name at most, in as many
+   * headers as it likes.
+   */
+  callback(name: string, around?: { prefix?: string; suffix?: string }): OutboxHeader
+  /**
+   * Registers the function that has the credential of this name. It is asked at each delivery, and has 10 seconds; what
+   * throws, gives no string, or is late is a failed attempt. Another one of the name takes its place. From then on this
+   * process delivers calls of its service that take the credential, whoever put them. Keeps no process alive.
+   */
+  credential(name: string, ask: () => string | Promise<string>): void
   /** The receipt of a call that a rule has parked (`[[outbox]]`), from its response; null where it was not. */
   parked(response: { headers: { get(name: string): string | null } }): Promise<OutboxReceipt | null>
   /** A call as it stands. Delivered ones are forgotten after a day. */

@@ -36,6 +36,8 @@ const { join } = require('node:path')
  * @property {(parcel: string, body: Buffer) => Promise<string>} outboxPut
  * @property {(id: number) => Promise<string>} outboxItem
  * @property {(id: number) => Promise<{ head: string, body: Buffer } | null>} outboxAnswer
+ * @property {(name: string, ask: (number: number) => void) => void} outboxCredential
+ * @property {(number: number, value: string | undefined, why: string | undefined) => void} outboxGive
  * @property {(question: string, sinceMs: number, filters: string[]) => Promise<string>} report
  */
 

@@ -197,4 +197,42 @@ async function answer (id) {
   return found ? { ...JSON.parse(found.head), body: found.body } : null
 }
 
-module.exports = { outbox: Object.freeze({ answer, item, parked, put, wait }) }
+/**
+ * See index.d.ts.
+ *
+ * @param {string} name
+ * @param {{ prefix?: string, suffix?: string }} [around]
+ * @returns {import('../index.js').OutboxHeader}
+ */
+function callback (name, { prefix, suffix } = {}) {
+  return { callback: name, prefix, suffix }
+}
+
+/**
+ * See index.d.ts.
+ *
+ * @param {string} name
+ * @param {() => string | Promise<string>} ask
+ */
+function credential (name, ask) {
+  if (typeof ask !== 'function') throw new TypeError('what has a credential is a function')
+  native().outboxCredential(String(name), (number) => { give(number, ask) })
+}
+
+/**
+ * Answers a delivery. Of an error its class alone is told: its message may hold what is not to be kept.
+ *
+ * @param {number} number
+ * @param {() => string | Promise<string>} ask
+ */
+async function give (number, ask) {
+  try {
+    const value = await ask()
+    if (typeof value === 'string') native().outboxGive(number, value, undefined)
+    else native().outboxGive(number, undefined, ` (it gave ${value === null ? 'null' : typeof value}, and no string)`)
+  } catch (/** @type {any} */ error) {
+    native().outboxGive(number, undefined, ` (${error instanceof Error ? error.constructor.name : typeof error})`)
+  }
+}
+
+module.exports = { outbox: Object.freeze({ answer, callback, credential, item, parked, put, wait }) }

@@ -1,10 +1,25 @@
 //! The outbox: what is asked of it as JSON, on a thread of libuv's pool.
 
 use crate::handle::{farcall, unharmed};
-use farcall_agent::outbox::{Outbox, OutboxError, Parcel};
+use farcall_agent::outbox::{Asked, Outbox, OutboxError, Parcel};
 use napi::bindgen_prelude::{AsyncTask, Buffer, Env, Result};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Error, Status, Task};
 use napi_derive::napi;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Called with the number of a question; keeps no process alive.
+type Ask = ThreadsafeFunction<u32, (), u32, Status, false, true>;
+
+/// Questions for credentials that JavaScript has not answered; as many as each callback has room for.
+static ASKED: Mutex<Option<Questions>> = Mutex::new(None);
+
+#[derive(Default)]
+struct Questions {
+    last: u32,
+    open: HashMap<u32, Asked>,
+}
 
 /// One question to the outbox.
 pub(crate) enum Question {
@@ -81,6 +96,41 @@ pub(crate) fn outbox_item(id: i64) -> AsyncTask<OutboxTask> {
 #[napi]
 pub(crate) fn outbox_answer(id: i64) -> AsyncTask<AnswerTask> {
     AsyncTask::new(AnswerTask(id))
+}
+
+/// Registers what is asked for a credential at each delivery: called with a number, that `outboxGive` answers.
+#[napi(catch_unwind)]
+pub(crate) fn outbox_credential(name: String, ask: Ask) -> Result<()> {
+    let callback = move |asked| {
+        let number = {
+            let mut questions = questions();
+            let questions = questions.get_or_insert_default();
+            questions.last = questions.last.wrapping_add(1);
+            questions.open.insert(questions.last, asked);
+            questions.last
+        };
+        // The thread of JavaScript that registered it may have ended.
+        if ask.call(number, ThreadsafeFunctionCallMode::NonBlocking) != Status::Ok {
+            drop(take(number));
+        }
+    };
+    outbox()?.credential_later(name, callback).map_err(to_node)
+}
+
+/// Answers a question: with the credential, or why there is none.
+#[napi(catch_unwind)]
+pub(crate) fn outbox_give(number: u32, value: Option<String>, why: Option<String>) {
+    if let Some(asked) = take(number) {
+        asked.answer(value.ok_or_else(|| why.unwrap_or_default()));
+    }
+}
+
+fn take(number: u32) -> Option<Asked> {
+    questions().as_mut()?.open.remove(&number)
+}
+
+fn questions() -> MutexGuard<'static, Option<Questions>> {
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn outbox() -> Result<Outbox> {

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import farcall, { outbox } from '../index.js'
 import { newCustomer } from './support/ledger.mjs'
 import { recorder } from './support/parking.mjs'
@@ -84,4 +90,54 @@ test('a response that was parked has a receipt', async () => {
   assert.deepEqual([receipt?.id, receipt?.idempotencyKey], [id, idempotencyKey])
   // As what waits in the spool has it.
   await assert.rejects(outbox.parked(new Response('', { headers: { 'farcall-outbox': 'parked; id=-1' } })), /no call -1/)
+})
+
+test('a function of the program is asked anew at each attempt', async (t) => {
+  const { got, statuses, url } = await recorder(t)
+  let times = 0
+  outbox.credential('rotates', async () => `sk_${++times}`)
+  statuses.push(401)
+  const { id, done } = await outbox.put({
+    method: 'POST', url, headers: { authorization: outbox.callback('rotates', { prefix: 'Bearer ' }) }
+  })
+  assert.equal((await done()).status, 200)
+  assert.deepEqual(got.map(({ headers }) => headers.authorization), ['Bearer sk_1', 'Bearer sk_2'])
+  const item = await outbox.item(id)
+  assert.deepEqual([item.credential, item.attempts], ['rotates', 2])
+})
+
+test('a function that has no credential is a failed attempt', async (t) => {
+  const { got, url } = await recorder(t)
+  class SealedError extends Error {}
+  /** @type {[() => any, string][]} */
+  const cases = [
+    [() => { throw new SealedError('sk_in_the_message') }, 'failed (SealedError)'],
+    [() => undefined, 'failed (it gave undefined, and no string)'],
+    [() => '', 'has nothing to give']
+  ]
+  for (const [ask, why] of cases) {
+    outbox.credential('fails', ask)
+    const call = { method: 'POST', url, headers: { 'x-api-key': outbox.callback('fails') }, maxAttempts: 1 }
+    const item = await outbox.wait((await outbox.put(call)).id)
+    assert.deepEqual([item.state, item.attempts], ['dead', 1])
+    assert.equal(item.error, `the callback of the credential \`fails\` ${why}`)
+  }
+  assert.deepEqual(got, [])
+  assert.throws(() => outbox.credential('x', /** @type {any} */ ('sk')), /is a function/)
+  assert.throws(() => outbox.credential('', () => 'sk'), /the name of a credential/)
+})
+
+test('a process without the function leaves the call to one that has it, which it does not keep alive', async (t) => {
+  const { got, url } = await recorder(t)
+  const home = mkdtempSync(join(tmpdir(), 'farcall-credential-'))
+  t.after(() => rmSync(home, { recursive: true, force: true }))
+  const program = fileURLToPath(new URL('programs/credential.cjs', import.meta.url))
+  /** @param {string} part */
+  const run = (part) => promisify(execFile)(process.execPath, [program, part, url], { env: { ...process.env, FARCALL_HOME: home } })
+  await run('stranger')
+  assert.deepEqual(got.map(({ body }) => body), ['usual'])
+  await run('knows')
+  assert.deepEqual(got.map(({ body, headers }) => [body, headers['x-api-key']]), [['usual', undefined], ['first', 'sk_vault']])
+  // Ends by itself, though its function might be asked again.
+  await run('waits')
 })

@@ -34,7 +34,8 @@ mod _farcall {
     };
     #[pymodule_export]
     use super::outbox::{
-        OutboxError, OutboxUnavailableError, outbox_answer, outbox_item, outbox_put, outbox_wait,
+        OutboxAsked, OutboxError, OutboxUnavailableError, outbox_answer, outbox_credential, outbox_item,
+        outbox_put, outbox_wait,
     };
     #[pymodule_export]
     use super::report::{purge_cache, report};

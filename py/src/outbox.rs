@@ -1,10 +1,11 @@
 //! The outbox, as JSON and bytes.
 
 use crate::handle::handle;
-use farcall_agent::outbox::{Outbox, OutboxError as Error, Parcel};
+use farcall_agent::outbox::{Asked, Outbox, OutboxError as Error, Parcel};
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 create_exception!(_farcall, OutboxError, PyException, "The outbox did not do what was asked.");
@@ -48,6 +49,37 @@ pub(crate) fn outbox_answer(py: Python<'_>, number: i64) -> PyResult<Option<(Str
     let outbox = outbox()?;
     let answer = py.detach(|| outbox.answer(number)).map_err(to_python)?;
     Ok(answer.map(|answer| (answer.to_json(), answer.body)))
+}
+
+/// A credential that a delivery asked for.
+#[pyclass(frozen)]
+pub(crate) struct OutboxAsked(Mutex<Option<Asked>>);
+
+#[pymethods]
+impl OutboxAsked {
+    /// Gives it, or says why not.
+    #[pyo3(signature = (value, why, /))]
+    fn give(&self, value: Option<String>, why: Option<String>) {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(asked) = asked {
+            asked.answer(value.ok_or_else(|| why.unwrap_or_default()));
+        }
+    }
+}
+
+/// Registers what is asked for a credential at each delivery: called with an `OutboxAsked`, and to return at once.
+#[pyfunction]
+#[pyo3(signature = (name, ask, /))]
+pub(crate) fn outbox_credential(py: Python<'_>, name: String, ask: Py<PyAny>) -> PyResult<()> {
+    let outbox = outbox()?;
+    let ask = move |asked| {
+        // At the end of the interpreter there is nobody to ask; what raises has not answered.
+        let _ = Python::try_attach(|py| {
+            let asked = OutboxAsked(Mutex::new(Some(asked)));
+            ask.call1(py, (asked,)).map(drop)
+        });
+    };
+    py.detach(|| outbox.credential_later(name, ask)).map_err(to_python)
 }
 
 fn outbox() -> PyResult<Outbox> {

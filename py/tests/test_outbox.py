@@ -202,3 +202,88 @@ def test_a_parked_response_has_a_receipt(vendor: Vendor) -> None:
     response.headers = {"farcall-outbox": "parked; id=-1"}
     with pytest.raises(farcall.outbox.OutboxError):
         farcall.outbox.parked(response)
+
+
+def test_a_function_of_the_program_is_asked_anew_at_each_attempt(vendor: Vendor) -> None:
+    keys = iter(["sk_first", "sk_second"])
+    farcall.outbox.credential("rotates", lambda: next(keys))
+    vendor.statuses.append(401)
+    headers = {"authorization": farcall.outbox.Callback("rotates", prefix="Bearer ")}
+    receipt = farcall.outbox.put("POST", vendor.url, headers=headers)
+    assert receipt.result(PATIENCE).status == 200
+    assert [got["authorization"] for got, _ in vendor.got] == ["Bearer sk_first", "Bearer sk_second"]
+    item = farcall.outbox.item(receipt.id)
+    assert (item["credential"], item["attempts"]) == ("rotates", 2)
+    assert "sk_" not in str(item)
+
+
+def test_an_async_function_of_the_program_is_awaited_off_the_programs_threads(vendor: Vendor) -> None:
+    asked = queue.SimpleQueue[str]()
+
+    async def key() -> str:
+        await asyncio.sleep(0)
+        asked.put(threading.current_thread().name)
+        return "sk_awaited"
+
+    farcall.outbox.credential("async", key)
+    headers = {"x-api-key": farcall.outbox.Callback("async"), "x-too": farcall.outbox.Callback("async", suffix="!")}
+    receipt = farcall.outbox.put("POST", vendor.url, headers=headers)
+    assert receipt.result(PATIENCE).status == 200
+    ((got, _),) = vendor.got
+    assert (got["x-api-key"], got["x-too"]) == ("sk_awaited", "sk_awaited!")
+    assert (asked.get_nowait(), asked.empty()) == ("farcall-credential", True)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda: {}["sk_in_the_message"], "failed (KeyError)"),
+        (lambda: None, "failed (it returned NoneType, and no str)"),
+        (lambda: "", "has nothing to give"),
+    ],
+)
+def test_a_function_that_has_no_credential_is_a_failed_attempt(vendor: Vendor, function: Any, why: str) -> None:
+    farcall.outbox.credential("fails", function)
+    headers = {"x-api-key": farcall.outbox.Callback("fails")}
+    receipt = farcall.outbox.put("POST", vendor.url, headers=headers, max_attempts=1)
+    item = farcall.outbox.wait(receipt.id, PATIENCE)
+    assert (item["state"], item["attempts"]) == ("dead", 1)
+    assert item["error"] == f"the callback of the credential `fails` {why}"
+    assert vendor.got == []
+
+
+def test_a_process_without_the_function_leaves_the_call_to_one_that_has_it(vendor: Vendor, program: Program) -> None:
+    program.run(
+        f"""
+        import farcall
+        farcall.install(service="knows")
+        headers = {{"x-api-key": farcall.outbox.Callback("vault")}}
+        first = farcall.outbox.put("POST", {vendor.url!r}, headers=headers, body="first")
+        usual = farcall.outbox.put("POST", {vendor.url!r}, body="usual")
+        assert usual.result({PATIENCE}).status == 200
+        item = farcall.outbox.item(first.id)
+        assert (item["state"], item["attempts"]) == ("pending", 0), item
+        """
+    )
+    program.run(
+        f"""
+        import os, farcall
+        farcall.install(service="knows")
+        farcall.outbox.credential("vault", lambda: "sk_vault")
+        headers = {{"x-api-key": farcall.outbox.Callback("vault")}}
+        child = os.fork()
+        mine = farcall.outbox.put("POST", {vendor.url!r}, headers=headers, body="child" if child == 0 else "parent")
+        state = farcall.outbox.wait(mine.id, {PATIENCE})["state"]
+        if child == 0:
+            os._exit(0 if state == "delivered" else 1)
+        assert os.waitpid(child, 0)[1] == 0 and state == "delivered"
+        for number in range(1, mine.id):
+            assert farcall.outbox.wait(number, {PATIENCE})["state"] == "delivered"
+        """
+    )
+    assert vendor.got[0][1] == b"usual"
+    assert {(body, got.get("x-api-key")) for got, body in vendor.got[1:]} == {
+        (b"first", "sk_vault"),
+        (b"child", "sk_vault"),
+        (b"parent", "sk_vault"),
+    }

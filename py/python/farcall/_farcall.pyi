@@ -11,6 +11,7 @@ __all__ = [
     "Body",
     "Call",
     "Keeping",
+    "OutboxAsked",
     "OutboxError",
     "OutboxUnavailableError",
     "Scope",
@@ -31,6 +32,7 @@ __all__ = [
     "hook",
     "is_enabled",
     "outbox_answer",
+    "outbox_credential",
     "outbox_item",
     "outbox_put",
     "outbox_wait",
@@ -48,6 +50,12 @@ class OutboxError(Exception):
 
 class OutboxUnavailableError(OutboxError):
     """The outbox cannot be asked now, and may be later: nothing is said of a call that was put before."""
+
+@final
+class OutboxAsked:
+    """A credential that a delivery asked for."""
+
+    def give(self, value: str | None, why: str | None, /) -> None: ...
 
 @final
 class Call:
@@ -173,3 +181,4 @@ def outbox_put(parcel: str, body: bytes, /) -> str: ...
 def outbox_item(number: int, /) -> str: ...
 def outbox_wait(number: int, timeout: float, /) -> str: ...
 def outbox_answer(number: int, /) -> tuple[str, bytes] | None: ...
+def outbox_credential(name: str, ask: Callable[[OutboxAsked], object], /) -> None: ...

@@ -14,30 +14,34 @@ What is promised, and what is not: docs/outbox.md.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json as _json
 import os
 import re
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from farcall._native import native
 from farcall._scope import current
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 
-HeaderValue: TypeAlias = "str | bytes | Env | File"
+HeaderValue: TypeAlias = "str | bytes | Env | File | Callback"
 
 __all__ = [
     "Answer",
+    "Callback",
     "Env",
     "File",
     "OutboxError",
     "OutboxUnavailableError",
     "Receipt",
     "answer",
+    "credential",
     "item",
     "parked",
     "put",
@@ -65,6 +69,18 @@ class File:
     """A header's value that is read from a file at each delivery, without the white space at its end."""
 
     path: str | os.PathLike[str]
+    prefix: str = ""
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
+class Callback:
+    """A header's value that a function of the program has: asked at each delivery, by a process that knows it.
+
+    `credential` registers the function. A call has one such name at most, in as many headers as it likes.
+    """
+
+    name: str
     prefix: str = ""
     suffix: str = ""
 
@@ -206,6 +222,40 @@ async def put_async(method: str, url: str, **options: Any) -> Receipt:
     return await asyncio.to_thread(put, method, url, **options)
 
 
+def credential(name: str, function: Callable[[], str | Awaitable[str]]) -> None:
+    """Registers the function that has the credential of this name, for `Callback(name)`.
+
+    `farcall.install()` comes first. It is called at each delivery, on a thread of its own, and has 10 seconds; an async
+    one has an event loop of its own. What raises, returns no text, or is late is a failed attempt; of an exception its
+    type alone is told.
+    Another function of the name takes its place. From then on this process delivers calls of its service that take the
+    credential, whoever put them.
+    """
+    native.outbox_credential(name, partial(_ask, function))
+
+
+def _ask(function: Callable[[], str | Awaitable[str]], asked: Any) -> None:
+    threading.Thread(target=_give, args=(function, asked), name="farcall-credential", daemon=True).start()
+
+
+def _give(function: Callable[[], str | Awaitable[str]], asked: Any) -> None:
+    try:
+        value: object = function()
+        if inspect.isawaitable(value):
+            value = asyncio.run(_awaited(value))
+        if isinstance(value, str):
+            asked.give(value, None)
+        else:
+            asked.give(None, f" (it returned {type(value).__name__}, and no str)")
+    except BaseException as error:
+        # Whatever it is, the delivery has to hear of it.
+        asked.give(None, f" ({type(error).__name__})")
+
+
+async def _awaited(value: Awaitable[Any]) -> Any:
+    return await value
+
+
 def item(number: int) -> dict[str, Any]:
     """A call (`Receipt.id`) as `farcall outbox ls --json` shows it. Delivered ones are forgotten after a day."""
     stands: dict[str, Any] = _json.loads(native.outbox_item(number))
@@ -266,6 +316,8 @@ def _header(value: HeaderValue) -> Any:
     if isinstance(value, File):
         path = os.path.abspath(value.path)
         return {"file": path, "prefix": value.prefix, "suffix": value.suffix}
+    if isinstance(value, Callback):
+        return {"callback": value.name, "prefix": value.prefix, "suffix": value.suffix}
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
