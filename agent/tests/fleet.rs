@@ -226,7 +226,8 @@ fn hosts_share_a_quota_and_go_on_when_the_store_dies_and_recover_when_it_is_back
     let_go(&mut hammers);
     without_bursts(&went);
     let before = fs::read(&went).unwrap().len();
-    keeps_to_the_limit("8 hosts", &went, 5);
+    // So long that chance alone gives no host so little.
+    keeps_to_the_limit("8 hosts", &went, 10);
     let went_since = fs::read(&went).unwrap().split_off(before);
     let of =
         |host: &String| went_since.iter().filter(|letter| host.as_bytes().last() == Some(letter)).count();
