@@ -27,10 +27,13 @@ function failure (error) {
 }
 
 /** @param {any} command */
-async function run ({ id, client, parallel = 1, customer = null, customers = null, ...command }) {
+async function run ({ id, client, parallel = 1, customer = null, customers = null, priority = null, ...command }) {
+  /** @type {typeof call} */
+  const made = (client, command) =>
+    priority === null ? call(client, command) : farcall.withPriority(priority, call, client, command)
   const tasks = Array.from({ length: parallel }, (_, number) => {
     const name = customers ? customers[number % customers.length] : customer
-    return name === null ? call(client, command) : farcall.withCustomer(name, call, client, command)
+    return name === null ? made(client, command) : farcall.withCustomer(name, made, client, command)
   })
   const answer = {
     id,
@@ -38,7 +41,8 @@ async function run ({ id, client, parallel = 1, customer = null, customers = nul
     status: /** @type {number | null} */ (null),
     bytes: 0,
     error: /** @type {string | null} */ (null),
-    got: /** @type {Record<string, number>} */ ({})
+    got: /** @type {Record<string, number>} */ ({}),
+    values: /** @type {Record<string, number>} */ ({})
   }
   for (const result of await Promise.allSettled(tasks)) {
     const word = result.status === 'fulfilled' ? `${result.value.status}` : failure(result.reason)
@@ -46,6 +50,7 @@ async function run ({ id, client, parallel = 1, customer = null, customers = nul
     if (result.status === 'fulfilled') {
       answer.status = result.value.status
       answer.bytes += result.value.bytes
+      answer.values[result.value.shown] = (answer.values[result.value.shown] ?? 0) + 1
     } else {
       const { name, code, message, cause } = result.reason
       answer.ok = false

@@ -10,16 +10,16 @@ import ssl
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import farcall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Command = dict[str, Any]
-Seen = tuple[int, int]  # status, bytes of the body as the application got it
+Seen = tuple[int, int, str]  # status, bytes of the body as the application got it, the header that was asked for
 
 
 def resolve_all_names_here() -> None:
@@ -64,7 +64,7 @@ def requests_client(ca: str) -> Callable[[Command], Seen]:
             stream=True,
             verify=ca,
         ) as response:
-            return response.status_code, size(command["read"], response.iter_content(None))
+            return response.status_code, size(command["read"], response.iter_content(None)), shown(command, response)
 
     return call
 
@@ -86,9 +86,9 @@ def urllib3_client(ca: str) -> Callable[[Command], Seen]:
             preload_content=command["read"] == "all",
         )
         if command["read"] == "all":
-            return response.status, len(response.data)
+            return response.status, len(response.data), shown(command, response)
         try:
-            return response.status, size(command["read"], response.stream())
+            return response.status, size(command["read"], response.stream()), shown(command, response)
         finally:
             response.close()
 
@@ -108,7 +108,7 @@ def httpx_client(ca: str, library: str) -> Callable[[Command], Seen]:
             timeout=command["timeout_ms"] / 1000,
             follow_redirects=command["follow_redirects"],
         ) as response:
-            return response.status_code, size(command["read"], response.iter_bytes())
+            return response.status_code, size(command["read"], response.iter_bytes()), shown(command, response)
 
     return call
 
@@ -126,7 +126,8 @@ def httpx_async_client(ca: str, library: str) -> Callable[[Command, asyncio.Sema
             timeout=command["timeout_ms"] / 1000,
             follow_redirects=command["follow_redirects"],
         ) as response:
-            return response.status_code, await size_async(command["read"], response.aiter_bytes())
+            read = await size_async(command["read"], response.aiter_bytes())
+            return response.status_code, read, shown(command, response)
 
     return call
 
@@ -147,10 +148,21 @@ def body(command: Command) -> bytes | None:
     return None if command.get("body") is None else command["body"].encode()
 
 
-def scope(command: Command, number: int) -> Any:
+def shown(command: Command, response: Any) -> str:
+    """What the answer has in the field that the command names."""
+    return str(response.headers.get(command.get("header") or "", ""))
+
+
+@contextmanager
+def scope(command: Command, number: int) -> Iterator[None]:
     customers = command.get("customers")
     name = customers[number % len(customers)] if customers else command.get("customer")
-    return nullcontext() if name is None else farcall.customer(name)
+    with ExitStack() as scopes:
+        if name is not None:
+            scopes.enter_context(farcall.customer(name))
+        if command.get("priority") is not None:
+            scopes.enter_context(farcall.priority(command["priority"]))
+        yield
 
 
 def run_blocking(call: Callable[[Command], Seen], command: Command) -> list[Seen | BaseException]:
@@ -190,9 +202,10 @@ def answer(command: Command, results: list[Seen | BaseException]) -> dict[str, A
         "id": command["id"],
         "ok": not errors,
         "status": seen[-1][0] if seen else None,
-        "bytes": sum(count for _, count in seen),
+        "bytes": sum(count for _, count, _ in seen),
         "error": f"{type(errors[0]).__name__}: {errors[0]}" if errors else None,
         "got": Counter(map(word, results)),
+        "values": Counter(value for _, _, value in seen),
     }
 
 

@@ -46,6 +46,9 @@ pub(crate) struct Reply {
     /// How many of its calls came to what: a status, `refused-` and the concept that refused, or `failed`.
     #[serde(default)]
     pub(crate) got: BTreeMap<String, u64>,
+    /// How many answers had what in the header that was named.
+    #[serde(default)]
+    pub(crate) values: BTreeMap<String, u64>,
 }
 
 /// Where a shim works.

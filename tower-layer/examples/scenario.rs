@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use farcall_tower::connector::{ConnectTimesLayer, TimedConnector, TimedResolver};
 use farcall_tower::reqwest::{EgressMiddleware, redirects};
-use farcall_tower::{EgressLayer, Farcall, Refusal, RequestBody, Scope};
-use http::Request;
+use farcall_tower::{EgressLayer, Farcall, Priority, Refusal, RequestBody, Scope};
+use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -54,6 +54,16 @@ struct Command {
     customer: Option<String>,
     parallel: Option<usize>,
     customers: Option<Vec<String>>,
+    priority: Option<Urgency>,
+    /// The field of the answers that is to be told of.
+    header: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Urgency {
+    Interactive,
+    Batch,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -82,11 +92,14 @@ struct Reply {
     error: Option<String>,
     /// How many calls came to what: a status, `refused-` and the concept that refused, or `failed`.
     got: BTreeMap<String, usize>,
+    /// How many answers had what in the field that was named.
+    values: BTreeMap<String, usize>,
 }
 
 impl Reply {
     fn to(command: u64) -> Self {
-        Self { id: command, ok: true, status: None, bytes: 0, error: None, got: BTreeMap::new() }
+        let (got, values) = Default::default();
+        Self { id: command, ok: true, status: None, bytes: 0, error: None, got, values }
     }
 }
 
@@ -140,12 +153,13 @@ async fn obey(clients: Clients, command: Command) -> Reply {
     for task in tasks {
         let result = task.await.map_err(BoxError::from).and_then(|result| result);
         let word =
-            result.as_ref().map_or_else(|error| failure(error.as_ref()), |(status, _)| status.to_string());
+            result.as_ref().map_or_else(|error| failure(error.as_ref()), |(status, ..)| status.to_string());
         *reply.got.entry(word).or_default() += 1;
         match result {
-            Ok((status, bytes)) => {
+            Ok((status, bytes, value)) => {
                 reply.status = Some(status);
                 reply.bytes += bytes;
+                *reply.values.entry(value).or_default() += 1;
             }
             Err(error) => {
                 reply.ok = false;
@@ -190,10 +204,13 @@ impl Clients {
         Ok(Self { hyper, copies, following: reqwest(Policy::default())?, staying: reqwest(Policy::none())? })
     }
 
-    async fn through_hyper(self, command: &Command) -> Result<(u16, usize), BoxError> {
+    async fn through_hyper(self, command: &Command) -> Result<(u16, usize, String), BoxError> {
         let mut request = Request::builder().method(command.method.as_str()).uri(&command.url);
         for (name, value) in &command.headers {
             request = request.header(name, value);
+        }
+        if let Some(priority) = command.priority() {
+            request = request.extension(priority);
         }
         let request = request.body(Full::<Bytes>::from(command.body.clone().unwrap_or_default()))?;
         let deadline = command.deadline();
@@ -204,11 +221,11 @@ impl Clients {
             async move { Ok::<_, BoxError>(answer.await??.map(|body| InTime::new(body, deadline))) }
         });
         let response = layer.layer(transport).call(request).await?;
-        let status = response.status().as_u16();
-        Ok((status, read(response.into_body(), command.read).await?))
+        let (status, value) = (response.status().as_u16(), command.value(response.headers()));
+        Ok((status, read(response.into_body(), command.read).await?, value))
     }
 
-    async fn through_reqwest(self, command: &Command) -> Result<(u16, usize), BoxError> {
+    async fn through_reqwest(self, command: &Command) -> Result<(u16, usize, String), BoxError> {
         let client = if command.follow_redirects { self.following } else { self.staying };
         let mut request = client.request(command.method.parse()?, &command.url);
         for (name, value) in &command.headers {
@@ -217,15 +234,31 @@ impl Clients {
         if let Some(body) = &command.body {
             request = request.body(body.clone());
         }
+        if let Some(priority) = command.priority() {
+            request = request.with_extension(priority);
+        }
         let response = request.timeout(command.timeout()).send().await?;
-        let status = response.status().as_u16();
-        Ok((status, read(reqwest::Body::from(response), command.read).await?))
+        let (status, value) = (response.status().as_u16(), command.value(response.headers()));
+        Ok((status, read(reqwest::Body::from(response), command.read).await?, value))
     }
 }
 
 impl Command {
     fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.unwrap_or(30_000))
+    }
+
+    fn priority(&self) -> Option<Priority> {
+        self.priority.map(|urgency| match urgency {
+            Urgency::Interactive => Priority::Interactive,
+            Urgency::Batch => Priority::Batch,
+        })
+    }
+
+    /// What an answer has in the field that is to be told of.
+    fn value(&self, headers: &HeaderMap) -> String {
+        let value = self.header.as_deref().and_then(|name| headers.get(name));
+        value.map_or_else(String::new, |value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     }
 
     fn deadline(&self) -> Instant {

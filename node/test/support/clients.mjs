@@ -6,12 +6,12 @@ import got from 'got'
 import nodeFetch from 'node-fetch'
 
 /**
- * What a command asks of a client, and what the client hands out: `{ status, body, close }`, where `body` is
+ * What a command asks of a client, and what the client hands out: `{ status, headers, body, close }`, where `body` is
  * a stream of chunks and `close` lets go of it.
  *
  * @typedef {{ method: string, url: string, headers: Record<string, string>, body: string | null,
- *   timeout_ms: number, follow_redirects: boolean, read: 'all' | 'first-chunk' | 'none' }} Command
- * @typedef {{ status: number, body: AsyncIterable<Uint8Array>, close: () => unknown }} Answer
+ *   timeout_ms: number, follow_redirects: boolean, read: 'all' | 'first-chunk' | 'none', header?: string | null }} Command
+ * @typedef {{ status: number, headers: Headers | Record<string, any>, body: AsyncIterable<Uint8Array>, close: () => unknown }} Answer
  */
 
 /** @type {import('undici').Agent | undefined} */
@@ -23,7 +23,7 @@ export const clients = {
     const signal = AbortSignal.timeout(ms)
     const response = await fetch(url, { method, headers, body, signal, redirect: follow ? 'follow' : 'manual' })
     // An empty body is null, and nothing has to be let go of.
-    return { status: response.status, body: response.body ?? empty(), close: () => response.body?.cancel() }
+    return { status: response.status, headers: response.headers, body: response.body ?? empty(), close: () => response.body?.cancel() }
   },
 
   http ({ method, url, headers, body, timeout_ms: ms }) {
@@ -32,7 +32,8 @@ export const clients = {
       request.setTimeout(ms, () => request.destroy(new Error('the time is up')))
       request.on('error', reject)
       request.on('response', (response) => {
-        resolve({ status: response.statusCode ?? 0, body: response, close: () => response.destroy() })
+        const { statusCode: status = 0, headers } = response
+        resolve({ status, headers, body: response, close: () => response.destroy() })
       })
       request.end(body ?? undefined)
     })
@@ -49,8 +50,9 @@ export const clients = {
       validateStatus: null,
       responseType: read === 'all' ? 'arraybuffer' : 'stream'
     })
-    if (read !== 'all') return { status: response.status, body: response.data, close: () => response.data.destroy() }
-    return { status: response.status, body: one(response.data), close: () => {} }
+    const { status, headers: fields } = response
+    if (read !== 'all') return { status, headers: fields, body: response.data, close: () => response.data.destroy() }
+    return { status, headers: fields, body: one(response.data), close: () => {} }
   },
 
   async got ({ method, url, headers, body, timeout_ms: request, follow_redirects: followRedirect, read }) {
@@ -65,12 +67,12 @@ export const clients = {
     }
     if (read === 'all') {
       const response = await got(url, { ...options, responseType: 'buffer' })
-      return { status: response.statusCode, body: one(response.body), close: () => {} }
+      return { status: response.statusCode, headers: response.headers, body: one(response.body), close: () => {} }
     }
     const stream = got.stream(url, options)
     if (body === null) stream.end()
     const response = await new Promise((resolve, reject) => stream.once('response', resolve).once('error', reject))
-    return { status: response.statusCode, body: stream, close: () => stream.destroy() }
+    return { status: response.statusCode, headers: response.headers, body: stream, close: () => stream.destroy() }
   },
 
   async undici ({ method, url, headers, body, timeout_ms: ms, follow_redirects: follow }) {
@@ -88,14 +90,14 @@ export const clients = {
       headersTimeout: ms,
       bodyTimeout: ms
     })
-    return { status: response.statusCode, body: response.body, close: () => response.body.destroy() }
+    return { status: response.statusCode, headers: response.headers, body: response.body, close: () => response.body.destroy() }
   },
 
   async 'node-fetch' ({ method, url, headers, body, timeout_ms: ms, follow_redirects: follow }) {
     const signal = AbortSignal.timeout(ms)
     const response = await nodeFetch(url, { method, headers, body, signal, redirect: follow ? 'follow' : 'manual' })
     const stream = /** @type {import('node:stream').Readable} */ (response.body)
-    return { status: response.status, body: stream, close: () => stream.destroy() }
+    return { status: response.status, headers: /** @type {any} */ (response.headers), body: stream, close: () => stream.destroy() }
   }
 }
 
@@ -113,7 +115,7 @@ async function * one (chunk) {
  * @param {Command} command
  */
 export async function call (client, command) {
-  const { status, body, close } = await clients[client](command)
+  const { status, headers, body, close } = await clients[client](command)
   let bytes = 0
   if (command.read !== 'none') {
     for await (const chunk of body) {
@@ -122,5 +124,7 @@ export async function call (client, command) {
       if (command.read === 'first-chunk') break
     }
   } else await close()
-  return { status, bytes }
+  const { header } = command
+  const value = header && (typeof headers.get === 'function' ? headers.get(header) : /** @type {any} */ (headers)[header])
+  return { status, bytes, shown: `${value ?? ''}` }
 }

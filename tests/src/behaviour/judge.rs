@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vendor_sim::{Counts, Recorded, Sim};
 
-use super::{Behaviour, Entry, Got, Step};
+use super::{Behaviour, Entry, Got, Step, Value};
 use crate::adapter::Adapter;
 use crate::ledger::{Account, Sums};
 use crate::scenario::Bounds;
@@ -30,6 +30,13 @@ pub(super) fn step(step: &Step, got: &BTreeMap<String, u64>, bytes: u64, error: 
     wrong
 }
 
+/// What is wrong with the header that a step names, of which `values` says how often it was what.
+pub(super) fn values(step: &Step, values: &BTreeMap<String, u64>) -> Option<String> {
+    let Value { name, begins } = step.header.as_ref()?;
+    let right = !values.is_empty() && values.keys().all(|value| value.starts_with(begins.as_str()));
+    (!right).then(|| format!("the application got {name} as {values:?}, not as {begins:?}"))
+}
+
 /// What is wrong with what the ledger says, and with what reached the vendor and the second server.
 pub(super) fn accounts(
     behaviour: &Behaviour,
@@ -50,12 +57,12 @@ pub(super) fn accounts(
             wrong.push(format!("{requests} requests reached the {what}, not {expected}"));
         }
     }
-    wrong.extend(disagreements(&ledger.total(), &counts));
+    wrong.extend(disagreements(&ledger.total(), &counts, behaviour.alarms));
     wrong
 }
 
-/// Where the ledger's sums and the servers' differ.
-fn disagreements(ledger: &Sums, servers: &[Counts]) -> Vec<String> {
+/// Where the ledger's sums and the servers' differ. `alarms` of their requests are no calls.
+fn disagreements(ledger: &Sums, servers: &[Counts], alarms: u64) -> Vec<String> {
     let sum = |of: fn(&Counts) -> u64| servers.iter().map(of).sum::<u64>();
     let mut wrong = Vec::new();
     let mut same = |what: &str, ledger: u64, servers: u64| {
@@ -63,9 +70,9 @@ fn disagreements(ledger: &Sums, servers: &[Counts]) -> Vec<String> {
             wrong.push(format!("the ledger has {ledger} {what}, the vendor {servers}"));
         }
     };
-    same("attempts", ledger.attempts, sum(|counts| counts.requests));
-    // Of an exchange that broke off, each side may know another part.
-    if sum(|counts| counts.aborted) == 0 {
+    same("attempts and alarms", ledger.attempts + alarms, sum(|counts| counts.requests));
+    // Of an exchange that broke off, each side may know another part; how long an alarm is, nobody says.
+    if sum(|counts| counts.aborted) == 0 && alarms == 0 {
         same("bytes out", ledger.bytes_out, sum(|counts| counts.bytes_in));
     }
     same("exchanges that are under way", 0, sum(|counts| counts.open));
@@ -248,18 +255,36 @@ mod tests {
     }
 
     #[test]
+    fn the_header_of_every_answer_is_judged() {
+        let header = "header = { name = \"cache-status\", begins = \"farcall; hit\" }";
+        let text = format!(
+            "[[behaviour]]\nname = \"b\"\npromise = \"p\"\nrules = \"\"\narrived = 0\nledger = []\nplay = [{{ got = \"200\", {header} }}]"
+        );
+        let step = toml::from_str::<Behaviours>(&text).unwrap().all.remove(0).play.remove(0);
+        let wrong = |seen: &[&str]| {
+            values(&step, &seen.iter().map(|value| ((*value).to_owned(), 1)).collect()).is_some()
+        };
+        assert!(!wrong(&["farcall; hit", "farcall; hit; ttl=3"]));
+        assert!(wrong(&["farcall; hit", "farcall; fwd=uri-miss"]));
+        assert!(wrong(&["farcall; hit", ""]) && wrong(&[]));
+    }
+
+    #[test]
     fn a_ledger_that_differs_from_what_the_servers_counted_is_wrong() {
         let ledger = Sums { attempts: 3, bytes_out: 10, ..Sums::default() };
         let [vendor, backup] =
             [(2, 10), (1, 0)].map(|(requests, bytes_in)| Counts { requests, bytes_in, ..Counts::default() });
-        assert_eq!(disagreements(&ledger, &[vendor.clone(), backup.clone()]).len(), 0);
+        assert_eq!(disagreements(&ledger, &[vendor.clone(), backup.clone()], 0).len(), 0);
+        assert_ne!(disagreements(&ledger, &[vendor.clone(), backup.clone()], 1).len(), 0);
+        let fewer = Sums { attempts: 2, ..ledger };
+        assert_eq!(disagreements(&fewer, &[vendor.clone(), backup.clone()], 1).len(), 0);
         let cases = [
             Counts { requests: 3, ..vendor.clone() },
             Counts { bytes_in: 9, ..vendor.clone() },
             Counts { open: 1, ..vendor },
         ];
         for changed in cases {
-            assert_ne!(disagreements(&ledger, &[changed, backup.clone()]).len(), 0);
+            assert_ne!(disagreements(&ledger, &[changed, backup.clone()], 0).len(), 0);
         }
     }
 }

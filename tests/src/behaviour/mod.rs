@@ -47,6 +47,12 @@ pub struct Behaviour {
     /// Rules for vendor-sim.
     #[serde(default)]
     pub(crate) script: Vec<serde_json::Value>,
+    /// How many of the second server's requests are Farcall's own, such as alarms: they are in no ledger.
+    #[serde(default)]
+    pub(crate) alarms: u64,
+    /// Which counters of failures may be above zero because of it.
+    #[serde(default)]
+    pub(crate) counters: Vec<String>,
     /// What is done, one after the other.
     pub(crate) play: Vec<Step>,
     /// How many requests reach the vendor.
@@ -93,6 +99,9 @@ pub(crate) struct Step {
     /// The scope around it.
     #[serde(default)]
     pub(crate) customer: Option<String>,
+    /// `interactive` or `batch`.
+    #[serde(default)]
+    pub(crate) priority: Option<String>,
     /// How many at the same time.
     #[serde(default = "one")]
     pub(crate) parallel: u64,
@@ -107,6 +116,9 @@ pub(crate) struct Step {
     pub(crate) until: Option<String>,
     /// What the application gets: all the same, or how often what. With `until`: what may come before that.
     pub(crate) got: Got,
+    /// A header of the answers, and how its value begins in each of them.
+    #[serde(default)]
+    pub(crate) header: Option<Value>,
     /// The bytes of all bodies that it gets.
     #[serde(default)]
     pub(crate) bytes: Option<u64>,
@@ -132,6 +144,16 @@ pub(crate) enum Got {
     Each(String),
     /// So often this, and so often that, and nothing else.
     Tally(BTreeMap<String, Bounds>),
+}
+
+/// How the value of a header begins.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Value {
+    /// The header's name, in lower case.
+    pub(crate) name: String,
+    /// The beginning of its value.
+    pub(crate) begins: String,
 }
 
 /// One request as the vendor saw it.

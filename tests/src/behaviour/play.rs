@@ -33,6 +33,9 @@ const UNTIL: Duration = Duration::from_secs(60);
 /// How long the application waits between two calls of such a step.
 const BETWEEN: Duration = Duration::from_millis(20);
 
+/// Counters of what rules did, and not of what somebody could not do.
+const DONE: [&str; 5] = ["breaker_refusals", "delivered_calls", "refused_calls", "reloads", "told_alarms"];
+
 /// A client's own timeout; no behaviour is about it.
 const TIMEOUT_MS: u64 = 30_000;
 
@@ -88,6 +91,8 @@ struct Column<'a> {
     home: TempDir,
     shim: Shim,
     acts: Vec<Act<'a>>,
+    /// Whether a shim was lost on the way, and with it what it had not flushed.
+    restarted: bool,
 }
 
 impl<'a> Column<'a> {
@@ -97,7 +102,7 @@ impl<'a> Column<'a> {
         let acts = acts.collect::<Result<Vec<_>, _>>()?;
         write(home.path(), &acts)?;
         let shim = start(run, home.path(), &authority(home.path(), &acts)?, adapter)?;
-        Ok(Self { adapter, run, home, shim, acts })
+        Ok(Self { adapter, run, home, shim, acts, restarted: false })
     }
 
     /// Does what the behaviour says, and looks at what the application gets.
@@ -106,6 +111,7 @@ impl<'a> Column<'a> {
         if self.shim.flush().is_err() {
             let ca = authority(self.home.path(), &self.acts)?;
             self.shim = start(self.run, self.home.path(), &ca, self.adapter)?;
+            self.restarted = true;
         }
         let behaviour = self.acts[number].behaviour;
         for (step, place) in behaviour.play.iter().zip(1..) {
@@ -149,15 +155,21 @@ impl<'a> Column<'a> {
     /// Makes the calls of a step; what is wrong with what the application got.
     fn step(&mut self, number: usize, step: &Step) -> Result<Vec<String>, String> {
         let Some(until) = &step.until else {
-            let mut got = BTreeMap::new();
+            let (mut got, mut values) = (BTreeMap::new(), BTreeMap::new());
             let (mut bytes, mut error) = (0, None);
             for _ in 0..step.repeat {
                 let reply = self.tell(number, step)?;
                 reply.got.into_iter().for_each(|(word, times)| *got.entry(word).or_default() += times);
+                reply
+                    .values
+                    .into_iter()
+                    .for_each(|(value, times)| *values.entry(value).or_default() += times);
                 bytes += reply.bytes;
                 error = reply.error.or(error);
             }
-            return Ok(judge::step(step, &got, bytes, error.as_deref()));
+            let mut wrong = judge::step(step, &got, bytes, error.as_deref());
+            wrong.extend(judge::values(step, &values));
+            return Ok(wrong);
         };
         let deadline = Instant::now() + UNTIL;
         let mut before = BTreeMap::new();
@@ -185,6 +197,8 @@ impl<'a> Column<'a> {
             "read": "all",
             "follow_redirects": true,
             "customer": step.customer,
+            "priority": step.priority,
+            "header": step.header.as_ref().map(|header| &header.name),
             "parallel": step.parallel,
             "customers": step.customers,
         }))?;
@@ -209,7 +223,7 @@ impl<'a> Column<'a> {
 
     /// What came late, or twice, after the cell that it belongs to, shows here.
     fn finish(self) -> Result<(), String> {
-        let Self { adapter, home, shim, acts, .. } = self;
+        let Self { adapter, home, shim, acts, restarted, .. } = self;
         shim.finish()?;
         let account = ledger::read(home.path())?;
         let mut wrong = Vec::new();
@@ -221,6 +235,12 @@ impl<'a> Column<'a> {
         for series in account.rows.keys().filter(|series| !known(&series.vendor)) {
             wrong.push(format!("the ledger knows a vendor {}", series.vendor));
         }
+        let left = ledger::remains(home.path())?.into_iter().filter(|left| {
+            let name = left.split(" = ").next().unwrap_or_default();
+            let said = |act: &Act<'_>| act.behaviour.counters.iter().any(|known| known == name);
+            !restarted && !DONE.contains(&name) && !acts.iter().any(said)
+        });
+        wrong.extend(left.map(|left| format!("left behind: {left}")));
         if !wrong.is_empty() {
             return Err(format!("after the end of the process:\n  {}", wrong.join("\n  ")));
         }
