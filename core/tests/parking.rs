@@ -294,3 +294,39 @@ fn each_failed_attempt_of_a_critical_call_is_told_and_no_answer_that_is_one() {
     );
     assert!(drained(&engine).1.contains("critical by `refunds`: the alarm is told"));
 }
+
+#[test]
+fn a_critical_call_is_told_of_once_by_an_adapter_that_asks_nothing_more_and_where_its_answer_breaks_off() {
+    let engine = engine("[[outbox]]\nname = \"refunds\"\nmatch = { vendor = \"stripe\" }\ncritical = true\n");
+    let told = Arc::new(Told::default());
+    engine.set_alarms(Arc::clone(&told) as _);
+    for (asks, status, breaks) in
+        [(false, 200, false), (false, 501, false), (false, 200, true), (true, 200, true), (true, 503, true)]
+    {
+        let mut call = begin(&engine, "POST", REFUNDS);
+        assert!(matches!(call.step(&engine, T0), Step::Send(_)));
+        call.answer(&engine, status, &HeaderMap::new(), T0.plus_millis(5));
+        if asks {
+            assert_eq!(call.step(&engine, T0.plus_millis(6)), Step::Settled);
+        }
+        if breaks {
+            call.failed(ErrorType::Reset);
+        }
+        call.end(&engine, T0.plus_millis(9));
+    }
+    // Who lets go of a call has not failed.
+    let mut call = begin(&engine, "POST", REFUNDS);
+    assert!(matches!(call.step(&engine, T0), Step::Send(_)));
+    call.abandon(&engine, T0.plus_millis(9));
+    // Nor has one that never went out.
+    begin(&engine, "POST", REFUNDS).end(&engine, T0.plus_millis(9));
+    assert_eq!(
+        *told.0.lock().unwrap(),
+        [
+            "refunds: POST /v1/refunds of stripe answered 501",
+            "refunds: POST /v1/refunds of stripe failed (reset)",
+            "refunds: POST /v1/refunds of stripe failed (reset)",
+            "refunds: POST /v1/refunds of stripe answered 503",
+        ]
+    );
+}

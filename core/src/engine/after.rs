@@ -26,6 +26,7 @@ impl Engine {
         let attempt = attempts.saturating_sub(flow.hedges);
         self.close_attempt(plan, flow, ending, now);
         flow.reached |= outbox::may_have_been_acted_upon(ending);
+        flow.judged = Some(ending);
         self.critical(plan, flow, Failure::Ended(ending), call.id, now);
         if !Self::another(plan, flow, ending, attempt, now) {
             return false;
@@ -41,7 +42,7 @@ impl Engine {
             self.release_claims(plan, flow);
             // What the next attempt is told of is its own.
             (flow.usage, flow.coding, flow.prefix) = (None, None, None);
-            (flow.told, flow.retry_at) = (None, None);
+            (flow.told, flow.retry_at, flow.judged) = (None, None, None);
         }
         call.look.again();
         call.status = 0;

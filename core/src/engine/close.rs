@@ -10,6 +10,7 @@ use super::{Call, Engine};
 use crate::budget::{self, Spent};
 use crate::call::{ErrorType, Outcome};
 use crate::cost::{self, Cost, Facts, Price, Unknown, Usage, UsageReader};
+use crate::outbox::Failure;
 use crate::quota;
 use crate::quota::dialect::Answer;
 use crate::resilience::{Ending, Released};
@@ -47,7 +48,7 @@ impl Engine {
     pub(super) fn close(&self, call: &mut Call, outcome: Outcome, now: Timestamp) -> Account {
         let vendor = call.found.vendor;
         let (sent, received, begun, status) = (call.bytes_out, call.bytes_in, call.begun, call.status);
-        let (was_tried, head_at) = (call.attempts > 0, call.head_at);
+        let (id, was_tried, head_at) = (call.id, call.attempts > 0, call.head_at);
         // Between two attempts nothing is out: the one before is accounted for.
         let was_sent = was_tried && call.state != State::Begun;
         let error = match (outcome, call.state) {
@@ -63,7 +64,16 @@ impl Engine {
             Outcome::Refused(_) | Outcome::Cached | Outcome::Stale | Outcome::Parked => None,
         };
         match ending {
-            Some(ending) => self.close_attempt(plan, flow, ending, now),
+            Some(ending) => {
+                self.close_attempt(plan, flow, ending, now);
+                // An adapter may not ask what follows, where nothing can; and an answer may break off later.
+                let told = flow.judged.is_some_and(|judged| {
+                    judged == ending || flow.delivers || Failure::Ended(judged).is_alarming(false)
+                });
+                if was_sent && !told {
+                    self.critical(plan, flow, Failure::Ended(ending), id, now);
+                }
+            }
             // What refused it may come after the place.
             None => Self::release_place(plan, flow, Released::Nothing, now),
         }

@@ -15,7 +15,7 @@ use crate::coding::Decoder;
 use crate::cost::{Cost, ModelName, RequestReader, ServiceTier, UsageReader, model_in_path, prompt_tokens};
 use crate::quota::Claim;
 use crate::quota::dialect::{self, BODY_PREFIX};
-use crate::resilience::{Deadline, Pass, SdkAttempt, is_idempotent, is_safe};
+use crate::resilience::{Deadline, Ending, Pass, SdkAttempt, is_idempotent, is_safe};
 use crate::rollout::Side;
 use crate::units::Timestamp;
 use std::sync::Arc;
@@ -49,6 +49,8 @@ pub(super) struct Flow {
     pub(super) tier: ServiceTier,
 
     pub(super) began: bool,
+    /// How the attempt under way had ended when it was decided what follows.
+    pub(super) judged: Option<Ending>,
     /// Whether its body was not given to anybody, so that its first attempt can go wherever there is reason to.
     pub(super) unsent: bool,
     pub(super) side: Option<(usize, Side)>,
@@ -177,6 +179,7 @@ impl Flow {
             names_model: false,
             tier: ServiceTier::Standard,
             began: false,
+            judged: None,
             unsent: true,
             side: None,
             shadow: None,
@@ -239,6 +242,7 @@ impl Flow {
         self.ask_for(plan, head);
         self.find_place(plan);
         (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
+        self.judged = None;
         self.unsent = true;
         self.timed = false;
         (self.side, self.pass) = (None, None);
