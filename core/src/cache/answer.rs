@@ -365,9 +365,16 @@ impl Answer {
     }
 
     /// Whether it is of use to who asks the same a moment later.
-    pub(crate) fn is_fresh(&self, rule: &Rule, now: Timestamp) -> bool {
+    pub(crate) fn is_of_use(&self, rule: &Rule, now: Timestamp) -> bool {
         let (lifetime, age) = self.ttl(rule, now);
-        age < lifetime
+        age < lifetime || self.serves_meanwhile(rule, age.saturating_sub(lifetime))
+    }
+
+    /// Whether it may be handed out while one call asks for a new one, so long after it was fresh (RFC 5861,
+    /// section 3).
+    fn serves_meanwhile(&self, rule: &Rule, stale_for: Duration) -> bool {
+        let window = rule.stale_while_revalidate.or(self.control.stale_while_revalidate);
+        self.may_be_stale(rule) && !self.is_error(rule) && window.is_some_and(|window| stale_for <= window)
     }
 
     /// When it was asked for.
@@ -436,11 +443,7 @@ impl Answer {
         if !wanted && max_stale.is_some_and(|most| stale_for <= most) && self.may_be_stale(rule) {
             return Use::Accepted(ttl);
         }
-        let while_asking = rule.stale_while_revalidate.or(self.control.stale_while_revalidate);
-        let meanwhile = !wanted
-            && self.may_be_stale(rule)
-            && !self.is_error(rule)
-            && while_asking.is_some_and(|window| stale_for <= window);
+        let meanwhile = !wanted && self.serves_meanwhile(rule, stale_for);
         Use::Validate { requested: false, ttl, meanwhile }
     }
 

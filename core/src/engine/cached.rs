@@ -213,7 +213,7 @@ impl Cached {
                 // Room that is not used would be held beside what is weighed.
                 body.shrink_to_fit();
                 (answer.body, answer.cost, answer.tokens) = (body.into(), cost, tokens.unwrap_or(0));
-                let shareable = answer.is_fresh(&part.rule, now);
+                let shareable = answer.is_of_use(&part.rule, now);
                 self.status.stored = engine.cache.keep(&self.ask, &part.rule, Arc::new(answer));
                 landing = if self.status.stored && shareable { Landing::Kept } else { Landing::Unshared };
             }
@@ -337,7 +337,7 @@ impl Engine {
                     let answer = Arc::new(answer);
                     cached.status.stored = answer.may_be_kept(&part.rule, &cached.ask).is_ok()
                         && self.cache.keep(&cached.ask, &part.rule, Arc::clone(&answer));
-                    let shareable = cached.status.stored && answer.is_fresh(&part.rule, now);
+                    let shareable = cached.status.stored && answer.is_of_use(&part.rule, now);
                     cached.confirmed = Some(answer);
                     cached.land(if shareable { Landing::Kept } else { Landing::Unshared }, now);
                 }

@@ -141,6 +141,25 @@ fn while_one_asks_whether_it_is_still_good_the_others_have_it_for_as_long_as_all
 }
 
 #[test]
+fn an_answer_that_was_never_fresh_is_asked_about_by_one_while_the_others_have_it() {
+    let mut world = World::with("stale_while_revalidate = \"10s\"");
+    let never_fresh: Pairs<'_> = &[("cache-control", "max-age=0"), ("etag", "\"one\"")];
+    world.call(Ask::get(&[]), ok(never_fresh), 0.0);
+    for (begun, confirmed) in [(1.1, true), (2.3, false), (3.5, true)] {
+        let mut calls: Vec<Call> = (0..10).map(|_| world.begin(&Ask::get(&[]), begun)).collect();
+        assert!(is_send(&calls[0].step(&world.engine, at(begun))), "somebody has to ask");
+        for call in &mut calls[1..] {
+            let Step::Respond(stored) = call.step(&world.engine, at(begun)) else { panic!() };
+            assert_eq!(kept(&stored).why(), "farcall; hit; ttl=-1; detail=stale-while-revalidate");
+        }
+        calls[0].answer(&world.engine, if confirmed { 304 } else { 200 }, &never_fresh, at(begun + 0.1));
+        let _ = calls[0].step(&world.engine, at(begun + 0.1));
+        calls[0].read(b"first");
+        calls[0].end(&world.engine, at(begun + 0.1));
+    }
+}
+
+#[test]
 fn who_wants_an_answer_of_his_own_waits_for_nobody() {
     let mut world = World::with("");
     let mut calls = begin(&mut world, 1);
