@@ -1,6 +1,9 @@
 //! What the reports say of rules: refusals, cost, incidents, budgets, single calls, policies.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod incidents;
+mod policies;
+
 use farcall::units::Period;
 use farcall::{Caller, Config, Head, Step, Timestamp};
 use farcall_agent::report::{
@@ -310,100 +313,6 @@ fn a_call_is_explained_line_by_line() {
 }
 
 #[test]
-fn an_incident_is_explained_by_the_shares_of_its_window() {
-    let home = tempfile::tempdir().unwrap();
-    scene(home.path());
-    let query = Query::at(home.path());
-    let id = counted(home.path(), &query);
-    let incidents = report::incidents(&query).unwrap();
-    assert_eq!((incidents.rows[0].id, incidents.rows[0].customers[0].share), (id, 0.91));
-    let text = incidents.render(&Style::default());
-    assert!(
-        text.contains("429: too fast") && text.contains("acme 91%") && text.contains("500 requests"),
-        "{text}"
-    );
-
-    let explained = report::explain_incident(&query, id).unwrap();
-    assert_eq!(explained.shares_from, "window");
-    assert_eq!(
-        explained.sentences[1],
-        "Customer acme used 91% of the 500 requests in this minute, mostly GET /v1/search from worker-7; customer \
-         globex 9%; 4 more calls were refused here before they went out."
-    );
-    assert!(explained.sentences.last().unwrap().starts_with("What would help: "));
-    assert!(explained.sentences.last().unwrap().contains("fair = \"customer\""));
-
-    let ask = |filter: &str| {
-        let filter: Filter = filter.parse().unwrap();
-        report::incidents(&query.clone().filter(filter)).map(|found| found.rows.len())
-    };
-    assert_eq!(ask("vendor=stripe").unwrap() + ask("vendor.tag=payments").unwrap(), 2);
-    assert_eq!(ask("customer=acme").unwrap() + ask("customer=globex").unwrap(), 1);
-    assert_eq!((ask("caller=worker-*").unwrap(), ask("endpoint=POST *").unwrap()), (1, 0));
-    let why = ask("status=429").unwrap_err().to_string();
-    assert!(
-        why.contains("incidents have none; they can be filtered by vendor, vendor.tag, endpoint,"),
-        "{why}"
-    );
-    assert!(matches!(report::explain_incident(&query, id + 1), Err(ReportError::NotFound(_))));
-}
-
-#[test]
-fn the_first_incident_takes_its_shares_from_the_minutes_and_says_so() {
-    let home = tempfile::tempdir().unwrap();
-    scene(home.path());
-    let mut query = Query::at(home.path());
-    // Long after: the window is over.
-    query.now = query.now.plus_millis(600_000);
-    let minute: i64 =
-        ledger(home.path()).query_row("SELECT min(minute) FROM rollups", [], |row| row.get(0)).unwrap();
-    let at = u64::try_from(minute).unwrap() * 60_000_000_000 + 1_000_000_000;
-    let json = format!(
-        r#"{{"vendor":"stripe","policy":"default","kind":"rate","at":{at},"count":1,"began":{at},"ends":{},
-        "unit":"requests","limit":100,"own":0,"later":"words that this version does not know"}}"#,
-        at + 119_000_000_000
-    );
-    let first = incident(home.path(), "2", Timestamp::from_nanos(at), "stripe", &json);
-    let explained = report::explain_incident(&query, first).unwrap();
-    assert_eq!(explained.shares_from, "minutes");
-    assert_eq!(explained.incident.own, 100);
-    let (customers, endpoints) = (&explained.incident.customers, &explained.incident.endpoints);
-    assert_eq!((customers[0].name.as_str(), customers[0].units), ("acme", 75));
-    assert_eq!((endpoints[0].name.as_str(), endpoints[0].units), ("GET /v1/balance", 100));
-    assert!(
-        explained.sentences[1].starts_with("Customer acme used 75% of the 100 requests in these 2 minutes, mostly GET /v1/balance from checkout; customer globex 25%"),
-        "{:?}",
-        explained.sentences
-    );
-    assert!(
-        explained.sentences[2].starts_with("These shares are by the minute: "),
-        "{:?}",
-        explained.sentences
-    );
-    assert!(explained.sentences[2].contains("all calls to stripe in the ledger from "));
-
-    // Where the ledger has nothing either, nothing is made up.
-    let json = format!(r#"{{"vendor":"notion","kind":"rate","at":{at},"count":1,"unit":"requests"}}"#);
-    let unseen = incident(home.path(), "3", Timestamp::from_nanos(at), "notion", &json);
-    let explained = report::explain_incident(&query, unseen).unwrap();
-    assert_eq!((explained.shares_from, explained.incident.customers.len()), ("none", 0));
-    assert!(explained.sentences[1].starts_with("None of our requests were counted"));
-}
-
-#[test]
-fn an_incident_that_cannot_be_read_is_counted_not_hidden() {
-    let home = tempfile::tempdir().unwrap();
-    scene(home.path());
-    let query = Query::at(home.path());
-    let at = Timestamp::from_nanos(query.now.as_nanos() - 1_000_000_000);
-    let bad = incident(home.path(), "4", at, "stripe", r#"{"vendor":7}"#);
-    let incidents = report::incidents(&query).unwrap();
-    assert_eq!(incidents.rows.len(), 0);
-    assert!(incidents.notes[0].contains("1 incidents of the ledger cannot be read"), "{:?}", incidents.notes);
-    assert!(matches!(report::explain_incident(&query, bad), Err(ReportError::Unreadable(_))));
-}
-
-#[test]
 fn budgets_show_what_is_spent_of_what_and_what_they_do_now() {
     let home = tempfile::tempdir().unwrap();
     scene(home.path());
@@ -450,148 +359,6 @@ fn budgets_show_what_is_spent_of_what_and_what_they_do_now() {
 }
 
 #[test]
-fn a_policy_is_tested_on_a_call_that_was_not_made() {
-    let config = Config::parse(
-        "farcall.toml",
-        r#"
-[[policy]]
-name = "cards"
-match = { vendor.tag = "llm", data = "card" }
-verdict = "deny"
-reason = "card numbers stay out of prompts"
-[[policy]]
-name = "billing"
-match = { vendor = "stripe", caller.service = "billing" }
-verdict = "allow"
-[[policy]]
-name = "no-other-payments"
-match = { vendor.tag = "payments" }
-verdict = "deny"
-final = true
-"#,
-    )
-    .unwrap();
-    let asked = |service: &str, url: &str| Asked {
-        method: "GET".into(),
-        url: url.into(),
-        caller: Caller::new(service),
-        ..Asked::default()
-    };
-    let found =
-        policy_test(&config, &asked("checkout", "https://api.stripe.com/v1/customers/cus_9s6XKzkNRiz8i3"))
-            .unwrap();
-    assert_eq!((found.vendor.as_str(), found.endpoint.as_str()), ("stripe", "GET /v1/customers/{customer}"));
-    assert_eq!((found.verdict, found.rule.as_deref()), ("deny", Some("no-other-payments")));
-    assert_eq!(found.sentence, "The call is refused by `no-other-payments` in line 11.");
-    let others: Vec<_> = found.others.iter().map(|rule| (rule.rule.as_str(), rule.unmet.join(","))).collect();
-    assert_eq!(others, [("cards", "vendor.tag,data".to_owned()), ("billing", "caller.service".to_owned())]);
-
-    let found = policy_test(&config, &asked("billing", STRIPE)).unwrap();
-    let rows: Vec<_> = found.rows.iter().map(|rule| (rule.rule.as_str(), rule.decided)).collect();
-    assert_eq!(
-        rows,
-        [("billing", true), ("no-other-payments", false)],
-        "in the order in which they are asked"
-    );
-    assert_eq!((found.verdict, found.customer.as_str()), ("allow", "unknown"));
-
-    let card =
-        Asked { data: vec!["card".into()], ..asked("x", "https://API.openai.com/v1/chat/completions") };
-    assert!(policy_test(&config, &card).unwrap().sentence.contains("card numbers stay out of prompts"));
-    let nobody = policy_test(&config, &asked("x", "https://api.github.com/user")).unwrap();
-    assert_eq!((nobody.verdict, nobody.rule, nobody.rows.len()), ("allow", None, 0));
-    assert!(matches!(policy_test(&config, &asked("x", "nonsense")), Err(ReportError::NotFound(_))));
-}
-
-#[test]
-fn a_backtest_tells_calls_customers_and_money_by_rule() {
-    let home = tempfile::tempdir().unwrap();
-    scene(home.path());
-    let query = Query::at(home.path());
-    let config = Config::parse(
-        "next.toml",
-        r#"
-[[policy]]
-name = "no-payments-for-acme"
-match = { vendor.tag = "payments", customer = "acme" }
-verdict = "deny"
-[[policy]]
-name = "watch-github"
-match = { vendor = "github" }
-verdict = "deny"
-mode = "report"
-[[policy]]
-name = "by-host"
-match = { host = "slack.com" }
-verdict = "deny"
-"#,
-    )
-    .unwrap();
-    let found = policy_backtest(&query, &config).unwrap();
-    assert_eq!((found.calls, found.denied, found.throttled), (107, 75, 0));
-    assert_eq!(found.denied_cost.as_deref(), Some("0.9225"));
-    assert_eq!(found.denied_customers, ["acme"]);
-    let rows: Vec<_> = found
-        .rows
-        .iter()
-        .map(|row| (row.rule.as_str(), row.mode, row.calls, row.customers.join(","), row.cost_unknown_calls))
-        .collect();
-    assert_eq!(
-        rows,
-        [
-            ("no-payments-for-acme", "enforce", 75, "acme".to_owned(), 0),
-            ("watch-github", "report", 5, "globex".to_owned(), 5),
-            ("by-host", "enforce", 0, String::new(), 0),
-        ]
-    );
-    assert!(found.notes[0].starts_with("Not tried as they are: `by-host`."), "{:?}", found.notes);
-    let narrowed = query.filter("vendor=github".parse().unwrap());
-    assert_eq!(policy_backtest(&narrowed, &config).unwrap().calls, 5);
-}
-
-#[test]
-fn the_recommended_policy_allows_what_was_called_and_nothing_else() {
-    let home = tempfile::tempdir().unwrap();
-    scene(home.path());
-    let query = Query::at(home.path());
-    let found = policy_recommend(&query).unwrap();
-    assert_eq!(found.calls, 105, "what a policy refused is not recommended");
-    let config = Config::parse("policy.toml", &found.toml).unwrap();
-    assert_eq!(config.policies.len(), found.rules);
-    let back = policy_backtest(&query, &config).unwrap();
-    assert_eq!((back.calls, back.denied, back.denied_already), (107, 2, 2));
-    let shown = back.render(&Style::new(100, false));
-    assert!(
-        shown.contains("refused 2 of acme (a policy refused them at the time, too), and throttled"),
-        "{shown}"
-    );
-    let asked = Asked { method: "DELETE".into(), url: STRIPE.into(), ..Asked::default() };
-    assert_eq!(policy_test(&config, &asked).unwrap().verdict, "deny");
-}
-
-#[test]
-fn the_recommended_policy_allows_the_same_calls_in_another_order() {
-    let home = tempfile::tempdir().unwrap();
-    let letter = |n: usize| char::from(b'a' + (n % 26) as u8);
-    let urls: Vec<String> = (0..200)
-        .map(|n| format!("https://api.people.example/people/p{}{}/orders", letter(n), letter(n / 26)))
-        .collect();
-    let farcall = start(home.path(), "");
-    for url in &urls {
-        assert!(call(&farcall, url, "acme", 200));
-    }
-    farcall.shutdown();
-    let found = policy_recommend(&Query::at(home.path())).unwrap();
-    assert_eq!(found.widened.len(), 1, "{}", found.toml);
-    assert!(found.toml.contains("endpoint = \"GET /people/*/orders\""), "{}", found.toml);
-    let farcall = start(home.path(), &found.toml);
-    let refused = urls.iter().rev().filter(|url| !call(&farcall, url, "acme", 200)).count();
-    assert_eq!(refused, 0, "{}", found.toml);
-    assert!(!call(&farcall, "https://api.people.example/teams/core/orders", "acme", 200));
-    farcall.shutdown();
-}
-
-#[test]
 fn tables_of_decisions_fit_into_eighty_columns() {
     let home = tempfile::tempdir().unwrap();
     scene(home.path());
@@ -620,29 +387,4 @@ fn tables_of_decisions_fit_into_eighty_columns() {
     // What a customer costs is the last to go.
     let narrow = report::customers(&query).unwrap().render(&Style::new(60, false));
     assert!(narrow.contains("USD"), "{narrow}");
-}
-
-#[test]
-fn a_rule_knows_which_variable_of_the_environment_holds_a_credential() {
-    let home = tempfile::tempdir().unwrap();
-    // Any variable that every process has will do for a credential.
-    let variables: Vec<(String, String)> = std::env::vars().collect();
-    let (_, value) = variables.iter().find(|(name, value)| name == "PATH" && value.len() >= 12).unwrap();
-    let (holder, _) = variables.iter().filter(|(_, other)| other == value).min().unwrap();
-    let farcall = start(
-        home.path(),
-        &format!(
-            "[[policy]]\nname = \"from-there\"\nmatch = {{ credential.origin = \"{holder}\" }}\nverdict = \"deny\"\n"
-        ),
-    );
-    let refused = |credential: &str| {
-        let bearer = format!("Bearer {credential}");
-        let headers = [("authorization", bearer.as_str())];
-        let headers = headers.as_slice();
-        let head = Head::new("GET", "https://api.stripe.com/v1/charges").headers(&headers);
-        let mut call = farcall.guard(farcall.begin(&head));
-        matches!(call.step(), Step::Refuse(refusal) if &*refusal.rule == "from-there")
-    };
-    assert!(refused(value));
-    assert!(!refused("of-another-origin"));
 }

@@ -1,0 +1,97 @@
+//! What is explained of an incident.
+
+use super::*;
+
+#[test]
+fn an_incident_is_explained_by_the_shares_of_its_window() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let id = counted(home.path(), &query);
+    let incidents = report::incidents(&query).unwrap();
+    assert_eq!((incidents.rows[0].id, incidents.rows[0].customers[0].share), (id, 0.91));
+    let text = incidents.render(&Style::default());
+    assert!(
+        text.contains("429: too fast") && text.contains("acme 91%") && text.contains("500 requests"),
+        "{text}"
+    );
+
+    let explained = report::explain_incident(&query, id).unwrap();
+    assert_eq!(explained.shares_from, "window");
+    assert_eq!(
+        explained.sentences[1],
+        "Customer acme used 91% of the 500 requests in this minute, mostly GET /v1/search from worker-7; customer \
+         globex 9%; 4 more calls were refused here before they went out."
+    );
+    assert!(explained.sentences.last().unwrap().starts_with("What would help: "));
+    assert!(explained.sentences.last().unwrap().contains("fair = \"customer\""));
+
+    let ask = |filter: &str| {
+        let filter: Filter = filter.parse().unwrap();
+        report::incidents(&query.clone().filter(filter)).map(|found| found.rows.len())
+    };
+    assert_eq!(ask("vendor=stripe").unwrap() + ask("vendor.tag=payments").unwrap(), 2);
+    assert_eq!(ask("customer=acme").unwrap() + ask("customer=globex").unwrap(), 1);
+    assert_eq!((ask("caller=worker-*").unwrap(), ask("endpoint=POST *").unwrap()), (1, 0));
+    let why = ask("status=429").unwrap_err().to_string();
+    assert!(
+        why.contains("incidents have none; they can be filtered by vendor, vendor.tag, endpoint,"),
+        "{why}"
+    );
+    assert!(matches!(report::explain_incident(&query, id + 1), Err(ReportError::NotFound(_))));
+}
+
+#[test]
+fn the_first_incident_takes_its_shares_from_the_minutes_and_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let mut query = Query::at(home.path());
+    // Long after: the window is over.
+    query.now = query.now.plus_millis(600_000);
+    let minute: i64 =
+        ledger(home.path()).query_row("SELECT min(minute) FROM rollups", [], |row| row.get(0)).unwrap();
+    let at = u64::try_from(minute).unwrap() * 60_000_000_000 + 1_000_000_000;
+    let json = format!(
+        r#"{{"vendor":"stripe","policy":"default","kind":"rate","at":{at},"count":1,"began":{at},"ends":{},
+        "unit":"requests","limit":100,"own":0,"later":"words that this version does not know"}}"#,
+        at + 119_000_000_000
+    );
+    let first = incident(home.path(), "2", Timestamp::from_nanos(at), "stripe", &json);
+    let explained = report::explain_incident(&query, first).unwrap();
+    assert_eq!(explained.shares_from, "minutes");
+    assert_eq!(explained.incident.own, 100);
+    let (customers, endpoints) = (&explained.incident.customers, &explained.incident.endpoints);
+    assert_eq!((customers[0].name.as_str(), customers[0].units), ("acme", 75));
+    assert_eq!((endpoints[0].name.as_str(), endpoints[0].units), ("GET /v1/balance", 100));
+    assert!(
+        explained.sentences[1].starts_with("Customer acme used 75% of the 100 requests in these 2 minutes, mostly GET /v1/balance from checkout; customer globex 25%"),
+        "{:?}",
+        explained.sentences
+    );
+    assert!(
+        explained.sentences[2].starts_with("These shares are by the minute: "),
+        "{:?}",
+        explained.sentences
+    );
+    assert!(explained.sentences[2].contains("all calls to stripe in the ledger from "));
+
+    // Where the ledger has nothing either, nothing is made up.
+    let json = format!(r#"{{"vendor":"notion","kind":"rate","at":{at},"count":1,"unit":"requests"}}"#);
+    let unseen = incident(home.path(), "3", Timestamp::from_nanos(at), "notion", &json);
+    let explained = report::explain_incident(&query, unseen).unwrap();
+    assert_eq!((explained.shares_from, explained.incident.customers.len()), ("none", 0));
+    assert!(explained.sentences[1].starts_with("None of our requests were counted"));
+}
+
+#[test]
+fn an_incident_that_cannot_be_read_is_counted_not_hidden() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let at = Timestamp::from_nanos(query.now.as_nanos() - 1_000_000_000);
+    let bad = incident(home.path(), "4", at, "stripe", r#"{"vendor":7}"#);
+    let incidents = report::incidents(&query).unwrap();
+    assert_eq!(incidents.rows.len(), 0);
+    assert!(incidents.notes[0].contains("1 incidents of the ledger cannot be read"), "{:?}", incidents.notes);
+    assert!(matches!(report::explain_incident(&query, bad), Err(ReportError::Unreadable(_))));
+}
