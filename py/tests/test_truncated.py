@@ -21,6 +21,8 @@ truncate = "2500B"
 # By length, in ten chunks, to the connection's end, and encoded, in which form it is counted.
 BODIES = ["bytes/10000", "chunked?bytes=10000&chunks=10", "gzip?lines=20000"]
 
+ON_URLLIB3 = pytest.mark.parametrize("rules", ["requests", "urllib3"], indirect=True)
+
 READ = """
 try:
     client("GET", SIM + {path!r}, CA)
@@ -56,6 +58,7 @@ except {error} as error:
 """
 
 
+@ON_URLLIB3
 @pytest.mark.parametrize("body", BODIES[:2])
 @pytest.mark.parametrize("size", [1, 400, 2500, 10000])
 def test_a_reader_of_pieces_gets_those_before_the_break(rules: Rules, body: str, size: int) -> None:
@@ -66,8 +69,6 @@ def test_a_reader_of_pieces_gets_those_before_the_break(rules: Rules, body: str,
             "ProtocolError",
         ),
     }
-    if rules.name not in ask:
-        pytest.skip("of what stands on urllib3")
     pieces, kind = ask[rules.name]
     error = "requests.RequestException" if rules.name == "requests" else "urllib3.exceptions.HTTPError"
     pieces = pieces.format(path=f"/scenario/{body}", size=size)
@@ -80,9 +81,8 @@ def test_a_reader_of_pieces_gets_those_before_the_break(rules: Rules, body: str,
     assert rules.total("bytes_in") == (2500,)
 
 
+@ON_URLLIB3
 def test_a_connection_that_broke_is_not_used_again(rules: Rules) -> None:
-    if rules.name not in ("requests", "urllib3"):
-        pytest.skip("of what stands on urllib3")
     before = rules.sim.control("GET", "counts")["connections"]
     code = """
 pool = urllib3.PoolManager(maxsize=1)

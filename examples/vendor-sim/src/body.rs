@@ -182,12 +182,12 @@ impl Paced {
             let fate = Arc::clone(fate);
             match ending {
                 Ending::Stall(_) => Box::pin(std::future::pending()),
-                // hyper may still buffer the last piece, and both RST and RST_STREAM discard it.
-                Ending::Reset(_) => Box::pin(async move {
+                // hyper may still buffer the last piece, and both RST and RST_STREAM discard it; a client that gets both
+                // at once may discard it, too.
+                _ => Box::pin(async move {
                     fate.flushed_to(target).await;
                     tokio::time::sleep(RESET_GRACE).await;
                 }),
-                _ => Box::pin(async move { fate.flushed_to(target).await }),
             }
         });
         ready!(waiting.as_mut().poll(cx));

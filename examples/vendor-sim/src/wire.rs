@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 
-/// How long bytes are left alone before an RST follows them. A client that happens to write meanwhile
+/// How long bytes are left alone before an RST or RST_STREAM follows them. A client that happens to write meanwhile
 /// (an HTTP/2 acknowledgement) learns of the RST there and never reads what came before it; no
 /// condition that this side can observe says that it has read.
 pub(crate) const RESET_GRACE: Duration = Duration::from_millis(20);
