@@ -12,7 +12,7 @@ pub use table::{Shares, TRACKED};
 
 use super::cell::gcra::Turn;
 use super::cell::{Ask, Cell, Claim, first_wait};
-use super::rule::{Priority, Rule, nanos};
+use super::rule::{Priority, Rule, Shared, nanos};
 use super::{Verdict, Why};
 use std::sync::atomic::Ordering::Relaxed;
 use table::{EPOCH, SECOND};
@@ -85,7 +85,9 @@ impl Shares {
             return Ok(0);
         }
         let cost = level::per_second(ask.units, rate.max(1));
-        let tolerance = if over { EPOCH } else { tolerance(rule, cell, now) };
+        // Its part of a burst is its own, however much it asks for; a window's part, or a lease's, is its own by and by.
+        let bursts = rule.limit.is_some() && rule.shared != Shared::Fleet;
+        let tolerance = if over && !bursts { EPOCH } else { tolerance(rule, cell, now) };
         let horizon = rule.max_wait_nanos().saturating_add(tolerance).saturating_add(HORIZON);
         let reach = if self.is_guessing() { bound.min(now + EPOCH) } else { bound };
         let turn = Turn { cost, tolerance, earliest: now, bound: first_wait(reach, now), horizon };
