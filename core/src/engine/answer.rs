@@ -5,7 +5,7 @@ use super::decide;
 use super::flow::{Flow, Prefix};
 use super::plan::{Plan, Priced, Standing};
 use super::{Call, Engine};
-use crate::call::Headers;
+use crate::call::{Headers, Tap};
 use crate::catalogue::name_of_unknown;
 use crate::coding::Decoder;
 use crate::cost::{self, UsageReader};
@@ -19,6 +19,9 @@ use std::sync::atomic::Ordering;
 impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
+        if call.tap == Tap::Kernel {
+            return self.overhear(call, headers, now);
+        }
         self.cache_answer(call, headers, now);
         if call.flow.as_ref().is_some_and(|standing| standing.flow.failed_over) {
             // What another host says is not what this one would have.

@@ -19,6 +19,7 @@ mod hedging;
 mod lookup;
 mod lost;
 mod names;
+mod overheard;
 mod parking;
 mod pipeline;
 mod plan;
