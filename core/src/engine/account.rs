@@ -382,6 +382,11 @@ impl Stated {
         }
     }
 
+    /// Whether answers name it, and it counts the calls to whose endpoints they do.
+    pub(super) fn is_named(&self) -> bool {
+        self.scope == ScopeOf::Named && self.unit == Some(Unit::Requests)
+    }
+
     /// Whether it is counted in what calls use of it, and not in something that only the vendor knows.
     pub(super) fn is_countable(&self) -> bool {
         !matches!(self.unit, Some(Unit::Cost | Unit::Points | Unit::Bytes | Unit::Concurrency))

@@ -171,7 +171,12 @@ impl Engine {
     ) -> Claim {
         let mut asked = plan.account.asked(flow.place);
         let Some((at, _)) = asked.find(|(_, known)| Arc::ptr_eq(&known.name, &policy.name)) else {
-            return Claim::new();
+            let mut claim = Claim::new();
+            // Only this answer tells that it is about the endpoint.
+            if policy.is_named() && reading.refusal.is_none() {
+                policy.state.watch(&self.watch_rule, &mut claim, &Ask::one(), &plan.user, now);
+            }
+            return claim;
         };
         // Who was refused may not have been counted by the vendor, either.
         if !flow.stated[at].is_held() && reading.refusal.is_none() {

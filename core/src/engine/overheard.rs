@@ -54,15 +54,14 @@ impl Engine {
             let is_late = heard(policy, now) > Some(now);
             let mut asked = account.asked(place);
             let at = asked.find(|(_, known)| Arc::ptr_eq(&known.name, &policy.name)).map(|(at, _)| at);
-            let claim = at.map_or_else(Claim::new, |at| {
-                // Who was refused may not have been counted by the vendor, either.
-                if reading.refusal.is_none() {
-                    self.count_overheard(policy, &mut claims[at], now);
-                }
-                claims[at]
-            });
+            let mut first = Claim::new();
+            let claim = at.map_or(&mut first, |at| &mut claims[at]);
+            // Who was refused may not have been counted by the vendor, either.
+            if reading.refusal.is_none() && (at.is_some() || policy.is_named()) {
+                self.count_overheard(policy, claim, now);
+            }
             if !is_late {
-                policy.state.state(&self.watch_rule, &claim, &stated(statement), now);
+                policy.state.state(&self.watch_rule, claim, &stated(statement), now);
             }
         }
         if dialect.has_scopes() {
