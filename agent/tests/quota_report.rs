@@ -2,7 +2,7 @@
 //! somebody else did.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use farcall::{Head, Step};
+use farcall::{Caller, Head, Step, Tap};
 use farcall_agent::report::{Filter, Query, QuotaRow, Quotas, Render, Style, quotas};
 use farcall_agent::{Farcall, Options};
 use rusqlite::{Connection, params};
@@ -122,6 +122,66 @@ fn the_processes_of_a_home_are_nobody_else_to_each_other() {
     assert_eq!([of("caller=billing"), of("caller=search"), of("vendor=example")], [1, 0, 1]);
     one.shutdown();
     other.shutdown();
+}
+
+/// A call of a program without the library, as the sidecar tells of it.
+fn overheard(sidecar: &Farcall, remaining: u32) {
+    let engine = sidecar.engine();
+    let caller = engine.add_caller(Caller::new("curl"));
+    let head = Head::new("GET", URL).seen(caller, Tap::Kernel);
+    let mut call = engine.begin(&head, sidecar.now(), sidecar.seed());
+    assert!(matches!(call.step(engine, sidecar.now()), Step::Send(_)));
+    let remaining = remaining.to_string();
+    let said = [("x-limit", "100"), ("x-left", remaining.as_str()), ("x-reset", "30")];
+    call.answer(engine, 200, &said.as_slice(), sidecar.now());
+    call.end(engine, sidecar.now());
+}
+
+/// A call of a program with the library, of which no rule wants to know the credential.
+fn unnamed(farcall: &Farcall, remaining: u32) {
+    let mut call = farcall.guard(farcall.begin(&Head::new("GET", URL)));
+    assert!(matches!(call.step(), Step::Send(_)));
+    let remaining = remaining.to_string();
+    call.answer(200, &[("x-limit", "100"), ("x-left", remaining.as_str()), ("x-reset", "30")].as_slice());
+    call.end();
+}
+
+#[test]
+fn calls_that_only_the_kernel_saw_are_nobody_elses() {
+    let home = tempfile::tempdir().unwrap();
+    let (shop, sidecar) = (start(home.path(), "checkout", ""), start(home.path(), "farcall-sidecar", ""));
+    // One of each in turn: 100 down to 80, of which the sidecar tells a moment later.
+    for pair in 0..10 {
+        unnamed(&shop, 99 - 2 * pair);
+    }
+    for pair in 0..10 {
+        overheard(&sidecar, 98 - 2 * pair);
+    }
+    shop.flush();
+    sidecar.flush();
+    let all = row(&report(home.path()), "per-minute");
+    assert_eq!((used(&all), all.credential.as_str()), ((Some(80), Some(20), Some(0)), ""));
+    // What neither of them knows of is somebody's: 25, and told is what none of our calls can be. The last one here may
+    // have been among what the other one did not explain.
+    unnamed(&shop, 54);
+    overheard(&sidecar, 53);
+    shop.flush();
+    sidecar.flush();
+    let report = report(home.path());
+    assert_eq!(used(&row(&report, "per-minute")), (Some(53), Some(22), Some(24)));
+    shop.shutdown();
+    sidecar.shutdown();
+}
+
+#[test]
+fn programs_without_the_library_have_an_account_where_nobody_else_asks() {
+    let home = tempfile::tempdir().unwrap();
+    let sidecar = start(home.path(), "farcall-sidecar", "");
+    [99, 98, 97, 90].iter().for_each(|remaining| overheard(&sidecar, *remaining));
+    sidecar.flush();
+    let row = row(&report(home.path()), "per-minute");
+    assert_eq!((used(&row), row.service.as_str()), ((Some(90), Some(4), Some(6)), "farcall-sidecar"));
+    sidecar.shutdown();
 }
 
 #[test]

@@ -101,6 +101,41 @@ fn calls_that_began_before_the_first_answer_came_are_ours() {
 }
 
 #[test]
+fn calls_are_ours_from_the_first_on_also_where_only_its_answer_names_the_quota() {
+    let rule = "[[quota]]\nname = \"keep\"\nmatch = { vendor = \"github\" }\nmax_wait = \"2s\"\n";
+    for rules in ["", rule] {
+        let engine = engine(rules);
+        let mut remaining = (0..5_000).rev();
+        let mut counted = 0;
+        // Endpoints of one quota, and one that moves to another.
+        for (path, resource) in [("user", "core"), ("users/1", "core"), ("user", "core"), ("user", "search")]
+        {
+            for _ in 0..3 {
+                let url = format!("https://api.github.com/{path}");
+                let mut call = engine.begin(&Head::new("GET", &url).body(Some(0), true), T0, 7);
+                assert!(matches!(call.step(&engine, T0), Step::Send(_)));
+                let remaining = remaining.next().unwrap().to_string();
+                let said = [
+                    ("x-ratelimit-limit", "5000"),
+                    ("x-ratelimit-remaining", remaining.as_str()),
+                    ("x-ratelimit-reset", "1763703600"),
+                    ("x-ratelimit-resource", resource),
+                ];
+                call.answer(&engine, 200, &said.as_slice(), T0);
+                assert_eq!(call.step(&engine, T0), Step::Settled);
+                call.end(&engine, T0);
+            }
+        }
+        for quota in told(&engine, T0.plus_millis(1)) {
+            counted += quota.standing.counted;
+            assert_eq!(quota.standing.foreign, 0, "{quota:?}");
+        }
+        // The first that was of another quota than the last was before is of both.
+        assert_eq!(counted, 13);
+    }
+}
+
+#[test]
 fn a_vendor_that_states_nothing_after_all_is_looked_at_no_longer() {
     let engine = engine("");
     let head = Head::new("GET", "https://api.example.com/v1/things").body(Some(0), true);

@@ -107,15 +107,33 @@ fn prices_come_and_go_with_a_reload() {
 #[test]
 fn adapters_are_told_whose_answers_to_show() {
     let engine = engine("[[price]]\nvendor = \"stripe\"\ncall = \"0.01 USD / call\"\n");
-    let read =
-        ["api.openai.com", "api.anthropic.com", "generativelanguage.googleapis.com", "api.cerebras.ai"];
+    // For what they cost, and for what is left of a quota.
+    let read = ["generativelanguage.googleapis.com", "api.cerebras.ai", "api.openai.com", "api.github.com"];
     for host in read {
         assert!(engine.reads_answers(host), "{host}");
     }
-    for host in ["api.stripe.com", "api.github.com", "example.com", "", "127.0.0.1"] {
+    for host in ["api.stripe.com", "hooks.slack.com", "example.com", "", "127.0.0.1"] {
         assert!(!engine.reads_answers(host), "{host}");
     }
     // Who refuses one call is looked at from there on.
-    watched(&engine, "https://api.github.com/user", 429, &[], b"");
-    assert!(engine.reads_answers("api.github.com") && !engine.reads_answers("example.com"));
+    watched(&engine, "https://api.stripe.com/v1/balance", 429, &[], b"");
+    assert!(engine.reads_answers("api.stripe.com") && !engine.reads_answers("example.com"));
+}
+
+#[test]
+fn a_vendor_that_is_silent_about_its_quotas_after_all_is_not_worth_it() {
+    let engine = engine("");
+    let user = |headers: &[(&str, &str)]| watched(&engine, "https://api.github.com/user", 200, headers, b"");
+    for _ in 0..15 {
+        user(&[]);
+        assert!(engine.reads_answers("api.github.com"));
+    }
+    user(&[]);
+    assert!(!engine.reads_answers("api.github.com"));
+    // What it says once holds for good: a rule may have had the answer read.
+    user(&[("x-ratelimit-limit", "5000"), ("x-ratelimit-remaining", "4999")]);
+    for _ in 0..64 {
+        user(&[]);
+    }
+    assert!(engine.reads_answers("api.github.com"));
 }

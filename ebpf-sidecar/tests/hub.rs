@@ -11,7 +11,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -26,11 +26,16 @@ const AS_PROGRAM: &str = "FARCALL_TEST_PROGRAM";
 
 /// One exchange on a connection of its own.
 fn exchange(address: &str, path: &str) -> u16 {
+    answer(address, "api.stripe.com", path)[9..12].parse().unwrap()
+}
+
+/// What comes back of it.
+fn answer(address: &str, host: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: api.stripe.com\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer)[9..12].parse().unwrap()
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// What the instrumented program does: three calls through the library, two past it.
@@ -54,22 +59,15 @@ fn program(home: &Path, address: &str) {
     farcall.shutdown();
 }
 
-#[test]
-fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
-    if let Ok(home) = env::var(AS_PROGRAM) {
-        return program(Path::new(&home), &env::var("FARCALL_TEST_ADDRESS").unwrap());
-    }
-    let stage = stage!();
-    let sim = Sim::start(Options::default()).unwrap();
-    let home = stage.folder.path().join("home");
-    fs::create_dir(&home).unwrap();
+/// The sidecar of this stage, its probes in place.
+fn start_sidecar(stage: &stage::Stage, home: &Path) -> Child {
     let ready = stage.folder.path().join("ready");
 
     let mut sidecar = Command::new(env!("CARGO_BIN_EXE_farcall-sidecar"))
         .args(["run", "--include-loopback", "--only-mapped", "--cgroup"])
         .arg(stage.cgroup())
         .arg("--home")
-        .arg(&home)
+        .arg(home)
         .arg("--ready-file")
         .arg(&ready)
         .stderr(Stdio::piped())
@@ -83,17 +81,42 @@ fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
         );
         std::thread::yield_now();
     }
+    sidecar
+}
 
+/// The sidecar ends as a service manager would end it, and writes all that it knows.
+fn stop(sidecar: Child) {
+    let terminated = Command::new("kill").args(["-TERM", &sidecar.id().to_string()]).status().unwrap();
+    assert!(terminated.success());
+    let output = sidecar.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs this test once more, as a program in the sidecar's scope that has the library.
+fn run_instrumented(stage: &stage::Stage, name: &str, home: &Path, sim: &Sim) {
     let me = env::current_exe().unwrap();
-    let name = "a_call_that_both_taps_saw_is_in_the_ledger_once";
     let status = stage
         .inside(me.to_str().unwrap(), &["--exact", name])
-        .env(AS_PROGRAM, &home)
+        .env(AS_PROGRAM, home)
         .env("FARCALL_TEST_ADDRESS", sim.plain_addr().to_string())
         .stdout(Stdio::null())
         .status()
         .unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
+    if let Ok(home) = env::var(AS_PROGRAM) {
+        return program(Path::new(&home), &env::var("FARCALL_TEST_ADDRESS").unwrap());
+    }
+    let stage = stage!();
+    let sim = Sim::start(Options::default()).unwrap();
+    let home = stage.folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let sidecar = start_sidecar(&stage, &home);
+
+    run_instrumented(&stage, "a_call_that_both_taps_saw_is_in_the_ledger_once", &home, &sim);
     let curl = stage
         .inside("curl", &["--silent", "--output", "/dev/null", "--connect-to"])
         .arg(format!("::{}", sim.plain_addr()))
@@ -102,11 +125,7 @@ fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
         .unwrap();
     assert!(curl.success());
 
-    // The sidecar ends as a service manager would end it, and writes all that it knows.
-    let terminated = Command::new("kill").args(["-TERM", &sidecar.id().to_string()]).status().unwrap();
-    assert!(terminated.success());
-    let output = sidecar.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    stop(sidecar);
     assert!(!home.join("sidecar.sock").exists());
 
     let query = Query::at(&home);
@@ -130,4 +149,58 @@ fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
     let here: Vec<String> = farcall_agent::container_of("self").into_iter().collect();
     let callers = report::callers(&query).unwrap();
     assert!(callers.rows.len() >= 2 && callers.rows.iter().all(|row| row.containers == here), "{callers:#?}");
+}
+
+/// What the instrumented program does here: calls whose answers say what is left.
+fn asker(home: &Path, address: &str) {
+    let farcall = Farcall::start(AgentOptions {
+        home: Some(home.to_path_buf()),
+        service: Some("shop".into()),
+        ..AgentOptions::default()
+    });
+    for _ in 0..5 {
+        let mut call = farcall.guard(farcall.begin(&Head::new("GET", "http://api.github.com/user")));
+        assert!(matches!(call.step(), Step::Send(_)));
+        let answer = answer(address, "api.github.com", "/user");
+        let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+        let fields: Vec<(&str, &str)> = head.lines().filter_map(|line| line.split_once(": ")).collect();
+        call.answer(200, &fields.as_slice());
+        call.end();
+    }
+    farcall.shutdown();
+}
+
+#[test]
+fn what_programs_with_and_without_the_library_use_of_a_quota_is_nobody_elses() {
+    if let Ok(home) = env::var(AS_PROGRAM) {
+        return asker(Path::new(&home), &env::var("FARCALL_TEST_ADDRESS").unwrap());
+    }
+    let stage = stage!();
+    let sim = Sim::start(Options::default()).unwrap();
+    let home = stage.folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let sidecar = start_sidecar(&stage, &home);
+    let url = "http://api.github.com/user";
+    for _ in 0..2 {
+        run_instrumented(
+            &stage,
+            "what_programs_with_and_without_the_library_use_of_a_quota_is_nobody_elses",
+            &home,
+            &sim,
+        );
+        let curl = stage
+            .inside("curl", &["--silent", "--output", "/dev/null", "--output", "/dev/null", "--connect-to"])
+            .arg(format!("::{}", sim.plain_addr()))
+            .args([url, url])
+            .status()
+            .unwrap();
+        assert!(curl.success());
+    }
+    stop(sidecar);
+
+    let quotas = report::quotas(&Query::at(&home)).unwrap();
+    let row = quotas.rows.iter().find(|row| row.vendor == "github").unwrap();
+    assert_eq!(sim.counts().requests, 14);
+    assert_eq!((row.own, row.foreign), (Some(14), Some(0)), "{quotas:#?}");
+    assert_eq!(row.left, row.limit.map(|limit| limit - 14), "{quotas:#?}");
 }

@@ -263,6 +263,9 @@ def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, c
             verdict = "DIFFERENT"
             wrong.append(line["host"])
         say(f"  {line['host']:24} {line['farcall']:6} seen {line['vendor']:6} counted   {verdict}")
+    # All who ask are programs of the demo.
+    quotas = report(home, "quotas", as_json=True)["rows"]
+    foreign = [row for row in quotas if row["unit"] == "requests" and row["foreign"]]
     say("")
     say(f"The report is in {(OUT / 'report.json').relative_to(ROOT)}; to ask further, from {ROOT}:")
     say(f"  {(BIN / 'farcall').relative_to(ROOT)} report calls --home {home.relative_to(ROOT)}")
@@ -272,7 +275,9 @@ def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, c
         say(f"FAILED: {name} ended with an error; see {(OUT / name).relative_to(ROOT)}.log")
     for host in wrong:
         say(f"FAILED: Farcall and {host} do not agree")
-    return 1 if failed or wrong else 0
+    for row in foreign:
+        say(f"FAILED: {row['foreign']} requests to {row['label']} are taken for somebody else's")
+    return 1 if failed or wrong or foreign else 0
 
 
 def main() -> int:

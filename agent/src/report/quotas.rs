@@ -7,6 +7,7 @@ use crate::store::MAX_PROCESSES;
 use farcall::Caller;
 use farcall::matcher::{Fields, Subject};
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -135,7 +136,7 @@ pub fn quotas(query: &Query) -> Result<Quotas, ReportError> {
     let (groups, unread) = read(&source, from)?;
     let mut rows = Vec::new();
     for ((vendor, credential, policy, _), mut parts) in groups {
-        parts.sort_by_key(|part| std::cmp::Reverse(part.at));
+        parts.sort_by_key(|part| Reverse(part.at));
         // Processes go on while this is read, and their clocks may be a little ahead; one that was an hour ahead is not.
         parts.retain(|part| part.at <= query.now.as_nanos().saturating_add(AHEAD));
         let heard = parts.first().is_some_and(|part| part.at >= from);
@@ -230,12 +231,16 @@ impl QuotaRow {
             return Self::of_rule((vendor, label, policy), parts, now);
         }
         let present: Vec<&Part> = parts.iter().filter(|part| part.shares_window(newest)).collect();
-        let spoken = present.iter().max_by_key(|part| part.stored.stated_at).unwrap_or(&newest);
+        // Of two who heard at once, who heard of less heard later.
+        let heard =
+            |part: &&&Part| (part.stored.stated_at, Reverse(part.stored.remaining.unwrap_or(u64::MAX)));
+        let spoken = present.iter().max_by_key(heard).unwrap_or(&newest);
         let Stored { limit, window, resets_at, left, .. } = spoken.stored;
         let lasts = resets_at.is_some_and(|at| at > now);
         // What was said before the window began is about another one.
         let in_window = lasts && spoken.stored.stated_at >= spoken.stored.opened_at;
-        let countable = newest.stored.countable && spoken.stored.is_counted();
+        // What one of them cannot count, nobody can add up: tokens, of programs that are only seen from outside.
+        let countable = present.iter().all(|part| part.stored.countable) && spoken.stored.is_counted();
         // Of more processes not all are known; and who has counted more than is used has counted in an earlier window,
         // too, as where each answer moves the reset ahead.
         let used = limit.zip(left).map(|(limit, left)| limit.saturating_sub(left));

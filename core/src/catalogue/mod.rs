@@ -15,6 +15,7 @@ pub use vendor::Vendor;
 pub(crate) use learned::{FAN_OUT, ID, Learner, normalise};
 pub(crate) use pattern::PatternSet;
 
+use crate::call::HeaderNames;
 use crate::quota::Dialect;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -95,6 +96,14 @@ impl Catalogue {
     /// Whether a vendor is known to state its quotas in the headers of its answers.
     pub(crate) fn states_quotas(&self, vendor: u32) -> bool {
         self.vendors.get(vendor as usize).is_some_and(|vendor| !vendor.dialect.limits.is_empty())
+    }
+
+    /// The headers of answers by which vendors state their quotas, those of all vendors together: what is worth keeping of
+    /// an answer before anybody knows whose it is.
+    #[must_use]
+    pub fn quota_headers(&self) -> HeaderNames {
+        let dialects = self.dialects.iter().chain([&self.generic]);
+        HeaderNames::new(dialects.flat_map(Dialect::headers).map(|name| &**name))
     }
 
     /// The tags of a vendor.

@@ -32,6 +32,8 @@ pub(super) struct Account {
     named: OnceLock<Arc<Named>>,
     /// Answers that said nothing, of a vendor that is not known to say anything.
     silent: AtomicU32,
+    /// Whether it is of other programs' calls, seen from outside: what these carry, nobody counts.
+    overheard: bool,
 }
 
 /// After so many silent answers of an unknown vendor only one in 64 is looked at.
@@ -117,7 +119,13 @@ impl Account {
             scoped: OnceLock::new(),
             named: OnceLock::new(),
             silent: AtomicU32::new(0),
+            overheard: false,
         }
+    }
+
+    /// That of calls that were seen from outside, whatever their credentials.
+    pub(super) fn overheard(vendor: &str) -> Self {
+        Self { overheard: true, ..Self::new(vendor, 0, None) }
     }
 
     /// The same policies, of which nothing is known yet.
@@ -176,7 +184,10 @@ impl Account {
                 policy: Arc::clone(&stated.name),
                 rule: Arc::clone(&self.rule),
                 unit: stated.unit.unwrap_or(Unit::Requests).as_str(),
-                countable: stated.is_countable(),
+                countable: match self.overheard {
+                    true => matches!(stated.unit, Some(Unit::Requests) | None),
+                    false => stated.is_countable(),
+                },
                 shared: stated.state.is_shared(),
                 at: now,
                 standing,
@@ -369,6 +380,11 @@ impl Stated {
             Some(Unit::OutputTokens) => tokens.answer,
             Some(_) => 1,
         }
+    }
+
+    /// Whether answers name it, and it counts the calls to whose endpoints they do.
+    pub(super) fn is_named(&self) -> bool {
+        self.scope == ScopeOf::Named && self.unit == Some(Unit::Requests)
     }
 
     /// Whether it is counted in what calls use of it, and not in something that only the vendor knows.

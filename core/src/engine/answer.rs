@@ -5,7 +5,7 @@ use super::decide;
 use super::flow::{Flow, Prefix};
 use super::plan::{Plan, Priced, Standing};
 use super::{Call, Engine};
-use crate::call::Headers;
+use crate::call::{Headers, Tap};
 use crate::catalogue::name_of_unknown;
 use crate::coding::Decoder;
 use crate::cost::{self, UsageReader};
@@ -19,6 +19,9 @@ use std::sync::atomic::Ordering;
 impl Engine {
     /// The head of a response: what the vendor says about its quotas, and what the body will tell.
     pub(super) fn read_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
+        if call.tap == Tap::Kernel {
+            return self.overhear(call, headers, now);
+        }
         self.cache_answer(call, headers, now);
         if call.flow.as_ref().is_some_and(|standing| standing.flow.failed_over) {
             // What another host says is not what this one would have.
@@ -168,7 +171,12 @@ impl Engine {
     ) -> Claim {
         let mut asked = plan.account.asked(flow.place);
         let Some((at, _)) = asked.find(|(_, known)| Arc::ptr_eq(&known.name, &policy.name)) else {
-            return Claim::new();
+            let mut claim = Claim::new();
+            // Only this answer tells that it is about the endpoint.
+            if policy.is_named() && reading.refusal.is_none() {
+                policy.state.watch(&self.watch_rule, &mut claim, &Ask::one(), &plan.user, now);
+            }
+            return claim;
         };
         // Who was refused may not have been counted by the vendor, either.
         if !flow.stated[at].is_held() && reading.refusal.is_none() {

@@ -19,6 +19,7 @@ mod hedging;
 mod lookup;
 mod lost;
 mod names;
+mod overheard;
 mod parking;
 mod pipeline;
 mod plan;
@@ -369,12 +370,14 @@ impl Engine {
     }
 
     /// Whether calls to this host's vendor are worth seeing whole though no rule decides: what they cost stands in
-    /// the bodies of their answers, or the vendor has refused one, or stated a quota. For adapters that otherwise tell
-    /// of calls when they are over. `host` in lower case.
+    /// the bodies of their answers, or what is left of a quota in the heads, by the catalogue until some were silent, by
+    /// the vendor's own word or refusal for good. For adapters that otherwise tell of calls when they are over. `host` in
+    /// lower case.
     #[must_use]
     pub fn reads_answers(&self, host: &str) -> bool {
         let number = self.catalogue.find(host).map_or(u32::MAX, |vendor| vendor.0);
-        if self.attended.has_stated(number) {
+        let (states, _) = self.attended.of(number);
+        if states {
             return true;
         }
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);

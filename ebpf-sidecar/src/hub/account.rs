@@ -59,7 +59,8 @@ impl Account {
         if let Step::Send(_) = call.step(engine, at(http.begun)) {
             call.sent(http.body_out);
             if http.status != 0 {
-                call.head(http.status, at(http.head));
+                // What the vendor stated is kept account of, so that its quota is known to be used by nobody else.
+                call.answer(engine, http.status, &http.stated.as_slice(), at(http.head));
             }
             call.body(http.body_in);
             match http.outcome {

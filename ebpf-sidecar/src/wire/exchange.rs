@@ -43,6 +43,8 @@ pub struct Exchange {
     pub body_in: u64,
     /// How it ended.
     pub outcome: Outcome,
+    /// What the response says of the vendor's quotas: its fields that may, names in lower case.
+    pub stated: Vec<(&'static str, String)>,
 }
 
 /// Bytes of one direction, in order.

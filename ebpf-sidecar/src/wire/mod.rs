@@ -9,3 +9,4 @@ pub mod exchange;
 pub mod http1;
 pub mod http2;
 pub mod record;
+mod stated;

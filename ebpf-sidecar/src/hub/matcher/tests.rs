@@ -52,6 +52,7 @@ fn exchange(path: &str, begun: u64, ended: u64, status: u16) -> Exchange {
             body_out: 0,
             body_in: 0,
             outcome: Outcome::Complete,
+            stated: Vec::new(),
         },
     }
 }

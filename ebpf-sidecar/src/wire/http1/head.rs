@@ -1,6 +1,6 @@
 //! Heads of requests and responses (RFC 9112 sections 2 to 6): what frames the message and what names the call.
 
-use super::body::Body;
+use super::{super::stated, body::Body};
 
 /// Longest head that is kept while it is incomplete. Beyond, the stream is unknown.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -25,6 +25,7 @@ pub(super) struct Request {
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) body: Body,
+    pub(super) stated: Vec<(&'static str, String)>,
     pub(super) len: usize,
 }
 
@@ -75,7 +76,11 @@ pub(super) fn response(bytes: &[u8]) -> Result<Response, NoHead> {
     };
     let Some(status @ 100..=999) = head.code else { return Err(NoHead::Malformed) };
     let body = framing(head.headers)?.unwrap_or(Body::UntilClose);
-    Ok(Response { status, body, len })
+    let stated = head.headers.iter().filter_map(|field| {
+        let place = stated::Place::of(field.name.as_bytes())?;
+        Some((place.name(), stated::value(field.value).to_owned()))
+    });
+    Ok(Response { status, body, stated: stated.collect(), len })
 }
 
 /// The body as the fields announce it; `None` without an announcement (RFC 9112 section 6.3).

@@ -203,6 +203,7 @@ impl Conversation {
             body_out: 0,
             body_in: 0,
             outcome: Outcome::Complete,
+            stated: Vec::new(),
         };
         let sent = request.body.is_empty();
         self.pending.push_back(Pending { exchange, sent, answered: false });
@@ -279,6 +280,7 @@ impl Conversation {
         }
         pending.exchange.status = response.status;
         pending.exchange.head = at;
+        pending.exchange.stated = response.stated;
         let bodiless = pending.exchange.method == "HEAD" || matches!(response.status, 204 | 304);
         let body = if bodiless { Body::Length(0) } else { response.body };
         let empty = body.is_empty();

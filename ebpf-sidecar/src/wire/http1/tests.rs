@@ -48,6 +48,20 @@ fn keep_alive_exchanges_are_told_apart_with_exact_bodies_and_times() {
 }
 
 #[test]
+fn what_an_answer_says_of_quotas_is_kept_and_no_other_field() {
+    let exchanges = talk(
+        &mut Conversation::default(),
+        &[
+            (Out, b"GET /a HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer secret\r\n\r\n"),
+            (In, b"HTTP/1.1 103 Early Hints\r\nX-RateLimit-Limit: 1\r\n\r\n"),
+            (In, b"HTTP/1.1 200 OK\r\nX-RateLimit-Limit: 60\r\nSet-Cookie: secret\r\nX-Ratelimit-Remaining: 59 \r\nContent-Length: 0\r\n\r\n"),
+        ],
+    );
+    let stated = [("x-ratelimit-limit", "60".to_owned()), ("x-ratelimit-remaining", "59".to_owned())];
+    assert_eq!(exchanges[0].stated, stated);
+}
+
+#[test]
 fn responses_without_a_body_leave_the_next_response_alone() {
     let mut conversation = Conversation::default();
     let exchanges = talk(
@@ -305,6 +319,7 @@ fn any_exchange() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, Exchange)> {
                 body_out: out.len() as u64,
                 body_in: if bodiless { 0 } else { inn.len() as u64 },
                 outcome: Outcome::Complete,
+                stated: Vec::new(),
             };
             (request, response, exchange)
         },

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::huffman;
+use super::{
+    super::stated::{self, Place},
+    huffman,
+};
 
 /// A field that matters to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,9 +15,14 @@ pub(super) enum Name {
     Authority,
     Status,
     Host,
+    /// What an answer says of the vendor's quotas.
+    Stated(Place),
     /// Any other; only its length counts, for the size of the table.
     Other(usize),
 }
+
+/// Most fields of a block that matter; a message has few of those.
+const MAX_FIELDS: usize = 64;
 
 /// A decoded field. The value is empty unless the name matters: secrets do not stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,16 +146,20 @@ impl Decoder {
                 };
                 let value = string(&mut rest)?;
                 let size = name.len() + value.len() + OVERHEAD;
-                let value = if matches!(name, Name::Other(_)) { Vec::new() } else { value };
-                let field = Field { name, value: String::from_utf8(value).map_err(|_| Malformed)? };
+                let value = match name {
+                    Name::Other(_) => String::new(),
+                    Name::Stated(_) => stated::value(&value).to_owned(),
+                    _ => String::from_utf8(value).map_err(|_| Malformed)?,
+                };
+                let field = Field { name, value };
                 if indexed {
                     self.insert(field.clone(), size);
                 }
                 fields.push(field);
             }
-            // Only fields that matter are worth their memory, and a message has few of those.
+            // Only fields that matter are worth their memory.
             fields.retain(|field| !matches!(field.name, Name::Other(_)));
-            if fields.len() > 16 {
+            if fields.len() > MAX_FIELDS {
                 return Err(Malformed);
             }
         }
@@ -186,7 +198,7 @@ impl Name {
             b":authority" => Self::Authority,
             b":status" => Self::Status,
             b"host" => Self::Host,
-            other => Self::Other(other.len()),
+            other => Place::of(other).map_or(Self::Other(other.len()), Self::Stated),
         }
     }
 
@@ -196,6 +208,7 @@ impl Name {
             Self::Path => 5,
             Self::Authority => 10,
             Self::Host => 4,
+            Self::Stated(place) => place.name().len(),
             Self::Other(len) => len,
         }
     }
@@ -271,9 +284,11 @@ mod tests {
         let mut decoder = Decoder { limit: 256, ..Decoder::default() };
         let first =
             b"\x48\x03302\x58\x07private\x61\x1dMon, 21 Oct 2013 20:13:21 GMT\x6e\x17https://www.example.com";
-        assert_eq!(decoder.decode(first).unwrap(), [field(Name::Status, "302")]);
+        // By the date vendors tell their clock.
+        let date = field(Name::of(b"date"), "Mon, 21 Oct 2013 20:13:21 GMT");
+        assert_eq!(decoder.decode(first).unwrap(), [field(Name::Status, "302"), date.clone()]);
         assert_eq!(decoder.size, 222);
-        assert_eq!(decoder.decode(b"\x48\x03307\xc1\xc0\xbf").unwrap(), [field(Name::Status, "307")]);
+        assert_eq!(decoder.decode(b"\x48\x03307\xc1\xc0\xbf").unwrap(), [field(Name::Status, "307"), date]);
         assert_eq!(decoder.size, 222);
     }
 

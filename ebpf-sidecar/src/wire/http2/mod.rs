@@ -277,6 +277,7 @@ impl Conversation {
                     body_out: 0,
                     body_in: 0,
                     outcome: Outcome::Complete,
+                    stated: Vec::new(),
                 };
                 self.streams.insert(id, Stream { exchange, sent: false, answered: false });
             }
@@ -287,6 +288,11 @@ impl Conversation {
                 {
                     stream.exchange.status = status;
                     stream.exchange.head = chunk.at;
+                    let stated = fields.iter().filter_map(|field| match field.name {
+                        Name::Stated(place) => Some((place.name(), field.value.clone())),
+                        _ => None,
+                    });
+                    stream.exchange.stated = stated.collect();
                 }
             }
         }

@@ -64,6 +64,28 @@ fn exchanges_that_run_at_the_same_time_are_told_apart() {
 }
 
 #[test]
+fn what_an_answer_says_of_quotas_is_kept_also_where_it_only_refers_to_an_earlier_one() {
+    let mut conversation = begun();
+    let named = |name: &str, value: &str| {
+        [&[0x40, name.len() as u8][..], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+    };
+    let limit = named("x-ratelimit-limit", "60");
+    let first = [&b"\x88"[..], &limit, &named("x-ratelimit-remaining", "59"), &named("set-cookie", "secret")]
+        .concat();
+    // The limit is what it was, the remainder another one of the same name.
+    let second = b"\x88\xc0\x7f\x00\x0258";
+    feed(&mut conversation, Out, 1, &frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/a")));
+    feed(&mut conversation, In, 2, &frame(HEADERS, END_HEADERS | END_STREAM, 1, &first));
+    feed(&mut conversation, Out, 3, &frame(HEADERS, END_HEADERS | END_STREAM, 3, AGAIN));
+    feed(&mut conversation, In, 4, &frame(HEADERS, END_HEADERS | END_STREAM, 3, second));
+    let exchanges = conversation.exchanges();
+    let stated =
+        |left: &str| [("x-ratelimit-limit", "60".to_owned()), ("x-ratelimit-remaining", left.to_owned())];
+    assert_eq!([&exchanges[0].stated[..], &exchanges[1].stated], [stated("59"), stated("58")]);
+    assert_eq!(conversation.understanding(), Understanding::Whole);
+}
+
+#[test]
 fn padding_priority_and_continuations_are_framing() {
     let mut conversation = begun();
     let block = get("/padded");
