@@ -4,7 +4,7 @@
 
 mod outbox_support;
 
-use farcall_agent::outbox::{Parcel, State};
+use farcall_agent::outbox::{Parcel, Reference, State};
 use farcall_agent::report::{self, Query};
 use farcall_agent::{Farcall, Options};
 use outbox_support::{Vendor, config};
@@ -147,4 +147,47 @@ fn the_first_failed_delivery_of_a_critical_call_is_told_and_delivery_goes_on() {
         call.events
     );
     assert!(farcall.counters().contains(&("untold_alarms".to_owned(), 0)));
+}
+
+#[test]
+fn a_callback_that_fails_is_told_by_its_name_and_one_that_nobody_here_knows_is_none() {
+    let (home, vendor) = (tempfile::tempdir().unwrap(), Vendor::start());
+    let log = home.path().join("alarms.log");
+    let farcall = started(home.path(), &vendor, &format!("log = \"{}\"", log.display()));
+    let outbox = farcall.outbox().unwrap();
+    let parcel = |name: &str| {
+        Parcel::new("POST", vendor.url("/"))
+            .customer("acme")
+            .secret("authorization", Reference::callback(name).prefix("Bearer "))
+    };
+    let awaits = outbox.put(parcel("elsewhere")).unwrap().id;
+    // A usual call is delivered by the round that found nobody for that one.
+    let usual = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
+    assert_eq!(outbox.wait(usual, PATIENCE).unwrap().state, State::Delivered);
+    outbox.credential("stripe", || Err::<String, _>("no lease for sk_live_1")).unwrap();
+    let fails = outbox.put(parcel("stripe").max_attempts(1)).unwrap().id;
+    assert_eq!(outbox.wait(fails, PATIENCE).unwrap().state, State::Dead);
+    let until = Instant::now() + PATIENCE;
+    let told = loop {
+        match std::fs::read_to_string(&log) {
+            Ok(told) if told.ends_with('\n') => break told,
+            _ => assert!(Instant::now() < until, "nobody was told"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(outbox.item(awaits).unwrap().state, State::Pending);
+    farcall.shutdown();
+    assert!(!told.contains("sk_live"), "{told}");
+    let [line] = told.lines().collect::<Vec<_>>().try_into().unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let fields = &line["farcall"];
+    let field = |name: &str| fields[name].as_str().unwrap();
+    assert_eq!((field("rule"), field("customer"), field("call")), ("orders", "acme", ""));
+    assert_eq!(field("failure"), "got no credential: the callback `stripe` failed");
+    assert_eq!((fields["delivery"].as_bool(), fields["held_back"].as_u64()), (Some(true), Some(0)));
+    assert!(line["text"].as_str().unwrap().contains("got no credential"), "{line}");
+    // No call was made, so none is counted but the one that was delivered.
+    let vendors = report::vendors(&Query::at(home.path())).unwrap();
+    assert_eq!(vendors.rows.iter().map(|row| row.numbers.calls).sum::<u64>(), 1);
+    assert_eq!(vendor.got().len(), 1);
 }

@@ -365,3 +365,39 @@ fn a_rule_may_say_that_nothing_goes_while_the_store_is_away() {
     });
     until("a grant again", || refused().is_none());
 }
+
+#[test]
+fn what_is_not_ours_under_a_key_of_one_quota_degrades_that_quota_alone_until_it_is_gone() {
+    let home = tempfile::tempdir().unwrap();
+    let redis = Redis::start(home.path());
+    let refuses = "on_error = \"refuse\"\nmax_wait = \"0s\"";
+    let other = "[[quota]]\nname = \"other\"\nmatch = { vendor = \"github\" }\nlimit = \"1000 requests / 1s\"\nburst = 100\nshared = \"fleet\"\n";
+    let config = format!("{}{other}{refuses}\n", config(redis.port, refuses));
+    fs::write(home.path().join("farcall.toml"), config).unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    let refused = |url: &str| match farcall.guard(farcall.begin(&Head::new("GET", url))).step() {
+        Step::Send(_) => None,
+        Step::Refuse(refusal) => Some(refusal.reason.to_string()),
+        step => panic!("{step:?}"),
+    };
+    let (broken, whole) = ("https://api.stripe.com/v1/balance", "https://api.github.com/meta");
+    until("a grant", || refused(broken).is_none());
+    // That of the one quota that was asked for.
+    let script = "local k = redis.call('KEYS', 'test:{*}:level') redis.call('SET', k[1], 'x') return #k";
+    assert_eq!(redis.ask(&format!("EVAL \"{script}\" 0")), ":1");
+    until("its grant to run out", || refused(broken).is_some_and(|reason| reason == "unshared"));
+    until("a grant of the other", || refused(whole).is_none());
+    // As many questions as a grant outlasts, and more.
+    let asked = counter(&farcall, "broken_leases");
+    until("more questions", || counter(&farcall, "broken_leases") > asked + 20);
+    let mut went = 0;
+    until("calls of the other", || {
+        assert_ne!(refused(whole).as_deref(), Some("unshared"));
+        went += 1;
+        went > 20
+    });
+    assert_eq!(counter(&farcall, "unanswered_leases"), 0);
+    let script = "local n = 0 for _, k in ipairs(redis.call('KEYS', 'test:*')) do if redis.call('TYPE', k).ok == 'string' then n = n + redis.call('DEL', k) end end return n";
+    assert_eq!(redis.ask(&format!("EVAL \"{script}\" 0")), ":1");
+    until("a grant again", || refused(broken).is_none());
+}

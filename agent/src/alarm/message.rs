@@ -36,7 +36,7 @@ pub(super) struct Fields {
     pub(super) endpoint: String,
     pub(super) customer: Option<String>,
     pub(super) failure: String,
-    /// The call, for `farcall explain call`.
+    /// The call, for `farcall explain call`; empty where none was made.
     pub(super) call: String,
     /// Whether the outbox goes on trying.
     pub(super) delivery: bool,
@@ -78,7 +78,7 @@ impl Message {
             endpoint: (*endpoint).to_owned(),
             customer: customer.map(str::to_owned),
             failure: (*failure).to_owned(),
-            call: format!("{call:016x}"),
+            call: if *call == 0 { String::new() } else { format!("{call:016x}") },
             delivery: *delivery,
             held_back: 0,
             at_ms: at.as_nanos() / 1_000_000,

@@ -3,7 +3,7 @@
 //! URIs have places in a table of moments, as in the engine's own: those that share a place lose an answer now and then,
 //! and nothing grows. What is still to be told is a set of places; where it could not be told, it is the next time.
 
-use super::worker::lock;
+use super::common::lock;
 use farcall::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::Mutex;

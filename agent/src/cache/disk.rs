@@ -6,7 +6,7 @@
 //! longest; one part is gone through each second in any case, so that what was miscounted or left behind is put right.
 
 use super::leases::{Leases, PARTS};
-use super::worker::Tier;
+use super::tier::Tier;
 use crate::home::give_to_owner;
 use farcall::cache::Key;
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -5,6 +5,8 @@
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "there is nobody to tell"))]
 mod changes;
 #[cfg(feature = "shared-cache")]
+mod common;
+#[cfg(feature = "shared-cache")]
 mod disk;
 #[cfg(feature = "shared-cache")]
 mod leases;
@@ -17,6 +19,8 @@ mod seal;
 mod shared;
 #[cfg(all(test, feature = "shared-cache"))]
 mod tests;
+#[cfg(feature = "shared-cache")]
+mod tier;
 mod vendors;
 #[cfg(feature = "shared-cache")]
 mod worker;

@@ -2,7 +2,7 @@
 //! have in common: the store learns nothing, and nothing that it makes up is taken for an answer.
 
 use super::changes::Changes;
-use super::worker::Tier;
+use super::tier::Tier;
 use farcall::Timestamp;
 use farcall::cache::Key;
 use redis::{Client, Commands, Connection, RedisError};

@@ -2,10 +2,11 @@
 
 use super::Memory;
 use super::changes::Changes;
+use super::common::{Common, Which};
 use super::disk::Disk;
 use super::leases::Leases;
 use super::seal::Seal;
-use super::worker::{Common, Job, Which, Worker};
+use super::worker::{Job, Worker};
 use farcall::cache::{Answer, Fetch, Kept, Key, Landing, Place, Store};
 use farcall::{Config, Timestamp};
 use std::io;
@@ -102,7 +103,7 @@ impl Shared {
 
     /// Removes what lies on the disk of a home directory and `which` says; how many those were.
     pub(crate) fn purge_disk(home: &Path, now: Timestamp, which: Which) -> io::Result<u64> {
-        use super::worker::Tier;
+        use super::tier::Tier;
         if !Disk::is_in(home) {
             return Ok(0);
         }

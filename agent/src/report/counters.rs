@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 83] = [
+const MEANINGS: [(&str, &str, Weight); 84] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -162,6 +162,11 @@ const MEANINGS: [(&str, &str, Weight); 83] = [
         Look,
     ),
     ("unanswered_leases", "requests to Redis that failed; this host goes by its own share", Look),
+    (
+        "broken_leases",
+        "questions to Redis about one quota, under whose keys something else lies; this host goes by its own share of it",
+        Look,
+    ),
     ("unleased_quotas", "quotas of a fleet without Redis; this host goes by its own share", Look),
     ("late_forks", "forks that nobody announced; calls of the child's first second are missing", Look),
     ("panics", "errors of farcall's own that were caught", Look),

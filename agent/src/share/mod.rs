@@ -113,12 +113,14 @@ impl Share {
     pub(crate) fn counters(&self) -> Vec<(String, u64)> {
         let evicted = self.memory.as_ref().map_or(0, |memory| memory.evicted());
         #[cfg(feature = "redis")]
-        let fleet = self.fleet.as_ref().map_or((0, 0), |fleet| (fleet.failures(), fleet.unleased()));
+        let fleet =
+            self.fleet.as_ref().map_or([0; 3], |fleet| [fleet.failures(), fleet.broken(), fleet.unleased()]);
         #[cfg(not(feature = "redis"))]
-        let fleet = (0, 0);
+        let fleet = [0; 3];
         vec![
-            ("unanswered_leases".to_owned(), fleet.0),
-            ("unleased_quotas".to_owned(), fleet.1),
+            ("unanswered_leases".to_owned(), fleet[0]),
+            ("broken_leases".to_owned(), fleet[1]),
+            ("unleased_quotas".to_owned(), fleet[2]),
             ("unshared_quotas".to_owned(), self.unshared.load(Ordering::Relaxed)),
             ("evicted_quotas".to_owned(), evicted),
             ("unshared_canaries".to_owned(), self.unshared_canaries.load(Ordering::Relaxed)),

@@ -265,6 +265,35 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_key_is_answered_with_each_known_one_once() {
+        let tables = ["ledger", "advise", "share", "outbox_store", "alarm", "otlp"];
+        let rules = [
+            "vendor",
+            "policy",
+            "rollout",
+            "fault",
+            "budget",
+            "quota",
+            "resilience",
+            "cache",
+            "outbox",
+            "data",
+            "price",
+        ];
+        let headers = tables.map(|table| format!("[{table}]")).into_iter();
+        for header in headers.chain(rules.map(|rule| format!("[[{rule}]]"))).chain([String::new()]) {
+            let errors = errors(&format!("{header}\n0 = 1\n"));
+            let known =
+                errors.iter().find_map(|error| error.split_once("unknown key `0`; the keys here are "));
+            let mut known: Vec<&str> = known.expect("the keys").1.split(", ").collect();
+            let all = known.len();
+            known.sort_unstable();
+            known.dedup();
+            assert!(all > 0 && known.len() == all, "{header}: {errors:?}");
+        }
+    }
+
+    #[test]
     fn what_is_not_toml_says_where() {
         let errors = errors("a = [1,\nb = 2\n");
         assert!(errors[0].starts_with("farcall.toml:2:"), "{errors:?}");

@@ -330,7 +330,10 @@ impl<'t, 'd> Section<'t, 'd> {
 
     /// A value as it is, for what these readers do not know.
     pub(super) fn value(&mut self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {
-        self.known.push(key);
+        // A reader may ask for a key that the readers of all rules asked for before it.
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.table.get(key)
     }
 

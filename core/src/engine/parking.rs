@@ -6,7 +6,7 @@ use super::events::What;
 use super::flow::Flow;
 use super::plan::{Plan, Standing};
 use super::{Call, Engine, Step};
-use crate::call::{ErrorType, Outcome, Refusal, RefusedBy, Stored};
+use crate::call::{ErrorType, Head, Outcome, Refusal, RefusedBy, Stored};
 use crate::outbox::{Facts, Failed, Failure, OrderedBy, Park, Parked, Terms, Verdict};
 use crate::resilience::{Ending, is_idempotent};
 use crate::units::{Timestamp, spread};
@@ -77,22 +77,53 @@ impl Engine {
         let Some(rule) = plan.critical.as_ref().filter(|_| !flow.is_copy) else {
             return;
         };
-        let Some(alarms) = self.alarms.get().filter(|_| failure.is_alarming(flow.delivers)) else { return };
+        if failure.is_alarming(flow.delivers)
+            && self.tell(plan, rule, &words_of(failure), (call, flow.delivers), now)
+        {
+            flow.events.add(now, What::Alarm { rule: Arc::clone(rule) });
+        }
+    }
+
+    /// A delivery from the outbox could not be tried, for a reason that is a failure and goes behind its endpoint's name:
+    /// `got no credential`. Has somebody told where it is critical; nothing is counted, as no call was made.
+    pub fn undelivered(&self, head: &Head<'_>, failure: &str, now: Timestamp) {
+        let plan = self.know(head, now, |known, _| known.plan);
+        if let Some(plan) = plan
+            && let Some(rule) = &plan.critical
+        {
+            self.tell(&plan, rule, failure, (0, true), now);
+        }
+    }
+
+    /// Whether an alarm goes out.
+    fn tell(
+        &self,
+        plan: &Plan,
+        rule: &Arc<str>,
+        failure: &str,
+        (call, delivery): (u64, bool),
+        now: Timestamp,
+    ) -> bool {
+        let Some(alarms) = self.alarms.get() else { return false };
         let told = alarms.failed(&Failed {
             rule,
             vendor: &plan.vendor_name,
             endpoint: &plan.endpoint_name,
             customer: plan.customer_name.as_deref(),
-            failure: &words_of(failure),
+            failure,
             call,
-            delivery: flow.delivers,
+            delivery,
             at: now,
         });
         if told {
-            flow.events.add(now, What::Alarm { rule: Arc::clone(rule) });
-            let what = format!("{} of {} {}", plan.endpoint_name, plan.vendor_name, words_of(failure));
-            self.notice("alarm", rule, what, now);
+            self.notice(
+                "alarm",
+                rule,
+                format!("{} of {} {failure}", plan.endpoint_name, plan.vendor_name),
+                now,
+            );
         }
+        told
     }
 
     /// Whether any rule parks calls.

@@ -19,7 +19,7 @@ pub struct Failed<'a> {
     pub customer: Option<&'a str>,
     /// How it failed: `answered 503`.
     pub failure: &'a str,
-    /// The call's id, as in `farcall explain`.
+    /// The call's id, as in `farcall explain`; 0 where none was made.
     pub call: u64,
     /// Whether it was a delivery from the outbox, which goes on; else it is the application's own call.
     pub delivery: bool,

@@ -44,19 +44,27 @@ pub(super) async fn deliver(
     let Some((method, uri, content)) = parts else {
         return Outcome::Hopeless("what is kept of it is no request".into());
     };
+    // What a callback says about its failure may be anything: the alarm has its name alone.
+    let alarm = |failure: &str| farcall.engine().undelivered(&head(item, &content), failure, farcall.now());
     let given = match content.credential() {
         Some(name) => match inner.credentials.ask(name).await {
-            Ok(value) => Some(value),
+            Ok(value) => Some((name, value)),
             Err(Missing::Unknown) => return Outcome::NotSent { why: queue::waits_for(name), until: None },
-            Err(Missing::Failed(why)) => return Outcome::Failed(why),
+            Err(Missing::Failed(why)) => {
+                alarm(&format!("got no credential: the callback `{name}` failed"));
+                return Outcome::Failed(why);
+            }
         },
         None => None,
     };
-    let mut headers = match content.headers(given.as_deref()) {
-        Ok(headers) => headers,
+    let mut headers = match (content.headers(given.as_ref().map(|(_, value)| value.as_str())), &given) {
+        (Ok(headers), _) => headers,
         // What a callback gives is what it is: asked again, it may give something else.
-        Err(why) if given.is_some() => return Outcome::Failed(why),
-        Err(why) => return Outcome::NotSent { why, until: None },
+        (Err(why), Some((name, _))) => {
+            alarm(&format!("got no headers that can be sent with what the callback `{name}` gave"));
+            return Outcome::Failed(why);
+        }
+        (Err(why), None) => return Outcome::NotSent { why, until: None },
     };
     if let Some(name) = header_of(farcall.engine(), &content)
         && let (Ok(name), Ok(value)) =
@@ -67,19 +75,22 @@ pub(super) async fn deliver(
     let request = Prepared { method, uri, headers, body: content.body.clone().into() };
     let (now, timeout) = (farcall.now(), content.timeout());
     let mut call = {
-        let tags = [("via", "outbox")];
-        let head = Head::new(&item.method, &content.url)
-            .headers(&request.headers)
-            .body(Some(request.body.len() as u64), true)
-            .content(&request.body)
-            .customer(item.customer.as_deref())
-            .tags(&tags)
-            .priority(Priority::Batch)
-            .delivers(true)
-            .deadline(Some(now.plus(timeout).plus(PATIENCE)));
+        let deadline = Some(now.plus(timeout).plus(PATIENCE));
+        let head = head(item, &content).headers(&request.headers).deadline(deadline);
         farcall.guard(farcall.begin_at(&head, now))
     };
     request.send(&mut call, client, permit, timeout).await
+}
+
+/// The call as rules see it, but for its headers and its deadline.
+fn head<'c>(item: &'c Item, content: &'c Content) -> Head<'c> {
+    Head::new(&item.method, &content.url)
+        .body(Some(content.body.len() as u64), true)
+        .content(&content.body)
+        .customer(item.customer.as_deref())
+        .tags(&[("via", "outbox")])
+        .priority(Priority::Batch)
+        .delivers(true)
 }
 
 /// A request, to be sent as often as it takes.

@@ -41,6 +41,7 @@ pub(crate) struct Fleet {
 struct Tallies {
     failures: AtomicU64,
     unleased: AtomicU64,
+    broken: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,8 @@ struct State {
     running: bool,
     /// How many hosts there are, as far as known.
     hosts: u32,
+    /// Whether it was said that the store cannot tell how many.
+    said: bool,
     quotas: HashMap<u64, Leased>,
 }
 
@@ -60,6 +63,8 @@ struct Leased {
     due: Instant,
     /// Since a reload it is no quota of the fleet's: nothing is fetched, which other hosts would have to do without.
     rests: bool,
+    /// Whether it was said that something else lies under its keys.
+    said: bool,
 }
 
 /// How a quota refills, as the store has to know it.
@@ -79,7 +84,15 @@ impl Leased {
     fn new(cell: FleetCell, limit: Limit, rule: &Rule, hosts: u32) -> Self {
         let mut lease = Lease::new(limit);
         lease.expects(cell.cell(), hosts);
-        Self { limit, cell, lease, rate: Rate::of(limit, rule), due: Instant::now(), rests: false }
+        Self {
+            limit,
+            cell,
+            lease,
+            rate: Rate::of(limit, rule),
+            due: Instant::now(),
+            rests: false,
+            said: false,
+        }
     }
 
     /// The rule may be another one since a reload. Gives whether there is something to ask at once.
@@ -155,7 +168,7 @@ impl FleetCell {
 
 impl Fleet {
     pub(crate) fn new(share: &ShareConfig, host: u64, process: u64) -> Self {
-        let state = State { running: false, hosts: share.hosts, quotas: HashMap::new() };
+        let state = State { running: false, hosts: share.hosts, said: false, quotas: HashMap::new() };
         Self {
             share: share.clone(),
             host,
@@ -246,6 +259,11 @@ impl Fleet {
     /// Questions that the store did not answer.
     pub(crate) fn failures(&self) -> u64 {
         self.tallies.failures.load(Ordering::Relaxed)
+    }
+
+    /// Questions about a quota under whose keys something else lies.
+    pub(crate) fn broken(&self) -> u64 {
+        self.tallies.broken.load(Ordering::Relaxed)
     }
 
     /// Quotas that are not shared with other hosts, because there are too many.

@@ -4,7 +4,7 @@ use super::Rate;
 use farcall::Timestamp;
 use farcall::config::ShareConfig;
 use farcall::quota::{Grant, Wanted};
-use redis::{Client, Connection, RedisResult};
+use redis::{Client, Connection, RedisError, RedisResult};
 use std::time::Duration;
 
 /// A connection has to be there within this time, in the thread that waits for nobody.
@@ -66,9 +66,10 @@ pub(super) struct Question {
 /// All that it says at once.
 #[derive(Debug)]
 pub(super) struct Answers {
-    pub(super) grants: Vec<Grant>,
-    /// How many hosts there are in all.
-    pub(super) hosts: u32,
+    /// One for each question; `None` where something else lies under a key of that quota.
+    pub(super) grants: Vec<Option<Grant>>,
+    /// How many hosts there are in all; `None` where something else lies under the key of that.
+    pub(super) hosts: Option<u32>,
 }
 
 pub(super) struct Store {
@@ -90,43 +91,68 @@ impl Store {
 
     /// Asks all of it in one round trip, and says that this host is there.
     pub(super) fn ask(&mut self, questions: &[Question]) -> RedisResult<Answers> {
-        let answers = self.try_ask(questions);
-        if answers.is_err() {
-            // What still comes over it would be taken for the answer to another question.
-            self.connection = None;
-        }
-        answers
+        let (mut connection, script) = match self.connection.take() {
+            Some(connected) => connected,
+            None => self.connect()?,
+        };
+        let answers = self.try_ask(&mut connection, &script, questions)?;
+        // After an error it is let go of: what still comes over it would be taken for the answer to another question.
+        self.connection = Some((connection, script));
+        Ok(answers)
     }
 
-    fn try_ask(&mut self, questions: &[Question]) -> RedisResult<Answers> {
-        if self.connection.is_none() {
-            let mut connection = Client::open(self.url.as_str())?.get_connection_with_timeout(CONNECT)?;
-            connection.set_read_timeout(Some(ANSWER))?;
-            connection.set_write_timeout(Some(ANSWER))?;
-            let script = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query::<String>(&mut connection)?;
-            self.connection = Some((connection, script));
-        }
-        let Some((connection, script)) = &mut self.connection else {
-            return Ok(Answers { grants: Vec::new(), hosts: 1 });
-        };
+    fn connect(&self) -> RedisResult<(Connection, String)> {
+        let mut connection = Client::open(self.url.as_str())?.get_connection_with_timeout(CONNECT)?;
+        connection.set_read_timeout(Some(ANSWER))?;
+        connection.set_write_timeout(Some(ANSWER))?;
+        let script = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query(&mut connection)?;
+        Ok((connection, script))
+    }
+
+    fn try_ask(
+        &self,
+        connection: &mut Connection,
+        script: &str,
+        questions: &[Question],
+    ) -> RedisResult<Answers> {
         let mut all = redis::pipe();
-        let fleet = format!("{}hosts", self.prefix);
-        all.cmd("EVALSHA").arg(script.as_str()).arg(2).arg(&fleet).arg(&fleet);
+        let fleet = self.name_of_hosts();
+        all.cmd("EVALSHA").arg(script).arg(2).arg(&fleet).arg(&fleet);
         all.arg(0).arg(0).arg(0).arg(0).arg(0).arg(&self.host).arg(GONE).arg(GONE);
         for Question { key, wanted, rate, .. } in questions {
-            // Braces: one slot of a cluster for both.
-            let [bucket, hosts, told] =
-                ["level", "hosts", "told"].map(|name| format!("{}{{{key:016x}}}:{name}", self.prefix));
+            let quota = self.name(*key);
+            let [bucket, hosts, told] = ["level", "hosts", "told"].map(|name| format!("{quota}:{name}"));
             let full = (rate.most.max(rate.debt) / rate.per_second * 1_000.0).ceil() as u64;
-            all.cmd("EVALSHA").arg(script.as_str()).arg(3).arg(bucket).arg(hosts);
+            all.cmd("EVALSHA").arg(script).arg(3).arg(bucket).arg(hosts);
             all.arg(format!("{told}:{}", self.host));
             all.arg(wanted.units).arg(wanted.returned).arg(rate.per_second).arg(rate.most).arg(rate.first);
             all.arg(&self.host).arg(GONE).arg(full.saturating_mul(2).max(60_000)).arg(wanted.owed);
             all.arg(wanted.debt).arg(wanted.spilled.unwrap_or(u64::MAX)).arg(rate.debt);
         }
-        let answers: Vec<(u64, u32, u64)> = all.query(connection)?;
-        let mut grants = answers.into_iter().map(|(units, hosts, spilled)| Grant { units, hosts, spilled });
-        let hosts = grants.next().map_or(1, |fleet| fleet.hosts);
-        Ok(Answers { grants: grants.collect(), hosts })
+        let answers: Vec<RedisResult<(u64, u32, u64)>> = all.ignore_errors().query(connection)?;
+        let mut grants = answers.into_iter().map(|answer| match answer {
+            Ok((units, hosts, spilled)) => Ok(Some(Grant { units, hosts, spilled })),
+            Err(error) if is_about_a_key(&error) => Ok(None),
+            Err(error) => Err(error),
+        });
+        let hosts = grants.next().transpose()?.flatten().map(|fleet| fleet.hosts);
+        Ok(Answers { grants: grants.collect::<RedisResult<_>>()?, hosts })
     }
+
+    /// What the names of all keys of a quota begin with. Braces: one slot of a cluster for all.
+    pub(super) fn name(&self, key: u64) -> String {
+        format!("{}{{{key:016x}}}", self.prefix)
+    }
+
+    /// Under what the store knows which hosts there are.
+    pub(super) fn name_of_hosts(&self) -> String {
+        format!("{}hosts", self.prefix)
+    }
+}
+
+/// Whether something lies under a key that is not ours: nothing was changed then, and other keys are as good as ever.
+/// Redis before 7 says so in the words of a script's failure, after another code.
+fn is_about_a_key(error: &RedisError) -> bool {
+    let wrong = "WRONGTYPE";
+    error.code() == Some(wrong) || error.detail().is_some_and(|detail| detail.contains(wrong))
 }

@@ -1,4 +1,4 @@
-use super::store::Question;
+use super::store::{Answers, Question};
 use super::worker::BEAT;
 use super::*;
 use crate::redis_server::Server;
@@ -42,8 +42,8 @@ impl Process {
     fn hears(&mut self, questions: &[Question], units: Option<u64>) {
         let answers = match units {
             Some(units) => {
-                let grants = questions.iter().map(|_| Grant { units, hosts: 1, spilled: 0 }).collect();
-                Ok(super::store::Answers { grants, hosts: 1 })
+                let grants = questions.iter().map(|_| Some(Grant { units, hosts: 1, spilled: 0 })).collect();
+                Ok(Answers { grants, hosts: Some(1) })
             }
             None => Err(std::io::Error::other("the store is away").into()),
         };
@@ -160,8 +160,12 @@ impl Asked {
     }
 
     fn grant(&mut self, wanted: Wanted) -> Grant {
-        let question = Question { key: 7, wanted, rate: SLOW, asked: T0 };
-        self.store.ask(&[question]).unwrap().grants[0]
+        self.grants(&[(7, wanted)]).grants[0].unwrap()
+    }
+
+    fn grants(&mut self, wanted: &[(u64, Wanted)]) -> Answers {
+        let question = |(key, wanted)| Question { key, wanted, rate: SLOW, asked: T0 };
+        self.store.ask(&wanted.iter().copied().map(question).collect::<Vec<_>>()).unwrap()
     }
 
     fn level(&mut self) -> i64 {
@@ -226,4 +230,44 @@ fn broken_numbers_in_the_store_stop_no_fleet() {
             let _: () = asked.beneath.del(key).unwrap();
         }
     }
+}
+
+#[test]
+fn what_is_not_ours_under_a_key_of_one_quota_keeps_no_other_from_its_grant() {
+    let mut asked = Asked::new();
+    let owes = wanted(1, 5, 1, Some(0));
+    for name in ["level", "hosts", "told:0000000000000001"] {
+        let key = format!("farcall:{{0000000000000007}}:{name}");
+        let _: () = asked.beneath.del(&key).unwrap();
+        let _: () = asked.beneath.rpush(&key, "of somebody else").unwrap();
+        let answers = asked.grants(&[(7, owes), (8, owes)]);
+        assert_eq!((answers.grants[0], answers.hosts), (None, Some(1)), "{key}");
+        assert_eq!(answers.grants[1].map(|grant| grant.units), Some(1), "{key}");
+        let _: () = asked.beneath.del(&key).unwrap();
+        assert_eq!(asked.grant(wanted(1, 0, 0, None)).units, 1, "{key}");
+    }
+    let _: () = asked.beneath.del("farcall:hosts").unwrap();
+    let _: () = asked.beneath.rpush("farcall:hosts", "of somebody else").unwrap();
+    let answers = asked.grants(&[(7, owes), (8, owes)]);
+    assert!(answers.hosts.is_none() && answers.grants.iter().all(Option::is_some), "{answers:?}");
+    assert!(asked.grants(&[]).hosts.is_none(), "and the connection is as good as ever");
+}
+
+#[test]
+fn a_host_goes_on_with_its_share_of_a_quota_that_the_store_cannot_grant() {
+    let cell = Arc::new(Cell::new());
+    let mut process = Process::new(1, FleetCell::Own(Arc::clone(&cell) as CellHome), &Arc::default());
+    let rule = &rules()[1];
+    let passes = || {
+        let asks =
+            (0..1_000).map(|_| cell.before(rule, &mut Claim::new(), &Ask::one(), T0.plus_millis(5_000)));
+        asks.filter(|verdict| *verdict == Verdict::Pass).count()
+    };
+    for asked in 1..=3 {
+        let questions = process.asks();
+        let answers = Answers { grants: vec![None], hosts: Some(10) };
+        process.worker.take(&mut lock(&process.fleet.state.0), &questions, Ok(answers));
+        assert_eq!((process.fleet.broken(), process.fleet.failures()), (asked, 0));
+    }
+    assert!((1..=2).contains(&passes()), "a tenth");
 }

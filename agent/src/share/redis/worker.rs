@@ -95,11 +95,27 @@ impl Worker {
                     let now = Instant::now();
                     state.quotas.values_mut().for_each(|leased| leased.due = now);
                 }
-                state.hosts = answers.hosts;
+                match answers.hosts {
+                    Some(hosts) => state.hosts = hosts,
+                    None => {
+                        self.broken(&mut state.said, &self.store.name_of_hosts(), "the hosts it knew last")
+                    }
+                }
+                let hosts = state.hosts;
                 for (question, grant) in questions.iter().zip(answers.grants) {
-                    if let Some(Leased { cell, lease, .. }) = state.quotas.get_mut(&question.key) {
-                        let until = question.asked.plus(question.wanted.hold);
-                        lease.granted(cell.cell(), grant, until, (self.clock)());
+                    let Some(leased) = state.quotas.get_mut(&question.key) else { continue };
+                    let Leased { cell, lease, said, .. } = leased;
+                    match grant {
+                        Some(grant) => {
+                            let until = question.asked.plus(question.wanted.hold);
+                            lease.granted(cell.cell(), grant, until, (self.clock)());
+                        }
+                        None => {
+                            lease.failed();
+                            // Of all that there are: nobody can say how many of them use this quota.
+                            lease.shares_with(cell.cell(), hosts);
+                            self.broken(said, &self.store.name(question.key), "its share of that quota");
+                        }
                     }
                 }
             }
@@ -131,6 +147,16 @@ impl Worker {
                     ));
                 }
             }
+        }
+    }
+
+    /// Something else lies in the store under a name that begins so: counted each time, and said the first.
+    fn broken(&self, said: &mut bool, name: &str, instead: &str) {
+        self.tallies.broken.fetch_add(1, Ordering::Relaxed);
+        if !std::mem::replace(said, true) {
+            say::say(&format!(
+                "the store of shared quotas has something else under `{name}`; this host goes on with {instead}"
+            ));
         }
     }
 }

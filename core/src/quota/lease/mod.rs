@@ -222,7 +222,8 @@ impl Lease {
         self.shares_with(cell, hosts);
     }
 
-    fn shares_with(&mut self, cell: &Cell, hosts: u32) {
+    /// So many hosts share the limit, as far as anybody knows who cannot ask the store about this quota.
+    pub fn shares_with(&mut self, cell: &Cell, hosts: u32) {
         self.hosts = hosts.clamp(1, 100_000);
         cell.set_share((1_000_000 / self.hosts).max(1));
     }
