@@ -263,9 +263,9 @@ def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, c
             verdict = "DIFFERENT"
             wrong.append(line["host"])
         say(f"  {line['host']:24} {line['farcall']:6} seen {line['vendor']:6} counted   {verdict}")
-    # All who ask are programs of the demo.
+    # All who ask are programs of the demo. Answers that overtake each other blur it by a few calls.
     quotas = report(home, "quotas", as_json=True)["rows"]
-    foreign = [row for row in quotas if row["unit"] == "requests" and row["foreign"]]
+    foreign = [row for row in quotas if row["unit"] == "requests" and (row["foreign"] or 0) > 10]
     say("")
     say(f"The report is in {(OUT / 'report.json').relative_to(ROOT)}; to ask further, from {ROOT}:")
     say(f"  {(BIN / 'farcall').relative_to(ROOT)} report calls --home {home.relative_to(ROOT)}")
