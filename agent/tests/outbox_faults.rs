@@ -86,12 +86,16 @@ fn child_body() {
     let padding = "x".repeat(std::env::var("OUTBOX_PADDING").unwrap().parse().unwrap());
     let farcall = Farcall::start(Options { service: Some("shop".into()), hub: false, ..Options::default() });
     let outbox = farcall.outbox().unwrap();
+    let age = std::env::var("OUTBOX_MAX_AGE").ok().map(|age| Duration::from_secs(age.parse().unwrap()));
     for number in 0..PUTS {
         let key = [None, Some(name.clone()), Some("all".to_owned())][number % 3].clone();
         let body = format!("{name} {number} {} {padding}", key.as_deref().unwrap_or("-"));
         let mut parcel = Parcel::new("POST", &url).body(body);
         if let Some(key) = key {
             parcel = parcel.order_key(key);
+        }
+        if let Some(age) = age {
+            parcel = parcel.max_age(age);
         }
         let line = match outbox.put(parcel) {
             Ok(receipt) => format!("acknowledged {name} {number} {}\n", receipt.idempotency_key),
@@ -419,12 +423,12 @@ fn a_file_that_was_copied_back_delivers_the_calls_of_its_time_again_under_their_
 }
 
 #[test]
-fn a_clock_that_jumps_by_hours_neither_holds_up_nor_loses_a_call() {
+fn a_clock_that_jumps_by_hours_neither_holds_up_nor_loses_a_call_nor_makes_it_too_old() {
     let library = tempfile::tempdir().unwrap();
     let (shim, clock, new) =
         (shim(library.path()), library.path().join("clock"), library.path().join("clock.new"));
     let vendor = Vendor::start();
-    vendor.answer_next(&["200 OK", "503 Busy", "hang up"].repeat(5));
+    vendor.answer_next(&["200 OK", "503 Busy", "hang up"].repeat(20));
     let home = home(&vendor);
     let mut kept = Vec::new();
     let mut dice = number("FARCALL_FAULT_SEED", 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -443,6 +447,8 @@ fn a_clock_that_jumps_by_hours_neither_holds_up_nor_loses_a_call() {
                 jumps
             });
             let mut command = child(&format!("clock{round}"), home.path(), &vendor, 10);
+            // Shorter than any jump, and longer than the test takes.
+            command.env("OUTBOX_MAX_AGE", "1800");
             let said = run(command.env("LD_PRELOAD", &shim).env("FAULT_CLOCK", &clock));
             over.store(true, Ordering::Release);
             assert!(jumps.join().unwrap() > 1);

@@ -14,48 +14,92 @@ const SLACK: i64 = Duration::from_secs(30).as_nanos() as i64;
 /// With more calls that stand so, they are left as they are: to move them all would write the file anew.
 const MOST: i64 = 100_000;
 
-/// How far the wall clock was ahead of the one that nobody can set, when the file was looked at last.
+/// By which clock moments are: how far it is ahead of the one that nobody can set, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ahead(i64);
+
+impl Ahead {
+    /// The wall clock as it is set at this moment.
+    pub(super) fn wall() -> Self {
+        Self(wall().saturating_sub(uptime()))
+    }
+
+    /// The clock of the moments in a file: the wall clock, or, where that has jumped, and they have not followed, the
+    /// one that it was before.
+    pub(super) fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'clock')";
+        let wall = Self::wall();
+        if !connection.prepare_cached(EXISTS)?.query_row([], |row| row.get(0))? {
+            return Ok(wall);
+        }
+        let mut statement = connection.prepare_cached("SELECT ahead FROM clock WHERE boot = ?1")?;
+        let then = statement.query_row([boot()], |row| row.get(0).map(Self)).optional()?;
+        Ok(then.filter(|then| is_jump(then.until(wall))).unwrap_or(wall))
+    }
+
+    /// What this clock shows.
+    pub(super) fn now(self) -> i64 {
+        uptime().saturating_add(self.0)
+    }
+
+    /// A moment by this clock, as it is by a later one.
+    pub(super) fn moved(self, moment: i64, to: Self) -> i64 {
+        let by = self.until(to);
+        if is_jump(by) { moment.saturating_add(by) } else { moment }
+    }
+
+    /// By how much a clock that was this one has been set forward.
+    fn until(self, later: Self) -> i64 {
+        later.0.saturating_sub(self.0)
+    }
+}
+
+/// The clock that the moments in the file go by, as far as this process knows: without asking the file.
 #[derive(Debug, Default)]
 pub(super) struct Anchor {
-    /// Nanoseconds; 0 where that is not known.
+    /// As in [`Ahead`]; 0 where that is not known.
     ahead: AtomicI64,
 }
 
 impl Anchor {
-    /// Whether the clock has jumped since.
+    /// Whether the wall clock has jumped since.
     pub(super) fn is_off(&self) -> bool {
         let then = self.ahead.load(Ordering::Acquire);
-        then != 0 && is_jump(ahead().saturating_sub(then))
+        then != 0 && is_jump(Ahead(then).until(Ahead::wall()))
     }
 
-    /// Moves what is pending, if the clock has jumped since anybody last looked in this boot of the machine.
-    pub(super) fn follow(&self, connection: &Connection) -> rusqlite::Result<()> {
-        self.follow_to(connection, ahead())
+    /// What a transaction has [followed](follow), once that is committed.
+    pub(super) fn set(&self, ahead: Ahead) {
+        self.ahead.store(ahead.0, Ordering::Release);
     }
+}
 
-    fn follow_to(&self, connection: &Connection, now: i64) -> rusqlite::Result<()> {
-        connection.execute_batch(
-            "CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL,
-                ahead INTEGER NOT NULL) STRICT",
-        )?;
-        let last: Option<(String, i64)> = connection
-            .query_row("SELECT boot, ahead FROM clock", [], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let then = match last {
-            Some((boot_then, then)) if boot_then == boot() && !is_jump(now.saturating_sub(then)) => then,
-            last => {
-                // How long the machine was off nobody knows.
-                if let Some((_, then)) = last.filter(|(boot_then, _)| boot_then == boot()) {
-                    shift(connection, now.saturating_sub(then))?;
-                }
-                let sql = "INSERT INTO clock VALUES (1, ?1, ?2)
-                    ON CONFLICT (one) DO UPDATE SET boot = ?1, ahead = ?2";
-                connection.execute(sql, params![boot(), now])?;
-                now
+/// Moves what is pending, if the clock has jumped since anybody last looked in this boot of the machine. By which clock
+/// it is then.
+pub(super) fn follow(connection: &Connection) -> rusqlite::Result<Ahead> {
+    follow_to(connection, Ahead::wall())
+}
+
+fn follow_to(connection: &Connection, now: Ahead) -> rusqlite::Result<Ahead> {
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL,
+            ahead INTEGER NOT NULL) STRICT",
+    )?;
+    let last: Option<(String, Ahead)> = connection
+        .query_row("SELECT boot, ahead FROM clock", [], |row| Ok((row.get(0)?, Ahead(row.get(1)?))))
+        .optional()?;
+    match last {
+        Some((boot_then, then)) if boot_then == boot() && !is_jump(then.until(now)) => Ok(then),
+        last => {
+            // How long the machine was off nobody knows.
+            if let Some((_, then)) = last.filter(|(boot_then, _)| boot_then == boot()) {
+                shift(connection, then, now)?;
             }
-        };
-        self.ahead.store(then, Ordering::Release);
-        Ok(())
+            let sql = "INSERT INTO clock VALUES (1, ?1, ?2)
+                ON CONFLICT (one) DO UPDATE SET boot = ?1, ahead = ?2";
+            connection.execute(sql, params![boot(), now.0])?;
+            Ok(now)
+        }
     }
 }
 
@@ -63,8 +107,8 @@ fn is_jump(by: i64) -> bool {
     by.saturating_abs() > SLACK
 }
 
-fn ahead() -> i64 {
-    wall().saturating_sub(i64::try_from(boottime()).unwrap_or(i64::MAX))
+fn uptime() -> i64 {
+    i64::try_from(boottime()).unwrap_or(i64::MAX)
 }
 
 /// A moment that was computed at another as it is now, should the clock have jumped in between.
@@ -73,9 +117,10 @@ pub(super) fn rebased(moment: i64, computed_at: i64, now: i64) -> i64 {
     if is_jump(by) { moment.saturating_add(by) } else { moment }
 }
 
-fn shift(connection: &Connection, by: i64) -> rusqlite::Result<()> {
+fn shift(connection: &Connection, then: Ahead, now: Ahead) -> rusqlite::Result<()> {
+    let by = then.until(now);
     // What is later by far was written by another clock than the one that jumped: before the machine started.
-    let latest = wall().saturating_sub(by).saturating_add(SLACK);
+    let latest = then.now().saturating_add(SLACK);
     // Each by its index: most of the file is not pending at all.
     let pending = ["blocked = 0", "blocked <> 0 AND order_key IS NOT NULL"];
     let many = pending.iter().try_fold(0, |many, which| {
@@ -125,9 +170,8 @@ mod tests {
     fn what_is_pending_jumps_with_the_clock_and_keeps_its_waits_and_its_age() {
         let home = tempfile::tempdir().unwrap();
         let open = Place::new(home.path()).open().unwrap();
-        let (db, anchor) = (&open.connection, Anchor::default());
-        let now = ahead();
-        anchor.follow_to(db, now).unwrap();
+        let (db, now) = (&open.connection, Ahead::wall());
+        follow_to(db, now).unwrap();
         let insert =
             "INSERT INTO item (queue, order_key, state, blocked, put_at, next_at, expires_at, method, vendor,
                 endpoint, host, idempotency_key, bytes, request)
@@ -137,20 +181,20 @@ mod tests {
             db.execute(insert, params![key, state, blocked, expires]).unwrap();
         }
         let before = moments(db);
-        anchor.follow_to(db, now + SLACK).unwrap();
+        follow_to(db, Ahead(now.0 + SLACK)).unwrap();
         assert_eq!(moments(db), before, "clocks are never quite right");
-        anchor.follow_to(db, now + 6 * HOUR).unwrap();
+        follow_to(db, Ahead(now.0 + 6 * HOUR)).unwrap();
         let h = 6 * HOUR;
         let moved =
             [(h + 10, h + 20, h + 30), (h + 10, h + 20, i64::MAX), (h + 10, h + 20, h + 30), (10, 20, 30)];
         assert_eq!(moments(db), moved);
         // Another process, which has not seen it, does not do it again.
-        Anchor::default().follow_to(db, now + 6 * HOUR).unwrap();
+        follow_to(db, Ahead(now.0 + 6 * HOUR)).unwrap();
         assert_eq!(moments(db), moved);
-        anchor.follow_to(db, now).unwrap();
+        follow_to(db, now).unwrap();
         assert_eq!(moments(db)[0], before[0], "and back");
         db.execute("UPDATE clock SET boot = 'another'", []).unwrap();
-        anchor.follow_to(db, now - 6 * HOUR).unwrap();
+        follow_to(db, Ahead(now.0 - 6 * HOUR)).unwrap();
         assert_eq!(moments(db)[0], before[0], "how long the machine was off nobody knows");
     }
 
@@ -158,9 +202,8 @@ mod tests {
     fn what_was_settled_is_kept_as_long_as_ever_and_what_another_clock_wrote_is_left_alone() {
         let home = tempfile::tempdir().unwrap();
         let open = Place::new(home.path()).open().unwrap();
-        let (db, anchor) = (&open.connection, Anchor::default());
-        let (now, year) = (ahead(), 365 * 24 * HOUR);
-        anchor.follow_to(db, now).unwrap();
+        let (db, now, year) = (&open.connection, Ahead::wall(), 365 * 24 * HOUR);
+        follow_to(db, now).unwrap();
         let insert = "INSERT INTO item (queue, state, blocked, put_at, next_at, expires_at, settled_at, method, vendor,
                 endpoint, host, idempotency_key, bytes, request)
             VALUES ('q', ?1, 0, ?2, ?2, ?2, ?2, 'POST', 'v', '', 'h', 'k', 0, x'')";
@@ -169,7 +212,7 @@ mod tests {
         for (state, at) in [(1, 10), (2, 10), (0, before), (2, before)] {
             db.execute(insert, params![state, at]).unwrap();
         }
-        anchor.follow_to(db, now + 24 * HOUR * 31).unwrap();
+        follow_to(db, Ahead(now.0 + 24 * HOUR * 31)).unwrap();
         let mut all = db.prepare("SELECT settled_at FROM item ORDER BY id").unwrap();
         let settled: Vec<i64> = all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         let jumped = 24 * HOUR * 31 + 10;

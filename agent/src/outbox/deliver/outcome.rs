@@ -29,10 +29,12 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    /// What becomes of the call. `seal` encrypts the answer.
+    /// What becomes of the call, which becomes too old at `expires_at` by the clock that shows `now`. `seal` encrypts
+    /// the answer.
     pub(super) fn settle(
         self,
         item: &Item,
+        expires_at: i64,
         now: i64,
         seed: u64,
         seal: impl FnOnce(&Answer) -> Vec<u8>,
@@ -66,10 +68,7 @@ impl Outcome {
             return Settlement::Dead { counts, status, error };
         }
         let at = wait(until);
-        if at >= item.expires_at {
-            return Settlement::Later { at: item.expires_at, now, counts, status, error };
-        }
-        Settlement::Later { at, now, counts, status, error }
+        Settlement::Later { at: at.min(expires_at), now, counts, status, error }
     }
 }
 
@@ -116,7 +115,7 @@ pub(super) mod tests {
     }
 
     fn settle(outcome: Outcome, attempts: u32, seed: u64) -> Settlement {
-        outcome.settle(&item(attempts), 1_000, seed, |_| Vec::new())
+        outcome.settle(&item(attempts), item(attempts).expires_at, 1_000, seed, |_| Vec::new())
     }
 
     #[test]
@@ -164,9 +163,7 @@ pub(super) mod tests {
 
     #[test]
     fn no_wait_goes_beyond_the_maximum_age() {
-        let mut old = item(0);
-        old.expires_at = 2_000;
-        let settled = Outcome::Failed("x".into()).settle(&old, 1_000, 1, |_| Vec::new());
+        let settled = Outcome::Failed("x".into()).settle(&item(0), 2_000, 1_000, 1, |_| Vec::new());
         assert!(matches!(settled, Settlement::Later { at: 2_000, .. }));
     }
 }

@@ -1,10 +1,11 @@
 //! What is done for a queue, over and over: keep the lease, look what is due, send it, write down how it came out.
 
+use super::super::clock::Ahead;
 use super::super::lease::{Alive, Permit, RENEWED};
 use super::super::seal::Purpose;
 use super::super::store::{Grant, Store, Wanted};
 use super::super::table::{Item, Settlement};
-use super::super::{Inner, OutboxError, wall};
+use super::super::{Inner, OutboxError};
 use super::attempt::deliver;
 use super::client::{Client, client};
 use super::outcome::Outcome;
@@ -169,7 +170,7 @@ impl Round {
             self.lose();
             return Ok(self.watch());
         };
-        let due_now = due.calls.len();
+        let (due_now, clock) = (due.calls.len(), due.clock);
         for (item, sealed) in due.calls {
             let client = match &self.client {
                 Some(client) => client.clone(),
@@ -179,7 +180,7 @@ impl Round {
                     self.client.insert(made).clone()
                 }
             };
-            let (task, item) = (self.task(token), Arc::new(item));
+            let (task, item) = (self.task(token, clock), Arc::new(item));
             self.under_way.add(Arc::clone(&item), task.run(client, item, sealed));
         }
         let untidy = self.untidy.swap(false, Ordering::AcqRel);
@@ -219,13 +220,15 @@ impl Round {
         }
     }
 
-    fn task(&self, token: i64) -> Task {
+    /// `clock`: by which the call's moments are.
+    fn task(&self, token: i64, clock: Ahead) -> Task {
         Task {
             inner: Arc::clone(&self.shift.inner),
             store: Arc::clone(&self.shift.store),
             farcall: self.shift.farcall.clone(),
             permit: Arc::clone(&self.permit),
             token,
+            clock,
         }
     }
 
@@ -235,7 +238,7 @@ impl Round {
         if let Ended::Panicked(item) = ended
             && let Some(token) = self.held.as_ref().map(|held| held.token)
         {
-            let (task, failed) = (self.task(token), Outcome::Failed(OURS.to_owned()));
+            let (task, failed) = (self.task(token, Ahead::wall()), Outcome::Failed(OURS.to_owned()));
             self.under_way.add(Arc::clone(&item), async move { task.settle(failed, &item, 0).await });
         }
     }
@@ -264,12 +267,14 @@ struct Task {
     farcall: WeakFarcall,
     permit: Arc<Permit>,
     token: i64,
+    /// By which the call's moments are. The wall clock may have jumped since it was read.
+    clock: Ahead,
 }
 
 impl Task {
     async fn run(self, client: Client, item: Arc<Item>, sealed: Vec<u8>) {
         let Some(farcall) = self.farcall.upgrade() else { return };
-        let outcome = match wall() >= item.expires_at {
+        let outcome = match self.clock.now() >= item.expires_at {
             true => {
                 let last = item.error.as_deref().unwrap_or("it was never tried");
                 Outcome::Hopeless(format!("it was older than its maximum age; the last time: {last}"))
@@ -286,7 +291,9 @@ impl Task {
 
     async fn settle(&self, outcome: Outcome, item: &Item, seed: u64) {
         let keys = self.inner.keys();
-        let settlement = outcome.settle(item, wall(), seed, |answer| {
+        let wall = Ahead::wall();
+        let expires_at = self.clock.moved(item.expires_at, wall);
+        let settlement = outcome.settle(item, expires_at, wall.now(), seed, |answer| {
             let sealed = keys
                 .and_then(|keys| keys.seal(Purpose::Response, &item.idempotency_key, &[&answer.to_bytes()]));
             sealed.unwrap_or_default()

@@ -1,12 +1,13 @@
 //! The file in the home directory.
 
+use super::super::clock::Ahead;
 use super::super::file::Place;
 use super::super::lease::{self, Lease};
 use super::super::metrics::Standings;
 use super::super::pending::Pending;
 use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::Writer;
-use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors, wall};
+use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors};
 use super::moving::{self, States};
 use super::{Due, Grant, PATIENCE, Store, Unserved, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
@@ -133,8 +134,8 @@ impl Store for FileStore {
     }
 
     fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
-        let late = wall().saturating_sub(nanos(PATIENCE));
         self.look(|connection| {
+            let late = Ahead::of(connection)?.now().saturating_sub(nanos(PATIENCE));
             let mut unserved = Vec::new();
             for line in table::lines_of_callbacks(connection)? {
                 if line.due.is_some_and(|due| due <= late)
@@ -152,7 +153,7 @@ impl Store for FileStore {
             return Pending::ready(Ok(0));
         }
         self.write(0, move |connection| {
-            let now = wall();
+            let now = Ahead::of(connection)?.now();
             ids.iter().try_fold(0, |many, id| Ok(many + usize::from(table::retry(connection, *id, now)?)))
         })
     }
@@ -196,13 +197,14 @@ impl Store for FileStore {
     fn due(&self, wanted: Wanted) -> Pending<Option<Due>> {
         let Wanted { queue, under_way, room, .. } = wanted;
         if self.writer.is_behind_the_clock() {
-            // What is due cannot be told before the moments in the file have followed.
+            // For those who read the moments in the file by the wall clock.
             drop(self.write(0, |_| Ok(())));
-            return Pending::ready(Ok(Some(Due { calls: Vec::new(), next: Some(Duration::ZERO) })));
         }
-        let now = wall();
         Pending::ready(self.read(|connection| {
-            let mut due = Due::default();
+            // The moments, and by which clock they are, as of one commit.
+            let connection = &connection.unchecked_transaction()?;
+            let clock = Ahead::of(connection)?;
+            let (now, mut due) = (clock.now(), Due { clock, ..Due::default() });
             if room > 0 {
                 let far = now.saturating_add(2 * nanos(FARTHEST));
                 // Those on their way are due all the same; of these no body is read.
@@ -226,13 +228,17 @@ impl Store for FileStore {
             _ => 0,
         };
         let (queue, id, key) = (item.queue(), item.id, item.idempotency_key.clone());
-        self.write(bytes, move |db| table::settle(db, (&queue, token), (id, &key), &settlement, wall()))
+        self.write(bytes, move |db| {
+            table::settle(db, (&queue, token), (id, &key), &settlement, Ahead::of(db)?.now())
+        })
     }
 
     fn tidy(&self, delivered: Duration, dead: Duration) -> Pending<bool> {
-        let now = wall();
-        let before = move |age| now.saturating_sub(nanos(age));
-        self.write(0, move |db| table::tidy(db, before(delivered), before(dead)))
+        self.write(0, move |db| {
+            let now = Ahead::of(db)?.now();
+            let before = |age| now.saturating_sub(nanos(age));
+            table::tidy(db, before(delivered), before(dead))
+        })
     }
 
     fn states(&self, names: Vec<Vec<u8>>) -> Pending<States> {
@@ -302,36 +308,85 @@ impl Store for FileStore {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::wall;
     use super::*;
     use std::collections::HashSet;
+
+    const MINUTE: i64 = 60_000_000_000;
+
+    fn call(key: &str, age: i64) -> Arc<New> {
+        let now = wall();
+        Arc::new(New {
+            queue: "q".into(),
+            order_key: None,
+            put_at: now,
+            next_at: now,
+            expires_at: now.saturating_add(age),
+            max_attempts: None,
+            method: "POST".into(),
+            vendor: "v".into(),
+            endpoint: String::new(),
+            host: "h".into(),
+            customer: None,
+            idempotency_key: key.into(),
+            bytes: 0,
+            request: Vec::new(),
+        })
+    }
+
+    fn due(store: &FileStore, token: i64) -> Due {
+        let (queue, under_way, keys) = ("q".into(), HashSet::new(), Vec::new());
+        let wanted = Wanted { queue, token, under_way, room: 9, keys };
+        store.due(wanted).wait().unwrap().unwrap_or_default()
+    }
+
+    #[test]
+    fn until_the_moments_in_the_file_follow_a_jump_all_goes_by_the_clock_from_before_it() {
+        let home = tempfile::tempdir().unwrap();
+        let store = FileStore::new(Place::new(home.path()), Arc::default());
+        let token = store.take("q").wait().unwrap().unwrap().lease.token;
+        store.add(call("k", 10 * MINUTE)).wait().unwrap();
+        // As the file is when the clock has been set forward by an hour since.
+        let jump =
+            "UPDATE item SET put_at = put_at - ?1, next_at = next_at - ?1, expires_at = expires_at - ?1";
+        store.write(0, move |db| db.execute(jump, [60 * MINUTE])).wait().unwrap();
+        let jump = "UPDATE clock SET ahead = ahead - ?1";
+        store.write(0, move |db| db.execute(jump, [60 * MINUTE])).wait().unwrap();
+        let mut found = due(&store, token);
+        let (item, _) = found.calls.pop().unwrap();
+        assert!(item.expires_at < wall(), "as the wall clock has it, it is too old");
+        let left = item.expires_at - found.clock.now();
+        assert!(left > 9 * MINUTE && left <= 10 * MINUTE, "{left}");
+        store.add(call("later", 10 * MINUTE)).wait().unwrap();
+        let again = Settlement::Later {
+            at: wall() + 5 * MINUTE,
+            now: wall(),
+            counts: true,
+            status: None,
+            error: String::new(),
+        };
+        assert!(store.settle(token, &item, Arc::new(again)).wait().unwrap());
+        let found = due(&store, token);
+        assert_eq!(found.calls.len(), 1, "the other one");
+        let next = nanos(found.next.unwrap());
+        assert!(next > 4 * MINUTE && next <= 5 * MINUTE, "no wait grows or shrinks: {next}");
+        // Whoever opens the file next has it follow.
+        store.pause();
+        store.write(0, |_| Ok(())).wait().unwrap();
+        for item in store.list(&Filter::default()).wait().unwrap() {
+            let left = item.expires_at - wall();
+            assert!(left > 9 * MINUTE && left <= 10 * MINUTE, "{left}");
+        }
+    }
 
     #[test]
     fn what_is_in_a_file_that_was_replaced_is_delivered_no_more() {
         let home = tempfile::tempdir().unwrap();
         let store = FileStore::new(Place::new(home.path()), Arc::default());
-        let call = |key: &str| {
-            Arc::new(New {
-                queue: "q".into(),
-                order_key: None,
-                put_at: wall(),
-                next_at: wall(),
-                expires_at: i64::MAX,
-                max_attempts: None,
-                method: "POST".into(),
-                vendor: "v".into(),
-                endpoint: String::new(),
-                host: "h".into(),
-                customer: None,
-                idempotency_key: key.into(),
-                bytes: 0,
-                request: Vec::new(),
-            })
-        };
+        let call = |key| call(key, i64::MAX);
         let due = || {
-            let wanted =
-                Wanted { queue: "q".into(), token: 1, under_way: HashSet::new(), room: 9, keys: Vec::new() };
-            let due = store.due(wanted).wait().unwrap().unwrap_or_default();
-            due.calls.into_iter().map(|(item, _)| item.idempotency_key).collect::<Vec<_>>()
+            let calls = due(&store, 1).calls.into_iter();
+            calls.map(|(item, _)| item.idempotency_key).collect::<Vec<_>>()
         };
         store.add(call("old")).wait().unwrap();
         assert_eq!(due(), ["old"]);

@@ -13,6 +13,7 @@ mod postgres;
 use chain::Chain;
 pub(super) use file::FileStore;
 
+use super::clock::Ahead;
 use super::file::Place;
 use super::lease::{Alive, Lease};
 use super::metrics::Standings;
@@ -279,4 +280,6 @@ pub(super) struct Due {
     pub(super) calls: Vec<(Item, Vec<u8>)>,
     /// When the next one is, from now; `None` where there is none.
     pub(super) next: Option<Duration>,
+    /// By which their moments are.
+    pub(super) clock: Ahead,
 }

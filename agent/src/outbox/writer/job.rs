@@ -1,9 +1,10 @@
 //! What the writer is asked for: calls to be put, and everything else.
 
+use super::super::clock::Ahead;
 use super::super::file::Place;
 use super::super::pending::Reply;
 use super::super::table::{self, New};
-use super::super::{OutboxError, Receipt, wall};
+use super::super::{OutboxError, Receipt};
 use rusqlite::{ErrorCode, Transaction};
 use std::sync::Arc;
 
@@ -71,10 +72,11 @@ impl Job {
         }
     }
 
-    fn run(&mut self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    /// `now` by the clock of the file.
+    fn run(&mut self, transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
         match self {
             Self::Put(put) => {
-                put.done = Some(alone(table::add(transaction, &put.new, wall()), transaction)?);
+                put.done = Some(alone(table::add(transaction, &put.new, now), transaction)?);
                 Ok(())
             }
             Self::Task(task) => task.run(transaction),
@@ -84,12 +86,13 @@ impl Job {
 
 /// Does these, in this order. An error where it is one of the whole transaction.
 pub(super) fn run(mut jobs: &mut [Job], transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let now = Ahead::of(transaction)?.now();
     while !jobs.is_empty() {
         let alike = jobs.iter().take(table::MOST_TOGETHER).take_while(|job| job.free().is_some()).count();
         let (these, rest) = jobs.split_at_mut(table::together(alike));
         // One of them may be at fault: then each is tried by itself.
-        if these.len() == 1 || !put_together(these, transaction)? {
-            these.iter_mut().try_for_each(|job| job.run(transaction))?;
+        if these.len() == 1 || !put_together(these, transaction, now)? {
+            these.iter_mut().try_for_each(|job| job.run(transaction, now))?;
         }
         jobs = rest;
     }
@@ -97,9 +100,9 @@ pub(super) fn run(mut jobs: &mut [Job], transaction: &Transaction<'_>) -> rusqli
 }
 
 /// Whether they were added.
-fn put_together(jobs: &mut [Job], transaction: &Transaction<'_>) -> rusqlite::Result<bool> {
+fn put_together(jobs: &mut [Job], transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<bool> {
     let calls: Vec<&New> = jobs.iter().filter_map(Job::free).collect();
-    let added = table::add_together(transaction, &calls, wall());
+    let added = table::add_together(transaction, &calls, now);
     let Ok(first) = alone(added, transaction)? else { return Ok(false) };
     for (job, id) in jobs.iter_mut().zip(first..) {
         if let Job::Put(put) = job {

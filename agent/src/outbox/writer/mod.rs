@@ -6,7 +6,7 @@ mod pace;
 #[cfg(test)]
 mod tests;
 
-use super::clock::Anchor;
+use super::clock::{self, Anchor};
 use super::file::{Open, Place};
 use super::pending::{Ending, Pending, pair};
 use super::table::New;
@@ -318,8 +318,9 @@ impl Shared {
         let wrong = |error: rusqlite::Error| self.place.failure(&error);
         let transaction =
             opened.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrong)?;
+        let mut followed = None;
         if new || self.anchor.is_off() {
-            self.anchor.follow(&transaction).map_err(wrong)?;
+            followed = Some(clock::follow(&transaction).map_err(wrong)?);
         }
         let mut done = 0;
         while done < batch.jobs.len() {
@@ -328,6 +329,10 @@ impl Shared {
             self.lock().take_into(batch);
         }
         transaction.commit().map_err(wrong)?;
+        // Not before: until then others read what is there by the clock from before the jump.
+        if let Some(ahead) = followed {
+            self.anchor.set(ahead);
+        }
         if !self.place.is_same(opened) {
             return Err(self
                 .place

@@ -2,6 +2,7 @@
 //! the fencing token of the calls that it claims. Where its lease ends, its calls are let go; what it reports about
 //! them then is refused.
 
+use super::super::super::clock::Ahead;
 use super::super::super::lease::{HOLDS, Lease, ends};
 use super::super::super::wall;
 use super::super::{Due, PATIENCE, Unserved, Waits, Wanted};
@@ -106,7 +107,7 @@ pub(super) async fn due(db: &mut PgConnection, wanted: &Wanted) -> sqlx::Result<
         WHERE state = 0 AND token = $1 AND NOT (id = ANY($2))";
     let under_way: Vec<i64> = wanted.under_way.iter().copied().collect();
     sqlx::query(sql).bind(wanted.token).bind(under_way).execute(&mut *db).await?;
-    let mut due = Due::default();
+    let mut due = Due { clock: Ahead::wall(), ..Due::default() };
     // As with the file: what waits for longer than anything does was put off before a clock was set back.
     for which in ["next_at <= clock.now", "next_at > clock.now + $5"] {
         let room = wanted.room.saturating_sub(due.calls.len());
@@ -133,7 +134,7 @@ pub(super) async fn due(db: &mut PgConnection, wanted: &Wanted) -> sqlx::Result<
             .await?;
         for row in rows {
             // Here, moments are by the clock of this host.
-            let off = wall().saturating_sub(row.try_get("now")?);
+            let off = due.clock.now().saturating_sub(row.try_get("now")?);
             let mut item = item(&row)?;
             for moment in [&mut item.put_at, &mut item.next_at, &mut item.expires_at] {
                 *moment = moment.saturating_add(off);
