@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::share::memory::Memory;
 use farcall::Config;
-use farcall::rollout::{Canary, CanaryStatus, Evidence, Rule};
+use farcall::rollout::{Canary, CanaryStatus, Evidence, RollbackReason, Rule};
 use serde::Serialize;
 use std::io;
 use std::path::Path;
@@ -22,7 +22,9 @@ pub struct Standing {
     pub steps: u64,
     /// The share that takes the new side, between 0 and 1.
     pub share: f64,
-    /// Calls of the old side in this step, and how many of them failed.
+    /// Why it was rolled back: `errors`, `slow`; `None` where it was not, or an earlier version of farcall did it.
+    pub reason: Option<&'static str>,
+    /// Calls of the old side in this step.
     pub old_calls: u64,
     /// Of those, how many failed.
     pub old_errors: u64,
@@ -30,6 +32,19 @@ pub struct Standing {
     pub new_calls: u64,
     /// Of those, how many failed.
     pub new_errors: u64,
+    /// Above how many milliseconds an answer is slow; `None` before enough answers of the old side are known.
+    pub slow_after_ms: Option<f64>,
+    /// Answers of the old side in this step since that is known.
+    pub old_timed: u64,
+    /// Of those, how many were slow.
+    pub old_slow: u64,
+    /// Answers of the new side since that is known.
+    pub new_timed: u64,
+    /// Of those, how many were slow.
+    pub new_slow: u64,
+    /// The reason in words.
+    #[serde(skip)]
+    pub because: Option<&'static str>,
 }
 
 /// Where the canaries of these rules stand that the programs of a home directory share, in the order of the file.
@@ -74,17 +89,24 @@ fn standing(rule: &Rule, canary: Option<&Canary>) -> Standing {
         Some(CanaryStatus::RolledBack) => ("rolled back", None),
     };
     let share = canary.zip(rule.canary.as_ref()).map_or(first, |(canary, rule)| canary.share(rule));
-    let Evidence { old_calls, old_errors, new_calls, new_errors, .. } =
-        canary.map(Canary::evidence).unwrap_or_default();
+    let reason = canary.and_then(Canary::rolled_back_for);
+    let seen: Evidence = canary.map(Canary::evidence).unwrap_or_default();
     Standing {
         rollout: rule.name.to_string(),
         status,
         step,
         steps: steps.len() as u64,
         share: share.ratio(),
-        old_calls,
-        old_errors,
-        new_calls,
-        new_errors,
+        reason: reason.map(RollbackReason::name),
+        old_calls: seen.old_calls,
+        old_errors: seen.old_errors,
+        new_calls: seen.new_calls,
+        new_errors: seen.new_errors,
+        slow_after_ms: (!seen.slow_after.is_zero()).then(|| seen.slow_after.as_secs_f64() * 1e3),
+        old_timed: seen.old_timed,
+        old_slow: seen.old_slow,
+        new_timed: seen.new_timed,
+        new_slow: seen.new_slow,
+        because: reason.map(RollbackReason::as_str),
     }
 }

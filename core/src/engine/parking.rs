@@ -7,6 +7,7 @@ use super::flow::Flow;
 use super::plan::{Plan, Standing};
 use super::{Call, Engine, Step};
 use crate::call::{ErrorType, Outcome, Refusal, RefusedBy, Stored};
+use crate::ledger::Notice;
 use crate::outbox::{Facts, Failed, Failure, OrderedBy, Park, Parked, Terms, Verdict};
 use crate::resilience::{Ending, is_idempotent};
 use crate::units::{Timestamp, spread};
@@ -91,7 +92,9 @@ impl Engine {
         if told {
             flow.events.add(now, What::Alarm { rule: Arc::clone(rule) });
             let what = format!("{} of {} {}", plan.endpoint_name, plan.vendor_name, words_of(failure));
-            self.notice("alarm", rule, what, now);
+            // The alarm itself is what people hear.
+            let (rule, urgent) = (Arc::clone(rule), false);
+            self.notice(Notice { at: now, concept: "alarm", rule, what, urgent, same_since: None });
         }
     }
 

@@ -1,0 +1,60 @@
+//! What happened to rules, in the ledger: a budget that warns, a canary that was promoted or rolled back.
+
+use super::write::{Names, int_time};
+use super::{Pending, Presence};
+use farcall::ledger::Notice;
+use rusqlite::{Connection, params};
+use std::collections::HashMap;
+
+/// How many notices are kept, the newest.
+const MAX_NOTICES: i64 = 10_000;
+
+/// Writes what waits, but what another process told already; gives what is thereby told for the first time.
+pub(super) fn write(
+    names: &mut Names<'_>,
+    pending: &Pending,
+    presence: &Presence,
+) -> rusqlite::Result<Vec<Notice>> {
+    let mut told = told_since(names.connection, pending)?;
+    let mut new = Vec::new();
+    for notice in &pending.notices {
+        let (at, key) = (int_time(notice.at), (notice.rule.to_string(), notice.what.clone()));
+        if let Some(since) = notice.same_since.map(int_time) {
+            if told.get(&key).is_some_and(|told| *told >= since) {
+                continue;
+            }
+            told.insert(key, at);
+        }
+        let caller = names.caller(&presence.caller)?;
+        names
+            .connection
+            .prepare_cached(
+                "INSERT INTO notices (at, caller, concept, rule, what) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![at, caller, notice.concept, notice.rule, notice.what])?;
+        new.push(notice.clone());
+    }
+    Ok(new)
+}
+
+/// By rule and what it says, when it was told last: as far back as any that waits asks for.
+fn told_since(
+    connection: &Connection,
+    pending: &Pending,
+) -> rusqlite::Result<HashMap<(String, String), i64>> {
+    let Some(since) = pending.notices.iter().filter_map(|notice| notice.same_since).min() else {
+        return Ok(HashMap::new());
+    };
+    let mut statement = connection
+        .prepare_cached("SELECT rule, what, max(at) FROM notices WHERE at >= ?1 GROUP BY rule, what")?;
+    let rows = statement.query_map([int_time(since)], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+    rows.collect()
+}
+
+/// Keeps the newest.
+pub(super) fn bound(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.execute(
+        "DELETE FROM notices WHERE id <= (SELECT id FROM notices ORDER BY id DESC LIMIT 1 OFFSET ?1)",
+        [MAX_NOTICES],
+    )
+}
