@@ -110,3 +110,42 @@ fn standing(rule: &Rule, canary: Option<&Canary>) -> Standing {
         because: reason.map(RollbackReason::as_str),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farcall::Timestamp;
+    use farcall::rollout::{CanaryHome, Rollout, RolloutVerdict, Sample};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_canary_that_was_too_slow_says_so_and_how_slow_it_was() {
+        let text = "[[rollout]]\nname = \"v2\"\nmatch = {}\nby = \"call\"\nvariant = { path_prefix = \"/v2\" }\n\
+                    canary = { steps = [\"50%\", \"100%\"] }\n";
+        let config = Config::parse("f", text).unwrap();
+        let rule = &config.rollouts[0].then;
+        let home: CanaryHome = Arc::new(Canary::new());
+        let now = Timestamp::from_nanos(1_000_000_000);
+        let rollout = Rollout::at(Arc::clone(&home), rule, now);
+        let canary = (*home).as_ref();
+        assert_eq!(standing(rule, Some(canary)).slow_after_ms, None);
+        let change = (0..100_000).find_map(|seed: u64| {
+            let (side, millis) =
+                match rollout.before(rule, None, seed.wrapping_mul(0x9E37_79B9_7F4A_7C15), false) {
+                    RolloutVerdict::Old { side, .. } => (side, 100),
+                    RolloutVerdict::New { side } => (side, 900),
+                    RolloutVerdict::Refuse => panic!("nothing is switched off"),
+                };
+            rollout.after(rule, side, Sample::answered(Duration::from_millis(millis)), now)
+        });
+        assert!(change.is_some(), "it never came to anything");
+        let standing = standing(rule, Some(canary));
+        assert_eq!((standing.status, standing.reason), ("rolled back", Some("slow")));
+        assert_eq!(standing.because, Some("more of its calls are slow than max_p99_increase allows"));
+        assert!(standing.slow_after_ms.is_some_and(|limit| (100.0..900.0).contains(&limit)), "{standing:?}");
+        assert_eq!((standing.new_slow, standing.old_slow), (standing.new_timed, 0));
+        assert!(standing.new_timed > 0 && standing.old_timed > 0, "{standing:?}");
+        assert_eq!((standing.new_errors, standing.old_errors), (0, 0));
+    }
+}

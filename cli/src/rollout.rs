@@ -89,7 +89,7 @@ fn line(standing: &Standing) -> String {
         format!("; slower than {limit:.0} ms: new {new_slow} of {new_timed}, old {old_slow} of {old_timed}")
     });
     format!(
-        "{rollout}: {at}, {share}% on the new side{because}. In this step: new {new_errors} of {new_calls} failed, old \
+        "{rollout}: {at}{because}, {share}% on the new side. In this step: new {new_errors} of {new_calls} failed, old \
          {old_errors} of {old_calls}{slow}\n"
     )
 }

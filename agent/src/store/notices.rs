@@ -58,3 +58,27 @@ pub(super) fn bound(connection: &Connection) -> rusqlite::Result<usize> {
         [MAX_NOTICES],
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn notices_are_bounded_to_the_newest() {
+        let home = tempfile::tempdir().unwrap();
+        let connection = Store::new(home.path().into()).open().unwrap().connection;
+        connection
+            .execute_batch(
+                "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 10010)
+                 INSERT INTO notices (at, caller, concept, rule, what) SELECT x, 1, 'budget', 'b', 'w' FROM n",
+            )
+            .unwrap();
+        assert_eq!(bound(&connection).unwrap(), 10);
+        let kept: (i64, i64) = connection
+            .query_row("SELECT count(*), min(at) FROM notices", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        assert_eq!(kept, (MAX_NOTICES, 11));
+        assert_eq!(bound(&connection).unwrap(), 0);
+    }
+}

@@ -81,8 +81,8 @@ impl Store {
         beside: &mut Beside,
     ) -> Result<(), Failure> {
         let mut open = self.open()?;
-        beside.told = write_all(&mut open, pending, presence)
-            .map_err(|error| Failure::sqlite(self.file(), &error))?;
+        beside.told =
+            write_all(&mut open, pending, presence).map_err(|error| Failure::sqlite(self.file(), &error))?;
         // What was written is written: upkeep that fails is due again an hour later, and must not make the
         // caller write the same counts twice.
         let upkeep = compact::when_due(&mut open.connection, presence.now, retention);

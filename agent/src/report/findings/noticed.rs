@@ -1,8 +1,8 @@
 //! `rolled-back` and `budget`: rules that told of themselves what somebody should know.
 
 use super::{Finding, Scene, evidence};
-use crate::report::notices::{self, NoticeRow};
 use crate::report::ReportError;
+use crate::report::notices::{self, NoticeRow};
 use serde_json::json;
 use std::collections::HashMap;
 
