@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Where the canaries of farcall.toml stand in the programs of this home directory
+    /// Where the canaries of farcall.toml stand in the programs of this home directory, and why one was rolled back
     #[command(after_help = "Examples:
   farcall rollout ls
   farcall rollout ls --json --config deploy/farcall.toml")]
