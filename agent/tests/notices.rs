@@ -79,11 +79,23 @@ fn a_budget_that_reaches_a_mark_is_heard_once_whichever_processes_meet_it() {
     assert!(notices.rows.iter().all(|row| row.concept == "budget" && row.pid > 0), "{notices:?}");
     let page = notices.render(&Style::default());
     assert!(page.contains("budget calls reached 80% of its limit"), "{page}");
+    assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
     // It is among what to look at, by its last word.
     let findings = report::findings(&query).unwrap();
     let finding = findings.rows.iter().find(|finding| finding.rule == "budget").unwrap();
     assert!(finding.sentence.starts_with("Budget calls reached 100% of its limit"), "{}", finding.sentence);
     assert_eq!(finding.evidence["times"], 3);
+}
+
+#[test]
+fn what_a_clock_that_ran_ahead_told_silences_nobody() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("farcall.toml"), BUDGET).unwrap();
+    assert_eq!(said(home.path(), "8 acme").len(), 1);
+    let ledger = rusqlite::Connection::open(home.path().join("ledger.db")).unwrap();
+    ledger.execute("UPDATE notices SET at = at + 86400000000000", []).unwrap();
+    drop(ledger);
+    assert_eq!(said(home.path(), "1 acme").len(), 1, "of the month it is the first word");
 }
 
 #[test]

@@ -2,12 +2,16 @@
 
 use super::write::{Names, int_time};
 use super::{Pending, Presence};
+use farcall::Timestamp;
 use farcall::ledger::Notice;
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// How many notices are kept, the newest.
 const MAX_NOTICES: i64 = 10_000;
+/// What is told of later than that is of a clock that was wrong, and was not told yet.
+const AHEAD: Duration = Duration::from_secs(60);
 
 /// Writes what waits, but what another process told already; gives what is thereby told for the first time.
 pub(super) fn write(
@@ -15,7 +19,7 @@ pub(super) fn write(
     pending: &Pending,
     presence: &Presence,
 ) -> rusqlite::Result<Vec<Notice>> {
-    let mut told = told_since(names.connection, pending)?;
+    let mut told = told_since(names.connection, pending, presence.now)?;
     let mut new = Vec::new();
     for notice in &pending.notices {
         let (at, key) = (int_time(notice.at), (notice.rule.to_string(), notice.what.clone()));
@@ -41,13 +45,16 @@ pub(super) fn write(
 fn told_since(
     connection: &Connection,
     pending: &Pending,
+    now: Timestamp,
 ) -> rusqlite::Result<HashMap<(String, String), i64>> {
     let Some(since) = pending.notices.iter().filter_map(|notice| notice.same_since).min() else {
         return Ok(HashMap::new());
     };
-    let mut statement = connection
-        .prepare_cached("SELECT rule, what, max(at) FROM notices WHERE at >= ?1 GROUP BY rule, what")?;
-    let rows = statement.query_map([int_time(since)], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+    let mut statement = connection.prepare_cached(
+        "SELECT rule, what, max(at) FROM notices WHERE at >= ?1 AND at <= ?2 GROUP BY rule, what",
+    )?;
+    let times = [int_time(since), int_time(now.plus(AHEAD))];
+    let rows = statement.query_map(times, |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
     rows.collect()
 }
 
