@@ -102,7 +102,7 @@ fn standing(rule: &Rule, canary: Option<&Canary>) -> Standing {
         old_errors: seen.old_errors,
         new_calls: seen.new_calls,
         new_errors: seen.new_errors,
-        slow_after_ms: (!seen.slow_after.is_zero()).then(|| seen.slow_after.as_secs_f64() * 1e3),
+        slow_after_ms: (!seen.slow_after.is_zero()).then_some(seen.slow_after.as_secs_f64() * 1e3),
         old_timed: seen.old_timed,
         old_slow: seen.old_slow,
         new_timed: seen.new_timed,
