@@ -196,7 +196,7 @@ export class RefusedError extends Error {
  */
 export function report<Q extends keyof Answers>(question: Q, options?: ReportOptions): Promise<Answers[Q]>
 export function report(
-  question: 'coverage' | 'incidents' | 'quotas' | 'budgets' | 'findings' | 'advise' | 'all',
+  question: 'coverage' | 'incidents' | 'quotas' | 'budgets' | 'notices' | 'findings' | 'advise' | 'all',
   options?: ReportOptions
 ): Promise<any>
 

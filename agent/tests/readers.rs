@@ -114,9 +114,18 @@ fn numbers_of_a_damaged_ledger_stop_no_report() {
         ),
     );
     let query = Query::at(home.path());
-    for name in
-        ["vendors", "endpoints", "customers", "callers", "coverage", "calls", "findings", "budgets", "advise"]
-    {
+    for name in [
+        "vendors",
+        "endpoints",
+        "customers",
+        "callers",
+        "coverage",
+        "calls",
+        "findings",
+        "budgets",
+        "notices",
+        "advise",
+    ] {
         name.parse::<Question>().unwrap().ask(&query).unwrap().render(&Style::default());
     }
     report::doctor(&query).unwrap().render(&Style::default());

@@ -15,6 +15,7 @@ use farcall_agent::report::{Filter, Query, Question, Render, ReportError};
   farcall report incidents vendor=openai --since 1d
   farcall report quotas vendor=openai         what is left of what the vendor allows?
   farcall report budgets customer=acme
+  farcall report notices --since 1d           which budgets warned, why was a canary rolled back?
   farcall report vendors --json | jq '.rows[] | select(.error_rate > 0.05) | .vendor'
 
 Filters: KEY OPERATOR VALUE without spaces, all of which must match.
@@ -29,7 +30,7 @@ pub(crate) struct Arguments {
     /// Only what matches: vendor=stripe 'status>=500'
     #[arg(value_name = "FILTER")]
     filters: Vec<Filter>,
-    /// The most single calls or quotas to show; 0 for all
+    /// The most single calls, quotas or notices to show; 0 for all
     #[arg(long, default_value_t = 50)]
     limit: usize,
     #[command(flatten)]
@@ -56,11 +57,13 @@ enum Name {
     Quotas,
     /// How far are the budgets spent?
     Budgets,
+    /// What happened to rules: budgets that warn, canaries that were promoted or rolled back, alarms?
+    Notices,
     /// What should we look at?
     Findings,
     /// What should we do? `farcall advise` asks the same
     Advise,
-    /// All of these but the single calls, the incidents, the quotas, the budgets and the advice
+    /// All of these but the single calls, the incidents, the quotas, the budgets, the notices and the advice
     All,
 }
 
@@ -76,6 +79,7 @@ impl From<Name> for Question {
             Name::Incidents => Self::Incidents,
             Name::Quotas => Self::Quotas,
             Name::Budgets => Self::Budgets,
+            Name::Notices => Self::Notices,
             Name::Findings => Self::Findings,
             Name::Advise => Self::Advise,
             Name::All => Self::All,

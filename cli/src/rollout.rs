@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Where the canaries of farcall.toml stand in the programs of this home directory
+    /// Where the canaries of farcall.toml stand in the programs of this home directory, and why one was rolled back
     #[command(after_help = "Examples:
   farcall rollout ls
   farcall rollout ls --json --config deploy/farcall.toml")]
@@ -81,10 +81,15 @@ pub(crate) fn run(command: &Command) -> Exit {
 
 fn line(standing: &Standing) -> String {
     let Standing { rollout, status, steps, old_calls, old_errors, new_calls, new_errors, .. } = standing;
+    let Standing { old_timed, old_slow, new_timed, new_slow, .. } = standing;
     let share = standing.share * 100.0;
     let at = standing.step.map_or_else(|| (*status).to_owned(), |step| format!("step {step} of {steps}"));
+    let because = standing.because.map_or(String::new(), |because| format!(" because {because}"));
+    let slow = standing.slow_after_ms.map_or(String::new(), |limit| {
+        format!("; slower than {limit:.0} ms: new {new_slow} of {new_timed}, old {old_slow} of {old_timed}")
+    });
     format!(
-        "{rollout}: {at}, {share}% on the new side. In this step: new {new_errors} of {new_calls} failed, old {old_errors} \
-         of {old_calls}\n"
+        "{rollout}: {at}{because}, {share}% on the new side. In this step: new {new_errors} of {new_calls} failed, old \
+         {old_errors} of {old_calls}{slow}\n"
     )
 }

@@ -66,6 +66,7 @@ fn json_is_what_the_documentation_says() {
         "incidents",
         "quotas",
         "budgets",
+        "notices",
         "findings",
         "all",
     ] {

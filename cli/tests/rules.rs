@@ -324,7 +324,19 @@ fn a_canary_that_was_rolled_back_starts_over_when_somebody_says_so() {
     assert!((0..500).any(|n| !call() && n >= 499), "long since rolled back");
     let (code, said, _) = run(home, &["rollout", "ls"]);
     assert_eq!(code, 0);
-    assert!(said.starts_with("v2: rolled back, 0% on the new side. In this step: new "), "{said}");
+    let because = "more of its calls fail than max_error_rate_increase allows";
+    let start = format!("v2: rolled back because {because}, 0% on the new side. In this step: new ");
+    assert!(said.starts_with(&start), "{said}");
+    let (_, said, _) = run(home, &["rollout", "ls", "--json"]);
+    let standings: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(standings[0]["reason"], "errors", "{said}");
+    assert!(standings[0]["new_errors"].as_u64() > Some(0), "{said}");
+    farcall.flush();
+    // What made it go back can be read afterwards, too.
+    let (code, said, _) = run(home, &["report", "notices"]);
+    assert_eq!(code, 0);
+    let told = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(&format!("rollout v2 was rolled back: {because} (new ")), "{said}");
     assert!(!(0..100).any(|_| call()));
     let (code, said, _) = run(home, &["rollout", "restart", "v2"]);
     assert_eq!((code, said.as_str()), (0, "v2 starts over in all programs of this home directory.\n"));

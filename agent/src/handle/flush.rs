@@ -1,6 +1,7 @@
 //! One flush: engine -> sidecar and ledger.
 
 use super::Setup;
+use super::heard::Heard;
 use super::process::{Process, caught};
 use crate::home::SOCKET;
 use crate::hub::Hub;
@@ -39,6 +40,7 @@ pub(super) struct Writer {
     hub: Option<Hub>,
     retention: Duration,
     said: HashSet<&'static str>,
+    heard: Heard,
     last_written: Timestamp,
     /// Adapters, hub and end, as they were written last.
     last_presence: (usize, bool, bool, String),
@@ -60,6 +62,7 @@ impl Writer {
             hub: home.filter(|_| setup.options.hub).map(|home| Hub::new(Path::join(home, SOCKET))),
             retention: setup.config.ledger.retention,
             said: HashSet::new(),
+            heard: Heard::default(),
             last_written: Timestamp::EPOCH,
             last_presence: (0, false, false, String::new()),
             has_called: false,
@@ -197,6 +200,7 @@ impl Writer {
         let result = match &self.store {
             None => {
                 // Said at the start: there is nowhere to write, and there will not be.
+                self.heard.tell(&self.pending.take_urgent(), presence.now);
                 self.pending.written();
                 return Flush { written: 0, pending: 0 };
             }
@@ -230,6 +234,7 @@ impl Writer {
         }
         match result {
             Ok(()) => {
+                self.heard.tell(&beside.told, presence.now);
                 self.pending.written();
                 self.last_written = presence.now;
                 self.last_presence = state;
@@ -238,6 +243,10 @@ impl Writer {
             Err(failure) => {
                 Tallies::add(&process.tallies.failed_flushes, 1);
                 self.say_once(failure.kind.as_str(), &format!("{failure}; {}", failure.remedy()));
+                // Whether others told it is not known. Where they only hold the ledger, it soon will be.
+                if ended || failure.kind != Kind::Busy {
+                    self.heard.tell(&self.pending.take_urgent(), presence.now);
+                }
                 Flush { written: 0, pending: rows }
             }
         }

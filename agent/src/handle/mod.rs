@@ -2,6 +2,7 @@
 
 mod flush;
 mod guard;
+mod heard;
 pub(crate) mod key;
 mod process;
 mod sigterm;

@@ -18,6 +18,7 @@ mod filter;
 mod findings;
 mod incidents;
 mod inventory;
+mod notices;
 mod numbers;
 mod policy;
 mod query;
@@ -44,6 +45,7 @@ pub use incidents::{
     ExplainedIncident, IncidentMix, IncidentRow, IncidentShare, Incidents, explain_incident, incidents,
 };
 pub use inventory::{Inventory, inventory};
+pub use notices::{NoticeRow, Notices, notices};
 pub use numbers::Numbers;
 pub use policy::{
     Asked, Backtest, BacktestRow, PolicyTest, RecommendedPolicy, TestedRule, UnmetRule, policy_backtest,

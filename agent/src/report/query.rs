@@ -17,7 +17,7 @@ pub struct Query {
     pub now: Timestamp,
     /// Only what all of these match.
     pub filters: Vec<Filter>,
-    /// The most rows of a list of single calls or quotas, 0 for all; 50.
+    /// The most rows of a list of single calls, quotas or notices, 0 for all; 50.
     pub limit: usize,
 }
 

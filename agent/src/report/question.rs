@@ -2,7 +2,7 @@
 
 use super::{
     Advice, Budgets, CallRow, CallerRow, Coverage, CustomerRow, EndpointRow, Finding, Incidents, Inventory,
-    Query, Quotas, Render, ReportError, Style, Table, VendorRow,
+    Notices, Query, Quotas, Render, ReportError, Style, Table, VendorRow,
 };
 use serde::Serialize;
 use std::str::FromStr;
@@ -29,15 +29,17 @@ pub enum Question {
     Quotas,
     /// How far are the budgets spent?
     Budgets,
+    /// What happened to rules?
+    Notices,
     /// What should we look at?
     Findings,
     /// What should we do?
     Advise,
-    /// All of these but the single calls, the incidents, the quotas, the budgets and the advice.
+    /// All of these but the single calls, the incidents, the quotas, the budgets, the notices and the advice.
     All,
 }
 
-const QUESTIONS: [(&str, Question); 12] = [
+const QUESTIONS: [(&str, Question); 13] = [
     ("vendors", Question::Vendors),
     ("endpoints", Question::Endpoints),
     ("customers", Question::Customers),
@@ -47,6 +49,7 @@ const QUESTIONS: [(&str, Question); 12] = [
     ("incidents", Question::Incidents),
     ("quotas", Question::Quotas),
     ("budgets", Question::Budgets),
+    ("notices", Question::Notices),
     ("findings", Question::Findings),
     ("advise", Question::Advise),
     ("all", Question::All),
@@ -67,6 +70,7 @@ pub enum Report {
     Incidents(Incidents),
     Quotas(Quotas),
     Budgets(Budgets),
+    Notices(Notices),
     Findings(Table<Finding>),
     Advise(Advice),
     All(Box<Inventory>),
@@ -88,6 +92,7 @@ impl Question {
             Self::Incidents => Report::Incidents(super::incidents(query)?),
             Self::Quotas => Report::Quotas(super::quotas(query)?),
             Self::Budgets => Report::Budgets(super::budgets(query)?),
+            Self::Notices => Report::Notices(super::notices(query)?),
             Self::Findings => Report::Findings(super::findings(query)?),
             Self::Advise => Report::Advise(super::advise(query)?),
             Self::All => Report::All(Box::new(super::inventory(query)?)),
@@ -129,6 +134,7 @@ impl Render for Report {
             Self::Incidents(incidents) => incidents.render(style),
             Self::Quotas(quotas) => quotas.render(style),
             Self::Budgets(budgets) => budgets.render(style),
+            Self::Notices(notices) => notices.render(style),
             Self::Findings(table) => table.render(style),
             Self::Advise(advice) => advice.render(style),
             Self::All(inventory) => inventory.render(style),

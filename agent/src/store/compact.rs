@@ -2,7 +2,7 @@
 //! process comes first after it is due, in short transactions, so that no other waits long.
 
 use super::write::int_time;
-use super::{advice, quotas};
+use super::{advice, notices, quotas};
 use farcall::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub(super) fn when_due(
             [MAX_EXEMPLARS - 1],
         )?;
         quotas::bound(connection)?;
+        notices::bound(connection)?;
     }
     if claim(connection, "rollups", now, ROLLUPS_EVERY)? {
         for (from, to, keep) in SPANS {

@@ -11,6 +11,7 @@ mod connection;
 mod failure;
 mod file;
 mod incident;
+mod notices;
 mod pending;
 mod purges;
 mod quotas;

@@ -184,6 +184,12 @@ impl Pending {
         self.notices.extend(notices.into_iter().take(room));
     }
 
+    /// What should be heard and cannot wait until it is written; it is not given twice.
+    pub(crate) fn take_urgent(&mut self) -> Vec<Notice> {
+        let urgent = self.notices.iter_mut().filter(|notice| notice.urgent);
+        urgent.map(|notice| (notice.clone(), notice.urgent = false).0).collect()
+    }
+
     fn add_quotas(&mut self, quotas: Vec<NamedStanding>, tallies: &Tallies) {
         for quota in quotas {
             let key = quotas::key(&quota);

@@ -5,7 +5,7 @@ use super::file::Open;
 use super::pending::{Key, Row};
 use super::{Failure, Kind, Pending, Store, compact, incident};
 use crate::home::LEDGER;
-use farcall::ledger::Exemplar;
+use farcall::ledger::{Exemplar, Notice};
 use farcall::{Caller, Timestamp};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::collections::HashMap;
@@ -40,6 +40,8 @@ pub(crate) struct Beside {
     pub(crate) aside: Option<String>,
     /// Why old rows could not be added up or removed.
     pub(crate) upkeep: Option<Failure>,
+    /// The notices that no process of this home had told before.
+    pub(crate) told: Vec<Notice>,
 }
 
 impl Store {
@@ -79,7 +81,8 @@ impl Store {
         beside: &mut Beside,
     ) -> Result<(), Failure> {
         let mut open = self.open()?;
-        write_all(&mut open, pending, presence).map_err(|error| Failure::sqlite(self.file(), &error))?;
+        beside.told =
+            write_all(&mut open, pending, presence).map_err(|error| Failure::sqlite(self.file(), &error))?;
         // What was written is written: upkeep that fails is due again an hour later, and must not make the
         // caller write the same counts twice.
         let upkeep = compact::when_due(&mut open.connection, presence.now, retention);
@@ -91,7 +94,8 @@ impl Store {
     }
 }
 
-fn write_all(open: &mut Open, pending: &Pending, presence: &Presence) -> rusqlite::Result<()> {
+/// Gives the notices that are thereby told for the first time.
+fn write_all(open: &mut Open, pending: &Pending, presence: &Presence) -> rusqlite::Result<Vec<Notice>> {
     // Immediate: two writers that both began by reading could not both go on.
     let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut names = Names { connection: &transaction, known: HashMap::new(), callers: HashMap::new() };
@@ -117,8 +121,10 @@ fn write_all(open: &mut Open, pending: &Pending, presence: &Presence) -> rusqlit
     super::advice::write(&mut names, pending, presence)?;
     super::quotas::write(&mut names, pending, presence)?;
     write_events(&mut names, pending, presence)?;
+    let told = super::notices::write(&mut names, pending, presence)?;
     write_presence(&mut names, presence)?;
-    transaction.commit()
+    transaction.commit()?;
+    Ok(told)
 }
 
 fn write_row(names: &mut Names<'_>, key: &Key, row: &Row) -> rusqlite::Result<()> {
@@ -266,7 +272,7 @@ fn write_connection(
     Ok(())
 }
 
-/// Incidents, notices, and what was spent of budgets.
+/// Incidents, and what was spent of budgets.
 fn write_events(names: &mut Names<'_>, pending: &Pending, presence: &Presence) -> rusqlite::Result<()> {
     for (source, incident) in &pending.incidents {
         let source = format!("{}/{}/{source}", presence.caller.pid, presence.caller.started);
@@ -282,15 +288,6 @@ fn write_events(names: &mut Names<'_>, pending: &Pending, presence: &Presence) -
                 incident.vendor,
                 incident::to_json(incident).to_string()
             ])?;
-    }
-    for notice in &pending.notices {
-        let caller = names.caller(&presence.caller)?;
-        names
-            .connection
-            .prepare_cached(
-                "INSERT INTO notices (at, caller, concept, rule, what) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?
-            .execute(params![int_time(notice.at), caller, notice.concept, notice.rule, notice.what])?;
     }
     for ((budget, partition, period), spent) in &pending.spending {
         names

@@ -371,9 +371,10 @@ fn tables_of_decisions_fit_into_eighty_columns() {
     let asked = Asked { method: "GET".into(), url: SLACK.into(), ..Asked::default() };
     for width in [60, 80, 132] {
         let style = Style::new(width, false);
-        let mut pages: Vec<String> = ["vendors", "endpoints", "customers", "calls", "incidents", "budgets"]
-            .map(|name| name.parse::<Question>().unwrap().ask(&query).unwrap().render(&style))
-            .into();
+        let mut pages: Vec<String> =
+            ["vendors", "endpoints", "customers", "calls", "incidents", "budgets", "notices"]
+                .map(|name| name.parse::<Question>().unwrap().ask(&query).unwrap().render(&style))
+                .into();
         pages.push(report::explain_incident(&query, id).unwrap().render(&style));
         pages.push(policy_test(&config, &asked).unwrap().render(&style));
         pages.push(policy_backtest(&query, &config).unwrap().render(&style));

@@ -46,6 +46,19 @@ impl Limit {
     pub const MAX: u64 = 1_000_000_000_000_000_000;
 }
 
+impl fmt::Display for Limit {
+    /// As it is written in a rule: `1000 requests / day`, `50.00 USD / month`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unit {
+            Unit::Money(currency) => {
+                Money::from_nanos(i64::try_from(self.amount).unwrap_or(i64::MAX), currency).fmt(f)?;
+            }
+            unit => write!(f, "{} {unit}", self.amount)?,
+        }
+        write!(f, " / {}", self.period.as_str())
+    }
+}
+
 /// What a budget is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -9,12 +9,13 @@ use super::plan::{BudgetUse, Plan, Priced, Standing};
 use super::{Call, Engine};
 use crate::budget::{self, Spent};
 use crate::call::{ErrorType, Outcome};
+use crate::config::Rule;
 use crate::cost::{self, Cost, Facts, Price, Unknown, Usage, UsageReader};
 use crate::outbox::Failure;
 use crate::quota;
 use crate::quota::dialect::Answer;
 use crate::resilience::{Ending, Released};
-use crate::rollout::{Sample, Side};
+use crate::rollout::{Canary, Sample, Side};
 use crate::units::{Currency, Money, Timestamp};
 use std::sync::Arc;
 
@@ -154,14 +155,15 @@ impl Engine {
         if let Some((_, state, _)) = plan.rollouts.iter().find(|(known, ..)| *known == place)
             && let Some(change) = state.after(&plan.rules.rollouts[place].then, side, sample, now)
         {
-            self.note_rollout(&plan.rules.rollouts[place].name, change, now);
+            let seen = state.canary().map(Canary::evidence).unwrap_or_default();
+            self.note_rollout(&plan.rules.rollouts[place].name, change, &seen, now);
         }
     }
 
     /// What was set aside is spent, or given back.
     fn settle_budgets(&self, plan: &Plan, flow: &mut Flow, cost: &Cost, over: Over, now: Timestamp) {
         let tokens = over.used.map(|used| used.all);
-        for (at, BudgetUse { place, state, tally }) in plan.budgets.iter().enumerate() {
+        for (at, BudgetUse { place, partition, state, tally }) in plan.budgets.iter().enumerate() {
             let Some(reservation) = flow.reserved[at].take() else { continue };
             let rule = &plan.rules.budgets[*place];
             let spent = match over.answer {
@@ -177,7 +179,7 @@ impl Engine {
                 _ => rule.then.spent(cost.part(), cost.unknown.is_none(), tokens),
             };
             let settled = state.settle_by(tally, &rule.then, reservation, spent, now);
-            self.tell_of_budget(&rule.name, settled, flow, now);
+            self.tell_of_budget(rule, partition, settled, flow, now);
         }
     }
 
@@ -215,21 +217,29 @@ impl Engine {
     /// Tells of a mark that a budget has reached.
     pub(super) fn tell_of_budget(
         &self,
-        name: &Arc<str>,
+        rule: &Rule<budget::Rule>,
+        partition: &str,
         settled: budget::Settled,
         flow: &mut Flow,
         now: Timestamp,
     ) {
         if let Some(percent) = settled.warning {
-            self.tell_of_mark(name, percent, flow, now);
+            self.tell_of_mark(rule, partition, percent, flow, now);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn tell_of_mark(&self, name: &Arc<str>, percent: u8, flow: &mut Flow, now: Timestamp) {
-        self.warn_of_budget(name, percent, now);
-        let rule = Arc::clone(name);
+    fn tell_of_mark(
+        &self,
+        rule: &Rule<budget::Rule>,
+        partition: &str,
+        percent: u8,
+        flow: &mut Flow,
+        now: Timestamp,
+    ) {
+        self.warn_of_budget(rule, partition, percent, now);
+        let rule = Arc::clone(&rule.name);
         flow.events.add(now, What::Budget { rule, says: "has reached a mark that it warns at" });
     }
 

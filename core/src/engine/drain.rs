@@ -5,10 +5,11 @@ use super::account::Account;
 use super::names::Names;
 use super::states::{Known, Of};
 use crate::budget;
+use crate::config::Rule;
 use crate::cost::Prices;
 use crate::ledger::{Batch, Notice, Spending, Spent};
 use crate::quota::{NamedStanding, Names as QuotaNames, Standing};
-use crate::rollout::Change;
+use crate::rollout::{Change, Evidence};
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -207,23 +208,43 @@ impl Engine {
         self.states.told_limits.store(next, Ordering::Relaxed);
     }
 
-    pub(super) fn warn_of_budget(&self, rule: &Arc<str>, percent: u8, now: Timestamp) {
-        self.notice("budget", rule, format!("reached {percent}% of its limit"), now);
+    pub(super) fn warn_of_budget(
+        &self,
+        rule: &Rule<budget::Rule>,
+        partition: &str,
+        percent: u8,
+        now: Timestamp,
+    ) {
+        let limit = rule.then.limit;
+        let of = if partition.is_empty() { String::new() } else { format!(" for {partition}") };
+        self.notice(Notice {
+            at: now,
+            concept: "budget",
+            rule: Arc::clone(&rule.name),
+            what: format!("reached {percent}% of its limit of {limit}{of}"),
+            urgent: true,
+            // Each process finds out by itself, and means the same.
+            same_since: Some(limit.period.start(limit.period.number(now))),
+        });
     }
 
-    pub(super) fn note_rollout(&self, rule: &Arc<str>, change: Change, now: Timestamp) {
-        let what = match change {
-            Change::Promoted { share } => format!("went on to {share:?} of its calls"),
-            Change::Finished { share } => format!("finished, at {share:?} of its calls"),
-            Change::RolledBack { reason } => format!("was rolled back: {reason:?}"),
-        };
-        self.notice("rollout", rule, what, now);
+    /// Tells what a canary did, and the evidence of the step in which it did it.
+    pub(super) fn note_rollout(&self, rule: &Arc<str>, change: Change, seen: &Evidence, now: Timestamp) {
+        let (rule, urgent) = (Arc::clone(rule), matches!(change, Change::RolledBack { .. }));
+        self.notice(Notice {
+            at: now,
+            concept: "rollout",
+            rule,
+            what: change.in_words(seen),
+            urgent,
+            same_since: None,
+        });
     }
 
-    pub(super) fn notice(&self, concept: &'static str, rule: &Arc<str>, what: String, at: Timestamp) {
+    pub(super) fn notice(&self, notice: Notice) {
         let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         if notices.len() < MAX_NOTICES {
-            notices.push(Notice { at, concept, rule: Arc::clone(rule), what });
+            notices.push(notice);
         }
     }
 }

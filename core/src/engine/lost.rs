@@ -25,7 +25,7 @@ impl Engine {
             _ => Some(Self::cost(plan, flow, &NOT_STATED, answer, (flow.body, 0), now)),
         };
         let cost = cost.filter(|cost| cost.nanos != 0 || cost.unknown.is_some());
-        for (at, BudgetUse { place, state, .. }) in plan.budgets.iter().enumerate() {
+        for (at, BudgetUse { place, partition, state, .. }) in plan.budgets.iter().enumerate() {
             let (rule, Some(reserved)) = (&plan.rules.budgets[*place], flow.reserved[at]) else { continue };
             let spent = match (rule.then.limit.unit, cost) {
                 (Unit::Money(_), Some(cost)) => rule.then.spent(cost.part(), cost.unknown.is_none(), None),
@@ -33,7 +33,7 @@ impl Engine {
                 _ => continue,
             };
             let settled = state.settle_more(&rule.then, reserved.amount(), spent, now);
-            self.tell_of_budget(&rule.name, settled, flow, now);
+            self.tell_of_budget(rule, partition, settled, flow, now);
         }
         let Some(cost) = cost else { return };
         flow.events.add(now, What::LostCost(cost));

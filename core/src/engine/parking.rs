@@ -7,6 +7,7 @@ use super::flow::Flow;
 use super::plan::{Plan, Standing};
 use super::{Call, Engine, Step};
 use crate::call::{ErrorType, Head, Outcome, Refusal, RefusedBy, Stored};
+use crate::ledger::Notice;
 use crate::outbox::{Facts, Failed, Failure, OrderedBy, Park, Parked, Terms, Verdict};
 use crate::resilience::{Ending, is_idempotent};
 use crate::units::{Timestamp, spread};
@@ -116,12 +117,10 @@ impl Engine {
             at: now,
         });
         if told {
-            self.notice(
-                "alarm",
-                rule,
-                format!("{} of {} {failure}", plan.endpoint_name, plan.vendor_name),
-                now,
-            );
+            let what = format!("{} of {} {failure}", plan.endpoint_name, plan.vendor_name);
+            // The alarm itself is what people hear.
+            let (rule, urgent) = (Arc::clone(rule), false);
+            self.notice(Notice { at: now, concept: "alarm", rule, what, urgent, same_since: None });
         }
         told
     }

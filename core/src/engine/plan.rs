@@ -103,6 +103,8 @@ pub(super) enum Priced {
 pub(super) struct BudgetUse {
     /// The rule's place.
     pub(super) place: usize,
+    /// What its account is kept apart by, in words: `customer=acme`; empty where it is one for all.
+    pub(super) partition: Arc<str>,
     pub(super) state: Arc<budget::State>,
     /// What the calls of this lane were charged.
     pub(super) tally: Arc<budget::Tally>,
@@ -219,7 +221,7 @@ impl Engine {
                     self.recall_spending(&account, &partition, &then, &state, now);
                 }
                 let tally = state.tally(lane);
-                Some(BudgetUse { place, state, tally })
+                Some(BudgetUse { place, partition, state, tally })
             })
             .take(MAX_BUDGETS)
             .collect();

@@ -207,12 +207,18 @@ impl Spent {
 pub struct Notice {
     /// When.
     pub at: Timestamp,
-    /// The concept: `budget`, `rollout`.
+    /// The concept: `budget`, `rollout`, `alarm`.
     pub concept: &'static str,
     /// The rule's name.
     pub rule: Arc<str>,
-    /// What, as a sentence without its subject: `reached 80% of its limit`.
+    /// What, as a sentence without its subject: `reached 80% of its limit of 50.00 USD / month`. Of an alarm the call
+    /// that failed.
     pub what: String,
+    /// Whether whoever runs the program should hear of it as it happens.
+    pub urgent: bool,
+    /// From then on the same words about the same rule, whichever process says them, are the same thing; `None` where
+    /// each notice is a thing of its own.
+    pub same_since: Option<Timestamp>,
 }
 
 /// All that happened since the last drain.

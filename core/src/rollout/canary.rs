@@ -104,8 +104,8 @@ impl Sample {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Canary {
-    /// The step in the lowest byte, [`RUNNING`], [`FINISHED`] or [`ROLLED_BACK`] in the next one, and above them how
-    /// often it started over: what somebody found out before is no verdict on what came after.
+    /// The step in the lowest byte, [`RUNNING`], [`FINISHED`] or that it was rolled back in the next one, and above them
+    /// how often it started over: what somebody found out before is no verdict on what came after.
     state: AtomicU64,
     /// One for each step, so that none has to be cleared while others count.
     steps: [Step; CanaryRule::MAX_STEPS],
@@ -172,7 +172,18 @@ impl Default for Canary {
 
 const RUNNING: u64 = 0;
 const FINISHED: u64 = 1;
+/// For whatever reason: so a version wrote that kept none.
 const ROLLED_BACK: u64 = 2;
+/// What that version takes for rolled back, too.
+const FAILED: u64 = 3;
+const SLOWED: u64 = 4;
+
+const fn phase_for(reason: RollbackReason) -> u64 {
+    match reason {
+        RollbackReason::Errors => FAILED,
+        RollbackReason::Slow => SLOWED,
+    }
+}
 
 const fn phase_of(state: u64) -> u64 {
     state >> 8 & 0xFF
@@ -218,6 +229,16 @@ impl Canary {
             FINISHED => CanaryStatus::Finished,
             // What nobody here wrote is no reason to send anybody to the new side.
             _ => CanaryStatus::RolledBack,
+        }
+    }
+
+    /// Why it was rolled back; `None` where it was not, or an earlier version did it, which told nobody.
+    #[must_use]
+    pub fn rolled_back_for(&self) -> Option<RollbackReason> {
+        match phase_of(self.state.load(Relaxed)) {
+            FAILED => Some(RollbackReason::Errors),
+            SLOWED => Some(RollbackReason::Slow),
+            _ => None,
         }
     }
 
@@ -346,7 +367,7 @@ impl Canary {
             None
         };
         if let Some(reason) = reason {
-            return goes(ROLLED_BACK << 8 | state).map(|()| Change::RolledBack { reason });
+            return goes(phase_for(reason) << 8 | state).map(|()| Change::RolledBack { reason });
         }
 
         let proven =
@@ -359,7 +380,7 @@ impl Canary {
             return None;
         }
         if !proven && let Some(reason) = seen.says_against_it(margin) {
-            return goes(ROLLED_BACK << 8 | state).map(|()| Change::RolledBack { reason });
+            return goes(phase_for(reason) << 8 | state).map(|()| Change::RolledBack { reason });
         }
         let share = |at: u8| rule.steps.get(usize::from(at)).copied();
         let Some(next) = share(number.saturating_add(1)) else {

@@ -16,12 +16,12 @@ def main() -> int:
     ask = commands.add_parser("report", help="print a report as JSON; the program `farcall` prints tables")
     ask.add_argument(
         "question",
-        help="vendors, endpoints, customers, callers, coverage, calls, incidents, quotas, budgets, findings, advise "
-        "or all",
+        help="vendors, endpoints, customers, callers, coverage, calls, incidents, quotas, budgets, notices, "
+        "findings, advise or all",
     )
     ask.add_argument("filters", nargs="*", metavar="FILTER", help="vendor=stripe, 'status>=500'")
     ask.add_argument("--since", default="1h", help="15m, 1h, 7d")
-    ask.add_argument("--limit", type=int, default=50, help="the most single calls or quotas")
+    ask.add_argument("--limit", type=int, default=50, help="the most single calls, quotas or notices")
     ask.add_argument("--home", help="the ledger's folder (default: FARCALL_HOME, else the XDG state folder)")
     asked = parser.parse_args()
     try:

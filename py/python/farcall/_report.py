@@ -22,9 +22,9 @@ def report(
     """Answers from the ledger, as `farcall report QUESTION --json` does on the command line.
 
     `question` is one of `vendors`, `endpoints`, `customers`, `callers`, `coverage`, `calls`, `incidents`,
-    `quotas`, `budgets`, `findings`, `advise`, `all`; `since` a time span such as `15m`, `1h` or `7d`; `filters` such
-    as `vendor=stripe` or `status>=500`; `limit` the most single `calls` or `quotas`; `home` the ledger's
-    folder (default: the one this process writes to).
+    `quotas`, `budgets`, `notices`, `findings`, `advise`, `all`; `since` a time span such as `15m`, `1h` or `7d`;
+    `filters` such as `vendor=stripe` or `status>=500`; `limit` the most single `calls`, `quotas` or `notices`; `home`
+    the ledger's folder (default: the one this process writes to).
 
     All programs that write to that ledger are in the answer, not only this one. What this process has counted is
     written first, so that the answer includes it.

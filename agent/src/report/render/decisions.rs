@@ -1,10 +1,10 @@
-//! What rules and quotas did, for people: incidents, budgets, single calls explained.
+//! What rules and quotas did, for people: incidents, budgets, notices, single calls explained.
 
 use super::grid::{Cell, Column, Grid, wrap};
 use super::tables::title;
 use super::units::{grouped, money, percent};
 use super::{Render, Style};
-use crate::report::{BudgetRow, Budgets, ExplainedCall, ExplainedIncident, IncidentRow, Incidents};
+use crate::report::{BudgetRow, Budgets, ExplainedCall, ExplainedIncident, IncidentRow, Incidents, Notices};
 use std::fmt::Write;
 
 impl Render for Incidents {
@@ -65,6 +65,32 @@ fn most(row: &IncidentRow) -> String {
     match row.customers.first() {
         Some(first) if row.own > 0 => format!("{} {}", first.name, percent(first.share)),
         _ => "-".to_owned(),
+    }
+}
+
+impl Render for Notices {
+    fn render(&self, style: &Style) -> String {
+        let mut out = title(style, "What happened to rules (UTC)", self.window.seconds);
+        if self.rows.is_empty() {
+            wrap(
+                "Nothing in this window: no budget reached a share that it warns at, no canary moved, no alarm was raised. \
+                 Look further back with --since 7d.",
+                style.width,
+                0,
+                &mut out,
+            );
+        }
+        for row in &self.rows {
+            let at = row.at.get(..16).unwrap_or(&row.at).replace('T', " ");
+            // An alarm names the call: its subject is not the rule.
+            let colon = if row.concept == "alarm" { ":" } else { "" };
+            let text = format!("{at}  {} {}{colon} {} ({})", row.concept, row.rule, row.what, row.service);
+            wrap(&text, style.width, 18, &mut out);
+        }
+        for note in &self.notes {
+            wrap(note, style.width, 0, &mut out);
+        }
+        out
     }
 }
 

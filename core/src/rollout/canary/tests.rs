@@ -180,15 +180,48 @@ fn after_a_rollback_all_take_the_old_side_and_late_news_change_nothing() {
     let now = Timestamp::from_nanos(1);
     let rollout = Rollout::new(&rule, now);
     let canary = rollout.canary().unwrap();
-    canary.state.store(ROLLED_BACK << 8, Relaxed);
-    for seed in 0..1_000 {
-        assert!(matches!(rollout.before(&rule, None, seed, true), RolloutVerdict::Old { .. }));
+    let reasons = [None, Some(RollbackReason::Errors), Some(RollbackReason::Slow)];
+    for reason in reasons {
+        // Without a reason: as an earlier version left it.
+        canary.state.store(reason.map_or(ROLLED_BACK, phase_for) << 8, Relaxed);
+        for seed in 0..1_000 {
+            assert!(matches!(rollout.before(&rule, None, seed, true), RolloutVerdict::Old { .. }));
+        }
+        let late = Side { new: true, ..Side::default() };
+        for _ in 0..1_000 {
+            assert_eq!(rollout.after(&rule, late, Sample::failed(), now), None);
+        }
+        assert_eq!((canary.status(), canary.rolled_back_for()), (CanaryStatus::RolledBack, reason));
     }
-    let late = Side { new: true, ..Side::default() };
-    for _ in 0..1_000 {
-        assert_eq!(rollout.after(&rule, late, Sample::failed(), now), None);
-    }
-    assert_eq!(canary.status(), CanaryStatus::RolledBack);
+    canary.restart(now);
+    assert_eq!((canary.status(), canary.rolled_back_for()), (CanaryStatus::Step(0), None));
+}
+
+#[test]
+fn what_a_canary_did_is_told_in_words_with_what_it_was_judged_by() {
+    let seen = Evidence {
+        old_calls: 119,
+        new_calls: 122,
+        new_errors: 41,
+        old_timed: 118,
+        new_timed: 81,
+        new_slow: 9,
+        slow_after: Duration::from_micros(240_900),
+        ..Evidence::default()
+    };
+    let words = |change: Change| change.in_words(&seen);
+    assert_eq!(
+        words(Change::RolledBack { reason: RollbackReason::Errors }),
+        "was rolled back: more of its calls fail than max_error_rate_increase allows (new 41 of 122 failed, old 0 of 119)"
+    );
+    assert_eq!(
+        words(Change::RolledBack { reason: RollbackReason::Slow }),
+        "was rolled back: more of its calls are slow than max_p99_increase allows (slower than 240 ms: new 9 of 81, \
+         old 0 of 118)"
+    );
+    assert_eq!(words(Change::Promoted { share: share(0.25) }), "went on to 25% of its calls");
+    let finished = words(Change::Finished { share: Share::ALL });
+    assert_eq!(finished, "finished, with 100% of its calls on the new side");
 }
 
 #[test]

@@ -23,6 +23,21 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// What it did, as a sentence without its subject, with what it was judged by: `seen` is what was counted in the
+    /// step in which it did it.
+    #[must_use]
+    pub fn in_words(self, seen: &Evidence) -> String {
+        match self {
+            Self::Promoted { share } => format!("went on to {share:?} of its calls"),
+            Self::Finished { share } => format!("finished, with {share:?} of its calls on the new side"),
+            Self::RolledBack { reason } => {
+                format!("was rolled back: {} ({})", reason.as_str(), seen.in_words(reason))
+            }
+        }
+    }
+}
+
 /// Why a canary was rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RollbackReason {
@@ -33,6 +48,15 @@ pub enum RollbackReason {
 }
 
 impl RollbackReason {
+    /// The reason in one word: `errors`, `slow`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Errors => "errors",
+            Self::Slow => "slow",
+        }
+    }
+
     /// The reason in words.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -79,6 +103,24 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// The counts that speak of this.
+    fn in_words(&self, of: RollbackReason) -> String {
+        match of {
+            RollbackReason::Errors => format!(
+                "new {} of {} failed, old {} of {}",
+                self.new_errors, self.new_calls, self.old_errors, self.old_calls
+            ),
+            RollbackReason::Slow => format!(
+                "slower than {} ms: new {} of {}, old {} of {}",
+                self.slow_after.as_millis(),
+                self.new_slow,
+                self.new_timed,
+                self.old_slow,
+                self.old_timed
+            ),
+        }
+    }
+
     /// What the rates themselves say against the new side, whether it is proven or not. `margin` is by how much its
     /// error rate may be the higher one.
     pub(super) fn says_against_it(&self, margin: f64) -> Option<RollbackReason> {
