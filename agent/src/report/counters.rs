@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 83] = [
+const MEANINGS: [(&str, &str, Weight); 84] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -36,6 +36,11 @@ const MEANINGS: [(&str, &str, Weight); 83] = [
     (
         "unread_requests",
         "calls whose body a budget or a quota of tokens goes by, and that the adapter could not show: too little was reserved for them",
+        Look,
+    ),
+    (
+        "untold_conditions",
+        "calls for which the `when` of a [[policy]] could not be told, such as for a tag that they do not have: its `on_error` decided; `farcall explain call` names the rule",
         Look,
     ),
     (

@@ -20,7 +20,7 @@ pub(super) struct Event {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum What {
-    /// A rule of the policy warns of the call, or would have acted were it not in report mode.
+    /// A rule of the policy warns of the call, cannot tell its condition, or would have acted were it not in report mode.
     Warned { rule: Arc<str>, would: &'static str },
     /// The call takes a variant of a rollout.
     Variant { rule: Arc<str> },
