@@ -85,10 +85,11 @@ fn told_by_policy(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp)
         events.add(now, What::Warned { rule: Arc::clone(&rule.name), would });
     }
     if let Some(index) = decision.would {
-        events.add(
-            now,
-            What::Warned { rule: Arc::clone(&rule(index).name), would: "would deny it, in report mode" },
-        );
+        let would = match decision.would_be {
+            PolicyVerdict::Throttle => "would throttle it, in report mode",
+            _ => "would deny it, in report mode",
+        };
+        events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would });
     }
     if let Some(index) = decision.warned {
         events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would: "warns of it" });

@@ -55,6 +55,8 @@ pub struct Decision {
     pub warned: Option<RuleIndex>,
     /// A rule in report mode that would have denied or throttled the call.
     pub would: Option<RuleIndex>,
+    /// What that rule would have done; [`Verdict::Allow`] where there is none.
+    pub would_be: Verdict,
     /// How many conditions could not be told.
     pub errors: u32,
     /// A rule whose condition could not be told: the one that decided, where it refuses for that; else the first.
@@ -326,17 +328,19 @@ impl PolicySet {
         };
         let would = match verdict {
             Verdict::Deny => None,
-            _ if found.has(Kind::ReportedDeny) => rule(Kind::ReportedDeny),
+            _ if found.has(Kind::ReportedDeny) => Some((Kind::ReportedDeny, Verdict::Deny)),
             _ if found.has(Kind::ReportedFinalDeny) && !lifted && !found.has(Kind::ReportedThrottle) => {
-                rule(Kind::ReportedFinalDeny)
+                Some((Kind::ReportedFinalDeny, Verdict::Deny))
             }
             Verdict::Throttle => None,
-            _ => rule(Kind::ReportedThrottle),
+            _ => Some((Kind::ReportedThrottle, Verdict::Throttle)),
         };
+        let would = would.and_then(|(kind, would_be)| Some((rule(kind)?, would_be)));
+        let (would, would_be) = would.map_or((None, Verdict::Allow), |(rule, be)| (Some(rule), be));
         let warned = if verdict == Verdict::Deny { None } else { rule(Kind::Warn) };
         let refuses = found.has(Kind::Deny) && found.refuses == found.get(Kind::Deny);
         let untold = rule_at(if refuses { found.refuses } else { found.untold });
-        Decision { verdict, rule: decided_by, warned, would, errors: found.errors, untold }
+        Decision { verdict, rule: decided_by, warned, would, would_be, errors: found.errors, untold }
     }
 }
 

@@ -172,8 +172,7 @@ fn rules_find_the_country_the_kinds_of_data_and_where_a_credential_came_from() {
     );
 }
 
-/// The events of the only call of a batch.
-#[cfg(feature = "cel")]
+/// What is told of the calls since it was asked last.
 fn told(engine: &Engine) -> String {
     let batch = engine.drain(T0);
     batch.exemplars.iter().map(|call| call.events.as_str()).collect()
@@ -216,4 +215,17 @@ fn a_condition_that_cannot_be_told_is_counted_and_an_event_of_the_call() {
         refused(&mut call, &denies, T0).reason.to_string()
     });
     assert_eq!(reasons, ["ask us; its condition could not be told", "ask us"]);
+}
+
+#[test]
+fn a_rule_in_report_mode_is_told_with_what_it_would_have_done() {
+    for (verdict, more, told_as) in
+        [("deny", "", "deny"), ("throttle", "throttle = \"1 request / 1h\"", "throttle")]
+    {
+        let engine = engine(&format!(
+            "[[policy]]\nname = \"t\"\nmode = \"report\"\nmatch = {{ vendor = \"stripe\" }}\nverdict = \"{verdict}\"\n{more}\n"
+        ));
+        pass(&engine, &get("acme"), T0, 1, 200, &[]);
+        assert_eq!(told(&engine), format!("+0.0 ms  policy `t` would {told_as} it, in report mode\n"));
+    }
 }
