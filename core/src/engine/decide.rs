@@ -397,7 +397,7 @@ fn breaker_is_open(
     });
     if backup.is_some() {
         flow.failed_over = true;
-        flow.events.add(now, What::Failover { why: "the breaker is open" });
+        flow.events.add(now, What::Failover { after: None, why: "the breaker is open" });
         return Ok(());
     }
     engine.tallies.breaker_refusals.fetch_add(1, Ordering::Relaxed);
