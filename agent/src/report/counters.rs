@@ -166,7 +166,11 @@ const MEANINGS: [(&str, &str, Weight); 84] = [
         "canaries that found no room in shared memory; each process weighs its own calls",
         Look,
     ),
-    ("unanswered_leases", "requests to Redis that failed; this host goes by its own share", Look),
+    (
+        "unanswered_leases",
+        "requests to Redis that failed; meanwhile this host goes by its own share, and refuses calls under quotas with on_error = \"refuse\"",
+        Look,
+    ),
     ("unleased_quotas", "quotas of a fleet without Redis; this host goes by its own share", Look),
     ("late_forks", "forks that nobody announced; calls of the child's first second are missing", Look),
     ("panics", "errors of farcall's own that were caught", Look),

@@ -14,7 +14,7 @@ use crate::config::Rule;
 use crate::cost::Ahead;
 use crate::fault::Effect;
 use crate::policy::{OnError, Verdict as PolicyVerdict};
-use crate::quota::{self, Ask, Verdict as QuotaVerdict};
+use crate::quota::{self, Ask, Verdict as QuotaVerdict, Why};
 use crate::resilience::{BreakerVerdict, ConcurrencyVerdict, FailoverWhen, is_safe};
 use crate::rollout::RolloutVerdict;
 use crate::units::{Currency, Money, Timestamp};
@@ -341,7 +341,9 @@ fn by_quota(flow: &mut Flow, name: &Arc<str>, verdict: QuotaVerdict, now: Timest
         QuotaVerdict::Pass => Ok(()),
         QuotaVerdict::Wait { until, why } => Err(wait(flow, name, why.as_str(), until, now)),
         QuotaVerdict::Refuse { until, why } => {
-            Err(refuse(RefusedBy::Quota, name, why.as_str(), Some(until), now))
+            // Nobody can tell when what is shared can be had again: until then is when it is looked for.
+            let until = (why != Why::Unshared).then_some(until);
+            Err(refuse(RefusedBy::Quota, name, why.as_str(), until, now))
         }
     }
 }
