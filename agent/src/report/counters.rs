@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 84] = [
+const MEANINGS: [(&str, &str, Weight); 85] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -36,6 +36,11 @@ const MEANINGS: [(&str, &str, Weight); 84] = [
     (
         "unread_requests",
         "calls whose body a budget or a quota of tokens goes by, and that the adapter could not show: too little was reserved for them",
+        Look,
+    ),
+    (
+        "untold_conditions",
+        "calls for which the `when` of a [[policy]] could not be told, such as for a tag that they do not have: its `on_error` decided; `farcall explain call` names the rule",
         Look,
     ),
     (
@@ -161,7 +166,11 @@ const MEANINGS: [(&str, &str, Weight); 84] = [
         "canaries that found no room in shared memory; each process weighs its own calls",
         Look,
     ),
-    ("unanswered_leases", "requests to Redis that failed; this host goes by its own share", Look),
+    (
+        "unanswered_leases",
+        "requests to Redis that failed; meanwhile this host goes by its own share, and refuses calls under quotas with on_error = \"refuse\"",
+        Look,
+    ),
     (
         "broken_leases",
         "questions to Redis about one quota, under whose keys something else lies; this host goes by its own share of it",

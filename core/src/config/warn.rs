@@ -1,6 +1,8 @@
 //! What a file says that is allowed, and surely not meant: a match that no call can meet, and a rule that another
 //! one, the time, or a missing price leaves nothing to do.
 
+mod downgrades;
+
 use super::{Config, ConfigWarning, Rule};
 use crate::budget::Unit;
 use crate::catalogue::{Vendor, builtin};
@@ -63,6 +65,7 @@ pub(super) fn warnings(config: &Config, file: &str, text: &str, now: Timestamp) 
     rollouts(config, &mut found);
     faults(config, now, &mut found);
     budgets(config, &mut found);
+    downgrades::downgrades(config, &mut found);
     found.said.sort();
     let said = found.said.into_iter();
     said.map(|(place, message)| {
@@ -482,6 +485,71 @@ mod tests {
             budget("vendor = \"sl*\"", "5 USD"),
             budget("vendor = \"!openai\"", "5 USD"),
             budget("", "5 USD"),
+        ] {
+            assert_eq!(warnings(&fine), [""; 0], "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_downgrade_to_a_dearer_model_or_to_one_without_a_price_is_told() {
+        let budget = |conditions: &str, from: &str, to: &str| {
+            format!(
+                "[[budget]]\nname = \"b\"\nmatch = {{ {conditions} }}\nlimit = \"5 requests / month\"\nover = \"downgrade\"\n\
+                 downgrade = {{ from = \"{from}\", to = \"{to}\" }}\n"
+            )
+        };
+        let openai = "vendor = \"openai\"";
+        let begin = "f:1:1: warning: the rule `b` in line 1 goes over";
+        for (conditions, from, to, says) in [
+            (
+                openai,
+                "gpt-4o-mini",
+                "gpt-4o",
+                " from `gpt-4o-mini` to `gpt-4o`, which costs more; name a cheaper model",
+            ),
+            (
+                "",
+                "gpt-4.1-nano*",
+                "gpt-4o",
+                " from `gpt-4.1-nano*` to `gpt-4o`, which costs more; name a cheaper model",
+            ),
+            (
+                openai,
+                "gpt-4o*",
+                "gpt-4o-mni",
+                " to the model `gpt-4o-mni`, which has no price; did you mean `gpt-4o-mini`?",
+            ),
+            (
+                openai,
+                "gpt-4o",
+                "xyzzy",
+                " to the model `xyzzy`, which has no price; name a model of the vendor's, or write a [[price]] for it",
+            ),
+            (
+                openai,
+                "gpt-4o",
+                "claude-haiku-4-5",
+                " to the model `claude-haiku-4-5`, which has no price; name a model of the vendor's, or write a [[price]] for it",
+            ),
+        ] {
+            assert_eq!(warnings(&budget(conditions, from, to)), [format!("{begin}{says}")], "{from} {to}");
+        }
+        let own = |to: &str, input: &str| {
+            format!(
+                "[[price]]\nvendor = \"openai\"\nmodel = \"{to}\"\ninput = \"{input} / 1M tokens\"\noutput = \"0.1 USD / 1M tokens\"\n"
+            )
+        };
+        for fine in [
+            budget(openai, "gpt-4o", "gpt-4o-mini"),
+            budget("", "gpt-4o*", "gpt-4o-mini"),
+            // Some of what the pattern stands for costs more.
+            budget(openai, "gpt-4*", "gpt-4o"),
+            budget(openai, "gpt-4o", "gpt-4o-mini-2024-07-18"),
+            budget(openai, "gpt-4o", "xyzzy") + &own("xyzzy", "0.1 USD"),
+            // Nobody can tell what costs less.
+            budget(openai, "gpt-4o-mini", "xyzzy") + &own("xyzzy", "9 USD"),
+            budget(openai, "our-own", "our-small"),
+            budget("vendor = \"slack\"", "gpt-4o-mini", "gpt-4o"),
         ] {
             assert_eq!(warnings(&fine), [""; 0], "{fine}");
         }

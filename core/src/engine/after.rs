@@ -8,7 +8,7 @@ use super::{Call, Engine};
 use crate::call::ErrorType;
 use crate::outbox::{self, Failure};
 use crate::quota::Claim;
-use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict};
+use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, Stop};
 use crate::units::Timestamp;
 
 impl Engine {
@@ -109,7 +109,7 @@ impl Engine {
                     flow.resume = Some(Until::new(now, at));
                     return true;
                 }
-                RetryVerdict::Stop(crate::resilience::Stop::Final) => {}
+                RetryVerdict::Stop(Stop::Final) => {}
                 RetryVerdict::Stop(stop) => {
                     flow.events.add(now, What::NoRetry { after: words(), why: stop.as_str() });
                 }
@@ -121,9 +121,22 @@ impl Engine {
             && failover.before(flow.method, when, flow.replayable, flow.deadline, now).is_some();
         if goes {
             flow.failed_over = true;
-            flow.events.add(now, What::Failover { why: "the vendor failed" });
+            flow.events.add(now, What::Failover { after: Some(words()), why: "as the vendor failed" });
         }
         goes
+    }
+
+    /// An answer breaks off that the application has the beginning of: what would have been tried again is not.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn broke_off(plan: &Plan, flow: &mut Flow, ending: Ending, now: Timestamp) {
+        if let Some(Part { rule, .. }) = &plan.resilience.retry
+            && !flow.failed_over
+            && rule.tries_again_after(ending)
+        {
+            let why = Stop::HandedOver.as_str();
+            flow.events.add(now, What::NoRetry { after: in_words(ending), why });
+        }
     }
 
     fn release_claims(&self, plan: &Plan, flow: &mut Flow) {

@@ -67,6 +67,10 @@ impl Engine {
         match ending {
             Some(ending) => {
                 self.close_attempt(plan, flow, ending, now);
+                // The adapter that asks what follows still has all of the answer.
+                if matches!(ending, Ending::Error(_)) && status != 0 && flow.judged != Some(ending) {
+                    Self::broke_off(plan, flow, ending, now);
+                }
                 // An adapter may not ask what follows, where nothing can; and an answer may break off later.
                 let told = flow.judged.is_some_and(|judged| {
                     judged == ending || flow.delivers || Failure::Ended(judged).is_alarming(false)

@@ -13,13 +13,14 @@ use crate::call::{Changes, ErrorType, Outcome, Refusal, RefusedBy, Stored};
 use crate::config::Rule;
 use crate::cost::Ahead;
 use crate::fault::Effect;
-use crate::policy::{Decision as PolicyDecision, Verdict as PolicyVerdict};
-use crate::quota::{self, Ask, Verdict as QuotaVerdict};
+use crate::policy::{OnError, Verdict as PolicyVerdict};
+use crate::quota::{self, Ask, Verdict as QuotaVerdict, Why};
 use crate::resilience::{BreakerVerdict, ConcurrencyVerdict, FailoverWhen, is_safe};
 use crate::rollout::RolloutVerdict;
 use crate::units::{Currency, Money, Timestamp};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -55,28 +56,40 @@ fn too_late(now: Timestamp) -> Halt {
 }
 
 /// The policy must not deny it.
-pub(super) fn policy(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+pub(super) fn policy(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     if flow.began {
         return Ok(());
     }
     flow.began = true;
-    let PolicyDecision { would, warned, verdict, .. } = plan.policy;
-    match would.is_some() || warned.is_some() || verdict == PolicyVerdict::Deny {
-        true => told_by_policy(plan, flow, now),
-        false => Ok(()),
+    match plan.policy.is_silent() {
+        true => Ok(()),
+        false => told_by_policy(engine, plan, flow, now),
     }
 }
 
+/// Why a rule that refuses what it cannot tell refuses.
+const UNTOLD: &str = "its condition could not be told";
+
 #[inline(never)]
-fn told_by_policy(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
+fn told_by_policy(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let Flow { events, .. } = flow;
     let decision = plan.policy;
     let rule = |index| plan.rules.policy.rule(index);
+    if let Some(index) = decision.untold {
+        engine.tallies.untold_conditions.fetch_add(1, Ordering::Relaxed);
+        let rule = rule(index);
+        let would = match rule.then.on_error {
+            OnError::Allow => "cannot tell its condition, and lets it pass",
+            OnError::Refuse => "cannot tell its condition",
+        };
+        events.add(now, What::Warned { rule: Arc::clone(&rule.name), would });
+    }
     if let Some(index) = decision.would {
-        events.add(
-            now,
-            What::Warned { rule: Arc::clone(&rule(index).name), would: "would deny it, in report mode" },
-        );
+        let would = match decision.would_be {
+            PolicyVerdict::Throttle => "would throttle it, in report mode",
+            _ => "would deny it, in report mode",
+        };
+        events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would });
     }
     if let Some(index) = decision.warned {
         events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would: "warns of it" });
@@ -85,13 +98,13 @@ fn told_by_policy(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Ha
         && let Some(index) = decision.rule
     {
         let rule = rule(index);
-        return Err(refuse(
-            RefusedBy::Policy,
-            &rule.name,
-            rule.then.reason.as_deref().unwrap_or(""),
-            None,
-            now,
-        ));
+        let said = rule.then.reason.as_deref().unwrap_or("");
+        let reason: Cow<'_, str> = match decision.untold == Some(index) {
+            false => said.into(),
+            true if said.is_empty() => UNTOLD.into(),
+            true => format!("{said}; {UNTOLD}").into(),
+        };
+        return Err(refuse(RefusedBy::Policy, &rule.name, &reason, None, now));
     }
     Ok(())
 }
@@ -328,7 +341,9 @@ fn by_quota(flow: &mut Flow, name: &Arc<str>, verdict: QuotaVerdict, now: Timest
         QuotaVerdict::Pass => Ok(()),
         QuotaVerdict::Wait { until, why } => Err(wait(flow, name, why.as_str(), until, now)),
         QuotaVerdict::Refuse { until, why } => {
-            Err(refuse(RefusedBy::Quota, name, why.as_str(), Some(until), now))
+            // Nobody can tell when what is shared can be had again: until then is when it is looked for.
+            let until = (why != Why::Unshared).then_some(until);
+            Err(refuse(RefusedBy::Quota, name, why.as_str(), until, now))
         }
     }
 }
@@ -384,7 +399,7 @@ fn breaker_is_open(
     });
     if backup.is_some() {
         flow.failed_over = true;
-        flow.events.add(now, What::Failover { why: "the breaker is open" });
+        flow.events.add(now, What::Failover { after: None, why: "the breaker is open" });
         return Ok(());
     }
     engine.tallies.breaker_refusals.fetch_add(1, Ordering::Relaxed);

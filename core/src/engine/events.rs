@@ -20,7 +20,7 @@ pub(super) struct Event {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum What {
-    /// A rule of the policy warns of the call, or would have acted were it not in report mode.
+    /// A rule of the policy warns of the call, cannot tell its condition, or would have acted were it not in report mode.
     Warned { rule: Arc<str>, would: &'static str },
     /// The call takes a variant of a rollout.
     Variant { rule: Arc<str> },
@@ -36,8 +36,8 @@ pub(super) enum What {
     NoRetry { after: String, why: &'static str },
     /// An attempt of an SDK ended, and the SDK itself made another one.
     SdkRetry { after: String, sdk: &'static str, lasts: Duration },
-    /// The call goes to a backup.
-    Failover { why: &'static str },
+    /// The call goes to a backup; after an attempt that ended so, or before any was made.
+    Failover { after: Option<String>, why: &'static str },
     /// A second attempt was sent beside a slow first one.
     Hedge,
     /// One of two attempts under way is no more, and the other one goes on.
@@ -121,7 +121,8 @@ impl std::fmt::Display for What {
             Self::SdkRetry { after, sdk, lasts } => {
                 write!(f, "{after}: the SDK above ({sdk}) tries again after {:.1} ms", ms(lasts))
             }
-            Self::Failover { why } => write!(f, "goes to the backup: {why}"),
+            Self::Failover { after: Some(after), why } => write!(f, "{after}: goes to the backup, {why}"),
+            Self::Failover { after: None, why } => write!(f, "goes to the backup: {why}"),
             Self::Hedge => write!(f, "no answer yet: a second attempt beside the first"),
             Self::Lost { which, how } => write!(f, "of the two the {which} {how}: the other one counts"),
             Self::LostCost(Cost { nanos: 0, unknown: Some(why), .. }) => {

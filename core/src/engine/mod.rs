@@ -192,6 +192,8 @@ counters! {
     /// Calls whose body a budget or a quota of tokens goes by, by an adapter that did not show it: nothing, or too
     /// little, was reserved for them.
     unread_requests,
+    /// Calls for which the condition of a policy could not be told.
+    untold_conditions,
     /// Calls that a rule of the cache is about, by an adapter that cannot hand out what is kept.
     uncached_calls,
     /// Calls that a rule would have parked, by an adapter that cannot hand them over.

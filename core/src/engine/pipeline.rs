@@ -345,7 +345,7 @@ impl Engine {
         // Somebody must still be waiting for the answer.
         decide::deadline(flow, now)?;
         // What must not be asked at all comes before what it would cost.
-        decide::policy(plan, flow, now)?;
+        decide::policy(self, plan, flow, now)?;
         // Which host it goes to, and whether the switch is off.
         decide::rollout(plan, flow, now)?;
         // What a rule breaks on purpose looks to the application like the vendor's doing.

@@ -284,8 +284,7 @@ impl Engine {
         let cache = most_specific(&rules.caches, subject).next().map(|rule| {
             let customer = known.then(|| subject.customer.into()).filter(|_| !rule.then.share_customers);
             let label = Arc::new(cache::Label::new(vendor.into(), subject.endpoint.into(), customer));
-            let is_silent = policy.verdict != Verdict::Deny && policy.warned.or(policy.would).is_none();
-            let is_first = is_silent
+            let is_first = policy.is_silent()
                 && matching(&rules.rollouts, subject).next().is_none()
                 && matching(&rules.faults, subject).next().is_none();
             CachePart { name: Arc::clone(&rule.name), rule: rule.then.clone(), label, is_first }

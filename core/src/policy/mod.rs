@@ -55,8 +55,19 @@ pub struct Decision {
     pub warned: Option<RuleIndex>,
     /// A rule in report mode that would have denied or throttled the call.
     pub would: Option<RuleIndex>,
+    /// What that rule would have done; [`Verdict::Allow`] where there is none.
+    pub would_be: Verdict,
     /// How many conditions could not be told.
     pub errors: u32,
+    /// A rule whose condition could not be told: the one that decided, where it refuses for that; else the first.
+    pub untold: Option<RuleIndex>,
+}
+
+impl Decision {
+    /// Whether there is nothing to do or to say: the call passes, and no rule has anything to tell of it.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.verdict != Verdict::Deny && self.warned.or(self.would).or(self.untold).is_none()
+    }
 }
 
 /// A rule that matches a call, and what it says.
@@ -116,23 +127,37 @@ impl Kind {
     }
 }
 
-/// For each kind the first rule that matched, by its place in the order.
-struct Found([u32; KINDS]);
+/// What rules were found for a call, by their places in the order.
+struct Found {
+    /// For each kind the first that matched.
+    first: [u32; KINDS],
+    /// How many conditions could not be told.
+    errors: u32,
+    /// The first of these.
+    untold: u32,
+    /// The first of these that refuses the call for it.
+    refuses: u32,
+}
 
 impl Found {
     const NONE: u32 = u32::MAX;
 
     fn new() -> Self {
-        Self([Self::NONE; KINDS])
+        Self { first: [Self::NONE; KINDS], errors: 0, untold: Self::NONE, refuses: Self::NONE }
     }
 
     fn get(&self, kind: Kind) -> u32 {
-        self.0[kind as usize]
+        self.first[kind as usize]
     }
 
     fn note(&mut self, kind: Kind, place: u32) {
-        let slot = &mut self.0[kind as usize];
+        let slot = &mut self.first[kind as usize];
         *slot = (*slot).min(place);
+    }
+
+    fn note_untold(&mut self, place: u32) {
+        self.errors += 1;
+        self.untold = self.untold.min(place);
     }
 
     fn has(&self, kind: Kind) -> bool {
@@ -197,7 +222,6 @@ impl PolicySet {
     #[must_use]
     pub fn decide(&self, subject: &Subject<'_>) -> Decision {
         let mut found = Found::new();
-        let mut errors = 0;
         self.index.each_bucket(subject, |bucket| {
             for &place in bucket {
                 // Nothing that is asked later than an enforced denial can change the decision.
@@ -206,11 +230,11 @@ impl PolicySet {
                 }
                 let kind = self.kinds[place as usize];
                 if place < found.get(kind) {
-                    self.ask(place, kind, subject, &mut found, &mut errors);
+                    self.ask(place, kind, subject, &mut found);
                 }
             }
         });
-        self.conclude(&found, errors)
+        self.conclude(&found)
     }
 
     /// Every rule that matches a call, in the order in which they are asked; the decision is that of
@@ -240,10 +264,10 @@ impl PolicySet {
 
     fn explain_at(&self, place: u32, subject: &Subject<'_>, decision: &Decision) -> Option<Explained> {
         let mut found = Found::new();
-        let mut errors = 0;
         let kind = self.kinds[place as usize];
         let rule = RuleIndex(self.order[place as usize]);
-        self.ask(place, kind, subject, &mut found, &mut errors);
+        self.ask(place, kind, subject, &mut found);
+        let errors = found.errors;
         let verdict = if found.has(kind) && errors == 0 {
             self.rule(rule).then.verdict
         } else if found.has(Kind::Deny) || found.has(Kind::ReportedDeny) {
@@ -257,7 +281,7 @@ impl PolicySet {
     }
 
     /// Asks one rule, and notes under its kind that it matches.
-    fn ask(&self, place: u32, kind: Kind, subject: &Subject<'_>, found: &mut Found, errors: &mut u32) {
+    fn ask(&self, place: u32, kind: Kind, subject: &Subject<'_>, found: &mut Found) {
         let rule = &self.rules[self.order[place as usize] as usize];
         if !rule.matcher.matches(subject) {
             return;
@@ -270,9 +294,12 @@ impl PolicySet {
             Ok(true) => found.note(kind, place),
             Ok(false) => {}
             Err(_) => {
-                *errors += 1;
+                found.note_untold(place);
                 match (rule.then.on_error, rule.then.mode) {
-                    (OnError::Refuse, Mode::Enforce) => found.note(Kind::Deny, place),
+                    (OnError::Refuse, Mode::Enforce) => {
+                        found.note(Kind::Deny, place);
+                        found.refuses = found.refuses.min(place);
+                    }
                     (OnError::Refuse, Mode::Report) => found.note(Kind::ReportedDeny, place),
                     // What would have lifted a final denial does: a fault of ours refuses nothing.
                     (OnError::Allow, _) if matches!(kind, Kind::Allow | Kind::Throttle) => {
@@ -284,8 +311,9 @@ impl PolicySet {
         }
     }
 
-    fn conclude(&self, found: &Found, errors: u32) -> Decision {
-        let rule = |kind| self.order.get(found.get(kind) as usize).map(|&place| RuleIndex(place));
+    fn conclude(&self, found: &Found) -> Decision {
+        let rule_at = |place: u32| self.order.get(place as usize).map(|&place| RuleIndex(place));
+        let rule = |kind| rule_at(found.get(kind));
         let lifted = found.has(Kind::Throttle) || found.has(Kind::Allow);
         let (verdict, decided_by) = if found.has(Kind::Deny) {
             (Verdict::Deny, rule(Kind::Deny))
@@ -300,15 +328,19 @@ impl PolicySet {
         };
         let would = match verdict {
             Verdict::Deny => None,
-            _ if found.has(Kind::ReportedDeny) => rule(Kind::ReportedDeny),
+            _ if found.has(Kind::ReportedDeny) => Some((Kind::ReportedDeny, Verdict::Deny)),
             _ if found.has(Kind::ReportedFinalDeny) && !lifted && !found.has(Kind::ReportedThrottle) => {
-                rule(Kind::ReportedFinalDeny)
+                Some((Kind::ReportedFinalDeny, Verdict::Deny))
             }
             Verdict::Throttle => None,
-            _ => rule(Kind::ReportedThrottle),
+            _ => Some((Kind::ReportedThrottle, Verdict::Throttle)),
         };
+        let would = would.and_then(|(kind, would_be)| Some((rule(kind)?, would_be)));
+        let (would, would_be) = would.map_or((None, Verdict::Allow), |(rule, be)| (Some(rule), be));
         let warned = if verdict == Verdict::Deny { None } else { rule(Kind::Warn) };
-        Decision { verdict, rule: decided_by, warned, would, errors }
+        let refuses = found.has(Kind::Deny) && found.refuses == found.get(Kind::Deny);
+        let untold = rule_at(if refuses { found.refuses } else { found.untold });
+        Decision { verdict, rule: decided_by, warned, would, would_be, errors: found.errors, untold }
     }
 }
 

@@ -135,6 +135,14 @@ fn a_condition_is_asked_after_the_match_and_its_error_fails_open_unless_told_oth
     let closed = rule("refuse", "allow").decide(&tagged(""));
     assert_eq!((closed.verdict, closed.rule, closed.errors), (Verdict::Deny, Some(RuleIndex(0)), 1));
     let untold = deny.decide(&Subject { tags: "", ..call("slack", "") });
+    assert_eq!((open.untold, closed.untold), (Some(RuleIndex(0)), Some(RuleIndex(0))));
+    // The rule that decided, not one before it that cannot be told either.
+    let both = set(
+        "[[policy]]\nmatch = { vendor = \"stripe\", host = \"*\" }\nverdict = \"deny\"\nwhen = \"tags.team == 'x'\"\n\
+                    [[policy]]\nmatch = { vendor = \"stripe\" }\nverdict = \"deny\"\nwhen = \"tags.team == 'x'\"\non_error = \"refuse\"\n",
+    );
+    let decided = both.decide(&tagged(""));
+    assert_eq!((decided.rule, decided.untold), (Some(RuleIndex(1)), Some(RuleIndex(1))));
     assert_eq!(untold.errors, 0, "where the match does not hold, nobody asks");
     let lifted = rule("allow", "allow").decide(&tagged(""));
     assert_eq!(lifted.would, None, "a fault of ours does not refuse what would be allowed");

@@ -215,6 +215,11 @@ impl RetryRule {
         told.is_some() || self.on.has(ending) || self.not_processed.has(ending)
     }
 
+    /// Whether it has a call that ended so tried again, whatever the vendor says and if nothing stands in the way.
+    pub(crate) fn tries_again_after(&self, ending: Ending) -> bool {
+        self.attempts > 1 && (self.on.has(ending) || self.not_processed.has(ending))
+    }
+
     /// The verdict without the budget. Reasons that no rule can change come first, so that the reason given is
     /// the one to act on.
     fn decide(&self, facts: &RetryFacts<'_>) -> RetryVerdict {

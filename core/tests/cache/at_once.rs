@@ -5,11 +5,14 @@ use farcall::matcher::Matcher;
 use proptest::prelude::*;
 
 /// What else there is beside the rule of the cache: it has a word to say before it, or counts with it.
-const BESIDE: [&str; 12] = [
+const BESIDE: &[&str] = &[
     "",
     "[[policy]]\nmatch = { customer = \"globex\" }\nverdict = \"deny\"\n",
     "[[policy]]\nmatch = { customer = \"acme\" }\nverdict = \"warn\"\n",
     "[[policy]]\nmode = \"report\"\nmatch = { customer = \"acme\" }\nverdict = \"deny\"\n",
+    // No call has a tag: what it asks cannot be told, which is counted each time.
+    #[cfg(feature = "cel")]
+    "[[policy]]\nmatch = {}\nwhen = \"tags.team == 'x'\"\nverdict = \"deny\"\n",
     "[[rollout]]\nname = \"new\"\nby = \"call\"\nmatch = {}\nshare = \"40%\"\nvariant = { headers = { \"api-version\" = \"2\" } }\n",
     "[[fault]]\nmatch = {}\nshare = \"30%\"\nerror = \"connect\"\nexpires = \"2099-01-01T00:00:00Z\"\n",
     "[[budget]]\nmatch = { customer = \"*\" }\nlimit = \"6 requests / day\"\nover = \"refuse\"\n",

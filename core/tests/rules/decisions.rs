@@ -171,3 +171,61 @@ fn rules_find_the_country_the_kinds_of_data_and_where_a_credential_came_from() {
         "not known is not DE"
     );
 }
+
+/// What is told of the calls since it was asked last.
+fn told(engine: &Engine) -> String {
+    let batch = engine.drain(T0);
+    batch.exemplars.iter().map(|call| call.events.as_str()).collect()
+}
+
+#[cfg(feature = "cel")]
+#[test]
+fn a_condition_that_cannot_be_told_is_counted_and_an_event_of_the_call() {
+    let team = |rest: &str| {
+        engine(&format!(
+            "[[policy]]\nname = \"team\"\nmatch = {{ vendor = \"stripe\" }}\nwhen = \"tags.team == 'x'\"\n{rest}\n"
+        ))
+    };
+    let open = team("verdict = \"deny\"");
+    pass(&open, &get("acme"), T0, 1, 200, &[]);
+    assert_eq!(open.counters().untold_conditions, 1);
+    assert_eq!(told(&open), "+0.0 ms  policy `team` cannot tell its condition, and lets it pass\n");
+    // What can be told is not counted, nor what the rule is not about.
+    pass(&open, &get("acme").tags(&[("team", "y")]), T0, 2, 200, &[]);
+    pass(&open, &Head::new("GET", "https://api.github.com/user"), T0, 3, 200, &[]);
+    assert_eq!((open.counters().untold_conditions, told(&open)), (1, String::new()));
+
+    // Who refuses what cannot be told says that, whatever the rule would have done.
+    let shut = team("verdict = \"warn\"\non_error = \"refuse\"");
+    let mut call = shut.begin(&get("acme"), T0, 1);
+    let refusal = refused(&mut call, &shut, T0);
+    assert_eq!(&*refusal.reason, "its condition could not be told");
+    let events = told(&shut);
+    assert!(events.contains("because its condition could not be told"), "{events}");
+    assert_eq!(shut.counters().untold_conditions, 1);
+    let mut call = shut.begin(&get("acme").tags(&[("team", "x")]), T0, 2);
+    let _ = sent(&mut call, &shut, T0);
+    call.abandon(&shut, T0);
+    assert_eq!(told(&shut), "+0.0 ms  policy `team` warns of it\n");
+
+    // What the rule's owner wants the reader to know stays, and one that denies for its own sake says no more.
+    let denies = team("verdict = \"deny\"\non_error = \"refuse\"\nreason = \"ask us\"");
+    let reasons = [&[][..], &[("team", "x")]].map(|tags| {
+        let mut call = denies.begin(&get("acme").tags(tags), T0, 1);
+        refused(&mut call, &denies, T0).reason.to_string()
+    });
+    assert_eq!(reasons, ["ask us; its condition could not be told", "ask us"]);
+}
+
+#[test]
+fn a_rule_in_report_mode_is_told_with_what_it_would_have_done() {
+    for (verdict, more, told_as) in
+        [("deny", "", "deny"), ("throttle", "throttle = \"1 request / 1h\"", "throttle")]
+    {
+        let engine = engine(&format!(
+            "[[policy]]\nname = \"t\"\nmode = \"report\"\nmatch = {{ vendor = \"stripe\" }}\nverdict = \"{verdict}\"\n{more}\n"
+        ));
+        pass(&engine, &get("acme"), T0, 1, 200, &[]);
+        assert_eq!(told(&engine), format!("+0.0 ms  policy `t` would {told_as} it, in report mode\n"));
+    }
+}

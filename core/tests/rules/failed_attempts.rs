@@ -117,3 +117,57 @@ fn a_clock_that_is_set_back_during_a_wait_does_not_prolong_it() {
     assert!(waited(&mut call, &engine, at(hour + 1_000)) >= at(hour + 5_000));
     let _ = sent(&mut call, &engine, at(6_000));
 }
+
+/// What is told of a GET whose vendor answers so, or fails, until nothing follows.
+fn told(rules: &str, answer: Result<u16, ErrorType>) -> String {
+    let engine = engine(rules);
+    let get = Head::new("GET", "https://api.stripe.com/v1/charges").body(Some(0), true);
+    let mut call = engine.begin(&get, T0, 1);
+    while let Step::Send(attempt) = call.step(&engine, T0) {
+        match answer {
+            _ if attempt.changes.is_some() => call.answer(&engine, 200, &[("x", "y")], T0),
+            Ok(status) => call.answer(&engine, status, &[("x", "y")], T0),
+            Err(error) => call.failed(error),
+        }
+    }
+    call.end(&engine, T0);
+    engine.drain(T0).exemplars.iter().map(|call| call.events.as_str()).collect()
+}
+
+#[test]
+fn an_attempt_that_a_backup_takes_over_leaves_how_it_ended() {
+    let rules = "[[resilience]]\nmatch = { vendor = \"stripe\" }\n\
+                 failover = { host = \"backup.example.com\", when = [\"5xx\", \"connect\"], keep_credentials = true }\n";
+    let goes = "goes to the backup, as the vendor failed";
+    assert_eq!(told(rules, Ok(502)), format!("+0.0 ms  answered 502: {goes}\n"));
+    assert_eq!(told(rules, Err(ErrorType::Connect)), format!("+0.0 ms  failed (connect): {goes}\n"));
+    let both = told(&format!("{rules}attempts = 1\n"), Ok(503));
+    let stops = "answered 503: no further attempt, all attempts are used";
+    assert_eq!(both, format!("+0.0 ms  {stops}\n+0.0 ms  answered 503: {goes}\n"));
+}
+
+#[test]
+fn an_answer_that_breaks_off_says_why_it_is_not_asked_for_again() {
+    let engine = engine("[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 3\n");
+    let get = |url: &'static str| Head::new("GET", url).body(Some(0), true);
+    let told = |url, error: Option<ErrorType>| {
+        let mut call = engine.begin(&get(url), T0, 1);
+        let _ = sent(&mut call, &engine, T0);
+        call.answer(&engine, 200, &[("x", "y")], T0);
+        assert_eq!(call.step(&engine, T0), Step::Settled);
+        call.read(b"half of ");
+        if let Some(error) = error {
+            call.failed(error);
+        }
+        call.end(&engine, at(5));
+        let batch = engine.drain(at(5));
+        batch.exemplars.iter().map(|call| call.events.as_str()).collect::<String>()
+    };
+    let stripe = "https://api.stripe.com/v1/charges";
+    let why = "no further attempt, a part of the response is already with the application";
+    assert_eq!(told(stripe, Some(ErrorType::Reset)), format!("+5.0 ms  failed (reset): {why}\n"));
+    // Nobody would have tried again: it came whole, the application gave it up, or no rule is about it.
+    assert_eq!(told(stripe, None), "");
+    assert_eq!(told(stripe, Some(ErrorType::Cancelled)), "");
+    assert_eq!(told("https://api.github.com/user", Some(ErrorType::Reset)), "");
+}

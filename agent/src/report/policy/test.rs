@@ -194,7 +194,7 @@ pub fn policy_test(config: &Config, asked: &Asked) -> Result<PolicyTest, ReportE
         sentence += &format!(" It is warned of by {name}.");
     }
     if let Some((name, _)) = decision.would.map(named) {
-        let would = decision.would.map_or("", |index| policy.rule(index).then.verdict.as_str());
+        let would = decision.would_be.as_str();
         sentence += &format!(" In report mode, {name} would {would} it.");
     }
     Ok(PolicyTest {

@@ -142,7 +142,8 @@ impl Worker {
                 if !std::mem::replace(&mut self.said, true) {
                     // Without the address, which may hold a password.
                     say::say(&format!(
-                        "the store of shared quotas does not answer ({}); this host goes on with its share",
+                        "the store of shared quotas does not answer ({}); this host goes on with its share, and refuses calls \
+                         under quotas with on_error = \"refuse\"",
                         error.category()
                     ));
                 }
