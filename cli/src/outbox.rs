@@ -278,7 +278,8 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             }
             let awaited = if missing.is_none() { operator.awaited()? } else { Vec::new() };
             let (here, stopped) = (operator.beside()?, operator.stopped());
-            let wrong = stopped.is_some() || counts.iter().any(|count| count.state == State::Dead);
+            let failed = stopped.is_some() || !here.stopped_copies.is_empty();
+            let wrong = failed || counts.iter().any(|count| count.state == State::Dead);
             let text = match (as_json, &stopped) {
                 (true, _) => {
                     let stopped = stopped.as_ref().map(ToString::to_string);

@@ -238,3 +238,39 @@ fn calls_that_are_in_too_few_copies_are_something_that_stats_says() {
     let here = &json(home.path(), &["stats"])["here"];
     assert_eq!((&here["uncopied"], &here["spooled"]), (&2.into(), &0.into()));
 }
+
+#[test]
+fn a_copy_whose_disk_failed_is_something_that_stats_and_doctor_say_until_resume() {
+    let (home, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let copy = volume.path().join("outbox.db");
+    let config = format!("[outbox_store]\ncopies = [{copy:?}]\n");
+    std::fs::write(home.path().join("farcall.toml"), &config).unwrap();
+    let parcel = Parcel::new("POST", "https://127.0.0.1:1/").delay(std::time::Duration::from_secs(86_400));
+    put_with(home.path(), &config, vec![parcel.clone()]);
+    let doctor = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
+        let output = command.args(["doctor", "--home"]).arg(home.path()).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let stats = || {
+        let (code, out, _) = run(home.path(), &["stats"]);
+        (code, out)
+    };
+    let in_one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!((stats().0, doctor().0), (0, 0));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let mark = volume.path().join("outbox.stopped");
+    std::fs::write(&mark, format!("{}\ndisk I/O error\n", boot.trim())).unwrap();
+    let said = format!("the copy {} has stopped, since its disk failed: disk I/O error", copy.display());
+    for (code, out) in [stats(), doctor()] {
+        let text = in_one_line(&out);
+        assert!(code == 1 && text.contains(&said) && text.contains("outbox resume"), "{code} {out}");
+    }
+    let told = json(home.path(), &["stats"]);
+    let stopped = &told["here"]["stopped_copies"][0];
+    assert_eq!((stopped["name"].as_str(), stopped["why"].as_str()), (copy.to_str(), Some("disk I/O error")));
+    assert!(told["stopped"].is_null(), "the outbox itself has not: {told}");
+    assert_eq!(run(home.path(), &["resume"]).0, 0);
+    assert_eq!((mark.exists(), stats().0, doctor().0), (false, 0, 0));
+    put_with(home.path(), &config, vec![parcel]);
+}

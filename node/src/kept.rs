@@ -149,7 +149,10 @@ impl Task for PurgeTask {
 
     fn compute(&mut self) -> Result<f64> {
         unharmed(|| {
-            let Some(home) = farcall()?.home() else {
+            let farcall = farcall()?;
+            // Programs are told through the ledger, which is there from the first flush on, with this one in it.
+            farcall.flush();
+            let Some(home) = farcall.home() else {
                 return Err(Error::from_reason("there is no ledger, through which programs are told"));
             };
             let pairs = self.conditions.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));

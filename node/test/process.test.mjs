@@ -222,6 +222,15 @@ test('installing twice, and from two copies of the package, counts once', async 
   assert.equal((await counted(customer)).calls, 1)
 })
 
+test('a purge in a program that has only begun, in a home that is new, tells that one', async () => {
+  const home = mkdtempSync(join(tmpdir(), 'farcall-purging-'))
+  const { output, errors } = await run(`${asking}
+    console.log(await farcall.purgeCache())
+  `, { env: { FARCALL_HOME: home } })
+  rmSync(home, { recursive: true })
+  assert.equal(output, '1\n', errors)
+})
+
 test('FARCALL_DISABLED=1 hooks nothing and writes nothing', async () => {
   const home = mkdtempSync(join(tmpdir(), 'farcall-disabled-'))
   const { output } = await run(`${asking}

@@ -20,14 +20,22 @@
 //! # }
 //! ```
 //!
-//! That is all: calls are counted in the ledger of this user, which `farcall report vendors` shows.
+//! That is all: calls are counted in the ledger of this user, which `farcall report vendors` shows. They are written each
+//! second; those of the last one where the program calls [`Farcall::shutdown`] at its end, and where it dies by SIGTERM,
+//! if it was begun with [`Options::handle_sigterm`] and handles that signal nowhere itself:
+//!
+//! ```no_run
+//! use farcall_tower::{Farcall, Options};
+//!
+//! Farcall::start_global(|| Options { handle_sigterm: true, ..Options::default() });
+//! ```
 //!
 //! | client | what to add |
 //! |---|---|
 //! | hyper-util, any tower stack over `http` | [`EgressLayer`] |
 //! | a connector of hyper-util | [`connector::ConnectTimesLayer`], for DNS, TCP and TLS times |
 //! | tonic | `EgressLayer::new().origin(uri).request_body(tonic::body::Body::new)` over the `Channel` |
-//! | reqwest | the middleware of the feature `reqwest` |
+//! | reqwest | the middleware of the feature `reqwest`, and `redirects` around the client's policy |
 //!
 //! Who is served by a call is said by [`customer`] around the code, or by the request extension [`Customer`].
 //!
@@ -60,3 +68,8 @@ pub use error::{Boxed, Cause, Plain, classify};
 pub use farcall::{Priority, Refusal, RefusedBy};
 pub use farcall_agent::{Farcall, Options};
 pub use scope::{Customer, Deadline, Scope, Scoped, Tags, customer, tags};
+
+/// What README tells a newcomer to write compiles as it stands.
+#[cfg(all(doctest, feature = "reqwest"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -16,6 +16,29 @@ pub struct Beside {
     /// Calls that were taken into fewer copies than they should be in, and are not copied yet. One that was settled
     /// since is counted for a minute longer.
     pub uncopied: u64,
+    /// Copies that take nothing more, since their disk failed.
+    pub stopped_copies: Vec<StoppedCopy>,
+}
+
+/// A copy that takes nothing more, since its disk failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoppedCopy {
+    /// Where it is, without a password.
+    pub name: String,
+    /// What failed.
+    pub why: String,
+}
+
+impl std::fmt::Display for StoppedCopy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, why } = self;
+        write!(
+            f,
+            "the copy {name} has stopped, since its disk failed: {why}. No call is copied there until it was looked at: \
+             check the disk, then `farcall outbox resume` and restart"
+        )
+    }
 }
 
 impl Operator {

@@ -44,7 +44,7 @@ mod table;
 mod vendors;
 mod writer;
 
-pub use beside::Beside;
+pub use beside::{Beside, StoppedCopy};
 pub use credential::Asked;
 pub(crate) use credential::Credentials;
 pub use error::OutboxError;

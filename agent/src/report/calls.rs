@@ -1,4 +1,5 @@
-//! Single calls: the slowest of each series and second, and the failed ones.
+//! Single calls: the slowest of each series and second, those without a whole response, and those of which there is
+//! something to tell.
 
 use super::numbers::{Account, decimal, millis};
 use super::source::{Kept, Row, Source, is_error};
@@ -108,8 +109,8 @@ pub fn calls(query: &Query) -> Result<Table<CallRow>, ReportError> {
         true
     })?;
     let notes = vec![format!(
-        "{} of {} calls: kept are the failed ones and the slowest of each kind and second, the newest \
-         20,000.",
+        "{} of {} calls: kept are those without a whole response, those that a rule did something to and the slowest \
+         of each kind and second, the newest 20,000.",
         rows.len(),
         totals.sums.calls
     )];
@@ -160,8 +161,8 @@ pub fn explain_call(query: &Query, id: &str) -> Result<ExplainedCall, ReportErro
     })?;
     let (call, label) = found.ok_or_else(|| {
         ReportError::NotFound(format!(
-            "no call {wanted} is kept in this ledger: it keeps the failed ones and the slowest of each kind and \
-             second, the newest 20,000; farcall report calls lists them"
+            "no call {wanted} is kept in this ledger: it keeps those without a whole response, those that a \
+             rule did something to and the slowest of each kind and second, the newest 20,000; farcall report calls lists them"
         ))
     })?;
     if ids.len() > 1 {

@@ -253,6 +253,10 @@ fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
     if let Some(why) = &health.stopped {
         problems.push(why.clone());
     }
+    // What cannot be read for this cannot be read for the counts either, which say so.
+    if let Ok(beside) = operator.beside() {
+        problems.extend(beside.stopped_copies.iter().map(ToString::to_string));
+    }
     let vendors = match operator.vendors() {
         Ok(vendors) => vendors,
         Err(error) => {

@@ -137,6 +137,9 @@ impl Render for Beside {
             );
             wrap(&line, style.width, 2, &mut out);
         }
+        for copy in &self.stopped_copies {
+            wrap(&copy.to_string(), style.width, 2, &mut out);
+        }
         out
     }
 }

@@ -2,6 +2,7 @@
 //! store does, so that what is acknowledged is in it; what was delivered since is marked in it later, by comparing it
 //! with the store.
 
+use super::super::super::beside::StoppedCopy;
 use super::super::super::deliver::DEAD;
 use super::super::super::seal;
 use super::super::super::table::{New, State};
@@ -435,6 +436,18 @@ impl Copies {
 
     pub(super) fn is_open(&self) -> bool {
         self.copies.iter().any(|copy| copy.place.is_open())
+    }
+
+    /// Those whose disk failed.
+    pub(super) fn stopped(&self) -> Vec<StoppedCopy> {
+        let stopped = |copy: &Copy| {
+            let why = match copy.place.stopped().err()? {
+                OutboxError::Stopped(why) => why,
+                other => other.to_string(),
+            };
+            Some(StoppedCopy { name: copy.place.name(), why })
+        };
+        self.copies.iter().filter_map(stopped).collect()
     }
 
     pub(super) fn resume(&self) -> Result<(), OutboxError> {

@@ -159,6 +159,10 @@ impl CopyStore for FileCopy {
         self.file.is_open()
     }
 
+    fn stopped(&self) -> Result<(), OutboxError> {
+        self.file.stopped()
+    }
+
     fn resume(&self) -> Result<(), OutboxError> {
         self.file.resume()
     }

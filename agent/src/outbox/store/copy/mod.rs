@@ -114,6 +114,11 @@ pub(in crate::outbox) trait CopyStore: Send + Sync + Debug {
     /// Whether something is open that a child which is forked now must not use.
     fn is_open(&self) -> bool;
 
+    /// Why nothing is copied any more, where its disk failed. A server stops by itself then.
+    fn stopped(&self) -> Result<(), OutboxError> {
+        Ok(())
+    }
+
     /// Lets it be used again after its disk failed.
     fn resume(&self) -> Result<(), OutboxError>;
 }
