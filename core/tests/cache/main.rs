@@ -6,6 +6,7 @@ mod at_once;
 mod coalescing;
 mod fallback;
 mod isolation;
+mod peer;
 mod refresh;
 mod rfc9111;
 mod support;
