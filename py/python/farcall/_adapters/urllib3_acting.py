@@ -205,6 +205,7 @@ class _Attempt:
         self._own_pool, self._own_conn, self._own_kwargs = pool, conn, kwargs
         self._again = again
         self._closed = closed
+        self._let_go = False
         self._patience: float | None = None
         self.limit: int | None = None
 
@@ -250,7 +251,10 @@ class _Attempt:
             fault("urllib3.restore", error)
 
     def let_go(self, response: Any) -> None:
-        """Another attempt takes this one's place."""
+        """Another attempt takes this one's place; its connection may be another call's from then on."""
+        if self._let_go:
+            return
+        self._let_go = True
         try:
             if response is not None:
                 # This must not put the connection back: it is sent on, or closed by urllib3.
