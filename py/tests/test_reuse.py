@@ -19,7 +19,7 @@ if client is CLIENTS["requests"]:
     def ask(url, **kwargs):
         answer = keeper.get(url, verify=CA, **kwargs)
         return answer.status_code, answer.content
-    end, pools = keeper.close, keeper.adapters["https://"].poolmanager
+    end, pools = keeper.close, keeper.adapters["http://"].poolmanager
 else:
     keeper = pools = urllib3.PoolManager(ca_certs=CA, retries=False)
     def ask(url, **kwargs):
