@@ -23,6 +23,7 @@ from farcall import _errors
 from farcall._acting import decides, shown
 from farcall._adapters.urllib3_acting import Acting, headers_of
 from farcall._adapters.urllib3_cut import ATTRIBUTE
+from farcall._adapters.urllib3_reuse import close_beside
 from farcall._faults import fault
 from farcall._hook import Patches, begin, broke, call_around, fail, handshake_failed, scope
 from farcall._native import native
@@ -65,6 +66,7 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
     else:  # 1.26
         patches.replace(response, "_init_length", _wrap_hook)
         patches.replace(response, "_fp_read", read)
+    patches.replace(pool, "close", _pool_close_hook)
     patches.replace(response, "_update_chunk_length", _chunk_length_hook)
     patches.replace(response, "_handle_chunk", _chunk_hook)
     patches.replace(response, "close", _close_hook)
@@ -235,6 +237,19 @@ def _close_hook(original: Any) -> Callable[..., Any]:
                     call.abandon()
                 except Exception as error:
                     fault("urllib3.close", error)
+
+    return close
+
+
+def _pool_close_hook(original: Any) -> Callable[..., Any]:
+    def close(self: Any) -> Any:
+        try:
+            return original(self)
+        finally:
+            try:
+                close_beside(self)
+            except Exception as error:
+                fault("urllib3.close", error)
 
     return close
 

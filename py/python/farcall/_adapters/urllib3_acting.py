@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting, _errors
-from farcall._acting import FAIL, INSTEAD, NOT_MODIFIED, REFUSE, RESPOND, SEND, WAIT, Refused
+from farcall._acting import FAIL, INSTEAD, REFUSE, RESPOND, SEND, WAIT, Refused
 from farcall._adapters import channels
 from farcall._adapters.urllib3_cut import Cut
+from farcall._adapters.urllib3_reuse import connection_of, drained, pool_to
 from farcall._adapters.urllib3_stored import maker
 from farcall._faults import fault
 from farcall._hook import scope
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from farcall._farcall import Call
+
+
+#: By which urllib3 2 tells a response its connection. 1.26 does so afterwards: its connections elsewhere are closed.
+_RESPONSE_CONN = "response_conn"
 
 
 class Held:
@@ -50,6 +54,7 @@ class Acting:
         self._count = count
         base = module.exceptions.HTTPError
         self._refused: Any = type("RefusedHTTPError", (Refused, base), {"__doc__": Refused.__doc__})
+        self._closed = module.exceptions.ClosedPoolError
         self._stored = maker(module)
         below = module.connectionpool
         self._pools = (below.HTTPConnectionPool, below.HTTPSConnectionPool)
@@ -116,7 +121,7 @@ class Acting:
                 response = None
             if kind == SEND:
                 failure = None
-                attempt = _Attempt(pool, conn, url, kwargs, again=attempt is not None)
+                attempt = _Attempt(pool, conn, url, kwargs, self._closed, again=attempt is not None)
                 attempt.change(step)
                 body = kwargs.get("body")
                 if body is not None and not isinstance(body, (bytes, str)):
@@ -192,13 +197,15 @@ class Acting:
 class _Attempt:
     """One exchange on the wire: with what it changes in the application's own."""
 
-    def __init__(self, pool: Any, conn: Any, url: Any, kwargs: dict[str, Any], *, again: bool) -> None:
+    def __init__(self, pool: Any, conn: Any, url: Any, kwargs: dict[str, Any], closed: Any, *, again: bool) -> None:
         self.pool, self.conn, self.url = pool, conn, url
         self.kwargs = dict(kwargs)
         # Read by its constructor, a response could not be let go of.
         self.kwargs["preload_content"] = False
         self._own_pool, self._own_conn, self._own_kwargs = pool, conn, kwargs
         self._again = again
+        self._closed = closed
+        self._let_go = False
         self._patience: float | None = None
         self.limit: int | None = None
 
@@ -220,11 +227,14 @@ class _Attempt:
             fault("urllib3.change", error)
 
     def dial(self) -> None:
-        """Has a connection ready after one that was closed: urllib3 itself dials, but for tunnels through a proxy."""
-        moved = self.conn is not self._own_conn
-        if not (self._again or moved) or self.pool.proxy is None or self.pool.scheme != "https":
+        """Has a connection ready that urllib3 did not: it dials where it must, but not for tunnels through a proxy."""
+        if not self._again and self.conn is self._own_conn:
             return
-        if self.conn.sock is None:
+        if self.conn.sock is not None and not getattr(self.conn, "is_connected", True):
+            # The other end left while nobody used it.
+            self.conn.close()
+        if self.conn.sock is None and self.pool.proxy is not None and self.pool.scheme == "https":
+            self.conn.timeout = self.pool._get_timeout(self.kwargs.get("timeout")).connect_timeout
             self.pool._prepare_proxy(self.conn)
 
     def restore(self) -> None:
@@ -241,14 +251,17 @@ class _Attempt:
             fault("urllib3.restore", error)
 
     def let_go(self, response: Any) -> None:
-        """Another attempt takes this one's place."""
+        """Another attempt takes this one's place; its connection may be another call's from then on."""
+        if self._let_go:
+            return
+        self._let_go = True
         try:
             if response is not None:
                 # This must not put the connection back: it is sent on, or closed by urllib3.
                 response._connection = None
-                if response.status == NOT_MODIFIED and self.conn is self._own_conn:
-                    # It has no body, and leaves the connection ready for what comes.
-                    response.read()
+                if self.limit is None and drained(self.conn, response):
+                    if self.conn is not self._own_conn:
+                        self.pool._put_conn(self.conn)
                     return
                 response.close()
             self.conn.close()
@@ -259,9 +272,9 @@ class _Attempt:
         """The application gets the response."""
         if self.conn is self._own_conn:
             return
-        if self._own_kwargs.get("response_conn") is None:
+        if _RESPONSE_CONN not in self.kwargs:
             self.conn.close()
-        else:
+        elif self._own_kwargs[_RESPONSE_CONN] is not None:
             # The response has the connection to the other host, and this one nobody gives back.
             self._own_pool._put_conn(self._own_conn)
 
@@ -269,13 +282,11 @@ class _Attempt:
         name, port = _acting.split_host(host)
         default = 443 if self.pool.scheme == "https" else 80
         if self.url.startswith("/"):
-            pool = copy.copy(self.pool)
-            # Its connections go back to nobody.
-            pool.pool = None
-            pool.host, pool._tunnel_host, pool.port = name, name, port or default
-            self.pool, self.conn = pool, pool._new_conn()
-            if self.kwargs.get("response_conn") is not None:
-                self.kwargs["response_conn"] = self.conn
+            self.pool = pool_to(self.pool, name, port or default)
+            self.conn = connection_of(self.pool, self._closed)
+            if _RESPONSE_CONN in self.kwargs:
+                # Read to its end, it gives the connection back to where it came from.
+                self.kwargs[_RESPONSE_CONN] = self.conn
         else:
             # To a proxy: the connection stays.
             scheme, _, rest = self.url.partition("://")
