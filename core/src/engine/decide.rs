@@ -297,7 +297,7 @@ fn estimate_by_price(plan: &Plan, flow: &Flow, now: Timestamp) -> Money {
 #[inline(never)]
 fn wait(flow: &mut Flow, rule: &Arc<str>, why: &'static str, until: Timestamp, now: Timestamp) -> Halt {
     let lasts = until.since(now);
-    flow.events.add(now, What::Wait { rule: Arc::clone(rule), why, lasts });
+    flow.events.wait(now, rule, why, lasts);
     Halt::Wait(until)
 }
 

@@ -79,6 +79,19 @@ impl Events {
         }
     }
 
+    /// The call waits for `lasts` from now. One that asks again and waits on is still in the same wait.
+    pub(super) fn wait(&mut self, at: Timestamp, rule: &Arc<str>, why: &'static str, lasts: Duration) {
+        if let Some(Event { at: since, what: What::Wait { rule: before, why: told, lasts: so_far } }) =
+            self.list.last_mut()
+            && self.more == 0
+            && (&**before, *told) == (&**rule, why)
+        {
+            *so_far = at.plus(lasts).since(*since);
+            return;
+        }
+        self.add(at, What::Wait { rule: Arc::clone(rule), why, lasts });
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -144,5 +157,27 @@ impl std::fmt::Display for What {
             }
             Self::Cache { rule, status } => write!(f, "cache `{rule}`: {status}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_is_asked_about_again_and_again_is_one_event() {
+        let at = |millis| Timestamp::from_nanos(0).plus_millis(millis);
+        let (rule, lasts): (Arc<str>, _) = ("few".into(), Duration::from_millis(5));
+        let mut events = Events::default();
+        (0..100).for_each(|times| events.wait(at(times * 5), &rule, "all places are taken", lasts));
+        let refused = |reason: &str| What::NoRetry { after: reason.into(), why: "it has had its attempts" };
+        events.add(at(500), refused("503"));
+        events.wait(at(600), &rule, "all places are taken", lasts);
+        assert_eq!(
+            events.text(at(0)),
+            "+0.0 ms  waits 500.0 ms for `few`: all places are taken\n\
+             +500.0 ms  503: no further attempt, it has had its attempts\n\
+             +600.0 ms  waits 5.0 ms for `few`: all places are taken\n"
+        );
     }
 }

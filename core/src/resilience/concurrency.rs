@@ -5,9 +5,13 @@
 //! present one. What the vendor takes unburdened is measured anew every 64 windows, with a quarter of the limit
 //! for as long as it takes (Envoy goes down to 3). Answers that say "too much" (429, 503, timeouts) shrink the
 //! limit by a tenth at once, at most ten times a second. It does not grow while it is not used.
+//!
+//! Whoever finds all places taken asks again when it is his turn. Turns are so far apart that about one in twelve
+//! finds a place, however many wait; who is about to run out of patience has his sooner, and a call that comes leaves
+//! as many places free as turns are ahead. Nothing has to be taken back for one that waits no more: its turn passes.
 
 use super::Deadline;
-use crate::units::Timestamp;
+use crate::units::{Timestamp, stable_hash};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -55,7 +59,7 @@ impl ConcurrencyRule {
 pub enum ConcurrencyVerdict {
     /// It counts as under way until [`Concurrency::after`].
     Pass,
-    /// All places are taken; ask again then. Who asks first gets the next place: there is no queue.
+    /// All places are taken, or for those who have waited; ask again then.
     Wait {
         /// When to ask again.
         until: Timestamp,
@@ -75,7 +79,7 @@ pub enum Released {
     Nothing,
 }
 
-/// The calls that are under way, and the limit: 64 bytes.
+/// The calls that are under way, and the limit: 72 bytes.
 #[derive(Debug)]
 pub struct Concurrency {
     under_way: AtomicU32,
@@ -83,8 +87,10 @@ pub struct Concurrency {
     limit: AtomicU32,
     /// Answers of this window (16 bits) and the sum of their latencies in microseconds (48 bits).
     window: AtomicU64,
-    /// The mean latency of the last window in microseconds.
-    mean: AtomicU32,
+    /// From one turn of those who wait to the next, in nanoseconds.
+    gap: AtomicU32,
+    /// The last turn that was given.
+    turns: AtomicU64,
     /// The tenth of a second in which the limit last shrank because of an overload.
     shrunk: AtomicU64,
     /// Taken once a window, by the thread with its last answer.
@@ -113,6 +119,10 @@ const ANSWER: u64 = 1 << 48;
 const TOLERANCE: f64 = 1.25;
 /// Windows between two measurements of the unburdened vendor.
 const MEASURE: u32 = 64;
+/// Nobody who waits asks again sooner than the first, nor later than the second, in nanoseconds.
+const TURN: (u64, u64) = (1_000_000, 80_000_000);
+/// The shortest and the longest time between two turns.
+const GAP: (u32, u32) = (15_625, 10_000_000);
 
 impl Default for Concurrency {
     fn default() -> Self {
@@ -128,7 +138,8 @@ impl Concurrency {
             under_way: AtomicU32::new(0),
             limit: AtomicU32::new(INITIAL << 8),
             window: AtomicU64::new(0),
-            mean: AtomicU32::new(0),
+            gap: AtomicU32::new(TURN.0 as u32),
+            turns: AtomicU64::new(0),
             shrunk: AtomicU64::new(0),
             gradient: Mutex::new(Gradient::default()),
         }
@@ -143,20 +154,61 @@ impl Concurrency {
         now: Timestamp,
     ) -> ConcurrencyVerdict {
         let limit = self.limit(rule);
-        let taken = self
-            .under_way
-            .fetch_update(Relaxed, Relaxed, |under_way| (under_way < limit).then_some(under_way + 1));
-        if taken.is_ok() {
+        let comes = since >= now;
+        let ahead = if comes { self.turns_ahead(now) } else { 0 };
+        if self.take(limit.saturating_sub(ahead)) {
+            if !comes {
+                self.space(|gap| gap / 2);
+            }
             return ConcurrencyVerdict::Pass;
         }
-        // About when the next place becomes free.
-        let mean = Duration::from_micros(u64::from(self.mean.load(Relaxed)));
-        let turn = (mean / limit.max(1)).clamp(Duration::from_millis(1), Duration::from_millis(50));
-        let until = now.plus(turn);
-        if until.since(since) > rule.max_wait || !deadline.allows(until) {
-            return ConcurrencyVerdict::Full;
+        if !comes {
+            self.space(|gap| gap.saturating_add(gap / 16));
         }
-        ConcurrencyVerdict::Wait { until }
+        let left = rule.max_wait.saturating_sub(now.since(since));
+        let left = deadline.at().map_or(left, |at| left.min(at.since(now)));
+        let soonest = Duration::from_nanos(TURN.0);
+        if left < soonest || !deadline.allows(now.plus(soonest)) {
+            // Who cannot wait takes what is free.
+            return match ahead > 0 && self.take(limit) {
+                true => ConcurrencyVerdict::Pass,
+                false => ConcurrencyVerdict::Full,
+            };
+        }
+        let turn = scattered(self.turn(now), since, now).min(left / 8).max(soonest);
+        ConcurrencyVerdict::Wait { until: now.plus(turn) }
+    }
+
+    /// Takes a place, where fewer than `limit` are taken.
+    fn take(&self, limit: u32) -> bool {
+        let more = |under_way: u32| (under_way < limit).then_some(under_way + 1);
+        self.under_way.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
+    /// How many turns are ahead of a call that comes now: about as many wait, or more.
+    fn turns_ahead(&self, now: Timestamp) -> u32 {
+        let ahead = self.turns.load(Relaxed).saturating_sub(now.as_nanos());
+        // Further ahead than any turn: the clock was set back.
+        match ahead.min(TURN.1) {
+            0 => 0,
+            ahead => ahead.div_ceil(u64::from(self.gap.load(Relaxed)).max(1)) as u32,
+        }
+    }
+
+    /// How long it is until the next turn that nobody has.
+    fn turn(&self, now: Timestamp) -> Duration {
+        let (now, gap) = (now.as_nanos(), u64::from(self.gap.load(Relaxed)));
+        let next = |last: u64| {
+            last.saturating_add(gap).clamp(now.saturating_add(TURN.0), now.saturating_add(TURN.1))
+        };
+        let given = self.turns.fetch_update(Relaxed, Relaxed, |last| Some(next(last)));
+        let (Ok(last) | Err(last)) = given;
+        Duration::from_nanos(next(last) - now)
+    }
+
+    /// Brings turns closer together, or further apart. One of two who do so at once may be overlooked.
+    fn space(&self, by: impl Fn(u32) -> u32) {
+        self.gap.store(by(self.gap.load(Relaxed)).clamp(GAP.0, GAP.1), Relaxed);
     }
 
     /// Gives a place back, once for each [`ConcurrencyVerdict::Pass`].
@@ -208,7 +260,6 @@ impl Concurrency {
     }
 
     fn adapt(&self, latency: f64, under_way: f64, least: u32, most: u32) {
-        self.mean.store(latency as u32, Relaxed);
         // Whoever finds it taken is a whole window late: its answers are left out.
         let Ok(mut gradient) = self.gradient.try_lock() else { return };
         let limit = f64::from(self.limit.load(Relaxed)) / 256.0;
@@ -244,6 +295,12 @@ impl Concurrency {
     }
 }
 
+/// Between half of a turn and the whole of it, so that nobody keeps step with places that become free at intervals.
+fn scattered(turn: Duration, since: Timestamp, now: Timestamp) -> Duration {
+    let part = stable_hash(since.as_nanos(), &now.as_nanos().to_le_bytes()) % 1_024;
+    turn / 2 + turn / 2_048 * part as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +318,11 @@ mod tests {
         state.before(rule, at(0), Deadline::NONE, at(0))
     }
 
+    /// Asks as one who has waited.
+    fn ask_again(state: &Concurrency, rule: &ConcurrencyRule) -> ConcurrencyVerdict {
+        state.before(rule, at(0), Deadline::NONE, at(1))
+    }
+
     #[test]
     fn a_fixed_limit_holds_and_a_dropped_call_gives_its_place_back() {
         let rule = fixed(2);
@@ -269,7 +331,7 @@ mod tests {
         assert_eq!(ask(&state, &rule), ConcurrencyVerdict::Pass);
         assert_eq!(ask(&state, &rule), ConcurrencyVerdict::Wait { until: at(1) });
         state.after(&rule, Released::Nothing, at(0));
-        assert_eq!(ask(&state, &rule), ConcurrencyVerdict::Pass);
+        assert_eq!(ask_again(&state, &rule), ConcurrencyVerdict::Pass);
         assert_eq!(state.under_way(), 2);
     }
 
@@ -301,6 +363,66 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_comes_leaves_the_place_to_one_that_waits() {
+        let rule = fixed(1);
+        let state = Concurrency::new();
+        let _ = ask(&state, &rule);
+        let ConcurrencyVerdict::Wait { until } = ask(&state, &rule) else { panic!("it is taken") };
+        state.after(&rule, Released::Nothing, at(0));
+        assert!(matches!(ask(&state, &rule), ConcurrencyVerdict::Wait { .. }), "it is somebody else's turn");
+        assert_eq!(state.before(&rule, at(0), Deadline::NONE, until), ConcurrencyVerdict::Pass);
+        state.after(&rule, Released::Nothing, until);
+        // Who may not wait takes what is free, and nobody who waits no more keeps it from others for long.
+        let impatient = ConcurrencyRule { max_wait: Duration::ZERO, ..rule };
+        assert_eq!(ask(&state, &impatient), ConcurrencyVerdict::Pass);
+        state.after(&rule, Released::Nothing, until);
+        let later = until.plus_millis(80);
+        assert_eq!(state.before(&rule, later, Deadline::NONE, later), ConcurrencyVerdict::Pass);
+    }
+
+    /// What comes of `callers`, each of whom makes one call after another, of `millis` each, for a minute: how many
+    /// calls were made in all, by him who made fewest, how often places were asked for, and the longest wait.
+    fn a_minute_of(callers: usize, rule: &ConcurrencyRule, millis: u64) -> (u64, u64, u64, Duration) {
+        use std::{cmp::Reverse, collections::BinaryHeap};
+        let state = Concurrency::new();
+        let (mut made, mut asks, mut longest) = (vec![0; callers], 0, Duration::ZERO);
+        // Whose moment it is, and since when he waits; one who has a place gives it back.
+        let mut moments: BinaryHeap<_> = (0..callers).map(|who| Reverse((at(0), who, Some(at(0))))).collect();
+        while let Some(Reverse((now, who, since))) = moments.pop()
+            && now < at(60_000)
+        {
+            if since.is_none() {
+                state.after(rule, Released::Answered(Duration::from_millis(millis)), now);
+                made[who] += 1;
+            }
+            let since = since.unwrap_or(now);
+            asks += 1;
+            moments.push(Reverse(match state.before(rule, since, Deadline::NONE, now) {
+                ConcurrencyVerdict::Pass => {
+                    longest = longest.max(now.since(since));
+                    (now.plus_millis(millis), who, None)
+                }
+                ConcurrencyVerdict::Wait { until } => (until, who, Some(since)),
+                ConcurrencyVerdict::Full => panic!("{who} ran out of patience at {now:?}"),
+            }));
+        }
+        (made.iter().sum(), made.into_iter().min().unwrap(), asks, longest)
+    }
+
+    #[test]
+    fn many_who_wait_ask_seldom_and_each_of_them_gets_his_turn() {
+        for (callers, limit, millis) in [(200, 40, 1_000), (44, 4, 20), (2, 1, 500), (200, 8, 4)] {
+            let rule = ConcurrencyRule { max_wait: Duration::from_secs(60), ..fixed(limit) };
+            let (made, fewest, asks, longest) = a_minute_of(callers, &rule, millis);
+            let told = format!("{callers} over {limit}, {millis} ms: {made}, {fewest}, {asks}, {longest:?}");
+            let could = 60_000 / millis * u64::from(limit);
+            assert!(made * 4 >= could * 3, "places stand empty: {told}");
+            assert!(fewest * callers as u64 * 3 >= made, "some go before others: {told}");
+            assert!(asks <= made * 100, "{told}");
+        }
+    }
+
+    #[test]
     fn a_place_given_back_twice_opens_no_second_one() {
         let rule = fixed(1);
         let state = Concurrency::new();
@@ -315,7 +437,7 @@ mod tests {
         let state = Concurrency::new();
         for round in 0..3_000 {
             let mut sent = 0;
-            while ask(&state, rule) == ConcurrencyVerdict::Pass {
+            while ask_again(&state, rule) == ConcurrencyVerdict::Pass {
                 sent += 1;
             }
             let latency = 100.0 * (f64::from(sent) / f64::from(capacity)).max(1.0);
@@ -386,7 +508,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        if ask(&state, &rule) == ConcurrencyVerdict::Pass {
+                        if ask_again(&state, &rule) == ConcurrencyVerdict::Pass {
                             assert!(inside.fetch_add(1, Relaxed) < 3);
                             std::hint::spin_loop();
                             inside.fetch_sub(1, Relaxed);
