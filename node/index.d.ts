@@ -90,7 +90,7 @@ export interface CallerRow extends Numbers {
   user: string
   containers: string[]
   pids: number[]
-  process_count: number
+  process_count: number | null
   instrumented: boolean
   vendors: string[]
 }

@@ -130,6 +130,36 @@ fn scene(home: &Path) {
 }
 
 #[test]
+fn processes_that_are_not_told_apart_are_not_counted() {
+    let home = tempfile::tempdir().unwrap();
+    let app = start(home.path(), "checkout", Role::Program);
+    make(&app, &get(STRIPE, None, 200, 1), CallerId::SELF, Tap::Library);
+    app.flush();
+    let sidecar = start(home.path(), "farcall-sidecar", Role::Sidecar);
+    let curl = Caller { executable: "/usr/bin/curl".into(), pid: 0, started: 0, ..Caller::new("notify.sh") };
+    let curl = sidecar.engine().add_caller(curl);
+    for _ in 0..2 {
+        make(&sidecar, &get(SLACK, None, 200, 2), curl, Tap::Kernel);
+    }
+    sidecar.shutdown();
+    app.shutdown();
+
+    let callers = report::callers(&Query::at(home.path())).unwrap();
+    let known: Vec<_> = callers
+        .rows
+        .iter()
+        .map(|row| (row.service.as_str(), row.pids.as_slice(), row.process_count))
+        .collect();
+    let me = [std::process::id()];
+    assert_eq!(known, [("notify.sh", &[][..], None), ("checkout", &me[..], Some(1))]);
+    let json = serde_json::to_value(&callers.rows[0]).unwrap();
+    assert!(json["process_count"].is_null() && json["pids"] == serde_json::json!([]), "{json}");
+    let table = callers.render(&Style::new(200, false));
+    let line = table.lines().find(|line| line.contains("notify.sh")).unwrap();
+    assert!(line.split_whitespace().nth(2) == Some("-"), "{table}");
+}
+
+#[test]
 fn each_call_counts_once_and_each_question_has_its_answer() {
     let home = tempfile::tempdir().unwrap();
     scene(home.path());

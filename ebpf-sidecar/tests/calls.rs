@@ -287,7 +287,12 @@ fn answers_that_break_the_rules_are_survived_and_said() {
     for (connection, wrong) in seen.closed().iter().zip(wrongs) {
         assert!(connection.exchanges <= 1, "{wrong}: {connection:#?}");
         let exchange = seen.exchanges.iter().find(|exchange| exchange.connection == Some(connection.id));
-        assert!(exchange.is_some(), "{wrong}: the request was understood, whatever the answer");
+        let exchange = exchange.unwrap_or_else(|| panic!("{wrong}: the request was understood"));
+        // An answer is the vendor's fault; a head longer than we keep is ours.
+        let ours = wrong == "huge-header";
+        let outcome = if ours { Outcome::Unknown } else { Outcome::Malformed };
+        let status = if wrong == "bad-chunk-size" { 200 } else { 0 };
+        assert_eq!((exchange.http.outcome, exchange.http.status), (outcome, status), "{wrong}");
     }
 }
 

@@ -219,6 +219,18 @@ def remove_cgroup(cgroup: Path | None) -> None:
                 time.sleep(0.05)
 
 
+def compared(line: dict[str, Any]) -> str:
+    """A line of the comparison, at most 80 columns wide."""
+    seen, counted = line["farcall"], line["vendor"]
+    if seen == counted == 0:
+        verdict = "not called"
+    elif line["opaque"]:
+        verdict = "not read: Go's TLS"
+    else:
+        verdict = "equal" if seen == counted else "DIFFERENT"
+    return f"  {line['host']:24} {seen:6} seen {counted:6} counted   {verdict}"
+
+
 def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, complete: bool) -> int:
     """Prints the inventory, writes report.json, and compares both with what the vendors counted."""
     answers = {question: report(home, question, as_json=True) for question in QUESTIONS}
@@ -255,14 +267,9 @@ def show(home: Path, vendors: dict[str, int], failed: list[str], missing: str, c
     say("Compared with what the vendors counted, call by call:")
     wrong = []
     for line in comparison:
-        if line["opaque"]:
-            verdict = "connections only: Go's own TLS (see coverage)"
-        elif line["farcall"] == line["vendor"]:
-            verdict = "equal"
-        else:
-            verdict = "DIFFERENT"
+        say(compared(line))
+        if not line["opaque"] and line["farcall"] != line["vendor"]:
             wrong.append(line["host"])
-        say(f"  {line['host']:24} {line['farcall']:6} seen {line['vendor']:6} counted   {verdict}")
     # All who ask are programs of the demo. Answers that overtake each other blur it by a few calls.
     quotas = report(home, "quotas", as_json=True)["rows"]
     foreign = [row for row in quotas if row["unit"] == "requests" and (row["foreign"] or 0) > 10]

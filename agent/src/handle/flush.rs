@@ -309,6 +309,7 @@ impl Kind {
         match self {
             Self::Full => "full",
             Self::Denied => "denied",
+            Self::NoDirectory => "no_directory",
             Self::Busy => "busy",
             Self::Corrupt => "corrupt",
             Self::Newer => "newer",

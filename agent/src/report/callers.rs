@@ -19,10 +19,10 @@ pub struct CallerRow {
     pub user: String,
     /// Its containers; empty outside of one.
     pub containers: Vec<String>,
-    /// Its processes that made calls, at most 100 of them.
+    /// Its processes that made calls, at most 100 of them; those that only the kernel sees are not told apart.
     pub pids: Vec<u32>,
-    /// How many processes.
-    pub process_count: usize,
+    /// How many processes; `None` where some are not told apart.
+    pub process_count: Option<usize>,
     /// Whether a library lives in it; without one, only the kernel sees its calls.
     pub instrumented: bool,
     /// What its calls amount to.
@@ -33,6 +33,8 @@ pub struct CallerRow {
 }
 
 const MAX_PIDS: usize = 100;
+/// The processes of a program without the library, which are not told apart.
+const ANY_PROCESS: u32 = 0;
 
 #[derive(Default)]
 struct Under {
@@ -78,6 +80,8 @@ pub fn callers(query: &Query) -> Result<Table<CallerRow>, ReportError> {
         .into_iter()
         .map(|([service, executable, user], under)| {
             let mut pids: Vec<u32> = under.processes.iter().map(|(pid, _)| *pid).collect();
+            let told_apart = !pids.contains(&ANY_PROCESS);
+            pids.retain(|pid| *pid != ANY_PROCESS);
             pids.sort_unstable();
             pids.truncate(MAX_PIDS);
             CallerRow {
@@ -86,7 +90,7 @@ pub fn callers(query: &Query) -> Result<Table<CallerRow>, ReportError> {
                 user,
                 containers: sorted(&under.containers),
                 pids,
-                process_count: under.processes.len(),
+                process_count: told_apart.then_some(under.processes.len()),
                 instrumented: under.instrumented,
                 numbers: under.account.numbers(),
                 vendors: sorted(&under.vendors),

@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Full,
     /// Not allowed to write there.
     Denied,
+    /// A file stands where the directory should.
+    NoDirectory,
     /// Another process holds it for too long.
     Busy,
     /// The file is no ledger, or damaged.
@@ -44,6 +46,7 @@ impl Failure {
                 Kind::Full
             }
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => Kind::NoDirectory,
             _ => Kind::Other,
         };
         Self::new(file, kind, error.to_string())
@@ -74,6 +77,9 @@ impl Failure {
             Kind::Denied => {
                 "calls are kept in memory, up to a bound; set FARCALL_HOME to a directory that this user may write"
             }
+            Kind::NoDirectory => {
+                "calls are kept in memory, up to a bound; remove the file that stands where the directory should, or set FARCALL_HOME to another one"
+            }
             Kind::Newer => "calls are kept in memory, up to a bound; update farcall in this program",
             Kind::Forked => {
                 "the calls of this process are not recorded; start Farcall after the fork, or call before_fork() ahead of it"
@@ -81,6 +87,24 @@ impl Failure {
             Kind::Busy | Kind::Corrupt | Kind::Other => {
                 "calls are kept in memory, up to a bound, and written once it works again"
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::Store;
+
+    #[test]
+    fn a_home_that_is_a_file_or_lies_in_one_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("home");
+        std::fs::write(&file, "").unwrap();
+        for home in [file.clone(), file.join("below")] {
+            let failure = Store::new(home).open().err().unwrap();
+            assert!(failure.remedy().contains("remove the file"), "{failure}; {}", failure.remedy());
+            assert!(failure.remedy().contains("FARCALL_HOME"), "{}", failure.remedy());
         }
     }
 }

@@ -68,6 +68,7 @@ impl Account {
                 // That we lost track says nothing about the call itself, once it was answered.
                 Outcome::Unknown if http.status != 0 => {}
                 Outcome::Unknown => call.failed(ErrorType::Other),
+                Outcome::Malformed => call.failed(ErrorType::Protocol),
                 Outcome::NoResponse | Outcome::Aborted => call.failed(ErrorType::Reset),
             }
         }
@@ -243,6 +244,31 @@ mod tests {
         }
     }
 
+    /// A call that was answered with 200, and how it ended.
+    fn answered(outcome: Outcome) -> Exchange {
+        Exchange {
+            process: process("curl").into(),
+            connection: Some(1),
+            tls: true,
+            host: "api.github.com".into(),
+            port: 443,
+            http: crate::wire::exchange::Exchange {
+                method: "GET".into(),
+                host: "api.github.com".into(),
+                port: None,
+                path: "/user".into(),
+                status: 200,
+                begun: 1,
+                head: 2,
+                ended: 3,
+                body_out: 0,
+                body_in: 0,
+                outcome,
+                stated: Vec::new(),
+            },
+        }
+    }
+
     #[test]
     fn a_program_is_forgotten_only_when_its_calls_have_left_the_engine() {
         let home = tempfile::tempdir().unwrap();
@@ -261,6 +287,23 @@ mod tests {
         account.forget_idle(late);
         assert!(account.farcall.engine().caller(id).is_none());
         assert!(account.callers.is_empty());
+    }
+
+    #[test]
+    fn what_the_vendor_broke_is_an_error_of_the_call_and_what_we_lost_is_none() {
+        let home = tempfile::tempdir().unwrap();
+        let mut account = account(home.path());
+        for (outcome, counted) in [
+            (Outcome::Complete, "complete"),
+            (Outcome::Unknown, "complete"),
+            (Outcome::Malformed, "protocol"),
+            (Outcome::Aborted, "reset"),
+        ] {
+            account.count(&answered(outcome), false);
+            let batch = account.farcall.engine().drain(account.farcall.now());
+            let rows: Vec<_> = batch.rows.iter().map(|row| (row.status, row.outcome.as_str())).collect();
+            assert_eq!(rows, [(200, counted)], "{outcome:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,10 @@ use std::collections::{HashMap, VecDeque};
 use farcall::ledger::Sighting as Wire;
 use farcall_agent::ExplainedBy;
 
-use crate::tap::{Exchange, Progress};
+use crate::{
+    tap::{Exchange, Progress},
+    wire::exchange::{self, Outcome},
+};
 use connections::{Connections, Report};
 
 /// How long an exchange waits for the library, from its end: two flushes of the library and some.
@@ -54,7 +57,7 @@ pub(super) struct Sighting {
     pub(super) status: u16,
     /// Exchanges that it may still match.
     pub(super) attempts: u16,
-    /// Whether it was one exchange only, which must then have the same status.
+    /// Whether it was one exchange only, which must then have the same status, where that is known.
     pub(super) single: bool,
 }
 
@@ -369,6 +372,16 @@ fn confirm(decided: &mut Vec<Decision>, connections: &mut Connections, exchange:
     decided.push(Decision::Confirm(exchange));
 }
 
+/// Whether the status that we read may not be the one that the client read: of an answer that breaks the rules each
+/// reads what it can, and of one that we lost before its head we read none.
+fn is_status_open(http: &exchange::Exchange) -> bool {
+    match http.outcome {
+        Outcome::Malformed => true,
+        Outcome::Unknown => http.status == 0,
+        _ => false,
+    }
+}
+
 /// Whether the two may be the same call: same request, and they overlap. Of several that may, the one that ended first
 /// is taken, since it has the fewest others to be matched with: so as many as can be are, which of equal calls it was
 /// matters to nobody.
@@ -376,7 +389,7 @@ fn matches(sighting: &Sighting, exchange: &Exchange, key: u64) -> bool {
     let http = &exchange.http;
     sighting.attempts > 0
         && sighting.key == key
-        && (!sighting.single || sighting.status == http.status)
+        && (!sighting.single || sighting.status == http.status || is_status_open(http))
         && http.begun <= sighting.ended.saturating_add(SLACK)
         && sighting.begun <= http.ended.saturating_add(SLACK)
 }

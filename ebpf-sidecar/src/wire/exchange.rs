@@ -14,7 +14,9 @@ pub enum Outcome {
     Aborted,
     /// The response turned the connection into something else (a tunnel, WebSocket); what follows is not HTTP/1.
     Switched,
-    /// Bytes are missing or were not understood before it ended.
+    /// What was answered broke the rules of HTTP: no client could have read it to its end.
+    Malformed,
+    /// Bytes are missing, or were beyond our bounds, before it ended: we do not know how.
     Unknown,
 }
 

@@ -248,7 +248,7 @@ impl Render for Table<CallerRow> {
             grid.row(vec![
                 row.service.as_str().into(),
                 row.executable.rsplit('/').next().unwrap_or_default().into(),
-                grouped(row.process_count as u64).into(),
+                row.process_count.map_or_else(|| "-".into(), |count| grouped(count as u64).into()),
                 row.user.as_str().into(),
                 if row.containers.is_empty() { "-".into() } else { list(&row.containers).into() },
                 calls,

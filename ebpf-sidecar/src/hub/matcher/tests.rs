@@ -8,10 +8,7 @@ use crate::{
     coverage::Completeness,
     identity::Process as Identity,
     tap::{Connection, NameSource},
-    wire::{
-        exchange::{self, Outcome},
-        record::Protocol,
-    },
+    wire::record::Protocol,
 };
 
 const S: u64 = 1_000_000_000;
@@ -128,6 +125,27 @@ fn a_call_that_bypassed_the_library_is_counted_when_its_time_is_over_and_not_bef
     matcher.told(PID, 2 * S + LAG);
     assert_eq!(tally(matcher.due(2 * S + HOLD - 1)), (0, 0, vec![]));
     assert_eq!(tally(matcher.due(2 * S + HOLD)), (1, 0, vec![]));
+}
+
+#[test]
+fn an_answer_that_breaks_the_rules_is_the_librarys_call_whatever_status_each_read() {
+    let cases = [
+        (Outcome::Malformed, 0, 200, (0, 1)),
+        (Outcome::Malformed, 200, 0, (0, 1)),
+        (Outcome::Unknown, 0, 200, (0, 1)),
+        (Outcome::Unknown, 200, 404, (1, 0)),
+        (Outcome::Complete, 200, 404, (1, 0)),
+    ];
+    for (outcome, seen, read, (counted, confirmed)) in cases {
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        let mut broken = exchange("/a", S, 2 * S, seen);
+        broken.http.outcome = outcome;
+        matcher.exchange(broken);
+        matcher.sightings(PID, vec![sighting("/a", S, 2 * S, read, 1)]);
+        matcher.told(PID, 2 * S + LAG);
+        assert_eq!(tally(matcher.due(100 * S)), (counted, confirmed, vec![]), "{outcome:?} {seen} {read}");
+    }
 }
 
 #[test]

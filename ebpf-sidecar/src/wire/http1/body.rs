@@ -37,9 +37,14 @@ pub(super) struct Progress {
     pub(super) done: bool,
 }
 
-/// The bytes break the rules of the transfer coding.
+/// Why a body cannot be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) enum NoBody {
+    /// The bytes break the rules of the transfer coding.
+    Malformed,
+    /// They go beyond our bounds.
+    TooLong,
+}
 
 /// Longest line of extensions and longest trailer section that is believed.
 const LINE_LIMIT: u32 = 64 * 1024;
@@ -55,8 +60,8 @@ impl Body {
         Self::Chunked(Chunked::Size { value: 0, digits: 0 })
     }
 
-    /// Takes the bytes that belong to the body.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Malformed> {
+    /// Takes the bytes that belong to the body. Those before a fault are taken; the fault is the next call's.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Progress, NoBody> {
         match self {
             Self::Length(left) => {
                 let taken = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -82,7 +87,7 @@ impl Body {
 }
 
 impl Chunked {
-    fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Malformed> {
+    fn feed(&mut self, bytes: &[u8]) -> Result<Progress, NoBody> {
         let (mut at, mut content) = (0, 0);
         while at < bytes.len() {
             if let Self::Data(left) = self {
@@ -95,25 +100,26 @@ impl Chunked {
                 }
                 continue;
             }
-            let done = self.framing(bytes[at])?;
-            at += 1;
-            if done {
-                return Ok(Progress { taken: at, content, done: true });
+            match self.framing(bytes[at]) {
+                Ok(true) => return Ok(Progress { taken: at + 1, content, done: true }),
+                Ok(false) => at += 1,
+                Err(fault) if at == 0 => return Err(fault),
+                Err(_) => break,
             }
         }
         Ok(Progress { taken: at, content, done: false })
     }
 
     /// Takes one byte between chunks. Returns whether the body ended with it.
-    fn framing(&mut self, byte: u8) -> Result<bool, Malformed> {
+    fn framing(&mut self, byte: u8) -> Result<bool, NoBody> {
         *self = match (&*self, byte) {
             (&Self::Size { value, digits }, byte) if byte.is_ascii_hexdigit() => {
                 let digit = (byte as char).to_digit(16).unwrap_or(0);
-                // Sixteen digits are the most that fit.
-                if digits == 16 {
-                    return Err(Malformed);
+                // Zeros may lead, as many as the vendor likes; the value must fit.
+                if value >> 60 != 0 {
+                    return Err(NoBody::Malformed);
                 }
-                Self::Size { value: value << 4 | u64::from(digit), digits: digits + 1 }
+                Self::Size { value: value << 4 | u64::from(digit), digits: digits.saturating_add(1) }
             }
             (&Self::Size { value, digits: 1.. }, b';' | b' ' | b'\t' | b'\r') => Self::Extension { value },
             (&Self::Size { value, digits: 1.. } | &Self::Extension { value }, b'\n') => match value {
@@ -131,7 +137,8 @@ impl Chunked {
             (&Self::Trailer { line, total }, _) if total < LINE_LIMIT => {
                 Self::Trailer { line: line + 1, total: total + 1 }
             }
-            _ => return Err(Malformed),
+            (Self::Trailer { .. }, _) => return Err(NoBody::TooLong),
+            _ => return Err(NoBody::Malformed),
         };
         Ok(false)
     }
@@ -142,8 +149,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn feed_all(body: &mut Body, bytes: &[u8]) -> Result<Progress, Malformed> {
-        body.feed(bytes)
+    fn feed_all(body: &mut Body, bytes: &[u8]) -> Result<Progress, NoBody> {
+        let mut all = body.feed(bytes)?;
+        while all.taken < bytes.len() && !all.done {
+            let next = body.feed(&bytes[all.taken..])?;
+            all = Progress {
+                taken: all.taken + next.taken,
+                content: all.content + next.content,
+                done: next.done,
+            };
+        }
+        Ok(all)
     }
 
     #[test]
@@ -165,8 +181,23 @@ mod tests {
     #[test]
     fn broken_chunks_are_malformed() {
         for wire in [&b"\r\n"[..], b"xyz\r\n", b"11111111111111111\r\n", b"1\r\nab\r\n", b";\r\n"] {
-            assert_eq!(feed_all(&mut Body::chunked(), wire), Err(Malformed), "{wire:?}");
+            assert_eq!(feed_all(&mut Body::chunked(), wire), Err(NoBody::Malformed), "{wire:?}");
         }
+    }
+
+    #[test]
+    fn what_came_before_a_broken_chunk_is_content() {
+        let mut body = Body::chunked();
+        assert_eq!(body.feed(b"5\r\nhello\r\nZZ\r\n"), Ok(Progress { taken: 10, content: 5, done: false }));
+        assert_eq!(body.feed(b"ZZ\r\n"), Err(NoBody::Malformed));
+    }
+
+    #[test]
+    fn leading_zeros_are_no_fault_and_a_long_trailer_is_not_the_vendors() {
+        let zeros = [&b"0".repeat(40)[..], b"5\r\nhello\r\n0\r\n"].concat();
+        let mut body = Body::chunked();
+        assert_eq!(feed_all(&mut body, &zeros).map(|progress| progress.content), Ok(5));
+        assert_eq!(feed_all(&mut body, &b"x".repeat(LINE_LIMIT as usize + 1)), Err(NoBody::TooLong));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) enum NoHead {
     Http2,
     /// These bytes are no head.
     Malformed,
+    /// It goes beyond our bounds.
+    TooLong,
 }
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
@@ -53,6 +55,7 @@ pub(super) fn request(bytes: &[u8]) -> Result<Request, NoHead> {
         Ok(httparse::Status::Partial) => return Err(NoHead::Partial),
         // The preface in pieces: its version is no HTTP/1 version.
         Err(httparse::Error::Version) if HTTP2_PREFACE.starts_with(bytes) => return Err(NoHead::Partial),
+        Err(httparse::Error::TooManyHeaders) => return Err(NoHead::TooLong),
         Err(_) => return Err(NoHead::Malformed),
     };
     let (Some(method), Some(target)) = (head.method, head.path) else { return Err(NoHead::Malformed) };
@@ -72,6 +75,7 @@ pub(super) fn response(bytes: &[u8]) -> Result<Response, NoHead> {
     let len = match head.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Err(NoHead::Partial),
+        Err(httparse::Error::TooManyHeaders) => return Err(NoHead::TooLong),
         Err(_) => return Err(NoHead::Malformed),
     };
     let Some(status @ 100..=999) = head.code else { return Err(NoHead::Malformed) };

@@ -2,7 +2,7 @@
 //!
 //! A [`Conversation`] takes the bytes of both directions as they were seen and yields [`Exchange`]s. It keeps heads
 //! while they are incomplete and nothing of bodies. Where bytes are missing or make no sense it stops believing: what
-//! was under way is reported as broken off, and the conversation resumes only where a program begins an operation with a
+//! was under way is reported as broken off, the call whose answer broke the rules as malformed, and the conversation resumes only where a program begins an operation with a
 //! complete request head. Nothing is guessed in between.
 
 mod body;
@@ -10,7 +10,7 @@ mod head;
 
 use std::collections::VecDeque;
 
-use body::Body;
+use body::{Body, NoBody};
 use head::MAX_HEAD;
 
 /// Host in lower case without user information, and port, of an authority as HTTP writes it.
@@ -171,14 +171,14 @@ impl Conversation {
                         return;
                     }
                     Err(NoHead::Http2) => return self.switch("HTTP/2 whose beginning was not seen"),
-                    Err(NoHead::Malformed) => return self.lose(here, chunk.at),
+                    Err(NoHead::Malformed | NoHead::TooLong) => return self.lose(here, chunk.at),
                 },
                 Half::Body(body) => match body.feed(rest) {
                     Ok(progress) => {
                         rest = &rest[progress.taken..];
                         self.request_progress(progress.content, progress.done, chunk.at);
                     }
-                    Err(body::Malformed) => return self.lose(here, chunk.at),
+                    Err(_) => return self.lose(here, chunk.at),
                 },
                 Half::Undecided | Half::Lost => return self.lose(here, chunk.at),
             }
@@ -245,14 +245,16 @@ impl Conversation {
                     Err(NoHead::Partial) => {
                         return;
                     }
-                    Err(NoHead::Http2 | NoHead::Malformed) => return self.lose(here, chunk.at),
+                    Err(NoHead::Malformed) => return self.refuse(here, chunk.at),
+                    Err(NoHead::Http2 | NoHead::TooLong) => return self.lose(here, chunk.at),
                 },
                 Half::Body(body) => match body.feed(rest) {
                     Ok(progress) => {
                         rest = &rest[progress.taken..];
                         self.response_progress(progress.content, progress.done, chunk.at);
                     }
-                    Err(body::Malformed) => return self.lose(here, chunk.at),
+                    Err(NoBody::Malformed) => return self.refuse(here, chunk.at),
+                    Err(NoBody::TooLong) => return self.lose(here, chunk.at),
                 },
                 Half::Undecided | Half::Lost => return,
             }
@@ -331,6 +333,19 @@ impl Conversation {
         self.responses = Half::Lost;
     }
 
+    /// Ends the oldest exchange as one whose answer no client can read, and stops believing. Where understanding had
+    /// broken before, what makes no sense may be our own fault.
+    fn refuse(&mut self, offset: u64, at: u64) {
+        if self.broken_at.is_none()
+            && let Some(mut pending) = self.pending.pop_front()
+        {
+            pending.exchange.outcome = Outcome::Malformed;
+            pending.exchange.ended = at;
+            self.done.push(pending.exchange);
+        }
+        self.lose(offset, at);
+    }
+
     /// Stops believing both directions: what was under way can no longer be told apart.
     fn lose(&mut self, offset: u64, at: u64) {
         self.broken_at.get_or_insert(offset);
@@ -366,7 +381,7 @@ fn next_head<T: HeadLen>(
             }
             Err(NoHead::Partial) => {
                 if rest.len() > MAX_HEAD {
-                    return Err(NoHead::Malformed);
+                    return Err(NoHead::TooLong);
                 }
                 buffer.extend_from_slice(rest);
                 Err(NoHead::Partial)
@@ -385,7 +400,7 @@ fn next_head<T: HeadLen>(
             *rest = &rest[head.head_len().saturating_sub(before).min(rest.len())..];
             Ok(head)
         }
-        Err(NoHead::Partial) if buffer.len() > MAX_HEAD => Err(NoHead::Malformed),
+        Err(NoHead::Partial) if buffer.len() > MAX_HEAD => Err(NoHead::TooLong),
         Err(other) => Err(other),
     }
 }

@@ -240,6 +240,49 @@ fn missing_content_is_counted_and_missing_framing_is_a_break() {
 }
 
 #[test]
+fn what_the_vendor_broke_is_malformed_and_what_was_lost_is_unknown() {
+    const GET: (Direction, &[u8]) =
+        (Out, b"GET /a HTTP/1.1\r\nHost: h\r\n\r\nGET /b HTTP/1.1\r\nHost: h\r\n\r\n");
+    let chunked: &[u8] =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZ\r\nhello\r\n";
+    for (answer, status, body) in [
+        (chunked, 200, 5),
+        (b"hello from 1991", 0, 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nhello", 0, 0),
+    ] {
+        let mut conversation = Conversation::default();
+        let exchanges = talk(&mut conversation, &[GET, (In, answer)]);
+        let expected =
+            [("GET", "/a", status, 0, body, Outcome::Malformed), ("GET", "/b", 0, 0, 0, Outcome::Unknown)];
+        assert_eq!(summary(&exchanges), expected, "only the answered one was broken");
+        assert!(matches!(conversation.understanding(), Understanding::Broken { .. }));
+    }
+
+    // Beyond our bounds.
+    let long = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'a'; MAX_HEAD]].concat();
+    let many = [b"HTTP/1.1 200 OK\r\n".to_vec(), b"X: a\r\n".repeat(2000), b"\r\n".to_vec()].concat();
+    for answer in [long, many] {
+        let exchanges = talk(&mut Conversation::default(), &[GET, (In, &answer)]);
+        assert!(exchanges.iter().all(|exchange| exchange.outcome == Outcome::Unknown), "{exchanges:?}");
+        assert_eq!(exchanges.len(), 2);
+    }
+
+    // Where bytes were missing before, what makes no sense may be our own fault.
+    let mut conversation = Conversation::default();
+    conversation.skip(In, 10, 1);
+    assert_eq!(
+        summary(&talk(
+            &mut conversation,
+            &[
+                (Out, b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"),
+                (In, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ"),
+            ]
+        )),
+        [("GET", "/a", 200, 0, 0, Outcome::Unknown)]
+    );
+}
+
+#[test]
 fn a_broken_conversation_resumes_with_a_whole_request_and_never_inside_an_operation() {
     let mut conversation = Conversation::default();
     talk(&mut conversation, &[(In, b"the rest of a response that began before we looked")]);
