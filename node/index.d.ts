@@ -223,7 +223,7 @@ export interface OutboxCall {
   idempotencyKey?: string
   /** Default: what the catalogue knows of the vendor. */
   idempotencyHeader?: string
-  /** How long delivery is tried. Default: 3 days. */
+  /** How long delivery is tried: 1 at least. Default: 3 days. */
   maxAgeMs?: number
   /** How often. Default: without a bound. */
   maxAttempts?: number

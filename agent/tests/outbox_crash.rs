@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -42,7 +42,13 @@ fn child_body() {
     let (url, puts) = (std::env::var("OUTBOX_URL").unwrap(), std::env::var("OUTBOX_PUTS").unwrap());
     let farcall = Farcall::start(Options { service: Some("shop".into()), hub: false, ..Options::default() });
     let outbox = farcall.outbox().unwrap();
-    for number in 0..puts.parse().unwrap() {
+    let told_to_end = thread::spawn(|| std::io::stdin().read(&mut [0]));
+    let (puts, mut taken): (usize, usize) = (puts.parse().unwrap(), 0);
+    // What was refused may have been taken after all: each try has a number of its own.
+    for number in 0.. {
+        if taken == puts {
+            break;
+        }
         // Every third call goes without an order, the others in one of their process or in one of all.
         let key = [None, Some(name.clone()), Some("all".to_owned())][number % 3].clone();
         let mut parcel =
@@ -54,12 +60,16 @@ fn child_body() {
             // Only now does the application know.
             let line = format!("acknowledged {name} {number} {}\n", receipt.idempotency_key);
             let _ = std::io::stdout().write_all(line.as_bytes());
+            taken += 1;
         } else {
-            // A server that is down is up again before all have been tried.
+            // Until a server that is down is up again, or nobody waits for that any longer.
+            if number >= puts && told_to_end.is_finished() {
+                break;
+            }
             thread::sleep(Duration::from_millis(100));
         }
     }
-    let _ = std::io::stdin().read(&mut [0]);
+    let _ = told_to_end.join();
     farcall.shutdown();
 }
 
@@ -105,8 +115,17 @@ fn the_judge_knows_the_order_between_processes() {
     assert!(std::panic::catch_unwind(|| judged(["p1", "p0"])).is_err());
 }
 
-/// Starts processes and kills them, several at once.
-fn kill_many(rounds: usize, home: &Path, vendor: &Vendor, kept: &Kept) {
+/// Has all the others end as well when the thread that holds it ends, well or not.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Starts processes and kills them, several at once, for so many rounds or until it is over.
+fn kill_many(rounds: usize, home: &Path, vendor: &Vendor, kept: &Kept, over: &AtomicBool) {
     let round = AtomicUsize::new(0);
     let seed = u64::from(std::process::id());
     println!("seed {seed}, {rounds} rounds");
@@ -117,7 +136,7 @@ fn kill_many(rounds: usize, home: &Path, vendor: &Vendor, kept: &Kept) {
                 let mut dice: u64 = (seed + slot + 1) * 0x9E37_79B9;
                 loop {
                     let number = round.fetch_add(1, Ordering::Relaxed);
-                    if number >= rounds {
+                    if number >= rounds || over.load(Ordering::Acquire) {
                         return;
                     }
                     let name = format!("p{number}");
@@ -169,7 +188,7 @@ fn vendor() -> Vendor {
 fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_is_killed_when() {
     let (rounds, vendor, kept) = (rounds(100), vendor(), Kept::default());
     let home = home(&vendor);
-    kill_many(rounds, home.path(), &vendor, &kept);
+    kill_many(rounds, home.path(), &vendor, &kept, &AtomicBool::new(false));
     let (kept, pairs) = deliver_and_judge(home.path(), &vendor, kept);
     assert!(rounds < 20 || pairs > 0, "the order between processes was never put to the test");
     assert!(kept >= rounds / 2, "every second process lived long enough to put some: {kept}");
@@ -179,7 +198,6 @@ fn nothing_acknowledged_is_lost_and_nothing_comes_twice_under_two_keys_whoever_i
 #[test]
 fn the_same_holds_in_a_postgres_that_is_killed_itself_now_and_then() {
     use outbox_support::postgres::Server;
-    use std::sync::atomic::AtomicBool;
 
     let Some(server) = Server::start() else { return };
     let (rounds, vendor, kept) = (rounds(40), vendor(), Kept::default());
@@ -189,6 +207,7 @@ fn the_same_holds_in_a_postgres_that_is_killed_itself_now_and_then() {
     let (over, kills) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
+            let _ends = Ends(&over);
             let (mut dice, mut known) = (u64::from(std::process::id()) | 1, 0);
             loop {
                 // Between two of its deaths some calls are acknowledged, however slow the machine is.
@@ -204,8 +223,8 @@ fn the_same_holds_in_a_postgres_that_is_killed_itself_now_and_then() {
                 known = kept.lock().unwrap().acknowledged.len();
             }
         });
-        kill_many(rounds, home.path(), &vendor, &kept);
-        over.store(true, Ordering::Release);
+        let _ends = Ends(&over);
+        kill_many(rounds, home.path(), &vendor, &kept, &over);
     });
     let (kept, _) = deliver_and_judge(home.path(), &vendor, kept);
     let kills = kills.into_inner();

@@ -325,9 +325,15 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             Ok((text, Exit::Fine))
         }
         Command::Resume { .. } => {
+            let noted = operator.stopped().is_some()
+                || operator.beside().map_or(true, |here| !here.stopped_copies.is_empty());
             operator.resume()?;
-            let text = "the outbox is in use again; restart the processes that stopped\n";
-            Ok((if as_json { json(&json!({ "resumed": true })) } else { text.into() }, Exit::Fine))
+            let text = match noted {
+                true => "the outbox is in use again; restart the processes that stopped\n",
+                // Where the disk failed even that may not have been written.
+                false => "no stop was noted here; restart a process that says that it stopped, if one does\n",
+            };
+            Ok((if as_json { json(&json!({ "resumed": noted })) } else { text.into() }, Exit::Fine))
         }
     }
 }

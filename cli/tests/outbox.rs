@@ -270,7 +270,10 @@ fn a_copy_whose_disk_failed_is_something_that_stats_and_doctor_say_until_resume(
     let stopped = &told["here"]["stopped_copies"][0];
     assert_eq!((stopped["name"].as_str(), stopped["why"].as_str()), (copy.to_str(), Some("disk I/O error")));
     assert!(told["stopped"].is_null(), "the outbox itself has not: {told}");
-    assert_eq!(run(home.path(), &["resume"]).0, 0);
+    let (code, out, _) = run(home.path(), &["resume"]);
+    assert!(code == 0 && out.contains("restart the processes that stopped"), "{code} {out}");
     assert_eq!((mark.exists(), stats().0, doctor().0), (false, 0, 0));
+    let (code, out, _) = run(home.path(), &["resume"]);
+    assert!(code == 0 && out.contains("no stop was noted here"), "{code} {out}");
     put_with(home.path(), &config, vec![parcel]);
 }

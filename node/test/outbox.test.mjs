@@ -47,6 +47,11 @@ test('calls of one key arrive in order though the first one failed at first', as
 test('what cannot be kept is rejected', async () => {
   await assert.rejects(outbox.put({ method: 'POST', url: '/v1' }), /its URL is not an absolute one/)
   await assert.rejects(outbox.put(/** @type {any} */ ({ method: 'POST', url: 'http://a.example/', tiemout: 1 })), /knows no `tiemout`/)
+  const good = { method: 'POST', url: 'http://a.example/' }
+  for (const maxAgeMs of [0, -1]) await assert.rejects(outbox.put({ ...good, maxAgeMs }), /its maximum age is over at once/)
+  await assert.rejects(outbox.put(/** @type {any} */ ({ url: good.url })), /its `method` is missing/)
+  const headers = /** @type {any} */ ({ authorization: { evn: 'KEY' } })
+  await assert.rejects(outbox.put({ ...good, headers }), /the header `authorization` .*`evn` is not a key of it/)
   await assert.rejects(outbox.item(999_999), /there is no call 999999/)
 })
 

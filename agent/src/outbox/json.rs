@@ -1,44 +1,96 @@
 //! Parcels and receipts as JSON: the form in which the bindings pass them.
 
 use super::{OutboxError, Parcel, Receipt, Reference};
-use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::time::Duration;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    method: String,
-    url: String,
-    #[serde(default)]
-    headers: Vec<(String, Header)>,
-    customer: Option<String>,
-    order_key: Option<String>,
-    idempotency_key: Option<String>,
-    idempotency_header: Option<String>,
-    max_age_ms: Option<u64>,
-    max_attempts: Option<u32>,
-    timeout_ms: Option<u64>,
-    delay_ms: Option<u64>,
+/// What is left to be read of an object. Its errors name keys and never show a value, which may be a secret.
+struct Written(Map<String, Value>);
+
+impl Written {
+    /// What a key has, where it has anything; `kind` says what that is to be.
+    fn take<T>(
+        &mut self,
+        key: &str,
+        kind: &str,
+        read: impl FnOnce(Value) -> Option<T>,
+    ) -> Result<Option<T>, OutboxError> {
+        match self.0.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match read(value) {
+                Some(read) => Ok(Some(read)),
+                None => wrong(format!("its `{key}` is not {kind}")),
+            },
+        }
+    }
+
+    fn text(&mut self, key: &str) -> Result<Option<String>, OutboxError> {
+        self.take(key, "a text", text)
+    }
+
+    fn needed(&mut self, key: &str) -> Result<String, OutboxError> {
+        self.text(key)?.map_or_else(|| wrong(format!("its `{key}` is missing")), Ok)
+    }
+
+    fn millis(&mut self, key: &str) -> Result<Option<Duration>, OutboxError> {
+        let millis = self.take(key, "a whole number of milliseconds", |value| value.as_u64())?;
+        Ok(millis.map(Duration::from_millis))
+    }
+
+    /// Whatever it has beyond that is a mistake.
+    fn end(self) -> Result<(), OutboxError> {
+        self.0.keys().next().map_or(Ok(()), |key| wrong(format!("`{key}` is not a key of it")))
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Header {
-    Text(String),
-    From(From),
+fn wrong<T>(what: String) -> Result<T, OutboxError> {
+    Err(OutboxError::Invalid(what))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct From {
-    env: Option<String>,
-    file: Option<PathBuf>,
-    callback: Option<String>,
-    #[serde(default)]
-    prefix: String,
-    #[serde(default)]
-    suffix: String,
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn pairs(value: Value) -> Option<Vec<(String, Value)>> {
+    serde_json::from_value(value).ok()
+}
+
+fn with_header(parcel: Parcel, name: String, value: Value) -> Result<Parcel, OutboxError> {
+    match value {
+        Value::String(text) => {
+            let bytes: Option<Vec<u8>> =
+                text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
+            match bytes {
+                Some(bytes) => Ok(parcel.header(name, bytes)),
+                None => wrong(format!("the value of the header `{name}` cannot be sent")),
+            }
+        }
+        Value::Object(object) => match reference(Written(object)) {
+            Ok(reference) => Ok(parcel.secret(name, reference)),
+            Err(OutboxError::Invalid(what)) => wrong(format!("where the header `{name}` comes from: {what}")),
+            Err(error) => Err(error),
+        },
+        _ => wrong(format!(
+            "the header `{name}` is neither a text nor an object that says where it comes from"
+        )),
+    }
+}
+
+fn reference(mut written: Written) -> Result<Reference, OutboxError> {
+    let (env, file, callback) = (written.text("env")?, written.text("file")?, written.text("callback")?);
+    let (prefix, suffix) = (written.text("prefix")?, written.text("suffix")?);
+    written.end()?;
+    let reference = match (env, file, callback) {
+        (Some(env), None, None) => Reference::env(env),
+        (None, Some(file), None) => Reference::file(file),
+        (None, None, Some(callback)) => Reference::callback(callback),
+        _ => return wrong("it has one of `env`, `file` and `callback`".into()),
+    };
+    Ok(reference.prefix(prefix.unwrap_or_default()).suffix(suffix.unwrap_or_default()))
 }
 
 #[derive(Serialize)]
@@ -56,44 +108,27 @@ impl Parcel {
     /// # Errors
     /// Where it is not such an object.
     pub fn from_json(text: &str, body: Vec<u8>) -> Result<Self, OutboxError> {
-        let written: Written =
-            serde_json::from_str(text).map_err(|error| OutboxError::Invalid(error.to_string()))?;
-        let mut parcel = Self::new(written.method, written.url).body(body);
-        for (name, value) in written.headers {
-            parcel = match value {
-                Header::Text(text) => {
-                    let bytes: Option<Vec<u8>> =
-                        text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
-                    let bytes = bytes.ok_or_else(|| {
-                        OutboxError::Invalid(format!("the value of the header `{name}` cannot be sent"))
-                    })?;
-                    parcel.header(name, bytes)
-                }
-                Header::From(From { env, file, callback, prefix, suffix }) => {
-                    let reference = match (env, file, callback) {
-                        (Some(env), None, None) => Reference::env(env),
-                        (None, Some(file), None) => Reference::file(file),
-                        (None, None, Some(callback)) => Reference::callback(callback),
-                        _ => {
-                            let what = format!(
-                                "the header `{name}` comes from an environment variable, a file or a callback"
-                            );
-                            return Err(OutboxError::Invalid(what));
-                        }
-                    };
-                    parcel.secret(name, reference.prefix(prefix).suffix(suffix))
-                }
-            };
+        let Ok(Value::Object(object)) = serde_json::from_str(text) else {
+            return wrong("it is not a JSON object".into());
+        };
+        let mut written = Written(object);
+        let mut parcel = Self::new(written.needed("method")?, written.needed("url")?).body(body);
+        for (name, value) in
+            written.take("headers", "pairs of a name and a value", pairs)?.unwrap_or_default()
+        {
+            parcel = with_header(parcel, name, value)?;
         }
-        let given = |millis: Option<u64>, or: Duration| millis.map_or(or, Duration::from_millis);
-        parcel.customer = written.customer;
-        parcel.order_key = written.order_key;
-        parcel.idempotency_key = written.idempotency_key;
-        parcel.idempotency_header = written.idempotency_header;
-        parcel.max_age = given(written.max_age_ms, parcel.max_age);
-        parcel.max_attempts = written.max_attempts;
-        parcel.timeout = given(written.timeout_ms, parcel.timeout);
-        parcel.delay = given(written.delay_ms, parcel.delay);
+        parcel.customer = written.text("customer")?;
+        parcel.order_key = written.text("order_key")?;
+        parcel.idempotency_key = written.text("idempotency_key")?;
+        parcel.idempotency_header = written.text("idempotency_header")?;
+        parcel.max_age = written.millis("max_age_ms")?.unwrap_or(parcel.max_age);
+        parcel.max_attempts = written.take("max_attempts", "a whole number of attempts", |value| {
+            value.as_u64().and_then(|many| u32::try_from(many).ok())
+        })?;
+        parcel.timeout = written.millis("timeout_ms")?.unwrap_or(parcel.timeout);
+        parcel.delay = written.millis("delay_ms")?.unwrap_or(parcel.delay);
+        written.end()?;
         Ok(parcel)
     }
 }
@@ -145,6 +180,29 @@ mod tests {
             format!(r#"{{{rest}, "headers": [["a", {{"env": "X", "callback": "y"}}]]}}"#),
         ] {
             assert!(matches!(Parcel::from_json(&wrong, Vec::new()), Err(OutboxError::Invalid(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_parcel_that_is_refused_says_which_key_is_missing_or_wrong_and_shows_no_value() {
+        let rest = r#""method": "POST", "url": "https://a.example/""#;
+        let header = |value: &str| format!(r#"{{{rest}, "headers": [["a", {value}]]}}"#);
+        for (text, named) in [
+            ("s3cret".to_owned(), "a JSON object"),
+            (r#"{"url": "s3cret"}"#.to_owned(), "`method` is missing"),
+            (r#"{"method": "POST", "url": null}"#.to_owned(), "`url` is missing"),
+            (format!(r#"{{{rest}, "order_key": ["s3cret"]}}"#), "`order_key` is not a text"),
+            (format!(r#"{{{rest}, "max_age_ms": "s3cret"}}"#), "`max_age_ms`"),
+            (format!(r#"{{{rest}, "max_attempts": 4294967296}}"#), "`max_attempts`"),
+            (format!(r#"{{{rest}, "headers": {{"a": "s3cret"}}}}"#), "`headers`"),
+            (format!(r#"{{{rest}, "max_agee": "s3cret"}}"#), "`max_agee`"),
+            (header(r#"["s3cret"]"#), "`a`"),
+            (header(r#"{"evn": "s3cret"}"#), "`evn`"),
+            (header(r#"{"env": "X", "prefix": 7}"#), "`prefix` is not a text"),
+            (header(r#"{"prefix": "s3cret"}"#), "`env`, `file` and `callback`"),
+        ] {
+            let error = Parcel::from_json(&text, Vec::new()).unwrap_err().to_string();
+            assert!(error.contains(named) && !error.contains("s3cret"), "{text}: {error}");
         }
     }
 }

@@ -110,7 +110,7 @@ impl Parcel {
         self
     }
 
-    /// How long delivery is tried: 3 days. Then it is a dead letter.
+    /// How long delivery is tried: 3 days; a millisecond at least. Then it is a dead letter.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
@@ -154,6 +154,9 @@ impl Parcel {
         };
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return wrong("its URL holds a password; send it in a header".into());
+        }
+        if self.max_age < Duration::from_millis(1) {
+            return wrong("its maximum age is over at once; a millisecond is the least".into());
         }
         if self.body.len() > MAX_BODY {
             return wrong(format!("its body is longer than {} MiB", MAX_BODY >> 20));
@@ -263,6 +266,7 @@ mod tests {
             good.clone().header("a", "b\r\nc: d"),
             good.clone().idempotency_key("a\nb"),
             good.clone().order_key(""),
+            good.clone().max_age(Duration::ZERO),
             good.clone().secret("a", Reference::env("A").prefix("b\r\nc: ")),
             good.clone().secret("a", Reference::env("A").suffix("b".repeat(MAX_HEADERS))),
             good.clone().secret("a", Reference::env("")),

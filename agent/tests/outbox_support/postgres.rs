@@ -126,12 +126,17 @@ impl Server {
     /// SIGKILL to all its processes at once, as when the machine's kernel does it.
     pub(crate) fn kill(&self) {
         let Some(pid) = self.pid() else { return };
+        // One that stands still forks no more.
+        signal(pid, Signal::STOP);
+        let begun = Instant::now();
+        while !matches!(state_of(pid), None | Some('T' | 'Z' | 'X')) {
+            assert!(begun.elapsed() < PATIENCE, "it does not stand still");
+            thread::sleep(Duration::from_millis(1));
+        }
         let mut all = children_of(pid);
         all.insert(0, pid);
         for pid in all {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
+            signal(pid, Signal::KILL);
         }
         let (pid, changed) = &*self.running;
         let (pid, waited) =
@@ -233,13 +238,26 @@ fn programs() -> Option<PathBuf> {
     found.into_iter().rev().find(|bin| bin.join("initdb").is_file() && bin.join("psql").is_file())
 }
 
+fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// A process's state and its parent; none where it is gone.
+fn stat(process: &Path) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(process.join("stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn state_of(pid: u32) -> Option<char> {
+    stat(&Path::new("/proc").join(pid.to_string())).map(|(state, _)| state)
+}
+
 fn children_of(pid: u32) -> Vec<u32> {
-    let parent = |process: &Path| {
-        let stat = fs::read_to_string(process.join("stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
-    };
     let all = fs::read_dir("/proc").unwrap().flatten();
-    all.filter(|process| parent(&process.path()) == Some(pid))
+    all.filter(|process| stat(&process.path()).is_some_and(|(_, parent)| parent == pid))
         .filter_map(|process| process.file_name().to_str()?.parse().ok())
         .collect()
 }

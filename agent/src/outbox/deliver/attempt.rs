@@ -6,7 +6,7 @@ use super::super::lease::Permit;
 use super::super::queue;
 use super::super::seal::Purpose;
 use super::super::table::Item;
-use super::super::{Answer, Inner, header_of, nanos, wall};
+use super::super::{Answer, Inner, header_of};
 use super::client::{Client, explain};
 use super::outcome::Outcome;
 use crate::handle::{CallGuard, Farcall};
@@ -36,7 +36,7 @@ pub(super) async fn deliver(
     let bytes = match opened {
         Ok(bytes) => bytes,
         // The right key may yet be put back.
-        Err(error) => return Outcome::NotSent { why: error.to_string(), until: None },
+        Err(error) => return Outcome::NotSent { why: error.to_string(), wait: None },
     };
     let parts = Content::from_bytes(&bytes)
         .and_then(|content| Some((Uri::try_from(&content.url).ok()?, content)))
@@ -49,7 +49,7 @@ pub(super) async fn deliver(
     let given = match content.credential() {
         Some(name) => match inner.credentials.ask(name).await {
             Ok(value) => Some((name, value)),
-            Err(Missing::Unknown) => return Outcome::NotSent { why: queue::waits_for(name), until: None },
+            Err(Missing::Unknown) => return Outcome::NotSent { why: queue::waits_for(name), wait: None },
             Err(Missing::Failed(why)) => {
                 alarm(&format!("got no credential: the callback `{name}` failed"));
                 return Outcome::Failed(why);
@@ -64,7 +64,7 @@ pub(super) async fn deliver(
             alarm(&format!("got no headers that can be sent with what the callback `{name}` gave"));
             return Outcome::Failed(why);
         }
-        (Err(why), None) => return Outcome::NotSent { why, until: None },
+        (Err(why), None) => return Outcome::NotSent { why, wait: None },
     };
     if let Some(name) = header_of(farcall.engine(), &content)
         && let (Ok(name), Ok(value)) =
@@ -120,7 +120,7 @@ impl Prepared {
                     attempt.apply(&mut request);
                     if !permit.is_good() {
                         call.failed(ErrorType::Cancelled);
-                        return Outcome::NotSent { why: "another process delivers now".into(), until: None };
+                        return Outcome::NotSent { why: "another process delivers now".into(), wait: None };
                     }
                     let left = attempt.give_up_at.map_or(timeout, |at| at.since(call.now()).min(timeout));
                     last = Some(match tokio::time::timeout(left, client.request(request)).await {
@@ -145,28 +145,25 @@ impl Prepared {
                     last = None;
                     let wait = until.since(call.now());
                     if wait > PATIENCE {
-                        return Outcome::NotSent {
-                            why: "a rule has it wait".into(),
-                            until: Some(after(wait)),
-                        };
+                        return Outcome::NotSent { why: "a rule has it wait".into(), wait: Some(wait) };
                     }
                     tokio::time::sleep(wait).await;
                 }
                 Step::Refuse(refusal) => {
-                    let until = refusal.until.map(|until| after(until.since(call.now())));
-                    return Outcome::NotSent { why: refusal.to_string(), until };
+                    let wait = refusal.until.map(|until| until.since(call.now()));
+                    return Outcome::NotSent { why: refusal.to_string(), wait };
                 }
                 // What no vendor said is no delivery.
                 Step::Respond(_) => {
                     return Outcome::NotSent {
                         why: "a rule answered in the vendor's place".into(),
-                        until: None,
+                        wait: None,
                     };
                 }
                 Step::Fail(error) => {
                     return Outcome::NotSent {
                         why: format!("a rule had it fail: {}", error.as_str()),
-                        until: None,
+                        wait: None,
                     };
                 }
                 _ => break,
@@ -178,7 +175,7 @@ impl Prepared {
                 call.end();
                 Outcome::Failed(why)
             }
-            None => Outcome::NotSent { why: "the engine did not have it sent".into(), until: None },
+            None => Outcome::NotSent { why: "the engine did not have it sent".into(), wait: None },
         }
     }
 }
@@ -214,10 +211,5 @@ async fn read(call: &mut CallGuard, response: Response<Incoming>, timeout: Durat
     }
     call.end();
     let answer = Answer::new(parts.status.as_u16(), &parts.headers, kept, cut);
-    Outcome::Answered { answer, retry_at: limits.wait_until(now).map(|until| after(until.since(now))) }
-}
-
-/// The moment so long after this one. The engine's clock and the wall's may be a second apart.
-fn after(wait: Duration) -> i64 {
-    wall().saturating_add(nanos(wait))
+    Outcome::Answered { answer, retry_after: limits.wait_until(now).map(|until| until.since(now)) }
 }

@@ -11,19 +11,19 @@ pub(in super::super) const FARTHEST: Duration = Duration::from_secs(86_400);
 const MOST: Duration = Duration::from_secs(600);
 const FIRST: Duration = Duration::from_secs(1);
 
-/// How an attempt came out. Moments are nanoseconds since the Unix epoch.
+/// How an attempt came out. Waits are from its end, whatever the clock says by then.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The vendor answered.
     Answered {
         answer: Answer,
-        /// Not to ask again before.
-        retry_at: Option<i64>,
+        /// For so long it is not to be asked again.
+        retry_after: Option<Duration>,
     },
     /// No answer came; it may have had an effect.
     Failed(String),
     /// A rule kept it from being sent, or what it takes to send it is not here.
-    NotSent { why: String, until: Option<i64> },
+    NotSent { why: String, wait: Option<Duration> },
     /// It can never be sent, and was not.
     Hopeless(String),
 }
@@ -41,25 +41,24 @@ impl Outcome {
     ) -> Settlement {
         let mut backoff = Backoff::default();
         (backoff.first, backoff.most) = (FIRST, MOST);
-        let wait = |until: Option<i64>| {
+        let at = |asked: Option<Duration>| {
             // At least a little, so that no rule or clock makes it spin.
-            let wait = backoff.wait(item.attempts.saturating_add(1), seed).max(Duration::from_millis(50));
-            let own = now.saturating_add(nanos(wait));
-            own.max(until.unwrap_or(0)).min(now.saturating_add(nanos(FARTHEST)))
+            let own = backoff.wait(item.attempts.saturating_add(1), seed).max(Duration::from_millis(50));
+            now.saturating_add(nanos(own.max(asked.unwrap_or_default()).min(FARTHEST)))
         };
-        let (status, error, until, counts) = match self {
+        let (status, error, wait, counts) = match self {
             Self::Answered { answer, .. } if (200..300).contains(&answer.status) => {
                 return Settlement::Delivered { status: answer.status, response: seal(&answer) };
             }
-            Self::Answered { answer, retry_at } => {
+            Self::Answered { answer, retry_after } => {
                 let (status, error) = (answer.status, format!("the vendor answered {}", answer.status));
                 if !may_pass(status) {
                     return Settlement::Dead { counts: true, status: Some(status), error };
                 }
-                (Some(status), error, retry_at, true)
+                (Some(status), error, retry_after, true)
             }
             Self::Failed(why) => (None, why, None, true),
-            Self::NotSent { why, until } => (None, why, until, false),
+            Self::NotSent { why, wait } => (None, why, wait, false),
             Self::Hopeless(error) => {
                 return Settlement::Dead { counts: false, status: None, error };
             }
@@ -67,8 +66,7 @@ impl Outcome {
         if counts && item.max_attempts.is_some_and(|most| item.attempts.saturating_add(1) >= most) {
             return Settlement::Dead { counts, status, error };
         }
-        let at = wait(until);
-        Settlement::Later { at: at.min(expires_at), now, counts, status, error }
+        Settlement::Later { at: at(wait).min(expires_at), now, counts, status, error }
     }
 }
 
@@ -110,8 +108,8 @@ pub(super) mod tests {
         }
     }
 
-    fn answered(status: u16, retry_at: Option<i64>) -> Outcome {
-        Outcome::Answered { answer: Answer::new(status, &HeaderMap::new(), Vec::new(), false), retry_at }
+    fn answered(status: u16, retry_after: Option<Duration>) -> Outcome {
+        Outcome::Answered { answer: Answer::new(status, &HeaderMap::new(), Vec::new(), false), retry_after }
     }
 
     fn settle(outcome: Outcome, attempts: u32, seed: u64) -> Settlement {
@@ -132,7 +130,7 @@ pub(super) mod tests {
         }
         let last = settle(answered(500, None), 4, 1);
         assert!(matches!(last, Settlement::Dead { counts: true, status: Some(500), .. }));
-        let refused = Outcome::NotSent { why: "budget".into(), until: None };
+        let refused = Outcome::NotSent { why: "budget".into(), wait: None };
         assert!(matches!(settle(refused, 4, 1), Settlement::Later { counts: false, .. }));
         let never = settle(Outcome::Hopeless("too old".into()), 4, 1);
         assert!(matches!(never, Settlement::Dead { counts: false, .. }));
@@ -152,13 +150,13 @@ pub(super) mod tests {
             mean(3)
         );
         assert!((0..200).all(|seed| wait(3, seed) <= nanos(MOST)));
-        let asked = |until| match settle(answered(429, Some(until)), 0, 1) {
-            Settlement::Later { at, .. } => at,
+        let asked = |wait| match settle(answered(429, Some(wait)), 0, 1) {
+            Settlement::Later { at, .. } => at - 1_000,
             _ => panic!("it is tried again"),
         };
-        let hour = nanos(Duration::from_secs(3_600));
-        assert_eq!(asked(hour), hour);
-        assert_eq!(asked(i64::MAX), 1_000 + nanos(FARTHEST));
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(asked(hour), nanos(hour));
+        assert_eq!(asked(Duration::MAX), nanos(FARTHEST));
     }
 
     #[test]

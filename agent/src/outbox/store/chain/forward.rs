@@ -1,8 +1,9 @@
 //! How the spool's calls go on to the store. One that the store refuses holds up the later ones of its key and nobody
 //! else: the others go on around it, and it is tried again later and later, until it is too old.
 
+use super::super::super::OutboxError;
+use super::super::super::clock::Ahead;
 use super::super::super::table::New;
-use super::super::super::{OutboxError, wall};
 use super::super::moving;
 use super::Store;
 use super::spool::Spool;
@@ -95,7 +96,7 @@ pub(super) fn forward(spool: &Spool, lap: &mut Lap, store: &dyn Store) -> Result
     let mut room = MANY;
     while !ids.is_empty() && outcome.failed.is_none() {
         ids.truncate(room);
-        let calls = spool.file().look(|db| moving::pending(db, &ids, BYTES))?;
+        let (clock, calls) = read(spool, &ids)?;
         let loaded: HashSet<i64> = calls.iter().map(|(id, _)| *id).collect();
         room = room.saturating_sub(calls.len());
         let mut next = Vec::new();
@@ -107,7 +108,7 @@ pub(super) fn forward(spool: &Spool, lap: &mut Lap, store: &dyn Store) -> Result
             })
             .collect();
         for (id, new, pending) in all {
-            let went = outcome.note(id, &new, pending.wait());
+            let went = outcome.note(id, &new, clock, pending.wait());
             if went && let Some(key) = &new.order_key {
                 next.extend(spool.file().look(|db| moving::behind(db, &new.queue, key, id))?);
             }
@@ -134,9 +135,31 @@ pub(super) fn forward(spool: &Spool, lap: &mut Lap, store: &dyn Store) -> Result
     Ok(if progress || (!tried && !over) { Duration::ZERO } else { AGAIN })
 }
 
+/// The pending ones of these calls, as many as there is room for, and the clock by which their moments are: the wall's,
+/// whether those in the file followed it or not.
+pub(super) fn read(spool: &Spool, ids: &[i64]) -> Result<(Ahead, Vec<(i64, New)>), OutboxError> {
+    let (then, mut calls) = spool.file().look(|db| {
+        let db = &db.unchecked_transaction()?;
+        Ok((Ahead::of(db)?, moving::pending(db, ids, BYTES)?))
+    })?;
+    let wall = Ahead::wall();
+    for (_, new) in &mut calls {
+        for moment in [&mut new.put_at, &mut new.next_at, &mut new.expires_at] {
+            *moment = then.moved(*moment, wall);
+        }
+    }
+    Ok((wall, calls))
+}
+
 impl Outcome {
-    /// Whether it went on.
-    fn note(&mut self, id: i64, new: &New, answer: Result<super::Receipt, OutboxError>) -> bool {
+    /// Whether it went on. `clock`: by which its moments are.
+    fn note(
+        &mut self,
+        id: i64,
+        new: &New,
+        clock: Ahead,
+        answer: Result<super::Receipt, OutboxError>,
+    ) -> bool {
         match answer {
             Ok(receipt) => {
                 self.went.push((id, receipt.id));
@@ -145,7 +168,7 @@ impl Outcome {
             // It never takes this one.
             Err(error @ OutboxError::Invalid(_)) => self.gave_up.push((id, error.to_string())),
             Err(error @ (OutboxError::Unreachable { .. } | OutboxError::Busy)) => self.failed = Some(error),
-            Err(error) if new.expires_at <= wall() => {
+            Err(error) if new.expires_at <= clock.now() => {
                 self.gave_up.push((id, format!("it grew too old before it was taken: {error}")));
             }
             // Its disk may be full, or another server the primary: the call was acknowledged, and waits.
@@ -159,8 +182,8 @@ impl Outcome {
         if went.is_empty() && gave_up.is_empty() && refused.is_empty() {
             return Ok(());
         }
-        let now = wall();
         let work = move |db: &rusqlite::Transaction<'_>| {
+            let now = Ahead::of(db)?.now();
             went.iter().try_for_each(|(id, there)| moving::went(db, *id, *there, now))?;
             gave_up.iter().try_for_each(|(id, error)| moving::give_up(db, *id, error, now))?;
             refused.iter().try_for_each(|(id, error)| moving::refused(db, *id, error))

@@ -8,7 +8,7 @@ use super::super::super::{nanos, wall};
 use super::super::moving::States;
 use super::super::{FileStore, Store, Wanted};
 use super::spool::{Found, Spool};
-use super::{Copies, Links};
+use super::{Copies, Links, forward};
 use farcall::config::{OutboxPlace, OutboxStore};
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -186,6 +186,33 @@ fn what_the_store_refuses_until_it_is_too_old_is_a_dead_letter_that_lets_the_nex
     bench.refuse(None);
     assert_eq!(bench.spool().file().retry(vec![-ids[0]]).wait().unwrap(), 1);
     bench.forward_until(&["next", "old"]);
+}
+
+#[test]
+fn what_waits_grows_no_older_when_the_clock_jumps_before_its_file_has_followed() {
+    const HOUR: i64 = 3_600_000_000_000;
+    let bench = Bench::new();
+    bench.refuse(Some("*"));
+    let call = bench.call("call", None, Duration::from_secs(1_800));
+    let id = bench.put(&[Arc::clone(&call)])[0];
+    // As everything here stands right after the clock was set forward: all of it is of an hour ago.
+    let jump = move |db: &rusqlite::Transaction<'_>| {
+        let sql = "UPDATE clock SET ahead = ahead - ?1";
+        assert_eq!(db.execute(sql, [HOUR])?, 1);
+        let sql =
+            "UPDATE item SET put_at = put_at - ?1, next_at = next_at - ?1, expires_at = expires_at - ?1";
+        db.execute(sql, [HOUR])
+    };
+    assert_eq!(bench.spool().file().write(0, jump).wait().unwrap(), 1);
+    let (_, read) = forward::read(bench.spool(), &[-id]).unwrap();
+    let moments = |new: &New| [new.put_at, new.next_at, new.expires_at];
+    // As close as two readings of two clocks.
+    let near = |(a, b): (i64, i64)| (a - b).abs() < HOUR / 4;
+    assert!(moments(&read[0].1).into_iter().zip(moments(&call)).all(near), "{:?}", moments(&read[0].1));
+    bench.spool().forward(&*bench.store).unwrap();
+    assert_eq!(bench.waiting(id).state, State::Pending);
+    bench.refuse(None);
+    bench.forward_until(&["call"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! Of the pending calls of one order key all but one are `blocked`, as in the file. Whoever adds to a line or takes
 //! from it has the line's lock, so that nobody counts on a call that another is just settling.
 
+use super::super::super::clock::{Ahead, rebased};
 use super::super::super::metrics::{Standing, Standings};
 use super::super::super::table::{Count, Filter, Item, New, Settlement, State, Whole};
 use super::super::super::wall;
@@ -74,14 +75,18 @@ pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::R
     let uids: Vec<&[u8]> = news().map(|new| seal::name_of(&new.request)).collect();
     let texts = |field: fn(&New) -> &str| news().map(|new| field(new).to_owned()).collect::<Vec<String>>();
     let numbers = |field: fn(&New) -> i64| news().map(field).collect::<Vec<i64>>();
+    let wall = Ahead::wall();
+    let moments = |field: fn(&New) -> i64| {
+        puts.iter().map(|put| put.clock.moved(field(&put.new), wall)).collect::<Vec<i64>>()
+    };
     let rows = sqlx::query(&sql)
         .bind(&uids)
         .bind(news().map(|new| seal::key_of(&new.request)).collect::<Vec<&[u8]>>())
         .bind(texts(|new| &new.queue))
         .bind(news().map(|new| new.order_key.clone()).collect::<Vec<Option<String>>>())
-        .bind(numbers(|new| new.put_at))
-        .bind(numbers(|new| new.next_at))
-        .bind(numbers(|new| new.expires_at))
+        .bind(moments(|new| new.put_at))
+        .bind(moments(|new| new.next_at))
+        .bind(moments(|new| new.expires_at))
         .bind(news().map(|new| new.max_attempts.map(i64::from)).collect::<Vec<Option<i64>>>())
         .bind(texts(|new| &new.method))
         .bind(texts(|new| &new.vendor))
@@ -91,7 +96,7 @@ pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::R
         .bind(texts(|new| &new.idempotency_key))
         .bind(numbers(|new| i64::try_from(new.bytes).unwrap_or(i64::MAX)))
         .bind(news().map(|new| new.request.as_slice()).collect::<Vec<&[u8]>>())
-        .bind(wall())
+        .bind(wall.now())
         .fetch_all(&mut *db)
         .await?;
     let mut ids = Vec::with_capacity(puts.len());
@@ -118,12 +123,13 @@ pub(super) async fn settle(
     item: &Item,
     settlement: &Settlement,
 ) -> sqlx::Result<bool> {
+    let wall = wall();
     let (state, counts, at, status, error, response) = match settlement {
         Settlement::Delivered { status, response } => {
             (1_i64, true, None, Some(*status), None, Some(response))
         }
-        Settlement::Later { at, counts, status, error, .. } => {
-            (0, *counts, Some(*at), *status, Some(error), None)
+        Settlement::Later { at, now, counts, status, error } => {
+            (0, *counts, Some(rebased(*at, *now, wall)), *status, Some(error), None)
         }
         Settlement::Dead { counts, status, error } => (2, *counts, None, *status, Some(error), None),
     };
@@ -138,7 +144,7 @@ pub(super) async fn settle(
         .bind(state)
         .bind(i64::from(counts))
         .bind::<Option<i64>>(at)
-        .bind(wall())
+        .bind(wall)
         .bind(status.map(i64::from))
         // What no text there may hold.
         .bind(error.map(|error| error.replace('\0', " ")))

@@ -3,6 +3,7 @@
 
 use super::super::super::OutboxError;
 use super::super::super::Receipt;
+use super::super::super::clock::Ahead;
 use super::super::super::pending::{Pending, pair};
 use super::super::super::table::{Item, New, Settlement};
 use super::job::{Asked, Job, Put, Settled};
@@ -82,7 +83,7 @@ impl Thread {
     /// `owner` says whose it is, in a copy.
     pub(super) fn put(&self, new: Arc<New>, owner: Option<Arc<str>>) -> Pending<Receipt> {
         let (reply, pending) = pair();
-        self.submit(Job::Put(Put { new, id: None, owner, reply }));
+        self.submit(Job::Put(Put { new, clock: Ahead::wall(), id: None, owner, reply }));
         pending
     }
 
