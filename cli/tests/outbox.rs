@@ -155,7 +155,7 @@ fn what_waits_is_listed_shown_and_drained() {
 fn dead_letters_are_something_to_look_at_and_can_be_retried() {
     let (home, port) = (tempfile::tempdir().unwrap(), vendor());
     let parcel = Parcel::new("GET", format!("http://127.0.0.1:{port}/"));
-    put(home.path(), vec![parcel.max_age(std::time::Duration::ZERO)]);
+    put(home.path(), vec![parcel.max_age(std::time::Duration::from_millis(1))]);
     let (code, out, err) = run(home.path(), &["drain", "--service", "shop"]);
     assert_eq!(code, 0, "{out}{err}");
     let (code, out, _) = run(home.path(), &["stats"]);
