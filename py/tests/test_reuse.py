@@ -151,7 +151,6 @@ with ThreadPoolExecutor(8) as threads:
 
 
 @ON_URLLIB3
-@pytest.mark.skipif("not __import__('os').path.exists('/proc/self/fd')")
 @pytest.mark.parametrize("how", ["end()", "for key in pools.pools.keys(): pools.pools[key].close()"])
 def test_what_is_kept_is_closed_with_what_the_application_closes(rules: Rules, how: str) -> None:
     code = f"""
@@ -227,10 +226,8 @@ some()
     assert seen[3] != seen[0]
 
 
-@ON_URLLIB3
+@pytest.mark.parametrize("rules", ["urllib3"], indirect=True)
 def test_hosts_without_number_leave_few_connections(rules: Rules) -> None:
-    if rules.name == "requests":
-        pytest.skip("the pool is urllib3's")
     code = """
 from farcall._adapters.urllib3_reuse import pool_to
 own = urllib3.HTTPConnectionPool("127.0.0.1", 1)
