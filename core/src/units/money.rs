@@ -31,7 +31,8 @@ impl Currency {
     #[must_use]
     pub fn parse(code: &str) -> Option<Self> {
         let letters: [u8; 3] = code.as_bytes().try_into().ok()?;
-        let known = letters.iter().all(u8::is_ascii_uppercase) && KNOWN.split(' ').any(|known| known == code);
+        // Four bytes each; every price of the catalogue asks this at every start.
+        let known = KNOWN.as_bytes().chunks(4).any(|known| known.starts_with(&letters));
         known.then(|| Self::of(letters))
     }
 
