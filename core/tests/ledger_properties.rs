@@ -215,6 +215,30 @@ fn a_flood_of_names_leaves_no_memory_behind_and_detail_returns() {
 }
 
 #[test]
+fn customers_are_told_apart_while_others_come_and_leave() {
+    let engine = engine("", 1);
+    for round in 0..4_u64 {
+        // More than are known without a search, another part of them each time: those that stay away leave.
+        let names = || (0..600_u64).filter(|n| n % 4 != round).map(|n| (n, format!("c{n}")));
+        let now = START.plus(Duration::from_secs(3_600 * round));
+        for _again in 0..2 {
+            for (n, name) in names() {
+                for _call in 0..=n % 3 {
+                    let head = Head::new("GET", "https://api.github.com/user").customer(Some(&name));
+                    one(&engine, &head, 200, now);
+                }
+            }
+        }
+        let counted = totals(&engine.drain(now).rows).by_customer;
+        let expected: BTreeMap<String, u64> = names().map(|(n, name)| (name, 2 * (n % 3 + 1))).collect();
+        assert_eq!(counted, expected, "round {round}");
+        for _drain in 0..130 {
+            let _nothing = engine.drain(now);
+        }
+    }
+}
+
+#[test]
 fn a_call_under_way_keeps_its_names_through_drains() {
     let engine = engine("[ledger]\nmax_series = 64\n", 1);
     let mut stream = engine.begin(

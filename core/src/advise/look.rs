@@ -74,10 +74,15 @@ impl Look {
     }
 
     /// The head of an answer.
+    #[inline]
     pub(crate) fn answer(&mut self, status: u16, headers: &dyn Headers, seed: u64) {
-        if !self.chosen {
-            return;
+        if self.chosen {
+            self.read(status, headers, seed);
         }
+    }
+
+    #[inline(never)]
+    fn read(&mut self, status: u16, headers: &dyn Headers, seed: u64) {
         (self.forbidden, self.validators, self.dated) = (false, false, false);
         self.unchanged = status == 304;
         let key = self.asked.key(headers.get("vary"));

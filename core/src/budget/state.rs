@@ -354,9 +354,22 @@ impl State {
         else {
             return Ok(None);
         };
-        if action != Action::Throttle {
-            return Ok((action == Action::Downgrade).then_some(Then::Downgrade));
+        match action {
+            Action::Throttle => self.throttle(rule, current, percent, after, now),
+            action => Ok((action == Action::Downgrade).then_some(Then::Downgrade)),
         }
+    }
+
+    /// A call beyond the share from which calls are held up.
+    #[inline(never)]
+    fn throttle(
+        &self,
+        rule: &Rule,
+        current: Current,
+        percent: u8,
+        after: u64,
+        now: Timestamp,
+    ) -> Result<Option<Then>, Verdict> {
         // What was left at the share is allowed along a line to the period's end.
         let since = self.throttled_since(current, now);
         let end = rule.limit.period.start(u64::from(current.number) + 1);

@@ -144,7 +144,7 @@ impl Account {
     /// Whether an answer with a good status is worth a look, of a vendor that is not known to state its quotas.
     /// `draw` is any number that differs from call to call.
     pub(super) fn may_speak(&self, draw: u64) -> bool {
-        if self.policies[0].get().is_some() || self.scoped.get().is_some() {
+        if self.is_stated() {
             return true;
         }
         // Read before it is written: that threads write the same word costs more than the look does.
@@ -153,6 +153,12 @@ impl Account {
             self.silent.fetch_add(1, Ordering::Relaxed);
         }
         looks || draw.is_multiple_of(64)
+    }
+
+    /// Whether any quota was stated.
+    #[inline]
+    pub(super) fn is_stated(&self) -> bool {
+        self.policies[0].get().is_some() || self.scoped.get().is_some()
     }
 
     /// Whether calls are refused by it because what others share of it cannot be had.

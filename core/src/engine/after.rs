@@ -3,12 +3,14 @@
 use super::call::State;
 use super::events::What;
 use super::flow::{Flow, Until};
-use super::plan::{Part, Plan, Standing};
+use super::plan::{Part, Parts, Plan, Standing};
 use super::{Call, Engine};
 use crate::call::ErrorType;
 use crate::outbox::{self, Failure};
 use crate::quota::Claim;
-use crate::resilience::{Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryVerdict, Stop};
+use crate::resilience::{
+    Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryRule, RetryVerdict, Stop,
+};
 use crate::units::Timestamp;
 
 impl Engine {
@@ -37,6 +39,7 @@ impl Engine {
     }
 
     /// Another attempt follows: the units of this one are used, and the next one asks for its own.
+    #[inline(never)]
     pub(super) fn again(&self, call: &mut Call) {
         if let Some(Standing { plan, flow }) = &mut call.flow {
             self.release_claims(plan, flow);
@@ -76,6 +79,7 @@ impl Engine {
         }
     }
 
+    #[inline(never)]
     pub(super) fn release_place(plan: &Plan, flow: &mut Flow, released: Released, now: Timestamp) {
         if let Some(Part { rule, state, .. }) = &plan.resilience.concurrency
             && std::mem::take(&mut flow.placed)
@@ -85,7 +89,20 @@ impl Engine {
         }
     }
 
+    /// Whether another attempt follows.
+    #[inline]
     fn another(plan: &Plan, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
+        let Parts { retry, failover, .. } = &plan.resilience;
+        let concerns = |retry: &Part<RetryRule, _>| retry.rule.concerns(ending, flow.told);
+        match failover.is_some() || retry.as_ref().is_some_and(concerns) {
+            true => Self::tries_again(plan, flow, ending, attempt, now),
+            false => false,
+        }
+    }
+
+    /// The same where a rule may say so.
+    #[inline(never)]
+    fn tries_again(plan: &Plan, flow: &mut Flow, ending: Ending, attempt: u32, now: Timestamp) -> bool {
         let sent = !matches!(ending, Ending::Error(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls));
         let words = || in_words(ending);
         if let Some(Part { rule, state, .. }) = &plan.resilience.retry

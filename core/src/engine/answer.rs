@@ -32,8 +32,7 @@ impl Engine {
         if status >= 400
             && let Some(Standing { flow, .. }) = &mut call.flow
         {
-            let text = |name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
-            flow.told = should_retry(text);
+            flow.told = told(headers);
         }
         let silent = status < 400 && !call.watches;
         match silent && call.flow.as_ref().is_none_or(|standing| !standing.plan.account.may_speak(call.id)) {
@@ -240,6 +239,12 @@ impl Engine {
             None => look(chunk),
         }
     }
+}
+
+/// What the vendor says about another attempt.
+#[inline(never)]
+fn told(headers: &dyn Headers) -> Option<bool> {
+    should_retry(|name| headers.get(name).and_then(|value| std::str::from_utf8(value).ok()))
 }
 
 /// What a body passes through that is looked at; `None` where it comes as it is, or nobody here can decode it.

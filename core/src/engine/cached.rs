@@ -137,10 +137,15 @@ impl Cached {
     /// What the attempt is sent with, so that the vendor need not send again what is here.
     pub(super) fn condition(&mut self, failed_over: bool) -> Box<[(&'static str, String)]> {
         self.conditional = false;
-        let Some(found) = self.found.as_ref().filter(|_| self.stage == Stage::Sent && !failed_over) else {
-            return Box::default();
-        };
-        let condition = found.condition();
+        match self.found.is_some() && self.stage == Stage::Sent && !failed_over {
+            true => self.condition_of_found(),
+            false => Box::default(),
+        }
+    }
+
+    #[inline(never)]
+    fn condition_of_found(&mut self) -> Box<[(&'static str, String)]> {
+        let condition = self.found.as_ref().map(|found| found.condition()).unwrap_or_default();
         self.conditional = !condition.is_empty();
         condition.into_boxed_slice()
     }
@@ -314,9 +319,24 @@ impl Engine {
     }
 
     /// The head of a response, as the cache sees it.
+    #[inline]
     pub(super) fn cache_answer(&self, call: &mut Call, headers: &dyn Headers, now: Timestamp) {
         let status = call.status;
         let Some(Standing { plan, flow }) = &mut call.flow else { return };
+        if flow.cached.changes.is_some() || plan.cache.is_some() && flow.cached.stage == Stage::Sent {
+            self.take_answer(plan, flow, (status, headers), now);
+        }
+    }
+
+    /// The same of one that the cache has to do with.
+    #[inline(never)]
+    fn take_answer(
+        &self,
+        plan: &Plan,
+        flow: &mut Flow,
+        (status, headers): (u16, &dyn Headers),
+        now: Timestamp,
+    ) {
         if let Some(changes) = &flow.cached.changes
             && (200..400).contains(&status)
         {
@@ -384,7 +404,18 @@ impl Engine {
     }
 
     /// What the application gets instead of what the last attempt came to; `None`: what it came to.
+    #[inline]
     pub(super) fn cache_instead(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
+        let Standing { plan, flow } = call.flow.as_ref()?;
+        match plan.cache.is_some() && flow.cached.stage == Stage::Sent {
+            true => self.kept_instead(call, now),
+            false => None,
+        }
+    }
+
+    /// The same of a call whose answers are kept.
+    #[inline(never)]
+    fn kept_instead(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
         let state = call.state;
         let Standing { plan, flow } = call.flow.as_mut()?;
         let part = plan.cache.as_ref().filter(|_| flow.cached.stage == Stage::Sent)?;
@@ -477,16 +508,16 @@ impl Engine {
         Step::Respond(answer.handed_out(status, now))
     }
 
-    /// The end of a call that was sent.
+    /// The end of a call that was sent, where the cache has to do with it.
+    #[inline(never)]
     pub(super) fn cache_close(
         &self,
-        plan: &Plan,
+        part: &CachePart,
         flow: &mut Flow,
         (outcome, was_sent): (Outcome, bool),
         used: (Option<i64>, Option<u64>),
         now: Timestamp,
     ) {
-        let Some(part) = plan.cache.as_ref().filter(|_| flow.cached.stage != Stage::Off) else { return };
         let hung = match outcome {
             Outcome::Failed(ErrorType::Timeout) => true,
             // Its application gave it up after a while.

@@ -1,7 +1,7 @@
 //! The end of a call: the way back through the concepts, in reverse order. What it cost, and what it gives back.
 
 use super::account::Tokens;
-use super::cached::Saved;
+use super::cached::{Saved, Stage};
 use super::call::State;
 use super::events::What;
 use super::flow::{Flow, Prefix};
@@ -71,22 +71,23 @@ impl Engine {
                 if matches!(ending, Ending::Error(_)) && status != 0 && flow.judged != Some(ending) {
                     Self::broke_off(plan, flow, ending, now);
                 }
-                // An adapter may not ask what follows, where nothing can; and an answer may break off later.
-                let told = flow.judged.is_some_and(|judged| {
-                    judged == ending || flow.delivers || Failure::Ended(judged).is_alarming(false)
-                });
-                if was_sent && !told {
-                    self.critical(plan, flow, Failure::Ended(ending), id, now);
+                if was_sent && plan.critical.is_some() {
+                    self.critical_over(plan, flow, ending, id, now);
                 }
             }
             // What refused it may come after the place.
-            None => Self::release_place(plan, flow, Released::Nothing, now),
+            None if flow.placed => Self::release_place(plan, flow, Released::Nothing, now),
+            None => {}
         }
         if let Some(prefix) = flow.prefix.take() {
             self.read_prefix(plan, flow, vendor, &prefix, head_at, now);
         }
-        let read = flow.usage.take().map(|reader| read(reader, flow, outcome));
-        let usage = read.as_ref().unwrap_or(if was_sent { &NOT_STATED } else { &NO_ANSWER });
+        let mut stated = None;
+        let (used, prompt) = match flow.usage.take() {
+            Some(reader) => read(reader, flow, outcome, &mut stated),
+            None => (None, 0),
+        };
+        let usage = stated.as_ref().unwrap_or(if was_sent { &NOT_STATED } else { &NO_ANSWER });
         let answer = match (was_sent, status) {
             (false, _) => cost::Answer::NotSent,
             (true, 0) if matches!(error, Some(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls)) => {
@@ -103,10 +104,13 @@ impl Engine {
             _ => Self::cost(plan, flow, usage, answer, (sent, received), begun),
         };
         let known = cost.unknown.is_none() && cost.currency == Currency::USD;
-        let used = read.as_ref().and_then(Tokens::used);
         let tokens = used.map(|used| used.all);
-        self.cache_close(plan, flow, (outcome, was_sent), (known.then_some(cost.nanos), tokens), now);
-        let prompt = read.as_ref().and_then(Usage::prompt_tokens).unwrap_or(0);
+        if let Some(part) = &plan.cache
+            && flow.cached.stage != Stage::Off
+        {
+            let used = (known.then_some(cost.nanos), tokens);
+            self.cache_close(part, flow, (outcome, was_sent), used, now);
+        }
         let over = Over { answer, was_tried, was_sent, used };
         self.settle_budgets(plan, flow, &cost, over, now);
         self.settle_quotas(plan, flow, over);
@@ -127,6 +131,18 @@ impl Engine {
             tokens_in: prompt,
             tokens_out: tokens.unwrap_or(0).saturating_sub(prompt),
             saved: flow.cached.saved,
+        }
+    }
+
+    /// A critical call is over. An adapter may not have asked what follows, where nothing can; and an answer may break
+    /// off later.
+    #[inline(never)]
+    fn critical_over(&self, plan: &Plan, flow: &mut Flow, ending: Ending, id: u64, now: Timestamp) {
+        let told = flow.judged.is_some_and(|judged| {
+            judged == ending || flow.delivers || Failure::Ended(judged).is_alarming(false)
+        });
+        if !told {
+            self.critical(plan, flow, Failure::Ended(ending), id, now);
         }
     }
 
@@ -202,6 +218,14 @@ impl Engine {
                 false => quota.state.undo(claim),
             }
         }
+        if plan.account.is_stated() {
+            self.settle_stated(plan, flow, over);
+        }
+    }
+
+    /// The same of the vendor's.
+    #[inline(never)]
+    fn settle_stated(&self, plan: &Plan, flow: &mut Flow, over: Over) {
         let rule = plan.keep.as_ref().map_or(&self.watch_rule, |(_, rule)| rule);
         for (at, policy) in plan.account.asked(flow.place) {
             let claim = &mut flow.stated[at];
@@ -272,16 +296,22 @@ impl Engine {
     }
 }
 
-/// What the body of an answer said that the call used.
+/// What the body of an answer said that the call used: what was stated, what that comes to, and the tokens of the prompt.
 #[inline(never)]
-fn read(reader: Box<UsageReader>, flow: &Flow, outcome: Outcome) -> Usage {
+fn read(
+    reader: Box<UsageReader>,
+    flow: &Flow,
+    outcome: Outcome,
+    stated: &mut Option<Usage>,
+) -> (Option<Tokens>, u64) {
     let legible = flow.coding.as_ref().is_none_or(|decoder| decoder.whole());
     let complete = outcome == Outcome::Complete;
     let mut usage = reader.finish(complete && legible);
     if complete && usage.unknown == Some(Unknown::Abandoned) {
         usage.unknown = Some(Unknown::Encoded);
     }
-    usage
+    let usage = stated.insert(usage);
+    (Tokens::used(usage), usage.prompt_tokens().unwrap_or(0))
 }
 
 #[inline(never)]

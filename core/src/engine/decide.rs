@@ -3,6 +3,7 @@
 
 use super::Engine;
 
+use super::account::Tokens;
 use super::events::What;
 use super::flow::{Flow, Until};
 use super::plan::{BudgetUse, Part, Plan, Priced};
@@ -15,7 +16,9 @@ use crate::cost::Ahead;
 use crate::fault::Effect;
 use crate::policy::{OnError, Verdict as PolicyVerdict};
 use crate::quota::{self, Ask, Verdict as QuotaVerdict, Why};
-use crate::resilience::{BreakerVerdict, ConcurrencyVerdict, FailoverWhen, is_safe};
+use crate::resilience::{
+    BreakerVerdict, Concurrency, ConcurrencyRule, ConcurrencyVerdict, FailoverWhen, is_safe,
+};
 use crate::rollout::RolloutVerdict;
 use crate::units::{Currency, Money, Timestamp};
 use bytes::Bytes;
@@ -312,6 +315,21 @@ pub(super) fn quota(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestam
         let verdict = quota.state.before_by(&quota.rule, &mut flow.claims[at], &ask, &quota.tally, now);
         by_quota(flow, &quota.name, verdict, now)?;
     }
+    match plan.account.is_stated() {
+        true => stated_quota(engine, plan, flow, (ask, tokens), now),
+        false => Ok(()),
+    }
+}
+
+/// The same of the vendor's.
+#[inline(never)]
+fn stated_quota(
+    engine: &Engine,
+    plan: &Plan,
+    flow: &mut Flow,
+    (ask, tokens): (Ask, Tokens),
+    now: Timestamp,
+) -> Result<(), Halt> {
     for (at, stated) in plan.account.asked(flow.place) {
         let ask = ask.units(stated.units(tokens)).customer(plan.customer, plan.weight);
         stated.touch();
@@ -349,11 +367,20 @@ fn by_quota(flow: &mut Flow, name: &Arc<str>, verdict: QuotaVerdict, now: Timest
 }
 
 /// There must be a place among those under way.
+#[inline]
 pub(super) fn concurrency(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let Some(Part { name, rule, state }) = &plan.resilience.concurrency else { return Ok(()) };
-    if flow.placed {
-        return Ok(());
+    match &plan.resilience.concurrency {
+        Some(part) if !flow.placed => take_place(part, flow, now),
+        _ => Ok(()),
     }
+}
+
+#[inline(never)]
+fn take_place(
+    Part { name, rule, state }: &Part<ConcurrencyRule, Concurrency>,
+    flow: &mut Flow,
+    now: Timestamp,
+) -> Result<(), Halt> {
     // A clock that was set back is no reason to wait for longer than the rule says.
     let since = flow.asked_for_place.map_or(now, |since| since.min(now));
     flow.asked_for_place = Some(since);

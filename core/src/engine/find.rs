@@ -140,8 +140,10 @@ impl Engine {
         let depends = plans.depends();
         let extra = plan::extra(depends, head.method, host, head.body);
         // Customers that the ledger adds up are still each their own to the rules: none pays for the others.
-        let folded = head.customer.map(cut).filter(|_| Shard::is_folded(found.customer));
-        let extra = folded.map_or(extra, |name| stable_hash(extra, name.as_bytes()));
+        let (folded, extra) = match Shard::is_folded(found.customer) {
+            true => folded(head, extra),
+            false => (None, extra),
+        };
         let key = PlanKey { found, caller: head.caller.0, secret, extra };
         plans.get(key, generation, shard, |shard| {
             self.make_plan(shard, (number, secret), found, folded, (host, head), now)
@@ -185,4 +187,11 @@ impl Engine {
         subject.data = &data;
         self.plan(&rules, &subject, self.catalogue.dialect(found.vendor), secret, lane, now)
     }
+}
+
+/// The customer by its name, and what tells its plans from others'.
+#[inline(never)]
+fn folded<'h>(head: &Head<'h>, extra: u64) -> (Option<&'h str>, u64) {
+    let name = head.customer.map(cut);
+    (name, name.map_or(extra, |name| stable_hash(extra, name.as_bytes())))
 }

@@ -329,12 +329,17 @@ impl Flow {
     pub(super) fn find_place(&mut self, plan: &Plan) {
         self.place = match plan.scoped {
             false => Place::default(),
-            true => Place {
-                model: Place::number(self.asked_model()),
-                endpoint: plan.endpoint_number,
-                named: plan.account.named_at(plan.endpoint_number),
-            },
+            true => self.place_of(plan),
         };
+    }
+
+    #[inline(never)]
+    fn place_of(&self, plan: &Plan) -> Place {
+        Place {
+            model: Place::number(self.asked_model()),
+            endpoint: plan.endpoint_number,
+            named: plan.account.named_at(plan.endpoint_number),
+        }
     }
 
     /// Waits until the next attempt is due.

@@ -21,8 +21,16 @@ const LATEST: Duration = Duration::from_millis(20);
 const MOST_FETCHES: u8 = 6;
 
 /// What is kept need not be asked for again; of equal calls one asks, and the others wait for it.
+#[inline]
 pub(super) fn before(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let Some(part) = plan.cache.as_ref().filter(|_| flow.cached.stage == Stage::Asks) else { return Ok(()) };
+    match &plan.cache {
+        Some(part) if flow.cached.stage == Stage::Asks => ask(engine, part, flow, now),
+        _ => Ok(()),
+    }
+}
+
+#[inline(never)]
+fn ask(engine: &Engine, part: &CachePart, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
     let Flow { cached, events, side, .. } = flow;
     if let Some(why) = cached.ask.bypass() {
         cached.stage = Stage::Done;

@@ -14,6 +14,7 @@ use crate::units::Timestamp;
 
 impl Engine {
     /// Counts what an attempt cost that ended so (`None`: was given up), and whose answer nobody reads.
+    #[inline(never)]
     pub(super) fn lose(&self, plan: &Plan, flow: &mut Flow, ending: Option<Ending>, now: Timestamp) {
         let answer = match ending {
             Some(Ending::Error(ErrorType::Dns | ErrorType::Connect | ErrorType::Tls)) => return,

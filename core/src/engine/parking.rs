@@ -74,10 +74,25 @@ fn words_of(failure: Failure) -> String {
 
 impl Engine {
     /// Has somebody told of a critical call that failed.
+    #[inline]
     pub(super) fn critical(&self, plan: &Plan, flow: &mut Flow, failure: Failure, call: u64, now: Timestamp) {
-        let Some(rule) = plan.critical.as_ref().filter(|_| !flow.is_copy) else {
-            return;
-        };
+        if let Some(rule) = &plan.critical
+            && !flow.is_copy
+        {
+            self.critical_failed(plan, rule, flow, failure, call, now);
+        }
+    }
+
+    #[inline(never)]
+    fn critical_failed(
+        &self,
+        plan: &Plan,
+        rule: &Arc<str>,
+        flow: &mut Flow,
+        failure: Failure,
+        call: u64,
+        now: Timestamp,
+    ) {
         if failure.is_alarming(flow.delivers)
             && self.tell(plan, rule, &words_of(failure), (call, flow.delivers), now)
         {
@@ -133,11 +148,17 @@ impl Engine {
     }
 
     /// What the adapter told of the outbox decides how the call goes on; `None` where it was not asked.
+    #[inline]
     pub(super) fn after_parking(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
-        let Standing { flow, .. } = call.flow.as_mut()?;
-        if matches!(flow.parking, Parking::Not) {
-            return None;
+        match call.flow.as_ref()?.flow.parking {
+            Parking::Not => None,
+            _ => self.parked_or_not(call, now),
         }
+    }
+
+    #[inline(never)]
+    fn parked_or_not(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
+        let Standing { flow, .. } = call.flow.as_mut()?;
         match std::mem::replace(&mut flow.parking, Parking::Over) {
             Parking::Taken { why, status, id, key } => {
                 let (headers, body) = Parked { id, idempotency_key: &key }.answer(&why);
@@ -170,6 +191,7 @@ impl Engine {
         self.park(call, instead, now).unwrap_or_else(|instead| self.instead(call, instead, now))
     }
 
+    #[inline(never)]
     fn park(&self, call: &mut Call, instead: Instead, now: Timestamp) -> Result<Step, Instead> {
         let (state, status, attempts) = (call.state, call.status, call.attempts);
         let Some(Standing { plan, flow }) = &mut call.flow else { return Err(instead) };

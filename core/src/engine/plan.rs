@@ -481,7 +481,15 @@ fn most_specific<'r, T>(rules: &'r [Rule<T>], subject: &Subject<'_>) -> impl Ite
 
 /// What of a call beside its names tells plans apart: what rules look at that changes from call to call.
 pub(super) fn extra(depends: Fields, method: &str, host: &str, bytes: Option<u64>) -> u64 {
-    let mut extra = method.as_bytes().iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+    let extra = method.as_bytes().iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
+    match depends.contains(Fields::HOST) || depends.contains(Fields::BYTES) {
+        true => extra_of(depends, extra, host, bytes),
+        false => extra,
+    }
+}
+
+#[inline(never)]
+fn extra_of(depends: Fields, mut extra: u64, host: &str, bytes: Option<u64>) -> u64 {
     if depends.contains(Fields::HOST) {
         extra = stable_hash(extra, host.as_bytes());
     }

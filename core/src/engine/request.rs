@@ -3,7 +3,7 @@
 use crate::advise;
 use crate::call::{HeaderNames, Headers};
 use crate::inspect;
-use crate::resilience::{SDK_HEADERS, SdkAttempt, recognise_by};
+use crate::resilience::{SDK_HEADERS, SdkAttempt, may_be_sdk, recognise_by};
 use std::sync::LazyLock;
 
 const MOST: usize = inspect::FIELDS.len() + SDK_HEADERS.len() + advise::FIELDS.len();
@@ -27,6 +27,9 @@ static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
     }
 });
 
+/// Copied rather than written one by one, which is shorter.
+static NONE: [Option<&[u8]>; MOST] = [None; MOST];
+
 /// The headers of one request that matter.
 pub(super) struct Request<'h> {
     wanted: &'static Wanted,
@@ -35,7 +38,7 @@ pub(super) struct Request<'h> {
 
 impl<'h> Request<'h> {
     pub(super) fn new() -> Self {
-        Self { wanted: &WANTED, values: [None; MOST] }
+        Self { wanted: &WANTED, values: NONE }
     }
 
     /// Reads them, in the place where they are: too large to be moved on the hot path.
@@ -50,7 +53,19 @@ impl<'h> Request<'h> {
     }
 
     /// The SDK that made it, and which attempt it is.
+    #[inline]
     pub(super) fn sdk(&self) -> Option<SdkAttempt> {
+        // Most requests have no field of these but the user agent, and that says at its first letter that it is none.
+        let [fields @ .., agent] = &self.wanted.sdk;
+        let signed = self.values[*agent].is_some_and(may_be_sdk);
+        match signed || fields.iter().any(|place| self.values[*place].is_some()) {
+            true => self.recognised(),
+            false => None,
+        }
+    }
+
+    #[inline(never)]
+    fn recognised(&self) -> Option<SdkAttempt> {
         recognise_by(&self.wanted.sdk.map(|place| self.values[place]))
     }
 

@@ -33,6 +33,7 @@ impl Unfinished {
     }
 
     /// Makes these attempts part of the call that went on.
+    #[inline(never)]
     pub(super) fn add_to(&self, entry: &mut Entry) {
         let earlier = &self.settled.entry;
         entry.attempts = entry.attempts.saturating_add(earlier.attempts);

@@ -89,6 +89,8 @@ pub(crate) struct Shard {
     customers: Interner,
     tags: Interner,
     index: HashTable<u32>,
+    /// Where series were found last, by a quick hash of their keys: looked at before the index is.
+    recent: [u32; RECENT],
     series: Vec<Series>,
     max_series: usize,
     hasher: FixedState,
@@ -101,6 +103,9 @@ pub(crate) struct Shard {
     /// Calls whose events are worth telling, since the last drain.
     pub(super) stories: Vec<(u64, String)>,
 }
+
+/// Series of which the place is known without a look into the index: one for each [`SeriesKey::quick`].
+const RECENT: usize = 1 << u8::BITS;
 
 /// Calls of which one drain tells the events.
 const MAX_STORIES: usize = 128;
@@ -116,6 +121,7 @@ impl Shard {
             customers: Interner::new(max_series, seed),
             tags: Interner::new(MAX_TAG_SETS, seed),
             index: HashTable::new(),
+            recent: [0; RECENT],
             series: Vec::new(),
             max_series,
             hasher: FixedState::with_seed(seed),
@@ -244,11 +250,25 @@ impl Shard {
     }
 
     /// The series of a key; where there is no room for a new one, the series that it is added to instead.
+    #[inline]
     fn place_of(&mut self, key: SeriesKey, tallies: &Tallies) -> usize {
-        match self.find(key) {
+        let recent = key.quick();
+        let place = self.recent[usize::from(recent)] as usize;
+        match self.series.get(place) {
+            Some(series) if series.key == key => place,
+            _ => self.look_up(recent, key, tallies),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, recent: u8, key: SeriesKey, tallies: &Tallies) -> usize {
+        let place = match self.find(key) {
             Some(place) => place,
             None => self.make_place(key, tallies),
-        }
+        };
+        // Bounded, so it fits.
+        self.recent[usize::from(recent)] = u32::try_from(place).unwrap_or(u32::MAX);
+        place
     }
 
     #[cold]

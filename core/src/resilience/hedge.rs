@@ -65,6 +65,7 @@ impl Hedge {
     /// then. `None` where the method is not safe, the body cannot be sent again, the endpoint is too little
     /// known, or the deadline comes first.
     #[must_use]
+    #[inline(never)]
     pub fn before(
         &self,
         rule: &HedgeRule,

@@ -32,8 +32,8 @@ pub use retry::{
     REPLAY_BYTES, RetryFacts, RetryReason, RetryRule, RetryVerdict, SHOULD_RETRY_HEADERS, Stop,
     is_idempotent, is_safe, should_retry,
 };
-pub(crate) use sdk::recognise_by;
 pub use sdk::{EarlierAttempts, HEADERS as SDK_HEADERS, SdkAttempt, followed_until, recognise};
+pub(crate) use sdk::{may_be_sdk, recognise_by};
 pub use trigger::{Ending, Triggers};
 
 use std::time::Duration;

@@ -177,12 +177,18 @@ pub fn recognise<'h>(header: impl Fn(&'static str) -> Option<&'h str>) -> Option
     recognise_by(&HEADERS.map(|name| header(name).map(str::as_bytes)))
 }
 
+/// Whether a user agent begins as that of an SDK.
+#[inline]
+pub(crate) fn may_be_sdk(agent: &[u8]) -> bool {
+    let agent = agent.trim_ascii_start();
+    AGENTS.iter().any(|agents| begins(agent, agents))
+}
+
 /// The same from the values of all [`HEADERS`].
 pub(crate) fn recognise_by(values: &Values<'_>) -> Option<SdkAttempt> {
     // Most requests have no field of these but the user agent, and that says at its first letter that it is none.
-    let (fields, agent) = (&values[..USER_AGENT], values[USER_AGENT].map(<[u8]>::trim_ascii_start));
-    let signed = agent.is_some_and(|agent| AGENTS.iter().any(|agents| begins(agent, agents)));
-    if !signed && fields.iter().all(Option::is_none) {
+    let (fields, agent) = (&values[..USER_AGENT], values[USER_AGENT]);
+    if !agent.is_some_and(may_be_sdk) && fields.iter().all(Option::is_none) {
         return None;
     }
     let signs = |dialect: &&Dialect| values[dialect.sign.0].is_some() && dialect.sign.read(values).is_some();

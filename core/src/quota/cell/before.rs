@@ -4,7 +4,7 @@ use super::super::rule::{Limit, OnError, Pace, Rate, Rule, Shared, nanos};
 use super::super::state::ASK_AGAIN;
 use super::super::tick::{Tick, pack, unpack};
 use super::super::{Verdict, Why};
-use super::gcra::Turn;
+use super::gcra::{Slot, Turn};
 use super::slots::scale;
 use super::{Ask, Cell, Claim, first_wait, flight, refuse};
 use crate::units::Timestamp;
@@ -46,15 +46,9 @@ impl Cell {
         self.roll(now);
         if let Some(most) = rule.concurrency
             && claim.flight.is_none()
+            && let Some(verdict) = self.take_off(most, claim, bound, now)
         {
-            claim.flight = flight::begin(&self.flying, most, now);
-            if claim.flight.is_none() {
-                let verdict = claim.poll(Why::Concurrency, bound, now);
-                if matches!(verdict, Verdict::Refuse { .. }) {
-                    self.undo(claim);
-                }
-                return verdict;
-            }
+            return verdict;
         }
         let reach = bound.min(now.saturating_add(ahead));
         let verdict = if claim.charged || claim.booked {
@@ -66,14 +60,37 @@ impl Cell {
             Verdict::Pass => claim.held = true,
             Verdict::Wait { .. } => self.land(claim),
             Verdict::Refuse { until, .. } => {
-                let passed = (claim.passed_low, claim.passed_fair, claim.polls);
-                self.undo(claim);
-                if reach < bound && until.as_nanos() <= bound {
-                    // It would fit, but the slots up to there are for those who have less than their share.
-                    (claim.passed_low, claim.passed_fair, claim.polls) = passed;
-                    return claim.poll(Why::FairShare, bound, now);
-                }
+                let fits = reach < bound && until.as_nanos() <= bound;
+                return self.refused(claim, verdict, fits, bound, now);
             }
+        }
+        verdict
+    }
+
+    /// Takes a place among those under way; where there is none, what to do.
+    #[inline(never)]
+    fn take_off(&self, most: u32, claim: &mut Claim, bound: u64, now: u64) -> Option<Verdict> {
+        claim.flight = flight::begin(&self.flying, most, now);
+        if claim.flight.is_some() {
+            return None;
+        }
+        let verdict = claim.poll(Why::Concurrency, bound, now);
+        if matches!(verdict, Verdict::Refuse { .. }) {
+            self.undo(claim);
+        }
+        Some(verdict)
+    }
+
+    /// There is no slot as early as it may have one; `fits`: there is one within its time.
+    #[cold]
+    #[inline(never)]
+    fn refused(&self, claim: &mut Claim, verdict: Verdict, fits: bool, bound: u64, now: u64) -> Verdict {
+        let passed = (claim.passed_low, claim.passed_fair, claim.polls);
+        self.undo(claim);
+        if fits {
+            // It would fit, but the slots up to there are for those who have less than their share.
+            (claim.passed_low, claim.passed_fair, claim.polls) = passed;
+            return claim.poll(Why::FairShare, bound, now);
         }
         verdict
     }
@@ -142,23 +159,12 @@ impl Cell {
     }
 
     fn charge(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, bound: u64, now: u64) -> Verdict {
-        let leased = match &rule.limit {
-            Some(limit) if rule.shared == Shared::Fleet => self.leased(now, 2 * limit.renewal()),
-            _ => None,
+        let taken = match &rule.limit {
+            _ if rule.shared == Shared::Fleet => self.take_leased(rule, claim, ask, bound, now),
+            Some(limit) => self.take_local(rule, limit, claim, ask, bound, now),
+            None => Ok(()),
         };
-        if let Some((left, until)) = leased {
-            // Who asks for many at once goes into debt, which the next grants pay: what nobody used was never asked for.
-            if left < i64::from(claim.units.min(1)) {
-                return claim.poll(Why::Lease, bound.min(until.max(now + 1)).max(now), now);
-            }
-        } else if rule.shared == Shared::Fleet && rule.on_error == OnError::Refuse {
-            return match self.was_leased() {
-                false => claim.poll(Why::Unshared, bound, now),
-                true => refuse(now.saturating_add(nanos(ASK_AGAIN)), Why::Unshared),
-            };
-        } else if let Some(limit) = &rule.limit
-            && let Err(verdict) = self.take_local(rule, limit, claim, ask, bound, now)
-        {
+        if let Err(verdict) = taken {
             return verdict;
         }
         let earliest = claim.slot.map_or(now, |(_, slot)| slot.start);
@@ -172,7 +178,38 @@ impl Cell {
         }
     }
 
+    /// A fleet's grant; without one, this host's share of the configured rate.
+    #[inline(never)]
+    fn take_leased(
+        &self,
+        rule: &Rule,
+        claim: &mut Claim,
+        ask: &Ask,
+        bound: u64,
+        now: u64,
+    ) -> Result<(), Verdict> {
+        let leased = rule.limit.as_ref().and_then(|limit| self.leased(now, 2 * limit.renewal()));
+        if let Some((left, until)) = leased {
+            // Who asks for many at once goes into debt, which the next grants pay: what nobody used was never asked for.
+            return match left < i64::from(claim.units.min(1)) {
+                true => Err(claim.poll(Why::Lease, bound.min(until.max(now + 1)).max(now), now)),
+                false => Ok(()),
+            };
+        }
+        if rule.on_error == OnError::Refuse {
+            return Err(match self.was_leased() {
+                false => claim.poll(Why::Unshared, bound, now),
+                true => refuse(now.saturating_add(nanos(ASK_AGAIN)), Why::Unshared),
+            });
+        }
+        match &rule.limit {
+            Some(limit) => self.take_local(rule, limit, claim, ask, bound, now),
+            None => Ok(()),
+        }
+    }
+
     /// The configured rate.
+    #[inline]
     fn take_local(
         &self,
         rule: &Rule,
@@ -196,38 +233,60 @@ impl Cell {
         let horizon =
             rule.max_wait_nanos().saturating_add(tolerance).saturating_add(period.saturating_mul(2));
         let kept = u64::from(rule.kept_from(ask.priority));
-        let mut taken_low = None;
-        if kept > 0 && !claim.passed_low {
-            // The cost alone leaves the share alone, of the rate and of the burst.
-            let low = Turn {
-                cost: scale(cost, 1_000, 1_000 - kept),
-                tolerance,
-                earliest: now,
-                bound: first_wait(bound, now),
-                horizon: scale(horizon, 1_000, 1_000 - kept),
-            };
-            let slot = low.take(&self.due_low).map_err(|until| refuse(until, Why::Reserved))?;
-            claim.passed_low = true;
-            if slot.start > now {
-                return Err(claim.wait_until(slot.start, Why::Reserved));
-            }
-            taken_low = Some(slot);
-        }
         let turn = Turn { cost, tolerance, earliest: now, bound, horizon };
-        let slot = turn.take(&self.due).map_err(|until| {
-            // Who does not go takes nothing of what the reserve leaves.
-            if let Some(slot) = taken_low {
-                slot.give_back(&self.due_low);
-                claim.passed_low = false;
-            }
-            refuse(until, Why::OwnLimit)
-        })?;
+        let slot = match kept > 0 && !claim.passed_low {
+            true => self.take_beside_reserve(&turn, kept, claim)?,
+            false => turn.take(&self.due).map_err(|until| refuse(until, Why::OwnLimit))?,
+        };
         claim.slot = Some((true, slot));
         Ok(())
     }
 
+    /// A turn of what the reserve leaves, and then of all.
+    #[inline(never)]
+    fn take_beside_reserve(&self, turn: &Turn, kept: u64, claim: &mut Claim) -> Result<Slot, Verdict> {
+        let Turn { cost, earliest: now, bound, horizon, .. } = *turn;
+        // The cost alone leaves the share alone, of the rate and of the burst.
+        let low = Turn {
+            cost: scale(cost, 1_000, 1_000 - kept),
+            bound: first_wait(bound, now),
+            horizon: scale(horizon, 1_000, 1_000 - kept),
+            ..*turn
+        };
+        let taken = low.take(&self.due_low).map_err(|until| refuse(until, Why::Reserved))?;
+        claim.passed_low = true;
+        if taken.start > now {
+            return Err(claim.wait_until(taken.start, Why::Reserved));
+        }
+        turn.take(&self.due).map_err(|until| {
+            // Who does not go takes nothing of what the reserve leaves.
+            taken.give_back(&self.due_low);
+            claim.passed_low = false;
+            refuse(until, Why::OwnLimit)
+        })
+    }
+
     /// What the vendor stated, or what was learned; charges the units.
+    #[inline]
     fn take_stated(
+        &self,
+        rule: &Rule,
+        claim: &mut Claim,
+        ask: &Ask,
+        earliest: u64,
+        bound: u64,
+        now: u64,
+    ) -> Result<u64, Verdict> {
+        if [&self.window, &self.blocked, &self.learned].iter().all(|word| word.load(Relaxed) == 0) {
+            // Nothing was stated and nothing learned: it is a limit of ours.
+            self.count(claim);
+            return Ok(earliest);
+        }
+        self.take_as_stated(rule, claim, ask, earliest, bound, now)
+    }
+
+    #[inline(never)]
+    fn take_as_stated(
         &self,
         rule: &Rule,
         claim: &mut Claim,
