@@ -160,7 +160,7 @@ fn inject(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
         let Some(fault) = rule.then.before(*seed, now) else { continue };
         if !*faulted {
             *faulted = true;
-            events.add(now, What::Fault { rule: Arc::clone(&rule.name) });
+            events.add(now, What::Fault { rule: Arc::clone(&rule.name), fault });
             if !fault.delay.is_zero() {
                 let until = now.plus(fault.delay);
                 *delayed = Some(Until::new(now, until));
