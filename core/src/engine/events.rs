@@ -128,20 +128,20 @@ impl std::fmt::Display for What {
             Self::Fault { rule, fault } => {
                 write!(f, "fault `{rule}` injected: ")?;
                 if !fault.delay.is_zero() {
-                    write!(f, "held back for {:.1} ms, then ", ms(&fault.delay))?;
+                    write!(f, "holds it back for {:.1} ms, then ", ms(&fault.delay))?;
                 }
                 match fault.effect {
-                    Effect::Send => write!(f, "sent as usual"),
-                    Effect::Fail(error) => write!(f, "failed ({}) in place of being sent", error.as_str()),
-                    Effect::Respond { status, retry_after: None } => {
-                        write!(f, "answered {status} in place of being sent")
-                    }
-                    Effect::Respond { status, retry_after: Some(after) } => {
-                        let after = after.as_secs_f64().ceil();
-                        write!(f, "answered {status} with Retry-After {after} s in place of being sent")
+                    Effect::Send => write!(f, "lets it be sent"),
+                    Effect::Fail(error) => write!(f, "fails it ({}) in place of sending it", error.as_str()),
+                    Effect::Respond { status, retry_after } => {
+                        write!(f, "answers {status} ")?;
+                        if let Some(after) = retry_after {
+                            write!(f, "with Retry-After {} s ", after.as_secs_f64().ceil())?;
+                        }
+                        write!(f, "in the vendor's place")
                     }
                     Effect::Truncate { bytes } => {
-                        write!(f, "sent, and the answer's body breaks off after {bytes} bytes")
+                        write!(f, "lets it be sent, and breaks off the answer's body after {bytes} bytes")
                     }
                 }
             }

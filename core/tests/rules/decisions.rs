@@ -114,7 +114,7 @@ fn a_fault_is_injected_only_where_the_file_allows_it() {
     assert_eq!(stored.status, 503);
     drop(call);
     let told = engine.drain(at(51)).exemplars;
-    let injected = "injected: held back for 50.0 ms, then answered 503 in place of being sent";
+    let injected = "injected: holds it back for 50.0 ms, then answers 503 in the vendor's place";
     assert!(told.iter().any(|call| call.events.contains(injected)), "{told:?}");
     let (config, _errors) = Config::read("f", fault);
     let off = Engine::new(config, Caller::new("x"), 1, 1);
