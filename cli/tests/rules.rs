@@ -72,7 +72,7 @@ fn ledger(home: &Path) {
     let minute: i64 = ledger.query_row("SELECT min(minute) FROM rollups", [], |row| row.get(0)).unwrap();
     let at = minute * 60_000_000_000;
     let json = format!(
-        r#"{{"vendor":"stripe","policy":"default","kind":"rate","at":{at},"count":2,"unit":"requests"}}"#
+        r#"{{"vendor":"stripe","policy":"default","kind":"rate","at":{at},"count":2,"answers":[{{"status":403,"kind":"rate","count":2}}],"unit":"requests"}}"#
     );
     ledger
         .execute(
@@ -88,7 +88,7 @@ fn an_incident_and_a_call_are_explained_in_sentences() {
     ledger(home.path());
     let (code, out, err) = run(home.path(), &["report", "incidents"]);
     assert_eq!((code, err.as_str()), (0, ""));
-    assert!(out.contains("429: too fast") && out.contains("farcall explain incident 7"), "{out}");
+    assert!(out.contains("403: too fast") && out.contains("farcall explain incident 7"), "{out}");
     let (code, out, _) = run(home.path(), &["explain", "incident", "7"]);
     assert_eq!(code, 0);
     assert!(

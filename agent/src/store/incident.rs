@@ -1,14 +1,14 @@
 //! Incidents as the store keeps them.
 
 use farcall::Timestamp;
-use farcall::quota::{NamedIncident, NamedMix, NamedShare};
+use farcall::quota::{Answers, Kind, NamedIncident, NamedMix, NamedShare};
 use serde_json::{Value, json};
 
 /// What tells one incident of a process from another: reports of one window are of one incident.
 pub(super) fn source(incident: &NamedIncident) -> String {
-    let NamedIncident { vendor, credential, policy, kind, began, at, .. } = incident;
+    let NamedIncident { vendor, credential, policy, began, at, .. } = incident;
     let window = if *began == Timestamp::EPOCH { at } else { began };
-    format!("{vendor}/{credential}/{policy}/{kind}/{}", window.as_nanos())
+    format!("{vendor}/{credential}/{policy}/{}", window.as_nanos())
 }
 
 /// Times in Unix nanoseconds; what is not known is null.
@@ -23,6 +23,7 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "why": incident.why,
         "at": incident.at.as_nanos(),
         "count": incident.count,
+        "answers": incident.answers.iter().map(answers).collect::<Vec<_>>(),
         "began": incident.began.as_nanos(),
         "ends": incident.ends.as_nanos(),
         "unit": incident.unit,
@@ -40,6 +41,11 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "credentials": shares(&incident.credentials),
         "mixes": incident.mixes.iter().map(mix).collect::<Vec<_>>(),
     })
+}
+
+fn answers(answers: &Answers) -> Value {
+    let kind = if answers.exhausted { Kind::Exhausted } else { Kind::Rate };
+    json!({ "status": answers.status, "kind": kind.as_str(), "count": answers.count })
 }
 
 fn share(share: &NamedShare) -> Value {

@@ -248,7 +248,7 @@ fn counted(home: &Path, query: &Query) -> i64 {
     let at = query.now.as_nanos() - 5_000_000_000;
     let json = format!(
         r#"{{"vendor":"stripe","credential":"9f86d081","policy":"per-minute","kind":"rate","why":"","at":{at},
-        "count":3,"began":{},"ends":{},"unit":"requests","limit":500,"remaining":0,"resets_at":null,
+        "count":3,"answers":[{{"status":429,"kind":"rate","count":3}}],"began":{},"ends":{},"unit":"requests","limit":500,"remaining":0,"resets_at":null,
         "retry_at":{},"own":500,"foreign":0,"refused":4,
         "customers":[{{"name":"acme","units":455,"at_least":455}},{{"name":"globex","units":45,"at_least":45}}],
         "callers":[{{"name":"worker-7","units":500,"at_least":500}}],

@@ -3,8 +3,8 @@
 
 use super::stored;
 use farcall::Timestamp;
-use farcall::quota::{NamedIncident, NamedMix, NamedShare};
-use std::collections::{BTreeSet, HashMap};
+use farcall::quota::{Answers, NamedIncident, NamedMix, NamedShare};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names that are told, as many as a process tells of.
 const MOST: usize = 16;
@@ -127,7 +127,8 @@ fn add_up(parts: &[NamedIncident]) -> NamedIncident {
     let mut sum = gravest.cloned().unwrap_or_default();
     let of_kind = parts.iter().filter(|part| part.count > 0 && (part.kind == "own") == (sum.kind == "own"));
     sum.at = of_kind.clone().map(|part| part.at).min().unwrap_or(sum.at);
-    sum.count = of_kind.map(|part| part.count).sum();
+    sum.count = of_kind.clone().map(|part| part.count).sum();
+    sum.answers = answers(of_kind.flat_map(|part| &part.answers));
     sum.refused = parts.iter().map(|part| part.refused).sum();
     let moment = |of: fn(&NamedIncident) -> Timestamp| parts.iter().map(of);
     sum.began = moment(|part| part.began).min().unwrap_or(sum.began);
@@ -162,6 +163,16 @@ fn add_up(parts: &[NamedIncident]) -> NamedIncident {
         })
         .collect();
     sum
+}
+
+/// How many there were of each status and meaning.
+fn answers<'p>(parts: impl Iterator<Item = &'p Answers>) -> Vec<Answers> {
+    let mut sums = BTreeMap::<(u16, bool), u64>::new();
+    for Answers { status, exhausted, count } in parts {
+        *sums.entry((*status, *exhausted)).or_default() += count;
+    }
+    let alike = |((status, exhausted), count)| Answers { status, exhausted, count };
+    sums.into_iter().map(alike).collect()
 }
 
 /// The sums of several lists of those who used most, the largest first. Whoever is not in a list that is full may have
@@ -210,8 +221,8 @@ mod tests {
 
     fn part(rows: &mut Rows, id: i64, process: &str, began: u64, own: u64, count: u64, shared: bool) {
         let text = format!(
-            r#"{{"vendor":"v","policy":"p","unit":"requests","kind":"own","at":{},"count":{count},"refused":{count},
-                "began":{},"ends":{},"own":{own},"shared":{shared},
+            r#"{{"vendor":"v","policy":"p","unit":"requests","kind":"rate","at":{},"count":{count},"refused":{count},
+                "answers":[{{"status":403,"kind":"rate","count":{count}}}],"began":{},"ends":{},"own":{own},"shared":{shared},
                 "customers":[{{"name":"acme","units":{own},"at_least":{own}}}]}}"#,
             began + 5,
             began,
@@ -243,5 +254,6 @@ mod tests {
         assert_eq!(told, [(4, 1, 7, 1), (6, 1, 9, 1), (5, 1, 9, 1), (2, 3, 50, 5)]);
         assert_eq!(joined[3].rows, BTreeSet::from([1, 2, 3, 8]));
         assert_eq!(joined[3].incident.customers[0].units, 50);
+        assert_eq!(joined[3].incident.answers, [Answers { status: 403, exhausted: false, count: 5 }]);
     }
 }

@@ -1,7 +1,7 @@
 //! An incident as the ledger holds it: JSON, with the fields of [`NamedIncident`] and times in nanoseconds.
 
 use farcall::Timestamp;
-use farcall::quota::{NamedIncident, NamedMix, NamedShare};
+use farcall::quota::{Answers, Kind, NamedIncident, NamedMix, NamedShare};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ struct Stored {
     why: String,
     at: u64,
     count: u64,
+    answers: Vec<Alike>,
     began: u64,
     ends: u64,
     unit: String,
@@ -33,6 +34,14 @@ struct Stored {
     endpoints: Vec<Share>,
     credentials: Vec<Share>,
     mixes: Vec<Mix>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Alike {
+    status: u16,
+    kind: String,
+    count: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -80,6 +89,15 @@ pub(super) fn read(text: &str) -> Result<NamedIncident, serde_json::Error> {
     incident.why = stored.why;
     incident.at = Timestamp::from_nanos(stored.at);
     incident.count = stored.count;
+    incident.answers = stored
+        .answers
+        .into_iter()
+        .map(|alike| Answers {
+            status: alike.status,
+            exhausted: alike.kind == Kind::Exhausted.as_str(),
+            count: alike.count,
+        })
+        .collect();
     incident.began = Timestamp::from_nanos(stored.began);
     incident.ends = Timestamp::from_nanos(stored.ends);
     incident.unit = stored.unit;
