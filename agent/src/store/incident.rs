@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 /// What tells one incident of a process from another: reports of one window are of one incident.
 pub(super) fn source(incident: &NamedIncident) -> String {
-    let NamedIncident { vendor, credential, policy, began, at, .. } = incident;
+    let NamedIncident { vendor, credential, policy, partition, began, at, .. } = incident;
     let window = if *began == Timestamp::EPOCH { at } else { began };
-    format!("{vendor}/{credential}/{policy}/{}", window.as_nanos())
+    let partition = if partition.is_empty() { String::new() } else { format!("[{partition}]") };
+    format!("{vendor}/{credential}/{policy}{partition}/{}", window.as_nanos())
 }
 
 /// Times in Unix nanoseconds; what is not known is null.
@@ -18,6 +19,7 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "vendor": incident.vendor,
         "credential": incident.credential,
         "policy": incident.policy,
+        "partition": incident.partition,
         "shared": incident.shared,
         "kind": incident.kind,
         "why": incident.why,

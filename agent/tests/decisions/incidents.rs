@@ -136,6 +136,31 @@ fn the_status_of_a_refusal_is_told_and_one_window_is_one_incident_however_the_ve
 }
 
 #[test]
+fn quotas_that_a_rule_keeps_apart_by_customer_have_an_incident_each_in_the_same_window() {
+    let home = tempfile::tempdir().unwrap();
+    let rule = "[[quota]]\nname = \"each\"\nmatch = { vendor = \"stripe\", customer = \"*\" }\nlimit = \"1 request / 7d\"\n\
+                max_wait = \"0s\"\n";
+    for shared in ["", "shared = \"process\"\n"] {
+        let farcall = start(home.path(), &format!("{rule}{shared}"));
+        for customer in ["acme", "globex"] {
+            assert!(call(&farcall, STRIPE, customer, 200) && !call(&farcall, STRIPE, customer, 200));
+        }
+        farcall.shutdown();
+        let query = Query::at(home.path());
+        let incidents = report::incidents(&query).unwrap();
+        let mut told: Vec<_> =
+            incidents.rows.iter().map(|row| (row.partition.as_str(), row.count, row.own)).collect();
+        told.sort_unstable();
+        assert_eq!(told, [("customer=acme", 1, 1), ("customer=globex", 1, 1)], "{:?}", incidents.rows);
+        let explained = report::explain_incident(&query, incidents.rows[0].id).unwrap();
+        let whose = format!("stripe (each, {}) ", incidents.rows[0].partition);
+        assert!(explained.sentences[0].contains(&whose), "{:?}", explained.sentences);
+        std::fs::remove_dir_all(home.path()).unwrap();
+        std::fs::create_dir(home.path()).unwrap();
+    }
+}
+
+#[test]
 fn an_incident_that_an_earlier_version_wrote_claims_no_status() {
     let home = tempfile::tempdir().unwrap();
     scene(home.path());

@@ -31,7 +31,7 @@ struct Part {
 }
 
 /// What is told apart, before windows are.
-type Quota = (String, String, String, String);
+type Quota = (String, String, String, String, String);
 
 /// Rows of the ledger, and what becomes of them.
 #[derive(Default)]
@@ -56,8 +56,8 @@ impl Rows {
             self.groups.push(vec![part]);
             return;
         }
-        let NamedIncident { vendor, credential, policy, unit, .. } = &part.incident;
-        let quota = (vendor.clone(), credential.clone(), policy.clone(), unit.clone());
+        let NamedIncident { vendor, credential, policy, partition, unit, .. } = &part.incident;
+        let quota = (vendor.clone(), credential.clone(), policy.clone(), partition.clone(), unit.clone());
         let groups = self.shared.entry(quota).or_default();
         // Rows come as they were written, so those of one window are close together.
         match groups

@@ -50,6 +50,8 @@ pub struct IncidentRow {
     pub credential: String,
     /// What the vendor or the rule calls the quota.
     pub policy: String,
+    /// What a rule keeps this quota apart by, as `customer=acme`; empty where it does not.
+    pub partition: String,
     /// `rate` (the vendor said: too fast), `exhausted` (used up), `own` (refused here).
     pub kind: String,
     /// Where `kind` is `own`, by which part of the rule.
@@ -225,6 +227,7 @@ impl IncidentRow {
             vendor: incident.vendor.clone(),
             credential: incident.credential.clone(),
             policy: incident.policy.clone(),
+            partition: incident.partition.clone(),
             kind: incident.kind.clone(),
             why: incident.why.clone(),
             count: incident.count,

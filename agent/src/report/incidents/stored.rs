@@ -12,6 +12,7 @@ struct Stored {
     vendor: String,
     credential: String,
     policy: String,
+    partition: String,
     shared: bool,
     kind: String,
     why: String,
@@ -84,6 +85,7 @@ pub(super) fn read(text: &str) -> Result<NamedIncident, serde_json::Error> {
     incident.vendor = stored.vendor;
     incident.credential = stored.credential;
     incident.policy = stored.policy;
+    incident.partition = stored.partition;
     incident.shared = stored.shared;
     incident.kind = stored.kind;
     incident.why = stored.why;

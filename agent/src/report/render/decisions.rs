@@ -34,7 +34,11 @@ impl Render for Incidents {
                     row.id.to_string().into(),
                     row.at.get(..16).unwrap_or(&row.at).replace('T', " ").into(),
                     row.label.as_str().into(),
-                    row.policy.as_str().into(),
+                    match row.partition.as_str() {
+                        "" => row.policy.clone(),
+                        partition => format!("{} {partition}", row.policy),
+                    }
+                    .into(),
                     what(row).into(),
                     grouped(row.count).into(),
                     row.limit

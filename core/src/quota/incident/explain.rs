@@ -17,6 +17,8 @@ pub struct NamedIncident {
     pub credential: String,
     /// The policy's name, as the vendor or the rule has it; may be empty.
     pub policy: String,
+    /// What a rule keeps this quota apart by, as `customer=acme`; empty where it does not.
+    pub partition: String,
     /// Whether other processes may have used the quota too.
     pub shared: bool,
     /// [`Kind::as_str`].
@@ -126,6 +128,7 @@ impl Incident {
             vendor: vendor.to_owned(),
             credential: credential.to_owned(),
             policy: policy.to_owned(),
+            partition: String::new(),
             shared: self.shared,
             kind: self.kind.as_str().to_owned(),
             why: self.why.map_or("", Why::as_str).to_owned(),
@@ -178,7 +181,9 @@ pub fn explain(incident: &NamedIncident) -> String {
 fn what_happened(incident: &NamedIncident) -> String {
     let NamedIncident { vendor, count, .. } = incident;
     let at = in_words(incident.at);
-    let policy = if incident.policy.is_empty() { String::new() } else { format!(" ({})", incident.policy) };
+    let quota = [incident.policy.as_str(), incident.partition.as_str()].into_iter();
+    let quota: Vec<&str> = quota.filter(|part| !part.is_empty()).collect();
+    let policy = if quota.is_empty() { String::new() } else { format!(" ({})", quota.join(", ")) };
     let times = |count: u64, one: &str, many: &str| match count {
         1 => one.to_owned(),
         count => format!("{count} {many}"),
