@@ -4,6 +4,7 @@ mod account;
 mod answers;
 mod explain;
 mod heavy;
+mod sum;
 mod tally;
 
 pub(super) use account::{Account, Breach};
