@@ -219,7 +219,7 @@ fn a_429_is_shown_with_its_end_and_the_limit_that_it_taught() {
     assert!(row.learned_per_second.unwrap() > 1.0, "{:?}", row.learned_per_second);
     assert_eq!((row.own, row.foreign), (None, None), "no window is known");
     let table = report.render(&Style::default());
-    assert!(table.contains("429: too fast") && table.contains(" requests/s"), "{table}");
+    assert!(table.contains("blocked: too fast") && table.contains(" requests/s"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     farcall.shutdown();
 }

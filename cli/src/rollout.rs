@@ -38,6 +38,9 @@ pub(crate) struct Ls {
     home: Home,
 }
 
+/// Names that are offered in the place of an unknown one.
+const MOST_NAMES: usize = 8;
+
 pub(crate) fn run(command: &Command) -> Exit {
     let (Command::Ls(from) | Command::Restart { from, .. }) = command;
     let example = "farcall rollout ls --config deploy/farcall.toml";
@@ -63,6 +66,12 @@ pub(crate) fn run(command: &Command) -> Exit {
         Command::Restart { name: rollout, .. } => match canary::restart(&home, &config, rollout) {
             Ok(restarted) => {
                 let exit = if restarted { Exit::Fine } else { Exit::Wrong };
+                if let (false, Some(none)) = (restarted, no_canary(&config, &name, rollout)) {
+                    return match from.home.json {
+                        true => print(&json(&serde_json::json!({ "restarted": false, "why": none })), exit),
+                        false => print(&format!("{none}\n"), exit),
+                    };
+                }
                 match (from.home.json, restarted) {
                     (true, _) => print(&json(&serde_json::json!({ "restarted": restarted })), exit),
                     (false, true) => print(
@@ -77,6 +86,31 @@ pub(crate) fn run(command: &Command) -> Exit {
             Err(error) => wrong(error),
         },
     }
+}
+
+/// Why no rollout of this name can start over by this file, and what to write instead; `None` where one can.
+fn no_canary(config: &Config, file: &str, rollout: &str) -> Option<String> {
+    let named = config.rollouts.iter().find(|rule| *rule.then.name == *rollout);
+    if named.is_some_and(|rule| rule.then.canary.is_some()) {
+        return None;
+    }
+    if named.is_some() {
+        return Some(format!(
+            "The rollout {rollout} of {file} has no canary: its `share` says how much it takes."
+        ));
+    }
+    let with_canary = config.rollouts.iter().filter(|rule| rule.then.canary.is_some());
+    let mut names: Vec<&str> = with_canary.map(|rule| &*rule.then.name).collect();
+    let lower = rollout.to_lowercase();
+    let likeness = |name: &&str| strsim::jaro_winkler(&lower, &name.to_lowercase());
+    names.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)).then_with(|| a.cmp(b)));
+    let hint = match names.as_slice() {
+        [] => "none there has a canary".to_owned(),
+        [nearest, ..] if likeness(nearest) > 0.7 => format!("did you mean {nearest}?"),
+        names => format!("its canaries are {}", names[..names.len().min(MOST_NAMES)].join(", ")),
+    };
+    let end = if hint.ends_with('?') { "" } else { "." };
+    Some(format!("No rollout of {file} is called {rollout}; {hint}{end}"))
 }
 
 fn line(standing: &Standing) -> String {

@@ -72,7 +72,7 @@ fn ledger(home: &Path) {
     let minute: i64 = ledger.query_row("SELECT min(minute) FROM rollups", [], |row| row.get(0)).unwrap();
     let at = minute * 60_000_000_000;
     let json = format!(
-        r#"{{"vendor":"stripe","policy":"default","kind":"rate","at":{at},"count":2,"unit":"requests"}}"#
+        r#"{{"vendor":"stripe","policy":"default","kind":"rate","at":{at},"count":2,"answers":[{{"status":403,"kind":"rate","count":2}}],"unit":"requests"}}"#
     );
     ledger
         .execute(
@@ -88,10 +88,15 @@ fn an_incident_and_a_call_are_explained_in_sentences() {
     ledger(home.path());
     let (code, out, err) = run(home.path(), &["report", "incidents"]);
     assert_eq!((code, err.as_str()), (0, ""));
-    assert!(out.contains("429: too fast") && out.contains("farcall explain incident 7"), "{out}");
+    assert!(out.contains("403: too fast") && out.contains("farcall explain incident 7"), "{out}");
     let (code, out, _) = run(home.path(), &["explain", "incident", "7"]);
     assert_eq!(code, 0);
-    assert!(out.starts_with("Incident 7, Stripe\nAt 20") && out.contains("refused 2 calls"), "{out}");
+    assert!(
+        out.starts_with("Incident 7, Stripe\nAt 20")
+            && out.contains("refused 2 calls for")
+            && out.contains("(403)."),
+        "{out}"
+    );
     assert!(out.contains("These shares are by the minute") && out.contains("Customer acme used "), "{out}");
     let (code, _, err) = run(home.path(), &["explain", "incident", "8"]);
     assert_eq!(code, 2);
@@ -290,6 +295,44 @@ fn a_purge_says_whom_it_told_and_what_it_does_not_understand() {
     {
         assert_eq!(run(home.path(), wrong).0, 2, "{wrong:?}");
     }
+}
+
+#[test]
+fn a_canary_that_is_not_there_is_told_from_one_that_nobody_asked_for() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let rule = |name: &str, share: &str| {
+        format!(
+            "[[rollout]]\nname = \"{name}\"\nmatch = {{ vendor = \"stripe\" }}\nvariant = {{ path_prefix = \"/v2\" }}\n{share}\n"
+        )
+    };
+    let canary = "canary = { steps = [\"50%\", \"100%\"] }";
+    let file = home.join("farcall.toml");
+    std::fs::write(
+        &file,
+        rule("stripe-v2", canary) + &rule("eu", canary) + &rule("by-hand", "share = \"5%\""),
+    )
+    .unwrap();
+    let restart = |name: &str| {
+        let (code, said, _) = run(home, &["rollout", "restart", name]);
+        assert_eq!(code, 1, "{said}");
+        said
+    };
+    assert_eq!(
+        restart("nope"),
+        "No rollout of farcall.toml is called nope; its canaries are stripe-v2, eu.\n"
+    );
+    assert_eq!(
+        restart("stripe-2"),
+        "No rollout of farcall.toml is called stripe-2; did you mean stripe-v2?\n"
+    );
+    let by_hand = "The rollout by-hand of farcall.toml has no canary: its `share` says how much it takes.\n";
+    assert_eq!(restart("by-hand"), by_hand);
+    let (_, said, _) = run(home, &["rollout", "restart", "nope", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["restarted"], said["why"].is_string()), (&false.into(), true), "{said}");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(restart("nope"), "No rollout of farcall.toml is called nope; none there has a canary.\n");
 }
 
 #[test]

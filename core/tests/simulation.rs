@@ -120,6 +120,31 @@ fn one_customer_at_a_hundred_times_its_share_costs_the_others_at_most_five_perce
 }
 
 #[test]
+fn a_window_of_a_quota_is_one_incident_however_many_engines_share_it() {
+    let text = format!(
+        r#"
+        duration = "10m"
+        engines = 4
+        [[vendor]]
+        name = "github"
+        [[customer]]
+        name = "acme"
+        rate = "2 / s"
+        {GITHUB}
+        "#
+    );
+    let rules =
+        "[[quota]]\nmatch = { vendor = \"github\" }\nlimit = \"30 requests / 1m\"\nmax_wait = \"0s\"\n";
+    let report = run(&text, rules);
+    // Each minute has refusals, in all engines.
+    assert!((10..=11).contains(&report.incidents), "{}", report.incidents);
+    let [worst] = report.worst.as_slice() else { panic!("{:?}", report.worst) };
+    let refused = sums(&report, "acme").refused();
+    let told: u64 = worst.split("on ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(told * 10 >= refused, "{told} in the worst window, of {refused}: {worst}");
+}
+
+#[test]
 fn a_vendor_that_is_down_sees_at_most_a_fifth_more_than_usual() {
     let text = format!(
         r#"

@@ -29,6 +29,20 @@ def test_an_example_shows_what_it_promises(name: str) -> None:
     assert played.returncode == 0, played.stdout + played.stderr
 
 
+def test_without_a_build_it_is_told_what_to_run(tmp_path: Path) -> None:
+    """Not waited for a first call that never comes."""
+    (tmp_path / "farcall").mkdir()
+    (tmp_path / "farcall" / "__init__.py").write_text("from farcall import _farcall\n")
+    command = [sys.executable, str(HERE / "try.py"), "fleet-quota"]
+    played = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert played.returncode == 1
+    assert "needs a build of farcall" in played.stdout
+    assert "make build" in played.stdout
+    assert played.stderr == ""
+
+
 def test_a_wrong_name_is_told_the_right_ones() -> None:
     """As a list."""
     command = [sys.executable, str(HERE / "try.py"), "qota"]

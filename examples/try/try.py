@@ -128,6 +128,19 @@ def play(name: str) -> int:
     return 1 if wrong or missing or strange else 0
 
 
+def unbuilt() -> str | None:
+    """What is missing of a build, in words: without it a program might wait for ever for its first call."""
+    for program in ("farcall", "vendor-sim"):
+        if not (BIN / program).exists():
+            return f"there is no {BIN / program}"
+    probe = [sys.executable, "-c", "import farcall"]
+    tried = subprocess.run(probe, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if tried.returncode != 0:
+        says = tried.stderr.strip().splitlines() or ["no reason given"]
+        return f"{sys.executable} cannot import farcall ({says[-1]})"
+    return None
+
+
 def main() -> int:
     """Parses the arguments, and goes where the example can run."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=f"examples: {', '.join(examples())}")
@@ -143,6 +156,9 @@ def main() -> int:
         return 2
     if arguments.inside:
         return play(arguments.example)
+    if (missing := unbuilt()) is not None:
+        say(f"this example needs a build of farcall, and {missing}: run `make build` first")
+        return 1
     plan = json.loads((HERE / arguments.example / "try.json").read_text())
     if plan.get("redis") and shutil.which("redis-server") is None:
         say("this example needs redis-server: scripts/setup-system installs it")

@@ -199,9 +199,14 @@ fn sentences(call: &CallRow, label: &str) -> Vec<String> {
         1 => "one attempt".to_owned(),
         attempts => format!("{attempts} attempts"),
     };
+    let rule = call.rule.as_ref().map_or(String::new(), |rule| format!(" `{rule}`"));
     sentences.push(match (call.outcome.strip_prefix("refused-"), call.status) {
+        // A fault refuses nothing: the application gets what a vendor in trouble would give it.
+        (Some("fault"), 0) => format!("It failed by the fault{rule} after {took}{waited}: {attempts}."),
+        (Some("fault"), status) => {
+            format!("It was answered with {status} by the fault{rule} in {took}{waited}: {attempts}.")
+        }
         (Some(concept), _) => {
-            let rule = call.rule.as_ref().map_or(String::new(), |rule| format!(" `{rule}`"));
             format!("It was refused by the {concept}{rule} after {took}{waited}: {attempts}.")
         }
         (None, 0) if call.outcome == "parked" => {

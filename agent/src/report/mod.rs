@@ -42,7 +42,8 @@ pub use error::ReportError;
 pub use filter::{BadFilter, Filter};
 pub use findings::{Finding, findings};
 pub use incidents::{
-    ExplainedIncident, IncidentMix, IncidentRow, IncidentShare, Incidents, explain_incident, incidents,
+    ExplainedIncident, IncidentAnswers, IncidentMix, IncidentRow, IncidentShare, Incidents, explain_incident,
+    incidents,
 };
 pub use inventory::{Inventory, inventory};
 pub use notices::{NoticeRow, Notices, notices};

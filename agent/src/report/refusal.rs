@@ -1,4 +1,4 @@
-//! Why a rule refused a call: as its events tell, and where that rule stands.
+//! Why a rule refused a call or injected a fault into it: as its events tell, and where that rule stands.
 
 use super::source::{Source, is_refused};
 use super::{CallRow, ReportError};
@@ -28,17 +28,30 @@ pub(super) fn why(outcome: &str, events: &str) -> Option<String> {
     why.filter(|_| is_refused(outcome))
 }
 
-/// Why a call was refused, and where the rule stands that did.
+/// What the fault does that a call met, and its name. It may have taken the place of the vendor, or let the call
+/// through: that is the call's outcome.
+fn injected(events: &[String]) -> Option<(&str, &str)> {
+    let (_, met) = events.iter().find_map(|line| line.split_once("  fault `"))?;
+    met.rsplit_once("` injected: ")
+}
+
+/// Why a call was refused, which fault it met, and where the rule stands that did.
 pub(super) fn sentences(source: &Source<'_>, call: &CallRow) -> Result<Vec<String>, ReportError> {
-    let why = call.why.as_ref().map(|why| {
+    let mut sentences = Vec::new();
+    if let Some((name, does)) = injected(&call.events) {
+        sentences.push(format!("The fault `{name}` {does}."));
+        sentences.extend(stands(source, call, "fault", name)?);
+    }
+    if let Some(why) = &call.why {
         let why = why.replace("the same call would pass at", "the same call would have passed at");
-        format!("Why: {why}.")
-    });
-    let stands = match (call.outcome.strip_prefix("refused-"), &call.rule) {
-        (Some(concept), Some(rule)) => stands(source, call, concept, rule)?,
-        _ => None,
-    };
-    Ok(why.into_iter().chain(stands).collect())
+        sentences.push(format!("Why: {why}."));
+    }
+    if let (Some(concept), Some(rule)) = (call.outcome.strip_prefix("refused-"), &call.rule)
+        && concept != "fault"
+    {
+        sentences.extend(stands(source, call, concept, rule)?);
+    }
+    Ok(sentences)
 }
 
 /// Where the rule stands, in the file that the call's process obeys; `None` where no file is known, or it is no rule of

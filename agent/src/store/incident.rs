@@ -1,14 +1,15 @@
 //! Incidents as the store keeps them.
 
 use farcall::Timestamp;
-use farcall::quota::{NamedIncident, NamedMix, NamedShare};
+use farcall::quota::{Answers, Kind, NamedIncident, NamedMix, NamedShare};
 use serde_json::{Value, json};
 
 /// What tells one incident of a process from another: reports of one window are of one incident.
 pub(super) fn source(incident: &NamedIncident) -> String {
-    let NamedIncident { vendor, credential, policy, kind, began, at, .. } = incident;
+    let NamedIncident { vendor, credential, policy, partition, began, at, .. } = incident;
     let window = if *began == Timestamp::EPOCH { at } else { began };
-    format!("{vendor}/{credential}/{policy}/{kind}/{}", window.as_nanos())
+    let partition = if partition.is_empty() { String::new() } else { format!("[{partition}]") };
+    format!("{vendor}/{credential}/{policy}{partition}/{}", window.as_nanos())
 }
 
 /// Times in Unix nanoseconds; what is not known is null.
@@ -18,11 +19,13 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "vendor": incident.vendor,
         "credential": incident.credential,
         "policy": incident.policy,
+        "partition": incident.partition,
         "shared": incident.shared,
         "kind": incident.kind,
         "why": incident.why,
         "at": incident.at.as_nanos(),
         "count": incident.count,
+        "answers": incident.answers.iter().map(answers).collect::<Vec<_>>(),
         "began": incident.began.as_nanos(),
         "ends": incident.ends.as_nanos(),
         "unit": incident.unit,
@@ -40,6 +43,11 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "credentials": shares(&incident.credentials),
         "mixes": incident.mixes.iter().map(mix).collect::<Vec<_>>(),
     })
+}
+
+fn answers(answers: &Answers) -> Value {
+    let kind = if answers.exhausted { Kind::Exhausted } else { Kind::Rate };
+    json!({ "status": answers.status, "kind": kind.as_str(), "count": answers.count })
 }
 
 fn share(share: &NamedShare) -> Value {

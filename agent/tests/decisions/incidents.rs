@@ -95,3 +95,79 @@ fn an_incident_that_cannot_be_read_is_counted_not_hidden() {
     assert!(incidents.notes[0].contains("1 incidents of the ledger cannot be read"), "{:?}", incidents.notes);
     assert!(matches!(report::explain_incident(&query, bad), Err(ReportError::Unreadable(_))));
 }
+
+#[test]
+fn the_status_of_a_refusal_is_told_and_one_window_is_one_incident_however_the_vendor_means_them() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = start(home.path(), RULES);
+    let refuse = |url: &str, status: u16, headers: &[(&str, &str)], body: &str| {
+        let head = Head::new("GET", url);
+        let mut call = farcall.guard(farcall.begin(&head));
+        assert!(matches!(call.step(), Step::Send(_)));
+        call.answer(status, &headers);
+        assert!(matches!(call.step(), Step::Settled));
+        call.read(body.as_bytes());
+        call.body(body.len() as u64);
+        call.end();
+        farcall.flush();
+    };
+    refuse(GITHUB, 403, &[("retry-after", "60")], "");
+    let openai = "https://api.openai.com/v1/models";
+    refuse(openai, 429, &[], "{\"error\": {\"code\": \"rate_limit_exceeded\"}}");
+    refuse(openai, 429, &[], "{\"error\": {\"code\": \"insufficient_quota\"}}");
+    farcall.shutdown();
+    let query = Query::at(home.path());
+    let incidents = report::incidents(&query).unwrap();
+    let told = |vendor: &str| {
+        let row = incidents.rows.iter().find(|row| row.vendor == vendor).unwrap();
+        let answers = row.answers.iter().map(|answers| (answers.status, answers.kind, answers.count));
+        (row.id, row.kind.as_str(), row.count, answers.collect::<Vec<_>>())
+    };
+    let (github, openai) = (told("github"), told("openai"));
+    assert_eq!((github.1, github.2, github.3), ("rate", 1, vec![(403, "rate", 1)]));
+    let both = vec![(429, "rate", 1), (429, "exhausted", 1)];
+    assert_eq!((openai.1, openai.2, openai.3), ("exhausted", 2, both));
+    assert_eq!(incidents.rows.len(), 2, "{:?}", incidents.rows);
+    let text = incidents.render(&Style::new(200, false));
+    assert!(text.contains("403: too fast") && text.contains("429: 1 too fast, 1 used up"), "{text}");
+    let explained = report::explain_incident(&query, openai.0).unwrap();
+    let said = "said that the quota is used up, in one answer (429), and refused one call for coming too fast (429).";
+    assert!(explained.sentences[0].ends_with(said), "{:?}", explained.sentences);
+}
+
+#[test]
+fn quotas_that_a_rule_keeps_apart_by_customer_have_an_incident_each_in_the_same_window() {
+    let home = tempfile::tempdir().unwrap();
+    let rule = "[[quota]]\nname = \"each\"\nmatch = { vendor = \"stripe\", customer = \"*\" }\nlimit = \"1 request / 7d\"\n\
+                max_wait = \"0s\"\n";
+    for shared in ["", "shared = \"process\"\n"] {
+        let farcall = start(home.path(), &format!("{rule}{shared}"));
+        for customer in ["acme", "globex"] {
+            assert!(call(&farcall, STRIPE, customer, 200) && !call(&farcall, STRIPE, customer, 200));
+        }
+        farcall.shutdown();
+        let query = Query::at(home.path());
+        let incidents = report::incidents(&query).unwrap();
+        let mut told: Vec<_> =
+            incidents.rows.iter().map(|row| (row.partition.as_str(), row.count, row.own)).collect();
+        told.sort_unstable();
+        assert_eq!(told, [("customer=acme", 1, 1), ("customer=globex", 1, 1)], "{:?}", incidents.rows);
+        let explained = report::explain_incident(&query, incidents.rows[0].id).unwrap();
+        let whose = format!("stripe (each, {}) ", incidents.rows[0].partition);
+        assert!(explained.sentences[0].contains(&whose), "{:?}", explained.sentences);
+        std::fs::remove_dir_all(home.path()).unwrap();
+        std::fs::create_dir(home.path()).unwrap();
+    }
+}
+
+#[test]
+fn an_incident_that_an_earlier_version_wrote_claims_no_status() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let at = query.now.as_nanos() - 5_000_000_000;
+    let json = format!(r#"{{"vendor":"notion","kind":"rate","at":{at},"count":1,"unit":"requests"}}"#);
+    incident(home.path(), "1", Timestamp::from_nanos(at), "notion", &json);
+    let text = report::incidents(&query).unwrap().render(&Style::default());
+    assert!(text.contains("vendor: too fast") && !text.contains("429"), "{text}");
+}

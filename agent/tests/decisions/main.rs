@@ -5,7 +5,7 @@ mod incidents;
 mod policies;
 
 use farcall::units::Period;
-use farcall::{Caller, Config, Head, Step, Timestamp};
+use farcall::{Caller, Config, ErrorType, Head, Step, Timestamp};
 use farcall_agent::report::{
     self, Asked, Filter, Query, Question, Render, ReportError, Style, policy_backtest, policy_recommend,
     policy_test,
@@ -133,6 +133,76 @@ fn an_explained_refusal_says_by_which_line_why_and_when_the_call_would_have_pass
     }
 }
 
+#[test]
+fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
+    // What the fault does, how the call came out, and what is said of both.
+    let faults = [
+        (
+            "latency = \"50ms\"",
+            "complete",
+            ("It was answered with 200 in ", ": one attempt."),
+            "holds it back for 50.0 ms, then lets it be sent",
+        ),
+        (
+            "status = 503\nretry_after = \"2s\"",
+            "refused-fault",
+            ("It was answered with 503 by the fault `stumbles` in ", ": nothing was sent."),
+            "answers 503 with Retry-After 2 s in the vendor's place",
+        ),
+        (
+            "error = \"reset\"",
+            "refused-fault",
+            ("It failed by the fault `stumbles` after ", ": nothing was sent."),
+            "fails it (reset) in place of sending it",
+        ),
+        (
+            "truncate = \"10B\"",
+            "reset",
+            ("It was answered with 200 in ", ", and failed (reset) before its last byte: one attempt."),
+            "lets it be sent, and breaks off the answer's body after 10 bytes",
+        ),
+    ];
+    for (fault, outcome, (begins, ends), does) in faults {
+        let home = tempfile::tempdir().unwrap();
+        let rule = format!(
+            "allow_faults = true\n[[fault]]\nname = \"stumbles\"\nmatch = {{ vendor = \"stripe\" }}\nshare = \"100%\"\n\
+             expires = \"2099-01-01T00:00:00Z\"\n{fault}\n"
+        );
+        let farcall = start(home.path(), &rule);
+        assert_eq!(Config::read("farcall.toml", &rule).1, [], "{fault}");
+        meet(&farcall, STRIPE);
+        farcall.shutdown();
+        let query = Query::at(home.path());
+        let row = report::calls(&query).unwrap().rows[0].clone();
+        assert_eq!(row.outcome, outcome, "{row:?}");
+        let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
+        assert!(sentences[1].starts_with(begins) && sentences[1].ends_with(ends), "{sentences:?}");
+        assert_eq!(sentences[2], format!("The fault `stumbles` {does}."), "{sentences:?}");
+        let file = home.path().join("farcall.toml");
+        assert_eq!(sentences[3], format!("The rule stands in line 2 of {}.", file.display()));
+    }
+}
+
+/// Makes a call as an adapter does that keeps to what a fault asks for.
+fn meet(farcall: &Farcall, url: &str) {
+    let mut call = farcall.guard(farcall.begin(&Head::new("GET", url)));
+    loop {
+        match call.step() {
+            Step::Wait(until) => std::thread::sleep(until.since(call.now())),
+            Step::Send(attempt) => {
+                call.head(200);
+                assert!(matches!(call.step(), Step::Settled));
+                call.body(attempt.truncate.unwrap_or(100));
+                return match attempt.truncate {
+                    Some(_) => call.failed(ErrorType::Reset),
+                    None => call.end(),
+                };
+            }
+            _ => return,
+        }
+    }
+}
+
 /// 100 calls to Stripe (75 for acme), two to Slack that are refused, five to GitHub of which one fails.
 fn scene(home: &Path) {
     let farcall = start(home, RULES);
@@ -178,7 +248,7 @@ fn counted(home: &Path, query: &Query) -> i64 {
     let at = query.now.as_nanos() - 5_000_000_000;
     let json = format!(
         r#"{{"vendor":"stripe","credential":"9f86d081","policy":"per-minute","kind":"rate","why":"","at":{at},
-        "count":3,"began":{},"ends":{},"unit":"requests","limit":500,"remaining":0,"resets_at":null,
+        "count":3,"answers":[{{"status":429,"kind":"rate","count":3}}],"began":{},"ends":{},"unit":"requests","limit":500,"remaining":0,"resets_at":null,
         "retry_at":{},"own":500,"foreign":0,"refused":4,
         "customers":[{{"name":"acme","units":455,"at_least":455}},{{"name":"globex","units":45,"at_least":45}}],
         "callers":[{{"name":"worker-7","units":500,"at_least":500}}],

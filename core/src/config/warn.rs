@@ -515,6 +515,18 @@ mod tests {
             ),
             (
                 openai,
+                "gpt-4o-mini*",
+                "gpt-4o",
+                " from `gpt-4o-mini*` to `gpt-4o`, which does nothing: what begins with `gpt-4o` counts as a version of it; name a cheaper model",
+            ),
+            (
+                "vendor = \"slack\"",
+                "our-own-*",
+                "our-own",
+                " from `our-own-*` to `our-own`, which does nothing: what begins with `our-own` counts as a version of it; name a cheaper model",
+            ),
+            (
+                openai,
                 "gpt-4o*",
                 "gpt-4o-mni",
                 " to the model `gpt-4o-mni`, which has no price; did you mean `gpt-4o-mini`?",

@@ -74,7 +74,7 @@ impl Engine {
             flow.prefix = Some(Prefix { status, headers, refusal, body: Vec::new() });
             flow.coding = coding;
         }
-        self.take_reading(plan, flow, call.found.vendor, &reading, now);
+        self.take_reading(plan, flow, (call.found.vendor, status), &reading, now);
         self.read_usage(call, headers);
     }
 
@@ -131,7 +131,14 @@ impl Engine {
         flow.usage = Some(Box::new(reader));
     }
 
-    fn take_reading(&self, plan: &Plan, flow: &mut Flow, vendor: u32, reading: &Reading, now: Timestamp) {
+    fn take_reading(
+        &self,
+        plan: &Plan,
+        flow: &mut Flow,
+        (vendor, status): (u32, u16),
+        reading: &Reading,
+        now: Timestamp,
+    ) {
         flow.retry_at = reading.retry_at;
         if reading.is_empty() || reading.cached {
             return;
@@ -155,7 +162,7 @@ impl Engine {
         if plan.scoped {
             plan.account.names(place.endpoint, named.into_iter().flatten());
         }
-        self.take_refusal(plan, flow, dialect, reading, None, now);
+        self.take_refusal(plan, flow, dialect, reading, (status, None), now);
     }
 
     /// The claim that an attempt holds of a quota. One that went out before anybody knew of the quota is counted when its
@@ -186,14 +193,14 @@ impl Engine {
         flow.stated[at]
     }
 
-    /// The vendor refused. `before`: what it seemed to mean before its body was read, which is counted already.
+    /// The vendor refused, with this status. `before`: what it seemed to mean before its body was read, which is counted already.
     pub(super) fn take_refusal(
         &self,
         plan: &Plan,
         flow: &Flow,
         dialect: &Dialect,
         reading: &Reading,
-        before: Option<VendorRefusal>,
+        (status, before): (u16, Option<VendorRefusal>),
         now: Timestamp,
     ) {
         let limited = |refusal| match refusal {
@@ -215,8 +222,8 @@ impl Engine {
             policy.touch();
             let claim = claim_of(plan, flow, &policy.name);
             match before.map(limited) {
-                None => policy.state.limited(rule, &claim, how, reading.retry_at, now),
-                Some(seemed) => policy.state.reread(&claim, (seemed, how), reading.retry_at, now),
+                None => policy.state.limited(rule, &claim, (status, how), reading.retry_at, now),
+                Some(seemed) => policy.state.reread(&claim, status, (seemed, how), reading.retry_at, now),
             }
         }
     }

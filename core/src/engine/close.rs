@@ -165,7 +165,7 @@ impl Engine {
         // Its headers were taken when they came; a second look would take them for newer than they are.
         if !reading.cached && (reading.refusal, reading.retry_at) != (prefix.refusal, flow.retry_at) {
             flow.retry_at = reading.retry_at;
-            self.take_refusal(plan, flow, dialect, &reading, prefix.refusal, now);
+            self.take_refusal(plan, flow, dialect, &reading, (prefix.status, prefix.refusal), now);
         }
     }
 

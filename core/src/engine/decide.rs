@@ -163,7 +163,7 @@ fn inject(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
         let Some(fault) = rule.then.before(*seed, now) else { continue };
         if !*faulted {
             *faulted = true;
-            events.add(now, What::Fault { rule: Arc::clone(&rule.name) });
+            events.add(now, What::Fault { rule: Arc::clone(&rule.name), fault });
             if !fault.delay.is_zero() {
                 let until = now.plus(fault.delay);
                 *delayed = Some(Until::new(now, until));
@@ -215,7 +215,13 @@ pub(super) fn budget(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(),
             budget::Verdict::Wait { until, .. }
                 if flow.deadline.allows(until) && until.since(now) <= LONGEST_WAIT =>
             {
-                return Err(wait(flow, &rule.name, "throttled", until, now));
+                return Err(wait(
+                    flow,
+                    &rule.name,
+                    "what is left of the budget is spread over its period",
+                    until,
+                    now,
+                ));
             }
             budget::Verdict::Wait { until, .. } => {
                 return Err(refuse(RefusedBy::Budget, &rule.name, "", Some(until), now));
@@ -357,7 +363,7 @@ pub(super) fn units_of(rule: &quota::Rule, tokens: u64, bytes: u64) -> u64 {
 fn by_quota(flow: &mut Flow, name: &Arc<str>, verdict: QuotaVerdict, now: Timestamp) -> Result<(), Halt> {
     match verdict {
         QuotaVerdict::Pass => Ok(()),
-        QuotaVerdict::Wait { until, why } => Err(wait(flow, name, why.as_str(), until, now)),
+        QuotaVerdict::Wait { until, why } => Err(wait(flow, name, why.in_words(), until, now)),
         QuotaVerdict::Refuse { until, why } => {
             // Nobody can tell when what is shared can be had again: until then is when it is looked for.
             let until = (why != Why::Unshared).then_some(until);

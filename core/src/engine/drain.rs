@@ -8,7 +8,7 @@ use crate::budget;
 use crate::config::Rule;
 use crate::cost::Prices;
 use crate::ledger::{Batch, Notice, Spending, Spent};
-use crate::quota::{NamedStanding, Names as QuotaNames, Standing};
+use crate::quota::{NamedIncident, NamedStanding, Names as QuotaNames, Standing};
 use crate::rollout::{Change, Evidence};
 use crate::units::Timestamp;
 use std::sync::atomic::Ordering;
@@ -130,7 +130,8 @@ impl Engine {
             let before = batch.incidents.len();
             let told = (0..WINDOWS).map_while(|_| note.state.incident(&note.then, now));
             for incident in told {
-                batch.incidents.push(incident.named(&note.of.vendor, "", &note.rule, &self.names));
+                let named = incident.named(&note.of.vendor, "", &note.rule, &self.names);
+                batch.incidents.push(NamedIncident { partition: note.of.partition.to_string(), ..named });
             }
             batch.incidents.len() > before
         });

@@ -3,6 +3,7 @@
 use crate::cache::Status;
 use crate::call::Refusal;
 use crate::cost::Cost;
+use crate::fault::{Effect, Fault};
 use crate::units::Timestamp;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(super) enum What {
     /// The call takes a variant of a rollout.
     Variant { rule: Arc<str> },
     /// A fault was injected.
-    Fault { rule: Arc<str> },
+    Fault { rule: Arc<str>, fault: Fault },
     /// A budget has reached a share of its limit.
     Budget { rule: Arc<str>, says: &'static str },
     /// The call waits.
@@ -101,7 +102,7 @@ impl Events {
         self.more = 0;
     }
 
-    /// A line for each, and one for why a call was refused, as `+12.3 ms  waited 40 ms: quota `openai`: paced`.
+    /// A line for each, and one for why a call was refused, as `+12.3 ms  waits 40.0 ms for `openai`: nothing is left`.
     pub(super) fn text(&self, begun: Timestamp) -> String {
         let mut text = String::new();
         for Event { at, what } in &self.list {
@@ -124,7 +125,26 @@ impl std::fmt::Display for What {
         match self {
             Self::Warned { rule, would } => write!(f, "policy `{rule}` {would}"),
             Self::Variant { rule } => write!(f, "rollout `{rule}`: takes the new variant"),
-            Self::Fault { rule } => write!(f, "fault `{rule}` injected"),
+            Self::Fault { rule, fault } => {
+                write!(f, "fault `{rule}` injected: ")?;
+                if !fault.delay.is_zero() {
+                    write!(f, "holds it back for {:.1} ms, then ", ms(&fault.delay))?;
+                }
+                match fault.effect {
+                    Effect::Send => write!(f, "lets it be sent"),
+                    Effect::Fail(error) => write!(f, "fails it ({}) in place of sending it", error.as_str()),
+                    Effect::Respond { status, retry_after } => {
+                        write!(f, "answers {status} ")?;
+                        if let Some(after) = retry_after {
+                            write!(f, "with Retry-After {} s ", after.as_secs_f64().ceil())?;
+                        }
+                        write!(f, "in the vendor's place")
+                    }
+                    Effect::Truncate { bytes } => {
+                        write!(f, "lets it be sent, and breaks off the answer's body after {bytes} bytes")
+                    }
+                }
+            }
             Self::Budget { rule, says } => write!(f, "budget `{rule}`: {says}"),
             Self::Wait { rule, why, lasts } => write!(f, "waits {:.1} ms for `{rule}`: {why}", ms(lasts)),
             Self::Retry { after, why, lasts } => {

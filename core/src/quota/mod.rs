@@ -25,7 +25,7 @@ pub use cell::{Ask, Cell, Claim, Standing};
 pub use dialect::{Answer, Dialect, PolicyIndex, Refusal, Statement};
 pub use fair::{Shares, TRACKED};
 pub use incident::{
-    Incident, Kind, Mix, NamedIncident, NamedMix, NamedShare, Names, Share, Tally, User, explain,
+    Answers, Incident, Kind, Mix, NamedIncident, NamedMix, NamedShare, Names, Share, Tally, User, explain,
 };
 pub use lease::{Grant, Lease, Wanted};
 pub(crate) use rule::Rate;
@@ -124,7 +124,7 @@ impl Why {
         match self {
             Self::OwnLimit => "the limit that the rule states is used up",
             Self::Exhausted => "nothing is left of the vendor's quota",
-            Self::RateLimited => "the vendor answered 429 and said to stay away for a while",
+            Self::RateLimited => "the vendor said that calls come too fast, and to stay away for a while",
             Self::Reserved => "what is left is kept for calls of higher priority",
             Self::Paced => "what is left is spread until the reset",
             Self::Learned => "it would be faster than what 429s of a vendor that states no limit taught",

@@ -152,7 +152,7 @@ impl State {
             Verdict::Pass => went(ask.units, resets_at(cell, at), at),
             Verdict::Refuse { until, why } => {
                 if !matches!(why, Why::Concurrency | Why::Unshared) {
-                    let breach = Breach { kind: Kind::Own, why, retry_at: until.as_nanos() };
+                    let breach = Breach { kind: Kind::Own, status: 0, why, retry_at: until.as_nanos() };
                     self.breached(breach, rule, at);
                 }
             }
@@ -182,12 +182,12 @@ impl State {
         reading
     }
 
-    /// An answer was a 429, or what this vendor means by one.
+    /// An answer was a 429, or had the `status` by which this vendor means one.
     pub fn limited(
         &self,
         rule: &Rule,
         claim: &Claim,
-        how: Limited,
+        (status, how): (u16, Limited),
         retry_at: Option<Timestamp>,
         now: Timestamp,
     ) {
@@ -195,7 +195,7 @@ impl State {
         self.cell().limited(claim, how, retry_at, now);
         let kind = Kind::from(how);
         let retry_at = self.cell().standing(now).free_at().map_or(at, Timestamp::as_nanos);
-        self.breached(Breach { kind, why: Why::default(), retry_at }, rule, at);
+        self.breached(Breach { kind, status, why: Why::default(), retry_at }, rule, at);
     }
 
     #[cold]
@@ -210,13 +210,14 @@ impl State {
     pub fn reread(
         &self,
         claim: &Claim,
+        status: u16,
         (seemed, how): (Limited, Limited),
         retry_at: Option<Timestamp>,
         now: Timestamp,
     ) {
         self.cell().limited(claim, how, retry_at, now);
         let retry_at = self.cell().standing(now).free_at().map_or(0, Timestamp::as_nanos);
-        self.account.recount(seemed.into(), how.into(), retry_at);
+        self.account.recount(status, (seemed.into(), how.into()), retry_at);
     }
 
     /// The attempt used `units`, not what was estimated.

@@ -6,11 +6,13 @@ use crate::ledger::{self, Batch, Spending};
 use crate::quota::{NamedIncident, explain};
 use crate::units::Timestamp;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Explanations that a report shows.
 const WORST: usize = 3;
+/// Windows of a quota that engines may tell of at a time: the present one, the one before, and one that is late.
+const MOST_WINDOWS: usize = 3;
 
 /// The name of a budget, and what it is kept apart by.
 type BudgetKey = (Arc<str>, Arc<str>);
@@ -21,8 +23,8 @@ pub(super) struct Account {
     budgets: BTreeMap<BudgetKey, Spent>,
     /// What was used of prices that fall with the month's volume, by price and month.
     volumes: BTreeMap<(Arc<str>, u64), u64>,
-    /// The last window of each quota of each engine, and the gravest incident of it.
-    quotas: BTreeMap<(usize, String, String, String), Quota>,
+    /// Each quota, by the engine whose own it is.
+    quotas: BTreeMap<(Option<usize>, [String; 4]), Quota>,
     pub(super) incidents: u64,
 }
 
@@ -35,10 +37,21 @@ struct Spent {
     periods: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Quota {
-    began: Timestamp,
+    /// The last windows that somebody told of: engines that share a quota tell of one window one after the other.
+    windows: VecDeque<Window>,
+    /// The gravest incident of all windows.
     worst: NamedIncident,
+}
+
+/// A window in which a call was refused.
+#[derive(Debug, Default)]
+struct Window {
+    /// What each engine tells of it.
+    parts: BTreeMap<usize, NamedIncident>,
+    /// It was counted: some part has a refusal.
+    counted: bool,
 }
 
 impl Account {
@@ -60,22 +73,11 @@ impl Account {
                 sums.in_ledger += row.sums.calls;
             }
         }
-        // What an engine used of a window in which another one was refused is no incident of its own.
-        for incident in batch.incidents.into_iter().filter(|incident| incident.count > 0) {
-            let key = (engine, incident.vendor.clone(), incident.policy.clone(), incident.credential.clone());
-            match self.quotas.get_mut(&key) {
-                None => {
-                    self.incidents += 1;
-                    self.quotas.insert(key, Quota { began: incident.began, worst: incident });
-                }
-                Some(quota) => {
-                    self.incidents += u64::from(quota.began != incident.began);
-                    quota.began = incident.began;
-                    if incident.count >= quota.worst.count {
-                        quota.worst = incident;
-                    }
-                }
-            }
+        for incident in batch.incidents {
+            let own = (!incident.shared).then_some(engine);
+            let NamedIncident { vendor, credential, policy, partition, .. } = &incident;
+            let quota = [vendor, credential, policy, partition].map(String::clone);
+            self.incidents += u64::from(self.quotas.entry((own, quota)).or_default().take(engine, incident));
         }
         for spending in batch.budgets {
             self.spend(spending);
@@ -128,9 +130,45 @@ impl Account {
 
     /// The gravest incidents, explained.
     pub(super) fn worst(&self) -> Vec<String> {
-        let mut all: Vec<&NamedIncident> = self.quotas.values().map(|quota| &quota.worst).collect();
+        let mut all: Vec<&NamedIncident> =
+            self.quotas.values().map(|quota| &quota.worst).filter(|worst| worst.count > 0).collect();
         all.sort_by_key(|incident| Reverse(incident.count));
         all.truncate(WORST);
         all.into_iter().map(|incident| explain(incident).trim_end().to_owned()).collect()
+    }
+}
+
+impl Quota {
+    /// Adds what an engine tells of a window, and says whether that makes an incident. Without a refusal it is what the
+    /// engine used of a window in which another one was refused.
+    fn take(&mut self, engine: usize, incident: NamedIncident) -> bool {
+        let known = self.windows.iter().position(|window| window.is_of(engine, &incident));
+        let place = known.unwrap_or_else(|| {
+            if self.windows.len() == MOST_WINDOWS {
+                self.windows.pop_front();
+            }
+            self.windows.push_back(Window::default());
+            self.windows.len() - 1
+        });
+        let window = &mut self.windows[place];
+        window.parts.insert(engine, incident);
+        let count: u64 = window.parts.values().map(|part| part.count).sum();
+        if count > 0 && count >= self.worst.count {
+            let parts: Vec<NamedIncident> = window.parts.values().cloned().collect();
+            let all = if let [part] = &parts[..] { part.clone() } else { NamedIncident::sum(&parts) };
+            if all.count >= self.worst.count {
+                self.worst = all;
+            }
+        }
+        count > 0 && !std::mem::replace(&mut window.counted, count > 0)
+    }
+}
+
+impl Window {
+    fn is_of(&self, engine: usize, incident: &NamedIncident) -> bool {
+        self.parts.iter().all(|(teller, part)| match *teller == engine {
+            true => part.began == incident.began,
+            false => part.shares_window_with(incident),
+        })
     }
 }

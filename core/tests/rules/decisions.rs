@@ -112,6 +112,10 @@ fn a_fault_is_injected_only_where_the_file_allows_it() {
     assert_eq!(call.step(&engine, T0), Step::Wait(at(50)));
     let Step::Respond(stored) = call.step(&engine, at(50)) else { panic!("no fault") };
     assert_eq!(stored.status, 503);
+    drop(call);
+    let told = engine.drain(at(51)).exemplars;
+    let injected = "injected: holds it back for 50.0 ms, then answers 503 in the vendor's place";
+    assert!(told.iter().any(|call| call.events.contains(injected)), "{told:?}");
     let (config, _errors) = Config::read("f", fault);
     let off = Engine::new(config, Caller::new("x"), 1, 1);
     pass(&off, &get("acme"), T0, 1, 200, &[]);

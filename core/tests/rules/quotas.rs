@@ -28,6 +28,8 @@ fn a_rate_of_our_own_makes_calls_wait_for_a_slot_and_no_longer_than_their_deadli
     let batch = engine.drain(at(200));
     let waited: u64 = batch.rows.iter().map(|row| row.sums.waited.as_millis() as u64).sum();
     assert_eq!(waited, 100);
+    let waits = "waits 100.0 ms for `quota@2`: the limit that the rule states is used up";
+    assert!(batch.exemplars.iter().any(|call| call.events.contains(waits)), "{:?}", batch.exemplars);
 }
 
 #[test]

@@ -8,13 +8,14 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 HOME = Path(os.environ["FARCALL_HOME"])
-SECONDS = 3
+SECONDS = 4
 
 
 def work(home: Path, went: Any, stop: Event) -> None:
@@ -71,6 +72,10 @@ def main() -> None:
         print(f"{what}: {share:.0f} % of the {allowed:.0f} that are allowed ({each})")
 
     while not all(count.value for count in went.values()):
+        if not all(process.is_alive() for process in processes):
+            stop.set()
+            redis.kill()
+            sys.exit("a host ended before its first call: why, it says above")
         time.sleep(0.02)
     tell("with the store")
     redis.kill()

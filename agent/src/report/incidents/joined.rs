@@ -2,12 +2,9 @@
 //! refused, and together these are one incident.
 
 use super::stored;
-use farcall::Timestamp;
-use farcall::quota::{NamedIncident, NamedMix, NamedShare};
+use farcall::quota::NamedIncident;
 use std::collections::{BTreeSet, HashMap};
 
-/// Names that are told, as many as a process tells of.
-const MOST: usize = 16;
 /// Windows of a quota that rows written one after the other may be of.
 const NEAR: usize = 64;
 
@@ -31,7 +28,7 @@ struct Part {
 }
 
 /// What is told apart, before windows are.
-type Quota = (String, String, String, String);
+type Quota = (String, String, String, String, String);
 
 /// Rows of the ledger, and what becomes of them.
 #[derive(Default)]
@@ -56,8 +53,8 @@ impl Rows {
             self.groups.push(vec![part]);
             return;
         }
-        let NamedIncident { vendor, credential, policy, unit, .. } = &part.incident;
-        let quota = (vendor.clone(), credential.clone(), policy.clone(), unit.clone());
+        let NamedIncident { vendor, credential, policy, partition, unit, .. } = &part.incident;
+        let quota = (vendor.clone(), credential.clone(), policy.clone(), partition.clone(), unit.clone());
         let groups = self.shared.entry(quota).or_default();
         // Rows come as they were written, so those of one window are close together.
         match groups
@@ -83,17 +80,12 @@ impl Rows {
 }
 
 impl Part {
-    /// Whether two rows are about one window: where a vendor says when it ends, processes learn of it at different
-    /// times, so their windows are not equal to the last nanosecond.
+    /// Whether two rows are about one window.
     fn belongs_with(&self, other: &Self) -> bool {
-        let (one, other_one) = (&self.incident, &other.incident);
-        if self.process == other.process {
-            return one.began == other_one.began;
+        match self.process == other.process {
+            true => self.incident.began == other.incident.began,
+            false => self.incident.shares_window_with(&other.incident),
         }
-        let began = one.began.max(other_one.began);
-        let both = one.ends.min(other_one.ends).since(began);
-        let shorter = one.ends.since(one.began).min(other_one.ends.since(other_one.began));
-        both * 2 >= shorter && !both.is_zero()
     }
 
     /// A later one tells more of the same window.
@@ -113,105 +105,18 @@ fn join(mut parts: Vec<Part>) -> Option<Joined> {
     if let [_] = incidents[..] {
         return Some(Joined { id, incident: incidents.remove(0), processes, rows });
     }
-    Some(Joined { id, incident: add_up(&incidents), processes, rows })
-}
-
-fn add_up(parts: &[NamedIncident]) -> NamedIncident {
-    let gravity = |part: &NamedIncident| match (part.count, part.kind.as_str()) {
-        (0, _) => 0,
-        (_, "own") => 1,
-        (_, "rate") => 2,
-        _ => 3,
-    };
-    let gravest = parts.iter().max_by_key(|part| (gravity(part), std::cmp::Reverse(part.at)));
-    let mut sum = gravest.cloned().unwrap_or_default();
-    let of_kind = parts.iter().filter(|part| part.count > 0 && (part.kind == "own") == (sum.kind == "own"));
-    sum.at = of_kind.clone().map(|part| part.at).min().unwrap_or(sum.at);
-    sum.count = of_kind.map(|part| part.count).sum();
-    sum.refused = parts.iter().map(|part| part.refused).sum();
-    let moment = |of: fn(&NamedIncident) -> Timestamp| parts.iter().map(of);
-    sum.began = moment(|part| part.began).min().unwrap_or(sum.began);
-    sum.ends = moment(|part| part.ends).max().unwrap_or(sum.ends);
-    sum.retry_at = parts.iter().filter_map(|part| part.retry_at).max();
-    sum.own = parts.iter().map(|part| part.own).sum();
-    // The vendor's count less that of all who share: each of them knows all of it.
-    sum.foreign = parts.iter().map(|part| part.foreign).max().unwrap_or(0);
-    let shares = |of: fn(&NamedIncident) -> &Vec<NamedShare>| {
-        let lists = parts.iter().map(|part| {
-            of(part).iter().map(|share| (share.name.clone(), share.units, share.at_least)).collect()
-        });
-        let top = top(lists.collect()).into_iter();
-        top.map(|(name, units, at_least)| NamedShare { name, units, at_least }).collect::<Vec<_>>()
-    };
-    sum.customers = shares(|part| &part.customers);
-    sum.callers = shares(|part| &part.callers);
-    sum.endpoints = shares(|part| &part.endpoints);
-    sum.credentials = shares(|part| &part.credentials);
-    let lists = parts.iter().map(|part| {
-        let key = |mix: &NamedMix| (mix.customer.clone(), mix.endpoint.clone(), mix.caller.clone());
-        part.mixes.iter().map(|mix| (key(mix), mix.units, mix.at_least)).collect()
-    });
-    let top = top(lists.collect()).into_iter();
-    sum.mixes = top
-        .map(|((customer, endpoint, caller), units, at_least)| NamedMix {
-            customer,
-            endpoint,
-            caller,
-            units,
-            at_least,
-        })
-        .collect();
-    sum
-}
-
-/// The sums of several lists of those who used most, the largest first. Whoever is not in a list that is full may have
-/// used as much as its last, so that no sum is too low.
-fn top<N: Clone + Eq + std::hash::Hash + Ord>(lists: Vec<Vec<(N, u64, u64)>>) -> Vec<(N, u64, u64)> {
-    let missed = |list: &[(N, u64, u64)]| match list.len() < MOST {
-        true => 0,
-        false => list.iter().map(|(_, units, _)| *units).min().unwrap_or(0),
-    };
-    let most: u64 = lists.iter().map(|list| missed(list)).sum();
-    // Beside its units, what it may have used of lists that it is not in.
-    let mut sums = HashMap::<N, (u64, u64)>::new();
-    for list in &lists {
-        let missed = missed(list);
-        for (name, units, at_least) in list {
-            let sum = sums.entry(name.clone()).or_insert((most, 0));
-            sum.0 = (sum.0 - missed).saturating_add(*units);
-            sum.1 = sum.1.saturating_add(*at_least);
-        }
-    }
-    let mut sums: Vec<(N, u64, u64)> =
-        sums.into_iter().map(|(name, (units, at_least))| (name, units, at_least)).collect();
-    sums.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    sums.truncate(MOST);
-    sums
+    Some(Joined { id, incident: NamedIncident::sum(&incidents), processes, rows })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn list(names: &[(&'static str, u64)]) -> Vec<(&'static str, u64, u64)> {
-        names.iter().map(|(name, units)| (*name, *units, *units)).collect()
-    }
-
-    #[test]
-    fn sums_of_whole_lists_are_exact_and_those_of_full_ones_never_too_low() {
-        let whole = top(vec![list(&[("a", 5), ("b", 3)]), list(&[("b", 4), ("c", 1)])]);
-        assert_eq!(whole, [("b", 7, 7), ("a", 5, 5), ("c", 1, 1)]);
-        let names: Vec<String> = (0..MOST).map(|n| format!("n{n:02}")).collect();
-        let full = names.iter().map(|name| (name.as_str(), 10, 8)).collect();
-        let sums = top(vec![full, vec![("x", 9, 9), ("n00", 1, 1)]]);
-        assert_eq!((sums[0], sums.len()), (("x", 19, 9), MOST), "x may have had ten of the full list");
-        assert_eq!(sums[1], ("n00", 11, 9));
-    }
+    use farcall::quota::Answers;
 
     fn part(rows: &mut Rows, id: i64, process: &str, began: u64, own: u64, count: u64, shared: bool) {
         let text = format!(
-            r#"{{"vendor":"v","policy":"p","unit":"requests","kind":"own","at":{},"count":{count},"refused":{count},
-                "began":{},"ends":{},"own":{own},"shared":{shared},
+            r#"{{"vendor":"v","policy":"p","unit":"requests","kind":"rate","at":{},"count":{count},"refused":{count},
+                "answers":[{{"status":403,"kind":"rate","count":{count}}}],"began":{},"ends":{},"own":{own},"shared":{shared},
                 "customers":[{{"name":"acme","units":{own},"at_least":{own}}}]}}"#,
             began + 5,
             began,
@@ -243,5 +148,6 @@ mod tests {
         assert_eq!(told, [(4, 1, 7, 1), (6, 1, 9, 1), (5, 1, 9, 1), (2, 3, 50, 5)]);
         assert_eq!(joined[3].rows, BTreeSet::from([1, 2, 3, 8]));
         assert_eq!(joined[3].incident.customers[0].units, 50);
+        assert_eq!(joined[3].incident.answers, [Answers { status: 403, exhausted: false, count: 5 }]);
     }
 }

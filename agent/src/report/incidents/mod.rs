@@ -12,7 +12,7 @@ use super::source::Source;
 use super::{Filter, Query, ReportError, Window, time};
 use farcall::Caller;
 use farcall::matcher::{Fields, Subject};
-use farcall::quota::{NamedIncident, NamedMix, NamedShare};
+use farcall::quota::{Answers, Kind, NamedIncident, NamedMix, NamedShare};
 use joined::{Joined, Rows};
 use rusqlite::params;
 use serde::Serialize;
@@ -50,12 +50,16 @@ pub struct IncidentRow {
     pub credential: String,
     /// What the vendor or the rule calls the quota.
     pub policy: String,
+    /// What a rule keeps this quota apart by, as `customer=acme`; empty where it does not.
+    pub partition: String,
     /// `rate` (the vendor said: too fast), `exhausted` (used up), `own` (refused here).
     pub kind: String,
     /// Where `kind` is `own`, by which part of the rule.
     pub why: String,
     /// How many 429s, or refusals.
     pub count: u64,
+    /// What the vendor's refusals were, by status and meaning; empty where none of them was the vendor's.
+    pub answers: Vec<IncidentAnswers>,
     /// Calls that were refused here.
     pub refused: u64,
     /// When the window began; null where no window is known.
@@ -88,6 +92,18 @@ pub struct IncidentRow {
     pub credentials: Vec<IncidentShare>,
     /// Who asked for what through whom.
     pub mixes: Vec<IncidentMix>,
+}
+
+/// Refusals of a vendor that are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct IncidentAnswers {
+    /// Their status: not every vendor says by a 429 that calls come too fast.
+    pub status: u16,
+    /// `rate` (too fast), `exhausted` (used up).
+    pub kind: &'static str,
+    /// How many there were.
+    pub count: u64,
 }
 
 /// What one of many used of a window.
@@ -211,9 +227,11 @@ impl IncidentRow {
             vendor: incident.vendor.clone(),
             credential: incident.credential.clone(),
             policy: incident.policy.clone(),
+            partition: incident.partition.clone(),
             kind: incident.kind.clone(),
             why: incident.why.clone(),
             count: incident.count,
+            answers: incident.answers.iter().map(answers).collect(),
             refused: incident.refused,
             began: window.then(|| moment(incident.began)),
             ends: window.then(|| moment(incident.ends)),
@@ -232,6 +250,11 @@ impl IncidentRow {
             mixes: incident.mixes.iter().map(mix).collect(),
         }
     }
+}
+
+fn answers(answers: &Answers) -> IncidentAnswers {
+    let kind = if answers.exhausted { Kind::Exhausted } else { Kind::Rate };
+    IncidentAnswers { status: answers.status, kind: kind.as_str(), count: answers.count }
 }
 
 fn has_window(incident: &NamedIncident) -> bool {

@@ -1,7 +1,7 @@
 //! An incident as the ledger holds it: JSON, with the fields of [`NamedIncident`] and times in nanoseconds.
 
 use farcall::Timestamp;
-use farcall::quota::{NamedIncident, NamedMix, NamedShare};
+use farcall::quota::{Answers, Kind, NamedIncident, NamedMix, NamedShare};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -12,11 +12,13 @@ struct Stored {
     vendor: String,
     credential: String,
     policy: String,
+    partition: String,
     shared: bool,
     kind: String,
     why: String,
     at: u64,
     count: u64,
+    answers: Vec<Alike>,
     began: u64,
     ends: u64,
     unit: String,
@@ -33,6 +35,14 @@ struct Stored {
     endpoints: Vec<Share>,
     credentials: Vec<Share>,
     mixes: Vec<Mix>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Alike {
+    status: u16,
+    kind: String,
+    count: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,11 +85,21 @@ pub(super) fn read(text: &str) -> Result<NamedIncident, serde_json::Error> {
     incident.vendor = stored.vendor;
     incident.credential = stored.credential;
     incident.policy = stored.policy;
+    incident.partition = stored.partition;
     incident.shared = stored.shared;
     incident.kind = stored.kind;
     incident.why = stored.why;
     incident.at = Timestamp::from_nanos(stored.at);
     incident.count = stored.count;
+    incident.answers = stored
+        .answers
+        .into_iter()
+        .map(|alike| Answers {
+            status: alike.status,
+            exhausted: alike.kind == Kind::Exhausted.as_str(),
+            count: alike.count,
+        })
+        .collect();
     incident.began = Timestamp::from_nanos(stored.began);
     incident.ends = Timestamp::from_nanos(stored.ends);
     incident.unit = stored.unit;

@@ -34,7 +34,11 @@ impl Render for Incidents {
                     row.id.to_string().into(),
                     row.at.get(..16).unwrap_or(&row.at).replace('T', " ").into(),
                     row.label.as_str().into(),
-                    row.policy.as_str().into(),
+                    match row.partition.as_str() {
+                        "" => row.policy.clone(),
+                        partition => format!("{} {partition}", row.policy),
+                    }
+                    .into(),
                     what(row).into(),
                     grouped(row.count).into(),
                     row.limit
@@ -53,9 +57,25 @@ impl Render for Incidents {
 }
 
 fn what(row: &IncidentRow) -> String {
+    let meaning = |kind: &str| if kind == "exhausted" { "used up" } else { "too fast" };
     match row.kind.as_str() {
-        "rate" => "429: too fast".to_owned(),
-        "exhausted" => "429: used up".to_owned(),
+        kind @ ("rate" | "exhausted") => match row.answers.as_slice() {
+            // An earlier version did not write down by which status.
+            [] => format!("vendor: {}", meaning(kind)),
+            [alike] => format!("{}: {}", alike.status, meaning(alike.kind)),
+            several => {
+                let mut told = String::new();
+                let mut before = None;
+                for alike in several {
+                    told.push_str(if before.is_none() { "" } else { ", " });
+                    if before.replace(alike.status) != Some(alike.status) {
+                        let _ = write!(told, "{}: ", alike.status);
+                    }
+                    let _ = write!(told, "{} {}", alike.count, meaning(alike.kind));
+                }
+                told
+            }
+        },
         _ if row.why.is_empty() => "refused here".to_owned(),
         _ => format!("refused here: {}", row.why.replace('_', " ")),
     }

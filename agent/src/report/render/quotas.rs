@@ -77,8 +77,8 @@ fn left(row: &QuotaRow) -> String {
 
 fn now(row: &QuotaRow) -> &'static str {
     match (row.now, row.blocked_why) {
-        ("blocked", Some("exhausted")) => "429: used up",
-        ("blocked", _) => "429: too fast",
+        ("blocked", Some("exhausted")) => "blocked: used up",
+        ("blocked", _) => "blocked: too fast",
         ("used_up", _) => "used up",
         ("learned", _) => "learned from 429s",
         ("over", _) => "window over",

@@ -1,4 +1,4 @@
-//! Budgets that would have calls ask a model that costs more, or one that no vendor is known to have.
+//! Budgets that would have calls ask a model that costs more, one that no vendor is known to have, or none.
 
 use super::{Found, hint, name, named_vendors};
 use crate::budget::{self, Downgrade};
@@ -18,11 +18,25 @@ pub(super) fn downgrades(config: &Config, found: &mut Found) {
         };
         let asked: Vec<&Price> = prices.iter().filter(of).collect();
         for downgrade in &rule.then.downgrades {
-            if let Some(objection) = objection(&prices, &asked, &rule.then, downgrade) {
+            if let Some(objection) = idle(downgrade) {
+                found.say("budget", rule, format!("{} {objection}", name(rule)));
+            } else if let Some(objection) = objection(&prices, &asked, &rule.then, downgrade) {
                 found.say("budget", rule, format!("{} {objection}", name(rule)));
             }
         }
     }
+}
+
+/// What is asked for and begins like the cheaper model is taken for a version of it, and stays
+/// ([`budget::Rule::cheaper`]).
+fn idle(Downgrade { from, to }: &Downgrade) -> Option<String> {
+    let start = from.strip_suffix('*')?;
+    start.starts_with(to).then(|| {
+        format!(
+            "goes over from `{from}` to `{to}`, which does nothing: what begins with `{to}` counts as a version of it; \
+             name a cheaper model"
+        )
+    })
 }
 
 /// What speaks against a downgrade by the prices of the vendors that it is for. Nothing where they know none of the

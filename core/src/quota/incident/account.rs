@@ -1,6 +1,7 @@
 //! Who used the present window of a quota, and the one before: constant memory and no lock, but for the list of
 //! tallies, which grows with the number of those who keep one.
 
+use super::answers::ByStatus;
 use super::heavy::Heavy;
 use super::tally::{Left, Tally, short};
 use super::{Incident, Kind, Mix, Share, User};
@@ -23,6 +24,8 @@ const FIELD_MASK: u64 = (1 << FIELD) - 1;
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Breach {
     pub(in super::super) kind: Kind,
+    /// The vendor's status, where it was the vendor.
+    pub(in super::super) status: u16,
     pub(in super::super) why: Why,
     pub(in super::super) retry_at: u64,
 }
@@ -35,6 +38,7 @@ struct Window {
     refused: AtomicU64,
     limited: AtomicU64,
     exhausted: AtomicU64,
+    answers: ByStatus,
     /// 429s and refusals that an incident told of.
     told: AtomicU64,
     at: AtomicU64,
@@ -179,19 +183,22 @@ impl Account {
         window.count(breach.kind).fetch_add(1, Relaxed);
         let _ = window.at.compare_exchange(0, now, Relaxed, Relaxed);
         window.retry_at.fetch_max(breach.retry_at, Relaxed);
-        if breach.kind == Kind::Own {
-            window.why.store(breach.why as u64 + 1, Relaxed);
+        match breach.kind {
+            Kind::Own => window.why.store(breach.why as u64 + 1, Relaxed),
+            kind => window.answers.add(breach.status, kind == Kind::Exhausted),
         }
     }
 
     /// A 429 that was noted as one kind turned out to be another.
-    pub(in super::super) fn recount(&self, from: Kind, to: Kind, retry_at: u64) {
+    pub(in super::super) fn recount(&self, status: u16, (from, to): (Kind, Kind), retry_at: u64) {
         let window = &self.windows[(self.turn.load(Relaxed) & 1) as usize];
         window.retry_at.fetch_max(retry_at, Relaxed);
         let less = |count: u64| count.checked_sub(1);
         // In a window before, it stays what it was taken for.
         if from != to && window.count(from).fetch_update(Relaxed, Relaxed, less).is_ok() {
             window.count(to).fetch_add(1, Relaxed);
+            window.answers.take(status, from == Kind::Exhausted);
+            window.answers.add(status, to == Kind::Exhausted);
             let _not_told_yet = window.told.fetch_update(Relaxed, Relaxed, less);
         }
     }
@@ -332,6 +339,7 @@ impl Window {
         for word in words {
             word.store(0, Relaxed);
         }
+        self.answers.clear();
         for heavy in [&self.customers, &self.callers, &self.endpoints, &self.credentials, &self.mixes] {
             heavy.clear();
         }
@@ -373,6 +381,7 @@ impl Window {
             shared: false,
             at: if self.at.load(Relaxed) == 0 { moment(&self.asked) } else { moment(&self.at) },
             count: if kind == Kind::Own { refused } else { limited + exhausted },
+            answers: self.answers.list(),
             began: moment(&self.began),
             ends: moment(&self.ends),
             unit: limit.map(|limit| limit.unit).unwrap_or_default(),

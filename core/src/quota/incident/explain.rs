@@ -1,6 +1,6 @@
 //! An incident in plain sentences.
 
-use super::{Incident, Kind, Share};
+use super::{Answers, Incident, Kind, Share};
 use crate::quota::Why;
 use crate::units::Timestamp;
 use crate::units::moment::in_words;
@@ -17,6 +17,8 @@ pub struct NamedIncident {
     pub credential: String,
     /// The policy's name, as the vendor or the rule has it; may be empty.
     pub policy: String,
+    /// What a rule keeps this quota apart by, as `customer=acme`; empty where it does not.
+    pub partition: String,
     /// Whether other processes may have used the quota too.
     pub shared: bool,
     /// [`Kind::as_str`].
@@ -27,6 +29,8 @@ pub struct NamedIncident {
     pub at: Timestamp,
     /// How many there were.
     pub count: u64,
+    /// What the vendor's refusals were, by status; may be empty where they are not known.
+    pub answers: Vec<Answers>,
     /// When the window began.
     pub began: Timestamp,
     /// When the window ends.
@@ -124,11 +128,13 @@ impl Incident {
             vendor: vendor.to_owned(),
             credential: credential.to_owned(),
             policy: policy.to_owned(),
+            partition: String::new(),
             shared: self.shared,
             kind: self.kind.as_str().to_owned(),
             why: self.why.map_or("", Why::as_str).to_owned(),
             at: self.at,
             count: self.count,
+            answers: self.answers.clone(),
             began: self.began,
             ends: self.ends,
             unit: self.unit.as_str().to_owned(),
@@ -175,15 +181,27 @@ pub fn explain(incident: &NamedIncident) -> String {
 fn what_happened(incident: &NamedIncident) -> String {
     let NamedIncident { vendor, count, .. } = incident;
     let at = in_words(incident.at);
-    let policy = if incident.policy.is_empty() { String::new() } else { format!(" ({})", incident.policy) };
-    let times = |one: &str, many: &str| if *count == 1 { one.to_owned() } else { format!("{count} {many}") };
+    let quota = [incident.policy.as_str(), incident.partition.as_str()].into_iter();
+    let quota: Vec<&str> = quota.filter(|part| !part.is_empty()).collect();
+    let policy = if quota.is_empty() { String::new() } else { format!(" ({})", quota.join(", ")) };
+    let times = |count: u64, one: &str, many: &str| match count {
+        1 => one.to_owned(),
+        count => format!("{count} {many}"),
+    };
+    let too_fast = |count| {
+        let calls = times(count, "one call", "calls");
+        format!("refused {calls} for coming too fast{}", by(incident, false))
+    };
     if incident.kind == Kind::Exhausted.as_str() {
+        let fast: u64 = incident.answers.iter().filter(|one| !one.exhausted).map(|one| one.count).sum();
+        let also = if fast > 0 { format!(", and {}", too_fast(fast)) } else { String::new() };
+        let answers = times(count.saturating_sub(fast), "one answer", "answers until the window ended");
         format!(
-            "At {at} {vendor}{policy} said that the quota is used up, in {}.",
-            times("one answer", "answers until the window ended")
+            "At {at} {vendor}{policy} said that the quota is used up, in {answers}{}{also}.",
+            by(incident, true)
         )
     } else if incident.kind == Kind::Rate.as_str() {
-        format!("At {at} {vendor}{policy} refused {} for coming too fast.", times("one call", "calls"))
+        format!("At {at} {vendor}{policy} {}.", too_fast(*count))
     } else {
         let why = match incident.why.as_str() {
             "own_limit" => "the limit of the configuration was reached",
@@ -197,9 +215,16 @@ fn what_happened(incident: &NamedIncident) -> String {
             "unshared" => "what others share of the quota could not be had",
             _ => "the quota did not allow them",
         };
-        let calls = times("one call to", "calls to");
+        let calls = times(*count, "one call to", "calls to");
         format!("From {at} on {calls} {vendor}{policy} went no further than here, because {why}.")
     }
+}
+
+/// The statuses of the refusals that meant it so: ` (429)`.
+fn by(incident: &NamedIncident, exhausted: bool) -> String {
+    let so = incident.answers.iter().filter(|answers| answers.exhausted == exhausted);
+    let statuses: Vec<String> = so.map(|answers| answers.status.to_string()).collect();
+    if statuses.is_empty() { String::new() } else { format!(" ({})", statuses.join(", ")) }
 }
 
 fn who_used_it(incident: &NamedIncident) -> String {

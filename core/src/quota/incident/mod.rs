@@ -1,8 +1,10 @@
 //! The post-mortem of a 429: who used the window.
 
 mod account;
+mod answers;
 mod explain;
 mod heavy;
+mod sum;
 mod tally;
 
 pub(super) use account::{Account, Breach};
@@ -75,6 +77,9 @@ pub struct Incident {
     pub at: Timestamp,
     /// How many there were: 429s, or refusals. None where somebody else who shares the quota met them.
     pub count: u64,
+    /// What the vendor's refusals were, by status. Of more than four pairs of a status and a meaning, some are only in
+    /// `count`.
+    pub answers: Vec<Answers>,
     /// When the window began. Together with the quota it identifies the incident: a later report of the same
     /// window replaces an earlier one.
     pub began: Timestamp,
@@ -108,6 +113,17 @@ pub struct Incident {
     pub credentials: Vec<Share>,
     /// Who asked for what through whom.
     pub mixes: Vec<Mix>,
+}
+
+/// Refusals of a vendor that are alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Their status: not every vendor says by a 429 that calls come too fast.
+    pub status: u16,
+    /// Whether they said that the quota is used up; else, that calls come too fast.
+    pub exhausted: bool,
+    /// How many there were.
+    pub count: u64,
 }
 
 /// What one of many used.

@@ -59,7 +59,7 @@ fn a_bad_minute() -> (State, Rule) {
         quota.limited(
             &rule,
             &claim,
-            Limited::Rate,
+            (429, Limited::Rate),
             Some(T0.plus_millis(60_000)),
             T0.plus_millis(10_100 + late),
         );
@@ -82,9 +82,29 @@ fn all_429s_of_a_window_are_one_incident_with_shares() {
     assert_eq!(incident.mixes[0], Mix { customer: 0, endpoint: 0, caller: 7, units: 455, at_least: 455 });
     assert_eq!(quota.incident(&rule, now), None, "told once");
     // One more in the same window: the same incident, with a higher count.
-    quota.limited(&rule, &Claim::new(), Limited::Exhausted, None, now);
+    quota.limited(&rule, &Claim::new(), (429, Limited::Exhausted), None, now);
     let again = quota.incident(&rule, now).unwrap();
     assert_eq!((again.began, again.kind, again.count), (incident.began, Kind::Exhausted, 4));
+}
+
+#[test]
+fn an_incident_says_by_which_statuses_the_vendor_refused_and_what_it_meant_by_each() {
+    let (quota, rule) = a_bad_minute();
+    let now = T0.plus_millis(11_000);
+    let explained = |quota: &State| {
+        let incident = quota.incident(&rule, now).unwrap();
+        let text = explain(&incident.named("example", "", "", &Numbered));
+        (incident.count, text.lines().next().unwrap().to_owned())
+    };
+    quota.limited(&rule, &Claim::new(), (403, Limited::Rate), None, now);
+    let fast = "At 2023-11-14 22:14:10 UTC example refused 4 calls for coming too fast (403, 429).";
+    assert_eq!(explained(&quota), (4, fast.to_owned()));
+    // The body of one says that it meant something else, and another one comes.
+    quota.reread(&Claim::new(), 403, (Limited::Rate, Limited::Exhausted), None, now);
+    quota.limited(&rule, &Claim::new(), (403, Limited::Exhausted), None, now);
+    let both = "At 2023-11-14 22:14:10 UTC example said that the quota is used up, in 2 answers until the window ended \
+                (403), and refused 3 calls for coming too fast (429).";
+    assert_eq!(explained(&quota), (5, both.to_owned()));
 }
 
 #[test]
@@ -97,7 +117,7 @@ fn an_incident_of_a_window_that_is_over_is_still_told() {
     assert_eq!((incident.own, incident.count), (500, 3));
     assert_eq!(quota.incident(&rule, late), None);
     // And the next window has an account of its own.
-    quota.limited(&rule, &Claim::new(), Limited::Rate, None, late.plus_millis(1));
+    quota.limited(&rule, &Claim::new(), (429, Limited::Rate), None, late.plus_millis(1));
     let incident = quota.incident(&rule, late.plus_millis(2)).unwrap();
     assert_eq!((incident.own, incident.customers[0].id), (1, 2));
     assert!(incident.began >= T0.plus_millis(60_000), "{incident:?}");
@@ -122,7 +142,7 @@ fn an_incident_is_explained_in_plain_sentences() {
     let text = explain(&named);
     assert_eq!(
         text,
-        "At 2023-11-14 22:14:10 UTC example (per-minute) refused 3 calls for coming too fast.\n\
+        "At 2023-11-14 22:14:10 UTC example (per-minute) refused 3 calls for coming too fast (429).\n\
          Customer acme used 91% of the 500 requests in this minute, mostly GET /v1/search from worker-7; customer globex 9%.\n\
          Calls may go again from 2023-11-14 22:15:00 UTC.\n\
          What would help: a [[quota]] rule for example with fair = \"customer\", which keeps customer acme to its \
@@ -211,7 +231,7 @@ fn a_clock_that_jumps_back_begins_a_new_window() {
     for hours in [5u64, 0, 9, 1] {
         let now = T0.plus_millis(hours * 3_600_000);
         assert_eq!(call(&quota, &rule, User::default(), now).0, Verdict::Pass);
-        quota.limited(&rule, &Claim::new(), Limited::Rate, None, now.plus_millis(1));
+        quota.limited(&rule, &Claim::new(), (429, Limited::Rate), None, now.plus_millis(1));
         let incident = quota.incident(&rule, now.plus_millis(2)).unwrap();
         assert!(incident.began <= now && incident.ends > now, "{hours}: {incident:?}");
         assert_eq!(incident.own, 1);
@@ -243,8 +263,8 @@ proptest! {
                     prop_assert_eq!(one, other);
                 }
                 3 => {
-                    plain.limited(&rule, &Claim::new(), Limited::Rate, None, now);
-                    tallied.limited(&rule, &Claim::new(), Limited::Rate, None, now);
+                    plain.limited(&rule, &Claim::new(), (429, Limited::Rate), None, now);
+                    tallied.limited(&rule, &Claim::new(), (429, Limited::Rate), None, now);
                 }
                 4 => prop_assert_eq!(plain.incident(&rule, now), tallied.incident(&rule, now)),
                 _ => now = now.plus_millis(millis),
@@ -260,7 +280,7 @@ fn no_unit_is_lost_or_told_twice_while_threads_add_and_somebody_asks() {
     const CALLS: u64 = 20_000;
     let (rule, now) = (Rule::default(), T0.as_nanos());
     let account = super::Account::default();
-    let breach = super::Breach { kind: Kind::Rate, why: Why::default(), retry_at: now };
+    let breach = super::Breach { kind: Kind::Rate, status: 429, why: Why::default(), retry_at: now };
     let ask = || {
         account.breached(breach, &rule, None, now);
         account.tell(Standing::default, None).unwrap()
@@ -298,7 +318,7 @@ fn a_tally_that_nobody_holds_any_more_leaves_once_it_was_counted() {
         })
         .collect();
     assert!(let_go.iter().filter(|tally| tally.strong_count() > 0).count() <= 32);
-    quota.limited(&rule, &Claim::new(), Limited::Rate, None, T0);
+    quota.limited(&rule, &Claim::new(), (429, Limited::Rate), None, T0);
     assert_eq!(quota.incident(&rule, T0).unwrap().own, 10_000);
 }
 
@@ -314,7 +334,7 @@ fn a_tally_counts_beyond_what_it_can_hold() {
         let verdict = quota.before_by(&rule, &mut Claim::new(), &ask, &tally, T0);
         assert_eq!(verdict, Verdict::Pass);
     }
-    quota.limited(&rule, &Claim::new(), Limited::Rate, None, T0);
+    quota.limited(&rule, &Claim::new(), (429, Limited::Rate), None, T0);
     assert_eq!(quota.incident(&rule, T0).unwrap().own, sum);
 }
 
