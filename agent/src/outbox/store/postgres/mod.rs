@@ -6,6 +6,8 @@ mod claim;
 mod copy;
 mod job;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use super::super::lease::Lease;
