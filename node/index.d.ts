@@ -225,7 +225,7 @@ export interface OutboxCall {
   idempotencyHeader?: string
   /** How long delivery is tried: 1 at least. Default: 3 days. */
   maxAgeMs?: number
-  /** How often. Default: without a bound. */
+  /** How often: 1 at least. Default: without a bound. */
   maxAttempts?: number
   /** How long one attempt may take. Default: 30,000. */
   timeoutMs?: number
@@ -316,8 +316,9 @@ export interface Purge {
 }
 
 /**
- * Has the programs of this machine forget the answers that match, all where nothing is said: as
- * `farcall cache purge` does, and like there within a second or so. Resolves to how many programs were told.
+ * Has the programs of this machine forget the answers that match, all where nothing is said, as `farcall cache purge`
+ * does: this process has forgotten them when it resolves, the others do within a second or so. Resolves to how many
+ * programs were told.
  */
 export function purgeCache(match?: Purge): Promise<number>
 

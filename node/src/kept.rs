@@ -138,7 +138,7 @@ impl Headers for OfClient<'_> {
     }
 }
 
-/// Tells the programs of this machine to forget answers, on a thread of libuv's pool.
+/// Tells the programs of this machine to forget answers, and forgets them here, on a thread of libuv's pool.
 pub(crate) struct PurgeTask {
     conditions: Vec<String>,
 }
@@ -149,14 +149,9 @@ impl Task for PurgeTask {
 
     fn compute(&mut self) -> Result<f64> {
         unharmed(|| {
-            let farcall = farcall()?;
-            // Programs are told through the ledger, which is there from the first flush on, with this one in it.
-            farcall.flush();
-            let Some(home) = farcall.home() else {
-                return Err(Error::from_reason("there is no ledger, through which programs are told"));
-            };
             let pairs = self.conditions.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone()));
-            let programs = farcall_agent::purge_cache(&home, &pairs.collect::<Vec<_>>())
+            let programs = farcall()?
+                .purge_cache(&pairs.collect::<Vec<_>>())
                 .map_err(|error| Error::new(Status::GenericFailure, error.to_string()))?;
             Ok(crate::step::float(programs))
         })

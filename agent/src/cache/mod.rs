@@ -45,6 +45,7 @@ const KEYS: [&str; 5] = ["vendor", "vendor.name", "endpoint", "method", "custome
 /// Tells the caches of all programs of this home directory to forget the answers that these conditions, as those of a
 /// `match`, are about: `vendor`, `endpoint`, `method`, `customer`; all answers where there are none. They do within a
 /// second or so; what lies on the disk of this machine is gone when this returns. Returns how many programs there are.
+/// A program that is to forget by itself at once asks its handle: [`Farcall::purge_cache`](crate::Farcall::purge_cache).
 ///
 /// # Errors
 /// When a condition cannot be understood or is about a vendor that nobody knows, or there is no ledger, through which

@@ -3,8 +3,10 @@
 use super::Setup;
 use super::heard::Heard;
 use super::process::{Process, caught};
+use crate::cache::purge_cache;
 use crate::home::SOCKET;
 use crate::hub::Hub;
+use crate::report::ReportError;
 use crate::say;
 use crate::store::{Beside, Failure, Kind, Pending, Presence, Store};
 use crate::tally::Tallies;
@@ -104,10 +106,11 @@ impl Writer {
 
     /// Forgets what people want the cache to forget. What was wanted before this process began it never had, but may be
     /// given by who shares with it: of that nothing is taken which was asked for before somebody wanted to be rid of it.
-    pub(super) fn learn_purges(&mut self, process: &Process) {
-        let Some(store) = self.store.as_ref().filter(|_| !process.unusable) else { return };
+    /// Whether they could be read.
+    pub(super) fn learn_purges(&mut self, process: &Process) -> bool {
+        let Some(store) = self.store.as_ref().filter(|_| !process.unusable) else { return false };
         if !process.engine.has_caches() {
-            return;
+            return false;
         }
         process.writing.store(true, Ordering::Release);
         let purges = store.purges(self.purged.unwrap_or(0));
@@ -125,10 +128,12 @@ impl Writer {
                     }
                 }
                 self.purged.get_or_insert(0);
+                true
             }
             Err(failure) => {
                 Tallies::add(&process.tallies.failed_flushes, 1);
                 self.say_once(failure.kind.as_str(), &format!("{failure}; {}", failure.remedy()));
+                false
             }
         }
     }
@@ -254,6 +259,21 @@ impl Writer {
 }
 
 impl Process {
+    /// Has all programs of the ledger forget the answers that these conditions are about, and this one before it
+    /// returns. How many programs there are.
+    pub(super) fn purge_cache(&self, conditions: &[(String, String)]) -> Result<u64, ReportError> {
+        let told = purge_cache(self.setup.home.as_deref().ok_or(ReportError::NoHome)?, conditions)?;
+        // As the next flush would; where that cannot read it, what is wanted is known here all the same.
+        if !self.writer().learn_purges(self) {
+            let conditions = conditions.iter().map(|(key, text)| (key.as_str(), text.as_str()));
+            if let Ok(which) = Matcher::new(conditions) {
+                let forgotten = self.engine.purge_cache(&which, self.clock.now());
+                Tallies::add(&self.tallies.purged_answers, forgotten);
+            }
+        }
+        Ok(told)
+    }
+
     /// Drains the engine, tells the sidecar, writes the ledger. With `ended` also that the process ended. A panic
     /// in here is ours, and stays here.
     pub(super) fn flush(&self, ended: bool) -> Flush {

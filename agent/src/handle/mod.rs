@@ -12,6 +12,7 @@ mod watch;
 pub use flush::Flush;
 pub use guard::CallGuard;
 
+use crate::report::ReportError;
 use crate::store::{Confirmation, ConnectionRollup};
 use crate::tally::Tallies;
 use crate::{Options, caller, home, say};
@@ -248,6 +249,17 @@ impl Farcall {
             process.watch.check(process, false);
         }
         process.flush(false)
+    }
+
+    /// Has this program forget the answers that these conditions are about before it returns, and the other programs of
+    /// its ledger as [`purge_cache`](crate::purge_cache) does. Returns how many programs there are, this one included.
+    ///
+    /// # Errors
+    /// As [`purge_cache`](crate::purge_cache); where there is no home directory.
+    pub fn purge_cache(&self, conditions: &[(String, String)]) -> Result<u64, ReportError> {
+        // Programs are told through the ledger, which is there from the first flush on, with this one in it.
+        self.flush();
+        self.process().purge_cache(conditions)
     }
 
     /// To be called right before a fork: stops the flush thread, so that no lock is held and no file is open

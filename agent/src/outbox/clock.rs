@@ -48,6 +48,12 @@ impl Ahead {
         if is_jump(by) { moment.saturating_add(by) } else { moment }
     }
 
+    /// This clock as it would be, had it been set forward by so much.
+    #[cfg(test)]
+    pub(super) fn set_by(self, nanos: i64) -> Self {
+        Self(self.0.saturating_add(nanos))
+    }
+
     /// By how much a clock that was this one has been set forward.
     fn until(self, later: Self) -> i64 {
         later.0.saturating_sub(self.0)

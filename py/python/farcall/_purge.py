@@ -17,13 +17,13 @@ def purge_cache(
 ) -> int:
     """Has the programs of this machine forget the answers that match, all where nothing is said.
 
-    As `farcall cache purge` does, and like there within a second or so. Each of `vendor`, `endpoint`
-    (`GET /v1/prices*`), `method` and `customer` is a pattern, as in a `match` of `farcall.toml`; `home` is the ledger's
-    folder (default: the one this process writes to). Returns how many programs were told; this one is among them.
+    As `farcall cache purge` does: this process has forgotten them when it returns, the others do within a second or so.
+    Each of `vendor`, `endpoint` (`GET /v1/prices*`), `method` and `customer` is a pattern, as in a `match` of
+    `farcall.toml`; `home` is the ledger's folder (default: the one this process writes to; the programs of another one
+    are told as by the command). Returns how many programs were told; this one is among them.
 
     Raises ValueError for a vendor that nobody knows, and OSError where there is no ledger, through which they are told.
     """
-    native.flush()
     named = {"vendor": vendor, "endpoint": endpoint, "method": method, "customer": customer}
     folder = None if home is None else os.fspath(home)
     return native.purge_cache([(key, text) for key, text in named.items() if text is not None], folder)

@@ -24,7 +24,7 @@ struct Bench {
 
 #[cfg(feature = "postgres")]
 #[path = "../../../tests/outbox_support/postgres.rs"]
-mod server;
+pub(super) mod server;
 
 impl Bench {
     fn file() -> Self {

@@ -9,7 +9,7 @@ use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::Writer;
 use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors};
 use super::moving::{self, States};
-use super::{Due, Grant, PATIENCE, Store, Unserved, Waits, Wanted};
+use super::{Due, Grant, PATIENCE, Sealed, Store, Unserved, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
 use rusqlite::{Connection, Transaction};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -56,6 +56,20 @@ impl FileStore {
         let answer = ask();
         self.reading.fetch_sub(1, Ordering::AcqRel);
         answer
+    }
+
+    /// Asks for moments that people read by the wall clock, together with what shows them by that: in the file they are
+    /// by the clock from before a jump until somebody writes there.
+    fn look_by_wall<T: Default>(
+        &self,
+        question: impl FnOnce(&Connection, &dyn Fn(i64) -> i64) -> rusqlite::Result<T>,
+    ) -> Result<T, OutboxError> {
+        self.look(|connection| {
+            // As of one commit.
+            let connection = &connection.unchecked_transaction()?;
+            let (clock, wall) = (Ahead::of(connection)?, Ahead::wall());
+            question(connection, &|moment| clock.moved(moment, wall))
+        })
     }
 
     /// Asks with delivery's connection, which stays open; the default where there is no file.
@@ -110,7 +124,13 @@ impl Store for FileStore {
     }
 
     fn get(&self, id: i64) -> Pending<Option<Whole>> {
-        Pending::ready(self.look(|connection| table::get(connection, id)))
+        Pending::ready(self.look_by_wall(|connection, by_wall| {
+            let mut whole = table::get(connection, id)?;
+            if let Some((item, ..)) = &mut whole {
+                item.show(by_wall);
+            }
+            Ok(whole)
+        }))
     }
 
     fn newest_sealed(&self) -> Pending<Option<Vec<u8>>> {
@@ -118,7 +138,11 @@ impl Store for FileStore {
     }
 
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
-        Pending::ready(self.look(|connection| table::list(connection, filter)))
+        Pending::ready(self.look_by_wall(|connection, by_wall| {
+            let mut items = table::list(connection, filter)?;
+            items.iter_mut().for_each(|item| item.show(by_wall));
+            Ok(items)
+        }))
     }
 
     fn counts(&self) -> Pending<Vec<Count>> {
@@ -126,26 +150,39 @@ impl Store for FileStore {
     }
 
     fn vendors(&self) -> Pending<Vec<VendorCount>> {
-        Pending::ready(self.look(vendors::of_file))
+        Pending::ready(self.look_by_wall(|connection, by_wall| {
+            let mut counts = vendors::of_file(connection)?;
+            counts.iter_mut().for_each(|count| count.oldest = count.oldest.map(by_wall));
+            Ok(counts)
+        }))
     }
 
     fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError> {
-        self.look(|connection| table::standings(connection, service, stop))
+        self.look_by_wall(|connection, by_wall| {
+            let mut standings = table::standings(connection, service, stop)?;
+            standings.show(by_wall);
+            Ok(standings)
+        })
     }
 
     fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
-        self.look(|connection| {
+        self.look_by_wall(|connection, by_wall| {
             let late = Ahead::of(connection)?.now().saturating_sub(nanos(PATIENCE));
             let mut unserved = Vec::new();
             for line in table::lines_of_callbacks(connection)? {
                 if line.due.is_some_and(|due| due <= late)
                     && !lease::is_held(connection, self.place.home(), &line.queue)?
                 {
-                    unserved.push(Unserved { queue: line.queue, calls: line.calls, oldest: line.oldest });
+                    let oldest = by_wall(line.oldest);
+                    unserved.push(Unserved { queue: line.queue, calls: line.calls, oldest });
                 }
             }
             Ok(unserved)
         })
+    }
+
+    fn sealed(&self) -> Result<Vec<Sealed>, OutboxError> {
+        self.look(table::sealed)
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {
@@ -352,6 +389,19 @@ mod tests {
         store.write(0, move |db| db.execute(jump, [60 * MINUTE])).wait().unwrap();
         let jump = "UPDATE clock SET ahead = ahead - ?1";
         store.write(0, move |db| db.execute(jump, [60 * MINUTE])).wait().unwrap();
+        let listed = store.list(&Filter::default()).wait().unwrap().remove(0);
+        assert_eq!(store.get(listed.id).wait().unwrap().unwrap().0, listed);
+        // Who looks sees when it was, and will be, by the clock on the wall.
+        let near = |moment: i64, expected: i64| {
+            let off = moment - wall() - expected;
+            assert!((-MINUTE..=MINUTE).contains(&off), "{off}");
+        };
+        for (moment, expected) in [(listed.put_at, 0), (listed.next_at, 0), (listed.expires_at, 10 * MINUTE)]
+        {
+            near(moment, expected);
+        }
+        near(store.vendors().wait().unwrap()[0].oldest.unwrap(), 0);
+        near(store.standings("q", &AtomicBool::new(false)).unwrap().oldest().unwrap(), 0);
         let mut found = due(&store, token);
         let (item, _) = found.calls.pop().unwrap();
         assert!(item.expires_at < wall(), "as the wall clock has it, it is too old");

@@ -10,7 +10,7 @@ mod read;
 mod standing;
 
 pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy, unblock_behind};
-pub(super) use operate::{counts, get, lines_of_callbacks, list, newest_sealed, remove, retry};
+pub(super) use operate::{counts, get, lines_of_callbacks, list, newest_sealed, remove, retry, sealed};
 pub(super) use put::{MOST_TOGETHER, add, add_together, together};
 pub(super) use read::{bytes, maybe_number, maybe_text, number, text};
 pub(super) use standing::standings;
@@ -120,6 +120,18 @@ impl Item {
     /// The queue that it is in.
     pub(super) fn queue(&self) -> String {
         queue::name(&self.service, self.credential.as_deref())
+    }
+
+    /// Has the moments that follow the clock shown by another one.
+    pub(super) fn show(&mut self, by: &dyn Fn(i64) -> i64) {
+        match self.state {
+            State::Pending => {
+                for moment in [&mut self.put_at, &mut self.next_at, &mut self.expires_at] {
+                    *moment = by(*moment);
+                }
+            }
+            State::Delivered | State::Dead => self.settled_at = self.settled_at.map(by),
+        }
     }
 }
 

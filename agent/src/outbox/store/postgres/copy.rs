@@ -1,6 +1,8 @@
 //! Copies of the calls of other stores, in a schema of its own: each call beside the identity of the store that it
-//! is in. Moments are by the clock of the host that put the call, as in a file. Nobody delivers from here.
+//! is in. Moments are by the clock of the host that put the call, as it is set when the call is added. Nobody delivers
+//! from here.
 
+use super::super::super::clock::Ahead;
 use super::super::super::pending::Pending;
 use super::super::super::seal;
 use super::super::super::table::{New, State};
@@ -169,16 +171,19 @@ pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::R
         ORDER BY place ON CONFLICT (store, uid) DO NOTHING RETURNING uid, id";
     let news = || puts.iter().map(|put| &*put.new);
     let texts = |field: fn(&New) -> &str| news().map(|new| field(new).to_owned()).collect::<Vec<String>>();
-    let numbers = |field: fn(&New) -> i64| news().map(field).collect::<Vec<i64>>();
+    let wall = Ahead::wall();
+    let moments = |field: fn(&New) -> i64| {
+        puts.iter().map(|put| put.clock.moved(field(&put.new), wall)).collect::<Vec<i64>>()
+    };
     let owners = puts.iter().map(|put| put.owner.as_deref().unwrap_or_default().to_owned());
     let rows = sqlx::query(sql)
         .bind(owners.collect::<Vec<String>>())
         .bind(news().map(|new| seal::name_of(&new.request)).collect::<Vec<&[u8]>>())
         .bind(texts(|new| &new.queue))
         .bind(news().map(|new| new.order_key.clone()).collect::<Vec<Option<String>>>())
-        .bind(numbers(|new| new.put_at))
-        .bind(numbers(|new| new.next_at))
-        .bind(numbers(|new| new.expires_at))
+        .bind(moments(|new| new.put_at))
+        .bind(moments(|new| new.next_at))
+        .bind(moments(|new| new.expires_at))
         .bind(news().map(|new| new.max_attempts.map(i64::from)).collect::<Vec<Option<i64>>>())
         .bind(texts(|new| &new.method))
         .bind(texts(|new| &new.vendor))
@@ -186,7 +191,7 @@ pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::R
         .bind(texts(|new| &new.host))
         .bind(news().map(|new| new.customer.clone()).collect::<Vec<Option<String>>>())
         .bind(texts(|new| &new.idempotency_key))
-        .bind(numbers(|new| i64::try_from(new.bytes).unwrap_or(i64::MAX)))
+        .bind(news().map(|new| i64::try_from(new.bytes).unwrap_or(i64::MAX)).collect::<Vec<i64>>())
         .bind(news().map(|new| new.request.as_slice()).collect::<Vec<&[u8]>>())
         .fetch_all(db)
         .await?;
