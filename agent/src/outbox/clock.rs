@@ -49,7 +49,7 @@ impl Ahead {
     }
 
     /// This clock as it would be, had it been set forward by so much.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "postgres"))]
     pub(super) fn set_by(self, nanos: i64) -> Self {
         Self(self.0.saturating_add(nanos))
     }
