@@ -28,6 +28,7 @@ mod rule;
 mod scenario;
 mod section;
 mod share;
+mod text;
 mod vendor;
 mod warn;
 
@@ -39,6 +40,7 @@ pub use otlp::OtlpConfig;
 pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore};
 pub use rule::Rule;
 pub use share::{ShareConfig, StoreAddress};
+pub use text::text_of;
 
 pub(crate) use matcher::can_be_unnamed;
 pub(crate) use scenario::read as read_scenario;
