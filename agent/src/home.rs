@@ -1,5 +1,6 @@
 //! Where things are on disk.
 
+use farcall::config::text_of;
 use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -49,6 +50,13 @@ pub(crate) fn config_candidates(given: Option<&Path>, home: Option<&Path>) -> Ve
     }
     let home = home.map(|home| home.join(CONFIG));
     [PathBuf::from(CONFIG)].into_iter().chain(home).collect()
+}
+
+/// The text of a configuration file; the error is a sentence without its full stop.
+pub(crate) fn config_text(file: &Path) -> Result<String, String> {
+    let name = file.display().to_string();
+    let bytes = fs::read(file).map_err(|error| format!("cannot read {name}: {error}"))?;
+    text_of(&name, bytes).map_err(|error| error.to_string())
 }
 
 /// Whether somebody said where the configuration is.

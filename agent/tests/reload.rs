@@ -222,6 +222,31 @@ fn the_errors_of_one_content_are_said_once() {
 }
 
 #[test]
+fn the_first_byte_that_is_not_utf_8_is_said_with_its_place_at_the_start_and_later() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("farcall.toml");
+    put(&file, b"# caf\xe9\n");
+    let mut command = child("obeys", home.path());
+    let mut children = Children(vec![command.stderr(Stdio::piped()).spawn().unwrap()]);
+    let obeying = &mut children.0[0];
+    let mut lines = BufReader::new(obeying.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut errors = BufReader::new(obeying.stderr.take().unwrap());
+    assert!(lines.any(|line| line == "started"));
+    put(&file, deny("good"));
+    assert!(lines.any(|line| line.contains("good")));
+    put(&file, b"# ours\nservice = \"\xff\"\n");
+    let mut said = String::new();
+    while !said.contains("farcall.toml:2:12: this is not UTF-8: the byte 0xff; save the file as UTF-8\n") {
+        assert_ne!(errors.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    put(&file, deny("end"));
+    assert!(obeying.wait().unwrap().success());
+    let start =
+        "farcall.toml:1:6: this is not UTF-8: the byte 0xe9; save the file as UTF-8; going on without";
+    assert!(said.contains(start), "{said}");
+}
+
+#[test]
 fn rules_that_protect_nothing_are_said_where_a_file_is_taken_over() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("farcall.toml");

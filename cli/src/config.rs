@@ -3,7 +3,7 @@
 use crate::Exit;
 use crate::output::{complain, print};
 use clap::Subcommand;
-use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
+use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore, text_of};
 use farcall::policy::{Mode, PolicySet};
 use farcall::{Config, Timestamp};
 use farcall_agent::alarm::{at_critical_vendors, has_way};
@@ -34,12 +34,13 @@ Without FILE: $FARCALL_CONFIG, ./farcall.toml, then farcall.toml in $FARCALL_HOM
 
 pub(crate) fn run(command: &Command) -> Exit {
     let Command::Check { file, strict } = command;
-    let (name, text) = match read(file.as_deref(), None, "farcall config check deploy/farcall.toml") {
+    let (name, bytes) = match load(file.as_deref(), None, "farcall config check deploy/farcall.toml") {
         Ok(found) => found,
         Err(exit) => return exit,
     };
-    match Config::parse(&name, &text) {
-        Ok(config) => {
+    let text = text_of(&name, bytes).map_err(|error| vec![error]);
+    match text.and_then(|text| Config::parse(&name, &text).map(|config| (text, config))) {
+        Ok((text, config)) => {
             let warnings = warnings(&name, &text, &config);
             let vendors = count(config.vendors.len(), "vendor", "vendors");
             let mut lines = format!("{name} is right: {vendors} of your own.\n{}\n", in_force(&config));
@@ -60,20 +61,31 @@ pub(crate) fn run(command: &Command) -> Exit {
 /// directory is `home`, else the usual one.
 ///
 /// # Errors
-/// When there is none; said on stderr, with `example` as a way to name one.
+/// When there is none, or no text in it; said on stderr, with `example` as a way to name one.
 pub(crate) fn read(
     file: Option<&Path>,
     home: Option<&Path>,
     example: &str,
 ) -> Result<(String, String), Exit> {
+    let (name, bytes) = load(file, home, example)?;
+    match text_of(&name, bytes) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => {
+            complain(&error.to_string());
+            Err(Exit::Usage)
+        }
+    }
+}
+
+fn load(file: Option<&Path>, home: Option<&Path>, example: &str) -> Result<(String, Vec<u8>), Exit> {
     let home = farcall_agent::home(home);
     let Some(file) = farcall_agent::config_file(file, home.as_deref()) else {
         complain(&format!("there is no farcall.toml here; name one, as in: {example}"));
         return Err(Exit::Usage);
     };
     let name = file.display().to_string();
-    match fs::read_to_string(&file) {
-        Ok(text) => Ok((name, text)),
+    match fs::read(&file) {
+        Ok(bytes) => Ok((name, bytes)),
         Err(error) => {
             complain(&format!("cannot read {name}: {error}"));
             Err(Exit::Usage)

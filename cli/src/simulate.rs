@@ -3,6 +3,7 @@
 use crate::Exit;
 use crate::output::{complain, print};
 use farcall::Config;
+use farcall::config::text_of;
 use farcall::simulate::{Report, Scenario, Value, render, simulate};
 use serde_json::{Map, json};
 use std::fs;
@@ -75,10 +76,9 @@ fn simulated(arguments: &Arguments) -> Result<String, Vec<String>> {
 
 fn read(file: &Path) -> Result<(String, String), Vec<String>> {
     let name = file.display().to_string();
-    match fs::read_to_string(file) {
-        Ok(text) => Ok((name, text)),
-        Err(error) => Err(vec![format!("cannot read {name}: {error}")]),
-    }
+    let bytes = fs::read(file).map_err(|error| vec![format!("cannot read {name}: {error}")])?;
+    let text = text_of(&name, bytes).map_err(|error| vec![error.to_string()])?;
+    Ok((name, text))
 }
 
 fn sentences(errors: Vec<farcall::config::ConfigError>) -> Vec<String> {

@@ -156,6 +156,15 @@ fn config_check_shows_every_error_with_its_place() {
     assert_eq!(lines.len(), 2, "{out}");
     assert_eq!(lines[0], "farcall.toml:1:1: unknown key `servce`; did you mean `service`?");
 
+    std::fs::write(home.path().join("latin.toml"), b"# ours\nservice = \"caf\xe9\"\n").unwrap();
+    let (code, out, _) = run(home.path(), &["config", "check", "latin.toml"]);
+    let wrong = "latin.toml:2:15: this is not UTF-8: the byte 0xe9; save the file as UTF-8\n";
+    assert_eq!((code, out.as_str()), (1, wrong));
+    let (code, _, err) = run(home.path(), &["simulate", "latin.toml"]);
+    assert!(code == 2 && err.contains(wrong), "{code} {err}");
+    let (code, _, err) = run(home.path(), &["rollout", "ls", "--config", "latin.toml"]);
+    assert!(code == 2 && err.contains(wrong), "{code} {err}");
+
     std::fs::write(home.path().join("right.toml"), "service = \"x\"\n").unwrap();
     let (code, out, _) = run(home.path(), &["config", "check", "right.toml"]);
     assert_eq!(

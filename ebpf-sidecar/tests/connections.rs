@@ -257,6 +257,33 @@ refused("127.0.0.7")
 }
 
 #[test]
+fn a_connection_has_the_name_that_the_hosts_file_of_its_root_has_for_the_address() {
+    let stage = stage!();
+    // Refused, so that nothing else tells a name; the last address has two, of which neither may be claimed.
+    let script = stage.file(
+        "hosts.py",
+        r#"
+import socket, sys
+for address in ["127.0.0.7", "127.0.0.6"]:
+    try: socket.create_connection((address, 7777))
+    except ConnectionRefusedError: pass
+    print("done", flush=True); sys.stdin.readline()
+"#,
+    );
+    let hosts = stage.file("hosts", "127.0.0.7 hooks.slack.com slack\n127.0.0.6 a.example b.example\n");
+    let shell = format!(
+        "ip link set lo up && mount --bind {} /etc/hosts && exec python3 {}",
+        hosts.display(),
+        script.display()
+    );
+    let program = stage.inside("unshare", &["--net", "--mount", "sh", "-c", &shell]);
+    let seen = stage.capture_by_rounds(program, 2);
+    let names: Vec<_> = seen.closed().iter().map(|connection| connection.name.clone()).collect();
+    assert_eq!(names, [Some(("hooks.slack.com".into(), NameSource::Hosts)), None]);
+    assert_eq!(seen.losses.unread_hosts, 0);
+}
+
+#[test]
 fn what_cannot_be_read_says_why() {
     let stage = stage!();
     let sim = stage::sim();

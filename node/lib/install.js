@@ -106,8 +106,11 @@ function last () {
     abandonAll()
     account.send()
     // Calls of other threads may still be under way when a worker ends.
-    if (isMainThread) native().shutdown()
-    else native().flushNow()
+    native().flushNow()
+    if (!isMainThread) return
+    // The event loop has ended: a signal that this listens to would be lost. What was counted is written, so it may kill.
+    process.off('SIGTERM', onTerminate)
+    native().shutdown()
   } catch (error) {
     note(error)
   }

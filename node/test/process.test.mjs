@@ -177,6 +177,20 @@ test('a process that lives on after SIGTERM is counted on, and its next SIGTERM 
   assert.equal((await counted(customer, 'outcome=complete')).calls, 1)
 })
 
+test('SIGTERM kills a process that is just ending, and what it counted is written', async () => {
+  const customer = newCustomer()
+  for (const end of ['', 'process.exit(0)']) {
+    // Nobody is told of a signal any more when the event loop has ended.
+    const { code, signal } = await run(`${asking}
+      await farcall.withCustomer('${customer}', get, '/scenario/ok')
+      process.on('exit', () => process.kill(process.pid, 'SIGTERM'))
+      ${end}
+    `)
+    assert.deepEqual([code, signal], [null, 'SIGTERM'], end)
+  }
+  assert.equal((await counted(customer, 'outcome=complete')).calls, 2)
+})
+
 const canNest = spawnSync('unshare', ['--user', '--map-root-user', '--pid', '--fork', 'true']).status === 0
 
 test('the first process of a container, which does not die of SIGTERM, is counted on', { skip: !canNest && 'no process namespaces here' }, async () => {

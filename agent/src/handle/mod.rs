@@ -18,7 +18,6 @@ use crate::tally::Tallies;
 use crate::{Options, caller, home, say};
 use farcall::{Call, Config, Engine, Head, Step, Timestamp};
 use process::Process;
-use std::fs;
 use std::path::PathBuf;
 #[cfg(feature = "outbox")]
 use std::sync::Weak;
@@ -409,7 +408,7 @@ impl Setup {
             return;
         };
         let name = file.display().to_string();
-        match fs::read_to_string(&file) {
+        match home::config_text(&file) {
             Ok(text) => {
                 let (config, errors) = Config::read(&name, &text);
                 errors.iter().for_each(|error| say::say(&error.to_string()));
@@ -422,7 +421,7 @@ impl Setup {
                 self.config_text = Some(watch::hash_of(&Ok(text)));
             }
             Err(error) => {
-                say::say(&format!("cannot read {name}: {error}; going on without it"));
+                say::say(&format!("{error}; going on without this file"));
                 self.config_errors = 1;
             }
         }

@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 85] = [
+const MEANINGS: [(&str, &str, Weight); 86] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -194,6 +194,11 @@ const MEANINGS: [(&str, &str, Weight); 85] = [
     ("sidecar_undecodable_records", "records of programs of another build", Look),
     ("sidecar_unfollowed_pieces", "pieces of streams beyond those followed at once", Look),
     ("sidecar_calls_without_process", "calls whose process was unknown, and which are not counted", Look),
+    (
+        "sidecar_unread_hosts_files",
+        "hosts files too large or too many to be read: connections may show an address for their name",
+        Look,
+    ),
     (
         "sidecar_unprobed_libraries",
         "TLS libraries that could not be probed; stderr of the sidecar says why",

@@ -8,7 +8,6 @@ use farcall::{Caller, Config};
 use rusqlite::types::FromSql;
 use rusqlite::{Connection, Row as SqlRow, params};
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -491,12 +490,10 @@ impl<'q> Source<'q> {
 /// The configuration that programs of a home directory read, as far as it can be read, and what is wrong with it.
 fn read_config(home: &Path) -> (Config, Option<String>) {
     let Some(file) = home::find_config(None, Some(home)) else { return (Config::default(), None) };
-    let text = match fs::read_to_string(&file) {
+    let text = match home::config_text(&file) {
         Ok(text) => text,
         Err(error) => {
-            let problem =
-                format!("Its rules and vendors are missing here: cannot read {}: {error}.", file.display());
-            return (Config::default(), Some(problem));
+            return (Config::default(), Some(format!("Its rules and vendors are missing here: {error}.")));
         }
     };
     let (config, errors) = Config::read(&file.display().to_string(), &text);

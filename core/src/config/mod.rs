@@ -12,6 +12,7 @@ mod changes;
 mod data;
 mod dialect;
 mod duration;
+mod elsewhere;
 mod error;
 mod fault;
 mod ledger;
@@ -28,6 +29,7 @@ mod rule;
 mod scenario;
 mod section;
 mod share;
+mod text;
 mod vendor;
 mod warn;
 
@@ -39,6 +41,7 @@ pub use otlp::OtlpConfig;
 pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore};
 pub use rule::Rule;
 pub use share::{ShareConfig, StoreAddress};
+pub use text::text_of;
 
 pub(crate) use matcher::can_be_unnamed;
 pub(crate) use scenario::read as read_scenario;
@@ -53,6 +56,7 @@ use crate::{
     budget as budgets, cache as caches, fault as faults, outbox as outboxes, quota as quotas,
     resilience as resiliences, rollout as rollouts,
 };
+use section::Section;
 use std::time::Duration;
 
 /// What `farcall.toml` says; [`Config::default`] is an empty file.
@@ -147,55 +151,58 @@ impl Config {
     #[must_use]
     pub fn read(file: &str, text: &str) -> (Self, Vec<ConfigError>) {
         let mut config = Self::default();
-        let errors = section::read(file, text, |root| {
-            config.service = root.string("service");
-            if let Some(section) = root.table("ledger") {
-                config.ledger = ledger::read(section);
-            }
-            if let Some(section) = root.table("advise") {
-                config.advise = advise::read(section);
-            }
-            if let Some(section) = root.table("share") {
-                config.share = share::read(section);
-            }
-            if let Some(section) = root.table("outbox_store") {
-                config.outbox_store = outbox_store::read(section);
-            }
-            if let Some(section) = root.table("alarm") {
-                config.alarm = alarm::read(section);
-            }
-            if let Some(section) = root.table("otlp") {
-                config.otlp = otlp::read(section);
-            }
-            for section in root.tables("vendor") {
-                config.vendors.extend(vendor::read(section));
-            }
-            let vendors = matcher::VendorNames(&config.vendors);
-            config.policy_mode = root.choice("policy_mode", &policy::MODES).unwrap_or_default();
-            let mode = config.policy_mode;
-            config.policies = rule::rules(root, "policy", &vendors, |section| policy::read(section, mode));
-            config.rollouts = rule::rules(root, "rollout", &vendors, rollout::read);
-            config.allow_faults = root.boolean("allow_faults").unwrap_or_default();
-            let allowed = config.allow_faults;
-            config.faults = rule::rules(root, "fault", &vendors, |section| fault::read(section, allowed));
-            config.budgets = rule::rules(root, "budget", &vendors, budget::read);
-            config.quotas = rule::rules(root, "quota", &vendors, quota::read);
-            config.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
-            config.caches = rule::rules(root, "cache", &vendors, cache::read);
-            config.cache_memory = cache::bytes(root, "cache_memory", "64MiB");
-            config.cache_disk = cache::bytes(root, "cache_disk", "1GiB");
-            config.cache_redis = root.checked_string("cache_redis", share::address).map(StoreAddress::new);
-            config.cache_redis_wait = cache::wait(root, "cache_redis_wait", "5ms");
-            config.cache_disk_wait = cache::wait(root, "cache_disk_wait", "1s");
-            config.outbox = rule::rules(root, "outbox", &vendors, outbox::read);
-            config.data = rule::rules(root, "data", &vendors, data::read);
-            config.prices =
-                root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
-            // Their draws are salted with their names, so that two of them choose independently.
-            config.rollouts.iter_mut().for_each(|rule| rule.then.name = rule.name.as_ref().into());
-            config.faults.iter_mut().for_each(|rule| rule.then.name = rule.name.as_ref().into());
-        });
+        let outline = |root: &mut Section<'_, '_>| Self::default().read_root(root);
+        let errors = section::read_outlined(file, text, &outline, |root| config.read_root(root));
         (config, errors)
+    }
+
+    fn read_root(&mut self, root: &mut Section<'_, '_>) {
+        self.service = root.string("service");
+        if let Some(section) = root.table("ledger") {
+            self.ledger = ledger::read(section);
+        }
+        if let Some(section) = root.table("advise") {
+            self.advise = advise::read(section);
+        }
+        if let Some(section) = root.table("share") {
+            self.share = share::read(section);
+        }
+        if let Some(section) = root.table("outbox_store") {
+            self.outbox_store = outbox_store::read(section);
+        }
+        if let Some(section) = root.table("alarm") {
+            self.alarm = alarm::read(section);
+        }
+        if let Some(section) = root.table("otlp") {
+            self.otlp = otlp::read(section);
+        }
+        for section in root.tables("vendor") {
+            self.vendors.extend(vendor::read(section));
+        }
+        let vendors = matcher::VendorNames(&self.vendors);
+        self.policy_mode = root.choice("policy_mode", &policy::MODES).unwrap_or_default();
+        let mode = self.policy_mode;
+        self.policies = rule::rules(root, "policy", &vendors, |section| policy::read(section, mode));
+        self.rollouts = rule::rules(root, "rollout", &vendors, rollout::read);
+        self.allow_faults = root.boolean("allow_faults").unwrap_or_default();
+        let allowed = self.allow_faults;
+        self.faults = rule::rules(root, "fault", &vendors, |section| fault::read(section, allowed));
+        self.budgets = rule::rules(root, "budget", &vendors, budget::read);
+        self.quotas = rule::rules(root, "quota", &vendors, quota::read);
+        self.resilience = rule::rules(root, "resilience", &vendors, resilience::read);
+        self.caches = rule::rules(root, "cache", &vendors, cache::read);
+        self.cache_memory = cache::bytes(root, "cache_memory", "64MiB");
+        self.cache_disk = cache::bytes(root, "cache_disk", "1GiB");
+        self.cache_redis = root.checked_string("cache_redis", share::address).map(StoreAddress::new);
+        self.cache_redis_wait = cache::wait(root, "cache_redis_wait", "5ms");
+        self.cache_disk_wait = cache::wait(root, "cache_disk_wait", "1s");
+        self.outbox = rule::rules(root, "outbox", &vendors, outbox::read);
+        self.data = rule::rules(root, "data", &vendors, data::read);
+        self.prices =
+            root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
+        // Their draws are salted with their names, so that two of them choose independently.
+        self.rollouts.iter_mut().for_each(|rule| rule.then.name = rule.name.as_ref().into());
+        self.faults.iter_mut().for_each(|rule| rule.then.name = rule.name.as_ref().into());
     }
 }
 

@@ -27,7 +27,8 @@ const ERRORS: [(&str, ErrorType); 3] =
 
 pub(crate) fn read(file: &str, text: &str) -> Result<Scenario, Vec<ConfigError>> {
     let mut scenario = None;
-    let errors = section::read(file, text, |root| scenario = Some(read_root(root)));
+    let outline = |root: &mut Section<'_, '_>| drop(read_root(root));
+    let errors = section::read_outlined(file, text, &outline, |root| scenario = Some(read_root(root)));
     match scenario {
         Some(scenario) if errors.is_empty() => Ok(scenario),
         _ => Err(errors),

@@ -1,6 +1,7 @@
 //! A table of the file, read key by key: each key that is asked for is known, each that is left over is an
-//! error with the nearest known one.
+//! error with the nearest known one, or with the table in which it belongs.
 
+use super::elsewhere::Elsewhere;
 use super::{ConfigError, parse_duration};
 use std::cell::{OnceCell, RefCell};
 use std::ops::RangeInclusive;
@@ -15,9 +16,18 @@ pub(super) struct Report<'t> {
     errors: RefCell<Vec<(usize, ConfigError)>>,
     /// Where each line begins; made when the first is asked for.
     lines: OnceCell<Vec<usize>>,
+    /// Reads the root of any such file, for nothing but the keys that it asks for.
+    outline: &'t dyn Fn(&mut Section<'_, '_>),
+    /// The keys of the whole file; learnt when the first is unknown.
+    elsewhere: OnceCell<Elsewhere>,
 }
 
-impl Report<'_> {
+impl<'t> Report<'t> {
+    fn new(file: &'t str, text: &'t str, outline: &'t dyn Fn(&mut Section<'_, '_>)) -> Self {
+        let (errors, lines, elsewhere) = (RefCell::default(), OnceCell::new(), OnceCell::new());
+        Self { file, text, errors, lines, outline, elsewhere }
+    }
+
     fn add(&self, offset: usize, message: impl Into<String>) {
         let error = ConfigError::at(self.file, self.text, offset, message);
         self.errors.borrow_mut().push((offset, error));
@@ -35,9 +45,15 @@ pub(super) struct Section<'t, 'd> {
     children: Vec<(&'static str, Vec<Section<'t, 'd>>)>,
 }
 
-/// Parses `text`, lets `read` ask for what it knows, and gives all errors in the order of the file.
-pub(super) fn read(file: &str, text: &str, read: impl FnOnce(&mut Section<'_, '_>)) -> Vec<ConfigError> {
-    let report = Report { file, text, errors: RefCell::new(Vec::new()), lines: OnceCell::new() };
+/// Parses `text`, lets `read` ask for what it knows, and gives all errors in the order of the file. `outline` asks for
+/// the same keys, and so tells where those belong that are unknown.
+pub(super) fn read_outlined(
+    file: &str,
+    text: &str,
+    outline: &dyn Fn(&mut Section<'_, '_>),
+    read: impl FnOnce(&mut Section<'_, '_>),
+) -> Vec<ConfigError> {
+    let report = Report::new(file, text, outline);
     match DeTable::parse(text) {
         Err(error) => {
             let offset = error.span().map_or(0, |span| span.start);
@@ -52,6 +68,27 @@ pub(super) fn read(file: &str, text: &str, read: impl FnOnce(&mut Section<'_, '_
     let mut errors = report.errors.into_inner();
     errors.sort_by_key(|(offset, _)| *offset);
     errors.into_iter().map(|(_, error)| error).collect()
+}
+
+/// The same of a part of a file alone.
+#[cfg(test)]
+pub(super) fn read(file: &str, text: &str, read: impl FnOnce(&mut Section<'_, '_>)) -> Vec<ConfigError> {
+    read_outlined(file, text, &|_| {}, read)
+}
+
+/// The keys that `read` asks for in `text`: at its root, or in its first table of this name.
+pub(super) fn known(
+    text: &str,
+    table: Option<&str>,
+    read: &dyn Fn(&mut Section<'_, '_>),
+) -> Vec<&'static str> {
+    let report = Report::new("", text, &|_| {});
+    let Ok(root) = DeTable::parse(text) else { return Vec::new() };
+    let mut root = Section::new(&report, root.get_ref(), 0);
+    read(&mut root);
+    let Some(table) = table else { return root.known };
+    let sections = root.children.into_iter().filter(|(name, _)| *name == table);
+    sections.flat_map(|(_, sections)| sections).next().map_or_else(Vec::new, |section| section.known)
 }
 
 impl<'t, 'd> Section<'t, 'd> {
@@ -370,23 +407,30 @@ impl<'t, 'd> Section<'t, 'd> {
             if self.free || self.known.contains(&name) {
                 continue;
             }
-            let nearest = self
-                .known
-                .iter()
-                .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-            let hint = match nearest {
-                Some(nearest) if strsim::jaro_winkler(name, nearest) > 0.7 => {
-                    format!("did you mean `{nearest}`?")
-                }
-                _ => format!(
-                    "the keys here are {}",
-                    self.known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
-                ),
-            };
-            self.report.add(key.span().start, format!("unknown key `{name}`; {hint}"));
+            self.report.add(key.span().start, format!("unknown key `{name}`; {}", self.hint(name)));
         }
         for (_, sections) in self.children {
             sections.into_iter().for_each(Section::finish);
+        }
+    }
+    /// What was meant by a key that nobody asked for.
+    fn hint(&self, name: &str) -> String {
+        let likeness = |known: &&&str| strsim::jaro_winkler(name, known);
+        let nearest = self.known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let near = |least: f64| nearest.filter(|nearest| likeness(nearest) > least);
+        let elsewhere = self.report.elsewhere.get_or_init(|| Elsewhere::learn(self.report.outline));
+        match elsewhere.place_of(name, &self.known) {
+            Some(place) => match near(0.9) {
+                Some(nearest) => format!("did you mean `{nearest}`? `{name}` belongs {place}"),
+                None => format!("it belongs {place}"),
+            },
+            None => match near(0.7) {
+                Some(nearest) => format!("did you mean `{nearest}`?"),
+                None => format!(
+                    "the keys here are {}",
+                    self.known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+                ),
+            },
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct Losses {
     pub unfollowed: u64,
     /// Calls that nobody heard of, because their process was unknown.
     pub unowned: u64,
+    /// Hosts files that could not be read: connections under them may keep their address for a name.
+    pub unread_hosts: u64,
     /// The same as `skipped` of the tracepoint's program that follows the states of sockets. The cgroup's program, which is
     /// never skipped, ran instead, so nothing is lost.
     pub skipped_states: u64,
@@ -91,6 +93,7 @@ impl Losses {
             undecodable: observer.undecodable(),
             unfollowed: observer.unfollowed(),
             unowned: observer.unowned(),
+            unread_hosts: observer.unread_hosts(),
             skipped_states: skipped(&[&programs.fc_tcp_state]),
             ends_found,
         })
@@ -98,7 +101,7 @@ impl Losses {
 
     /// Name and value of each, as `farcall doctor` shows them.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 13] {
+    pub fn named(&self) -> [(&'static str, u64); 14] {
         [
             ("sidecar_ring_full", self.ring_full),
             ("sidecar_ring_pressure", self.ring_pressure),
@@ -111,6 +114,7 @@ impl Losses {
             ("sidecar_undecodable_records", self.undecodable),
             ("sidecar_unfollowed_pieces", self.unfollowed),
             ("sidecar_calls_without_process", self.unowned),
+            ("sidecar_unread_hosts_files", self.unread_hosts),
             ("sidecar_ends_found_late", self.ends_found),
             ("sidecar_skipped_but_seen_otherwise", self.skipped_states),
         ]

@@ -24,6 +24,8 @@ pub enum NameSource {
     Host,
     /// The DNS answer that gave the address.
     Dns,
+    /// The hosts file that the process sees, where it has this name alone for the address.
+    Hosts,
 }
 
 /// An outbound TCP connection.
@@ -151,9 +153,9 @@ impl Live {
         }
     }
 
-    /// Takes the name that a plaintext request says, where nothing else said one.
+    /// Takes the name that a plaintext request says, where nothing more certain said one.
     pub(super) fn named_by(&mut self, exchanges: &[exchange::Exchange]) {
-        if self.connection.name.is_none()
+        if matches!(self.connection.name, None | Some((_, NameSource::Hosts)))
             && let Some(http) = exchanges.iter().find(|http| !http.host.is_empty())
         {
             self.connection.name = Some((http.host.as_str().into(), NameSource::Host));

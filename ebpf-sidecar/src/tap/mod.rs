@@ -19,7 +19,8 @@ use recent::Recent;
 use stream::Stream;
 
 use crate::{
-    identity::{Names, Processes, executable::Executables},
+    clock,
+    identity::{Hosts, Names, Processes, executable::Executables},
     wire::record::{Record, Socket},
 };
 
@@ -40,6 +41,7 @@ const LINGER_NS: u64 = 500_000_000;
 pub struct Observer {
     processes: Processes,
     names: Names,
+    hosts: Hosts,
     executables: Executables,
     live: HashMap<u64, Live>,
     /// Until when, and whom, as in `ended`.
@@ -82,6 +84,8 @@ impl Observer {
             Some(Record::Exec(execution)) => {
                 self.fresh.push(Fresh::Executed(execution.tgid));
                 self.executables.forget(execution.tgid, execution.started);
+                // It may be gone when its connection is told of.
+                self.hosts.look(execution.cgroup, execution.tgid, clock::monotonic());
                 self.processes.executed(&execution);
             }
             Some(Record::Exit { tgid, at }) => self.exited(tgid, at),
@@ -224,6 +228,12 @@ impl Observer {
         self.unowned
     }
 
+    /// How often a hosts file could not be read that may have had a connection's name.
+    #[must_use]
+    pub fn unread_hosts(&self) -> u64 {
+        self.hosts.unread()
+    }
+
     /// Takes the counters of a connection. Returns `false` for one that has ended. A socket may connect again, after a
     /// refusal for one, and then keeps its cookie.
     fn seen(&mut self, socket: &Socket) -> bool {
@@ -239,7 +249,11 @@ impl Observer {
         }
         let live = self.live.entry(socket.cookie).or_insert_with(|| {
             let process = self.processes.of(socket);
-            let name = self.names.of(socket.cgroup, socket.remote.0).map(|name| (name, NameSource::Dns));
+            let (cgroup, address) = (socket.cgroup, socket.remote.0);
+            let name = self.names.of(cgroup, address).map(|name| (name, NameSource::Dns)).or_else(|| {
+                self.hosts.look(cgroup, socket.tgid, socket.opened);
+                self.hosts.of(cgroup, address).map(|name| (name, NameSource::Hosts))
+            });
             Live::new(socket, process, name)
         });
         let is_latest = live.connection.opened == socket.opened;

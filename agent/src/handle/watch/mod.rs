@@ -10,8 +10,8 @@ mod settle;
 use super::Setup;
 use super::process::Process;
 use crate::clock::Clock;
-use crate::say;
 use crate::tally::Tallies;
+use crate::{home, say};
 use farcall::Config;
 use farcall::catalogue::Vendor;
 use settle::{Changes, Woken};
@@ -186,10 +186,9 @@ impl Watch {
         let changed = seen.stamp.replace(stamp) != Some(stamp);
         let file = &self.candidates[stamp.place];
         let name = file.display();
-        let text = match fs::read(file) {
-            _ if stamp.bytes > MAX_FILE => Err("it is larger than 4 MiB".to_owned()),
-            Ok(bytes) => String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()),
-            Err(error) => Err(error.to_string()),
+        let text = match stamp.bytes > MAX_FILE {
+            true => Err(format!("cannot read {name}: it is larger than 4 MiB")),
+            false => home::config_text(file),
         };
         let hash = hash_of(&text);
         if seen.text.replace(hash) == Some(hash) {
@@ -219,7 +218,7 @@ impl Watch {
                 return true;
             }
             Ok((Err(errors), _)) => errors.iter().take(MAX_SAID).map(ToString::to_string).collect(),
-            Err(error) => vec![format!("cannot read {name}: {error}")],
+            Err(error) => vec![error.clone()],
         };
         Tallies::add(&process.tallies.rejected_reloads, 1);
         if !seen.bad.contains(&hash) {

@@ -7,7 +7,10 @@ use farcall::ledger::Sighting as Wire;
 use farcall_agent::ExplainedBy;
 
 use super::{AGAIN, CAPACITY, Decision, HOLD, PATIENCE, Process, SLACK};
-use crate::{coverage::Completeness, tap::Progress};
+use crate::{
+    coverage::Completeness,
+    tap::{NameSource, Progress},
+};
 
 /// How long a connection is remembered of which nothing is heard: its end is reported, unless that was lost.
 const IDLE: u64 = 3_600_000_000_000;
@@ -167,11 +170,14 @@ fn explanation(progress: &Progress, process: Option<&Process>, mark: Option<&Mar
         return by;
     }
     // Where the kernel cannot read, a call of the library to the same host at the time is the explanation.
-    let host = match &connection.name {
-        Some((name, _)) => Wire::host_key(name),
-        None => Wire::host_key(&connection.remote.0.to_string()),
+    let called = |host: &str| process.library_called(Wire::host_key(host), connection.opened, until);
+    let called_by_library = || match &connection.name {
+        // Whoever has an address for a host needs no name, even where the hosts file has one.
+        Some((name, NameSource::Hosts)) => called(name) || called(&connection.remote.0.to_string()),
+        Some((name, _)) => called(name),
+        None => called(&connection.remote.0.to_string()),
     };
-    if confirmed > 0 || of_library || process.library_called(host, connection.opened, until) {
+    if confirmed > 0 || of_library || called_by_library() {
         ExplainedBy::Library
     } else {
         ExplainedBy::Nobody

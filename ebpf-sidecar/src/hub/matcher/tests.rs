@@ -371,6 +371,25 @@ fn connections_are_explained_by_whoever_knows_their_calls() {
     assert_eq!(explained(opaque(), 0, Some(elsewhere), false), [ExplainedBy::Nobody]);
 }
 
+#[test]
+fn a_connection_that_the_hosts_file_names_is_explained_by_a_call_to_the_name_and_to_the_address() {
+    let explained = |host: &str, source| {
+        let mut matcher = Matcher::default();
+        hello(&mut matcher);
+        let told = Sighting { host: Wire::host_key(host), ..sighting("/a", S, 2 * S, 200, 1) };
+        matcher.sighting(PID, told);
+        let mut news = progress(Completeness::Opaque { reason: "Go".into() }, 0);
+        news.connection.name = Some(("db.internal".into(), source));
+        matcher.connection(news, 2 * S);
+        tally(matcher.due(100 * S)).2
+    };
+    assert_eq!(explained("db.internal", NameSource::Hosts), [ExplainedBy::Library]);
+    assert_eq!(explained("127.0.0.2", NameSource::Hosts), [ExplainedBy::Library]);
+    assert_eq!(explained("127.0.0.3", NameSource::Hosts), [ExplainedBy::Nobody]);
+    // What a ClientHello says is whom the program calls.
+    assert_eq!(explained("127.0.0.2", NameSource::Sni), [ExplainedBy::Nobody]);
+}
+
 /// A report of a connection that is open, with bytes in and exchanges.
 fn open(verdict: Completeness, new_in: u64, exchanges: u64) -> Progress {
     let mut progress = progress(verdict, exchanges);
