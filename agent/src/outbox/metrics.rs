@@ -135,6 +135,17 @@ impl Standings {
         standing.since = standing.since.into_iter().chain(one.since).min();
     }
 
+    /// Has the moments shown by another clock.
+    pub(super) fn show(&mut self, by: &dyn Fn(i64) -> i64) {
+        self.0.values_mut().for_each(|standing| standing.since = standing.since.map(by));
+    }
+
+    /// When the oldest call that waits was put.
+    #[cfg(test)]
+    pub(super) fn oldest(&self) -> Option<i64> {
+        self.0.values().filter_map(|standing| standing.since).min()
+    }
+
     pub(super) fn add_all(&mut self, others: Self) {
         others.0.into_iter().for_each(|(vendor, standing)| self.add(&vendor, standing));
     }

@@ -58,6 +58,20 @@ impl FileStore {
         answer
     }
 
+    /// Asks for moments that people read by the wall clock, together with what shows them by that: in the file they are
+    /// by the clock from before a jump until somebody writes there.
+    fn look_by_wall<T: Default>(
+        &self,
+        question: impl FnOnce(&Connection, &dyn Fn(i64) -> i64) -> rusqlite::Result<T>,
+    ) -> Result<T, OutboxError> {
+        self.look(|connection| {
+            // As of one commit.
+            let connection = &connection.unchecked_transaction()?;
+            let (clock, wall) = (Ahead::of(connection)?, Ahead::wall());
+            question(connection, &|moment| clock.moved(moment, wall))
+        })
+    }
+
     /// Asks with delivery's connection, which stays open; the default where there is no file.
     fn read<T: Default>(
         &self,
@@ -110,7 +124,13 @@ impl Store for FileStore {
     }
 
     fn get(&self, id: i64) -> Pending<Option<Whole>> {
-        Pending::ready(self.look(|connection| table::get(connection, id)))
+        Pending::ready(self.look_by_wall(|connection, by_wall| {
+            let mut whole = table::get(connection, id)?;
+            if let Some((item, ..)) = &mut whole {
+                item.show(by_wall);
+            }
+            Ok(whole)
+        }))
     }
 
     fn newest_sealed(&self) -> Pending<Option<Vec<u8>>> {
@@ -118,7 +138,11 @@ impl Store for FileStore {
     }
 
     fn list(&self, filter: &Filter) -> Pending<Vec<Item>> {
-        Pending::ready(self.look(|connection| table::list(connection, filter)))
+        Pending::ready(self.look_by_wall(|connection, by_wall| {
+            let mut items = table::list(connection, filter)?;
+            items.iter_mut().for_each(|item| item.show(by_wall));
+            Ok(items)
+        }))
     }
 
     fn counts(&self) -> Pending<Vec<Count>> {
@@ -126,22 +150,31 @@ impl Store for FileStore {
     }
 
     fn vendors(&self) -> Pending<Vec<VendorCount>> {
-        Pending::ready(self.look(vendors::of_file))
+        Pending::ready(self.look_by_wall(|connection, by_wall| {
+            let mut counts = vendors::of_file(connection)?;
+            counts.iter_mut().for_each(|count| count.oldest = count.oldest.map(by_wall));
+            Ok(counts)
+        }))
     }
 
     fn standings(&self, service: &str, stop: &AtomicBool) -> Result<Standings, OutboxError> {
-        self.look(|connection| table::standings(connection, service, stop))
+        self.look_by_wall(|connection, by_wall| {
+            let mut standings = table::standings(connection, service, stop)?;
+            standings.show(by_wall);
+            Ok(standings)
+        })
     }
 
     fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
-        self.look(|connection| {
+        self.look_by_wall(|connection, by_wall| {
             let late = Ahead::of(connection)?.now().saturating_sub(nanos(PATIENCE));
             let mut unserved = Vec::new();
             for line in table::lines_of_callbacks(connection)? {
                 if line.due.is_some_and(|due| due <= late)
                     && !lease::is_held(connection, self.place.home(), &line.queue)?
                 {
-                    unserved.push(Unserved { queue: line.queue, calls: line.calls, oldest: line.oldest });
+                    let oldest = by_wall(line.oldest);
+                    unserved.push(Unserved { queue: line.queue, calls: line.calls, oldest });
                 }
             }
             Ok(unserved)
@@ -352,6 +385,20 @@ mod tests {
         store.write(0, move |db| db.execute(jump, [60 * MINUTE])).wait().unwrap();
         let jump = "UPDATE clock SET ahead = ahead - ?1";
         store.write(0, move |db| db.execute(jump, [60 * MINUTE])).wait().unwrap();
+        let listed = store.list(&Filter::default()).wait().unwrap().remove(0);
+        let got = store.get(listed.id).wait().unwrap().unwrap().0;
+        // Who looks sees when it was, and will be, by the clock on the wall.
+        let near = |moment: i64, expected: i64| {
+            let off = moment - wall() - expected;
+            assert!((-MINUTE..=MINUTE).contains(&off), "{off}");
+        };
+        for item in [listed, got] {
+            near(item.put_at, 0);
+            near(item.next_at, 0);
+            near(item.expires_at, 10 * MINUTE);
+        }
+        near(store.vendors().wait().unwrap()[0].oldest.unwrap(), 0);
+        near(store.standings("q", &AtomicBool::new(false)).unwrap().oldest().unwrap(), 0);
         let mut found = due(&store, token);
         let (item, _) = found.calls.pop().unwrap();
         assert!(item.expires_at < wall(), "as the wall clock has it, it is too old");
