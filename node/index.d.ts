@@ -225,7 +225,7 @@ export interface OutboxCall {
   idempotencyHeader?: string
   /** How long delivery is tried: 1 at least. Default: 3 days. */
   maxAgeMs?: number
-  /** How often. Default: without a bound. */
+  /** How often: 1 at least. Default: without a bound. */
   maxAttempts?: number
   /** How long one attempt may take. Default: 30,000. */
   timeoutMs?: number

@@ -51,8 +51,26 @@ async function answered (asked) {
   }
 }
 
-/** @param {number | undefined} ms */
-const whole = (ms) => ms === undefined ? undefined : Math.max(0, Math.round(ms))
+/**
+ * A number that an option has; none where it is left out. One that cannot be meant is not taken for the default.
+ *
+ * @param {string} option
+ * @param {unknown} value
+ * @param {number} least
+ * @param {number} most
+ */
+function number (option, value, least, most) {
+  if (value === undefined) return undefined
+  if (typeof value !== 'number') throw new TypeError(`${option} is a number, not ${value === null ? 'null' : typeof value}`)
+  if (!(value >= least && value <= most)) throw new RangeError(`${option} is ${least} at least, and ${most} at most, not ${value}`)
+  return Math.round(value)
+}
+
+/**
+ * @param {{ [option: string]: any }} call
+ * @param {string} option a time in milliseconds
+ */
+const millis = (call, option) => number(option, call[option], 0, Number.MAX_SAFE_INTEGER)
 
 /**
  * See index.d.ts.
@@ -77,10 +95,10 @@ async function put (call) {
     order_key: call.orderKey,
     idempotency_key: call.idempotencyKey,
     idempotency_header: call.idempotencyHeader,
-    max_age_ms: whole(call.maxAgeMs),
-    max_attempts: call.maxAttempts,
-    timeout_ms: whole(call.timeoutMs),
-    delay_ms: whole(call.delayMs)
+    max_age_ms: millis(call, 'maxAgeMs'),
+    max_attempts: number('maxAttempts', call.maxAttempts, 1, 0xffff_ffff),
+    timeout_ms: millis(call, 'timeoutMs'),
+    delay_ms: millis(call, 'delayMs')
   })
   const receipt = await answered(native().outboxPut(parcel, bytes(json === undefined ? call.body : JSON.stringify(json))))
   const { id, idempotency_key: idempotencyKey } = JSON.parse(receipt)
@@ -169,6 +187,8 @@ async function wait (id, { timeoutMs = 60_000 } = {}) {
  * @returns {Promise<{ value: T | null, error?: unknown }>}
  */
 async function until (timeoutMs, look) {
+  // A time that was computed may be over already, or have no end.
+  number('timeoutMs', timeoutMs, -Infinity, Infinity)
   const end = performance.now() + timeoutMs
   // Longer and longer: a call may wait for days.
   for (let pause = LOOK_MS; ; pause = Math.min(pause * 1.5, LONGEST_LOOK_MS)) {

@@ -48,11 +48,32 @@ test('what cannot be kept is rejected', async () => {
   await assert.rejects(outbox.put({ method: 'POST', url: '/v1' }), /its URL is not an absolute one/)
   await assert.rejects(outbox.put(/** @type {any} */ ({ method: 'POST', url: 'http://a.example/', tiemout: 1 })), /knows no `tiemout`/)
   const good = { method: 'POST', url: 'http://a.example/' }
-  for (const maxAgeMs of [0, -1]) await assert.rejects(outbox.put({ ...good, maxAgeMs }), /its maximum age is over at once/)
+  await assert.rejects(outbox.put({ ...good, maxAgeMs: 0 }), /its maximum age is over at once/)
   await assert.rejects(outbox.put(/** @type {any} */ ({ url: good.url })), /its `method` is missing/)
   const headers = /** @type {any} */ ({ authorization: { evn: 'KEY' } })
   await assert.rejects(outbox.put({ ...good, headers }), /the header `authorization` .*`evn` is not a key of it/)
   await assert.rejects(outbox.item(999_999), /there is no call 999999/)
+})
+
+test('a number that cannot be meant is not taken for the default', async (t) => {
+  const { url } = await recorder(t)
+  const good = { method: 'POST', url, delayMs: 3_600_000 }
+  for (const option of ['maxAgeMs', 'timeoutMs', 'delayMs', 'maxAttempts']) {
+    for (const value of [NaN, Infinity, -1, 2 ** 53]) {
+      await assert.rejects(outbox.put({ ...good, [option]: value }), (/** @type {any} */ error) => {
+        return error instanceof RangeError && error.message.startsWith(`${option} is `) && error.message.endsWith(`not ${value}`)
+      }, `${option} ${value}`)
+    }
+    for (const value of ['60000', null, 1n]) {
+      await assert.rejects(outbox.put(/** @type {any} */ ({ ...good, [option]: value })), { name: 'TypeError', message: new RegExp(`^${option} is a number`) })
+    }
+  }
+  await assert.rejects(outbox.put({ ...good, maxAttempts: 0 }), { name: 'RangeError', message: /^maxAttempts is 1 at least/ })
+  const receipt = await outbox.put({ ...good, maxAgeMs: 60_000.4, timeoutMs: undefined, maxAttempts: 1 })
+  await assert.rejects(outbox.wait(receipt.id, { timeoutMs: NaN }), { name: 'RangeError', message: /^timeoutMs is .*not NaN$/ })
+  await assert.rejects(receipt.done({ timeoutMs: NaN }), { name: 'RangeError', message: /^timeoutMs is .*not NaN$/ })
+  const { state, put_at: put, expires_at: expires } = await outbox.wait(receipt.id, { timeoutMs: -1 })
+  assert.deepEqual([state, Date.parse(expires) - Date.parse(put)], ['pending', 60_000])
 })
 
 test('a receipt says what came of its call', async (t) => {

@@ -287,3 +287,20 @@ def test_a_process_without_the_function_leaves_the_call_to_one_that_has_it(vendo
         (b"child", "sk_vault"),
         (b"parent", "sk_vault"),
     }
+
+
+@pytest.mark.parametrize("option", ["max_age", "timeout", "delay", "max_attempts"])
+def test_a_number_that_cannot_be_meant_is_an_error_that_names_its_option(vendor: Vendor, option: str) -> None:
+    call: dict[str, Any] = {"method": "POST", "url": vendor.url}
+    for wrong in (float("nan"), float("inf"), -1):
+        with pytest.raises((TypeError, ValueError), match=f"^{option} is "):
+            farcall.outbox.put(**call, **{option: wrong})
+    for wrong in ("60", True):
+        with pytest.raises(TypeError, match=f"^{option} is a .*number, not "):
+            farcall.outbox.put(**call, **{option: wrong})
+    with pytest.raises(ValueError, match=r"^max_attempts is 1 at least"):
+        farcall.outbox.put(**call, max_attempts=0)
+    receipt = farcall.outbox.put(**call, delay=3_600, max_age=7_200.5)
+    for look in (receipt.result, lambda timeout: farcall.outbox.wait(receipt.id, timeout)):
+        with pytest.raises(ValueError, match=r"^timeout is not a number"):
+            look(float("nan"))

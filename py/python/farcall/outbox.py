@@ -16,12 +16,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json as _json
+import math
 import os
 import re
 import threading
 import time
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from farcall._native import native
@@ -98,6 +100,8 @@ class Receipt:
         Raises TimeoutError after `timeout` seconds, and OutboxError where the call was given up. An outbox that cannot
         be asked now (OutboxUnavailableError) is asked again.
         """
+        if timeout is not None:
+            _number("timeout", timeout)
         until = None if timeout is None else time.monotonic() + timeout
         for pause in _pauses():
             found, why = _look(self.id)
@@ -185,7 +189,8 @@ def put(
     `order_key` are delivered in the order of their puts; `max_age` (3 days), `timeout` of one attempt (30) and
     `delay` of the first are in seconds; `on_done` is called as by `Receipt.on_done`.
 
-    Raises OutboxError where the call was not taken: it is not on the disk, or nobody knows.
+    Raises OutboxError where the call was not taken: it is not on the disk, or nobody knows; TypeError or ValueError,
+    with the parameter's name, for a number that cannot be meant.
     """
     listed = [(name, _header(value)) for name, value in (headers.items() if hasattr(headers, "items") else headers)]
     if json is not None:
@@ -205,10 +210,10 @@ def put(
         "order_key": order_key,
         "idempotency_key": idempotency_key,
         "idempotency_header": idempotency_header,
-        "max_age_ms": _millis(max_age),
-        "max_attempts": max_attempts,
-        "timeout_ms": _millis(timeout),
-        "delay_ms": _millis(delay),
+        "max_age_ms": _millis("max_age", max_age),
+        "max_attempts": _attempts("max_attempts", max_attempts),
+        "timeout_ms": _millis("timeout", timeout),
+        "delay_ms": _millis("delay", delay),
     }
     content = body.encode() if isinstance(body, str) else body or b""
     receipt = Receipt(**_json.loads(native.outbox_put(_json.dumps(parcel), content)))
@@ -267,6 +272,7 @@ def wait(number: int, timeout: float) -> dict[str, Any]:
 
     Raises OutboxUnavailableError where the outbox cannot be asked when the time is up.
     """
+    _number("timeout", timeout)
     stands: dict[str, Any] = _json.loads(native.outbox_wait(number, timeout))
     return stands
 
@@ -321,5 +327,27 @@ def _header(value: HeaderValue) -> Any:
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
-def _millis(seconds: float | None) -> int | None:
-    return None if seconds is None else max(0, round(seconds * 1000))
+def _number(option: str, value: float) -> None:
+    """Refuses what cannot be meant: an error that names the option beats one that does not, or the default."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{option} is a number, not {type(value).__name__}")
+    if math.isnan(value):
+        raise ValueError(f"{option} is not a number, but nan")
+
+
+def _millis(option: str, seconds: float | None) -> int | None:
+    if seconds is None:
+        return None
+    _number(option, seconds)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{option} is a number of seconds, 0 at least, not {seconds}")
+    return round(seconds * 1000)
+
+
+def _attempts(option: str, many: int | None) -> int | None:
+    if many is not None:
+        if isinstance(many, bool) or not isinstance(many, Integral):
+            raise TypeError(f"{option} is a whole number, not {type(many).__name__}")
+        if many < 1:
+            raise ValueError(f"{option} is 1 at least, not {many}")
+    return None if many is None else int(many)
