@@ -289,6 +289,13 @@ def test_a_process_without_the_function_leaves_the_call_to_one_that_has_it(vendo
     }
 
 
+def test_a_credential_that_is_no_function_is_refused_at_once(ledger: Ledger) -> None:
+    secret: Any = "sk_secret"
+    with pytest.raises(TypeError, match="'vault'") as caught:
+        farcall.outbox.credential("vault", secret)
+    assert secret not in str(caught.value)
+
+
 @pytest.mark.parametrize("option", ["max_age", "timeout", "delay", "max_attempts"])
 def test_a_number_that_cannot_be_meant_is_an_error_that_names_its_option(vendor: Vendor, option: str) -> None:
     call: dict[str, Any] = {"method": "POST", "url": vendor.url}

@@ -236,6 +236,8 @@ def credential(name: str, function: Callable[[], str | Awaitable[str]]) -> None:
     Another function of the name takes its place. From then on this process delivers calls of its service that take the
     credential, whoever put them.
     """
+    if not callable(function):
+        raise TypeError(f"the credential {name!r} comes from a function, not from {type(function).__name__}")
     native.outbox_credential(name, partial(_ask, function))
 
 
