@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
   farcall outbox drain --service checkout     deliver what waits, from here
   farcall outbox restore --from /mnt/b/outbox.db    put back what was lost, from a copy
 
-docs/outbox.md says what is promised. Ends with 1 where there are dead letters (stats), where calls are left (drain), or one that is named is not there (retry, drop).")]
+docs/outbox.md says what is promised. Ends with 1 where there are dead letters, or calls without a key (stats), where calls are left (drain), or one that is named is not there (retry, drop).")]
 pub(crate) enum Command {
     /// Which calls are in it?
     Ls {
@@ -277,17 +277,19 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                 ));
             }
             let awaited = if missing.is_none() { operator.awaited()? } else { Vec::new() };
+            let unreadable = if missing.is_none() { operator.unreadable()? } else { None };
             let (here, stopped) = (operator.beside()?, operator.stopped());
             let failed = stopped.is_some() || !here.stopped_copies.is_empty();
-            let wrong = failed || counts.iter().any(|count| count.state == State::Dead);
+            let wrong =
+                failed || unreadable.is_some() || counts.iter().any(|count| count.state == State::Dead);
             let text = match (as_json, &stopped) {
                 (true, _) => {
                     let stopped = stopped.as_ref().map(ToString::to_string);
                     let missing = missing.as_ref().map(ToString::to_string);
                     let vendors: Vec<_> = vendors.iter().map(with_age).collect();
                     json(&json!({
-                        "counts": counts, "vendors": vendors, "awaited": awaited, "here": here, "stopped": stopped,
-                        "missing": missing, "counters": counters(&home)
+                        "counts": counts, "vendors": vendors, "awaited": awaited, "unreadable": unreadable, "here": here,
+                        "stopped": stopped, "missing": missing, "counters": counters(&home)
                     }))
                 }
                 (false, stopped) => {
@@ -306,7 +308,8 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                         false => counts.render(&style()),
                     };
                     let awaited: String = awaited.iter().map(|awaited| format!("\n{awaited}\n")).collect();
-                    format!("{counts}{vendors}{awaited}{here}{stopped}")
+                    let unreadable: String = unreadable.iter().map(|calls| format!("\n{calls}\n")).collect();
+                    format!("{counts}{vendors}{awaited}{unreadable}{here}{stopped}")
                 }
             };
             let exit = match missing {

@@ -113,6 +113,47 @@ fn calls_that_wait_for_a_credential_of_the_program_say_so() {
 }
 
 #[test]
+fn calls_whose_key_is_gone_are_told_of_with_what_is_to_be_done() {
+    let (home, port) = (tempfile::tempdir().unwrap(), vendor());
+    let doctor = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
+        command
+            .arg("doctor")
+            .env("FARCALL_HOME", home.path())
+            .env("COLUMNS", "1000")
+            .current_dir(home.path());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let parcel = || Parcel::new("POST", format!("http://127.0.0.1:{port}/v1/refunds"));
+    put(home.path(), vec![parcel(), parcel()]);
+    assert_eq!(run(home.path(), &["stats"]).0, 0);
+    assert_eq!(json(home.path(), &["stats"])["unreadable"], serde_json::Value::Null);
+    let (key, away) = (home.path().join("outbox.key"), home.path().join("away"));
+    std::fs::rename(&key, &away).unwrap();
+    let told = "2 calls in the outbox wait for a key: it is neither in ";
+    let gone = |why: &str| {
+        let (code, out, _) = run(home.path(), &["stats"]);
+        assert!(code == 1 && out.contains(why) && out.contains("2 calls"), "{code} {out}");
+        let unreadable = &json(home.path(), &["stats"])["unreadable"];
+        assert!(unreadable["calls"] == 2 && !unreadable["why"].as_str().unwrap().is_empty(), "{unreadable}");
+        assert!(doctor().contains(why), "{}", doctor());
+    };
+    gone(told);
+    assert!(doctor().contains("outbox.key nor in $FARCALL_OUTBOX_KEY; put it back"));
+    assert!(!key.exists(), "who asks makes none");
+    // Another one does not help.
+    std::fs::write(&key, [7; 32]).unwrap();
+    gone(told);
+    std::fs::write(&key, [7; 31]).unwrap();
+    gone("it is not 32 bytes long; put the right one back");
+    std::fs::rename(&away, &key).unwrap();
+    assert_eq!(run(home.path(), &["stats"]).0, 0);
+    assert!(!doctor().contains("wait for a key"));
+    let (code, out, _) = run(home.path(), &["drain", "--service", "shop"]);
+    assert_eq!((code, out.as_str()), (0, "settled 2, left 0\n"));
+}
+
+#[test]
 fn what_waits_is_listed_shown_and_drained() {
     let (home, port) = (tempfile::tempdir().unwrap(), vendor());
     let url = format!("http://127.0.0.1:{port}/v1/refunds?key=t0ken");

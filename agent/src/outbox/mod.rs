@@ -41,6 +41,7 @@ mod restore;
 mod seal;
 mod store;
 mod table;
+mod unreadable;
 mod vendors;
 mod writer;
 
@@ -55,6 +56,7 @@ pub use pending::Pending;
 pub use reference::Reference;
 pub use restore::Restored;
 pub use table::{Count, Filter, Item, State};
+pub use unreadable::Unreadable;
 pub use vendors::VendorCount;
 
 use crate::alarm::Alarm;

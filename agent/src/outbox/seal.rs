@@ -58,20 +58,17 @@ impl Keys {
         Self::chosen(std::env::var(VARIABLE).ok().as_deref(), home, newest)
     }
 
+    /// Those that are there: none is made.
+    pub(super) fn there(home: &Path) -> Result<Self, OutboxError> {
+        known(std::env::var(VARIABLE).ok().as_deref(), home).map(Self::from)
+    }
+
     fn chosen(variable: Option<&str>, home: &Path, newest: Option<&[u8]>) -> Result<Self, OutboxError> {
-        let mut keys = match variable.filter(|text| !text.trim().is_empty()) {
-            Some(text) => parse(text).ok_or_else(|| {
-                OutboxError::Key(format!(
-                    "${VARIABLE} is not a list of keys; write 64 hexadecimal digits for each, separated by commas"
-                ))
-            })?,
-            None => Vec::new(),
-        };
-        let file = home.join(FILE);
-        if file.exists() || (keys.is_empty() && newest.is_none()) {
+        let mut keys = known(variable, home)?;
+        if keys.is_empty() && newest.is_none() {
             keys.push(of_file(home)?);
         }
-        let keys = Self::from(keys);
+        let (keys, file) = (Self::from(keys), home.join(FILE));
         let lost = "put back the one that belongs to outbox.db. If that is lost, so are the calls: stop all \
             programs and move outbox.db, outbox.db-wal and outbox.db-shm away";
         match newest.and_then(key_id) {
@@ -87,7 +84,7 @@ impl Keys {
         }
     }
 
-    fn from(keys: Vec<[u8; 32]>) -> Self {
+    pub(super) fn from(keys: Vec<[u8; 32]>) -> Self {
         let keys = keys.into_iter().map(|key| (id(&key), key)).collect();
         Self { keys, random: SystemRandom::new() }
     }
@@ -168,6 +165,11 @@ impl Keys {
         key_id(sealed).is_some_and(|sealed_by| self.with(sealed_by).is_some())
     }
 
+    /// Whether the key of a record is none of them.
+    pub(super) fn lacks(&self, sealed: &[u8]) -> bool {
+        key_id(sealed).is_some_and(|sealed_by| self.with(sealed_by).is_none())
+    }
+
     /// What tells them apart; see [`key_of`].
     pub(super) fn ids(&self) -> Vec<Vec<u8>> {
         self.keys.iter().map(|(id, _)| id.to_vec()).collect()
@@ -178,6 +180,22 @@ impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Keys").field("keys", &self.keys.len()).finish_non_exhaustive()
     }
+}
+
+/// Those of the environment, then the one of this home directory.
+fn known(variable: Option<&str>, home: &Path) -> Result<Vec<[u8; 32]>, OutboxError> {
+    let mut keys = match variable.filter(|text| !text.trim().is_empty()) {
+        Some(text) => parse(text).ok_or_else(|| {
+            OutboxError::Key(format!(
+                "${VARIABLE} is not a list of keys; write 64 hexadecimal digits for each, separated by commas"
+            ))
+        })?,
+        None => Vec::new(),
+    };
+    if home.join(FILE).exists() {
+        keys.push(of_file(home)?);
+    }
+    Ok(keys)
 }
 
 fn of_file(home: &Path) -> Result<[u8; 32], OutboxError> {

@@ -268,6 +268,10 @@ fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
         Ok(awaited) => problems.extend(awaited.iter().map(ToString::to_string)),
         Err(error) => problems.push(error.to_string()),
     }
+    match operator.unreadable() {
+        Ok(unreadable) => problems.extend(unreadable.iter().map(ToString::to_string)),
+        Err(error) => problems.push(error.to_string()),
+    }
     let oldest = vendors.iter().filter_map(|count| count.oldest).min();
     health.pending = vendors.iter().map(|count| count.pending).sum();
     health.delivered = vendors.iter().map(|count| count.delivered).sum();

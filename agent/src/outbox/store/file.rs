@@ -9,7 +9,7 @@ use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::Writer;
 use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors};
 use super::moving::{self, States};
-use super::{Due, Grant, PATIENCE, Store, Unserved, Waits, Wanted};
+use super::{Due, Grant, PATIENCE, Sealed, Store, Unserved, Waits, Wanted};
 use crate::outbox::deliver::FARTHEST;
 use rusqlite::{Connection, Transaction};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -179,6 +179,10 @@ impl Store for FileStore {
             }
             Ok(unserved)
         })
+    }
+
+    fn sealed(&self) -> Result<Vec<Sealed>, OutboxError> {
+        self.look(table::sealed)
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {

@@ -153,6 +153,13 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// Where it cannot be asked.
     fn unserved(&self) -> Result<Vec<Unserved>, OutboxError>;
 
+    /// Under which keys calls are sealed that wait, and may be delivered: the beginning of what is sealed, and how many
+    /// calls there are of it; of very many calls those that are due first.
+    ///
+    /// # Errors
+    /// Where it cannot be asked.
+    fn sealed(&self) -> Result<Vec<Sealed>, OutboxError>;
+
     /// Delivers calls anew; how many there were that can be.
     fn retry(&self, ids: Vec<i64>) -> Pending<usize>;
 
@@ -230,6 +237,9 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     /// The error for something that went wrong with it.
     fn unavailable(&self, what: &dyn std::fmt::Display) -> OutboxError;
 }
+
+/// What was sealed begins so, and how many calls do.
+pub(super) type Sealed = (Vec<u8>, u64);
 
 /// A queue from which nobody delivers.
 #[derive(Clone, Debug, PartialEq, Eq)]

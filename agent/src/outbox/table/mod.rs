@@ -10,7 +10,7 @@ mod read;
 mod standing;
 
 pub(super) use deliver::{due, has_pending, next_due, request, settle, tidy, unblock_behind};
-pub(super) use operate::{counts, get, lines_of_callbacks, list, newest_sealed, remove, retry};
+pub(super) use operate::{counts, get, lines_of_callbacks, list, newest_sealed, remove, retry, sealed};
 pub(super) use put::{MOST_TOGETHER, add, add_together, together};
 pub(super) use read::{bytes, maybe_number, maybe_text, number, text};
 pub(super) use standing::standings;

@@ -12,6 +12,18 @@ pub(in super::super) fn newest_sealed(connection: &Connection) -> rusqlite::Resu
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
 }
 
+/// How what waits begins, as far as that tells the key, and how many calls begin so.
+pub(in super::super) fn sealed(connection: &Connection) -> rusqlite::Result<Vec<(Vec<u8>, u64)>> {
+    // Of those that wait for an earlier one of their key that one stands here.
+    let sql = "SELECT coalesce(substr(request, 1, 64), x'') AS head, count(*) FROM
+            (SELECT request FROM item INDEXED BY item_due WHERE state = 0 AND blocked = 0
+            ORDER BY queue, next_at LIMIT 10000)
+        GROUP BY substr(head, 1, 5)";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| Ok((bytes(row, 0)?, unsigned(number(row, 1)?))))?;
+    rows.collect()
+}
+
 /// Delivers a call anew: at once, with its age and attempts counted from now. Whether there is one that is not
 /// delivered.
 pub(in super::super) fn retry(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<bool> {

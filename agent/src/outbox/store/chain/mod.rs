@@ -16,7 +16,7 @@ use super::super::seal::name_of;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{Beside, OutboxError, Receipt, VendorCount, wall};
 use super::moving::{self, States};
-use super::{Due, FileStore, Grant, Store, Unserved, Waits, Wanted};
+use super::{Due, FileStore, Grant, Sealed, Store, Unserved, Waits, Wanted};
 use crate::alarm::Alarm;
 use crate::say;
 use copies::{Copies, InCopies};
@@ -256,6 +256,14 @@ impl Store for Chain {
 
     fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
         self.links.store.unserved()
+    }
+
+    fn sealed(&self) -> Result<Vec<Sealed>, OutboxError> {
+        let mut sealed = self.links.store.sealed()?;
+        if let Some(spool) = &self.links.spool {
+            sealed.extend(spool.file().sealed()?);
+        }
+        Ok(sealed)
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {

@@ -5,7 +5,7 @@
 use super::super::super::clock::Ahead;
 use super::super::super::lease::{HOLDS, Lease, ends};
 use super::super::super::wall;
-use super::super::{Due, PATIENCE, Unserved, Waits, Wanted};
+use super::super::{Due, PATIENCE, Sealed, Unserved, Waits, Wanted};
 use super::calls::{COLUMNS, NOW, item};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -44,6 +44,18 @@ pub(super) async fn unserved(db: &mut PgConnection) -> sqlx::Result<Vec<Unserved
             oldest: wall().saturating_add(row.try_get("age")?),
         })
     };
+    sqlx::query(&sql).bind(late).fetch_all(db).await?.iter().map(read).collect()
+}
+
+/// Under which keys calls are sealed that are due for a while, and that nobody has taken: other hosts may have other keys
+/// than this one, and take theirs.
+pub(super) async fn sealed(db: &mut PgConnection) -> sqlx::Result<Vec<Sealed>> {
+    let sql = format!(
+        "SELECT (array_agg(substr(request, 1, 64)))[1] AS head, count(*) AS calls FROM farcall_outbox.item
+        WHERE state = 0 AND NOT blocked AND token IS NULL AND next_at <= {NOW} - $1 GROUP BY key_id"
+    );
+    let late = i64::try_from(PATIENCE.as_nanos()).unwrap_or(NANOS);
+    let read = |row: &PgRow| Ok((row.try_get("head")?, row.try_get("calls").map(i64::unsigned_abs)?));
     sqlx::query(&sql).bind(late).fetch_all(db).await?.iter().map(read).collect()
 }
 

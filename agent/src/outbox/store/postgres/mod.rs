@@ -16,7 +16,7 @@ use super::super::pending::Pending;
 use super::super::table::{Count, Filter, Item, New, Settlement, Whole};
 use super::super::{OutboxError, Receipt, VendorCount};
 use super::moving::States;
-use super::{Due, Grant, Store, Unserved, Waits, Wanted};
+use super::{Due, Grant, Sealed, Store, Unserved, Waits, Wanted};
 pub(super) use copy::PostgresCopy;
 use schema::Tables;
 use sqlx::ConnectOptions;
@@ -104,6 +104,10 @@ impl Store for PostgresStore {
 
     fn unserved(&self) -> Result<Vec<Unserved>, OutboxError> {
         self.thread.ask(claim::unserved).wait()
+    }
+
+    fn sealed(&self) -> Result<Vec<Sealed>, OutboxError> {
+        self.thread.ask(claim::sealed).wait()
     }
 
     fn retry(&self, ids: Vec<i64>) -> Pending<usize> {
