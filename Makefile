@@ -1,6 +1,6 @@
 # Farcall. `make help` lists what can be made; every target installs what it needs (apt, pip into .venv, npm).
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo try test bench lint format fuzz clean
+.PHONY: help setup build release demo try test bench lint format fuzz clean
 
 PYTHON := .venv/bin/python
 export CARGO_TERM_COLOR ?= auto
@@ -17,6 +17,9 @@ setup: $(STAMPS)/system $(STAMPS)/python $(STAMPS)/node ## install system packag
 build: setup ## build everything: crates, Python extension, Node addon
 	cargo build --workspace --exclude farcall-py --exclude farcall-node --exclude farcall-benches --all-targets
 	scripts/build-bindings dev
+
+release: setup ## the Python wheel (target/wheels) and the Node addon as a service should run them: laid out by a profile of calls
+	scripts/build-bindings profiled
 
 demo: build ## five programs in five languages call five vendors; see what Farcall sees (about a minute, 20 s of it running)
 	@$(PYTHON) examples/demo/demo.py
