@@ -2,7 +2,8 @@
 
 usage: train.py
 
-Processes of their own call a server on loopback: without rules, and with those of train.toml. Nothing is measured.
+Processes of their own call a server on loopback: without rules, and with those of train.toml. Nothing is
+measured.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Vendor(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def do_GET(self) -> None:
+        """Answers; the number in the path says how."""
         self.rfile.read(int(self.headers.get("content-length", 0)))
         number = int(self.path.rpartition("/")[2]) if self.path.startswith("/item/") else 0
         body = b'{"ok": true}'
@@ -49,14 +51,14 @@ class Vendor(BaseHTTPRequestHandler):
     do_POST = do_GET
 
     def log_message(self, *_: Any) -> None:
-        pass
+        """Keeps still."""
 
 
 class Server(ThreadingHTTPServer):
-    """Says nothing of clients that hang up."""
+    """One that clients may hang up on."""
 
     def handle_error(self, *_: Any) -> None:
-        pass
+        """Keeps still."""
 
 
 def main() -> None:
@@ -94,13 +96,15 @@ def work(client: str, home: str) -> None:
 
 
 def of_requests() -> Callable[[str, str], object]:
+    """A call of requests."""
     import requests
 
     session = requests.Session()
-    return lambda method, url: session.request(method, url, json={"n": 1} if method == "POST" else None).json()
+    return lambda method, url: session.request(method, url, json=_body(method)).json()
 
 
 def of_urllib3() -> Callable[[str, str], object]:
+    """A call of urllib3."""
     import urllib3
 
     pool = urllib3.PoolManager()
@@ -108,8 +112,13 @@ def of_urllib3() -> Callable[[str, str], object]:
 
 
 def of_httpx(name: str) -> Callable[[str, str], object]:
+    """A call of httpx or httpx2."""
     client = __import__(name).Client()
-    return lambda method, url: client.request(method, url, json={"n": 1} if method == "POST" else None).json()
+    return lambda method, url: client.request(method, url, json=_body(method)).json()
+
+
+def _body(method: str) -> dict[str, int] | None:
+    return {"n": 1} if method == "POST" else None
 
 
 async def call_async(name: str, url: str) -> None:
