@@ -53,7 +53,7 @@ fn a_configuration_with_errors_is_not_one_without_rules() {
     }
     std::fs::write(&file, b"service = \"\xff\"").unwrap();
     let notes = report::budgets(&query).unwrap().notes;
-    assert!(notes[0].contains("cannot read") && notes.len() == 1, "{notes:?}");
+    assert!(notes[0].contains("not UTF-8") && notes.len() == 1, "{notes:?}");
     std::fs::write(&file, "").unwrap();
     let notes = report::budgets(&query).unwrap().notes;
     assert!(notes[0].contains("has no [[budget]]"), "{notes:?}");
