@@ -4,13 +4,14 @@
 
 mod support;
 
-use farcall::{Head, Step};
+use farcall::{Head, RefusedBy, Step};
 use farcall_agent::{Farcall, Options};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use support::{Children, child, counter, options, role, until};
@@ -132,6 +133,51 @@ fn each_change_is_in_force_in_every_process_however_it_is_written() {
     fs::write(&file, deny("end")).unwrap();
     for child in &mut children.0 {
         assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_call_meets_the_rules_of_one_file_and_never_some_of_each() {
+    // Each of them refuses every call, by another concept: who meets parts of both may be refused by neither.
+    let by_policy = deny("on");
+    let by_rollout = "[[rollout]]\nname = \"off\"\nmatch = { vendor = \"stripe\" }\nkill = true\n";
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("farcall.toml");
+    put(&file, &by_policy);
+    let farcall = Farcall::start(with_thread(home.path()));
+    let refused_by = || {
+        let mut call = farcall.guard(farcall.begin(&Head::new("GET", "https://api.stripe.com/v1/balance")));
+        let Step::Refuse(refusal) = call.step() else { panic!("a call went through between two files") };
+        refusal.by
+    };
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Also where the test fails: nobody else ends the threads.
+        let _over = OnDrop(&over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    refused_by();
+                }
+            });
+        }
+        for n in 0..40 {
+            let (rules, by) = match n % 2 {
+                0 => (by_rollout, RefusedBy::Rollout),
+                _ => (by_policy.as_str(), RefusedBy::Policy),
+            };
+            put(&file, rules);
+            until("the next file", || refused_by() == by);
+        }
+    });
+    farcall.shutdown();
+}
+
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
