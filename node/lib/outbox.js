@@ -69,8 +69,9 @@ function number (option, value, least, most) {
 /**
  * @param {{ [option: string]: any }} call
  * @param {string} option a time in milliseconds
+ * @param {number} [least]
  */
-const millis = (call, option) => number(option, call[option], 0, Number.MAX_SAFE_INTEGER)
+const millis = (call, option, least = 0) => number(option, call[option], least, Number.MAX_SAFE_INTEGER)
 
 /**
  * See index.d.ts.
@@ -79,6 +80,10 @@ const millis = (call, option) => number(option, call[option], 0, Number.MAX_SAFE
  * @returns {Promise<import('../index.js').OutboxReceipt>}
  */
 async function put (call) {
+  // Python's takes method and URL in turn: whoever comes from there is told what this one takes.
+  if (typeof call !== 'object' || call === null) {
+    throw new TypeError('outbox.put takes one object: outbox.put({ method, url, ... })')
+  }
   for (const name of Object.keys(call)) if (!KNOWN.has(name)) throw new TypeError(`outbox.put knows no \`${name}\``)
   const { json } = call
   /** @type {[string, ReturnType<typeof header>][]} */
@@ -95,7 +100,7 @@ async function put (call) {
     order_key: call.orderKey,
     idempotency_key: call.idempotencyKey,
     idempotency_header: call.idempotencyHeader,
-    max_age_ms: millis(call, 'maxAgeMs'),
+    max_age_ms: millis(call, 'maxAgeMs', 1),
     max_attempts: number('maxAttempts', call.maxAttempts, 1, 0xffff_ffff),
     timeout_ms: millis(call, 'timeoutMs'),
     delay_ms: millis(call, 'delayMs')

@@ -48,7 +48,9 @@ test('what cannot be kept is rejected', async () => {
   await assert.rejects(outbox.put({ method: 'POST', url: '/v1' }), /its URL is not an absolute one/)
   await assert.rejects(outbox.put(/** @type {any} */ ({ method: 'POST', url: 'http://a.example/', tiemout: 1 })), /knows no `tiemout`/)
   const good = { method: 'POST', url: 'http://a.example/' }
-  await assert.rejects(outbox.put({ ...good, maxAgeMs: 0 }), /its maximum age is over at once/)
+  await assert.rejects(outbox.put({ ...good, maxAgeMs: 0 }), { name: 'RangeError', message: /^maxAgeMs is 1 at least/ })
+  const inTurn = /** @type {any} */ (outbox.put)('POST', good.url)
+  await assert.rejects(inTurn, { name: 'TypeError', message: /takes one object/ })
   await assert.rejects(outbox.put(/** @type {any} */ ({ url: good.url })), /its `method` is missing/)
   const headers = /** @type {any} */ ({ authorization: { evn: 'KEY' } })
   await assert.rejects(outbox.put({ ...good, headers }), /the header `authorization` .*`evn` is not a key of it/)
