@@ -135,34 +135,38 @@ fn an_explained_refusal_says_by_which_line_why_and_when_the_call_would_have_pass
 
 #[test]
 fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
-    // What the fault does, how the call came out, and what is said of both.
+    // What the fault does, how the call came out, what is said of both, and how it stands in the table.
     let faults = [
         (
             "latency = \"50ms\"",
             "complete",
             ("It was answered with 200 in ", ": one attempt."),
             "holds it back for 50.0 ms, then lets it be sent",
+            "200",
         ),
         (
             "status = 503\nretry_after = \"2s\"",
             "refused-fault",
             ("It was answered with 503 by the fault `stumbles` in ", ": nothing was sent."),
             "answers 503 with Retry-After 2 s in the vendor's place",
+            "503 fault: stumbles",
         ),
         (
             "error = \"reset\"",
             "refused-fault",
             ("It failed by the fault `stumbles` after ", ": nothing was sent."),
             "fails it (reset) in place of sending it",
+            "fault: stumbles",
         ),
         (
             "truncate = \"10B\"",
             "reset",
             ("It was answered with 200 in ", ", and failed (reset) before its last byte: one attempt."),
             "lets it be sent, and breaks off the answer's body after 10 bytes",
+            "200 reset",
         ),
     ];
-    for (fault, outcome, (begins, ends), does) in faults {
+    for (fault, outcome, (begins, ends), does, result) in faults {
         let home = tempfile::tempdir().unwrap();
         let rule = format!(
             "allow_faults = true\n[[fault]]\nname = \"stumbles\"\nmatch = {{ vendor = \"stripe\" }}\nshare = \"100%\"\n\
@@ -175,6 +179,8 @@ fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
         let query = Query::at(home.path());
         let row = report::calls(&query).unwrap().rows[0].clone();
         assert_eq!(row.outcome, outcome, "{row:?}");
+        let table = report::calls(&query).unwrap().render(&Style::default());
+        assert!(table.contains(&format!(" {result} ")), "{table}");
         let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
         assert!(sentences[1].starts_with(begins) && sentences[1].ends_with(ends), "{sentences:?}");
         assert_eq!(sentences[2], format!("The fault `stumbles` {does}."), "{sentences:?}");

@@ -12,8 +12,8 @@ impl Render for Incidents {
         let mut out = title(style, "Why we were rate limited", self.window.seconds);
         if self.rows.is_empty() {
             wrap(
-                "No incident in this window: no vendor answered 429, and no quota refused a call. Look further back \
-                 with --since 7d.",
+                "No incident in this window: no vendor said that calls came too fast, or that a quota is used up, and \
+                 no quota refused a call. Look further back with --since 7d.",
                 style.width,
                 0,
                 &mut out,

@@ -290,6 +290,11 @@ impl Render for Table<CallRow> {
         ]);
         for row in &self.rows {
             let result = match (row.status, row.outcome.as_str()) {
+                // A fault refuses nothing: the application gets what a vendor in trouble would give it.
+                (status, "refused-fault") => {
+                    let by = row.rule.as_deref().unwrap_or("unknown");
+                    if status == 0 { format!("fault: {by}") } else { format!("{status} fault: {by}") }
+                }
                 (_, outcome) if is_refused(outcome) => match &row.rule {
                     Some(rule) => format!("refused: {rule}"),
                     None => outcome.replacen("refused-", "refused: ", 1),
