@@ -8,7 +8,7 @@
 // call that is answered from the cache.
 //
 // Measured twice over, by processes of which each makes a block of calls in turn, forth and back: two bare ones, one with
-// Farcall, one with OpenTelemetry. What a round says that a call takes more is what it took beside the mean of the two bare
+// Farcall, one with OpenTelemetry, and one with the least that Node itself offers (hooks.mjs). What a round says that a call takes more is what it took beside the mean of the two bare
 // ones in that same round, some milliseconds before and after: so a machine that is slower for a while is so for all.
 // - The row: over connections that answer from memory (memory.mjs), so that nobody ever waits. Three things are kept from
 //   being taken for a cost of hooks. V8 compiles for thousands of calls on, and the more code there is the longer: all
@@ -51,7 +51,7 @@ const WARM_UP = 1_500
 const WARM_UP_IN_MEMORY = 12_000
 // Less than this, in microseconds, is not claimed, however quiet the machine.
 const FLOOR = 0.5
-const HOWS = ['bare', 'control', 'farcall', 'opentelemetry']
+const HOWS = ['bare', 'control', 'least', 'farcall', 'opentelemetry']
 // Collections are made when nobody is timed, and V8 has no threads of its own whose time would count.
 const NODE = ['--expose-gc', '--single-threaded', '--predictable', '--hash-seed=1', '--random-seed=1',
   '--min-semi-space-size=64', '--max-semi-space-size=64']
@@ -120,14 +120,17 @@ async function measure(name, url) {
   const sets = await within(SETS_MS, 1, MOST_SETS, () => inRounds(`node/${name}`, MEMORY, ROUNDS_MS))
   const late = performance.now() - began > LATE_MS
   const loopback = late ? undefined : await inRounds(`node/${name}`, url, LOOPBACK_MS)
-  const [ours, peer, control] = ['farcall', 'opentelemetry', 'control'].map((how) => sets.flat().map((round) => round[how]))
+  const [ours, peer, control, least] =
+    ['farcall', 'opentelemetry', 'control', 'least'].map((how) => sets.flat().map((round) => round[how]))
   const [added, chance] = [ours, control].map(median)
   const bare = median(sets.flat().map((round) => round.bare))
   const on = (how) => median(loopback.map((round) => round[how])).toFixed(0)
-  const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)}, a second bare process ${interval(control)} (rounds of ` +
-    `${sets.length} sets of fresh processes; a call takes ${bare.toFixed(0)} without). CPU over loopback` + (loopback === undefined
-      ? ' was not measured: the machine is too busy'
-      : `: ${on('farcall')}, ${on('opentelemetry')} with OpenTelemetry, ${on('control')} a second bare process`)
+  const over = loopback === undefined
+    ? ' was not measured: the machine is too busy'
+    : `: ${on('farcall')}, ${on('opentelemetry')} with OpenTelemetry, ${on('control')} a second bare process`
+  const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)}, a second bare process ${interval(control)}, ` +
+    `the least that Node offers ${median(least).toFixed(2)}, ${interval(least)} (rounds of ${sets.length} sets of fresh ` +
+    `processes; a call takes ${bare.toFixed(0)} without). CPU over loopback${over}`
   console.error(`bench: node/${name} adds ${added.toFixed(2)} us of CPU time to a call; ${note}`)
   const most = median(peer)
   return {
@@ -215,7 +218,8 @@ async function inRounds(name, url, ms) {
     const took = {}
     for (const how of order(n)) took[how] = await workers[how].turn(CALLS)
     const bare = (took.bare + took.control) / 2
-    return { bare, control: took.control - took.bare, farcall: took.farcall - bare, opentelemetry: took.opentelemetry - bare }
+    const more = Object.fromEntries(['least', 'farcall', 'opentelemetry'].map((how) => [how, took[how] - bare]))
+    return { bare, control: took.control - took.bare, ...more }
   }))
 }
 
