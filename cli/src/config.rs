@@ -1,12 +1,13 @@
 //! `farcall config`.
 
 use crate::Exit;
-use crate::output::{complain, print};
+use crate::output::{complain, json, print};
 use clap::Subcommand;
 use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore, text_of};
 use farcall::policy::{Mode, PolicySet};
 use farcall::{Config, Timestamp};
 use farcall_agent::alarm::{at_critical_vendors, has_way};
+use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,6 +19,7 @@ pub(crate) enum Command {
   farcall config check
   farcall config check deploy/farcall.toml
   farcall config check --strict deploy/farcall.toml
+  farcall config check --json | jq -r '.errors[] | \"\\(.line): \\(.message)\"'
 
 Says which rules are in force, and warns of rules that contradict each other, are never reached or protect nothing.
 
@@ -29,31 +31,79 @@ Without FILE: $FARCALL_CONFIG, ./farcall.toml, then farcall.toml in $FARCALL_HOM
         /// End with 1 where there are warnings, too
         #[arg(long)]
         strict: bool,
+        /// Print JSON (docs/report.md) instead of text
+        #[arg(long)]
+        json: bool,
     },
 }
 
+/// What is known of a file.
+#[derive(Serialize)]
+struct Checked {
+    file: String,
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+    /// How many rules of each kind it has, vendors of the user's own included; none where it has errors.
+    in_force: Vec<Kind>,
+}
+
+/// An error or a warning, where it stands and what to write instead.
+#[derive(Serialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Finding {
+    /// From 1; null where it is about the file as a whole.
+    line: Option<usize>,
+    /// From 1, in characters; null where it is about the line as a whole.
+    column: Option<usize>,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Kind {
+    kind: &'static str,
+    rules: usize,
+}
+
 pub(crate) fn run(command: &Command) -> Exit {
-    let Command::Check { file, strict } = command;
+    let Command::Check { file, strict, json: as_json } = command;
     let (name, bytes) = match load(file.as_deref(), None, "farcall config check deploy/farcall.toml") {
         Ok(found) => found,
         Err(exit) => return exit,
     };
     let text = text_of(&name, bytes).map_err(|error| vec![error]);
-    match text.and_then(|text| Config::parse(&name, &text).map(|config| (text, config))) {
-        Ok((text, config)) => {
-            let warnings = warnings(&name, &text, &config);
-            let vendors = count(config.vendors.len(), "vendor", "vendors");
-            let mut lines = format!("{name} is right: {vendors} of your own.\n{}\n", in_force(&config));
-            warnings.iter().for_each(|warning| lines += &format!("{warning}\n"));
-            print(&lines, if *strict && !warnings.is_empty() { Exit::Wrong } else { Exit::Fine })
-        }
-        Err(errors) => {
-            let mut lines = String::new();
-            for error in &errors {
-                lines += &format!("{error}\n");
-            }
-            print(&lines, Exit::Wrong)
-        }
+    let config = text.and_then(|text| Config::parse(&name, &text).map(|config| (text, config)));
+    let (errors, warnings) = match &config {
+        Ok((text, config)) => (Vec::new(), warnings(&name, text, config)),
+        Err(errors) => (
+            errors.iter().map(|error| Finding::at(error.line, error.column, &error.message)).collect(),
+            Vec::new(),
+        ),
+    };
+    let wrong = !errors.is_empty() || *strict && !warnings.is_empty();
+    let exit = if wrong { Exit::Wrong } else { Exit::Fine };
+    if *as_json {
+        let in_force = config.map(|(_, config)| kinds(&config)).unwrap_or_default();
+        return print(&json(&Checked { file: name, errors, warnings, in_force }), exit);
+    }
+    let mut lines = String::new();
+    if let Ok((_, config)) = &config {
+        let vendors = count(config.vendors.len(), "vendor", "vendors");
+        lines += &format!("{name} is right: {vendors} of your own.\n{}\n", in_force(config));
+    }
+    errors.iter().for_each(|error| lines += &error.line(&name, ""));
+    warnings.iter().for_each(|warning| lines += &warning.line(&name, "warning: "));
+    print(&lines, exit)
+}
+
+impl Finding {
+    fn at(line: usize, column: usize, message: &str) -> Self {
+        Self { line: Some(line), column: Some(column), message: message.to_owned() }
+    }
+
+    /// As compilers write it: `file:line:column: what`.
+    fn line(&self, file: &str, kind: &str) -> String {
+        let place: String =
+            [self.line, self.column].iter().flatten().map(|part| format!(":{part}")).collect();
+        format!("{file}{place}: {kind}{}\n", self.message)
     }
 }
 
@@ -93,38 +143,36 @@ fn load(file: Option<&Path>, home: Option<&Path>, example: &str) -> Result<(Stri
     }
 }
 
-/// What is allowed and surely not meant, each with its line.
-fn warnings(file: &str, text: &str, config: &Config) -> Vec<String> {
+/// What is allowed and surely not meant, by its line.
+fn warnings(file: &str, text: &str, config: &Config) -> Vec<Finding> {
+    let of_line = |line, message: String| Finding { line: Some(line), column: None, message };
     let policy = PolicySet::new(config.policies.clone());
-    let mut warnings: Vec<(usize, String)> = policy
+    let mut warnings: Vec<Finding> = policy
         .check()
         .iter()
-        .map(|warning| {
-            let line = policy.rule(warning.rule).line;
-            (line, format!("{file}:{line}: warning: {warning}"))
-        })
+        .map(|warning| of_line(policy.rule(warning.rule).line, warning.to_string()))
         .collect();
     if let Some(rule) = config.outbox.iter().find(|rule| rule.then.critical == Some(true)) {
-        let mut warn =
-            |what: &str| warnings.push((rule.line, format!("{file}:{}: warning: {what}", rule.line)));
         if !has_way(config) {
-            warn(
-                "calls are critical, and [alarm] names no way beside stderr; `farcall alarm test` tries them",
-            );
+            let what =
+                "calls are critical, and [alarm] names no way beside stderr; `farcall alarm test` tries them";
+            warnings.push(of_line(rule.line, what.to_owned()));
         }
         for (way, vendor) in at_critical_vendors(config) {
-            warn(&format!("the alarm's {way} goes to {vendor}, whose critical calls it is to tell of"));
+            let what = format!("the alarm's {way} goes to {vendor}, whose critical calls it is to tell of");
+            warnings.push(of_line(rule.line, what));
         }
     }
     let without_copies = config.outbox_store.on_missing_copy == OnMissingCopy::Alarm;
     if without_copies && !config.outbox_store.copies.is_empty() && !has_way(config) {
         let what = "on_missing_copy = \"alarm\", and [alarm] names no way beside stderr; `farcall alarm test` tries them";
-        warnings.push((0, format!("{file}: warning: {what}")));
+        warnings.push(Finding { line: None, column: None, message: what.to_owned() });
     }
     let of_file = config.warnings(file, text, now());
-    warnings.extend(of_file.iter().map(|warning| (warning.line, warning.to_string())));
+    warnings
+        .extend(of_file.iter().map(|warning| Finding::at(warning.line, warning.column, &warning.message)));
     warnings.sort();
-    warnings.into_iter().map(|(_, text)| text).collect()
+    warnings
 }
 
 /// This moment, by the clock of the machine.
@@ -140,24 +188,38 @@ fn in_force(config: &Config) -> String {
     if reported > 0 {
         policies += &format!(" ({reported} of them in report mode)");
     }
-    let kinds = [
-        (config.policies.len(), policies),
-        (config.rollouts.len(), count(config.rollouts.len(), "rollout", "rollouts")),
-        (config.budgets.len(), count(config.budgets.len(), "budget", "budgets")),
-        (config.quotas.len(), count(config.quotas.len(), "quota", "quotas")),
-        (config.resilience.len(), count(config.resilience.len(), "resilience rule", "resilience rules")),
-        (config.caches.len(), count(config.caches.len(), "cache rule", "cache rules")),
-        (config.faults.len(), count(config.faults.len(), "fault", "faults")),
-        (config.outbox.len(), count(config.outbox.len(), "outbox rule", "outbox rules")),
-        (config.own_prices().len(), count(config.own_prices().len(), "price", "prices")),
-    ];
-    let words: Vec<String> =
-        kinds.into_iter().filter(|(count, _)| *count > 0).map(|(_, words)| words).collect();
+    let counted = kinds(config).into_iter().filter(|kind| kind.rules > 0);
+    let words: Vec<String> = counted
+        .filter_map(|Kind { kind, rules }| match kind {
+            "vendor" => None,
+            "policy" => Some(policies.clone()),
+            "price" => Some(count(rules, "price", "prices")),
+            "rollout" | "budget" | "quota" | "fault" => Some(count(rules, kind, &format!("{kind}s"))),
+            kind => Some(count(rules, &format!("{kind} rule"), &format!("{kind} rules"))),
+        })
+        .collect();
     let rules = match words.is_empty() {
         true => "No rules: every call is sent as it is, and counted.".to_owned(),
         false => format!("In force: {}.", words.join(", ")),
     };
     rules + &kept(&config.outbox_store)
+}
+
+/// How many rules of each kind there are.
+fn kinds(config: &Config) -> Vec<Kind> {
+    let kind = |kind, rules| Kind { kind, rules };
+    vec![
+        kind("vendor", config.vendors.len()),
+        kind("policy", config.policies.len()),
+        kind("rollout", config.rollouts.len()),
+        kind("budget", config.budgets.len()),
+        kind("quota", config.quotas.len()),
+        kind("resilience", config.resilience.len()),
+        kind("cache", config.caches.len()),
+        kind("fault", config.faults.len()),
+        kind("outbox", config.outbox.len()),
+        kind("price", config.own_prices().len()),
+    ]
 }
 
 /// Where the outbox is, where that is said.

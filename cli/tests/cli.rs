@@ -3,6 +3,7 @@
 
 use farcall::{Head, Step};
 use farcall_agent::{Farcall, Options};
+use serde_json::{Value, json};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -174,6 +175,34 @@ fn config_check_shows_every_error_with_its_place() {
             "right.toml is right: 0 vendors of your own.\nNo rules: every call is sent as it is, and counted.\n"
         )
     );
+}
+
+#[test]
+fn config_check_says_the_same_in_json() {
+    let home = tempfile::tempdir().unwrap();
+    let checked = |text: &str, arguments: &[&str]| {
+        std::fs::write(home.path().join("farcall.toml"), text).unwrap();
+        let (code, out, _) = run(home.path(), &[&["config", "check", "--json"], arguments].concat());
+        (code, serde_json::from_str::<Value>(&out).unwrap())
+    };
+    let (code, wrong) = checked("servce = \"x\"\n", &[]);
+    let what = "unknown key `servce`; did you mean `service`?";
+    let errors = json!([{"line": 1, "column": 1, "message": what}]);
+    assert_eq!(
+        (code, wrong),
+        (1, json!({"file": "farcall.toml", "errors": errors, "warnings": [], "in_force": []}))
+    );
+
+    let twice = "[[policy]]\nname = \"a\"\nmatch = { vendor = \"stripe\" }\nverdict = \"deny\"\n";
+    let (code, warned) = checked(&format!("{twice}{}", twice.replace("\"a\"", "\"b\"")), &[]);
+    let (_, text, _) = run(home.path(), &["config", "check"]);
+    let [warning] = warned["warnings"].as_array().unwrap().as_slice() else { panic!("{warned}") };
+    let line =
+        format!("farcall.toml:{}: warning: {}\n", warning["line"], warning["message"].as_str().unwrap());
+    assert!(code == 0 && text.ends_with(&line), "{text} {line}");
+    assert_eq!(warned["in_force"][1], json!({"kind": "policy", "rules": 2}));
+    assert_eq!(checked(twice, &["--strict"]).0, 0);
+    assert_eq!(checked(&format!("{twice}{twice}"), &["--strict"]).0, 1);
 }
 
 #[test]
