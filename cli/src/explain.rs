@@ -29,7 +29,8 @@ Shares are those of the quota's window. Where the incident was the first of its 
   farcall explain call 4c8f1d2b
   farcall explain call 4c8f1d2b09e37a65 --json | jq -r '.call.events[]'
 
-Kept are failed and refused calls and the slowest of each kind and second, the newest 20,000.")]
+Kept are calls without a whole response, those that a rule did something to, and the slowest of each kind and second: the
+newest 20,000.")]
     Call {
         /// Its id, or how that begins: at least 6 hexadecimal digits
         id: String,

@@ -21,9 +21,14 @@ use std::time::{Duration, Instant};
   farcall outbox drain --service checkout     deliver what waits, from here
   farcall outbox restore --from /mnt/b/outbox.db    put back what was lost, from a copy
 
-docs/outbox.md says what is promised. Ends with 1 where there are dead letters, or calls without a key (stats), where calls are left (drain), or one that is named is not there (retry, drop).")]
+docs/outbox.md says what is promised. Ends with 1 where there are dead letters, or calls without a key (stats), where calls
+are left (drain), or one that is named is not there (retry, drop).")]
 pub(crate) enum Command {
     /// Which calls are in it?
+    #[command(after_help = "Examples:
+  farcall outbox ls                           the newest 50, however they stand
+  farcall outbox ls --state dead --vendor stripe
+  farcall outbox ls --state pending --limit 0 --json | jq '.calls[].id'")]
     Ls {
         /// Only those that stand so
         #[arg(long, value_enum)]
@@ -41,6 +46,12 @@ pub(crate) enum Command {
         place: Place,
     },
     /// One call: where it goes, with what, and what became of it
+    #[command(after_help = "Examples:
+  farcall outbox show 7
+  farcall outbox show 7 --bodies              what was to be sent, and what was answered
+  farcall outbox show 7 --json
+
+Secrets are references and are never shown: only where they are taken from at delivery.")]
     Show {
         /// Its number; a negative one is of a call that has not reached its PostgreSQL yet
         #[arg(allow_negative_numbers = true)]
@@ -55,6 +66,11 @@ pub(crate) enum Command {
         place: Place,
     },
     /// Deliver calls anew that were given up or wait: at once, with a new age
+    #[command(after_help = "Examples:
+  farcall outbox retry 7 8
+  farcall outbox retry --dead                 all dead letters, once their reason is mended
+
+They are delivered by the programs of their service, or by `farcall outbox drain`. Ends with 1 where one is not there.")]
     Retry {
         /// Their numbers
         #[arg(required_unless_present = "dead", conflicts_with = "dead", allow_negative_numbers = true)]
@@ -66,6 +82,11 @@ pub(crate) enum Command {
         place: Place,
     },
     /// Forget calls, delivered or not
+    #[command(after_help = "Examples:
+  farcall outbox drop 7
+  farcall outbox ls --state dead --json | jq '.calls[].id' | xargs farcall outbox drop
+
+What is forgotten is not delivered any more, and cannot be had back but from a copy. Ends with 1 where one is not there.")]
     Drop {
         /// Their numbers
         #[arg(required = true, allow_negative_numbers = true)]
@@ -74,6 +95,12 @@ pub(crate) enum Command {
         place: Place,
     },
     /// Deliver what waits, from here: with the credentials of this environment
+    #[command(after_help = "Examples:
+  farcall outbox drain --service checkout
+  farcall outbox drain --service checkout --timeout 10m --home /var/lib/farcall
+
+Beside the programs of the service, if any run: no call is delivered by two at once. The rules of farcall.toml apply. Ends
+with 1 where calls are left, of which it shows the oldest and why it waits.")]
     Drain {
         /// Whose calls
         #[arg(long)]
@@ -85,6 +112,11 @@ pub(crate) enum Command {
         place: Place,
     },
     /// How many calls there are, and since when
+    #[command(after_help = "Examples:
+  farcall outbox stats
+  farcall outbox stats --json | jq '.vendors[] | {vendor, pending, oldest}'
+
+Ends with 1 where something is to be looked at: dead letters, calls whose key is gone, an outbox or a copy that stopped.")]
     Stats {
         #[command(flatten)]
         place: Place,
@@ -111,6 +143,11 @@ already is left alone. What comes back is delivered by the programs of its servi
         place: Place,
     },
     /// Use it again after its disk failed; check the disk first
+    #[command(after_help = "Examples:
+  farcall outbox resume
+  farcall outbox resume --home /var/lib/farcall
+
+After an error of its disk the outbox takes nothing more, as what was not synced may be lost: `farcall outbox stats` says so.")]
     Resume {
         #[command(flatten)]
         place: Place,
