@@ -279,6 +279,15 @@ SUITES: list[Suite] = [
         r"^(?:#|ℹ) fail (\d+)",
         r"^(?:#|ℹ) skipped (\d+)",
     ),
+    # The other end of what is supported: its fetch speaks HTTP/2, and its undici is another one.
+    Node(
+        "node 26",
+        ["npx", "--yes", "--package=node@26.10.0", "node", "test/run.mjs"],
+        ROOT / "node",
+        r"^(?:#|ℹ) pass (\d+)",
+        r"^(?:#|ℹ) fail (\d+)",
+        r"^(?:#|ℹ) skipped (\d+)",
+    ),
 ]
 
 

@@ -129,10 +129,9 @@ for (const [name, get] of Object.entries(clients)) {
   test(`${name}: so is one in brotli`, async () => {
     const path = newPath()
     const text = 'größer '.repeat(500)
-    const body = brotliCompressSync(text)
-    const head = 'HTTP/1.1 200 OK\r\ncache-control: max-age=600\r\ncontent-encoding: br\r\n' +
-      `content-length: ${body.length}\r\nconnection: close\r\n\r\n`
-    await script({ match: { path }, effect: { raw_hex: Buffer.concat([Buffer.from(head), body]).toString('hex') }, count: 1 })
+    const headers = { 'cache-control': 'max-age=600', 'content-encoding': 'br' }
+    const effect = { status: 200, headers, body_hex: brotliCompressSync(text).toString('hex') }
+    await script({ match: { path }, effect, count: 1 })
     const [first, second] = [await get(tls + path), await get(tls + path)]
     assert.match(second.headers['cache-status'], /hit/)
     assert.equal(second.body, first.body)
@@ -169,7 +168,9 @@ test('a kept answer is a Response in all that fetch promises', async () => {
   assert(kept instanceof Response)
   assert.equal(String(kept), '[object Response]')
   for (const key of /** @type {const} */ (['status', 'statusText', 'ok', 'redirected', 'type', 'url', 'bodyUsed'])) {
-    assert.equal(kept[key], key === 'bodyUsed' ? false : wire[key], key)
+    // HTTP/2, which newer Nodes speak, has no reason phrase; what is kept has that of its status.
+    const expected = { bodyUsed: false, statusText: 'OK' }[/** @type {string} */ (key)] ?? wire[key]
+    assert.equal(kept[key], expected, key)
   }
   for (const [header, value] of wire.headers) if (header !== 'set-cookie') assert.equal(kept.headers.get(header), value, header)
   assert.deepEqual(kept.headers.getSetCookie(), ['a=1', 'b=2'])
@@ -309,7 +310,9 @@ test('threads share what clients of Node itself got, and nothing that others did
     [`await get('${at}', {})`, 1],
     [`await (await fetch('${at}?fetch')).text()`, 1],
     [`Response
-      const { constructor: Agent } = globalThis[Symbol.for('undici.globalDispatcher.1')]
+      // The second is that of newer Nodes, whose first one is no more than a face of it.
+      const [first, second] = [1, 2].map((number) => globalThis[Symbol.for('undici.globalDispatcher.' + number)])
+      const { constructor: Agent } = second ?? first
       const dispatcher = new Agent()
       await (await fetch('${at}?dispatcher', { dispatcher })).text()
       await dispatcher.close()`, 2]

@@ -9,7 +9,8 @@ import { fileURLToPath } from 'node:url'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const workspace = join(here, '..', '..')
-const chosen = process.argv.slice(2)
+// npm takes the dashes before the names of tests away, and others leave them.
+const chosen = process.argv.slice(2).filter((word) => word !== '--')
 const files = chosen.length > 0
   ? chosen
   : readdirSync(here).filter((name) => name.endsWith('.test.mjs')).sort().map((name) => join(here, name))

@@ -305,6 +305,7 @@ async fn scripted_headers_can_hold_any_bytes_and_replace_framing() {
         {"match": {"path": "/length"}, "effect": {"body": "12345678", "headers": {"content-length": "99"}}},
         {"match": {"path": "/raw"}, "effect": {"raw": "HTTP/1.1 200 OK\r\n\r\nuntil close"}},
         {"match": {"path": "/rawhex"}, "effect": {"raw_hex": "00ff"}},
+        {"match": {"path": "/bodyhex"}, "effect": {"status": 200, "body_hex": "00 ff"}},
     ]))
     .unwrap();
     let mut client = Client::connect(&sim, "a.test", Way::Plain1).await;
@@ -315,6 +316,10 @@ async fn scripted_headers_can_hold_any_bytes_and_replace_framing() {
     let (head, body) = split(&bytes);
     assert!(head.contains("content-length: 99") && !head.contains("content-length: 8"), "{head}");
     assert_eq!(body, b"12345678");
+    let answer = client.get("/bodyhex").await;
+    assert_eq!(answer.headers()["content-type"], "application/octet-stream");
+    assert_eq!(answer.headers()["content-length"], "2");
+    assert_eq!(answer.body().as_ref(), [0, 0xff]);
     assert_eq!(client.get("/raw").await.body(), "until close");
     assert_eq!(by_hand(&sim, "a.test", "/rawhex").await.0, [0, 0xff]);
 }

@@ -35,6 +35,8 @@ pub(crate) struct Effect {
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    body_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     dialect: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
     numbers: Numbers,
@@ -122,6 +124,7 @@ impl Effect {
         if endings > 1 {
             return Err(ScriptError::new("an answer ends once: choose one of reset, truncate, stall"));
         }
+        self.body_bytes()?;
         self.raw_bytes().map(|_| ())
     }
 
@@ -138,7 +141,7 @@ impl Effect {
     /// The effect needs no answer of the vendor: it has its own.
     pub(crate) fn replaces(&self) -> bool {
         self.dialect.is_some() && self.status != Some(200)
-            || self.status.is_some() && self.body.is_some()
+            || self.status.is_some() && self.has_body()
             || self.raw.is_some()
             || self.raw_hex.is_some()
     }
@@ -179,17 +182,13 @@ impl Effect {
             let was_success = answer.status.is_success();
             answer.status = status;
             // A vendor's failure does not carry its answer to a success.
-            if self.body.is_none() && self.dialect.is_none() && was_success && !status.is_success() {
+            if !self.has_body() && self.dialect.is_none() && was_success && !status.is_success() {
                 let value =
                     serde_json::json!({"error": {"message": "scripted failure", "code": status.as_u16()}});
                 *answer = Answer::json(status, &value);
             }
         }
-        if let Some(body) = &self.body {
-            let (content_type, bytes) = match body {
-                Value::String(text) => ("text/plain; charset=utf-8", Bytes::from(text.clone())),
-                json => ("application/json", Bytes::from(json.to_string())),
-            };
+        if let Ok(Some((content_type, bytes))) = self.body_bytes() {
             answer.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
             answer.body = Content::Whole(bytes);
             answer.sized = true;
@@ -225,6 +224,21 @@ impl Effect {
                 answer.headers.append(name.clone(), value);
             }
         }
+    }
+
+    fn has_body(&self) -> bool {
+        self.body.is_some() || self.body_hex.is_some()
+    }
+
+    /// The body that replaces the vendor's, and its type.
+    fn body_bytes(&self) -> Result<Option<(&'static str, Bytes)>, ScriptError> {
+        Ok(match (&self.body, &self.body_hex) {
+            (Some(_), Some(_)) => return Err(ScriptError::new("choose one of `body` and `body_hex`")),
+            (Some(Value::String(text)), None) => Some(("text/plain; charset=utf-8", text.clone().into())),
+            (Some(json), None) => Some(("application/json", json.to_string().into())),
+            (None, Some(hex)) => Some(("application/octet-stream", unhex(hex)?.into())),
+            (None, None) => None,
+        })
     }
 
     fn raw_bytes(&self) -> Result<Option<Bytes>, ScriptError> {
