@@ -7,6 +7,7 @@ mod outbox_support;
 use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, Reference, State};
 use farcall_agent::report::{self, Query};
 use farcall_agent::{Farcall, Options};
+use outbox_support::judge::until;
 use outbox_support::{Home, Vendor, config, on_each_store};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,7 @@ on_each_store! {
     what_the_vendor_will_never_take_is_a_dead_letter_until_somebody_retries_it
     a_call_that_no_rule_lets_through_becomes_a_dead_letter_at_its_maximum_age_unsent
     a_dead_letter_counts_what_the_vendor_got_of_it_and_no_more
+    an_attempt_that_a_rule_would_repeat_much_later_counts_and_says_what_the_vendor_did
     calls_of_one_key_arrive_in_order_whatever_happens_to_the_first
     a_second_process_finds_what_the_first_one_left
     a_credential_that_is_missing_holds_the_call_and_a_new_one_is_used
@@ -177,6 +179,25 @@ fn a_dead_letter_counts_what_the_vendor_got_of_it_and_no_more(home: Home) {
     assert_eq!(item.state, State::Dead);
     assert!(item.error.as_ref().unwrap().contains("older than its maximum age"), "{item:?}");
     assert_eq!(item.attempts as usize, vendor.got().len());
+}
+
+fn an_attempt_that_a_rule_would_repeat_much_later_counts_and_says_what_the_vendor_did(home: Home) {
+    let vendor = Vendor::start();
+    vendor.answer_next(&["503 Busy\r\nretry-after: 20"; 2]);
+    let rule = "[[resilience]]\nmatch = { vendor = \"recorder\" }\nattempts = 3\n";
+    let farcall = start_with(&home, &format!("{}{rule}", config(&vendor)));
+    let outbox = farcall.outbox().unwrap();
+    let parcel = Parcel::new("POST", vendor.url("/")).max_attempts(1);
+    let item = outbox.wait(outbox.put(parcel).unwrap().id, PATIENCE).unwrap();
+    assert_eq!((item.state, item.attempts, item.status), (State::Dead, 1, Some(503)), "{item:?}");
+    assert_eq!(item.error.as_deref(), Some("the vendor answered 503"));
+    assert_eq!(vendor.got().len(), 1);
+    // Where it may be tried again, it is when the vendor says.
+    let id = outbox.put(Parcel::new("POST", vendor.url("/"))).unwrap().id;
+    until("the attempt", PATIENCE, || outbox.item(id).unwrap().attempts == 1);
+    let item = outbox.item(id).unwrap();
+    let wait = Duration::from_nanos(u64::try_from(item.next_at - item.put_at).unwrap());
+    assert!(item.state == State::Pending && wait >= Duration::from_secs(19), "{item:?}");
 }
 
 fn calls_of_one_key_arrive_in_order_whatever_happens_to_the_first(home: Home) {

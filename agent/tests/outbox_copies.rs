@@ -5,13 +5,18 @@
 mod outbox_support;
 
 use farcall::config::OutboxPlace;
-use farcall_agent::outbox::{Filter, Operator, OutboxError, State};
+use farcall_agent::outbox::{Filter, Item, Operator, OutboxError, Parcel, State};
+use farcall_agent::{Farcall, Options};
 #[cfg(feature = "postgres")]
 use outbox_support::copies::with_a_key;
 use outbox_support::copies::{Copy, PATIENCE, home, keys, later, on_each_copy, start, until};
-use outbox_support::{Home, Vendor, config};
+use outbox_support::{Home, Vendor, config, shim};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 on_each_copy! {
     a_call_is_in_the_copy_when_it_is_acknowledged_and_gone_from_it_once_it_was_delivered
@@ -19,6 +24,8 @@ on_each_copy! {
     what_was_taken_without_the_copy_is_copied_when_that_is_back
     what_an_earlier_process_took_without_the_copy_is_copied_when_that_is_back
     what_was_copied_late_is_put_back_in_its_turn
+    what_is_put_back_is_as_old_as_it_is_however_the_clock_was_set_meanwhile
+    a_dead_letter_that_is_put_back_is_delivered_at_once_and_its_age_counts_from_then
     what_a_file_that_was_copied_back_lacks_stays_in_the_copy_until_it_is_put_back
 }
 
@@ -144,6 +151,71 @@ fn what_was_copied_late_is_put_back_in_its_turn(copy: &Copy) {
     assert_eq!(operator.restore(&copy.place(), None, false).unwrap().restored, 4);
     let items = operator.list(&Filter::default()).unwrap();
     assert_eq!(items.into_iter().map(|item| item.idempotency_key).collect::<Vec<_>>(), known);
+}
+
+/// Not a test of its own: the body of a process that puts one call.
+#[test]
+fn child_body() {
+    let Ok(url) = std::env::var("OUTBOX_URL") else { return };
+    let farcall = Farcall::start(Options { service: Some("shop".into()), hub: false, ..Options::default() });
+    let parcel = Parcel::new("POST", url).delay(DAY).order_key("acme");
+    farcall.outbox().unwrap().put(parcel).unwrap();
+    farcall.shutdown();
+}
+
+/// When a call was put, is due and is too old, by the hour.
+fn hours(item: &Item) -> [i64; 3] {
+    let now = i64::try_from(UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
+    [item.put_at, item.next_at, item.expires_at].map(|at| (at - now).div_euclid(3_600_000_000_000))
+}
+
+fn what_is_put_back_is_as_old_as_it_is_however_the_clock_was_set_meanwhile(copy: &Copy) {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let (lost, vendor, library) = (home(&[copy.name()], ""), Vendor::start(), tempfile::tempdir().unwrap());
+    lost.configure(&config(&vendor));
+    let (shim, clock) = (shim(library.path()), library.path().join("clock"));
+    for off in [6, -6, 3, -3] {
+        std::fs::write(&clock, (off * 3_600).to_string()).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "child_body"]).env("FARCALL_HOME", lost.path());
+        child.env("LD_PRELOAD", &shim).env("FAULT_CLOCK", &clock).env("OUTBOX_URL", vendor.url("/"));
+        assert!(child.status().unwrap().success());
+    }
+    // This process has the right time.
+    let known = copy.keys();
+    assert_eq!(known.len(), 4);
+    drop(lost);
+    copy.grow_older(Duration::from_secs(5 * 3_600 + 900));
+    let home = home(&[], "");
+    home.configure(&config(&vendor));
+    let operator = Operator::at(home.path());
+    assert_eq!(operator.restore(&copy.place(), None, false).unwrap().restored, 4);
+    let items = operator.list(&Filter::default()).unwrap();
+    assert_eq!(items.iter().map(|item| item.idempotency_key.clone()).collect::<Vec<_>>(), known);
+    for item in items {
+        assert_eq!(hours(&item), [-6, 24 - 6, 72 - 6], "{item:?}");
+    }
+}
+
+fn a_dead_letter_that_is_put_back_is_delivered_at_once_and_its_age_counts_from_then(copy: &Copy) {
+    let (lost, vendor) = (home(&[copy.name()], ""), Vendor::start());
+    let farcall = start(&lost, &vendor);
+    farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+    farcall.shutdown();
+    drop((farcall, lost));
+    copy.grow_older(100 * DAY);
+    copy.bury();
+    let home = home(&[], "");
+    home.configure(&config(&vendor));
+    let operator = Operator::at(home.path());
+    assert_eq!(operator.restore(&copy.place(), None, false).unwrap().dead, 1);
+    assert_eq!(operator.restore(&copy.place(), None, true).unwrap().restored, 1);
+    let items = operator.list(&Filter::default()).unwrap();
+    assert_eq!(hours(&items[0])[1..], [-1, 71]);
+    let farcall = start(&home, &vendor);
+    assert_eq!(farcall.outbox().unwrap().wait(items[0].id, PATIENCE).unwrap().state, State::Delivered);
 }
 
 fn what_a_file_that_was_copied_back_lacks_stays_in_the_copy_until_it_is_put_back(copy: &Copy) {

@@ -116,8 +116,10 @@ fn the_judge_knows_the_order_between_processes() {
 }
 
 /// Has all the others end as well when the thread that holds it ends, well or not.
+#[cfg(feature = "postgres")]
 struct Ends<'a>(&'a AtomicBool);
 
+#[cfg(feature = "postgres")]
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);

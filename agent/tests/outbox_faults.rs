@@ -10,11 +10,11 @@ mod outbox_support;
 
 use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
 use farcall_agent::{Farcall, Options};
-use outbox_support::Vendor;
 use outbox_support::judge::{Process, home, judge, pending, random, until};
+use outbox_support::{Vendor, shim};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,18 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const PUTS: usize = 32;
 /// Rounds that run at once, each lane with an outbox of its own.
 const LANES: usize = 3;
-
-/// The library that stands between the outbox and the disk.
-fn shim(directory: &Path) -> PathBuf {
-    let (source, built) =
-        (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/outbox_faults/shim.c"), directory.join("shim.so"));
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let mut command = Command::new(compiler);
-    let output =
-        command.args(["-O1", "-fPIC", "-shared", "-o"]).arg(&built).arg(source).arg("-ldl").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    built
-}
 
 /// What goes wrong in a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -319,6 +319,49 @@ fn a_call_that_the_server_refuses_is_overtaken_by_none_of_its_key_and_holds_up_n
 }
 
 #[test]
+fn calls_whose_key_is_gone_are_told_of_once_they_are_due_and_nobody_takes_them() {
+    let Some(home) = Home::in_postgres() else { return };
+    let vendor = Vendor::start();
+    let database = home.settings.split('"').nth(1).unwrap().rsplit_once('/').unwrap().1.to_owned();
+    let ask = |sql: &str| home.server.as_ref().unwrap().ask(&database, sql);
+    let put = |home: &Home, parcels: Vec<Parcel>| {
+        let farcall = start(home, &vendor);
+        for parcel in parcels {
+            farcall.outbox().unwrap().put(parcel).unwrap();
+        }
+        farcall.shutdown();
+    };
+    // Of those of one key the first one alone may be delivered.
+    let ordered = || later(&vendor).order_key("acme");
+    put(&home, vec![later(&vendor), later(&vendor), ordered(), ordered()]);
+    let gone = |home: &Home| Operator::at(home.path()).unreadable().unwrap();
+    assert_eq!(gone(&home), None);
+    let (key, away) = (home.path().join("outbox.key"), home.path().join("away"));
+    std::fs::rename(&key, &away).unwrap();
+    assert_eq!(gone(&home), None, "a host that has the key may take them yet");
+    ask("UPDATE farcall_outbox.item SET next_at = 1");
+    let told = gone(&home).unwrap();
+    assert_eq!(told.calls, 3);
+    assert!(
+        told.to_string().starts_with("3 calls in the outbox wait for a key: it is neither in "),
+        "{told}"
+    );
+    ask("UPDATE farcall_outbox.item SET token = 7 WHERE id = 1");
+    assert_eq!(gone(&home).unwrap().calls, 2, "another host has it on its way");
+    ask("UPDATE farcall_outbox.item SET token = NULL");
+    // A host with a key of its own can read what it put itself.
+    let other = home.beside();
+    put(&other, vec![later(&vendor)]);
+    ask("UPDATE farcall_outbox.item SET next_at = 1");
+    assert_eq!(gone(&other).unwrap().calls, 3);
+    assert_eq!(gone(&home).unwrap().calls, 4);
+    std::fs::rename(&away, &key).unwrap();
+    assert_eq!(gone(&home).unwrap().calls, 1);
+    ask("DELETE FROM farcall_outbox.item WHERE id = 5");
+    assert_eq!(gone(&home), None);
+}
+
+#[test]
 fn nothing_is_put_beside_calls_that_wait_here_and_whose_key_is_gone() {
     let vendor = Vendor::start();
     let mut home = Home::in_a_file();

@@ -122,11 +122,12 @@ fn calls_whose_key_is_gone_are_told_of_with_what_is_to_be_done() {
             .env("FARCALL_HOME", home.path())
             .env("COLUMNS", "1000")
             .current_dir(home.path());
-        String::from_utf8(command.output().unwrap().stdout).unwrap()
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     let parcel = || Parcel::new("POST", format!("http://127.0.0.1:{port}/v1/refunds"));
     put(home.path(), vec![parcel(), parcel()]);
-    assert_eq!(run(home.path(), &["stats"]).0, 0);
+    assert_eq!((run(home.path(), &["stats"]).0, doctor().0), (0, 0));
     assert_eq!(json(home.path(), &["stats"])["unreadable"], serde_json::Value::Null);
     let (key, away) = (home.path().join("outbox.key"), home.path().join("away"));
     std::fs::rename(&key, &away).unwrap();
@@ -136,10 +137,11 @@ fn calls_whose_key_is_gone_are_told_of_with_what_is_to_be_done() {
         assert!(code == 1 && out.contains(why) && out.contains("2 calls"), "{code} {out}");
         let unreadable = &json(home.path(), &["stats"])["unreadable"];
         assert!(unreadable["calls"] == 2 && !unreadable["why"].as_str().unwrap().is_empty(), "{unreadable}");
-        assert!(doctor().contains(why), "{}", doctor());
+        let (code, out) = doctor();
+        assert!(code == 1 && out.contains(why), "{code} {out}");
     };
     gone(told);
-    assert!(doctor().contains("outbox.key nor in $FARCALL_OUTBOX_KEY; put it back"));
+    assert!(doctor().1.contains("outbox.key nor in $FARCALL_OUTBOX_KEY; put it back"));
     assert!(!key.exists(), "who asks makes none");
     // Another one does not help.
     std::fs::write(&key, [7; 32]).unwrap();
@@ -148,7 +150,8 @@ fn calls_whose_key_is_gone_are_told_of_with_what_is_to_be_done() {
     gone("it is not 32 bytes long; put the right one back");
     std::fs::rename(&away, &key).unwrap();
     assert_eq!(run(home.path(), &["stats"]).0, 0);
-    assert!(!doctor().contains("wait for a key"));
+    let (code, out) = doctor();
+    assert!(code == 0 && !out.contains("wait for a key"), "{code} {out}");
     let (code, out, _) = run(home.path(), &["drain", "--service", "shop"]);
     assert_eq!((code, out.as_str()), (0, "settled 2, left 0\n"));
 }

@@ -48,6 +48,18 @@ impl Ahead {
         if is_jump(by) { moment.saturating_add(by) } else { moment }
     }
 
+    /// A moment by this clock, as it is by another one, however little they differ.
+    #[cfg(feature = "postgres")]
+    pub(super) fn exactly(self, moment: i64, by: Self) -> i64 {
+        moment.saturating_add(self.until(by))
+    }
+
+    /// Another clock, which is ahead by so much.
+    #[cfg(feature = "postgres")]
+    pub(super) fn by(nanos: i64) -> Self {
+        Self(nanos)
+    }
+
     /// This clock as it would be, had it been set forward by so much.
     #[cfg(all(test, feature = "postgres"))]
     pub(super) fn set_by(self, nanos: i64) -> Self {
@@ -113,7 +125,8 @@ fn is_jump(by: i64) -> bool {
     by.saturating_abs() > SLACK
 }
 
-fn uptime() -> i64 {
+/// The clock that nobody can set.
+pub(super) fn uptime() -> i64 {
     i64::try_from(boottime()).unwrap_or(i64::MAX)
 }
 

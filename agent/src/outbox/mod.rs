@@ -28,6 +28,8 @@ mod credential;
 mod deliver;
 mod error;
 mod file;
+#[cfg(test)]
+mod fixture;
 mod json;
 mod lease;
 mod metrics;
@@ -61,6 +63,7 @@ pub use vendors::VendorCount;
 
 use crate::alarm::Alarm;
 use crate::handle::WeakFarcall;
+use clock::Ahead;
 use completion::Completions;
 use content::Content;
 use deliver::Delivery;
@@ -299,8 +302,10 @@ impl Inner {
             (None, Some(key)) => key.to_owned(),
             (None, None) => fresh.name(),
         };
-        let now = wall();
+        let clock = Ahead::wall();
+        let now = clock.now();
         Ok(New {
+            clock,
             queue: queue::name(&self.service, parcel.credential()),
             order_key: parcel.order_key.take(),
             put_at: now,

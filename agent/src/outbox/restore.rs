@@ -4,17 +4,20 @@ use super::seal::{FILE, Keys, Purpose};
 use super::store::copy::{self, Owner};
 use super::table::{New, State};
 use super::{Inner, OutboxError};
+use crate::home::{give_to_owner, lock_file};
 use farcall::config::OutboxPlace;
 use serde::Serialize;
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 /// So many calls at once.
 const MANY: usize = 500;
+/// Locked while calls are put back.
+const LOCK: &str = "outbox.restore";
 
 /// What a copy had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -40,6 +43,7 @@ pub(super) fn restore(
     copy.there()?;
     let lost = owner(&copy.name(), copy.owners().wait()?, of)?;
     let store = inner.store()?;
+    let _under_way = begin(&inner.home).map_err(|error| OutboxError::unavailable(&inner.home, error))?;
     let beside = copy.key();
     if let Some(key) = beside
         && store.newest_sealed().wait()?.is_none()
@@ -76,7 +80,8 @@ pub(super) fn restore(
                 if known.contains_key(super::seal::name_of(&new.request)) {
                     done.known += 1;
                 } else {
-                    pending.push(store.add(Arc::new(readable(new, &own, &all)?)));
+                    let new = readable(new, &own, &all)?;
+                    pending.push(store.add(Arc::new(if *state == State::Dead { anew(new) } else { new })));
                 }
             }
             for pending in pending {
@@ -90,6 +95,28 @@ pub(super) fn restore(
     }
     store.restored(&lost.store, &copy.name());
     Ok(done)
+}
+
+/// From now on, until it is dropped, nobody takes calls out of the copies because the store has them not.
+pub(super) fn begin(home: &Path) -> io::Result<File> {
+    DirBuilder::new().recursive(true).mode(0o700).create(home)?;
+    let file = open(home)?;
+    lock_file(&file)?;
+    Ok(file)
+}
+
+/// Nobody begins, until it is dropped; `None` where it is under way.
+pub(super) fn none_under_way(home: &Path) -> Option<File> {
+    let file = open(home).ok()?;
+    file.try_lock_shared().ok()?;
+    Some(file)
+}
+
+fn open(home: &Path) -> io::Result<File> {
+    let file = home.join(LOCK);
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(&file)?;
+    give_to_owner(home, &file);
+    Ok(opened)
 }
 
 /// Whose calls are put back: where there are those of one outbox, its.
@@ -123,13 +150,19 @@ fn readable(mut new: New, own: &Keys, all: &Keys) -> Result<New, OutboxError> {
     Ok(new)
 }
 
+/// A dead letter that is delivered once more: at once, with its age counted from now.
+fn anew(new: New) -> New {
+    let now = new.clock.now();
+    let age = new.expires_at.saturating_sub(new.put_at);
+    New { next_at: now, expires_at: now.saturating_add(age), ..new }
+}
+
 /// Takes a copy's key for one that was lost with the home directory.
 fn keep_key(home: &Path, key: &[u8; 32]) -> Result<(), OutboxError> {
     let wrong = |error: std::io::Error| OutboxError::unavailable(home, error);
-    fs::create_dir_all(home).map_err(wrong)?;
     let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(home.join(FILE));
     let Ok(mut file) = new else { return Ok(()) };
     file.write_all(key).and_then(|()| file.sync_all()).map_err(wrong)?;
-    crate::home::give_to_owner(home, &home.join(FILE));
+    give_to_owner(home, &home.join(FILE));
     File::open(home).and_then(|home| home.sync_all()).map_err(wrong)
 }

@@ -71,6 +71,38 @@ impl Copy {
         }
     }
 
+    /// Its calls were put earlier by so much, as far as it knows.
+    pub(crate) fn grow_older(&self, by: Duration) {
+        let sql = |item: &str| {
+            let by = by.as_nanos();
+            format!(
+                "UPDATE {item} SET put_at = put_at - {by}, next_at = next_at - {by}, expires_at = expires_at - {by}"
+            )
+        };
+        match self {
+            Self::File { file, .. } => {
+                let db = Connection::open(file).unwrap();
+                db.busy_timeout(PATIENCE).unwrap();
+                assert!(db.execute(&sql("item"), []).unwrap() > 0);
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => drop(ask(database, &sql("farcall_outbox_copy.item"))),
+        }
+    }
+
+    /// They are dead letters.
+    pub(crate) fn bury(&self) {
+        match self {
+            Self::File { file, .. } => {
+                let db = Connection::open(file).unwrap();
+                db.busy_timeout(PATIENCE).unwrap();
+                assert!(db.execute("UPDATE item SET state = 2", []).unwrap() > 0);
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => drop(ask(database, "UPDATE farcall_outbox_copy.item SET state = 2")),
+        }
+    }
+
     /// It was used before, and takes nothing until it is brought back.
     pub(crate) fn lose(&self) {
         match self {

@@ -10,7 +10,8 @@ pub(crate) mod postgres;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -205,4 +206,16 @@ fn read(reader: &mut BufReader<TcpStream>, begun: Instant, port: u16) -> Option<
     reader.read_exact(&mut body).ok()?;
     let body = String::from_utf8_lossy(&body).into_owned();
     Some(Got { line: line.trim_end().to_owned(), headers, body, at: begun.elapsed(), port })
+}
+
+/// The library that stands between the outbox and the disk, and between it and the clock on the wall.
+pub(crate) fn shim(directory: &Path) -> PathBuf {
+    let (source, built) =
+        (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/outbox_faults/shim.c"), directory.join("shim.so"));
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let mut command = Command::new(compiler);
+    let output =
+        command.args(["-O1", "-fPIC", "-shared", "-o"]).arg(&built).arg(source).arg("-ldl").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    built
 }

@@ -52,7 +52,7 @@ pub(super) async fn deliver(
             Err(Missing::Unknown) => return Outcome::NotSent { why: queue::waits_for(name), wait: None },
             Err(Missing::Failed(why)) => {
                 alarm(&format!("got no credential: the callback `{name}` failed"));
-                return Outcome::Failed(why);
+                return Outcome::failed(why);
             }
         },
         None => None,
@@ -62,7 +62,7 @@ pub(super) async fn deliver(
         // What a callback gives is what it is: asked again, it may give something else.
         (Err(why), Some((name, _))) => {
             alarm(&format!("got no headers that can be sent with what the callback `{name}` gave"));
-            return Outcome::Failed(why);
+            return Outcome::failed(why);
         }
         (Err(why), None) => return Outcome::NotSent { why, wait: None },
     };
@@ -109,7 +109,7 @@ impl Prepared {
         permit: &Permit,
         timeout: Duration,
     ) -> Outcome {
-        let mut last = None;
+        let (mut last, mut said) = (None, None);
         loop {
             match call.step() {
                 Step::Send(attempt) => {
@@ -120,10 +120,10 @@ impl Prepared {
                     attempt.apply(&mut request);
                     if !permit.is_good() {
                         call.failed(ErrorType::Cancelled);
-                        return Outcome::NotSent { why: "another process delivers now".into(), wait: None };
+                        return put_off(said, "another process delivers now".into(), None);
                     }
                     let left = attempt.give_up_at.map_or(timeout, |at| at.since(call.now()).min(timeout));
-                    last = Some(match tokio::time::timeout(left, client.request(request)).await {
+                    let came = match tokio::time::timeout(left, client.request(request)).await {
                         Ok(Ok(response)) => {
                             call.sent(self.body.len() as u64);
                             let now = call.now();
@@ -139,32 +139,28 @@ impl Prepared {
                             call.failed(ErrorType::Timeout);
                             Err("no answer came in time".to_owned())
                         }
-                    });
+                    };
+                    said = Some(said_of(&came));
+                    last = Some(came);
                 }
                 Step::Wait(until) => {
                     last = None;
                     let wait = until.since(call.now());
                     if wait > PATIENCE {
-                        return Outcome::NotSent { why: "a rule has it wait".into(), wait: Some(wait) };
+                        return put_off(said, "a rule has it wait".into(), Some(wait));
                     }
                     tokio::time::sleep(wait).await;
                 }
                 Step::Refuse(refusal) => {
                     let wait = refusal.until.map(|until| until.since(call.now()));
-                    return Outcome::NotSent { why: refusal.to_string(), wait };
+                    return put_off(said, refusal.to_string(), wait);
                 }
                 // What no vendor said is no delivery.
                 Step::Respond(_) => {
-                    return Outcome::NotSent {
-                        why: "a rule answered in the vendor's place".into(),
-                        wait: None,
-                    };
+                    return put_off(said, "a rule answered in the vendor's place".into(), None);
                 }
                 Step::Fail(error) => {
-                    return Outcome::NotSent {
-                        why: format!("a rule had it fail: {}", error.as_str()),
-                        wait: None,
-                    };
+                    return put_off(said, format!("a rule had it fail: {}", error.as_str()), None);
                 }
                 _ => break,
             }
@@ -173,10 +169,28 @@ impl Prepared {
             Some(Ok(response)) => read(call, response, timeout).await,
             Some(Err(why)) => {
                 call.end();
-                Outcome::Failed(why)
+                Outcome::failed(why)
             }
-            None => Outcome::NotSent { why: "the engine did not have it sent".into(), wait: None },
+            None => put_off(said, "the engine did not have it sent".into(), None),
         }
+    }
+}
+
+/// What came of the last attempt that was sent: its status, where it got one, and in words.
+type Said = (Option<u16>, String);
+
+fn said_of<B>(came: &Result<Response<B>, String>) -> Said {
+    match came.as_ref().map(|response| response.status().as_u16()) {
+        Ok(status) => (Some(status), format!("the vendor answered {status}")),
+        Err(why) => (None, why.clone()),
+    }
+}
+
+/// No more is sent. Where nothing was, that is no attempt.
+fn put_off(said: Option<Said>, why: String, wait: Option<Duration>) -> Outcome {
+    match said {
+        Some((status, why)) => Outcome::Failed { status, why, wait },
+        None => Outcome::NotSent { why, wait },
     }
 }
 

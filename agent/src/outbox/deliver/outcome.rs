@@ -20,8 +20,8 @@ pub(super) enum Outcome {
         /// For so long it is not to be asked again.
         retry_after: Option<Duration>,
     },
-    /// No answer came; it may have had an effect.
-    Failed(String),
+    /// No answer came, or one after which a rule would have it tried again; it may have had an effect.
+    Failed { status: Option<u16>, why: String, wait: Option<Duration> },
     /// A rule kept it from being sent, or what it takes to send it is not here.
     NotSent { why: String, wait: Option<Duration> },
     /// It can never be sent, and was not.
@@ -29,6 +29,11 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// No answer came.
+    pub(super) const fn failed(why: String) -> Self {
+        Self::Failed { status: None, why, wait: None }
+    }
+
     /// What becomes of the call, which becomes too old at `expires_at` by the clock that shows `now`. `seal` encrypts
     /// the answer.
     pub(super) fn settle(
@@ -57,7 +62,7 @@ impl Outcome {
                 }
                 (Some(status), error, retry_after, true)
             }
-            Self::Failed(why) => (None, why, None, true),
+            Self::Failed { status, why, wait } => (status, why, wait, true),
             Self::NotSent { why, wait } => (None, why, wait, false),
             Self::Hopeless(error) => {
                 return Settlement::Dead { counts: false, status: None, error };
@@ -138,7 +143,7 @@ pub(super) mod tests {
 
     #[test]
     fn waits_grow_with_jitter_and_heed_the_vendor_within_bounds() {
-        let wait = |attempts, seed| match settle(Outcome::Failed("x".into()), attempts, seed) {
+        let wait = |attempts, seed| match settle(Outcome::failed("x".into()), attempts, seed) {
             Settlement::Later { at, .. } => at - 1_000,
             _ => panic!("it is tried again"),
         };
@@ -161,7 +166,7 @@ pub(super) mod tests {
 
     #[test]
     fn no_wait_goes_beyond_the_maximum_age() {
-        let settled = Outcome::Failed("x".into()).settle(&item(0), 2_000, 1_000, 1, |_| Vec::new());
+        let settled = Outcome::failed("x".into()).settle(&item(0), 2_000, 1_000, 1, |_| Vec::new());
         assert!(matches!(settled, Settlement::Later { at: 2_000, .. }));
     }
 }

@@ -238,7 +238,7 @@ impl Round {
         if let Ended::Panicked(item) = ended
             && let Some(token) = self.held.as_ref().map(|held| held.token)
         {
-            let (task, failed) = (self.task(token, Ahead::wall()), Outcome::Failed(OURS.to_owned()));
+            let (task, failed) = (self.task(token, Ahead::wall()), Outcome::failed(OURS.to_owned()));
             self.under_way.add(Arc::clone(&item), async move { task.settle(failed, &item, 0).await });
         }
     }

@@ -1,9 +1,9 @@
 //! What every store promises those who deliver, on each of them.
 
 use super::super::file::Place;
-use super::super::seal::{Keys, Purpose};
+use super::super::seal::Keys;
 use super::super::table::{Item, New, Settlement, State};
-use super::super::{nanos, queue, wall};
+use super::super::{fixture, nanos, queue, wall};
 use super::{Due, FileStore, Store, Wanted};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -51,23 +51,7 @@ impl Bench {
     }
 
     fn call(&self, key: Option<&str>) -> New {
-        let now = wall();
-        New {
-            queue: "q".into(),
-            order_key: key.map(str::to_owned),
-            put_at: now,
-            next_at: now,
-            expires_at: now + nanos(Duration::from_secs(86_400)),
-            max_attempts: None,
-            method: "POST".into(),
-            vendor: "v".into(),
-            endpoint: String::new(),
-            host: "h".into(),
-            customer: None,
-            idempotency_key: "k".into(),
-            bytes: 3,
-            request: self.keys.seal(Purpose::Request, "k", &[b"abc"]).unwrap(),
-        }
+        New { order_key: key.map(str::to_owned), ..fixture::sealed(&self.keys, "k") }
     }
 
     fn put(&self, key: Option<&str>) -> i64 {

@@ -5,7 +5,7 @@ use super::super::file::Place;
 use super::super::lease::{self, Lease};
 use super::super::metrics::Standings;
 use super::super::pending::Pending;
-use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
+use super::super::table::{self, Count, Filter, Item, New, Settlement, State, Whole};
 use super::super::writer::Writer;
 use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors};
 use super::moving::{self, States};
@@ -60,7 +60,7 @@ impl FileStore {
 
     /// Asks for moments that people read by the wall clock, together with what shows them by that: in the file they are
     /// by the clock from before a jump until somebody writes there.
-    fn look_by_wall<T: Default>(
+    pub(super) fn look_by_wall<T: Default>(
         &self,
         question: impl FnOnce(&Connection, &dyn Fn(i64) -> i64) -> rusqlite::Result<T>,
     ) -> Result<T, OutboxError> {
@@ -146,7 +146,12 @@ impl Store for FileStore {
     }
 
     fn counts(&self) -> Pending<Vec<Count>> {
-        Pending::ready(self.look(table::counts))
+        Pending::ready(self.look_by_wall(|connection, by_wall| {
+            let mut counts = table::counts(connection)?;
+            let pending = counts.iter_mut().filter(|count| count.state == State::Pending);
+            pending.for_each(|count| count.oldest = by_wall(count.oldest));
+            Ok(counts)
+        }))
     }
 
     fn vendors(&self) -> Pending<Vec<VendorCount>> {
@@ -345,30 +350,15 @@ impl Store for FileStore {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::wall;
+    use super::super::super::{fixture, wall};
     use super::*;
     use std::collections::HashSet;
 
     const MINUTE: i64 = 60_000_000_000;
 
     fn call(key: &str, age: i64) -> Arc<New> {
-        let now = wall();
-        Arc::new(New {
-            queue: "q".into(),
-            order_key: None,
-            put_at: now,
-            next_at: now,
-            expires_at: now.saturating_add(age),
-            max_attempts: None,
-            method: "POST".into(),
-            vendor: "v".into(),
-            endpoint: String::new(),
-            host: "h".into(),
-            customer: None,
-            idempotency_key: key.into(),
-            bytes: 0,
-            request: Vec::new(),
-        })
+        let new = fixture::call(key);
+        Arc::new(New { expires_at: new.put_at.saturating_add(age), ..new })
     }
 
     fn due(store: &FileStore, token: i64) -> Due {
@@ -401,6 +391,7 @@ mod tests {
             near(item.next_at, 0);
             near(item.expires_at, 10 * MINUTE);
         }
+        near(store.counts().wait().unwrap()[0].oldest, 0);
         near(store.vendors().wait().unwrap()[0].oldest.unwrap(), 0);
         near(store.standings("q", &AtomicBool::new(false)).unwrap().oldest().unwrap(), 0);
         let mut found = due(&store, token);

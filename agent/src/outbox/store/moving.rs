@@ -2,6 +2,7 @@
 //! and a copy, whose calls are those of another store. What tells a call there from all others is its name: the salt
 //! under which it was sealed.
 
+use super::super::clock::Ahead;
 use super::super::seal::{NAME_AT, NAME_LENGTH, name_of};
 use super::super::table::{self, New, State, bytes, maybe_number, maybe_text, number, text};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -23,9 +24,11 @@ const WHOLE: &str =
     "id, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
     host, customer, idempotency_key, bytes, request";
 
-fn read_whole(row: &Row<'_>) -> rusqlite::Result<(i64, New)> {
+/// `clock`: that of the file.
+fn read_whole(row: &Row<'_>, clock: Ahead) -> rusqlite::Result<(i64, New)> {
     let most = maybe_number(row, "max_attempts")?;
     let new = New {
+        clock,
         queue: text(row, "queue")?,
         order_key: maybe_text(row, "order_key")?,
         put_at: number(row, "put_at")?,
@@ -50,7 +53,8 @@ pub(in crate::outbox) fn in_order(db: &Connection, state: State) -> rusqlite::Re
     db.prepare(sql)?.query_map([state.number()], |row| row.get(0))?.collect()
 }
 
-/// Calls by these numbers, whole; of the last ones none where there are more than `most` bytes already.
+/// Calls by these numbers, whole; of the last ones none where there are more than `most` bytes already. To be asked in a
+/// transaction: calls and clock are as of one commit.
 pub(in crate::outbox) fn these(
     db: &Connection,
     ids: &[i64],
@@ -59,7 +63,7 @@ pub(in crate::outbox) fn these(
     some(db, ids, most, "")
 }
 
-/// Those of them that are pending.
+/// Those of them that are pending. In a transaction, too.
 pub(in crate::outbox) fn pending(
     db: &Connection,
     ids: &[i64],
@@ -70,10 +74,12 @@ pub(in crate::outbox) fn pending(
 
 fn some(db: &Connection, ids: &[i64], most: usize, which: &str) -> rusqlite::Result<Vec<(i64, New)>> {
     let sql = format!("SELECT {WHOLE} FROM item WHERE id = ?1 {which}");
+    let clock = Ahead::of(db)?;
     let mut statement = db.prepare_cached(&sql)?;
     let (mut calls, mut room) = (Vec::with_capacity(ids.len()), most);
     for id in ids {
-        let Some((id, new)) = statement.query_row([id], read_whole).optional()? else { continue };
+        let call = statement.query_row([id], |row| read_whole(row, clock)).optional()?;
+        let Some((id, new)) = call else { continue };
         let left = room.checked_sub(new.request.len());
         calls.push((id, new));
         match left {
@@ -343,15 +349,16 @@ pub(in crate::outbox) fn copied_now(db: &Connection, names: &[Vec<u8>]) -> rusql
 /// So many bytes of requests are read by names at once, and one request more.
 pub(in crate::outbox) const NAMED: usize = 16 * 1024 * 1024;
 
-/// The pending calls with these names, whole: as many as [`NAMED`] allows.
+/// The pending calls with these names, whole: as many as [`NAMED`] allows. In a transaction, too.
 pub(in crate::outbox) fn named(db: &Connection, names: &[Vec<u8>]) -> rusqlite::Result<Vec<New>> {
     let sql = format!(
         "SELECT {WHOLE} FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1 AND state = 0 ORDER BY id"
     );
+    let clock = Ahead::of(db)?;
     let mut statement = db.prepare_cached(&sql)?;
     let (mut calls, mut bytes) = (Vec::with_capacity(names.len()), 0);
     for name in names {
-        let call = statement.query_row([name], read_whole).optional()?;
+        let call = statement.query_row([name], |row| read_whole(row, clock)).optional()?;
         bytes += call.as_ref().map_or(0, |(_, new)| new.request.len());
         calls.extend(call);
         if bytes > NAMED {
@@ -362,16 +369,16 @@ pub(in crate::outbox) fn named(db: &Connection, names: &[Vec<u8>]) -> rusqlite::
     Ok(calls.into_iter().map(|(_, new)| new).collect())
 }
 
-/// Adds those of these calls that are not there, with the moments at which they were put: by these they have their place
-/// among the others.
+/// Adds those of these calls that are not there.
 pub(in crate::outbox) fn add_missing(db: &Connection, news: &[Arc<New>]) -> rusqlite::Result<()> {
     index_names(db)?;
     let sql =
         format!("SELECT EXISTS (SELECT 1 FROM item WHERE substr(request, {NAME_AT}, {NAME_LENGTH}) = ?1)");
+    let clock = Ahead::of(db)?;
     let mut statement = db.prepare_cached(&sql)?;
     for new in news {
         if !statement.query_row([name_of(&new.request)], |row| row.get(0))? {
-            table::add(db, new, new.put_at)?;
+            table::add(db, new, clock)?;
         }
     }
     Ok(())

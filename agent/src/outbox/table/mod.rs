@@ -15,6 +15,7 @@ pub(super) use put::{MOST_TOGETHER, add, add_together, together};
 pub(super) use read::{bytes, maybe_number, maybe_text, number, text};
 pub(super) use standing::standings;
 
+use super::clock::Ahead;
 use super::queue;
 use crate::report::time::rfc3339;
 use read::unsigned;
@@ -151,6 +152,8 @@ const COLUMNS: &str = "id, queue, state, method, vendor, endpoint, host, custome
 
 /// A call to be added.
 pub(super) struct New {
+    /// By which its moments are.
+    pub(super) clock: Ahead,
     pub(super) queue: String,
     pub(super) order_key: Option<String>,
     pub(super) put_at: i64,
@@ -265,7 +268,7 @@ mod tests {
     use super::standing::STANDING;
     use super::*;
     use crate::outbox::file::{Open, Place};
-    use crate::outbox::lease;
+    use crate::outbox::{fixture, lease};
     use rusqlite::{Connection, StatementStatus};
     use std::sync::atomic::AtomicBool;
 
@@ -277,25 +280,17 @@ mod tests {
     }
 
     fn put(connection: &Connection, key: Option<&str>) -> i64 {
-        add(connection, &new(key), 0).unwrap()
+        add(connection, &new(key), Ahead::default()).unwrap()
     }
 
     fn new(key: Option<&str>) -> New {
         New {
-            queue: "q".into(),
+            clock: Ahead::default(),
             order_key: key.map(str::to_owned),
             put_at: 0,
             next_at: 0,
             expires_at: 100,
-            max_attempts: None,
-            method: "POST".into(),
-            vendor: "v".into(),
-            endpoint: String::new(),
-            host: "h".into(),
-            customer: None,
-            idempotency_key: "k".into(),
-            bytes: 0,
-            request: Vec::new(),
+            ..fixture::call("k")
         }
     }
 
@@ -347,7 +342,7 @@ mod tests {
             assert_eq!([together(many), together(many + 1)], [many; 2]);
             let news: Vec<New> =
                 (first..).take(many).map(|id| New { host: id.to_string(), ..new(None) }).collect();
-            assert_eq!(add_together(db, &news.iter().collect::<Vec<_>>(), 0).unwrap(), first);
+            assert_eq!(add_together(db, &news.iter().collect::<Vec<_>>(), Ahead::default()).unwrap(), first);
         }
         let last = before + 62;
         assert_eq!(put(db, None), last + 1);
@@ -358,7 +353,8 @@ mod tests {
         assert_eq!(due_ids(db).len(), 9);
         assert_eq!(due(db, "q", 0, i64::MAX, 99).unwrap().len(), 64);
         let three = [(); 3].map(|()| new(None));
-        assert!(add_together(db, &three.iter().collect::<Vec<_>>(), 0).is_err(), "no statement takes three");
+        let three: Vec<&New> = three.iter().collect();
+        assert!(add_together(db, &three, Ahead::default()).is_err(), "no statement takes three");
     }
 
     #[test]

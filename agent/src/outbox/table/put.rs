@@ -1,13 +1,13 @@
 //! Calls are added.
 
-use super::super::clock::rebased;
+use super::super::clock::Ahead;
 use super::New;
 use rusqlite::{Connection, ToSql, params};
 use std::sync::LazyLock;
 
-/// Adds a call, at a moment of which `now` is the name.
-pub(in super::super) fn add(connection: &Connection, new: &New, now: i64) -> rusqlite::Result<i64> {
-    let rebased = |moment| rebased(moment, new.put_at, now);
+/// Adds a call, with its moments by the clock of the file.
+pub(in super::super) fn add(connection: &Connection, new: &New, clock: Ahead) -> rusqlite::Result<i64> {
+    let moved = |moment| new.clock.moved(moment, clock);
     let sql = "INSERT INTO item (queue, order_key, blocked, put_at, next_at, expires_at, max_attempts, method, vendor,
             endpoint, host, customer, idempotency_key, bytes, request)
         VALUES (?1, ?2, ?2 IS NOT NULL AND EXISTS
@@ -16,9 +16,9 @@ pub(in super::super) fn add(connection: &Connection, new: &New, now: i64) -> rus
     connection.prepare_cached(sql)?.insert(params![
         new.queue,
         new.order_key,
-        rebased(new.put_at),
-        rebased(new.next_at),
-        rebased(new.expires_at),
+        moved(new.put_at),
+        moved(new.next_at),
+        moved(new.expires_at),
         new.max_attempts,
         new.method,
         new.vendor,
@@ -40,12 +40,12 @@ pub(in super::super) fn together(of: usize) -> usize {
     TOGETHER.into_iter().find(|many| *many <= of).unwrap_or(1)
 }
 
-/// Adds calls without order keys, as many as [`together`] says, at a moment of which `now` is the name: one statement,
+/// Adds calls without order keys, as many as [`together`] says, with their moments by the clock of the file: one statement,
 /// since each statement by itself writes down the last number. The first one's number; the others have those that follow.
 pub(in super::super) fn add_together(
     connection: &Connection,
     news: &[&New],
-    now: i64,
+    clock: Ahead,
 ) -> rusqlite::Result<i64> {
     static SQL: LazyLock<[String; TOGETHER.len()]> = LazyLock::new(|| {
         TOGETHER.map(|many| {
@@ -66,13 +66,13 @@ pub(in super::super) fn add_together(
     let mut statement = connection.prepare_cached(sql)?;
     let mut place = 0;
     for (new, id) in news.iter().zip(last + 1..) {
-        let rebased = |moment| rebased(moment, new.put_at, now);
+        let moved = |moment| new.clock.moved(moment, clock);
         let row: [&dyn ToSql; 14] = [
             &id,
             &new.queue,
-            &rebased(new.put_at),
-            &rebased(new.next_at),
-            &rebased(new.expires_at),
+            &moved(new.put_at),
+            &moved(new.next_at),
+            &moved(new.expires_at),
             &new.max_attempts,
             &new.method,
             &new.vendor,

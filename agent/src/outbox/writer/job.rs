@@ -72,11 +72,11 @@ impl Job {
         }
     }
 
-    /// `now` by the clock of the file.
-    fn run(&mut self, transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<()> {
+    /// `clock`: that of the file.
+    fn run(&mut self, transaction: &Transaction<'_>, clock: Ahead) -> rusqlite::Result<()> {
         match self {
             Self::Put(put) => {
-                put.done = Some(alone(table::add(transaction, &put.new, now), transaction)?);
+                put.done = Some(alone(table::add(transaction, &put.new, clock), transaction)?);
                 Ok(())
             }
             Self::Task(task) => task.run(transaction),
@@ -86,13 +86,13 @@ impl Job {
 
 /// Does these, in this order. An error where it is one of the whole transaction.
 pub(super) fn run(mut jobs: &mut [Job], transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    let now = Ahead::of(transaction)?.now();
+    let clock = Ahead::of(transaction)?;
     while !jobs.is_empty() {
         let alike = jobs.iter().take(table::MOST_TOGETHER).take_while(|job| job.free().is_some()).count();
         let (these, rest) = jobs.split_at_mut(table::together(alike));
         // One of them may be at fault: then each is tried by itself.
-        if these.len() == 1 || !put_together(these, transaction, now)? {
-            these.iter_mut().try_for_each(|job| job.run(transaction, now))?;
+        if these.len() == 1 || !put_together(these, transaction, clock)? {
+            these.iter_mut().try_for_each(|job| job.run(transaction, clock))?;
         }
         jobs = rest;
     }
@@ -100,9 +100,9 @@ pub(super) fn run(mut jobs: &mut [Job], transaction: &Transaction<'_>) -> rusqli
 }
 
 /// Whether they were added.
-fn put_together(jobs: &mut [Job], transaction: &Transaction<'_>, now: i64) -> rusqlite::Result<bool> {
+fn put_together(jobs: &mut [Job], transaction: &Transaction<'_>, clock: Ahead) -> rusqlite::Result<bool> {
     let calls: Vec<&New> = jobs.iter().filter_map(Job::free).collect();
-    let added = table::add_together(transaction, &calls, now);
+    let added = table::add_together(transaction, &calls, clock);
     let Ok(first) = alone(added, transaction)? else { return Ok(false) };
     for (job, id) in jobs.iter_mut().zip(first..) {
         if let Job::Put(put) = job {

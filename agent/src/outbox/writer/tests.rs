@@ -1,5 +1,6 @@
 //! Group commit: what is bounded, who gets which answer, when it stops.
 
+use super::super::fixture;
 use super::*;
 
 #[test]
@@ -30,22 +31,7 @@ fn call(host: &str) -> Arc<New> {
 }
 
 fn new(host: &str) -> New {
-    New {
-        queue: "q".into(),
-        order_key: None,
-        put_at: 0,
-        next_at: 0,
-        expires_at: 100,
-        max_attempts: None,
-        method: "POST".into(),
-        vendor: "v".into(),
-        endpoint: String::new(),
-        host: host.into(),
-        customer: None,
-        idempotency_key: "k".into(),
-        bytes: 0,
-        request: Vec::new(),
-    }
+    New { host: host.into(), ..fixture::call("k") }
 }
 
 #[test]

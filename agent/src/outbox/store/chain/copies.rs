@@ -4,6 +4,7 @@
 
 use super::super::super::beside::StoppedCopy;
 use super::super::super::deliver::DEAD;
+use super::super::super::restore;
 use super::super::super::seal;
 use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt, nanos, wall};
@@ -410,6 +411,8 @@ impl Copies {
         let Some(copy) = self.copies.get(which).filter(|copy| copy.ours.load(Ordering::Acquire)) else {
             return Ok(None);
         };
+        // What is put back is in a copy before it is in the store, however old it is.
+        let Some(_none_is_put_back) = restore::none_under_way(&self.home) else { return Ok(None) };
         let calls = copy.place.copied(after, MANY).wait()?;
         let Some(last) = calls.last().map(|call| call.id) else { return Ok(None) };
         let states = states(calls.iter().map(|call| call.name.clone()).collect())?;
@@ -418,10 +421,13 @@ impl Copies {
         let change = |call: &Copied| match states.get(&call.name) {
             Some(State::Delivered) => Some((call.id, None)),
             Some(state) => (*state != call.state).then_some((call.id, Some(*state))),
-            // A dead letter that was not restored may be yet.
-            None if call.state == State::Dead => (call.put_at < older).then_some((call.id, None)),
-            // Another host may have it in its spool, for as long as it cannot reach the store.
-            None => (call.put_at < if elsewhere { older } else { old }).then_some((call.id, None)),
+            None => {
+                // A dead letter that was not restored may be yet; another call another host may have in its spool, for as
+                // long as it cannot reach the store.
+                let late = call.state == State::Dead || elsewhere;
+                let over = call.put_at < if late { older } else { old };
+                over.then_some((call.id, None))
+            }
         };
         let changes: Vec<_> = calls.iter().filter_map(change).collect();
         if !changes.is_empty() {

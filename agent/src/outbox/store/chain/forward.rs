@@ -96,7 +96,7 @@ pub(super) fn forward(spool: &Spool, lap: &mut Lap, store: &dyn Store) -> Result
     let mut room = MANY;
     while !ids.is_empty() && outcome.failed.is_none() {
         ids.truncate(room);
-        let (clock, calls) = read(spool, &ids)?;
+        let calls = read(spool, &ids)?;
         let loaded: HashSet<i64> = calls.iter().map(|(id, _)| *id).collect();
         room = room.saturating_sub(calls.len());
         let mut next = Vec::new();
@@ -108,7 +108,7 @@ pub(super) fn forward(spool: &Spool, lap: &mut Lap, store: &dyn Store) -> Result
             })
             .collect();
         for (id, new, pending) in all {
-            let went = outcome.note(id, &new, clock, pending.wait());
+            let went = outcome.note(id, &new, pending.wait());
             if went && let Some(key) = &new.order_key {
                 next.extend(spool.file().look(|db| moving::behind(db, &new.queue, key, id))?);
             }
@@ -135,31 +135,17 @@ pub(super) fn forward(spool: &Spool, lap: &mut Lap, store: &dyn Store) -> Result
     Ok(if progress || (!tried && !over) { Duration::ZERO } else { AGAIN })
 }
 
-/// The pending ones of these calls, as many as there is room for, and the clock by which their moments are: the wall's,
-/// whether those in the file followed it or not.
-pub(super) fn read(spool: &Spool, ids: &[i64]) -> Result<(Ahead, Vec<(i64, New)>), OutboxError> {
-    let (then, mut calls) = spool.file().look(|db| {
+/// The pending ones of these calls, as many as there is room for.
+pub(super) fn read(spool: &Spool, ids: &[i64]) -> Result<Vec<(i64, New)>, OutboxError> {
+    spool.file().look(|db| {
         let db = &db.unchecked_transaction()?;
-        Ok((Ahead::of(db)?, moving::pending(db, ids, BYTES)?))
-    })?;
-    let wall = Ahead::wall();
-    for (_, new) in &mut calls {
-        for moment in [&mut new.put_at, &mut new.next_at, &mut new.expires_at] {
-            *moment = then.moved(*moment, wall);
-        }
-    }
-    Ok((wall, calls))
+        moving::pending(db, ids, BYTES)
+    })
 }
 
 impl Outcome {
-    /// Whether it went on. `clock`: by which its moments are.
-    fn note(
-        &mut self,
-        id: i64,
-        new: &New,
-        clock: Ahead,
-        answer: Result<super::Receipt, OutboxError>,
-    ) -> bool {
+    /// Whether it went on.
+    fn note(&mut self, id: i64, new: &New, answer: Result<super::Receipt, OutboxError>) -> bool {
         match answer {
             Ok(receipt) => {
                 self.went.push((id, receipt.id));
@@ -168,7 +154,7 @@ impl Outcome {
             // It never takes this one.
             Err(error @ OutboxError::Invalid(_)) => self.gave_up.push((id, error.to_string())),
             Err(error @ (OutboxError::Unreachable { .. } | OutboxError::Busy)) => self.failed = Some(error),
-            Err(error) if new.expires_at <= clock.now() => {
+            Err(error) if new.expires_at <= new.clock.now() => {
                 self.gave_up.push((id, format!("it grew too old before it was taken: {error}")));
             }
             // Its disk may be full, or another server the primary: the call was acknowledged, and waits.

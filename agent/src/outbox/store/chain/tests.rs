@@ -1,10 +1,12 @@
 //! What waits in the spool goes on in the order of each key, around what the store does not take. The store is a file
 //! here, too: what it refuses, a trigger says.
 
+use super::super::super::clock::Ahead;
 use super::super::super::file::Place;
-use super::super::super::seal::{Keys, Purpose, name_of};
+use super::super::super::restore;
+use super::super::super::seal::{Keys, name_of};
 use super::super::super::table::{Filter, Item, New, State};
-use super::super::super::{nanos, wall};
+use super::super::super::{fixture, nanos};
 use super::super::moving::States;
 use super::super::{FileStore, Store, Wanted};
 use super::spool::{Found, Spool};
@@ -46,23 +48,8 @@ impl Bench {
     }
 
     fn call(&self, name: &str, key: Option<&str>, age: Duration) -> Arc<New> {
-        let now = wall();
-        Arc::new(New {
-            queue: "q".into(),
-            order_key: key.map(str::to_owned),
-            put_at: now,
-            next_at: now,
-            expires_at: now + nanos(age),
-            max_attempts: None,
-            method: "POST".into(),
-            vendor: "v".into(),
-            endpoint: String::new(),
-            host: "h".into(),
-            customer: None,
-            idempotency_key: name.into(),
-            bytes: 3,
-            request: self.keys.seal(Purpose::Request, name, &[b"abc"]).unwrap(),
-        })
+        let new = fixture::sealed(&self.keys, name);
+        Arc::new(New { order_key: key.map(str::to_owned), expires_at: new.put_at + nanos(age), ..new })
     }
 
     /// From now on the store refuses the calls of these names, by GLOB, and no others.
@@ -204,8 +191,10 @@ fn what_waits_grows_no_older_when_the_clock_jumps_before_its_file_has_followed()
         db.execute(sql, [HOUR])
     };
     assert_eq!(bench.spool().file().write(0, jump).wait().unwrap(), 1);
-    let (_, read) = forward::read(bench.spool(), &[-id]).unwrap();
-    let moments = |new: &New| [new.put_at, new.next_at, new.expires_at];
+    let read = forward::read(bench.spool(), &[-id]).unwrap();
+    let moments = |new: &New| {
+        [new.put_at, new.next_at, new.expires_at].map(|moment| new.clock.moved(moment, Ahead::wall()))
+    };
     // As close as two readings of two clocks.
     let near = |(a, b): (i64, i64)| (a - b).abs() < HOUR / 4;
     assert!(moments(&read[0].1).into_iter().zip(moments(&call)).all(near), "{:?}", moments(&read[0].1));
@@ -257,9 +246,15 @@ fn what_another_host_may_have_in_its_spool_is_not_cleared_from_a_copy() {
         let mut call = bench.call("call", None, AGE);
         Arc::get_mut(&mut call).unwrap().put_at -= age;
         assert_eq!(copies.complete(&[call]), [true]);
-        copies.compare(0, 0, elsewhere, &nobody).unwrap();
         let looked = rusqlite::Connection::open(bench.directory.path().join("copy.db")).unwrap();
-        let left: i64 = looked.query_row("SELECT count(*) FROM item", [], |row| row.get(0)).unwrap();
+        let count = || -> i64 {
+            copies.compare(0, 0, elsewhere, &nobody).unwrap();
+            looked.query_row("SELECT count(*) FROM item", [], |row| row.get(0)).unwrap()
+        };
+        let restoring = restore::begin(bench.directory.path()).unwrap();
+        assert_eq!(count(), 1, "what is put back is on its way to the store, however old it is");
+        drop(restoring);
+        let left = count();
         looked.execute("DELETE FROM item", []).unwrap();
         left
     };

@@ -94,7 +94,11 @@ impl CopyStore for FileCopy {
     }
 
     fn copied(&self, after: i64, many: i64) -> Pending<Vec<Copied>> {
-        Pending::ready(self.file.look(|db| moving::copied(db, after, many)))
+        Pending::ready(self.file.look_by_wall(|db, by_wall| {
+            let mut calls = moving::copied(db, after, many)?;
+            calls.iter_mut().for_each(|call| call.put_at = by_wall(call.put_at));
+            Ok(calls)
+        }))
     }
 
     fn mark(&self, changes: Vec<(i64, Option<State>)>) -> Pending<()> {
@@ -137,7 +141,10 @@ impl CopyStore for FileCopy {
     }
 
     fn these(&self, ids: &[i64]) -> Pending<Vec<(i64, New)>> {
-        Pending::ready(self.file.look(|db| moving::these(db, ids, moving::NAMED)))
+        Pending::ready(self.file.look(|db| {
+            let db = &db.unchecked_transaction()?;
+            moving::these(db, ids, moving::NAMED)
+        }))
     }
 
     fn key(&self) -> Option<[u8; 32]> {
@@ -171,7 +178,7 @@ impl CopyStore for FileCopy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::wall;
+    use crate::outbox::{fixture, wall};
 
     #[test]
     fn what_is_copied_late_keeps_its_turn_however_late_that_is() {
@@ -180,20 +187,12 @@ mod tests {
         let copy = FileCopy::new(&directory.path().join("copy.db"));
         let call = |name: u8, put_at: i64| {
             Arc::new(New {
-                queue: "q".into(),
                 order_key: Some("a".into()),
                 put_at,
                 next_at: put_at,
                 expires_at: put_at + 10 * HOUR,
-                max_attempts: None,
-                method: "POST".into(),
-                vendor: "v".into(),
-                endpoint: String::new(),
-                host: "h".into(),
-                customer: None,
-                idempotency_key: name.to_string(),
-                bytes: 0,
                 request: vec![name; 64],
+                ..fixture::call(&name.to_string())
             })
         };
         let now = wall();

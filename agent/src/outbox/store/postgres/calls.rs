@@ -76,9 +76,8 @@ pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::R
     let texts = |field: fn(&New) -> &str| news().map(|new| field(new).to_owned()).collect::<Vec<String>>();
     let numbers = |field: fn(&New) -> i64| news().map(field).collect::<Vec<i64>>();
     let wall = Ahead::wall();
-    let moments = |field: fn(&New) -> i64| {
-        puts.iter().map(|put| put.clock.moved(field(&put.new), wall)).collect::<Vec<i64>>()
-    };
+    let moments =
+        |field: fn(&New) -> i64| news().map(|new| new.clock.moved(field(new), wall)).collect::<Vec<i64>>();
     let rows = sqlx::query(&sql)
         .bind(&uids)
         .bind(news().map(|new| seal::key_of(&new.request)).collect::<Vec<&[u8]>>())
@@ -351,9 +350,10 @@ pub(super) async fn named(db: &mut PgConnection, names: &[Vec<u8>]) -> sqlx::Res
             WHERE before <= {NAMED} ORDER BY id"
     );
     let rows = sqlx::query(&sql).bind(names).fetch_all(db).await?;
+    let clock = Ahead::wall();
     let read = |row: &PgRow| {
-        let off = wall().saturating_sub(row.try_get("now")?);
-        let mut new = new_of(row)?;
+        let off = clock.now().saturating_sub(row.try_get("now")?);
+        let mut new = new_of(row, clock)?;
         for moment in [&mut new.put_at, &mut new.next_at, &mut new.expires_at] {
             *moment = moment.saturating_add(off);
         }

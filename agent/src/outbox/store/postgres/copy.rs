@@ -1,5 +1,5 @@
 //! Copies of the calls of other stores, in a schema of its own: each call beside the identity of the store that it
-//! is in. Moments are by the clock of the host that put the call, as it is set when the call is added. Nobody delivers
+//! is in. Moments are by the server's clock: hosts' clocks differ, and may be set while a call is here. Nobody delivers
 //! from here.
 
 use super::super::super::clock::Ahead;
@@ -9,6 +9,7 @@ use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt};
 use super::super::copy::{Belonging, CopyStore, Owner};
 use super::super::moving::{Copied, NAMED};
+use super::clock::ServerClock;
 use super::job::Put;
 use super::schema::Tables;
 use super::server;
@@ -83,7 +84,8 @@ impl CopyStore for PostgresCopy {
 
     fn copied(&self, after: i64, many: i64) -> Pending<Vec<Copied>> {
         let owner = self.owner().map(|owner| owner.to_string()).unwrap_or_default();
-        self.thread.ask(async move |db| copied(db, &owner, after, many).await)
+        let clock = self.thread.clock();
+        self.thread.ask(async move |db| copied(db, &clock, &owner, after, many).await)
     }
 
     fn mark(&self, changes: Vec<(i64, Option<State>)>) -> Pending<()> {
@@ -131,8 +133,8 @@ impl CopyStore for PostgresCopy {
     }
 
     fn these(&self, ids: &[i64]) -> Pending<Vec<(i64, New)>> {
-        let ids = ids.to_vec();
-        self.thread.ask(async move |db| these(db, &ids).await)
+        let (ids, clock) = (ids.to_vec(), self.thread.clock());
+        self.thread.ask(async move |db| these(db, &clock, &ids).await)
     }
 
     /// One that was added before stays as it is.
@@ -158,7 +160,12 @@ impl CopyStore for PostgresCopy {
 
 /// Adds calls in this order. One that was there before gets the number 0, which is no call's: whoever takes back what he
 /// added must not take away what was there.
-pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::Result<()> {
+pub(super) async fn add(
+    db: &mut PgConnection,
+    clock: &ServerClock,
+    puts: &mut [&mut Put],
+) -> sqlx::Result<()> {
+    let clock = clock.ask(db).await?;
     let sql = "INSERT INTO farcall_outbox_copy.item (store, uid, queue, order_key, put_at, next_at, expires_at,
             max_attempts, method, vendor, endpoint, host, customer, idempotency_key, bytes, request)
         SELECT store, uid, queue, order_key, put_at, next_at, expires_at, max_attempts, method, vendor, endpoint,
@@ -171,10 +178,8 @@ pub(super) async fn add(db: &mut PgConnection, puts: &mut [&mut Put]) -> sqlx::R
         ORDER BY place ON CONFLICT (store, uid) DO NOTHING RETURNING uid, id";
     let news = || puts.iter().map(|put| &*put.new);
     let texts = |field: fn(&New) -> &str| news().map(|new| field(new).to_owned()).collect::<Vec<String>>();
-    let wall = Ahead::wall();
-    let moments = |field: fn(&New) -> i64| {
-        puts.iter().map(|put| put.clock.moved(field(&put.new), wall)).collect::<Vec<i64>>()
-    };
+    let moments =
+        |field: fn(&New) -> i64| news().map(|new| new.clock.exactly(field(new), clock)).collect::<Vec<i64>>();
     let owners = puts.iter().map(|put| put.owner.as_deref().unwrap_or_default().to_owned());
     let rows = sqlx::query(sql)
         .bind(owners.collect::<Vec<String>>())
@@ -234,7 +239,15 @@ async fn adopt(db: &mut PgConnection, lost: &str, store: &str) -> sqlx::Result<(
         .map(|_| ())
 }
 
-async fn copied(db: &mut PgConnection, owner: &str, after: i64, many: i64) -> sqlx::Result<Vec<Copied>> {
+/// When they were put by the clock on the wall here.
+async fn copied(
+    db: &mut PgConnection,
+    clock: &ServerClock,
+    owner: &str,
+    after: i64,
+    many: i64,
+) -> sqlx::Result<Vec<Copied>> {
+    let (clock, wall) = (clock.ask(db).await?, Ahead::wall());
     let sql = "SELECT id, uid, state, put_at FROM farcall_outbox_copy.item
         WHERE store = $1 AND id > $2 ORDER BY id LIMIT $3";
     let read = |row: &PgRow| {
@@ -242,7 +255,7 @@ async fn copied(db: &mut PgConnection, owner: &str, after: i64, many: i64) -> sq
             id: row.try_get("id")?,
             name: row.try_get("uid")?,
             state: State::of(row.try_get("state")?),
-            put_at: row.try_get("put_at")?,
+            put_at: clock.exactly(row.try_get("put_at")?, wall),
         })
     };
     sqlx::query(sql).bind(owner).bind(after).bind(many).fetch_all(db).await?.iter().map(read).collect()
@@ -277,7 +290,8 @@ async fn owners(db: &mut PgConnection) -> sqlx::Result<Vec<Owner>> {
     sqlx::query(sql).fetch_all(db).await?.iter().map(read).collect()
 }
 
-async fn these(db: &mut PgConnection, ids: &[i64]) -> sqlx::Result<Vec<(i64, New)>> {
+async fn these(db: &mut PgConnection, clock: &ServerClock, ids: &[i64]) -> sqlx::Result<Vec<(i64, New)>> {
+    let clock = clock.ask(db).await?;
     let sql = format!(
         "SELECT * FROM (SELECT item.*, place, sum(octet_length(request)) OVER (ORDER BY place)
                 - octet_length(request) AS before
@@ -286,13 +300,14 @@ async fn these(db: &mut PgConnection, ids: &[i64]) -> sqlx::Result<Vec<(i64, New
             WHERE before <= {NAMED} ORDER BY place"
     );
     let rows = sqlx::query(&sql).bind(ids).fetch_all(db).await?;
-    rows.iter().map(|row| Ok((row.try_get("id")?, new_of(row)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get("id")?, new_of(row, clock)?))).collect()
 }
 
-/// A call as it was put.
-pub(super) fn new_of(row: &PgRow) -> sqlx::Result<New> {
+/// A call as it was put. `clock`: by which its moments are.
+pub(super) fn new_of(row: &PgRow, clock: Ahead) -> sqlx::Result<New> {
     let (bytes, most): (i64, Option<i64>) = (row.try_get("bytes")?, row.try_get("max_attempts")?);
     Ok(New {
+        clock,
         queue: row.try_get("queue")?,
         order_key: row.try_get("order_key")?,
         put_at: row.try_get("put_at")?,

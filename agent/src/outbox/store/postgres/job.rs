@@ -1,7 +1,6 @@
 //! What the thread is asked to do: calls to be added and to be settled, many of them in one transaction, and
 //! questions, each in one of its own.
 
-use super::super::super::clock::Ahead;
 use super::super::super::pending::Reply;
 use super::super::super::table::{Item, New, Settlement};
 use super::super::super::{OutboxError, Receipt};
@@ -45,8 +44,6 @@ where
 /// A call to be added.
 pub(super) struct Put {
     pub(super) new: Arc<New>,
-    /// By which its moments are.
-    pub(super) clock: Ahead,
     pub(super) id: Option<i64>,
     /// In a copy, whose it is.
     pub(super) owner: Option<Arc<str>>,

@@ -3,6 +3,7 @@
 mod alone;
 mod calls;
 mod claim;
+mod clock;
 mod copy;
 mod job;
 mod schema;

@@ -3,9 +3,9 @@
 
 use super::super::super::OutboxError;
 use super::super::super::Receipt;
-use super::super::super::clock::Ahead;
 use super::super::super::pending::{Pending, pair};
 use super::super::super::table::{Item, New, Settlement};
+use super::clock::ServerClock;
 use super::job::{Asked, Job, Put, Settled};
 use super::schema::Tables;
 use super::{calls, copy, schema};
@@ -44,6 +44,8 @@ pub(super) struct Thread {
 
 struct Shared {
     server: Server,
+    /// By which moments are in a copy.
+    clock: Arc<ServerClock>,
     queue: Mutex<Queue>,
     changed: Notify,
     /// Rings when the thread has ended that was told to.
@@ -64,6 +66,7 @@ impl Thread {
     pub(super) fn new(server: Server, committed: Arc<Notify>) -> Self {
         let shared = Shared {
             server,
+            clock: Arc::default(),
             queue: Mutex::default(),
             changed: Notify::new(),
             ended: Condvar::new(),
@@ -80,10 +83,14 @@ impl Thread {
         &self.shared.server
     }
 
+    pub(super) fn clock(&self) -> Arc<ServerClock> {
+        Arc::clone(&self.shared.clock)
+    }
+
     /// `owner` says whose it is, in a copy.
     pub(super) fn put(&self, new: Arc<New>, owner: Option<Arc<str>>) -> Pending<Receipt> {
         let (reply, pending) = pair();
-        self.submit(Job::Put(Put { new, clock: Ahead::wall(), id: None, owner, reply }));
+        self.submit(Job::Put(Put { new, id: None, owner, reply }));
         pending
     }
 
@@ -342,7 +349,7 @@ impl Shared {
                 }
             }
             if self.server.tables == Tables::Copy {
-                copy::add(db, &mut puts).await?;
+                copy::add(db, &self.clock, &mut puts).await?;
                 return sqlx::raw_sql("COMMIT").execute(db).await.map(|_| ());
             }
             let news = puts.iter().map(|put| calls::line(&put.new.queue, put.new.order_key.as_deref()));
