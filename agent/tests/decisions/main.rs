@@ -89,6 +89,15 @@ fn a_policy_that_throttles_is_told_as_one_where_it_refuses_like_a_quota() {
     std::fs::write(&file, "").unwrap();
     let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
     assert_eq!(sentences[3], format!("There is no rule of that name in {} any more.", file.display()));
+    std::fs::write(&file, [rule.as_bytes(), b"# caf\xe9\n"].concat()).unwrap();
+    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
+    assert_eq!(
+        sentences[3],
+        format!(
+            "Where the rule stands cannot be said: {}:6:6: this is not UTF-8: the byte 0xe9; save the file as UTF-8.",
+            file.display()
+        )
+    );
 }
 
 #[test]
