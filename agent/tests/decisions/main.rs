@@ -188,7 +188,7 @@ fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
         let query = Query::at(home.path());
         let row = report::calls(&query).unwrap().rows[0].clone();
         assert_eq!(row.outcome, outcome, "{row:?}");
-        let table = report::calls(&query).unwrap().render(&Style::default());
+        let table = report::calls(&query).unwrap().render(&Style::new(160, false));
         assert!(table.contains(&format!(" {result} ")), "{table}");
         let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
         assert!(sentences[1].starts_with(begins) && sentences[1].ends_with(ends), "{sentences:?}");
