@@ -126,9 +126,13 @@ fn the_processes_of_a_home_are_nobody_else_to_each_other() {
 
 /// A call of a program without the library, as the sidecar tells of it.
 fn overheard(sidecar: &Farcall, remaining: u32) {
+    overheard_at(sidecar, URL, remaining);
+}
+
+fn overheard_at(sidecar: &Farcall, url: &str, remaining: u32) {
     let engine = sidecar.engine();
     let caller = engine.add_caller(Caller::new("curl"));
-    let head = Head::new("GET", URL).seen(caller, Tap::Kernel);
+    let head = Head::new("GET", url).seen(caller, Tap::Kernel);
     let mut call = engine.begin(&head, sidecar.now(), sidecar.seed());
     assert!(matches!(call.step(engine, sidecar.now()), Step::Send(_)));
     let remaining = remaining.to_string();
@@ -169,6 +173,36 @@ fn calls_that_only_the_kernel_saw_are_nobody_elses() {
     sidecar.flush();
     let report = report(home.path());
     assert_eq!(used(&row(&report, "per-minute")), (Some(53), Some(22), Some(24)));
+    shop.shutdown();
+    sidecar.shutdown();
+}
+
+#[test]
+fn where_credentials_are_kept_apart_it_is_told_how_many_calls_of_others_may_be_the_kernels() {
+    let home = tempfile::tempdir().unwrap();
+    let rules = "[[quota]]\nname = \"keep\"\nmatch = { vendor = \"example\" }\nmax_wait = \"2s\"\n";
+    let (shop, sidecar) =
+        (start(home.path(), "checkout", rules), start(home.path(), "farcall-sidecar", rules));
+    begin(&[&shop]);
+    (0..15).for_each(|_| overheard(&sidecar, 50));
+    overheard_at(&sidecar, "https://api.stripe.com/v1/balance", 50);
+    // Forty of the next forty-one are not the shop's.
+    left(&shop, 57);
+    shop.flush();
+    sidecar.flush();
+    let all = report(home.path());
+    let told = row(&all, "per-minute");
+    assert_eq!((used(&told), told.kernel_calls), ((Some(57), Some(3), Some(40)), Some(15)));
+    let note = &all.notes[0];
+    assert!(note.contains("saw 15 calls to Example of programs without"), "{note}");
+    assert!(note.ends_with("so up to 15 of the 40 may be theirs. The rest is somebody else's."), "{note}");
+    // They are not the shop's, and are told of beside its quota all the same.
+    let of_shop = Query::at(home.path()).filter("caller=checkout".parse::<Filter>().unwrap());
+    assert_eq!(row(&quotas(&of_shop).unwrap(), "per-minute").kernel_calls, Some(15));
+    (0..40).for_each(|_| overheard(&sidecar, 50));
+    sidecar.flush();
+    let note = &report(home.path()).notes[0];
+    assert!(note.ends_with("so up to 40 of the 40 may be theirs."), "{note}");
     shop.shutdown();
     sidecar.shutdown();
 }

@@ -83,6 +83,12 @@ fn a_home_that_no_program_used_is_said_and_one_without_calls_has_an_empty_outbox
     std::fs::write(fleet.path().join("farcall.toml"), config).unwrap();
     let (code, _, why) = run(fleet.path(), &["show", "-7"]);
     assert!(code == 3 && why.contains("FARCALL_TEST_NOT_SET"), "{code} {why}");
+    std::fs::write(fleet.path().join("farcall.toml"), [config.as_bytes(), b"# caf\xe9\n"].concat()).unwrap();
+    for arguments in [&["ls"][..], &["stats"], &["retry", "7"]] {
+        let (code, out, why) = run(fleet.path(), arguments);
+        let place = "farcall.toml:3:6: this is not UTF-8: the byte 0xe9; save the file as UTF-8";
+        assert!(code == 3 && out.is_empty() && why.contains(place), "{arguments:?} {code} {out} {why}");
+    }
     put(home.path(), Vec::new());
     assert_eq!(run(home.path(), &["stats"]), (0, "the outbox is empty\n".into(), String::new()));
     assert_eq!(run(home.path(), &["ls"]), (0, "no calls\n".into(), String::new()));

@@ -285,6 +285,12 @@ fn a_purge_says_whom_it_told_and_what_it_does_not_understand() {
     let own = "[[vendor]]\nname = \"in-house\"\nhosts = [\"api.in-house.example\"]\n";
     std::fs::write(home.path().join("farcall.toml"), rules + own).unwrap();
     assert_eq!(run(home.path(), &["cache", "purge", "vendor=in-house"]).0, 0);
+    // A file that cannot be read is said where it may be why a name is not known.
+    std::fs::write(home.path().join("farcall.toml"), [own.as_bytes(), b"# caf\xe9\n"].concat()).unwrap();
+    let (code, _, why) = run(home.path(), &["cache", "purge", "vendor=in-house"]);
+    let place = "farcall.toml:4:6: this is not UTF-8: the byte 0xe9; save the file as UTF-8";
+    assert!(code == 2 && why.contains("`in-house` is not known") && why.contains(place), "{code} {why}");
+    assert_eq!(run(home.path(), &["cache", "purge", "vendor=stripe"]).0, 0);
     // Of all keys of a `match`, those that are known of an answer.
     for unknown in ["status=200", "foo=bar", "caller=checkout"] {
         let (code, _, why) = run(home.path(), &["cache", "purge", unknown]);

@@ -69,8 +69,8 @@ function install (options = {}) {
   }
   if (hooked) return
   hooked = true
-  process.on('beforeExit', flushNow)
-  process.on('exit', last)
+  process.on('beforeExit', onBeforeExit)
+  process.on('exit', onExit)
   listenToSignal()
 }
 
@@ -85,8 +85,8 @@ function uninstall () {
   whenIdle(() => {
     if (installed.size > 0 || !hooked) return
     hooked = false
-    process.off('beforeExit', flushNow)
-    process.off('exit', last)
+    process.off('beforeExit', onBeforeExit)
+    process.off('exit', onExit)
     process.off('SIGTERM', onTerminate)
   })
 }
@@ -108,12 +108,42 @@ function last () {
     // Calls of other threads may still be under way when a worker ends.
     native().flushNow()
     if (!isMainThread) return
-    // The event loop has ended: a signal that this listens to would be lost. What was counted is written, so it may kill.
+    // What was counted is written: from now on it may kill.
     process.off('SIGTERM', onTerminate)
     native().shutdown()
   } catch (error) {
     note(error)
   }
+}
+
+/**
+ * Nobody is told of a signal that comes when the event loop has ended. Returns whether SIGTERM came while this wrote what
+ * was counted: it is to be sent again.
+ *
+ * @param {() => void} write
+ */
+function cameDuring (write) {
+  const hold = (/** @type {boolean} */ on) => {
+    try {
+      if (isMainThread) return on ? native().holdSigterm() : native().releaseSigterm()
+    } catch (error) {
+      note(error)
+    }
+  }
+  hold(true)
+  write()
+  return hold(false) === true
+}
+
+function onBeforeExit () {
+  if (!cameDuring(flushNow)) return
+  // The application's own listeners hear of it if it goes on.
+  if (process.listeners('SIGTERM').some((listener) => listener !== onTerminate)) process.kill(process.pid, 'SIGTERM')
+  else onTerminate()
+}
+
+function onExit () {
+  if (cameDuring(last)) process.kill(process.pid, 'SIGTERM')
 }
 
 /**

@@ -14,4 +14,5 @@ mod kept;
 mod outbox;
 mod parking;
 mod report;
+mod sigterm;
 mod step;

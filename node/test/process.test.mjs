@@ -191,6 +191,34 @@ test('SIGTERM kills a process that is just ending, and what it counted is writte
   assert.equal((await counted(customer, 'outcome=complete')).calls, 2)
 })
 
+test('SIGTERM that comes while the last that was counted is written kills when it is', async () => {
+  const customer = newCustomer()
+  /** @param {string} end @param {string} [listen] */
+  const ending = async (end, listen = '') => {
+    const { code, signal } = await run(`${asking}
+      import { dirname } from 'node:path'
+      const require = createRequire(process.env.INDEX)
+      const addon = require(dirname(process.env.INDEX) + '/lib/native.js').native()
+      const { flushNow } = addon
+      await farcall.withCustomer('${customer}', get, '/scenario/ok')
+      ${listen}
+      addon.flushNow = () => {
+        addon.flushNow = flushNow
+        process.kill(process.pid, 'SIGTERM')
+        flushNow()
+      }
+      ${end}
+    `)
+    return [code, signal]
+  }
+  // It is asked for before the loop has ended, and when it has.
+  for (const end of ['', 'process.exit(0)']) assert.deepEqual(await ending(end), [null, 'SIGTERM'], end)
+  // Who listens himself would not be told either, and lives.
+  const listening = "process.on('SIGTERM', () => console.log('never told'))"
+  for (const end of ['', 'process.exit(0)']) assert.deepEqual(await ending(end, listening), [0, null], end)
+  assert.equal((await counted(customer, 'outcome=complete')).calls, 4)
+})
+
 const canNest = spawnSync('unshare', ['--user', '--map-root-user', '--pid', '--fork', 'true']).status === 0
 
 test('the first process of a container, which does not die of SIGTERM, is counted on', { skip: !canNest && 'no process namespaces here' }, async () => {

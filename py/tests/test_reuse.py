@@ -11,21 +11,38 @@ if TYPE_CHECKING:
     from ruled import Rules
 
 ON_URLLIB3 = pytest.mark.parametrize("rules", ["requests", "urllib3"], indirect=True)
+ON_HTTPX = pytest.mark.parametrize("rules", ["httpx", "httpx-async", "httpx2", "httpx2-async"], indirect=True)
 
 #: A client that lives on, `ask`s, and closes.
 KEEPING = """
+HTTP2 = False
 if client is CLIENTS["requests"]:
     keeper = requests.Session()
     def ask(url, **kwargs):
         answer = keeper.get(url, verify=CA, **kwargs)
         return answer.status_code, answer.content
     end, pools = keeper.close, keeper.adapters["http://"].poolmanager
-else:
+elif client is CLIENTS["urllib3"]:
     keeper = pools = urllib3.PoolManager(ca_certs=CA, retries=False)
     def ask(url, **kwargs):
         answer = keeper.request("GET", url, **kwargs)
         return answer.status, answer.data
     end = keeper.clear
+else:
+    import asyncio
+    from clients import trusting
+    (name,) = (name for name, one in CLIENTS.items() if one is client)
+    library = httpx2 if name.startswith("httpx2") else httpx
+    options = {"verify": trusting(CA), "timeout": 60, "http2": HTTP2}
+    if name.endswith("async"):
+        keeper, loop = library.AsyncClient(**options), asyncio.new_event_loop()
+        get = lambda *args, **kwargs: loop.run_until_complete(keeper.get(*args, **kwargs))
+    else:
+        keeper = library.Client(**options)
+        get = keeper.get
+    def ask(url, **kwargs):
+        answer = get(url, **kwargs)
+        return answer.status_code, answer.content
 """
 
 #: How many connections this process has to one port.
@@ -97,7 +114,6 @@ def test_a_failover_keeps_both_connections(rules: Rules) -> None:
     assert {host: len(set(ids)) for host, ids in seen.items()} == {"127.0.0.1": 1, "localhost": 1}
 
 
-@ON_URLLIB3
 @pytest.mark.parametrize("effect", [{}, {"chunked": True}])
 def test_a_repeated_attempt_takes_the_connection_of_the_one_before(rules: Rules, effect: dict[str, bool]) -> None:
     path = f"/again/{rules.name}/{len(effect)}"
@@ -110,7 +126,6 @@ def test_a_repeated_attempt_takes_the_connection_of_the_one_before(rules: Rules,
     assert len(set(seen)) == 1
 
 
-@ON_URLLIB3
 @pytest.mark.parametrize(
     "effect",
     [
@@ -129,6 +144,20 @@ def test_an_answer_that_is_not_at_hand_is_not_waited_for(rules: Rules, effect: d
 
     seen = arrived(rules, path)["127.0.0.1"]
     assert len(seen) == len(set(seen)) == 2
+
+
+@ON_HTTPX
+def test_an_answer_over_http2_takes_no_connection_along(rules: Rules) -> None:
+    path = f"/h2/{rules.name}"
+    stalls = {"match": {"path": path}, "count": 1, "effect": {"status": 500, "stall": {"after_bytes": 3}}}
+    rules.sim.control("POST", "script", stalls)
+    keeping = KEEPING.replace("HTTP2 = False", "HTTP2 = True")
+    url = f"https://127.0.0.1:{rules.sim.tls_port}{path}"
+    rules.run(RETRY, keeping + f'for _ in range(2): assert ask("{url}")[0] == 200')
+
+    seen = arrived(rules, path)["127.0.0.1"]
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
 
 
 @ON_URLLIB3

@@ -6,7 +6,6 @@ use crate::store::open_for_reading;
 use farcall::Config;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Why nothing can be kept of this vendor, in words; `None` where something can: the catalogue has it, a configuration
@@ -16,7 +15,8 @@ pub(super) fn objection(home: &Path, text: &str) -> Result<Option<String>, Repor
     if name.contains('*') || Config::default().objection_to_vendor(name).is_none() {
         return Ok(None);
     }
-    let mut files: BTreeSet<PathBuf> = home::config_candidates(None, Some(home)).into_iter().collect();
+    let candidates = home::config_candidates(None, Some(home)).into_iter();
+    let mut files: BTreeSet<PathBuf> = candidates.filter_map(|file| std::path::absolute(file).ok()).collect();
     if let Some(ledger) = open_for_reading(home)? {
         if was_called(&ledger, name)? {
             return Ok(None);
@@ -24,12 +24,19 @@ pub(super) fn objection(home: &Path, text: &str) -> Result<Option<String>, Repor
         files.extend(configurations(&ledger)?);
     }
     let mut known = Config::default();
-    for file in files {
-        // What is not there, or right only in parts, names no further vendors.
-        let Ok(text) = fs::read_to_string(&file) else { continue };
-        known.vendors.extend(Config::read(&file.display().to_string(), &text).0.vendors);
+    let mut unread = Vec::new();
+    // What is not there, or right only in parts, names no further vendors.
+    for file in files.iter().filter(|file| file.exists()) {
+        match home::config_text(file) {
+            Ok(text) => known.vendors.extend(Config::read(&file.display().to_string(), &text).0.vendors),
+            Err(error) => unread.push(error),
+        }
     }
-    Ok(known.objection_to_vendor(name))
+    let and_unread = |objection: String| match unread.is_empty() {
+        true => objection,
+        false => format!("{objection} A file that may name it cannot be read: {}", unread.join("; ")),
+    };
+    Ok(known.objection_to_vendor(name).map(and_unread))
 }
 
 fn was_called(ledger: &Connection, name: &str) -> rusqlite::Result<bool> {

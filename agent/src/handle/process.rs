@@ -341,7 +341,7 @@ impl Process {
             let alarm = Some(Arc::clone(&self.alarm));
             let credentials = Arc::clone(&self.credentials);
             let unusable = self.outbox_unusable;
-            outbox::Inner::new(home, service, Some(farcall()), alarm, credentials, unusable, settings)
+            outbox::Inner::new(home, service, Some(farcall()), alarm, credentials, unusable, Ok(settings))
         };
         Ok(Arc::clone(self.outbox.get_or_init(new)))
     }

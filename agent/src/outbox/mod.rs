@@ -213,7 +213,8 @@ impl Outbox {
 }
 
 impl Inner {
-    /// `unusable` where SQLite must not be used in this process.
+    /// `unusable` where SQLite must not be used in this process; `settings` are missing where they cannot be read, with
+    /// the reason.
     pub(crate) fn new(
         home: &Path,
         service: &str,
@@ -221,14 +222,15 @@ impl Inner {
         alarm: Option<Arc<Alarm>>,
         credentials: Arc<Credentials>,
         unusable: bool,
-        settings: &OutboxStore,
+        settings: Result<&OutboxStore, &String>,
     ) -> Arc<Self> {
         let wake = Arc::new(Notify::new());
+        let store = settings.map_err(|why| OutboxError::Settings(why.clone()));
         Arc::new(Self {
             home: home.to_owned(),
             service: queue::service(service),
-            store: store::open(home, settings, alarm, &wake),
-            timeout: settings.timeout,
+            store: store.and_then(|settings| store::open(home, settings, alarm, &wake)),
+            timeout: settings.map_or_else(|_| OutboxStore::default().timeout, |settings| settings.timeout),
             keys: OnceLock::new(),
             wake,
             delivery: Delivery::new(farcall),
@@ -412,7 +414,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         drop(file::Place::new(home.path()).open().unwrap());
         let settings = OutboxStore::default();
-        let inner = Inner::new(home.path(), "q", None, None, Arc::default(), false, &settings);
+        let inner = Inner::new(home.path(), "q", None, None, Arc::default(), false, Ok(&settings));
         let over = AtomicBool::new(false);
         assert!(!inner.is_open());
         let heard = std::thread::scope(|scope| {

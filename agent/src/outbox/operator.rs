@@ -7,7 +7,7 @@ use crate::home;
 use crate::outbox::content::Content;
 use crate::outbox::seal::Purpose;
 use farcall::Config;
-use farcall::config::OutboxPlace;
+use farcall::config::{OutboxPlace, OutboxStore};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,13 +66,16 @@ impl std::fmt::Display for Awaited {
 
 impl Operator {
     /// The outbox of this home directory: where the configuration says that it is, which is read as by a program
-    /// with this home directory.
+    /// with this home directory. Where there is a file that cannot be read, nobody knows: then each question ends in
+    /// that error.
     #[must_use]
     pub fn at(home: &Path) -> Self {
-        let file = home::find_config(None, Some(home));
-        let text = file.and_then(|file| std::fs::read_to_string(file).ok());
-        let config = text.map(|text| Config::read("farcall.toml", &text).0).unwrap_or_default();
-        Self { inner: Inner::new(home, "", None, None, Arc::default(), false, &config.outbox_store) }
+        let text = home::find_config(None, Some(home)).map(|file| home::config_text(&file)).transpose();
+        let settings = text.map(|text| match text {
+            Some(text) => Config::read(home::CONFIG, &text).0.outbox_store,
+            None => OutboxStore::default(),
+        });
+        Self { inner: Inner::new(home, "", None, None, Arc::default(), false, settings.as_ref()) }
     }
 
     /// Whether there is an outbox, or one that cannot be had.

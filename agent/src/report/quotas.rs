@@ -4,8 +4,9 @@
 use super::source::{Source, get};
 use super::{Filter, Query, ReportError, Window, time};
 use crate::store::MAX_PROCESSES;
-use farcall::Caller;
 use farcall::matcher::{Fields, Subject};
+use farcall::{Caller, Tap};
+use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +63,10 @@ pub struct QuotaRow {
     pub own: Option<u64>,
     /// Units that the vendor counted while we did, and that no call of ours explains: somebody else on this credential.
     pub foreign: Option<u64>,
+    /// Calls to the vendor that only the kernel saw since the window began, in whole minutes: with which credential nobody
+    /// knows, so as many of `foreign` may be theirs. Null where all credentials share the quota, it counts something
+    /// else than requests, or `foreign` is null.
+    pub kernel_calls: Option<u64>,
     /// The limit that was learned from 429s, in units a second; null where none was.
     pub learned_per_second: Option<f64>,
     /// The vendor said to stay away until then.
@@ -142,7 +147,9 @@ pub fn quotas(query: &Query) -> Result<Quotas, ReportError> {
         let heard = parts.first().is_some_and(|part| part.at >= from);
         if heard && fits(&query.filters, &source, &vendor, &parts)? {
             let label = source.label(&vendor);
-            rows.push(QuotaRow::new((vendor, label, credential, policy), &parts, query.now.as_nanos()));
+            let mut row = QuotaRow::new((vendor, label, credential, policy), &parts, query.now.as_nanos());
+            row.kernel_calls = kernel_calls(&source, &row, &parts)?;
+            rows.push(row);
         }
     }
     rows.sort_by(|a, b| a.urgency().total_cmp(&b.urgency()));
@@ -219,6 +226,22 @@ fn fits(filters: &[Filter], source: &Source<'_>, vendor: &str, parts: &[Part]) -
     Ok(any)
 }
 
+/// See [`QuotaRow::kernel_calls`]; whatever the filters say of who made them.
+fn kernel_calls(source: &Source<'_>, row: &QuotaRow, parts: &[Part]) -> Result<Option<u64>, ReportError> {
+    if row.credential.is_empty() || row.unit != "requests" || row.foreign.is_none() {
+        return Ok(None);
+    }
+    let of_window = parts.iter().filter(|part| part.shares_window(&parts[0]));
+    let began = of_window.filter_map(|part| part.stored.opened_at).min();
+    let (Some(connection), Some(began)) = (source.connection(), began) else { return Ok(None) };
+    let sql = "SELECT coalesce(sum(calls), 0) FROM rollups JOIN names ON names.id = vendor
+               WHERE tap = ?1 AND name = ?2 AND minute + span > ?3";
+    let minute = i64::try_from(began / 60_000_000_000).unwrap_or(i64::MAX);
+    let seen =
+        connection.query_row(sql, params![Tap::Kernel.as_str(), row.vendor, minute], |row| get(row, 0))?;
+    Ok(Some(seen))
+}
+
 impl QuotaRow {
     /// `parts` from the newest on; there is one at least.
     fn new(
@@ -271,6 +294,7 @@ impl QuotaRow {
             resets_at: moment(resets_at),
             own: counted,
             foreign: counted.map(|_| foreign(&present)),
+            kernel_calls: None,
             learned_per_second: learned.map(thousandths),
             blocked_until: moment(blocked.and_then(|stored| stored.blocked_until)),
             blocked_why: blocked.map(|stored| match stored.blocked_why.as_deref() {
@@ -321,6 +345,7 @@ impl QuotaRow {
             resets_at: None,
             own: None,
             foreign: None,
+            kernel_calls: None,
             learned_per_second: None,
             blocked_until: None,
             blocked_why: None,
@@ -355,6 +380,15 @@ impl QuotaRow {
             credential => format!(" with the credential {credential}"),
         };
         let (unit, label, policy) = (&self.unit, &self.label, &self.policy);
+        if let Some(seen) = self.kernel_calls.filter(|seen| *seen > 0) {
+            let (calls, theirs) = (if seen == 1 { "call" } else { "calls" }, seen.min(foreign));
+            let rest = if seen < foreign { " The rest is somebody else's." } else { "" };
+            return Some(format!(
+                "{foreign} {unit} of the window of `{policy}` of {label}{with} are no call of the programs here that have \
+                 the library. Since it began the kernel saw {seen} {calls} to {label} of programs without; with which \
+                 credential it cannot tell, so up to {theirs} of the {foreign} may be theirs.{rest}"
+            ));
+        }
         Some(format!(
             "Somebody else asks {label}{with}, too: {foreign} {unit} of the window of `{policy}` are no call of the \
              programs here."

@@ -2,10 +2,11 @@
 
 use super::source::{Source, is_refused};
 use super::{CallRow, ReportError};
+use crate::home;
 use farcall::Config;
 use farcall::config::Rule;
 use rusqlite::{OptionalExtension, params};
-use std::fs;
+use std::path::Path;
 
 /// The rule that the events of a refused call name, or whose fault took the place of the answer.
 pub(super) fn rule(outcome: &str, events: &str) -> Option<String> {
@@ -54,8 +55,8 @@ pub(super) fn sentences(source: &Source<'_>, call: &CallRow) -> Result<Vec<Strin
     Ok(sentences)
 }
 
-/// Where the rule stands, in the file that the call's process obeys; `None` where no file is known, or it is no rule of
-/// one.
+/// Where the rule stands, in the file that the call's process obeys; `None` where no file is known or there, or it is no
+/// rule of one.
 fn stands(
     source: &Source<'_>,
     call: &CallRow,
@@ -72,7 +73,13 @@ fn stands(
         )
         .optional()?;
     let Some(file) = file.filter(|file| !file.is_empty()) else { return Ok(None) };
-    let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
+    if !Path::new(&file).exists() {
+        return Ok(None);
+    }
+    let text = match home::config_text(Path::new(&file)) {
+        Ok(text) => text,
+        Err(error) => return Ok(Some(format!("Where the rule stands cannot be said: {error}."))),
+    };
     let (config, _errors) = Config::read(&file, &text);
     if concept == "quota" && line(&config.quotas, name).is_none() {
         // What throttles is kept to as a quota is, and refuses as one.

@@ -89,6 +89,15 @@ fn a_policy_that_throttles_is_told_as_one_where_it_refuses_like_a_quota() {
     std::fs::write(&file, "").unwrap();
     let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
     assert_eq!(sentences[3], format!("There is no rule of that name in {} any more.", file.display()));
+    std::fs::write(&file, [rule.as_bytes(), b"# caf\xe9\n"].concat()).unwrap();
+    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
+    assert_eq!(
+        sentences[3],
+        format!(
+            "Where the rule stands cannot be said: {}:6:6: this is not UTF-8: the byte 0xe9; save the file as UTF-8.",
+            file.display()
+        )
+    );
 }
 
 #[test]
@@ -179,7 +188,7 @@ fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
         let query = Query::at(home.path());
         let row = report::calls(&query).unwrap().rows[0].clone();
         assert_eq!(row.outcome, outcome, "{row:?}");
-        let table = report::calls(&query).unwrap().render(&Style::default());
+        let table = report::calls(&query).unwrap().render(&Style::new(160, false));
         assert!(table.contains(&format!(" {result} ")), "{table}");
         let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
         assert!(sentences[1].starts_with(begins) && sentences[1].ends_with(ends), "{sentences:?}");

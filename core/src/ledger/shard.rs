@@ -1,11 +1,15 @@
 //! What one thread counts: its names and series, and what it tells of single calls.
 
+mod drain;
+
+pub(super) use drain::{Row, STRIDE};
+
 use super::cache::Cache;
 use super::interner::Interner;
 use super::requests::Requests;
 use super::series::Series;
-use super::{Batch, OTHER, Rollup, Sighting};
-use crate::attribution::{CallerId, UNKNOWN};
+use super::{OTHER, Sighting};
+use crate::attribution::UNKNOWN;
 use crate::call::{ConnectTimes, Outcome};
 use crate::catalogue::{Catalogue, VendorIndex};
 use crate::engine::Tallies;
@@ -13,7 +17,6 @@ use crate::units::Timestamp;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub(crate) use super::series::{Entry, SeriesKey};
@@ -34,11 +37,6 @@ const MAX_TAG_SETS: usize = 2_048;
 pub(super) const MAX_FAILURES: usize = 128;
 /// Sightings between two drains; further ones are counted as lost.
 const MAX_SIGHTINGS: usize = 65_536;
-/// Series that are drained under one hold of the lock.
-pub(super) const STRIDE: usize = 64;
-/// Drains after which a series without calls leaves.
-const IDLE: u32 = 120;
-
 /// A call that came to its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Settled {
@@ -68,14 +66,6 @@ impl Hash for Found {
         state.write_u64(u64::from(vendor) << 32 | u64::from(endpoint));
         state.write_u64(u64::from(customer) << 32 | u64::from(tags));
     }
-}
-
-/// A row of the batch that is being drained.
-pub(super) struct Row {
-    pub(super) key: SeriesKey,
-    pub(super) row: usize,
-    /// The call that is its exemplar already.
-    pub(super) slowest: u64,
 }
 
 /// The names and series of one shard.
@@ -409,91 +399,6 @@ impl Shard {
             if is_learned(number) {
                 interner.release(number - LEARNED);
             }
-        }
-    }
-
-    /// Moves one series into a batch, as a row and its slowest call.
-    pub(super) fn move_row(&self, catalogue: &Catalogue, series: &Series, batch: &mut Batch) {
-        batch.exemplars.push(series.slowest.exemplar(batch.rows.len()));
-        batch.rows.push(self.rollup(catalogue, series));
-    }
-
-    /// Moves up to [`STRIDE`] series from `cursor` on into a batch; the next cursor, `None` at the end.
-    pub(super) fn drain_some(
-        &mut self,
-        catalogue: &Catalogue,
-        cursor: usize,
-        rows: &mut Vec<Row>,
-        batch: &mut Batch,
-    ) -> Option<usize> {
-        let mut place = cursor;
-        let crowded = self.series.len() >= self.max_series * 3 / 4;
-        let mut steps = 0;
-        while place < self.series.len() && steps < STRIDE {
-            steps += 1;
-            let series = &self.series[place];
-            if series.is_empty() {
-                self.series[place].idle += 1;
-            } else {
-                rows.push(Row { key: series.key, row: batch.rows.len(), slowest: series.slowest.id });
-                self.move_row(catalogue, series, batch);
-                self.series[place].clear();
-            }
-            if crowded || self.series[place].idle >= IDLE {
-                // The last one takes this place, and is looked at next.
-                self.remove_series(place);
-            } else {
-                place += 1;
-            }
-        }
-        (place < self.series.len()).then_some(place)
-    }
-
-    /// Ends a drain: the names that nobody uses leave.
-    pub(super) fn sweep(&mut self) {
-        if self.vendors.sweep() {
-            // The cache may name a vendor that just left.
-            self.hosts.clear();
-            self.requests.clear();
-        }
-        if self.endpoints.sweep() {
-            self.paths.clear();
-            self.requests.clear();
-        }
-        self.customers.sweep();
-        self.tags.sweep();
-        if self.series.is_empty() && self.series.capacity() > 256 {
-            self.series = Vec::new();
-            self.index = HashTable::new();
-        }
-    }
-
-    fn rollup(&self, catalogue: &Catalogue, series: &Series) -> Rollup {
-        let key = series.key;
-        Rollup {
-            minute: series.minute,
-            vendor: Arc::from(self.vendor_name(catalogue, key.vendor)),
-            endpoint: match key.endpoint {
-                FOLDED => Arc::from(OTHER),
-                learned if learned >= LEARNED => Arc::clone(self.endpoints.name(learned - LEARNED)),
-                known => Arc::clone(catalogue.endpoint(known)),
-            },
-            customer: match key.customer {
-                FOLDED => Arc::from(OTHER),
-                NONE => Arc::from(UNKNOWN),
-                number => Arc::clone(self.customers.name(number - LEARNED)),
-            },
-            tags: match key.tags {
-                FOLDED => Arc::from(OTHER),
-                NONE => Arc::from(""),
-                number => Arc::clone(self.tags.name(number - LEARNED)),
-            },
-            caller: CallerId(key.caller),
-            tap: key.tap(),
-            status: key.status,
-            outcome: key.outcome(),
-            sums: series.sums(),
-            latency: series.latency.clone(),
         }
     }
 }

@@ -26,6 +26,10 @@ SETTLED, SEND, WAIT, REFUSE, RESPOND, FAIL = range(6)
 INSTEAD = frozenset({SEND, WAIT, REFUSE, RESPOND})
 #: What is kept is still good; the answer has no body.
 NOT_MODIFIED = 304
+#: How much of an answer that nobody gets is read, in bytes, and for how long, in seconds: more than this, or waiting
+#: longer, costs more than a new connection.
+MOST_DRAINED = 16 << 10
+DRAINING = 0.05
 # What a step to send tells: seconds until it is given up, its number, seconds until a second attempt is due, and
 # whether a copy is wanted.
 PATIENCE, NUMBER, HEDGE, SHADOW = 5, 7, 8, 9

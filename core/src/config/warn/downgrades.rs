@@ -1,6 +1,7 @@
 //! Budgets that would have calls ask a model that costs more, one that no vendor is known to have, or none.
 
-use super::{Found, hint, name, named_vendors};
+use super::conditions::hint;
+use super::{Found, name, named_vendors};
 use crate::budget::{self, Downgrade};
 use crate::config::Config;
 use crate::cost::{Kind, Price, Prices};

@@ -10,7 +10,6 @@ from farcall._acting import (
     FAIL,
     HEDGE,
     INSTEAD,
-    NOT_MODIFIED,
     REFUSE,
     RESPOND,
     SEND,
@@ -20,6 +19,7 @@ from farcall._acting import (
 )
 from farcall._adapters import channels, httpx_beside
 from farcall._adapters.httpcore_ import exchanges
+from farcall._adapters.httpx_reuse import drain, drain_async
 from farcall._adapters.httpx_stored import maker
 from farcall._faults import fault
 from farcall._hook import scope
@@ -98,7 +98,10 @@ class Acting:
                 return self._stored(*step[1:])
             if response is not None and kind in INSTEAD:
                 # What follows takes its place. Unread, it would take its connection with it.
-                _quietly(response.read if response.status_code == NOT_MODIFIED else response.close)
+                try:
+                    drain(response)
+                finally:
+                    _quietly(response.close)
                 response = None
             if kind == SEND:
                 failure = None
@@ -139,9 +142,12 @@ class Acting:
                 return self._stored(*step[1:])
             if response is not None and kind in INSTEAD:
                 try:
-                    await (response.aread() if response.status_code == NOT_MODIFIED else response.aclose())
-                except Exception as error:
-                    fault("httpx.close", error)
+                    await drain_async(response)
+                finally:
+                    try:
+                        await response.aclose()
+                    except Exception as error:
+                        fault("httpx.close", error)
                 response = None
             if kind == SEND:
                 failure = None

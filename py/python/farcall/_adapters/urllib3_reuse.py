@@ -16,17 +16,14 @@ from http.client import HTTPResponse
 from time import monotonic
 from typing import Any
 
+from farcall._acting import DRAINING, MOST_DRAINED
+
 _ATTRIBUTE = "_farcall_beside"
 #: How many other hosts a pool keeps connections to. Rules name few.
 _MOST_HOSTS = 8
 #: What differs between pools that were told the same; and our own notes.
 _OWN = frozenset({"host", "port", "_tunnel_host", "pool", "num_connections", "num_requests"})
 _NOTE = "_farcall"
-
-#: How much of an answer that nobody gets is read, in bytes, and for how long, in seconds: more than this, or waiting
-#: longer, costs more than a new connection.
-_MOST_DRAINED = 16 << 10
-_DRAINING = 0.05
 
 
 class _Beside:
@@ -85,7 +82,7 @@ def drained(conn: Any, response: Any) -> bool:
     sock = conn.sock
     if sock is None or not isinstance(below, HTTPResponse):
         return False
-    until, left = monotonic() + _DRAINING, _MOST_DRAINED
+    until, left = monotonic() + DRAINING, MOST_DRAINED
     try:
         patience = sock.gettimeout()
         while not below.isclosed():
