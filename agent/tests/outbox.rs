@@ -104,7 +104,7 @@ fn what_waits_for_whom_is_counted_by_vendor_and_told_by_the_doctor(home: Home) {
     let mut query = Query::at(home.path());
     let doctor = report::doctor(&query).unwrap();
     let health = doctor.outbox.unwrap();
-    assert_eq!((health.pending, health.dead), (1, 1));
+    assert_eq!((health.pending, health.dead), (Some(1), Some(1)));
     let problems = |problems: &[String]| problems.iter().filter(|problem| problem.contains("outbox")).count();
     assert_eq!(problems(&doctor.problems), 1, "{:?}", doctor.problems);
     query.now = query.now.plus(Duration::from_secs(3 * 3_600));

@@ -10,8 +10,12 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 fn run(home: &Path, arguments: &[&str]) -> (i32, String, String) {
+    farcall(home, &[&["outbox"], arguments].concat())
+}
+
+fn farcall(home: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
-    command.arg("outbox").args(arguments).env("FARCALL_HOME", home).env("COLUMNS", "100").current_dir(home);
+    command.args(arguments).env("FARCALL_HOME", home).env("COLUMNS", "100").current_dir(home);
     command.env_remove("FARCALL_CONFIG");
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -89,6 +93,14 @@ fn a_home_that_no_program_used_is_said_and_one_without_calls_has_an_empty_outbox
         let place = "farcall.toml:3:6: this is not UTF-8: the byte 0xe9; save the file as UTF-8";
         assert!(code == 3 && out.is_empty() && why.contains(place), "{arguments:?} {code} {out} {why}");
     }
+    put(fleet.path(), Vec::new());
+    let (code, out, _) = farcall(fleet.path(), &["doctor", "--json"]);
+    let doctor: Value = serde_json::from_str(&out).unwrap();
+    let problems = doctor["problems"].as_array().unwrap();
+    let said = problems.iter().filter(|problem| problem.as_str().unwrap().contains("is not UTF-8")).count();
+    assert_eq!((code, said, &doctor["outbox"]["pending"]), (1, 1, &Value::Null), "{out}");
+    let (_, out, _) = farcall(fleet.path(), &["doctor"]);
+    assert!(out.contains("how many calls wait is not known"), "{out}");
     put(home.path(), Vec::new());
     assert_eq!(run(home.path(), &["stats"]), (0, "the outbox is empty\n".into(), String::new()));
     assert_eq!(run(home.path(), &["ls"]), (0, "no calls\n".into(), String::new()));

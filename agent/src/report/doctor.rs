@@ -70,14 +70,14 @@ pub struct SidecarHealth {
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct OutboxHealth {
-    /// Calls that wait for delivery.
-    pub pending: u64,
+    /// Calls that wait for delivery; null, as the further counts, where the outbox cannot be read.
+    pub pending: Option<u64>,
     /// When the oldest of them was put, RFC 3339; null where none waits.
     pub oldest: Option<String>,
     /// Calls that were delivered, as far as they are remembered.
-    pub delivered: u64,
+    pub delivered: Option<u64>,
     /// Calls that were given up.
-    pub dead: u64,
+    pub dead: Option<u64>,
     /// Why nothing is accepted any more, where the disk failed.
     pub stopped: Option<String>,
     /// Nanoseconds since the oldest was put.
@@ -250,32 +250,38 @@ fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
     }
     let mut health =
         OutboxHealth { stopped: operator.stopped().map(|why| why.to_string()), ..OutboxHealth::default() };
+    // What stops it may be what each question ends in.
+    let mut tell = |problem: String| {
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    };
     if let Some(why) = &health.stopped {
-        problems.push(why.clone());
+        tell(why.clone());
     }
     // What cannot be read for this cannot be read for the counts either, which say so.
     if let Ok(beside) = operator.beside() {
-        problems.extend(beside.stopped_copies.iter().map(ToString::to_string));
+        beside.stopped_copies.iter().for_each(|copy| tell(copy.to_string()));
     }
     let vendors = match operator.vendors() {
         Ok(vendors) => vendors,
         Err(error) => {
-            problems.push(error.to_string());
+            tell(error.to_string());
             return Some(health);
         }
     };
     match operator.awaited() {
-        Ok(awaited) => problems.extend(awaited.iter().map(ToString::to_string)),
-        Err(error) => problems.push(error.to_string()),
+        Ok(awaited) => awaited.iter().for_each(|awaited| tell(awaited.to_string())),
+        Err(error) => tell(error.to_string()),
     }
     match operator.unreadable() {
-        Ok(unreadable) => problems.extend(unreadable.iter().map(ToString::to_string)),
-        Err(error) => problems.push(error.to_string()),
+        Ok(unreadable) => unreadable.iter().for_each(|unreadable| tell(unreadable.to_string())),
+        Err(error) => tell(error.to_string()),
     }
     let oldest = vendors.iter().filter_map(|count| count.oldest).min();
-    health.pending = vendors.iter().map(|count| count.pending).sum();
-    health.delivered = vendors.iter().map(|count| count.delivered).sum();
-    health.dead = vendors.iter().map(|count| count.dead).sum();
+    health.pending = Some(vendors.iter().map(|count| count.pending).sum());
+    health.delivered = Some(vendors.iter().map(|count| count.delivered).sum());
+    health.dead = Some(vendors.iter().map(|count| count.dead).sum());
     health.oldest = oldest.map(|at| time::rfc3339(at.unsigned_abs()));
     health.waits = oldest.map_or(0, |at| query.now.as_nanos().saturating_sub(at.unsigned_abs()));
     Some(health)
@@ -365,17 +371,16 @@ impl Doctor {
             );
         }
         if let Some(outbox) = &self.outbox {
-            if outbox.dead > 0 {
-                let calls = if outbox.dead == 1 { "call" } else { "calls" };
-                self.problems.push(format!(
-                    "the outbox has given up {} {calls}: farcall outbox ls --state dead",
-                    outbox.dead
-                ));
+            if let Some(dead) = outbox.dead.filter(|dead| *dead > 0) {
+                let calls = if dead == 1 { "call" } else { "calls" };
+                self.problems
+                    .push(format!("the outbox has given up {dead} {calls}: farcall outbox ls --state dead"));
             }
-            if outbox.waits > LONG_WAIT {
+            if let Some(pending) = outbox.pending
+                && outbox.waits > LONG_WAIT
+            {
                 self.problems.push(format!(
-                    "of {} waiting in the outbox the oldest has been there for {}: farcall outbox ls --state pending",
-                    outbox.pending,
+                    "of {pending} waiting in the outbox the oldest has been there for {}: farcall outbox ls --state pending",
                     in_words(outbox.waits)
                 ));
             }

@@ -121,12 +121,15 @@ impl Render for Doctor {
         if let Some(outbox) = &self.outbox {
             let since = outbox.oldest.as_deref().and_then(|oldest| oldest.get(..16));
             let since = since.map_or(String::new(), |since| format!(" since {since}"));
-            let text = format!(
-                "Outbox: {} waiting{since}, {} delivered lately, {} given up.",
-                grouped(outbox.pending),
-                grouped(outbox.delivered),
-                grouped(outbox.dead)
-            );
+            let text = match (outbox.pending, outbox.delivered, outbox.dead) {
+                (Some(pending), Some(delivered), Some(dead)) => format!(
+                    "Outbox: {} waiting{since}, {} delivered lately, {} given up.",
+                    grouped(pending),
+                    grouped(delivered),
+                    grouped(dead)
+                ),
+                _ => "Outbox: how many calls wait is not known; it cannot be read.".to_owned(),
+            };
             wrap(&text, style.width, 2, &mut out);
         }
         if !self.processes.is_empty() {
