@@ -20,7 +20,7 @@ runner: Any = importlib.util.module_from_spec(SPEC)
 sys.modules["second_chance"] = runner
 SPEC.loader.exec_module(runner)
 
-RUST, PYTHON, NODE = runner.SUITES
+RUST, PYTHON, NODE, _NEWEST_NODE = runner.SUITES
 
 # Says what it is told to, one answer after the other, and writes down what it was asked.
 CARGO = """
