@@ -24,20 +24,20 @@ function least() {
   const numbers = new Float64Array(full * fields)
   const paths = new Array(full).fill('')
   const begun = Symbol('begun')
-  let [written, crossed] = [0, 0]
+  let written = 0
   const begin = ({ request }) => { request[begun] = now() }
   const end = (request, status) => {
     numbers.set([request[begun], now(), status], written * fields)
     paths[written++] = request.path
     if (written < full) return
-    crossed += paths.join('\n').length
+    // As the names of a bundle cross to an engine.
+    paths.join('\n')
     written = 0
   }
   subscribe('http.client.request.start', begin)
   subscribe('http.client.response.finish', ({ request, response }) => { end(request, response.statusCode) })
   subscribe('undici:request:create', begin)
   subscribe('undici:request:trailers', ({ request }) => { end(request, 200) })
-  process.once('exit', () => crossed)
 }
 
 function opentelemetry() {
