@@ -34,7 +34,7 @@ pub(super) fn objection(home: &Path, text: &str) -> Result<Option<String>, Repor
     }
     let and_unread = |objection: String| match unread.is_empty() {
         true => objection,
-        false => format!("{objection} A file that may name it cannot be read: {}", unread.join("; ")),
+        false => format!("{objection}. A file that may name it cannot be read: {}", unread.join("; ")),
     };
     Ok(known.objection_to_vendor(name).map(and_unread))
 }
