@@ -100,7 +100,11 @@ impl Engine {
             return self.count_or_keep(settled, Standing { plan, flow }, call, outcome);
         }
         settled.story = flow::give_back(flow, settled.entry.begun);
-        self.shards.lock(shard).shard.settle(&settled, &self.tallies);
+        let mut held = self.shards.lock(shard);
+        held.shard.settle(&settled, &self.tallies);
+        let last = held.beside.give_back(plan);
+        drop(held);
+        drop(last);
     }
 
     /// The same of a call that an SDK makes.
