@@ -118,7 +118,7 @@ impl Engine {
 
         // What an SDK tries again goes on with its call.
         let id = flow.as_mut().and_then(|flow| self.go_on(flow, keys, head.caller, now)).unwrap_or(id);
-        Call {
+        let call = |look| Call {
             id,
             shard: number,
             found,
@@ -140,6 +140,11 @@ impl Engine {
             flow,
             refresh: None,
             state: State::Begun,
+        };
+        // Made where it stays, and what is noted, which is large, copied only where there is any.
+        match look {
+            None => call(None),
+            look => call(look),
         }
     }
 
