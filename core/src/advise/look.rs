@@ -9,7 +9,7 @@ use crate::units::Timestamp;
 /// What is known of a call for advice. Plain data, with no memory of its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Look {
-    /// Its endpoint's place in the table, and the number that must still be there; 0 for none.
+    /// Its endpoint's place in the table, and the number that must still be there.
     pub(super) place: u16,
     pub(super) endpoint: u64,
     /// It counts for two to the power of this.
@@ -58,11 +58,6 @@ impl Settlement {
 }
 
 impl Look {
-    /// Whether anything is done about it.
-    pub(crate) const fn is_on(&self) -> bool {
-        self.endpoint != 0
-    }
-
     /// Whether the headers of its answer matter.
     pub(crate) const fn wants_headers(&self) -> bool {
         self.chosen

@@ -86,11 +86,16 @@ impl Sieve {
     /// An endpoint's place, or, of the two that it may have, that which nobody looked at for longer.
     fn place(&self, endpoint: u64, window: u64) -> &Place {
         let hash = spread(endpoint);
-        let [first, second] = [57, 50].map(|shift| &self.0[(hash >> shift) as usize % PLACES]);
+        let at = |shift: u32| &self.0[(hash >> shift) as usize % PLACES];
         let is_its = |place: &Place| place.endpoint.load(Ordering::Relaxed) == endpoint;
+        let first = at(57);
+        if is_its(first) {
+            return first;
+        }
+        let second = at(50);
         let unused =
             |place: &Place| window.wrapping_sub(State::of(place.state.load(Ordering::Relaxed)).window);
-        match is_its(first) || !is_its(second) && unused(first) >= unused(second) {
+        match !is_its(second) && unused(first) >= unused(second) {
             true => first,
             false => second,
         }

@@ -413,7 +413,17 @@ impl State {
     }
 
     /// The shares to warn at that a total reaches, if nobody was warned of the highest of them in this period.
+    #[inline]
     fn to_warn_of(&self, rule: &Rule, current: Current, total: u64) -> Option<Reached> {
+        let least = rule.at.first().map_or(100, |(percent, _)| *percent);
+        match total < rule.part(least) && total < rule.limit.amount {
+            true => None,
+            false => self.to_warn_of_reached(rule, current, total),
+        }
+    }
+
+    #[inline(never)]
+    fn to_warn_of_reached(&self, rule: &Rule, current: Current, total: u64) -> Option<Reached> {
         let reached = Reached::by(rule, total)?;
         let known = warned_in(current, self.warned.load(Ordering::Acquire));
         (known & reached.highest == 0).then_some(reached)
@@ -500,17 +510,20 @@ struct Reached {
 
 impl Reached {
     fn by(rule: &Rule, total: u64) -> Option<Self> {
-        let marks = rule.at.iter().take(MAX_MARKS).map(|(percent, action)| (*percent, *action));
-        let marks = marks.enumerate().filter(|(_, (_, action))| *action == Action::Warn);
-        let marks = marks.map(|(bit, (percent, _))| (bit, percent)).chain([(MAX_MARKS, 100)]);
         let mut reached = None;
         let mut bits = 0;
-        for (bit, percent) in marks {
+        let mut mark = |bit: usize, percent: u8| {
             if total >= rule.part(percent) {
                 bits |= 1 << bit;
                 reached = Some(Self { bits, highest: 1 << bit, percent });
             }
+        };
+        for (bit, (percent, action)) in rule.at.iter().take(MAX_MARKS).enumerate() {
+            if *action == Action::Warn {
+                mark(bit, *percent);
+            }
         }
+        mark(MAX_MARKS, 100);
         reached
     }
 }

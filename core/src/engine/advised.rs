@@ -51,15 +51,13 @@ impl Engine {
         head: &Head<'_>,
         request: Option<(&Request<'_>, u64)>,
         now: Timestamp,
-    ) -> Look {
+    ) -> Option<Look> {
         if !self.advice.is_on() || head.tap != Tap::Library || head.caller != CallerId::SELF {
-            return Look::default();
+            return None;
         }
         let endpoint = u64::from(found.vendor) << 32 | u64::from(found.endpoint);
-        match self.advice.takes(number, endpoint, about, lot, now) {
-            Some(level) => self.look_closely(shard, found, head, request, level, now),
-            None => Look::default(),
-        }
+        let level = self.advice.takes(number, endpoint, about, lot, now)?;
+        self.look_closely(shard, found, head, request, level, now)
     }
 
     /// Looks at one of the calls that are looked at. It counts for two to the power of `level`.
@@ -72,7 +70,7 @@ impl Engine {
         request: Option<(&Request<'_>, u64)>,
         level: u8,
         now: Timestamp,
-    ) -> Look {
+    ) -> Option<Look> {
         let hasher = &self.advice.hasher;
         let exact = head.exact || head.caches || head.marks.is_some();
         let marks = match (head.marks, request) {
@@ -88,10 +86,10 @@ impl Engine {
         let asked = Asked::new(hasher, head.method, &head.target, head.customer, marks);
         let (vendor, endpoint, ..) = shard.names(&self.catalogue, found);
         let look = self.advice.begin(vendor, endpoint, asked, exact, level, now);
-        look.unwrap_or_else(|| {
+        if look.is_none() {
             self.tallies.unadvised_calls.fetch_add(1, Ordering::Relaxed);
-            Look::default()
-        })
+        }
+        look
     }
 
     /// A call is over.
@@ -104,8 +102,11 @@ impl Engine {
     ) {
         // What was not made cannot be saved.
         let made = matches!(outcome, Outcome::Complete | Outcome::Abandoned | Outcome::Failed(_));
-        if call.look.is_on() && made && call.attempts > 0 {
-            self.advise_on_looked_at(call, outcome, (cost, cost_unknown), now);
+        if let Some(look) = &call.look
+            && made
+            && call.attempts > 0
+        {
+            self.advise_on_looked_at(call, look, outcome, (cost, cost_unknown), now);
         }
     }
 
@@ -113,6 +114,7 @@ impl Engine {
     fn advise_on_looked_at(
         &self,
         call: &Call,
+        look: &Look,
         outcome: Outcome,
         (cost, cost_unknown): (i64, bool),
         now: Timestamp,
@@ -143,7 +145,7 @@ impl Engine {
             }),
             fallback: standing.is_some_and(falls_back),
         };
-        self.advice.settle(&call.look, &settlement, call.shard);
+        self.advice.settle(look, &settlement, call.shard);
     }
 
     pub(super) fn drain_advice(&self, now: Timestamp, batch: &mut Batch) {

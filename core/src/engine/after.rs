@@ -47,7 +47,9 @@ impl Engine {
             (flow.usage, flow.coding, flow.prefix) = (None, None, None);
             (flow.told, flow.retry_at, flow.judged) = (None, None, None);
         }
-        call.look.again();
+        if let Some(look) = &mut call.look {
+            look.again();
+        }
         call.status = 0;
         call.state = State::Begun;
     }

@@ -23,11 +23,13 @@ impl Engine {
             return self.overhear(call, headers, now);
         }
         self.cache_answer(call, headers, now);
-        if call.flow.as_ref().is_some_and(|standing| standing.flow.failed_over) {
-            // What another host says is not what this one would have.
-            call.look.decline();
+        if let Some(look) = &mut call.look {
+            if call.flow.as_ref().is_some_and(|standing| standing.flow.failed_over) {
+                // What another host says is not what this one would have.
+                look.decline();
+            }
+            look.answer(call.status, headers, self.advice.seed());
         }
-        call.look.answer(call.status, headers, self.advice.seed());
         let status = call.status;
         if status >= 400
             && let Some(Standing { flow, .. }) = &mut call.flow

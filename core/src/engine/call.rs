@@ -42,8 +42,8 @@ pub struct Call {
     pub(super) waiting_since: Option<Timestamp>,
     /// Whether the vendor states its quotas in headers, so that every answer is worth a look.
     pub(super) watches: bool,
-    /// What is noted of it for advice.
-    pub(super) look: Look,
+    /// What is noted of it for advice; `None` of one that is not looked at.
+    pub(super) look: Option<Look>,
     /// Its standing with the rules; `None` where none looks at it.
     pub(super) flow: Option<Standing>,
     /// The call that asks whether what it was answered with is still good.
@@ -86,7 +86,9 @@ impl Call {
     /// The answer that comes is not one to the request that the call began with, such as where the client followed
     /// redirects by itself: it is not kept. Said before [`Call::answer`].
     pub fn uncacheable(&mut self) {
-        self.look.decline();
+        if let Some(look) = &mut self.look {
+            look.decline();
+        }
         if let Some(Standing { flow, .. }) = &mut self.flow {
             flow.cached.decline();
         }
@@ -128,8 +130,8 @@ impl Call {
     /// says no, [`Call::body`] does as well.
     pub fn read(&mut self, chunk: &[u8]) {
         self.body(chunk.len() as u64);
-        if self.look.wants_body() {
-            self.look.push(chunk);
+        if let Some(look) = self.look.as_mut().filter(|look| look.wants_body()) {
+            look.push(chunk);
         }
         if let Some(Standing { flow, .. }) = &mut self.flow
             && flow.wants_body()
@@ -141,7 +143,8 @@ impl Call {
     /// Whether the engine looks at the bytes of the response's body.
     #[must_use]
     pub fn wants_body(&self) -> bool {
-        self.look.wants_body() || self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.wants_body())
+        self.look.as_ref().is_some_and(Look::wants_body)
+            || self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.wants_body())
     }
 
     /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):
@@ -211,7 +214,10 @@ impl Call {
     /// well as [`Call::answer`].
     #[must_use]
     pub fn wants_headers(&self, status: u16) -> bool {
-        self.watches || self.flow.is_some() || self.look.wants_headers() || status == 429
+        self.watches
+            || self.flow.is_some()
+            || self.look.as_ref().is_some_and(Look::wants_headers)
+            || status == 429
     }
 
     /// Whether the call has been counted.

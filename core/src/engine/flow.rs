@@ -234,9 +234,10 @@ impl Flow {
         self.priority = head.priority;
         self.deadline = Deadline::new(now, plan.resilience.deadline, head.deadline);
         // A key in a field that the vendor does not look at is none; one in the field that it does is never replaced.
-        self.key_on_wire = (plan.park.is_some()
-            || plan.resilience.retry.is_some() && !is_idempotent(self.method))
-            && plan.idempotency_header.as_deref().is_some_and(|name| head.headers.get(name).is_some());
+        self.key_on_wire = plan.idempotency_header.as_deref().is_some_and(|name| {
+            (plan.park.is_some() || plan.resilience.retry.is_some() && !is_idempotent(self.method))
+                && head.headers.get(name).is_some()
+        });
         // An SDK that tries again by itself is not to be helped with that, and its attempts are one call.
         self.sdk = request.sdk();
         self.ask_for(plan, head);

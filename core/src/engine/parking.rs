@@ -50,12 +50,13 @@ const MAX_ORDER_KEY: usize = 256;
 impl Flow {
     /// The field for an idempotency key of our own, where the call is to have one.
     pub(super) fn own_key(&self, plan: &Plan) -> Option<Arc<str>> {
+        let header = plan.idempotency_header.as_ref()?;
         let retries = plan.resilience.retry.is_some() && self.method == "POST" && self.sdk.is_none();
         // One that cannot be handed over all the same is told from one that must not be by its key.
         let could = self.parks || self.unparkable.is_some();
         let parks = plan.park.is_some() && could && !is_idempotent(self.method);
         let wanted = !self.key_on_wire && !self.is_copy && (retries || parks);
-        plan.idempotency_header.as_ref().filter(|_| wanted).cloned()
+        wanted.then(|| Arc::clone(header))
     }
 
     /// The idempotency key of the call, the same for all its attempts.

@@ -118,7 +118,7 @@ impl Engine {
 
         // What an SDK tries again goes on with its call.
         let id = flow.as_mut().and_then(|flow| self.go_on(flow, keys, head.caller, now)).unwrap_or(id);
-        Call {
+        let call = |look| Call {
             id,
             shard: number,
             found,
@@ -140,6 +140,11 @@ impl Engine {
             flow,
             refresh: None,
             state: State::Begun,
+        };
+        // Made where it stays, and what is noted, which is large, copied only where there is any.
+        match look {
+            None => call(None),
+            look => call(look),
         }
     }
 
@@ -177,37 +182,44 @@ impl Engine {
         };
         // What an SDK tries again is one call, from its first attempt on.
         let begun = earlier.map_or(call.begun, Unfinished::begun);
-        let mut entry = Entry {
-            id: call.id,
-            begun,
-            duration: nanos_between(begun, now),
-            // A head in the same nanosecond counts as one.
-            ttfb: (call.status != 0).then(|| {
-                NonZeroU64::MIN.saturating_add(nanos_between(begun, call.head_at).saturating_sub(1))
-            }),
-            bytes_out: call.bytes_out,
-            bytes_in: call.bytes_in,
-            attempts: call.attempts,
-            waited: call.waited,
-            cost: account.cost,
-            cost_unknown: account.unknown,
-            tokens_in: account.tokens_in,
-            tokens_out: account.tokens_out,
-            saved_bytes: account.saved.bytes,
-            saved_cost: account.saved.cost,
-            saved_requests: account.saved.requests,
-            saved_tokens: account.saved.tokens,
-        };
-        if let Some(earlier) = earlier {
-            earlier.add_to(&mut entry);
-        }
         // The sidecar saw this attempt alone.
         let sighting = self.sightings.load(Ordering::Relaxed).then(|| {
             call.keys.sighting(call.begun, now, call.status, u16::try_from(call.attempts).unwrap_or(u16::MAX))
         });
-        let settled =
-            Settled { found: call.found, key, entry, times: call.times, ended: now, sighting, story: None };
-        self.count(settled, standing, call, outcome);
+        // Made where it is handed over: as large as it is, a copy takes long.
+        let mut settled = Settled {
+            found: call.found,
+            key,
+            entry: Entry {
+                id: call.id,
+                begun,
+                duration: nanos_between(begun, now),
+                // A head in the same nanosecond counts as one.
+                ttfb: (call.status != 0).then(|| {
+                    NonZeroU64::MIN.saturating_add(nanos_between(begun, call.head_at).saturating_sub(1))
+                }),
+                bytes_out: call.bytes_out,
+                bytes_in: call.bytes_in,
+                attempts: call.attempts,
+                waited: call.waited,
+                cost: account.cost,
+                cost_unknown: account.unknown,
+                tokens_in: account.tokens_in,
+                tokens_out: account.tokens_out,
+                saved_bytes: account.saved.bytes,
+                saved_cost: account.saved.cost,
+                saved_requests: account.saved.requests,
+                saved_tokens: account.saved.tokens,
+            },
+            times: call.times,
+            ended: now,
+            sighting,
+            story: None,
+        };
+        if let Some(earlier) = earlier {
+            earlier.add_to(&mut settled.entry);
+        }
+        self.count(&mut settled, standing, call, outcome);
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Plan {
     pub(super) rules: Arc<Rules>,
     /// Which shard's threads make its calls.
     pub(super) lane: usize,
+    /// Where among the shard's plans it lies, where it does.
+    pub(super) place: u16,
     pub(super) policy: Decision,
     /// The kill switches first, then in the order of the file.
     pub(super) rollouts: Vec<(usize, Arc<Rollout>, Arc<Changes>)>,
@@ -301,6 +303,7 @@ impl Engine {
             caches: !rules.caches.is_empty(),
             idempotency_header: self.idempotency_header(vendor, own_header.as_deref()),
             lane,
+            place: u16::MAX,
             policy,
             rollouts,
             faults: matching(&rules.faults, subject).map(|(place, _)| place).collect(),

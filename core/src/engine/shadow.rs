@@ -44,7 +44,7 @@ impl Engine {
             attempts: 0,
             waited: 0,
             waiting_since: None,
-            look: crate::advise::Look::default(),
+            look: None,
             flow: Some(flow::copy(copied, flow, now, seed)),
             refresh: None,
             state: State::Begun,

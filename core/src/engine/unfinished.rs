@@ -87,27 +87,31 @@ impl Engine {
     /// Counts a call that is over, or keeps it for the attempt with which its SDK may go on.
     pub(super) fn count(
         &self,
-        mut settled: Settled,
+        settled: &mut Settled,
         standing: Option<Standing>,
         call: &Call,
         outcome: Outcome,
     ) {
         let shard = call.shard;
         let Some(Standing { plan, flow }) = standing else {
-            return self.shards.lock(shard).shard.settle(&settled, &self.tallies);
+            return self.shards.lock(shard).shard.settle(settled, &self.tallies);
         };
         if flow.sdk.is_some() || flow.earlier.is_some() {
             return self.count_or_keep(settled, Standing { plan, flow }, call, outcome);
         }
         settled.story = flow::give_back(flow, settled.entry.begun);
-        self.shards.lock(shard).shard.settle(&settled, &self.tallies);
+        let mut held = self.shards.lock(shard);
+        held.shard.settle(settled, &self.tallies);
+        let last = held.beside.give_back(plan);
+        drop(held);
+        drop(last);
     }
 
     /// The same of a call that an SDK makes.
     #[inline(never)]
     fn count_or_keep(
         &self,
-        mut settled: Settled,
+        settled: &mut Settled,
         Standing { plan, mut flow }: Standing,
         call: &Call,
         outcome: Outcome,
@@ -129,14 +133,14 @@ impl Engine {
         });
         let Some((ending, sdk, until)) = followed else {
             settled.story = flow::give_back(flow, settled.entry.begun);
-            return self.shards.lock(shard).shard.settle(&settled, &self.tallies);
+            return self.shards.lock(shard).shard.settle(settled, &self.tallies);
         };
         if let Some(sighting) = settled.sighting.take() {
             self.shards.lock(shard).shard.sight(sighting, &self.tallies);
         }
         let events = std::mem::take(&mut flow.events);
         let _no_story = flow::give_back(flow, settled.entry.begun);
-        let unfinished = Box::new(Unfinished { settled, shard, ending, events });
+        let unfinished = Box::new(Unfinished { settled: settled.clone(), shard, ending, events });
         let key = key(call.keys, call.caller, &plan);
         if let Some(displaced) = self.unfinished.keep(key, &sdk, until, unfinished) {
             self.tallies.ungrouped_attempts.fetch_add(1, Ordering::Relaxed);

@@ -72,6 +72,12 @@ impl SeriesKey {
         }
     }
 
+    /// Whether the call failed.
+    pub(super) const fn has_failed(&self) -> bool {
+        // Behind the two that say that it came through.
+        2 <= self.outcome && self.outcome < PARKED
+    }
+
     pub(crate) fn outcome_number(outcome: Outcome) -> u8 {
         match outcome {
             Outcome::Complete => 0,

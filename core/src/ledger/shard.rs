@@ -10,7 +10,7 @@ use super::requests::Requests;
 use super::series::Series;
 use super::{OTHER, Sighting};
 use crate::attribution::UNKNOWN;
-use crate::call::{ConnectTimes, Outcome};
+use crate::call::ConnectTimes;
 use crate::catalogue::{Catalogue, VendorIndex};
 use crate::engine::Tallies;
 use crate::units::Timestamp;
@@ -195,7 +195,7 @@ impl Shard {
             self.turn(place, minute);
         }
         self.series[place].add(entry, *times);
-        if settled.story.is_some() || matches!(key.outcome(), Outcome::Failed(_)) {
+        if settled.story.is_some() || key.has_failed() {
             self.tell(place, settled);
         }
         if let Some(sighting) = sighting {
@@ -223,7 +223,7 @@ impl Shard {
     fn tell(&mut self, place: usize, settled: &Settled) {
         let Settled { key, entry, story, .. } = settled;
         let telling = story.is_some() && self.stories.len() < MAX_STORIES;
-        if (matches!(key.outcome(), Outcome::Failed(_)) || telling) && self.failures.len() < MAX_FAILURES {
+        if (key.has_failed() || telling) && self.failures.len() < MAX_FAILURES {
             self.failures.push((self.series[place].key, *entry));
         }
         if telling && let Some(story) = story {

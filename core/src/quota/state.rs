@@ -43,8 +43,8 @@ pub type SharesHome = Arc<dyn AsRef<Shares> + Send + Sync>;
 /// assert!(matches!(verdict, Verdict::Refuse { until, .. } if until >= t0.plus_millis(10_000)));
 /// ```
 pub struct State {
-    cell: CellHome,
-    shares: Option<SharesHome>,
+    cell: Home<Cell>,
+    shares: Option<Home<Shares>>,
     account: Account,
     /// Whether others may use the cell too.
     shared: bool,
@@ -56,8 +56,8 @@ impl State {
     /// A quota of this process alone.
     #[must_use]
     pub fn new(rule: &Rule) -> Self {
-        let shares = rule.fair.then(|| Arc::new(SharesBox(Shares::new())) as SharesHome);
-        let (cell, account) = (Arc::new(Cell::new()), Account::default());
+        let shares = rule.fair.then(|| Home::Own(Shares::new()));
+        let (cell, account) = (Home::Own(Box::new(Cell::new())), Account::default());
         Self { cell, shares, account, shared: false, cut_off: false }
     }
 
@@ -65,6 +65,7 @@ impl State {
     #[must_use]
     pub fn at(cell: CellHome, shares: Option<SharesHome>) -> Self {
         let account = Account::beside(Arc::clone(&cell));
+        let (cell, shares) = (Home::Elsewhere(cell), shares.map(Home::Elsewhere));
         Self { cell, shares, account, shared: true, cut_off: false }
     }
 
@@ -84,7 +85,7 @@ impl State {
     /// The cell.
     #[must_use]
     pub fn cell(&self) -> &Cell {
-        (*self.cell).as_ref()
+        self.cell.get()
     }
 
     /// Whether an attempt may go. See [`Cell::before`]; this also sees to fair shares and keeps the account of
@@ -132,21 +133,28 @@ impl State {
             return Verdict::Refuse { until: Timestamp::from_nanos(at).plus(ASK_AGAIN), why: Why::Unshared };
         }
         let cell = self.cell();
-        let shares = self.shares.as_ref().filter(|_| rule.fair).map(|shares| (**shares).as_ref());
+        let shares = self.shares.as_ref().filter(|_| rule.fair).map(Home::get);
+        let first = claim.asked_at().is_none();
+        let bound = claim.bound(rule, ask, at);
+        if let Some(wait) = claim.waiting(bound, at) {
+            return wait;
+        }
         let verdict = match shares {
-            Some(shares) if !claim.has_slot() => match shares.pass(rule, cell, claim, ask, at) {
-                Ok(ahead) => {
-                    let verdict = cell.ask(rule, claim, ask, at, ahead);
-                    if matches!(verdict, Verdict::Wait { why: Why::FairShare, .. }) {
-                        shares.wake(rule, cell, at);
-                    } else {
-                        shares.went(rule, cell, claim, at);
+            Some(shares) if !claim.has_slot() => {
+                match shares.pass(rule, cell, claim, ask, (first, bound, at)) {
+                    Ok(ahead) => {
+                        let verdict = cell.ask(rule, claim, ask, (bound, ahead), at);
+                        if matches!(verdict, Verdict::Wait { why: Why::FairShare, .. }) {
+                            shares.wake(rule, cell, at);
+                        } else {
+                            shares.went(rule, cell, claim, at);
+                        }
+                        verdict
                     }
-                    verdict
+                    Err(verdict) => verdict,
                 }
-                Err(verdict) => verdict,
-            },
-            _ => cell.ask(rule, claim, ask, at, u64::MAX),
+            }
+            _ => cell.ask(rule, claim, ask, (bound, u64::MAX), at),
         };
         match verdict {
             Verdict::Pass => went(ask.units, resets_at(cell, at), at),
@@ -297,10 +305,19 @@ impl fmt::Debug for State {
     }
 }
 
-struct SharesBox(Box<Shares>);
+/// Where a part of a quota lies.
+enum Home<T> {
+    /// With the quota itself: found without a question.
+    Own(Box<T>),
+    Elsewhere(Arc<dyn AsRef<T> + Send + Sync>),
+}
 
-impl AsRef<Shares> for SharesBox {
-    fn as_ref(&self) -> &Shares {
-        &self.0
+impl<T> Home<T> {
+    #[inline]
+    fn get(&self) -> &T {
+        match self {
+            Self::Own(own) => own,
+            Self::Elsewhere(home) => (**home).as_ref(),
+        }
     }
 }

@@ -22,25 +22,27 @@ impl Cell {
     /// After [`Verdict::Pass`] further questions pass at no charge. After [`Verdict::Refuse`] the claim holds
     /// nothing.
     pub fn before(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, now: Timestamp) -> Verdict {
-        self.ask(rule, claim, ask, now.as_nanos(), u64::MAX)
+        if claim.held {
+            return Verdict::Pass;
+        }
+        let now = now.as_nanos();
+        let bound = claim.bound(rule, ask, now);
+        if let Some(wait) = claim.waiting(bound, now) {
+            return wait;
+        }
+        self.ask(rule, claim, ask, (bound, u64::MAX), now)
     }
 
-    /// The same, taking no slot that is later than `ahead` from now: for whoever has more than its share.
+    /// The same of a claim that does not wait, which may go at `bound` at the latest; taking no slot that is later than
+    /// `ahead` from now: for whoever has more than its share.
     pub(in super::super) fn ask(
         &self,
         rule: &Rule,
         claim: &mut Claim,
         ask: &Ask,
+        (bound, ahead): (u64, u64),
         now: u64,
-        ahead: u64,
     ) -> Verdict {
-        if claim.held {
-            return Verdict::Pass;
-        }
-        let bound = claim.bound(rule, ask, now);
-        if let Some(wait) = claim.waiting(bound, now) {
-            return wait;
-        }
         claim.units = ask.units.min(i32::MAX as u64) as u32;
         self.beat(now);
         self.roll(now);

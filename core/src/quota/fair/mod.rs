@@ -34,13 +34,8 @@ impl Shares {
         cell: &Cell,
         claim: &mut Claim,
         ask: &Ask,
-        now: u64,
+        (first, bound, now): (bool, u64, u64),
     ) -> Result<u64, Verdict> {
-        let first = claim.asked_at().is_none();
-        let bound = claim.bound(rule, ask, now);
-        if let Some(wait) = claim.waiting(bound, now) {
-            return Err(wait);
-        }
         let alone = self.is_alone(ask, now);
         self.refresh(rule, cell, now);
         match self.is_active() {
