@@ -7,7 +7,6 @@
 use super::cached::Saved;
 use super::events::{Events, What};
 use super::pipeline::Known;
-use super::plan::CachePart;
 use super::plans::Plans;
 use super::{Call, Engine, Step, flow, lookup};
 use crate::cache::{Answer, Status};
@@ -67,15 +66,14 @@ impl Engine {
         flow.cached.let_go();
         flow::put_back(flow);
         let status = Status { ttl: Some(ttl), ..Status::default() };
-        self.count_hit(known, part, (&answer, status), head, now, seed);
+        self.count_hit(known, (&answer, status), head, now, seed);
         Ok(Step::Respond(answer.handed_out(status, now)))
     }
 
     /// Counts a call that nothing was done for but to be answered.
     fn count_hit(
         &self,
-        known: &Known<'_, '_>,
-        part: &CachePart,
+        known: &mut Known<'_, '_>,
         (answer, status): (&Answer, Status),
         head: &Head<'_>,
         now: Timestamp,
@@ -105,13 +103,19 @@ impl Engine {
         };
         let listens = self.sightings.load(Ordering::Relaxed);
         let sighting = listens.then(|| known.keys.sighting(now, now, answer.status, 0));
-        let story = self.cache.tells(now).then(|| {
+        let plan = known.plan.take();
+        let part = plan.as_ref().and_then(|plan| plan.cache.as_ref()).filter(|_| self.cache.tells(now));
+        let story = part.map(|part| {
             let mut events = Events::default();
             events.add(now, What::Cache { rule: Arc::clone(&part.name), status });
             events.text(now)
         });
         let times = ConnectTimes::default();
         let settled = Settled { found, key, entry, times, ended: now, sighting, story };
-        self.shards.lock(known.number).shard.settle(&settled, &self.tallies);
+        let mut held = self.shards.lock(known.number);
+        held.shard.settle(&settled, &self.tallies);
+        let last = plan.and_then(|plan| held.beside.give_back(plan));
+        drop(held);
+        drop(last);
     }
 }
