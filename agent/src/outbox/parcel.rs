@@ -152,8 +152,21 @@ impl Parcel {
                 );
             }
         };
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        if authority.contains('@') {
             return wrong("its URL holds a password; send it in a header".into());
+        }
+        let own = Place::of(authority, &uri);
+        if own.is_none_or(|place| place.port == 0) {
+            return wrong(format!("`{authority}` has no port of a network: they go from 1 to 65535"));
+        }
+        let named = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("host"));
+        if let Some((_, value)) = named
+            && !matches!(value, Value::Plain(text) if Place::of(text, &uri) == own)
+        {
+            return wrong(format!(
+                "its header `Host` names another host than its URL, and delivery goes to `{authority}`"
+            ));
         }
         if self.max_age < Duration::from_millis(1) {
             return wrong("its maximum age is over at once; a millisecond is the least".into());
@@ -240,6 +253,35 @@ impl Parcel {
     }
 }
 
+/// A host and its port, as an authority or a `Host` header names it.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    host: &'a str,
+    port: u16,
+}
+
+impl<'a> Place<'a> {
+    /// `None` where what stands for a port is none. Without one, it is that of the URL's scheme.
+    fn of(authority: &'a str, uri: &Uri) -> Option<Self> {
+        let behind = authority.rfind(']').map_or(0, |end| end + 1);
+        let colon = authority[behind..].find(':').map(|at| behind + at);
+        let (host, port) = colon.map_or((authority, ""), |at| (&authority[..at], &authority[at + 1..]));
+        let port = match port {
+            "" if uri.scheme_str() == Some("https") => 443,
+            "" => 80,
+            digits => digits.parse().ok()?,
+        };
+        Some(Self { host, port })
+    }
+}
+
+/// Names of hosts are the same in any case (RFC 9110, section 4.2.3).
+impl PartialEq for Place<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.port == other.port && self.host.eq_ignore_ascii_case(other.host)
+    }
+}
+
 /// Shows where it goes, never what it carries.
 impl fmt::Debug for Parcel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -262,6 +304,13 @@ mod tests {
             Parcel::new("GET", "/v1/things"),
             Parcel::new("GET", "ftp://a.example/"),
             Parcel::new("GET", "https://user:pw@a.example/"),
+            Parcel::new("GET", "https://a.example:65536/"),
+            Parcel::new("GET", "http://[::1]:99999/"),
+            Parcel::new("GET", "https://a.example:0/"),
+            good.clone().header("Host", "b.example"),
+            good.clone().header("host", "api.example.com:8443"),
+            good.clone().header("host", "api.example.com:x"),
+            good.clone().secret("host", Reference::env("A")),
             good.clone().header("a b", "c"),
             good.clone().header("a", "b\r\nc: d"),
             good.clone().idempotency_key("a\nb"),
@@ -279,6 +328,20 @@ mod tests {
             good.clone().body(vec![0; MAX_BODY + 1]),
         ] {
             assert!(matches!(wrong.checked(), Err(OutboxError::Invalid(_))));
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_its_urls_is_no_word_of_another() {
+        for (url, host) in [
+            ("https://api.example.com/v1", "API.example.com"),
+            ("https://api.example.com/v1", "api.example.com:443"),
+            ("http://api.example.com:/v1", "api.example.com"),
+            ("http://[::1]:8080/v1", "[::1]:8080"),
+            ("http://[::1]/v1", "[::1]:80"),
+        ] {
+            let (parcel, _) = Parcel::new("POST", url).header("Host", host).checked().unwrap();
+            assert!(parcel.headers.is_empty(), "the client writes its own");
         }
     }
 }
