@@ -216,6 +216,21 @@ fn what_an_adapter_cannot_hand_over_this_time_is_not_parked_and_counted() {
 }
 
 #[test]
+fn what_an_adapter_finds_that_it_cannot_hand_over_is_not_parked_and_counted() {
+    let engine = engine(RULE);
+    let mut call = begin(&engine, "POST", REFUNDS);
+    call.not_parked(&engine, "before anybody asked", T0);
+    let (_, step) = after(&engine, &mut call, Err(ErrorType::Connect));
+    assert!(matches!(step, Step::Park(_)));
+    call.not_parked(&engine, "for a reason", T0.plus_millis(2));
+    call.not_parked(&engine, "said twice", T0.plus_millis(2));
+    assert_eq!(call.step(&engine, T0.plus_millis(3)), Step::Settled);
+    call.end(&engine, T0.plus_millis(9));
+    let counters = engine.counters();
+    assert_eq!((counters.unparkable_calls, counters.unparked_calls), (1, 0));
+}
+
+#[test]
 fn a_delivery_that_fails_counts_for_no_call_that_could_not_be_parked() {
     let engine = engine(RULE);
     let head = Head::new("POST", REFUNDS).body(Some(5), true).delivers(true);

@@ -1,7 +1,8 @@
 'use strict'
 // What `fetch` was called with, read once, and written again for each attempt.
 
-const { commonDispatcher, isCertifiedDispatcher, nameOf } = require('./clients.js')
+const { commonDispatcher, nameOf } = require('./clients.js')
+const { detourOfDispatcher } = require('./detours.js')
 const { takeRoom } = require('./keeping.js')
 const { native } = require('./native.js')
 const { isParking } = require('./ruling.js')
@@ -30,7 +31,7 @@ const SHOWN = 256 * 1024
  * @property {string | undefined} client what answers are kept apart by; undefined where none may be kept
  * @property {number} room that was asked for its body (keeping.js)
  * @property {boolean} full whether there was none
- * @property {boolean} certified whether its connection has a client certificate; looked for where rules park calls
+ * @property {number} detour by which it goes; looked for where rules park calls
  */
 
 /** Many ask for the same again and again. */
@@ -128,8 +129,8 @@ function read (input, init) {
   const dispatcher = init?.dispatcher ?? (request && dispatcherOf(request)) ?? common
   // What is to be checked against a digest, undici has to fetch.
   const client = init?.integrity || request?.integrity ? undefined : clientOf(dispatcher)
-  const certified = isParking() && isCertifiedDispatcher(dispatcher)
-  const asking = { url, method, headers, words, signal, client, certified, content: undefined, bytes: undefined, replayable: false, room: 0, full: false }
+  const detour = isParking() ? detourOfDispatcher(dispatcher, url) : 0
+  const asking = { url, method, headers, words, signal, client, detour, content: undefined, bytes: undefined, replayable: false, room: 0, full: false }
   const body = init?.body ?? undefined
   if (body === undefined) {
     if (request?.body) return { ...asking, body }

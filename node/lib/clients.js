@@ -53,43 +53,6 @@ function commonDispatcher () {
   return globalDispatcher()
 }
 
-/** Whose certificate a connection shows, in the options of `tls.connect`. */
-const CERTIFICATE = ['cert', 'key', 'pfx', 'clientCertEngine', 'privateKeyEngine', 'privateKeyIdentifier']
-
-/** @param {any} options */
-function hasCertificate (options) {
-  if (typeof options !== 'object' || options === null) return false
-  if (CERTIFICATE.some((name) => options[name])) return true
-  const context = options.secureContext?.context
-  // Of a context that does not tell it may.
-  return options.secureContext !== undefined && (typeof context?.getCertificate !== 'function' || context.getCertificate() !== null)
-}
-
-/**
- * Whether a request of Node's https goes out with a client certificate, as far as its options say.
- *
- * @param {any} request
- * @param {any} agent
- * @param {any} options
- */
-function isCertified (request, agent, options) {
-  return request.protocol === 'https:' && (hasCertificate(options) || hasCertificate(agent?.options))
-}
-
-/**
- * The same of what undici sends requests with: an Agent keeps its options under a symbol. Of what hides them, it is not
- * known.
- *
- * @param {any} dispatcher
- */
-function isCertifiedDispatcher (dispatcher) {
-  if (typeof dispatcher !== 'object' || dispatcher === null) return false
-  return Object.getOwnPropertySymbols(dispatcher).some((symbol) => {
-    const options = symbol.description === 'options' ? dispatcher[symbol] : undefined
-    return hasCertificate(options?.connect) || hasCertificate(options?.requestTls) || hasCertificate(options?.tls)
-  })
-}
-
 /** Learns what comes with Node, before anybody puts something else there. */
 function learn () {
   for (const { globalAgent: agent, Agent: type } of [http, https]) {
@@ -103,4 +66,4 @@ function learn () {
   if (untouched && native().caches()) commonDispatcher()
 }
 
-module.exports = { commonDispatcher, isCertified, isCertifiedDispatcher, learn, nameOf }
+module.exports = { commonDispatcher, learn, nameOf }

@@ -17,7 +17,7 @@ const { currentScope } = require('./scope.js')
  * @property {boolean} replayable
  * @property {boolean} [parks] whether it can be handed over to the outbox
  * @property {boolean} [keeps] whether it can be although it cannot be sent again
- * @property {boolean} [certified] whether its connection has a client certificate
+ * @property {number} [detour] by which it goes (detours.js); 0 for none
  */
 
 /**
@@ -34,14 +34,15 @@ const { currentScope } = require('./scope.js')
  * @property {string} client
  * @property {number} [patience] how many milliseconds the client waits for an answer at most; 0 where it does not say
  * @property {boolean} [parks] whether it can be handed over to the outbox
- * @property {boolean} [certified] whether its connection has a client certificate
+ * @property {number} [detour] by which it goes (detours.js); 0 for none
  */
 
 /** As in node/src/kept.rs. */
 const REPLAYABLE = 1
 const BATCH = 2
 const PARKS = 4
-const CERTIFIED = 8
+/** Where the number of a detour begins. */
+const DETOUR = 3
 
 /**
  * Begins a call in the running code's scope, or another.
@@ -66,10 +67,9 @@ function beginCall (request, scope = currentScope()) {
  * @param {import('./scope.js').Scope | undefined} [scope]
  * @returns {InstanceType<typeof Decision> | string}
  */
-function openCall ({ method, url, words, body, content, replayable, kind, client, patience = 0, parks, certified }, scope = currentScope()) {
+function openCall ({ method, url, words, body, content, replayable, kind, client, patience = 0, parks, detour = 0 }, scope = currentScope()) {
   const batch = scope?.priority === 'batch'
-  const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0) |
-    (certified ? CERTIFIED : 0)
+  const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0) | detour << DETOUR
   let known
   if (body !== 0 || scope !== undefined) {
     const tags = scope === undefined ? undefined : Object.entries(scope.tags)

@@ -8,15 +8,12 @@ use farcall::outbox::Terms;
 use farcall::resilience::Ending;
 use farcall::{ConnectTimes, ErrorType, Head, Priority, Step, Target};
 use farcall_agent::CallGuard;
-use farcall_agent::outbox::Parcel;
+use farcall_agent::outbox::{Detour, Parcel};
 use napi::bindgen_prelude::{AsyncTask, Buffer, Result, Uint8Array};
 use napi_derive::napi;
 use std::time::Duration;
 
 /// Why a call is not handed over to the outbox although it could be.
-pub(crate) const CERTIFIED: &str = "its connection has a client certificate, which a delivery would not have";
-
-/// The same where too much is kept already.
 const FULL: &str = "this thread of Node keeps so much of other requests that there is no room for its body";
 
 /// What JavaScript knows of a request before it is sent.
@@ -44,8 +41,8 @@ pub(crate) struct Request {
     pub parks: Option<bool>,
     /// Whether it can be although it cannot be sent again.
     pub keeps: Option<bool>,
-    /// Whether the connection has a client certificate.
-    pub certified: Option<bool>,
+    /// The number of its detour; 0 for none.
+    pub detour: Option<u32>,
 }
 
 /// A call for which rules decide. Where JavaScript forgets it, it is abandoned.
@@ -109,8 +106,8 @@ pub(crate) fn begin(request: Request) -> Result<Decision> {
         .customer(request.customer.as_deref())
         .tags(&tags[..count]);
     let mut call = farcall.guard(farcall.begin(&head));
-    if request.certified.unwrap_or_default() {
-        call.unparkable(CERTIFIED);
+    if let Some(detour) = request.detour.and_then(Detour::from_number) {
+        call.unparkable(detour.as_str());
     }
     Ok(Decision::of(call))
 }

@@ -5,6 +5,7 @@ use crate::decide::Decision;
 use crate::handle::{farcall, unharmed};
 use farcall::attribution::MAX_TAGS;
 use farcall::{Head, HeaderNames, Headers, Priority, Step, Stored, Target};
+use farcall_agent::outbox::Detour;
 use napi::bindgen_prelude::{AsyncTask, Either, Env, Result, Uint8Array};
 use napi::{Error, JsString, Status, Task};
 use napi_derive::napi;
@@ -16,8 +17,8 @@ const REPLAYABLE: u32 = 1;
 const BATCH: u32 = 2;
 /// It can be handed over to the outbox.
 const PARKS: u32 = 4;
-/// The connection has a client certificate.
-const CERTIFIED: u32 = 8;
+/// Where the number of its detour begins.
+const DETOUR: u32 = 3;
 
 /// Room that is kept for the next answer; a larger one is given back.
 const ROOM: usize = 64 * 1024;
@@ -85,8 +86,8 @@ pub(crate) fn open<'env>(
         .customer(customer.as_deref())
         .tags(&tags[..count]);
     let mut call = farcall.guard(farcall.begin(&head));
-    if flags & CERTIFIED != 0 {
-        call.unparkable(crate::decide::CERTIFIED);
+    if let Some(detour) = Detour::from_number(flags >> DETOUR) {
+        call.unparkable(detour.as_str());
     }
     let now = call.now();
     match call.step_at(now) {

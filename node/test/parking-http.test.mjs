@@ -3,11 +3,13 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
 import https from 'node:https'
+import { connect } from 'node:net'
 import { Readable } from 'node:stream'
 import { test } from 'node:test'
-import { createSecureContext } from 'node:tls'
+import { createSecureContext, rootCertificates } from 'node:tls'
 import axios from 'axios'
 import got from 'got'
+import httpsProxyAgent from 'https-proxy-agent'
 import farcall, { outbox } from '../index.js'
 import { cert, key } from './support/certificate.mjs'
 import { parkingRules, recorder } from './support/parking.mjs'
@@ -158,6 +160,53 @@ for (const [name, call, plain] of /** @type {const} */ ([
     assert.equal(unparkable(), before + 1)
   })
 }
+
+/** @param {object} proxy */
+const byAxios = (proxy) => async (/** @type {string} */ url) =>
+  (await axios.post(url, 'one', { proxy: /** @type {any} */ (proxy), validateStatus: null })).status
+
+class Tunnel extends https.Agent {
+  /** @type {any} */
+  createConnection = (/** @type {any} */ options) => connect({ ...options, host: '127.0.0.1' })
+}
+
+// Nobody listens anywhere, so each of these fails before it is sent.
+for (const [name, words, secure, call] of /** @type {const} */ ([
+  ['through a proxy, by axios', 'goes through a proxy', false, byAxios({ protocol: 'http', host: '127.0.0.1', port: 1 })],
+  ['by an agent that connects in its own way', 'in a way of its own', true, posting({ agent: new Tunnel() })],
+  ['without verifying', 'takes any certificate', true, posting({ rejectUnauthorized: false })],
+  ['trusting others', 'certificate authorities of its own', true, posting({ agent: new https.Agent({ ca: cert }) })],
+  ['to another name', 'another name in the certificate', true, posting({ servername: 'other.example' })]
+])) {
+  test(`a call ${name} is not parked, for a delivery goes straight to its URL`, async () => {
+    const url = `${secure ? 'https' : 'http'}://127.0.0.1:${await deafPort()}/`
+    const unparkable = () => farcall.status().counters.unparkable_calls ?? 0
+    const before = unparkable()
+    await assert.rejects(call(url), { code: 'ECONNREFUSED' })
+    assert.equal(unparkable(), before + 1)
+    await farcall.flush()
+    const { rows } = /** @type {any} */ (await farcall.report('calls'))
+    const stories = rows.map((/** @type {any} */ { events }) => events.join('\n'))
+    assert.match(stories.join('\n'), new RegExp(`would have it parked, but.*${words}`))
+  })
+}
+
+for (const [name, secure, call] of /** @type {const} */ ([
+  ['through a proxy, by an agent that is none of Node\'s', true, posting({ agent: /** @type {any} */ (httpsProxyAgent('http://127.0.0.1:1')) })],
+  ['through a Unix socket', false, posting({ socketPath: process.execPath })],
+  ['by a connection of its own', false, posting({ createConnection: () => connect(1, '127.0.0.1') })]
+])) {
+  test(`a call ${name} fails before it is known where it goes, and is not parked`, async () => {
+    const url = `${secure ? 'https' : 'http'}://127.0.0.1:${await deafPort()}/`
+    await assert.rejects(call(url), { code: 'ECONNREFUSED' })
+  })
+}
+
+test('a call that trusts what the system does is parked', async () => {
+  const url = `https://127.0.0.1:${await deafPort()}/`
+  const call = posting({ agent: new https.Agent({ ca: [...rootCertificates] }) })
+  assert.equal(await call(url), 202)
+})
 
 test('a body that is too large to keep is sent, and is the application\'s to send again', async (t) => {
   const vendors = await recorder(t)

@@ -1,7 +1,7 @@
 // Calls that fail go into the outbox where a rule says so: fetch.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { Agent } from 'undici'
+import { Agent, Client, EnvHttpProxyAgent, MockAgent, ProxyAgent } from 'undici'
 import farcall, { outbox } from '../index.js'
 import { cert, key } from './support/certificate.mjs'
 import { parkingRules, recorder } from './support/parking.mjs'
@@ -66,4 +66,46 @@ test('a call with a client certificate of its dispatcher is not parked, for a de
   assert.equal(unparkable(), before + 1)
   assert.equal((await post({})).status, 202)
   assert.equal(unparkable(), before + 1)
+})
+
+/** @param {string} url */
+function mocked (url) {
+  const mock = new MockAgent()
+  mock.get(new URL(url).origin).intercept({ path: '/', method: 'POST' }).reply(503, 'down')
+  return mock
+}
+
+// Nobody listens anywhere, so each of these fails before it is sent.
+for (const [name, words, make] of /** @type {const} */ ([
+  ['through a proxy', 'goes through a proxy', () => new ProxyAgent('http://127.0.0.1:1')],
+  ['through a proxy of the environment', 'goes through a proxy', () => new EnvHttpProxyAgent({ httpsProxy: 'http://127.0.0.1:1' })],
+  ['through a Unix socket', 'goes through a Unix socket', () => new Agent({ connect: { socketPath: process.execPath } })],
+  ['by a connector of its own', 'in a way of its own', () => new Agent({ connect: (_, callback) => callback(Object.assign(new Error('no'), { code: 'ECONNREFUSED' }), null) })],
+  ['by a client of one host', 'in a way of its own', () => new Client('https://127.0.0.1:1')],
+  ['to nobody', 'in a way of its own', mocked],
+  ['without verifying', 'takes any certificate', () => new Agent({ connect: { rejectUnauthorized: false } })],
+  ['trusting others', 'certificate authorities of its own', () => new Agent({ connect: { ca: [cert] } })]
+])) {
+  test(`a call ${name} is not parked, for a delivery goes straight to its URL`, async (t) => {
+    const url = `https://127.0.0.1:${await deafPort()}/`
+    const unparkable = () => farcall.status().counters.unparkable_calls ?? 0
+    const before = unparkable()
+    const dispatcher = make(url)
+    t.after(() => dispatcher.close())
+    const seen = fetch(url, /** @type {any} */ ({ method: 'POST', body: 'one', dispatcher }))
+    assert.equal(await seen.then(({ status }) => status, () => 'raised'), make === mocked ? 503 : 'raised')
+    assert.equal(unparkable(), before + 1)
+    await farcall.flush()
+    const { rows } = /** @type {any} */ (await farcall.report('calls'))
+    const stories = rows.map((/** @type {any} */ { events }) => events.join('\n'))
+    assert.match(stories.join('\n'), new RegExp(`would have it parked, but.*${words}`))
+  })
+}
+
+test('a call by an agent that looks for a proxy and finds none is parked', async (t) => {
+  const dispatcher = new EnvHttpProxyAgent({ httpProxy: '', httpsProxy: '' })
+  t.after(() => dispatcher.destroy())
+  const url = `https://127.0.0.1:${await deafPort()}/`
+  const response = await fetch(url, /** @type {any} */ ({ method: 'POST', body: 'one', dispatcher }))
+  assert.equal(response.status, 202)
 })

@@ -7,7 +7,7 @@ use farcall::outbox::Terms;
 use farcall::resilience::Ending;
 use farcall::{Attempt, ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
 use farcall_agent::CallGuard;
-use farcall_agent::outbox::{OutboxError, Parcel, Parking, Receipt};
+use farcall_agent::outbox::{Detour, OutboxError, Parcel, Parking, Receipt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -155,6 +155,11 @@ impl Call {
     /// What came of that.
     pub(crate) fn parked(&self, taken: &Result<Receipt, OutboxError>) {
         self.lock().guard.parked(taken);
+    }
+
+    /// The request cannot be handed over.
+    pub(crate) fn not_parked(&self, detour: Detour) {
+        self.lock().guard.not_parked(detour.as_str());
     }
 
     /// A second attempt beside a slow first one, and the moment as of which; `None` where no budget or quota has room.

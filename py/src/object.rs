@@ -16,6 +16,7 @@ use crate::step;
 use crate::types::{Definitions, Type, definition, kind, slot};
 use farcall::resilience::Ending;
 use farcall::{ErrorType, Headers};
+use farcall_agent::outbox::Detour;
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -60,7 +61,7 @@ static FUNCTIONS: Definitions<4> = Definitions([
     ),
 ]);
 
-static METHODS: Definitions<18> = Definitions([
+static METHODS: Definitions<19> = Definitions([
     definition(
         c"connected",
         connected,
@@ -135,6 +136,13 @@ static METHODS: Definitions<18> = Definitions([
           Hands the request over to the outbox, as `step` asked; returns once it is on the disk or cannot be. `step` \
           follows.\n\n\
           `headers` are pairs; `body` is bytes.",
+    ),
+    definition(
+        c"not_parked",
+        not_parked,
+        c"not_parked($self, detour, /)\n--\n\n\
+          The request cannot be handed over to the outbox, as `step` asked: it goes by the detour of this number. `step` \
+          follows.",
     ),
     definition(
         c"sent",
@@ -387,6 +395,12 @@ functions! {
             let request = (given.text(0)?, given.text(1)?);
             let body = given.bytes(3).unwrap_or_default();
             parking::park(given.py, call(), &terms, request, &headers, body);
+        }
+        Ok(none())
+    };
+    not_parked(1) = |_this, call, given| {
+        if call().take_terms().is_some() {
+            call().not_parked(Detour::from_number(given.number(0)?).unwrap_or(Detour::Own));
         }
         Ok(none())
     };

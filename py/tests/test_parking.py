@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import ROOT
 from ruled import Rules
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Program, Sim
 
 CLIENTS = ["requests", "urllib3", "httpx", "httpx-async", "httpx2", "httpx2-async"]
@@ -100,3 +104,129 @@ def test_a_call_that_a_quota_refuses_is_parked_without_being_sent(rules: Rules) 
     seen = rules.run(PARK + quota, f"PATH = {path!r}\n" + first + REFUSED)
     assert seen == [202, "refused by quota", "pending"]
     assert [request["body"] for request in got(rules, path)] == ["first"]
+
+
+# How a client of each library goes another way than straight to its URL, by what is written in the client's terms.
+DETOURS = {
+    "requests": {
+        "proxy": "requests.post(URL, data=b'a', proxies={'http': DEAF, 'https': DEAF}, timeout=60)",
+        "certificate": "requests.post(TLS, data=b'a', verify=CA, cert=CERT, timeout=60)",
+        "authorities": "requests.post(TLS, data=b'a', verify=CA, timeout=60)",
+        "unverified": "requests.post(TLS, data=b'a', verify=False, timeout=60)",
+    },
+    "urllib3": {
+        "proxy": "urllib3.ProxyManager(DEAF, retries=False).request('POST', URL, body=b'a')",
+        "certificate": "urllib3.PoolManager(ca_certs=CA, cert_file=CERT, retries=False).request("
+        "'POST', TLS, body=b'a')",
+        "authorities": "urllib3.PoolManager(ca_certs=CA, retries=False).request('POST', TLS, body=b'a')",
+        "unverified": "urllib3.PoolManager(cert_reqs='NONE', retries=False).request('POST', TLS, body=b'a')",
+        "name": "urllib3.PoolManager(ca_certs=CA, assert_hostname='localhost', retries=False).request("
+        "'POST', TLS, body=b'a')",
+        "context": "urllib3.PoolManager(ssl_context=certified(), retries=False).request('POST', TLS, body=b'a')",
+        "own": "Own('127.0.0.1', 1, retries=False).request('POST', '/', body=b'a')",
+    },
+    "httpx": {
+        "proxy": "with_httpx(proxy=DEAF)(URL)",
+        "socket": "with_httpx(transport=transport(uds='/nowhere'))(URL)",
+        "certificate": "with_httpx(verify=certified())(TLS)",
+        "authorities": "with_httpx(verify=trusting(CA))(TLS)",
+        "unverified": "with_httpx(verify=False)(TLS)",
+        "name": "with_httpx(verify=trusting(CA))(TLS, extensions={'sni_hostname': 'localhost'})",
+        "own": "with_httpx()(URL, extensions={'target': PATH.encode()})",
+    },
+}
+
+DETOUR = """
+import asyncio, ssl, warnings
+from clients import trusting
+warnings.simplefilter("ignore")
+library = {"httpx": httpx, "httpx2": httpx2}.get(NAME.removesuffix("-async"))
+
+class Own(urllib3.HTTPConnectionPool):
+    pass
+
+def certified():
+    context = ssl.create_default_context(cafile=CA)
+    context.load_cert_chain(CERT)
+    return context
+
+def transport(**given):
+    return (library.AsyncHTTPTransport if NAME.endswith("-async") else library.HTTPTransport)(**given)
+
+def with_httpx(**given):
+    def post(url, **more):
+        if not NAME.endswith("-async"):
+            with library.Client(**given) as client:
+                return client.post(url, content=b"a", **more)
+
+        async def run():
+            async with library.AsyncClient(**given) as client:
+                return await client.post(url, content=b"a", **more)
+
+        return asyncio.run(run())
+    return post
+
+DEAF, URL, TLS = "http://127.0.0.1:1", SIM + PATH, os.environ["SIM_TLS"] + PATH
+try:
+    answer = eval(ASKED)
+    seen = getattr(answer, "status_code", getattr(answer, "status", None))
+except Base as error:
+    seen = "raised"
+counters = farcall.status()["counters"]
+print(json.dumps([seen, counters["unparkable_calls"], counters["unparked_calls"], farcall.status()["faults"]]))
+"""
+
+WORDS = {
+    "proxy": "goes through a proxy",
+    "socket": "goes through a Unix socket",
+    "certificate": "has a client certificate",
+    "context": "has a client certificate",
+    "authorities": "certificate authorities of its own",
+    "unverified": "takes any certificate",
+    "name": "another name in the certificate",
+    "own": "in a way of its own",
+}
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> str:
+    """A file with a client certificate of nobody, and its key."""
+    node = (ROOT / "node" / "test" / "support" / "certificate.mjs").read_text()
+    path = tmp_path / "client.pem"
+    path.write_text("".join(re.findall(r"-----BEGIN.*?-----END[^\n]*-----\n", node, re.DOTALL)))
+    return str(path)
+
+
+def library_of(client: str) -> str:
+    return "httpx" if client.startswith("httpx") else client
+
+
+@pytest.mark.parametrize(
+    ("rules", "kind"),
+    [(client, kind) for client in CLIENTS for kind in DETOURS[library_of(client)]],
+    indirect=["rules"],
+)
+def test_a_call_that_goes_another_way_than_a_delivery_would_is_not_parked(
+    rules: Rules, kind: str, certificate: str
+) -> None:
+    asked = DETOURS[library_of(rules.name)][kind]
+    path = f"/detour/{rules.name}/{kind}"
+    once(rules, path, {"status": 503, "body": "down"})
+    given = f"PATH, ASKED, NAME, CERT = {path!r}, {asked!r}, {rules.name!r}, {certificate!r}\n"
+    seen, unparkable, unparked, faults = rules.run(PARK, given + DETOUR)
+    # A connection that breaks off, or a vendor that says no: never "parked".
+    assert seen in (503, "raised")
+    assert (unparkable, unparked, faults) == (1, 0, {})
+    story = rules.events()
+    assert "would have it parked, but" in story
+    assert WORDS[kind] in story
+
+
+def test_a_call_whose_authorities_are_the_systems_is_parked(rules: Rules) -> None:
+    path = f"/trusted/{rules.name}"
+    once(rules, path, {"status": 503, "body": "down"})
+    rules.program.environment["SSL_CERT_FILE"] = rules.sim.ca
+    status, _, state, _, customer = rules.run(
+        PARK, f"PATH = {path!r}\n" + PARKED.replace("SIM +", "os.environ['SIM_TLS'] +")
+    )
+    assert (status, state, customer) == (202, "delivered", "acme")

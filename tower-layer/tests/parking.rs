@@ -74,7 +74,8 @@ impl Stage {
     fn story(&self) -> String {
         self.farcall.flush();
         let calls = report::calls(&report::Query::at(self.home.path())).unwrap();
-        let call = calls.rows.iter().find(|call| call.outcome == "parked").unwrap();
+        let call =
+            calls.rows.iter().find(|call| call.events.iter().any(|event| event.contains("parked"))).unwrap();
         call.events.join("\n")
     }
 }
@@ -184,6 +185,34 @@ mod through_reqwest {
         let story = stage.story();
         assert!(story.contains("tries again") && story.contains("no further attempt"), "{story}");
         assert!(story.contains("failed (dns): `orders` has it parked"), "{story}");
+    }
+
+    #[test]
+    fn a_call_for_which_the_environment_names_a_proxy_is_not_parked() {
+        const INSIDE: &str = "FARCALL_TEST_BEHIND_PROXY";
+        if std::env::var_os(INSIDE).is_some() {
+            return tokio::runtime::Runtime::new().unwrap().block_on(behind_a_proxy());
+        }
+        // In a program of its own: others read the environment as well.
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let this = "through_reqwest::a_call_for_which_the_environment_names_a_proxy_is_not_parked";
+        child.args(["--exact", this, "--nocapture"]).env(INSIDE, "1");
+        for name in ["NO_PROXY", "no_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy", "REQUEST_METHOD"] {
+            child.env_remove(name);
+        }
+        let output = child.env("http_proxy", "http://127.0.0.1:1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    async fn behind_a_proxy() {
+        let stage = Stage::new("");
+        let middleware = EgressMiddleware::with(stage.farcall.clone());
+        let plain = reqwest::Client::builder().tls_backend_preconfigured(trusting(stage.sim.ca_pem()));
+        let client = reqwest_middleware::ClientBuilder::new(plain.build().unwrap()).with(middleware).build();
+        assert!(client.post(stage.url()).body("amount=7").send().await.is_err());
+        assert!(stage.farcall.counters().contains(&("unparkable_calls".to_owned(), 1)));
+        assert!(stage.story().contains("goes through a proxy"), "{}", stage.story());
     }
 
     #[tokio::test]

@@ -148,6 +148,11 @@ impl CallGuard {
         self.call.parked(&self.farcall.nth(self.generation).engine, taken, self.now());
     }
 
+    /// The adapter cannot hand this one over, as it finds only now; see [`Call::not_parked`]. The next step follows.
+    pub fn not_parked(&mut self, why: &str) {
+        self.call.not_parked(&self.farcall.nth(self.generation).engine, why, self.now());
+    }
+
     /// The last byte arrived, or the call failed: counts it.
     pub fn end(&mut self) {
         self.end_at(self.now());

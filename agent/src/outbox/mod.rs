@@ -26,6 +26,7 @@ mod completion;
 mod content;
 mod credential;
 mod deliver;
+mod detour;
 mod error;
 mod file;
 #[cfg(test)]
@@ -50,6 +51,7 @@ mod writer;
 pub use beside::{Beside, StoppedCopy};
 pub use credential::Asked;
 pub(crate) use credential::Credentials;
+pub use detour::Detour;
 pub use error::OutboxError;
 pub use operator::{Awaited, Operator, Shown};
 pub use parcel::Parcel;

@@ -69,9 +69,4 @@ impl CallGuard {
             Err(error) => self.tell_parked(Err(&error.to_string())),
         }
     }
-
-    /// The request that was to be handed over cannot be, such as where its body failed. The next step follows from it.
-    pub fn not_parked(&mut self, why: &str) {
-        self.tell_parked(Err(why));
-    }
 }

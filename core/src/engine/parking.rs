@@ -12,7 +12,7 @@ use crate::outbox::{Facts, Failed, Failure, OrderedBy, Park, Parked, Terms, Verd
 use crate::resilience::{Ending, is_idempotent};
 use crate::units::{Timestamp, spread};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How far a call has come with the outbox.
@@ -293,22 +293,36 @@ impl Call {
     /// What came of [`Step::Park`]: the outbox took the call, and it is on the disk; or it did not, and why. Does
     /// nothing where it was not asked for.
     pub fn parked(&mut self, engine: &Engine, taken: Result<Parked<'_>, &str>, now: Timestamp) {
-        let Some(Standing { flow, .. }) = &mut self.flow else { return };
-        if !matches!(flow.parking, Parking::Asked { .. }) {
-            return;
-        }
-        let asked = std::mem::replace(&mut flow.parking, Parking::Over);
-        let Parking::Asked { rule, why, status, instead } = asked else { return };
-        flow.parking = match taken {
+        match taken {
             Ok(Parked { id, idempotency_key }) => {
-                flow.events.add(now, What::Parked { id });
-                Parking::Taken { why, status, id, key: idempotency_key.to_owned() }
+                let Some(Standing { flow, .. }) = &mut self.flow else { return };
+                flow.parking = match std::mem::replace(&mut flow.parking, Parking::Over) {
+                    Parking::Asked { why, status, .. } => {
+                        flow.events.add(now, What::Parked { id });
+                        Parking::Taken { why, status, id, key: idempotency_key.to_owned() }
+                    }
+                    other => other,
+                };
             }
-            Err(why) => {
-                engine.tallies.unparked_calls.fetch_add(1, Ordering::Relaxed);
+            Err(why) => self.declined(&engine.tallies.unparked_calls, why, now),
+        }
+    }
+
+    /// What came of [`Step::Park`]: the adapter cannot hand this one over, as it finds only now, and why. Does nothing
+    /// where it was not asked for.
+    pub fn not_parked(&mut self, engine: &Engine, why: &str, now: Timestamp) {
+        self.declined(&engine.tallies.unparkable_calls, why, now);
+    }
+
+    fn declined(&mut self, counter: &AtomicU64, why: &str, now: Timestamp) {
+        let Some(Standing { flow, .. }) = &mut self.flow else { return };
+        flow.parking = match std::mem::replace(&mut flow.parking, Parking::Over) {
+            Parking::Asked { rule, instead, .. } => {
+                counter.fetch_add(1, Ordering::Relaxed);
                 flow.events.add(now, What::NotParked { rule, why: why.to_owned() });
                 Parking::Declined(instead)
             }
+            other => other,
         };
     }
 }

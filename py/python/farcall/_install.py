@@ -10,7 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farcall import _faults
-from farcall._adapters import httpcore_, httpx_, requests_, urllib3_
+from farcall._adapters import detours, httpcore_, httpx_, requests_, urllib3_
 from farcall._hook import Patches
 from farcall._late import Watch
 from farcall._native import native, problem
@@ -90,6 +90,7 @@ def install(
         _watch = Watch(frozenset(_watched()), _imported)
         _watch.begin()
         native.watch(True)
+        detours.watch()
         for name in _watched():
             module = sys.modules.get(name)
             if module is not None and _is_ready(module):
@@ -104,6 +105,7 @@ def uninstall() -> None:
         if _watch is not None:
             _watch.end()
             _watch = None
+        detours.unwatch()
         for _, patches in _attached.values():
             patches.undo()
         _attached.clear()

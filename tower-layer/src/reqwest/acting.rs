@@ -1,5 +1,6 @@
 //! A request for which rules decide: the loop over [`Step`] around the rest of the chain.
 
+use super::detour::detour_of;
 use super::exchange::{count_streaming, hand_out};
 use super::hops::{Chain, Hop, Leg, note_unseen, was_sent};
 use crate::client::Client;
@@ -156,10 +157,13 @@ pub(super) async fn act(
                 return Ok(respond(&stored, url));
             }
             Step::Park(terms) => match &original {
-                Some(request) => {
-                    let taken = watched.park(&terms, parcel_of(request)).await;
-                    watched.parked(&taken);
-                }
+                Some(request) => match detour_of(request.url()) {
+                    Some(detour) => watched.not_parked(detour.as_str()),
+                    None => {
+                        let taken = watched.park(&terms, parcel_of(request)).await;
+                        watched.parked(&taken);
+                    }
+                },
                 None => watched.not_parked("its body cannot be sent again"),
             },
             _ => break,

@@ -32,6 +32,7 @@
 //!   not reported.
 
 mod acting;
+mod detour;
 mod exchange;
 mod hops;
 mod middleware;

@@ -6,7 +6,8 @@ const { clearImmediate, setImmediate, setTimeout } = require('node:timers')
 const { SHOWN } = require('../../asking.js')
 const { LONGEST_MS } = require('../../acting.js')
 const { cannedSocket } = require('../../canned.js')
-const { isCertified, nameOf } = require('../../clients.js')
+const { nameOf } = require('../../clients.js')
+const { detourOf } = require('../../detours.js')
 const { ErrorType } = require('../../errors.js')
 const { pairs, parse } = require('../../kept.js')
 const { native } = require('../../native.js')
@@ -202,7 +203,7 @@ function begin (request, options, release) {
   const held = request[kHeld]
   const headers = headersOf(request)
   const parks = held.parks && (held.chunks !== undefined || held.full)
-  const certified = parks && isCertified(request, held.agent, options)
+  const detour = parks ? detourOf(request, held.agent, options) : 0
   const whole = isWhole(request)
   const shown = whole && held.replays && held.kept > 0 && held.kept <= SHOWN
   const content = shown ? contentOf(request) : undefined
@@ -216,13 +217,13 @@ function begin (request, options, release) {
     replayable: false,
     parks,
     // Of what is not handed over whatever happens, nothing is kept for that.
-    keeps: certified || (parks && isKeepable(request)),
-    certified
+    keeps: detour !== 0 || (parks && isKeepable(request)),
+    detour
   }, exchange.scope)
   decision.exchange = exchange
   held.decision = decision
   const mayBeParked = parks && decision.mayBeParked()
-  held.parks = mayBeParked && !certified
+  held.parks = mayBeParked && detour === 0
   if (held.parks) held.url = request.path.charCodeAt(0) === 47 ? urlOf(exchange, request.path) : request.path
   // Another model may take the place of the one that it asks for, whether it can be sent again or not.
   held.content = content

@@ -123,7 +123,7 @@ class Acting:
             elif kind == WAIT:
                 _acting.wait(call, step[1])
             elif kind == PARK:
-                park_request(call, request, self._content(request))
+                park_request(call, transport, request, self._content(request))
             else:
                 return self._hand_out(call, step, request, response, failure, limit, asynchronous=False)
 
@@ -177,7 +177,7 @@ class Acting:
                 await _acting.wait_async(call, step[1])
             elif kind == PARK:
                 try:
-                    await park_request_async(call, request, self._content(request))
+                    await park_request_async(call, transport, request, self._content(request))
                 except BaseException:
                     # Cancelled: nobody else gives its connection back.
                     if response is not None:

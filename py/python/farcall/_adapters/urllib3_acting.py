@@ -143,7 +143,8 @@ class Acting:
             elif kind == WAIT:
                 _acting.wait(call, step[1])
             elif kind == PARK:
-                park_exchange(call, pool, method, url, kwargs.get("headers"), bytes_of(kwargs.get("body")))
+                body = bytes_of(kwargs.get("body"))
+                park_exchange(call, pool, self._pools, method, url, kwargs.get("headers"), body)
             elif kind == REFUSE:
                 raise self._refused(step[1]).told(step)
             elif kind == RESPOND:

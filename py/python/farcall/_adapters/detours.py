@@ -1,0 +1,157 @@
+"""Which calls reach their vendor in another way than a delivery from the outbox would.
+
+A delivery goes straight to the call's URL, trusts what the system trusts, and has no certificate. A call that went through
+a proxy or a Unix socket, or showed a certificate, is not the same call when it is made in the plain way: it would reach
+somebody else, or nobody. So it is not parked, and this says why. Asked of calls that have failed, in whatever thread hands
+them over: it may read files.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+from functools import lru_cache
+from typing import Any
+
+from farcall._faults import fault
+
+#: As the native half numbers them (agent/src/outbox/detour.rs), which has the words.
+CERTIFICATE, PROXY, SOCKET, AUTHORITIES, UNVERIFIED, NAME, OWN = range(1, 8)
+
+# Certificates
+
+_MARK = "_farcall_certified"
+_METHOD = "load_cert_chain"
+
+
+def watch() -> None:
+    """Remembers which TLS contexts get a client certificate from now on: afterwards they do not tell."""
+    original = ssl.SSLContext.load_cert_chain
+    if _METHOD in vars(ssl.SSLContext):
+        return
+
+    def load_cert_chain(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        try:
+            setattr(self, _MARK, True)
+        except AttributeError as error:
+            fault("certificate", error)
+
+    setattr(load_cert_chain, _MARK, True)
+    load_cert_chain.__doc__ = original.__doc__
+    ssl.SSLContext.load_cert_chain = load_cert_chain  # type: ignore[method-assign]
+
+
+def unwatch() -> None:
+    """Does so no longer."""
+    if getattr(vars(ssl.SSLContext).get(_METHOD), _MARK, False):
+        # What it hid is inherited.
+        del ssl.SSLContext.load_cert_chain
+
+
+def _of_context(context: Any) -> int | None:
+    if getattr(context, _MARK, False):
+        return CERTIFICATE
+    if not isinstance(context, ssl.SSLContext):
+        # pyOpenSSL's, say.
+        return OWN
+    if context.verify_mode == ssl.CERT_NONE:
+        return UNVERIFIED
+    return None if _is_trusted(context) else AUTHORITIES
+
+
+def _is_trusted(context: ssl.SSLContext) -> bool:
+    """Whether all authorities of a context are the system's or certifi's; of a folder of them it does not tell."""
+    return _common(os.environ.get("SSL_CERT_FILE")).issuperset(context.get_ca_certs(binary_form=True))
+
+
+@lru_cache(maxsize=4)
+def _common(named: str | None) -> frozenset[bytes]:
+    """What everybody trusts: the system, which `SSL_CERT_FILE` may name another file for, and certifi."""
+    context = ssl.create_default_context()
+    certifi = sys.modules.get("certifi")
+    for path in (named, None if certifi is None else certifi.where()):
+        try:
+            context.load_verify_locations(path)
+        except (OSError, TypeError):
+            pass
+    return frozenset(context.get_ca_certs(binary_form=True))
+
+
+def _is_trusted_file(path: Any) -> bool:
+    try:
+        # Not by its folder, which does not tell.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(path)
+        return _is_trusted(context)
+    except (OSError, TypeError):
+        return False
+
+
+# httpx
+
+_POOLS = frozenset({"ConnectionPool", "AsyncConnectionPool"})
+
+
+def of_transport(transport: Any, request: Any) -> int | None:
+    """Why a call through this transport of httpx is not like a delivery; None where it is."""
+    try:
+        pool = transport._pool
+        if type(pool).__name__ not in _POOLS:
+            return PROXY if hasattr(pool, "_proxy_url") else OWN
+        if getattr(pool, "_proxy", None) is not None:
+            return PROXY
+        if pool._uds is not None:
+            return SOCKET
+        if "target" in request.extensions:
+            return OWN
+        if request.url.scheme != "https":
+            return None
+        return NAME if "sni_hostname" in request.extensions else _of_context(pool._ssl_context)
+    except AttributeError:
+        return OWN
+
+
+# urllib3, requests
+
+#: What a pool may be told of its connections without leading elsewhere.
+_HARMLESS = frozenset({"proxy", "proxy_config", "socket_options", "source_address", "blocksize", "ssl_context"})
+_REQUIRED = frozenset({"CERT_REQUIRED", "REQUIRED", str(int(ssl.CERT_REQUIRED))})
+
+
+def of_pool(pool: Any, kinds: tuple[type, type]) -> int | None:
+    """The same of a pool of urllib3, which of these kinds (plain and TLS) connects as urllib3 does."""
+    try:
+        if pool.proxy is not None or "_socks_options" in pool.conn_kw:
+            return PROXY
+        if type(pool) not in kinds:
+            return SOCKET if "unix" in type(pool).__name__.lower() else OWN
+        if "server_hostname" in pool.conn_kw:
+            return NAME
+        if not _HARMLESS.issuperset(pool.conn_kw):
+            return OWN
+        return _of_tls(pool) if pool.scheme == "https" else None
+    except AttributeError:
+        return OWN
+
+
+def _of_tls(pool: Any) -> int | None:
+    if pool.assert_hostname is not None or pool.assert_fingerprint is not None:
+        return NAME
+    if pool.cert_file is not None:
+        return CERTIFICATE
+    asked = pool.cert_reqs
+    if asked is not None and str(getattr(asked, "value", asked)) not in _REQUIRED:
+        return UNVERIFIED
+    if getattr(pool, "ca_cert_data", None) is not None or pool.ca_cert_dir not in (None, *_folders()):
+        return AUTHORITIES
+    if pool.ca_certs is not None and not _is_trusted_file(pool.ca_certs):
+        return AUTHORITIES
+    context = pool.conn_kw.get("ssl_context")
+    return None if context is None else _of_context(context)
+
+
+def _folders() -> tuple[str | None, ...]:
+    paths = ssl.get_default_verify_paths()
+    return paths.capath, paths.openssl_capath, os.environ.get("SSL_CERT_DIR")
