@@ -2,6 +2,7 @@
 //! something to tell.
 
 use super::numbers::{Account, decimal, millis};
+use super::refusal::Warning;
 use super::source::{Kept, Row, Source, is_error};
 use super::{Query, ReportError, Table, refusal, render, time};
 use farcall::Currency;
@@ -41,6 +42,8 @@ pub struct CallRow {
     pub rule: Option<String>,
     /// Why it was refused, and when the same call would have passed; null where it was not, or that was not kept.
     pub why: Option<String>,
+    /// What rules of the policy told of it that let it pass.
+    pub warned: Vec<Warning>,
     /// From begin to the last byte, in milliseconds.
     pub duration_ms: f64,
     /// From begin to the head of the response; null where there was none.
@@ -78,6 +81,7 @@ impl CallRow {
             error: is_error(row.status, row.outcome),
             rule: refusal::rule(row.outcome, &kept.events),
             why: refusal::why(row.outcome, &kept.events),
+            warned: refusal::warned(&kept.events),
             duration_ms: millis(kept.duration),
             ttfb_ms: kept.ttfb.map(millis),
             bytes_out: kept.bytes_out,

@@ -123,7 +123,11 @@ const MEANINGS: [(&str, &str, Weight); 86] = [
         Fine,
     ),
     ("unadvised_calls", "calls to endpoints for which advice had no room; they are counted", Fine),
-    ("lost_advice", "calls that advice says nothing of, after nothing could be written for too long", Fine),
+    (
+        "lost_advice",
+        "calls that advice, or a finding about a rule of the policy, says nothing of, after nothing could be written for too long",
+        Fine,
+    ),
     ("misplaced_events", "events of an adapter in an impossible order, which were ignored", Look),
     ("failed_flushes", "flushes that could not be written, and were tried again later", Look),
     ("failed_upkeep", "times that old rows of the ledger could not be added up or removed", Look),

@@ -55,6 +55,7 @@ pub use policy::{
 pub use query::{Query, Window};
 pub use question::{Question, Report};
 pub use quotas::{QuotaRow, Quotas, quotas};
+pub use refusal::Warning;
 pub use render::{Render, Style};
 pub use vendors::{VendorRow, vendors};
 

@@ -1,4 +1,4 @@
-//! Why a rule refused a call or injected a fault into it: as its events tell, and where that rule stands.
+//! Why a rule refused a call, warned of it or injected a fault into it: as its events tell, and where that rule stands.
 
 use super::source::{Source, is_refused};
 use super::{CallRow, ReportError};
@@ -6,6 +6,7 @@ use crate::home;
 use farcall::Config;
 use farcall::config::Rule;
 use rusqlite::{OptionalExtension, params};
+use serde::Serialize;
 use std::path::Path;
 
 /// The rule that the events of a refused call name, or whose fault took the place of the answer.
@@ -27,6 +28,38 @@ pub(super) fn why(outcome: &str, events: &str) -> Option<String> {
     let mut lines = events.lines().rev().take_while(|line| !line.contains("  refused by "));
     let why = lines.find_map(|line| Some(line.split_once("  because ")?.1.to_owned()));
     why.filter(|_| is_refused(outcome))
+}
+
+/// What a rule of the policy told of a call that it let pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Warning {
+    /// The rule.
+    pub rule: String,
+    /// `warn`, or what it would have done, were it not in report mode: `deny` or `throttle`.
+    pub verdict: &'static str,
+}
+
+/// What rules of the policy told of a call that they let pass, as its events say.
+pub(super) fn warned(events: &str) -> Vec<Warning> {
+    const SAYS: [(&str, &str); 3] = [
+        ("` would deny it, in report mode", "deny"),
+        ("` would throttle it, in report mode", "throttle"),
+        ("` warns of it", "warn"),
+    ];
+    let of_line = |line: &str| {
+        let (_, told) = line.split_once("  policy `")?;
+        let told = SAYS.into_iter().find_map(|(says, verdict)| Some((told.strip_suffix(says)?, verdict)));
+        told.map(|(rule, verdict)| Warning { rule: rule.to_owned(), verdict })
+    };
+    let mut warned: Vec<Warning> = Vec::new();
+    for warning in events.lines().filter_map(of_line) {
+        // What an SDK tries again is asked again.
+        if !warned.contains(&warning) {
+            warned.push(warning);
+        }
+    }
+    warned
 }
 
 /// What the fault does that a call met, and its name. It may have taken the place of the vendor, or let the call

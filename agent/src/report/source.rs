@@ -460,6 +460,11 @@ impl<'q> Source<'q> {
         self.connection.as_ref()
     }
 
+    /// The name of this number.
+    pub(super) fn name(&self, number: i64) -> Option<&Rc<str>> {
+        self.names.get(&number)
+    }
+
     /// The caller of this number, as it is written.
     pub(super) fn caller(&self, number: i64) -> Option<&Rc<Caller>> {
         self.written.get(&number)

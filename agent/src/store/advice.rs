@@ -1,4 +1,5 @@
-//! What was seen of endpoints and credentials, for `farcall advise`.
+//! What was seen of endpoints and credentials, for `farcall advise`, and what rules of the policy told of calls that they
+//! let pass.
 
 use super::pending::Pending;
 use super::write::{MOST, Names, Presence, int, nanos};
@@ -9,7 +10,7 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 /// The tables with a row for each span of time.
-pub(super) const TABLES: [&str; 3] = ["advice", "replays", "credentials"];
+pub(super) const TABLES: [&str; 4] = ["advice", "replays", "credentials", "warned"];
 
 /// `advice`: an endpoint's calls. `replays`: what a cache would have done about them that keeps answers for `ttl`
 /// seconds. `credentials`: how often each was used.
@@ -115,7 +116,7 @@ impl Shape {
     }
 }
 
-static SHAPES: LazyLock<[Shape; 3]> = LazyLock::new(|| {
+static SHAPES: LazyLock<[Shape; 4]> = LazyLock::new(|| {
     [
         Shape {
             table: "advice",
@@ -130,15 +131,20 @@ static SHAPES: LazyLock<[Shape; 3]> = LazyLock::new(|| {
             sums: vec!["hits", "stale", "cost", "cost_unknown", "duration", "quota", "bytes"],
         },
         Shape { table: "credentials", key: "vendor, credential, caller", largest: &[], sums: vec!["calls"] },
+        Shape {
+            table: "warned",
+            key: "vendor, endpoint, rule, verdict, caller",
+            largest: &[],
+            sums: vec!["calls"],
+        },
     ]
 });
 
 /// How each table's rows come in.
-static INSERTS: LazyLock<[String; 3]> =
-    LazyLock::new(|| [SHAPES[0].insert(), SHAPES[1].insert(), SHAPES[2].insert()]);
+static INSERTS: LazyLock<[String; 4]> = LazyLock::new(|| std::array::from_fn(|n| SHAPES[n].insert()));
 
 pub(super) fn write(names: &mut Names<'_>, pending: &Pending, presence: &Presence) -> rusqlite::Result<()> {
-    let [advice, replays, credentials] = &*INSERTS;
+    let [advice, replays, credentials, warned] = &*INSERTS;
     for ((minute, vendor, endpoint), sums) in &pending.advice {
         let (vendor, endpoint) = (names.number(vendor)?, names.number(endpoint)?);
         let caller = names.caller(&presence.caller)?;
@@ -163,6 +169,12 @@ pub(super) fn write(names: &mut Names<'_>, pending: &Pending, presence: &Presenc
         let caller = names.caller(&presence.caller)?;
         let values = params![60, hour, vendor, credential, caller, int(*calls)];
         names.connection.prepare_cached(credentials)?.execute(values)?;
+    }
+    for ((minute, vendor, endpoint, rule, verdict), calls) in &pending.warned {
+        let (vendor, endpoint) = (names.number(vendor)?, names.number(endpoint)?);
+        let (rule, caller) = (names.number(rule)?, names.caller(&presence.caller)?);
+        let values = params![1, int(*minute), vendor, endpoint, rule, verdict.as_str(), caller, int(*calls)];
+        names.connection.prepare_cached(warned)?.execute(values)?;
     }
     Ok(())
 }

@@ -159,7 +159,7 @@ fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusql
          DELETE FROM callers WHERE id NOT IN (SELECT caller FROM rollups UNION SELECT caller FROM connections
             UNION SELECT caller FROM confirmed UNION SELECT caller FROM exemplars UNION SELECT caller FROM processes
             UNION SELECT caller FROM notices UNION SELECT caller FROM quotas UNION SELECT caller FROM advice
-            UNION SELECT caller FROM credentials);
+            UNION SELECT caller FROM credentials UNION SELECT caller FROM warned);
          DELETE FROM names WHERE id NOT IN (
             SELECT vendor FROM rollups UNION SELECT endpoint FROM rollups UNION SELECT customer FROM rollups
             UNION SELECT tags FROM rollups UNION SELECT vendor FROM exemplars UNION SELECT endpoint FROM exemplars
@@ -168,7 +168,8 @@ fn retain(connection: &mut Connection, before_minute: i64, before: i64) -> rusql
             UNION SELECT address FROM connections UNION SELECT library FROM connections
             UNION SELECT reason FROM connections UNION SELECT vendor FROM confirmed
             UNION SELECT endpoint FROM confirmed UNION SELECT vendor FROM advice UNION SELECT endpoint FROM advice
-            UNION SELECT vendor FROM credentials UNION SELECT credential FROM credentials);",
+            UNION SELECT vendor FROM credentials UNION SELECT credential FROM credentials
+            UNION SELECT vendor FROM warned UNION SELECT endpoint FROM warned UNION SELECT rule FROM warned);",
     )?;
     transaction.commit()
 }

@@ -5,7 +5,8 @@ use super::connection::{Confirmation, ConnectionRollup, Numbers};
 use super::{incident, quotas};
 use crate::tally::Tallies;
 use farcall::advise::{CredentialUse, Observed, Sums as Advice};
-use farcall::ledger::{Batch, Exemplar, Notice, OTHER, Rollup, Sketch, Sums};
+use farcall::ledger::{Batch, Exemplar, Notice, OTHER, Rollup, Sketch, Sums, Warned};
+use farcall::policy::Verdict;
 use farcall::quota::{NamedIncident, NamedStanding};
 use farcall::{Caller, Engine, Outcome, Tap};
 use std::collections::{HashMap, HashSet};
@@ -47,6 +48,9 @@ pub(super) struct Row {
     pub(super) latency: Sketch,
 }
 
+/// Minute, vendor, endpoint, rule of the policy and what it says.
+pub(super) type WarnedOf = (u64, Arc<str>, Arc<str>, Arc<str>, Verdict);
+
 /// Everything that waits for the next flush.
 #[derive(Debug)]
 pub(crate) struct Pending {
@@ -65,6 +69,7 @@ pub(crate) struct Pending {
     pub(super) advice: HashMap<(u64, Arc<str>, Arc<str>), Advice>,
     /// By minute, vendor and fingerprint.
     pub(super) credentials: HashMap<(u64, Arc<str>, String), u64>,
+    pub(super) warned: HashMap<WarnedOf, u64>,
     seen: Seen,
     max_rows_per_minute: usize,
     hasher: RandomState,
@@ -85,6 +90,7 @@ impl Pending {
             spending: HashMap::new(),
             advice: HashMap::new(),
             credentials: HashMap::new(),
+            warned: HashMap::new(),
             seen: Seen::default(),
             max_rows_per_minute,
             hasher: RandomState::new(),
@@ -104,6 +110,7 @@ impl Pending {
             && self.spending.is_empty()
             && self.advice.is_empty()
             && self.credentials.is_empty()
+            && self.warned.is_empty()
     }
 
     /// How many rows wait.
@@ -151,6 +158,17 @@ impl Pending {
             .map(|budget| ((budget.budget, budget.partition, budget.period), budget.spent));
         self.add_spending(budgets.chain(volumes), tallies);
         self.add_advice(batch.advice, batch.credentials, tallies);
+        self.add_warned(batch.warned, tallies);
+    }
+
+    fn add_warned(&mut self, warned: Vec<Warned>, tallies: &Tallies) {
+        for Warned { minute, vendor, endpoint, rule, verdict, calls, .. } in warned {
+            let key = (minute, vendor, endpoint, rule, verdict);
+            match self.warned.len() < MAX_ADVICE || self.warned.contains_key(&key) {
+                true => *self.warned.entry(key).or_default() += calls,
+                false => Tallies::add(&tallies.lost_advice, calls),
+            }
+        }
     }
 
     fn add_advice(&mut self, advice: Vec<Observed>, credentials: Vec<CredentialUse>, tallies: &Tallies) {
@@ -254,6 +272,7 @@ impl Pending {
             spending,
             advice,
             credentials,
+            warned,
             ..
         } = self;
         rows.clear();
@@ -266,6 +285,7 @@ impl Pending {
         spending.clear();
         advice.clear();
         credentials.clear();
+        warned.clear();
         // After a flood, give its memory back.
         rows.shrink_to(1_024);
         exemplars.shrink_to(256);

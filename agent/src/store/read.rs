@@ -229,7 +229,7 @@ mod tests {
                 // What the first version did not count is unknown, not free.
                 assert_eq!(read("SELECT cost_unknown FROM rollups"), 5);
             }
-            for table in ["quotas", "advice", "credentials", "incidents", "purges"] {
+            for table in ["quotas", "advice", "credentials", "warned", "incidents", "purges"] {
                 assert_eq!(read(&format!("SELECT count(*) FROM {table}")), 0);
             }
             assert_eq!(read("SELECT count(*) FROM processes WHERE config != ''"), 0);

@@ -7,11 +7,11 @@ use super::{advice, quotas};
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 8;
+pub(crate) const VERSION: i64 = 9;
 
 /// One script for each version: what brings the version before to it.
 const MIGRATIONS: [&str; VERSION as usize] =
-    [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA, QUOTA_SAVED, quotas::SCHEMA, CONNECT_KNOWN];
+    [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA, QUOTA_SAVED, quotas::SCHEMA, CONNECT_KNOWN, WARNED];
 
 /// Which configuration file a process obeys; empty where there is none.
 const CONFIG: &str = "ALTER TABLE processes ADD COLUMN config TEXT NOT NULL DEFAULT ''";
@@ -87,6 +87,22 @@ ALTER TABLE rollups ADD COLUMN tls_known INTEGER NOT NULL DEFAULT 0;
 UPDATE rollups SET dns_known = iif(dns > 0, connections, 0), connect_known = iif(connect > 0, connections, 0),
     tls_known = iif(tls > 0, connections, 0)
 WHERE connections > 0;
+";
+
+/// Calls that a rule of the policy let pass, and had something to tell of: it warned, or what it would have done, were
+/// it not in report mode.
+const WARNED: &str = r"
+CREATE TABLE warned (
+    span INTEGER NOT NULL,
+    minute INTEGER NOT NULL,
+    vendor INTEGER NOT NULL,
+    endpoint INTEGER NOT NULL,
+    rule INTEGER NOT NULL,
+    verdict TEXT NOT NULL,
+    caller INTEGER NOT NULL,
+    calls INTEGER NOT NULL,
+    PRIMARY KEY (span, minute, vendor, endpoint, rule, verdict, caller)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// The account of calls and connections.

@@ -168,3 +168,74 @@ fn a_rule_knows_which_variable_of_the_environment_holds_a_credential() {
     assert!(refused(value));
     assert!(!refused("of-another-origin"));
 }
+
+#[test]
+fn rules_that_warn_and_rules_in_report_mode_are_heard_of_by_the_reports() {
+    let home = tempfile::tempdir().unwrap();
+    let rules = r#"
+        [[policy]]
+        name = "no-other"
+        match = { vendor = "slack" }
+        verdict = "deny"
+        mode = "report"
+        [[policy]]
+        name = "slow"
+        match = { vendor = "github" }
+        verdict = "throttle"
+        throttle = "1 request / 1h"
+        mode = "report"
+        [[policy]]
+        name = "look"
+        match = { vendor = ["slack", "stripe"], customer = "acme" }
+        verdict = "warn"
+        "#;
+    let farcall = start(home.path(), rules);
+    for url in [STRIPE, SLACK, GITHUB] {
+        for (customer, times) in [("acme", 3), ("globex", 2)] {
+            (0..times).for_each(|_| assert!(call(&farcall, url, customer, 200), "each of them passes"));
+        }
+        farcall.flush();
+    }
+    farcall.shutdown();
+
+    let query = |filter: Option<&str>| {
+        let filters: Vec<Filter> = filter.into_iter().map(|filter| filter.parse().unwrap()).collect();
+        Query { filters, ..Query::at(home.path()) }
+    };
+    let said = |filter: Option<&str>| -> Vec<String> {
+        let rows = report::findings(&query(filter)).unwrap().rows;
+        rows.into_iter().filter(|row| row.rule == "policy").map(|row| row.sentence).collect()
+    };
+    let slack = "Policy rule no-other would have refused 5 calls to Slack (mode = report), made by checkout, \
+                 all of them * /api/{method}.";
+    let github = "Policy rule slow would have throttled 5 calls to GitHub (mode = report), made by checkout, \
+                  all of them GET /user.";
+    let look = |vendor: &str, endpoint: &str| {
+        format!("Policy rule look warned of 3 calls to {vendor}, made by checkout, all of them {endpoint}.")
+    };
+    let all = said(None);
+    assert_eq!(all.len(), 4, "{all:#?}");
+    assert_eq!(all[..2], [slack, github], "what would have been stopped comes first");
+    assert_eq!(all[2], look("Slack", "* /api/{method}"));
+    assert_eq!(all[3], look("Stripe", "GET /v1/balance"));
+    assert_eq!(said(Some("vendor=slack")), [slack, &look("Slack", "* /api/{method}")]);
+    assert_eq!(said(Some("endpoint=GET /user")), [github]);
+    assert!(said(Some("caller=billing")).is_empty());
+    let finding = report::findings(&query(None)).unwrap().rows.remove(0);
+    let evidence = serde_json::Value::Object(finding.evidence);
+    assert_eq!(
+        (&evidence["name"], &evidence["verdict"], &evidence["calls"]),
+        (&"no-other".into(), &"deny".into(), &5.into())
+    );
+
+    // Each of the calls is kept, and says so.
+    let calls = report::calls(&query(Some("vendor=slack"))).unwrap();
+    let words: Vec<_> = calls.rows[0].warned.iter().map(|told| (told.rule.as_str(), told.verdict)).collect();
+    assert!(words.contains(&("no-other", "deny")), "{words:?}");
+    let mut style = Style::default();
+    style.width = 200;
+    let page = calls.render(&style);
+    assert!(page.contains("200, would deny: no-other"), "{page}");
+    let page = report::calls(&query(Some("vendor=stripe"))).unwrap().render(&style);
+    assert!(page.contains("200, warned: look"), "{page}");
+}

@@ -75,7 +75,7 @@ const UNTOLD: &str = "its condition could not be told";
 
 #[inline(never)]
 fn told_by_policy(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let Flow { events, .. } = flow;
+    let Flow { events, earlier, .. } = flow;
     let decision = plan.policy;
     let rule = |index| plan.rules.policy.rule(index);
     if let Some(index) = decision.untold {
@@ -87,15 +87,12 @@ fn told_by_policy(engine: &Engine, plan: &Plan, flow: &mut Flow, now: Timestamp)
         };
         events.add(now, What::Warned { rule: Arc::clone(&rule.name), would });
     }
-    if let Some(index) = decision.would {
-        let would = match decision.would_be {
-            PolicyVerdict::Throttle => "would throttle it, in report mode",
-            _ => "would deny it, in report mode",
-        };
-        events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would });
-    }
-    if let Some(index) = decision.warned {
-        events.add(now, What::Warned { rule: Arc::clone(&rule(index).name), would: "warns of it" });
+    for warned in plan.warned.iter().flatten() {
+        // What an SDK tries again is one call.
+        if earlier.is_none() {
+            warned.count();
+        }
+        events.add(now, What::Warned { rule: Arc::clone(&warned.rule), would: warned.in_words() });
     }
     if decision.verdict == PolicyVerdict::Deny
         && let Some(index) = decision.rule

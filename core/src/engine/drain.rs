@@ -38,6 +38,7 @@ impl Engine {
         self.drain_standings(accounts, now, &mut batch);
         self.drain_limits(now, &mut batch);
         self.drain_advice(now, &mut batch);
+        batch.warned = self.drain_warned(now);
         if self.cut_off.swap(false, Ordering::Relaxed) {
             // Plans are made anew, and their quotas looked for once more.
             self.generation.fetch_add(1, Ordering::Release);

@@ -31,6 +31,7 @@ mod shadow;
 mod states;
 mod step;
 mod unfinished;
+mod warned;
 
 pub use call::Call;
 pub use step::{Attempt, Step};

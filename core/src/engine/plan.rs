@@ -6,6 +6,7 @@ use super::account::{Account, Place, ScopeOf};
 use super::flow::Flow;
 use super::rules::Rules;
 use super::states::{Key, Of};
+use super::warned::Warned;
 use crate::call::Changes;
 use crate::config::Rule;
 use crate::cost::Price;
@@ -36,6 +37,8 @@ pub(super) struct Plan {
     /// Where among the shard's plans it lies, where it does.
     pub(super) place: u16,
     pub(super) policy: Decision,
+    /// The rules of the policy that tell something of a call that they let pass: in report mode, then one that warns.
+    pub(super) warned: [Option<Arc<Warned>>; 2],
     /// The kill switches first, then in the order of the file.
     pub(super) rollouts: Vec<(usize, Arc<Rollout>, Arc<Changes>)>,
     pub(super) faults: Vec<usize>,
@@ -202,6 +205,8 @@ impl Engine {
     ) -> Plan {
         let vendor = subject.vendor;
         let policy = rules.policy.decide(subject);
+        let warned = [(policy.would, policy.would_be), (policy.warned, Verdict::Warn)]
+            .map(|(rule, verdict)| Some(self.warned(&rules.policy.rule(rule?).name, verdict, subject)));
         let mut rollouts: Vec<_> = matching(&rules.rollouts, subject)
             .filter_map(|(place, rule)| {
                 let state =
@@ -305,6 +310,7 @@ impl Engine {
             lane,
             place: u16::MAX,
             policy,
+            warned,
             rollouts,
             faults: matching(&rules.faults, subject).map(|(place, _)| place).collect(),
             budgets,
@@ -333,7 +339,7 @@ impl Engine {
     }
 
     /// Counts a rule that goes unasked.
-    fn kept<S>(&self, state: Option<S>) -> Option<S> {
+    pub(super) fn kept<S>(&self, state: Option<S>) -> Option<S> {
         if state.is_none() {
             self.tallies.unkept_rules.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,6 +1,7 @@
 //! What rules remember from call to call: one state for each rule and whatever it is kept apart by.
 
 use super::account::Account;
+use super::warned::Warned;
 use crate::matcher::{Partition, Subject};
 use crate::resilience::{Breaker, Budget, Concurrency, Hedge};
 use crate::rollout::Rollout;
@@ -28,6 +29,7 @@ pub(super) struct AllStates {
     pub(super) breakers: States<Breaker>,
     pub(super) hedges: States<Hedge>,
     pub(super) concurrency: States<Concurrency>,
+    pub(super) warned: States<Warned>,
     /// What the agent told of budgets, and of prices that fall with the month's volume.
     pub(super) spent: Mutex<Known>,
     /// With which of the accounts the next drain begins to tell how their quotas stand.

@@ -16,7 +16,7 @@ mod sighting;
 mod sketch;
 mod text;
 
-pub use rollup::{Batch, Exemplar, Notice, Rollup, Spending, Spent, Sums, Used};
+pub use rollup::{Batch, Exemplar, Notice, Rollup, Spending, Spent, Sums, Used, Warned};
 pub use sighting::Sighting;
 pub use sketch::{BadSketch, Sketch};
 

@@ -4,6 +4,7 @@ use super::{Sighting, Sketch};
 use crate::advise::{CredentialUse, Observed};
 use crate::attribution::CallerId;
 use crate::call::{Outcome, Tap};
+use crate::policy::Verdict;
 use crate::quota::{NamedIncident, NamedStanding};
 use crate::units::Timestamp;
 use std::sync::Arc;
@@ -221,6 +222,24 @@ pub struct Notice {
     pub same_since: Option<Timestamp>,
 }
 
+/// How often a rule of the policy had something to tell of calls that it let pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warned {
+    /// Minutes since the Unix epoch, by the drain.
+    pub minute: u64,
+    /// The vendor's name.
+    pub vendor: Arc<str>,
+    /// Method and URL template.
+    pub endpoint: Arc<str>,
+    /// The rule's name.
+    pub rule: Arc<str>,
+    /// [`Verdict::Warn`], or what the rule would have done, were it not in report mode.
+    pub verdict: Verdict,
+    /// The calls since the last drain.
+    pub calls: u64,
+}
+
 /// All that happened since the last drain.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -239,6 +258,8 @@ pub struct Batch {
     pub volumes: Vec<Used>,
     /// Things that happened to rules rather than to calls: a canary that was promoted, a budget that warns.
     pub notices: Vec<Notice>,
+    /// Of which calls rules of the policy warned, and which they would have refused or throttled.
+    pub warned: Vec<Warned>,
     /// What was seen of endpoints, for advice.
     pub advice: Vec<Observed>,
     /// How often credentials were used.

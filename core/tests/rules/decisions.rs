@@ -233,3 +233,40 @@ fn a_rule_in_report_mode_is_told_with_what_it_would_have_done() {
         assert_eq!(told(&engine), format!("+0.0 ms  policy `t` would {told_as} it, in report mode\n"));
     }
 }
+
+#[test]
+fn what_a_rule_warns_of_or_would_refuse_is_counted_by_rule() {
+    let engine = engine(
+        r#"
+        [[policy]]
+        name = "look"
+        match = { vendor = "stripe" }
+        verdict = "warn"
+        [[policy]]
+        name = "soon"
+        match = { vendor = "stripe", customer = "acme" }
+        verdict = "deny"
+        mode = "report"
+        [[policy]]
+        name = "off"
+        match = { vendor = "stripe", customer = "none" }
+        verdict = "deny"
+        "#,
+    );
+    (1..=3).for_each(|n| pass(&engine, &get("acme"), T0, n, 200, &[]));
+    pass(&engine, &get("globex"), T0, 4, 200, &[]);
+    // What was refused was not let pass, and what no rule is about is nobody's.
+    let _ = refused(&mut engine.begin(&get("none"), T0, 5), &engine, T0);
+    pass(&engine, &Head::new("GET", "https://api.github.com/user"), T0, 6, 200, &[]);
+    let drained = || {
+        let mut warned = engine.drain(T0).warned;
+        warned.sort_by(|a, b| a.rule.cmp(&b.rule));
+        warned
+    };
+    let warned = drained();
+    let told: Vec<_> =
+        warned.iter().map(|told| (&*told.rule, told.verdict.as_str(), &*told.vendor, told.calls)).collect();
+    assert_eq!(told, [("look", "warn", "stripe", 4), ("soon", "deny", "stripe", 3)]);
+    assert!(warned.iter().all(|told| &*told.endpoint == "GET /v1/charges" && told.minute == T0.minute()));
+    assert!(drained().is_empty(), "told once");
+}

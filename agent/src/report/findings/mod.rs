@@ -4,6 +4,7 @@ mod bypass;
 mod errors;
 mod noticed;
 mod opaque;
+mod policy;
 mod polling;
 mod rate_limited;
 mod unattributed;
@@ -23,7 +24,7 @@ use std::rc::Rc;
 #[non_exhaustive]
 pub struct Finding {
     /// The rule that found it: `uncached-polling`, `rate-limited`, `errors`, `bypass`, `uninstrumented`, `opaque`,
-    /// `unattributed`, `rolled-back`, `budget`.
+    /// `unattributed`, `policy`, `rolled-back`, `budget`.
     pub rule: &'static str,
     /// What it is, in a sentence or two.
     pub sentence: String,
@@ -116,6 +117,7 @@ pub fn findings(query: &Query) -> Result<Table<Finding>, ReportError> {
     bypass::find(&scene, &mut rows);
     opaque::find(&scene, &mut rows)?;
     unattributed::find(&scene, &mut rows);
+    policy::find(&scene, &mut rows)?;
     noticed::find(&scene, &mut rows)?;
     Ok(Table { report: "findings", window, rows, totals: totals.numbers(), notes: Vec::new() })
 }

@@ -5,7 +5,8 @@ use super::units::{bytes, grouped, millis, money, percent, short};
 use super::{Render, Style};
 use crate::report::source::is_refused;
 use crate::report::{
-    CallRow, CallerRow, CustomerRow, EndpointRow, Finding, Inventory, Numbers, Table, VendorRow, Window,
+    CallRow, CallerRow, CustomerRow, EndpointRow, Finding, Inventory, Numbers, Table, VendorRow, Warning,
+    Window,
 };
 use std::fmt::Write;
 
@@ -302,6 +303,11 @@ impl Render for Table<CallRow> {
                 (0, outcome) => outcome.to_owned(),
                 (status, "complete") => status.to_string(),
                 (status, outcome) => format!("{status} {outcome}"),
+            };
+            let result = match row.warned.first() {
+                Some(Warning { rule, verdict: "warn" }) => format!("{result}, warned: {rule}"),
+                Some(Warning { rule, verdict }) => format!("{result}, would {verdict}: {rule}"),
+                None => result,
             };
             grid.row(vec![
                 // The id tells calls apart.
