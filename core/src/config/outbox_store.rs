@@ -180,7 +180,7 @@ mod tests {
         assert!(!format!("{read:?}").contains("secret"));
         let places = outbox_places(text);
         let at: Vec<(usize, usize)> = places.iter().map(|(_, line, column)| (*line, *column)).collect();
-        assert_eq!((at, &places[2].0), (vec![(2, 9), (4, 11), (4, 30)], &read.copies[1]));
+        assert_eq!((at, &places[2].0), (vec![(2, 9), (4, 11), (4, 31)], &read.copies[1]));
         for bad in [
             "store = \"/mnt/a/outbox.db\"",
             "store = \"mysql://a\"",
