@@ -144,7 +144,8 @@ fn calls_whose_key_is_gone_are_told_of_with_what_is_to_be_done() {
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     let parcel = || Parcel::new("POST", format!("http://127.0.0.1:{port}/v1/refunds"));
-    put(home.path(), vec![parcel(), parcel()]);
+    // One of an order key waits for the other, and so for its key.
+    put(home.path(), vec![parcel().order_key("acme"), parcel().order_key("acme")]);
     assert_eq!((run(home.path(), &["stats"]).0, doctor().0), (0, 0));
     assert_eq!(json(home.path(), &["stats"])["unreadable"], serde_json::Value::Null);
     let (key, away) = (home.path().join("outbox.key"), home.path().join("away"));
