@@ -371,6 +371,30 @@ fn a_call_that_is_taken_without_its_copies_rings_the_alarm_and_later_ones_are_co
 }
 
 #[test]
+fn a_copy_whose_disk_failed_is_told_of_as_a_copy_while_the_outbox_goes_on() {
+    let (volumes, copy, _) = two_files();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let mark = format!("{}\ndisk I/O error\n", boot.trim());
+    std::fs::write(volumes.path().join("outbox.stopped"), mark).unwrap();
+    let (log, vendor) = (volumes.path().join("alarms.log"), Vendor::start());
+    let said = format!("the copy {} has stopped, since its disk failed: disk I/O error", copy.display());
+    let home = beside(&[&copy], &format!("{ALARM}\n[alarm]\nlog = {log:?}"));
+    let farcall = start(&home, &vendor);
+    farcall.outbox().unwrap().put(later(&vendor)).unwrap();
+    farcall.shutdown();
+    let mut told = String::new();
+    until("somebody to be told", || {
+        told = std::fs::read_to_string(&log).unwrap_or_default();
+        told.ends_with('\n')
+    });
+    assert!(told.contains(&said) && !told.contains("outbox has stopped"), "{told}");
+    assert!(Operator::at(home.path()).stopped().is_none());
+    let error = start(&beside(&[&copy], ""), &vendor).outbox().unwrap().put(later(&vendor)).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains(&said) && !error.contains("outbox has stopped"), "{error}");
+}
+
+#[test]
 fn a_copy_whose_place_cannot_be_told_takes_nothing_and_hides_no_call() {
     let (_volumes, good, _) = two_files();
     let vendor = Vendor::start();

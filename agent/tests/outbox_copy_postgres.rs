@@ -6,7 +6,7 @@
 mod outbox_support;
 
 use farcall::config::OutboxPlace;
-use farcall_agent::outbox::{Filter, Operator, OutboxError};
+use farcall_agent::outbox::{Filter, Operator, OutboxError, Without};
 use outbox_support::copies::{Copy, ask, home, later, start, until, with_a_key, with_a_key_saying};
 use outbox_support::postgres::Server;
 use outbox_support::{Home, Vendor, config};
@@ -59,6 +59,23 @@ fn a_restore_that_fails_takes_nothing_out_of_the_copy_that_it_reads() {
         let done = Operator::at(home.path()).restore(&place(database), None, false).unwrap();
         assert_eq!((done.restored, done.known), (2, 1));
         assert_eq!(keys(database).len(), 3);
+    });
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_a_copy_that_cannot_be_written() {
+    with_a_key("a_database_that_does_not_answer_is_a_copy_that_cannot_be_written", |database| {
+        let (vendor, away) = (Vendor::start(), "postgres://127.0.0.1:1/none");
+        let beside = |copies: &[&str]| {
+            let home = home(copies, "");
+            home.configure(&config(&vendor));
+            Operator::at(home.path()).beside().unwrap()
+        };
+        assert_eq!(beside(&[database]).wrong_with_copies(), [""; 0]);
+        let beside = beside(&[database, away]);
+        assert_eq!(beside.without_copies, Some(Without::Refused));
+        let [missing] = &beside.missing_copies[..] else { panic!("{beside:?}") };
+        assert!(missing.name == away && missing.why.contains("refused"), "{missing}");
     });
 }
 

@@ -8,7 +8,7 @@
 
 mod outbox_support;
 
-use farcall_agent::outbox::{Filter, Operator, OutboxError, Parcel, State};
+use farcall_agent::outbox::{Filter, Item, Operator, OutboxError, Parcel, State};
 use farcall_agent::{Farcall, Options};
 use outbox_support::judge::{Process, home, judge, pending, random, until};
 use outbox_support::{Vendor, shim};
@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 const PATIENCE: Duration = Duration::from_secs(240);
 /// What one process puts.
@@ -450,4 +450,8 @@ fn a_clock_that_jumps_by_hours_neither_holds_up_nor_loses_a_call_nor_makes_it_to
     judge(&vendor.got(), &kept);
     let items = Operator::at(home.path()).list(&Filter::default()).unwrap();
     assert!(items.len() > 4 * PUTS && items.iter().all(|item| item.state == State::Delivered), "{items:?}");
+    // Nor does one that was settled look as old as the clock was wrong.
+    let now = i64::try_from(UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
+    let (old, half_an_hour) = (|item: &Item| now - item.put_at, 1_800_000_000_000);
+    assert!(items.iter().all(|item| (-half_an_hour..half_an_hour).contains(&old(item))), "{items:?}");
 }

@@ -3,14 +3,14 @@
 use crate::Exit;
 use crate::output::{complain, json, print};
 use clap::Subcommand;
-use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore, text_of};
+use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore, outbox_places, text_of};
 use farcall::policy::{Mode, PolicySet};
 use farcall::{Config, Timestamp};
 use farcall_agent::alarm::{at_critical_vendors, has_way};
 use serde::Serialize;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{env, fs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -21,7 +21,9 @@ pub(crate) enum Command {
   farcall config check --strict deploy/farcall.toml
   farcall config check --json | jq -r '.errors[] | \"\\(.line): \\(.message)\"'
 
-Says which rules are in force, and warns of rules that contradict each other, are never reached or protect nothing.
+Says which rules are in force, and warns of rules that contradict each other, are never reached or protect nothing, and of
+places for copies of the outbox that this machine or this environment has not: there --strict is not strict, as the
+service may run elsewhere.
 
 Without FILE: $FARCALL_CONFIG, ./farcall.toml, then farcall.toml in $FARCALL_HOME. Ends with 1 where the file has \
                             errors\n(with --strict: or there are warnings), with 2 where there is none.")]
@@ -55,6 +57,9 @@ struct Finding {
     /// From 1, in characters; null where it is about the line as a whole.
     column: Option<usize>,
     message: String,
+    /// Whether it is about where this command runs, and not about the file.
+    #[serde(skip)]
+    only_here: bool,
 }
 
 #[derive(Serialize)]
@@ -78,7 +83,7 @@ pub(crate) fn run(command: &Command) -> Exit {
             Vec::new(),
         ),
     };
-    let wrong = !errors.is_empty() || *strict && !warnings.is_empty();
+    let wrong = !errors.is_empty() || *strict && warnings.iter().any(|warning| !warning.only_here);
     let exit = if wrong { Exit::Wrong } else { Exit::Fine };
     if *as_json {
         let in_force = config.map(|(_, config)| kinds(&config)).unwrap_or_default();
@@ -96,7 +101,7 @@ pub(crate) fn run(command: &Command) -> Exit {
 
 impl Finding {
     fn at(line: usize, column: usize, message: &str) -> Self {
-        Self { line: Some(line), column: Some(column), message: message.to_owned() }
+        Self { line: Some(line), column: Some(column), message: message.to_owned(), only_here: false }
     }
 
     /// As compilers write it: `file:line:column: what`.
@@ -145,7 +150,8 @@ fn load(file: Option<&Path>, home: Option<&Path>, example: &str) -> Result<(Stri
 
 /// What is allowed and surely not meant, by its line.
 fn warnings(file: &str, text: &str, config: &Config) -> Vec<Finding> {
-    let of_line = |line, message: String| Finding { line: Some(line), column: None, message };
+    let of_line =
+        |line, message: String| Finding { line: Some(line), column: None, message, only_here: false };
     let policy = PolicySet::new(config.policies.clone());
     let mut warnings: Vec<Finding> = policy
         .check()
@@ -166,13 +172,45 @@ fn warnings(file: &str, text: &str, config: &Config) -> Vec<Finding> {
     let without_copies = config.outbox_store.on_missing_copy == OnMissingCopy::Alarm;
     if without_copies && !config.outbox_store.copies.is_empty() && !has_way(config) {
         let what = "on_missing_copy = \"alarm\", and [alarm] names no way beside stderr; `farcall alarm test` tries them";
-        warnings.push(Finding { line: None, column: None, message: what.to_owned() });
+        warnings.push(Finding { line: None, column: None, message: what.to_owned(), only_here: false });
     }
     let of_file = config.warnings(file, text, now());
     warnings
         .extend(of_file.iter().map(|warning| Finding::at(warning.line, warning.column, &warning.message)));
+    warnings.extend(not_here(text, &config.outbox_store));
     warnings.sort();
     warnings
+}
+
+/// Places for the outbox that are not there where this command runs. The service may run elsewhere.
+fn not_here(text: &str, settings: &OutboxStore) -> Vec<Finding> {
+    let else_without = match settings.on_missing_copy {
+        OnMissingCopy::Alarm => "calls are taken without that copy",
+        _ => "calls that need it are refused",
+    };
+    let finding = |(place, line, column): (OutboxPlace, usize, usize)| {
+        let message = match &place {
+            OutboxPlace::Variable(name) if env::var_os(name).is_none() => {
+                let effect = match settings.store.as_ref() == Some(&place) {
+                    true => "no call is taken",
+                    false => else_without,
+                };
+                format!(
+                    "the environment variable {name} is not set here; where the service runs it has to be, or {effect}"
+                )
+            }
+            OutboxPlace::File(file) => {
+                let directory = file.parent().filter(|directory| !directory.is_dir())?;
+                format!(
+                    "the directory {} is not there on this machine (is its volume mounted?); where the service runs it has to be, or {else_without}",
+                    directory.display()
+                )
+            }
+            _ => return None,
+        };
+        Some(Finding { line: Some(line), column: Some(column), message, only_here: true })
+    };
+    outbox_places(text).into_iter().filter_map(finding).collect()
 }
 
 /// This moment, by the clock of the machine.

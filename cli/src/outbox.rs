@@ -116,7 +116,8 @@ with 1 where calls are left, of which it shows the oldest and why it waits.")]
   farcall outbox stats
   farcall outbox stats --json | jq '.vendors[] | {vendor, pending, oldest}'
 
-Ends with 1 where something is to be looked at: dead letters, calls whose key is gone, an outbox or a copy that stopped.")]
+Ends with 1 where something is to be looked at: dead letters, calls whose key is gone, an outbox or a copy that stopped, a
+copy that cannot be written (a volume that is not mounted, a variable that this environment has not).")]
     Stats {
         #[command(flatten)]
         place: Place,
@@ -316,7 +317,7 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             let awaited = if missing.is_none() { operator.awaited()? } else { Vec::new() };
             let unreadable = if missing.is_none() { operator.unreadable()? } else { None };
             let (here, stopped) = (operator.beside()?, operator.stopped());
-            let failed = stopped.is_some() || !here.stopped_copies.is_empty();
+            let failed = stopped.is_some() || !here.wrong_with_copies().is_empty();
             let wrong =
                 failed || unreadable.is_some() || counts.iter().any(|count| count.state == State::Dead);
             let text = match (as_json, &stopped) {

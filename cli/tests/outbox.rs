@@ -16,7 +16,7 @@ fn run(home: &Path, arguments: &[&str]) -> (i32, String, String) {
 fn farcall(home: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farcall"));
     command.args(arguments).env("FARCALL_HOME", home).env("COLUMNS", "100").current_dir(home);
-    command.env_remove("FARCALL_CONFIG");
+    command.env_remove("FARCALL_CONFIG").env_remove("FARCALL_OUTBOX_KEY");
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().unwrap(), text(stdout), text(stderr))
@@ -144,7 +144,8 @@ fn calls_whose_key_is_gone_are_told_of_with_what_is_to_be_done() {
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
     let parcel = || Parcel::new("POST", format!("http://127.0.0.1:{port}/v1/refunds"));
-    put(home.path(), vec![parcel(), parcel()]);
+    // One of an order key waits for the other, and so for its key.
+    put(home.path(), vec![parcel().order_key("acme"), parcel().order_key("acme")]);
     assert_eq!((run(home.path(), &["stats"]).0, doctor().0), (0, 0));
     assert_eq!(json(home.path(), &["stats"])["unreadable"], serde_json::Value::Null);
     let (key, away) = (home.path().join("outbox.key"), home.path().join("away"));
@@ -294,11 +295,84 @@ fn calls_that_are_in_too_few_copies_are_something_that_stats_says() {
     let parcel = Parcel::new("POST", "https://127.0.0.1:1/").delay(std::time::Duration::from_secs(86_400));
     put_with(home.path(), &config, vec![parcel.clone(), parcel]);
     let (code, out, err) = run(home.path(), &["stats"]);
-    assert_eq!(code, 0, "{err}");
+    assert_eq!(code, 1, "{err}");
     let text = out.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.ends_with("2 calls are in fewer copies than asked for, until they can be written"), "{out}");
+    assert!(text.contains("2 calls are in fewer copies than asked for, until they can be written"), "{out}");
     let here = &json(home.path(), &["stats"])["here"];
     assert_eq!((&here["uncopied"], &here["spooled"]), (&2.into(), &0.into()));
+}
+
+#[test]
+fn a_copy_that_cannot_be_written_is_something_that_stats_and_doctor_say_and_what_it_does_to_calls() {
+    let (home, volumes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (good, away) = (volumes.path().join("outbox.db"), volumes.path().join("away/outbox.db"));
+    let noise = volumes.path().join("noise.db");
+    std::fs::write(&noise, [7; 5_000]).unwrap();
+    let configure = |copies: &[&str], more: &str| {
+        let config = format!("[outbox_store]\ncopies = {copies:?}\n{more}\n");
+        std::fs::write(home.path().join("farcall.toml"), &config).unwrap();
+        config
+    };
+    let [good, away, noise] = [&good, &away, &noise].map(|file| file.to_str().unwrap());
+    put_with(home.path(), &configure(&[good], ""), Vec::new());
+    let told = || {
+        let (code, out, _) = run(home.path(), &["stats", "--json"]);
+        let here = serde_json::from_str::<Value>(&out).unwrap()["here"].take();
+        let (doctors, out, _) = farcall(home.path(), &["doctor", "--json"]);
+        let problems = serde_json::from_str::<Value>(&out).unwrap()["problems"].take();
+        let (_, text, _) = run(home.path(), &["stats"]);
+        assert_eq!(code, doctors, "{here} {problems}");
+        (code, here, problems.to_string(), text.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(told().0, 0);
+    let no_directory = "is not there (is its volume mounted?)";
+    let not_set =
+        "FARCALL_TEST_NOT_SET, which says where it is, is not set (programs may have that variable where";
+    for (copies, more, effect, word, why) in [
+        ([good, away], "", "no call is taken: it would be in 1 of the 2 copies", "refused", no_directory),
+        ([good, "$FARCALL_TEST_NOT_SET"], "", "no call is taken: it would be in 1 of", "refused", not_set),
+        ([good, "postgres://127.0.0.1:1/none"], "", "no call is taken", "refused", "FARCALL_OUTBOX_KEY"),
+        ([good, noise], "", "no call is taken: it would be in 1 of", "refused", "file is not a database"),
+        (
+            [good, away],
+            "copies_needed = 1\nvendor_copies = { stripe = 2 }",
+            "no call is taken that has to be in more than 1 of the copies",
+            "some_refused",
+            no_directory,
+        ),
+        ([good, away], "copies_needed = 1", "calls are taken: enough other copies", "taken", no_directory),
+        (
+            [good, away],
+            "on_missing_copy = \"alarm\"",
+            "calls are taken into 1 of the 2 copies that are asked for, and [alarm] tells of it",
+            "taken_with_alarm",
+            no_directory,
+        ),
+    ] {
+        configure(&copies, more);
+        let (code, here, problems, text) = told();
+        let copy = format!("The copy {} cannot be written: ", copies[1]);
+        for said in [&problems, &text] {
+            assert!([effect, &copy, why].iter().all(|words| said.contains(words)), "{effect} {said}");
+        }
+        assert_eq!((code, &here["without_copies"]), (1, &word.into()), "{here}");
+        let missing = here["missing_copies"].as_array().unwrap();
+        assert_eq!((missing.len(), &missing[0]["name"]), (1, &copies[1].into()), "{here}");
+        assert!(missing[0]["why"].as_str().unwrap().contains(why), "{here}");
+    }
+}
+
+#[test]
+fn what_is_no_copy_restores_nothing_and_stops_nothing() {
+    let (home, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let noise = volume.path().join("noise.db");
+    std::fs::write(&noise, [7; 5_000]).unwrap();
+    let (code, out, why) = run(home.path(), &["restore", "--from", noise.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert!(why.contains("cannot be read as a copy of one: file is not a database"), "{why}");
+    assert!(why.contains(noise.to_str().unwrap()) && !why.contains("stopped"), "{why}");
+    put(home.path(), vec![Parcel::new("POST", "http://127.0.0.1:1/")]);
+    assert_eq!(run(home.path(), &["stats"]).0, 0);
 }
 
 #[test]
@@ -332,6 +406,10 @@ fn a_copy_whose_disk_failed_is_something_that_stats_and_doctor_say_until_resume(
     let stopped = &told["here"]["stopped_copies"][0];
     assert_eq!((stopped["name"].as_str(), stopped["why"].as_str()), (copy.to_str(), Some("disk I/O error")));
     assert!(told["stopped"].is_null(), "the outbox itself has not: {told}");
+    assert_eq!(
+        (&told["here"]["without_copies"], &told["here"]["missing_copies"]),
+        (&"refused".into(), &Value::Array(Vec::new()))
+    );
     let (code, out, _) = run(home.path(), &["resume"]);
     assert!(code == 0 && out.contains("restart the processes that stopped"), "{code} {out}");
     assert_eq!((mark.exists(), stats().0, doctor().0), (false, 0, 0));

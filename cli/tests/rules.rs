@@ -201,6 +201,28 @@ fn config_check_warns_of_rules_that_are_surely_not_meant() {
 }
 
 #[test]
+fn config_check_warns_of_places_for_the_outbox_that_are_not_there_and_is_not_strict_about_them() {
+    let home = tempfile::tempdir().unwrap();
+    let there = home.path().join("outbox-copy.db");
+    let away = home.path().join("away").join("outbox.db");
+    let config = format!(
+        "[outbox_store]\nstore = \"$FARCALL_TEST_NO_STORE\"\ncopies = [{there:?}, {away:?},\n  \"$FARCALL_TEST_NO_COPY\"]\n"
+    );
+    std::fs::write(home.path().join("farcall.toml"), &config).unwrap();
+    let (code, out, _) = run(home.path(), &["config", "check", "--strict"]);
+    assert_eq!(code, 0, "{out}");
+    let column = 13 + format!("{there:?}").chars().count();
+    for said in [
+        "farcall.toml:2:9: warning: the environment variable FARCALL_TEST_NO_STORE is not set here; where the service runs it has to be, or no call is taken".to_owned(),
+        format!("farcall.toml:3:{column}: warning: the directory {} is not there on this machine", away.parent().unwrap().display()),
+        "farcall.toml:4:3: warning: the environment variable FARCALL_TEST_NO_COPY is not set here; where the service runs it has to be, or calls that need it are refused".to_owned(),
+    ] {
+        assert!(out.lines().any(|line| line.starts_with(&said)), "{said}\n{out}");
+    }
+    assert_eq!(out.matches("warning: ").count(), 3, "{out}");
+}
+
+#[test]
 fn config_check_warns_of_rules_that_protect_nothing() {
     let home = tempfile::tempdir().unwrap();
     let text = "allow_faults = true\n\

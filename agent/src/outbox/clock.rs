@@ -1,7 +1,7 @@
 //! What becomes of waits and ages when somebody sets the clock. They are kept as moments of the wall clock, since
 //! they outlive processes and the machine's uptime; so, when that clock jumps, all moments jump with it, in the
-//! transaction in which the first writer of this host notices: those of pending calls, and when the others were settled,
-//! or what is kept for days would be forgotten by a clock that is set forward.
+//! transaction in which the first writer of this host notices: those of pending calls, and those of the others, or what is
+//! kept for days would be forgotten by a clock that is set forward, and look as old as the jump until then.
 
 use super::lease::{boot, boottime};
 use super::wall;
@@ -145,10 +145,12 @@ fn shift(connection: &Connection, then: Ahead, now: Ahead) -> rusqlite::Result<(
     let many = pending.iter().try_fold(0, |many, which| {
         Ok::<_, rusqlite::Error>(many + count(connection, &format!("state = 0 AND {which}"))?)
     })?;
+    let moved =
+        |moment: &str, of: &str| format!("{moment} = {moment} + iif({of} <= ?3, min(?1, ?2 - {moment}), 0)");
+    let all = ["put_at", "next_at", "expires_at"].map(|moment| moved(moment, "put_at")).join(", ");
     for which in pending.iter().filter(|_| many <= MOST) {
         let sql = format!(
-            "UPDATE item SET put_at = put_at + min(?1, ?2 - put_at), next_at = next_at + min(?1, ?2 - next_at),
-                expires_at = expires_at + min(?1, ?2 - expires_at)
+            "UPDATE item SET {all}
             WHERE id IN (SELECT id FROM item WHERE state = 0 AND {which}) AND put_at <= ?3"
         );
         connection.execute(&sql, params![by, i64::MAX, latest])?;
@@ -156,9 +158,10 @@ fn shift(connection: &Connection, then: Ahead, now: Ahead) -> rusqlite::Result<(
     // `state <> 0` adds nothing but the index.
     for settled in ["state = 1 AND state <> 0", "state = 2 AND state <> 0"] {
         if count(connection, settled)? <= MOST {
+            let settled_at = moved("settled_at", "settled_at");
             let sql = format!(
-                "UPDATE item SET settled_at = settled_at + min(?1, ?2 - settled_at)
-                WHERE id IN (SELECT id FROM item WHERE {settled}) AND settled_at <= ?3"
+                "UPDATE item SET {all}, {settled_at}
+                WHERE id IN (SELECT id FROM item WHERE {settled}) AND min(put_at, settled_at) <= ?3"
             );
             connection.execute(&sql, params![by, i64::MAX, latest])?;
         }
@@ -236,6 +239,7 @@ mod tests {
         let settled: Vec<i64> = all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         let jumped = 24 * HOUR * 31 + 10;
         assert_eq!(settled, [jumped, jumped, before, before]);
+        assert_eq!(moments(db)[..2], [(jumped, jumped, jumped); 2], "nor do they look older than they are");
         assert_eq!(moments(db)[2], (before, before, before));
     }
 

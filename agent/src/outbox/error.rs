@@ -26,6 +26,16 @@ pub enum OutboxError {
         "the outbox has stopped, since the disk failed: {0}. Nothing is accepted until it was looked at: check the disk, then `farcall outbox resume` and restart"
     )]
     Stopped(String),
+    /// What was written last to a copy may not be on its disk. No call is copied there any more.
+    #[error(
+        "the copy {copy} has stopped, since its disk failed: {why}. No call is copied there until it was looked at: check the disk, then `farcall outbox resume` and restart"
+    )]
+    CopyStopped {
+        /// Where it is, without a password.
+        copy: String,
+        /// What failed.
+        why: String,
+    },
     /// The process was forked while the outbox was open, and SQLite must not be used in it.
     #[error(
         "the process was forked while the outbox was open; start Farcall after the fork, or call before_fork() ahead of it"
@@ -77,6 +87,37 @@ impl OutboxError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Busy | Self::Unavailable { .. } | Self::Unreachable { .. })
+    }
+
+    /// Whether a disk failed, and nothing is written there any more.
+    pub(super) fn is_stop(&self) -> bool {
+        matches!(self, Self::Stopped(_) | Self::CopyStopped { .. })
+    }
+
+    /// What is wrong with a copy of this name.
+    pub(super) fn of_copy(&self, name: &str) -> String {
+        match self {
+            Self::CopyStopped { .. } => self.to_string(),
+            other => format!("{name}: {}", other.reason()),
+        }
+    }
+
+    /// The same of what is in the environment, for who only looks.
+    pub(super) fn as_seen_from_here(&self) -> Self {
+        let what = self.reason();
+        Self::Settings(format!("{what} (programs may have that variable where this command has not)"))
+    }
+
+    /// What is wrong, without where.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Settings(what) | Self::Unavailable { what, .. } | Self::Unreachable { what, .. } => {
+                what.clone()
+            }
+            Self::CopyStopped { why, .. } => why.clone(),
+            Self::Busy => "it is busy: too much waits for its disk".into(),
+            other => other.to_string(),
+        }
     }
 
     pub(super) fn unavailable(file: &Path, what: impl ToString) -> Self {

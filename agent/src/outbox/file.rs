@@ -7,6 +7,7 @@ use crate::wal;
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
+use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -70,8 +71,8 @@ CREATE TABLE lease (
 pub(super) struct Place {
     home: PathBuf,
     file: PathBuf,
-    /// Whether its directory is made where there is none.
-    makes_home: bool,
+    /// Whether it is a copy: then its directory has to be there.
+    is_copy: bool,
 }
 
 /// An outbox that is open for writing, synced at each commit.
@@ -125,14 +126,14 @@ pub(super) fn sync_directory(home: &Path) -> io::Result<Result<(), OutboxError>>
 
 impl Place {
     pub(super) fn new(home: &Path) -> Self {
-        Self { file: home.join(FILE), home: home.into(), makes_home: true }
+        Self { file: home.join(FILE), home: home.into(), is_copy: false }
     }
 
-    /// Another file, in a directory that has to be there: one that is made where a volume should be mounted would be
-    /// on the wrong volume.
+    /// A copy, in a directory that has to be there: one that is made where a volume should be mounted would be on the
+    /// wrong volume.
     pub(super) fn at(file: &Path) -> Self {
         let home = file.parent().unwrap_or(Path::new("/"));
-        Self { file: file.into(), home: home.into(), makes_home: false }
+        Self { file: file.into(), home: home.into(), is_copy: true }
     }
 
     pub(super) fn file(&self) -> &Path {
@@ -150,6 +151,9 @@ impl Place {
     /// Opens it for writing; makes it where there is none.
     pub(super) fn open(&self) -> Result<Open, OutboxError> {
         self.stopped()?;
+        if self.is_copy {
+            self.has_volume()?;
+        }
         self.make().map_err(|error| self.unavailable(error))?;
         let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         self.prepare(&mut connection)?;
@@ -192,8 +196,33 @@ impl Place {
     pub(super) fn stopped(&self) -> Result<(), OutboxError> {
         let Ok(text) = fs::read_to_string(self.home.join(STOPPED)) else { return Ok(()) };
         match text.split_once('\n') {
-            Some((then, why)) if then == boot() => Err(OutboxError::Stopped(why.trim().to_owned())),
+            Some((then, why)) if then == boot() => Err(self.stop_for(why.trim())),
             _ => Ok(()),
+        }
+    }
+
+    /// An error where the directory is not there, or nothing in it can be changed.
+    pub(super) fn has_volume(&self) -> Result<(), OutboxError> {
+        let home = self.home.display();
+        match fs::metadata(&self.home) {
+            Ok(found) if !found.is_dir() => Err(self.unavailable(format!("{home} is no directory"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(self.unavailable(format!("the directory {home} is not there (is its volume mounted?)")))
+            }
+            Err(error) => Err(self.unavailable(format!("{home}: {error}"))),
+            Ok(_) => match statvfs(&self.home) {
+                Ok(volume) if volume.f_flag.contains(StatVfsMountFlags::RDONLY) => Err(self
+                    .unavailable(format!("the directory {home} is on a volume that is mounted read-only"))),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Why nothing is written any more.
+    fn stop_for(&self, why: &str) -> OutboxError {
+        match self.is_copy {
+            true => OutboxError::CopyStopped { copy: self.file.display().to_string(), why: why.into() },
+            false => OutboxError::Stopped(why.into()),
         }
     }
 
@@ -221,7 +250,10 @@ impl Place {
                 self.unavailable("there is no room for the index of its log (is the disk full?)")
             }
             Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                OutboxError::Stopped(format!("{}: {error}", self.file.display()))
+                match self.is_copy {
+                    true => self.stop_for(&error.to_string()),
+                    false => self.stop_for(&format!("{}: {error}", self.file.display())),
+                }
             }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OutboxError::Busy,
             _ => self.unavailable(error),
@@ -233,7 +265,7 @@ impl Place {
     }
 
     fn make(&self) -> io::Result<()> {
-        if self.makes_home {
+        if !self.is_copy {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.home)?;
         }
         if self.file.exists() {
@@ -254,7 +286,11 @@ impl Place {
     /// The names of the file and of its log are on the disk before anything is acknowledged, whoever made them: he may
     /// have died before he came so far. A sync of these that failed says as much as any other.
     fn sync_names(&self) -> Result<(), OutboxError> {
-        sync_directory(&self.home).unwrap_or_else(|error| Err(self.unavailable(error)))
+        match sync_directory(&self.home) {
+            Ok(Err(OutboxError::Stopped(why))) => Err(self.stop_for(&why)),
+            Ok(synced) => synced,
+            Err(error) => Err(self.unavailable(error)),
+        }
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection, OutboxError> {

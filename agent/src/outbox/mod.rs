@@ -48,7 +48,7 @@ mod unreadable;
 mod vendors;
 mod writer;
 
-pub use beside::{Beside, StoppedCopy};
+pub use beside::{Beside, MissingCopy, StoppedCopy, Without};
 pub use credential::Asked;
 pub(crate) use credential::Credentials;
 pub use detour::Detour;

@@ -41,7 +41,16 @@ pub(super) fn restore(
 ) -> Result<Restored, OutboxError> {
     let copy = copy::open(from, inner.timeout)?;
     copy.there()?;
-    let lost = owner(&copy.name(), copy.owners().wait()?, of)?;
+    let name = copy.name();
+    // It is read alone: whether its disk failed, or it never was an outbox, nothing has stopped for it.
+    let wrong = |error| match error {
+        OutboxError::CopyStopped { why, .. } => {
+            let what = format!("it cannot be read as a copy of one: {why}");
+            OutboxError::unavailable(name.as_ref(), what)
+        }
+        other => other,
+    };
+    let lost = owner(&name, copy.owners().wait().map_err(wrong)?, of)?;
     let store = inner.store()?;
     let _under_way = begin(&inner.home).map_err(|error| OutboxError::unavailable(&inner.home, error))?;
     let beside = copy.key();
@@ -54,15 +63,15 @@ pub(super) fn restore(
     let all = own.with_another(beside);
     let mut done = Restored::default();
     // What is put back goes into the copies too, this one perhaps among them.
-    let end = copy.last().wait()?;
+    let end = copy.last().wait().map_err(wrong)?;
     let mut seen = HashSet::new();
     let states: &[State] = if dead { &[State::Pending, State::Dead] } else { &[State::Pending] };
     for state in states {
-        let mut ids = copy.in_order(&lost.store, *state).wait()?;
+        let mut ids = copy.in_order(&lost.store, *state).wait().map_err(wrong)?;
         ids.retain(|id| *id <= end);
         let mut left = ids.as_slice();
         while !left.is_empty() {
-            let calls = copy.these(&left[..left.len().min(MANY)]).wait()?;
+            let calls = copy.these(&left[..left.len().min(MANY)]).wait().map_err(wrong)?;
             // Those that are gone meanwhile were settled, or are another's to restore.
             let Some((last, _)) = calls.last() else {
                 left = &left[left.len().min(MANY)..];
@@ -93,7 +102,7 @@ pub(super) fn restore(
     if !dead {
         done.dead = usize::try_from(lost.dead).unwrap_or(usize::MAX);
     }
-    store.restored(&lost.store, &copy.name());
+    store.restored(&lost.store, &name);
     Ok(done)
 }
 

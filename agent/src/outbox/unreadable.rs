@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Unreadable {
-    /// How many, of those that may be delivered now; of very many the ones that are due first.
+    /// How many, with those that wait for one of the same order key; of very many the ones that are due first.
     pub calls: u64,
     /// Why, and what is to be done.
     pub why: String,

@@ -245,7 +245,11 @@ fn ledger_file(query: &Query) -> LedgerHealth {
 #[cfg(feature = "outbox")]
 fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
     let operator = crate::outbox::Operator::at(&query.home);
-    if !operator.may_have_calls() {
+    // What cannot be read for this cannot be read for the counts either, which say so.
+    let beside = operator.beside().unwrap_or_default();
+    let wrong_with_copies = beside.wrong_with_copies();
+    // For lack of copies there may be no call yet.
+    if !operator.may_have_calls() && wrong_with_copies.is_empty() {
         return None;
     }
     let mut health =
@@ -259,10 +263,7 @@ fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
     if let Some(why) = &health.stopped {
         tell(why.clone());
     }
-    // What cannot be read for this cannot be read for the counts either, which say so.
-    if let Ok(beside) = operator.beside() {
-        beside.stopped_copies.iter().for_each(|copy| tell(copy.to_string()));
-    }
+    wrong_with_copies.into_iter().for_each(&mut tell);
     let vendors = match operator.vendors() {
         Ok(vendors) => vendors,
         Err(error) => {

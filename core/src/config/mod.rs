@@ -38,7 +38,7 @@ pub use duration::parse_duration;
 pub use error::{ConfigError, ConfigWarning};
 pub use ledger::LedgerConfig;
 pub use otlp::OtlpConfig;
-pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore};
+pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore, outbox_places};
 pub use rule::Rule;
 pub use share::{ShareConfig, StoreAddress};
 pub use text::text_of;

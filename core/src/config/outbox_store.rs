@@ -4,6 +4,8 @@ use super::section::Section;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 /// A place that keeps calls.
 #[derive(Clone, PartialEq, Eq)]
@@ -104,6 +106,25 @@ impl OutboxStore {
     }
 }
 
+/// Where a file names the places that keep calls (`store`, `copies`): each with its line and its column, from 1, in
+/// characters. What is none is left out.
+#[must_use]
+pub fn outbox_places(text: &str) -> Vec<(OutboxPlace, usize, usize)> {
+    let Ok(root) = DeTable::parse(text) else { return Vec::new() };
+    let Some(DeValue::Table(section)) = root.get_ref().get("outbox_store").map(Spanned::get_ref) else {
+        return Vec::new();
+    };
+    let copies = section.get("copies").and_then(|copies| copies.get_ref().as_array());
+    let written = section.get("store").into_iter().chain(copies.into_iter().flat_map(|copies| copies.iter()));
+    let place = |value: &Spanned<DeValue<'_>>| {
+        let place = OutboxPlace::parse(value.get_ref().as_str()?).ok()?;
+        let before = text.get(..value.span().start)?;
+        let line_before = before.rsplit('\n').next().unwrap_or_default();
+        Some((place, before.matches('\n').count() + 1, line_before.chars().count() + 1))
+    };
+    written.filter_map(place).collect()
+}
+
 /// More copies than these are a mistake.
 const MAX_COPIES: usize = 8;
 
@@ -157,6 +178,9 @@ mod tests {
         assert_eq!(["stripe", "coffee", "other"].map(|vendor| read.needed(vendor)), [2, 0, 2]);
         assert_eq!(read.copies[1], OutboxPlace::Variable("COPY".into()));
         assert!(!format!("{read:?}").contains("secret"));
+        let places = outbox_places(text);
+        let at: Vec<(usize, usize)> = places.iter().map(|(_, line, column)| (*line, *column)).collect();
+        assert_eq!((at, &places[2].0), (vec![(2, 9), (4, 11), (4, 31)], &read.copies[1]));
         for bad in [
             "store = \"/mnt/a/outbox.db\"",
             "store = \"mysql://a\"",

@@ -5,7 +5,7 @@ use super::super::file::Place;
 use super::super::lease::{self, Lease};
 use super::super::metrics::Standings;
 use super::super::pending::Pending;
-use super::super::table::{self, Count, Filter, Item, New, Settlement, State, Whole};
+use super::super::table::{self, Count, Filter, Item, New, Settlement, Whole};
 use super::super::writer::Writer;
 use super::super::{OutboxError, Receipt, VendorCount, nanos, vendors};
 use super::moving::{self, States};
@@ -148,8 +148,7 @@ impl Store for FileStore {
     fn counts(&self) -> Pending<Vec<Count>> {
         Pending::ready(self.look_by_wall(|connection, by_wall| {
             let mut counts = table::counts(connection)?;
-            let pending = counts.iter_mut().filter(|count| count.state == State::Pending);
-            pending.for_each(|count| count.oldest = by_wall(count.oldest));
+            counts.iter_mut().for_each(|count| count.oldest = by_wall(count.oldest));
             Ok(counts)
         }))
     }

@@ -154,7 +154,7 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     fn unserved(&self) -> Result<Vec<Unserved>, OutboxError>;
 
     /// Under which keys calls are sealed that wait, and may be delivered: the beginning of what is sealed, and how many
-    /// calls there are of it; of very many calls those that are due first.
+    /// calls there are of it, with those that wait for them; of very many calls those that are due first.
     ///
     /// # Errors
     /// Where it cannot be asked.
@@ -238,7 +238,7 @@ pub(super) trait Store: Send + Sync + std::fmt::Debug {
     fn unavailable(&self, what: &dyn std::fmt::Display) -> OutboxError;
 }
 
-/// What was sealed begins so, and how many calls do.
+/// What was sealed begins so, and how many calls do, or wait for one of the same order key that does.
 pub(super) type Sealed = (Vec<u8>, u64);
 
 /// A queue from which nobody delivers.

@@ -125,14 +125,10 @@ impl Item {
 
     /// Has the moments that follow the clock shown by another one.
     pub(super) fn show(&mut self, by: &dyn Fn(i64) -> i64) {
-        match self.state {
-            State::Pending => {
-                for moment in [&mut self.put_at, &mut self.next_at, &mut self.expires_at] {
-                    *moment = by(*moment);
-                }
-            }
-            State::Delivered | State::Dead => self.settled_at = self.settled_at.map(by),
+        for moment in [&mut self.put_at, &mut self.next_at, &mut self.expires_at] {
+            *moment = by(*moment);
         }
+        self.settled_at = self.settled_at.map(by);
     }
 }
 

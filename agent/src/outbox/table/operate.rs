@@ -12,11 +12,14 @@ pub(in super::super) fn newest_sealed(connection: &Connection) -> rusqlite::Resu
     connection.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()
 }
 
-/// How what waits begins, as far as that tells the key, and how many calls begin so.
+/// How what waits begins, as far as that tells the key, and how many calls begin so, with those that wait for them.
 pub(in super::super) fn sealed(connection: &Connection) -> rusqlite::Result<Vec<(Vec<u8>, u64)>> {
     // Of those that wait for an earlier one of their key that one stands here.
-    let sql = "SELECT coalesce(substr(request, 1, 64), x'') AS head, count(*) FROM
-            (SELECT request FROM item INDEXED BY item_due WHERE state = 0 AND blocked = 0
+    let sql = "SELECT coalesce(substr(request, 1, 64), x'') AS head, sum(calls) FROM
+            (SELECT request, iif(order_key IS NULL, 1, (SELECT count(*) FROM item AS line
+                WHERE line.queue = item.queue AND line.order_key = item.order_key AND line.state = 0
+                    AND line.order_key IS NOT NULL)) AS calls
+            FROM item INDEXED BY item_due WHERE state = 0 AND blocked = 0
             ORDER BY queue, next_at LIMIT 10000)
         GROUP BY substr(head, 1, 5)";
     let mut statement = connection.prepare(sql)?;

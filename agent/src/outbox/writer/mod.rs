@@ -226,7 +226,9 @@ impl Shared {
     fn work(&self) {
         let (mut open, mut batch, mut pace) = (None, Batch::default(), Pace::default());
         while self.wait(&mut open, &mut pace) {
-            if let Err(error @ OutboxError::Stopped(_)) = self.write(&mut open, &mut batch, &mut pace) {
+            if let Err(error) = self.write(&mut open, &mut batch, &mut pace)
+                && error.is_stop()
+            {
                 self.stop(error);
             }
         }
@@ -296,9 +298,11 @@ impl Shared {
         let Some(open) = open else { return Ok(()) };
         if open.in_log() > CHECKPOINT
             && let Err(error) = open.checkpoint()
-            && let error @ OutboxError::Stopped(_) = self.place.failure(&error)
         {
-            return Err(error);
+            let error = self.place.failure(&error);
+            if error.is_stop() {
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -357,7 +361,7 @@ impl Shared {
     /// After a failed sync nobody can tell what is on the disk (the system may drop what it could not write and
     /// report the error once), so nothing is written any more, by no process.
     fn stop(&self, error: OutboxError) {
-        if let OutboxError::Stopped(why) = &error {
+        if let OutboxError::Stopped(why) | OutboxError::CopyStopped { why, .. } = &error {
             self.place.stop(why);
         }
         let mut queue = self.lock();

@@ -137,8 +137,8 @@ impl Render for Beside {
             );
             wrap(&line, style.width, 2, &mut out);
         }
-        for copy in &self.stopped_copies {
-            wrap(&copy.to_string(), style.width, 2, &mut out);
+        for wrong in self.wrong_with_copies() {
+            wrap(&wrong, style.width, 2, &mut out);
         }
         out
     }

@@ -2,7 +2,7 @@
 //! store does, so that what is acknowledged is in it; what was delivered since is marked in it later, by comparing it
 //! with the store.
 
-use super::super::super::beside::StoppedCopy;
+use super::super::super::beside::{Beside, MissingCopy, StoppedCopy, Without};
 use super::super::super::deliver::DEAD;
 use super::super::super::restore;
 use super::super::super::seal;
@@ -12,7 +12,7 @@ use super::super::copy::{self, Belonging, CopyStore, NoCopy};
 use super::super::moving::{self, Copied};
 use super::super::resolved;
 use super::{FileStore, Store};
-use crate::alarm::{Alarm, MissingCopy};
+use crate::alarm::{self, Alarm};
 use crate::say;
 use farcall::config::{OnMissingCopy, OutboxPlace, OutboxStore};
 use std::fs;
@@ -114,7 +114,8 @@ fn stranded(store: &dyn Store, file: &FileStore, identity: &str) -> Option<Strin
 impl Copies {
     pub(super) fn new(home: &Path, settings: &OutboxStore, alarm: Option<Arc<Alarm>>) -> Self {
         let copy = |place| {
-            let place = copy::open(place, settings.timeout).unwrap_or_else(|why| Arc::new(NoCopy(why)));
+            let place =
+                copy::open(place, settings.timeout).unwrap_or_else(|why| Arc::new(NoCopy::new(place, why)));
             Copy { place, ours: AtomicBool::new(false), anothers: AtomicBool::new(false) }
         };
         let copies = settings.copies.iter().map(copy).collect();
@@ -184,12 +185,12 @@ impl Copies {
         for (copy, pending) in asked.into_iter().enumerate() {
             match pending.wait() {
                 Ok(receipt) => has.push((copy, receipt.id)),
-                Err(error) => why = Some(error),
+                Err(error) => why = Some(error.of_copy(&self.copies[copy].place.name())),
             }
         }
         let needed = self.settings.needed(&new.vendor);
         let short = has.len() < needed;
-        let why = why.map(|why| why.to_string()).unwrap_or_default();
+        let why = why.unwrap_or_default();
         if needed > 0 {
             self.tell(new, has.len(), needed, &why);
         }
@@ -210,7 +211,7 @@ impl Copies {
             Some(alarm) if short && self.settings.on_missing_copy == OnMissingCopy::Alarm => {
                 let (vendor, endpoint) = (new.vendor.as_str(), new.endpoint.as_str());
                 let customer = new.customer.as_deref();
-                alarm.missing_copy(&MissingCopy { vendor, endpoint, customer, has, needed, why });
+                alarm.missing_copy(&alarm::MissingCopy { vendor, endpoint, customer, has, needed, why });
             }
             _ if changed => {
                 say::say(&format!("calls are in {has} of the {needed} copies that are asked for: {why}"))
@@ -444,16 +445,34 @@ impl Copies {
         self.copies.iter().any(|copy| copy.place.is_open())
     }
 
-    /// Those whose disk failed.
-    pub(super) fn stopped(&self) -> Vec<StoppedCopy> {
-        let stopped = |copy: &Copy| {
-            let why = match copy.place.stopped().err()? {
-                OutboxError::Stopped(why) => why,
-                other => other.to_string(),
-            };
-            Some(StoppedCopy { name: copy.place.name(), why })
-        };
-        self.copies.iter().filter_map(stopped).collect()
+    /// Which of them cannot be written, and what becomes of calls for it.
+    pub(super) fn stand(&self, beside: &mut Beside) {
+        let asked: Vec<_> = self.copies.iter().map(|copy| copy.place.can_be_written()).collect();
+        for (copy, asked) in self.copies.iter().zip(asked) {
+            let name = copy.place.name();
+            match (copy.place.stopped(), asked.wait()) {
+                (Err(error), _) => {
+                    beside.stopped_copies.push(StoppedCopy { name, why: error.reason() });
+                }
+                (Ok(()), Err(error)) => {
+                    beside.missing_copies.push(MissingCopy { name, why: error.reason() });
+                }
+                (Ok(()), Ok(())) => beside.written += 1,
+            }
+        }
+        let settings = &self.settings;
+        beside.needed = settings.copies_needed.unwrap_or(self.copies.len());
+        if beside.written == self.copies.len() {
+            return;
+        }
+        let lacking = |needed: usize| needed > beside.written;
+        let of_some = settings.vendor_copies.iter().any(|(vendor, _)| lacking(settings.needed(vendor)));
+        beside.without_copies = Some(match (lacking(beside.needed), settings.on_missing_copy) {
+            (false, _) if !of_some => Without::Taken,
+            (_, OnMissingCopy::Alarm) => Without::TakenWithAlarm,
+            (true, _) => Without::Refused,
+            (false, _) => Without::SomeRefused,
+        });
     }
 
     pub(super) fn resume(&self) -> Result<(), OutboxError> {

@@ -322,7 +322,7 @@ impl Store for Chain {
             (beside.spooled, beside.refused, beside.why) = spool.waiting()?;
         }
         beside.uncopied = self.links.file.look(moving::many_uncopied)?;
-        beside.stopped_copies = self.links.copies.stopped();
+        self.links.copies.stand(&mut beside);
         Ok(beside)
     }
 

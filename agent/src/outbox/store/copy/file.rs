@@ -121,6 +121,11 @@ impl CopyStore for FileCopy {
         }
     }
 
+    fn can_be_written(&self) -> Pending<()> {
+        let found = self.file.place().has_volume();
+        Pending::ready(found.and_then(|()| self.file.look(moving::last).map(|_| ())))
+    }
+
     fn owners(&self) -> Pending<Vec<Owner>> {
         Pending::ready(self.file.look(|db| {
             let counts = table::counts(db)?;

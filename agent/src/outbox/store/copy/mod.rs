@@ -86,6 +86,9 @@ pub(in crate::outbox) trait CopyStore: Send + Sync + Debug {
     /// Where there is none.
     fn there(&self) -> Result<(), OutboxError>;
 
+    /// Whether a call could be added now, as far as that can be told without adding one.
+    fn can_be_written(&self) -> Pending<()>;
+
     /// Whose calls it has, the newest last.
     fn owners(&self) -> Pending<Vec<Owner>>;
 

@@ -6,22 +6,36 @@ use super::super::super::table::{New, State};
 use super::super::super::{OutboxError, Receipt};
 use super::super::moving::Copied;
 use super::{Belonging, CopyStore, Owner};
+use farcall::config::OutboxPlace;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Answers each question with why it is none.
 #[derive(Debug)]
-pub(in super::super) struct NoCopy(pub(in super::super) OutboxError);
+pub(in super::super) struct NoCopy {
+    name: String,
+    why: OutboxError,
+}
 
 impl NoCopy {
+    pub(in super::super) fn new(place: &OutboxPlace, why: OutboxError) -> Self {
+        let name = match place {
+            OutboxPlace::Variable(name) => format!("${name}"),
+            OutboxPlace::File(path) => path.display().to_string(),
+            // Its address may hold a password.
+            _ => "in a PostgreSQL".to_owned(),
+        };
+        Self { name, why }
+    }
+
     fn answer<T>(&self) -> Pending<T> {
-        Pending::ready(Err(self.0.clone()))
+        Pending::ready(Err(self.why.clone()))
     }
 }
 
 impl CopyStore for NoCopy {
     fn name(&self) -> String {
-        self.0.to_string()
+        self.name.clone()
     }
 
     fn add(&self, _new: &Arc<New>) -> Pending<Receipt> {
@@ -53,7 +67,14 @@ impl CopyStore for NoCopy {
     }
 
     fn there(&self) -> Result<(), OutboxError> {
-        Err(self.0.clone())
+        Err(self.why.clone())
+    }
+
+    fn can_be_written(&self) -> Pending<()> {
+        match self.name.starts_with('$') {
+            true => Pending::ready(Err(self.why.as_seen_from_here())),
+            false => self.answer(),
+        }
     }
 
     fn owners(&self) -> Pending<Vec<Owner>> {
@@ -73,7 +94,7 @@ impl CopyStore for NoCopy {
     }
 
     fn add_missing(&self, news: &[Arc<New>]) -> Vec<Result<(), OutboxError>> {
-        news.iter().map(|_| Err(self.0.clone())).collect()
+        news.iter().map(|_| Err(self.why.clone())).collect()
     }
 
     fn pause(&self) {}

@@ -51,8 +51,14 @@ pub(super) async fn unserved(db: &mut PgConnection) -> sqlx::Result<Vec<Unserved
 /// than this one, and take theirs.
 pub(super) async fn sealed(db: &mut PgConnection) -> sqlx::Result<Vec<Sealed>> {
     let sql = format!(
-        "SELECT (array_agg(substr(request, 1, 64)))[1] AS head, count(*) AS calls FROM farcall_outbox.item
-        WHERE state = 0 AND NOT blocked AND token IS NULL AND next_at <= {NOW} - $1 GROUP BY key_id"
+        "SELECT (array_agg(head))[1] AS head, sum(calls)::bigint AS calls FROM
+            (SELECT key_id, substr(request, 1, 64) AS head,
+                CASE WHEN order_key IS NULL THEN 1 ELSE (SELECT count(*) FROM farcall_outbox.item AS line
+                    WHERE line.queue = item.queue AND line.order_key = item.order_key AND line.state = 0)
+                END AS calls
+            FROM farcall_outbox.item
+            WHERE state = 0 AND NOT blocked AND token IS NULL AND next_at <= {NOW} - $1) AS waiting
+        GROUP BY key_id"
     );
     let late = i64::try_from(PATIENCE.as_nanos()).unwrap_or(NANOS);
     let read = |row: &PgRow| Ok((row.try_get("head")?, row.try_get("calls").map(i64::unsigned_abs)?));

@@ -44,6 +44,18 @@ impl PostgresCopy {
     }
 }
 
+/// An error where what is copied could be read by nobody once the home directory is lost.
+fn has_key() -> Result<(), OutboxError> {
+    if seal::has_common_key() {
+        return Ok(());
+    }
+    Err(OutboxError::Settings(format!(
+        "a copy in PostgreSQL needs a key in ${}: outbox.key would be lost with the home directory, and is \
+         not kept beside what it encrypts in a database; `openssl rand -hex 32` makes one",
+        seal::VARIABLE
+    )))
+}
+
 impl CopyStore for PostgresCopy {
     fn name(&self) -> String {
         self.thread.name().to_owned()
@@ -54,12 +66,8 @@ impl CopyStore for PostgresCopy {
             let what = "whose copy it is cannot be told before the outbox itself and it were reached";
             return Pending::ready(Err(OutboxError::unavailable(self.name().as_ref(), what)));
         };
-        if !seal::has_common_key() {
-            return Pending::ready(Err(OutboxError::Settings(format!(
-                "a copy in PostgreSQL needs a key in ${}: outbox.key would be lost with the home directory, and is \
-                 not kept beside what it encrypts in a database; `openssl rand -hex 32` makes one",
-                seal::VARIABLE
-            ))));
+        if let Err(error) = has_key() {
+            return Pending::ready(Err(error));
         }
         self.thread.put(Arc::clone(new), Some(owner))
     }
@@ -110,6 +118,13 @@ impl CopyStore for PostgresCopy {
 
     fn there(&self) -> Result<(), OutboxError> {
         Ok(())
+    }
+
+    fn can_be_written(&self) -> Pending<()> {
+        match has_key() {
+            Ok(()) => self.thread.ask(async |_| Ok(())),
+            Err(error) => Pending::ready(Err(error.as_seen_from_here())),
+        }
     }
 
     fn owners(&self) -> Pending<Vec<Owner>> {
