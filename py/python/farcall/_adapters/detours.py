@@ -1,9 +1,9 @@
 """Which calls reach their vendor in another way than a delivery from the outbox would.
 
-A delivery goes straight to the call's URL, trusts what the system trusts, and has no certificate. A call that went through
-a proxy or a Unix socket, or showed a certificate, is not the same call when it is made in the plain way: it would reach
-somebody else, or nobody. So it is not parked, and this says why. Asked of calls that have failed, in whatever thread hands
-them over: it may read files.
+A delivery goes straight to the call's URL, trusts what the system trusts, and has no certificate. A call that went
+through a proxy or a Unix socket, or showed a certificate, is not the same call when it is made in the plain way: it
+would reach somebody else, or nobody. So it is not parked, and this says why. Asked of calls that have failed, in
+whatever thread hands them over: it may read files.
 """
 
 from __future__ import annotations
