@@ -1,5 +1,8 @@
 //! `farcall outbox`.
 
+mod service;
+mod url;
+
 use crate::output::{complain, json, print, style};
 use crate::{Exit, duration};
 use clap::{Args, Subcommand, ValueEnum};
@@ -267,13 +270,20 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                     _ => return Err(error),
                 },
             };
+            if let Some(service) = service
+                && items.is_empty()
+                && exit == Exit::Fine
+                && !service::is_there(&operator, &home, service)?
+            {
+                return Ok((String::new(), Exit::Usage));
+            }
             let text = if as_json { json(&json!({ "calls": items })) } else { items.render(&style()) };
             Ok((text, exit))
         }
         Command::Show { id, bodies, reveal, .. } => {
             let mut shown = operator.show(*id, *bodies)?;
             if !reveal {
-                shown.url = without_values(&shown.url);
+                shown.url = url::without_values(&shown.url);
             }
             Ok((if as_json { json(&shown) } else { shown.render(&style()) }, Exit::Fine))
         }
@@ -286,6 +296,9 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
         }
         Command::Drop { ids, .. } => Ok(changed(operator.remove(ids)?, ids.len(), "dropped", "not there")),
         Command::Drain { service, timeout, .. } => {
+            if !service::is_there(&operator, &home, service)? {
+                return Ok((String::new(), Exit::Usage));
+            }
             let (delivered, left) = drain(&operator, home, service, *timeout)?;
             let exit = if left == 0 { Exit::Fine } else { Exit::Wrong };
             let text = match as_json {
@@ -420,30 +433,6 @@ fn oldest(operator: &Operator, service: &str) -> Result<Vec<Item>, OutboxError> 
     operator.list(&filter)
 }
 
-/// A URL with the names in its query, and without what may be secret: their values, and the user's name and password.
-fn without_values(url: &str) -> String {
-    const HIDDEN: &str = "(hidden)";
-    let (place, query) = url.split_once('?').map_or((url, None), |(place, query)| (place, Some(query)));
-    let place = match place
-        .split_once("://")
-        .map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))))
-    {
-        Some((scheme, (authority, path))) if authority.contains('@') => {
-            let host = authority.rsplit('@').next().unwrap_or_default();
-            format!("{scheme}://{HIDDEN}@{host}/{path}")
-        }
-        _ => place.to_owned(),
-    };
-    let Some(query) = query else { return place };
-    let part = |part: &str| match part.split_once('=') {
-        Some((name, _)) => format!("{name}={HIDDEN}"),
-        None if part.is_empty() => String::new(),
-        // A value alone, as some take a token.
-        None => HIDDEN.into(),
-    };
-    format!("{place}?{}", query.split('&').map(part).collect::<Vec<_>>().join("&"))
-}
-
 fn dead_letters(operator: &Operator) -> Result<Vec<i64>, OutboxError> {
     let mut filter = Filter::default();
     filter.state = Some(State::Dead);
@@ -483,24 +472,4 @@ fn drain(
     farcall.shutdown();
     let left = pending()?;
     Ok((before.saturating_sub(left), left))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_is_shown_without_what_may_be_secret() {
-        for (url, shown) in [
-            (
-                "https://a.example/v1?x=1&key=s3cret&&y",
-                "https://a.example/v1?x=(hidden)&key=(hidden)&&(hidden)",
-            ),
-            ("https://me:s3cret@a.example/v1?k=a=b", "https://(hidden)@a.example/v1?k=(hidden)"),
-            ("https://a.example/v1/@me", "https://a.example/v1/@me"),
-            ("https://a.example/?", "https://a.example/?"),
-        ] {
-            assert_eq!(without_values(url), shown);
-        }
-    }
 }

@@ -215,6 +215,26 @@ fn what_waits_is_listed_shown_and_drained() {
 }
 
 #[test]
+fn a_service_that_is_not_there_is_told_from_one_without_calls() {
+    let home = tempfile::tempdir().unwrap();
+    put(home.path(), Vec::new());
+    let asked = |service| [["ls", "--service", service], ["drain", "--service", service]];
+    for arguments in asked("shop") {
+        assert_eq!(run(home.path(), &arguments).0, 0, "{arguments:?}");
+    }
+    put(home.path(), vec![Parcel::new("POST", "http://127.0.0.1:1/")]);
+    for arguments in asked("shpo") {
+        let (code, out, why) = run(home.path(), &arguments);
+        let said = "farcall: no service here is called shpo; those that have an outbox here: shop\n";
+        assert_eq!((code, out.as_str(), why.as_str()), (2, "", said), "{arguments:?}");
+    }
+    // By its calls alone.
+    std::fs::remove_file(home.path().join("ledger.db")).unwrap();
+    assert_eq!(run(home.path(), &["ls", "--service", "shop", "--state", "dead"]).1, "no calls\n");
+    assert_eq!(run(home.path(), &["ls", "--service", "shpo"]).0, 2);
+}
+
+#[test]
 fn dead_letters_are_something_to_look_at_and_can_be_retried() {
     let (home, port) = (tempfile::tempdir().unwrap(), vendor());
     let parcel = Parcel::new("GET", format!("http://127.0.0.1:{port}/"));

@@ -27,12 +27,19 @@ function header (value) {
   return typeof value === 'object' && value !== null ? { ...value } : String(value)
 }
 
+/**
+ * What a value is, for people.
+ *
+ * @param {unknown} value
+ */
+const kind = (value) => value === null ? 'null' : typeof value
+
 /** @param {unknown} body */
 function bytes (body) {
   if (body === undefined || body === null) return Buffer.alloc(0)
   if (typeof body === 'string') return Buffer.from(body)
   if (body instanceof Uint8Array) return Buffer.from(body.buffer, body.byteOffset, body.byteLength)
-  throw new TypeError('the body of a call in the outbox is a string or bytes')
+  throw new TypeError(`body is a string or bytes, not ${kind(body)}; what is sent as JSON is given as json`)
 }
 
 /**
@@ -61,7 +68,7 @@ async function answered (asked) {
  */
 function number (option, value, least, most) {
   if (value === undefined) return undefined
-  if (typeof value !== 'number') throw new TypeError(`${option} is a number, not ${value === null ? 'null' : typeof value}`)
+  if (typeof value !== 'number') throw new TypeError(`${option} is a number, not ${kind(value)}`)
   if (!(value >= least && value <= most)) throw new RangeError(`${option} is ${least} at least, and ${most} at most, not ${value}`)
   return Math.round(value)
 }
@@ -240,8 +247,9 @@ function callback (name, { prefix, suffix } = {}) {
  * @param {() => string | Promise<string>} ask
  */
 function credential (name, ask) {
-  if (typeof ask !== 'function') throw new TypeError('what has a credential is a function')
-  native().outboxCredential(String(name), (number) => { give(number, ask) })
+  if (typeof name !== 'string') throw new TypeError(`the name of a credential is a string, not ${kind(name)}`)
+  if (typeof ask !== 'function') throw new TypeError(`the credential ${name} comes from a function, not from ${kind(ask)}`)
+  native().outboxCredential(name, (number) => { give(number, ask) })
 }
 
 /**
@@ -254,7 +262,7 @@ async function give (number, ask) {
   try {
     const value = await ask()
     if (typeof value === 'string') native().outboxGive(number, value, undefined)
-    else native().outboxGive(number, undefined, ` (it gave ${value === null ? 'null' : typeof value}, and no string)`)
+    else native().outboxGive(number, undefined, ` (it gave ${kind(value)}, and no string)`)
   } catch (/** @type {any} */ error) {
     native().outboxGive(number, undefined, ` (${error instanceof Error ? error.constructor.name : typeof error})`)
   }

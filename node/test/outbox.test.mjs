@@ -54,7 +54,21 @@ test('what cannot be kept is rejected', async () => {
   await assert.rejects(outbox.put(/** @type {any} */ ({ url: good.url })), /its `method` is missing/)
   const headers = /** @type {any} */ ({ authorization: { evn: 'KEY' } })
   await assert.rejects(outbox.put({ ...good, headers }), /the header `authorization` .*`evn` is not a key of it/)
+  await assert.rejects(outbox.put({ ...good, url: 'ftp://a.example/' }), /begins with neither http:\/\/ nor https:\/\//)
+  await assert.rejects(outbox.put({ ...good, method: 'connect' }), /its method is CONNECT, which asks a proxy/)
+  const body = /** @type {any} */ ({ a: 1 })
+  await assert.rejects(outbox.put({ ...good, body }), { name: 'TypeError', message: /^body is a string or bytes, not object/ })
+  const credential = /** @type {any} */ (outbox.credential)
+  assert.throws(() => credential(3, () => 'a'), { name: 'TypeError', message: 'the name of a credential is a string, not number' })
+  assert.throws(() => credential('a', 'b'), { name: 'TypeError', message: 'the credential a comes from a function, not from string' })
   await assert.rejects(outbox.item(999_999), /there is no call 999999/)
+})
+
+test('a method is sent as clients send it', async (t) => {
+  const { url } = await recorder(t)
+  const { id } = await outbox.put({ method: 'post', url, body: 'a' })
+  const { state, method } = await outbox.wait(id)
+  assert.deepEqual([state, method], ['delivered', 'POST'])
 })
 
 test('a number that cannot be meant is not taken for the default', async (t) => {
@@ -151,7 +165,7 @@ test('a function that has no credential is a failed attempt', async (t) => {
     assert.equal(item.error, `the callback of the credential \`fails\` ${why}`)
   }
   assert.deepEqual(got, [])
-  assert.throws(() => outbox.credential('x', /** @type {any} */ ('sk')), /is a function/)
+  assert.throws(() => outbox.credential('x', /** @type {any} */ ('sk')), /comes from a function, not from string/)
   assert.throws(() => outbox.credential('', () => 'sk'), /the name of a credential/)
 })
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -88,8 +89,51 @@ def test_what_cannot_be_kept_is_an_error(ledger: Ledger) -> None:
         farcall.outbox.put("POST", "/v1")
     with pytest.raises(farcall.outbox.OutboxError, match="cannot be sent"):
         farcall.outbox.put("POST", "http://a.example/", headers={"a": "b\r\nc: d"})
+    with pytest.raises(farcall.outbox.OutboxError, match="begins with neither http:// nor https://"):
+        farcall.outbox.put("POST", "ftp://a.example/")
+    with pytest.raises(farcall.outbox.OutboxError, match="its method is CONNECT, which asks a proxy"):
+        farcall.outbox.put("CONNECT", "http://a.example/")
+    for body in ({"a": 1}, {}, [1], 7):
+        with pytest.raises(TypeError, match=f"body is str or bytes, not {type(body).__name__}; .*json="):
+            farcall.outbox.put("POST", "http://a.example/", body=body)  # type: ignore[arg-type]
+    for age, why in ((float("inf"), "0 at least, not inf"), (float("nan"), "not a number, but nan")):
+        with pytest.raises(ValueError, match=f"max_age is .*{why}"):
+            farcall.outbox.put("POST", "http://a.example/", max_age=age)
+    with pytest.raises(TypeError, match="the name of a credential is a str, not int"):
+        farcall.outbox.credential(3, lambda: "")  # type: ignore[arg-type]
     with pytest.raises(farcall.outbox.OutboxError, match="there is no call 999999"):
         farcall.outbox.item(999999)
+
+
+def test_a_method_is_sent_as_clients_send_it(vendor: Vendor) -> None:
+    receipt = farcall.outbox.put("post", vendor.url, body=bytearray(b"a"))
+    assert receipt.result(PATIENCE).status == 200
+    assert farcall.outbox.item(receipt.id)["method"] == "POST"
+    assert [body for _, body in vendor.got] == [b"a"]
+
+
+@pytest.mark.parametrize(("variable", "trusted"), [("SSL_CERT_FILE", True), ("SSL_CERT_DIR", True), ("others", False)])
+def test_deliveries_trust_what_ssl_cert_names_and_nothing_that_clients_alone_know(
+    program: Program, tmp_path: Path, variable: str, trusted: bool
+) -> None:
+    ca = program.environment["SIM_CA"]
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        program.environment.pop(name, None)
+    (tmp_path / "certificates").mkdir()
+    shutil.copy(ca, tmp_path / "certificates" / "ca.pem")
+    others = dict.fromkeys(["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"], ca)
+    named = {"SSL_CERT_FILE": {variable: ca}, "SSL_CERT_DIR": {variable: f"/nowhere:{tmp_path / 'certificates'}"}}
+    program.environment |= named.get(variable, others)
+    said = program.run(
+        f"""
+        import farcall
+        farcall.install(service="trusts")
+        receipt = farcall.outbox.put("POST", os.environ["SIM_TLS"] + "/v1/trusts", body="a", max_attempts=1)
+        item = farcall.outbox.wait(receipt.id, {PATIENCE})
+        print(item["state"], item["error"])
+        """
+    )
+    assert said == ("delivered None" if trusted else "dead tls: invalid peer certificate: UnknownIssuer")
 
 
 def test_a_forked_worker_puts_and_the_parent_goes_on(vendor: Vendor, program: Program) -> None:

@@ -55,6 +55,28 @@ fn text(value: Value) -> Option<String> {
     }
 }
 
+/// The methods that clients know in any letters, as they are sent.
+const USUAL: [&str; 8] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
+fn method(written: String) -> Result<String, OutboxError> {
+    if written.eq_ignore_ascii_case("CONNECT") {
+        return wrong(
+            "its method is CONNECT, which asks a proxy for a tunnel and no vendor for anything".into(),
+        );
+    }
+    let usual = USUAL.into_iter().find(|usual| written.eq_ignore_ascii_case(usual));
+    Ok(usual.map_or(written, str::to_owned))
+}
+
+fn url(written: String) -> Result<String, OutboxError> {
+    match written.split_once("://") {
+        Some((scheme, _)) if !["http", "https"].iter().any(|good| scheme.eq_ignore_ascii_case(good)) => {
+            wrong("its URL begins with neither http:// nor https://, by which deliveries go".into())
+        }
+        _ => Ok(written),
+    }
+}
+
 fn pairs(value: Value) -> Option<Vec<(String, Value)>> {
     serde_json::from_value(value).ok()
 }
@@ -103,7 +125,7 @@ impl Parcel {
     /// A parcel from a JSON object with the names of the methods here: `method`, `url`, `headers` (pairs of a name
     /// and either a text, of which each character is a byte, or `{"env": ..}`, `{"file": ..}` or `{"callback": ..}` with
     /// `prefix` and `suffix`), `customer`, `order_key`, `idempotency_key`, `idempotency_header`, `max_age_ms`, `max_attempts`,
-    /// `timeout_ms`, `delay_ms`.
+    /// `timeout_ms`, `delay_ms`. A usual method in other letters is taken for it, as the clients of Python and Node do.
     ///
     /// # Errors
     /// Where it is not such an object.
@@ -112,7 +134,8 @@ impl Parcel {
             return wrong("it is not a JSON object".into());
         };
         let mut written = Written(object);
-        let mut parcel = Self::new(written.needed("method")?, written.needed("url")?).body(body);
+        let (method, url) = (method(written.needed("method")?)?, url(written.needed("url")?)?);
+        let mut parcel = Self::new(method, url).body(body);
         for (name, value) in
             written.take("headers", "pairs of a name and a value", pairs)?.unwrap_or_default()
         {

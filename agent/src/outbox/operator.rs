@@ -84,6 +84,14 @@ impl Operator {
         self.inner.store().is_ok_and(|store| store.exists()) || self.inner.store().is_err()
     }
 
+    /// Whether other hosts may put calls there, too: what services they have is known to nobody here.
+    ///
+    /// # Errors
+    /// Where it cannot be had.
+    pub fn is_shared(&self) -> Result<bool, OutboxError> {
+        Ok(self.inner.store()?.is_shared())
+    }
+
     /// The calls that the filter lets through, the oldest first.
     ///
     /// # Errors

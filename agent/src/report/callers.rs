@@ -4,7 +4,7 @@ use super::numbers::Account;
 use super::source::{Source, sorted};
 use super::{Numbers, Query, ReportError, Table};
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// A program that made calls; all its processes together.
@@ -43,6 +43,24 @@ struct Under {
     processes: HashSet<(u32, u64)>,
     vendors: HashSet<Rc<str>>,
     instrumented: bool,
+}
+
+/// The services whose programs had the library within the window, by their names, whether or not they made calls. The
+/// filters of the query are not used.
+///
+/// # Errors
+/// When there is no ledger, or it cannot be read.
+pub fn services(query: &Query) -> Result<BTreeSet<String>, ReportError> {
+    let source = Source::open(query)?;
+    let Some(connection) = source.connection() else { return Ok(BTreeSet::new()) };
+    let from = i64::try_from(query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
+    let sql = "SELECT caller FROM processes WHERE role = 'program' AND last_flush >= ?1";
+    let mut statement = connection.prepare(sql)?;
+    let (mut rows, mut services) = (statement.query([from])?, BTreeSet::new());
+    while let Some(row) = rows.next()? {
+        services.extend(source.caller(row.get(0)?).map(|caller| caller.service.clone()));
+    }
+    Ok(services)
 }
 
 /// Which programs call: a row for each service, executable and user, the one with the most calls first.

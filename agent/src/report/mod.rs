@@ -32,7 +32,7 @@ mod vendors;
 
 pub use advise::{Advice, Advised, Answers, Worth, advise};
 pub use budgets::{BudgetRow, Budgets, budgets};
-pub use callers::{CallerRow, callers};
+pub use callers::{CallerRow, callers, services};
 pub use calls::{CallRow, ExplainedCall, calls, explain_call};
 pub use coverage::{Coverage, CoverageRow, CoverageTotals, Gap, Share, Unexplained, coverage};
 pub use customers::{CustomerRow, customers};

@@ -187,10 +187,10 @@ def put(
 
     `json` is sent as the body, with its content type; `customer` is that of the scope unless given; calls of one
     `order_key` are delivered in the order of their puts; `max_age` (3 days), `timeout` of one attempt (30) and
-    `delay` of the first are in seconds; `on_done` is called as by `Receipt.on_done`.
+    `delay` of the first are in seconds; `on_done` is called as by `Receipt.on_done`; `post` is sent as `POST`.
 
     Raises OutboxError where the call was not taken: it is not on the disk, or nobody knows; TypeError or ValueError,
-    with the parameter's name, for a number that cannot be meant.
+    with the parameter's name, for a number or a body that cannot be meant.
     """
     listed = [(name, _header(value)) for name, value in (headers.items() if hasattr(headers, "items") else headers)]
     if json is not None:
@@ -215,8 +215,7 @@ def put(
         "timeout_ms": _millis("timeout", timeout),
         "delay_ms": _millis("delay", delay),
     }
-    content = body.encode() if isinstance(body, str) else body or b""
-    receipt = Receipt(**_json.loads(native.outbox_put(_json.dumps(parcel), content)))
+    receipt = Receipt(**_json.loads(native.outbox_put(_json.dumps(parcel), _content(body))))
     if on_done is not None:
         receipt.on_done(on_done)
     return receipt
@@ -236,6 +235,8 @@ def credential(name: str, function: Callable[[], str | Awaitable[str]]) -> None:
     Another function of the name takes its place. From then on this process delivers calls of its service that take the
     credential, whoever put them.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a credential is a str, not {type(name).__name__}")
     if not callable(function):
         raise TypeError(f"the credential {name!r} comes from a function, not from {type(function).__name__}")
     native.outbox_credential(name, partial(_ask, function))
@@ -327,6 +328,16 @@ def _header(value: HeaderValue) -> Any:
     if isinstance(value, Callback):
         return {"callback": value.name, "prefix": value.prefix, "suffix": value.suffix}
     return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _content(body: object) -> bytes:
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise TypeError(f"body is str or bytes, not {type(body).__name__}; what is sent as JSON is given as json=")
 
 
 def _number(option: str, value: float) -> None:
