@@ -81,12 +81,19 @@ def _common(named: str | None) -> frozenset[bytes]:
 
 def _is_trusted_file(path: Any) -> bool:
     try:
-        # Not by its folder, which does not tell.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(path)
-        return _is_trusted(context)
+        found = os.stat(path)
+        return _is_file_trusted(path, (found.st_ino, found.st_mtime_ns, found.st_size), os.environ.get("SSL_CERT_FILE"))
     except (OSError, TypeError):
         return False
+
+
+# To read a file of them takes 20 ms, and where one call fails others do.
+@lru_cache(maxsize=16)
+def _is_file_trusted(path: Any, _state: tuple[int, int, int], _named: str | None) -> bool:
+    # Not by its folder, which does not tell.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(path)
+    return _is_trusted(context)
 
 
 # httpx
