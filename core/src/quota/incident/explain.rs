@@ -211,6 +211,7 @@ fn what_happened(incident: &NamedIncident) -> String {
             "paced" => "what was left is spread until the reset",
             "learned" => "earlier refusals taught a limit",
             "fair_share" => "their customers had had their share",
+            "concurrency" => "as many calls as the rule's `concurrency` allows were under way",
             "lease" => "what the fleet granted to this host was used",
             "unshared" => "what others share of the quota could not be had",
             _ => "the quota did not allow them",
@@ -274,7 +275,7 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     if let Some(first) = incident.customers.first()
         && incident.customers.len() > 1
         && first.units * 2 > own
-        && incident.why != "fair_share"
+        && !matches!(incident.why.as_str(), "fair_share" | "concurrency")
     {
         helps.push(format!(
             "a [[quota]] rule for {vendor} with fair = \"customer\", which keeps {} to its share while others ask",
@@ -301,6 +302,14 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
         "exhausted" => helps.push(format!("a higher limit from {vendor}")),
         _ if incident.why == "own_limit" => {
             helps.push("a higher `limit` in the configuration, if the contract allows it".to_owned());
+        }
+        _ if incident.why == "concurrency" => {
+            helps.push(format!(
+                "a higher `concurrency` in the configuration, if {vendor} takes as many at once"
+            ));
+            helps.push(
+                "a longer `max_wait`, for calls that may wait until one under way is answered".to_owned(),
+            );
         }
         _ => {}
     }
