@@ -314,7 +314,8 @@ mod tests {
 
     #[test]
     fn a_call_has_failed_where_its_outcome_says_so() {
-        let others = [Outcome::Complete, Outcome::Abandoned, Outcome::Cached, Outcome::Stale, Outcome::Parked];
+        let others =
+            [Outcome::Complete, Outcome::Abandoned, Outcome::Cached, Outcome::Stale, Outcome::Parked];
         let failed = ErrorType::ALL.map(Outcome::Failed);
         let refused = RefusedBy::ALL.map(Outcome::Refused);
         for status in (0..=999).chain([u16::MAX]) {
