@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use farcall::{Caller, Head, Step, Tap};
-use farcall_agent::report::{Filter, Query, QuotaRow, Quotas, Render, Style, quotas};
+use farcall_agent::report::{self, Filter, Query, QuotaRow, Quotas, Render, Style, quotas};
 use farcall_agent::{Farcall, Options};
 use rusqlite::{Connection, params};
 use std::path::Path;
@@ -438,4 +438,62 @@ fn however_many_credentials_there_are_the_report_and_the_ledger_stay_small() {
     assert_eq!(count("SELECT count(*) FROM quotas"), 16_384);
     assert_eq!(count("SELECT count(*) FROM quotas WHERE credential IN ('c1', 'c16383')"), 2);
     farcall.shutdown();
+}
+
+#[test]
+fn a_rule_whose_places_were_all_taken_has_an_incident_and_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let few =
+        "[[quota]]\nname = \"few\"\nmatch = { vendor = \"other\" }\nconcurrency = 1\nmax_wait = \"0s\"\n";
+    let other = "[[vendor]]\nname = \"other\"\nlabel = \"Other\"\nhosts = [\"other.example\"]\n";
+    let farcall = start(home.path(), "checkout", &format!("{other}{few}"));
+    let head = Head::new("GET", "https://other.example/v1");
+    let begin = || farcall.guard(farcall.begin(&head));
+    let mut first = begin();
+    assert!(matches!(first.step(), Step::Send(_)));
+    for _ in 0..3 {
+        let Step::Refuse(refusal) = begin().step() else { panic!("the place is taken") };
+        let said = refusal.to_string();
+        assert!(
+            said.ends_with(
+                "`few` leaves no room before its deadline: as many calls as allowed were under way"
+            ),
+            "{said}"
+        );
+    }
+    first.head(200);
+    assert!(matches!(first.step(), Step::Settled));
+    first.end();
+    farcall.flush();
+    farcall.shutdown();
+
+    let query = |filter: Option<&str>| {
+        let filters: Vec<Filter> = filter.into_iter().map(|filter| filter.parse().unwrap()).collect();
+        Query { filters, ..Query::at(home.path()) }
+    };
+    let row = report::incidents(&query(None)).unwrap().rows.remove(0);
+    assert_eq!((row.policy.as_str(), row.why.as_str(), row.count), ("few", "concurrency", 3));
+    assert_eq!(row.retry_at, None, "nobody can tell when a place comes free");
+    let page = report::incidents(&query(None)).unwrap().render(&Style::default());
+    assert!(page.contains("refused here: no place"), "{page}");
+    let named = format!(
+        "[[quota]] few refused 3 calls to Other, because as many as its `concurrency` allows were under way: farcall \
+         explain incident {}",
+        row.id
+    );
+    for filter in [None, Some("vendor=other")] {
+        assert_eq!(quotas(&query(filter)).unwrap().notes, [named.as_str()], "{filter:?}");
+    }
+    let elsewhere = quotas(&query(Some("vendor=example"))).unwrap().notes;
+    assert!(elsewhere[0].contains("no rule limited calls"), "{elsewhere:?}");
+    let explained = report::explain_call(
+        &query(None),
+        &report::calls(&query(Some("outcome=refused-quota"))).unwrap().rows[0].id,
+    );
+    let sentences = explained.unwrap().sentences.join("\n");
+    assert!(
+        sentences.contains("as many calls as allowed were under way")
+            && !sentences.contains("would have passed"),
+        "{sentences}"
+    );
 }

@@ -440,3 +440,62 @@ fn doctor_shows_confirmations_that_were_lost() {
     assert_eq!(lost.value + written.unsigned_abs(), 70_000);
     assert!(!doctor.healthy);
 }
+
+#[test]
+fn doctor_names_hedges_and_copies_that_no_client_of_theirs_can_send() {
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("farcall.toml");
+    let rules = r#"[[resilience]]
+name = "quick"
+match = { vendor = "stripe" }
+hedge = { after = "p95" }
+
+[[rollout]]
+name = "next"
+match = { vendor = "stripe" }
+shadow = "10%"
+variant = { host = "next.example", keep_credentials = true }
+
+[[resilience]]
+name = "other"
+match = { vendor = "github" }
+hedge = { after = "p95" }
+"#;
+    std::fs::write(&config, rules).unwrap();
+    let app = Farcall::start(Options {
+        home: Some(home.path().into()),
+        config: Some(config.clone()),
+        service: Some("shop".into()),
+        flush_every: None,
+        ..Options::default()
+    });
+    app.adapter_installed("urllib3");
+    app.adapter_installed("requests");
+    let make = |method: &str, times: usize| {
+        for _ in 0..times {
+            let mut call = app.guard(app.begin(&Head::new(method, "https://api.stripe.com/v1/charges")));
+            let _ = call.step();
+            call.head(200);
+            call.end();
+        }
+        app.flush();
+    };
+    let problems = || report::doctor(&Query::at(home.path())).unwrap().problems;
+    make("POST", 2);
+    assert_eq!(problems(), [""; 0], "of these nothing is sent twice by anybody");
+    make("GET", 3);
+    let said = |key: &str, rule: &str, line: usize| {
+        format!(
+            "`{key}` of the rule `{rule}` (line {line} of {}) never sends anything: all 3 calls that it was about were made \
+             by shop through requests or urllib3, where a thread makes one attempt at a time; use an async client of \
+             httpx there, or remove it",
+            config.display()
+        )
+    };
+    assert_eq!(problems(), [said("hedge", "quick", 1), said("shadow", "next", 6)]);
+    // Under httpx it is the client that decides.
+    app.adapter_installed("httpx");
+    app.flush();
+    assert_eq!(problems(), [""; 0]);
+    app.shutdown();
+}

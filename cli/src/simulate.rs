@@ -4,7 +4,8 @@ use crate::Exit;
 use crate::output::{complain, print};
 use farcall::Config;
 use farcall::config::text_of;
-use farcall::simulate::{Report, Scenario, Value, render, simulate};
+use farcall::simulate::{Progress, Report, Scenario, Value, render, simulate};
+use farcall::units::grouped;
 use serde_json::{Map, json};
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -85,18 +86,23 @@ fn sentences(errors: Vec<farcall::config::ConfigError>) -> Vec<String> {
     errors.iter().map(ToString::to_string).collect()
 }
 
-/// Says on a terminal's stderr how far it is, percent by percent.
-fn progress(of: &'static str) -> impl FnMut(f64) {
+/// Says on a terminal's stderr how far it is.
+fn progress(of: &'static str) -> impl FnMut(Progress) {
     let shown = io::stderr().is_terminal();
-    let mut last = 0;
-    move |share| {
-        let percent = (share * 100.0) as u32;
-        if shown && percent > last {
-            last = percent;
-            let end = if percent == 100 { "\r\x1b[K" } else { "" };
-            let _ = write!(io::stderr(), "\rsimulating {of} {percent}%{end}");
+    move |progress| {
+        if shown {
+            let _ = write!(io::stderr(), "{}", line(of, progress));
         }
     }
+}
+
+/// One line that takes the place of the one before; nothing once it is over.
+fn line(of: &str, Progress { share, calls, .. }: Progress) -> String {
+    if share >= 1.0 {
+        return "\r\x1b[K".to_owned();
+    }
+    let of = if of.is_empty() { String::new() } else { format!(" {of}") };
+    format!("\rsimulating{of}: {:.0}% of the time, {} calls\x1b[K", (share * 100.0).floor(), grouped(calls))
 }
 
 /// Durations in milliseconds, money in USD, shares as parts of 1; `null` where there was nothing to measure.
@@ -128,4 +134,40 @@ fn figures(report: &Report) -> serde_json::Value {
         groups.insert("incidents".into(), json!(report.worst));
     }
     groups.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farcall::Config;
+
+    #[test]
+    fn a_terminal_is_told_how_far_it_is_and_the_line_goes_at_the_end() {
+        // Enough for several words.
+        let text = r#"
+            duration = "2h"
+            [[vendor]]
+            name = "github"
+            [[customer]]
+            name = "acme"
+            rate = "20 / s"
+            calls = [{ vendor = "github", endpoint = "GET /user" }]
+        "#;
+        let scenario = Scenario::parse("s.toml", text).unwrap();
+        let mut said: Vec<(Progress, String)> = Vec::new();
+        let report = simulate(&scenario, &Config::default(), 1, &mut |progress| {
+            said.push((progress, line("before", progress)));
+        });
+        let (last, words) = said.pop().unwrap();
+        assert_eq!((last.share, last.calls, words.as_str()), (1.0, report.all.calls, "\r\x1b[K"));
+        assert!(said.len() >= 2, "{said:?}");
+        assert!(said.is_sorted_by(|(a, _), (b, _)| a.share < b.share && a.calls < b.calls), "{said:?}");
+        for (progress, words) in &said {
+            let percent = (progress.share * 100.0).floor();
+            assert!(words.starts_with(&format!("\rsimulating before: {percent}% of the time, ")), "{words}");
+            assert!(words.ends_with(" calls\x1b[K"), "{words}");
+        }
+        assert!(said[0].1.contains(','), "its thousands stand apart: {}", said[0].1);
+        assert!(line("", said[0].0).starts_with("\rsimulating: "));
+    }
 }

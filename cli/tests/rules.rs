@@ -93,7 +93,7 @@ fn an_incident_and_a_call_are_explained_in_sentences() {
     assert_eq!(code, 0);
     assert!(
         out.starts_with("Incident 7, Stripe\nAt 20")
-            && out.contains("refused 2 calls for")
+            && out.contains("refused 2 calls of")
             && out.contains("(403)."),
         "{out}"
     );

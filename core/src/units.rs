@@ -3,10 +3,12 @@
 mod bytes;
 pub(crate) mod moment;
 mod money;
+mod number;
 mod period;
 mod share;
 
 pub use money::{BadMoney, Currency, Money};
+pub use number::grouped;
 pub use period::Period;
 pub use share::Share;
 

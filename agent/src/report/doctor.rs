@@ -2,6 +2,7 @@
 
 use super::counters::{Weight, meaning};
 use super::source::Source;
+use super::unsent::Processes;
 use super::{Query, ReportError, Window, time};
 use crate::caller::start_ticks_of;
 use crate::home::{LEDGER, SOCKET};
@@ -324,12 +325,16 @@ impl Doctor {
              WHERE last_flush >= ?1 ORDER BY ended IS NOT NULL, since DESC",
         )?;
         let mut rows = statement.query([from])?;
+        let mut known = Processes::default();
         while let Some(row) = rows.next()? {
             let Some(caller) = source.caller(row.get(0)?) else { continue };
             let adapters: String = row.get(3)?;
+            let adapters: Vec<String> =
+                adapters.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
             let last_flush = row.get::<_, i64>(6)?.unsigned_abs();
             let ended: Option<i64> = row.get(7)?;
             let config: String = row.get(8)?;
+            known.add((caller.pid, caller.started), &config, &adapters);
             self.processes.push(ProcessRow {
                 service: caller.service.clone(),
                 executable: caller.executable.clone(),
@@ -337,7 +342,7 @@ impl Doctor {
                 user: caller.user.clone(),
                 role: row.get(1)?,
                 state: state(caller, ended.is_some(), source.query.now.as_nanos().saturating_sub(last_flush)),
-                adapters: adapters.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+                adapters,
                 config: (!config.is_empty()).then_some(config),
                 hub: row.get(4)?,
                 calls: calls.get(&(caller.pid, caller.started)).copied().unwrap_or(0),
@@ -346,6 +351,7 @@ impl Doctor {
                 version: row.get(2)?,
             });
         }
+        self.problems.extend(known.problems(source)?);
         Ok(())
     }
 

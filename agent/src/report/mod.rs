@@ -28,6 +28,7 @@ mod refusal;
 mod render;
 mod source;
 pub(crate) mod time;
+mod unsent;
 mod vendors;
 
 pub use advise::{Advice, Advised, Answers, Worth, advise};

@@ -1,10 +1,12 @@
 //! What do the vendors allow us, and how much of it is left? Each process writes down what it knows of a quota;
 //! together that is one row.
 
+use super::findings::words;
 use super::source::{Source, get};
-use super::{Filter, Query, ReportError, Window, time};
+use super::{Filter, Query, ReportError, Window, incidents, time};
 use crate::store::MAX_PROCESSES;
 use farcall::matcher::{Fields, Subject};
+use farcall::quota::Why;
 use farcall::{Caller, Tap};
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
@@ -158,10 +160,32 @@ pub fn quotas(query: &Query) -> Result<Quotas, ReportError> {
     Ok(Quotas { report: "quotas", window: query.window(), rows, notes })
 }
 
+/// What `concurrency` of rules refused: how many calls are under way at once is not used up, and so no quota with a rest.
+fn full(query: &Query) -> Vec<String> {
+    // By a filter that incidents do not have, nobody can tell which of them to show.
+    let Ok(incidents) = incidents(query) else { return Vec::new() };
+    let mut refused: BTreeMap<(String, String), (u64, i64)> = BTreeMap::new();
+    for row in incidents.rows.into_iter().filter(|row| row.why == Why::Concurrency.as_str()) {
+        let (calls, newest) = refused.entry((row.policy, row.label)).or_default();
+        (*calls, *newest) = (*calls + row.count, (*newest).max(row.id));
+    }
+    let told = refused.into_iter().map(|((rule, label), (calls, newest))| {
+        format!(
+            "[[quota]] {rule} refused {} to {label}, because as many as its `concurrency` allows were under way: \
+             farcall explain incident {newest}",
+            words::count(calls, "call")
+        )
+    });
+    told.collect()
+}
+
 fn notes(rows: &[QuotaRow], unread: u64, query: &Query) -> Vec<String> {
     let mut notes: Vec<String> = rows.iter().filter_map(QuotaRow::about_others).take(3).collect();
+    let full = full(query);
+    let none_full = full.is_empty();
+    notes.extend(full);
     let mut stated = rows.iter().filter(|row| row.source == "vendor").peekable();
-    if rows.is_empty() {
+    if rows.is_empty() && none_full {
         notes.push(
             "No vendor stated a quota in this window, none was learned from 429s, and no rule limited calls. Look \
              further back with --since 7d."

@@ -131,7 +131,7 @@ fn the_status_of_a_refusal_is_told_and_one_window_is_one_incident_however_the_ve
     let text = incidents.render(&Style::new(200, false));
     assert!(text.contains("403: too fast") && text.contains("429: 1 too fast, 1 used up"), "{text}");
     let explained = report::explain_incident(&query, openai.0).unwrap();
-    let said = "said that the quota is used up, in one answer (429), and refused one call for coming too fast (429).";
+    let said = "is used up, in one answer (429), and refused one call for coming too fast (429).";
     assert!(explained.sentences[0].ends_with(said), "{:?}", explained.sentences);
 }
 
@@ -153,7 +153,7 @@ fn quotas_that_a_rule_keeps_apart_by_customer_have_an_incident_each_in_the_same_
         told.sort_unstable();
         assert_eq!(told, [("customer=acme", 1, 1), ("customer=globex", 1, 1)], "{:?}", incidents.rows);
         let explained = report::explain_incident(&query, incidents.rows[0].id).unwrap();
-        let whose = format!("stripe (each, {}) ", incidents.rows[0].partition);
+        let whose = format!(": quota `each` ({}).", incidents.rows[0].partition);
         assert!(explained.sentences[0].contains(&whose), "{:?}", explained.sentences);
         std::fs::remove_dir_all(home.path()).unwrap();
         std::fs::create_dir(home.path()).unwrap();

@@ -113,12 +113,11 @@ impl Refusal {
     /// Why, and when the same call would pass, as one line.
     pub(crate) fn because(&self) -> String {
         let said = (!self.reason.is_empty()).then_some(&*self.reason);
-        let quota = || Why::ALL.into_iter().find(|why| said == Some(why.as_str()));
         let why = match self.by {
             RefusedBy::Policy => said.unwrap_or("the rule denies such calls"),
             RefusedBy::Rollout => "its kill switch is on",
             RefusedBy::Budget => "it would cost more than the limit leaves",
-            RefusedBy::Quota => quota().map_or("it leaves no room", Why::in_words),
+            RefusedBy::Quota => self.quota_says().map_or("it leaves no room", Why::in_words),
             RefusedBy::Concurrency => "as many calls as allowed were under way",
             RefusedBy::Breaker => "the vendor has been failing, and the breaker is open",
             RefusedBy::Deadline => "the time that the call had was over",
@@ -132,6 +131,11 @@ impl Refusal {
         let mut text = format!("because {why}; the same call would pass at {at}, in ");
         let _ = write_span(&mut text, until.since(self.at));
         text
+    }
+
+    /// What a quota refused it for.
+    fn quota_says(&self) -> Option<Why> {
+        Why::ALL.into_iter().find(|why| self.by == RefusedBy::Quota && why.as_str() == &*self.reason)
     }
 }
 
@@ -149,8 +153,10 @@ impl fmt::Display for Refusal {
             RefusedBy::Fault => write!(f, " is injected")?,
             RefusedBy::Cache => write!(f, " has nothing kept for it")?,
         }
-        if !self.reason.is_empty() {
-            write!(f, " ({})", self.reason)?;
+        match self.quota_says() {
+            Some(why) => write!(f, ": {}", why.in_words())?,
+            None if !self.reason.is_empty() => write!(f, " ({})", self.reason)?,
+            None => {}
         }
         match self.until {
             Some(until) => {
@@ -192,6 +198,28 @@ mod tests {
         let when = "the same call would pass at 2025-11-21 04:41:31 UTC, in 90.5 s";
         assert_eq!(budget, format!("because it would cost more than the limit leaves; {when}"));
         assert_eq!(refusal(RefusedBy::Policy, "not `us`", None).because(), "because not `us`");
+    }
+
+    #[test]
+    fn what_a_quota_refused_a_call_for_is_told_in_words() {
+        let at = Timestamp::from_nanos(0);
+        for why in Why::ALL {
+            let refusal = Refusal {
+                by: RefusedBy::Quota,
+                rule: "q".into(),
+                reason: why.as_str().into(),
+                until: why.can_be_foreseen().then(|| at.plus_millis(500)),
+                at,
+            };
+            let when = if why.can_be_foreseen() { "; it would pass in 0.5 s" } else { "" };
+            let says = why.in_words();
+            assert_eq!(
+                refusal.to_string(),
+                format!(
+                    "farcall did not send this call: quota `q` leaves no room before its deadline: {says}{when}"
+                )
+            );
+        }
     }
 
     #[test]

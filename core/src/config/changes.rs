@@ -27,7 +27,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, what: &str) -> Option<Changes>
         return None;
     }
     if host.is_none() && path_prefix.is_none() && headers.is_empty() {
-        section.wrong(format!("`{what}` changes nothing; write `host`, `path_prefix` or `headers`"));
+        section.says_nothing(format!("`{what}` changes nothing; write `host`, `path_prefix` or `headers`"));
         return None;
     }
     let own = headers.iter().any(|(name, _)| CREDENTIALS.contains(&name.as_str()));

@@ -71,7 +71,7 @@ pub(super) fn read(section: &mut Section<'_, '_>, allowed: bool) -> Option<Rule>
         good = false;
     }
     if effects == 0 && !section.has("latency") {
-        section.wrong("the fault does nothing; write `latency`, `error`, `status` or `truncate`");
+        section.says_nothing("the fault does nothing; write `latency`, `error`, `status` or `truncate`");
         good = false;
     }
     if section.has("retry_after") && !section.has("status") {

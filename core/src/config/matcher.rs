@@ -1,6 +1,6 @@
 //! `match = { ... }`: the conditions of a rule.
 
-use super::section::Section;
+use super::section::{Section, nearest};
 use crate::catalogue::{UNREADABLE, Vendor, builtin};
 use crate::matcher::{BadMatch, Builder, Matcher};
 use toml::Spanned;
@@ -16,12 +16,9 @@ impl VendorNames<'_> {
         if can_be_unnamed(name) || names().any(|known| known.eq_ignore_ascii_case(name)) {
             return None;
         }
-        let lower = name.to_lowercase();
-        let likeness = |known: &str| strsim::jaro_winkler(&lower, known);
-        let nearest = names().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        let hint = match nearest {
-            Some(nearest) if likeness(nearest) > 0.7 => format!("did you mean `{nearest}`?"),
-            _ => "name it in a [[vendor]] with its hosts, or write its domain".into(),
+        let hint = match nearest(&name.to_lowercase(), names()) {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => "name it in a [[vendor]] with its hosts, or write its domain".into(),
         };
         Some(format!("the vendor `{name}` is not known; {hint}"))
     }

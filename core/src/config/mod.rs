@@ -331,7 +331,12 @@ mod tests {
             "f",
             "[[vendor]]\nname=\"a\"\nhosts=[\"a.example\"]\n[[vendor]]\nname=\"b\"\nhots=[\"b.example\"]\n",
         );
-        assert_eq!(errors.len(), 2);
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            ["f:6:1: unknown key `hots`; did you mean `hosts`?"],
+            "and not that `hosts` is missing"
+        );
         assert_eq!(config.vendors.len(), 1);
     }
 

@@ -55,7 +55,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
         }
         (None | Some(false), None) => {
             if critical.is_none() {
-                section.wrong("the rule says nothing; write `park = true` or `critical = true`");
+                section.says_nothing("the rule says nothing; write `park = true` or `critical = true`");
                 return None;
             }
             return Some(Rule::new(None, critical));

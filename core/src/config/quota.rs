@@ -41,10 +41,6 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
         "`burst` is above `limit`; any period may see `limit` and `burst` units, so give at most the limit",
     );
     object(
-        burst.is_some() && limit.is_none() && !wrong_limit && pace != Some(Pace::Smooth),
-        "`burst` says nothing here; it goes with `limit` or with `pace = \"smooth\"`",
-    );
-    object(
         pace == Some(Pace::Reserve) && !section.has("reserve"),
         "`pace = \"reserve\"` does not say what to keep; write reserve = { priority = \"interactive\", share = \"20%\" }",
     );
@@ -57,23 +53,37 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
         "`weights` have no effect without `fair = \"customer\"`; write both or none",
     );
     object(
-        shared == Some(Shared::Fleet) && limit.is_none() && !wrong_limit,
-        "`shared = \"fleet\"` needs a `limit` to share out; what the vendor states reaches every host by itself",
-    );
-    object(
         on_error == Some(OnError::Refuse) && shared == Some(Shared::Process),
         "`on_error` is about what is shared, and `shared = \"process\"` shares nothing; leave one of them out",
     );
+    let no_limit = limit.is_none() && !wrong_limit;
+    for (wants_one, message) in [
+        (
+            burst.is_some() && pace != Some(Pace::Smooth),
+            "`burst` says nothing here; it goes with `limit` or with `pace = \"smooth\"`",
+        ),
+        (
+            shared == Some(Shared::Fleet),
+            "`shared = \"fleet\"` needs a `limit` to share out; what the vendor states reaches every host by itself",
+        ),
+    ] {
+        if no_limit && wants_one {
+            section.lacks_for("limit", message);
+            sound = false;
+        }
+    }
     let says_something = limit.is_some()
         || concurrency.is_some()
         || pace.is_some()
         || fair
         || section.has("max_wait")
         || section.has("on_error");
-    object(
-        !says_something && !wrong_limit,
-        "this [[quota]] says nothing; give `limit`, `concurrency`, `pace`, `fair` or `max_wait`",
-    );
+    if !says_something && !wrong_limit {
+        section.says_nothing(
+            "this [[quota]] says nothing; give `limit`, `concurrency`, `pace`, `fair` or `max_wait`",
+        );
+        sound = false;
+    }
     sound.then_some(Rule {
         limit,
         burst,
@@ -217,6 +227,20 @@ mod tests {
             let limit = parse_limit(text).unwrap();
             assert_eq!((limit.units, limit.unit, limit.period.as_secs()), (units, unit, secs), "{text}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_misspelt_is_told_alone() {
+        for text in
+            ["limt = \"5 requests / 1s\"", "limt = \"5 requests / 1s\"\nburst = 2\nshared = \"fleet\""]
+        {
+            let (rule, errors) = read_text(text);
+            assert!(rule.is_none());
+            assert_eq!(errors, ["f:1:1: unknown key `limt`; did you mean `limit`?"], "{text}");
+        }
+        // Of a key that has nothing to do with it, both are told.
+        let (_, errors) = read_text("shared = \"fleet\"\nfair = \"customer\"\nrserve = { share = 0.2 }");
+        assert_eq!(errors.len(), 2, "{errors:?}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
         return None;
     }
     if rule == Rule::default() {
-        section.wrong(
+        section.says_nothing(
             "the rule says nothing; write `deadline`, `attempts`, `breaker`, `hedge`, `failover` or `concurrency`",
         );
         return None;

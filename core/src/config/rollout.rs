@@ -50,7 +50,7 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
             return None;
         }
         (None, None) if kill.is_none() => {
-            section.wrong("the rule says nothing; write `variant` and `share`, or `kill = true`");
+            section.says_nothing("the rule says nothing; write `variant` and `share`, or `kill = true`");
             return None;
         }
         _ => {}

@@ -1,7 +1,7 @@
 //! A scenario of `farcall simulate`: vendors, customers, and what if.
 
 use super::quota::parse_limit;
-use super::section::{self, Section};
+use super::section::{self, Section, nearest};
 use super::{ConfigError, parse_duration};
 use crate::call::{ErrorType, Priority};
 use crate::catalogue::builtin;
@@ -98,7 +98,14 @@ fn vendor(section: &mut Section<'_, '_>) -> Vendor {
         Some(host.strip_prefix("*.").map_or_else(|| host.clone(), |rest| format!("sim.{rest}")))
     });
     if host.is_none() && !section.has("host") {
-        section.missing("host", "the catalogue does not know this vendor; write where it answers");
+        let names = builtin().iter().map(|vendor| &vendor.name);
+        let why = match nearest(&name.to_lowercase(), names) {
+            Some(nearest) => format!(
+                "the catalogue does not know the vendor `{name}`; did you mean `{nearest}`? If not, write where it answers"
+            ),
+            None => "the catalogue does not know this vendor; write where it answers".to_owned(),
+        };
+        section.missing("host", &why);
     }
     let mut latency = Latency { p50: Duration::from_millis(100), p99: Duration::from_millis(1_000) };
     if let Some(section) = section.table("latency") {
@@ -252,10 +259,12 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 
 fn asked(section: &mut Section<'_, '_>, vendors: &[Vendor]) -> Option<Asked> {
     let vendor = section.checked_string("vendor", |name| {
-        vendors
-            .iter()
-            .position(|vendor| vendor.name == name)
-            .ok_or("a vendor of this scenario; write a [[vendor]] of this name above".into())
+        vendors.iter().position(|vendor| vendor.name == name).ok_or_else(|| {
+            match nearest(name, vendors.iter().map(|vendor| &vendor.name)) {
+                Some(nearest) => format!("a vendor of this scenario; did you mean `{nearest}`?"),
+                None => "a vendor of this scenario; write a [[vendor]] of this name above".into(),
+            }
+        })
     });
     if !section.has("vendor") {
         section.missing("vendor", "say who is called");
@@ -348,7 +357,7 @@ fn what_if(section: &mut Section<'_, '_>, vendors: &[Vendor], customers: &[Custo
     what.caches =
         section.some_tables("cache").iter_mut().filter_map(|section| cache(section, customers)).collect();
     if what == WhatIf::default() {
-        section.wrong("[what_if] changes nothing; write as in `customer.acme.rate = \"x3\"`");
+        section.says_nothing("[what_if] changes nothing; write as in `customer.acme.rate = \"x3\"`");
     }
     what
 }
@@ -407,6 +416,11 @@ mod tests {
             ("[what_if]\ncache = { endpoint = \"GET /none\", hit = \"5%\" }", "nobody asks for"),
             ("[[clock_jump]]\nengine = 2\nat = \"1h\"\nby = \"-1h\"", "between 1 and 1"),
             ("[[vendor]]\nname = \"nobody\"", "`host` is missing"),
+            ("[[vendor]]\nname = \"githb\"", "does not know the vendor `githb`; did you mean `github`?"),
+            (
+                "[[customer]]\nname = \"x\"\nrate = \"1 / s\"\ncalls = [{ vendor = \"githb\", endpoint = \"GET /user\" }]",
+                "`vendor` is not a vendor of this scenario; did you mean `github`?",
+            ),
             ("[[vendor]]\nname = \"stripe\"\nstates = true", "write `limit` as well"),
             ("[[vendor]]\nname = \"stripe\"\nlatency = { p50 = \"1s\", p99 = \"1ms\" }", "below `p50`"),
             ("[[vendor]]\nname = \"stripe\"\nlimit = \"10 tokens / 1s\"", "only requests"),

@@ -43,6 +43,8 @@ pub(super) struct Section<'t, 'd> {
     /// Whether every key is allowed.
     free: bool,
     children: Vec<(&'static str, Vec<Section<'t, 'd>>)>,
+    /// What it lacks: the key, where it is one, and the message.
+    lacks: RefCell<Vec<(Option<String>, String)>>,
 }
 
 /// Parses `text`, lets `read` ask for what it knows, and gives all errors in the order of the file. `outline` asks for
@@ -93,15 +95,27 @@ pub(super) fn known(
 
 impl<'t, 'd> Section<'t, 'd> {
     fn new(report: &'t Report<'t>, table: &'d DeTable<'d>, offset: usize) -> Self {
-        Self { report, table, offset, known: Vec::new(), free: false, children: Vec::new() }
+        let (known, children, lacks) = (Vec::new(), Vec::new(), RefCell::default());
+        Self { report, table, offset, known, free: false, children, lacks }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
+    /// Reports a key that must be there; not where it is, misspelt.
     pub(super) fn missing(&self, key: &str, why: &str) {
-        self.report.add(self.offset, format!("`{key}` is missing; {why}"));
+        self.lacks_for(key, format!("`{key}` is missing; {why}"));
+    }
+
+    /// Reports what is wrong for want of a key; not where that is there, misspelt.
+    pub(super) fn lacks_for(&self, key: &str, message: impl Into<String>) {
+        self.lacks.borrow_mut().push((Some(key.to_owned()), message.into()));
+    }
+
+    /// Reports that nothing in the table says anything; not where there is a key that nobody knows.
+    pub(super) fn says_nothing(&self, message: impl Into<String>) {
+        self.lacks.borrow_mut().push((None, message.into()));
     }
 
     pub(super) fn string(&mut self, key: &'static str) -> Option<String> {
@@ -400,14 +414,23 @@ impl<'t, 'd> Section<'t, 'd> {
         self.report.add(value.span().start, format!("{what} is {found}, not {wanted}; {remedy}"));
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that nobody asked for, and what the table lacks, unless one of these explains it.
     fn finish(self) {
+        let unknown = |name: &&str| !self.free && !self.known.contains(name);
         for key in self.table.keys() {
             let name: &str = key.get_ref();
-            if self.free || self.known.contains(&name) {
-                continue;
+            if unknown(&name) {
+                self.report.add(key.span().start, format!("unknown key `{name}`; {}", self.hint(name)));
             }
-            self.report.add(key.span().start, format!("unknown key `{name}`; {}", self.hint(name)));
+        }
+        let unknown: Vec<&str> =
+            self.table.keys().map(|key| key.get_ref().as_ref()).filter(unknown).collect();
+        for (key, message) in self.lacks.take() {
+            let is_meant =
+                |name: &&str| key.as_deref().is_none_or(|key| nearest(name, &self.known) == Some(key));
+            if !unknown.iter().any(is_meant) {
+                self.report.add(self.offset, message);
+            }
         }
         for (_, sections) in self.children {
             sections.into_iter().for_each(Section::finish);
@@ -415,9 +438,8 @@ impl<'t, 'd> Section<'t, 'd> {
     }
     /// What was meant by a key that nobody asked for.
     fn hint(&self, name: &str) -> String {
-        let likeness = |known: &&&str| strsim::jaro_winkler(name, known);
-        let nearest = self.known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-        let near = |least: f64| nearest.filter(|nearest| likeness(nearest) > least);
+        let nearest = nearest(name, &self.known);
+        let near = |least: f64| nearest.filter(|nearest| strsim::jaro_winkler(name, nearest) > least);
         let elsewhere = self.report.elsewhere.get_or_init(|| Elsewhere::learn(self.report.outline));
         match elsewhere.place_of(name, &self.known) {
             Some(place) => match near(0.9) {
@@ -433,4 +455,15 @@ impl<'t, 'd> Section<'t, 'd> {
             },
         }
     }
+}
+
+/// The one of these names that `wanted` is most like; `None` where it is like none.
+pub(super) fn nearest<'k>(
+    wanted: &str,
+    known: impl IntoIterator<Item = &'k (impl AsRef<str> + ?Sized + 'k)>,
+) -> Option<&'k str> {
+    let known = known.into_iter().map(AsRef::as_ref);
+    let likeness = |known: &str| strsim::jaro_winkler(wanted, known);
+    let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(nearest) > 0.7).then_some(nearest)
 }

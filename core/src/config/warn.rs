@@ -3,6 +3,8 @@
 
 mod conditions;
 mod downgrades;
+mod endpoints;
+mod quotas;
 
 use super::{Config, ConfigWarning, Rule};
 use crate::budget::Unit;
@@ -41,9 +43,22 @@ pub(super) fn warnings(config: &Config, file: &str, text: &str, now: Timestamp) 
             let place = expires.map_or(begin, |value| value.span().start);
             found.places.insert((kind, line_of(begin)), place);
             if let Some(DeValue::Table(conditions)) = table.get("match").map(Spanned::get_ref) {
+                let mut endpoints = Vec::new();
+                let mut vendors = Vec::new();
                 each_text("", conditions, &mut |key, text, place| {
+                    match key {
+                        "vendor" => vendors.push(text.trim().to_owned()),
+                        "endpoint" => endpoints.push((text.trim().to_owned(), place)),
+                        _ => {}
+                    }
                     found.said.extend(known.objection(key, text).map(|objection| (place, objection)));
                 });
+                let vendors: Vec<&str> = vendors.iter().map(String::as_str).collect();
+                for (endpoint, place) in endpoints {
+                    let wanted = endpoint.strip_prefix('!').unwrap_or(&endpoint).trim();
+                    let objection = known.no_endpoint(&vendors, wanted);
+                    found.said.extend(objection.map(|objection| (place, objection)));
+                }
             }
         }
     }
@@ -52,6 +67,7 @@ pub(super) fn warnings(config: &Config, file: &str, text: &str, now: Timestamp) 
     faults(config, now, &mut found);
     budgets(config, &mut found);
     downgrades::downgrades(config, &mut found);
+    quotas::quotas(config, &mut found);
     found.said.sort();
     let said = found.said.into_iter();
     said.map(|(place, message)| {

@@ -56,7 +56,8 @@ impl Call {
     /// before the first step. Only where it may be JSON, as models are asked in.
     #[must_use]
     pub fn wants_content(&self) -> bool {
-        self.state == State::Begun && self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.unseen)
+        let asks = |Standing { flow, .. }: &Standing| flow.unseen && !flow.began;
+        self.state == State::Begun && self.flow.as_ref().is_some_and(asks)
     }
 
     /// Shows the request as [`Engine::begin`](super::Engine::begin) saw it, with its body

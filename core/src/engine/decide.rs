@@ -15,7 +15,7 @@ use crate::config::Rule;
 use crate::cost::Ahead;
 use crate::fault::Effect;
 use crate::policy::{OnError, Verdict as PolicyVerdict};
-use crate::quota::{self, Ask, Verdict as QuotaVerdict, Why};
+use crate::quota::{self, Ask, Verdict as QuotaVerdict};
 use crate::resilience::{
     BreakerVerdict, Concurrency, ConcurrencyRule, ConcurrencyVerdict, FailoverWhen, is_safe,
 };
@@ -362,8 +362,8 @@ fn by_quota(flow: &mut Flow, name: &Arc<str>, verdict: QuotaVerdict, now: Timest
         QuotaVerdict::Pass => Ok(()),
         QuotaVerdict::Wait { until, why } => Err(wait(flow, name, why.in_words(), until, now)),
         QuotaVerdict::Refuse { until, why } => {
-            // Nobody can tell when what is shared can be had again: until then is when it is looked for.
-            let until = (why != Why::Unshared).then_some(until);
+            // Where nobody can tell when it would pass, `until` is when it is looked for.
+            let until = why.can_be_foreseen().then_some(until);
             Err(refuse(RefusedBy::Quota, name, why.as_str(), until, now))
         }
     }

@@ -309,10 +309,11 @@ impl Engine {
     /// Asks the rules about the next attempt, which goes out where they let it.
     fn ask(&self, call: &mut Call, now: Timestamp) -> Result<(), Halt> {
         if let Some(Standing { plan, flow }) = &mut call.flow {
+            self.decide(plan, flow, now)?;
+            // What is not sent needs no reserve.
             if std::mem::take(&mut flow.unseen) && plan.judges_content() {
                 self.tallies.unread_requests.fetch_add(1, Ordering::Relaxed);
             }
-            self.decide(plan, flow, now)?;
         }
         call.attempts += 1;
         call.state = State::Sent;

@@ -302,3 +302,34 @@ impl Series {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call that came out so, whatever its status.
+    fn key(outcome: u8, status: u16) -> SeriesKey {
+        SeriesKey { vendor: 1, endpoint: 1, customer: 1, tags: 1, caller: 1, status, outcome, tap: 0 }
+    }
+
+    #[test]
+    fn a_call_has_failed_where_its_outcome_says_so() {
+        let others =
+            [Outcome::Complete, Outcome::Abandoned, Outcome::Cached, Outcome::Stale, Outcome::Parked];
+        let failed = ErrorType::ALL.map(Outcome::Failed);
+        let refused = RefusedBy::ALL.map(Outcome::Refused);
+        for status in (0..=999).chain([u16::MAX]) {
+            for outcome in others.iter().chain(&failed).chain(&refused) {
+                let key = key(SeriesKey::outcome_number(*outcome), status);
+                assert_eq!(key.outcome(), *outcome, "{status}");
+                let has_failed = matches!(outcome, Outcome::Failed(_));
+                assert_eq!(key.has_failed(), has_failed, "{outcome:?}, {status}");
+            }
+        }
+        // Numbers that no outcome has today are read as one, and must be told as that.
+        for number in (0..=u8::MAX).filter(|number| *number != REFUSED) {
+            let key = key(number, 200);
+            assert_eq!(key.has_failed(), matches!(key.outcome(), Outcome::Failed(_)), "{number}");
+        }
+    }
+}

@@ -52,7 +52,8 @@ pub enum Verdict {
     },
     /// Not within the time that it has.
     Refuse {
-        /// When it would pass, as far as can be known now.
+        /// When it would pass, as far as can be known now; when to look again, where [`Why::can_be_foreseen`] says that
+        /// nobody can tell.
         until: Timestamp,
         /// What it would wait for.
         why: Why,
@@ -100,6 +101,12 @@ impl Why {
         Self::Lease,
         Self::Unshared,
     ];
+
+    /// Whether anybody can tell when it is over: when a place comes free, or what is shared can be had again, nobody can.
+    #[must_use]
+    pub const fn can_be_foreseen(self) -> bool {
+        !matches!(self, Self::Concurrency | Self::Unshared)
+    }
 
     /// The word for it, as in the ledger.
     #[must_use]

@@ -165,7 +165,7 @@ impl Rule {
     }
 
     /// How many units of this limit may go back to back.
-    pub(super) fn burst_of(&self, limit: &Limit) -> u64 {
+    pub(crate) fn burst_of(&self, limit: &Limit) -> u64 {
         self.burst.unwrap_or_else(|| limit.default_burst()).max(1)
     }
 

@@ -159,8 +159,9 @@ impl State {
         match verdict {
             Verdict::Pass => went(ask.units, resets_at(cell, at), at),
             Verdict::Refuse { until, why } => {
-                if !matches!(why, Why::Concurrency | Why::Unshared) {
-                    let breach = Breach { kind: Kind::Own, status: 0, why, retry_at: until.as_nanos() };
+                if why != Why::Unshared {
+                    let retry_at = if why.can_be_foreseen() { until.as_nanos() } else { 0 };
+                    let breach = Breach { kind: Kind::Own, status: 0, why, retry_at };
                     self.breached(breach, rule, at);
                 }
             }

@@ -51,10 +51,25 @@ use crate::quota::Shared;
 use crate::resilience::Limit as Places;
 use what_if::times;
 
+/// How far a simulation is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Which share of the time is over, 0 to 1.
+    pub share: f64,
+    /// Calls that were made and are over.
+    pub calls: u64,
+}
+
 /// Runs a scenario under these rules; its `what_if` is left out of account ([`WhatIf::apply`] makes it so).
-/// `progress` is told now and then which share of the time is over.
+/// `progress` is told now and then how far it is, and once at the end.
 #[must_use]
-pub fn simulate(scenario: &Scenario, config: &Config, seed: u64, progress: &mut dyn FnMut(f64)) -> Report {
+pub fn simulate(
+    scenario: &Scenario,
+    config: &Config,
+    seed: u64,
+    progress: &mut dyn FnMut(Progress),
+) -> Report {
     world::World::new(scenario, &sampled(scenario, config), seed).run(progress)
 }
 

@@ -1,6 +1,7 @@
 //! A report as text: one column, or before and after side by side.
 
 use super::report::{Figure, Report, Value};
+use crate::units::grouped;
 use std::fmt::Write as _;
 
 /// The report as a table; with `after`, both beside each other and what changed.
@@ -63,7 +64,7 @@ pub fn render(before: &Report, after: Option<&Report>) -> String {
 
 fn show(value: Value) -> String {
     match value {
-        Value::Count(count) => group(count),
+        Value::Count(count) => grouped(count),
         Value::Share(share) => format!("{:.1}%", share * 100.0),
         Value::Time(None) => "-".into(),
         Value::Time(Some(time)) => {
@@ -76,19 +77,6 @@ fn show(value: Value) -> String {
         }
         Value::Money(nanos) => format!("{:.2} USD", nanos as f64 / 1e9),
     }
-}
-
-/// `1234567` as `1 234 567`.
-fn group(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 fn change(before: Option<Value>, after: Option<Value>) -> String {

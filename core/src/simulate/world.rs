@@ -1,5 +1,6 @@
 //! The course of events: one queue, one virtual clock.
 
+use super::Progress;
 use super::account::Account;
 use super::demand::Demand;
 use super::flight::Flight;
@@ -155,7 +156,7 @@ impl<'s> World<'s> {
         }
     }
 
-    pub(super) fn run(mut self, progress: &mut dyn FnMut(f64)) -> Report {
+    pub(super) fn run(mut self, progress: &mut dyn FnMut(Progress)) -> Report {
         for customer in 0..self.demands.len() {
             self.arrival(customer as u32);
         }
@@ -169,7 +170,7 @@ impl<'s> World<'s> {
         while let Some(Reverse(event)) = self.queue.pop() {
             events += 1;
             if events.is_multiple_of(STRIDE) {
-                progress(((self.now - self.start) as f64 / (self.end - self.start) as f64).min(1.0));
+                progress(self.progress());
             }
             self.now = event.at;
             if self.now > self.end.saturating_add(AFTER) {
@@ -191,8 +192,13 @@ impl<'s> World<'s> {
                 _ => {}
             }
         }
-        progress(1.0);
+        progress(Progress { share: 1.0, ..self.progress() });
         self.report()
+    }
+
+    fn progress(&self) -> Progress {
+        let share = (self.now - self.start) as f64 / (self.end - self.start) as f64;
+        Progress { share: share.min(1.0), calls: self.sums.iter().map(|sums| sums.calls).sum() }
     }
 
     pub(super) fn plan(&mut self, at: u64, what: What) {

@@ -204,3 +204,39 @@ fn a_body_that_is_shown_later_is_paid_for_like_one_that_was_there() {
         assert!(!engine.begin(&head, T0, 6).wants_content(), "{method} {size:?}");
     }
 }
+
+#[test]
+fn a_call_that_was_refused_has_no_unread_request() {
+    let engine = engine(
+        r#"
+        [[budget]]
+        match = { vendor = "openai" }
+        limit = "1M tokens / day"
+        [[budget]]
+        match = { vendor = "openai" }
+        limit = "1 request / day"
+        over = "refuse"
+        [[quota]]
+        match = { vendor = "anthropic" }
+        limit = "50 tokens / 1s"
+        "#,
+    );
+    let unread = || engine.counters().unread_requests;
+    let head = |url| Head::new("POST", url).body(Some(200), false);
+    let openai = head("https://api.openai.com/v1/chat/completions");
+    let mut first = engine.begin(&openai, T0, 1);
+    assert!(first.wants_content());
+    let _ = sent(&mut first, &engine, T0);
+    assert_eq!(unread(), 1);
+    assert_eq!(refused(&mut engine.begin(&openai, T0, 2), &engine, T0).by, RefusedBy::Budget);
+    assert_eq!(unread(), 1, "the second went nowhere");
+
+    // One that waits is sent in the end, and counts once; meanwhile nobody need show it any more.
+    let anthropic = head("https://api.anthropic.com/v1/messages");
+    let _ = sent(&mut engine.begin(&anthropic, T0, 4), &engine, T0);
+    let mut waits = engine.begin(&anthropic, T0, 5);
+    let Step::Wait(until) = waits.step(&engine, T0) else { panic!("its tokens come within two seconds") };
+    assert_eq!((unread(), waits.wants_content()), (2, false));
+    let _ = sent(&mut waits, &engine, until);
+    assert_eq!(unread(), 3);
+}

@@ -162,6 +162,17 @@ fn calls_under_way_are_limited_also_where_the_vendor_states_nothing() {
     let mut third = engine.begin(&head, at(1), 3);
     let refusal = refused(&mut third, &engine, at(1));
     assert_eq!((&*refusal.rule, &*refusal.reason), ("q", "concurrency"));
+    // Nobody can tell when a place comes free.
+    assert_eq!((refusal.until, refusal.to_string().contains("would pass")), (None, false));
+    let incident = engine.drain(at(1)).incidents.remove(0);
+    assert_eq!((&*incident.kind, &*incident.why, incident.count), ("own", "concurrency", 1));
+    assert_eq!((&*incident.policy, incident.retry_at, incident.own), ("q", None, 2));
+    let said = farcall::quota::explain(&incident);
+    assert!(said.contains("as many calls as the rule's `concurrency` allows were under way"), "{said}");
+    assert!(
+        said.contains("; a higher `concurrency` in the configuration") && !said.contains("again from"),
+        "{said}"
+    );
     first.answer(&engine, 200, &[("x", "y")].as_slice(), at(2));
     assert_eq!(first.step(&engine, at(2)), Step::Settled);
     first.end(&engine, at(2));

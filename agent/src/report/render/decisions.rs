@@ -77,6 +77,7 @@ fn what(row: &IncidentRow) -> String {
             }
         },
         _ if row.why.is_empty() => "refused here".to_owned(),
+        _ if row.why == "concurrency" => "refused here: no place".to_owned(),
         _ => format!("refused here: {}", row.why.replace('_', " ")),
     }
 }

@@ -1,17 +1,6 @@
 //! Numbers as people read them.
 
-/// A whole number with commas.
-pub(in crate::report) fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(in crate::report) use farcall::units::grouped;
 
 /// A share (0 to 1) in percent: `0.4%`, `12.5%`, `50%`.
 pub(in crate::report) fn percent(share: f64) -> String {

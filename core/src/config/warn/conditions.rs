@@ -59,6 +59,11 @@ impl<'c> Known<'c> {
         Self { vendors, kinds, methods }
     }
 
+    /// The vendor of this name; `None` for a text that stands for several.
+    pub(super) fn vendor(&self, name: &str) -> Option<&'c Vendor> {
+        self.vendors.iter().copied().find(|vendor| vendor.name.eq_ignore_ascii_case(name))
+    }
+
     /// Why no call has what a condition asks for, and what to write instead.
     pub(super) fn objection(&self, key: &str, text: &str) -> Option<String> {
         let text = text.trim();

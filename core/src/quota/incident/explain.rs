@@ -2,8 +2,8 @@
 
 use super::{Answers, Incident, Kind, Share};
 use crate::quota::Why;
-use crate::units::Timestamp;
 use crate::units::moment::in_words;
+use crate::units::{Timestamp, grouped};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -164,8 +164,9 @@ pub fn explain(incident: &NamedIncident) -> String {
     if incident.foreign > 0 {
         let _ = write!(
             text,
-            "\n{} counted {} {} that no call of ours explains: somebody else uses this credential.",
-            incident.vendor, incident.foreign, incident.unit
+            "\n{} counted {} that no call of ours explains: somebody else uses this credential.",
+            incident.vendor,
+            counted(incident.foreign, &incident.unit)
         );
     }
     if let Some(at) = incident.retry_at {
@@ -183,25 +184,32 @@ fn what_happened(incident: &NamedIncident) -> String {
     let at = in_words(incident.at);
     let quota = [incident.policy.as_str(), incident.partition.as_str()].into_iter();
     let quota: Vec<&str> = quota.filter(|part| !part.is_empty()).collect();
-    let policy = if quota.is_empty() { String::new() } else { format!(" ({})", quota.join(", ")) };
+    let policy = match quota.as_slice() {
+        [] => String::new(),
+        [name, partition @ ..] => {
+            let partition = partition.iter().map(|partition| format!(" ({partition})"));
+            format!(" `{name}`{}", partition.collect::<String>())
+        }
+    };
+    let of_quota = if policy.is_empty() { String::new() } else { format!(" of the quota{policy}") };
     let times = |count: u64, one: &str, many: &str| match count {
         1 => one.to_owned(),
-        count => format!("{count} {many}"),
+        count => format!("{} {many}", grouped(count)),
     };
-    let too_fast = |count| {
+    let too_fast = |count, of_quota: &str| {
         let calls = times(count, "one call", "calls");
-        format!("refused {calls} for coming too fast{}", by(incident, false))
+        format!("refused {calls}{of_quota} for coming too fast{}", by(incident, false))
     };
     if incident.kind == Kind::Exhausted.as_str() {
         let fast: u64 = incident.answers.iter().filter(|one| !one.exhausted).map(|one| one.count).sum();
-        let also = if fast > 0 { format!(", and {}", too_fast(fast)) } else { String::new() };
+        let also = if fast > 0 { format!(", and {}", too_fast(fast, "")) } else { String::new() };
         let answers = times(count.saturating_sub(fast), "one answer", "answers until the window ended");
         format!(
-            "At {at} {vendor}{policy} said that the quota is used up, in {answers}{}{also}.",
+            "At {at} {vendor} said that the quota{policy} is used up, in {answers}{}{also}.",
             by(incident, true)
         )
     } else if incident.kind == Kind::Rate.as_str() {
-        format!("At {at} {vendor}{policy} {}.", too_fast(*count))
+        format!("At {at} {vendor} {}.", too_fast(*count, &of_quota))
     } else {
         let why = match incident.why.as_str() {
             "own_limit" => "the limit of the configuration was reached",
@@ -211,12 +219,14 @@ fn what_happened(incident: &NamedIncident) -> String {
             "paced" => "what was left is spread until the reset",
             "learned" => "earlier refusals taught a limit",
             "fair_share" => "their customers had had their share",
+            "concurrency" => "as many calls as the rule's `concurrency` allows were under way",
             "lease" => "what the fleet granted to this host was used",
             "unshared" => "what others share of the quota could not be had",
             _ => "the quota did not allow them",
         };
         let calls = times(*count, "one call to", "calls to");
-        format!("From {at} on {calls} {vendor}{policy} went no further than here, because {why}.")
+        let quota = if policy.is_empty() { String::new() } else { format!(": quota{policy}") };
+        format!("From {at} on {calls} {vendor} went no further than here, because {why}{quota}.")
     }
 }
 
@@ -233,10 +243,13 @@ fn who_used_it(incident: &NamedIncident) -> String {
     let (Some(first), true) = (incident.customers.first(), *own > 0) else {
         return format!("None of our {unit} were counted in {window}.");
     };
+    let units = counted(*own, unit);
     let total = match incident.limit {
-        Some(limit) if limit == *own => format!("the {own} {unit} in {window}"),
-        Some(limit) => format!("our {own} {unit} in {window} (the limit is {limit}{})", span_of(incident)),
-        None => format!("our {own} {unit} in {window}"),
+        Some(limit) if limit == *own => format!("the {units} in {window}"),
+        Some(limit) => {
+            format!("our {units} in {window} (the limit is {}{})", grouped(limit), span_of(incident))
+        }
+        None => format!("our {units} in {window}"),
     };
     let mut text = customer(&first.name);
     text[..1].make_ascii_uppercase();
@@ -256,7 +269,14 @@ fn who_used_it(incident: &NamedIncident) -> String {
         let _ = write!(text, "; {}", others.join(", "));
     }
     if incident.refused > 0 && incident.kind != Kind::Own.as_str() {
-        let _ = write!(text, "; {} more calls were refused here before they went out", incident.refused);
+        let (calls, were) =
+            (counted(incident.refused, "calls"), if incident.refused == 1 { "was" } else { "were" });
+        let calls = calls.replacen(' ', " more ", 1);
+        let _ = write!(
+            text,
+            "; {calls} {were} refused here before {} went out",
+            if incident.refused == 1 { "it" } else { "they" }
+        );
     }
     text.push('.');
     text
@@ -274,7 +294,7 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     if let Some(first) = incident.customers.first()
         && incident.customers.len() > 1
         && first.units * 2 > own
-        && incident.why != "fair_share"
+        && !matches!(incident.why.as_str(), "fair_share" | "concurrency")
     {
         helps.push(format!(
             "a [[quota]] rule for {vendor} with fair = \"customer\", which keeps {} to its share while others ask",
@@ -302,9 +322,23 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
         _ if incident.why == "own_limit" => {
             helps.push("a higher `limit` in the configuration, if the contract allows it".to_owned());
         }
+        _ if incident.why == "concurrency" => {
+            helps.push(format!(
+                "a higher `concurrency` in the configuration, if {vendor} takes as many at once"
+            ));
+            helps.push(
+                "a longer `max_wait`, for calls that may wait until one under way is answered".to_owned(),
+            );
+        }
         _ => {}
     }
     helps
+}
+
+/// So many of a unit, which is a word in the plural: `1 request`, `1,435 tokens`.
+fn counted(count: u64, unit: &str) -> String {
+    let unit = if count == 1 { unit.strip_suffix('s').unwrap_or(unit) } else { unit };
+    format!("{} {unit}", grouped(count))
 }
 
 fn customer(name: &str) -> String {

@@ -142,7 +142,7 @@ fn an_incident_is_explained_in_plain_sentences() {
     let text = explain(&named);
     assert_eq!(
         text,
-        "At 2023-11-14 22:14:10 UTC example (per-minute) refused 3 calls for coming too fast (429).\n\
+        "At 2023-11-14 22:14:10 UTC example refused 3 calls of the quota `per-minute` for coming too fast (429).\n\
          Customer acme used 91% of the 500 requests in this minute, mostly GET /v1/search from worker-7; customer globex 9%.\n\
          Calls may go again from 2023-11-14 22:15:00 UTC.\n\
          What would help: a [[quota]] rule for example with fair = \"customer\", which keeps customer acme to its \
@@ -188,7 +188,7 @@ fn a_limit_is_told_with_the_time_that_it_is_for() {
     let said = |seconds: f64| {
         let limit_window = Some(Duration::from_secs_f64(seconds));
         let text = explain(&NamedIncident { limit_window, ..used.clone() });
-        let (_, rest) = text.split_once("(the limit is 5000").unwrap();
+        let (_, rest) = text.split_once("(the limit is 5,000").unwrap();
         rest.split_once(')').unwrap().0.to_owned()
     };
     assert_eq!([said(1.0), said(3_600.0), said(86_400.0)], [" a second", " an hour", " a day"]);
@@ -199,8 +199,8 @@ fn a_limit_is_told_with_the_time_that_it_is_for() {
     assert_eq!([said(0.5), said(90.0)], [" in 0.5 seconds", " in 90 seconds"]);
     // Where nobody states how long a window is, the end of this one says as much.
     let until = explain(&NamedIncident { resets_at: Some(T0), ..used.clone() });
-    assert!(until.contains("(the limit is 5000 until 20"), "{until}");
-    assert!(explain(&used).contains("(the limit is 5000)"));
+    assert!(until.contains("(the limit is 5,000 until 20"), "{until}");
+    assert!(explain(&used).contains("(the limit is 5,000)"));
     // The engine takes it from the vendor's word, or from the rule's limit.
     let (quota, rule) = a_bad_minute();
     assert_eq!(quota.incident(&rule, T0.plus_millis(50_000)).unwrap().limit_window.unwrap().as_secs(), 60);
@@ -393,4 +393,31 @@ fn a_window_in_which_another_one_was_refused_waits_to_be_told_of() {
     let told = one.incident(&rule, now).unwrap();
     assert_eq!((told.began, told.own, told.count), (start, 10, 0));
     assert_eq!(one.incident(&rule, now), None);
+}
+
+#[test]
+fn one_is_no_plural_and_a_quota_is_called_one() {
+    let mut named =
+        NamedIncident { vendor: "openai".into(), policy: "requests".into(), ..NamedIncident::default() };
+    (named.unit, named.own, named.count, named.refused, named.foreign) = ("requests".into(), 1, 1, 1, 1);
+    named.kind = Kind::Exhausted.as_str().into();
+    named.customers = vec![NamedShare { name: "acme".into(), units: 1, at_least: 1 }];
+    let said = explain(&named);
+    for words in [
+        "openai said that the quota `requests` is used up, in one answer",
+        "Customer acme used 100% of our 1 request in",
+        "; 1 more call was refused here before it went out",
+        "openai counted 1 request that no call of ours explains",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    (named.own, named.refused, named.partition) = (1_435, 2, "customer=acme".into());
+    let said = explain(&named);
+    for words in [
+        "the quota `requests` (customer=acme) is",
+        "our 1,435 requests",
+        "; 2 more calls were refused here before they",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }
