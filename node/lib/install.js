@@ -135,7 +135,23 @@ function cameDuring (write) {
   return hold(false) === true
 }
 
+/**
+ * Whether a SIGTERM came in the last turn of the event loop, of which nobody is told any more, and would have killed a
+ * process in which Farcall does not listen. Where the application listens too, it would not have been told either.
+ */
+function cameUntold () {
+  try {
+    const untold = isMainThread && native().takeSigterm()
+    const [only, ...others] = process.listeners('SIGTERM')
+    return untold && only === onTerminate && others.length === 0
+  } catch (error) {
+    note(error)
+    return false
+  }
+}
+
 function onBeforeExit () {
+  if (cameUntold()) return onTerminate()
   if (!cameDuring(flushNow)) return
   // The application's own listeners hear of it if it goes on.
   if (process.listeners('SIGTERM').some((listener) => listener !== onTerminate)) process.kill(process.pid, 'SIGTERM')
@@ -143,7 +159,8 @@ function onBeforeExit () {
 }
 
 function onExit () {
-  if (cameDuring(last)) process.kill(process.pid, 'SIGTERM')
+  const untold = cameUntold()
+  if (cameDuring(last) || untold) process.kill(process.pid, 'SIGTERM')
 }
 
 /**
@@ -151,6 +168,7 @@ function onExit () {
  * application listens too, the signal is the application's; where not, the process dies as it would have.
  */
 function onTerminate () {
+  told()
   // Some end the process if all who listen are theirs (signal-exit): nobody else is there while they are told.
   process.off('SIGTERM', onTerminate)
   // The first process of a container does not die of a signal that nobody listens to: it goes on, and so does this.
@@ -163,9 +181,24 @@ function onTerminate () {
   process.kill(process.pid, 'SIGTERM')
 }
 
+/** No signal is on its way to those who listen. */
+function told () {
+  try {
+    native().takeSigterm()
+  } catch (error) {
+    note(error)
+  }
+}
+
 function listenToSignal () {
+  if (!hooked || !isMainThread || process.listeners('SIGTERM').includes(onTerminate)) return
   // Before all others.
-  if (hooked && isMainThread && !process.listeners('SIGTERM').includes(onTerminate)) process.prependListener('SIGTERM', onTerminate)
+  process.prependListener('SIGTERM', onTerminate)
+  try {
+    native().noteSigterm()
+  } catch (error) {
+    note(error)
+  }
 }
 
 /** See index.d.ts. */

@@ -191,6 +191,30 @@ test('SIGTERM kills a process that is just ending, and what it counted is writte
   assert.equal((await counted(customer, 'outcome=complete')).calls, 2)
 })
 
+test('SIGTERM in the last turn of the event loop kills as it would have, and an application that listens is not told', async () => {
+  const customer = newCustomer()
+  const kill = "process.kill(process.pid, 'SIGTERM')"
+  /** @param {string} end @param {string} [listen] */
+  const ending = async (end, listen = '') => {
+    const { code, signal, output } = await run(`${asking}
+      await farcall.withCustomer('${customer}', get, '/scenario/ok')
+      ${listen}
+      ${end}
+    `)
+    return [code, signal, output]
+  }
+  const ends = [kill, `setTimeout(() => ${kill}, 20)`, `${kill}; process.exit(0)`, `process.on('beforeExit', () => ${kill})`]
+  for (const end of ends) {
+    assert.deepEqual(await ending(end), [null, 'SIGTERM', ''], end)
+    // So it is without Farcall: nobody is told when the event loop has ended.
+    assert.deepEqual(await ending(end, "process.on('SIGTERM', () => console.log('told'))"), [0, null, ''], end)
+  }
+  // One that was told of in its time is no reason to die later.
+  const told = `process.once('SIGTERM', () => console.log('told')); ${kill}; setTimeout(() => {}, 200)`
+  assert.deepEqual(await ending(told), [0, null, 'told\n'])
+  assert.equal((await counted(customer, 'outcome=complete')).calls, 2 * ends.length + 1)
+})
+
 test('SIGTERM that comes while the last that was counted is written kills when it is', async () => {
   const customer = newCustomer()
   /** @param {string} end @param {string} [listen] */
