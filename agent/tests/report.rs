@@ -194,6 +194,8 @@ fn each_call_counts_once_and_each_question_has_its_answer() {
     let endpoints = report::endpoints(&query).unwrap();
     assert_eq!(endpoints.rows[0].endpoint, "GET /sdk/latest-all");
     assert!(endpoints.rows[0].ttfb_ms.is_some() && endpoints.rows[0].dns_ms.is_none());
+    let table = endpoints.render(&Style::new(300, false));
+    assert!(table.contains("(means: ttfb, transfer, dns, connect, tls; percentiles: p50"), "{table}");
 
     let calls = report::calls(&query).unwrap();
     assert_eq!(calls.rows.iter().filter(|call| call.error).count(), 4, "the slowest of each kind is kept");

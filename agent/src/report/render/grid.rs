@@ -22,17 +22,19 @@ pub(super) struct Column {
     quiet: bool,
     /// Cut in its middle: what tells the names apart may stand at their ends.
     middle: bool,
+    /// It has means, beside percentiles in others.
+    mean: bool,
 }
 
 impl Column {
     /// A name, which is cut where there is no room.
     pub(super) const fn name(title: &'static str) -> Self {
-        Self { title, right: false, least: Some(MIN_NAME), rank: 0, quiet: false, middle: false }
+        Self { title, right: false, least: Some(MIN_NAME), rank: 0, quiet: false, middle: false, mean: false }
     }
 
     /// A number, which is never cut.
     pub(super) const fn number(title: &'static str) -> Self {
-        Self { title, right: true, least: None, rank: 0, quiet: false, middle: false }
+        Self { title, right: true, least: None, rank: 0, quiet: false, middle: false, mean: false }
     }
 
     /// A name that says little when it is cut to fewer characters than this.
@@ -50,6 +52,12 @@ impl Column {
     /// The column is not there at all where every row has `-` or nothing in it.
     pub(super) const fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    /// Its numbers are means, which a note says.
+    pub(super) const fn mean(mut self) -> Self {
+        self.mean = true;
         self
     }
 
@@ -149,6 +157,12 @@ impl Grid {
         self.rows.iter().for_each(|row| line(row, out, ""));
         if let Some(total) = &self.total {
             line(total, out, "1");
+        }
+        let shown = self.columns.iter().zip(&shown).filter(|(_, shown)| **shown).map(|(column, _)| column);
+        let means: Vec<&str> = shown.filter(|column| column.mean).map(|column| column.title).collect();
+        if !means.is_empty() {
+            let text = format!("(means: {}; percentiles: p50, the median, and p99)", means.join(", "));
+            wrap(&text, style.width, 0, out);
         }
         if !hidden.is_empty() {
             let hidden: Vec<&str> = hidden.iter().map(|&place| self.columns[place].title).collect();
@@ -333,6 +347,23 @@ mod tests {
             assert!(ends.iter().all(|end| *end == ends[0] && *end <= width), "{width}:\n{out}");
             assert!(!out.contains('\u{202E}'));
         }
+    }
+
+    #[test]
+    fn means_that_are_shown_are_told_from_percentiles() {
+        let mut grid = Grid::new(vec![
+            Column::number("p99"),
+            Column::number("ttfb").mean(),
+            Column::number("tls").mean().rank(1),
+        ]);
+        grid.row(vec!["120 ms".into(), "80 ms".into(), "7 ms".into()]);
+        let note = |width| {
+            let mut out = String::new();
+            grid.write(&Style { width, color: false }, &mut out);
+            out.lines().skip(2).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(note(80), "(means: ttfb, tls; percentiles: p50, the median, and p99)");
+        assert!(note(14).starts_with("(means: ttfb; percentiles:"), "{}", note(14));
     }
 
     #[test]
