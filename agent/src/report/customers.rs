@@ -50,7 +50,7 @@ pub fn customers(query: &Query) -> Result<Table<CustomerRow>, ReportError> {
         })
         .collect();
     rows.sort_by(|a, b| b.numbers.calls.cmp(&a.numbers.calls).then_with(|| a.customer.cmp(&b.customer)));
-    let mut notes: Vec<String> = totals.spared().into_iter().collect();
+    let mut notes: Vec<String> = totals.notes();
     if rows.iter().any(|row| row.customer == UNKNOWN) {
         notes.push(
             "unknown: nobody said for whom. Name the customer around the work: farcall.customer(\"acme\") in \

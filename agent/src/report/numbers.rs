@@ -1,5 +1,6 @@
 //! The numbers that every table of calls shows.
 
+use super::findings::words;
 use super::source::Row;
 use farcall::ledger::{Sketch, Sums};
 use farcall::{Currency, Money};
@@ -18,6 +19,8 @@ pub struct Numbers {
     pub error_rate: f64,
     /// Calls that were not made, because a rule said so; part of `calls`, and no errors.
     pub refused: u64,
+    /// Calls that an injected fault failed or answered in the vendor's place; part of `calls`, neither errors nor refused.
+    pub faulted: u64,
     /// Calls that the cache answered; part of `calls`.
     pub cached: u64,
     /// Those of them that got a stale answer, because the vendor failed or was not to be asked.
@@ -73,6 +76,7 @@ pub(super) struct Account {
     pub(super) sums: Sums,
     pub(super) errors: u64,
     pub(super) refused: u64,
+    pub(super) faulted: u64,
     pub(super) cached: u64,
     pub(super) stale: u64,
     pub(super) parked: u64,
@@ -84,7 +88,9 @@ pub(super) struct Account {
 impl Account {
     pub(super) fn add(&mut self, row: &Row<'_>) {
         self.sums.add(&row.sums);
-        if row.is_refused() {
+        if row.outcome == "refused-fault" {
+            self.faulted += row.sums.calls;
+        } else if row.is_refused() {
             self.refused += row.sums.calls;
         } else if row.is_cached() {
             self.cached += row.sums.calls;
@@ -103,15 +109,33 @@ impl Account {
         }
     }
 
+    /// What a reader should know of them, in sentences.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let of_fault = |faulted| {
+            let (calls, are, them) = match faulted {
+                1 => ("1 call".to_owned(), "is neither an error nor", "it"),
+                _ => (words::count(faulted, "call"), "are neither errors nor", "them"),
+            };
+            format!(
+                "{calls} met a [[fault]] that failed or answered {them} in the vendor's place, and {are} refused."
+            )
+        };
+        self.spared().into_iter().chain((self.faulted > 0).then(|| of_fault(self.faulted))).collect()
+    }
+
     /// What the cache spared the quotas of vendors, in a sentence; `None` where that is nothing.
-    pub(super) fn spared(&self) -> Option<String> {
+    fn spared(&self) -> Option<String> {
         let Sums { saved_requests: requests, saved_tokens: tokens, .. } = self.sums;
         match (requests, tokens) {
             (0, _) => None,
-            (requests, 0) => Some(format!("The cache spared the vendors' quotas {requests} requests.")),
-            (requests, tokens) => {
-                Some(format!("The cache spared the vendors' quotas {requests} requests and {tokens} tokens."))
+            (requests, 0) => {
+                Some(format!("The cache spared the vendors' quotas {}.", words::count(requests, "request")))
             }
+            (requests, tokens) => Some(format!(
+                "The cache spared the vendors' quotas {} and {}.",
+                words::count(requests, "request"),
+                words::count(tokens, "token")
+            )),
         }
     }
 
@@ -122,6 +146,7 @@ impl Account {
             errors: self.errors,
             error_rate: share(self.errors, self.sums.calls),
             refused: self.refused,
+            faulted: self.faulted,
             cached: self.cached,
             stale: self.stale,
             parked: self.parked,

@@ -93,6 +93,6 @@ pub fn vendors(query: &Query) -> Result<Table<VendorRow>, ReportError> {
         window: query.window(),
         rows,
         totals: totals.numbers(),
-        notes: totals.spared().into_iter().collect(),
+        notes: totals.notes(),
     })
 }

@@ -190,6 +190,12 @@ fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
         assert_eq!(row.outcome, outcome, "{row:?}");
         let table = report::calls(&query).unwrap().render(&Style::new(160, false));
         assert!(table.contains(&format!(" {result} ")), "{table}");
+        let vendors = report::vendors(&query).unwrap();
+        let (numbers, met) = (&vendors.rows[0].numbers, u64::from(outcome == "refused-fault"));
+        assert_eq!((numbers.calls, numbers.refused, numbers.faulted), (1, 0, met), "{fault}");
+        let told = "1 call met a [[fault]] that failed or answered it in the vendor's place, and is neither an error nor \
+                    refused.";
+        assert_eq!(vendors.notes.iter().any(|note| note == told), met == 1, "{:?}", vendors.notes);
         let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
         assert!(sentences[1].starts_with(begins) && sentences[1].ends_with(ends), "{sentences:?}");
         assert_eq!(sentences[2], format!("The fault `stumbles` {does}."), "{sentences:?}");

@@ -28,6 +28,12 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (total > Duration::ZERO && total <= Duration::from_secs(100 * 365 * 86_400)).then_some(total)
 }
 
+/// Whether it is a duration of zero, such as `"0s"`, which is none.
+pub(super) fn is_zero(text: &str) -> bool {
+    let digits = || text.chars().filter(char::is_ascii_digit);
+    digits().all(|digit| digit == '0') && parse_duration(&text.replacen('0', "1", 1)).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +46,7 @@ mod tests {
         for text in ["", "0s", "5", "h", "-1s", "1.5h", "1y", "99999999999s", "4294967295w"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
+        assert!(is_zero("0s") && is_zero("0h0m") && is_zero(" 000 ms"));
+        assert!(!is_zero("") && !is_zero("0") && !is_zero("1s") && !is_zero("10s") && !is_zero("0 apples"));
     }
 }

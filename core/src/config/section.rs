@@ -1,6 +1,7 @@
 //! A table of the file, read key by key: each key that is asked for is known, each that is left over is an
 //! error with the nearest known one, or with the table in which it belongs.
 
+use super::duration::is_zero;
 use super::elsewhere::Elsewhere;
 use super::{ConfigError, parse_duration};
 use std::cell::{OnceCell, RefCell};
@@ -134,8 +135,12 @@ impl<'t, 'd> Section<'t, 'd> {
 
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
         self.checked_string(key, |text| {
-            parse_duration(text).ok_or_else(|| {
-                r#"a duration; write a number and a unit, such as "30s", "5m", "1h" or "7d""#.into()
+            parse_duration(text).ok_or_else(|| match is_zero(text) {
+                true if key == "deadline" => {
+                    r#"a time that a call could keep: a deadline of zero would refuse all; write one such as "30s""#.into()
+                }
+                true => r#"a duration above zero; write a number and a unit, such as "30s" or "5m""#.into(),
+                false => r#"a duration; write a number and a unit, such as "30s", "5m", "1h" or "7d""#.into(),
             })
         })
     }

@@ -12,6 +12,7 @@ use crate::resilience::{
     Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryRule, RetryVerdict, Stop,
 };
 use crate::units::Timestamp;
+use std::sync::Arc;
 
 impl Engine {
     /// An attempt is over. Gives back what it held, and says whether another one follows: then the call stands
@@ -134,13 +135,14 @@ impl Engine {
                 }
             }
         }
-        let Some((failover, _)) = &plan.resilience.failover else { return false };
+        let Some((failover, changes)) = &plan.resilience.failover else { return false };
         let when = FailoverWhen::Ended { ending, sent: sent || flow.reached, handed_over: false };
         let goes = !flow.failed_over
             && failover.before(flow.method, when, flow.replayable, flow.deadline, now).is_some();
         if goes {
             flow.failed_over = true;
-            flow.events.add(now, What::Failover { after: Some(words()), why: "as the vendor failed" });
+            let (after, to) = (Some(words()), Arc::clone(changes));
+            flow.events.add(now, What::Failover { after, to, why: "as the vendor failed" });
         }
         goes
     }

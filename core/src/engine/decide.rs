@@ -422,14 +422,15 @@ fn breaker_is_open(
     until: Timestamp,
     now: Timestamp,
 ) -> Result<(), Halt> {
-    let backup = plan.resilience.failover.as_ref().and_then(|(failover, _)| {
+    let backup = plan.resilience.failover.as_ref().filter(|(failover, _)| {
         let when = FailoverWhen::BreakerOpen { reached: flow.reached };
         let can_go = flow.replayable || flow.unsent;
-        failover.before(flow.method, when, can_go, flow.deadline, now)
+        failover.before(flow.method, when, can_go, flow.deadline, now).is_some()
     });
-    if backup.is_some() {
+    if let Some((_, changes)) = backup {
         flow.failed_over = true;
-        flow.events.add(now, What::Failover { after: None, why: "the breaker is open" });
+        let to = Arc::clone(changes);
+        flow.events.add(now, What::Failover { after: None, to, why: "the breaker is open" });
         return Ok(());
     }
     engine.tallies.breaker_refusals.fetch_add(1, Ordering::Relaxed);

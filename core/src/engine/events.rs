@@ -1,7 +1,7 @@
 //! What happened to a call besides being sent and answered, for `farcall explain`.
 
 use crate::cache::Status;
-use crate::call::Refusal;
+use crate::call::{Changes, Refusal};
 use crate::cost::Cost;
 use crate::fault::{Effect, Fault};
 use crate::units::Timestamp;
@@ -38,7 +38,7 @@ pub(super) enum What {
     /// An attempt of an SDK ended, and the SDK itself made another one.
     SdkRetry { after: String, sdk: &'static str, lasts: Duration },
     /// The call goes to a backup; after an attempt that ended so, or before any was made.
-    Failover { after: Option<String>, why: &'static str },
+    Failover { after: Option<String>, to: Arc<Changes>, why: &'static str },
     /// A second attempt was sent beside a slow first one.
     Hedge,
     /// One of two attempts under way is no more, and the other one goes on.
@@ -154,8 +154,10 @@ impl std::fmt::Display for What {
             Self::SdkRetry { after, sdk, lasts } => {
                 write!(f, "{after}: the SDK above ({sdk}) tries again after {:.1} ms", ms(lasts))
             }
-            Self::Failover { after: Some(after), why } => write!(f, "{after}: goes to the backup, {why}"),
-            Self::Failover { after: None, why } => write!(f, "goes to the backup: {why}"),
+            Self::Failover { after: Some(after), to, why } => {
+                write!(f, "{after}: goes to the backup{}, {why}", backup(to))
+            }
+            Self::Failover { after: None, to, why } => write!(f, "goes to the backup{}: {why}", backup(to)),
             Self::Hedge => write!(f, "no answer yet: a second attempt beside the first"),
             Self::Lost { which, how } => write!(f, "of the two the {which} {how}: the other one counts"),
             Self::LostCost(Cost { nanos: 0, unknown: Some(why), .. }) => {
@@ -178,6 +180,15 @@ impl std::fmt::Display for What {
             Self::Cache { rule, status } => write!(f, "cache `{rule}`: {status}"),
         }
     }
+}
+
+/// Which backup it is: what is sent to another host, below another path or to another model.
+fn backup(to: &Changes) -> String {
+    let part = |before: &str, name: &Option<String>| {
+        name.as_ref().map_or_else(String::new, |name| format!("{before} `{name}`"))
+    };
+    let Changes { host, path_prefix, model, .. } = to;
+    [part("", host), part(" below", path_prefix), part(" with the model", model)].concat()
 }
 
 #[cfg(test)]

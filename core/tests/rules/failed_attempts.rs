@@ -138,7 +138,7 @@ fn told(rules: &str, answer: Result<u16, ErrorType>) -> String {
 fn an_attempt_that_a_backup_takes_over_leaves_how_it_ended() {
     let rules = "[[resilience]]\nmatch = { vendor = \"stripe\" }\n\
                  failover = { host = \"backup.example.com\", when = [\"5xx\", \"connect\"], keep_credentials = true }\n";
-    let goes = "goes to the backup, as the vendor failed";
+    let goes = "goes to the backup `backup.example.com`, as the vendor failed";
     assert_eq!(told(rules, Ok(502)), format!("+0.0 ms  answered 502: {goes}\n"));
     assert_eq!(told(rules, Err(ErrorType::Connect)), format!("+0.0 ms  failed (connect): {goes}\n"));
     let both = told(&format!("{rules}attempts = 1\n"), Ok(503));
