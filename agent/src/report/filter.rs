@@ -150,22 +150,25 @@ fn is_one_tag(name: &str) -> bool {
         && name.len() > ONE_TAG_START.len()
 }
 
+/// What a rule may be about in a row of calls.
+pub(super) fn subject_of<'r>(row: &Row<'r>) -> Subject<'r> {
+    let mut subject = Subject::default();
+    subject.vendor = row.vendor;
+    subject.vendor_tags = row.vendor_tags;
+    subject.endpoint = row.endpoint;
+    // A rollup knows the method by its endpoint; `*` where that takes any.
+    subject.method = row.endpoint.split_once(' ').map_or("", |(method, _)| method);
+    subject.customer = row.customer;
+    subject.tags = row.tags;
+    subject.caller = row.caller;
+    subject
+}
+
 impl Filter {
     /// Whether a row of calls matches.
     pub(super) fn matches(&self, row: &Row<'_>) -> bool {
         match &self.test {
-            Test::Rule(matcher) => {
-                let mut subject = Subject::default();
-                subject.vendor = row.vendor;
-                subject.vendor_tags = row.vendor_tags;
-                subject.endpoint = row.endpoint;
-                // A rollup knows the method by its endpoint; `*` where that takes any.
-                subject.method = row.endpoint.split_once(' ').map_or("", |(method, _)| method);
-                subject.customer = row.customer;
-                subject.tags = row.tags;
-                subject.caller = row.caller;
-                matcher.matches(&subject)
-            }
+            Test::Rule(matcher) => matcher.matches(&subject_of(row)),
             Test::Text(text) => match self.key {
                 Key::Tap => text.matches(row.tap),
                 _ => text.matches(row.outcome),

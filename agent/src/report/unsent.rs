@@ -1,12 +1,13 @@
 //! Hedges and copies that nobody sends: rules all of whose calls are made by clients that make one attempt at a time.
 
 use super::ReportError;
+use super::filter::subject_of;
 use super::findings::words;
 use super::source::{Row, Source};
 use crate::home;
 use farcall::Config;
 use farcall::config::Rule;
-use farcall::matcher::{Matcher, Subject};
+use farcall::matcher::Matcher;
 use farcall::units::Share;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -80,14 +81,7 @@ impl<'c> Beside<'c> {
     }
 
     fn see(&mut self, row: &Row<'_>, single: bool) {
-        let mut subject = Subject::default();
-        subject.vendor = row.vendor;
-        subject.vendor_tags = row.vendor_tags;
-        subject.endpoint = row.endpoint;
-        subject.method = row.endpoint.split_once(' ').map_or("", |(method, _)| method);
-        subject.customer = row.customer;
-        subject.tags = row.tags;
-        subject.caller = row.caller;
+        let subject = subject_of(row);
         // Of an endpoint that takes any method nobody can tell which it was.
         let may_be_safe = subject.method == "*" || SAFE.contains(&subject.method);
         if !may_be_safe || !self.matcher.matches(&subject) {
