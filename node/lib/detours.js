@@ -136,6 +136,20 @@ function kept (dispatcher, name) {
   return symbol && dispatcher[symbol]
 }
 
+const kGlobalDispatcher = Symbol.for('undici.globalDispatcher.1')
+/** Where later versions of Node keep it; the former has a wrapper of it for others. */
+const kLaterDispatcher = Symbol.for('undici.globalDispatcher.2')
+
+/**
+ * The dispatcher that is asked in the place of this one.
+ *
+ * @param {any} dispatcher
+ */
+function behind (dispatcher) {
+  const { [kGlobalDispatcher]: common, [kLaterDispatcher]: later } = /** @type {any} */ (globalThis)
+  return dispatcher === common && dispatcher?.constructor?.name === 'Dispatcher1Wrapper' ? later : dispatcher
+}
+
 /**
  * The same of what undici sends requests with.
  *
@@ -144,6 +158,7 @@ function kept (dispatcher, name) {
  * @returns {number}
  */
 function detourOfDispatcher (dispatcher, url) {
+  dispatcher = behind(dispatcher)
   const secure = url.startsWith('https:')
   if (typeof dispatcher !== 'object' || dispatcher === null) return secure && isCareless() ? UNVERIFIED : NONE
   const name = dispatcher.constructor?.name

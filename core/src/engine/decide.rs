@@ -338,11 +338,15 @@ fn stated_quota(
         stated.touch();
         flow.claimed.1 = flow.claimed.1.max(at + 1);
         match &plan.keep {
-            Some((name, rule)) if stated.is_countable() => {
-                let verdict = stated.state.before(rule, &mut flow.stated[at], &ask, &plan.user, now);
+            Some((name, rule)) => {
+                let claim = &mut flow.stated[at];
+                let verdict = match stated.is_countable() {
+                    true => stated.state.before(rule, claim, &ask, &plan.user, now),
+                    false => stated.state.heed(rule, claim, &ask, &plan.user, now),
+                };
                 by_quota(flow, name, verdict, now)?;
             }
-            _ => stated.state.watch(&engine.watch_rule, &mut flow.stated[at], &ask, &plan.user, now),
+            None => stated.state.watch(&engine.watch_rule, &mut flow.stated[at], &ask, &plan.user, now),
         }
     }
     Ok(())

@@ -56,20 +56,24 @@ impl Engine {
             let ask = ask
                 .units(decide::units_of(&quota.rule, tokens.all, bytes))
                 .customer(plan.customer, quota.weight);
-            (&*quota.state, &*quota.rule, ask)
+            (&*quota.state, &*quota.rule, ask, true)
         });
         let kept = plan.keep.iter().flat_map(|(_, rule)| {
-            let countable = plan.account.asked(place).filter(|(_, stated)| stated.is_countable());
-            countable.map(move |(_, stated)| {
+            plan.account.asked(place).map(move |(_, stated)| {
                 let ask = ask.units(stated.units(tokens)).customer(plan.customer, plan.weight);
-                (&*stated.state, &**rule, ask)
+                (&*stated.state, &**rule, ask, stated.is_countable())
             })
         });
-        let asked: [&mut dyn Iterator<Item = (&QuotaState, &Rule, Ask)>; 2] = [&mut { own }, &mut { kept }];
+        let asked: [&mut dyn Iterator<Item = (&QuotaState, &Rule, Ask, bool)>; 2] =
+            [&mut { own }, &mut { kept }];
         let asked = asked.into_iter().flatten();
-        for (slot, (state, rule, ask)) in taken.iter_mut().zip(asked) {
+        for (slot, (state, rule, ask, countable)) in taken.iter_mut().zip(asked) {
             let mut claim = Claim::new();
-            if state.before(rule, &mut claim, &ask, &plan.user, now) != Verdict::Pass {
+            let verdict = match countable {
+                true => state.before(rule, &mut claim, &ask, &plan.user, now),
+                false => state.heed(rule, &mut claim, &ask, &plan.user, now),
+            };
+            if verdict != Verdict::Pass {
                 state.undo(&mut claim);
                 for (state, mut claim) in taken.into_iter().flatten() {
                     state.undo(&mut claim);

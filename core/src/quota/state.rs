@@ -158,13 +158,30 @@ impl State {
         };
         match verdict {
             Verdict::Pass => went(ask.units, resets_at(cell, at), at),
-            Verdict::Refuse { until, why } => {
-                if why != Why::Unshared {
-                    let retry_at = if why.can_be_foreseen() { until.as_nanos() } else { 0 };
-                    let breach = Breach { kind: Kind::Own, status: 0, why, retry_at };
-                    self.breached(breach, rule, at);
-                }
-            }
+            Verdict::Refuse { until, why } => self.refused(until, why, rule, at),
+            Verdict::Wait { .. } => {}
+        }
+        verdict
+    }
+
+    /// A breach of ours, for want of nothing that others could say.
+    fn refused(&self, until: Timestamp, why: Why, rule: &Rule, at: u64) {
+        if why != Why::Unshared {
+            let retry_at = if why.can_be_foreseen() { until.as_nanos() } else { 0 };
+            self.breached(Breach { kind: Kind::Own, status: 0, why, retry_at }, rule, at);
+        }
+    }
+
+    /// The same by a quota that is counted in what only the vendor knows. See [`Cell::heed`].
+    pub fn heed(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, user: &User, now: Timestamp) -> Verdict {
+        if claim.is_held() {
+            return Verdict::Pass;
+        }
+        let verdict = self.cell().heed(rule, claim, ask, now);
+        let at = now.as_nanos();
+        match verdict {
+            Verdict::Pass => self.account.went(user, ask.units, rule, self.resets_at(at), at),
+            Verdict::Refuse { until, why } => self.refused(until, why, rule, at),
             Verdict::Wait { .. } => {}
         }
         verdict

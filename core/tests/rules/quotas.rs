@@ -58,6 +58,33 @@ fn a_vendors_own_word_holds_calls_back_until_its_reset() {
 }
 
 #[test]
+fn a_vendor_that_says_to_stay_away_is_heeded_also_where_it_counts_in_what_only_it_knows() {
+    let engine = engine("[[quota]]\nmatch = {}\nmax_wait = \"30s\"\n");
+    let head = Head::new("GET", "https://api.twitch.tv/helix/users").body(Some(0), true);
+    let reset = at(12_000).as_secs().to_string();
+    let stated = |left: &'static str| {
+        [("ratelimit-limit", "800"), ("ratelimit-remaining", left), ("ratelimit-reset", &*reset)]
+            .map(|(a, b)| (a, b.to_owned()))
+    };
+    let answer = |n: u64, status: u16, left: &'static str, more: &[(&'static str, &str)]| {
+        let owned = stated(left);
+        let headers: Vec<(&str, &str)> =
+            owned.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()).collect();
+        pass(&engine, &head, at(n), n, status, &headers);
+    };
+    answer(1, 200, "0", &[]);
+    // What is left in points is compared with nothing.
+    answer(2, 429, "0", &[("retry-after", "3")]);
+    let mut call = engine.begin(&head, at(10), 3);
+    let Step::Wait(until) = call.step(&engine, at(10)) else { panic!("it was told to stay away") };
+    assert!((2_900..3_300).contains(&until.since(T0).as_millis()), "{until:?}");
+    let _ = sent(&mut call, &engine, until);
+    let mut soon = engine.begin(&head.deadline(Some(at(1_000))), at(11), 4);
+    let refusal = refused(&mut soon, &engine, at(11));
+    assert_eq!((refusal.by, refusal.until), (RefusedBy::Quota, Some(until)));
+}
+
+#[test]
 fn a_429_is_an_incident_that_names_who_used_the_window() {
     let engine = engine(
         r#"

@@ -111,6 +111,28 @@ impl Cell {
         claim.held = true;
     }
 
+    /// Whether a call may go by a quota that is counted in what only the vendor knows: what is left is compared with
+    /// nothing, and counted as by [`watch`](Self::watch), but nobody goes before the end of a time for which the vendor said
+    /// to stay away.
+    pub fn heed(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, now: Timestamp) -> Verdict {
+        if claim.held {
+            return Verdict::Pass;
+        }
+        let at = now.as_nanos();
+        let bound = claim.bound(rule, ask, at);
+        if let Some(wait) = claim.waiting(bound, at) {
+            return wait;
+        }
+        match self.block(at) {
+            Some((until, why)) if until > bound => refuse(until, why),
+            Some((until, why)) => claim.wait_until(until, why),
+            None => {
+                self.watch(claim, ask, now);
+                Verdict::Pass
+            }
+        }
+    }
+
     /// The call did not go, or is not going to: gives back what can be given back.
     #[inline(never)]
     pub fn undo(&self, claim: &mut Claim) {
