@@ -223,9 +223,12 @@ impl Engine {
         if let Some(policy) = policy {
             policy.touch();
             let claim = claim_of(plan, flow, &policy.name);
+            // Of what only the vendor counts nobody can say what is left, but that nothing is, until its reset.
+            let reset = || used_up.filter(|_| !policy.is_countable())?.resets_at;
+            let retry_at = reading.retry_at.or_else(reset);
             match before.map(limited) {
-                None => policy.state.limited(rule, &claim, (status, how), reading.retry_at, now),
-                Some(seemed) => policy.state.reread(&claim, status, (seemed, how), reading.retry_at, now),
+                None => policy.state.limited(rule, &claim, (status, how), retry_at, now),
+                Some(seemed) => policy.state.reread(&claim, status, (seemed, how), retry_at, now),
             }
         }
     }

@@ -151,7 +151,7 @@ pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), 
 
 #[inline(never)]
 fn inject(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let Flow { events, seed, faulted, delayed, truncate, .. } = flow;
+    let Flow { events, seed, faulted, delayed, truncate, deadline, .. } = flow;
     if let Some(until) = delayed.and_then(|delayed| delayed.ahead(now)) {
         return Err(Halt::Wait(until));
     }
@@ -162,7 +162,9 @@ fn inject(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
             *faulted = true;
             events.add(now, What::Fault { rule: Arc::clone(&rule.name), fault });
             if !fault.delay.is_zero() {
+                // Who has a deadline gives a vendor that is so slow up by then.
                 let until = now.plus(fault.delay);
+                let until = deadline.at().map_or(until, |deadline| until.min(deadline)).max(now);
                 *delayed = Some(Until::new(now, until));
                 return Err(Halt::Wait(until));
             }

@@ -82,6 +82,16 @@ fn a_vendor_that_says_to_stay_away_is_heeded_also_where_it_counts_in_what_only_i
     let mut soon = engine.begin(&head.deadline(Some(at(1_000))), at(11), 4);
     let refusal = refused(&mut soon, &engine, at(11));
     assert_eq!((refusal.by, refusal.until), (RefusedBy::Quota, Some(until)));
+    call.answer(&engine, 200, &[("ratelimit-limit", "800")], until);
+    call.end(&engine, until);
+    // Without a time, until the reset of what the refusing answer says is used up.
+    let later = until.plus_millis(100);
+    let owned = stated("0");
+    let headers: Vec<(&str, &str)> = owned.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    pass(&engine, &head, later, 5, 429, &headers);
+    let mut call = engine.begin(&head, later, 6);
+    let Step::Wait(until) = call.step(&engine, later) else { panic!("nothing is left") };
+    assert!((11_000..13_000).contains(&until.since(T0).as_millis()), "{until:?}");
 }
 
 #[test]
