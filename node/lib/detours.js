@@ -6,10 +6,11 @@
 const { readFileSync } = require('node:fs')
 const http = require('node:http')
 const https = require('node:https')
-const { rootCertificates } = require('node:tls')
+const { authorityOf } = require('./authority.js')
+const { checkServerIdentity, rootCertificates } = require('node:tls')
 
 /** As in agent/src/outbox/detour.rs, which has the words. */
-const [NONE, CERTIFICATE, PROXY, SOCKET, AUTHORITIES, UNVERIFIED, NAME, OWN] = Array(8).keys()
+const [NONE, CERTIFICATE, PROXY, SOCKET, AUTHORITIES, UNVERIFIED, NAME, HOST, OWN] = Array(9).keys()
 
 /** Whose certificate a connection shows, in the options of `tls.connect`. */
 const CERTIFICATES = ['cert', 'key', 'pfx', 'clientCertEngine', 'privateKeyEngine', 'privateKeyIdentifier']
@@ -71,7 +72,7 @@ function detourOfTls (options, host) {
   if (hasCertificate(options)) return CERTIFICATE
   if (options.rejectUnauthorized === false) return UNVERIFIED
   if (!areCommon(options.ca)) return AUTHORITIES
-  if (options.checkServerIdentity) return NAME
+  if (options.checkServerIdentity && options.checkServerIdentity !== checkServerIdentity) return NAME
   return host !== undefined && options.servername && options.servername !== host ? NAME : NONE
 }
 
@@ -79,6 +80,9 @@ function detourOfTls (options, host) {
 function isCareless () {
   return process.env.NODE_TLS_REJECT_UNAUTHORIZED === '0'
 }
+
+/** By which an agent makes connections. */
+const METHODS = ['addRequest', 'createSocket', 'createConnection']
 
 /**
  * What an agent says of the way to a host.
@@ -91,7 +95,10 @@ function detourOfAgent (agent, secure) {
   if (agent.options?.socketPath) return SOCKET
   if (!(agent instanceof http.Agent) || typeof (/** @type {any} */ (agent).connect) === 'function') return OWN
   const type = /** @type {any} */ (secure ? https.Agent : http.Agent)
-  if (/** @type {any} */ (agent).createConnection !== type.prototype.createConnection) return OWN
+  if (METHODS.some((name) => /** @type {any} */ (agent)[name] !== type.prototype[name])) return OWN
+  // Its options come before those of the request.
+  const { host, hostname, port } = /** @type {any} */ (agent).options ?? {}
+  if (host || hostname || port) return OWN
   // Node's own proxies: for some hosts, which it does not tell.
   const named = /** @type {any} */ (agent).options?.proxyEnv
   const proxy = named && (secure ? named.https_proxy || named.HTTPS_PROXY : named.http_proxy || named.HTTP_PROXY)
@@ -115,9 +122,30 @@ function detourOf (request, agent, options) {
     const detour = detourOfAgent(agent, secure)
     if (detour !== NONE) return detour
   }
-  if (!secure) return NONE
   const host = options?.host ?? options?.hostname
-  return detourOfTls(options, host) || detourOfTls(agent?.options) || (isCareless() ? UNVERIFIED : NONE)
+  if (!isNamed(authorityOf(request), host, options?.port, secure)) return HOST
+  if (!secure) return NONE
+  return detourOfTls(options, host) || detourOfTls(agent?.options, host) || (isCareless() ? UNVERIFIED : NONE)
+}
+
+/**
+ * Whether an authority, as a `Host` header names it, is this host and port.
+ *
+ * @param {string} authority
+ * @param {string | undefined} host
+ * @param {string | number | undefined} port
+ * @param {boolean} secure
+ */
+function isNamed (authority, host, port, secure) {
+  if (host === undefined) return true
+  try {
+    const scheme = secure ? 'https:' : 'http:'
+    const [named, meant] = [authority, host.includes(':') && !host.startsWith('[') ? `[${host}]` : host].map((text) => new URL(`${scheme}//${text}`))
+    if (port) meant.port = String(port)
+    return named.host === meant.host
+  } catch {
+    return false
+  }
 }
 
 /** How undici calls what it keeps of itself. */
@@ -175,8 +203,10 @@ function detourOfDispatcher (dispatcher, url) {
   const { connect, tls } = kept(dispatcher, OPTIONS) ?? {}
   if (typeof connect === 'function') return OWN
   if (connect?.socketPath) return SOCKET
+  if (kept(dispatcher, 'factory')?.name !== 'defaultFactory') return OWN
   if (!secure) return NONE
-  return detourOfTls(connect) || detourOfTls(tls) || (isCareless() ? UNVERIFIED : NONE)
+  const { hostname } = new URL(url)
+  return detourOfTls(connect, hostname) || detourOfTls(tls, hostname) || (isCareless() ? UNVERIFIED : NONE)
 }
 
 module.exports = { detourOf, detourOfDispatcher }

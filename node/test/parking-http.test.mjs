@@ -176,7 +176,12 @@ for (const [name, words, secure, call] of /** @type {const} */ ([
   ['by an agent that connects in its own way', 'in a way of its own', true, posting({ agent: new Tunnel() })],
   ['without verifying', 'takes any certificate', true, posting({ rejectUnauthorized: false })],
   ['trusting others', 'certificate authorities of its own', true, posting({ agent: new https.Agent({ ca: cert }) })],
-  ['to another name', 'another name in the certificate', true, posting({ servername: 'other.example' })]
+  ['to another name', 'another name in the certificate', true, posting({ servername: 'other.example' })],
+  ['to another name, by its agent', 'another name in the certificate', true, posting({ agent: new https.Agent({ servername: 'other.example' }) })],
+  ['with another Host', 'another host than its `Host` header names', false, posting({ headers: { host: 'localhost' } })],
+  ['with another Host in a list', 'another host than its `Host` header names', true, posting({ headers: /** @type {any} */ (['Host', 'localhost']) })],
+  ['with another port in its Host', 'another host than its `Host` header names', false, posting({ headers: { host: '127.0.0.1:2' } })],
+  ['to a host of its agent\'s', 'in a way of its own', false, posting({ agent: new http.Agent(/** @type {any} */ ({ port: 1 })) })]
 ])) {
   test(`a call ${name} is not parked, for a delivery goes straight to its URL`, async () => {
     const url = `${secure ? 'https' : 'http'}://127.0.0.1:${await deafPort()}/`
@@ -201,6 +206,12 @@ for (const [name, secure, call] of /** @type {const} */ ([
     await assert.rejects(call(url), { code: 'ECONNREFUSED' })
   })
 }
+
+test('got, which names the check that Node makes anyway, is parked', async () => {
+  const url = `https://127.0.0.1:${await deafPort()}/`
+  const { statusCode } = await got.post(url, { body: 'one', throwHttpErrors: false, retry: { limit: 0 } })
+  assert.equal(statusCode, 202)
+})
 
 test('a call that trusts what the system does is parked', async () => {
   const url = `https://127.0.0.1:${await deafPort()}/`

@@ -84,6 +84,8 @@ for (const [name, words, make] of /** @type {const} */ ([
   ['by a client of one host', 'in a way of its own', () => new Client('https://127.0.0.1:1')],
   ['to nobody', 'in a way of its own', mocked],
   ['without verifying', 'takes any certificate', () => new Agent({ connect: { rejectUnauthorized: false } })],
+  ['to another name', 'another name in the certificate', () => new Agent({ connect: { servername: 'other.example' } })],
+  ['by clients that it makes itself', 'in a way of its own', () => new Agent({ factory: (origin) => new Client(origin) })],
   ['trusting others', 'certificate authorities of its own', () => new Agent({ connect: { ca: [cert] } })]
 ])) {
   test(`a call ${name} is not parked, for a delivery goes straight to its URL`, async (t) => {

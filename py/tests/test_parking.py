@@ -124,6 +124,7 @@ DETOURS = {
         "'POST', TLS, body=b'a')",
         "context": "urllib3.PoolManager(ssl_context=certified(), retries=False).request('POST', TLS, body=b'a')",
         "own": "Own('127.0.0.1', 1, retries=False).request('POST', '/', body=b'a')",
+        "connection": "elsewhere().request('POST', '/', body=b'a')",
     },
     "httpx": {
         "proxy": "with_httpx(proxy=DEAF)(URL)",
@@ -133,6 +134,8 @@ DETOURS = {
         "unverified": "with_httpx(verify=False)(TLS)",
         "name": "with_httpx(verify=trusting(CA))(TLS, extensions={'sni_hostname': 'localhost'})",
         "own": "with_httpx()(URL, extensions={'target': PATH.encode()})",
+        "unchecked": "with_httpx(verify=unchecked())(TLS)",
+        "connection": "with_httpx(transport=elsewhere())(URL)",
     },
 }
 
@@ -149,6 +152,28 @@ def certified():
     context = ssl.create_default_context(cafile=CA)
     context.load_cert_chain(CERT)
     return context
+
+def unchecked():
+    context = ssl.create_default_context()
+    context.load_verify_locations(CA)
+    context.check_hostname = False
+    return context
+
+def elsewhere():
+    if library is None:
+        class Connection(urllib3.connection.HTTPConnection):
+            pass
+
+        pool = urllib3.HTTPConnectionPool("127.0.0.1", 1, retries=False)
+        pool.ConnectionCls = Connection
+        return pool
+    made = transport()
+
+    class Backend(type(made._pool._network_backend)):
+        pass
+
+    made._pool._network_backend = Backend()
+    return made
 
 def transport(**given):
     return (library.AsyncHTTPTransport if NAME.endswith("-async") else library.HTTPTransport)(**given)
@@ -185,6 +210,8 @@ WORDS = {
     "unverified": "takes any certificate",
     "name": "another name in the certificate",
     "own": "in a way of its own",
+    "connection": "in a way of its own",
+    "unchecked": "another name in the certificate",
 }
 
 

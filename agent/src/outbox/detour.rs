@@ -16,18 +16,21 @@ pub enum Detour {
     Unverified,
     /// Another name than the URL's is looked for in the vendor's certificate.
     Name,
+    /// To another host than its `Host` header names.
+    Host,
     /// A way that nothing is known of.
     Own,
 }
 
 impl Detour {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Certificate,
         Self::Proxy,
         Self::UnixSocket,
         Self::Authorities,
         Self::Unverified,
         Self::Name,
+        Self::Host,
         Self::Own,
     ];
 
@@ -53,6 +56,7 @@ impl Detour {
             Self::Name => {
                 "its client looks for another name in the certificate than its URL has, and a delivery would not"
             }
+            Self::Host => "it went to another host than its `Host` header names, and a delivery would not",
             Self::Own => "its client connects in a way of its own, which a delivery would not know",
         }
     }
@@ -68,6 +72,6 @@ mod tests {
         for (number, detour) in (1..).zip(Detour::ALL) {
             assert_eq!(Detour::from_number(number), Some(detour));
         }
-        assert_eq!(Detour::from_number(8), Some(Detour::Own));
+        assert_eq!(Detour::from_number(9), Some(Detour::Own));
     }
 }

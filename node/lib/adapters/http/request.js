@@ -1,6 +1,7 @@
 'use strict'
 // A request and the exchange that it is.
 
+const { authorityOf } = require('../../authority.js')
 const { begin } = require('../../exchange.js')
 
 const kExchange = Symbol('farcall.exchange')
@@ -36,7 +37,7 @@ function exchangeOf (request) {
   // A tunnel through a proxy is a connection, not a call; a Unix socket does not leave the machine.
   if (request.method === 'CONNECT' || request.socketPath) return null
   let origin = request.protocol
-  let authority = request.getHeader('host') ?? hostOf(request)
+  let authority = authorityOf(request)
   let path = request.path
   if (path.charCodeAt(0) !== 47 && URL.canParse(path)) {
     // The absolute form, as a proxy wants it.
@@ -46,16 +47,6 @@ function exchangeOf (request) {
     path = url.pathname
   }
   return (request[kExchange] = begin(origin, authority, request.method, path))
-}
-
-/**
- * The authority of a request whose headers came as a list: Node keeps them only as text.
- *
- * @param {Request} request
- */
-function hostOf (request) {
-  const line = /\r\nhost: *([^\r\n]+)/i.exec(request._header ?? '')
-  return line?.[1] ?? request.host
 }
 
 /**

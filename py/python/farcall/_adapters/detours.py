@@ -17,7 +17,7 @@ from typing import Any
 from farcall._faults import fault
 
 #: As the native half numbers them (agent/src/outbox/detour.rs), which has the words.
-CERTIFICATE, PROXY, SOCKET, AUTHORITIES, UNVERIFIED, NAME, OWN = range(1, 8)
+CERTIFICATE, PROXY, SOCKET, AUTHORITIES, UNVERIFIED, NAME, _HOST, OWN = range(1, 9)
 
 # Certificates
 
@@ -50,6 +50,16 @@ def unwatch() -> None:
         del ssl.SSLContext.load_cert_chain
 
 
+#: Where systems keep what they trust: some builds of OpenSSL know none of them.
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+_FOLDER = "/etc/ssl/certs"
+
+
 def _of_context(context: Any) -> int | None:
     if getattr(context, _MARK, False):
         return CERTIFICATE
@@ -71,7 +81,7 @@ def _common(named: str | None) -> frozenset[bytes]:
     """What everybody trusts: the system, which `SSL_CERT_FILE` may name another file for, and certifi."""
     context = ssl.create_default_context()
     certifi = sys.modules.get("certifi")
-    for path in (named, None if certifi is None else certifi.where()):
+    for path in (named, None if certifi is None else certifi.where(), *_BUNDLES):
         try:
             context.load_verify_locations(path)
         except (OSError, TypeError):
@@ -107,6 +117,9 @@ def of_transport(transport: Any, request: Any) -> int | None:
         pool = transport._pool
         if type(pool).__name__ not in _POOLS:
             return PROXY if hasattr(pool, "_proxy_url") else OWN
+        backend = type(pool._network_backend)
+        if _package_of(backend) != _package_of(type(pool)) or "Mock" in backend.__name__:
+            return OWN
         if getattr(pool, "_proxy", None) is not None:
             return PROXY
         if pool._uds is not None:
@@ -115,9 +128,16 @@ def of_transport(transport: Any, request: Any) -> int | None:
             return OWN
         if request.url.scheme != "https":
             return None
-        return NAME if "sni_hostname" in request.extensions else _of_context(pool._ssl_context)
+        context = pool._ssl_context
+        detour = _of_context(context)
+        named = "sni_hostname" in request.extensions or not getattr(context, "check_hostname", True)
+        return NAME if named and detour in (None, AUTHORITIES) else detour
     except AttributeError:
         return OWN
+
+
+def _package_of(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 # urllib3, requests
@@ -134,6 +154,9 @@ def of_pool(pool: Any, kinds: tuple[type, type]) -> int | None:
             return PROXY
         if type(pool) not in kinds:
             return SOCKET if "unix" in type(pool).__name__.lower() else OWN
+        if _package_of(pool.ConnectionCls) != _package_of(type(pool)):
+            # One that answers by itself, perhaps, from what was recorded.
+            return OWN
         if "server_hostname" in pool.conn_kw:
             return NAME
         if not _HARMLESS.issuperset(pool.conn_kw):
@@ -151,7 +174,7 @@ def _of_tls(pool: Any) -> int | None:
     asked = pool.cert_reqs
     if asked is not None and str(getattr(asked, "value", asked)) not in _REQUIRED:
         return UNVERIFIED
-    if getattr(pool, "ca_cert_data", None) is not None or pool.ca_cert_dir not in (None, *_folders()):
+    if getattr(pool, "ca_cert_data", None) is not None or not _is_trusted_folder(pool.ca_cert_dir):
         return AUTHORITIES
     if pool.ca_certs is not None and not _is_trusted_file(pool.ca_certs):
         return AUTHORITIES
@@ -159,6 +182,7 @@ def _of_tls(pool: Any) -> int | None:
     return None if context is None else _of_context(context)
 
 
-def _folders() -> tuple[str | None, ...]:
+def _is_trusted_folder(folder: Any) -> bool:
     paths = ssl.get_default_verify_paths()
-    return paths.capath, paths.openssl_capath, os.environ.get("SSL_CERT_DIR")
+    known = (paths.capath, paths.openssl_capath, os.environ.get("SSL_CERT_DIR"), _FOLDER)
+    return folder is None or os.path.realpath(folder) in {os.path.realpath(path) for path in known if path}
