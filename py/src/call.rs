@@ -29,6 +29,10 @@ struct State {
     bodiless: bool,
     /// Whether the adapter's library has headers as bytes.
     octets: bool,
+    /// Whether it began as one for which rules decide.
+    decides: bool,
+    /// Whether the TLS handshake of the present attempt failed.
+    insecure: bool,
 }
 
 impl State {
@@ -107,7 +111,7 @@ impl Call {
         let begun = guard.call().begun();
         match guard.step_at(begun) {
             // Anything else is for adapters that can act on it: rules came into force this moment.
-            Step::Send(_) => Some(Self::new(guard, request, false)),
+            Step::Send(_) => Some(Self::new(guard, request, false, false)),
             _ => None,
         }
     }
@@ -116,10 +120,10 @@ impl Call {
     /// `install()`.
     pub(crate) fn begin_deciding(request: &Request<'_>, details: &Details<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.is_watching())?;
-        Some(Self::new(guard(handle, request, Some(details)), request, details.headers.are_octets()))
+        Some(Self::new(guard(handle, request, Some(details)), request, details.headers.are_octets(), true))
     }
 
-    fn new(guard: CallGuard, request: &Request<'_>, octets: bool) -> Self {
+    fn new(guard: CallGuard, request: &Request<'_>, octets: bool, decides: bool) -> Self {
         Self {
             state: Mutex::new(State {
                 guard,
@@ -127,6 +131,8 @@ impl Call {
                 times: ConnectTimes::default(),
                 bodiless: matches!(request.method, "HEAD" | "CONNECT"),
                 octets,
+                decides,
+                insecure: false,
             }),
         }
     }
@@ -134,6 +140,7 @@ impl Call {
     /// What to do next, the moment as of which, and whether headers are to be told as bytes.
     pub(crate) fn step(&self) -> (Step, Timestamp, bool) {
         let state = &mut *self.lock();
+        state.insecure = false;
         let now = state.guard.now();
         let step = state.guard.step_at(now);
         if let Step::Park(terms) = &step {
@@ -179,7 +186,15 @@ impl Call {
         let (guard, attempt) = state.guard.shadow()?;
         let now = guard.now();
         let State { bodiless, octets, .. } = *state;
-        let copy = State { guard, terms: None, times: ConnectTimes::default(), bodiless, octets };
+        let copy = State {
+            guard,
+            bodiless,
+            octets,
+            terms: None,
+            times: ConnectTimes::default(),
+            decides: true,
+            insecure: false,
+        };
         Some((Self { state: Mutex::new(copy) }, attempt, now))
     }
 
@@ -246,6 +261,23 @@ impl Call {
     /// The attempt failed; another may follow.
     pub(crate) fn failed(&self, error: ErrorType) {
         self.lock().guard.failed(error);
+    }
+
+    /// The TLS handshake failed. Where rules decide there may be another attempt: then who made this one asks, and tells.
+    pub(crate) fn handshake_failed(&self) {
+        let decides = {
+            let state = &mut *self.lock();
+            state.insecure = state.decides;
+            state.decides
+        };
+        if !decides {
+            self.fail(ErrorType::Tls, 0, 0);
+        }
+    }
+
+    /// Whether the handshake of this attempt failed; once.
+    pub(crate) fn take_insecure(&self) -> bool {
+        std::mem::take(&mut self.lock().insecure)
     }
 
     /// Whether the call has been counted.

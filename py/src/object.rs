@@ -61,7 +61,7 @@ static FUNCTIONS: Definitions<4> = Definitions([
     ),
 ]);
 
-static METHODS: Definitions<19> = Definitions([
+static METHODS: Definitions<21> = Definitions([
     definition(
         c"connected",
         connected,
@@ -136,6 +136,16 @@ static METHODS: Definitions<19> = Definitions([
           Hands the request over to the outbox, as `step` asked; returns once it is on the disk or cannot be. `step` \
           follows.\n\n\
           `headers` are pairs; `body` is bytes.",
+    ),
+    definition(
+        c"handshake_failed",
+        handshake_failed,
+        c"handshake_failed($self, /)\n--\n\nThe TLS handshake failed; where rules decide, `failed` follows.",
+    ),
+    definition(
+        c"take_insecure",
+        take_insecure,
+        c"take_insecure($self, /)\n--\n\nWhether the TLS handshake of this attempt failed; once.",
     ),
     definition(
         c"not_parked",
@@ -398,6 +408,11 @@ functions! {
         }
         Ok(none())
     };
+    handshake_failed(0) = |_this, call, _given| {
+        call().handshake_failed();
+        Ok(none())
+    };
+    take_insecure(0) = |_this, call, _given| Ok(truth(call().take_insecure()));
     not_parked(1) = |_this, call, given| {
         if call().take_terms().is_some() {
             call().not_parked(Detour::from_number(given.number(0)?).unwrap_or(Detour::Own));

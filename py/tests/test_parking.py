@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,8 +11,6 @@ from conftest import ROOT
 from ruled import Rules
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Program, Sim
 
 CLIENTS = ["requests", "urllib3", "httpx", "httpx-async", "httpx2", "httpx2-async"]
@@ -257,3 +256,18 @@ def test_a_call_whose_authorities_are_the_systems_is_parked(rules: Rules) -> Non
         PARK, f"PATH = {path!r}\n" + PARKED.replace("SIM +", "os.environ['SIM_TLS'] +")
     )
     assert (status, state, customer) == (202, "delivered", "acme")
+
+
+BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@pytest.mark.skipif(not BUNDLE.exists(), reason="this system keeps what it trusts elsewhere")
+@pytest.mark.parametrize("rules", ["requests", "httpx"], indirect=True)
+def test_a_system_of_which_openssl_knows_no_bundle_is_known_all_the_same(rules: Rules) -> None:
+    # As many builds of OpenSSL are, which look elsewhere.
+    rules.program.environment["SSL_CERT_FILE"] = "/nowhere"
+    asked = f"""
+answer = client("POST", os.environ["SIM_TLS"] + "/trusting", {str(BUNDLE)!r}, body=b"a")
+print(json.dumps([answer.status, json.loads(answer.body)["farcall"]["why"]]))
+"""
+    assert rules.run(PARK, asked) == [202, "failed (tls)"]

@@ -90,7 +90,8 @@ def answered(call: Call, response: Any, status: int, headers_of: Callable[[Any],
 def failed(call: Call, error: BaseException, sent: int) -> None:
     """The attempt ended in `error`, before a response began."""
     try:
-        kind = _errors.classify(error)
+        # A handshake that was cut off looks like any connection that was.
+        kind = _errors.TLS if call.take_insecure() else _errors.classify(error)
         call.sent(0 if kind in _errors.UNSENT else sent)
         call.failed(kind)
     except Exception as ours:

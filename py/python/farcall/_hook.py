@@ -52,7 +52,7 @@ def handshake_failed(call: Call, error: BaseException) -> None:
     """The TLS handshake ended in `error`; one that was cut off failed too."""
     try:
         if _errors.classify(error) in (_errors.TLS, _errors.RESET, _errors.CONNECT):
-            call.fail(_errors.TLS, 0, 0)
+            call.handshake_failed()
     except Exception as ours:
         fault("handshake", ours)
 
