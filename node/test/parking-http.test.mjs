@@ -208,6 +208,16 @@ for (const [name, secure, call] of /** @type {const} */ ([
   })
 }
 
+test('so is what got cannot send, which asks for the end of its request to be told', async () => {
+  // Over TLS Node tells it of a request that did not end before it tells of the failure.
+  for (const scheme of ['http', 'https']) {
+    for (const options of [{ body: 'a' }, { json: { amount: 7 } }, {}]) {
+      const { statusCode } = await got.post(`${scheme}://127.0.0.1:${await deafPort()}/`, { ...options, throwHttpErrors: false, retry: { limit: 0 } })
+      assert.equal(statusCode, 202)
+    }
+  }
+})
+
 test('a call that names the check that Node makes anyway is parked, as those of got do', async () => {
   const url = `https://127.0.0.1:${await deafPort()}/`
   assert.equal(await posting({ checkServerIdentity })(url), 202)

@@ -53,7 +53,7 @@ const ours = {
     } catch (error) {
       note(error)
     }
-    const args = this[kHeld]?.replays ? patient(this, [...arguments]) : arguments
+    const args = this[kHeld] !== undefined ? patient(this, [...arguments]) : arguments
     const result = Reflect.apply(original.write, this, args)
     if (this[kHeld] !== undefined) goOnWith(this)
     return result
@@ -72,7 +72,7 @@ const ours = {
       note(error)
     }
     // From Node 24 on it says so as well where what is written is not taken.
-    const args = this[kHeld]?.replays ? patient(this, [...arguments]) : arguments
+    const args = this[kHeld] !== undefined ? patient(this, [...arguments]) : arguments
     const result = Reflect.apply(original.end, this, args)
     if (this[kHeld] !== undefined) goOnWith(this)
     return result
