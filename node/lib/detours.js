@@ -85,6 +85,21 @@ function isCareless () {
 const METHODS = ['addRequest', 'createSocket', 'createConnection']
 
 /**
+ * Whether it is agentkeepalive's, by which openai 4 and others connect: its connections are those that Node makes, and
+ * counted. What is made of its classes may make others.
+ *
+ * @param {any} agent
+ */
+function onlyCounts (agent) {
+  const own = Object.getPrototypeOf(agent)
+  // That for https has Node's own way under a symbol; it is made of that for http, which has none of its own.
+  const isSecure = Object.getOwnPropertySymbols(own).some((name) => own[name] === https.Agent.prototype.createConnection)
+  const plain = isSecure ? Object.getPrototypeOf(own) : own
+  return agent.createConnection === own.createConnection && Object.getPrototypeOf(plain) === http.Agent.prototype &&
+    ['createConnection', 'getCurrentStatus', 'statusChanged'].every((name) => Object.hasOwn(plain, name))
+}
+
+/**
  * What an agent says of the way to a host.
  *
  * @param {any} agent
@@ -95,7 +110,8 @@ function detourOfAgent (agent, secure) {
   if (agent.options?.socketPath) return SOCKET
   if (!(agent instanceof http.Agent) || typeof (/** @type {any} */ (agent).connect) === 'function') return OWN
   const type = /** @type {any} */ (secure ? https.Agent : http.Agent)
-  if (METHODS.some((name) => /** @type {any} */ (agent)[name] !== type.prototype[name])) return OWN
+  const owned = METHODS.filter((name) => /** @type {any} */ (agent)[name] !== type.prototype[name])
+  if (owned.length > 0 && !(owned[0] === 'createConnection' && onlyCounts(agent))) return OWN
   // Its options come before those of the request.
   const { host, hostname, port } = /** @type {any} */ (agent).options ?? {}
   if (host || hostname || port) return OWN

@@ -7,6 +7,7 @@ import { connect } from 'node:net'
 import { Readable } from 'node:stream'
 import { test } from 'node:test'
 import { checkServerIdentity, createSecureContext, rootCertificates } from 'node:tls'
+import KeepAliveAgent from 'agentkeepalive'
 import axios from 'axios'
 import got from 'got'
 import httpsProxyAgent from 'https-proxy-agent'
@@ -217,6 +218,18 @@ test('so is what got cannot send, which asks for the end of its request to be to
     }
   }
 })
+
+for (const [scheme, Agent] of /** @type {const} */ ([['http', KeepAliveAgent], ['https', KeepAliveAgent.HttpsAgent]])) {
+  test(`a call by agentkeepalive is parked, which connects as Node does: ${scheme}`, async () => {
+    const url = `${scheme}://127.0.0.1:${await deafPort()}/`
+    assert.equal(await posting({ agent: new Agent() })(url), 202)
+    const changed = new Agent()
+    changed.createConnection = () => connect(1, '127.0.0.1')
+    await assert.rejects(posting({ agent: changed })(url), { code: 'ECONNREFUSED' })
+    const made = /** @type {any} */ (new (class extends /** @type {any} */ (Agent) { createConnection () { return connect(1, '127.0.0.1') } })())
+    await assert.rejects(posting({ agent: made })(url), { code: 'ECONNREFUSED' })
+  })
+}
 
 test('a call that names the check that Node makes anyway is parked, as those of got do', async () => {
   const url = `https://127.0.0.1:${await deafPort()}/`
