@@ -32,10 +32,10 @@ import { instrument } from './hooks.mjs'
 import * as memory from './memory.mjs'
 
 // A row takes no longer than these together, in milliseconds: the sets of fresh processes, and the calls over loopback.
-const SETS_MS = 20_000
+const SETS_MS = 60_000
 const LOOPBACK_MS = 3_000
 // A machine that is so busy that the sets alone take longer than this gets no note about loopback.
-const LATE_MS = 35_000
+const LATE_MS = 80_000
 const MOST_SETS = 5
 // The rounds of a set, as many as fit into so many milliseconds within these bounds. The calls of a block: each has one bundle
 // of Farcall's in it, whose calls cross to the engine together.
