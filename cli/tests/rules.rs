@@ -240,6 +240,28 @@ fn config_check_warns_of_rules_that_protect_nothing() {
 }
 
 #[test]
+fn an_endpoint_is_matched_whatever_its_placeholders_are_called_and_told_where_no_call_has_it() {
+    let home = tempfile::tempdir().unwrap();
+    let verdict = |endpoint: &str| {
+        let text = format!(
+            "[[policy]]\nmatch = {{ vendor = \"stripe\", endpoint = \"{endpoint}\" }}\nverdict = \"deny\"\n"
+        );
+        std::fs::write(home.path().join("farcall.toml"), text).unwrap();
+        let url = "https://api.stripe.com/v1/customers/cus_123";
+        let (_, checked, _) = run(home.path(), &["config", "check"]);
+        (run(home.path(), &["policy", "test", "GET", url]).0, checked)
+    };
+    let (denied, checked) = verdict("GET /v1/customers/{id}");
+    assert_eq!((denied, checked.contains("warning")), (1, false), "{checked}");
+    let (denied, checked) = verdict("GET /v1/customers/cus_123");
+    assert_eq!(denied, 0);
+    assert!(
+        checked.contains("Stripe has `GET /v1/customers/{customer}` for it in the catalogue"),
+        "{checked}"
+    );
+}
+
+#[test]
 fn the_json_of_each_answer_is_documented() {
     let home = tempfile::tempdir().unwrap();
     ledger(home.path());

@@ -135,6 +135,12 @@ impl Catalogue {
         self.find_endpoint(vendor, method, path).map(|number| self.endpoint(number).as_ref())
     }
 
+    /// The vendor of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<VendorIndex> {
+        let place = self.vendors.iter().position(|vendor| vendor.name.eq_ignore_ascii_case(name))?;
+        u32::try_from(place).ok().map(VendorIndex)
+    }
+
     pub(crate) fn find(&self, host: &str) -> Option<VendorIndex> {
         if let Some(index) = self.exact.get(host) {
             return Some(*index);

@@ -44,19 +44,22 @@ pub(super) fn warnings(config: &Config, file: &str, text: &str, now: Timestamp) 
             found.places.insert((kind, line_of(begin)), place);
             if let Some(DeValue::Table(conditions)) = table.get("match").map(Spanned::get_ref) {
                 let mut endpoints = Vec::new();
-                let mut vendors = Vec::new();
+                let (mut vendors, mut hosts) = (Vec::new(), Vec::new());
                 each_text("", conditions, &mut |key, text, place| {
                     match key {
-                        "vendor" => vendors.push(text.trim().to_owned()),
+                        "vendor" | "vendor.name" => vendors.push(text.trim().to_owned()),
+                        "host" => hosts.push(text.trim().to_owned()),
                         "endpoint" => endpoints.push((text.trim().to_owned(), place)),
                         _ => {}
                     }
                     found.said.extend(known.objection(key, text).map(|objection| (place, objection)));
                 });
                 let vendors: Vec<&str> = vendors.iter().map(String::as_str).collect();
+                let whose = known.whose(&vendors, &hosts);
                 for (endpoint, place) in endpoints {
                     let wanted = endpoint.strip_prefix('!').unwrap_or(&endpoint).trim();
                     let objection = known.no_endpoint(&vendors, wanted);
+                    let objection = objection.or_else(|| known.named_otherwise(&whose, wanted));
                     found.said.extend(objection.map(|objection| (place, objection)));
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::{Ahead, Answer, Cost, Facts, Price, Unknown, Volume};
 use crate::ledger::Used;
+use crate::matcher::unnamed;
 use crate::units::{Currency, Money};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -268,8 +269,17 @@ impl Vendor {
 }
 
 fn is_for(price: &Price, endpoint: &str) -> bool {
-    price.endpoints.iter().any(|known| match known.strip_suffix('*') {
-        Some(start) => endpoint.starts_with(start),
-        None => *known == endpoint,
+    price.endpoints.iter().any(|known| {
+        let start = known.strip_suffix('*');
+        if known.contains('{') {
+            // As in matches, a placeholder is one whatever it is called.
+            let (mut wanted, mut letters) = (unnamed(start.unwrap_or(known)), unnamed(endpoint));
+            return wanted.all(|letter| letters.next() == Some(letter))
+                && (start.is_some() || letters.next().is_none());
+        }
+        match start {
+            Some(start) => endpoint.starts_with(start),
+            None => *known == endpoint,
+        }
     })
 }

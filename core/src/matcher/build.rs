@@ -1,7 +1,7 @@
 //! From keys and texts to a matcher.
 
 use super::bytes::Comparison;
-use super::text::{Pattern, Test};
+use super::text::{Pattern, Test, unnamed_pattern};
 use super::{Condition, Field, Fields, Matcher, Partition, Specificity, Written};
 use std::fmt;
 use thiserror::Error;
@@ -109,6 +109,12 @@ impl Builder {
                 };
                 let (any_of, none_of) = (clean(&any_of), clean(&none_of));
                 Test::new(&any_of, &none_of)
+            }
+            Field::Endpoint => {
+                let unnamed = |texts: &[&str]| -> Vec<String> {
+                    texts.iter().map(|text| unnamed_pattern(text)).collect()
+                };
+                Test::new(&unnamed(&any_of), &unnamed(&none_of))
             }
             _ => Test::new(&any_of, &none_of),
         };

@@ -35,7 +35,7 @@ pub use subject::Subject;
 pub use text::Text;
 
 pub(crate) use build::toml_string;
-pub(crate) use text::{Pattern, Test, lower};
+pub(crate) use text::{Pattern, Test, lower, unnamed};
 
 use bytes::Comparison;
 use std::fmt;
@@ -299,6 +299,45 @@ mod tests {
         let matches = |text| Matcher::new([("endpoint", text)]).unwrap().matches(&any);
         assert!(matches("GET /v1/items/*") && matches("* /v1/*") && matches("get /v1/items/{id}"));
         assert!(!matches("POST /v1/items/*") && !matches("!GET /v1/items/*") && matches("!POST /v1/*"));
+    }
+
+    #[test]
+    fn a_placeholder_is_one_whatever_it_is_called() {
+        let matches = |text: &str, endpoint: &str| {
+            let call = Subject { endpoint, method: "GET", ..call() };
+            Matcher::new([("endpoint", text)]).unwrap().matches(&call)
+        };
+        let customer = "GET /v1/customers/{customer}";
+        for text in [
+            "GET /v1/customers/{id}",
+            "get /v1/Customers/{ID}",
+            "* /v1/customers/{x}",
+            "GET /v1/customers/{cus*",
+            "GET /v1/customers/{*}",
+            "GET /v1/customers/{rest*}",
+            "*/{customer}",
+            "*customer}",
+        ] {
+            assert!(matches(text, customer), "{text}");
+            assert!(!matches(&format!("!{text}"), customer), "!{text}");
+        }
+        for text in [
+            "GET /v1/{id}/customers",
+            "GET /v1/customers/id",
+            "POST /v1/customers/{id}",
+            "GET /v1/customers/{id}/*",
+        ] {
+            assert!(!matches(text, customer), "{text}");
+        }
+        assert!(matches("GET /v1/customers/{id}/*", "GET /v1/customers/{customer}/sources/{source}"));
+        assert!(matches("POST /v1/m/{id}:copy", "POST /v1/m/{model}:copy"));
+        assert!(!matches("POST /v1/m/{id}:copy", "POST /v1/m/{model}:move"));
+        assert!(
+            matches("GET /api/{name}", "* /api/{method}") && !matches("POST /api/{name}", "* /api/{method}")
+        );
+        assert!(
+            !Matcher::new([("customer", "{a}")]).unwrap().matches(&Subject { customer: "{b}", ..call() })
+        );
     }
 
     #[test]

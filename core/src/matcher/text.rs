@@ -18,6 +18,30 @@ pub(super) fn same(text: &str, other: &str) -> bool {
     lower(text).eq(lower(other))
 }
 
+/// An endpoint without the names of its placeholders: `GET /items/{}` for `GET /items/{id}`.
+pub(crate) fn unnamed(endpoint: &str) -> impl Iterator<Item = char> + Clone {
+    let mut within = false;
+    endpoint.chars().filter(move |letter| {
+        let kept = !within || *letter == '}';
+        within = *letter == '{' || within && *letter != '}';
+        kept
+    })
+}
+
+/// The same of a text that may be a pattern, cut within a name (`GET /items/{cus*`).
+pub(super) fn unnamed_pattern(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once('{') {
+        out.push_str(before);
+        out.push('{');
+        let name = after.find(['}', '/']).unwrap_or(after.len());
+        // The `*` of `{rest*}` is part of the name.
+        let cut = !after[name..].starts_with('}');
+        rest = &after[after[..name].find('*').filter(|_| cut).unwrap_or(name)..];
+    }
+    out + rest
+}
+
 /// One pattern, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pattern {
@@ -46,13 +70,22 @@ impl Pattern {
         matches!(self, Self::Glob(parts) if parts.iter().all(|part| part.is_empty()))
     }
 
-    /// What every text that matches begins and ends with.
+    /// What every text that matches begins and ends with, but for what is in braces.
     pub(crate) fn ends(&self) -> (&str, &str) {
-        match self {
-            Self::Exact(text) => (text, text),
+        let (first, last) = match self {
+            Self::Exact(text) => (text.as_ref(), text.as_ref()),
             Self::Glob(parts) => {
                 (parts.first().map_or("", AsRef::as_ref), parts.last().map_or("", AsRef::as_ref))
             }
+        };
+        let start = first.find('{').map_or(first, |brace| &first[..=brace]);
+        (start, last.rfind('}').map_or(last, |brace| &last[brace..]))
+    }
+
+    fn has_placeholder(&self) -> bool {
+        match self {
+            Self::Exact(text) => text.contains('{'),
+            Self::Glob(parts) => parts.iter().any(|part| part.contains('{')),
         }
     }
 
@@ -161,11 +194,15 @@ pub(crate) struct Test {
     /// Empty: any text.
     pub(crate) any_of: Box<[Pattern]>,
     pub(super) none_of: Box<[Pattern]>,
+    /// Whether a pattern has a placeholder: these are kept [without names](unnamed) where endpoints are tested.
+    placeholders: bool,
 }
 
 impl Test {
     pub(super) fn new(any_of: &[impl AsRef<str>], none_of: &[impl AsRef<str>]) -> Self {
-        Self { any_of: patterns(any_of), none_of: patterns(none_of) }
+        let (any_of, none_of) = (patterns(any_of), patterns(none_of));
+        let placeholders = any_of.iter().chain(&none_of).any(Pattern::has_placeholder);
+        Self { any_of, none_of, placeholders }
     }
 
     pub(super) fn one(&self, text: &str) -> bool {
@@ -180,12 +217,24 @@ impl Test {
         (self.any_of.is_empty() || any(&self.any_of)) && (self.none_of.is_empty() || !any(&self.none_of))
     }
 
-    /// An endpoint that takes any method (`* /v1/items`) is also looked at with the call's own.
+    /// An endpoint that takes any method (`* /v1/items`) is also looked at with the call's own. What a placeholder is
+    /// called does not matter.
     pub(super) fn endpoint(&self, endpoint: &str, method: &str) -> bool {
-        let Some(path) = endpoint.strip_prefix('*') else { return self.one(endpoint) };
-        let named = lower(method).chain(lower(path));
+        if !self.placeholders && !endpoint.starts_with('*') {
+            return self.one(endpoint);
+        }
+        let path = endpoint.strip_prefix('*');
         let any = |patterns: &[Pattern]| {
-            patterns.iter().any(|pattern| pattern.matches(endpoint) || pattern.matches_chars(named.clone()))
+            patterns.iter().any(|pattern| {
+                if self.placeholders && pattern.has_placeholder() {
+                    let folded = |text| unnamed(text).flat_map(char::to_lowercase);
+                    pattern.matches_chars(folded(endpoint))
+                        || path.is_some_and(|path| pattern.matches_chars(lower(method).chain(folded(path))))
+                } else {
+                    pattern.matches(endpoint)
+                        || path.is_some_and(|path| pattern.matches_chars(lower(method).chain(lower(path))))
+                }
+            })
         };
         (self.any_of.is_empty() || any(&self.any_of)) && !any(&self.none_of)
     }
@@ -253,6 +302,20 @@ mod tests {
         assert!(matches("s*p*", "stripe") && !matches("s*x*", "stripe") && matches("*", ""));
         assert!(!matches("a*a", "a"), "the parts do not overlap");
         assert!(matches("a**b", "a-b") && matches("**", "x") && Pattern::new("**").is_any());
+    }
+
+    #[test]
+    fn placeholders_have_no_names() {
+        let both = |text: &str| (unnamed(text).collect::<String>(), unnamed_pattern(text));
+        for (text, without) in [
+            ("GET /a/{id}/b/{rest*}", "GET /a/{}/b/{}"),
+            ("POST /m/{model}:copy", "POST /m/{}:copy"),
+            ("GET /a", "GET /a"),
+        ] {
+            assert_eq!(both(text), (without.to_owned(), without.to_owned()));
+        }
+        assert_eq!(unnamed_pattern("GET /a/{cus*"), "GET /a/{*");
+        assert_eq!(unnamed_pattern("GET /a/{cus*/b/{id}"), "GET /a/{*/b/{}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! whatever the number of rules, and a lookup probes one table once for each. (Packet classifiers know this as
 //! tuple space search.) A bucket may hold rules that do not match: whoever looks asks them.
 
-use crate::matcher::{Condition, Field, Fields, Matcher, Subject, Test, lower};
+use crate::matcher::{Condition, Field, Fields, Matcher, Subject, Test, lower, unnamed};
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -66,6 +66,8 @@ pub(super) struct Index {
     /// The exact texts that are hashed once for all probes.
     exact: Fields,
     by_endpoint: bool,
+    /// Whether a rule demands an endpoint with a placeholder, which is filed without its name.
+    by_placeholder: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -122,6 +124,7 @@ impl Index {
             index.buckets.insert(key, Bucket { start, end });
         }
         index.places = places.into();
+        index.by_placeholder = matchers.iter().any(|matcher| has_placeholder(matcher));
         for part in probes.keys().flatten() {
             if let Part::Exact(field) = part {
                 index.exact = index.exact | Fields::of(*field);
@@ -146,7 +149,13 @@ impl Index {
         }
         let mut exact = [0_u64; Field::ALL.len()];
         for field in self.exact.iter() {
-            exact[field as usize] = hash(subject.text(field));
+            exact[field as usize] = match subject.text(field) {
+                // A rule without any placeholder demands none of these.
+                text if field == Field::Endpoint && self.by_placeholder && text.contains('{') => {
+                    hash_bytes(bytes_of(unnamed(text).flat_map(char::to_lowercase)))
+                }
+                text => hash(text),
+            };
         }
         for probe in &self.probes {
             self.probe(subject, &exact, probe.seed, &probe.parts, &mut visit);
@@ -186,6 +195,15 @@ impl Index {
             self.probe(subject, exact, mix(key, hash), rest, visit);
         }
     }
+}
+
+fn has_placeholder(matcher: &Matcher) -> bool {
+    matcher.conditions().iter().any(|condition| match condition {
+        Condition::One(Field::Endpoint, test) => {
+            test.exactly().is_some_and(|mut texts| texts.any(|text| text.contains('{')))
+        }
+        _ => false,
+    })
 }
 
 fn shape(demand: &[Demand]) -> Vec<Part> {
@@ -288,7 +306,11 @@ fn hash_end(text: &str, length: usize) -> Option<u64> {
 
 /// The bytes of the text in lower case.
 fn folded(text: &str) -> impl Iterator<Item = u8> + Clone {
-    lower(text).flat_map(|letter| {
+    bytes_of(lower(text))
+}
+
+fn bytes_of(letters: impl Iterator<Item = char> + Clone) -> impl Iterator<Item = u8> + Clone {
+    letters.flat_map(|letter| {
         let mut bytes = [0; 4];
         let length = letter.encode_utf8(&mut bytes).len();
         bytes.into_iter().take(length)

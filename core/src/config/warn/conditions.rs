@@ -1,8 +1,9 @@
 //! Conditions of a `match` that no call can meet, for want of such a vendor, method, endpoint, country or kind of data.
 
-use crate::catalogue::{Vendor, builtin};
+use crate::catalogue::{Catalogue, Vendor, builtin};
 use crate::config::Config;
 use crate::matcher::Text;
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -41,6 +42,9 @@ pub(super) fn each_text(prefix: &str, table: &DeTable<'_>, each: &mut impl FnMut
 
 /// What calls can have.
 pub(super) struct Known<'c> {
+    config: &'c Config,
+    /// Made when the first endpoint is looked for in it.
+    catalogue: OnceCell<Catalogue>,
     vendors: Vec<&'c Vendor>,
     kinds: Vec<&'c str>,
     methods: Vec<&'c str>,
@@ -56,7 +60,12 @@ impl<'c> Known<'c> {
         let methods = METHODS.split_whitespace().chain(of_vendors.filter(|method| *method != "*"));
         let methods: Vec<_> = methods.collect::<BTreeSet<_>>().into_iter().collect();
         let kinds = config.data.iter().flat_map(|rule| &rule.then.kinds).map(String::as_str).collect();
-        Self { vendors, kinds, methods }
+        Self { config, catalogue: OnceCell::new(), vendors, kinds, methods }
+    }
+
+    /// How the engine finds vendors and endpoints.
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        self.catalogue.get_or_init(|| Catalogue::new(self.config.vendors.clone()))
     }
 
     /// The vendor of this name; `None` for a text that stands for several.
@@ -90,6 +99,7 @@ impl<'c> Known<'c> {
                 Some(format!("`{wanted}` is not the two letters of a country (ISO 3166-1); {remedy}"))
             }
             "method" => self.no_method(wanted),
+            "host" => no_host(wanted),
             "endpoint" => match wanted.split_once(' ') {
                 // A `*` in front stands for methods, too.
                 _ if wanted.starts_with('*') => None,
@@ -98,17 +108,47 @@ impl<'c> Known<'c> {
                      `* {wanted}` for any method"
                 )),
                 Some((method, path)) if path.starts_with('/') => self.no_method(method),
-                _ => None,
+                Some((method, url)) => {
+                    let (_, rest) = url.split_once("://")?;
+                    let path = rest.find('/').map_or("/", |slash| &rest[slash..]);
+                    Some(format!(
+                        "an endpoint has no host; write `{method} {path}`, and the host under `host`"
+                    ))
+                }
+                None => None,
             },
             _ => None,
         }
     }
 
-    fn no_method(&self, wanted: &str) -> Option<String> {
+    pub(super) fn no_method(&self, wanted: &str) -> Option<String> {
         let hint = hint(&wanted.to_uppercase(), self.methods.iter().copied())?;
         let hint = hint.unwrap_or_else(|| "write one such as `GET` or `POST`".into());
         Some(format!("`{wanted}` is no method of HTTP; {hint}"))
     }
+}
+
+/// Why this is no host as calls have one, and how to write it.
+fn no_host(wanted: &str) -> Option<String> {
+    let bare = bare_host(wanted);
+    let bare = bare.strip_prefix('.').map_or_else(|| bare.to_owned(), |domain| format!("*.{domain}"));
+    if bare == wanted {
+        return None;
+    }
+    let hint = if bare.is_empty() { "api.example.com" } else { &bare };
+    Some(format!("`{wanted}` is no host, which has no scheme, port or path; write `{hint}`"))
+}
+
+/// The host in what may be a URL, have a port, or end in a dot.
+pub(crate) fn bare_host(text: &str) -> &str {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match (authority.strip_prefix('['), authority.split_once(':')) {
+        (Some(rest), _) => rest.split(']').next().unwrap_or_default(),
+        (None, Some((host, port))) if !port.contains(':') => host,
+        _ => authority,
+    };
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// `None` where one of these is wanted; else the one that it is most like, if any.
@@ -161,6 +201,31 @@ mod tests {
                 "an endpoint begins with its method, which `/v1/charges` has not; write `POST /v1/charges`, or \
                  `* /v1/charges` for any method",
             ),
+            (
+                "endpoint = \"GET https://api.stripe.com/v1/charges\"",
+                22,
+                "an endpoint has no host; write `GET /v1/charges`, and the host under `host`",
+            ),
+            (
+                "host = \"api.stripe.com:443\"",
+                18,
+                "`api.stripe.com:443` is no host, which has no scheme, port or path; write `api.stripe.com`",
+            ),
+            (
+                "host = \"!https://api.stripe.com/v1\"",
+                18,
+                "`https://api.stripe.com/v1` is no host, which has no scheme, port or path; write `api.stripe.com`",
+            ),
+            (
+                "host = \"[::1]:8080\"",
+                18,
+                "`[::1]:8080` is no host, which has no scheme, port or path; write `::1`",
+            ),
+            (
+                "host = [\"10.0.0.1\", \".stripe.com\"]",
+                31,
+                "`.stripe.com` is no host, which has no scheme, port or path; write `*.stripe.com`",
+            ),
             ("endpoint = \"PSOT /v1/charges\"", 22, "`PSOT` is no method of HTTP; did you mean `POST`?"),
             ("data = \"crad\"", 18, "no [[data]] declares `crad`; did you mean `card`?"),
             ("data = \"pan\"", 18, "no [[data]] declares `pan`; write a [[data]] with it among its `kinds`"),
@@ -193,6 +258,7 @@ mod tests {
             "customer = \"/v1\"",
             "endpoint = [\"* /v1/charges\", \"*/charges\", \"P* /v1\", \"GET *\", \"GET*\", \"brew /pot\"]",
             "data = \"card\"",
+            "host = [\"*.Stripe.com\", \"::1\", \"fe80::*\", \"localhost\", \"my_host\", \"*\"]",
             "data = \"*\"",
             "country = [\"de\", \"!US\", \"XK\", \"D*\"]",
         ] {

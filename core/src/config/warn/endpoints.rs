@@ -1,7 +1,8 @@
-//! Endpoints that the catalogue of the vendor does not have, where it has one that is like it.
+//! Endpoints that no call has: the catalogue of the vendor has one that is like it, or names its calls otherwise.
 
 use super::conditions::Known;
-use crate::catalogue::Vendor;
+use crate::catalogue::{Vendor, VendorIndex, normalise};
+use crate::matcher::{Matcher, Subject};
 
 /// The most that two segments of a path differ by where one is the other misspelt; in short ones, one letter.
 const MOST: usize = 2;
@@ -34,6 +35,89 @@ impl Known<'_> {
         }
         let (_, label, known) = nearest?;
         Some(format!("{label} has no endpoint `{wanted}` in the catalogue; did you mean `{known}`?"))
+    }
+}
+
+/// Whose calls a match is about; nobody's: anybody's.
+pub(super) type Whose = Vec<Option<VendorIndex>>;
+
+/// What a `*` in front of a path is tried with.
+const COMMON: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
+
+impl Known<'_> {
+    /// The vendors that a match names, by themselves or by their hosts; `None` for one that the catalogue has not.
+    pub(super) fn whose(&self, vendors: &[&str], hosts: &[String]) -> Whose {
+        let one = |text: &&str| !text.contains('*') && !text.starts_with('!');
+        if !vendors.is_empty() {
+            return if vendors.iter().all(one) {
+                vendors.iter().map(|name| self.catalogue().named(name)).collect()
+            } else {
+                Whose::new()
+            };
+        }
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        if !hosts.iter().all(one) {
+            return Whose::new();
+        }
+        hosts.iter().map(|host| self.catalogue().find(&host.to_lowercase())).collect()
+    }
+
+    /// What calls of this path have in its place: a template of the vendor's, or of what looks like an id. `None` where
+    /// calls can have this.
+    pub(super) fn named_otherwise(&self, whose: &Whose, wanted: &str) -> Option<String> {
+        let (method, path) = wanted.split_once(' ').filter(|(_, path)| path.starts_with('/'))?;
+        let method = method.to_uppercase();
+        // A learned one that was cut ends in `…`.
+        let is_open = whose.is_empty() && path.contains('*') || path.contains('…');
+        if is_open || self.no_method(&method).is_some() {
+            return None;
+        }
+        let matcher = Matcher::new([("endpoint", wanted)]).ok()?;
+        let is_meant = |endpoint: &str, method: &str| {
+            matcher.matches(&Subject { endpoint, method, ..Subject::default() })
+        };
+        let methods = if method == "*" { &COMMON[..] } else { &[method.as_str()] };
+        let asked = path.split('?').next().unwrap_or(path).replace('*', "x");
+        let catalogue = self.catalogue();
+        let mut instead = None;
+        for vendor in if whose.is_empty() { &[None][..] } else { whose } {
+            let patterns = vendor.map_or(&[][..], |vendor| &catalogue.vendor(vendor).endpoints);
+            for method in methods {
+                if patterns.iter().any(|pattern| is_meant(pattern.as_str(), method)) {
+                    return None;
+                }
+                let number = vendor.and_then(|vendor| catalogue.find_endpoint(vendor, method, &asked));
+                let by = number.and(*vendor).map(|vendor| catalogue.vendor(vendor).label.as_str());
+                let endpoint = match number {
+                    Some(number) => catalogue.endpoint(number).to_string(),
+                    // What a `*` stands for may be named in many ways.
+                    None if path.contains('*') => return None,
+                    None => normalise(method, &asked).as_str().to_owned(),
+                };
+                if is_meant(&endpoint, method) {
+                    return None;
+                }
+                instead = instead.or(Some((endpoint, by)));
+            }
+        }
+        let of_some = |vendor: &Vendor| {
+            let mut patterns = vendor.endpoints.iter().map(crate::catalogue::Pattern::as_str);
+            patterns.any(|pattern| methods.iter().any(|method| is_meant(pattern, method)))
+        };
+        if whose.is_empty() && catalogue.vendors().iter().any(of_some) {
+            return None;
+        }
+        let (endpoint, by) = instead?;
+        Some(match by {
+            Some(label) => format!(
+                "no call has the endpoint `{wanted}`: {label} has `{endpoint}` for it in the catalogue; write that, or \
+                 name this path under `endpoints` of a [[vendor]]"
+            ),
+            None => format!(
+                "no call has the endpoint `{wanted}`, but `{endpoint}`; write that, or name this path under \
+                 `endpoints` of a [[vendor]]"
+            ),
+        })
     }
 }
 
@@ -90,11 +174,71 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_that_calls_of_its_path_do_not_have_is_told_with_the_one_that_they_have() {
+        let or_own = "write that, or name this path under `endpoints` of a [[vendor]]";
+        let stripe = |wanted: &str| {
+            format!(
+                "no call has the endpoint `{wanted}`: Stripe has `GET /v1/customers/{{customer}}` for it in the \
+                 catalogue; {or_own}"
+            )
+        };
+        for (conditions, column, says) in [
+            (
+                "vendor = \"stripe\", endpoint = \"GET /v1/customers/cus_123\"",
+                41,
+                stripe("GET /v1/customers/cus_123"),
+            ),
+            (
+                "vendor.name = \"stripe\", endpoint = \"!GET /v1/customers/cus_*\"",
+                46,
+                stripe("GET /v1/customers/cus_*"),
+            ),
+            (
+                "host = \"api.stripe.com\", endpoint = \"get /v1/customers/cus_123/\"",
+                47,
+                stripe("get /v1/customers/cus_123/"),
+            ),
+            (
+                "vendor = \"slack\", endpoint = [\"POST /api/chat.postMessage\"]",
+                41,
+                format!(
+                    "no call has the endpoint `POST /api/chat.postMessage`: Slack has `* /api/{{method}}` for it in the \
+                     catalogue; {or_own}"
+                ),
+            ),
+            (
+                "vendor = \"example.com\", endpoint = \"GET /users/12345?all=1\"",
+                46,
+                format!(
+                    "no call has the endpoint `GET /users/12345?all=1`, but `GET /users/{{id}}`; {or_own}"
+                ),
+            ),
+            (
+                "endpoint = \"* /users/3f2a9c01\"",
+                22,
+                format!("no call has the endpoint `* /users/3f2a9c01`, but `GET /users/{{id}}`; {or_own}"),
+            ),
+        ] {
+            assert_eq!(of(conditions), [format!("f:2:{column}: warning: {says}")], "{conditions}");
+        }
+    }
+
+    #[test]
     fn an_endpoint_that_the_catalogue_has_or_that_may_be_learned_is_no_warning() {
         for fine in [
             "vendor = \"stripe\", endpoint = \"POST /v1/charges\"",
             "vendor = \"stripe\", endpoint = \"POST /v1/Charges\"",
-            "vendor = \"stripe\", endpoint = \"GET /v1/charges/{charge}\"",
+            "vendor = \"stripe\", endpoint = \"GET /v1/charges/{id}\"",
+            "vendor = \"stripe\", endpoint = \"* /v1/charges/{id}\"",
+            "vendor = \"stripe\", endpoint = \"GET /v1/charges/*\"",
+            "vendor = \"stripe\", endpoint = \"GET /v1/something/{else}\"",
+            "vendor = \"slack\", endpoint = [\"POST /api/{name}\", \"POST /api/*\", \"* /api/{method}\"]",
+            "vendor = \"example.com\", endpoint = \"GET /users/{name}\"",
+            "vendor = [\"stripe\", \"example.com\"], endpoint = \"GET /v1/customers/me\"",
+            "endpoint = \"GET /2010-04-01/Accounts/{id}/Messages.json\"",
+            "endpoint = \"GET /v1/charges/{id}\"",
+            "endpoint = \"GET /a/b/…\"",
+            "host = \"*.stripe.com\", endpoint = \"GET /v1/customers/cus_123\"",
             "vendor = \"stripe\", endpoint = \"POST /v1/charg*\"",
             "vendor = \"stripe\", endpoint = \"POST /v2/charges\"",
             "vendor = \"stripe\", endpoint = \"POST /v1/something_else\"",

@@ -250,6 +250,10 @@ fn the_narrowest_price_holds_and_own_ones_come_first() {
         vendor = "openai"
         endpoint = "POST /v1/files"
         call = "6 USD / call"
+        [[price]]
+        vendor = "openai"
+        endpoint = "GET /v1/files/{id}*"
+        call = "7 USD / call"
     "#;
     let (own, _) = crate::config::read_prices("f", text);
     let prices = Prices::new(own);
@@ -266,6 +270,7 @@ fn the_narrowest_price_holds_and_own_ones_come_first() {
     assert_eq!(call("POST /v1/files", ""), Some(6));
     assert_eq!(call("POST /v1/files", "gpt-5"), Some(0), "the catalogue's, which names the model");
     assert_eq!(call("GET /v1/files", ""), None);
+    assert_eq!(call("GET /v1/files/{file}/content", ""), Some(7), "whatever a placeholder is called");
     assert!(prices.has("openai") && !prices.has("stripe"));
 }
 

@@ -7,8 +7,14 @@ type Written = (Vec<(&'static str, String)>, u8);
 
 fn written() -> impl Strategy<Value = Written> {
     let word = "[aAb]{1,2}";
-    let text =
-        prop_oneof![word, "!?[abé]{1,2}\\*?", "[ab]{1,2}\\|[ab]", "\\*?[abc]{4,9}\\*?", "GET /a{1,6}\\*?"];
+    let text = prop_oneof![
+        word,
+        "!?[abé]{1,2}\\*?",
+        "[ab]{1,2}\\|[ab]",
+        "\\*?[abc]{4,9}\\*?",
+        "GET /a{1,6}\\*?",
+        "GET /a{1,3}/\\{[ab*]\\}(/b\\*?)?"
+    ];
     let key = prop_oneof![
         Just("vendor"),
         Just("customer"),
@@ -80,7 +86,7 @@ proptest! {
     #[test]
     fn the_index_finds_what_asking_every_rule_finds(
         rules in prop::collection::vec(written(), 0..60),
-        vendor in "[aAbé]{1,2}", customer in "[abc]{0,9}", endpoint in "(GET /|\\* /|)a{1,6}", host in "[abcÉé]{0,9}",
+        vendor in "[aAbé]{1,2}", customer in "[abc]{0,9}", endpoint in "(GET /|\\* /|)a{1,6}(/\\{c\\}(/b)?)?", host in "[abcÉé]{0,9}",
         tags in prop::collection::vec("[aB]{1,2}", 0..3), tag in "(k=[ab]{1,2})?", service in "[ab]{0,2}",
     ) {
         let rules: Vec<Rule<Policy>> = rules.iter().map(rule).collect();
@@ -133,7 +139,7 @@ fn ten_thousand_rules_of_any_kind_are_asked_as_few_as_a_hundred_are() {
         index.each_bucket(subject, |bucket| asked += bucket.len());
         asked
     };
-    let make: [fn(usize) -> Matcher; 5] = [
+    let make: [fn(usize) -> Matcher; 6] = [
         |n| Matcher::new([("customer", format!("customer-{n}").as_str())]).unwrap(),
         |n| {
             Matcher::new([("vendor", "openai"), ("endpoint", format!("GET /v{}/{n:05}/*", n % 3).as_str())])
@@ -148,13 +154,14 @@ fn ten_thousand_rules_of_any_kind_are_asked_as_few_as_a_hundred_are() {
             ])
             .unwrap()
         },
+        |n| Matcher::new([("endpoint", format!("GET /v1/{{id}}/parts/{n:05}").as_str())]).unwrap(),
     ];
     let tags = ["llm".to_owned()];
     for (kind, make) in make.into_iter().enumerate() {
         let subject = Subject {
             vendor: if kind == 4 { "v7" } else { "openai" },
             customer: if kind == 4 { "c0" } else { "customer-7" },
-            endpoint: "GET /v1/00007/x",
+            endpoint: if kind == 5 { "GET /v1/{item}/parts/00007" } else { "GET /v1/00007/x" },
             host: "a.tenant-00007.example.com",
             tags: "team=team-7",
             vendor_tags: &tags,
