@@ -284,6 +284,37 @@ for address in ["127.0.0.7", "127.0.0.6"]:
 }
 
 #[test]
+fn a_plain_connection_under_way_has_the_name_of_its_request_in_each_report() {
+    let stage = stage!();
+    // Answers that come in parts: first after half a request's head, then while the first answer goes on.
+    let script = stage.file(
+        "under_way.py",
+        r#"
+import socket, sys
+def turn(): print("turn", flush=True); sys.stdin.readline()
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+client = socket.create_connection(listener.getsockname()); peer, _ = listener.accept()
+client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+head = b"GET /scenario/endless HTTP/1.1\r\nHost: api.openai.com\r\n\r\n"
+client.sendall(head[:20]); client.sendall(head[20:]); peer.recv(len(head), socket.MSG_WAITALL)
+peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"); client.recv(47, socket.MSG_WAITALL)
+for _ in range(3):
+    peer.sendall(b"3e8\r\n" + b"x" * 1000 + b"\r\n"); client.recv(1007, socket.MSG_WAITALL)
+    turn()
+client.close()
+"#,
+    );
+    let seen = stage.capture_by_rounds(stage.inside("python3", &[script.to_str().unwrap()]), 3);
+    let names: Vec<_> = seen.progress.iter().map(|progress| progress.connection.name.clone()).collect();
+    assert!(names.len() > 3, "{names:?}");
+    let expected = Some(("api.openai.com".into(), NameSource::Host));
+    assert!(names.iter().all(|name| *name == expected), "{names:?}");
+    assert_eq!(seen.progress.iter().map(|progress| progress.new_out).sum::<u64>(), 56);
+    assert_eq!(seen.progress.iter().map(|progress| progress.new_in).sum::<u64>(), 47 + 3 * 1007);
+    assert_eq!(seen.exchanges.len(), 1);
+}
+
+#[test]
 fn what_cannot_be_read_says_why() {
     let stage = stage!();
     let sim = stage::sim();

@@ -155,11 +155,21 @@ impl Live {
 
     /// Takes the name that a plaintext request says, where nothing more certain said one.
     pub(super) fn named_by(&mut self, exchanges: &[exchange::Exchange]) {
-        if matches!(self.connection.name, None | Some((_, NameSource::Hosts)))
+        if self.takes_a_host()
             && let Some(http) = exchanges.iter().find(|http| !http.host.is_empty())
         {
-            self.connection.name = Some((http.host.as_str().into(), NameSource::Host));
+            self.named(&http.host);
         }
+    }
+
+    /// Whether a plaintext request says better than what is known whom the connection leads to.
+    pub(super) fn takes_a_host(&self) -> bool {
+        matches!(self.connection.name, None | Some((_, NameSource::Hosts)))
+    }
+
+    /// Takes the name that a plaintext request says.
+    pub(super) fn named(&mut self, host: &str) {
+        self.connection.name = Some((host.into(), NameSource::Host));
     }
 
     /// Leaves what moved until now out of all reports.
@@ -178,9 +188,12 @@ impl Live {
     /// verdict that does not last.
     pub(super) fn is_young(&self, now: u64) -> bool {
         let connection = &self.connection;
-        let undecided = matches!(connection.protocol, Protocol::Tls | Protocol::Unseen)
-            && self.tls_stream.is_none()
-            && self.past.is_none();
+        let undecided = match connection.protocol {
+            Protocol::Tls | Protocol::Unseen => self.tls_stream.is_none() && self.past.is_none(),
+            // The head of its first request may still be on its way.
+            Protocol::Http1 | Protocol::Http2 => !self.joined && self.takes_a_host(),
+            Protocol::Other => false,
+        };
         undecided && now.saturating_sub(connection.established) < YOUNG_NS
     }
 

@@ -67,6 +67,12 @@ impl Observer {
         let exchanges = stream.unordered(piece, stream::stash_limit(self.stashed));
         self.stashed = others + stream.stashed();
         live.named_by(&exchanges);
+        // Reports go out while the first exchange is under way: by its end they would have been of nobody.
+        if live.takes_a_host()
+            && let Some(host) = stream.host_under_way()
+        {
+            live.named(host);
+        }
         live.connection.exchanges += exchanges.len() as u64;
         self.out.extend(exchanges.into_iter().map(|http| observe(&live.connection, http, false)));
     }

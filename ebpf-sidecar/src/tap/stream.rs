@@ -143,6 +143,11 @@ impl Stream {
         }
     }
 
+    /// Host of the oldest request under way that says one.
+    pub(super) fn host_under_way(&self) -> Option<&str> {
+        self.conversation.host()
+    }
+
     pub(super) fn understanding(&self) -> Understanding {
         self.conversation.understanding()
     }

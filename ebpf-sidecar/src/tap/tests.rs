@@ -97,6 +97,49 @@ fn a_plain_connection_that_broke_before_its_answer_is_named_by_its_request() {
 }
 
 #[test]
+fn a_plain_connection_is_named_by_its_request_before_anything_is_told_of_it() {
+    let second = 1_000_000_000;
+    let mut observer = Observer::default();
+    let open = Socket { bytes_out: 12, ..socket(1, 5, Protocol::Http1) };
+    observer.seen(&open);
+    observer.plain(&piece(1, 1, &REQUEST[..12]));
+    // Half a head names nobody: its bytes wait for the rest, but not for ever.
+    observer.counted(&open, second);
+    assert_eq!(told(&mut observer).0.len(), 0);
+    observer.plain(&Piece { offset: 12, ..piece(1, 1, &REQUEST[12..]) });
+    let mut sums = (0, 0);
+    for (number, bytes_in) in [100, 300, 700].into_iter().enumerate() {
+        let grown = Socket { bytes_out: REQUEST.len() as u64, bytes_in, ..open.clone() };
+        observer.counted(&grown, (number as u64 + 2) * second);
+        let (progress, exchanges) = told(&mut observer);
+        assert_eq!((progress.len(), exchanges.len()), (1, 0), "its exchange is under way");
+        assert_eq!(progress[0].connection.name, Some(("h".into(), NameSource::Host)));
+        sums = (sums.0 + progress[0].new_out, sums.1 + progress[0].new_in);
+    }
+    assert_eq!(sums, (REQUEST.len() as u64, 700));
+
+    // A request without a host: its address is all there is.
+    let open = Socket { bytes_out: 18, ..socket(2, 5, Protocol::Http1) };
+    observer.seen(&open);
+    observer.plain(&piece(2, 2, b"GET /a HTTP/1.0\r\n\r\n"));
+    observer.counted(&open, 2 * second);
+    assert_eq!(told(&mut observer).0.len(), 0);
+    observer.counted(&open, 6 * second);
+    let (progress, _) = told(&mut observer);
+    assert_eq!((progress[0].connection.name.clone(), progress[0].new_out), (None, 18));
+}
+
+#[test]
+fn a_tunnel_is_not_named_by_whom_it_leads_to() {
+    let mut observer = Observer::default();
+    let open = Socket { bytes_out: 60, ..socket(1, 5, Protocol::Http1) };
+    observer.seen(&open);
+    observer.plain(&piece(1, 1, b"CONNECT api.stripe.com:443 HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n"));
+    observer.closed(&Socket { closed: 30, ..open });
+    assert_eq!(told(&mut observer).0[0].connection.name, None);
+}
+
+#[test]
 fn a_call_keeps_its_process_however_many_came_since_and_one_without_is_counted() {
     let mut observer = Observer::default();
     observer.processes.executed(&executed(u32::MAX, 3));

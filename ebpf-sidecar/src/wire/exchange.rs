@@ -49,6 +49,13 @@ pub struct Exchange {
     pub stated: Vec<(&'static str, String)>,
 }
 
+impl Exchange {
+    /// The host that it says its connection leads to: none where it has none, or opens a tunnel.
+    pub(super) fn said_host(&self) -> Option<&str> {
+        (self.method != "CONNECT" && !self.host.is_empty()).then_some(self.host.as_str())
+    }
+}
+
 /// Bytes of one direction, in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk<'a> {
@@ -167,6 +174,17 @@ impl Conversation {
             Version::Http1(conversation) => conversation.exchanges(),
             Version::Http2(conversation) => conversation.exchanges(),
             Version::Unknown { .. } => Vec::new(),
+        }
+    }
+
+    /// Host of the oldest request under way that says one. Opening a tunnel is none: its host is not whom the connection
+    /// leads to.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match &self.version {
+            Version::Http1(conversation) => conversation.host(),
+            Version::Http2(conversation) => conversation.host(),
+            Version::Unknown { .. } => None,
         }
     }
 

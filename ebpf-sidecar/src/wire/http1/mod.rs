@@ -138,6 +138,12 @@ impl Conversation {
         std::mem::take(&mut self.done)
     }
 
+    /// Host of the oldest request under way that says one.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.pending.iter().find_map(|pending| pending.exchange.said_host())
+    }
+
     /// How much is understood so far.
     #[must_use]
     pub fn understanding(&self) -> Understanding {

@@ -138,6 +138,13 @@ impl Conversation {
         std::mem::take(&mut self.done)
     }
 
+    /// Host of the oldest request under way that says one.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        let saying = self.streams.iter().filter_map(|(id, stream)| Some((id, stream.exchange.said_host()?)));
+        saying.min_by_key(|(id, _)| **id).map(|(_, host)| host)
+    }
+
     /// How much is understood so far.
     #[must_use]
     pub fn understanding(&self) -> Understanding {
