@@ -32,7 +32,7 @@ pub struct Options {
     /// Whether to look for a sidecar (`sidecar.sock` in the home directory) and tell it of the calls.
     pub hub: bool,
     /// Whether to flush on SIGTERM and then die by it as before. Takes effect only where the signal's
-    /// disposition is the default one at the start. Off by default: leave it off in a program that installs a
+    /// disposition is the default one at the start, or when [`handle_sigterm`](crate::Farcall::handle_sigterm) is called. Off by default: leave it off in a program that installs a
     /// handler *later* through `signal-hook` or tokio (both handlers would run, and ours ends the process);
     /// a handler that replaces ours, as those of Python and Node do, is safe.
     pub handle_sigterm: bool,

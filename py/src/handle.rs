@@ -81,6 +81,8 @@ pub(crate) fn start(
                 calls: [const { AtomicU64::new(0) }; ADAPTERS],
             }
         });
+        // Before the program can set a handler of its own.
+        crate::sigterm::mind_sigterm();
         first
     })
 }

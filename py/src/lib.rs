@@ -16,6 +16,7 @@ mod outbox;
 mod parking;
 mod report;
 mod scope;
+mod sigterm;
 mod step;
 mod types;
 
@@ -41,6 +42,8 @@ mod _farcall {
     use super::report::{purge_cache, report};
     #[pymodule_export]
     use super::scope::Scope;
+    #[pymodule_export]
+    use super::sigterm::{end_by_sigterm, mind_sigterm};
     #[pymodule_export]
     use super::step::replace_model;
 

@@ -203,6 +203,63 @@ def test_a_sigterm_handler_of_the_application_is_left_alone(program: Program, wh
     assert program.ledger().calls() == {(200, "complete"): 1}
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_program_that_handles_sigterm_and_raises_it_again_loses_nothing(program: Program, when: str) -> None:
+    # As uvicorn ends: nothing that atexit has is run.
+    process = program.start(f"""
+        import farcall, requests, signal, threading, time
+
+        came = threading.Event()
+        if {when == "after"}:
+            farcall.install()
+        before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+        assert before is signal.SIG_DFL
+        if {when == "before"}:
+            farcall.install()
+        print("ready", flush=True)
+        while not came.is_set():
+            time.sleep(0.01)
+        signal.signal(signal.SIGTERM, before)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        requests.get(SIM + "/scenario/ok")
+        signal.raise_signal(signal.SIGTERM)
+        print("still there", flush=True)
+    """)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    out, err = process.communicate(timeout=3 * PATIENCE)
+    assert (out, process.returncode) == ("", -signal.SIGTERM), err
+    assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_program_that_lets_go_of_sigterm_dies_of_a_later_one_and_loses_nothing(program: Program, when: str) -> None:
+    process = program.start(f"""
+        import asyncio, farcall, requests, signal
+        if {when == "after"}:
+            farcall.install()
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, print)
+            if {when == "before"}:
+                farcall.install()
+            loop.remove_signal_handler(signal.SIGTERM)
+
+        asyncio.run(main())
+        requests.get(SIM + "/scenario/ok")
+        print("ready", flush=True)
+        signal.pause()
+    """)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    _, err = process.communicate(timeout=3 * PATIENCE)
+    assert process.returncode == -signal.SIGTERM, err
+    assert program.ledger().calls() == {(200, "complete"): 1}
+
+
 def test_a_daemon_thread_that_still_calls_does_not_hold_up_the_end(program: Program) -> None:
     program.run("""
         import farcall, requests, threading

@@ -296,11 +296,21 @@ impl Farcall {
     pub fn shutdown(&self) {
         let process = self.process();
         if process.is_current() {
-            process.stop_thread();
-            process.flush(true);
-            process.export_last();
-            process.stop_cache();
+            process.shut_down();
         }
+    }
+
+    /// Handles SIGTERM from now on as [`Options::handle_sigterm`] says, where it is neither caught nor ignored any more:
+    /// the program had a handler of its own, and let go of it. Whether it is handled, now or already.
+    pub fn handle_sigterm(&self) -> bool {
+        self.process().handle_sigterm()
+    }
+
+    /// The last flush, then the death that SIGTERM means where nobody handles it. For bindings whose program is about to
+    /// end itself by that signal: its threads would go on until the handler's own is done.
+    pub fn end_by_sigterm(&self) {
+        self.shutdown();
+        sigterm::die();
     }
 
     /// What belongs to this process, or to the nearest one that it was forked from.

@@ -205,6 +205,26 @@ impl Process {
         }
     }
 
+    /// Flushes on SIGTERM from now on, where the disposition is the default one. Whether it does.
+    pub(super) fn handle_sigterm(self: &Arc<Self>) -> bool {
+        if !self.watches_sigterm.load(Ordering::Relaxed)
+            && self.setup.options.enabled
+            && self.is_current()
+            && sigterm::is_default()
+        {
+            self.watches_sigterm.store(sigterm::watch(self), Ordering::Relaxed);
+        }
+        self.watches_sigterm.load(Ordering::Relaxed)
+    }
+
+    /// The end: nothing of it is written any more but by another flush.
+    pub(super) fn shut_down(&self) {
+        self.stop_thread();
+        self.flush(true);
+        self.export_last();
+        self.stop_cache();
+    }
+
     /// Where answers lie: in memory, and beyond it where the configuration says so.
     fn cache_store(self: &Arc<Self>) -> Arc<dyn Store> {
         let memory = || Memory::new(self.setup.config.cache_memory.unwrap_or(DEFAULT_BYTES));

@@ -18,18 +18,20 @@ pub(super) fn watch(process: &Arc<Process>) -> bool {
     let thread = std::thread::Builder::new().name("farcall-sigterm".into()).spawn(move || {
         if signals.forever().next().is_some() {
             if let Some(process) = Weak::upgrade(&watched) {
-                process.stop_thread();
-                process.flush(true);
-                process.export_last();
-                process.stop_cache();
+                process.shut_down();
             }
-            let _ = emulate_default_handler(SIGTERM);
+            die();
         }
     });
     if thread.is_err() {
         handle.close();
     }
     thread.is_ok()
+}
+
+/// What the signal does where nobody handles it.
+pub(super) fn die() {
+    let _ = emulate_default_handler(SIGTERM);
 }
 
 /// Whether SIGTERM is neither caught nor ignored, by `/proc/self/status`.

@@ -106,6 +106,15 @@ def shutdown() -> None:
     """Stops nothing."""
 
 
+def mind_sigterm() -> bool:
+    """Handles nothing."""
+    return False
+
+
+def end_by_sigterm() -> None:
+    """Writes nothing."""
+
+
 def after_fork() -> None:
     """Forgets nothing."""
 

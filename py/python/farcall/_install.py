@@ -9,7 +9,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from farcall import _faults
+from farcall import _faults, _sigterm
 from farcall._adapters import detours, httpcore_, httpx_, requests_, urllib3_
 from farcall._hook import Patches
 from farcall._late import Watch
@@ -91,6 +91,7 @@ def install(
         _watch.begin()
         native.watch(True)
         detours.watch()
+        _sigterm.watch()
         for name in _watched():
             module = sys.modules.get(name)
             if module is not None and _is_ready(module):
@@ -106,6 +107,7 @@ def uninstall() -> None:
             _watch.end()
             _watch = None
         detours.unwatch()
+        _sigterm.unwatch()
         for _, patches in _attached.values():
             patches.undo()
         _attached.clear()
