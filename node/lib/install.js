@@ -107,13 +107,12 @@ function last () {
     account.send()
     // Calls of other threads may still be under way when a worker ends.
     native().flushNow()
-    if (!isMainThread) return
-    // What was counted is written: from now on it may kill.
-    process.off('SIGTERM', onTerminate)
-    native().shutdown()
+    if (isMainThread) native().shutdown()
   } catch (error) {
     note(error)
   }
+  // What was counted is written, and that the process ended: from now on it may kill.
+  if (isMainThread) process.off('SIGTERM', onTerminate)
 }
 
 /**
@@ -169,14 +168,15 @@ function onExit () {
  */
 function onTerminate () {
   told()
-  // Some end the process if all who listen are theirs (signal-exit): nobody else is there while they are told.
-  process.off('SIGTERM', onTerminate)
   // The first process of a container does not die of a signal that nobody listens to: it goes on, and so does this.
-  if (process.listenerCount('SIGTERM') > 0 || process.pid === 1) {
+  if (process.listeners('SIGTERM').some((listener) => listener !== onTerminate) || process.pid === 1) {
+    // Some end the process if all who listen are theirs (signal-exit): nobody else is there while they are told.
+    process.off('SIGTERM', onTerminate)
     flushNow()
     setImmediate(listenToSignal).unref()
     return
   }
+  // While somebody listens, a second signal (of `timeout`, npm, a shell, which send it to the group as well) kills nobody.
   last()
   process.kill(process.pid, 'SIGTERM')
 }

@@ -243,6 +243,28 @@ test('SIGTERM that comes while the last that was counted is written kills when i
   assert.equal((await counted(customer, 'outcome=complete')).calls, 4)
 })
 
+test('a second SIGTERM that comes while the last that was counted is written takes nothing of it', async () => {
+  // `timeout`, npm and shells send it to the process and to its group.
+  const customer = newCustomer()
+  for (const during of ['flushNow', 'shutdown']) {
+    const { signal } = await run(`${asking}
+      import { dirname } from 'node:path'
+      const require = createRequire(process.env.INDEX)
+      const addon = require(dirname(process.env.INDEX) + '/lib/native.js').native()
+      const { ${during} } = addon
+      await farcall.withCustomer('${customer}', get, '/scenario/ok')
+      addon.${during} = () => {
+        process.kill(process.pid, 'SIGTERM')
+        ${during}()
+      }
+      setInterval(() => {}, 1000)
+      console.log('ready')
+    `, { said: (_, child) => child.kill('SIGTERM') })
+    assert.equal(signal, 'SIGTERM', during)
+  }
+  assert.equal((await counted(customer, 'outcome=complete')).calls, 2)
+})
+
 const canNest = spawnSync('unshare', ['--user', '--map-root-user', '--pid', '--fork', 'true']).status === 0
 
 test('the first process of a container, which does not die of SIGTERM, is counted on', { skip: !canNest && 'no process namespaces here' }, async () => {
