@@ -84,6 +84,7 @@ fn a_call_that_the_outbox_does_not_take_fails_as_if_there_were_no_rule() {
     let (outcomes, story) = drained(&engine);
     assert_eq!(outcomes, [(Outcome::Complete, 503, 1)]);
     assert!(story.contains("would have it parked, but the disk is full"), "{story}");
+    assert!(!story.contains("has it parked"), "nobody parked it: {story}");
     assert_eq!(engine.counters().unparked_calls, 1);
 }
 
@@ -95,7 +96,12 @@ fn an_adapter_that_says_nothing_of_the_outbox_gets_the_failure() {
     let _terms = terms(step);
     assert_eq!(call.step(&engine, T0.plus_millis(8)), Step::Settled);
     call.end(&engine, T0.plus_millis(9));
-    assert_eq!(drained(&engine).0, [(Outcome::Failed(ErrorType::Timeout), 0, 1)]);
+    let (outcomes, story) = drained(&engine);
+    assert_eq!(outcomes, [(Outcome::Failed(ErrorType::Timeout), 0, 1)]);
+    assert!(
+        story.contains("would have it parked, but the adapter") && !story.contains("has it parked"),
+        "{story}"
+    );
     assert_eq!(engine.counters().unparked_calls, 1);
 }
 

@@ -151,6 +151,43 @@ fn a_call_that_both_taps_saw_is_in_the_ledger_once() {
     assert!(callers.rows.len() >= 2 && callers.rows.iter().all(|row| row.containers == here), "{callers:#?}");
 }
 
+#[test]
+fn a_call_of_a_program_without_the_library_is_in_the_ledger_soon_and_a_killed_sidecar_leaves_it_there() {
+    let stage = stage!();
+    let sim = Sim::start(Options::default()).unwrap();
+    let home = stage.folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let mut sidecar = start_sidecar(&stage, &home);
+    let counted = || report::vendors(&Query::at(&home)).map_or(0, |vendors| vendors.totals.calls);
+
+    // While it may be that libraries have not found the sidecar yet it takes longer; and this machine may be busy.
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut calls = 0;
+    loop {
+        let curl = stage
+            .inside("curl", &["--silent", "--output", "/dev/null", "--connect-to"])
+            .arg(format!("::{}", sim.plain_addr()))
+            .arg("http://api.github.com/user")
+            .status()
+            .unwrap();
+        assert!(curl.success());
+        calls += 1;
+        let ended = Instant::now();
+        while counted() < calls {
+            assert!(Instant::now() < deadline, "{} of {calls} calls were counted", counted());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        println!("counted after {:?}", ended.elapsed());
+        if ended.elapsed() < Duration::from_secs(2) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no call was counted soon");
+    }
+    sidecar.kill().unwrap();
+    sidecar.wait().unwrap();
+    assert_eq!(counted(), calls);
+}
+
 /// What the instrumented program does here: calls whose answers say what is left.
 fn asker(home: &Path, address: &str) {
     let farcall = Farcall::start(AgentOptions {

@@ -195,6 +195,8 @@ for (const [name, words, secure, call] of /** @type {const} */ ([
     const { rows } = /** @type {any} */ (await farcall.report('calls'))
     const stories = rows.map((/** @type {any} */ { events }) => events.join('\n'))
     assert.match(stories.join('\n'), new RegExp(`would have it parked, but.*${words}`))
+    const both = stories.filter((/** @type {string} */ story) => story.includes('would have it') && story.includes('has it parked'))
+    assert.deepEqual(both, [])
   })
 }
 

@@ -51,7 +51,7 @@ pub(super) enum What {
     Refused(Refusal),
     /// An idempotency key was added.
     Key,
-    /// The call failed so, and a rule has it parked.
+    /// The call failed so, and a rule had it parked.
     Park { rule: Arc<str>, after: String },
     /// The outbox took it.
     Parked { id: i64 },

@@ -20,8 +20,8 @@ use std::time::Duration;
 pub(super) enum Parking {
     /// It did not fail, or not yet.
     Not,
-    /// The adapter hands it over; otherwise this follows.
-    Asked { rule: Arc<str>, why: String, status: u16, instead: Instead },
+    /// The adapter was asked at this moment to hand it over; otherwise this follows.
+    Asked { rule: Arc<str>, why: String, status: u16, instead: Instead, at: Timestamp },
     /// The outbox took it, under this number and key.
     Taken { why: String, status: u16, id: i64, key: String },
     /// The outbox did not take it.
@@ -231,10 +231,10 @@ impl Engine {
         if let Instead::Refuse(refusal) = &instead {
             flow.refused(refusal, now);
         }
-        flow.events.add(now, What::Park { rule: Arc::clone(rule), after: after.clone() });
         let wait = until.map_or(SOON, |until| until.since(now)).min(LATE);
         let terms = terms(plan, flow, (rule, park), after.clone(), wait);
-        flow.parking = Parking::Asked { rule: Arc::clone(rule), why: after, status: park.answer, instead };
+        flow.parking =
+            Parking::Asked { rule: Arc::clone(rule), why: after, status: park.answer, instead, at: now };
         Ok(Step::Park(Box::new(terms)))
     }
 
@@ -297,7 +297,9 @@ impl Call {
             Ok(Parked { id, idempotency_key }) => {
                 let Some(Standing { flow, .. }) = &mut self.flow else { return };
                 flow.parking = match std::mem::replace(&mut flow.parking, Parking::Over) {
-                    Parking::Asked { why, status, .. } => {
+                    // Not said before: of one that the outbox does not take it would be untrue.
+                    Parking::Asked { rule, why, status, at, .. } => {
+                        flow.events.add(at, What::Park { rule, after: why.clone() });
                         flow.events.add(now, What::Parked { id });
                         Parking::Taken { why, status, id, key: idempotency_key.to_owned() }
                     }

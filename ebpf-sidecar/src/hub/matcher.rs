@@ -17,6 +17,10 @@ use connections::{Connections, Report};
 
 /// How long an exchange waits for the library, from its end: two flushes of the library and some.
 const HOLD: u64 = 3_000_000_000;
+/// How long it waits where nothing shows that there is a library in its process: one connects before its first call.
+const GLANCE: u64 = 500_000_000;
+/// After so long every library that ran before we listened has connected: each tries once a second.
+const GATHERING: u64 = 10_000_000_000;
 /// How far the intervals of one call may be apart: the two taps read their clocks at different moments.
 const SLACK: u64 = 50_000_000;
 /// How long a sighting waits for its exchange. An abandoned response ends for the kernel when its connection does.
@@ -90,7 +94,9 @@ struct Process {
     /// From when to when the library called a host, by [`Wire::host_key`].
     hosts: HashMap<u64, (u64, u64)>,
     last_word: u64,
-    /// Connections to the hub that said hello and are open.
+    /// Connections to the hub that are open, whether they said hello or not.
+    came: usize,
+    /// Those that said hello.
     connected: usize,
     /// When the last of them went.
     left: u64,
@@ -113,6 +119,11 @@ impl Process {
     /// Whether there is a library in it.
     fn is_instrumented(&self) -> bool {
         !self.hellos.is_empty()
+    }
+
+    /// Whether there is a library in it, as far as can be told, which may not have said so yet.
+    fn has_library(&self) -> bool {
+        self.came > 0 || self.is_instrumented()
     }
 
     /// Whether the library may still tell of a call that ended at `ended`.
@@ -150,7 +161,11 @@ impl Process {
 #[derive(Debug, Default)]
 pub(super) struct Matcher {
     processes: HashMap<u32, Process>,
-    /// Exchanges in order of arrival, by process and number, with the time at which they are decided.
+    /// When we began to listen for libraries.
+    since: u64,
+    /// Exchanges in order of arrival, by process and number, with the time at which they are looked at first.
+    fresh: VecDeque<(u64, u32, u64)>,
+    /// Those that wait for a library, with the time at which they are decided.
     due: VecDeque<(u64, u32, u64)>,
     connections: Connections,
     decided: Vec<Decision>,
@@ -160,6 +175,16 @@ pub(super) struct Matcher {
 }
 
 impl Matcher {
+    /// One for libraries that can be heard from `now` on.
+    pub(super) fn new(now: u64) -> Self {
+        Self { since: now, ..Self::default() }
+    }
+
+    /// A library connected.
+    pub(super) fn came(&mut self, pid: u32) {
+        self.processes.entry(pid).or_default().came += 1;
+    }
+
     /// A library said hello.
     pub(super) fn hello(&mut self, pid: u32, hello: Hello) {
         let process = self.processes.entry(pid).or_default();
@@ -175,12 +200,21 @@ impl Matcher {
         }
     }
 
-    /// A library's connection ended, or its process did.
-    pub(super) fn left(&mut self, pid: u32, at: u64) {
+    /// A library's connection ended, or its process did; whether it had said hello.
+    pub(super) fn left(&mut self, pid: u32, at: u64, greeted: bool) {
         if let Some(process) = self.processes.get_mut(&pid) {
-            process.connected = process.connected.saturating_sub(1);
-            process.left = at;
+            process.came = process.came.saturating_sub(1);
+            if greeted {
+                process.connected = process.connected.saturating_sub(1);
+                process.left = at;
+            }
         }
+    }
+
+    /// Whether a library in this process may be about to tell, or nobody can say yet that there is none.
+    fn may_have_library(&self, pid: u32, now: u64) -> bool {
+        now < self.since.saturating_add(GATHERING)
+            || self.processes.get(&pid).is_some_and(Process::has_library)
     }
 
     /// A library has told of every call that ended before `at`.
@@ -232,10 +266,12 @@ impl Matcher {
         let key = Wire::key(&exchange.http.method, host.trim_end_matches('.'), &exchange.http.path);
         self.numbers += 1;
         let number = self.numbers;
-        self.due.push_back((exchange.http.ended.saturating_add(HOLD), exchange.process.tgid, number));
+        self.fresh.push_back((exchange.http.ended, exchange.process.tgid, number));
         self.place(exchange, key, number);
-        while self.due.len() > CAPACITY {
-            let Some((_, pid, number)) = self.due.pop_front() else { break };
+        while self.fresh.len() + self.due.len() > CAPACITY {
+            let Some((_, pid, number)) = self.due.pop_front().or_else(|| self.fresh.pop_front()) else {
+                break;
+            };
             self.decide(pid, number);
         }
     }
@@ -274,11 +310,26 @@ impl Matcher {
 
     /// Decides what has waited long enough at `now`.
     pub(super) fn due(&mut self, now: u64) -> Vec<Decision> {
+        while let Some(&(ended, pid, number)) =
+            self.fresh.front().filter(|(ended, ..)| ended.saturating_add(GLANCE) <= now)
+        {
+            self.fresh.pop_front();
+            match self.may_have_library(pid, now) {
+                true => self.due.push_back((ended.saturating_add(HOLD), pid, number)),
+                false => self.decide(pid, number),
+            }
+        }
         while let Some(&(_, pid, number)) = self.due.front().filter(|(until, ..)| *until <= now) {
             self.due.pop_front();
             match self.must_wait(pid, number, now) {
                 true => self.due.push_back((now.saturating_add(AGAIN), pid, number)),
                 false => self.decide(pid, number),
+            }
+        }
+        while let Some(report) = self.connections.fresh(now) {
+            match self.may_have_library(report.progress.connection.process.tgid, now) {
+                true => self.connections.hold(report),
+                false => self.explain(report, now),
             }
         }
         while let Some(report) = self.connections.due(now) {
@@ -305,7 +356,8 @@ impl Matcher {
     /// Decides everything. A call that its library has not had the time to tell of is taken for the library's: it will
     /// be in the ledger either way, and must not be there twice.
     pub(super) fn finish(&mut self) -> Vec<Decision> {
-        for (_, pid, number) in std::mem::take(&mut self.due) {
+        let due = std::mem::take(&mut self.due);
+        for (_, pid, number) in due.into_iter().chain(std::mem::take(&mut self.fresh)) {
             let Some(process) = self.processes.get_mut(&pid) else { continue };
             let place = process.held.iter().position(|held| held.number == number);
             let untold = place.filter(|place| process.may_tell_of(process.held[*place].exchange.http.ended));
@@ -315,7 +367,7 @@ impl Matcher {
                 self.decide(pid, number);
             }
         }
-        while let Some(report) = self.connections.due(u64::MAX) {
+        while let Some(report) = self.connections.due(u64::MAX).or_else(|| self.connections.fresh(u64::MAX)) {
             self.explain(report, u64::MAX);
         }
         for report in self.connections.carried() {
@@ -357,7 +409,8 @@ impl Matcher {
                 process.hellos.clear();
                 process.hosts.clear();
             }
-            !(process.hellos.is_empty()
+            !(process.came == 0
+                && process.hellos.is_empty()
                 && process.sightings.is_empty()
                 && process.held.is_empty()
                 && process.loose.is_empty())

@@ -50,7 +50,8 @@ impl Hub {
     /// When the socket cannot be made, or another sidecar has it.
     pub fn start(home: &Path, farcall: Farcall) -> Result<Self, HubError> {
         let peers = Peers::listen(&home.join("sidecar.sock"))?;
-        Ok(Self { matcher: Matcher::default(), peers, account: Account::new(farcall) })
+        let matcher = Matcher::new(clock::monotonic());
+        Ok(Self { matcher, peers, account: Account::new(farcall) })
     }
 
     /// Takes what the kernel told.
@@ -83,6 +84,7 @@ impl Hub {
         let mut messages = self.peers.messages().into_iter().peekable();
         while let Some((pid, message)) = messages.next() {
             match message {
+                Message::Came => self.matcher.came(pid),
                 Message::Hello(hello) => self.matcher.hello(pid, hello),
                 Message::Sighting(first) => {
                     let mut told = vec![first];
@@ -94,7 +96,7 @@ impl Hub {
                     self.matcher.sightings(pid, told);
                 }
                 Message::Told(at) => self.matcher.told(pid, at),
-                Message::Left(at) => self.matcher.left(pid, at),
+                Message::Left { at, greeted } => self.matcher.left(pid, at, greeted),
             }
         }
         self.account.count_failures("sidecar_turned_away", self.peers.turned_away());

@@ -38,12 +38,18 @@ const HELLO: usize = 32;
 /// What a peer said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
+    /// It connected: there is a library in it, which may say hello.
+    Came,
     Hello(Hello),
     Sighting(Sighting),
     /// Everything that ended before this moment has been told.
     Told(u64),
-    /// Who said hello will say no more: the connection ended, or the process.
-    Left(u64),
+    /// It will say no more: the connection ended, or the process.
+    Left {
+        at: u64,
+        /// Whether it had said hello.
+        greeted: bool,
+    },
 }
 
 /// The listening socket and the processes connected to it.
@@ -100,17 +106,18 @@ impl Peers {
 
     /// What has been said since the last time, without waiting, by process.
     pub(super) fn messages(&mut self) -> Vec<(u32, Message)> {
+        let mut messages = Vec::new();
         while let Ok((stream, _)) = self.listener.accept() {
             match pid_of(&stream) {
                 Some(pid) if self.peers.len() < MAX_PEERS && stream.set_nonblocking(true).is_ok() => {
                     self.peers.push(Peer::new(stream, pid));
+                    messages.push((pid, Message::Came));
                 }
                 _ => self.turned_away += 1,
             }
         }
         // Asked before reading: what it said before its end is in the socket by then.
         let mut ended = self.ended().into_iter();
-        let mut messages = Vec::new();
         self.peers.retain_mut(|peer| {
             let ended = ended.next().unwrap_or(false);
             let stays = match peer.read(&mut messages) {
@@ -118,8 +125,9 @@ impl Peers {
                 Reading::Silent => !ended,
                 Reading::Closed => false,
             };
-            if !stays && peer.decoder.anchor.is_some() {
-                messages.push((peer.pid, Message::Left(clock::monotonic())));
+            if !stays {
+                let (at, greeted) = (clock::monotonic(), peer.decoder.anchor.is_some());
+                messages.push((peer.pid, Message::Left { at, greeted }));
             }
             stays
         });
@@ -340,15 +348,17 @@ mod tests {
         let mut stream = UnixStream::connect(&path).unwrap();
         stream.write_all(&hello(0, 1, 2)).unwrap();
         let messages = peers.messages();
-        assert_eq!(messages.len(), 1);
-        assert_eq!(messages[0].0, std::process::id());
+        assert!(matches!(messages[..], [(_, Message::Came), (_, Message::Hello(_))]), "{messages:?}");
+        assert!(messages.iter().all(|(pid, _)| *pid == std::process::id()));
         assert!(matches!(Peers::listen(&path), Err(HubError::Taken(_))));
         drop(stream);
         let messages = peers.messages();
-        assert!(
-            matches!(messages[..], [(pid, Message::Left(_))] if pid == std::process::id()),
-            "{messages:?}"
-        );
+        // The second hub's question is a peer, too, that came and left.
+        let greeted: Vec<_> = messages
+            .iter()
+            .filter(|(_, message)| matches!(message, Message::Left { greeted: true, .. }))
+            .collect();
+        assert!(matches!(greeted[..], [(pid, _)] if *pid == std::process::id()), "{messages:?}");
         assert!(peers.peers.iter().all(|peer| peer.decoder.anchor.is_none()));
         drop(peers);
         assert!(!path.exists());
@@ -386,13 +396,13 @@ mod tests {
             .unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let mut messages = Vec::new();
-        while !messages.iter().any(|(_, message)| matches!(message, Message::Left(_))) {
+        while !messages.iter().any(|(_, message)| matches!(message, Message::Left { .. })) {
             assert!(std::time::Instant::now() < deadline, "{messages:?}");
             messages.extend(peers.messages());
             std::thread::yield_now();
         }
         assert!(messages.iter().all(|(pid, _)| *pid == child.id()), "{messages:?}");
-        assert!(matches!(messages[0].1, Message::Hello(_)), "what it said before comes first: {messages:?}");
+        assert!(matches!(messages[1].1, Message::Hello(_)), "what it said before comes first: {messages:?}");
         assert!(child.wait().unwrap().success());
     }
 

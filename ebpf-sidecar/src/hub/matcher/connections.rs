@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use farcall::ledger::Sighting as Wire;
 use farcall_agent::ExplainedBy;
 
-use super::{AGAIN, CAPACITY, Decision, HOLD, PATIENCE, Process, SLACK};
+use super::{AGAIN, CAPACITY, Decision, GLANCE, HOLD, PATIENCE, Process, SLACK};
 use crate::{
     coverage::Completeness,
     tap::{NameSource, Progress},
@@ -18,6 +18,9 @@ const IDLE: u64 = 3_600_000_000_000;
 /// Reports of connections that wait, and what was decided of the exchanges on each.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
+    /// Those that nobody looked at yet.
+    fresh: VecDeque<Report>,
+    /// Those that wait for a library.
     queue: VecDeque<Report>,
     marks: HashMap<u64, Mark>,
 }
@@ -69,9 +72,23 @@ impl Connections {
 
     /// Takes a report, to be looked at once its exchanges are decided. Returns one that finds no room any more.
     pub(super) fn report(&mut self, progress: Progress, now: u64) -> Option<Report> {
-        let until = now.saturating_add(HOLD + SLACK);
-        self.queue.push_back(Report { progress, seen: now, since: now, until });
-        if self.queue.len() > CAPACITY { self.queue.pop_front() } else { None }
+        let until = now.saturating_add(GLANCE + SLACK);
+        self.fresh.push_back(Report { progress, seen: now, since: now, until });
+        if self.queue.len() + self.fresh.len() <= CAPACITY {
+            return None;
+        }
+        self.queue.pop_front().or_else(|| self.fresh.pop_front())
+    }
+
+    /// A report to be looked at for the first time at `now`.
+    pub(super) fn fresh(&mut self, now: u64) -> Option<Report> {
+        self.fresh.front().is_some_and(|report| report.until <= now).then(|| self.fresh.pop_front())?
+    }
+
+    /// Takes back one of which a library may yet tell.
+    pub(super) fn hold(&mut self, mut report: Report) {
+        report.until = report.seen.saturating_add(HOLD + SLACK);
+        self.queue.push_back(report);
     }
 
     /// A report that has waited long enough at `now`.

@@ -11,6 +11,8 @@ use crate::{
     wire::record::Protocol,
 };
 
+mod without_library;
+
 const S: u64 = 1_000_000_000;
 const PID: u32 = 42;
 
@@ -61,6 +63,7 @@ fn sighting(path: &str, begun: u64, ended: u64, status: u16, attempts: u16) -> S
 }
 
 fn hello(matcher: &mut Matcher) {
+    matcher.came(PID);
     matcher.hello(PID, Hello { since: 0, sightings_from: 0, at: 0 });
 }
 
@@ -282,7 +285,7 @@ fn at_the_end_a_library_that_left_has_told_all() {
     hello(&mut matcher);
     matcher.told(PID, 5 * S);
     matcher.exchange(exchange("/bypassed", 3 * S, 5 * S, 200));
-    matcher.left(PID, 5 * S);
+    matcher.left(PID, 5 * S, true);
     assert_eq!(tally(matcher.finish()), (1, 0, vec![]));
 }
 
@@ -313,7 +316,7 @@ fn a_library_is_forgotten_soon_after_it_left_and_the_next_process_of_its_number_
     hello(&mut matcher);
     matcher.told(PID, 10 * S);
     matcher.exchange(exchange("/last", 9 * S, 10 * S, 200));
-    matcher.left(PID, 10 * S);
+    matcher.left(PID, 10 * S, true);
     assert_eq!(instrumented(matcher.due(10 * S + HOLD)), [true]);
     matcher.due(10 * S + FAREWELL + S);
     matcher.exchange(exchange("/a", 17 * S, 18 * S, 200));
@@ -325,7 +328,7 @@ fn of_two_connections_of_a_process_the_one_that_stays_keeps_it_known() {
     let mut matcher = Matcher::default();
     hello(&mut matcher);
     hello(&mut matcher);
-    matcher.left(PID, S);
+    matcher.left(PID, S, true);
     matcher.due(100 * S);
     matcher.exchange(exchange("/a", 100 * S, 101 * S, 200));
     assert_eq!(instrumented(matcher.due(101 * S + SILENCE)), [true]);
@@ -527,7 +530,7 @@ fn memory_is_bounded_and_nothing_is_forgotten_uncounted() {
     for _ in 0..n {
         matcher.exchange(exchange("/a", S, 2 * S, 200));
     }
-    assert!(matcher.due.len() <= CAPACITY);
+    assert!(matcher.fresh.len() + matcher.due.len() <= CAPACITY);
     assert_eq!(tally(matcher.due(100 * S)).0, n);
     matcher.due(200 * S);
     assert!(matcher.processes.is_empty());
