@@ -262,6 +262,29 @@ fn an_endpoint_is_matched_whatever_its_placeholders_are_called_and_told_where_no
 }
 
 #[test]
+fn a_host_in_a_vendors_place_is_told_of_wherever_it_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    ledger(home.path());
+    let remedy = "the vendor `partner.example.com` is not known: a host that nobody named goes by its domain; write \
+                  `example.com`, or, for this host alone, match its `host`, or name it in a [[vendor]]";
+    for rule in [
+        "[[policy]]\nmatch = { vendor = \"partner.example.com\" }\nverdict = \"deny\"\n",
+        "[[quota]]\nmatch = { vendor = [\"stripe\", \"partner.example.com\"] }\nlimit = \"5 requests / 1s\"\n",
+        "[[price]]\nvendor = \"partner.example.com\"\ncall = \"1 USD / call\"\n",
+    ] {
+        std::fs::write(home.path().join("next.toml"), rule).unwrap();
+        let (code, out, _) = run(home.path(), &["config", "check", "next.toml"]);
+        assert!(code == 1 && out.starts_with("next.toml:2:") && out.contains(remedy), "{rule}: {out}");
+    }
+    for command in [&["report", "calls"][..], &["report", "vendors"], &["report", "quotas"]] {
+        let arguments: Vec<&str> = command.iter().copied().chain(["vendor=partner.example.com"]).collect();
+        let (code, _, why) = run(home.path(), &arguments);
+        assert!(code == 2 && why.contains(remedy), "{arguments:?}: {code} {why}");
+    }
+    assert_eq!(run(home.path(), &["report", "calls", "vendor=example.com"]).0, 0);
+}
+
+#[test]
 fn the_json_of_each_answer_is_documented() {
     let home = tempfile::tempdir().unwrap();
     ledger(home.path());
@@ -322,7 +345,10 @@ fn a_purge_says_whom_it_told_and_what_it_does_not_understand() {
     let (code, _, why) = run(home.path(), &["cache", "purge", "vendor=stirpe"]);
     assert_eq!(code, 2, "{why}");
     assert!(why.contains("the vendor `stirpe` is not known; did you mean `stripe`?"), "{why}");
-    for known in ["vendor=str*", "vendor!=stripe", "vendor=STRIPE", "vendor=rates.example.com"] {
+    let (code, _, why) = run(home.path(), &["cache", "purge", "vendor=rates.example.com"]);
+    assert_eq!(code, 2, "{why}");
+    assert!(why.contains("goes by its domain; write `example.com`"), "{why}");
+    for known in ["vendor=str*", "vendor!=stripe", "vendor=STRIPE", "vendor=example.com"] {
         assert_eq!(run(home.path(), &["cache", "purge", known]).0, 0, "{known}");
     }
     let rules = std::fs::read_to_string(home.path().join("farcall.toml")).unwrap();

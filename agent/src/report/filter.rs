@@ -223,6 +223,19 @@ impl Filter {
         )
     }
 
+    /// The name that it gives for a vendor; `None` for a pattern.
+    pub(super) fn vendor(&self) -> Option<&str> {
+        let (Test::Rule(matcher), Key::Rule(Field::Vendor)) = (&self.test, self.key) else { return None };
+        let (_, texts) = matcher.written().next()?;
+        let name = texts.first()?.trim_start_matches('!').trim();
+        (!name.contains('*')).then_some(name)
+    }
+
+    /// That it can match nothing, and why.
+    pub(super) fn idle(&self, why: String) -> BadFilter {
+        BadFilter { filter: format!("vendor={}", self.vendor().unwrap_or_default()), why }
+    }
+
     /// Whether something matches that is no call, and of which only `known` is known.
     pub(super) fn matches_other(
         &self,

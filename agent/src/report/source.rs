@@ -1,5 +1,6 @@
 //! The ledger as the reports read it: one pass over the rows of a window, with names resolved.
 
+use super::filter::{BadFilter, Filter};
 use super::{Query, ReportError};
 use crate::{home, store};
 use farcall::catalogue::{Catalogue, Vendor};
@@ -145,7 +146,19 @@ impl<'q> Source<'q> {
         let named = source.catalogue.vendors().iter().enumerate();
         source.places = named.map(|(place, vendor)| (vendor.name.clone(), place)).collect();
         source.load()?;
+        query.filters.iter().try_for_each(|filter| source.must_name_a_vendor(filter))?;
         Ok(source)
+    }
+
+    /// A host for a vendor would silently show nothing. Of a word alone nobody knows whose configuration names it.
+    fn must_name_a_vendor(&self, filter: &Filter) -> Result<(), BadFilter> {
+        let Some(name) = filter.vendor().filter(|name| name.contains(['.', ':'])) else { return Ok(()) };
+        match self.config.objection_to_vendor(name) {
+            Some(why) if !self.names.values().any(|known| known.eq_ignore_ascii_case(name)) => {
+                Err(filter.idle(why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// One state of the ledger for all that follows, and who is in it.

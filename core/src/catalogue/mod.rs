@@ -180,6 +180,11 @@ pub fn name_of_unknown(host: &str) -> &str {
     registrable_domain(host).unwrap_or(host)
 }
 
+/// Whether a text is the registrable domain of host names.
+pub(crate) fn is_domain(text: &str) -> bool {
+    registrable_domain(text) == Some(text)
+}
+
 /// The registrable domain of a host name by the public suffix list; `None` for an address, a single label or
 /// a bare suffix.
 fn registrable_domain(host: &str) -> Option<&str> {

@@ -1,20 +1,33 @@
 //! `match = { ... }`: the conditions of a rule.
 
 use super::section::{Section, nearest};
-use crate::catalogue::{UNREADABLE, Vendor, builtin};
+use crate::catalogue::{Catalogue, UNREADABLE, Vendor, builtin, is_domain, name_of_unknown};
 use crate::matcher::{BadMatch, Builder, Matcher};
+use std::cell::OnceCell;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The names that a `match` may give for a vendor.
-pub(super) struct VendorNames<'v>(pub(super) &'v [Vendor]);
+/// The names that a rule may give for a vendor.
+pub(super) struct VendorNames<'v> {
+    own: &'v [Vendor],
+    /// Made when the first name that is none of a vendor is looked for.
+    catalogue: OnceCell<Catalogue>,
+}
 
-impl VendorNames<'_> {
+impl<'v> VendorNames<'v> {
+    /// Those of the catalogue, of these, and domains.
+    pub(super) fn new(own: &'v [Vendor]) -> Self {
+        Self { own, catalogue: OnceCell::new() }
+    }
+
     /// Why this can be no vendor's name; `None` where it can.
     pub(super) fn objection(&self, name: &str) -> Option<String> {
-        let names = || self.0.iter().chain(builtin()).map(|vendor| vendor.name.as_str());
-        if can_be_unnamed(name) || names().any(|known| known.eq_ignore_ascii_case(name)) {
+        let names = || self.own.iter().chain(builtin()).map(|vendor| vendor.name.as_str());
+        if names().any(|known| known.eq_ignore_ascii_case(name)) {
             return None;
+        }
+        if can_be_unnamed(name) {
+            return self.of_host(name);
         }
         let hint = match nearest(&name.to_lowercase(), names()) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
@@ -22,12 +35,45 @@ impl VendorNames<'_> {
         };
         Some(format!("the vendor `{name}` is not known; {hint}"))
     }
+
+    /// What the vendor of a host is called, where that is not the host.
+    fn of_host(&self, name: &str) -> Option<String> {
+        let lower = name.to_lowercase();
+        // Whatever stands in front of a domain belongs to it: no vendor has more of it in its name.
+        let host = match lower.strip_prefix("*.") {
+            Some(rest) if is_domain(rest) => rest,
+            Some(_) => return None,
+            None => bare_host(&lower),
+        };
+        let catalogue = self.catalogue.get_or_init(|| Catalogue::new(self.own.to_vec()));
+        let known = catalogue.vendor_of(host).map(|vendor| vendor.name.as_str());
+        let vendor = known.unwrap_or_else(|| name_of_unknown(host));
+        (vendor != lower).then(|| match known {
+            Some(_) => format!("the vendor `{name}` is not known; its calls are those of `{vendor}`: write that"),
+            None => format!(
+                "the vendor `{name}` is not known: a host that nobody named goes by its domain; write `{vendor}`, or, \
+                 for this host alone, match its `host`, or name it in a [[vendor]]"
+            ),
+        })
+    }
 }
 
 /// Whether a rule may write this for a vendor that nobody named: a registrable domain or the address of a host.
 /// A single word could as well be a name with a typing mistake in it.
 pub(crate) fn can_be_unnamed(vendor: &str) -> bool {
     vendor.contains(['.', ':', '_']) || [UNREADABLE, "other", "localhost"].contains(&vendor)
+}
+
+/// The host in what may be a URL, have a port, or end in a dot.
+pub(super) fn bare_host(text: &str) -> &str {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match (authority.strip_prefix('['), authority.split_once(':')) {
+        (Some(rest), _) => rest.split(']').next().unwrap_or_default(),
+        (None, Some((host, port))) if !port.contains(':') => host,
+        _ => authority,
+    };
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// Reads `match`; `None` where a condition in it is wrong, which was reported: without that condition the rule
@@ -82,7 +128,7 @@ impl Reader<'_, '_, '_> {
             Ok(_) if matches!(key, "vendor" | "vendor.name") => {
                 for (text, place) in texts {
                     let name = text.strip_prefix('!').unwrap_or(text).trim();
-                    if !name.contains('*')
+                    if !name.trim_start_matches("*.").contains('*')
                         && let Some(objection) = self.vendors.objection(name)
                     {
                         self.wrong(place, objection);

@@ -128,7 +128,7 @@ impl Config {
     /// file, or a domain that nobody named.
     #[must_use]
     pub fn objection_to_vendor(&self, name: &str) -> Option<String> {
-        matcher::VendorNames(&self.vendors).objection(name)
+        matcher::VendorNames::new(&self.vendors).objection(name)
     }
 
     /// Reads the text of a configuration file; `file` is the name that errors show.
@@ -179,7 +179,7 @@ impl Config {
         for section in root.tables("vendor") {
             self.vendors.extend(vendor::read(section));
         }
-        let vendors = matcher::VendorNames(&self.vendors);
+        let vendors = matcher::VendorNames::new(&self.vendors);
         self.policy_mode = root.choice("policy_mode", &policy::MODES).unwrap_or_default();
         let mode = self.policy_mode;
         self.policies = rule::rules(root, "policy", &vendors, |section| policy::read(section, mode));
@@ -198,8 +198,11 @@ impl Config {
         self.cache_disk_wait = cache::wait(root, "cache_disk_wait", "1s");
         self.outbox = rule::rules(root, "outbox", &vendors, outbox::read);
         self.data = rule::rules(root, "data", &vendors, data::read);
-        self.prices =
-            root.tables("price").iter_mut().filter_map(|section| price::read(section, None)).collect();
+        self.prices = root
+            .tables("price")
+            .iter_mut()
+            .filter_map(|section| price::read(section, Ok(&vendors)))
+            .collect();
         // Their draws are salted with their names, so that two of them choose independently.
         self.rollouts.iter_mut().for_each(|rule| rule.then.name = rule.name.as_ref().into());
         self.faults.iter_mut().for_each(|rule| rule.then.name = rule.name.as_ref().into());

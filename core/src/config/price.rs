@@ -1,5 +1,6 @@
 //! `[[price]]`: what a vendor asks. The catalogue's own prices have the same form.
 
+use super::matcher::VendorNames;
 use super::section::Section;
 use crate::cost::{
     Kind, MAX_UNITS, Per, Price, Rate, Rates, ServiceTier, Source, Tier, VolumeUnit, count_of,
@@ -9,12 +10,12 @@ use std::cell::Cell;
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-/// Reads one price. `vendor` where the table stands within a `[[vendor]]`. `None` where it names no vendor or
+/// Reads one price of the vendor that it names, or in whose `[[vendor]]` it stands. `None` where it names no vendor or
 /// nothing that costs, which was reported.
-pub(super) fn read(section: &mut Section<'_, '_>, vendor: Option<&str>) -> Option<Price> {
+pub(super) fn read(section: &mut Section<'_, '_>, vendor: Result<&VendorNames<'_>, &str>) -> Option<Price> {
     let name = match vendor {
-        Some(name) => Some(name.to_owned()),
-        None => section.string("vendor"),
+        Err(name) => Some(name.to_owned()),
+        Ok(names) => named(section, names),
     };
     if name.is_none() && !section.has("vendor") {
         section.missing("vendor", "a price is one vendor's; write its name as in the catalogue");
@@ -53,6 +54,16 @@ pub(super) fn read(section: &mut Section<'_, '_>, vendor: Option<&str>) -> Optio
     }
     price.currency = currency.get().unwrap_or(Currency::USD);
     (costs && !price.vendor.is_empty()).then(|| price.compiled())
+}
+
+/// The vendor as the engine writes it; prices are found by that.
+fn named(section: &mut Section<'_, '_>, names: &VendorNames<'_>) -> Option<String> {
+    let name = section.string("vendor")?;
+    let objection = names.objection(&name);
+    if let (Some(objection), Some(value)) = (&objection, section.value("vendor")) {
+        section.wrong_at(value.span().start, objection.clone());
+    }
+    objection.is_none().then(|| name.to_lowercase())
 }
 
 fn rates(section: &mut Section<'_, '_>, currency: &Cell<Option<Currency>>) -> Rates {
@@ -304,6 +315,18 @@ mod tests {
             let errors = errors(&format!("[[price]]\nvendor = \"openai\"\n{body}\n"));
             assert!(errors.iter().any(|found| found.ends_with(error)), "{body}: {errors:?}");
         }
+        for (vendor, says) in [
+            ("strpie", "the vendor `strpie` is not known; did you mean `stripe`?"),
+            ("partner.example.com", "a host that nobody named goes by its domain; write `example.com`, or"),
+        ] {
+            let errors = errors(&format!("[[price]]\nvendor = \"{vendor}\"\ncall = \"1 USD / call\"\n"));
+            assert!(
+                errors.len() == 1 && errors[0].starts_with("f:2:10: ") && errors[0].contains(says),
+                "{errors:?}"
+            );
+        }
+        let config = Config::parse("f", "[[price]]\nvendor = \"Stripe\"\ncall = \"1 USD / call\"\n").unwrap();
+        assert_eq!(config.prices[0].vendor, "stripe", "as the engine writes it");
         assert!(errors("[[price]]\ncall = \"1 USD / call\"\n")[0].contains("`vendor` is missing"));
         assert_eq!(errors("[[price]]\nvendor = \"openai\"\ncall = \"x\"\n").len(), 1, "said once");
     }

@@ -85,7 +85,7 @@ mod tests {
             let own: Vec<_> =
                 root.tables("vendor").iter_mut().filter_map(crate::config::vendor::read).collect();
             let read = |section: &mut Section<'_, '_>| section.number("status", 100..=599);
-            found = rules(root, "fault", &VendorNames(&own), read);
+            found = rules(root, "fault", &VendorNames::new(&own), read);
         });
         (found, errors.iter().map(ToString::to_string).collect())
     }
@@ -193,9 +193,37 @@ status = 500
             ["f:2:20: the vendor `in-huose` is not known; did you mean `in-house`?"]
         );
         assert!(rule("qqq")[0].contains("name it in a [[vendor]] with its hosts, or write its domain"));
-        for right in
-            ["stripe", "Stripe", "in-house", "!stripe", "str*", "example.com", "10.0.0.1", "unreadable"]
-        {
+        let by_domain = "a host that nobody named goes by its domain; write `example.co.uk`, or, for this host alone, match \
+                         its `host`, or name it in a [[vendor]]";
+        for host in [
+            "api.example.co.uk",
+            "!API.Example.co.uk",
+            "*.example.co.uk",
+            "https://example.co.uk/v1",
+            "example.co.uk:443",
+        ] {
+            let name = host.trim_start_matches('!');
+            assert_eq!(rule(host), [format!("f:2:20: the vendor `{name}` is not known: {by_domain}")]);
+        }
+        for (host, vendor) in [("api.stripe.com", "stripe"), ("localhost:8080", "localhost")] {
+            let said = rule(host);
+            assert!(said.len() == 1 && said[0].contains(&format!("`{vendor}`")), "{said:?}");
+        }
+        for right in [
+            "example.co.uk",
+            "*.co.uk",
+            "2001:db8::1",
+            "my_host",
+            "Example.com",
+            "stripe",
+            "Stripe",
+            "in-house",
+            "!stripe",
+            "str*",
+            "example.com",
+            "10.0.0.1",
+            "unreadable",
+        ] {
             assert_eq!(rule(right), [""; 0], "{right}");
         }
     }

@@ -1,5 +1,6 @@
 //! A scenario of `farcall simulate`: vendors, customers, and what if.
 
+use super::matcher::VendorNames;
 use super::quota::parse_limit;
 use super::section::{self, Section, nearest};
 use super::{ConfigError, parse_duration};
@@ -13,6 +14,8 @@ use crate::simulate::{
 use crate::units::Timestamp;
 use crate::units::moment::rfc_3339;
 use std::time::Duration;
+use toml::Spanned;
+use toml::de::DeValue;
 
 /// The longest time that is simulated, and the most engines and calls a second: beyond them nobody waits for the end.
 const LONGEST: Duration = Duration::from_secs(5 * 366 * 86_400);
@@ -87,6 +90,11 @@ fn vendor(section: &mut Section<'_, '_>) -> Vendor {
     let name = section.string("name").unwrap_or_default();
     if name.is_empty() {
         section.missing("name", "write it as in the catalogue, or as in your own [[vendor]]");
+    }
+    if name.contains('.')
+        && let Some(objection) = VendorNames::new(&[]).objection(&name)
+    {
+        section.wrong(objection);
     }
     let known = builtin().iter().find(|known| known.name == name);
     let host = section.checked_string("host", |host| {
@@ -217,7 +225,10 @@ fn customer(section: &mut Section<'_, '_>, vendors: &[Vendor]) -> Customer {
     });
     let calls: Vec<Asked> =
         section.tables("calls").iter_mut().filter_map(|section| asked(section, vendors)).collect();
-    if calls.is_empty() {
+    // Of calls that are there and wrong, that is said.
+    let is_there =
+        |value: &Spanned<DeValue<'_>>| !matches!(value.get_ref(), DeValue::Array(items) if items.is_empty());
+    if calls.is_empty() && !section.value("calls").is_some_and(is_there) {
         section.missing(
             "calls",
             r#"say what it asks for, as in calls = [{ vendor = "github", endpoint = "GET /user" }]"#,
@@ -258,14 +269,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 }
 
 fn asked(section: &mut Section<'_, '_>, vendors: &[Vendor]) -> Option<Asked> {
-    let vendor = section.checked_string("vendor", |name| {
-        vendors.iter().position(|vendor| vendor.name == name).ok_or_else(|| {
-            match nearest(name, vendors.iter().map(|vendor| &vendor.name)) {
-                Some(nearest) => format!("a vendor of this scenario; did you mean `{nearest}`?"),
-                None => "a vendor of this scenario; write a [[vendor]] of this name above".into(),
-            }
-        })
-    });
+    let vendor = of_scenario(section, vendors);
     if !section.has("vendor") {
         section.missing("vendor", "say who is called");
     }
@@ -293,6 +297,18 @@ fn asked(section: &mut Section<'_, '_>, vendors: &[Vendor]) -> Option<Asked> {
     let weight = section.amount("weight", 0.000_001..=1_000_000.0).unwrap_or(1.0);
     let (endpoint, method, path) = endpoint?;
     Some(Asked { vendor: vendor?, endpoint, method, path, weight, model })
+}
+
+/// The place of the vendor that is named among those of the scenario.
+fn of_scenario(section: &mut Section<'_, '_>, vendors: &[Vendor]) -> Option<usize> {
+    section.checked_string("vendor", |name| {
+        vendors.iter().position(|vendor| vendor.name == name).ok_or_else(|| {
+            match nearest(name, vendors.iter().map(|vendor| &vendor.name)) {
+                Some(nearest) => format!("a vendor of this scenario; did you mean `{nearest}`?"),
+                None => "a vendor of this scenario; write a [[vendor]] of this name above".into(),
+            }
+        })
+    })
 }
 
 /// A path that a template matches: each place that is left open gets a number.
@@ -354,8 +370,11 @@ fn what_if(section: &mut Section<'_, '_>, vendors: &[Vendor], customers: &[Custo
             what.quotas.extend(section.checked_string("limit", limit).map(|limit| (Some(name), limit)));
         }
     }
-    what.caches =
-        section.some_tables("cache").iter_mut().filter_map(|section| cache(section, customers)).collect();
+    what.caches = section
+        .some_tables("cache")
+        .iter_mut()
+        .filter_map(|section| cache(section, vendors, customers))
+        .collect();
     if what == WhatIf::default() {
         section.says_nothing("[what_if] changes nothing; write as in `customer.acme.rate = \"x3\"`");
     }
@@ -373,8 +392,8 @@ fn change<T>(text: &str, to: impl Fn(&str) -> Result<T, String>) -> Result<Chang
     if text.starts_with('x') { factor(text).map(Change::Times) } else { to(text).map(Change::To) }
 }
 
-fn cache(section: &mut Section<'_, '_>, customers: &[Customer]) -> Option<Cache> {
-    let vendor = section.string("vendor");
+fn cache(section: &mut Section<'_, '_>, vendors: &[Vendor], customers: &[Customer]) -> Option<Cache> {
+    let vendor = of_scenario(section, vendors).map(|place| vendors[place].name.clone());
     let endpoint = section.string("endpoint");
     let hit = section.share("hit");
     if !section.has("endpoint") || !section.has("hit") {
@@ -416,6 +435,14 @@ mod tests {
             ("[what_if]\ncache = { endpoint = \"GET /none\", hit = \"5%\" }", "nobody asks for"),
             ("[[clock_jump]]\nengine = 2\nat = \"1h\"\nby = \"-1h\"", "between 1 and 1"),
             ("[[vendor]]\nname = \"nobody\"", "`host` is missing"),
+            (
+                "[[vendor]]\nname = \"api.example.co.uk\"\nhost = \"api.example.co.uk\"",
+                "goes by its domain; write `example.co.uk`",
+            ),
+            (
+                "[what_if]\ncache = { vendor = \"githb\", endpoint = \"GET /user\", hit = \"5%\" }",
+                "`vendor` is not a vendor of this scenario; did you mean `github`?",
+            ),
             ("[[vendor]]\nname = \"githb\"", "does not know the vendor `githb`; did you mean `github`?"),
             (
                 "[[customer]]\nname = \"x\"\nrate = \"1 / s\"\ncalls = [{ vendor = \"githb\", endpoint = \"GET /user\" }]",
@@ -434,6 +461,12 @@ mod tests {
             let errors = errors(&format!("{BASE}{more}\n"));
             assert!(errors.iter().any(|error| error.contains(says)), "{more}: {errors:?}");
         }
+        let asks = |vendor: &str| {
+            format!(
+                "[[customer]]\nname = \"x\"\nrate = \"1 / s\"\ncalls = [{{ vendor = \"{vendor}\", endpoint = \"GET /user\" }}]\n"
+            )
+        };
+        assert_eq!(errors(&format!("{BASE}{}", asks("githb"))).len(), 1, "said alone");
         assert!(errors("sample = \"0%\"").iter().any(|error| error.contains("simulates nothing")));
     }
 }

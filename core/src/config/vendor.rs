@@ -43,11 +43,11 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Vendor> {
         idempotency_header: dialect::header(section, "idempotency_header"),
         retry_count_header: dialect::header(section, "retry_count_header"),
         prices: {
-            let name = name.as_deref();
+            let name = name.as_deref().unwrap_or_default();
             section
                 .tables("price")
                 .iter_mut()
-                .filter_map(|section| super::price::read(section, name))
+                .filter_map(|section| super::price::read(section, Err(name)))
                 .collect()
         },
         name: name.unwrap_or_default(),

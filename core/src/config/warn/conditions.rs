@@ -2,6 +2,7 @@
 
 use crate::catalogue::{Catalogue, Vendor, builtin};
 use crate::config::Config;
+use crate::config::matcher::bare_host;
 use crate::matcher::Text;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -137,18 +138,6 @@ fn no_host(wanted: &str) -> Option<String> {
     }
     let hint = if bare.is_empty() { "api.example.com" } else { &bare };
     Some(format!("`{wanted}` is no host, which has no scheme, port or path; write `{hint}`"))
-}
-
-/// The host in what may be a URL, have a port, or end in a dot.
-pub(crate) fn bare_host(text: &str) -> &str {
-    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match (authority.strip_prefix('['), authority.split_once(':')) {
-        (Some(rest), _) => rest.split(']').next().unwrap_or_default(),
-        (None, Some((host, port))) if !port.contains(':') => host,
-        _ => authority,
-    };
-    host.strip_suffix('.').unwrap_or(host)
 }
 
 /// `None` where one of these is wanted; else the one that it is most like, if any.

@@ -43,7 +43,7 @@ fn a_large_prompt_costs_the_larger_price() {
 fn of_several_tiers_the_narrowest_holds() {
     let text = r#"
         [[price]]
-        vendor = "v"
+        vendor = "v.example"
         input = "1 USD / token"
         [[price.tier]]
         above_prompt = "1k"
@@ -63,7 +63,7 @@ fn of_several_tiers_the_narrowest_holds() {
         input = "0.1 USD / token"
     "#;
     let prices = Prices::new(crate::config::read_prices("f", text).0);
-    let price = prices.find("v", "", "").unwrap();
+    let price = prices.find("v.example", "", "").unwrap();
     let rate = |tokens: u64, tier, hours: i64| {
         let mut usage = Usage::unknown(Unknown::NotStated).with(Kind::Input, tokens);
         usage.tier = tier;
@@ -165,7 +165,7 @@ fn a_vendors_own_statement_of_the_cost_is_taken_to_the_nano_unit() {
 fn own_units_calls_and_bytes_have_prices_and_volume_makes_them_cheaper() {
     let text = r#"
         [[price]]
-        vendor = "maps"
+        vendor = "maps.example"
         call = "5 USD / 1k calls"
         sent = "1 USD / MB"
         received = "0.1 USD / GB"
@@ -180,7 +180,7 @@ fn own_units_calls_and_bytes_have_prices_and_volume_makes_them_cheaper() {
     let (own, errors) = crate::config::read_prices("f", text);
     assert!(errors.is_empty(), "{errors:?}");
     let prices = Prices::new(own);
-    let price = prices.find("maps", "GET /route", "").unwrap();
+    let price = prices.find("maps.example", "GET /route", "").unwrap();
     let mut reader = UsageReader::new(Some(price), Some("image/png"), None);
     reader.header(price, "x-credits-used", " 2.5 ");
     let usage = reader.finish(true);
@@ -201,7 +201,7 @@ fn own_units_calls_and_bytes_have_prices_and_volume_makes_them_cheaper() {
 fn the_months_volume_is_counted_as_calls_settle() {
     let text = r#"
         [[price]]
-        vendor = "maps"
+        vendor = "maps.example"
         call = "5 USD / call"
         [[price.tier]]
         above_volume = "1"
@@ -210,11 +210,12 @@ fn the_months_volume_is_counted_as_calls_settle() {
     let prices = Prices::new(crate::config::read_prices("f", text).0);
     let usage = Usage::unknown(Unknown::OtherContent);
     let settle = |answer, at| {
-        let cost = prices.settle("maps", "GET /x", "", &Facts::new(&usage, answer, at)).unwrap();
+        let cost = prices.settle("maps.example", "GET /x", "", &Facts::new(&usage, answer, at)).unwrap();
         cost.whole().unwrap().nanos() / 1_000_000_000
     };
-    let estimate =
-        |at| prices.estimate("maps", "GET /x", "", &Ahead::new(0, at)).unwrap().nanos() / 1_000_000_000;
+    let estimate = |at| {
+        prices.estimate("maps.example", "GET /x", "", &Ahead::new(0, at)).unwrap().nanos() / 1_000_000_000
+    };
     assert_eq!((settle(Answer::NotSent, NOW), estimate(NOW)), (0, 5));
     assert_eq!((settle(Answer::Status(200), NOW), settle(Answer::Status(200), NOW)), (5, 5));
     assert_eq!((estimate(NOW), settle(Answer::Status(200), NOW)), (4, 4));
@@ -365,14 +366,14 @@ proptest! {
         model in "[abc]{1,7}",
     ) {
         let text: String = patterns.iter().enumerate().map(|(number, pattern)| {
-            format!("[[price]]\nvendor = \"v\"\nmodel = \"{pattern}*\"\ncall = \"{number} USD / call\"\n")
+            format!("[[price]]\nvendor = \"v.example\"\nmodel = \"{pattern}*\"\ncall = \"{number} USD / call\"\n")
         }).collect();
         let (own, errors) = crate::config::read_prices("f", &text);
         prop_assert!(errors.is_empty());
         let expected = patterns.iter().enumerate().filter(|(_, pattern)| model.starts_with(pattern.as_str()))
             .max_by_key(|(number, pattern)| (pattern.len(), *number)).map(|(_, pattern)| format!("{pattern}*"));
         let prices = Prices::new(own);
-        let found = prices.find("v", "", &model).map(|price| price.models[0].clone());
+        let found = prices.find("v.example", "", &model).map(|price| price.models[0].clone());
         prop_assert_eq!(found, expected);
     }
 }
