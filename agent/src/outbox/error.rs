@@ -76,6 +76,9 @@ pub enum OutboxError {
     /// It was encrypted with a key that is not here.
     #[error("a call in the outbox cannot be decrypted: {0}")]
     Key(String),
+    /// The key itself can be neither made nor used; says nothing of any call.
+    #[error("the key of the outbox {0}")]
+    NoKey(String),
     /// There is no such call, or no longer.
     #[error("there is no call {0} in the outbox")]
     NotFound(i64),

@@ -21,6 +21,7 @@ const VERSION: u8 = 1;
 const ID: usize = 4;
 const SALT: usize = 16;
 const HEAD: usize = 1 + ID + SALT;
+const NO_RANDOM: &str = "cannot be used: the system has no random numbers";
 
 /// The installation's keys.
 pub(super) struct Keys {
@@ -96,7 +97,7 @@ impl Keys {
     /// What the next record needs of the system, asked for at once.
     pub(super) fn fresh(&self) -> Result<Fresh, OutboxError> {
         let mut bytes = [0; 16 + SALT];
-        self.random.fill(&mut bytes).map_err(|_| OutboxError::Key("no random numbers can be had".into()))?;
+        self.random.fill(&mut bytes).map_err(|_| OutboxError::NoKey(NO_RANDOM.into()))?;
         let mut fresh = Fresh { name: [0; 16], salt: [0; SALT] };
         fresh.name.copy_from_slice(&bytes[..16]);
         fresh.salt.copy_from_slice(&bytes[16..]);
@@ -116,7 +117,7 @@ impl Keys {
         of: &str,
         parts: &[&[u8]],
     ) -> Result<Vec<u8>, OutboxError> {
-        let failed = || OutboxError::Key("it cannot be encrypted".into());
+        let failed = || OutboxError::NoKey("cannot encrypt a call".into());
         let (id, key) = self.keys.first().ok_or_else(failed)?;
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut sealed = Vec::with_capacity(HEAD + length + AES_256_GCM.tag_len());
@@ -186,8 +187,8 @@ impl std::fmt::Debug for Keys {
 fn known(variable: Option<&str>, home: &Path) -> Result<Vec<[u8; 32]>, OutboxError> {
     let mut keys = match variable.filter(|text| !text.trim().is_empty()) {
         Some(text) => parse(text).ok_or_else(|| {
-            OutboxError::Key(format!(
-                "${VARIABLE} is not a list of keys; write 64 hexadecimal digits for each, separated by commas"
+            OutboxError::NoKey(format!(
+                "in ${VARIABLE} is not a list of keys; write 64 hexadecimal digits for each, separated by commas"
             ))
         })?,
         None => Vec::new(),
@@ -200,14 +201,17 @@ fn known(variable: Option<&str>, home: &Path) -> Result<Vec<[u8; 32]>, OutboxErr
 
 fn of_file(home: &Path) -> Result<[u8; 32], OutboxError> {
     let file = home.join(FILE);
-    let wrong = |what: String| OutboxError::Key(format!("its key {}: {what}", file.display()));
+    let wrong = |what: String| OutboxError::NoKey(format!("({}) {what}", file.display()));
     // Never made anew where there is one: what it encrypted would be lost.
-    if fs::metadata(&file).is_ok_and(|metadata| metadata.len() != 32) {
-        return Err(wrong("it is not 32 bytes long; put the right one back".into()));
+    let there = fs::metadata(&file);
+    if there.as_ref().is_ok_and(|metadata| metadata.len() != 32) {
+        return Err(wrong("is not 32 bytes long; put the right one back".into()));
     }
-    let key = key::kept(home, FILE).map_err(|error| wrong(error.to_string()))?;
+    let done = if there.is_ok() { "read" } else { "made" };
+    let failed = |error| wrong(format!("cannot be {done}: {error}"));
+    let key = key::kept(home, FILE).map_err(failed)?;
     // On the disk before anything that it encrypts.
-    sync_directory(home).map_err(|error| wrong(error.to_string()))??;
+    sync_directory(home).map_err(|error| wrong(format!("cannot be put on the disk: {error}")))??;
     Ok(key)
 }
 
@@ -307,6 +311,19 @@ mod tests {
             assert!(keys(&[1]).open(Purpose::Request, "a", &sealed[..place]).is_err(), "{place}");
         }
         assert_ne!(keys(&[1]).seal(Purpose::Request, "a", &[b"sec", b"ret"]).unwrap(), sealed);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_made_is_not_said_to_decrypt_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        // In the way of the key's making, also for root; as a home that cannot be written would be.
+        fs::create_dir_all(home.path().join("outbox.key.new/full")).unwrap();
+        let error = Keys::chosen(None, home.path(), None).unwrap_err();
+        let said = error.to_string();
+        assert!(matches!(error, OutboxError::NoKey(_)) && !error.is_passing());
+        let expected =
+            format!("the key of the outbox ({}) cannot be made: ", home.path().join(FILE).display());
+        assert!(said.starts_with(&expected), "{said}");
     }
 
     #[test]

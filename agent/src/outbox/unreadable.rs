@@ -38,6 +38,7 @@ impl Operator {
         let (keys, why) = match Keys::there(&self.inner.home) {
             Ok(keys) => (keys, None),
             Err(OutboxError::Key(why)) => (Keys::from(Vec::new()), Some(why)),
+            Err(error @ OutboxError::NoKey(_)) => (Keys::from(Vec::new()), Some(error.to_string())),
             Err(error) => return Err(error),
         };
         let calls =
