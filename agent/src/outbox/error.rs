@@ -79,6 +79,15 @@ pub enum OutboxError {
     /// The key itself can be neither made nor used; says nothing of any call.
     #[error("the key of the outbox {0}")]
     NoKey(String),
+    /// What lies in the place of its file is something else, or was destroyed from its beginning on.
+    #[error(
+        "{file} is not a database: nobody can read what is in it, and no call is put or delivered. Stop all programs and move {file}, {file}-wal and {file}-shm away; the next call makes a new one. Calls that waited in there are not in the new one: put them back from a copy, if it has any (farcall outbox restore --from COPY), or the right file in its place",
+        file = file.display()
+    )]
+    NotADatabase {
+        /// Its file.
+        file: PathBuf,
+    },
     /// There is no such call, or no longer.
     #[error("there is no call {0} in the outbox")]
     NotFound(i64),

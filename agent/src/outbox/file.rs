@@ -249,12 +249,18 @@ impl Place {
             Some(ErrorCode::SystemIoFailure) if is_of_the_index(error) => {
                 self.unavailable("there is no room for the index of its log (is the disk full?)")
             }
-            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                match self.is_copy {
-                    true => self.stop_for(&error.to_string()),
-                    false => self.stop_for(&format!("{}: {error}", self.file.display())),
+            // No disk failed, and whatever it was is put right only by another file in its place.
+            Some(ErrorCode::NotADatabase) => match self.is_copy {
+                true => {
+                    let file = self.file.display();
+                    self.stop_for(&format!("{error}; move {file}, {file}-wal and {file}-shm away"))
                 }
-            }
+                false => OutboxError::NotADatabase { file: self.file.clone() },
+            },
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt) => match self.is_copy {
+                true => self.stop_for(&error.to_string()),
+                false => self.stop_for(&format!("{}: {error}", self.file.display())),
+            },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OutboxError::Busy,
             _ => self.unavailable(error),
         }
