@@ -119,7 +119,7 @@ with 1 where calls are left, of which it shows the oldest and why it waits.")]
   farcall outbox stats
   farcall outbox stats --json | jq '.vendors[] | {vendor, pending, oldest}'
 
-Ends with 1 where something is to be looked at: dead letters, calls whose key is gone, an outbox or a copy that stopped, a
+Ends with 1 where something is to be looked at: dead letters, calls whose key is gone, or that nothing is trusted for, an outbox or a copy that stopped, a
 copy that cannot be written (a volume that is not mounted, a variable that this environment has not).")]
     Stats {
         #[command(flatten)]
@@ -329,17 +329,19 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
             }
             let awaited = if missing.is_none() { operator.awaited()? } else { Vec::new() };
             let unreadable = if missing.is_none() { operator.unreadable()? } else { None };
+            let untrusting = if missing.is_none() { operator.untrusting()? } else { Vec::new() };
             let (here, stopped) = (operator.beside()?, operator.stopped());
             let failed = stopped.is_some() || !here.wrong_with_copies().is_empty();
-            let wrong =
-                failed || unreadable.is_some() || counts.iter().any(|count| count.state == State::Dead);
+            let failed = failed || unreadable.is_some() || !untrusting.is_empty();
+            let wrong = failed || counts.iter().any(|count| count.state == State::Dead);
             let text = match (as_json, &stopped) {
                 (true, _) => {
                     let stopped = stopped.as_ref().map(ToString::to_string);
                     let missing = missing.as_ref().map(ToString::to_string);
                     let vendors: Vec<_> = vendors.iter().map(with_age).collect();
                     json(&json!({
-                        "counts": counts, "vendors": vendors, "awaited": awaited, "unreadable": unreadable, "here": here,
+                        "counts": counts, "vendors": vendors, "awaited": awaited, "unreadable": unreadable,
+                        "untrusting": untrusting, "here": here,
                         "stopped": stopped, "missing": missing, "counters": counters(&home)
                     }))
                 }
@@ -360,7 +362,9 @@ fn answer(command: &Command, as_json: bool, home: PathBuf) -> Result<(String, Ex
                     };
                     let awaited: String = awaited.iter().map(|awaited| format!("\n{awaited}\n")).collect();
                     let unreadable: String = unreadable.iter().map(|calls| format!("\n{calls}\n")).collect();
-                    format!("{counts}{vendors}{awaited}{unreadable}{here}{stopped}")
+                    let untrusting: String =
+                        untrusting.iter().map(|service| format!("\n{service}\n")).collect();
+                    format!("{counts}{vendors}{awaited}{unreadable}{untrusting}{here}{stopped}")
                 }
             };
             let exit = match missing {

@@ -44,6 +44,7 @@ mod restore;
 mod seal;
 mod store;
 mod table;
+mod trust;
 mod unreadable;
 mod vendors;
 mod writer;
@@ -60,6 +61,7 @@ pub use pending::Pending;
 pub use reference::Reference;
 pub use restore::Restored;
 pub use table::{Count, Filter, Item, State};
+pub use trust::Untrusting;
 pub use unreadable::Unreadable;
 pub use vendors::VendorCount;
 

@@ -280,6 +280,10 @@ fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
         Ok(unreadable) => unreadable.iter().for_each(|unreadable| tell(unreadable.to_string())),
         Err(error) => tell(error.to_string()),
     }
+    match operator.untrusting() {
+        Ok(untrusting) => untrusting.iter().for_each(|untrusting| tell(untrusting.to_string())),
+        Err(error) => tell(error.to_string()),
+    }
     let oldest = vendors.iter().filter_map(|count| count.oldest).min();
     health.pending = Some(vendors.iter().map(|count| count.pending).sum());
     health.delivered = Some(vendors.iter().map(|count| count.delivered).sum());

@@ -1,6 +1,7 @@
 //! The agent's own client: HTTP/1.1, rustls with ring, the system's certificates.
 
 use super::super::lease::Permit;
+use super::super::trust::nothing_to_trust;
 use super::fence::FencedConnector;
 use bytes::Bytes;
 use farcall::ErrorType;
@@ -24,12 +25,13 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// A client that sends only with this permit.
 ///
 /// # Errors
-/// Where the system has no certificates to trust.
-pub(super) fn client(permit: &Arc<Permit>) -> io::Result<Client> {
+/// Where there are no certificates to trust: what is to be noted of the calls.
+pub(super) fn client(permit: &Arc<Permit>) -> Result<Client, String> {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_native_roots()?
+        .map_err(|error| error.to_string())?
+        .with_native_roots()
+        .map_err(|_| nothing_to_trust())?
         .with_no_client_auth();
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);

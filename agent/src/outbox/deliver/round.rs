@@ -34,6 +34,8 @@ const WIND_DOWN: Duration = Duration::from_secs(2);
 const TIDIED: Duration = Duration::from_secs(60);
 /// How long delivered calls are kept, with their answers, and dead letters.
 const DELIVERED: Duration = Duration::from_secs(86_400);
+/// How long a call waits where there was nothing to trust.
+const UNTRUSTING: Duration = Duration::from_secs(5);
 pub(in crate::outbox) const DEAD: Duration = Duration::from_secs(30 * 86_400);
 
 pub(super) struct Round {
@@ -44,7 +46,8 @@ pub(super) struct Round {
     wake: Arc<Notify>,
     permit: Arc<Permit>,
     held: Option<Held>,
-    client: Option<Client>,
+    /// Or why there is none.
+    client: Option<Result<Client, String>>,
     under_way: UnderWay,
     tidied: Option<Instant>,
     /// Whether more is left to be tidied away.
@@ -171,15 +174,19 @@ impl Round {
             return Ok(self.watch());
         };
         let (due_now, clock) = (due.calls.len(), due.clock);
+        if due_now > 0 && self.client.is_none() {
+            self.client = Some(client(&self.permit));
+        }
+        // Looked for again with the next calls: it may be put right.
+        let client = match &self.client {
+            Some(Ok(_)) => self.client.clone(),
+            _ => self.client.take(),
+        };
+        if let Some(Err(why)) = &client {
+            self.shift.say(format!("nothing is delivered from the outbox: {why}"));
+        }
         for (item, sealed) in due.calls {
-            let client = match &self.client {
-                Some(client) => client.clone(),
-                None => {
-                    let made = client(&self.permit)
-                        .map_err(|error| store.unavailable(&format!("no certificates to trust: {error}")))?;
-                    self.client.insert(made).clone()
-                }
-            };
+            let Some(client) = client.clone() else { break };
             let (task, item) = (self.task(token, clock), Arc::new(item));
             self.under_way.add(Arc::clone(&item), task.run(client, item, sealed));
         }
@@ -272,17 +279,20 @@ struct Task {
 }
 
 impl Task {
-    async fn run(self, client: Client, item: Arc<Item>, sealed: Vec<u8>) {
+    async fn run(self, client: Result<Client, String>, item: Arc<Item>, sealed: Vec<u8>) {
         let Some(farcall) = self.farcall.upgrade() else { return };
         let outcome = match self.clock.now() >= item.expires_at {
             true => {
                 let last = item.error.as_deref().unwrap_or("it was never tried");
                 Outcome::Hopeless(format!("it was older than its maximum age; the last time: {last}"))
             }
-            false => {
-                let call = (&*item, sealed.as_slice());
-                deliver(&self.inner, &farcall, &client, &self.permit, call).await
-            }
+            false => match client {
+                Ok(client) => {
+                    let call = (&*item, sealed.as_slice());
+                    deliver(&self.inner, &farcall, &client, &self.permit, call).await
+                }
+                Err(why) => Outcome::NotSent { why, wait: Some(UNTRUSTING) },
+            },
         };
         let seed = farcall.seed();
         drop(farcall);
