@@ -166,7 +166,7 @@ fn calls_whose_key_is_gone_are_told_of_with_what_is_to_be_done() {
     std::fs::write(&key, [7; 32]).unwrap();
     gone(told);
     std::fs::write(&key, [7; 31]).unwrap();
-    gone("it is not 32 bytes long; put the right one back");
+    gone("outbox.key) is not 32 bytes long; put the right one back");
     std::fs::rename(&away, &key).unwrap();
     assert_eq!(run(home.path(), &["stats"]).0, 0);
     let (code, out) = doctor();
