@@ -392,7 +392,7 @@ fn doctor_tells_never_attached_from_no_calls() {
     assert!(!doctor.healthy);
     assert!(doctor.problems[0].contains("bare") && doctor.problems[0].contains("no adapter in place"));
     let text = doctor.render(&Style::default());
-    assert!(text.contains("NONE"), "{text}");
+    assert!(text.contains("none"), "{text}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ struct Checked {
 struct Finding {
     /// From 1; null where it is about the file as a whole.
     line: Option<usize>,
-    /// From 1, in characters; null where it is about the line as a whole.
+    /// From 1, in characters; null where it is about the file as a whole.
     column: Option<usize>,
     message: String,
     /// Whether it is about where this command runs, and not about the file.
@@ -150,8 +150,14 @@ fn load(file: Option<&Path>, home: Option<&Path>, example: &str) -> Result<(Stri
 
 /// What is allowed and surely not meant, by its line.
 fn warnings(file: &str, text: &str, config: &Config) -> Vec<Finding> {
-    let of_line =
-        |line, message: String| Finding { line: Some(line), column: None, message, only_here: false };
+    // A rule begins where its line does.
+    let of_line = |line: usize, message: String| {
+        let indent = text
+            .lines()
+            .nth(line.saturating_sub(1))
+            .map_or(0, |text| text.chars().take_while(|letter| letter.is_whitespace()).count());
+        Finding::at(line, indent + 1, &message)
+    };
     let policy = PolicySet::new(config.policies.clone());
     let mut warnings: Vec<Finding> = policy
         .check()

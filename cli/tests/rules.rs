@@ -155,6 +155,10 @@ fn a_policy_is_tested_backtested_and_recommended() {
     assert_eq!(code, 2);
     assert!(err.contains("a caller has no `pid`; write --caller service=NAME"), "{err}");
 
+    let (code, _, err) = run(home.path(), &["policy", "test", "", "https://x.example/"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("a call has a method; write one such as GET or POST"), "{err}");
+
     std::fs::write(home.path().join("next.toml"), "[[policy]]\nname = \"stop\"\nmatch = { vendor = \"stripe\", customer = \"acme\" }\nverdict = \"deny\"\n").unwrap();
     let (code, out, _) = run(home.path(), &["policy", "backtest", "next.toml"]);
     assert_eq!(code, 0);
@@ -193,7 +197,7 @@ fn config_check_warns_of_rules_that_are_surely_not_meant() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines[1], "In force: 2 policy rules, 1 budget, 1 quota, 1 cache rule.");
     assert!(
-        lines[2].contains("farcall.toml:4: warning: ")
+        lines[2].contains("farcall.toml:4:1: warning: ")
             && lines[2].contains("one says allow, the other deny, and deny holds"),
         "{out}"
     );

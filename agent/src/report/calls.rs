@@ -6,6 +6,7 @@ use super::refusal::Warning;
 use super::source::{Kept, Row, Source, is_error};
 use super::{Query, ReportError, Table, refusal, render, time};
 use farcall::Currency;
+use farcall::cost::Unknown;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -56,8 +57,10 @@ pub struct CallRow {
     pub attempts: u32,
     /// What it waited because a rule said so, in milliseconds.
     pub waited_ms: f64,
-    /// What it cost in units of `currency`, as an exact decimal number; null where that is not known.
+    /// What it cost as far as known, in units of `currency`, as an exact decimal number; null where nothing of it is.
     pub cost: Option<String>,
+    /// Why `cost` is not known, or not all of it: a reason of docs/cost.md; null where it is, or nobody wrote it down.
+    pub cost_unknown: Option<String>,
     /// The currency of `cost`.
     pub currency: String,
     /// What happened to it besides being sent and answered, a line for each event.
@@ -89,6 +92,7 @@ impl CallRow {
             attempts: kept.attempts,
             waited_ms: millis(kept.waited),
             cost: kept.cost.map(decimal),
+            cost_unknown: kept.cost_unknown.clone(),
             currency: Currency::USD.to_string(),
             events: kept.events.lines().map(str::to_owned).collect(),
         }
@@ -234,9 +238,14 @@ fn sentences(call: &CallRow, label: &str) -> Vec<String> {
             format!("It was answered with {status} in {took}{head}{waited}{whole}: {attempts}.")
         }
     });
-    let cost = match &call.cost {
-        Some(cost) => format!("It cost {cost} {}", call.currency),
-        None => "What it cost is not known".to_owned(),
+    let why = call.cost_unknown.as_deref().map_or(String::new(), |word| {
+        let known = Unknown::ALL.into_iter().find(|reason| reason.as_str() == word);
+        format!(" ({word}{})", known.map_or(String::new(), |reason| format!(": {}", reason.because())))
+    });
+    let cost = match (&call.cost, why.is_empty()) {
+        (Some(cost), true) => format!("It cost {cost} {}", call.currency),
+        (Some(cost), false) => format!("It cost at least {cost} {}{why}", call.currency),
+        (None, _) => format!("What it cost is not known{why}"),
     };
     sentences.push(format!("{cost}; {} bytes of body went out, {} came in.", call.bytes_out, call.bytes_in));
     if call.tap == farcall::Tap::Kernel.as_str() {

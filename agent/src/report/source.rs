@@ -67,8 +67,10 @@ pub(super) struct Kept {
     pub(super) bytes_in: u64,
     pub(super) attempts: u32,
     pub(super) waited: Duration,
-    /// In nano-units; `None` where it is not known.
+    /// In nano-units, as far as known; `None` where nothing of it is.
     pub(super) cost: Option<i64>,
+    /// Why that is not all; `None` where it is, or nobody wrote it down.
+    pub(super) cost_unknown: Option<String>,
     /// A line for each event.
     pub(super) events: String,
 }
@@ -316,6 +318,7 @@ impl<'q> Source<'q> {
                 attempts: get(row, "attempts")?,
                 waited: Duration::from_nanos(get(row, "waited")?),
                 cost: row.get("cost")?,
+                cost_unknown: row.get("cost_unknown")?,
                 events: row.get("events")?,
             };
             let row = Row {

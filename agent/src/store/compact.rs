@@ -309,7 +309,7 @@ mod tests {
         connection
             .execute_batch(
                 "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 20010)
-                 INSERT INTO exemplars SELECT x, x, 1, 1, 1, 1, 1, 'library', 200, 'complete', 1, 1, 0, 0, 1, 0, NULL, '' FROM n",
+                 INSERT INTO exemplars SELECT x, x, 1, 1, 1, 1, 1, 'library', 200, 'complete', 1, 1, 0, 0, 1, 0, NULL, '', NULL FROM n",
             )
             .unwrap();
         when_due(&mut connection, Timestamp::from_nanos(1_000_000_000_000), RETENTION).unwrap();

@@ -7,11 +7,21 @@ use super::{advice, quotas};
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 9;
+pub(crate) const VERSION: i64 = 10;
 
 /// One script for each version: what brings the version before to it.
-const MIGRATIONS: [&str; VERSION as usize] =
-    [FIRST, DECISIONS, CONFIG, CACHE, advice::SCHEMA, QUOTA_SAVED, quotas::SCHEMA, CONNECT_KNOWN, WARNED];
+const MIGRATIONS: [&str; VERSION as usize] = [
+    FIRST,
+    DECISIONS,
+    CONFIG,
+    CACHE,
+    advice::SCHEMA,
+    QUOTA_SAVED,
+    quotas::SCHEMA,
+    CONNECT_KNOWN,
+    WARNED,
+    COST_UNKNOWN,
+];
 
 /// Which configuration file a process obeys; empty where there is none.
 const CONFIG: &str = "ALTER TABLE processes ADD COLUMN config TEXT NOT NULL DEFAULT ''";
@@ -104,6 +114,9 @@ CREATE TABLE warned (
     PRIMARY KEY (span, minute, vendor, endpoint, rule, verdict, caller)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// Why the cost of a single call is not known, or not wholly; of rows from before nobody wrote it down.
+const COST_UNKNOWN: &str = "ALTER TABLE exemplars ADD COLUMN cost_unknown TEXT";
 
 /// The account of calls and connections.
 const FIRST: &str = r"

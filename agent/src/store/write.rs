@@ -5,6 +5,7 @@ use super::file::Open;
 use super::pending::{Key, Row};
 use super::{Failure, Kind, Pending, Store, compact, incident};
 use crate::home::LEDGER;
+use farcall::cost::Unknown;
 use farcall::ledger::{Exemplar, Notice};
 use farcall::{Caller, Timestamp};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -204,7 +205,7 @@ fn write_exemplar(names: &mut Names<'_>, key: &Key, exemplar: &Exemplar) -> rusq
         .connection
         .prepare_cached(
             "INSERT INTO exemplars VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
-                ?16, ?17, ?18)
+                ?16, ?17, ?18, ?19)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -226,6 +227,7 @@ fn write_exemplar(names: &mut Names<'_>, key: &Key, exemplar: &Exemplar) -> rusq
             nanos(exemplar.waited),
             exemplar.cost,
             exemplar.events,
+            exemplar.cost_unknown.map(Unknown::as_str),
         ])?;
     Ok(())
 }

@@ -396,11 +396,47 @@ fn a_call_is_explained_line_by_line() {
     );
     assert!(explained.sentences[1].contains("answered with 500"), "{:?}", explained.sentences);
     assert!(explained.sentences[1].contains("40ms of it waiting because a rule said so"));
-    assert_eq!(explained.sentences[2], "What it cost is not known; 0 bytes of body went out, 100 came in.");
+    assert_eq!(
+        explained.sentences[2],
+        "What it cost is not known (no_price: nobody stated a price); 0 bytes of body went out, 100 came in."
+    );
 
     let why = |id: &str| report::explain_call(&query, id).unwrap_err().to_string();
     assert!(why("12345").contains("at least 6 of them") && why("xyzxyzxyz").contains("no call's id"));
     assert!(why("0123456789abcdef").contains("no call 0123456789abcdef is kept"));
+}
+
+#[test]
+fn a_call_of_which_a_part_of_the_cost_is_known_shows_it_and_why_that_is_not_all() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = start(home.path(), "");
+    let mut stream =
+        farcall.guard(farcall.begin(&Head::new("POST", "https://api.anthropic.com/v1/messages")));
+    assert!(matches!(stream.step(), Step::Send(_)));
+    stream.answer(200, &[("content-type", "text/event-stream")].as_slice());
+    assert!(matches!(stream.step(), Step::Settled));
+    stream.read(
+        b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-3-haiku-20240307\",\
+        \"usage\":{\"input_tokens\":1000,\"output_tokens\":1}}}\n\n",
+    );
+    stream.abandon();
+    drop(stream);
+    farcall.shutdown();
+    let query = Query::at(home.path());
+    let row = report::calls(&query).unwrap().rows[0].clone();
+    assert_eq!(row.cost_unknown.as_deref(), Some("abandoned"));
+    let of_all = report::vendors(&query).unwrap().totals;
+    assert!(row.cost.is_some() && row.cost == of_all.cost, "{row:?} {of_all:?}");
+    let mut wide = Style::default();
+    wide.width = 200;
+    let table = report::calls(&query).unwrap().render(&wide);
+    assert!(table.contains("≥ 0.000"), "{table}");
+    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
+    let said = format!(
+        "It cost at least {} USD (abandoned: the application let go of the answer before the vendor's last statement); ",
+        row.cost.unwrap()
+    );
+    assert!(sentences[2].starts_with(&said), "{sentences:?}");
 }
 
 #[test]

@@ -43,6 +43,14 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
             at.extend(section.choice(key, &words).map(|action| (percent, action)));
         }
     }
+    section.refuse(|key| {
+        let percent: u64 = key.strip_prefix("at_")?.strip_suffix("_percent")?.parse().ok()?;
+        let known = SHARES.iter().any(|(known, _)| *known == key);
+        (!known).then(|| match percent {
+            0..=99 => format!("no share is called `{key}`; they are 5, 10, 15 and so on to 95, and 99 percent"),
+            _ => format!("`{key}` is not below the limit; name a share from 5 to 99 percent, and what is to be at the limit under `over`"),
+        })
+    });
     if at.len() > MAX_MARKS {
         section.wrong(format!("a budget names at most {MAX_MARKS} shares of its limit"));
         at.truncate(MAX_MARKS);
@@ -265,6 +273,14 @@ mod tests {
             (
                 "limit = \"1 USD / day\"\nat_80_percent = \"refuse\"",
                 "`at_80_percent` is not one of \"warn\", \"throttle\", \"downgrade\"",
+            ),
+            (
+                "limit = \"1 USD / day\"\nat_120_percent = \"warn\"",
+                "`at_120_percent` is not below the limit; name a share from 5 to 99 percent, and what is to be at the limit under `over`",
+            ),
+            (
+                "limit = \"1 USD / day\"\nat_33_percent = \"warn\"",
+                "no share is called `at_33_percent`; they are 5, 10, 15 and so on to 95, and 99 percent",
             ),
             (
                 "limit = \"1 USD / day\"\nat_80_percnt = \"warn\"",

@@ -34,6 +34,20 @@ pub(super) fn is_zero(text: &str) -> bool {
     digits().all(|digit| digit == '0') && parse_duration(&text.replacen('0', "1", 1)).is_some()
 }
 
+/// Whether it is a duration that is longer than any.
+pub(super) fn is_too_long(text: &str) -> bool {
+    let mut ones = String::new();
+    for letter in text.chars() {
+        // One of each unit: what is left is its form.
+        match letter.is_ascii_digit() {
+            true if ones.ends_with('1') => {}
+            true => ones.push('1'),
+            false => ones.push(letter),
+        }
+    }
+    parse_duration(text).is_none() && !is_zero(text) && parse_duration(&ones).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +61,10 @@ mod tests {
             assert_eq!(parse_duration(text), None, "{text}");
         }
         assert!(is_zero("0s") && is_zero("0h0m") && is_zero(" 000 ms"));
+        assert!(is_too_long("99999999999s") && is_too_long("40000d") && is_too_long("1h 99999999 w"));
+        assert!(
+            !is_too_long("0s") && !is_too_long("7d") && !is_too_long("99999") && !is_too_long("9 apples")
+        );
         assert!(!is_zero("") && !is_zero("0") && !is_zero("1s") && !is_zero("10s") && !is_zero("0 apples"));
     }
 }

@@ -145,6 +145,10 @@ mod tests {
             (format!("share = 1\n{end}"), "does nothing"),
             (format!("share = 1\nerror = \"reset\"\nretry_after = \"1s\"\n{end}"), "part of an answer"),
             (format!("share = 1\nlatency = \"2s..1s\"\n{end}"), "a latency"),
+            (
+                format!("share = 1\ntruncate = 10\n{end}"),
+                "`truncate` is a whole number, not a string; write it in quotes: \"10\"",
+            ),
             (format!("share = 1\nlatency = \"2h\"\n{end}"), "up to an hour"),
             (format!("share = 1\nstatus = 200\n{end}"), "between 400 and 599"),
             (format!("share = nan\nstatus = 500\n{end}"), "`share` is not a share"),

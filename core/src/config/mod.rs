@@ -268,7 +268,7 @@ mod tests {
             "farcall.toml:3:13: `retention` is not a duration; write a number and a unit, such as \"30s\", \"5m\", \"1h\" or \"7d\"",
             "farcall.toml:4:14: `max_series` is a string, not a whole number; write it without quotes",
             "farcall.toml:6:8: `name` is not a vendor's name; use lower case letters, digits and `-`",
-            "farcall.toml:7:23: an entry of `hosts` is a whole number, not a string; write it in quotes",
+            "farcall.toml:7:23: an entry of `hosts` is a whole number, not a string; write it in quotes: \"7\"",
             "farcall.toml:8:14: an entry of `endpoints` is not an endpoint; an endpoint starts with a method in capital letters or `*`, as in `GET /v1/items/{id}`",
         ];
         assert_eq!(errors, expected);

@@ -108,6 +108,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_boolean_and_no_ending_is_told_what_is() {
+        let why = |text: &str| read(text).unwrap_err().remove(0);
+        assert!(
+            why("critical = 1")
+                .ends_with("`critical` is a whole number, not true or false; write one of these words")
+        );
+        assert!(
+            why("critical = \"true\"")
+                .ends_with("`critical` is a string, not true or false; write it without quotes")
+        );
+        let said = why("park = true\npark_on = [\"5xy\"]");
+        assert!(said.contains("write \"5xx\", a status such as \"503\"") && !said.contains("591"), "{said}");
+    }
+
+    #[test]
     fn the_examples_of_the_documentation_are_right() {
         let text = include_str!("../../../docs/outbox.md");
         let examples: Vec<&str> =

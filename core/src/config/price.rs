@@ -278,7 +278,10 @@ mod tests {
                 "input = \"250000 USD / token\"",
                 "`input` is not a plausible price; the most is 10000 for one of it. Did you forget \"1M\"?",
             ),
-            ("input = 2.5", "`input` is a number with a fraction, not a string; write it in quotes"),
+            (
+                "input = 2.5",
+                "`input` is a number with a fraction, not a price per token; write it like \"2.50 USD / 1M tokens\"",
+            ),
             (
                 "input = \"1 USD / 1M tokens\"\noutput = \"1 EUR / 1M tokens\"",
                 "`output` is not in USD, like the rest of this price; write one price for each currency",

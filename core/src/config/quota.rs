@@ -1,5 +1,6 @@
 //! `[[quota]]`: what a quota is and how it is kept to.
 
+use super::duration::is_too_long;
 use super::parse_duration;
 use super::section::Section;
 use crate::quota::{Limit, OnError, Pace, Priority, Reserve, Rule, Shared, Unit, Weight};
@@ -22,7 +23,8 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
     let pace =
         section.choice("pace", &[("off", Pace::Off), ("smooth", Pace::Smooth), ("reserve", Pace::Reserve)]);
     let reserve = section.table("reserve").and_then(read_reserve);
-    let fair = section.choice("fair", &[("customer", true), ("off", false)]).unwrap_or_default();
+    let fair = section.choice("fair", &[("customer", true), ("off", false)]);
+    let (is_off, fair) = (fair == Some(false), fair.unwrap_or_default());
     let weights = section.table("weights").map(read_weights).unwrap_or_default();
     let max_wait = section.checked_string("max_wait", parse_wait).unwrap_or(default.max_wait);
     let shared = section
@@ -79,9 +81,13 @@ pub(super) fn read(section: &mut Section<'_, '_>) -> Option<Rule> {
         || section.has("max_wait")
         || section.has("on_error");
     if !says_something && !wrong_limit {
-        section.says_nothing(
-            "this [[quota]] says nothing; give `limit`, `concurrency`, `pace`, `fair` or `max_wait`",
-        );
+        // Of what it says and is wrong, that is said.
+        let is_wrong = section.has("concurrency") || section.has("pace") || section.has("fair") && !is_off;
+        if !is_wrong {
+            section.says_nothing(
+                "this [[quota]] says nothing; give `limit`, `concurrency`, `pace`, `fair` or `max_wait`",
+            );
+        }
         sound = false;
     }
     sound.then_some(Rule {
@@ -149,6 +155,9 @@ pub(super) fn parse_limit(text: &str) -> Result<Limit, String> {
     if amount.starts_with('-') {
         return Err("a limit; a limit is not negative".into());
     }
+    if unit.starts_with('.') {
+        return Err(part_of_a_unit(number, unit, period.trim()));
+    }
     let digits = number.replace('_', "");
     if digits.is_empty() {
         return Err(FORM.into());
@@ -165,22 +174,58 @@ pub(super) fn parse_limit(text: &str) -> Result<Limit, String> {
         .into_iter()
         .find(|known| unit == known.as_str() || Some(unit) == known.as_str().strip_suffix('s'))
         .ok_or("a limit; the units are requests, tokens, bytes and points")?;
-    let period = period.trim();
-    let period = match period {
-        "ms" | "s" | "m" | "min" | "h" | "d" | "w" => parse_duration(&format!("1{period}")),
+    let period = period_of(period.trim())?;
+    Ok(Limit { units, unit, period })
+}
+
+/// What is wrong with a limit such as `0.5 requests / 1s`, and the same in whole units.
+fn part_of_a_unit(whole: &str, rest: &str, period: &str) -> String {
+    let end = rest[1..].find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |end| end + 1);
+    let (fraction, unit) = (&rest[1..end], rest[end..].trim());
+    let same = || {
+        let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+        let units = format!("{whole}{fraction}").parse::<u64>().ok().filter(|units| *units > 0)?;
+        let (mut common, mut rest) = (units, scale);
+        while rest > 0 {
+            (common, rest) = (rest, common % rest);
+        }
+        let millis = u64::try_from(period_of(period).ok()?.as_millis()).ok()?.checked_mul(scale / common)?;
+        let period = match millis {
+            millis if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
+            millis if millis % 1_000 == 0 => format!("{}s", millis / 1_000),
+            millis => format!("{millis}ms"),
+        };
+        let units = units / common;
+        let unit = unit.strip_suffix('s').filter(|_| units == 1).unwrap_or(unit);
+        let limit = format!("{units} {unit} / {period}");
+        parse_limit(&limit).is_ok().then_some(limit)
+    };
+    match same() {
+        Some(same) => format!("a limit in whole units; write \"{same}\""),
+        None => "a limit in whole units; write a longer period, as in \"1 request / 2s\"".into(),
+    }
+}
+
+fn period_of(text: &str) -> Result<Duration, String> {
+    let period = match text {
+        "ms" | "s" | "m" | "min" | "h" | "d" | "w" => parse_duration(&format!("1{text}")),
         "second" => Some(Duration::from_secs(1)),
         "minute" => Some(Duration::from_secs(60)),
         "hour" => Some(Duration::from_secs(3_600)),
         "day" => Some(Duration::from_secs(86_400)),
         "week" => Some(Duration::from_secs(604_800)),
-        _ => parse_duration(period),
+        _ => parse_duration(text),
     };
+    let too_long = "a limit; its period is longer than a year".to_owned();
+    if period.is_none() && is_too_long(text) {
+        return Err(too_long);
+    }
     let period =
         period.ok_or("a limit; its period is a duration such as \"1s\", \"1m\", \"1h\" or \"day\"")?;
     if period > MAX_PERIOD {
-        return Err("a limit; its period is longer than a year".into());
+        return Err(too_long);
     }
-    Ok(Limit { units, unit, period })
+    Ok(period)
 }
 
 #[cfg(test)]
@@ -255,7 +300,18 @@ mod tests {
             ("limit = \"5 apples / 1s\"", "the units are"),
             ("limit = \"5 requests / 0s\"", "its period is a duration"),
             ("limit = \"5 requests / 3000d\"", "longer than a year"),
-            ("limit = 5", "write it in quotes"),
+            ("limit = \"5 requests / 99999999d\"", "its period is longer than a year"),
+            (
+                "limit = 5",
+                "`limit` is a whole number, not a limit; write a number, a unit and a period, such as \"100",
+            ),
+            (
+                "limit = \"0.5 requests / 1s\"",
+                "`limit` is not a limit in whole units; write \"1 request / 2s\"",
+            ),
+            ("limit = \"1.5 tokens / minute\"", "write \"3 tokens / 2m\""),
+            ("limit = \"0.0 requests / 1s\"", "in whole units; write a longer period"),
+            ("limit = \"0.00000000000000000001 requests / 1s\"", "in whole units; write a longer period"),
             ("limit = \"5 requests / 1s\"\nburst = 50", "above `limit`"),
             ("fair = \"customer\"\nburst = 5", "`burst` says nothing here"),
             ("pace = \"reserve\"", "what to keep"),
@@ -280,6 +336,19 @@ mod tests {
             let (_, errors) = read_text(text);
             assert!(errors.iter().any(|error| error.contains(says)), "{text}: {errors:?}");
         }
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_alone() {
+        for text in ["concurrency = 0", "pace = \"smoth\"", "fair = \"custmer\"", "limit = true"] {
+            let (rule, errors) = read_text(text);
+            assert!(
+                rule.is_none() && errors.len() == 1 && errors[0].starts_with("f:1:"),
+                "{text}: {errors:?}"
+            );
+        }
+        let (_, errors) = read_text("fair = \"off\"");
+        assert!(errors[0].contains("says nothing"), "{errors:?}");
     }
 
     proptest! {

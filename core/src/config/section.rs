@@ -1,7 +1,7 @@
 //! A table of the file, read key by key: each key that is asked for is known, each that is left over is an
 //! error with the nearest known one, or with the table in which it belongs.
 
-use super::duration::is_zero;
+use super::duration::{is_too_long, is_zero};
 use super::elsewhere::Elsewhere;
 use super::{ConfigError, parse_duration};
 use std::cell::{OnceCell, RefCell};
@@ -43,6 +43,8 @@ pub(super) struct Section<'t, 'd> {
     known: Vec<&'static str>,
     /// Whether every key is allowed.
     free: bool,
+    /// Keys that nobody asks for, and of which that is said.
+    told: Vec<&'d str>,
     children: Vec<(&'static str, Vec<Section<'t, 'd>>)>,
     /// What it lacks: the key, where it is one, and the message.
     lacks: RefCell<Vec<(Option<String>, String)>>,
@@ -97,7 +99,7 @@ pub(super) fn known(
 impl<'t, 'd> Section<'t, 'd> {
     fn new(report: &'t Report<'t>, table: &'d DeTable<'d>, offset: usize) -> Self {
         let (known, children, lacks) = (Vec::new(), Vec::new(), RefCell::default());
-        Self { report, table, offset, known, free: false, children, lacks }
+        Self { report, table, offset, known, free: false, told: Vec::new(), children, lacks }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -136,6 +138,7 @@ impl<'t, 'd> Section<'t, 'd> {
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
         self.checked_string(key, |text| {
             parse_duration(text).ok_or_else(|| match is_zero(text) {
+                _ if is_too_long(text) => "a duration of less than a hundred years".into(),
                 true if key == "deadline" => {
                     r#"a time that a call could keep: a deadline of zero would refuse all; write one such as "30s""#.into()
                 }
@@ -198,7 +201,11 @@ impl<'t, 'd> Section<'t, 'd> {
         if let DeValue::Boolean(yes) = value.get_ref() {
             return Some(*yes);
         }
-        self.wrong_type(value, &format!("`{key}`"), "true or false", "write it without quotes");
+        let remedy = match value.get_ref().is_str() {
+            true => "write it without quotes",
+            false => "write one of these words",
+        };
+        self.wrong_type(value, &format!("`{key}`"), "true or false", remedy);
         None
     }
 
@@ -295,6 +302,17 @@ impl<'t, 'd> Section<'t, 'd> {
         let text = self.report.text;
         let starts = || std::iter::once(0).chain(text.match_indices('\n').map(|(place, _)| place + 1));
         self.report.lines.get_or_init(|| starts().collect()).partition_point(|start| *start <= self.offset)
+    }
+
+    /// Reports each key of which `what` says why there is no such one.
+    pub(super) fn refuse(&mut self, what: impl Fn(&str) -> Option<String>) {
+        for key in self.table.keys() {
+            let name: &'d str = key.get_ref();
+            if let Some(message) = what(name) {
+                self.report.add(key.span().start, message);
+                self.told.push(name);
+            }
+        }
     }
 
     /// Reports something about the table as a whole.
@@ -400,7 +418,22 @@ impl<'t, 'd> Section<'t, 'd> {
         check: &impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         let Some(text) = value.get_ref().as_str() else {
-            self.wrong_type(value, what, "a string", "write it in quotes");
+            let number = match value.get_ref() {
+                DeValue::Integer(number) => number.as_str(),
+                DeValue::Float(number) => number.as_str(),
+                _ => "",
+            };
+            match check(number) {
+                // What it would be in quotes is no more right.
+                Err(wanted) if !number.is_empty() => {
+                    let (wanted, remedy) = wanted.split_once("; ").unwrap_or((&wanted, "write it in quotes"));
+                    self.wrong_type(value, what, wanted, remedy);
+                }
+                Ok(_) if !number.is_empty() => {
+                    self.wrong_type(value, what, "a string", &format!("write it in quotes: \"{number}\""));
+                }
+                _ => self.wrong_type(value, what, "a string", "write it in quotes"),
+            }
             return None;
         };
         check(text).map_err(|not| self.report.add(value.span().start, format!("{what} is not {not}"))).ok()
@@ -421,7 +454,7 @@ impl<'t, 'd> Section<'t, 'd> {
 
     /// Reports the keys that nobody asked for, and what the table lacks, unless one of these explains it.
     fn finish(self) {
-        let unknown = |name: &&str| !self.free && !self.known.contains(name);
+        let unknown = |name: &&str| !self.free && !self.known.contains(name) && !self.told.contains(name);
         for key in self.table.keys() {
             let name: &str = key.get_ref();
             if unknown(&name) {

@@ -94,11 +94,13 @@ pub enum Unknown {
     UnpricedTier = 9,
     /// Something was used that has no price here, such as a search.
     UnpricedKind = 10,
+    /// It was billed in another currency than the ledger's.
+    OtherCurrency = 11,
 }
 
 impl Unknown {
     /// All reasons, in the order of their numbers, which start at 1.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoPrice,
         Self::NotStated,
         Self::Abandoned,
@@ -109,6 +111,7 @@ impl Unknown {
         Self::NoAnswer,
         Self::UnpricedTier,
         Self::UnpricedKind,
+        Self::OtherCurrency,
     ];
 
     /// The word for it, as in reports.
@@ -125,6 +128,25 @@ impl Unknown {
             Self::NoAnswer => "no_answer",
             Self::UnpricedTier => "unpriced_tier",
             Self::UnpricedKind => "unpriced_kind",
+            Self::OtherCurrency => "other_currency",
+        }
+    }
+
+    /// What it means, as the rest of a sentence.
+    #[must_use]
+    pub const fn because(self) -> &'static str {
+        match self {
+            Self::NoPrice => "nobody stated a price",
+            Self::NotStated => "the answer stated no usage",
+            Self::Abandoned => "the application let go of the answer before the vendor's last statement",
+            Self::Encoded => "the answer is encoded as Farcall cannot decode it",
+            Self::OtherContent => "the answer is neither JSON nor a stream of events",
+            Self::Malformed => "the answer states numbers that are none, or breaks off within them",
+            Self::Contradictory => "the parts that the answer states are more than the whole",
+            Self::NoAnswer => "no answer came, and the vendor may charge all the same",
+            Self::UnpricedTier => "it was served in a tier that has no price",
+            Self::UnpricedKind => "something was used that has no price",
+            Self::OtherCurrency => "it was billed in another currency than US dollars",
         }
     }
 }

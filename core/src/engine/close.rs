@@ -23,7 +23,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Account {
     pub(super) cost: i64,
-    pub(super) unknown: bool,
+    /// Why that is not all.
+    pub(super) unknown: Option<Unknown>,
     pub(super) tokens_in: u64,
     pub(super) tokens_out: u64,
     pub(super) saved: Saved,
@@ -57,7 +58,7 @@ impl Engine {
             _ => None,
         };
         let Some(Standing { plan, flow }) = &mut call.flow else {
-            return Account { unknown: true, ..Account::default() };
+            return Account { unknown: Some(Unknown::NoPrice), ..Account::default() };
         };
         let ending = match outcome {
             Outcome::Failed(error) => Some(Ending::Error(error)),
@@ -124,10 +125,10 @@ impl Engine {
             self.judge_rollout(plan, side, sample, now);
         }
         let ((dollars, unknown), lost) = (in_dollars(cost), flow.lost.take().map(in_dollars));
-        let (lost_dollars, lost_unknown) = lost.unwrap_or((0, false));
+        let (lost_dollars, lost_unknown) = lost.unwrap_or((0, None));
         Account {
             cost: dollars.saturating_add(lost_dollars),
-            unknown: unknown || lost_unknown,
+            unknown: unknown.or(lost_unknown),
             tokens_in: prompt,
             tokens_out: tokens.unwrap_or(0).saturating_sub(prompt),
             saved: flow.cached.saved,
@@ -325,10 +326,10 @@ fn cost_by_table(plan: &Plan, flow: &Flow, vendor: &str, facts: &Facts<'_>) -> C
     settled.unwrap_or_else(|| Cost::known(Money::zero(Currency::USD)))
 }
 
-/// A cost in nano-dollars, as the ledger keeps it, and whether that is not all.
-fn in_dollars(cost: Cost) -> (i64, bool) {
+/// A cost in nano-dollars, as the ledger keeps it, and why that is not all.
+fn in_dollars(cost: Cost) -> (i64, Option<Unknown>) {
     match cost.currency == Currency::USD {
-        true => (cost.nanos, cost.unknown.is_some()),
-        false => (0, cost.unknown.is_some() || cost.nanos != 0),
+        true => (cost.nanos, cost.unknown),
+        false => (0, cost.unknown.or((cost.nanos != 0).then_some(Unknown::OtherCurrency))),
     }
 }

@@ -164,7 +164,7 @@ impl Engine {
             self.tallies.foreign_calls.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.advise_on(call, outcome, (account.cost, account.unknown), now);
+        self.advise_on(call, outcome, (account.cost, account.unknown.is_some()), now);
         let standing = call.flow.take();
         if standing.as_ref().is_some_and(|standing| standing.flow.is_copy) {
             self.shadows.fetch_sub(1, Ordering::AcqRel);

@@ -41,7 +41,7 @@ impl Unfinished {
         entry.bytes_in = entry.bytes_in.saturating_add(earlier.bytes_in);
         entry.waited = entry.waited.saturating_add(earlier.waited);
         entry.cost = entry.cost.saturating_add(earlier.cost);
-        entry.cost_unknown |= earlier.cost_unknown;
+        entry.cost_unknown = entry.cost_unknown.or(earlier.cost_unknown);
         entry.tokens_in = entry.tokens_in.saturating_add(earlier.tokens_in);
         entry.tokens_out = entry.tokens_out.saturating_add(earlier.tokens_out);
     }

@@ -4,6 +4,7 @@ use super::{Sighting, Sketch};
 use crate::advise::{CredentialUse, Observed};
 use crate::attribution::CallerId;
 use crate::call::{Outcome, Tap};
+use crate::cost::Unknown;
 use crate::policy::Verdict;
 use crate::quota::{NamedIncident, NamedStanding};
 use crate::units::Timestamp;
@@ -146,8 +147,10 @@ pub struct Exemplar {
     pub attempts: u32,
     /// Waited before and between attempts, because a rule said so.
     pub waited: Duration,
-    /// What it cost, in nano-units; `None` where that is not known.
+    /// What it cost as far as known, in nano-units; `None` where nothing of it is.
     pub cost: Option<i64>,
+    /// Why that is not all; `None` where it is.
+    pub cost_unknown: Option<Unknown>,
     /// What happened to it besides being sent and answered, a line for each event; empty where nothing did.
     pub events: String,
     /// The row of the same batch that the call belongs to: that of its series.

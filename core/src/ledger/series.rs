@@ -2,6 +2,7 @@
 
 use super::{Exemplar, Sketch, Sums};
 use crate::call::{ConnectTimes, ErrorType, Outcome, RefusedBy, Tap};
+use crate::cost::Unknown;
 use crate::units::Timestamp;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
@@ -109,8 +110,8 @@ pub(crate) struct Entry {
     pub(crate) waited: u64,
     /// In nano-units of the account's currency.
     pub(crate) cost: i64,
-    /// Whether a price was missing for a part of the call, or its usage.
-    pub(crate) cost_unknown: bool,
+    /// Why that is not all: a price was missing for a part of the call, or its usage.
+    pub(crate) cost_unknown: Option<Unknown>,
     pub(crate) tokens_in: u64,
     pub(crate) tokens_out: u64,
     /// Of the answer's body, where it came from the cache.
@@ -128,7 +129,8 @@ impl Entry {
     const fn is_plain(&self) -> bool {
         let saved =
             self.saved_bytes | self.saved_requests | self.saved_tokens | self.saved_cost.cast_unsigned();
-        let used = self.tokens_in | self.tokens_out | self.cost.cast_unsigned() | self.cost_unknown as u64;
+        let used =
+            self.tokens_in | self.tokens_out | self.cost.cast_unsigned() | self.cost_unknown.is_some() as u64;
         saved | used | self.waited == 0
     }
 
@@ -142,7 +144,9 @@ impl Entry {
             bytes_in: self.bytes_in,
             attempts: self.attempts,
             waited: Duration::from_nanos(self.waited),
-            cost: (!self.cost_unknown).then_some(self.cost),
+            // Nothing that is not all is no statement.
+            cost: (self.cost_unknown.is_none() || self.cost != 0).then_some(self.cost),
+            cost_unknown: self.cost_unknown,
             events: String::new(),
             row,
         }
@@ -216,7 +220,7 @@ impl Series {
         if !entry.is_plain() {
             account.waited = account.waited.saturating_add(entry.waited);
             account.cost = account.cost.saturating_add(entry.cost);
-            account.cost_unknown += u64::from(entry.cost_unknown);
+            account.cost_unknown += u64::from(entry.cost_unknown.is_some());
             account.tokens_in = account.tokens_in.saturating_add(entry.tokens_in);
             account.tokens_out = account.tokens_out.saturating_add(entry.tokens_out);
             account.saved_bytes = account.saved_bytes.saturating_add(entry.saved_bytes);

@@ -81,9 +81,10 @@ impl Triggers {
             "protocol" => self.error(ErrorType::Protocol),
             _ => match word.parse() {
                 Ok(status) if word.len() == 3 && place(status).is_some() => self.status(status),
-                _ => {
+                Ok(_) => return Err(r#"an ending; write a status from "400" to "591""#),
+                Err(_) => {
                     return Err(
-                        r#"an ending; write "5xx", a status from 400 to 591, "connect", "dns", "tls", "reset", "timeout" or "protocol""#,
+                        r#"an ending; write "5xx", a status such as "503", "connect", "dns", "tls", "reset", "timeout" or "protocol""#,
                     );
                 }
             },

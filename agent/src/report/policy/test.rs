@@ -107,7 +107,7 @@ pub struct UnmetRule {
 /// What the rules of a configuration say of a call. Vendor and endpoint are those that the engine would find.
 ///
 /// # Errors
-/// When the URL cannot be read.
+/// When there is no method, or the URL cannot be read.
 pub fn policy_test(config: &Config, asked: &Asked) -> Result<PolicyTest, ReportError> {
     let target = Target::parse(&asked.url).ok_or_else(|| {
         ReportError::NotFound(format!(
@@ -115,6 +115,9 @@ pub fn policy_test(config: &Config, asked: &Asked) -> Result<PolicyTest, ReportE
             asked.url
         ))
     })?;
+    if asked.method.trim().is_empty() {
+        return Err(ReportError::NotFound("a call has a method; write one such as GET or POST".to_owned()));
+    }
     let host = target.host.to_ascii_lowercase();
     let (vendor, endpoint, customer, tags) = names(config, asked, target);
     let catalogue = Catalogue::new(config.vendors.clone());

@@ -148,7 +148,7 @@ impl Render for Doctor {
                 let none = row.adapters.is_empty() && row.role == "program";
                 let adapters = match row.role.as_str() {
                     "sidecar" => "(sidecar)".to_owned(),
-                    _ if none => "NONE".to_owned(),
+                    _ if none => "none".to_owned(),
                     _ => list(&row.adapters),
                 };
                 grid.row(vec![

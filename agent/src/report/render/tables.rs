@@ -323,7 +323,7 @@ impl Render for Table<CallRow> {
                 millis(row.ttfb_ms).into(),
                 match is_refused(&row.outcome) {
                     true => "-".into(),
-                    false => money(row.cost.as_deref(), &row.currency, false).into(),
+                    false => money(row.cost.as_deref(), &row.currency, row.cost_unknown.is_some()).into(),
                 },
                 bytes(row.bytes_out).into(),
                 bytes(row.bytes_in).into(),

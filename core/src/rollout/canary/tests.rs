@@ -329,3 +329,9 @@ fn of_many_threads_one_reports_each_change() {
         assert_eq!(changes.into_inner(), 1);
     }
 }
+
+#[test]
+fn a_limit_is_rounded_in_a_verdict_as_where_the_canary_is_shown() {
+    let evidence = Evidence { slow_after: Duration::from_micros(30_720), ..Evidence::default() };
+    assert!(evidence.in_words(RollbackReason::Slow).starts_with("slower than 31 ms: "), "{evidence:?}");
+}

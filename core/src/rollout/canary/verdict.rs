@@ -104,15 +104,15 @@ pub struct Evidence {
 
 impl Evidence {
     /// The counts that speak of this.
-    fn in_words(&self, of: RollbackReason) -> String {
+    pub(super) fn in_words(&self, of: RollbackReason) -> String {
         match of {
             RollbackReason::Errors => format!(
                 "new {} of {} failed, old {} of {}",
                 self.new_errors, self.new_calls, self.old_errors, self.old_calls
             ),
             RollbackReason::Slow => format!(
-                "slower than {} ms: new {} of {}, old {} of {}",
-                self.slow_after.as_millis(),
+                "slower than {:.0} ms: new {} of {}, old {} of {}",
+                self.slow_after.as_secs_f64() * 1_000.0,
                 self.new_slow,
                 self.new_timed,
                 self.old_slow,
