@@ -39,6 +39,7 @@ mod export;
 mod handle;
 mod home;
 mod hub;
+mod kept;
 mod options;
 #[cfg(feature = "outbox")]
 pub mod outbox;

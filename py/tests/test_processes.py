@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -201,6 +202,39 @@ def test_a_sigterm_handler_of_the_application_is_left_alone(program: Program, wh
     out, err = process.communicate(timeout=3 * PATIENCE)
     assert (out, process.returncode) == ("ended\n", 7), err
     assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+def test_a_program_that_closes_all_that_it_finds_open_keeps_what_it_opens_next(program: Program) -> None:
+    # As daemons do: the numbers of Farcall's descriptors are the program's then.
+    process = program.start("""
+        import farcall, os, requests, signal, socket, time
+        farcall.install()
+        requests.get(SIM + "/scenario/ok")
+        if os.fork():
+            os.wait()
+            os._exit(0)
+        os.closerange(3, 1024)
+        pairs = [socket.socketpair() for _ in range(12)]
+        config = os.path.join(os.environ["FARCALL_HOME"], "farcall.toml")
+        with open(config, "w") as file:
+            file.write("[[policy]]\\nname = 'none'\\nmatch = { endpoint = 'GET /nothing' }\\nverdict = 'deny'\\n")
+        for _ in range(6):
+            for one, other in pairs:
+                one.sendall(b"x" * 50)
+            # The threads look at theirs each second.
+            time.sleep(0.3)
+            for one, other in pairs:
+                other.settimeout(5)
+                assert len(other.recv(50, socket.MSG_WAITALL)) == 50
+        requests.get(SIM + "/scenario/ok")
+        print(os.getpid(), flush=True)
+        signal.pause()
+    """)
+    assert process.stdout is not None
+    os.kill(int(process.stdout.readline()), signal.SIGTERM)
+    _, err = process.communicate(timeout=3 * PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    assert program.ledger().calls() == {(200, "complete"): 2}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -1,30 +1,42 @@
 //! SIGTERM: the last flush, then the death that the signal meant.
 
 use super::process::Process;
+use rustix::thread::futex;
 use signal_hook::consts::SIGTERM;
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
+use signal_hook::low_level::{emulate_default_handler, register, unregister};
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Flushes on SIGTERM and ends the process by it. Whether it could be set up. Only where the disposition is the
 /// default one (or ours, in the child of a fork): an application that handles or ignores the signal keeps its
 /// own meaning of it.
+///
+/// The handler wakes the thread without a descriptor: a program that closes all that it finds open, as daemons do, would
+/// not be ended by the signal any more, or write into what it opened next.
+#[allow(unsafe_code)]
 pub(super) fn watch(process: &Arc<Process>) -> bool {
-    let Ok(mut signals) = Signals::new([SIGTERM]) else { return false };
+    let came = Arc::new(AtomicU32::new(0));
+    let comes = Arc::clone(&came);
+    let tell = move || {
+        comes.store(1, Ordering::Release);
+        let _ = futex::wake(&comes, futex::Flags::PRIVATE, 1);
+    };
+    // SAFETY: a handler may store to an atomic, and make a system call that neither waits nor sets `errno` (rustix does not).
+    let Ok(handler) = (unsafe { register(SIGTERM, tell) }) else { return false };
     let watched = Arc::downgrade(process);
-    // Without the thread the signal would do nothing at all.
-    let handle = signals.handle();
     let thread = std::thread::Builder::new().name("farcall-sigterm".into()).spawn(move || {
-        if signals.forever().next().is_some() {
-            if let Some(process) = Weak::upgrade(&watched) {
-                process.shut_down();
-            }
-            die();
+        while came.load(Ordering::Acquire) == 0 {
+            let _ = futex::wait(&came, futex::Flags::PRIVATE, 0, None);
         }
+        if let Some(process) = Weak::upgrade(&watched) {
+            process.shut_down();
+        }
+        die();
     });
     if thread.is_err() {
-        handle.close();
+        // Without the thread the signal would do nothing at all.
+        unregister(handler);
     }
     thread.is_ok()
 }

@@ -2,6 +2,7 @@
 
 mod outbox;
 
+use crate::kept::Kept;
 use crate::tally::Tallies;
 use farcall::Timestamp;
 use farcall::ledger::Sighting;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub(crate) struct Hub {
     socket: PathBuf,
-    connected: Option<(UnixStream, Outbox)>,
+    connected: Option<(Kept<UnixStream>, Outbox)>,
 }
 
 impl Hub {
@@ -31,7 +32,7 @@ impl Hub {
         if self.connected.is_some() {
             return false;
         }
-        self.connected = dial(&self.socket).map(|stream| (stream, Outbox::new()));
+        self.connected = dial(&self.socket).map(|stream| (Kept::new(stream), Outbox::new()));
         self.connected.is_some()
     }
 
@@ -59,7 +60,7 @@ impl Hub {
 
     fn send(&mut self) {
         if let Some((stream, outbox)) = &mut self.connected
-            && outbox.send(stream).is_err()
+            && stream.get().is_none_or(|mut stream| outbox.send(&mut stream).is_err())
         {
             self.connected = None;
         }

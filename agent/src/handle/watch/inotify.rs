@@ -1,6 +1,7 @@
 //! What to watch so that no way of replacing a file goes unnoticed: writing into it, renaming another one over it
 //! (editors), and swapping a symbolic link anywhere on the way to it (the volumes of Kubernetes, releases).
 
+use crate::kept::Kept;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io;
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ const MAX_LINKS: usize = 40;
 
 #[derive(Debug)]
 pub(super) struct Watches {
-    fd: OwnedFd,
+    fd: Kept<OwnedFd>,
 }
 
 impl Watches {
@@ -38,14 +39,15 @@ impl Watches {
                 | WatchFlags::DELETE_SELF;
             let _ = inotify::add_watch(&fd, candidate, flags);
         }
-        any.map(|()| Self { fd })
+        any.map(|()| Self { fd: Kept::new(fd) })
     }
 
     /// Takes all that is told; whether the file was written to and not closed since.
     pub(super) fn take_events(&self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 4_096];
         let mut open = false;
-        let mut reader = Reader::new(&self.fd, &mut buffer);
+        let Some(fd) = self.fd.get() else { return false };
+        let mut reader = Reader::new(fd, &mut buffer);
         while let Ok(event) = reader.next() {
             if event.events().contains(ReadFlags::MODIFY) {
                 open = true;
@@ -58,9 +60,10 @@ impl Watches {
     }
 }
 
-impl AsFd for Watches {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+impl Watches {
+    /// Where it tells of changes; `None` where somebody closed it.
+    pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.get().map(AsFd::as_fd)
     }
 }
 

@@ -14,12 +14,11 @@ use crate::tally::Tallies;
 use crate::{home, say};
 use farcall::Config;
 use farcall::catalogue::Vendor;
-use settle::{Changes, Woken};
+use settle::{Changes, Stop, Stopped, Woken};
 use std::fs::{self, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -77,7 +76,7 @@ struct Stamp {
 #[derive(Debug)]
 struct Running {
     /// Dropping it ends the thread.
-    wake: UnixStream,
+    stop: Stop,
     join: JoinHandle<()>,
 }
 
@@ -134,37 +133,39 @@ impl Watch {
         if self.candidates.is_empty() || thread.as_ref().is_some_and(|running| !running.join.is_finished()) {
             return Ok(());
         }
-        let (wake, woken) = UnixStream::pair()?;
+        let (stop, stopped) = Stop::pair()?;
         let process = Arc::clone(process);
         let join = std::thread::Builder::new()
             .name("farcall-config".into())
-            .spawn(move || process.watch.run(&process, &woken))?;
-        *thread = Some(Running { wake, join });
+            .spawn(move || process.watch.run(&process, &stopped))?;
+        *thread = Some(Running { stop, join });
         Ok(())
     }
 
     /// Stops the thread and waits for it.
     pub(super) fn stop(&self) {
         let running = lock(&self.thread).take();
-        if let Some(Running { wake, join }) = running {
-            let _ = wake.shutdown(std::net::Shutdown::Both);
+        if let Some(Running { stop, join }) = running {
+            drop(stop);
             if join.thread().id() != std::thread::current().id() {
                 let _ = join.join();
             }
         }
     }
 
-    fn run(&self, process: &Process, woken: &UnixStream) {
+    fn run(&self, process: &Process, stopped: &Stopped) {
         loop {
             // Watched first and read then: no change falls in between.
             let changes = Changes::of(&self.candidates);
             self.check(process, true);
-            let every = if changes.are_told() { LOOK } else { POLL };
+            let are_told = changes.are_told();
+            let every = if are_told { LOOK } else { POLL };
             loop {
-                match changes.wait(woken, every) {
+                match changes.wait(stopped, every) {
                     Woken::Stop => return,
                     Woken::Changed => break,
-                    Woken::Late if self.check(process, false) => break,
+                    // Where somebody closed what tells of them, they are watched anew.
+                    Woken::Late if self.check(process, false) || are_told && !changes.are_told() => break,
                     Woken::Late => {}
                 }
             }

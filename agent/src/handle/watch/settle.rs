@@ -2,11 +2,16 @@
 
 #[cfg(target_os = "linux")]
 use super::inotify::Watches;
+use crate::kept::Kept;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// So long nothing may happen before the file is read: editors write in several steps.
@@ -22,6 +27,44 @@ pub(super) enum Woken {
     Stop,
     Changed,
     Late,
+}
+
+/// Ends a wait, at once where nobody closed its descriptors. Dropping it does.
+#[derive(Debug)]
+pub(super) struct Stop {
+    asked: Arc<AtomicBool>,
+    wake: Kept<UnixStream>,
+}
+
+/// The other end of it.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    asked: Arc<AtomicBool>,
+    woken: Kept<UnixStream>,
+}
+
+impl Stop {
+    pub(super) fn pair() -> io::Result<(Self, Stopped)> {
+        let (wake, woken) = UnixStream::pair()?;
+        let asked = Arc::new(AtomicBool::new(false));
+        let stopped = Stopped { asked: Arc::clone(&asked), woken: Kept::new(woken) };
+        Ok((Self { asked, wake: Kept::new(wake) }, stopped))
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.asked.store(true, Ordering::Release);
+        if let Some(wake) = self.wake.get() {
+            let _ = wake.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Stopped {
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
 }
 
 /// Where changes are told, if the system does so.
@@ -48,7 +91,7 @@ impl Changes {
 
     fn source(&self) -> Option<BorrowedFd<'_>> {
         #[cfg(target_os = "linux")]
-        return self.watches.as_ref().map(AsFd::as_fd);
+        return self.watches.as_ref()?.source();
         #[cfg(not(target_os = "linux"))]
         return None;
     }
@@ -62,7 +105,7 @@ impl Changes {
     }
 
     /// Waits for a change to be complete, for a stop, or for so long.
-    pub(super) fn wait(&self, stop: &UnixStream, every: Duration) -> Woken {
+    pub(super) fn wait(&self, stop: &Stopped, every: Duration) -> Woken {
         let first = self.ready(stop, every);
         if !matches!(first, Woken::Changed) {
             return first;
@@ -79,24 +122,31 @@ impl Changes {
         }
     }
 
-    fn ready(&self, stop: &UnixStream, timeout: Duration) -> Woken {
+    fn ready(&self, stop: &Stopped, timeout: Duration) -> Woken {
         let until = Instant::now() + timeout;
         loop {
-            let mut fds = vec![PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
-            fds.extend(self.source().map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)));
+            if stop.is_asked() {
+                return Woken::Stop;
+            }
+            // Looked for each time: what somebody closed says nothing of ours any more.
+            let (woken, source) = (stop.woken.get(), self.source());
+            let told = usize::from(woken.is_some());
+            let mut fds = Vec::with_capacity(2);
+            fds.extend(woken.map(|woken| PollFd::from_borrowed_fd(woken.as_fd(), PollFlags::IN)));
+            fds.extend(source.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)));
             let left = until.saturating_duration_since(Instant::now());
             let left = Timespec::try_from(left).unwrap_or_default();
-            match poll(&mut fds, Some(&left)) {
+            let polled = poll(&mut fds, Some(&left));
+            let has_told = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+            match polled {
                 Err(Errno::INTR) => {}
                 // Nothing that a retry would mend: as if nobody told of changes.
                 Err(_) => {
                     std::thread::sleep(timeout);
                     return Woken::Late;
                 }
-                Ok(_) if !fds[0].revents().is_empty() => return Woken::Stop,
-                Ok(_) if fds.get(1).is_some_and(|source| !source.revents().is_empty()) => {
-                    return Woken::Changed;
-                }
+                Ok(_) if told == 1 && has_told(0) && stop.woken.get().is_some() => return Woken::Stop,
+                Ok(_) if has_told(told) && self.are_told() => return Woken::Changed,
                 Ok(_) if Instant::now() >= until => return Woken::Late,
                 Ok(_) => {}
             }
@@ -115,7 +165,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("farcall.toml");
         fs::write(&file, "before").unwrap();
-        let (_stop, woken) = UnixStream::pair().unwrap();
+        let (_stop, woken) = Stop::pair().unwrap();
         let written = || fs::write(&file, "after").unwrap();
         let replaced = || {
             fs::write(directory.path().join("new"), "after").unwrap();
@@ -134,7 +184,7 @@ mod tests {
     #[test]
     fn whoever_stops_it_is_heard_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        let (stop, woken) = UnixStream::pair().unwrap();
+        let (stop, woken) = Stop::pair().unwrap();
         drop(stop);
         let changes = Changes::of(&[directory.path().join("farcall.toml")]);
         assert!(matches!(changes.wait(&woken, Duration::from_secs(30)), Woken::Stop));
