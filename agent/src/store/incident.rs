@@ -29,6 +29,7 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "began": incident.began.as_nanos(),
         "ends": incident.ends.as_nanos(),
         "unit": incident.unit,
+        "counted_in": incident.counted_in,
         "limit": incident.limit,
         "limit_window": incident.limit_window.map(|window| u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)),
         "remaining": incident.remaining,

@@ -139,13 +139,10 @@ impl Engine {
         for account in accounts {
             let credential = crate::inspect::in_words(account.secret);
             for policy in account.stated() {
+                let credential = if policy.is_of_vendor() { "" } else { &*credential };
                 for incident in (0..WINDOWS).map_while(|_| policy.state.incident(&self.watch_rule, now)) {
-                    batch.incidents.push(incident.named(
-                        &account.vendor,
-                        &credential,
-                        &policy.name,
-                        &self.names,
-                    ));
+                    let named = incident.named(&account.vendor, credential, &policy.name, &self.names);
+                    batch.incidents.push(named.in_unit(policy.unit(), account.counts(policy)));
                 }
             }
         }

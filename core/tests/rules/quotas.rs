@@ -135,6 +135,38 @@ fn a_429_is_an_incident_that_names_who_used_the_window() {
 }
 
 #[test]
+fn a_refusal_by_points_is_told_in_points_and_accuses_nobody() {
+    let engine = engine("[[quota]]\nmatch = { vendor = \"linear\" }\npace = \"off\"");
+    let head = Head::new("POST", "https://api.linear.app/graphql").customer(Some("acme"));
+    let reset = (at(3_600_000).as_nanos() / 1_000_000).to_string();
+    for n in 0..6 {
+        let left = (250_000 - n * 50_000).to_string();
+        let headers = [
+            ("x-ratelimit-complexity-limit", "250000"),
+            ("x-ratelimit-complexity-remaining", left.as_str()),
+            ("x-ratelimit-complexity-reset", reset.as_str()),
+        ];
+        let mut call = engine.begin(&head, at(n), n);
+        let _ = call.step(&engine, at(n));
+        call.answer(&engine, if n < 5 { 200 } else { 400 }, &headers, at(n));
+        if n == 5 {
+            call.read(br#"{"errors":[{"extensions":{"code":"RATELIMITED"}}]}"#);
+        }
+        let _ = call.step(&engine, at(n));
+        call.end(&engine, at(n));
+    }
+    let incident = engine.drain(at(1_000)).incidents.remove(0);
+    assert_eq!(
+        (&*incident.unit, incident.limit, &*incident.counted_in),
+        ("points", Some(250_000), "requests")
+    );
+    assert_eq!((incident.is_countable(), incident.own, incident.foreign), (false, 6, None));
+    let said = farcall::quota::explain(&incident);
+    assert!(said.contains("our 6 requests in") && said.contains("the limit is 250,000 points"), "{said}");
+    assert!(!said.contains("somebody else") && !said.contains("credential of our own"), "{said}");
+}
+
+#[test]
 fn a_429_counts_once_whatever_its_body_makes_of_it() {
     for (body, kind) in [("slow down", "rate"), (r#"{"error":{"code":"insufficient_quota"}}"#, "exhausted")] {
         let engine = engine("[[quota]]\nmatch = { vendor = \"openai\" }\npace = \"off\"");

@@ -84,7 +84,12 @@ fn what(row: &IncidentRow) -> String {
 
 fn most(row: &IncidentRow) -> String {
     match row.customers.first() {
-        Some(first) if row.own > 0 => format!("{} {}", first.name, percent(first.share)),
+        Some(first) if row.own.is_some_and(|own| own > 0) => {
+            format!("{} {}", first.name, percent(first.share))
+        }
+        Some(first) if row.own.is_none() && row.counted > 0 => {
+            format!("{} {} of {}", first.name, percent(first.share), row.counted_in)
+        }
         _ => "-".to_owned(),
     }
 }

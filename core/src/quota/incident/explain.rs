@@ -1,7 +1,7 @@
 //! An incident in plain sentences.
 
 use super::{Answers, Incident, Kind, Share};
-use crate::quota::Why;
+use crate::quota::{Unit, Why};
 use crate::units::moment::in_words;
 use crate::units::{Timestamp, grouped};
 use std::fmt::Write as _;
@@ -35,8 +35,10 @@ pub struct NamedIncident {
     pub began: Timestamp,
     /// When the window ends.
     pub ends: Timestamp,
-    /// [`Unit::as_str`].
+    /// What the quota counts: `requests`, `tokens`, `points`, as the catalogue or the rule has it.
     pub unit: String,
+    /// What `own` and the shares are counted in: `unit`, or `requests` where only the vendor knows what calls use of that.
+    pub counted_in: String,
     /// The limit.
     pub limit: Option<u64>,
     /// In which time that many may go; `None` where nobody stated it.
@@ -47,10 +49,10 @@ pub struct NamedIncident {
     pub resets_at: Option<Timestamp>,
     /// When calls may go again.
     pub retry_at: Option<Timestamp>,
-    /// Our units in the window.
+    /// What we counted in the window, in `counted_in`.
     pub own: u64,
-    /// Units of others on this credential.
-    pub foreign: u64,
+    /// Units of others on this credential; `None` where our own count cannot be set against what the vendor counts.
+    pub foreign: Option<u64>,
     /// Calls that were refused here.
     pub refused: u64,
     /// The customers that used most.
@@ -138,13 +140,14 @@ impl Incident {
             began: self.began,
             ends: self.ends,
             unit: self.unit.as_str().to_owned(),
+            counted_in: self.unit.as_str().to_owned(),
             limit: self.limit,
             limit_window: self.limit_window,
             remaining: self.remaining,
             resets_at: self.resets_at,
             retry_at: self.retry_at,
             own: self.own,
-            foreign: self.foreign,
+            foreign: Some(self.foreign),
             refused: self.refused,
             customers: shares(&self.customers, &|number| names.customer(number)),
             callers: shares(&self.callers, &|number| names.caller(number)),
@@ -155,19 +158,44 @@ impl Incident {
     }
 }
 
+impl NamedIncident {
+    /// The same of a quota that counts this unit; `countable`: what calls use of it is counted here, too.
+    #[must_use]
+    pub fn in_unit(self, unit: &str, countable: bool) -> Self {
+        let counted_in = if countable { unit } else { Unit::Requests.as_str() }.to_owned();
+        let foreign = self.foreign.filter(|_| countable);
+        Self { unit: unit.to_owned(), counted_in, foreign, ..self }
+    }
+
+    /// Whether what we counted can be set against what the vendor counts.
+    #[must_use]
+    pub fn is_countable(&self) -> bool {
+        self.counted_in == self.unit
+    }
+
+    /// Units that others used beyond doubt: the two accounts differ by answers on their way, and by calls for which the
+    /// vendor asks nothing.
+    fn of_others(&self) -> Option<u64> {
+        let a_little = (self.limit.unwrap_or(0) / 20).max(5);
+        self.foreign.filter(|foreign| self.is_countable() && *foreign > a_little)
+    }
+}
+
 /// What happened, who used the window, and what would help: a few plain sentences, each on a line of its own.
 #[must_use]
 pub fn explain(incident: &NamedIncident) -> String {
     let mut text = what_happened(incident);
     text.push('\n');
     text.push_str(&who_used_it(incident));
-    if incident.foreign > 0 {
-        let _ = write!(
-            text,
-            "\n{} counted {} that no call of ours explains: somebody else uses this credential.",
-            incident.vendor,
-            counted(incident.foreign, &incident.unit)
-        );
+    if let Some(foreign) = incident.of_others() {
+        let NamedIncident { vendor, unit, credential, .. } = incident;
+        let whose = match credential.as_str() {
+            "" => format!("asks {vendor}, too"),
+            _ => "uses this credential".to_owned(),
+        };
+        let units = counted(foreign, unit);
+        let _ =
+            write!(text, "\n{vendor} counted {units} that no call of ours explains: somebody else {whose}.");
     }
     if let Some(at) = incident.retry_at {
         let _ = write!(text, "\nCalls may go again from {}.", in_words(at));
@@ -238,16 +266,18 @@ fn by(incident: &NamedIncident, exhausted: bool) -> String {
 }
 
 fn who_used_it(incident: &NamedIncident) -> String {
-    let NamedIncident { unit, own, .. } = incident;
+    let NamedIncident { unit, counted_in, own, vendor, .. } = incident;
     let window = length(incident.began, incident.ends);
     let (Some(first), true) = (incident.customers.first(), *own > 0) else {
-        return format!("None of our {unit} were counted in {window}.");
+        return format!("None of our {} were counted in {window}.", words(counted_in));
     };
-    let units = counted(*own, unit);
+    let units = counted(*own, counted_in);
+    let countable = incident.is_countable();
     let total = match incident.limit {
-        Some(limit) if limit == *own => format!("the {units} in {window}"),
+        Some(limit) if limit == *own && countable => format!("the {units} in {window}"),
         Some(limit) => {
-            format!("our {units} in {window} (the limit is {}{})", grouped(limit), span_of(incident))
+            let limit = if countable { grouped(limit) } else { counted(limit, unit) };
+            format!("our {units} in {window} (the limit is {limit}{})", span_of(incident))
         }
         None => format!("our {units} in {window}"),
     };
@@ -279,6 +309,12 @@ fn who_used_it(incident: &NamedIncident) -> String {
         );
     }
     text.push('.');
+    if !countable {
+        let _ = match unit.as_str() {
+            "concurrency" => write!(text, " How many of them were under way at once only {vendor} counts."),
+            unit => write!(text, " How many {} they used only {vendor} counts.", words(unit)),
+        };
+    }
     text
 }
 
@@ -286,7 +322,10 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     let mut helps = Vec::new();
     let vendor = &incident.vendor;
     let own = incident.own.max(1);
-    if incident.foreign * 5 > incident.own + incident.foreign {
+    if let Some(foreign) = incident.of_others()
+        && !incident.credential.is_empty()
+        && foreign * 5 > incident.own + foreign
+    {
         helps.push(
             "a credential of our own for each program, so that nobody else uses up this one".to_owned(),
         );
@@ -296,8 +335,10 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
         && first.units * 2 > own
         && !matches!(incident.why.as_str(), "fair_share" | "concurrency")
     {
+        // What only the vendor counts cannot be shared out, but what a rule counts can.
+        let limit = if incident.is_countable() { "" } else { "a `limit` in requests and " };
         helps.push(format!(
-            "a [[quota]] rule for {vendor} with fair = \"customer\", which keeps {} to its share while others ask",
+            "a [[quota]] rule for {vendor} with {limit}fair = \"customer\", which keeps {} to its share while others ask",
             customer(&first.name)
         ));
     }
@@ -305,13 +346,15 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
         && first.at_least * 2 > own
         && (first.name.starts_with("GET ") || first.name.starts_with("HEAD "))
     {
-        helps.push(format!(
-            "a [[cache]] rule for {}, which made {} of the calls",
-            first.name,
-            share(first.units, first.at_least, own)
-        ));
+        let part = share(first.units, first.at_least, own);
+        helps.push(match incident.counted_in.as_str() {
+            "requests" => format!("a [[cache]] rule for {}, which made {part} of the calls", first.name),
+            unit => format!("a [[cache]] rule for {}, which used {part} of the {}", first.name, words(unit)),
+        });
     }
     match incident.kind.as_str() {
+        // What calls use of it is not known before they are answered.
+        "rate" if !incident.is_countable() => {}
         "rate" if incident.limit.is_some() => {
             helps.push("pace = \"smooth\", which spreads what is left until the reset".to_owned());
         }
@@ -335,10 +378,25 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     helps
 }
 
-/// So many of a unit, which is a word in the plural: `1 request`, `1,435 tokens`.
+/// So many of a unit, which is a word in the plural: `1 request`, `1,435 tokens`, `10 calls at once`.
 fn counted(count: u64, unit: &str) -> String {
-    let unit = if count == 1 { unit.strip_suffix('s').unwrap_or(unit) } else { unit };
-    format!("{} {unit}", grouped(count))
+    let unit = words(unit);
+    let (thing, rest) = unit.split_once(' ').unwrap_or((&unit, ""));
+    match (count, rest) {
+        (1, "") => format!("1 {}", thing.strip_suffix('s').unwrap_or(thing)),
+        (1, "tokens") => format!("1 {thing} token"),
+        (1, rest) => format!("1 {} {rest}", thing.strip_suffix('s').unwrap_or(thing)),
+        _ => format!("{} {unit}", grouped(count)),
+    }
+}
+
+/// A unit of the catalogue as people say it, in the plural.
+fn words(unit: &str) -> String {
+    match unit {
+        "concurrency" => "calls at once".to_owned(),
+        "cost" => "units of cost".to_owned(),
+        unit => unit.replace('-', " "),
+    }
 }
 
 fn customer(name: &str) -> String {
