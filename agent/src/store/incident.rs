@@ -38,6 +38,8 @@ pub(super) fn to_json(incident: &NamedIncident) -> Value {
         "own": incident.own,
         "foreign": incident.foreign,
         "refused": incident.refused,
+        "kept_back": shares(&incident.kept_back),
+        "has": incident.has,
         "customers": shares(&incident.customers),
         "callers": shares(&incident.callers),
         "endpoints": shares(&incident.endpoints),

@@ -62,6 +62,8 @@ pub struct IncidentRow {
     pub answers: Vec<IncidentAnswers>,
     /// Calls that were refused here.
     pub refused: u64,
+    /// Whose calls these were, by customer, the most first: `units` are calls, `share` is of `refused`.
+    pub refused_customers: Vec<IncidentShare>,
     /// When the window began; null where no window is known.
     pub began: Option<String>,
     /// When it ends or ended.
@@ -207,15 +209,16 @@ impl IncidentRow {
         let Joined { id, incident, processes, .. } = joined;
         let moment = |at: farcall::Timestamp| time::rfc3339(at.as_nanos());
         let window = has_window(incident);
-        let shares = |shares: &[NamedShare]| -> Vec<IncidentShare> {
+        let of = |shares: &[NamedShare], total: u64| -> Vec<IncidentShare> {
             let share = |known: &NamedShare| IncidentShare {
                 name: known.name.clone(),
                 units: known.units,
                 at_least: known.at_least,
-                share: share(known.units.min(incident.own), incident.own),
+                share: share(known.units.min(total), total),
             };
             shares.iter().map(share).collect()
         };
+        let shares = |shares: &[NamedShare]| of(shares, incident.own);
         let mix = |mix: &NamedMix| IncidentMix {
             customer: mix.customer.clone(),
             endpoint: mix.endpoint.clone(),
@@ -237,6 +240,7 @@ impl IncidentRow {
             count: incident.count,
             answers: incident.answers.iter().map(answers).collect(),
             refused: incident.refused,
+            refused_customers: of(&incident.kept_back, incident.refused),
             began: window.then(|| moment(incident.began)),
             ends: window.then(|| moment(incident.ends)),
             unit: incident.unit.clone(),

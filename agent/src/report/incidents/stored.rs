@@ -31,6 +31,8 @@ struct Stored {
     own: u64,
     foreign: Option<u64>,
     refused: u64,
+    kept_back: Vec<Share>,
+    has: Vec<String>,
     customers: Vec<Share>,
     callers: Vec<Share>,
     endpoints: Vec<Share>,
@@ -114,6 +116,8 @@ pub(super) fn read(text: &str) -> Result<NamedIncident, serde_json::Error> {
     incident.own = stored.own;
     incident.foreign = stored.foreign;
     incident.refused = stored.refused;
+    incident.kept_back = shares(stored.kept_back);
+    incident.has = stored.has;
     incident.customers = shares(stored.customers);
     incident.callers = shares(stored.callers);
     incident.endpoints = shares(stored.endpoints);

@@ -78,7 +78,12 @@ fn what(row: &IncidentRow) -> String {
         },
         _ if row.why.is_empty() => "refused here".to_owned(),
         _ if row.why == "concurrency" => "refused here: no place".to_owned(),
-        _ => format!("refused here: {}", row.why.replace('_', " ")),
+        _ => {
+            // Who had more than its share is not who used most.
+            let whose = row.refused_customers.first().filter(|_| row.why == "fair_share");
+            let whose = whose.map(|first| format!(" ({} {})", first.name, percent(first.share)));
+            format!("refused here: {}{}", row.why.replace('_', " "), whose.unwrap_or_default())
+        }
     }
 }
 

@@ -55,6 +55,10 @@ pub struct NamedIncident {
     pub foreign: Option<u64>,
     /// Calls that were refused here.
     pub refused: u64,
+    /// Whose calls these were; the units are calls.
+    pub kept_back: Vec<NamedShare>,
+    /// What rules about these calls have already: `limit`, `fair`, `pace`, `cache`.
+    pub has: Vec<String>,
     /// The customers that used most.
     pub customers: Vec<NamedShare>,
     /// The callers that used most.
@@ -149,6 +153,8 @@ impl Incident {
             own: self.own,
             foreign: Some(self.foreign),
             refused: self.refused,
+            kept_back: shares(&self.kept_back, &|number| names.customer(number)),
+            has: Vec::new(),
             customers: shares(&self.customers, &|number| names.customer(number)),
             callers: shares(&self.callers, &|number| names.caller(number)),
             endpoints: shares(&self.endpoints, &|number| names.endpoint(number)),
@@ -173,6 +179,10 @@ impl NamedIncident {
         self.counted_in == self.unit
     }
 
+    fn has(&self, word: &str) -> bool {
+        self.has.iter().any(|known| known == word)
+    }
+
     /// Units that others used beyond doubt: the two accounts differ by answers on their way, and by calls for which the
     /// vendor asks nothing.
     fn of_others(&self) -> Option<u64> {
@@ -186,6 +196,7 @@ impl NamedIncident {
 pub fn explain(incident: &NamedIncident) -> String {
     let mut text = what_happened(incident);
     text.push('\n');
+    text.push_str(&whose_they_were(incident));
     text.push_str(&who_used_it(incident));
     if let Some(foreign) = incident.of_others() {
         let NamedIncident { vendor, unit, credential, .. } = incident;
@@ -265,6 +276,28 @@ fn by(incident: &NamedIncident, exhausted: bool) -> String {
     if statuses.is_empty() { String::new() } else { format!(" ({})", statuses.join(", ")) }
 }
 
+/// Whose calls were refused here, where these do not speak for themselves: who had more than its share is not who used
+/// most.
+fn whose_they_were(incident: &NamedIncident) -> String {
+    let NamedIncident { kept_back, refused, .. } = incident;
+    let (Some(first), true) = (kept_back.first(), incident.kind == Kind::Own.as_str()) else {
+        return String::new();
+    };
+    let part = |one: &NamedShare| share(one.units, one.at_least, *refused);
+    let mut text = format!("{} of them were for {}", part(first), customer(&first.name));
+    let others: Vec<String> = kept_back[1..]
+        .iter()
+        .take(3)
+        .filter(|other| other.units * 100 >= *refused)
+        .map(|other| format!("{} {}", customer(&other.name), part(other)))
+        .collect();
+    if !others.is_empty() {
+        let _ = write!(text, "; {}", others.join(", "));
+    }
+    text.push_str(". ");
+    text
+}
+
 fn who_used_it(incident: &NamedIncident) -> String {
     let NamedIncident { unit, counted_in, own, vendor, .. } = incident;
     let window = length(incident.began, incident.ends);
@@ -333,6 +366,7 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     if let Some(first) = incident.customers.first()
         && incident.customers.len() > 1
         && first.units * 2 > own
+        && !incident.has("fair")
         && !matches!(incident.why.as_str(), "fair_share" | "concurrency")
     {
         // What only the vendor counts cannot be shared out, but what a rule counts can.
@@ -344,6 +378,7 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     }
     if let Some(first) = incident.endpoints.first()
         && first.at_least * 2 > own
+        && !incident.has("cache")
         && (first.name.starts_with("GET ") || first.name.starts_with("HEAD "))
     {
         let part = share(first.units, first.at_least, own);
@@ -355,8 +390,12 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     match incident.kind.as_str() {
         // What calls use of it is not known before they are answered.
         "rate" if !incident.is_countable() => {}
+        "rate" if incident.limit.is_some() && incident.has("pace") => {}
         "rate" if incident.limit.is_some() => {
             helps.push("pace = \"smooth\", which spreads what is left until the reset".to_owned());
+        }
+        "rate" if incident.has("limit") => {
+            helps.push(format!("a lower `limit` in the configuration: {vendor} refuses before it is reached"))
         }
         "rate" => helps.push(format!(
             "the limit from {vendor}'s contract as a [[quota]] rule, since its answers do not state it"
@@ -364,6 +403,15 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
         "exhausted" => helps.push(format!("a higher limit from {vendor}")),
         _ if incident.why == "own_limit" => {
             helps.push("a higher `limit` in the configuration, if the contract allows it".to_owned());
+        }
+        _ if incident.why == "fair_share" => {
+            if let Some(first) = incident.kept_back.first().filter(|first| first.name != "other") {
+                helps.push(format!(
+                    "more weight for {} in `weights`, if it is to have more",
+                    customer(&first.name)
+                ));
+            }
+            helps.push("a higher `limit`, if the contract allows it".to_owned());
         }
         _ if incident.why == "concurrency" => {
             helps.push(format!(

@@ -51,6 +51,7 @@ impl NamedIncident {
             let top = top(lists.collect()).into_iter();
             top.map(|(name, units, at_least)| NamedShare { name, units, at_least }).collect::<Vec<_>>()
         };
+        sum.kept_back = shares(|part| &part.kept_back);
         sum.customers = shares(|part| &part.customers);
         sum.callers = shares(|part| &part.callers);
         sum.endpoints = shares(|part| &part.endpoints);
