@@ -95,7 +95,7 @@ fn a_worker_that_is_refused_names_those_that_used_the_quota_up_in_one_incident()
     }
     let found = incidents(&Query::at(home.path())).unwrap();
     let [incident] = &found.rows[..] else { panic!("one, not {}: {found:?}", found.rows.len()) };
-    assert_eq!((incident.own, incident.refused, incident.count), (20, 4, 4));
+    assert_eq!((incident.own, incident.refused, incident.count), (Some(20), 4, 4));
     // Who only was refused has used nothing, and says what it met.
     assert_eq!(incident.processes, 8);
     let customers: Vec<(&str, u64)> =
@@ -116,6 +116,6 @@ fn processes_that_keep_a_quota_alone_have_an_incident_each() {
         assert_eq!(workers.tell(worker, "flush"), "flushed");
     }
     let found = incidents(&Query::at(home.path())).unwrap();
-    let own: Vec<(u64, u64)> = found.rows.iter().map(|row| (row.own, row.processes)).collect();
+    let own: Vec<(u64, u64)> = found.rows.iter().map(|row| (row.counted, row.processes)).collect();
     assert_eq!(own, [(20, 1), (20, 1)]);
 }

@@ -59,7 +59,7 @@ fn the_first_incident_takes_its_shares_from_the_minutes_and_says_so() {
     let first = incident(home.path(), "2", Timestamp::from_nanos(at), "stripe", &json);
     let explained = report::explain_incident(&query, first).unwrap();
     assert_eq!(explained.shares_from, "minutes");
-    assert_eq!(explained.incident.own, 100);
+    assert_eq!(explained.incident.own, Some(100));
     let (customers, endpoints) = (&explained.incident.customers, &explained.incident.endpoints);
     assert_eq!((customers[0].name.as_str(), customers[0].units), ("acme", 75));
     assert_eq!((endpoints[0].name.as_str(), endpoints[0].units), ("GET /v1/balance", 100));
@@ -149,7 +149,7 @@ fn quotas_that_a_rule_keeps_apart_by_customer_have_an_incident_each_in_the_same_
         let query = Query::at(home.path());
         let incidents = report::incidents(&query).unwrap();
         let mut told: Vec<_> =
-            incidents.rows.iter().map(|row| (row.partition.as_str(), row.count, row.own)).collect();
+            incidents.rows.iter().map(|row| (row.partition.as_str(), row.count, row.counted)).collect();
         told.sort_unstable();
         assert_eq!(told, [("customer=acme", 1, 1), ("customer=globex", 1, 1)], "{:?}", incidents.rows);
         let explained = report::explain_incident(&query, incidents.rows[0].id).unwrap();
@@ -170,4 +170,29 @@ fn an_incident_that_an_earlier_version_wrote_claims_no_status() {
     incident(home.path(), "1", Timestamp::from_nanos(at), "notion", &json);
     let text = report::incidents(&query).unwrap().render(&Style::default());
     assert!(text.contains("vendor: too fast") && !text.contains("429"), "{text}");
+}
+
+#[test]
+fn an_incident_of_points_says_points_and_null_where_our_count_is_of_something_else() {
+    let home = tempfile::tempdir().unwrap();
+    scene(home.path());
+    let query = Query::at(home.path());
+    let at = query.now.as_nanos() - 5_000_000_000;
+    let json = format!(
+        r#"{{"vendor":"linear","policy":"complexity","kind":"rate","at":{at},"count":2,"began":{at},"ends":{},
+        "unit":"points","counted_in":"requests","limit":250000,"own":5,"foreign":null,
+        "customers":[{{"name":"acme","units":4,"at_least":4}},{{"name":"globex","units":1,"at_least":1}}]}}"#,
+        at + 60_000_000_000
+    );
+    let id = incident(home.path(), "9", Timestamp::from_nanos(at), "linear", &json);
+    let found = report::incidents(&query.clone().filter("vendor=linear".parse().unwrap())).unwrap();
+    let row = &found.rows[0];
+    assert_eq!((row.own, row.foreign, row.counted, &*row.counted_in), (None, None, 5, "requests"));
+    assert_eq!((&*row.unit, row.customers[0].units, row.customers[0].share), ("points", 4, 0.8));
+    let mut wide = Style::default();
+    wide.width = 160;
+    let text = found.render(&wide);
+    assert!(text.contains("250,000 points") && text.contains("acme 80% of requests"), "{text}");
+    let json = serde_json::to_value(report::explain_incident(&query, id).unwrap()).unwrap();
+    assert!(json["incident"]["own"].is_null() && json["incident"]["foreign"].is_null(), "{json}");
 }

@@ -182,18 +182,15 @@ impl Account {
             if stated.told.swap(mark, Ordering::Relaxed) == mark {
                 return None;
             }
-            let of_vendor = stated.scope == ScopeOf::Vendor;
+            let of_vendor = stated.is_of_vendor();
             Some(NamedStanding {
                 vendor: Arc::clone(&self.vendor),
                 credential: if of_vendor { String::new() } else { credential.clone() },
                 of_vendor,
                 policy: Arc::clone(&stated.name),
                 rule: Arc::clone(&self.rule),
-                unit: stated.unit.unwrap_or(Unit::Requests).as_str(),
-                countable: match self.overheard {
-                    true => matches!(stated.unit, Some(Unit::Requests) | None),
-                    false => stated.is_countable(),
-                },
+                unit: stated.unit(),
+                countable: self.counts(stated),
                 shared: stated.state.is_shared(),
                 at: now,
                 standing,
@@ -201,6 +198,14 @@ impl Account {
             })
         });
         changed.take(most)
+    }
+
+    /// Whether we count what this quota counts, too.
+    pub(super) fn counts(&self, stated: &Stated) -> bool {
+        match self.overheard {
+            true => matches!(stated.unit, Some(Unit::Requests) | None),
+            false => stated.is_countable(),
+        }
     }
 
     fn scoped(&self) -> impl Iterator<Item = &Stated> {
@@ -375,6 +380,16 @@ impl Stated {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// What it counts, as in the catalogue.
+    pub(super) fn unit(&self) -> &'static str {
+        self.unit.unwrap_or(Unit::Requests).as_str()
+    }
+
+    /// Whether it is about all calls to the vendor, whatever their credential.
+    pub(super) fn is_of_vendor(&self) -> bool {
+        self.scope == ScopeOf::Vendor
     }
 
     /// How many units of this quota a call uses that has so many tokens.

@@ -4,13 +4,14 @@ use super::Engine;
 use super::account::Account;
 use super::names::Names;
 use super::states::{Known, Of};
-use crate::budget;
 use crate::config::Rule;
 use crate::cost::Prices;
 use crate::ledger::{Batch, Notice, Spending, Spent};
+use crate::matcher::{Field, Matcher, Subject};
 use crate::quota::{NamedIncident, NamedStanding, Names as QuotaNames, Standing};
 use crate::rollout::{Change, Evidence};
 use crate::units::Timestamp;
+use crate::{budget, quota};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -126,7 +127,34 @@ impl Engine {
         prices.keep_volumes(&rules.prices);
     }
 
+    /// What rules about such calls have already, so that no advice names it: as far as the account of the window tells
+    /// which calls these are.
+    fn had(&self, incident: &NamedIncident) -> Vec<String> {
+        let rules = Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner));
+        let vendor = self.catalogue.vendors().iter().find(|vendor| *vendor.name == *incident.vendor);
+        let endpoint = incident.endpoints.first().map_or("", |first| first.name.as_str());
+        let mut subject = Subject { vendor: &incident.vendor, endpoint, ..Subject::default() };
+        subject.method = endpoint.split_once(' ').map_or("", |(method, _)| method);
+        subject.vendor_tags = vendor.map_or(&[], |vendor| &vendor.tags);
+        // A condition on anything else may hold.
+        let may = |matcher: &Matcher| {
+            let unmet = matcher.unmet(&subject);
+            !unmet.iter().any(|field| {
+                matches!(field, Field::Vendor | Field::VendorTag | Field::Endpoint | Field::Method)
+            })
+        };
+        let quotas = || rules.quotas.iter().filter(|rule| may(&rule.matcher)).map(|rule| &rule.then);
+        let has = [
+            ("limit", quotas().any(|rule| rule.limit.is_some())),
+            ("fair", quotas().any(|rule| rule.fair)),
+            ("pace", quotas().any(|rule| rule.limit.is_none() && rule.pace == quota::Pace::Smooth)),
+            ("cache", rules.caches.iter().any(|rule| may(&rule.matcher))),
+        ];
+        has.iter().filter(|(_, has)| *has).map(|(word, _)| (*word).to_owned()).collect()
+    }
+
     fn drain_incidents(&self, accounts: &[Arc<Account>], now: Timestamp, batch: &mut Batch) {
+        let first = batch.incidents.len();
         self.states.noted_quotas.drain(&self.states.quotas, |note| {
             let before = batch.incidents.len();
             let told = (0..WINDOWS).map_while(|_| note.state.incident(&note.then, now));
@@ -139,15 +167,15 @@ impl Engine {
         for account in accounts {
             let credential = crate::inspect::in_words(account.secret);
             for policy in account.stated() {
+                let credential = if policy.is_of_vendor() { "" } else { &*credential };
                 for incident in (0..WINDOWS).map_while(|_| policy.state.incident(&self.watch_rule, now)) {
-                    batch.incidents.push(incident.named(
-                        &account.vendor,
-                        &credential,
-                        &policy.name,
-                        &self.names,
-                    ));
+                    let named = incident.named(&account.vendor, credential, &policy.name, &self.names);
+                    batch.incidents.push(named.in_unit(policy.unit(), account.counts(policy)));
                 }
             }
+        }
+        for incident in &mut batch.incidents[first..] {
+            incident.has = self.had(incident);
         }
     }
 

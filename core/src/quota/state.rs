@@ -91,7 +91,7 @@ impl State {
     /// Whether an attempt may go. See [`Cell::before`]; this also sees to fair shares and keeps the account of
     /// who used what.
     pub fn before(&self, rule: &Rule, claim: &mut Claim, ask: &Ask, user: &User, now: Timestamp) -> Verdict {
-        self.ask(rule, claim, ask, now.as_nanos(), |units, resets_at, at| {
+        self.ask(rule, claim, ask, (user, now.as_nanos()), |units, resets_at, at| {
             self.account.went(user, units, rule, resets_at, at);
         })
     }
@@ -106,7 +106,7 @@ impl State {
         tally: &Tally,
         now: Timestamp,
     ) -> Verdict {
-        self.ask(rule, claim, ask, now.as_nanos(), |units, resets_at, at| {
+        self.ask(rule, claim, ask, (tally.user(), now.as_nanos()), |units, resets_at, at| {
             self.account.went_by(tally, units, rule, resets_at, at);
         })
     }
@@ -123,7 +123,7 @@ impl State {
         rule: &Rule,
         claim: &mut Claim,
         ask: &Ask,
-        at: u64,
+        (user, at): (&User, u64),
         went: impl FnOnce(u64, Option<u64>, u64),
     ) -> Verdict {
         if claim.is_held() {
@@ -158,17 +158,17 @@ impl State {
         };
         match verdict {
             Verdict::Pass => went(ask.units, resets_at(cell, at), at),
-            Verdict::Refuse { until, why } => self.refused(until, why, rule, at),
+            Verdict::Refuse { until, why } => self.refused((until, why), user.customer, rule, at),
             Verdict::Wait { .. } => {}
         }
         verdict
     }
 
     /// A breach of ours, for want of nothing that others could say.
-    fn refused(&self, until: Timestamp, why: Why, rule: &Rule, at: u64) {
+    fn refused(&self, (until, why): (Timestamp, Why), customer: u32, rule: &Rule, at: u64) {
         if why != Why::Unshared {
             let retry_at = if why.can_be_foreseen() { until.as_nanos() } else { 0 };
-            self.breached(Breach { kind: Kind::Own, status: 0, why, retry_at }, rule, at);
+            self.breached(Breach { kind: Kind::Own, status: 0, why, retry_at, customer }, rule, at);
         }
     }
 
@@ -181,7 +181,7 @@ impl State {
         let at = now.as_nanos();
         match verdict {
             Verdict::Pass => self.account.went(user, ask.units, rule, self.resets_at(at), at),
-            Verdict::Refuse { until, why } => self.refused(until, why, rule, at),
+            Verdict::Refuse { until, why } => self.refused((until, why), user.customer, rule, at),
             Verdict::Wait { .. } => {}
         }
         verdict
@@ -221,7 +221,7 @@ impl State {
         self.cell().limited(claim, how, retry_at, now);
         let kind = Kind::from(how);
         let retry_at = self.cell().standing(now).free_at().map_or(at, Timestamp::as_nanos);
-        self.breached(Breach { kind, status, why: Why::default(), retry_at }, rule, at);
+        self.breached(Breach { kind, status, why: Why::default(), retry_at, customer: 0 }, rule, at);
     }
 
     #[cold]

@@ -135,6 +135,83 @@ fn a_429_is_an_incident_that_names_who_used_the_window() {
 }
 
 #[test]
+fn a_refusal_by_points_is_told_in_points_and_accuses_nobody() {
+    let engine = engine("[[quota]]\nmatch = { vendor = \"linear\" }\npace = \"off\"");
+    let head = Head::new("POST", "https://api.linear.app/graphql").customer(Some("acme"));
+    let reset = (at(3_600_000).as_nanos() / 1_000_000).to_string();
+    for n in 0..6 {
+        let left = (250_000 - n * 50_000).to_string();
+        let headers = [
+            ("x-ratelimit-complexity-limit", "250000"),
+            ("x-ratelimit-complexity-remaining", left.as_str()),
+            ("x-ratelimit-complexity-reset", reset.as_str()),
+        ];
+        let mut call = engine.begin(&head, at(n), n);
+        let _ = call.step(&engine, at(n));
+        call.answer(&engine, if n < 5 { 200 } else { 400 }, &headers, at(n));
+        if n == 5 {
+            call.read(br#"{"errors":[{"extensions":{"code":"RATELIMITED"}}]}"#);
+        }
+        let _ = call.step(&engine, at(n));
+        call.end(&engine, at(n));
+    }
+    let incident = engine.drain(at(1_000)).incidents.remove(0);
+    assert_eq!(
+        (&*incident.unit, incident.limit, &*incident.counted_in),
+        ("points", Some(250_000), "requests")
+    );
+    assert_eq!((incident.is_countable(), incident.own, incident.foreign), (false, 6, None));
+    let said = farcall::quota::explain(&incident);
+    assert!(said.contains("our 6 requests in") && said.contains("the limit is 250,000 points"), "{said}");
+    assert!(!said.contains("somebody else") && !said.contains("credential of our own"), "{said}");
+}
+
+#[test]
+fn an_incident_of_fair_share_names_whose_calls_were_refused_and_what_the_rule_lacks() {
+    let rule = |fair: &str| {
+        format!(
+            "[[quota]]\nmatch = {{ vendor = \"stripe\" }}\nlimit = \"100 requests / 1s\"\nmax_wait = \"0s\"\n{fair}\n"
+        )
+    };
+    let told = |rules: &str| {
+        let engine = engine(rules);
+        let (mut n, mut incident) = (0, None);
+        for ms in 0..4_000 {
+            // Gold asks for less than its share of three quarters, hog for far more than the rest.
+            for (customer, every) in [("gold", 40), ("hog", 2)] {
+                if ms % every == 0 {
+                    n += 1;
+                    let head = Head::new("GET", "https://api.stripe.com/v1/balance").customer(Some(customer));
+                    let mut call = engine.begin(&head, at(ms), n);
+                    if matches!(call.step(&engine, at(ms)), Step::Send(_)) {
+                        call.answer(&engine, 400, &[("date", ""); 0], at(ms));
+                    }
+                    let _ = call.step(&engine, at(ms));
+                    call.end(&engine, at(ms));
+                }
+            }
+            if ms % 250 == 249 {
+                incident = engine.drain(at(ms)).incidents.pop().or(incident);
+            }
+        }
+        incident.unwrap()
+    };
+    let fair = told(&rule("fair = \"customer\"\nweights = { gold = 3 }"));
+    let said = farcall::quota::explain(&fair);
+    assert_eq!(fair.kept_back[0].name, "hog", "{fair:?}");
+    assert!(said.contains("of them were for customer hog"), "{said}");
+    assert!(!said.contains("fair = \"customer\""), "the rule has it: {said}");
+    let plain = farcall::quota::explain(&told(&rule("")));
+    assert!(plain.contains("fair = \"customer\""), "{plain}");
+    let cached = told(&format!("{}[[cache]]\nmatch = {{ vendor = \"stripe\" }}\nttl = \"1s\"", rule("")));
+    assert!(
+        cached.has.contains(&"cache".to_owned()) && cached.has.contains(&"limit".to_owned()),
+        "{cached:?}"
+    );
+    assert!(!farcall::quota::explain(&cached).contains("[[cache]]"));
+}
+
+#[test]
 fn a_429_counts_once_whatever_its_body_makes_of_it() {
     for (body, kind) in [("slow down", "rate"), (r#"{"error":{"code":"insufficient_quota"}}"#, "exhausted")] {
         let engine = engine("[[quota]]\nmatch = { vendor = \"openai\" }\npace = \"off\"");

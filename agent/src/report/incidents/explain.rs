@@ -110,24 +110,24 @@ fn shares_of_minutes(query: &Query, incident: &mut NamedIncident) -> Result<Opti
     let source = Source::open(&minutes)?;
     let mut used = Used::default();
     // In the quota's own unit where the ledger counts it, else in calls on the wire.
-    for unit in [incident.unit.clone(), "requests".to_owned()] {
+    for unit in [incident.counted_in.clone(), "requests".to_owned()] {
         used = Used::default();
         source.rows(|row| {
             let units = match unit.as_str() {
                 "tokens" => row.sums.tokens_in.saturating_add(row.sums.tokens_out),
-                "bytes" => row.sums.bytes_out.saturating_add(row.sums.bytes_in),
-                "points" => 0,
-                _ => row.sums.attempts,
+                "input-tokens" => row.sums.tokens_in,
+                "output-tokens" => row.sums.tokens_out,
+                // Those of request bodies.
+                "bytes" => row.sums.bytes_out,
+                "requests" => row.sums.attempts,
+                _ => 0,
             };
             if **row.vendor == incident.vendor && units > 0 {
                 used.add(row, units);
             }
         })?;
         if used.total > 0 {
-            if unit != incident.unit {
-                // A limit of other units says nothing beside these.
-                (incident.unit, incident.limit) = (unit, None);
-            }
+            incident.counted_in = unit;
             break;
         }
     }

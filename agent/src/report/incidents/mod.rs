@@ -62,11 +62,13 @@ pub struct IncidentRow {
     pub answers: Vec<IncidentAnswers>,
     /// Calls that were refused here.
     pub refused: u64,
+    /// Whose calls these were, by customer, the most first: `units` are calls, `share` is of `refused`.
+    pub refused_customers: Vec<IncidentShare>,
     /// When the window began; null where no window is known.
     pub began: Option<String>,
     /// When it ends or ended.
     pub ends: Option<String>,
-    /// What is counted: `requests`, `tokens`, ...
+    /// What the quota counts: `requests`, `tokens`, `points`, ...
     pub unit: String,
     /// The limit, where one is known.
     pub limit: Option<u64>,
@@ -78,10 +80,14 @@ pub struct IncidentRow {
     pub resets_at: Option<String>,
     /// When calls may go again.
     pub retry_at: Option<String>,
-    /// Our units in the window, of which the shares are shares.
-    pub own: u64,
-    /// Units that the vendor counted and no call of ours explains.
-    pub foreign: u64,
+    /// Our units in the window; null where only the vendor knows what calls use of it.
+    pub own: Option<u64>,
+    /// Units that the vendor counted and no call of ours explains; null where our count cannot be set against it.
+    pub foreign: Option<u64>,
+    /// What we counted in the window, of which the shares are shares: `own`, or calls where that is null.
+    pub counted: u64,
+    /// What `counted` and the shares count: `unit`, or `requests`.
+    pub counted_in: String,
     /// Who used the window, by customer, the largest first.
     pub customers: Vec<IncidentShare>,
     /// By caller.
@@ -116,7 +122,7 @@ pub struct IncidentShare {
     pub units: u64,
     /// Units that it used for certain.
     pub at_least: u64,
-    /// `units` as a share of ours, 0 to 1.
+    /// `units` as a share of what we counted, 0 to 1.
     pub share: f64,
 }
 
@@ -203,15 +209,16 @@ impl IncidentRow {
         let Joined { id, incident, processes, .. } = joined;
         let moment = |at: farcall::Timestamp| time::rfc3339(at.as_nanos());
         let window = has_window(incident);
-        let shares = |shares: &[NamedShare]| -> Vec<IncidentShare> {
+        let of = |shares: &[NamedShare], total: u64| -> Vec<IncidentShare> {
             let share = |known: &NamedShare| IncidentShare {
                 name: known.name.clone(),
                 units: known.units,
                 at_least: known.at_least,
-                share: share(known.units.min(incident.own), incident.own),
+                share: share(known.units.min(total), total),
             };
             shares.iter().map(share).collect()
         };
+        let shares = |shares: &[NamedShare]| of(shares, incident.own);
         let mix = |mix: &NamedMix| IncidentMix {
             customer: mix.customer.clone(),
             endpoint: mix.endpoint.clone(),
@@ -233,6 +240,7 @@ impl IncidentRow {
             count: incident.count,
             answers: incident.answers.iter().map(answers).collect(),
             refused: incident.refused,
+            refused_customers: of(&incident.kept_back, incident.refused),
             began: window.then(|| moment(incident.began)),
             ends: window.then(|| moment(incident.ends)),
             unit: incident.unit.clone(),
@@ -241,8 +249,10 @@ impl IncidentRow {
             remaining: incident.remaining,
             resets_at: incident.resets_at.map(moment),
             retry_at: incident.retry_at.map(moment),
-            own: incident.own,
-            foreign: incident.foreign,
+            own: incident.is_countable().then_some(incident.own),
+            foreign: incident.foreign.filter(|_| incident.is_countable()),
+            counted: incident.own,
+            counted_in: incident.counted_in.clone(),
             customers: shares(&incident.customers),
             callers: shares(&incident.callers),
             endpoints: shares(&incident.endpoints),

@@ -22,14 +22,17 @@ struct Stored {
     began: u64,
     ends: u64,
     unit: String,
+    counted_in: Option<String>,
     limit: Option<u64>,
     limit_window: Option<u64>,
     remaining: Option<u64>,
     resets_at: Option<u64>,
     retry_at: Option<u64>,
     own: u64,
-    foreign: u64,
+    foreign: Option<u64>,
     refused: u64,
+    kept_back: Vec<Share>,
+    has: Vec<String>,
     customers: Vec<Share>,
     callers: Vec<Share>,
     endpoints: Vec<Share>,
@@ -102,6 +105,8 @@ pub(super) fn read(text: &str) -> Result<NamedIncident, serde_json::Error> {
         .collect();
     incident.began = Timestamp::from_nanos(stored.began);
     incident.ends = Timestamp::from_nanos(stored.ends);
+    // Earlier versions counted in the unit itself.
+    incident.counted_in = stored.counted_in.unwrap_or_else(|| stored.unit.clone());
     incident.unit = stored.unit;
     incident.limit = stored.limit;
     incident.limit_window = stored.limit_window.map(Duration::from_nanos);
@@ -111,6 +116,8 @@ pub(super) fn read(text: &str) -> Result<NamedIncident, serde_json::Error> {
     incident.own = stored.own;
     incident.foreign = stored.foreign;
     incident.refused = stored.refused;
+    incident.kept_back = shares(stored.kept_back);
+    incident.has = stored.has;
     incident.customers = shares(stored.customers);
     incident.callers = shares(stored.callers);
     incident.endpoints = shares(stored.endpoints);

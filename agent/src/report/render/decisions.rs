@@ -78,13 +78,23 @@ fn what(row: &IncidentRow) -> String {
         },
         _ if row.why.is_empty() => "refused here".to_owned(),
         _ if row.why == "concurrency" => "refused here: no place".to_owned(),
-        _ => format!("refused here: {}", row.why.replace('_', " ")),
+        _ => {
+            // Who had more than its share is not who used most.
+            let whose = row.refused_customers.first().filter(|_| row.why == "fair_share");
+            let whose = whose.map(|first| format!(" ({} {})", first.name, percent(first.share)));
+            format!("refused here: {}{}", row.why.replace('_', " "), whose.unwrap_or_default())
+        }
     }
 }
 
 fn most(row: &IncidentRow) -> String {
     match row.customers.first() {
-        Some(first) if row.own > 0 => format!("{} {}", first.name, percent(first.share)),
+        Some(first) if row.own.is_some_and(|own| own > 0) => {
+            format!("{} {}", first.name, percent(first.share))
+        }
+        Some(first) if row.own.is_none() && row.counted > 0 => {
+            format!("{} {} of {}", first.name, percent(first.share), row.counted_in)
+        }
         _ => "-".to_owned(),
     }
 }

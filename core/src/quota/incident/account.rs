@@ -28,6 +28,8 @@ pub(in super::super) struct Breach {
     pub(in super::super) status: u16,
     pub(in super::super) why: Why,
     pub(in super::super) retry_at: u64,
+    /// Whose call it was, where it was refused here.
+    pub(in super::super) customer: u32,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,8 @@ struct Window {
     endpoints: Heavy,
     credentials: Heavy,
     mixes: Heavy,
+    /// Calls that were refused here, by customer.
+    kept_back: Heavy,
 }
 
 /// The present window and the one before.
@@ -184,7 +188,10 @@ impl Account {
         let _ = window.at.compare_exchange(0, now, Relaxed, Relaxed);
         window.retry_at.fetch_max(breach.retry_at, Relaxed);
         match breach.kind {
-            Kind::Own => window.why.store(breach.why as u64 + 1, Relaxed),
+            Kind::Own => {
+                window.why.store(breach.why as u64 + 1, Relaxed);
+                window.kept_back.add(u64::from(breach.customer) + 1, 1);
+            }
             kind => window.answers.add(breach.status, kind == Kind::Exhausted),
         }
     }
@@ -340,7 +347,8 @@ impl Window {
             word.store(0, Relaxed);
         }
         self.answers.clear();
-        for heavy in [&self.customers, &self.callers, &self.endpoints, &self.credentials, &self.mixes] {
+        let Self { customers, callers, endpoints, credentials, mixes, kept_back, .. } = self;
+        for heavy in [customers, callers, endpoints, credentials, mixes, kept_back] {
             heavy.clear();
         }
     }
@@ -396,6 +404,7 @@ impl Window {
             own: self.own.load(Relaxed),
             foreign: standing.foreign,
             refused,
+            kept_back: shares(&self.kept_back),
             customers: shares(&self.customers),
             callers: shares(&self.callers),
             endpoints: shares(&self.endpoints),

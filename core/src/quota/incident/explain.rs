@@ -1,7 +1,7 @@
 //! An incident in plain sentences.
 
 use super::{Answers, Incident, Kind, Share};
-use crate::quota::Why;
+use crate::quota::{Unit, Why};
 use crate::units::moment::in_words;
 use crate::units::{Timestamp, grouped};
 use std::fmt::Write as _;
@@ -35,8 +35,10 @@ pub struct NamedIncident {
     pub began: Timestamp,
     /// When the window ends.
     pub ends: Timestamp,
-    /// [`Unit::as_str`].
+    /// What the quota counts: `requests`, `tokens`, `points`, as the catalogue or the rule has it.
     pub unit: String,
+    /// What `own` and the shares are counted in: `unit`, or `requests` where only the vendor knows what calls use of that.
+    pub counted_in: String,
     /// The limit.
     pub limit: Option<u64>,
     /// In which time that many may go; `None` where nobody stated it.
@@ -47,12 +49,16 @@ pub struct NamedIncident {
     pub resets_at: Option<Timestamp>,
     /// When calls may go again.
     pub retry_at: Option<Timestamp>,
-    /// Our units in the window.
+    /// What we counted in the window, in `counted_in`.
     pub own: u64,
-    /// Units of others on this credential.
-    pub foreign: u64,
+    /// Units of others on this credential; `None` where our own count cannot be set against what the vendor counts.
+    pub foreign: Option<u64>,
     /// Calls that were refused here.
     pub refused: u64,
+    /// Whose calls these were; the units are calls.
+    pub kept_back: Vec<NamedShare>,
+    /// What rules about these calls have already: `limit`, `fair`, `pace`, `cache`.
+    pub has: Vec<String>,
     /// The customers that used most.
     pub customers: Vec<NamedShare>,
     /// The callers that used most.
@@ -138,14 +144,17 @@ impl Incident {
             began: self.began,
             ends: self.ends,
             unit: self.unit.as_str().to_owned(),
+            counted_in: self.unit.as_str().to_owned(),
             limit: self.limit,
             limit_window: self.limit_window,
             remaining: self.remaining,
             resets_at: self.resets_at,
             retry_at: self.retry_at,
             own: self.own,
-            foreign: self.foreign,
+            foreign: Some(self.foreign),
             refused: self.refused,
+            kept_back: shares(&self.kept_back, &|number| names.customer(number)),
+            has: Vec::new(),
             customers: shares(&self.customers, &|number| names.customer(number)),
             callers: shares(&self.callers, &|number| names.caller(number)),
             endpoints: shares(&self.endpoints, &|number| names.endpoint(number)),
@@ -155,19 +164,49 @@ impl Incident {
     }
 }
 
+impl NamedIncident {
+    /// The same of a quota that counts this unit; `countable`: what calls use of it is counted here, too.
+    #[must_use]
+    pub fn in_unit(self, unit: &str, countable: bool) -> Self {
+        let counted_in = if countable { unit } else { Unit::Requests.as_str() }.to_owned();
+        let foreign = self.foreign.filter(|_| countable);
+        Self { unit: unit.to_owned(), counted_in, foreign, ..self }
+    }
+
+    /// Whether what we counted can be set against what the vendor counts.
+    #[must_use]
+    pub fn is_countable(&self) -> bool {
+        self.counted_in == self.unit
+    }
+
+    fn has(&self, word: &str) -> bool {
+        self.has.iter().any(|known| known == word)
+    }
+
+    /// Units that others used beyond doubt: the two accounts differ by answers on their way, and by calls for which the
+    /// vendor asks nothing.
+    fn of_others(&self) -> Option<u64> {
+        let a_little = (self.limit.unwrap_or(0) / 20).max(5);
+        self.foreign.filter(|foreign| self.is_countable() && *foreign > a_little)
+    }
+}
+
 /// What happened, who used the window, and what would help: a few plain sentences, each on a line of its own.
 #[must_use]
 pub fn explain(incident: &NamedIncident) -> String {
     let mut text = what_happened(incident);
     text.push('\n');
+    text.push_str(&whose_they_were(incident));
     text.push_str(&who_used_it(incident));
-    if incident.foreign > 0 {
-        let _ = write!(
-            text,
-            "\n{} counted {} that no call of ours explains: somebody else uses this credential.",
-            incident.vendor,
-            counted(incident.foreign, &incident.unit)
-        );
+    if let Some(foreign) = incident.of_others() {
+        let NamedIncident { vendor, unit, credential, .. } = incident;
+        let whose = match credential.as_str() {
+            "" => format!("asks {vendor}, too"),
+            _ => "uses this credential".to_owned(),
+        };
+        let units = counted(foreign, unit);
+        let _ =
+            write!(text, "\n{vendor} counted {units} that no call of ours explains: somebody else {whose}.");
     }
     if let Some(at) = incident.retry_at {
         let _ = write!(text, "\nCalls may go again from {}.", in_words(at));
@@ -237,17 +276,41 @@ fn by(incident: &NamedIncident, exhausted: bool) -> String {
     if statuses.is_empty() { String::new() } else { format!(" ({})", statuses.join(", ")) }
 }
 
+/// Whose calls were refused here, where these do not speak for themselves: who had more than its share is not who used
+/// most.
+fn whose_they_were(incident: &NamedIncident) -> String {
+    let NamedIncident { kept_back, refused, .. } = incident;
+    let (Some(first), true) = (kept_back.first(), incident.kind == Kind::Own.as_str()) else {
+        return String::new();
+    };
+    let part = |one: &NamedShare| share(one.units, one.at_least, *refused);
+    let mut text = format!("{} of them were for {}", part(first), customer(&first.name));
+    let others: Vec<String> = kept_back[1..]
+        .iter()
+        .take(3)
+        .filter(|other| other.units * 100 >= *refused)
+        .map(|other| format!("{} {}", customer(&other.name), part(other)))
+        .collect();
+    if !others.is_empty() {
+        let _ = write!(text, "; {}", others.join(", "));
+    }
+    text.push_str(". ");
+    text
+}
+
 fn who_used_it(incident: &NamedIncident) -> String {
-    let NamedIncident { unit, own, .. } = incident;
+    let NamedIncident { unit, counted_in, own, vendor, .. } = incident;
     let window = length(incident.began, incident.ends);
     let (Some(first), true) = (incident.customers.first(), *own > 0) else {
-        return format!("None of our {unit} were counted in {window}.");
+        return format!("None of our {} were counted in {window}.", words(counted_in));
     };
-    let units = counted(*own, unit);
+    let units = counted(*own, counted_in);
+    let countable = incident.is_countable();
     let total = match incident.limit {
-        Some(limit) if limit == *own => format!("the {units} in {window}"),
+        Some(limit) if limit == *own && countable => format!("the {units} in {window}"),
         Some(limit) => {
-            format!("our {units} in {window} (the limit is {}{})", grouped(limit), span_of(incident))
+            let limit = if countable { grouped(limit) } else { counted(limit, unit) };
+            format!("our {units} in {window} (the limit is {limit}{})", span_of(incident))
         }
         None => format!("our {units} in {window}"),
     };
@@ -279,6 +342,12 @@ fn who_used_it(incident: &NamedIncident) -> String {
         );
     }
     text.push('.');
+    if !countable {
+        let _ = match unit.as_str() {
+            "concurrency" => write!(text, " How many of them were under way at once only {vendor} counts."),
+            unit => write!(text, " How many {} they used only {vendor} counts.", words(unit)),
+        };
+    }
     text
 }
 
@@ -286,7 +355,10 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     let mut helps = Vec::new();
     let vendor = &incident.vendor;
     let own = incident.own.max(1);
-    if incident.foreign * 5 > incident.own + incident.foreign {
+    if let Some(foreign) = incident.of_others()
+        && !incident.credential.is_empty()
+        && foreign * 5 > incident.own + foreign
+    {
         helps.push(
             "a credential of our own for each program, so that nobody else uses up this one".to_owned(),
         );
@@ -294,26 +366,36 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     if let Some(first) = incident.customers.first()
         && incident.customers.len() > 1
         && first.units * 2 > own
+        && !incident.has("fair")
         && !matches!(incident.why.as_str(), "fair_share" | "concurrency")
     {
+        // What only the vendor counts cannot be shared out, but what a rule counts can.
+        let limit = if incident.is_countable() { "" } else { "a `limit` in requests and " };
         helps.push(format!(
-            "a [[quota]] rule for {vendor} with fair = \"customer\", which keeps {} to its share while others ask",
+            "a [[quota]] rule for {vendor} with {limit}fair = \"customer\", which keeps {} to its share while others ask",
             customer(&first.name)
         ));
     }
     if let Some(first) = incident.endpoints.first()
         && first.at_least * 2 > own
+        && !incident.has("cache")
         && (first.name.starts_with("GET ") || first.name.starts_with("HEAD "))
     {
-        helps.push(format!(
-            "a [[cache]] rule for {}, which made {} of the calls",
-            first.name,
-            share(first.units, first.at_least, own)
-        ));
+        let part = share(first.units, first.at_least, own);
+        helps.push(match incident.counted_in.as_str() {
+            "requests" => format!("a [[cache]] rule for {}, which made {part} of the calls", first.name),
+            unit => format!("a [[cache]] rule for {}, which used {part} of the {}", first.name, words(unit)),
+        });
     }
     match incident.kind.as_str() {
+        // What calls use of it is not known before they are answered.
+        "rate" if !incident.is_countable() => {}
+        "rate" if incident.limit.is_some() && incident.has("pace") => {}
         "rate" if incident.limit.is_some() => {
             helps.push("pace = \"smooth\", which spreads what is left until the reset".to_owned());
+        }
+        "rate" if incident.has("limit") => {
+            helps.push(format!("a lower `limit` in the configuration: {vendor} refuses before it is reached"))
         }
         "rate" => helps.push(format!(
             "the limit from {vendor}'s contract as a [[quota]] rule, since its answers do not state it"
@@ -321,6 +403,15 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
         "exhausted" => helps.push(format!("a higher limit from {vendor}")),
         _ if incident.why == "own_limit" => {
             helps.push("a higher `limit` in the configuration, if the contract allows it".to_owned());
+        }
+        _ if incident.why == "fair_share" => {
+            if let Some(first) = incident.kept_back.first().filter(|first| first.name != "other") {
+                helps.push(format!(
+                    "more weight for {} in `weights`, if it is to have more",
+                    customer(&first.name)
+                ));
+            }
+            helps.push("a higher `limit`, if the contract allows it".to_owned());
         }
         _ if incident.why == "concurrency" => {
             helps.push(format!(
@@ -335,10 +426,25 @@ fn what_helps(incident: &NamedIncident) -> Vec<String> {
     helps
 }
 
-/// So many of a unit, which is a word in the plural: `1 request`, `1,435 tokens`.
+/// So many of a unit, which is a word in the plural: `1 request`, `1,435 tokens`, `10 calls at once`.
 fn counted(count: u64, unit: &str) -> String {
-    let unit = if count == 1 { unit.strip_suffix('s').unwrap_or(unit) } else { unit };
-    format!("{} {unit}", grouped(count))
+    let unit = words(unit);
+    let (thing, rest) = unit.split_once(' ').unwrap_or((&unit, ""));
+    match (count, rest) {
+        (1, "") => format!("1 {}", thing.strip_suffix('s').unwrap_or(thing)),
+        (1, "tokens") => format!("1 {thing} token"),
+        (1, rest) => format!("1 {} {rest}", thing.strip_suffix('s').unwrap_or(thing)),
+        _ => format!("{} {unit}", grouped(count)),
+    }
+}
+
+/// A unit of the catalogue as people say it, in the plural.
+fn words(unit: &str) -> String {
+    match unit {
+        "concurrency" => "calls at once".to_owned(),
+        "cost" => "units of cost".to_owned(),
+        unit => unit.replace('-', " "),
+    }
 }
 
 fn customer(name: &str) -> String {

@@ -103,6 +103,8 @@ pub struct Incident {
     pub foreign: u64,
     /// Calls that were refused here.
     pub refused: u64,
+    /// Whose calls these were, by the customers' numbers; the units are calls.
+    pub kept_back: Vec<Share>,
     /// The customers that used most, by their numbers.
     pub customers: Vec<Share>,
     /// The callers that used most.

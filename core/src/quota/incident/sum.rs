@@ -41,7 +41,9 @@ impl NamedIncident {
         sum.retry_at = parts.iter().filter_map(|part| part.retry_at).max();
         sum.own = parts.iter().map(|part| part.own).sum();
         // The vendor's count less that of all who share: each of them knows all of it.
-        sum.foreign = parts.iter().map(|part| part.foreign).max().unwrap_or(0);
+        // What one of them cannot tell, nobody can.
+        let foreign = parts.iter().map(|part| part.foreign).collect::<Option<Vec<_>>>();
+        sum.foreign = foreign.and_then(|foreign| foreign.into_iter().max());
         let shares = |of: fn(&Self) -> &Vec<NamedShare>| {
             let lists = parts.iter().map(|part| {
                 of(part).iter().map(|share| (share.name.clone(), share.units, share.at_least)).collect()
@@ -49,6 +51,7 @@ impl NamedIncident {
             let top = top(lists.collect()).into_iter();
             top.map(|(name, units, at_least)| NamedShare { name, units, at_least }).collect::<Vec<_>>()
         };
+        sum.kept_back = shares(|part| &part.kept_back);
         sum.customers = shares(|part| &part.customers);
         sum.callers = shares(|part| &part.callers);
         sum.endpoints = shares(|part| &part.endpoints);

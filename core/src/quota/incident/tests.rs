@@ -155,6 +155,7 @@ fn an_incident_is_explained_in_plain_sentences() {
 fn somebody_else_on_the_credential_is_named_as_the_cause() {
     let named = NamedIncident {
         vendor: "example".into(),
+        credential: "key1".into(),
         kind: "exhausted".into(),
         count: 1,
         began: T0,
@@ -163,7 +164,8 @@ fn somebody_else_on_the_credential_is_named_as_the_cause() {
         limit: Some(500),
         limit_window: Some(Duration::from_secs(60)),
         own: 20,
-        foreign: 480,
+        counted_in: "requests".into(),
+        foreign: Some(480),
         customers: vec![NamedShare { name: "acme".into(), units: 20, at_least: 20 }],
         ..NamedIncident::default()
     };
@@ -183,7 +185,7 @@ fn a_limit_is_told_with_the_time_that_it_is_for() {
         limit: Some(5_000),
         own: 20,
         customers: vec![NamedShare { name: "acme".into(), units: 20, at_least: 20 }],
-        ..NamedIncident::default()
+        ..NamedIncident::default().in_unit("requests", true)
     };
     let said = |seconds: f64| {
         let limit_window = Some(Duration::from_secs_f64(seconds));
@@ -220,8 +222,8 @@ fn an_empty_incident_is_explained_without_nonsense() {
 
 #[test]
 fn an_account_has_a_fixed_size() {
-    // Two windows of five sketches of sixteen: nothing that comes from the network makes it larger.
-    assert!(size_of::<super::Account>() <= 3_072, "{}", size_of::<super::Account>());
+    // Two windows of six sketches of sixteen: nothing that comes from the network makes it larger.
+    assert!(size_of::<super::Account>() <= 3_584, "{}", size_of::<super::Account>());
 }
 
 #[test]
@@ -280,7 +282,8 @@ fn no_unit_is_lost_or_told_twice_while_threads_add_and_somebody_asks() {
     const CALLS: u64 = 20_000;
     let (rule, now) = (Rule::default(), T0.as_nanos());
     let account = super::Account::default();
-    let breach = super::Breach { kind: Kind::Rate, status: 429, why: Why::default(), retry_at: now };
+    let breach =
+        super::Breach { kind: Kind::Rate, status: 429, why: Why::default(), retry_at: now, customer: 0 };
     let ask = || {
         account.breached(breach, &rule, None, now);
         account.tell(Standing::default, None).unwrap()
@@ -399,7 +402,8 @@ fn a_window_in_which_another_one_was_refused_waits_to_be_told_of() {
 fn one_is_no_plural_and_a_quota_is_called_one() {
     let mut named =
         NamedIncident { vendor: "openai".into(), policy: "requests".into(), ..NamedIncident::default() };
-    (named.unit, named.own, named.count, named.refused, named.foreign) = ("requests".into(), 1, 1, 1, 1);
+    (named.own, named.count, named.refused, named.foreign) = (1, 1, 1, Some(8));
+    let mut named = NamedIncident { credential: "key1".into(), ..named.in_unit("requests", true) };
     named.kind = Kind::Exhausted.as_str().into();
     named.customers = vec![NamedShare { name: "acme".into(), units: 1, at_least: 1 }];
     let said = explain(&named);
@@ -407,7 +411,7 @@ fn one_is_no_plural_and_a_quota_is_called_one() {
         "openai said that the quota `requests` is used up, in one answer",
         "Customer acme used 100% of our 1 request in",
         "; 1 more call was refused here before it went out",
-        "openai counted 1 request that no call of ours explains",
+        "openai counted 8 requests that no call of ours explains: somebody else uses this credential.",
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
@@ -420,4 +424,46 @@ fn one_is_no_plural_and_a_quota_is_called_one() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+#[test]
+fn units_are_told_as_they_are_and_nobody_is_accused_where_ours_are_not_those_of_the_vendor() {
+    let mut named =
+        NamedIncident { vendor: "v".into(), credential: "key1".into(), ..NamedIncident::default() };
+    named.kind = Kind::Rate.as_str().into();
+    (named.own, named.count, named.limit, named.foreign) = (5, 1, Some(250_000), Some(249_995));
+    named.limit_window = Some(Duration::from_secs(3_600));
+    let share = |name: &str, units| NamedShare { name: name.into(), units, at_least: units };
+    named.customers = vec![share("acme", 4), share("globex", 1)];
+    named.endpoints = vec![share("GET /v1/search", 5)];
+    let of = |unit, countable| explain(&named.clone().in_unit(unit, countable));
+    for (unit, limit, only) in [
+        ("points", "250,000 points", "How many points they used only v counts."),
+        ("cost", "250,000 units of cost", "How many units of cost they used only v counts."),
+        ("bytes", "250,000 bytes", "How many bytes they used only v counts."),
+        ("concurrency", "250,000 calls at once", "How many of them were under way at once only v counts."),
+    ] {
+        let said = of(unit, false);
+        let used = format!(
+            "Customer acme used 80% of our 5 requests in this second (the limit is {limit} an hour), "
+        );
+        assert!(!said.contains("no call of ours") && !said.contains("credential of our own"), "{said}");
+        assert!(!said.contains("smooth"), "what calls will use is not known: {said}");
+        let helps = "a [[quota]] rule for v with a `limit` in requests and fair = \"customer\"";
+        for words in [used.trim_end_matches(", "), only, helps] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+    let said = of("input-tokens", true);
+    for words in [
+        "Customer acme used 80% of our 5 input tokens in this second (the limit is 250,000 an hour)",
+        "v counted 249,995 input tokens that no call of ours explains",
+        "a credential of our own for each program",
+        "GET /v1/search, which used 100% of the input tokens",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // Answers on their way, and calls for which the vendor asks nothing, are nobody else's.
+    named.foreign = Some(12_500);
+    assert!(!explain(&named.in_unit("requests", true)).contains("no call of ours"));
 }
