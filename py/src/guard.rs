@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// exception that is under way stays.
 ///
 /// # Errors
-/// What is no `Exception`: a signal's handler may raise `KeyboardInterrupt` in any Python that is run from here, and
-/// that is the application's.
+/// What a signal's handler raised in any Python that is run from here, for that is the application's: what is no
+/// `Exception` (`KeyboardInterrupt`), and one that a handler is seen to have raised.
 pub(crate) fn guarded(place: &str, work: impl FnOnce() -> PyResult<()>) -> PyResult<()> {
     let failure = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return Ok(()),
@@ -25,14 +25,17 @@ pub(crate) fn guarded(place: &str, work: impl FnOnce() -> PyResult<()>) -> PyRes
         return Err(failure);
     }
     let under_way = PyErr::take(py);
-    let told = py
-        .import("farcall._faults")
-        .and_then(|faults| faults.call_method1("fault", (place, failure.value(py))));
+    let value = failure.value(py);
+    let told = py.import("farcall._faults").and_then(|faults| {
+        // Kept apart before Python 3.12; by it a handler is seen.
+        value.setattr("__traceback__", failure.traceback(py))?;
+        faults.call_method1("fault", (place, value))
+    });
     if let Some(error) = under_way {
         error.restore(py);
     }
     match told {
-        Err(error) if !error.is_instance_of::<PyException>(py) => Err(error),
+        Err(error) if !error.is_instance_of::<PyException>(py) || error.value(py).is(value) => Err(error),
         // Any other comes of an interpreter that is ending.
         _ => Ok(()),
     }

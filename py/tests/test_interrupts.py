@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from typing import Any
 
 import farcall
@@ -13,6 +15,21 @@ from hooked import native_hook
 
 #: What is no `Exception`.
 STOPS = [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError]
+
+
+class TimeLimit(Exception):
+    """As those of alarms are, and Celery's."""
+
+
+def throw(error: BaseException) -> None:
+    """A time limit is raised by the handler of a signal that comes right here."""
+    if not isinstance(error, TimeLimit):
+        raise error
+
+    def handler(*_: object) -> None:
+        raise error
+
+    handler(signal.SIGALRM, sys._getframe())
 
 
 class Base:
@@ -32,7 +49,7 @@ class Raising:
 
     def __getattr__(self, name: str) -> Any:
         if name == self._place:
-            raise self._error
+            throw(self._error)
         raise AttributeError(name)
 
 
@@ -50,16 +67,16 @@ def faults() -> int:
     return sum(one["count"] for one in farcall.status()["faults"].values())
 
 
-@pytest.fixture(params=[*STOPS, ValueError], ids=lambda kind: kind.__name__)
+@pytest.fixture(params=[*STOPS, TimeLimit, ValueError], ids=lambda kind: kind.__name__)
 def error(request: pytest.FixtureRequest) -> BaseException:
     farcall.install()
     return request.param("raised by a handler")
 
 
 def raises(error: BaseException, work: Any, *args: Any, **kwargs: Any) -> None:
-    """It comes out where it is no `Exception`; one that is, is ours, and counted."""
+    """It comes out where a handler raised it; any other is ours, and counted."""
     before = faults()
-    if isinstance(error, Exception):
+    if isinstance(error, ValueError):
         work(*args, **kwargs)
         assert faults() == before + 1
         return
@@ -73,10 +90,10 @@ def raises(error: BaseException, work: Any, *args: Any, **kwargs: Any) -> None:
 def test_of_urllib3_before_an_exchange(error: BaseException, place: str) -> None:
     def scope() -> None:
         if place == "scope":
-            raise error
+            throw(error)
 
     pool = Raising(error, place, **{name: value for name, value in URL.items() if name != place})
-    original = (lambda *_, **__: None) if isinstance(error, Exception) else unreached
+    original = (lambda *_, **__: None) if isinstance(error, ValueError) else unreached
     hook = native_hook("exchange", 0, original, unreached, scope, None)
     raises(error, hook, pool, object(), "GET", "/a", body=None, preload_content=False)
 
@@ -96,7 +113,7 @@ def test_of_urllib3_after_a_read(error: BaseException) -> None:
 @pytest.mark.parametrize("place", ["url", "method"])
 def test_of_httpx_before_an_exchange(error: BaseException, place: str) -> None:
     request = Raising(error, place, **{name: value for name, value in REQUEST.items() if name != place})
-    original = (lambda *_: Answer) if isinstance(error, Exception) else unreached
+    original = (lambda *_: Answer) if isinstance(error, ValueError) else unreached
     hook = native_hook("request", 0, original, unreached, lambda: None, BODY)
     raises(error, hook, object(), request)
 
@@ -113,7 +130,7 @@ def test_of_httpx_after_the_head(error: BaseException, place: str) -> None:
 def test_of_a_chunk(error: BaseException) -> None:
     class Chunk:
         def __iter__(self) -> Any:
-            raise error
+            throw(error)
 
     body = begun().respond(200, 0, [Chunk()], {}, BODY)
     raises(error, list, body)
