@@ -155,7 +155,11 @@ const MEANINGS: [(&str, &str, Weight); 86] = [
     ("lost_exemplars", "failed calls that are not kept one by one, because there were too many", Look),
     ("corrupt_ledgers", "damaged ledgers that were moved aside", Look),
     ("config_errors", "errors in farcall.toml; `farcall config check` shows them", Look),
-    ("rejected_reloads", "changes of farcall.toml that were not put in force, because of errors in it", Look),
+    (
+        "rejected_reloads",
+        "changes of farcall.toml that were not put in force: errors in it, or it was removed",
+        Look,
+    ),
     ("lost_incidents", "incidents and notices that were dropped, because there were too many", Look),
     (
         "missing_keys",
