@@ -24,6 +24,7 @@ fn child_body() {
     match role.as_str() {
         "obeys" => obeys(&home),
         "forks" => forks(&home),
+        "tells" => tells(&home),
         other => panic!("no such role: {other}"),
     }
 }
@@ -203,6 +204,74 @@ fn the_swap_of_a_volume_is_noticed() {
     fs::remove_dir_all(etc.join("..v1")).unwrap();
     publish("..v1", &deny("first again"));
     until("the new volume", || reason(&farcall) == "first again");
+}
+
+#[test]
+fn a_file_that_is_taken_away_keeps_its_rules_and_that_is_said_once_and_counted() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("farcall.toml");
+    put(&file, deny("good"));
+    let mut child = child("tells", home.path()).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (sender, said) = mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    // All of these, in any order, and nothing else about the file.
+    let hear = |words: &[&str]| {
+        let mut awaited = words.to_vec();
+        while !awaited.is_empty() {
+            let line = said.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{awaited:?}"));
+            let before = awaited.len();
+            awaited.retain(|words| !line.contains(words));
+            assert!(awaited.len() < before || !line.contains("farcall.toml"), "{line}");
+        }
+    };
+    hear(&["obeys good"]);
+    fs::remove_file(&file).unwrap();
+    hear(&[
+        "farcall.toml was removed; its rules stay in force until this program ends. To end them, write an empty file there",
+        "counts 1",
+    ]);
+    let doctor = || {
+        let doctor = farcall_agent::report::doctor(&farcall_agent::report::Query::at(home.path())).unwrap();
+        doctor.problems.join("\n")
+    };
+    // It is in the ledger from its first flush on.
+    let gone = "farcall.toml was removed, or is no file any more: its rules stay in force in";
+    until("doctor to say so", || doctor().contains(gone));
+    let problems = doctor();
+    assert!(!problems.contains("outbox"), "{problems}");
+    put(&file, deny("good"));
+    hear(&["farcall.toml is there again; its rules are those in force"]);
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    hear(&["farcall.toml is no file any more; its rules stay in force", "counts 2"]);
+    assert!(!doctor().contains("outbox"), "{}", doctor());
+    fs::remove_dir(&file).unwrap();
+    put(&file, deny("better"));
+    hear(&["farcall.toml is there again; its rules are in force", "obeys better"]);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+/// Says on stderr which rule is in force and how many changes were not taken over, whenever that changes.
+fn tells(home: &Path) {
+    let farcall = Farcall::start(with_thread(home));
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    let (mut obeyed, mut counted) = (String::new(), 0);
+    loop {
+        let (now, count) = (reason(&farcall), counter(&farcall, "rejected_reloads"));
+        if now != obeyed {
+            eprintln!("obeys {now}");
+        }
+        if count != counted {
+            eprintln!("counts {count}");
+        }
+        (obeyed, counted) = (now, count);
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

@@ -242,3 +242,59 @@ fn reading_allocates_nothing() {
         }
     }
 }
+
+#[test]
+fn two_values_of_one_header_that_differ_are_no_statement_and_equal_ones_are() {
+    let limit = ("ratelimit-limit", "10");
+    let generic = |headers: &[(&str, &str)]| Dialect::generic().read(&Answer::new(200, &headers), NOW);
+    let numbers_of = |headers: &[(&str, &str)]| {
+        let reading = generic(headers);
+        let stated = reading.statements().first();
+        let row = stated.map(|s| (s.limit, s.remaining, s.resets_at.map(|at| at.since(NOW).as_secs())));
+        (row, reading.ignored)
+    };
+    let stated = (Some((Some(10), Some(0), Some(40))), 0);
+    for (left, reset) in [
+        (["0", "5"].as_slice(), ["40"].as_slice()),
+        (&["0, 5"], &["40"]),
+        (&["0"], &["40", "50"]),
+        (&["0"], &["40, 50"]),
+    ] {
+        let left = left.iter().map(|left| ("ratelimit-remaining", *left));
+        let reset = reset.iter().map(|reset| ("ratelimit-reset", *reset));
+        let headers: Vec<_> = [limit].into_iter().chain(left).chain(reset).collect();
+        assert_eq!(numbers_of(&headers), (None, 1), "{headers:?}");
+    }
+    for left in [["0"].as_slice(), &["0", "0"], &["0, 0"], &["0", " 0 "]] {
+        let left = left.iter().map(|left| ("ratelimit-remaining", *left));
+        for reset in ["40", "40, 40"] {
+            let headers: Vec<_> =
+                [limit, ("ratelimit-reset", reset)].into_iter().chain(left.clone()).collect();
+            assert_eq!(numbers_of(&headers), stated, "{headers:?}");
+        }
+    }
+    // A list is one where the header is one, however many lines it has.
+    let draft = [("ratelimit-limit", "10, 10;w=60, 100;w=3600"), ("ratelimit-remaining", "3")];
+    assert_eq!(numbers_of(&draft), (Some((Some(10), Some(3), None)), 0));
+    let twice = [("ratelimit", "\"a\";r=0;t=40, \"a\";r=5;t=40")];
+    assert_eq!((generic(&twice).statements().len(), generic(&twice).ignored), (0, 2));
+    let catalogue = Catalogue::builtin();
+    let bucket = Dialect::new(&catalogue.vendor_of("acme.myshopify.com").unwrap().dialect);
+    let shopify = |value| {
+        let headers = [("x-shopify-shop-api-call-limit", value)];
+        let reading = bucket.read(&Answer::new(200, &headers), NOW);
+        (reading.statements().first().and_then(|stated| stated.remaining), reading.ignored)
+    };
+    assert_eq!(
+        [shopify("32/40"), shopify("32/40, 32/40"), shopify("32/40, 39/40")],
+        [(Some(8), 0), (Some(8), 0), (None, 1)]
+    );
+    // Nor is a wait one that is stated twice and differs.
+    let wait = |headers: &[(&str, &str)]| {
+        let reading = Dialect::generic().read(&Answer::new(429, &headers), NOW);
+        (reading.retry_at.map(|at| at.since(NOW).as_secs()), reading.ignored)
+    };
+    assert_eq!(wait(&[("retry-after", "5"), ("retry-after", "60")]), (None, 1));
+    let date = "Sat, 21 Nov 2026 10:00:09 GMT";
+    assert_eq!(wait(&[("retry-after", &format!("{date}, {date}"))]), (Some(9), 0));
+}

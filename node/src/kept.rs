@@ -128,8 +128,8 @@ impl Headers for OfClient<'_> {
         Headers::get(self.headers, name)
     }
 
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        self.headers.pick(wanted, values);
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
+        self.headers.pick(wanted, values)
     }
 
     fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {

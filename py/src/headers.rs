@@ -120,14 +120,8 @@ impl Headers for Shown<'_> {
         all.find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        for (name, value) in self.iter() {
-            if let Some(place) = wanted.place(name)
-                && let Some(first @ None) = values.get_mut(place)
-            {
-                *first = Some(value);
-            }
-        }
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
+        wanted.pick(self.iter(), values)
     }
 
     fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
@@ -222,14 +216,8 @@ impl Headers for Lent<'_> {
         known.map(|(_, value)| *value)
     }
 
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        for (name, value) in &self.0 {
-            if let Some(place) = wanted.place(name)
-                && let Some(first @ None) = values.get_mut(place)
-            {
-                *first = Some(value);
-            }
-        }
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
+        wanted.pick(self.0.iter().copied(), values)
     }
 
     fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {

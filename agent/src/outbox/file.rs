@@ -18,6 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub(super) const FILE: &str = "outbox.db";
+
+/// Whether this directory has an outbox's file.
+pub(crate) fn is_in(home: &Path) -> bool {
+    home.join(FILE).exists()
+}
 /// Says why nothing is accepted any more, and in which boot that was.
 const STOPPED: &str = "outbox.stopped";
 /// `farcall outbox` in the file's header, so that no other program's file is taken for ours.

@@ -54,6 +54,7 @@ pub use credential::Asked;
 pub(crate) use credential::Credentials;
 pub use detour::Detour;
 pub use error::OutboxError;
+pub(crate) use file::is_in;
 pub use operator::{Awaited, Operator, Shown};
 pub use parcel::Parcel;
 pub use parking::Parking;

@@ -32,7 +32,11 @@ const MEANINGS: [(&str, &str, Weight); 86] = [
     ("untold_sightings", "calls that the sidecar did not read fast enough, and may count again", Look),
     ("relearned", "times that the learner of endpoints was full and started anew", Fine),
     ("foreign_calls", "calls that began before a fork and ended in the child; the parent counts them", Fine),
-    ("ignored_limits", "rate-limit headers that were malformed or could not be true, and were ignored", Fine),
+    (
+        "ignored_limits",
+        "rate-limit headers that were malformed, could not be true, or had two values that differ",
+        Fine,
+    ),
     (
         "unread_requests",
         "calls whose body a budget or a quota of tokens goes by, and that the adapter could not show: too little was reserved for them",
@@ -151,7 +155,11 @@ const MEANINGS: [(&str, &str, Weight); 86] = [
     ("lost_exemplars", "failed calls that are not kept one by one, because there were too many", Look),
     ("corrupt_ledgers", "damaged ledgers that were moved aside", Look),
     ("config_errors", "errors in farcall.toml; `farcall config check` shows them", Look),
-    ("rejected_reloads", "changes of farcall.toml that were not put in force, because of errors in it", Look),
+    (
+        "rejected_reloads",
+        "changes of farcall.toml that were not put in force: errors in it, or it was removed",
+        Look,
+    ),
     ("lost_incidents", "incidents and notices that were dropped, because there were too many", Look),
     (
         "missing_keys",

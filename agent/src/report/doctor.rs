@@ -9,8 +9,10 @@ use crate::home::{LEDGER, SOCKET};
 use farcall::Caller;
 use rusqlite::Connection;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// What `farcall doctor` shows.
 #[derive(Clone, Debug, Serialize)]
@@ -155,7 +157,11 @@ fn in_words(nanos: u64) -> String {
 pub fn doctor(query: &Query) -> Result<Doctor, ReportError> {
     let source = Source::open(query)?;
     let mut problems = Vec::new();
-    let outbox = outbox(query, &mut problems);
+    let file = crate::home::find_config(None, Some(&query.home));
+    let unreadable = file.and_then(|file| crate::home::config_text(&file).err());
+    let is_readable = unreadable.is_none();
+    problems.extend(unreadable.map(|why| format!("{why}: programs that start now have no rules")));
+    let outbox = outbox(query, is_readable, &mut problems);
     let mut doctor = Doctor {
         report: "doctor",
         window: query.window(),
@@ -244,7 +250,11 @@ fn ledger_file(query: &Query) -> LedgerHealth {
 
 /// How the outbox stands, and what is wrong with it.
 #[cfg(feature = "outbox")]
-fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
+fn outbox(query: &Query, is_configured: bool, problems: &mut Vec<String>) -> Option<OutboxHealth> {
+    // Without a configuration that says otherwise it would be here.
+    if !is_configured && !crate::outbox::is_in(&query.home) {
+        return None;
+    }
     let operator = crate::outbox::Operator::at(&query.home);
     // What cannot be read for this cannot be read for the counts either, which say so.
     let beside = operator.beside().unwrap_or_default();
@@ -294,7 +304,7 @@ fn outbox(query: &Query, problems: &mut Vec<String>) -> Option<OutboxHealth> {
 }
 
 #[cfg(not(feature = "outbox"))]
-fn outbox(_: &Query, _: &mut Vec<String>) -> Option<OutboxHealth> {
+fn outbox(_: &Query, _: bool, _: &mut Vec<String>) -> Option<OutboxHealth> {
     None
 }
 
@@ -359,7 +369,27 @@ impl Doctor {
         Ok(())
     }
 
+    /// Files whose rules are in force in programs that run, and that are none any more.
+    fn judge_files(&mut self) {
+        let mut gone = BTreeMap::<&str, Vec<String>>::new();
+        for process in self.processes.iter().filter(|process| process.state == "running") {
+            if let Some(file) = process.config.as_deref().filter(|file| !Path::new(file).is_file()) {
+                gone.entry(file).or_default().push(format!("{} (pid {})", process.service, process.pid));
+            }
+        }
+        let told = gone.into_iter().map(|(file, programs)| {
+            format!(
+                "{file} was removed, or is no file any more: its rules stay in force in {} until the program ends, and \
+                 programs that start now do not have them; to end them everywhere, write an empty file there",
+                programs.join(", ")
+            )
+        });
+        let told: Vec<String> = told.collect();
+        self.problems.extend(told);
+    }
+
     fn judge(&mut self) {
+        self.judge_files();
         for process in &self.processes {
             let ProcessRow { service, pid, .. } = process;
             if process.role == "program" && process.adapters.is_empty() && process.state == "running" {

@@ -11,11 +11,12 @@ pub trait Headers {
 
     /// The values of all `wanted` headers at once, each at its place: cheaper than to ask for one after the
     /// other where an implementation can walk through what it has. `values` come in empty and may be fewer than
-    /// `wanted`.
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
+    /// `wanted`. Returns the places of those that were there again with another value: a bit for each of the first 64.
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
         for (name, value) in wanted.names().iter().zip(values) {
             *value = self.get(name);
         }
+        0
     }
 
     /// Shows every line, as name and value in the order of the wire, and returns true. An implementation that has
@@ -30,8 +31,8 @@ impl Headers for HeaderMap {
         Self::get(self, name).map(http::HeaderValue::as_bytes)
     }
 
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        walk(self.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())), wanted, values);
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
+        wanted.pick(self.iter().map(|(name, value)| (name.as_ref(), value.as_bytes())), values)
     }
 
     fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
@@ -48,8 +49,8 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for [(N, V)] {
             .map(|(_, value)| value.as_ref())
     }
 
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        walk(self.iter().map(|(name, value)| (name.as_ref(), value.as_ref())), wanted, values);
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
+        wanted.pick(self.iter().map(|(name, value)| (name.as_ref(), value.as_ref())), values)
     }
 
     fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
@@ -63,8 +64,8 @@ impl<T: Headers + ?Sized> Headers for &T {
         (**self).get(name)
     }
 
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        (**self).pick(wanted, values);
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
+        (**self).pick(wanted, values)
     }
 
     fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
@@ -77,8 +78,8 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>, const L: usize> Headers for [(N, V); L] {
         Headers::get(self.as_slice(), name)
     }
 
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        self.as_slice().pick(wanted, values);
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
+        self.as_slice().pick(wanted, values)
     }
 
     fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
@@ -91,26 +92,12 @@ impl<N: AsRef<[u8]>, V: AsRef<[u8]>> Headers for Vec<(N, V)> {
         Headers::get(self.as_slice(), name)
     }
 
-    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) {
-        self.as_slice().pick(wanted, values);
+    fn pick<'a>(&'a self, wanted: &HeaderNames, values: &mut [Option<&'a [u8]>]) -> u64 {
+        self.as_slice().pick(wanted, values)
     }
 
     fn each(&self, see: &mut dyn FnMut(&[u8], &[u8])) -> bool {
         self.as_slice().each(see)
-    }
-}
-
-fn walk<'a>(
-    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-    wanted: &HeaderNames,
-    values: &mut [Option<&'a [u8]>],
-) {
-    for (name, value) in headers {
-        if let Some(place) = wanted.place(name)
-            && let Some(first @ None) = values.get_mut(place)
-        {
-            *first = Some(value);
-        }
     }
 }
 
@@ -138,6 +125,26 @@ impl Entry {
 }
 
 impl HeaderNames {
+    /// What [`Headers::pick`] does, in one walk through these pairs of name and value.
+    pub fn pick<'a>(
+        &self,
+        headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        values: &mut [Option<&'a [u8]>],
+    ) -> u64 {
+        let mut others = 0;
+        for (name, value) in headers {
+            let Some(place) = self.place(name) else { continue };
+            match values.get_mut(place) {
+                Some(first @ None) => *first = Some(value),
+                Some(Some(first)) if first.trim_ascii() != value.trim_ascii() => {
+                    others |= 1_u64.checked_shl(place as u32).unwrap_or(0);
+                }
+                _ => {}
+            }
+        }
+        others
+    }
+
     /// The set of these names, in lower case and in order.
     #[must_use]
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
@@ -217,7 +224,9 @@ impl Headers for NoHeaders {
         None
     }
 
-    fn pick<'a>(&'a self, _wanted: &HeaderNames, _values: &mut [Option<&'a [u8]>]) {}
+    fn pick<'a>(&'a self, _wanted: &HeaderNames, _values: &mut [Option<&'a [u8]>]) -> u64 {
+        0
+    }
 }
 
 #[cfg(test)]

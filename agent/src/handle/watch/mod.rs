@@ -1,7 +1,7 @@
 //! The configuration file, while the process runs: what is written there is in force within a fraction of a second.
 //!
 //! A thread of its own, since a flush may wait for other writers of the ledger. A file with errors never takes
-//! effect: the last good one stays in force, and so it does when the file is removed.
+//! effect: the last good one stays in force, and so it does when the file is removed, which is said.
 
 #[cfg(target_os = "linux")]
 mod inotify;
@@ -22,7 +22,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often the file is looked at where nobody tells of changes.
 const POLL: Duration = Duration::from_millis(100);
@@ -61,6 +61,19 @@ struct Seen {
     bad: Vec<u64>,
     /// The settings that differ from those that the process was started with.
     pending: Vec<&'static str>,
+    gone: Gone,
+}
+
+/// Whether there is no file where the one was whose rules are in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Gone {
+    /// There is one.
+    #[default]
+    No,
+    /// Since then there is none: it may be about to be replaced.
+    Since(Instant),
+    /// And that was said.
+    Said,
 }
 
 /// Tells one state of a file from another, without reading it.
@@ -93,6 +106,7 @@ impl Watch {
                 good: None,
                 bad: Vec::new(),
                 pending: Vec::new(),
+                gone: Gone::No,
             }),
             thread: Mutex::new(None),
         }
@@ -178,8 +192,10 @@ impl Watch {
         let mut seen = lock(&self.seen);
         let Some((stamp, metadata)) = self.find() else {
             // Removed, or about to be replaced: what is in force stays so.
+            seen.miss(process);
             return seen.stamp.take().is_some();
         };
+        let was_gone = std::mem::take(&mut seen.gone) == Gone::Said;
         if !read && seen.stamp == Some(stamp) && seen.settled {
             return false;
         }
@@ -194,8 +210,17 @@ impl Watch {
         let hash = hash_of(&text);
         if seen.text.replace(hash) == Some(hash) {
             // The same text in another place.
-            if !seen.bad.contains(&hash) {
+            let is_good = !seen.bad.contains(&hash);
+            if is_good {
                 seen.in_force = Some(file.clone());
+            }
+            if was_gone {
+                let rules = if is_good {
+                    "its rules are those in force"
+                } else {
+                    "the rules before it stay in force"
+                };
+                say::say(&format!("{name} is there again; {rules}"));
             }
             return changed;
         }
@@ -205,6 +230,9 @@ impl Watch {
                 Self::take_over(process, &config);
                 warn(&config, &name.to_string(), text);
                 seen.in_force = Some(file.clone());
+                if was_gone {
+                    say::say(&format!("{name} is there again; its rules are in force"));
+                }
                 let pending = started_with(&process.setup.config, &config);
                 seen.good = Some((Arc::new(config), hash));
                 let new = pending.iter().filter(|setting| !seen.pending.contains(setting)).count();
@@ -243,6 +271,30 @@ impl Watch {
             };
             Some((stamp, metadata))
         })
+    }
+}
+
+impl Seen {
+    /// There is no file. Where it stays away for longer than a replacement takes, that is said and counted, once.
+    fn miss(&mut self, process: &Process) {
+        let Some(file) = &self.in_force else { return };
+        match self.gone {
+            Gone::No => self.gone = Gone::Since(Instant::now()),
+            Gone::Since(since) if since.elapsed() >= LOOK => {
+                Tallies::add(&process.tallies.rejected_reloads, 1);
+                let name = file.display();
+                let why = match fs::metadata(file) {
+                    Ok(_) => format!("{name} is no file any more"),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => format!("{name} was removed"),
+                    Err(error) => format!("cannot read {name}: {error}"),
+                };
+                say::say(&format!(
+                    "{why}; its rules stay in force until this program ends. To end them, write an empty file there"
+                ));
+                self.gone = Gone::Said;
+            }
+            Gone::Since(_) | Gone::Said => {}
+        }
     }
 }
 

@@ -35,7 +35,15 @@ impl<'a> Reader<'a> {
     }
 
     fn header(&self, name: &str) -> Result<Option<&'a [u8]>, Ignored> {
-        self.wanted.get(name)
+        self.wanted.one(name)
+    }
+
+    /// A header of a limit: one value, or, where the limit is one of several that the header lists, that list.
+    fn value(&self, spec: &LimitSpec, place: Option<u16>) -> Result<Option<&'a [u8]>, Ignored> {
+        match spec.item {
+            Some(_) => self.wanted.list(place),
+            None => self.wanted.at(place),
+        }
     }
 
     pub(super) fn plain(&mut self, index: usize, spec: &LimitSpec, places: &Places) -> Result<(), Ignored> {
@@ -44,12 +52,12 @@ impl<'a> Reader<'a> {
             (value, _) => Ok(value),
         };
         let count = |value: Option<&'a [u8]>| nth(value)?.map(value::count).transpose();
-        let (remaining, used) = (self.wanted.at(places.remaining)?, self.wanted.at(places.used)?);
+        let (remaining, used) = (self.value(spec, places.remaining)?, self.value(spec, places.used)?);
         if remaining.is_none() && used.is_none() && (spec.remaining.is_some() || spec.used.is_some()) {
             return Ok(());
         }
-        let stated = self.wanted.at(places.limit)?;
-        let window = match nth(self.wanted.at(places.window_header)?)? {
+        let stated = self.value(spec, places.limit)?;
+        let window = match nth(self.value(spec, places.window_header)?)? {
             Some(value) => self.clock.length(value, spec.window_as).map(Some)?,
             None => stated.and_then(window_of_draft_03),
         };
@@ -57,7 +65,7 @@ impl<'a> Reader<'a> {
             limit: count(stated)?,
             remaining: count(remaining)?,
             used: count(used)?,
-            resets_at: match nth(self.wanted.at(places.reset)?)? {
+            resets_at: match nth(self.value(spec, places.reset)?)? {
                 Some(value) => Some(self.clock.moment(value, spec.reset_as)?),
                 None => None,
             },
@@ -72,7 +80,13 @@ impl<'a> Reader<'a> {
         spec: &LimitSpec,
         places: &Places,
     ) -> Result<(), Ignored> {
-        let Some(value) = self.wanted.at(places.header)? else { return Ok(()) };
+        let Some(value) = (match &spec.key {
+            // The policies are told apart by their keys.
+            Some(_) => self.wanted.list(places.header)?,
+            None => self.wanted.at(places.header)?,
+        }) else {
+            return Ok(());
+        };
         let value = match &spec.key {
             // Another policy's key may be there instead of this one.
             Some(key) => match pair(value, key.as_bytes()) {
@@ -82,6 +96,9 @@ impl<'a> Reader<'a> {
             None => value,
         };
         let slash = value.iter().position(|byte| *byte == b'/').ok_or(Ignored)?;
+        if value[slash + 1..].contains(&b'/') {
+            return Err(Ignored); // Two that differ: nobody knows which is meant.
+        }
         let claim = Claim {
             used: Some(value::count(&value[..slash])?),
             limit: Some(value::count(&value[slash + 1..])?),
@@ -91,7 +108,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn pairs(&mut self, index: usize, spec: &LimitSpec, places: &Places) -> Result<(), Ignored> {
-        let Some(header) = self.wanted.at(places.header)? else { return Ok(()) };
+        let Some(header) = self.wanted.list(places.header)? else { return Ok(()) };
         let find = |key: &Option<String>| key.as_ref().and_then(|key| pair(header, key.as_bytes()));
         let count = |key: &Option<String>| find(key).map(value::count).transpose();
         let claim = Claim {
@@ -113,7 +130,7 @@ impl<'a> Reader<'a> {
     /// draft-ietf-httpapi-ratelimit-headers-10: what is left in `RateLimit`, joined by name with the quota in
     /// `RateLimit-Policy`. Draft 07 wrote a dictionary instead: `limit=100, remaining=50, reset=30`.
     pub(super) fn ietf(&mut self, index: usize, spec: &LimitSpec, places: &Places) -> Result<(), Ignored> {
-        let left = self.wanted.at(places.remaining)?;
+        let left = self.wanted.list(places.remaining)?;
         if let Some(left) = left
             && let Some(remaining) = pair(left, b"remaining")
         {
@@ -124,13 +141,13 @@ impl<'a> Reader<'a> {
                     Some(value) => Some(self.clock.moment(value, Encoding::DeltaSeconds)?),
                     None => None,
                 },
-                window: self.wanted.at(places.limit)?.and_then(window_of_draft_03),
+                window: self.wanted.list(places.limit)?.and_then(window_of_draft_03),
                 ..Claim::default()
             };
             return self.claim(index, spec, places, claim);
         }
         // One field may be ignored and the other believed.
-        let policies = match self.wanted.at(places.limit)?.map(structured::items).transpose() {
+        let policies = match self.wanted.list(places.limit)?.map(structured::items).transpose() {
             Ok(policies) => policies,
             Err(Ignored) => {
                 self.reading.ignore();
@@ -139,6 +156,10 @@ impl<'a> Reader<'a> {
         };
         let left = left.map(structured::items).transpose()?;
         for item in left.iter().flat_map(|items| *items).take(super::MAX_STATEMENTS) {
+            if left.is_some_and(|mut left| left.any(|other| other.contradicts(&item))) {
+                self.reading.ignore();
+                continue;
+            }
             let policy = policies.and_then(|mut policies| policies.find(|policy| policy.name == item.name));
             self.ietf_item(index, spec, item.name, Some(item), policy);
         }
@@ -285,7 +306,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn matches(&self, rule: &RefusalSpec) -> bool {
         rule.status.contains(&self.answer.status)
-            && rule.header.as_ref().is_none_or(|name| match (self.header(name), &rule.value) {
+            && rule.header.as_ref().is_none_or(|name| match (self.wanted.get(name), &rule.value) {
                 (Ok(Some(value)), Some(wanted)) => says(value, wanted.as_bytes()),
                 (Ok(Some(_)), None) => true,
                 _ => false,

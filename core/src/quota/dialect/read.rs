@@ -1,7 +1,7 @@
 //! Reading an answer by a dialect.
 
 use super::forms::Reader;
-use super::value::{Ignored, MAX_VALUE, decimal, trim};
+use super::value::{Ignored, MAX_VALUE, decimal, once, trim};
 use super::{Form, LimitSpec, Meaning, PolicyIndex, Reading, Refusal, RetrySource, Scope, Spec, generic};
 use crate::call::{HeaderNames, Headers};
 use crate::units::Timestamp;
@@ -202,24 +202,53 @@ const ROOM: usize = 24;
 pub(super) struct Wanted<'a> {
     names: &'a HeaderNames,
     values: [Option<&'a [u8]>; ROOM],
+    /// Which of them were there again with another value, by bits.
+    others: u64,
     all: &'a dyn Headers,
 }
 
 impl<'a> Wanted<'a> {
     fn new(names: &'a HeaderNames, all: &'a dyn Headers) -> Self {
         let mut values = [None; ROOM];
-        all.pick(names, &mut values);
-        Self { names, values, all }
+        let others = all.pick(names, &mut values);
+        Self { names, values, others, all }
     }
 
-    /// The value of a header that is wanted, without the spaces around it; one that is too long to be any
-    /// vendor's is ignored.
+    /// The value of a header that may be a list, without the spaces around it: its first line. One that is too long to be
+    /// any vendor's is ignored.
     pub(super) fn get(&self, name: &str) -> Result<Option<&'a [u8]>, Ignored> {
+        self.list(self.names.place(name.as_bytes()))
+    }
+
+    /// The value of a header that has one; of several that are not equal, nobody knows which is meant.
+    pub(super) fn one(&self, name: &str) -> Result<Option<&'a [u8]>, Ignored> {
         self.at(self.names.place(name.as_bytes()))
     }
 
     /// The same by the header's place.
     pub(super) fn at(&self, place: Option<impl Into<usize>>) -> Result<Option<&'a [u8]>, Ignored> {
+        let place = place.map(Into::into);
+        if place.is_some_and(|place| self.is_contradicted(place)) {
+            return Err(Ignored);
+        }
+        Ok(self.list(place)?.map(once))
+    }
+
+    fn is_contradicted(&self, place: usize) -> bool {
+        if place < ROOM {
+            return self.others >> place & 1 == 1;
+        }
+        let Some(name) = self.names.names().get(place) else { return false };
+        let (first, mut others) = (self.all.get(name).map(trim), false);
+        self.all.each(&mut |known, value| {
+            others |= known.eq_ignore_ascii_case(name.as_bytes())
+                && first.is_some_and(|first| first != trim(value));
+        });
+        others
+    }
+
+    /// The value of a header that may be a list, by its place.
+    pub(super) fn list(&self, place: Option<impl Into<usize>>) -> Result<Option<&'a [u8]>, Ignored> {
         let value = match place.map(Into::into) {
             Some(place) if place < ROOM => self.values[place],
             Some(place) => self.names.names().get(place).and_then(|name| self.all.get(name)),

@@ -73,6 +73,12 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// Whether another item says something else of the same policy, and neither says of which part of the calls.
+    pub(super) fn contradicts(&self, other: &Self) -> bool {
+        let of_all = |item: &Self| item.param(b"pk").is_none();
+        self.name == other.name && self.params != other.params && of_all(self) && of_all(other)
+    }
+
     /// The last of equal keys counts (section 4.2.3.2).
     fn param(&self, key: &[u8]) -> Option<Bare<'a>> {
         let mut rest = self.params;

@@ -15,12 +15,35 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii()
 }
 
-/// A count: digits, with a fraction that is cut off; what follows a `,`, `;` or `(` is not looked at (draft
-/// 03 of the IETF's headers sent `100, 100;w=60`).
+/// A count: digits, with a fraction that is cut off; what follows a `;` or `(` is not looked at, nor what follows a `,`
+/// and has a parameter (draft 03 of the IETF's headers sent `100, 100;w=60`). Of two counts that differ, as a gateway's and
+/// a vendor's that were joined into one line (`0, 5`), nobody knows which is meant.
 pub(super) fn count(bytes: &[u8]) -> Result<u64, Ignored> {
     let end = bytes.iter().position(|byte| matches!(byte, b',' | b';' | b'(')).unwrap_or(bytes.len());
-    let (whole, _) = decimal(trim(&bytes[..end])).ok_or(Ignored)?;
-    if whole <= ABSURD { Ok(whole) } else { Err(Ignored) }
+    let first = decimal(trim(&bytes[..end])).ok_or(Ignored)?;
+    let mut others = bytes[end..].split(|byte| *byte == b',').skip(1);
+    if first.0 > ABSURD || others.any(|other| decimal(trim(other)).is_some_and(|other| other != first)) {
+        return Err(Ignored);
+    }
+    Ok(first.0)
+}
+
+/// A value that stands there several times, joined by commas, once: `40, 40`, or a date with its own comma.
+pub(super) fn once(bytes: &[u8]) -> &[u8] {
+    let commas = bytes.iter().filter(|byte| **byte == b',').count();
+    if commas == 0 {
+        return bytes;
+    }
+    let mut items = bytes.split(|byte| *byte == b',').map(trim);
+    let first = items.next().unwrap_or(bytes);
+    if items.all(|item| item == first) {
+        return first;
+    }
+    let mut places = bytes.iter().enumerate().filter(|(_, byte)| **byte == b',').map(|(place, _)| place);
+    match places.nth(commas / 2) {
+        Some(middle) if trim(&bytes[..middle]) == trim(&bytes[middle + 1..]) => trim(&bytes[..middle]),
+        _ => bytes,
+    }
 }
 
 /// The `place`-th of the values that a header lists with commas.
@@ -147,6 +170,11 @@ mod tests {
             (" 7 ", Ok(7)),
             ("99.9", Ok(99)),
             ("100, 100;w=60", Ok(100)),
+            ("100, 100;w=60, 1000;w=3600", Ok(100)),
+            ("20, 20;w=1", Ok(20)),
+            ("5, 5", Ok(5)),
+            ("0, 5", Err(Ignored)),
+            ("5,7, 5;w=1", Err(Ignored)),
             ("17(appName=x)", Ok(17)),
             ("0", Ok(0)),
             ("", Err(Ignored)),
