@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn whatever_a_name_holds_the_lines_can_be_pasted() {
         for endpoint in ["GET /v1/{id}", "GET /a\"b\\c", "GET /a\nb", "GET /é/*"] {
-            let text = rule("cache", "api.example.com", Some(endpoint), &["ttl = \"10s\"".into()]).unwrap();
+            let text = rule("cache", "example.com", Some(endpoint), &["ttl = \"10s\"".into()]).unwrap();
             let config = Config::parse("f", &text).unwrap();
             assert_eq!(config.caches.len(), 1, "{text}");
         }

@@ -216,7 +216,7 @@ fn what_a_canary_did_is_told_in_words_with_what_it_was_judged_by() {
     );
     assert_eq!(
         words(Change::RolledBack { reason: RollbackReason::Slow }),
-        "was rolled back: more of its calls are slow than max_p99_increase allows (slower than 240 ms: new 9 of 81, \
+        "was rolled back: more of its calls are slow than max_p99_increase allows (slower than 241 ms: new 9 of 81, \
          old 0 of 118)"
     );
     assert_eq!(words(Change::Promoted { share: share(0.25) }), "went on to 25% of its calls");
