@@ -198,7 +198,8 @@ fn config_check_says_the_same_in_json() {
     let (_, text, _) = run(home.path(), &["config", "check"]);
     let [warning] = warned["warnings"].as_array().unwrap().as_slice() else { panic!("{warned}") };
     let line =
-        format!("farcall.toml:{}: warning: {}\n", warning["line"], warning["message"].as_str().unwrap());
+        format!("farcall.toml:{}:1: warning: {}\n", warning["line"], warning["message"].as_str().unwrap());
+    assert_eq!(warning["column"], 1);
     assert!(code == 0 && text.ends_with(&line), "{text} {line}");
     assert_eq!(warned["in_force"][1], json!({"kind": "policy", "rules": 2}));
     assert_eq!(checked(twice, &["--strict"]).0, 0);
@@ -287,7 +288,7 @@ fn an_alarm_can_be_tried_and_says_what_did_not_go_out() {
     let (_, out, _) = run(home.path(), &["config", "check"]);
     assert!(
         out.contains("1 outbox rule")
-            && out.contains("farcall.toml:4: warning: the alarm's webhook goes to pager"),
+            && out.contains("farcall.toml:4:1: warning: the alarm's webhook goes to pager"),
         "{out}"
     );
 }
