@@ -29,6 +29,58 @@ def test_a_denied_call_raises_an_error_of_the_client_and_of_ours(rules: Rules) -
     assert rules.sim.counts("/scenario/ok")["calls"] == before
 
 
+# In a process of a pool, and in one that never called `install()` and imported nothing of what raised it.
+ACROSS = """
+import concurrent.futures, copy, multiprocessing, pickle, subprocess
+
+def ask(_=None):
+    client("GET", SIM + "/scenario/ok", CA)
+
+def said(error):
+    told = [error.by, error.rule, error.reason, error.until, type(error.retry_after).__name__, str(error)]
+    return [type(error).__name__, *told, getattr(error, "request", None) is None]
+
+caught = []
+fork = multiprocessing.get_context("fork")
+with fork.Pool(1) as pool:
+    try:
+        pool.map(ask, [1])
+    except Base as error:
+        caught.append(error)
+with concurrent.futures.ProcessPoolExecutor(1, mp_context=fork) as pool:
+    try:
+        pool.submit(ask).result()
+    except Base as error:
+        caught.append(error)
+try:
+    ask()
+except Base as error:
+    again = [copy.copy(error), copy.deepcopy(error), *(pickle.loads(pickle.dumps(error, n)) for n in range(6))]
+    assert all(type(one) is type(error) and one.retry_after == error.retry_after for one in again)
+    assert all(isinstance(one, farcall.Refused) for one in caught)
+    fresh = "import pickle, sys, farcall; error = pickle.load(sys.stdin.buffer);" \
+        "kinds = [kind.__module__ + '.' + kind.__name__ for kind in type(error).__mro__];" \
+        "print([isinstance(error, farcall.Refused), farcall.status()['installed'],"\\
+        "KIND in kinds, error.rule, str(error)])"
+    kind = next(one for one in type(error).__mro__[2:] if one is not farcall.Refused)
+    named = f"KIND = {kind.__module__ + '.' + kind.__name__!r};"
+    out = subprocess.run([sys.executable, "-c", named + fresh], input=pickle.dumps(error), stdout=subprocess.PIPE)
+    assert out.stdout.decode().strip() == str([True, False, True, "none", str(error)]), out
+    print(json.dumps([said(error), *map(said, caught + again)]))
+"""
+
+
+def test_a_refusal_reaches_other_processes_as_what_it_is(rules: Rules) -> None:
+    quota = '[[quota]]\nname = "none"\nmatch = { vendor = "sim" }\nlimit = "1 request / day"\nmax_wait = "0s"\n'
+    raised, *others = rules.run(quota, 'client("GET", SIM + "/scenario/ok", CA)\n' + ACROSS)
+    assert raised[1:3] == ["quota", "none"]
+    assert raised[5] == "float"
+    assert len(others) == 10
+    for other in others:
+        # When it would pass is told anew to each.
+        assert other[:4] + other[5:6] + other[7:] == raised[:4] + raised[5:6] + raised[7:]
+
+
 def test_a_kill_switch_refuses(rules: Rules) -> None:
     by, rule, *_ = rules.run('[[rollout]]\nname = "off"\nmatch = { vendor = "sim" }\nkill = true\n', REFUSED)
     assert (by, rule) == ("rollout", "off")

@@ -68,6 +68,32 @@ class Refused(Exception):  # noqa: N818 - what happened, as the reports say it
         self.until, self.retry_after = other.until, other.retry_after
         return self
 
+    def __reduce__(self) -> Any:
+        """Goes to other processes, which need not have called `install()`, as what it is here."""
+        base = vars(type(self)).get(_BASE)
+        if base is None:
+            return super().__reduce__()
+        # By the client's own class, which others can import.
+        return _refusal, (base, self.args), vars(self)
+
+
+_BASE = "_farcall_base"
+
+_kinds: dict[type[Exception], type[Refused]] = {}
+
+
+def refused_as(base: type[Exception]) -> Any:
+    """What a refusal is for a client that has errors of this class: one class for each, and both an error of theirs."""
+    known = _kinds.get(base)
+    if known is None:
+        described = {"__doc__": Refused.__doc__, _BASE: base}
+        known = _kinds.setdefault(base, type(f"Refused{base.__name__}", (Refused, base), described))
+    return known
+
+
+def _refusal(base: type[Exception], args: tuple[Any, ...]) -> Any:
+    return refused_as(base)(*args)
+
 
 def step(call: Call, sent: bool) -> tuple[Any, ...]:
     """What to do next; where the engine fails, what a call without rules would do."""

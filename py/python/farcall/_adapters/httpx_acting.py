@@ -15,7 +15,7 @@ from farcall._acting import (
     SEND,
     SHADOW,
     WAIT,
-    Refused,
+    refused_as,
 )
 from farcall._adapters import channels, httpx_beside
 from farcall._adapters.httpcore_ import exchanges
@@ -41,9 +41,7 @@ class Acting:
         self._module: Any = module
         self._number = number
         self._streams = streams
-        self._refused: Any = type(
-            "RefusedTransportError", (Refused, module.TransportError), {"__doc__": Refused.__doc__}
-        )
+        self._refused = refused_as(module.TransportError)
         self._cut, self._async_cut = _cuts(module)
         self._stored = maker(module)
         exchanges.add(Acting.send.__code__)

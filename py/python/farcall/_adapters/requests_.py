@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting
-from farcall._acting import REFUSE, RESPOND, WAIT, Refused, caches
+from farcall._acting import REFUSE, RESPOND, WAIT, Refused, caches, refused_as
 from farcall._adapters import channels, urllib3_
 from farcall._adapters.requests_stored import maker, shape
 from farcall._adapters.urllib3_acting import Held, bytes_of, held, patience_of
@@ -69,9 +69,8 @@ class Keeping:
         self._select_proxy = module.utils.select_proxy
         self.make = maker(below)
         self.shape = shape(module, below)
-        base = module.exceptions.ConnectionError
         # urllib3 would retry an error that is requests' already, for those are OSErrors.
-        self._refused: Any = type("RefusedConnectionError", (Refused, base), {"__doc__": Refused.__doc__})
+        self._refused = refused_as(module.exceptions.ConnectionError)
 
     def refusal(self, refusal: Refused, request: Any) -> Any:
         """A refusal as an error of requests."""

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from farcall import _acting, _errors
-from farcall._acting import FAIL, INSTEAD, REFUSE, RESPOND, SEND, WAIT, Refused
+from farcall._acting import FAIL, INSTEAD, REFUSE, RESPOND, SEND, WAIT, refused_as
 from farcall._adapters import channels
 from farcall._adapters.urllib3_cut import Cut
 from farcall._adapters.urllib3_reuse import connection_of, drained, pool_to
@@ -52,8 +52,7 @@ class Acting:
         self._number = number
         self._upload = upload
         self._count = count
-        base = module.exceptions.HTTPError
-        self._refused: Any = type("RefusedHTTPError", (Refused, base), {"__doc__": Refused.__doc__})
+        self._refused = refused_as(module.exceptions.HTTPError)
         self._closed = module.exceptions.ClosedPoolError
         self._stored = maker(module)
         below = module.connectionpool
