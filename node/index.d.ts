@@ -179,7 +179,8 @@ export interface ReportOptions {
 
 /**
  * Counts, from now on, the calls that this process makes with `fetch`, undici, `http` and `https`, and what
- * stands on them (axios, got, node-fetch, the vendors' SDKs). The second time it does nothing.
+ * stands on them (axios, got, node-fetch, the vendors' SDKs). The second time it does nothing, also where another copy
+ * of this package is asked: they share one set of hooks.
  *
  * Never throws, and never makes a call of the application fail. Worker threads count their own calls after
  * an `install` of their own: `node --import farcall/register` brings it to all of them. With
@@ -189,7 +190,7 @@ export function install(options?: InstallOptions): void
 
 /**
  * Leaves the clients as they were, and writes what was counted. Calls that are under way end as they began, and are
- * counted then.
+ * counted then. Of whichever copy of this package it is asked.
  */
 export function uninstall(): void
 
