@@ -23,27 +23,50 @@ export interface Status {
   counters: Record<string, number>
 }
 
-/** What the calls of a row amount to. Latencies are within 2%; everything else is exact. */
+/** What the calls of a row amount to. Percentiles are within 2%; everything else is exact. */
 export interface Numbers {
   calls: number
-  /** Calls that failed and that the outbox took for delivery; part of `calls` and `errors`. */
-  parked: number
   /** Calls that failed, or were answered with 4xx or 5xx; and their share, 0 to 1. */
   errors: number
   error_rate: number
+  /** Calls that were not made because a rule said so; no errors. */
+  refused: number
+  /** Calls that an injected fault failed or answered in the vendor's place; neither errors nor refused. */
+  faulted: number
+  /** Calls that the cache answered; and those of them that got a stale answer, because the vendor could not be had. */
+  cached: number
+  stale: number
+  /** Calls that failed, or that a rule refused, and that the outbox took for delivery; part of `calls` and `errors`. */
+  parked: number
+  /** From begin to the last byte, over the calls that were made. */
   p50_ms: number | null
   p99_ms: number | null
+  /** What calls waited because a rule said so, all together. */
+  waited_ms: number
   /** Bytes of the bodies on the wire. */
   bytes_out: number
   bytes_in: number
+  /** Exchanges on the wire. */
   attempts: number
   /** What the calls cost as far as known, an exact decimal number; null where the cost of none is known. */
   cost: string | null
   currency: string
   /** Calls whose cost is not known, or not wholly. */
   cost_unknown_calls: number
+  /** Bytes of bodies that came from the cache. */
+  saved_bytes: number
+  /** What these answers cost when they were asked for, as far as known, an exact decimal number; null where nothing is known. */
+  saved_cost: string | null
+  /** What the cache spared of quotas: exchanges that were not made, tokens that were not used, as far as known. */
+  saved_requests: number
+  saved_tokens: number
+  /** Tokens of prompts (cached ones included) and of answers (reasoning included); 0 also where no price asks for them. */
+  tokens_in: number
+  tokens_out: number
+  /** Calls by the tap that counted them; their sum is `calls`. */
   library_calls: number
   kernel_calls: number
+  /** Part of `library_calls` that the kernel saw too. */
   confirmed_calls: number
   tap: 'library' | 'kernel' | 'library+kernel'
 }
@@ -95,24 +118,47 @@ export interface CallerRow extends Numbers {
   vendors: string[]
 }
 
+/** A single call; docs/report.md says which are kept. */
 export interface CallRow {
+  /** 16 hexadecimal digits. */
   id: string
+  /** RFC 3339, in UTC. */
   begun: string
   service: string
   pid: number
   customer: string
+  /** `key=value,key=value` */
   tags: string
   vendor: string
   endpoint: string
   tap: 'library' | 'kernel'
+  /** 0 without a response. */
   status: number
+  /**
+   * `complete`, `abandoned`, `cached`, `stale`, `parked`, the type of its error, or `refused-` and the concept that refused it.
+   */
   outcome: string
   error: boolean
+  /** The rule that refused it; null where none did, or its name was not kept. */
+  rule: string | null
+  /** Why it was refused, and when the same call would have passed; null where it was not, or that was not kept. */
+  why: string | null
+  /** What rules of the policy told of it that let it pass; in report mode what they would have done. */
+  warned: { rule: string; verdict: string }[]
   duration_ms: number
   ttfb_ms: number | null
   bytes_out: number
   bytes_in: number
   attempts: number
+  /** What it waited because a rule said so. */
+  waited_ms: number
+  /** What it cost as far as known, an exact decimal number; null where nothing of it is known. */
+  cost: string | null
+  /** Why the cost is not known, or not wholly; null where it is. */
+  cost_unknown: string | null
+  currency: string
+  /** What happened to it beside being sent and answered, a line each. */
+  events: string[]
 }
 
 /** The questions whose answer is a table, and its rows. */
@@ -133,7 +179,8 @@ export interface ReportOptions {
 
 /**
  * Counts, from now on, the calls that this process makes with `fetch`, undici, `http` and `https`, and what
- * stands on them (axios, got, node-fetch, the vendors' SDKs). The second time it does nothing.
+ * stands on them (axios, got, node-fetch, the vendors' SDKs). The second time it does nothing, also where another copy
+ * of this package is asked: they share one set of hooks.
  *
  * Never throws, and never makes a call of the application fail. Worker threads count their own calls after
  * an `install` of their own: `node --import farcall/register` brings it to all of them. With
@@ -143,7 +190,7 @@ export function install(options?: InstallOptions): void
 
 /**
  * Leaves the clients as they were, and writes what was counted. Calls that are under way end as they began, and are
- * counted then.
+ * counted then. Of whichever copy of this package it is asked.
  */
 export function uninstall(): void
 

@@ -15,14 +15,8 @@ const { note, problems } = require('./problems.js')
 /** @typedef {'fetch' | 'http'} AdapterName */
 /** @typedef {{ service?: string, home?: string, adapters?: Partial<Record<AdapterName, boolean>> }} Options */
 
-/** @type {Record<AdapterName, { install: () => void, uninstall: () => void }>} */
+/** @type {Record<AdapterName, { install: (globals: any) => void, uninstall: (globals: any) => void }>} */
 const adapters = { fetch: fetchAdapter, http: httpAdapter }
-
-/**
- * The copy of this package that is installed in this thread: two copies (of two versions, say) would count
- * each call twice.
- */
-const kInstalled = Symbol.for('farcall.installed')
 
 /** @type {Set<AdapterName>} */
 const installed = new Set()
@@ -38,47 +32,50 @@ function scriptName () {
  * See index.d.ts.
  *
  * @param {Options} [options]
+ * @param {object} [globals] of whoever asks: a context of its own has a `fetch` of its own
+ * @returns {boolean} whether calls may be counted now
  */
-function install (options = {}) {
-  /** @type {unknown} */
-  const other = /** @type {any} */ (globalThis)[kInstalled]
-  if (other !== undefined && other !== module) return
+function install (options = {}, globals = globalThis) {
   try {
-    if (!native().start(options.service, options.home, scriptName())) return
+    if (!native().start(options.service, options.home, scriptName())) return false
   } catch (error) {
     // No addon for this platform, say: the application runs without Farcall, and hears of it once.
     if (problems().count === 0) process.emitWarning(`Farcall counts nothing: ${String(error)}`, { code: 'FARCALL' })
     note(error)
-    return
+    return false
   }
-  Object.defineProperty(globalThis, kInstalled, { value: module, configurable: true })
   try {
     learn()
   } catch (error) {
     note(error)
   }
   for (const name of /** @type {AdapterName[]} */ (Object.keys(adapters))) {
-    if (options.adapters?.[name] === false || installed.has(name)) continue
+    if (options.adapters?.[name] === false) continue
     try {
-      adapters[name].install()
+      adapters[name].install(globals)
+      if (installed.has(name)) continue
       installed.add(name)
       native().adapterInstalled(name)
     } catch (error) {
       note(error)
     }
   }
-  if (hooked) return
+  if (hooked) return true
   hooked = true
   process.on('beforeExit', onBeforeExit)
   process.on('exit', onExit)
   listenToSignal()
+  return true
 }
 
-/** See index.d.ts. */
-function uninstall () {
-  for (const name of installed) adapters[name].uninstall()
+/**
+ * See index.d.ts.
+ *
+ * @param {object} [globals] of whoever asks
+ */
+function uninstall (globals = globalThis) {
+  for (const name of installed) adapters[name].uninstall(globals)
   installed.clear()
-  if (/** @type {any} */ (globalThis)[kInstalled] === module) delete (/** @type {any} */ (globalThis)[kInstalled])
   if (!hooked) return
   flushNow()
   // What is under way is counted when it ends, or when the process does.

@@ -1,12 +1,13 @@
 'use strict'
 // What the application gets instead of an answer, because a rule says so.
 
+const { leave } = require('./common.js')
 const { ErrorType } = require('./errors.js')
 
 /** @typedef {import('./native.js').NextStep} NextStep */
 
-/** A call that was not sent: a rule says so. See index.d.ts. */
-class RefusedError extends Error {
+/** A call that was not sent: a rule says so. See index.d.ts. One class for all copies of this package, for `instanceof`. */
+const RefusedError = leave('RefusedError', class RefusedError extends Error {
   /** @param {Pick<NextStep, 'message' | 'by' | 'rule' | 'reason' | 'until'>} refusal */
   constructor ({ message, by, rule, reason, until }) {
     super(message)
@@ -16,7 +17,7 @@ class RefusedError extends Error {
     this.until = until ?? null
     this.code = 'ERR_FARCALL_REFUSED'
   }
-}
+})
 Object.defineProperty(RefusedError.prototype, 'name', { value: 'FarcallRefusedError', configurable: true, writable: true })
 
 /**

@@ -2,12 +2,17 @@
 // On whose behalf calls are made: a value that follows the asynchronous flow of the program.
 
 const { AsyncLocalStorage } = require('node:async_hooks')
+const { leave } = require('./common.js')
 
 /** @typedef {'interactive' | 'batch'} Priority */
 /** @typedef {{ customer: string | undefined, tags: Readonly<Record<string, string>>, priority?: Priority }} Scope */
 
-/** @type {AsyncLocalStorage<Scope>} */
-const storage = new AsyncLocalStorage()
+/**
+ * One for all copies of this package: whichever the program asks, the calls are counted by another, maybe.
+ *
+ * @type {AsyncLocalStorage<Scope>}
+ */
+const storage = leave('scopes', new AsyncLocalStorage())
 
 /** The scope that the running code is in, or undefined. */
 function currentScope () {

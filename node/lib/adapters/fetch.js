@@ -351,27 +351,51 @@ function connect () {
   return Reflect.apply(socketConnect, this, arguments)
 }
 
-/** @type {any} */
-const globals = globalThis
-/** @type {typeof fetch | undefined} what stood in the place of ours */
-let originalFetch
-/** @type {any} */
-let ourFetch
+/**
+ * Ours, and what stood in its place, by the `globalThis` that has it: a context of its own may have another `fetch`.
+ *
+ * @type {WeakMap<object, { ours: any, original: typeof fetch }>}
+ */
+const fetches = new WeakMap()
+/**
+ * All of ours: such a context may have taken it from Node's own.
+ *
+ * @type {WeakSet<object>}
+ */
+const known = new WeakSet()
 
-function install () {
+/** @param {any} globals */
+function hookFetch (globals) {
+  const original = globals.fetch
+  // Where somebody wrapped ours in the meantime, it is still in place below theirs.
+  if (fetches.has(globals) || typeof original !== 'function' || known.has(original)) return
+  const ours = obeying(original, () => active)
+  known.add(ours)
+  fetches.set(globals, { ours, original })
+  globals.fetch = ours
+}
+
+/** @param {any} globals */
+function unhookFetch (globals) {
+  const hooked = fetches.get(globals)
+  if (hooked === undefined || globals.fetch !== hooked.ours) return
+  globals.fetch = hooked.original
+  fetches.delete(globals)
+}
+
+/** @param {object} globals of whoever asks */
+function install (globals) {
+  hookFetch(globalThis)
+  hookFetch(globals)
   if (active) return
   active = true
-  // Where somebody wrapped ours in the meantime, it is still in place below theirs.
-  if (ourFetch === undefined && typeof globals.fetch === 'function') {
-    const original = originalFetch = globals.fetch
-    globals.fetch = ourFetch = obeying(/** @type {any} */ (original), () => active)
-  }
   for (const [name, see] of subscriptions) channels.subscribe(name, see)
   if (needed) listenFurther()
   if (prototype.connect === socketConnect) prototype.connect = connect
 }
 
-function uninstall () {
+/** @param {object} globals of whoever asks; in other contexts ours does what the original does */
+function uninstall (globals) {
   if (!active) return
   active = false
   for (const [name, see] of subscriptions) channels.unsubscribe(name, see)
@@ -383,10 +407,8 @@ function uninstall () {
   })
   listenNoMore()
   if (prototype.connect === connect) prototype.connect = socketConnect
-  if (ourFetch !== undefined && globals.fetch === ourFetch) {
-    globals.fetch = originalFetch
-    ourFetch = originalFetch = undefined
-  }
+  unhookFetch(globals)
+  unhookFetch(globalThis)
 }
 
 module.exports = { install, uninstall }
