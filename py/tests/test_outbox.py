@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import queue
 import shutil
 import threading
@@ -355,3 +356,9 @@ def test_a_number_that_cannot_be_meant_is_an_error_that_names_its_option(vendor:
     for look in (receipt.result, lambda timeout: farcall.outbox.wait(receipt.id, timeout)):
         with pytest.raises(ValueError, match=r"^timeout is not a number"):
             look(float("nan"))
+
+
+@pytest.mark.parametrize("kind", [farcall.outbox.OutboxError, farcall.outbox.OutboxUnavailableError])
+def test_what_the_outbox_says_reaches_other_processes(kind: type[Exception]) -> None:
+    again = pickle.loads(pickle.dumps(kind("not now")))
+    assert (type(again), str(again)) == (kind, "not now")

@@ -216,6 +216,122 @@ WORDS = {
 }
 
 
+# How mocks of httpx take the place of what goes to the network, while they are in force. `named` is what mock's own
+# `autospec` makes: a function with the name and the module of the one that it stands for.
+MOCKS = {
+    "respx": "respx",
+    "named": "mock.patch.object(Pool, METHOD, autospec=True, side_effect=answer)",
+    "instance": "mock.patch.object(shared._pool, METHOD, answer_plain)",
+    "before": "early",
+}
+
+MOCKED = """
+import asyncio, contextlib, importlib, sys
+from unittest import mock
+library, asynchronous = {"httpx": httpx, "httpx2": httpx2}[NAME.removesuffix("-async")], NAME.endswith("-async")
+core = importlib.import_module(library.__name__.replace("httpx", "httpcore"))
+Transport = library.AsyncHTTPTransport if asynchronous else library.HTTPTransport
+Pool = core.AsyncConnectionPool if asynchronous else core.ConnectionPool
+METHOD = "handle_async_request" if asynchronous else "handle_request"
+
+def answer(*_args, **_kwargs):
+    return core.Response(503, content=b"down")
+
+def plain(*_args, **_kwargs):
+    return answer()
+
+async def plain_async(*_args, **_kwargs):
+    return answer()
+
+answer_plain = plain_async if asynchronous else plain
+
+def at_the_transport(_self, request):
+    return library.Response(503, stream=library.ByteStream(b"down"), request=request)
+
+async def at_the_transport_async(_self, request):
+    return library.Response(503, stream=library.ByteStream(b"down"), request=request)
+
+if KIND == "before":
+    # A mock that was there when Farcall came.
+    farcall.uninstall()
+    kept = getattr(Transport, METHOD)
+    setattr(Transport, METHOD, at_the_transport_async if asynchronous else at_the_transport)
+    farcall.install()
+
+@contextlib.contextmanager
+def respx_mock():
+    import respx
+    with respx.mock(using="httpcore") as router:
+        router.post(SIM + PATH).mock(return_value=httpx.Response(503, content=b"down"))
+        yield
+
+shared = Transport()
+url = SIM + PATH
+
+def post():
+    if not asynchronous:
+        with library.Client(transport=shared) as client:
+            return client.post(url, content=b"a")
+    async def run():
+        async with library.AsyncClient(transport=shared) as client:
+            return await client.post(url, content=b"a")
+    return asyncio.run(run())
+
+with {"respx": respx_mock, "before": contextlib.nullcontext}.get(KIND, lambda: eval(ASKED))():
+    answer_seen = post()
+status = farcall.status()
+print(json.dumps([answer_seen.status_code, status["counters"]["unparkable_calls"], status["faults"]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("rules", "kind"),
+    [
+        (client, kind)
+        for client in CLIENTS
+        for kind in MOCKS
+        # respx knows httpx alone.
+        if client.startswith("httpx") and not (kind == "respx" and client.startswith("httpx2"))
+    ],
+    indirect=["rules"],
+)
+def test_what_a_mock_answers_is_not_parked(rules: Rules, kind: str) -> None:
+    if kind == "respx":
+        pytest.importorskip("respx")
+    path = f"/mocked/{rules.name}/{kind}"
+    given = f"PATH, KIND, ASKED, NAME = {path!r}, {kind!r}, {MOCKS[kind]!r}, {rules.name!r}\n"
+    assert rules.run(PARK, given + MOCKED) == [503, 1, {}]
+    assert got(rules, path) == []
+    story = rules.events()
+    assert "would have it parked, but" in story
+    assert WORDS["own"] in story
+
+
+TRACED = """
+import functools, httpcore, httpcore2
+
+def traced(original):
+    # As tools that trace do.
+    @functools.wraps(original)
+    def handle(self, request):
+        return original(self, request)
+    return handle
+
+for one in (httpcore.ConnectionPool, httpcore2.ConnectionPool):
+    one.handle_request = traced(one.handle_request)
+for one in (httpcore.AsyncConnectionPool, httpcore2.AsyncConnectionPool):
+    one.handle_async_request = traced(one.handle_async_request)
+"""
+
+
+@pytest.mark.parametrize("rules", [name for name in CLIENTS if name.startswith("httpx")], indirect=True)
+def test_a_call_that_others_only_look_at_is_parked(rules: Rules) -> None:
+    path = f"/traced/{rules.name}"
+    once(rules, path, {"status": 503, "body": "down"})
+    status, _, state, _, customer = rules.run(PARK, f"PATH = {path!r}\n" + TRACED + PARKED)
+    assert (status, state, customer) == (202, "delivered", "acme")
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> str:
     """A file with a client certificate of nobody, and its key."""

@@ -79,6 +79,11 @@ def call_around(hooks: set[CodeType], carriers: frozenset[CodeType] | set[CodeTy
     return None
 
 
+def is_hook(function: Any) -> bool:
+    """Whether this is one of ours, or a wrapper of others around one that says so."""
+    return getattr(function, _MARK, False) is True
+
+
 async def awaited(awaitable: Any) -> Any:
     """What comes of it: for what only a coroutine knows how to await."""
     return await awaitable

@@ -53,6 +53,8 @@ __all__ = [
 
 OutboxError = native.OutboxError
 OutboxUnavailableError = native.OutboxUnavailableError
+# Where others find them: an error may be pickled.
+OutboxError.__module__ = OutboxUnavailableError.__module__ = __name__
 
 _PARKED = re.compile(r"parked; id=(-?\d+)")
 

@@ -12,9 +12,11 @@ import os
 import ssl
 import sys
 from functools import lru_cache
+from inspect import unwrap
 from typing import Any
 
 from farcall._faults import fault
+from farcall._hook import is_hook
 
 #: As the native half numbers them (agent/src/outbox/detour.rs), which has the words.
 CERTIFICATE, PROXY, SOCKET, AUTHORITIES, UNVERIFIED, NAME, _HOST, OWN = range(1, 9)
@@ -109,6 +111,7 @@ def _is_file_trusted(path: Any, _state: tuple[int, int, int], _named: str | None
 # httpx
 
 _POOLS = frozenset({"ConnectionPool", "AsyncConnectionPool"})
+_METHODS = ("handle_request", "handle_async_request")
 
 
 def of_transport(transport: Any, request: Any) -> int | None:
@@ -119,6 +122,8 @@ def of_transport(transport: Any, request: Any) -> int | None:
             return PROXY if hasattr(pool, "_proxy_url") else OWN
         backend = type(pool._network_backend)
         if _package_of(backend) != _package_of(type(pool)) or "Mock" in backend.__name__:
+            return OWN
+        if _is_mocked(transport, pool):
             return OWN
         if getattr(pool, "_proxy", None) is not None:
             return PROXY
@@ -134,6 +139,30 @@ def of_transport(transport: Any, request: Any) -> int | None:
         return NAME if named and detour in (None, AUTHORITIES) else detour
     except AttributeError:
         return OWN
+
+
+def _is_mocked(transport: Any, pool: Any) -> bool:
+    """Whether a function of somebody else's stands where httpx or httpcore would go to the network.
+
+    One above our hook does not matter: it came by here.
+    """
+    for name in _METHODS:
+        if hasattr(pool, name) and not _is_own(getattr(pool, name), type(pool)):
+            return True
+        for kind in type(transport).__mro__:
+            method = vars(kind).get(name)
+            if is_hook(method) and not _is_own(method, kind):
+                return True
+    return False
+
+
+def _is_own(method: Any, kind: type) -> bool:
+    """Whether a method is what its class was written with, in however many wrappers that tell what they wrap.
+
+    A mock may bear the name and the module of what it stands for, and not its globals.
+    """
+    home = getattr(unwrap(method), "__globals__", {}).get("__name__", "")
+    return bool(home.partition(".")[0] == _package_of(kind))
 
 
 def _package_of(kind: type) -> str:
