@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,6 +124,36 @@ if __name__ == "__main__":
 """)
     program.script(script)
     assert program.ledger("acme").calls() == {(200, "complete"): 5}
+
+
+def test_children_that_end_by_os_exit_lose_nothing_and_are_said_to_have_ended(program: Program) -> None:
+    # As children of Celery's pool and of RQ do, after each task or after many: nothing else is run at their end.
+    program.run("""
+        import farcall, requests
+        children = []
+        farcall.install()
+        for number in range(4):
+            child = os.fork()
+            if child == 0:
+                try:
+                    with farcall.customer("acme"):
+                        requests.get(SIM + "/scenario/ok")
+                finally:
+                    os._exit(number)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 1, 2, 3]
+        for wrong in ((), ("1",), (1, 2)):
+            try:
+                os._exit(*wrong)
+            except TypeError:
+                continue
+            raise AssertionError(wrong)
+        farcall.uninstall()
+        assert type(os._exit) is type(os.fork)
+    """)
+    assert program.ledger("acme").calls() == {(200, "complete"): 4}
+    with closing(sqlite3.connect(f"file:{program.home}/ledger.db?mode=ro", uri=True)) as db:
+        assert db.execute("SELECT count(*), count(ended) FROM processes").fetchone() == (5, 5)
 
 
 def test_a_program_that_just_ends_loses_nothing(program: Program) -> None:

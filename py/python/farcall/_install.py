@@ -9,7 +9,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from farcall import _faults, _sigterm
+from farcall import _exit, _faults, _sigterm
 from farcall._adapters import detours, httpcore_, httpx_, requests_, urllib3_
 from farcall._hook import Patches
 from farcall._late import Watch
@@ -91,6 +91,7 @@ def install(
         _watch.begin()
         native.watch(True)
         detours.watch()
+        _exit.watch()
         _sigterm.watch()
         for name in _watched():
             module = sys.modules.get(name)
@@ -107,6 +108,7 @@ def uninstall() -> None:
             _watch.end()
             _watch = None
         detours.unwatch()
+        _exit.unwatch()
         _sigterm.unwatch()
         for _, patches in _attached.values():
             patches.undo()
@@ -183,36 +185,10 @@ def _start(service: str | None, home: str | os.PathLike[str] | None) -> None:
         return
     atexit.register(native.shutdown)
     native.flush_late()
-    _exit.listen()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(
             before=native.before_fork, after_in_parent=native.after_fork_in_parent, after_in_child=_after_fork
         )
-
-
-class _Exit:
-    """Flushes at the end of a multiprocessing child, which ends without atexit."""
-
-    def __init__(self) -> None:
-        self._listens = False
-
-    def listen(self) -> None:
-        """Asks to be told of a child's beginning.
-
-        Not for a finalizer at once: a child forgets those that it has when it begins, also the ones of its own
-        imports (forkserver).
-        """
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None and not self._listens:
-            util.register_after_fork(self, _Exit._begin)
-            self._listens = True
-
-    def _begin(self) -> None:
-        # Last, after the finalizers that may still make calls.
-        sys.modules["multiprocessing.util"].Finalize(None, native.shutdown, exitpriority=-1_000)
-
-
-_exit = _Exit()
 
 
 def _after_fork() -> None:
@@ -222,7 +198,6 @@ def _after_fork() -> None:
     try:
         _faults.forget()
         native.after_fork()
-        _exit.listen()
     except Exception as error:
         _faults.fault("fork", error)
 
