@@ -33,9 +33,18 @@ struct State {
     decides: bool,
     /// Whether the TLS handshake of the present attempt failed.
     insecure: bool,
+    /// Whether it waits for the hook that is to carry it.
+    held: bool,
 }
 
 impl State {
+    fn hold(&mut self, held: bool) {
+        if let Some(handle) = handle().filter(|_| self.held != held) {
+            self.held = held;
+            if held { handle.note_held() } else { handle.note_taken() }
+        }
+    }
+
     /// Whether a body may follow (RFC 9112, section 6.3; after 101 it is another protocol); where none can, the call
     /// settles.
     fn opened(&mut self, status: u16) -> bool {
@@ -106,7 +115,7 @@ pub(crate) enum Opened {
 impl Call {
     /// Begins a call that goes out as it is; `None` between `uninstall()` and `install()`, and where rules decide.
     pub(crate) fn begin(request: &Request<'_>) -> Option<Self> {
-        let handle = handle().filter(|handle| handle.is_watching() && !handle.farcall.engine().decides())?;
+        let handle = handle().filter(|handle| handle.only_watches())?;
         let mut guard = guard(handle, request, None);
         let begun = guard.call().begun();
         match guard.step_at(begun) {
@@ -133,8 +142,14 @@ impl Call {
                 octets,
                 decides,
                 insecure: false,
+                held: false,
             }),
         }
+    }
+
+    /// It waits for the hook that is to carry it, or no longer does.
+    pub(crate) fn hold(&self, held: bool) {
+        self.lock().hold(held);
     }
 
     /// What to do next, the moment as of which, and whether headers are to be told as bytes.
@@ -194,6 +209,7 @@ impl Call {
             times: ConnectTimes::default(),
             decides: true,
             insecure: false,
+            held: false,
         };
         Some((Self { state: Mutex::new(copy) }, attempt, now))
     }
@@ -339,6 +355,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         // The guard abandons what is not settled.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.hold(false);
         if !state.guard.is_settled()
             && let Some(handle) = handle()
         {

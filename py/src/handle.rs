@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// The most adapters that calls are counted by.
 const ADAPTERS: usize = 16;
@@ -16,6 +16,8 @@ static HANDLE: OnceLock<Handle> = OnceLock::new();
 pub(crate) struct Handle {
     pub(crate) farcall: &'static Farcall,
     watching: AtomicBool,
+    /// How many calls began above the hook that is to carry them, and wait for it.
+    held: AtomicUsize,
     /// Whether the last flush is over, and whether a call was counted after it.
     ended: AtomicBool,
     late: AtomicBool,
@@ -33,9 +35,30 @@ impl Handle {
         self.watching.load(Ordering::Relaxed)
     }
 
-    /// Whether rules decide about the calls that begin now.
+    /// Whether rules decide about the calls that begin now, or did about one that is held: whatever the rules are by
+    /// then, the hook that it waits for is to look for it before it begins another.
     pub(crate) fn decides(&self) -> bool {
-        self.is_watching() && self.farcall.engine().decides()
+        self.is_watching() && self.may_decide()
+    }
+
+    /// Whether calls that begin now are counted, and go out as they are.
+    pub(crate) fn only_watches(&self) -> bool {
+        self.is_watching() && !self.may_decide()
+    }
+
+    fn may_decide(&self) -> bool {
+        self.farcall.engine().decides() || self.held.load(Ordering::Relaxed) != 0
+    }
+
+    /// A call waits for the hook that is to carry it.
+    pub(crate) fn note_held(&self) {
+        self.held.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of these does no longer.
+    pub(crate) fn note_taken(&self) {
+        // The child of a fork begins from zero, with what the parent held.
+        let _ = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| held.checked_sub(1));
     }
 
     /// Whether a rule may keep an answer to the calls that begin now.
@@ -76,6 +99,7 @@ pub(crate) fn start(
             Handle {
                 farcall: Farcall::start_global(options),
                 watching: AtomicBool::new(false),
+                held: AtomicUsize::new(0),
                 ended: AtomicBool::new(false),
                 late: AtomicBool::new(false),
                 calls: [const { AtomicU64::new(0) }; ADAPTERS],
@@ -175,6 +199,7 @@ pub(crate) fn after_fork_in_parent(py: Python<'_>) {
 pub(crate) fn after_fork(py: Python<'_>) {
     if let Some(handle) = handle() {
         py.detach(|| handle.farcall.after_fork());
+        handle.held.store(0, Ordering::Relaxed);
         for calls in &handle.calls {
             calls.store(0, Ordering::Relaxed);
         }

@@ -53,7 +53,7 @@ static FUNCTIONS: Definitions<4> = Definitions([
           again; `channel` are bytes that keep its answers apart from those of calls over another kind of connection, or \
           None; `patience` is how many seconds the client would wait for an answer, None where it does not say.",
     ),
-    definition(c"decides", decides, c"decides()\n--\n\nWhether rules decide about the calls that begin now."),
+    definition(c"decides", decides, c"decides()\n--\n\nWhether rules decide about the calls that begin now, or did about one that is held (`Call.hold`)."),
     definition(
         c"caches",
         caches,
@@ -61,7 +61,7 @@ static FUNCTIONS: Definitions<4> = Definitions([
     ),
 ]);
 
-static METHODS: Definitions<21> = Definitions([
+static METHODS: Definitions<22> = Definitions([
     definition(
         c"connected",
         connected,
@@ -104,6 +104,13 @@ static METHODS: Definitions<21> = Definitions([
         c"opened($self, status, /)\n--\n\n\
           The application gets the response.\n\n\
           Returns whether a body may follow; where none can, the call has settled.",
+    ),
+    definition(
+        c"hold",
+        hold,
+        c"hold($self, on, /)\n--\n\n\
+          It waits for the hook that is to carry it, or no longer does: meanwhile `begin` returns None, as where rules \
+          decide.",
     ),
     definition(
         c"step",
@@ -376,6 +383,10 @@ functions! {
         Ok(none())
     };
     opened(1) = |_this, call, given| Ok(truth(call().opened(given.number(0)?)));
+    hold(1) = |_this, call, given| {
+        call().hold(given.object(0).is_truthy()?);
+        Ok(none())
+    };
     next_step(0) = |_this, call, given| {
         let (step, now, octets) = call().step();
         Ok(step::to_python(given.py, step, now, octets)?.into_ptr())

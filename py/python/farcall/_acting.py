@@ -104,6 +104,14 @@ def step(call: Call, sent: bool) -> tuple[Any, ...]:
         return (SETTLED,) if sent else (SEND, None, None, [], None, None, None, 1, None, False)
 
 
+def hold(call: Call, on: bool) -> None:
+    """The call waits for the hook that is to carry it, or no longer does."""
+    try:
+        call.hold(on)
+    except Exception as error:
+        fault("hold", error)
+
+
 def answered(call: Call, response: Any, status: int, headers_of: Callable[[Any], Any], sent: int) -> None:
     """The head of a response arrived."""
     try:

@@ -6,7 +6,7 @@ use crate::awaiting::{self, Work, awaitable, sendable, warn_unawaited};
 use crate::body;
 use crate::call::{Call, Request};
 use crate::guard::{guarded, tell};
-use crate::handle::handle;
+use crate::handle::{Handle, handle};
 use crate::object;
 use crate::types::Type;
 use pyo3::ffi::{self, PyObject};
@@ -45,7 +45,7 @@ pub(super) unsafe extern "C" fn request(
 #[allow(unsafe_code)]
 unsafe fn begin(hook: &Hook, request: Borrowed<'_, '_, PyAny>) -> PyResult<Begun> {
     let py = request.py();
-    if !handle().is_some_and(|handle| handle.is_watching() && !handle.farcall.engine().decides()) {
+    if !handle().is_some_and(Handle::only_watches) {
         return Ok(Begun::Unknown);
     }
     let Some(content) = request.getattr_opt(intern!(py, "_content"))? else { return Ok(Begun::Unknown) };

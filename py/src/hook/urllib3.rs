@@ -4,7 +4,7 @@ use super::{ARGUMENTS_OFFSET, Begun, Hook, Places, counted, perform};
 use crate::arguments::Arguments;
 use crate::call::{Call, Opened, Request};
 use crate::guard::{guarded, tell};
-use crate::handle::handle;
+use crate::handle::{Handle, handle};
 use crate::headers;
 use crate::object;
 use pyo3::ffi::{self, PyObject};
@@ -68,7 +68,7 @@ unsafe fn begin_exchange(
             () if ffi::PyBytes_Check(content) != 0 => ffi::PyBytes_Size(content).unsigned_abs() as u64,
             () => return Ok(Begun::Unknown),
         };
-        if !handle().is_some_and(|handle| handle.is_watching() && !handle.farcall.engine().decides()) {
+        if !handle().is_some_and(Handle::only_watches) {
             return Ok(Begun::Unknown);
         }
         let pool = Borrowed::from_ptr(py, *args);

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from inspect import unwrap
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from farcall._acting import decides
 from farcall._adapters import channels
@@ -68,15 +68,18 @@ def _sync_hook(original: Any, number: int, streams: Streams, acting: Acting) -> 
     body, upload_of = streams.body, streams.upload
 
     def handle_request(self: Any, request: Any) -> Any:
+        call: Call | Literal[False] | None
         try:
             uri = request.url._uri_reference  # the public properties parse and encode anew at each read
             call = begin(number, request.method, uri.scheme, uri.host, uri.port, uri.path, scope())
         except Exception as error:
             fault("httpx.begin", error)
-            call = None
-        if call is None:
-            if decides():
+            call = False
+        if not call:
+            # Rules decide, or did a moment ago.
+            if call is None or decides():
                 return acting.send(original, self, request)
+            call = None
             return original(self, request)
         try:
             content = request._content
@@ -103,15 +106,18 @@ def _async_hook(original: Any, number: int, streams: Streams, acting: Acting) ->
     body, upload_of = streams.async_body, streams.async_upload
 
     async def handle_async_request(self: Any, request: Any) -> Any:
+        call: Call | Literal[False] | None
         try:
             uri = request.url._uri_reference
             call = begin(number, request.method, uri.scheme, uri.host, uri.port, uri.path, scope())
         except Exception as error:
             fault("httpx.begin", error)
-            call = None
-        if call is None:
-            if decides():
+            call = False
+        if not call:
+            # Rules decide, or did a moment ago.
+            if call is None or decides():
                 return await acting.send_async(original, self, request)
+            call = None
             return await original(self, request)
         try:
             content = request._content

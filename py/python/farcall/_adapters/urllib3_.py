@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from functools import partial
 from http.client import HTTPResponse
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from farcall import _errors
 from farcall._acting import decides, shown
@@ -78,16 +78,19 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 
 def _exchange_hook(original: Any, number: int, acting: Acting) -> Callable[..., Any]:
     def _make_request(self: Any, conn: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
+        call: Call | Literal[False] | None
         try:
             call = begin(number, method, self.scheme, self.host, self.port, url, scope())
         except Exception as error:
             fault("urllib3.begin", error)
-            call = None
-        if call is None:
-            if decides():
+            call = False
+        if not call:
+            # Rules decide, or did a moment ago.
+            if call is None or decides():
                 call, step = acting.begin(self, method, url, kwargs)
                 if call is not None:
                     return acting.send(call, step, original, self, conn, method, url, args, kwargs)
+            call = None
             return original(self, conn, method, url, *args, **kwargs)
         body = kwargs.get("body")
         if body is not None and not isinstance(body, (bytes, str)):

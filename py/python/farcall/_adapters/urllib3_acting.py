@@ -28,7 +28,10 @@ _RESPONSE_CONN = "response_conn"
 
 
 class Held:
-    """A call that began above urllib3, where an answer that is kept needs no connection, until its exchange begins."""
+    """A call that began above urllib3, where an answer that is kept needs no connection, until its exchange begins.
+
+    Whatever the rules are by then: as long as a call is held, hooks of urllib3 look for it before they begin one.
+    """
 
     __slots__ = ("call", "channel", "step")
 
@@ -36,6 +39,14 @@ class Held:
         self.call: Call | None = call
         self.step = step
         self.channel = channel
+        _acting.hold(call, True)
+
+    def take(self) -> Call | None:
+        """The call, for who goes on with it; None the second time."""
+        call, self.call = self.call, None
+        if call is not None:
+            _acting.hold(call, False)
+        return call
 
 
 #: What requests holds while urllib3 works for it.
@@ -66,9 +77,10 @@ class Acting:
         None between `uninstall()` and `install()`, and where we fail.
         """
         holder = held.get()
-        if holder is not None and holder.call is not None:
-            taken, holder.call = holder.call, None
-            return taken, holder.step
+        if holder is not None:
+            taken = holder.take()
+            if taken is not None:
+                return taken, holder.step
         try:
             body, headers = kwargs.get("body"), kwargs.get("headers") or {}
             content = bytes_of(body)
