@@ -67,8 +67,8 @@ fn programs_that_are_each_pid_1_of_a_namespace_keep_their_calls_and_are_seen_ali
         }
         assert_eq!(of(&callers, "fleet"), (10 * PROGRAMS as u64 / 2, Some(PROGRAMS / 2)));
         assert_eq!(callers.totals.calls, 10 * PROGRAMS as u64);
-        let seen: Vec<_> = doctor.processes.iter().map(|seen| (seen.pid, seen.calls)).collect();
-        assert_eq!(seen, [(1, 10); PROGRAMS]);
+        let seen: Vec<_> = doctor.processes.iter().map(|seen| (seen.pid, seen.calls, seen.state)).collect();
+        assert_eq!(seen, [(1, 10, "running"); PROGRAMS]);
         number(home.path(), "SELECT count(DISTINCT started) < count(*) FROM callers") == 1
     });
     assert!(met, "no two programs ever started within one tick");

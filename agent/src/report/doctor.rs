@@ -4,7 +4,7 @@ use super::counters::{Weight, meaning};
 use super::source::Source;
 use super::unsent::Processes;
 use super::{Query, ReportError, Window, time};
-use crate::caller::start_ticks_of;
+use crate::caller::{container_of_this_process, pid_namespace_of, start_ticks_of};
 use crate::home::{LEDGER, SOCKET};
 use farcall::Caller;
 use rusqlite::Connection;
@@ -414,15 +414,20 @@ impl Doctor {
 fn state(caller: &Caller, ended: bool, silent: u64) -> &'static str {
     if ended {
         "ended"
-    } else if start_ticks_of(&caller.pid.to_string()) == Some(caller.started)
-        || silent < SILENCE && other_namespace(caller)
-    {
+    } else if match is_of_other_namespace(caller) {
+        true => silent < SILENCE,
+        false => start_ticks_of(&caller.pid.to_string()) == Some(caller.started),
+    } {
         "running"
     } else {
         "vanished"
     }
 }
 
-fn other_namespace(caller: &Caller) -> bool {
-    caller.container != crate::caller::container_of_this_process()
+fn is_of_other_namespace(caller: &Caller) -> bool {
+    match pid_namespace_of("self") {
+        Some(own) if caller.pid_namespace != 0 => caller.pid_namespace != own,
+        // A ledger of an earlier version names none.
+        _ => caller.container != container_of_this_process(),
+    }
 }
