@@ -57,7 +57,7 @@ mod turn;
 mod wal;
 
 pub use cache::purge_cache;
-pub use caller::container_of;
+pub use caller::{container_of, pid_namespace_of};
 pub use handle::{CallGuard, Farcall, Flush};
 pub use options::{Options, Role};
 pub use store::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};

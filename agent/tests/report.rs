@@ -77,6 +77,7 @@ fn scene(home: &Path) {
         service: "notify.sh".into(),
         executable: "/usr/bin/curl".into(),
         pid: 4_000_000,
+        pid_namespace: 0,
         started: 77,
         container: String::new(),
         user: "ops".into(),

@@ -5,6 +5,7 @@ mod container;
 pub use container::container_of;
 
 use farcall::Caller;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::{env, fs};
 
@@ -15,7 +16,9 @@ pub(crate) fn of_this_process(service: Option<String>) -> Caller {
     Caller {
         service,
         pid: std::process::id(),
-        started: start_ticks_of(std::process::id()).unwrap_or(0),
+        pid_namespace: pid_namespace_of("self").unwrap_or(0),
+        // Where `/proc` is that of another PID namespace, another process stands there under our pid.
+        started: start_ticks_of("self").unwrap_or(0),
         container: container_of_this_process(),
         user: user(),
         executable,
@@ -39,8 +42,15 @@ pub(crate) fn base_name(path: &str) -> String {
     if name.is_empty() { "unknown".into() } else { name.into() }
 }
 
-/// When a process started, in clock ticks since boot; `None` where there is none of this pid.
-pub(crate) fn start_ticks_of(pid: u32) -> Option<u64> {
+/// The PID namespace of a process as the inode that names it, alike for all who ask; `None` where it cannot be read. `pid`
+/// is a number, or `self`.
+#[must_use]
+pub fn pid_namespace_of(pid: &str) -> Option<u64> {
+    fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|namespace| namespace.ino())
+}
+
+/// When a process started, in clock ticks since boot; `None` where there is none of this pid. `pid` is a number, or `self`.
+pub(crate) fn start_ticks_of(pid: &str) -> Option<u64> {
     start_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -101,7 +111,7 @@ mod tests {
     fn this_process_is_described() {
         let caller = of_this_process(None);
         assert_eq!(caller.pid, std::process::id());
-        assert!(caller.started > 0 && !caller.user.is_empty());
+        assert!(caller.started > 0 && caller.pid_namespace > 0 && !caller.user.is_empty());
         assert!(caller.executable.ends_with(&caller.service));
         assert_eq!(of_this_process(Some("checkout".into())).service, "checkout");
     }

@@ -40,7 +40,8 @@ const ANY_PROCESS: u32 = 0;
 struct Under {
     account: Account,
     containers: HashSet<Rc<str>>,
-    processes: HashSet<(u32, u64)>,
+    /// By PID namespace, pid and start.
+    processes: HashSet<(u64, u32, u64)>,
     vendors: HashSet<Rc<str>>,
     instrumented: bool,
 }
@@ -78,7 +79,7 @@ pub fn callers(query: &Query) -> Result<Table<CallerRow>, ReportError> {
             .or_default();
         known.account.add(row);
         totals.add(row);
-        known.processes.insert((caller.pid, caller.started));
+        known.processes.insert((caller.pid_namespace, caller.pid, caller.started));
         known.instrumented |= !row.is_kernel() || source.is_instrumented(caller);
         if !caller.container.is_empty() {
             known.containers.insert(caller.container.as_str().into());
@@ -97,10 +98,11 @@ pub fn callers(query: &Query) -> Result<Table<CallerRow>, ReportError> {
     let mut rows: Vec<CallerRow> = under
         .into_iter()
         .map(|([service, executable, user], under)| {
-            let mut pids: Vec<u32> = under.processes.iter().map(|(pid, _)| *pid).collect();
+            let mut pids: Vec<u32> = under.processes.iter().map(|(_, pid, _)| *pid).collect();
             let told_apart = !pids.contains(&ANY_PROCESS);
             pids.retain(|pid| *pid != ANY_PROCESS);
             pids.sort_unstable();
+            pids.dedup();
             pids.truncate(MAX_PIDS);
             CallerRow {
                 service,

@@ -4,15 +4,16 @@ use super::counters::{Weight, meaning};
 use super::source::Source;
 use super::unsent::Processes;
 use super::{Query, ReportError, Window, time};
-use crate::caller::start_ticks_of;
+use crate::caller::{container_of_this_process, pid_namespace_of, start_ticks_of};
 use crate::home::{LEDGER, SOCKET};
 use farcall::Caller;
 use rusqlite::Connection;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::rc::Rc;
 
 /// What `farcall doctor` shows.
 #[derive(Clone, Debug, Serialize)]
@@ -329,9 +330,9 @@ impl Doctor {
     }
 
     fn read_processes(&mut self, source: &Source<'_>, connection: &Connection) -> Result<(), ReportError> {
-        let mut calls = std::collections::HashMap::<(u32, u64), u64>::new();
+        let mut calls = HashMap::<Rc<Caller>, u64>::new();
         source.rows(|row| {
-            *calls.entry((row.caller.pid, row.caller.started)).or_default() += row.sums.calls;
+            *calls.entry(Rc::clone(row.caller)).or_default() += row.sums.calls;
         })?;
         let from = i64::try_from(source.query.first_minute() * 60_000_000_000).unwrap_or(i64::MAX);
         let mut statement = connection.prepare(
@@ -348,7 +349,7 @@ impl Doctor {
             let last_flush = row.get::<_, i64>(6)?.unsigned_abs();
             let ended: Option<i64> = row.get(7)?;
             let config: String = row.get(8)?;
-            known.add((caller.pid, caller.started), &config, &adapters);
+            known.add(caller, &config, &adapters);
             self.processes.push(ProcessRow {
                 service: caller.service.clone(),
                 executable: caller.executable.clone(),
@@ -359,7 +360,7 @@ impl Doctor {
                 adapters,
                 config: (!config.is_empty()).then_some(config),
                 hub: row.get(4)?,
-                calls: calls.get(&(caller.pid, caller.started)).copied().unwrap_or(0),
+                calls: calls.get(caller).copied().unwrap_or(0),
                 since: time::rfc3339(row.get::<_, i64>(5)?.unsigned_abs()),
                 last_flush: time::rfc3339(last_flush),
                 version: row.get(2)?,
@@ -442,15 +443,20 @@ impl Doctor {
 fn state(caller: &Caller, ended: bool, silent: u64) -> &'static str {
     if ended {
         "ended"
-    } else if start_ticks_of(caller.pid) == Some(caller.started)
-        || silent < SILENCE && other_namespace(caller)
-    {
+    } else if match is_of_other_namespace(caller) {
+        true => silent < SILENCE,
+        false => start_ticks_of(&caller.pid.to_string()) == Some(caller.started),
+    } {
         "running"
     } else {
         "vanished"
     }
 }
 
-fn other_namespace(caller: &Caller) -> bool {
-    caller.container != crate::caller::container_of_this_process()
+fn is_of_other_namespace(caller: &Caller) -> bool {
+    match pid_namespace_of("self") {
+        Some(own) if caller.pid_namespace != 0 => caller.pid_namespace != own,
+        // A ledger of an earlier version names none.
+        _ => caller.container != container_of_this_process(),
+    }
 }

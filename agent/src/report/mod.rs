@@ -30,6 +30,7 @@ mod source;
 pub(crate) mod time;
 mod unsent;
 mod vendors;
+mod who;
 
 pub use advise::{Advice, Advised, Answers, Worth, advise};
 pub use budgets::{BudgetRow, Budgets, budgets};

@@ -1,6 +1,7 @@
 //! The ledger as the reports read it: one pass over the rows of a window, with names resolved.
 
 use super::filter::{BadFilter, Filter};
+use super::who::Who;
 use super::{Query, ReportError};
 use crate::{home, store};
 use farcall::catalogue::{Catalogue, Vendor};
@@ -21,12 +22,7 @@ pub(super) struct Source<'q> {
     pub(super) query: &'q Query,
     connection: Option<Connection>,
     names: HashMap<i64, Rc<str>>,
-    /// As they are written.
-    written: HashMap<i64, Rc<Caller>>,
-    /// As they are shown.
-    callers: HashMap<i64, Rc<Caller>>,
-    /// Callers that hold a library, by pid and start.
-    instrumented: HashMap<(u32, u64), Rc<Caller>>,
+    who: Who,
     catalogue: Catalogue,
     /// The user's configuration, as far as it can be read.
     pub(super) config: Config,
@@ -137,9 +133,7 @@ impl<'q> Source<'q> {
             query,
             connection,
             names: HashMap::new(),
-            written: HashMap::new(),
-            callers: HashMap::new(),
-            instrumented: HashMap::new(),
+            who: Who::default(),
             places: HashMap::new(),
             catalogue: Catalogue::new(config.vendors.clone()),
             config,
@@ -172,36 +166,7 @@ impl<'q> Source<'q> {
         while let Some(row) = rows.next()? {
             self.names.insert(row.get(0)?, Rc::from(row.get::<_, String>(1)?));
         }
-        let mut statement = connection
-            .prepare("SELECT id, service, executable, pid, started, container, user FROM callers")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let caller = Caller {
-                service: row.get(1)?,
-                executable: row.get(2)?,
-                pid: get(row, 3)?,
-                started: get(row, 4)?,
-                container: row.get(5)?,
-                user: row.get(6)?,
-            };
-            self.callers.insert(row.get(0)?, Rc::new(caller));
-        }
-        let mut statement = connection.prepare("SELECT caller FROM processes WHERE role = 'program'")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            if let Some(caller) = self.callers.get(&row.get(0)?) {
-                self.instrumented.insert((caller.pid, caller.started), Rc::clone(caller));
-            }
-        }
-        self.written.clone_from(&self.callers);
-        // What the sidecar saw of a program that names itself goes under the program's own name.
-        for caller in self.callers.values_mut() {
-            if let Some(known) =
-                self.instrumented.get(&(caller.pid, caller.started)).filter(|_| caller.started != 0)
-            {
-                *caller = Rc::clone(known);
-            }
-        }
+        self.who = Who::read(connection)?;
         Ok(())
     }
 
@@ -237,7 +202,7 @@ impl<'q> Source<'q> {
 
     /// Whether a library lives in this program.
     pub(super) fn is_instrumented(&self, caller: &Caller) -> bool {
-        self.instrumented.contains_key(&(caller.pid, caller.started))
+        self.who.is_instrumented(caller)
     }
 
     /// Each rollup of the window that the filters let through.
@@ -302,7 +267,7 @@ impl<'q> Source<'q> {
         let mut statement = connection
             .prepare("SELECT * FROM exemplars WHERE begun >= ?1 AND begun <= ?2 ORDER BY begun DESC, id")?;
         let mut rows = statement.query([from, to])?;
-        let names = Names { names: &self.names, callers: &self.callers };
+        let names = Names { names: &self.names, callers: &self.who.shown };
         while let Some(row) = rows.next()? {
             let (tap, outcome): (String, String) = (row.get("tap")?, row.get("outcome")?);
             let Some(caller) = names.caller(row)? else { continue };
@@ -408,7 +373,7 @@ impl<'q> Source<'q> {
         if self.query.filters.iter().any(|filter| filter.is_about_single_calls()) {
             return Ok(());
         }
-        let names = Names { names: &self.names, callers: &self.callers };
+        let names = Names { names: &self.names, callers: &self.who.shown };
         let mut statement = connection.prepare("SELECT * FROM credentials")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -454,7 +419,7 @@ impl<'q> Source<'q> {
     /// Each vendor and endpoint that the ledger knows, of whatever time.
     pub(super) fn all_endpoints(&self) -> Result<Vec<Asked>, ReportError> {
         let Some(connection) = &self.connection else { return Ok(Vec::new()) };
-        let names = Names { names: &self.names, callers: &self.callers };
+        let names = Names { names: &self.names, callers: &self.who.shown };
         let mut statement = connection.prepare("SELECT DISTINCT vendor, endpoint FROM rollups")?;
         let rows = statement.query_map([], |row| {
             Ok((Rc::clone(names.get(row, "vendor")?), Rc::clone(names.get(row, "endpoint")?)))
@@ -483,7 +448,7 @@ impl<'q> Source<'q> {
 
     /// The caller of this number, as it is written.
     pub(super) fn caller(&self, number: i64) -> Option<&Rc<Caller>> {
-        self.written.get(&number)
+        self.who.written.get(&number)
     }
 
     fn scan(
@@ -492,7 +457,7 @@ impl<'q> Source<'q> {
         mut each: impl FnMut(&SqlRow<'_>, &Names<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), ReportError> {
         let Some(connection) = &self.connection else { return Ok(()) };
-        let names = Names { names: &self.names, callers: &self.callers };
+        let names = Names { names: &self.names, callers: &self.who.shown };
         let from = i64::try_from(self.query.first_minute()).unwrap_or(i64::MAX);
         let to = i64::try_from(self.query.now.minute()).unwrap_or(i64::MAX);
         for span in SPANS {

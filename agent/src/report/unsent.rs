@@ -5,28 +5,29 @@ use super::filter::subject_of;
 use super::findings::words;
 use super::source::{Row, Source};
 use crate::home;
-use farcall::Config;
 use farcall::config::Rule;
 use farcall::matcher::Matcher;
 use farcall::units::Share;
+use farcall::{Caller, Config};
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::rc::Rc;
 
 /// The adapters under which a thread makes one attempt at a time, and nobody is there to send another beside it.
 const ONE_AT_A_TIME: [&str; 2] = ["requests", "urllib3"];
 /// Of these methods a second attempt or a copy may be sent.
 const SAFE: [&str; 4] = ["GET", "HEAD", "OPTIONS", "TRACE"];
 
-/// The processes of the window by pid and start: the file that each obeys, and whether it can send one attempt at a
+/// The processes of the window: the file that each obeys, and whether it can send one attempt at a
 /// time only.
 #[derive(Default)]
-pub(super) struct Processes(HashMap<(u32, u64), (String, bool)>);
+pub(super) struct Processes(HashMap<Rc<Caller>, (String, bool)>);
 
 impl Processes {
-    pub(super) fn add(&mut self, process: (u32, u64), config: &str, adapters: &[String]) {
+    pub(super) fn add(&mut self, process: &Rc<Caller>, config: &str, adapters: &[String]) {
         let single =
             !adapters.is_empty() && adapters.iter().all(|name| ONE_AT_A_TIME.contains(&name.as_str()));
-        self.0.insert(process, (config.to_owned(), single));
+        self.0.insert(Rc::clone(process), (config.to_owned(), single));
     }
 
     /// What never happens by the rules of their files, a sentence for each.
@@ -51,7 +52,7 @@ impl Processes {
                 continue;
             }
             source.rows(|row| {
-                let by = self.0.get(&(row.caller.pid, row.caller.started)).filter(|(known, _)| known == file);
+                let by = self.0.get(row.caller).filter(|(known, _)| known == file);
                 if let Some((_, single)) = by.filter(|_| !row.is_kernel()) {
                     rules.iter_mut().for_each(|rule| rule.see(row, *single));
                 }

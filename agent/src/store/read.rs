@@ -247,6 +247,12 @@ mod tests {
         let connection = Connection::open(home.path().join(LEDGER)).unwrap();
         schema::make(&connection, 1).unwrap();
         connection
+            .execute_batch(
+                "INSERT INTO names VALUES (1, 'stripe');
+                 INSERT INTO callers VALUES (1, 'shop', 'python3', 1, 100, '', '')",
+            )
+            .unwrap();
+        connection
             .execute(
                 "INSERT INTO rollups VALUES (1, 7, 1, 1, 1, 1, 1, 'library', 200, 'complete', 5, 5, 0, 0, 1, 1, 1,
                     5, 3, 0, 6, 9, x'')",
@@ -255,6 +261,17 @@ mod tests {
             .unwrap();
         drop(connection);
         let connection = Store::new(home.path().into()).open().unwrap().connection;
+        // Two first processes of containers that started within one tick: there was room for one of them.
+        let container =
+            "INSERT INTO callers (service, executable, pid, started, container, user, pid_namespace)
+            VALUES ('shop', 'python3', 1, 100, '', '', ?1)";
+        [8, 9]
+            .iter()
+            .for_each(|namespace| assert_eq!(connection.execute(container, [namespace]).unwrap(), 1));
+        let shown = "SELECT group_concat(p.service || p.id || p.pid_namespace, ' ')
+            FROM ledger JOIN callers p USING (service)";
+        let shown: String = connection.query_row(shown, [], |row| row.get(0)).unwrap();
+        assert_eq!(shown, "shop10 shop28 shop39");
         let read = |column: &str| {
             let sql = format!("SELECT {column} FROM rollups");
             connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap()

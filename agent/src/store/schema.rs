@@ -7,7 +7,7 @@ use super::{advice, quotas};
 use rusqlite::{Connection, Transaction};
 
 /// The version that this program writes; `PRAGMA user_version`.
-pub(crate) const VERSION: i64 = 10;
+pub(crate) const VERSION: i64 = 11;
 
 /// One script for each version: what brings the version before to it.
 const MIGRATIONS: [&str; VERSION as usize] = [
@@ -21,6 +21,7 @@ const MIGRATIONS: [&str; VERSION as usize] = [
     CONNECT_KNOWN,
     WARNED,
     COST_UNKNOWN,
+    PID_NAMESPACE,
 ];
 
 /// Which configuration file a process obeys; empty where there is none.
@@ -117,6 +118,33 @@ CREATE TABLE warned (
 
 /// Why the cost of a single call is not known, or not wholly; of rows from before nobody wrote it down.
 const COST_UNKNOWN: &str = "ALTER TABLE exemplars ADD COLUMN cost_unknown TEXT";
+
+/// Of which PID namespace a caller's pid is: the first process of each container has the pid 1.
+const PID_NAMESPACE: &str = r"
+DROP VIEW ledger;
+CREATE TABLE told_apart (
+    id INTEGER PRIMARY KEY,
+    service TEXT NOT NULL,
+    executable TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    started INTEGER NOT NULL,
+    container TEXT NOT NULL,
+    user TEXT NOT NULL,
+    pid_namespace INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (pid, started, service, executable, pid_namespace)
+) STRICT;
+INSERT INTO told_apart (id, service, executable, pid, started, container, user)
+SELECT id, service, executable, pid, started, container, user FROM callers;
+DROP TABLE callers;
+ALTER TABLE told_apart RENAME TO callers;
+
+CREATE VIEW ledger AS
+SELECT datetime(r.minute * 60, 'unixepoch') AS utc, r.span AS minutes, v.name AS vendor, e.name AS endpoint,
+    c.name AS customer, t.name AS tags, p.service, p.pid, r.tap, r.status, r.outcome, r.calls,
+    r.duration / 1000000.0 / r.calls AS mean_ms, r.bytes_out, r.bytes_in
+FROM rollups r JOIN names v ON v.id = r.vendor JOIN names e ON e.id = r.endpoint
+JOIN names c ON c.id = r.customer JOIN names t ON t.id = r.tags JOIN callers p ON p.id = r.caller;
+";
 
 /// The account of calls and connections.
 const FIRST: &str = r"

@@ -277,7 +277,8 @@ fn write_connection(
 /// Incidents, and what was spent of budgets.
 fn write_events(names: &mut Names<'_>, pending: &Pending, presence: &Presence) -> rusqlite::Result<()> {
     for (source, incident) in &pending.incidents {
-        let source = format!("{}/{}/{source}", presence.caller.pid, presence.caller.started);
+        let Caller { pid_namespace, pid, started, .. } = &presence.caller;
+        let source = format!("{pid}:{pid_namespace}/{started}/{source}");
         names
             .connection
             .prepare_cached(
@@ -366,17 +367,24 @@ impl Names<'_> {
         if let Some(&number) = self.callers.get(caller) {
             return Ok(number);
         }
-        let key = params![caller.pid, int(caller.started), caller.service, caller.executable];
+        let key = params![
+            caller.pid,
+            int(caller.started),
+            caller.service,
+            caller.executable,
+            int(caller.pid_namespace)
+        ];
         let mut find = self.connection.prepare_cached(
-            "SELECT id FROM callers WHERE pid = ?1 AND started = ?2 AND service = ?3 AND executable = ?4",
+            "SELECT id FROM callers
+             WHERE pid = ?1 AND started = ?2 AND service = ?3 AND executable = ?4 AND pid_namespace = ?5",
         )?;
         let number = match find.query_row(key, |row| row.get(0)).optional()? {
             Some(number) => number,
             None => self
                 .connection
                 .prepare_cached(
-                    "INSERT INTO callers (service, executable, pid, started, container, user)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT INTO callers (service, executable, pid, started, container, user, pid_namespace)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )?
                 .insert(params![
                     caller.service,
@@ -384,7 +392,8 @@ impl Names<'_> {
                     caller.pid,
                     int(caller.started),
                     caller.container,
-                    caller.user
+                    caller.user,
+                    int(caller.pid_namespace)
                 ])?,
         };
         self.callers.insert(caller.clone(), number);

@@ -25,8 +25,11 @@ pub struct Caller {
     pub service: String,
     /// The executable's path, where known.
     pub executable: String,
-    /// The process id, in the pid namespace of whoever observed it; 0 where it means nothing.
+    /// The process id, in the process's own PID namespace; 0 where it means nothing.
     pub pid: u32,
+    /// That PID namespace, as the inode of `/proc/PID/ns/pid` (pid_namespaces(7)): tells apart the processes of
+    /// containers, each of which may have the pid 1. 0 where unknown.
+    pub pid_namespace: u64,
     /// When the process started, in clock ticks since boot (`/proc/PID/stat`, field 22): tells apart two
     /// processes that had the same pid. 0 where unknown.
     pub started: u64,

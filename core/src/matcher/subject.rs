@@ -40,6 +40,7 @@ static NOBODY: Caller = Caller {
     service: String::new(),
     executable: String::new(),
     pid: 0,
+    pid_namespace: 0,
     started: 0,
     container: String::new(),
     user: String::new(),

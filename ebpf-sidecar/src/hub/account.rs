@@ -195,7 +195,8 @@ fn caller_of(process: &Process, instrumented: bool) -> Caller {
     Caller {
         service: process.service.clone(),
         executable: process.executable.clone(),
-        pid: if instrumented { process.tgid } else { 0 },
+        pid: if instrumented { process.own_pid } else { 0 },
+        pid_namespace: if instrumented { process.pid_namespace } else { 0 },
         started: if instrumented { process.started_ticks() } else { 0 },
         container: process.container.clone(),
         user: process.user.clone(),
@@ -231,6 +232,8 @@ mod tests {
     fn process(service: &str) -> Process {
         Process {
             tgid: 42,
+            own_pid: 42,
+            pid_namespace: 1,
             parent: 1,
             started: 1,
             uid: 0,

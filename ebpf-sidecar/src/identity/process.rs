@@ -15,6 +15,10 @@ use crate::wire::record::{Execution, Socket};
 pub struct Process {
     /// Process identifier, outside any pid namespace.
     pub tgid: u32,
+    /// The identifier by which it knows itself: that of its own pid namespace.
+    pub own_pid: u32,
+    /// That pid namespace, as the library inside would name it; 0 where the process was gone too soon.
+    pub pid_namespace: u64,
     /// Its parent's.
     pub parent: u32,
     /// Start, `CLOCK_BOOTTIME` nanoseconds. With `tgid` it names the process for as long as the machine runs.
@@ -62,8 +66,11 @@ impl Processes {
     pub fn executed(&mut self, execution: &Execution) -> Arc<Process> {
         let executable = executable(execution.tgid).unwrap_or_else(|| execution.path.clone());
         let user = self.users.name(execution.uid);
+        let (own_pid, pid_namespace) = own_pid(execution.tgid);
         self.insert(Process {
             tgid: execution.tgid,
+            own_pid,
+            pid_namespace,
             parent: execution.parent,
             started: execution.started,
             uid: execution.uid,
@@ -98,8 +105,11 @@ impl Processes {
             (None, Some(parent)) => (parent.cgroup.clone(), parent.container.clone()),
             (None, None) => Default::default(),
         };
+        let (own_pid, pid_namespace) = own_pid(socket.tgid);
         self.insert(Process {
             tgid: socket.tgid,
+            own_pid,
+            pid_namespace,
             parent: socket.parent,
             started: socket.started,
             uid: socket.uid,
@@ -179,6 +189,18 @@ fn container(tgid: u32) -> String {
     farcall_agent::container_of(&tgid.to_string()).unwrap_or_default()
 }
 
+/// The identifier of a process in its own pid namespace, and that namespace (pid_namespaces(7)).
+fn own_pid(tgid: u32) -> (u32, u64) {
+    let status = fs::read_to_string(format!("/proc/{tgid}/status")).unwrap_or_default();
+    let namespace = farcall_agent::pid_namespace_of(&tgid.to_string());
+    innermost(&status).zip(namespace).unwrap_or((tgid, 0))
+}
+
+/// The last number of `NSpid`: that of the innermost namespace (proc_pid_status(5)).
+fn innermost(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_ascii_whitespace().last()?.parse().ok()
+}
+
 /// The cgroup of a process below the version 2 hierarchy, as `/proc/<pid>/cgroup` names it.
 fn cgroup_path(tgid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{tgid}/cgroup")).ok()?;
@@ -229,6 +251,44 @@ mod tests {
     }
 
     #[test]
+    fn a_process_of_another_namespace_has_the_identifier_by_which_it_knows_itself() {
+        assert_eq!(innermost("Name:\tpython3\nNSpid:\t4711\t12\t1\nNSpgid:\t4711\n"), Some(1));
+        assert_eq!(innermost("Name:\tpython3\n"), None);
+        let me = std::process::id();
+        let mine = farcall_agent::pid_namespace_of("self").unwrap();
+        assert_eq!(own_pid(me), (me, mine));
+        assert_eq!(own_pid(u32::MAX), (u32::MAX, 0), "nobody can be asked");
+
+        let mut outer = std::process::Command::new("unshare");
+        outer.args([
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-c",
+            "echo in; read end",
+        ]);
+        outer.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut outer = outer.spawn().unwrap();
+        let mut said = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(outer.stdout.as_mut().unwrap()), &mut said)
+            .unwrap();
+        if said != "in\n" {
+            println!("SKIPPED: this user may not make a pid namespace");
+            outer.wait().unwrap();
+            return;
+        }
+        let children = format!("/proc/{0}/task/{0}/children", outer.id());
+        let inner: u32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        let (pid, namespace) = own_pid(inner);
+        assert!(pid == 1 && namespace != mine && namespace != 0, "{pid} {namespace}");
+        drop(outer.stdin.take());
+        outer.wait().unwrap();
+    }
+
+    #[test]
     fn a_reused_identifier_is_another_process() {
         let mut processes = Processes::default();
         let mut execution = execution();
@@ -256,6 +316,8 @@ mod tests {
         for n in 0..CAPACITY as u64 + 10 {
             processes.insert(Process {
                 tgid: n as u32,
+                own_pid: n as u32,
+                pid_namespace: 1,
                 parent: 0,
                 started: n,
                 uid: 0,

@@ -22,7 +22,7 @@ impl Resource {
     pub(crate) fn new(service: &str, pid: u32, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut given = env("OTEL_RESOURCE_ATTRIBUTES").map(|text| pairs(&text)).unwrap_or_default();
         given.truncate(MAX_GIVEN);
-        let started = crate::caller::start_ticks_of(pid).unwrap_or_default();
+        let started = crate::caller::start_ticks_of("self").unwrap_or_default();
         Self { service: service.to_owned(), pid, started, given }
     }
 

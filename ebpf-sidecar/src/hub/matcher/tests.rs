@@ -21,6 +21,8 @@ fn process() -> Arc<Identity> {
         tgid: PID,
         parent: 1,
         started: 1,
+        own_pid: 1,
+        pid_namespace: 1,
         uid: 0,
         executable: "/usr/bin/app".into(),
         service: "app".into(),
