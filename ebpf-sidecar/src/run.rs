@@ -95,8 +95,8 @@ impl Seen {
     fn report_losses(&mut self, capture: &Capture<'_>, farcall: &Farcall) -> Result<(), Box<dyn Error>> {
         let losses = capture.losses()?;
         for ((name, now), (_, before)) in losses.named().into_iter().zip(self.losses.named()) {
-            for _ in before..now.min(before.saturating_add(10_000)) {
-                farcall.count_failure(name);
+            if now > before {
+                farcall.count_failures(name, now - before);
             }
         }
         if self.losses.none() && !losses.none() {

@@ -206,7 +206,12 @@ impl Farcall {
 
     /// Counts a failure of an adapter under a name (`python_hook_errors`); `farcall doctor` shows it.
     pub fn count_failure(&self, name: &str) {
-        self.process().tallies.count(name, 1);
+        self.count_failures(name, 1);
+    }
+
+    /// Counts `count` failures of one name, as [`count_failure`](Self::count_failure) counts one.
+    pub fn count_failures(&self, name: &str, count: u64) {
+        self.process().tallies.count(name, count);
     }
 
     /// Adds connections that the sidecar saw; written with the next flush. Does not wait for one that is under

@@ -136,8 +136,8 @@ impl Account {
 
     /// Counts what went wrong, for `farcall doctor`.
     pub(super) fn count_failures(&self, name: &str, count: u64) {
-        for _ in 0..count {
-            self.farcall.count_failure(name);
+        if count > 0 {
+            self.farcall.count_failures(name, count);
         }
     }
 
