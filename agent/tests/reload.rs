@@ -347,10 +347,16 @@ fn the_first_byte_that_is_not_utf_8_is_said_with_its_place_at_the_start_and_late
     let mut lines = BufReader::new(obeying.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut errors = BufReader::new(obeying.stderr.take().unwrap());
     assert!(lines.any(|line| line == "started"));
+    // Nothing was read yet, so no rules stay as they are.
+    put(&file, b"# caf\xe9, still\n");
+    let mut said = String::new();
+    while !said.contains("was not taken over; ") {
+        assert_ne!(errors.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    assert!(said.contains("was not taken over; no rules are in force\n"), "{said}");
     put(&file, deny("good"));
     assert!(lines.any(|line| line.contains("good")));
     put(&file, b"# ours\nservice = \"\xff\"\n");
-    let mut said = String::new();
     while !said.contains("farcall.toml:2:12: this is not UTF-8: the byte 0xff; save the file as UTF-8\n") {
         assert_ne!(errors.read_line(&mut said).unwrap(), 0, "{said}");
     }

@@ -67,7 +67,8 @@ impl Account {
                 Outcome::Complete | Outcome::Switched => {}
                 // That we lost track says nothing about the call itself, once it was answered.
                 Outcome::Unknown if http.status != 0 => {}
-                Outcome::Unknown => call.failed(ErrorType::Other),
+                // Nor where we lost the answer itself: it has no status then, and is no error.
+                Outcome::Unknown => call.head(0, at(http.ended)),
                 Outcome::Malformed => call.failed(ErrorType::Protocol),
                 Outcome::NoResponse | Outcome::Aborted => call.failed(ErrorType::Reset),
             }
@@ -307,6 +308,12 @@ mod tests {
             let rows: Vec<_> = batch.rows.iter().map(|row| (row.status, row.outcome.as_str())).collect();
             assert_eq!(rows, [(200, counted)], "{outcome:?}");
         }
+        let mut lost = answered(Outcome::Unknown);
+        lost.http.status = 0;
+        account.count(&lost, false);
+        let batch = account.farcall.engine().drain(account.farcall.now());
+        let rows: Vec<_> = batch.rows.iter().map(|row| (row.status, row.outcome.as_str())).collect();
+        assert_eq!(rows, [(0, "complete")]);
     }
 
     #[test]

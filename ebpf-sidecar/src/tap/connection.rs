@@ -99,7 +99,7 @@ pub(super) struct Live {
     pub(super) process_has_loose_streams: bool,
     /// Whether it was open before we looked.
     joined: bool,
-    lost: u32,
+    pub(super) lost: u32,
     reported: Option<(u64, u64)>,
 }
 

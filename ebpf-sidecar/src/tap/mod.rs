@@ -275,6 +275,7 @@ impl Observer {
             None => plain,
         };
         if let Some(stream) = &mut stream {
+            stream.lost = stream.lost.max(live.lost);
             let exchanges = stream.close(at);
             let tls = live.tls_stream.is_some();
             if !tls {

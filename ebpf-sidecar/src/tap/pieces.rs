@@ -112,6 +112,7 @@ impl Observer {
     /// The library freed a stream. Its connection may live on.
     pub(super) fn tls_ended(&mut self, id: u64, at: u64) {
         let Some(mut stream) = self.tls.remove(&id) else { return };
+        stream.lost = stream.lost.max(self.live.get(&stream.cookie).map_or(0, |live| live.lost));
         let exchanges = stream.close(at);
         match self.live.get_mut(&stream.cookie) {
             Some(live) => {

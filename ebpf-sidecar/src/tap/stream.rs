@@ -122,8 +122,19 @@ impl Stream {
     /// Says that nothing more will come.
     pub(super) fn close(&mut self, at: u64) -> Vec<Exchange> {
         self.give_up_waiting_for_all();
+        let mut exchanges = self.settled();
         self.conversation.close(at);
-        self.settled()
+        let mut cut_off = self.settled();
+        // The rest of the answer may be among what was lost: that is ours, not the vendor's.
+        if self.lost > 0 {
+            for cut in &mut cut_off {
+                if matches!(cut.outcome, Outcome::NoResponse | Outcome::Aborted) {
+                    cut.outcome = Outcome::Unknown;
+                }
+            }
+        }
+        exchanges.append(&mut cut_off);
+        exchanges
     }
 
     /// Says that nobody looks any more: how what is under way will end is unknown.
@@ -281,6 +292,20 @@ mod tests {
             let exchanges = stream.abandon(77);
             assert_eq!(exchanges.len(), 1);
             assert_eq!((exchanges[0].outcome, exchanges[0].ended), (Outcome::Unknown, 77));
+        }
+    }
+
+    #[test]
+    fn what_ends_without_an_answer_is_the_vendors_fault_only_where_nothing_was_lost() {
+        for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"] {
+            for lost in [0, 1] {
+                let mut stream = Stream::new(1, None);
+                stream.ordered(&piece(Direction::Out, 0, REQUEST));
+                stream.ordered(&piece(Direction::In, 0, answer.as_bytes()));
+                stream.lost = lost;
+                let unknown = stream.close(77)[0].outcome == Outcome::Unknown;
+                assert_eq!(unknown, lost > 0, "{answer:?}");
+            }
         }
     }
 

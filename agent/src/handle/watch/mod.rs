@@ -254,7 +254,11 @@ impl Watch {
             seen.bad.truncate(MAX_BAD - 1);
             seen.bad.insert(0, hash);
             errors.iter().for_each(|error| say::say(error));
-            say::say(&format!("{name} was not taken over; the rules before it stay in force"));
+            let instead = match seen.in_force {
+                Some(_) => "the rules before it stay in force",
+                None => "no rules are in force",
+            };
+            say::say(&format!("{name} was not taken over; {instead}"));
         }
         true
     }
