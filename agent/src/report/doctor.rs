@@ -161,7 +161,11 @@ pub fn doctor(query: &Query) -> Result<Doctor, ReportError> {
     let file = crate::home::find_config(None, Some(&query.home));
     let unreadable = file.and_then(|file| crate::home::config_text(&file).err());
     let is_readable = unreadable.is_none();
-    problems.extend(unreadable.map(|why| format!("{why}: programs that start now have no rules")));
+    problems.extend(unreadable.map(|why| {
+        format!(
+            "{why}: programs that start now have no rules, and whether calls wait in an outbox that it names is not known"
+        )
+    }));
     let outbox = outbox(query, is_readable, &mut problems);
     let mut doctor = Doctor {
         report: "doctor",
