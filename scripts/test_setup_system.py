@@ -22,6 +22,7 @@ OTHERS = [
     "go",
     "git",
     "redis-server",
+    "valgrind",
     "initdb",
     "nginx",
     "rustup",

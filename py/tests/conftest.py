@@ -23,7 +23,7 @@ import urllib3
 from ruled import CLIENTS, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -136,10 +136,10 @@ class Program:
             "SIM_CA": sim.ca,
         }
 
-    def start(self, code: str, **kwargs: Any) -> subprocess.Popen[str]:
+    def start(self, code: str, *, under: Sequence[str] = (), **kwargs: Any) -> subprocess.Popen[str]:
         head = "import os, sys\nSIM = os.environ['SIM']\n"
         return subprocess.Popen(
-            [sys.executable, "-c", head + textwrap.dedent(code)],
+            [*under, sys.executable, "-c", head + textwrap.dedent(code)],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

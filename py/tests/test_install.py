@@ -340,3 +340,19 @@ def test_calls_through_the_hook_of_httpx_leave_nothing_behind(program: Program) 
     """)
     assert out == "True"
     assert program.ledger().calls() == {(200, "complete"): 2_200}
+
+
+def test_a_program_under_valgrind_is_counted_and_ends_as_ever(program: Program) -> None:
+    """There the kernel's own page is not where /proc says that it is."""
+    process = program.start(
+        """
+        import farcall
+        farcall.install()
+        from urllib3 import PoolManager
+        print(PoolManager().request("GET", SIM + "/scenario/ok").status)
+        """,
+        under=["valgrind", "--quiet", "--tool=none"],
+    )
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out.strip()) == (0, "200"), err
+    assert program.ledger().calls() == {(200, "complete"): 1}
