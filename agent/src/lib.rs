@@ -52,6 +52,7 @@ mod say;
 mod share;
 mod store;
 mod tally;
+mod thread;
 #[cfg(feature = "outbox")]
 mod turn;
 mod wal;

@@ -4,13 +4,12 @@
 use super::message::Message;
 use super::way::{Way, Ways};
 use super::{Alarm, MAX_WAITING};
-use crate::say;
+use crate::{say, thread};
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 /// With nothing to tell for so long, they end.
@@ -47,7 +46,7 @@ pub(super) struct Outgoing {
 
 pub(super) fn start(alarm: &Arc<Alarm>) -> io::Result<()> {
     let alarm = Arc::clone(alarm);
-    thread::Builder::new().name("farcall-alarm".into()).spawn(move || run(&alarm)).map(drop)
+    thread::spawn("farcall-alarm", move || run(&alarm)).map(drop)
 }
 
 fn run(alarm: &Arc<Alarm>) {
@@ -98,9 +97,7 @@ fn add(alarm: &Arc<Alarm>, way: Way, outgoing: &Arc<Outgoing>) -> Result<(), Str
     }
     if !lane.runs {
         let alarm = Arc::clone(alarm);
-        thread::Builder::new()
-            .name(format!("farcall-{}", way.name()))
-            .spawn(move || run_way(&alarm, way))
+        thread::spawn(format!("farcall-{}", way.name()), move || run_way(&alarm, way))
             .map_err(|error| format!("cannot start its thread: {error}"))?;
         lane.runs = true;
     }

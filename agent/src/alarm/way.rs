@@ -5,6 +5,7 @@ use super::message::{Message, now_ms};
 use crate::export::otlp::{self, Resource, Signal, Whither, process_environment};
 use crate::post::{Post, post};
 use crate::say;
+use crate::thread::with_signals;
 use farcall::catalogue::{Catalogue, name_of_unknown};
 use farcall::config::{AlarmConfig, OtlpConfig, Rule};
 use farcall::matcher::{Field, Fields, Subject};
@@ -211,7 +212,7 @@ fn run(
     timeout: Duration,
 ) -> Result<(), String> {
     let named = |error: io::Error| format!("{program}: {error}");
-    let mut child = Command::new(program)
+    let mut child = with_signals(&mut Command::new(program))
         .args(arguments)
         .env("FARCALL_ALARM_RULE", &*say::plain(&message.farcall.rule))
         .env("FARCALL_ALARM_TEXT", &message.text)

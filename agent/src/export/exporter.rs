@@ -5,14 +5,13 @@
 //! thread of its own, of which there is one at a time; none runs where there is nothing to tell.
 
 use super::otlp::{self, Destination, Metrics, Resource, Signal, Whither, process_environment};
-use crate::say;
+use crate::{say, thread};
 use crate::turn::{self, Turn};
 use farcall::config::OtlpConfig;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const FILE: &str = "metrics.json";
@@ -129,7 +128,7 @@ impl Exporter {
         state.runs = true;
         drop(state);
         let told = Arc::clone(source);
-        let spawned = thread::Builder::new().name("farcall-metrics".into()).spawn(move || {
+        let spawned = thread::spawn("farcall-metrics", move || {
             told.exporter().send(&*told);
         });
         if spawned.is_err() {
@@ -350,7 +349,7 @@ mod tests {
 
         fn state(&self, _: &mut Metrics, stop: &AtomicBool) -> Result<(), String> {
             while self.1.load(Ordering::Acquire) && !stop.load(Ordering::Acquire) {
-                thread::yield_now();
+                std::thread::yield_now();
             }
             Ok(())
         }
@@ -407,9 +406,9 @@ mod tests {
         let shop = Arc::new(Shop::new(1, None));
         shop.1.store(true, Ordering::Release);
         let reader = Arc::clone(&shop);
-        let read = thread::spawn(move || reader.0.read(&*reader, &mut reader.0.metrics()));
+        let read = std::thread::spawn(move || reader.0.read(&*reader, &mut reader.0.metrics()));
         while shop.0.reading.try_lock().is_ok() {
-            thread::yield_now();
+            std::thread::yield_now();
         }
         shop.0.pause();
         assert!(shop.0.reading.try_lock().is_ok());

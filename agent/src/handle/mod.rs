@@ -1,6 +1,7 @@
 //! The handle that every adapter holds.
 
 mod flush;
+mod fork;
 mod guard;
 mod heard;
 pub(crate) mod key;
@@ -33,8 +34,8 @@ use std::sync::{Arc, OnceLock};
 /// A fork is survived where the binding says so: [`before_fork`](Farcall::before_fork) ahead of it,
 /// [`after_fork_in_parent`](Farcall::after_fork_in_parent) and [`after_fork`](Farcall::after_fork) behind it
 /// (Python: `os.register_at_fork`). The child starts from zero, with a flush thread and a ledger connection of
-/// its own; calls that were under way stay the parent's. A fork that nobody announced is noticed by the first
-/// call of the child about a second later.
+/// its own; calls that were under way stay the parent's. A `fork()` that nobody announced is noticed by the child's
+/// first call.
 #[derive(Clone, Debug)]
 pub struct Farcall {
     handle: Arc<Handle>,
@@ -90,6 +91,7 @@ impl Farcall {
     /// the rest works.
     #[must_use]
     pub fn start(options: Options) -> Self {
+        fork::watch();
         let first = Process::start(Arc::new(Setup::resolve(options)), Vec::new());
         let farcall = Self { handle: Arc::new(Handle { first }) };
         farcall.look_after_outbox();
@@ -312,8 +314,12 @@ impl Farcall {
     }
 
     /// The last flush, then the death that SIGTERM means where nobody handles it. For bindings whose program is about to
-    /// end itself by that signal: its threads would go on until the handler's own is done.
+    /// end itself by that signal: its threads would go on until the handler's own is done. Does nothing where the thread
+    /// that calls it has the signal wait.
     pub fn end_by_sigterm(&self) {
+        if crate::thread::blocks(signal_hook::consts::SIGTERM) {
+            return;
+        }
         self.shutdown();
         sigterm::die();
     }

@@ -4,7 +4,7 @@
 use super::flush::Writer;
 use super::thread::Thread;
 use super::watch::Watch;
-use super::{Setup, key, sigterm};
+use super::{Setup, fork, key, sigterm};
 #[cfg(feature = "outbox")]
 use crate::alarm::{Alarm, Bell};
 #[cfg(feature = "shared-cache")]
@@ -39,6 +39,8 @@ const UNTENDED: Duration = Duration::from_millis(1_400);
 pub(super) struct Process {
     pub(super) setup: Arc<Setup>,
     pub(super) pid: u32,
+    /// [`fork::so_far`] in it.
+    forks: u32,
     pub(super) caller: Caller,
     pub(super) engine: Engine,
     pub(super) clock: Clock,
@@ -144,6 +146,7 @@ impl Process {
         Tallies::add(&tallies.config_errors, setup.config_errors);
         Self {
             pid: caller.pid,
+            forks: fork::so_far(),
             engine: Engine::new(setup.config.clone(), caller.clone(), shards, salt),
             clock,
             tallies,
@@ -305,9 +308,9 @@ impl Process {
         self.pid == std::process::id()
     }
 
-    /// Whether nobody looked after this process for too long.
+    /// Whether nobody looked after this process for too long, or this is a child of it.
     pub(super) fn is_untended(&self, now: Timestamp) -> bool {
-        now.since(Timestamp::from_nanos(self.tended.load(Ordering::Relaxed))) > UNTENDED
+        self.forks != fork::so_far() || now.since(Timestamp::from_nanos(self.tended.load(Ordering::Relaxed))) > UNTENDED
     }
 
     /// Does what can be done without a flush thread, at most about once a second.

@@ -19,13 +19,19 @@ pub(super) fn watch(process: &Arc<Process>) -> bool {
     let came = Arc::new(AtomicU32::new(0));
     let comes = Arc::clone(&came);
     let tell = move || {
-        comes.store(1, Ordering::Release);
-        let _ = futex::wake(&comes, futex::Flags::PRIVATE, 1);
+        if WATCHED.load(Ordering::Acquire) == std::process::id() {
+            comes.store(1, Ordering::Release);
+            let _ = futex::wake(&comes, futex::Flags::PRIVATE, 1);
+        } else {
+            // A child that was forked a moment ago, or has no use for Farcall: it has this handler, and not the thread.
+            die();
+        }
     };
-    // SAFETY: a handler may store to an atomic, and make a system call that neither waits nor sets `errno` (rustix does not).
+    // SAFETY: a handler may store to an atomic, ask for the process's number, make a system call that neither waits nor sets
+    // `errno` (rustix does not), and die as the signal would have it, which signal-hook allows a handler to.
     let Ok(handler) = (unsafe { register(SIGTERM, tell) }) else { return false };
     let watched = Arc::downgrade(process);
-    let thread = std::thread::Builder::new().name("farcall-sigterm".into()).spawn(move || {
+    let thread = crate::thread::spawn("farcall-sigterm", move || {
         while came.load(Ordering::Acquire) == 0 {
             let _ = futex::wait(&came, futex::Flags::PRIVATE, 0, None);
         }
@@ -34,12 +40,18 @@ pub(super) fn watch(process: &Arc<Process>) -> bool {
         }
         die();
     });
-    if thread.is_err() {
+    match thread {
+        Ok(_) => WATCHED.store(std::process::id(), Ordering::Release),
         // Without the thread the signal would do nothing at all.
-        unregister(handler);
+        Err(_) => {
+            unregister(handler);
+        }
     }
-    thread.is_ok()
+    WATCHED.load(Ordering::Acquire) == std::process::id()
 }
+
+/// The process whose thread waits for the signal.
+static WATCHED: AtomicU32 = AtomicU32::new(0);
 
 /// What the signal does where nobody handles it.
 pub(super) fn die() {

@@ -32,9 +32,7 @@ impl Thread {
             state.turn
         };
         let (mine, process) = (Arc::clone(&self.state), Arc::clone(process));
-        let spawned = std::thread::Builder::new()
-            .name("farcall".into())
-            .spawn(move || run(&process, &mine, turn, every));
+        let spawned = crate::thread::spawn("farcall", move || run(&process, &mine, turn, every));
         match spawned {
             Ok(join) => {
                 *lock(&self.join) = Some(join);

@@ -7,7 +7,6 @@ use super::pending::{Pending, pair};
 use super::{Inner, Item, Outbox, OutboxError, State};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Between two looks at a call: from the one to the other, as it takes longer.
@@ -83,7 +82,7 @@ impl Completions {
             return;
         }
         let weak = Arc::downgrade(inner);
-        state.runs = thread::Builder::new().name("farcall-done".into()).spawn(move || run(&weak)).is_ok();
+        state.runs = crate::thread::spawn("farcall-done", move || run(&weak)).is_ok();
         let left = if state.runs { Vec::new() } else { std::mem::take(&mut state.watches) };
         drop(state);
         left.into_iter().for_each(|watch| (watch.told)(Err(OutboxError::Busy)));

@@ -4,11 +4,11 @@
 //! failed, and so many questions that nobody answered leave no room for more.
 
 use super::{Outbox, OutboxError};
+use crate::thread::{self, Mask};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -28,12 +28,14 @@ pub(crate) struct Credentials(Mutex<BTreeMap<String, Arc<Known>>>);
 
 struct Known {
     callback: Arc<Callback>,
+    /// The signals of whoever registered it: programs that it starts would never get those that are blocked here.
+    mask: Mask,
     room: Arc<Semaphore>,
 }
 
 impl Known {
-    fn new(callback: Arc<Callback>) -> Arc<Self> {
-        Arc::new(Self { callback, room: Arc::new(Semaphore::new(AT_ONCE)) })
+    fn new(callback: Arc<Callback>, mask: Mask) -> Arc<Self> {
+        Arc::new(Self { callback, mask, room: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 }
 
@@ -84,7 +86,7 @@ impl Outbox {
         callback: impl Fn(Asked) + Send + Sync + 'static,
     ) -> Result<(), OutboxError> {
         let name = checked(name.into())?;
-        self.inner.credentials.lock().insert(name, Known::new(Arc::new(callback)));
+        self.inner.credentials.lock().insert(name, Known::new(Arc::new(callback), Mask::current()));
         self.inner.serve();
         Ok(())
     }
@@ -104,7 +106,9 @@ impl Credentials {
     pub(crate) fn forked(&self) -> Self {
         // Held for ever where another thread of the parent had it.
         let Ok(known) = self.0.try_lock() else { return Self::default() };
-        let anew = known.iter().map(|(name, known)| (name.clone(), Known::new(Arc::clone(&known.callback))));
+        let anew = known
+            .iter()
+            .map(|(name, known)| (name.clone(), Known::new(Arc::clone(&known.callback), known.mask)));
         Self(Mutex::new(anew.collect()))
     }
 
@@ -126,12 +130,12 @@ impl Credentials {
             };
             let (reply, answer) = oneshot::channel();
             let asked = Asked { reply, _room: room };
-            let known = Arc::clone(&known);
+            let (mask, known) = (known.mask, Arc::clone(&known));
             let call = move || {
                 // What it does is not ours; where it panics it has not answered.
                 let _ = catch_unwind(AssertUnwindSafe(|| (known.callback)(asked)));
             };
-            if thread::Builder::new().name("farcall-secret".into()).spawn(call).is_err() {
+            if thread::spawn_with(mask, "farcall-secret", call).is_err() {
                 return Err(failed("could not be asked: no thread can be started"));
             }
             match answer.await {
@@ -175,7 +179,10 @@ mod tests {
     use super::*;
 
     fn known(callback: impl Fn(Asked) + Send + Sync + 'static) -> Credentials {
-        Credentials(Mutex::new(BTreeMap::from([("stripe".to_owned(), Known::new(Arc::new(callback)))])))
+        Credentials(Mutex::new(BTreeMap::from([(
+            "stripe".to_owned(),
+            Known::new(Arc::new(callback), Mask::current()),
+        )])))
     }
 
     fn asked(credentials: &Credentials) -> Result<String, Missing> {
@@ -192,10 +199,10 @@ mod tests {
 
     #[test]
     fn a_callback_is_asked_anew_each_time_and_on_a_thread_of_its_own() {
-        let here = thread::current().id();
+        let here = std::thread::current().id();
         let turns = Mutex::new(0);
         let credentials = known(move |asked| {
-            assert_ne!(thread::current().id(), here);
+            assert_ne!(std::thread::current().id(), here);
             let mut turn = turns.lock().unwrap();
             *turn += 1;
             asked.answer(Ok(format!("sk_{turn}")));

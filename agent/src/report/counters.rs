@@ -189,7 +189,7 @@ const MEANINGS: [(&str, &str, Weight); 86] = [
         Look,
     ),
     ("unleased_quotas", "quotas of a fleet without Redis; this host goes by its own share", Look),
-    ("late_forks", "forks that nobody announced; calls of the child's first second are missing", Look),
+    ("late_forks", "forks that nobody announced; they were noticed by the child's first call", Look),
     ("panics", "errors of farcall's own that were caught", Look),
     ("sidecar_ring_full", "records that found no room between kernel and sidecar", Look),
     ("sidecar_ring_pressure", "pieces of payload withheld so that connections keep their room", Look),

@@ -76,7 +76,7 @@ impl Worker {
             queue.number
         };
         let worker = Arc::clone(self);
-        let join = std::thread::Builder::new().name(self.name.into()).spawn(move || worker.run(number));
+        let join = crate::thread::spawn(self.name, move || worker.run(number));
         match join {
             Ok(join) => *thread = Some(join),
             Err(error) => {

@@ -149,9 +149,7 @@ impl Watch {
         }
         let (stop, stopped) = Stop::pair()?;
         let process = Arc::clone(process);
-        let join = std::thread::Builder::new()
-            .name("farcall-config".into())
-            .spawn(move || process.watch.run(&process, &stopped))?;
+        let join = crate::thread::spawn("farcall-config", move || process.watch.run(&process, &stopped))?;
         *thread = Some(Running { stop, join });
         Ok(())
     }

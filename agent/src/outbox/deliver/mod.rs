@@ -58,7 +58,7 @@ impl Delivery {
         }
         let ending = Arc::new(AtomicBool::new(false));
         let (weak, told) = (Arc::downgrade(inner), Arc::clone(&ending));
-        let spawned = std::thread::Builder::new().name("farcall-deliver".into()).spawn(move || {
+        let spawned = crate::thread::spawn("farcall-deliver", move || {
             let Some(inner) = weak.upgrade() else { return };
             loop {
                 run(&inner, &farcall, &told);

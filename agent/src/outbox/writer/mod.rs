@@ -137,7 +137,7 @@ impl Writer {
 
     fn spawn(&self, queue: &mut MutexGuard<'_, Queue>) {
         let shared = Arc::clone(&self.shared);
-        let spawned = std::thread::Builder::new().name("farcall-outbox".into()).spawn(move || {
+        let spawned = crate::thread::spawn("farcall-outbox", move || {
             if catch_unwind(AssertUnwindSafe(|| shared.work())).is_err() {
                 shared.broke();
             }

@@ -225,7 +225,7 @@ impl Fleet {
         }
         lock(&self.state.0).running = true;
         let worker = self.worker(clock);
-        let join = std::thread::Builder::new().name("farcall-share".into()).spawn(move || worker.run())?;
+        let join = crate::thread::spawn("farcall-share", move || worker.run())?;
         *thread = Some(join);
         Ok(())
     }

@@ -130,7 +130,7 @@ impl Thread {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        let spawned = std::thread::Builder::new().name("farcall-copies".into()).spawn(move || {
+        let spawned = crate::thread::spawn("farcall-copies", move || {
             if catch_unwind(AssertUnwindSafe(|| shared.work())).is_err() {
                 say::say("an error of farcall's own in the outbox was caught (please report it)");
                 let mut queue = shared.lock();

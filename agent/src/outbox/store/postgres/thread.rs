@@ -138,7 +138,7 @@ impl Thread {
         let wrong = |error: std::io::Error| self.shared.wrong(&format!("cannot start a thread: {error}"));
         let shared = Arc::clone(&self.shared);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(wrong)?;
-        let spawned = std::thread::Builder::new().name("farcall-postgres".into()).spawn(move || {
+        let spawned = crate::thread::spawn("farcall-postgres", move || {
             // Where it panics nobody waits for it forever.
             let _ended = Ended(Arc::clone(&shared));
             runtime.block_on(shared.work());
