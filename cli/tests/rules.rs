@@ -289,6 +289,34 @@ fn a_host_in_a_vendors_place_is_told_of_wherever_it_is_named() {
 }
 
 #[test]
+fn a_named_vendors_domain_and_a_price_of_no_endpoint_are_warned_of() {
+    let home = tempfile::tempdir().unwrap();
+    let check = |vendor: &str, endpoint: &str| {
+        let text = format!(
+            "[[policy]]\nmatch = {{ vendor = \"{vendor}\" }}\nverdict = \"deny\"\n\
+             [[price]]\nvendor = \"stripe\"\nendpoint = \"{endpoint}\"\ncall = \"1 USD / 1k calls\"\n"
+        );
+        std::fs::write(home.path().join("next.toml"), text).unwrap();
+        run(home.path(), &["config", "check", "--strict", "next.toml"])
+    };
+    let (code, out, _) = check("stripe.com", "POST /v1/chargez");
+    assert!(
+        code == 1 && out.contains("next.toml:2:20: warning: `stripe.com` is only what nobody named"),
+        "{out}"
+    );
+    assert!(out.contains("next.toml:6:12: warning: Stripe has no endpoint `POST /v1/chargez`"), "{out}");
+    // It is as they say.
+    let test = |config: &str| {
+        std::fs::rename(home.path().join("next.toml"), home.path().join(config)).unwrap();
+        run(home.path(), &["policy", "test", "GET", "https://api.stripe.com/v1/balance"]).0
+    };
+    assert_eq!(test("farcall.toml"), 0, "no rule is about it");
+    let (code, out, _) = check("stripe", "POST /v1/charges");
+    assert!(code == 0 && !out.contains("warning"), "{out}");
+    assert_eq!(test("farcall.toml"), 1, "denied");
+}
+
+#[test]
 fn the_json_of_each_answer_is_documented() {
     let home = tempfile::tempdir().unwrap();
     ledger(home.path());

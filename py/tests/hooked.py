@@ -14,3 +14,10 @@ def native_hook(*given: Any) -> Any:
     if sys.version_info < (3, 11):
         pytest.skip("Python 3.10 has no native hooks")
     return native.hook(*given)
+
+
+def httpx_streams(library: Any) -> Any:
+    """The streams of httpx's native hooks, over those of a library."""
+    from farcall._adapters.httpx_streams import Streams
+
+    return Streams(library.SyncByteStream, library.AsyncByteStream)

@@ -1,7 +1,7 @@
 //! Filters: `vendor=stripe`, `status>=500`, `caller.service=!billing`, the words of the rules in
 //! `farcall.toml`.
 
-use super::source::Row;
+use super::row::Row;
 use farcall::Caller;
 use farcall::matcher::{Field, Fields, Matcher, Subject, Text};
 use std::str::FromStr;

@@ -1,7 +1,7 @@
 //! The numbers that every table of calls shows.
 
 use super::findings::words;
-use super::source::Row;
+use super::row::Row;
 use farcall::ledger::{Sketch, Sums};
 use farcall::{Currency, Money};
 use serde::Serialize;

@@ -2,7 +2,8 @@
 //! together that is one row.
 
 use super::findings::words;
-use super::source::{Source, get};
+use super::row::get;
+use super::source::Source;
 use super::{Filter, Query, ReportError, Window, incidents, time};
 use crate::store::MAX_PROCESSES;
 use farcall::matcher::{Fields, Subject};

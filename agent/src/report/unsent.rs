@@ -3,7 +3,8 @@
 use super::ReportError;
 use super::filter::subject_of;
 use super::findings::words;
-use super::source::{Row, Source};
+use super::row::Row;
+use super::source::Source;
 use crate::home;
 use farcall::config::Rule;
 use farcall::matcher::Matcher;

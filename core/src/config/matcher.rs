@@ -7,6 +7,9 @@ use std::cell::OnceCell;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// How a vendor is written that nobody named.
+const OF_NOBODY: &str = "name it in a [[vendor]] with its hosts, or write its domain, such as `example.com`";
+
 /// The names that a rule may give for a vendor.
 pub(super) struct VendorNames<'v> {
     own: &'v [Vendor],
@@ -30,8 +33,8 @@ impl<'v> VendorNames<'v> {
             return self.of_host(name);
         }
         let hint = match nearest(&name.to_lowercase(), names()) {
-            Some(nearest) => format!("did you mean `{nearest}`?"),
-            None => "name it in a [[vendor]] with its hosts, or write its domain".into(),
+            Some(nearest) => format!("did you mean `{nearest}`? Else {OF_NOBODY}"),
+            None => OF_NOBODY.into(),
         };
         Some(format!("the vendor `{name}` is not known; {hint}"))
     }
@@ -46,7 +49,8 @@ impl<'v> VendorNames<'v> {
             None => bare_host(&lower),
         };
         let catalogue = self.catalogue.get_or_init(|| Catalogue::new(self.own.to_vec()));
-        let known = catalogue.vendor_of(host).map(|vendor| vendor.name.as_str());
+        let known = catalogue.vendor_of(host).or_else(|| only_below(catalogue, lower.strip_prefix('*')?));
+        let known = known.map(|vendor| vendor.name.as_str());
         let vendor = known.unwrap_or_else(|| name_of_unknown(host));
         (vendor != lower).then(|| match known {
             Some(_) => format!("the vendor `{name}` is not known; its calls are those of `{vendor}`: write that"),
@@ -56,6 +60,13 @@ impl<'v> VendorNames<'v> {
             ),
         })
     }
+}
+
+/// The vendor that alone has hosts which end so.
+fn only_below<'c>(catalogue: &'c Catalogue, end: &str) -> Option<&'c Vendor> {
+    let has_such = |vendor: &&Vendor| vendor.hosts.iter().any(|host| host.ends_with(end));
+    let mut vendors = catalogue.vendors().iter().filter(has_such);
+    vendors.next().filter(|_| vendors.next().is_none())
 }
 
 /// Whether a rule may write this for a vendor that nobody named: a registrable domain or the address of a host.

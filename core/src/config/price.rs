@@ -24,8 +24,8 @@ pub(super) fn read(section: &mut Section<'_, '_>, vendor: Result<&VendorNames<'_
     let currency = Cell::new(None);
     price.models = section.list("models", pattern);
     price.models.extend(section.checked_string("model", pattern));
-    price.endpoints = section.list("endpoints", pattern);
-    price.endpoints.extend(section.checked_string("endpoint", pattern));
+    price.endpoints = section.list("endpoints", endpoint);
+    price.endpoints.extend(section.checked_string("endpoint", endpoint));
     price.as_of = section.checked_string("as_of", |text| {
         is_date(text).then(|| text.to_owned()).ok_or("a date; write it like \"2026-11-01\"".into())
     });
@@ -168,6 +168,12 @@ fn pattern(text: &str) -> Result<String, String> {
         _ if text.is_empty() => Err("a name; it is empty".into()),
         _ => Ok(text.to_owned()),
     }
+}
+
+/// An endpoint as the catalogue writes it (`* /api/{method}`, `GET /v1/{rest*}`), or the start of one.
+fn endpoint(text: &str) -> Result<String, String> {
+    pattern(&text.strip_prefix("* ").unwrap_or(text).replace("*}", "}"))?;
+    Ok(text.to_owned())
 }
 
 fn is_date(text: &str) -> bool {

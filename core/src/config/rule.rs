@@ -187,12 +187,13 @@ status = 500
             let own = "[[vendor]]\nname = \"in-house\"\nhosts = [\"search\"]\n";
             read(&format!("[[fault]]\nmatch = {{ vendor = \"{vendor}\" }}\nstatus = 500\n{own}")).1
         };
-        assert_eq!(rule("strpie"), ["f:2:20: the vendor `strpie` is not known; did you mean `stripe`?"]);
-        assert_eq!(
-            rule("!in-huose"),
-            ["f:2:20: the vendor `in-huose` is not known; did you mean `in-house`?"]
-        );
-        assert!(rule("qqq")[0].contains("name it in a [[vendor]] with its hosts, or write its domain"));
+        let of_nobody = "name it in a [[vendor]] with its hosts, or write its domain, such as `example.com`";
+        for (name, meant) in [("strpie", "stripe"), ("!in-huose", "in-house")] {
+            let wrong = name.trim_start_matches('!');
+            let says = format!("the vendor `{wrong}` is not known; did you mean `{meant}`? Else {of_nobody}");
+            assert_eq!(rule(name), [format!("f:2:20: {says}")]);
+        }
+        assert_eq!(rule("qqq"), [format!("f:2:20: the vendor `qqq` is not known; {of_nobody}")]);
         let by_domain = "a host that nobody named goes by its domain; write `example.co.uk`, or, for this host alone, match \
                          its `host`, or name it in a [[vendor]]";
         for host in [
@@ -205,7 +206,9 @@ status = 500
             let name = host.trim_start_matches('!');
             assert_eq!(rule(host), [format!("f:2:20: the vendor `{name}` is not known: {by_domain}")]);
         }
-        for (host, vendor) in [("api.stripe.com", "stripe"), ("localhost:8080", "localhost")] {
+        for (host, vendor) in
+            [("api.stripe.com", "stripe"), ("*.stripe.com", "stripe"), ("localhost:8080", "localhost")]
+        {
             let said = rule(host);
             assert!(said.len() == 1 && said[0].contains(&format!("`{vendor}`")), "{said:?}");
         }

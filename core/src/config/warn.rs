@@ -4,7 +4,9 @@
 mod conditions;
 mod downgrades;
 mod endpoints;
+mod prices;
 mod quotas;
+mod vendors;
 
 use super::{Config, ConfigWarning, Rule};
 use crate::budget::Unit;
@@ -42,29 +44,12 @@ pub(super) fn warnings(config: &Config, file: &str, text: &str, now: Timestamp) 
             let expires = table.get("expires").filter(|_| kind == "fault");
             let place = expires.map_or(begin, |value| value.span().start);
             found.places.insert((kind, line_of(begin)), place);
-            if let Some(DeValue::Table(conditions)) = table.get("match").map(Spanned::get_ref) {
-                let mut endpoints = Vec::new();
-                let (mut vendors, mut hosts) = (Vec::new(), Vec::new());
-                each_text("", conditions, &mut |key, text, place| {
-                    match key {
-                        "vendor" | "vendor.name" => vendors.push(text.trim().to_owned()),
-                        "host" => hosts.push(text.trim().to_owned()),
-                        "endpoint" => endpoints.push((text.trim().to_owned(), place)),
-                        _ => {}
-                    }
-                    found.said.extend(known.objection(key, text).map(|objection| (place, objection)));
-                });
-                let vendors: Vec<&str> = vendors.iter().map(String::as_str).collect();
-                let whose = known.whose(&vendors, &hosts);
-                for (endpoint, place) in endpoints {
-                    let wanted = endpoint.strip_prefix('!').unwrap_or(&endpoint).trim();
-                    let objection = known.no_endpoint(&vendors, wanted);
-                    let objection = objection.or_else(|| known.named_otherwise(&whose, wanted));
-                    found.said.extend(objection.map(|objection| (place, objection)));
-                }
+            if let Some(DeValue::Table(table)) = table.get("match").map(Spanned::get_ref) {
+                conditions(table, &known, &mut found);
             }
         }
     }
+    prices::prices(root.get_ref(), &known, &mut found);
     resilience(config, &mut found);
     rollouts(config, &mut found);
     faults(config, now, &mut found);
@@ -91,6 +76,31 @@ impl Found {
     fn say<T>(&mut self, kind: &'static str, rule: &Rule<T>, message: String) {
         let place = self.places.get(&(kind, rule.line)).copied();
         self.said.extend(place.map(|place| (place, message)));
+    }
+}
+
+/// Conditions of one `match` that no call can meet, or not as they are meant.
+fn conditions(table: &DeTable<'_>, known: &Known<'_>, found: &mut Found) {
+    let (mut vendors, mut hosts, mut endpoints) = (Vec::new(), Vec::new(), Vec::new());
+    each_text("", table, &mut |key, text, place| {
+        match key {
+            "vendor" | "vendor.name" => vendors.push((text.trim().to_owned(), place)),
+            "host" => hosts.push(text.trim().to_owned()),
+            "endpoint" => endpoints.push((text.trim().to_owned(), place)),
+            _ => {}
+        }
+        found.said.extend(known.objection(key, text).map(|objection| (place, objection)));
+    });
+    let names: Vec<&str> = vendors.iter().map(|(name, _)| name.as_str()).collect();
+    for (name, place) in &vendors {
+        found.said.extend(known.beside(name, &names).map(|objection| (*place, objection)));
+    }
+    let whose = known.whose(&names, &hosts);
+    for (endpoint, place) in &endpoints {
+        let wanted = endpoint.strip_prefix('!').unwrap_or(endpoint).trim();
+        let objection = known.no_endpoint(&names, wanted);
+        let objection = objection.or_else(|| known.named_otherwise(&whose, wanted));
+        found.said.extend(objection.map(|objection| (*place, objection)));
     }
 }
 
@@ -409,6 +419,7 @@ mod tests {
             include_str!("../../../docs/budget.md"),
             include_str!("../../../docs/resilience.md"),
             include_str!("../../../docs/cache.md"),
+            include_str!("../../../docs/cost.md"),
             include_str!("../../../README.md"),
         ] {
             for example in page.split("```toml").skip(1).filter_map(|rest| rest.split("```").next()) {

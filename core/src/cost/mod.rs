@@ -27,7 +27,7 @@ pub use usage::{Kind, MAX_UNITS, ModelName, ServiceTier, Usage};
 pub use volume::Volume;
 
 pub(crate) use rate::count_of;
-pub(crate) use table::builtin;
+pub(crate) use table::{builtin, is_for};
 
 use crate::units::{Currency, Money};
 

@@ -246,7 +246,9 @@ impl Layer {
 
     fn first(&self, numbers: &[usize], endpoint: &str) -> Option<Found<'_>> {
         let mut prices = numbers.iter().map(|number| (&self.prices[*number], &self.volumes[*number]));
-        prices.find(|(price, _)| price.endpoints.is_empty() || is_for(price, endpoint))
+        prices.find(|(price, _)| {
+            price.endpoints.is_empty() || price.endpoints.iter().any(|known| is_for(known, endpoint))
+        })
     }
 }
 
@@ -268,18 +270,17 @@ impl Vendor {
     }
 }
 
-fn is_for(price: &Price, endpoint: &str) -> bool {
-    price.endpoints.iter().any(|known| {
-        let start = known.strip_suffix('*');
-        if known.contains('{') {
-            // As in matches, a placeholder is one whatever it is called.
-            let (mut wanted, mut letters) = (unnamed(start.unwrap_or(known)), unnamed(endpoint));
-            return wanted.all(|letter| letters.next() == Some(letter))
-                && (start.is_some() || letters.next().is_none());
-        }
-        match start {
-            Some(start) => endpoint.starts_with(start),
-            None => *known == endpoint,
-        }
-    })
+/// Whether what a price writes for an endpoint stands for this one.
+pub(crate) fn is_for(known: &str, endpoint: &str) -> bool {
+    let start = known.strip_suffix('*');
+    if known.contains('{') {
+        // As in matches, a placeholder is one whatever it is called.
+        let (mut wanted, mut letters) = (unnamed(start.unwrap_or(known)), unnamed(endpoint));
+        return wanted.all(|letter| letters.next() == Some(letter))
+            && (start.is_some() || letters.next().is_none());
+    }
+    match start {
+        Some(start) => endpoint.starts_with(start),
+        None => known == endpoint,
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::destination::pairs;
 use super::value::Attributes;
+use crate::caller;
 use serde_json::{Value, json};
 
 /// Attributes of `OTEL_RESOURCE_ATTRIBUTES` that are taken over.
@@ -14,6 +15,8 @@ pub(crate) struct Resource {
     pid: u32,
     /// When it started, in the kernel's ticks: a pid comes again.
     started: u64,
+    /// That of the pid: containers may share the name of their host, and begin with the pid 1 each. 0 where unknown.
+    pid_namespace: u64,
     /// By `OTEL_RESOURCE_ATTRIBUTES`.
     given: Vec<(String, String)>,
 }
@@ -22,14 +25,15 @@ impl Resource {
     pub(crate) fn new(service: &str, pid: u32, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let mut given = env("OTEL_RESOURCE_ATTRIBUTES").map(|text| pairs(&text)).unwrap_or_default();
         given.truncate(MAX_GIVEN);
-        let started = crate::caller::start_ticks_of("self").unwrap_or_default();
-        Self { service: service.to_owned(), pid, started, given }
+        let started = caller::start_ticks_of("self").unwrap_or_default();
+        let pid_namespace = caller::pid_namespace_of("self").unwrap_or_default();
+        Self { service: service.to_owned(), pid, started, pid_namespace, given }
     }
 
     pub(crate) fn to_json(&self) -> Value {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         // One writer to each series: of two processes of a service each has its own.
-        let instance = format!("{host}:{}:{}", self.pid, self.started);
+        let instance = format!("{host}:{}:{}:{}", self.pid, self.started, self.pid_namespace);
         let own = [
             ("service.name", self.service.as_str()),
             ("service.instance.id", instance.as_str()),
@@ -55,7 +59,11 @@ mod tests {
 
     fn read(given: &str) -> Vec<(String, String)> {
         let env = |name: &str| (name == "OTEL_RESOURCE_ATTRIBUTES").then(|| given.to_owned());
-        let json = Resource::new("shop", std::process::id(), &env).to_json();
+        attributes(&Resource::new("shop", std::process::id(), &env))
+    }
+
+    fn attributes(resource: &Resource) -> Vec<(String, String)> {
+        let json = resource.to_json();
         let value = |entry: &Value| entry["value"].as_object().unwrap().values().next().unwrap().clone();
         let pair = |entry: &Value| {
             (entry["key"].as_str().unwrap().to_owned(), value(entry).as_str().unwrap().to_owned())
@@ -81,5 +89,18 @@ mod tests {
         let given = read("service.instance.id=blue,host.name=web-1");
         let named = given.iter().filter(|(key, _)| key == "service.instance.id" || key == "host.name");
         assert_eq!(named.map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["blue", "web-1"]);
+    }
+    #[test]
+    fn the_first_processes_of_two_containers_with_one_host_name_are_two_instances() {
+        let instance = |pid_namespace: u64| {
+            let (service, given) = ("shop".to_owned(), Vec::new());
+            let found = attributes(&Resource { service, pid: 1, started: 4_242, pid_namespace, given });
+            found.into_iter().find(|(name, _)| name == "service.instance.id").unwrap().1
+        };
+        assert_ne!(instance(4_026_531_836), instance(4_026_532_201));
+        assert!(instance(4_026_531_836).ends_with(":1:4242:4026531836"));
+        let own = read("").into_iter().find(|(name, _)| name == "service.instance.id").unwrap().1;
+        let namespace = caller::pid_namespace_of("self").unwrap();
+        assert!(own.ends_with(&format!(":{namespace}")), "{own}");
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::report::ReportError;
 use crate::report::findings::Finding;
-use crate::report::source::get;
-use crate::report::source::{Row, Source};
+use crate::report::row::{Row, get};
+use crate::report::source::Source;
 use farcall::advise::{Sums, TTLS};
 use farcall::ledger::{Sketch, Sums as Calls};
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,7 @@
 
 use super::{Finding, Scene, evidence, words};
 use crate::report::ReportError;
-use crate::report::source::count;
+use crate::report::row::count;
 use farcall::policy::Verdict;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};

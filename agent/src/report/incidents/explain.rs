@@ -2,7 +2,8 @@
 
 use super::joined::{Joined, Rows};
 use super::{IncidentRow, has_window, stored};
-use crate::report::source::{Row, Source};
+use crate::report::row::Row;
+use crate::report::source::Source;
 use crate::report::{Query, ReportError};
 use farcall::Timestamp;
 use farcall::quota::{NamedIncident, NamedMix, NamedShare, explain};

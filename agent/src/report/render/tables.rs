@@ -3,7 +3,7 @@
 use super::grid::{Cell, Column, Grid, wrap};
 use super::units::{bytes, grouped, millis, money, percent, short};
 use super::{Render, Style};
-use crate::report::source::is_refused;
+use crate::report::row::is_refused;
 use crate::report::{
     CallRow, CallerRow, CustomerRow, EndpointRow, Finding, Inventory, Numbers, Table, VendorRow, Warning,
     Window,

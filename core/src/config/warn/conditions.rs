@@ -69,6 +69,11 @@ impl<'c> Known<'c> {
         self.catalogue.get_or_init(|| Catalogue::new(self.config.vendors.clone()))
     }
 
+    /// The vendors that calls can have, those of the file last.
+    pub(super) fn vendors(&self) -> impl Iterator<Item = &'c Vendor> {
+        self.vendors.iter().copied()
+    }
+
     /// The vendor of this name; `None` for a text that stands for several.
     pub(super) fn vendor(&self, name: &str) -> Option<&'c Vendor> {
         self.vendors.iter().copied().find(|vendor| vendor.name.eq_ignore_ascii_case(name))

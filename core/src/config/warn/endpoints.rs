@@ -12,6 +12,12 @@ impl Known<'_> {
     /// What is meant by an endpoint that none of these vendors has; `None` where one of them has it, or none has one that
     /// is like it: calls that no pattern names are learned.
     pub(super) fn no_endpoint(&self, vendors: &[&str], wanted: &str) -> Option<String> {
+        let (far, said) = self.nearest(vendors, wanted)?;
+        (far > 0).then_some(said)
+    }
+
+    /// The endpoint of these vendors that is most like this one: how many letters are others, and a sentence that asks for it.
+    pub(super) fn nearest(&self, vendors: &[&str], wanted: &str) -> Option<(usize, String)> {
         let (method, path) = wanted.split_once(' ').filter(|(_, path)| path.starts_with('/'))?;
         if path.contains('*') || vendors.is_empty() {
             return None;
@@ -24,17 +30,14 @@ impl Known<'_> {
                 if by != "*" && method != "*" && !by.eq_ignore_ascii_case(method) {
                     continue;
                 }
-                match distance(path, of) {
-                    Some(0) => return None,
-                    Some(far) if nearest.is_none_or(|(least, ..)| far < least) => {
-                        nearest = Some((far, &vendor.label, known));
-                    }
-                    _ => {}
+                let far = distance(path, of);
+                if let Some(far) = far.filter(|far| nearest.is_none_or(|(least, ..)| *far < least)) {
+                    nearest = Some((far, &vendor.label, known));
                 }
             }
         }
-        let (_, label, known) = nearest?;
-        Some(format!("{label} has no endpoint `{wanted}` in the catalogue; did you mean `{known}`?"))
+        let (far, label, known) = nearest?;
+        Some((far, format!("{label} has no endpoint `{wanted}` in the catalogue; did you mean `{known}`?")))
     }
 }
 
@@ -65,6 +68,19 @@ impl Known<'_> {
     /// What calls of this path have in its place: a template of the vendor's, or of what looks like an id. `None` where
     /// calls can have this.
     pub(super) fn named_otherwise(&self, whose: &Whose, wanted: &str) -> Option<String> {
+        let matcher = Matcher::new([("endpoint", wanted)]).ok()?;
+        self.instead(whose, wanted, &|endpoint, method| {
+            matcher.matches(&Subject { endpoint, method, ..Subject::default() })
+        })
+    }
+
+    /// The same where `is_meant` tells whether `wanted` stands for an endpoint, asked for by a method.
+    pub(super) fn instead(
+        &self,
+        whose: &Whose,
+        wanted: &str,
+        is_meant: &dyn Fn(&str, &str) -> bool,
+    ) -> Option<String> {
         let (method, path) = wanted.split_once(' ').filter(|(_, path)| path.starts_with('/'))?;
         let method = method.to_uppercase();
         // A learned one that was cut ends in `…`.
@@ -72,10 +88,6 @@ impl Known<'_> {
         if is_open || self.no_method(&method).is_some() {
             return None;
         }
-        let matcher = Matcher::new([("endpoint", wanted)]).ok()?;
-        let is_meant = |endpoint: &str, method: &str| {
-            matcher.matches(&Subject { endpoint, method, ..Subject::default() })
-        };
         let methods = if method == "*" { &COMMON[..] } else { &[method.as_str()] };
         let asked = path.split('?').next().unwrap_or(path).replace('*', "x");
         let catalogue = self.catalogue();
