@@ -26,6 +26,7 @@ mod question;
 mod quotas;
 mod refusal;
 mod render;
+mod row;
 mod source;
 pub(crate) mod time;
 mod unsent;

@@ -1,6 +1,6 @@
 //! The callers of a ledger, and which of them are one process.
 
-use super::source::get;
+use super::row::get;
 use farcall::Caller;
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
