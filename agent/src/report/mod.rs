@@ -5,6 +5,7 @@
 //! kernel are only those calls that no library accounts for, so each call counts once.
 
 mod advise;
+mod alive;
 mod budgets;
 mod callers;
 mod calls;
