@@ -3,7 +3,7 @@
 
 use super::numbers::{Account, decimal, millis};
 use super::refusal::Warning;
-use super::row::{Kept, Row, is_error};
+use super::row::{Kept, Row, UNKNOWN, is_error};
 use super::source::Source;
 use super::{Query, ReportError, Table, refusal, render, time};
 use farcall::cost::Unknown;
@@ -37,7 +37,8 @@ pub struct CallRow {
     pub tap: String,
     /// The HTTP status; 0 where no response came.
     pub status: u16,
-    /// `complete`, `abandoned`, `cached`, `stale`, `parked`, the error's type, or `refused-` and the concept that refused it.
+    /// `complete`, `abandoned`, `cached`, `stale`, `parked`, the error's type, `refused-` and the concept that refused it, or
+    /// `unknown` where the sidecar lost the answer.
     pub outcome: String,
     /// Whether it failed, or was answered with 4xx or 5xx.
     pub error: bool,
@@ -221,6 +222,9 @@ fn sentences(call: &CallRow, label: &str) -> Vec<String> {
         }
         (None, 0) if call.outcome == "parked" => {
             format!("It was parked in the outbox, unanswered, after {took}{waited}: {attempts}.")
+        }
+        (None, 0) if call.outcome == UNKNOWN => {
+            format!("What it came to is not known after {took}, for the sidecar lost its answer: {attempts}.")
         }
         (None, 0) => format!("It failed ({}) after {took}{waited}: {attempts}.", call.outcome),
         (None, status) => {

@@ -88,7 +88,15 @@ pub(super) fn is_error(status: u16, outcome: &str) -> bool {
     if is_cached(outcome) {
         return status >= 400;
     }
-    !is_refused(outcome) && (status >= 400 || !matches!(outcome, "complete" | "abandoned"))
+    !is_refused(outcome) && (status >= 400 || !matches!(outcome, "complete" | "abandoned" | UNKNOWN))
+}
+
+/// The outcome of a call whose answer the sidecar lost.
+pub(super) const UNKNOWN: &str = "unknown";
+
+/// The outcome as it is shown: whoever saw an answer to its end saw its status.
+pub(super) fn outcome(status: u16, written: String) -> String {
+    if status == 0 && written == "complete" { UNKNOWN.to_owned() } else { written }
 }
 
 /// A call that was not made, because a rule said so.

@@ -1,7 +1,7 @@
 //! The ledger as the reports read it: one pass over the rows of a window, with names resolved.
 
 use super::filter::{BadFilter, Filter};
-use super::row::{ConnectionRow, Kept, Row, count, get};
+use super::row::{ConnectionRow, Kept, Row, count, get, outcome};
 use super::who::Who;
 use super::{Query, ReportError};
 use crate::{home, store};
@@ -119,7 +119,8 @@ impl<'q> Source<'q> {
     /// Each rollup of the window that the filters let through.
     pub(super) fn rows(&self, mut each: impl FnMut(&Row<'_>)) -> Result<(), ReportError> {
         self.scan("rollups", |row, names| {
-            let (tap, outcome): (String, String) = (row.get("tap")?, row.get("outcome")?);
+            let (tap, status): (String, u16) = (row.get("tap")?, get(row, "status")?);
+            let outcome = outcome(status, row.get("outcome")?);
             let nanos = |column: &str| get::<u64>(row, column).map(Duration::from_nanos);
             let mut sums = Sums::default();
             sums.calls = count(row, "calls")?;
@@ -157,7 +158,7 @@ impl<'q> Source<'q> {
                 tags: names.get(row, "tags")?,
                 caller,
                 tap: &tap,
-                status: get(row, "status")?,
+                status,
                 outcome: &outcome,
                 sums,
                 latency: latency.unwrap_or(Ok(Sketch::new())).unwrap_or_default(),
@@ -180,7 +181,8 @@ impl<'q> Source<'q> {
         let mut rows = statement.query([from, to])?;
         let names = Names { names: &self.names, callers: &self.who.shown };
         while let Some(row) = rows.next()? {
-            let (tap, outcome): (String, String) = (row.get("tap")?, row.get("outcome")?);
+            let (tap, status): (String, u16) = (row.get("tap")?, get(row, "status")?);
+            let outcome = outcome(status, row.get("outcome")?);
             let Some(caller) = names.caller(row)? else { continue };
             let kept = Kept {
                 id: row.get::<_, i64>("id")?.cast_unsigned(),
@@ -206,7 +208,7 @@ impl<'q> Source<'q> {
                 tags: names.get(row, "tags")?,
                 caller,
                 tap: &tap,
-                status: get(row, "status")?,
+                status,
                 outcome: &outcome,
                 sums: Sums::default(),
                 latency: Sketch::new(),

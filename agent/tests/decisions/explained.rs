@@ -1,6 +1,7 @@
 //! Single calls that are explained: what a rule did to them, and in which file it stands.
 
 use super::*;
+use farcall::{CallerId, Tap};
 
 #[test]
 fn a_policy_that_throttles_is_told_as_one_where_it_refuses_like_a_quota() {
@@ -257,4 +258,28 @@ fn a_call_of_which_a_part_of_the_cost_is_known_shows_it_and_why_that_is_not_all(
         row.cost.unwrap()
     );
     assert!(sentences[2].starts_with(&said), "{sentences:?}");
+}
+
+#[test]
+fn a_call_whose_answer_the_sidecar_lost_is_unknown_and_no_error() {
+    let home = tempfile::tempdir().unwrap();
+    let farcall = start(home.path(), "");
+    let head = Head::new("GET", STRIPE).seen(CallerId::SELF, Tap::Kernel);
+    let mut lost = farcall.guard(farcall.begin(&head));
+    assert!(matches!(lost.step(), Step::Send(_)));
+    // As the sidecar tells of it.
+    lost.head(0);
+    lost.end();
+    drop(lost);
+    assert!(call(&farcall, STRIPE, "acme", 200));
+    farcall.shutdown();
+    let query = Query::at(home.path());
+    let of = |filter: &str| report::calls(&query.clone().filter(filter.parse().unwrap())).unwrap().rows;
+    let row = of("outcome=unknown")[0].clone();
+    assert_eq!((row.status, row.outcome.as_str(), row.error), (0, "unknown", false));
+    assert_eq!(of("outcome=complete").len(), 1, "that is the other one");
+    assert_eq!(report::vendors(&query).unwrap().totals.errors, 0);
+    let sentence = &report::explain_call(&query, &row.id).unwrap().sentences[1];
+    assert!(sentence.starts_with("What it came to is not known after "), "{sentence}");
+    assert!(sentence.ends_with(", for the sidecar lost its answer: one attempt."), "{sentence}");
 }
