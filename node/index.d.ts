@@ -135,7 +135,8 @@ export interface CallRow {
   /** 0 without a response. */
   status: number
   /**
-   * `complete`, `abandoned`, `cached`, `stale`, `parked`, the type of its error, or `refused-` and the concept that refused it.
+   * `complete`, `abandoned`, `cached`, `stale`, `parked`, the type of its error, `refused-` and the concept that refused it, or
+   * `unknown` where the sidecar lost the answer.
    */
   outcome: string
   error: boolean

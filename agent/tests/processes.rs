@@ -3,13 +3,14 @@
 
 mod support;
 
+use farcall_agent::report::{self, Query};
 use farcall_agent::{Farcall, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,6 +34,8 @@ fn child_body() {
         "prefork" => prefork(&home),
         "forks-while-writing" => forks_while_writing(&home),
         "forks-after-reloads" => forks_after_reloads(&home),
+        "executes" => executes(&home),
+        "executed" => executed(&home),
         other => panic!("no such role: {other}"),
     }
 }
@@ -86,7 +89,7 @@ fn totals_are_exact_whatever_dies_beside_them() {
     doomed.wait().unwrap();
     for worker in &mut workers.0 {
         let mut output = String::new();
-        std::io::Read::read_to_string(worker.stdout.as_mut().unwrap(), &mut output).unwrap();
+        worker.stdout.as_mut().unwrap().read_to_string(&mut output).unwrap();
         assert!(worker.wait().unwrap().success(), "{output}");
     }
     let each = i64::try_from(THREADS * CALLS).unwrap();
@@ -105,7 +108,7 @@ fn totals_are_exact_whatever_dies_beside_them() {
     );
     assert_eq!(number(home.path(), "SELECT count(*) FROM processes WHERE ended IS NULL"), 1);
     // Each latency is in a sketch exactly once, too.
-    let vendors = farcall_agent::report::vendors(&farcall_agent::report::Query::at(home.path())).unwrap();
+    let vendors = report::vendors(&Query::at(home.path())).unwrap();
     assert!(vendors.rows[0].numbers.p50_ms.is_some());
     assert_eq!(number(home.path(), "SELECT count(*) FROM rollups WHERE typeof(calls) <> 'integer'"), 0);
 }
@@ -389,4 +392,51 @@ fn sigterm_ends_a_forked_worker_after_its_last_flush_and_not_its_master() {
     assert_eq!(lines.find(|line| line.contains("worker died by")).unwrap(), "worker died by Some(15)");
     assert!(master.wait().unwrap().success());
     assert_eq!((calls_for(home.path(), "master"), calls_for(home.path(), "worker")), (1, 1));
+}
+
+/// Executes a copy of this program, as a launcher executes what it is there for.
+fn executes(home: &Path) {
+    let farcall = Farcall::start(Options { service: Some("launcher".into()), ..options(home) });
+    call(&farcall, "acme", 200);
+    farcall.flush();
+    let copy = home.join("shop");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let error = Command::new(copy).args(std::env::args().skip(1)).env("FARCALL_TEST_ROLE", "executed").exec();
+    panic!("{error}");
+}
+
+fn executed(home: &Path) {
+    let farcall = Farcall::start(Options { service: Some("shop".into()), ..options(home) });
+    (0..2).for_each(|_| call(&farcall, "acme", 200));
+    farcall.flush();
+    println!("executed");
+    // Until the test has seen it alive.
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    farcall.shutdown();
+}
+
+#[test]
+fn of_a_process_that_executes_another_program_only_that_one_runs() {
+    let home = tempfile::tempdir().unwrap();
+    let mut process = Children(vec![child("executes", home.path()).stdin(Stdio::piped()).spawn().unwrap()]);
+    says(&mut process.0[0], "executed");
+    let pid = process.0[0].id();
+    let seen = || {
+        let doctor = report::doctor(&Query::at(home.path())).unwrap();
+        assert!(!doctor.problems.iter().any(|problem| problem.contains("launcher")), "{:?}", doctor.problems);
+        let row = |row: &report::ProcessRow| (row.service.clone(), row.pid, row.calls, row.state);
+        let mut rows: Vec<_> = doctor.processes.iter().map(row).collect();
+        rows.sort_unstable();
+        rows
+    };
+    let row = |service: &str, calls, state| (service.to_owned(), pid, calls, state);
+    assert_eq!(seen(), [row("launcher", 1, "replaced"), row("shop", 2, "running")]);
+    drop(process.0[0].stdin.take());
+    assert!(process.0[0].wait().unwrap().success());
+    assert_eq!(seen(), [row("launcher", 1, "replaced"), row("shop", 2, "ended")]);
+    // Each has its own calls, though it is one process.
+    let callers = report::callers(&Query::at(home.path())).unwrap();
+    let mut counted: Vec<_> = callers.rows.iter().map(|row| (&*row.service, row.numbers.calls)).collect();
+    counted.sort_unstable();
+    assert_eq!(counted, [("launcher", 1), ("shop", 2)]);
 }

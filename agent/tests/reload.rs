@@ -452,14 +452,26 @@ fn what_takes_a_restart_is_said_and_counted_once_and_the_rules_beside_it_are_in_
              [[vendor.price]]\ncall = \"{price} USD / 1k calls\"\n"
         )
     };
-    // A price of a vendor needs no restart, nor is anything said twice.
-    for (reason, price) in [("one", 1), ("two", 2), ("end", 2)] {
-        put(&file, format!("{}{}", deny(reason), more(price)));
+    // A price of a vendor needs no restart, nor is anything said twice; and a default that is written is no change.
+    let default = "cache_memory = \"64MiB\"\n";
+    for (reason, begin, settings) in [
+        ("one", "", more(1)),
+        ("two", default, more(2)),
+        ("back", "", String::new()),
+        ("again", default, more(2)),
+        ("end", "", more(2)),
+    ] {
+        put(&file, format!("{begin}{}{settings}", deny(reason)));
         assert!(lines.any(|line| line.contains(reason)));
     }
     let mut said = String::new();
     errors.read_to_string(&mut said).unwrap();
-    assert_eq!(said.matches("[share], [[vendor]] changed, too").count(), 1, "{said}");
+    assert!(!said.contains("cache_memory"), "{said}");
+    assert_eq!(
+        said.matches("what it says of [share], [[vendor]] will be when this program is restarted").count(),
+        1,
+        "{said}"
+    );
     let counters = "SELECT sum(value) FROM counters WHERE name = 'unchanged_settings'";
     assert_eq!(support::number(home.path(), counters), 2);
 }

@@ -35,9 +35,16 @@ use crate::report::ReportError;
 use crate::store::Store as Ledger;
 use farcall::matcher::Matcher;
 use std::path::Path;
+use std::time::Duration;
 
 /// How many bytes of answers are kept, unless `cache_memory` says so.
 pub(crate) const DEFAULT_BYTES: u64 = 64 << 20;
+
+/// A disk that takes longer than this is done without, unless `cache_disk_wait` says how long.
+pub(crate) const DISK_WAIT: Duration = Duration::from_secs(1);
+
+/// A store beyond the host that takes longer than this is done without, unless `cache_redis_wait` says how long.
+pub(crate) const REDIS_WAIT: Duration = Duration::from_millis(5);
 
 /// What is known of an answer that is kept.
 const KEYS: [&str; 5] = ["vendor", "vendor.name", "endpoint", "method", "customer"];

@@ -1,12 +1,12 @@
 //! The cache of a process that shares with others: memory first, then the disk of the host, then a store beyond it.
 
-use super::Memory;
 use super::changes::Changes;
 use super::common::{Common, Which};
 use super::disk::Disk;
 use super::leases::Leases;
 use super::seal::Seal;
 use super::worker::{Job, Worker};
+use super::{DISK_WAIT, Memory};
 use farcall::cache::{Answer, Fetch, Kept, Key, Landing, Place, Store};
 use farcall::{Config, Timestamp};
 use std::io;
@@ -14,13 +14,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-/// A disk that takes longer than this is done without, unless the configuration says how long.
-const DISK: Duration = Duration::from_secs(1);
-
-/// A store beyond the host that takes longer than this is done without, unless the configuration says how long.
-#[cfg(feature = "redis")]
-const REDIS: Duration = Duration::from_millis(5);
 
 /// Where it is to lie beside memory.
 #[derive(Clone, Debug, Default)]
@@ -34,9 +27,9 @@ pub(crate) struct Beyond<'a> {
 impl<'a> Beyond<'a> {
     /// As the configuration says; `None` where that is nowhere.
     pub(crate) fn of(config: &'a Config) -> Option<Self> {
-        let disk = config.cache_disk.map(|most| (most, config.cache_disk_wait.unwrap_or(DISK)));
+        let disk = config.cache_disk.map(|most| (most, config.cache_disk_wait.unwrap_or(DISK_WAIT)));
         #[cfg(feature = "redis")]
-        let wait = config.cache_redis_wait.unwrap_or(REDIS);
+        let wait = config.cache_redis_wait.unwrap_or(super::REDIS_WAIT);
         #[cfg(feature = "redis")]
         let redis = config.cache_redis.as_ref().map(|url| (url.as_str(), config.share.prefix.as_str(), wait));
         #[cfg(not(feature = "redis"))]
@@ -70,7 +63,7 @@ impl Shared {
     ) -> io::Result<Self> {
         let seal = Seal::of(home)?;
         let secret = seal.secret(service).ok_or_else(|| io::Error::other("no keys can be made"))?;
-        let patience = beyond.disk.map_or(DISK, |(_, patience)| patience);
+        let patience = beyond.disk.map_or(DISK_WAIT, |(_, patience)| patience);
         let disk = beyond.disk.map(|(most, _)| Disk::open(home, most)).transpose()?;
         let mut common = Common::new(memory, seal, clock);
         common.changes = beyond.redis.is_some().then(Changes::new);

@@ -344,8 +344,14 @@ impl Process {
         if let Err(error) = process.thread.start(process, every) {
             process.writer().say_once("thread", &format!("cannot start the flush thread: {error}"));
         }
+        Self::watch_config(process);
+    }
+
+    /// Starts to watch the configuration, unless that is done: there may have been no descriptor left for it.
+    pub(super) fn watch_config(process: &Arc<Self>) {
         if let Err(error) = process.watch.start(process) {
-            process.writer().say_once("watch", &format!("cannot watch the configuration: {error}"));
+            let why = format!("cannot watch the configuration: {error}; that is tried again each second");
+            process.writer().say_once("watch", &why);
         }
     }
 
@@ -386,8 +392,9 @@ impl Process {
         if let Some(share) = self.share.get() {
             share.stop();
         }
-        self.watch.stop();
+        // It would start the other one again.
         self.thread.stop();
+        self.watch.stop();
     }
 
     /// Sends the metrics that are due.

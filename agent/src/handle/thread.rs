@@ -78,6 +78,7 @@ fn run(process: &Arc<Process>, (state, changed): &(Mutex<State>, Condvar), turn:
         }
         drop(mine);
         next = Instant::now() + every;
+        Process::watch_config(process);
         process.flush(false);
         process.export();
     }

@@ -3,12 +3,14 @@
 
 use super::numbers::{Account, decimal, millis};
 use super::refusal::Warning;
-use super::source::{Kept, Row, Source, is_error};
+use super::row::{Kept, Row, UNKNOWN, is_error};
+use super::source::Source;
 use super::{Query, ReportError, Table, refusal, render, time};
-use farcall::Currency;
 use farcall::cost::Unknown;
+use farcall::{Caller, Currency};
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A single call that was kept as an example.
@@ -35,7 +37,8 @@ pub struct CallRow {
     pub tap: String,
     /// The HTTP status; 0 where no response came.
     pub status: u16,
-    /// `complete`, `abandoned`, `cached`, `stale`, `parked`, the error's type, or `refused-` and the concept that refused it.
+    /// `complete`, `abandoned`, `cached`, `stale`, `parked`, the error's type, `refused-` and the concept that refused it, or
+    /// `unknown` where the sidecar lost the answer.
     pub outcome: String,
     /// Whether it failed, or was answered with 4xx or 5xx.
     pub error: bool,
@@ -158,16 +161,16 @@ pub fn explain_call(query: &Query, id: &str) -> Result<ExplainedCall, ReportErro
     all.since = Duration::from_nanos(all.now.as_nanos());
     all.filters.clear();
     let source = Source::open(&all)?;
-    let mut found: Option<(CallRow, String)> = None;
+    let mut found: Option<(CallRow, Rc<Caller>, String)> = None;
     let mut ids = BTreeSet::new();
     source.kept(|row, kept| {
         let id = format!("{:016x}", kept.id);
         if id.starts_with(&wanted) && ids.insert(id) && found.is_none() {
-            found = Some((CallRow::new(row, &kept), source.label(row.vendor)));
+            found = Some((CallRow::new(row, &kept), Rc::clone(row.caller), source.label(row.vendor)));
         }
         ids.len() < 8
     })?;
-    let (call, label) = found.ok_or_else(|| {
+    let (call, caller, label) = found.ok_or_else(|| {
         ReportError::NotFound(format!(
             "no call {wanted} is kept in this ledger: it keeps those without a whole response, those that a \
              rule did something to and the slowest of each kind and second, the newest 20,000; farcall report calls lists them"
@@ -181,7 +184,7 @@ pub fn explain_call(query: &Query, id: &str) -> Result<ExplainedCall, ReportErro
         )));
     }
     let mut sentences = sentences(&call, &label);
-    sentences.splice(2..2, refusal::sentences(&source, &call)?);
+    sentences.splice(2..2, refusal::sentences(&source, &call, &caller)?);
     Ok(ExplainedCall { report: "call", sentences, call })
 }
 
@@ -219,6 +222,9 @@ fn sentences(call: &CallRow, label: &str) -> Vec<String> {
         }
         (None, 0) if call.outcome == "parked" => {
             format!("It was parked in the outbox, unanswered, after {took}{waited}: {attempts}.")
+        }
+        (None, 0) if call.outcome == UNKNOWN => {
+            format!("What it came to is not known after {took}, for the sidecar lost its answer: {attempts}.")
         }
         (None, 0) => format!("It failed ({}) after {took}{waited}: {attempts}.", call.outcome),
         (None, status) => {

@@ -1,10 +1,10 @@
 //! Is Farcall itself well? "Never attached" must not look like "no calls".
 
+use super::alive::{Written, states};
 use super::counters::{Weight, meaning};
 use super::source::Source;
 use super::unsent::Processes;
 use super::{Query, ReportError, Window, time};
-use crate::caller::{container_of_this_process, pid_namespace_of, start_ticks_of};
 use crate::home::{LEDGER, SOCKET};
 use farcall::Caller;
 use rusqlite::Connection;
@@ -103,7 +103,8 @@ pub struct ProcessRow {
     pub user: String,
     /// `program` or `sidecar`.
     pub role: String,
-    /// `running`, `ended`, or `vanished` where it went without a last flush.
+    /// `running`, `ended`, `replaced` where another program took its place in the same process, or `vanished` where it went
+    /// without a last flush.
     pub state: &'static str,
     /// The adapters that are in place. None means that no call of it can be counted by the library.
     pub adapters: Vec<String>,
@@ -136,9 +137,6 @@ pub struct Counter {
     /// What it counts, in words; empty for an adapter's own.
     pub meaning: &'static str,
 }
-
-/// A process says that it is alive twice a minute.
-const SILENCE: u64 = 70_000_000_000;
 
 /// A delivery that takes longer is worth a look.
 const LONG_WAIT: u64 = 3_600_000_000_000;
@@ -344,14 +342,16 @@ impl Doctor {
              WHERE last_flush >= ?1 ORDER BY ended IS NOT NULL, since DESC",
         )?;
         let mut rows = statement.query([from])?;
-        let mut known = Processes::default();
+        let (mut known, mut written) = (Processes::default(), Vec::new());
         while let Some(row) = rows.next()? {
             let Some(caller) = source.caller(row.get(0)?) else { continue };
             let adapters: String = row.get(3)?;
             let adapters: Vec<String> =
                 adapters.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
             let last_flush = row.get::<_, i64>(6)?.unsigned_abs();
-            let ended: Option<i64> = row.get(7)?;
+            let since = row.get::<_, i64>(5)?.unsigned_abs();
+            let ended = row.get::<_, Option<i64>>(7)?.is_some();
+            written.push(Written { caller: Rc::clone(caller), since, last_flush, ended });
             let config: String = row.get(8)?;
             known.add(caller, &config, &adapters);
             self.processes.push(ProcessRow {
@@ -360,16 +360,18 @@ impl Doctor {
                 pid: caller.pid,
                 user: caller.user.clone(),
                 role: row.get(1)?,
-                state: state(caller, ended.is_some(), source.query.now.as_nanos().saturating_sub(last_flush)),
+                state: "",
                 adapters,
                 config: (!config.is_empty()).then_some(config),
                 hub: row.get(4)?,
                 calls: calls.get(caller).copied().unwrap_or(0),
-                since: time::rfc3339(row.get::<_, i64>(5)?.unsigned_abs()),
+                since: time::rfc3339(since),
                 last_flush: time::rfc3339(last_flush),
                 version: row.get(2)?,
             });
         }
+        let states = states(&written, source.query.now.as_nanos());
+        self.processes.iter_mut().zip(states).for_each(|(process, state)| process.state = state);
         self.problems.extend(known.problems(source)?);
         Ok(())
     }
@@ -440,27 +442,5 @@ impl Doctor {
         };
         self.healthy =
             self.problems.is_empty() && self.counters.iter().all(|counter| harmless(&counter.name));
-    }
-}
-
-/// Whether a process runs. One of another pid namespace cannot be asked for, but says itself that it is alive.
-fn state(caller: &Caller, ended: bool, silent: u64) -> &'static str {
-    if ended {
-        "ended"
-    } else if match is_of_other_namespace(caller) {
-        true => silent < SILENCE,
-        false => start_ticks_of(&caller.pid.to_string()) == Some(caller.started),
-    } {
-        "running"
-    } else {
-        "vanished"
-    }
-}
-
-fn is_of_other_namespace(caller: &Caller) -> bool {
-    match pid_namespace_of("self") {
-        Some(own) if caller.pid_namespace != 0 => caller.pid_namespace != own,
-        // A ledger of an earlier version names none.
-        _ => caller.container != container_of_this_process(),
     }
 }

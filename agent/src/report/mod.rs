@@ -5,6 +5,7 @@
 //! kernel are only those calls that no library accounts for, so each call counts once.
 
 mod advise;
+mod alive;
 mod budgets;
 mod callers;
 mod calls;
@@ -26,6 +27,7 @@ mod question;
 mod quotas;
 mod refusal;
 mod render;
+mod row;
 mod source;
 pub(crate) mod time;
 mod unsent;

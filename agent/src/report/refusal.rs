@@ -1,10 +1,11 @@
 //! Why a rule refused a call, warned of it or injected a fault into it: as its events tell, and where that rule stands.
 
-use super::source::{Source, is_refused};
+use super::row::is_refused;
+use super::source::Source;
 use super::{CallRow, ReportError};
 use crate::home;
-use farcall::Config;
 use farcall::config::Rule;
+use farcall::{Caller, Config};
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 use std::path::Path;
@@ -69,12 +70,16 @@ fn injected(events: &[String]) -> Option<(&str, &str)> {
     met.rsplit_once("` injected: ")
 }
 
-/// Why a call was refused, which fault it met, and where the rule stands that did.
-pub(super) fn sentences(source: &Source<'_>, call: &CallRow) -> Result<Vec<String>, ReportError> {
+/// Why a call was refused, which fault it met, and where the rule stands that did; `caller` is the process that made it.
+pub(super) fn sentences(
+    source: &Source<'_>,
+    call: &CallRow,
+    caller: &Caller,
+) -> Result<Vec<String>, ReportError> {
     let mut sentences = Vec::new();
     if let Some((name, does)) = injected(&call.events) {
         sentences.push(format!("The fault `{name}` {does}."));
-        sentences.extend(stands(source, call, "fault", name)?);
+        sentences.extend(stands(source, caller, "fault", name)?);
     }
     if let Some(why) = &call.why {
         let why = why.replace("the same call would pass at", "the same call would have passed at");
@@ -83,25 +88,28 @@ pub(super) fn sentences(source: &Source<'_>, call: &CallRow) -> Result<Vec<Strin
     if let (Some(concept), Some(rule)) = (call.outcome.strip_prefix("refused-"), &call.rule)
         && concept != "fault"
     {
-        sentences.extend(stands(source, call, concept, rule)?);
+        sentences.extend(stands(source, caller, concept, rule)?);
     }
     Ok(sentences)
 }
 
-/// Where the rule stands, in the file that the call's process obeys; `None` where no file is known or there, or it is no
+/// Where the rule stands, in the file that the process obeys; `None` where no file is known or there, or it is no
 /// rule of one.
 fn stands(
     source: &Source<'_>,
-    call: &CallRow,
+    caller: &Caller,
     concept: &str,
     name: &str,
 ) -> Result<Option<String>, ReportError> {
     let Some(connection) = source.connection() else { return Ok(None) };
+    // One of another container may have the same pid.
+    let Caller { service, executable, pid, .. } = caller;
+    let [started, namespace] = [caller.started, caller.pid_namespace].map(u64::cast_signed);
     let file: Option<String> = connection
         .query_row(
             "SELECT p.config FROM processes p JOIN callers c ON c.id = p.caller
-             WHERE c.service = ?1 AND c.pid = ?2 ORDER BY p.since DESC LIMIT 1",
-            params![call.service, call.pid],
+             WHERE c.pid = ?1 AND c.started = ?2 AND c.service = ?3 AND c.executable = ?4 AND c.pid_namespace = ?5",
+            params![pid, started, service, executable, namespace],
             |row| row.get(0),
         )
         .optional()?;

@@ -1,6 +1,6 @@
 //! The callers of a ledger, and which of them are one process.
 
-use super::source::get;
+use super::row::get;
 use farcall::Caller;
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
@@ -71,7 +71,7 @@ impl Who {
 /// Whether two callers of one pid and one start may be one process: nothing that is known of both says otherwise. Ledgers of
 /// earlier versions name no PID namespace, the sidecar cannot ask a process that is gone, and some containers do not know
 /// their own id.
-fn may_be_one_process(one: &Caller, other: &Caller) -> bool {
+pub(super) fn may_be_one_process(one: &Caller, other: &Caller) -> bool {
     if one.pid_namespace != 0 && other.pid_namespace != 0 {
         return one.pid_namespace == other.pid_namespace;
     }

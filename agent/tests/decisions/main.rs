@@ -1,6 +1,7 @@
 //! What the reports say of rules: refusals, cost, incidents, budgets, single calls, policies.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod explained;
 mod incidents;
 mod policies;
 
@@ -41,11 +42,15 @@ limit = "1000 requests / day"
 "#;
 
 fn start(home: &Path, rules: &str) -> Farcall {
-    let config = home.join("farcall.toml");
-    std::fs::write(&config, rules).unwrap();
+    start_from(home, &home.join("farcall.toml"), rules)
+}
+
+/// Starts with the rules in a file of its own.
+fn start_from(home: &Path, config: &Path, rules: &str) -> Farcall {
+    std::fs::write(config, rules).unwrap();
     Farcall::start(Options {
         home: Some(home.into()),
-        config: Some(config),
+        config: Some(config.into()),
         service: Some("checkout".into()),
         flush_every: None,
         ..Options::default()
@@ -70,159 +75,6 @@ fn call(farcall: &Farcall, url: &str, customer: &str, status: u16) -> bool {
 const STRIPE: &str = "https://api.stripe.com/v1/balance";
 const SLACK: &str = "https://slack.com/api/chat.postMessage";
 const GITHUB: &str = "https://api.github.com/user";
-
-#[test]
-fn a_policy_that_throttles_is_told_as_one_where_it_refuses_like_a_quota() {
-    let home = tempfile::tempdir().unwrap();
-    let rule = "[[policy]]\nname = \"slowly\"\nmatch = { vendor = \"stripe\" }\nverdict = \"throttle\"\nthrottle = \"1 request / 1h\"\n";
-    let farcall = start(home.path(), rule);
-    assert!(call(&farcall, STRIPE, "acme", 200) && !call(&farcall, STRIPE, "acme", 200));
-    farcall.shutdown();
-    let query = Query::at(home.path());
-    let refused = query.clone().filter("outcome=refused-quota".parse().unwrap());
-    let row = report::calls(&refused).unwrap().rows[0].clone();
-    assert_eq!(row.rule.as_deref(), Some("slowly"));
-    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
-    let file = home.path().join("farcall.toml");
-    let stands = format!("The rule is a policy that throttles; it stands in line 1 of {}.", file.display());
-    assert_eq!(sentences[3], stands, "{sentences:?}");
-    std::fs::write(&file, "").unwrap();
-    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
-    assert_eq!(sentences[3], format!("There is no rule of that name in {} any more.", file.display()));
-    std::fs::write(&file, [rule.as_bytes(), b"# caf\xe9\n"].concat()).unwrap();
-    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
-    assert_eq!(
-        sentences[3],
-        format!(
-            "Where the rule stands cannot be said: {}:6:6: this is not UTF-8: the byte 0xe9; save the file as UTF-8.",
-            file.display()
-        )
-    );
-}
-
-#[test]
-fn an_explained_refusal_says_by_which_line_why_and_when_the_call_would_have_passed() {
-    // A rule each, in line 1, and what it makes of the second call.
-    let rules = [
-        (
-            "[[quota]]\nmatch = { vendor = \"stripe\" }\nlimit = \"1 request / 1h\"\nmax_wait = \"0s\"\nshared = \"process\"\n",
-            "Why: the limit that the rule states is used up; the same call would have passed at ",
-        ),
-        (
-            "[[budget]]\nmatch = { vendor = \"stripe\" }\nlimit = \"1 request / month\"\nover = \"refuse\"\n",
-            "Why: it would cost more than the limit leaves; the same call would have passed at ",
-        ),
-        (
-            "[[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 1\nbreaker = { consecutive = 1, open = \"30s\" }\n",
-            "Why: the vendor has been failing, and the breaker is open; the same call would have passed at ",
-        ),
-        (
-            "[[rollout]]\nname = \"off\"\nmatch = { vendor = \"stripe\" }\nkill = true\n",
-            "Why: its kill switch is on.",
-        ),
-    ];
-    for (rule, expected) in rules {
-        let home = tempfile::tempdir().unwrap();
-        let farcall = start(home.path(), rule);
-        call(&farcall, STRIPE, "acme", 500);
-        assert!(!call(&farcall, STRIPE, "acme", 200), "{rule}");
-        farcall.shutdown();
-        let query = Query::at(home.path());
-        let refused = query.clone().filter("outcome=refused-*".parse().unwrap());
-        let row = report::calls(&refused).unwrap().rows[0].clone();
-        let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
-        assert!(sentences[2].starts_with(expected), "{sentences:?}");
-        let timed = expected.ends_with(" at ");
-        assert_eq!(sentences[2].contains(" UTC, in "), timed, "{sentences:?}");
-        let file = home.path().join("farcall.toml");
-        assert_eq!(sentences[3], format!("The rule stands in line 1 of {}.", file.display()));
-        std::fs::write(&file, "").unwrap();
-        let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
-        assert_eq!(sentences[3], format!("There is no rule of that name in {} any more.", file.display()));
-    }
-}
-
-#[test]
-fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
-    // What the fault does, how the call came out, what is said of both, and how it stands in the table.
-    let faults = [
-        (
-            "latency = \"50ms\"",
-            "complete",
-            ("It was answered with 200 in ", ": one attempt."),
-            "holds it back for 50.0 ms, then lets it be sent",
-            "200",
-        ),
-        (
-            "status = 503\nretry_after = \"2s\"",
-            "refused-fault",
-            ("It was answered with 503 by the fault `stumbles` in ", ": nothing was sent."),
-            "answers 503 with Retry-After 2 s in the vendor's place",
-            "503 fault: stumbles",
-        ),
-        (
-            "error = \"reset\"",
-            "refused-fault",
-            ("It failed by the fault `stumbles` after ", ": nothing was sent."),
-            "fails it (reset) in place of sending it",
-            "fault: stumbles",
-        ),
-        (
-            "truncate = \"10B\"",
-            "reset",
-            ("It was answered with 200 in ", ", and failed (reset) before its last byte: one attempt."),
-            "lets it be sent, and breaks off the answer's body after 10 bytes",
-            "200 reset",
-        ),
-    ];
-    for (fault, outcome, (begins, ends), does, result) in faults {
-        let home = tempfile::tempdir().unwrap();
-        let rule = format!(
-            "allow_faults = true\n[[fault]]\nname = \"stumbles\"\nmatch = {{ vendor = \"stripe\" }}\nshare = \"100%\"\n\
-             expires = \"2099-01-01T00:00:00Z\"\n{fault}\n"
-        );
-        let farcall = start(home.path(), &rule);
-        assert_eq!(Config::read("farcall.toml", &rule).1, [], "{fault}");
-        meet(&farcall, STRIPE);
-        farcall.shutdown();
-        let query = Query::at(home.path());
-        let row = report::calls(&query).unwrap().rows[0].clone();
-        assert_eq!(row.outcome, outcome, "{row:?}");
-        let table = report::calls(&query).unwrap().render(&Style::new(160, false));
-        assert!(table.contains(&format!(" {result} ")), "{table}");
-        let vendors = report::vendors(&query).unwrap();
-        let (numbers, met) = (&vendors.rows[0].numbers, u64::from(outcome == "refused-fault"));
-        assert_eq!((numbers.calls, numbers.refused, numbers.faulted), (1, 0, met), "{fault}");
-        let told = "1 call met a [[fault]] that failed or answered it in the vendor's place, and is neither an error nor \
-                    refused.";
-        assert_eq!(vendors.notes.iter().any(|note| note == told), met == 1, "{:?}", vendors.notes);
-        let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
-        assert!(sentences[1].starts_with(begins) && sentences[1].ends_with(ends), "{sentences:?}");
-        assert_eq!(sentences[2], format!("The fault `stumbles` {does}."), "{sentences:?}");
-        let file = home.path().join("farcall.toml");
-        assert_eq!(sentences[3], format!("The rule stands in line 2 of {}.", file.display()));
-    }
-}
-
-/// Makes a call as an adapter does that keeps to what a fault asks for.
-fn meet(farcall: &Farcall, url: &str) {
-    let mut call = farcall.guard(farcall.begin(&Head::new("GET", url)));
-    loop {
-        match call.step() {
-            Step::Wait(until) => std::thread::sleep(until.since(call.now())),
-            Step::Send(attempt) => {
-                call.head(200);
-                assert!(matches!(call.step(), Step::Settled));
-                call.body(attempt.truncate.unwrap_or(100));
-                return match attempt.truncate {
-                    Some(_) => call.failed(ErrorType::Reset),
-                    None => call.end(),
-                };
-            }
-            _ => return,
-        }
-    }
-}
 
 /// 100 calls to Stripe (75 for acme), two to Slack that are refused, five to GitHub of which one fails.
 fn scene(home: &Path) {
@@ -358,85 +210,6 @@ fn doctor_says_in_words_what_rules_did_and_does_not_worry_about_it() {
     assert!(!doctor.healthy);
     let text = doctor.render(&Style::new(200, false));
     assert!(text.contains("take a restart"), "{text}");
-}
-
-#[test]
-fn a_call_is_explained_line_by_line() {
-    let home = tempfile::tempdir().unwrap();
-    scene(home.path());
-    let query = Query::at(home.path());
-    let refused = query.clone().filter("vendor=slack".parse().unwrap());
-    let id = report::calls(&refused).unwrap().rows[0].id.clone();
-    let explained = report::explain_call(&query, &id[..12]).unwrap();
-    assert_eq!(explained.call.id, id);
-    assert!(explained.sentences[0].contains("asked Slack for "), "{:?}", explained.sentences);
-    assert!(explained.sentences[1].starts_with("It was refused by the policy `no-slack` after "));
-    assert!(explained.sentences[1].ends_with(": nothing was sent."));
-    let file = home.path().join("farcall.toml");
-    let rest = [
-        "Why: nobody talks to slack.".to_owned(),
-        format!("The rule stands in line 7 of {}.", file.display()),
-    ];
-    assert_eq!(explained.sentences[2..4], rest, "{:?}", explained.sentences);
-    assert!(explained.call.events[0].ends_with("refused by policy `no-slack`"));
-    assert_eq!(explained.call.why.as_deref(), Some("nobody talks to slack"));
-    let text = explained.render(&Style::default());
-    assert!(text.starts_with(&format!("Call {id}\n")) && text.contains("\n  +"), "{text}");
-
-    ledger(home.path())
-        .execute("UPDATE exemplars SET events = '+1.0 ms  waits 40.0 ms for `q`: paced' || char(10) || '+41.0 ms  the breaker is open now' || char(10), waited = 40000000 WHERE status = 500", [])
-        .unwrap();
-    let failed = query.clone().filter("status=500".parse().unwrap());
-    let id = report::calls(&failed).unwrap().rows[0].id.clone();
-    // As the table cuts it.
-    let explained = report::explain_call(&query, &format!("{}…", &id[..10])).unwrap();
-    assert_eq!(
-        explained.call.events,
-        ["+1.0 ms  waits 40.0 ms for `q`: paced", "+41.0 ms  the breaker is open now"]
-    );
-    assert!(explained.sentences[1].contains("answered with 500"), "{:?}", explained.sentences);
-    assert!(explained.sentences[1].contains("40ms of it waiting because a rule said so"));
-    assert_eq!(
-        explained.sentences[2],
-        "What it cost is not known (no_price: nobody stated a price); 0 bytes of body went out, 100 came in."
-    );
-
-    let why = |id: &str| report::explain_call(&query, id).unwrap_err().to_string();
-    assert!(why("12345").contains("at least 6 of them") && why("xyzxyzxyz").contains("no call's id"));
-    assert!(why("0123456789abcdef").contains("no call 0123456789abcdef is kept"));
-}
-
-#[test]
-fn a_call_of_which_a_part_of_the_cost_is_known_shows_it_and_why_that_is_not_all() {
-    let home = tempfile::tempdir().unwrap();
-    let farcall = start(home.path(), "");
-    let mut stream =
-        farcall.guard(farcall.begin(&Head::new("POST", "https://api.anthropic.com/v1/messages")));
-    assert!(matches!(stream.step(), Step::Send(_)));
-    stream.answer(200, &[("content-type", "text/event-stream")].as_slice());
-    assert!(matches!(stream.step(), Step::Settled));
-    stream.read(
-        b"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-3-haiku-20240307\",\
-        \"usage\":{\"input_tokens\":1000,\"output_tokens\":1}}}\n\n",
-    );
-    stream.abandon();
-    drop(stream);
-    farcall.shutdown();
-    let query = Query::at(home.path());
-    let row = report::calls(&query).unwrap().rows[0].clone();
-    assert_eq!(row.cost_unknown.as_deref(), Some("abandoned"));
-    let of_all = report::vendors(&query).unwrap().totals;
-    assert!(row.cost.is_some() && row.cost == of_all.cost, "{row:?} {of_all:?}");
-    let mut wide = Style::default();
-    wide.width = 200;
-    let table = report::calls(&query).unwrap().render(&wide);
-    assert!(table.contains("≥ 0.000"), "{table}");
-    let sentences = report::explain_call(&query, &row.id).unwrap().sentences;
-    let said = format!(
-        "It cost at least {} USD (abandoned: the application let go of the answer before the vendor's last statement); ",
-        row.cost.unwrap()
-    );
-    assert!(sentences[2].starts_with(&said), "{sentences:?}");
 }
 
 #[test]

@@ -33,11 +33,12 @@ pub struct Process {
     pub user: String,
     /// The name of the thread that was seen first.
     pub comm: String,
-    /// Path of the cgroup below the version 2 hierarchy, empty where the process was gone too soon.
+    /// Path of the cgroup below the version 2 hierarchy, empty where the process was gone too soon, as nobody was seen there.
     pub cgroup: String,
     /// The cgroup's identifier.
     pub cgroup_id: u64,
-    /// The container, as the library inside would name it; empty outside of one, or where the process was gone too soon.
+    /// The container, as the library inside would name it; empty outside of one, or where the process was gone too soon, as
+    /// nobody was seen in its cgroup.
     pub container: String,
 }
 
@@ -57,7 +58,10 @@ pub const CAPACITY: usize = 16_384;
 #[derive(Debug, Default)]
 pub struct Processes {
     by_tgid: HashMap<u32, Arc<Process>>,
-    order: VecDeque<(u32, u64)>,
+    /// By identifier and start, the oldest first.
+    order: VecDeque<Arc<Process>>,
+    /// The latest process of each cgroup of which more than its identifier is known.
+    by_cgroup: HashMap<u64, Arc<Process>>,
     users: Users,
 }
 
@@ -67,6 +71,7 @@ impl Processes {
         let executable = executable(execution.tgid).unwrap_or_else(|| execution.path.clone());
         let user = self.users.name(execution.uid);
         let (own_pid, pid_namespace) = own_pid(execution.tgid);
+        let (cgroup, container) = self.place(execution.tgid, execution.cgroup, None);
         self.insert(Process {
             tgid: execution.tgid,
             own_pid,
@@ -78,9 +83,9 @@ impl Processes {
             user,
             executable,
             comm: execution.comm.clone(),
-            cgroup: cgroup_path(execution.tgid).unwrap_or_default(),
+            cgroup,
             cgroup_id: execution.cgroup,
-            container: container(execution.tgid),
+            container,
         })
     }
 
@@ -99,12 +104,7 @@ impl Processes {
             (None, None) => (socket.comm.clone(), socket.comm.clone()),
         };
         let user = self.users.name(socket.uid);
-        let sibling = parent.filter(|parent| parent.cgroup_id == socket.cgroup);
-        let (cgroup, container) = match (cgroup_path(socket.tgid), sibling) {
-            (Some(cgroup), _) => (cgroup, container(socket.tgid)),
-            (None, Some(parent)) => (parent.cgroup.clone(), parent.container.clone()),
-            (None, None) => Default::default(),
-        };
+        let (cgroup, container) = self.place(socket.tgid, socket.cgroup, parent);
         let (own_pid, pid_namespace) = own_pid(socket.tgid);
         self.insert(Process {
             tgid: socket.tgid,
@@ -135,14 +135,34 @@ impl Processes {
         self.by_tgid.get(&tgid).cloned()
     }
 
+    /// The cgroup and the container of a process. One that is already gone was where its parent is, or whoever else was
+    /// seen in that cgroup: no container has a cgroup together with another one, but for the root, where a hierarchy of
+    /// version 1 may tell them apart.
+    fn place(&self, tgid: u32, cgroup_id: u64, parent: Option<Arc<Process>>) -> (String, String) {
+        // Asked in this order, it was there for both answers.
+        let container = container(tgid);
+        if let Some(cgroup) = cgroup_path(tgid) {
+            return (cgroup, container);
+        }
+        let sibling = parent.filter(|parent| parent.cgroup_id == cgroup_id);
+        let known = sibling.or_else(|| self.by_cgroup.get(&cgroup_id).cloned());
+        known.map_or_else(Default::default, |known| (known.cgroup.clone(), known.container.clone()))
+    }
+
     fn insert(&mut self, process: Process) -> Arc<Process> {
         let process = Arc::new(process);
-        self.order.push_back((process.tgid, process.started));
+        self.order.push_back(Arc::clone(&process));
         self.by_tgid.insert(process.tgid, Arc::clone(&process));
+        if !matches!(process.cgroup.as_str(), "" | "/") {
+            self.by_cgroup.insert(process.cgroup_id, Arc::clone(&process));
+        }
         while self.order.len() > CAPACITY {
-            let Some((tgid, started)) = self.order.pop_front() else { break };
-            if self.by_tgid.get(&tgid).is_some_and(|oldest| oldest.started == started) {
-                self.by_tgid.remove(&tgid);
+            let Some(oldest) = self.order.pop_front() else { break };
+            if self.by_tgid.get(&oldest.tgid).is_some_and(|known| known.started == oldest.started) {
+                self.by_tgid.remove(&oldest.tgid);
+            }
+            if self.by_cgroup.get(&oldest.cgroup_id).is_some_and(|known| Arc::ptr_eq(known, &oldest)) {
+                self.by_cgroup.remove(&oldest.cgroup_id);
             }
         }
         process
@@ -251,6 +271,29 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_is_gone_too_soon_was_in_the_container_of_its_cgroup() {
+        let mut processes = Processes::default();
+        let of = |cgroup: &str, cgroup_id: u64, container: &str| Process {
+            cgroup: cgroup.into(),
+            cgroup_id,
+            container: container.into(),
+            ..(*Processes::default().executed(&execution())).clone()
+        };
+        processes.insert(of("/docker/one", 7, "0123456789ab"));
+        // A hierarchy of version 1: whoever is in the root of the other one may be in any container.
+        processes.insert(of("/", 8, "ba9876543210"));
+        let gone = |cgroup: u64| Execution { cgroup, started: 200, ..execution() };
+        assert_eq!(processes.executed(&gone(7)).container, "0123456789ab");
+        assert_eq!(processes.executed(&gone(7)).cgroup, "/docker/one", "nor is it forgotten by that");
+        assert_eq!(processes.executed(&gone(8)).container, "");
+        assert_eq!(processes.executed(&gone(9)).container, "");
+        let mut bytes = vec![0; Socket::SIZE];
+        bytes[56..64].copy_from_slice(&7u64.to_ne_bytes());
+        let socket = Socket { tgid: u32::MAX - 1, ..Socket::decode(&bytes).unwrap() };
+        assert_eq!(processes.of(&socket).container, "0123456789ab");
+    }
+
+    #[test]
     fn a_process_of_another_namespace_has_the_identifier_by_which_it_knows_itself() {
         assert_eq!(innermost("Name:\tpython3\nNSpid:\t4711\t12\t1\nNSpgid:\t4711\n"), Some(1));
         assert_eq!(innermost("Name:\tpython3\n"), None);
@@ -325,11 +368,12 @@ mod tests {
                 service: String::new(),
                 user: String::new(),
                 comm: String::new(),
-                cgroup: String::new(),
-                cgroup_id: 0,
+                cgroup: format!("/{n}"),
+                cgroup_id: n,
                 container: String::new(),
             });
         }
         assert_eq!(processes.by_tgid.len(), CAPACITY);
+        assert_eq!(processes.by_cgroup.len(), CAPACITY);
     }
 }

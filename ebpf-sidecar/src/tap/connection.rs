@@ -20,10 +20,10 @@ use crate::{
 pub enum NameSource {
     /// The server name that the client sent in its ClientHello.
     Sni,
-    /// The `Host` field of a plaintext request.
-    Host,
     /// The DNS answer that gave the address.
     Dns,
+    /// The `Host` field of a plaintext request.
+    Host,
     /// The hosts file that the process sees, where it has this name alone for the address.
     Hosts,
 }

@@ -9,11 +9,13 @@ mod settle;
 
 use super::Setup;
 use super::process::Process;
+use crate::cache::{DEFAULT_BYTES, DISK_WAIT, REDIS_WAIT};
 use crate::clock::Clock;
+use crate::say;
 use crate::tally::Tallies;
-use crate::{home, say};
 use farcall::Config;
 use farcall::catalogue::Vendor;
+use farcall::config::text_of;
 use settle::{Changes, Stop, Stopped, Woken};
 use std::fs::{self, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -36,6 +38,8 @@ const MAX_FILE: u64 = 4 << 20;
 const MAX_SAID: usize = 20;
 /// Contents of which it is remembered that their errors were said.
 const MAX_BAD: usize = 64;
+/// Files of which it is remembered that something in them was said to take a restart.
+const MAX_TOLD: usize = 8;
 
 /// The file of one process.
 #[derive(Debug)]
@@ -59,8 +63,10 @@ struct Seen {
     good: Option<(Arc<Config>, u64)>,
     /// Contents whose errors were said, by hash.
     bad: Vec<u64>,
-    /// The settings that differ from those that the process was started with.
-    pending: Vec<&'static str>,
+    /// Files of which it was said that something in them takes a restart.
+    told: Vec<Arc<Config>>,
+    /// Whether the file could not be read when it was last tried.
+    unreadable: bool,
     gone: Gone,
 }
 
@@ -105,7 +111,8 @@ impl Watch {
                 in_force: setup.config_file.clone(),
                 good: None,
                 bad: Vec::new(),
-                pending: Vec::new(),
+                told: Vec::new(),
+                unreadable: false,
                 gone: Gone::No,
             }),
             thread: Mutex::new(None),
@@ -127,7 +134,7 @@ impl Watch {
         seen.text = Some(*text);
         seen.in_force = inherited.in_force.clone();
         seen.bad.clone_from(&inherited.bad);
-        seen.pending.clone_from(&inherited.pending);
+        seen.told.clone_from(&inherited.told);
         seen.good = Some((Arc::clone(config), *text));
     }
 
@@ -201,9 +208,16 @@ impl Watch {
         let changed = seen.stamp.replace(stamp) != Some(stamp);
         let file = &self.candidates[stamp.place];
         let name = file.display();
-        let text = match stamp.bytes > MAX_FILE {
-            true => Err(format!("cannot read {name}: it is larger than 4 MiB")),
-            false => home::config_text(file),
+        let was_unreadable = std::mem::take(&mut seen.unreadable);
+        let is_too_large = stamp.bytes > MAX_FILE;
+        let text = match if is_too_large { Ok(Vec::new()) } else { fs::read(file) } {
+            _ if is_too_large => Err(format!("cannot read {name}: it is larger than 4 MiB")),
+            Ok(bytes) => text_of(&name.to_string(), bytes).map_err(|error| error.to_string()),
+            Err(error) => {
+                // That may pass while the file stays as it is, as where no descriptor was left.
+                (seen.settled, seen.unreadable) = (false, true);
+                Err(format!("cannot read {name}: {error}"))
+            }
         };
         let hash = hash_of(&text);
         if seen.text.replace(hash) == Some(hash) {
@@ -230,18 +244,12 @@ impl Watch {
                 seen.in_force = Some(file.clone());
                 if was_gone {
                     say::say(&format!("{name} is there again; its rules are in force"));
+                } else if was_unreadable {
+                    say::say(&format!("{name} can be read now; its rules are in force"));
                 }
-                let pending = started_with(&process.setup.config, &config);
-                seen.good = Some((Arc::new(config), hash));
-                let new = pending.iter().filter(|setting| !seen.pending.contains(setting)).count();
-                if new > 0 {
-                    Tallies::add(&process.tallies.unchanged_settings, new as u64);
-                    let settings = pending.join(", ");
-                    say::say(&format!(
-                        "{name}: its rules are in force; {settings} changed, too, and will be when this program is restarted"
-                    ));
-                }
-                seen.pending = pending;
+                let config = Arc::new(config);
+                seen.good = Some((Arc::clone(&config), hash));
+                seen.tell_of_restart(process, &config, &name.to_string());
                 return true;
             }
             Ok((Err(errors), _)) => errors.iter().take(MAX_SAID).map(ToString::to_string).collect(),
@@ -277,6 +285,24 @@ impl Watch {
 }
 
 impl Seen {
+    /// Says which settings of a file hold from a start on only, unless that was said of the same ones: a file may be
+    /// changed to and fro.
+    fn tell_of_restart(&mut self, process: &Process, config: &Arc<Config>, name: &str) {
+        let pending = started_with(&process.setup.config, config);
+        let others: Vec<_> = self.told.iter().map(|told| started_with(told, config)).collect();
+        let new =
+            pending.iter().filter(|setting| others.iter().all(|other| other.contains(*setting))).count();
+        if new > 0 {
+            Tallies::add(&process.tallies.unchanged_settings, new as u64);
+            let settings = pending.join(", ");
+            say::say(&format!(
+                "{name}: its rules are in force; what it says of {settings} will be when this program is restarted"
+            ));
+            self.told.truncate(MAX_TOLD - 1);
+            self.told.insert(0, Arc::clone(config));
+        }
+    }
+
     /// There is no file. Where it stays away for longer than a replacement takes, that is said and counted, once.
     fn miss(&mut self, process: &Process) {
         let Some(file) = &self.in_force else { return };
@@ -317,17 +343,21 @@ fn started_with(before: &Config, now: &Config) -> Vec<&'static str> {
         };
         config.vendors.iter().map(free).collect()
     };
+    // What is written as it would be without is no other.
+    let memory = |config: &Config| config.cache_memory.unwrap_or(DEFAULT_BYTES);
+    let disk_wait = |config: &Config| config.cache_disk_wait.unwrap_or(DISK_WAIT);
+    let redis_wait = |config: &Config| config.cache_redis_wait.unwrap_or(REDIS_WAIT);
     let settings = [
         ("service", before.service == now.service),
         ("[ledger]", before.ledger == now.ledger),
         ("[share]", before.share == now.share),
         ("[outbox_store]", before.outbox_store == now.outbox_store),
         ("[[vendor]]", vendors(before) == vendors(now)),
-        ("cache_memory", before.cache_memory == now.cache_memory),
+        ("cache_memory", memory(before) == memory(now)),
         ("cache_disk", before.cache_disk == now.cache_disk),
-        ("cache_disk_wait", before.cache_disk_wait == now.cache_disk_wait),
+        ("cache_disk_wait", disk_wait(before) == disk_wait(now)),
         ("cache_redis", before.cache_redis == now.cache_redis),
-        ("cache_redis_wait", before.cache_redis_wait == now.cache_redis_wait),
+        ("cache_redis_wait", redis_wait(before) == redis_wait(now)),
     ];
     settings.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }
