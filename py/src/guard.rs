@@ -4,6 +4,7 @@ use pyo3::Borrowed;
 use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
+use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Does what the application must not feel: an exception and a panic of ours are counted as a fault at `place`. An
@@ -78,5 +79,41 @@ pub(crate) unsafe fn tell(function: &str, place: &str, call: *mut PyObject, sent
         }
         // It counts its own failures. What remains is an interpreter that is ending.
         _ => error.restore(py),
+    }
+}
+
+/// Does what runs Python, and may not come back: before Python 3.14 a daemon thread that wants to go on once the
+/// interpreter has ended is ended by `pthread_exit`, which unwinds what it is in. No frame of ours can be left that way; the
+/// thread stays here for good, as from 3.14 on. What `work` calls of C's must be called as "C-unwind".
+#[inline]
+pub(crate) fn or_stay<T>(work: impl FnOnce() -> T) -> T {
+    let stay = Stay;
+    let done = work();
+    std::mem::forget(stay);
+    done
+}
+
+struct Stay;
+
+impl Drop for Stay {
+    #[cold]
+    fn drop(&mut self) {
+        loop {
+            std::thread::sleep(std::time::Duration::from_secs(3_600));
+        }
+    }
+}
+
+/// A function of CPython's, by its name; null where this one has none. Found so and not linked, the compiler knows nothing
+/// of it, and not that it never unwinds, as pyo3 says of all.
+pub(crate) fn function_of_python(name: &CStr) -> *mut c_void {
+    #[allow(unsafe_code)]
+    unsafe extern "C" {
+        fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
+    }
+    // SAFETY: the name ends with zero, and null stands for all that the process has loaded.
+    #[allow(unsafe_code)]
+    unsafe {
+        dlsym(std::ptr::null_mut(), name.as_ptr())
     }
 }

@@ -381,3 +381,41 @@ def test_a_subinterpreter_is_told_that_nothing_is_counted(program: Program) -> N
     """)
     assert out == "1 the native module cannot be loaded: this is a subinterpreter"
     assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        "import requests; get = lambda: requests.get(SLOW)",
+        "import requests; get = lambda: requests.get(ENDLESS)",
+        "import urllib3; get = lambda: urllib3.PoolManager().request('GET', SLOW)",
+        "import httpx; get = lambda: httpx.get(SLOW)",
+        "import httpx2; get = lambda: httpx2.get(ENDLESS)",
+        "import asyncio, httpx; get = lambda: asyncio.run(httpx.AsyncClient().get(ENDLESS))",
+    ],
+)
+@pytest.mark.parametrize("rules", ["", "[[resilience]]\nmatch = {}\nattempts = 2\n"])
+def test_a_daemon_thread_in_a_call_leaves_the_program_its_end(program: Program, calls: str, rules: str) -> None:
+    """Before Python 3.14 such a thread is unwound when it wants to go on, whatever it is in."""
+    program.home.mkdir()
+    (program.home / "farcall.toml").write_text(rules)
+    code = f"""
+        import string, threading, time
+        SLOW, ENDLESS = SIM + "/scenario/slow?ms=700", SIM + "/scenario/endless?every_ms=100"
+        {calls}
+        import farcall
+        farcall.install()
+        threading.Thread(target=get, daemon=True).start()
+        time.sleep(0.2)
+
+        class Last:
+            def __del__(self, sleep=time.sleep):
+                # The interpreter is ending, and lets others run.
+                sleep(1.5)
+
+        # The main module is kept by the thread, which is in it.
+        string.last = Last()
+    """
+    process = program.start(code)
+    said = process.communicate(timeout=60)
+    assert (process.returncode, *said) == (0, "", "")

@@ -5,8 +5,8 @@
 //! thread of its own, of which there is one at a time; none runs where there is nothing to tell.
 
 use super::otlp::{self, Destination, Metrics, Resource, Signal, Whither, process_environment};
-use crate::{say, thread};
 use crate::turn::{self, Turn};
+use crate::{say, thread};
 use farcall::config::OtlpConfig;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};

@@ -310,7 +310,8 @@ impl Process {
 
     /// Whether nobody looked after this process for too long, or this is a child of it.
     pub(super) fn is_untended(&self, now: Timestamp) -> bool {
-        self.forks != fork::so_far() || now.since(Timestamp::from_nanos(self.tended.load(Ordering::Relaxed))) > UNTENDED
+        self.forks != fork::so_far()
+            || now.since(Timestamp::from_nanos(self.tended.load(Ordering::Relaxed))) > UNTENDED
     }
 
     /// Does what can be done without a flush thread, at most about once a second.

@@ -2,12 +2,15 @@
 
 use super::{Awaitable, State, Work};
 use crate::arguments::{Arguments, answer, none};
+use crate::guard::{function_of_python, or_stay};
 use crate::types::{definition, drop_ref};
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyStopIteration, PyValueError};
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PySendResult};
 use pyo3::prelude::*;
+use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 
 /// The methods of a work's awaitables.
 pub(super) struct Methods<W>(PhantomData<W>);
@@ -92,6 +95,26 @@ unsafe fn returned<W: Work>(py: Python<'_>, this: *mut Awaitable<W>, value: *mut
     }
 }
 
+/// Goes on with a coroutine.
+///
+/// # Safety
+/// As of CPython's own `PyIter_Send`.
+#[allow(unsafe_code)]
+unsafe fn send_to(
+    coroutine: *mut PyObject,
+    value: *mut PyObject,
+    result: *mut *mut PyObject,
+) -> PySendResult {
+    type Send = unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut *mut PyObject) -> PySendResult;
+    static SEND: OnceLock<Send> = OnceLock::new();
+    // SAFETY: CPython has a function of this name, of this type.
+    let send = SEND.get_or_init(|| unsafe {
+        std::mem::transmute::<*mut c_void, Send>(function_of_python(c"PyIter_Send"))
+    });
+    // SAFETY: the caller's promise.
+    or_stay(|| unsafe { send(coroutine, value, result) })
+}
+
 /// `am_send`.
 #[allow(unsafe_code)]
 pub(super) unsafe extern "C" fn send<W: Work>(
@@ -104,7 +127,7 @@ pub(super) unsafe extern "C" fn send<W: Work>(
         let (py, this) = (Python::assume_attached(), this.cast::<Awaitable<W>>());
         *result = std::ptr::null_mut();
         let mut got = std::ptr::null_mut();
-        match go_on(py, this, |below| ffi::PyIter_Send(below.as_ptr(), value, &mut got)) {
+        match go_on(py, this, |below| send_to(below.as_ptr(), value, &raw mut got)) {
             Ok(PySendResult::PYGEN_NEXT) => {
                 *result = got;
                 PySendResult::PYGEN_NEXT

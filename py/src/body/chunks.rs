@@ -2,10 +2,12 @@
 
 use super::{Body, Chunks, arrived, below, broke, ended, left};
 use crate::arguments::{answer, none};
+use crate::guard::{function_of_python, or_stay};
 use crate::types::{Definitions, Type, collected, definition, drop_ref, slot};
 use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use std::ffi::{CStr, c_void};
+use std::sync::OnceLock;
 
 static CHUNKS: Type = Type::new();
 
@@ -88,6 +90,22 @@ pub(super) unsafe extern "C" fn itself(this: *mut PyObject) -> *mut PyObject {
     unsafe { ffi::Py_NewRef(this) }
 }
 
+/// What an iterator gives next, a new reference; null without an exception at its end.
+///
+/// # Safety
+/// The thread is attached, and `iterator` is one.
+#[allow(unsafe_code)]
+unsafe fn next_of(iterator: *mut PyObject) -> *mut PyObject {
+    type Next = unsafe extern "C-unwind" fn(*mut PyObject) -> *mut PyObject;
+    static NEXT: OnceLock<Next> = OnceLock::new();
+    // SAFETY: CPython has a function of this name, of this type.
+    let next = NEXT.get_or_init(|| unsafe {
+        std::mem::transmute::<*mut c_void, Next>(function_of_python(c"PyIter_Next"))
+    });
+    // SAFETY: the caller's promise.
+    or_stay(|| unsafe { next(iterator) })
+}
+
 /// What `Chunks.__next__` gives: the next chunk; null without an exception at the end.
 #[allow(unsafe_code)]
 unsafe extern "C" fn next(this: *mut PyObject) -> *mut PyObject {
@@ -99,7 +117,7 @@ unsafe extern "C" fn next(this: *mut PyObject) -> *mut PyObject {
             return below;
         }
         ffi::Py_INCREF(below);
-        let chunk = ffi::PyIter_Next(below);
+        let chunk = next_of(below);
         let body = (*chunks).body.cast::<Body>();
         let mut told = Ok(());
         if !chunk.is_null() {

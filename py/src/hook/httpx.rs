@@ -28,7 +28,7 @@ pub(super) unsafe extern "C" fn request(
         let hook = &*this.cast::<Hook>();
         let count = count & !ARGUMENTS_OFFSET;
         if count != 2 || !names.is_null() {
-            return (hook.forward)(hook.whole, args, count, names);
+            return hook.forward(hook.whole, args, count, names);
         }
         let request = *args.add(1);
         let begin = |py: Python<'_>| begin(hook, Borrowed::from_ptr(py, request));
@@ -124,7 +124,7 @@ pub(super) unsafe extern "C" fn async_request(
         let count = count & !ARGUMENTS_OFFSET;
         if count != 2 || !names.is_null() {
             let hook = &*this.cast::<Hook>();
-            return (hook.forward)(hook.whole, args, count, names);
+            return hook.forward(hook.whole, args, count, names);
         }
         let exchange = Exchange {
             hook: ffi::Py_NewRef(this),
@@ -167,7 +167,7 @@ impl Work for Exchange {
                 }
             };
             let args = [self.transport, self.request];
-            let made = self.within(|| (hook.forward)(function, args.as_ptr(), 2, std::ptr::null_mut()));
+            let made = self.within(|| hook.forward(function, args.as_ptr(), 2, std::ptr::null_mut()));
             let made = Bound::from_owned_ptr_or_err(py, made).and_then(|awaited| sendable(py, awaited));
             made.map_err(|error| {
                 error.restore(py);

@@ -10,7 +10,7 @@ mod requests;
 mod urllib3;
 
 use crate::arguments::answer;
-use crate::guard::{guarded, tell};
+use crate::guard::{function_of_python, guarded, or_stay, tell};
 use crate::object;
 use crate::scope::Scope;
 use crate::types::{Definitions, Type, definition, kind, slot};
@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use std::cell::RefCell;
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 use std::mem::offset_of;
 use std::sync::OnceLock;
 
@@ -42,10 +42,31 @@ struct Hook {
     /// What others set on it, as on a function.
     attributes: *mut PyObject,
     adapter: usize,
-    forward: ffi::vectorcallfunc,
+    forward: Vectorcall,
 }
 
+/// `PyObject_Vectorcall`, which may unwind ([`or_stay`]).
+type Vectorcall =
+    unsafe extern "C-unwind" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+
 impl Hook {
+    /// Calls `function` with arguments as CPython gives them to a hook.
+    ///
+    /// # Safety
+    /// The thread is attached, and there are `count` objects at `args`, and as many more as there are names.
+    #[allow(unsafe_code)]
+    #[inline]
+    unsafe fn forward(
+        &self,
+        function: *mut PyObject,
+        args: *const *mut PyObject,
+        count: usize,
+        names: *mut PyObject,
+    ) -> *mut PyObject {
+        // SAFETY: the caller's promise.
+        or_stay(|| unsafe { (self.forward)(function, args, count, names) })
+    }
+
     /// The scope that the call is made in.
     ///
     /// # Safety
@@ -70,7 +91,7 @@ static METHODS: Definitions<2> = Definitions([
 static TYPE: Type = Type::new();
 
 /// `PyObject_Vectorcall` and `PyVectorcall_Call`, which the limited API has from Python 3.12, and 3.11 exports already.
-struct Forward(ffi::vectorcallfunc, *mut c_void);
+struct Forward(Vectorcall, *mut c_void);
 
 // SAFETY: both lead to functions.
 #[allow(unsafe_code)]
@@ -80,23 +101,16 @@ unsafe impl Sync for Forward {}
 unsafe impl Send for Forward {}
 
 fn forward() -> Option<&'static Forward> {
-    #[allow(unsafe_code)]
-    unsafe extern "C" {
-        fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
-    }
     static FORWARD: OnceLock<Option<Forward>> = OnceLock::new();
     let find = || {
-        // SAFETY: the names end with zero, and null stands for all that the process has loaded. Where there is a function
-        // of that name, it is CPython's, of that type.
-        #[allow(unsafe_code)]
-        unsafe {
-            let function = dlsym(std::ptr::null_mut(), c"PyObject_Vectorcall".as_ptr());
-            let call = dlsym(std::ptr::null_mut(), c"PyVectorcall_Call".as_ptr());
-            if function.is_null() || call.is_null() {
-                return None;
-            }
-            Some(Forward(std::mem::transmute::<*mut c_void, ffi::vectorcallfunc>(function), call))
+        let function = function_of_python(c"PyObject_Vectorcall");
+        let call = function_of_python(c"PyVectorcall_Call");
+        if function.is_null() || call.is_null() {
+            return None;
         }
+        // SAFETY: where there is a function of that name, it is CPython's, of that type.
+        #[allow(unsafe_code)]
+        Some(Forward(unsafe { std::mem::transmute::<*mut c_void, Vectorcall>(function) }, call))
     };
     FORWARD.get_or_init(find).as_ref()
 }
@@ -261,11 +275,11 @@ unsafe fn perform(
             return std::ptr::null_mut();
         }
         let (call, sent) = match begun {
-            Begun::Unknown => return (hook.forward)(hook.whole, args, count, names),
-            Begun::Uncounted => return (hook.forward)(hook.original, args, count, names),
+            Begun::Unknown => return hook.forward(hook.whole, args, count, names),
+            Begun::Uncounted => return hook.forward(hook.original, args, count, names),
             Begun::Counted(call, sent) => (call, sent),
         };
-        let mut response = while_under_way(key, call, || (hook.forward)(hook.original, args, count, names));
+        let mut response = while_under_way(key, call, || hook.forward(hook.original, args, count, names));
         if response.is_null() {
             tell("fail", places.fail, call, Some(sent));
         } else if let Err(error) =

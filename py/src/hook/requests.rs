@@ -93,7 +93,7 @@ pub(super) unsafe extern "C" fn send(
         let hook = &*this.cast::<Hook>();
         let (py, count) = (Python::assume_attached(), count & !ARGUMENTS_OFFSET);
         if count < 2 {
-            return (hook.forward)(hook.whole, args, count, names);
+            return hook.forward(hook.whole, args, count, names);
         }
         let (adapter, request) = (Borrowed::from_ptr(py, *args), Borrowed::from_ptr(py, *args.add(1)));
         let mut asked = Asked::Out;
@@ -109,15 +109,17 @@ pub(super) unsafe extern "C" fn send(
         };
         let done = asking.and_then(|()| match asked {
             Asked::Answered(response) => Ok(response),
-            Asked::Unknown => {
-                Bound::from_owned_ptr_or_err(py, (hook.forward)(hook.whole, args, count, names))
-            }
+            Asked::Unknown => Bound::from_owned_ptr_or_err(py, hook.forward(hook.whole, args, count, names)),
             Asked::Begun(call, step) => {
                 let options = options(py, args.add(2), names)?;
-                keeping(py, hook)?.get().go_on.bind(py).call1((call, step, adapter, request, options))
+                let go_on = keeping(py, hook)?.get().go_on.as_ptr();
+                let given =
+                    [call.as_ptr(), step.as_ptr(), adapter.as_ptr(), request.as_ptr(), options.as_ptr()];
+                let response = hook.forward(go_on, given.as_ptr(), given.len(), std::ptr::null_mut());
+                Bound::from_owned_ptr_or_err(py, response)
             }
             Asked::Out => {
-                let response = (hook.forward)(hook.original, args, count, names);
+                let response = hook.forward(hook.original, args, count, names);
                 Bound::from_owned_ptr_or_err(py, response).map_err(|error| refusal(hook, request, error))
             }
         });

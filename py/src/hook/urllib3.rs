@@ -148,9 +148,9 @@ pub(super) unsafe extern "C" fn read(
             call = response.getattr(intern!(py, "_farcall_call")).ok();
         }
         let Some(call) = call.filter(|call| call.is_none() || object::is_call(call.as_ptr())) else {
-            return (hook.forward)(hook.whole, args, given, names);
+            return hook.forward(hook.whole, args, given, names);
         };
-        let data = (hook.forward)(hook.original, args, given, names);
+        let data = hook.forward(hook.original, args, given, names);
         if call.is_none() {
             return data;
         }
