@@ -1,4 +1,4 @@
-"""Calls that no rule is about are told to the engine in bundles, when they are over: that shows nowhere in the account."""
+"""Calls that no rule is about are told to the engine in bundles: that shows nowhere in the account."""
 
 from __future__ import annotations
 
