@@ -59,7 +59,7 @@ mod wal;
 
 pub use cache::purge_cache;
 pub use caller::{container_of, pid_namespace_of};
-pub use handle::{CallGuard, Farcall, Flush};
+pub use handle::{CallGuard, Farcall, Flush, How, Note, Scope, Told};
 pub use options::{Options, Role};
 pub use store::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};
 

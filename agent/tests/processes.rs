@@ -3,8 +3,9 @@
 
 mod support;
 
+use farcall::Target;
 use farcall_agent::report::{self, Query};
-use farcall_agent::{Farcall, Options};
+use farcall_agent::{Farcall, Note, Options, Scope};
 use rustix::process::{Pid, Signal, kill_process};
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read};
@@ -32,6 +33,8 @@ fn child_body() {
         "forks" => forks(&home),
         "forks-unannounced" => forks_unannounced(&home),
         "prefork" => prefork(&home),
+        "forks-with-notes" => forks_with_notes(&home),
+        "forks-with-notes-unannounced" => forks_with_notes_unannounced(&home),
         "forks-while-writing" => forks_while_writing(&home),
         "forks-after-reloads" => forks_after_reloads(&home),
         "executes" => executes(&home),
@@ -308,6 +311,69 @@ fn a_fork_that_nobody_announced_is_noticed_and_counts_nothing_twice() {
     assert_eq!((calls_for(home.path(), "parent"), calls_for(home.path(), "child")), (5, 3));
     assert_eq!(calls_for(home.path(), "first"), 1, "the call that notices it is counted as well");
     assert_eq!(number(home.path(), "SELECT sum(value) FROM counters WHERE name = 'late_forks'"), 1);
+}
+
+fn note(farcall: &Farcall, customer: &str) -> Note {
+    let scope = Arc::new(Scope { customer: Some(customer.into()), tags: Vec::new() });
+    farcall.note("GET", &Target::new(true, "one.example", 443, "/"), Some(&scope)).unwrap()
+}
+
+fn forks_with_notes(home: &Path) {
+    let every = Some(Duration::from_secs(3_600));
+    let farcall = Farcall::start(Options { flush_every: every, ..options(home) });
+    (0..10).for_each(|_| note(&farcall, "parent").end(&farcall));
+    // Under way while the process forks.
+    let under_way = || [(); 3].map(|()| Some(note(&farcall, "parent")));
+    let begun = RefCell::new(under_way());
+    fork(
+        || farcall.before_fork(),
+        || farcall.after_fork_in_parent(),
+        || {
+            farcall.after_fork();
+            let [end, abandon, refused] = begun.borrow_mut().each_mut().map(Option::take);
+            end.unwrap().end(&farcall);
+            abandon.unwrap().abandon(&farcall);
+            assert!(refused.unwrap().begin(&farcall).is_none());
+            (0..3).for_each(|_| note(&farcall, "child").end(&farcall));
+            farcall.shutdown();
+        },
+    );
+    begun.take().into_iter().flatten().for_each(|note| note.end(&farcall));
+    farcall.shutdown();
+}
+
+fn forks_with_notes_unannounced(home: &Path) {
+    let every = Some(Duration::from_secs(3_600));
+    let farcall = Farcall::start(Options { flush_every: every, ..options(home) });
+    (0..10).for_each(|_| note(&farcall, "parent").end(&farcall));
+    fork(
+        || {},
+        || {},
+        || {
+            support::until("the fork to be noticed", || {
+                // Full again and again, and told by nobody.
+                note(&farcall, "early").end(&farcall);
+                counter(&farcall, "late_forks") == 1
+            });
+            (0..3).for_each(|_| note(&farcall, "child").end(&farcall));
+            farcall.shutdown();
+        },
+    );
+    farcall.shutdown();
+}
+
+#[test]
+fn what_the_parent_had_noted_at_a_fork_is_the_parents_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let output = start("forks-with-notes", home.path()).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!((calls_for(home.path(), "parent"), calls_for(home.path(), "child")), (13, 3));
+
+    let home = tempfile::tempdir().unwrap();
+    let output = start("forks-with-notes-unannounced", home.path()).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!((calls_for(home.path(), "parent"), calls_for(home.path(), "child")), (10, 3));
+    assert!(calls_for(home.path(), "early") <= 1, "only the call that noticed it");
 }
 
 fn forks_while_writing(home: &Path) {

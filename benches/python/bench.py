@@ -10,8 +10,8 @@ machine does meanwhile falls upon all of them alike. The result is the differenc
   lies shifts the speed of a process by microseconds a call. OpenTelemetry makes its spans, samples all of
   them and hands them to its batch processor, whose exporter throws them away.
 - Its note: calls to a server over loopback, a few in each turn, after which the other processes had the
-  caches. There all code is dearer, the more so the more places it touches; of the differences within a round
-  the median.
+  caches. There all code is dearer, the more so the more places it touches; of the differences within a few
+  rounds the median.
 
 An answer out of a cache is measured in the same two ways (`kept.py`). There the bare client is one over a
 transport that hands it a ready response: what a client does before and after, no cache below it can spare.
@@ -38,14 +38,16 @@ import memory
 # Fresh processes each, and how often each of them has its turn.
 SETS = 5
 ROUNDS = 30
-# In a turn: the first ones find the caches as the process before left them, and are not counted.
+# In a turn: the first ones find the caches as the process before left them, and are not counted. Of the
+# others there are as many as Farcall tells its engine of at once, so that each turn has its share of that.
 SETTLING = 8
-CALLS = 32
-# Over loopback, where they are cold, a turn is shorter.
+CALLS = 64
+# Over loopback, where they are cold, a turn is shorter; so many rounds have as many calls as a turn above.
 COLD_SETS = 2
-COLD_ROUNDS = 80
+COLD_ROUNDS = 160
 COLD_SETTLING = 3
 COLD_CALLS = 8
+TOGETHER = CALLS // COLD_CALLS
 WARM_UP = 500
 # Less than this, in microseconds, the machine cannot tell from nothing.
 FLOOR = 0.5
@@ -221,8 +223,9 @@ def cold(name: str, where: str, hows: tuple[str, ...]) -> dict[str, float]:
     added: dict[str, list[float]] = {how: [] for how in hows}
     for _ in range(COLD_SETS):
         with Processes(name, where, hows) as processes:
-            for _ in range(COLD_ROUNDS):
-                spent = processes.turns(COLD_SETTLING, COLD_CALLS)
+            for _ in range(COLD_ROUNDS // TOGETHER):
+                rounds = [processes.turns(COLD_SETTLING, COLD_CALLS) for _ in range(TOGETHER)]
+                spent = {how: statistics.fmean(one[how] for one in rounds) for how in hows}
                 for how in hows:
                     added[how].append(spent[how] - (spent["bare"] if how != "bare" else 0))
     return {how: statistics.median(values) for how, values in added.items()}

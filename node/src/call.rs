@@ -7,15 +7,13 @@
 use crate::handle::{NAMES, Names, farcall};
 use farcall::attribution::MAX_TAGS;
 use farcall::{ConnectTimes, Engine, ErrorType, Head, Target, Timestamp};
+use farcall_agent::{How, Told};
 use napi::bindgen_prelude::{Float64ArraySlice, Result};
 use napi_derive::napi;
 use std::time::Duration;
 
 /// The numbers that tell of one call, in the order of `FIELDS` in `node/lib/account.js`.
 const FIELDS: usize = 13;
-
-const TOO_MANY: u16 = 429;
-const NO_HEADERS: &[(&str, &str)] = &[];
 
 /// How a call came out, beside the numbers of [`ErrorType`]: whole.
 const COMPLETE: u8 = 0;
@@ -54,7 +52,7 @@ impl Clock {
     }
 }
 
-/// Tells the engine of one call, event by event.
+/// Tells the engine of one call.
 fn tell(
     engine: &Engine,
     names: &Names,
@@ -83,26 +81,19 @@ fn tell(
     let mut call = engine.begin(&head, clock.at(begun), seed);
     // It went out before anybody asked: what rules say that came into force meanwhile stops it no more.
     call.send_regardless(engine, clock.at(begun));
-    if dns >= 0.0 || connect >= 0.0 || tls >= 0.0 {
-        call.connected(ConnectTimes { dns: duration(dns), connect: duration(connect), tls: duration(tls) });
-    }
-    call.sent(bytes(sent));
-    if head_at >= 0.0 {
-        match u16::try_from(bytes(status)).unwrap_or(0) {
-            // A refusal, and what this vendor's next answers say matters from here on.
-            TOO_MANY => call.answer(engine, TOO_MANY, &NO_HEADERS, clock.at(head_at)),
-            status => call.head(status, clock.at(head_at)),
-        }
-    }
-    call.body(bytes(received));
-    match u8::try_from(bytes(how)).unwrap_or(ErrorType::Other as u8) {
-        COMPLETE => call.end(engine, clock.at(ended)),
-        ABANDONED => call.abandon(engine, clock.at(ended)),
-        error => {
-            call.failed(ErrorType::from_number(error));
-            call.end(engine, clock.at(ended));
-        }
-    }
+    let told = Told {
+        times: ConnectTimes { dns: duration(dns), connect: duration(connect), tls: duration(tls) },
+        sent: bytes(sent),
+        head: (head_at >= 0.0).then(|| (u16::try_from(bytes(status)).unwrap_or(0), clock.at(head_at))),
+        received: bytes(received),
+        how: match u8::try_from(bytes(how)).unwrap_or(ErrorType::Other as u8) {
+            COMPLETE => How::Complete,
+            ABANDONED => How::Abandoned,
+            error => How::Failed(ErrorType::from_number(error)),
+        },
+        ended: clock.at(ended),
+    };
+    told.tell(engine, &mut call);
 }
 
 /// A number of `Names`; negative for none.

@@ -3,6 +3,7 @@
 use crate::handle::{Handle, handle};
 use crate::headers::Shown;
 use crate::scope::Scope;
+use crate::stage::Stage;
 use farcall::outbox::Terms;
 use farcall::resilience::Ending;
 use farcall::{Attempt, ConnectTimes, ErrorType, Head, Headers, Step, Target, Timestamp};
@@ -19,11 +20,11 @@ pub(crate) struct Call {
 }
 
 struct State {
-    guard: CallGuard,
+    stage: Stage,
     /// On which the outbox is to take it.
     terms: Option<Box<Terms>>,
     /// What has been told of making the connection.
-    times: ConnectTimes,
+    times: Option<Box<ConnectTimes>>,
     /// Whether the method says that the response has no body. A CONNECT that succeeds makes a tunnel, whose bytes
     /// are not one.
     bodiless: bool,
@@ -38,6 +39,20 @@ struct State {
 }
 
 impl State {
+    /// One that begins.
+    fn new(stage: Stage, method: &str, octets: bool, decides: bool) -> Self {
+        Self {
+            stage,
+            terms: None,
+            times: None,
+            bodiless: matches!(method, "HEAD" | "CONNECT"),
+            octets,
+            decides,
+            insecure: false,
+            held: false,
+        }
+    }
+
     fn hold(&mut self, held: bool) {
         if let Some(handle) = handle().filter(|_| self.held != held) {
             self.held = held;
@@ -49,8 +64,8 @@ impl State {
     /// settles.
     fn opened(&mut self, status: u16) -> bool {
         let has_body = !(self.bodiless || matches!(status, 101 | 204 | 304));
-        if !has_body && !self.guard.is_settled() {
-            self.guard.end();
+        if !has_body {
+            self.stage.end();
         }
         has_body
     }
@@ -116,11 +131,19 @@ impl Call {
     /// Begins a call that goes out as it is; `None` between `uninstall()` and `install()`, and where rules decide.
     pub(crate) fn begin(request: &Request<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.only_watches())?;
-        let mut guard = guard(handle, request, None);
-        let begun = guard.call().begun();
+        let target = request.target();
+        let words = request.scope.map(|scope| &scope.words);
+        let begun = match handle.farcall.note(request.method, &target, words) {
+            Ok(note) => {
+                handle.tally(request.adapter);
+                return Some(Self::of(State::new(Stage::Noted(note), request.method, false, false)));
+            }
+            Err(begun) => begun,
+        };
+        let mut guard = guard(handle, request, None, begun);
         match guard.step_at(begun) {
             // Anything else is for adapters that can act on it: rules came into force this moment.
-            Step::Send(_) => Some(Self::new(guard, request, false, false)),
+            Step::Send(_) => Some(Self::of(State::new(Stage::Begun(guard), request.method, false, false))),
             _ => None,
         }
     }
@@ -129,22 +152,13 @@ impl Call {
     /// `install()`.
     pub(crate) fn begin_deciding(request: &Request<'_>, details: &Details<'_>) -> Option<Self> {
         let handle = handle().filter(|handle| handle.is_watching())?;
-        Some(Self::new(guard(handle, request, Some(details)), request, details.headers.are_octets(), true))
+        let guard = guard(handle, request, Some(details), handle.farcall.now());
+        let octets = details.headers.are_octets();
+        Some(Self::of(State::new(Stage::Begun(guard), request.method, octets, true)))
     }
 
-    fn new(guard: CallGuard, request: &Request<'_>, octets: bool, decides: bool) -> Self {
-        Self {
-            state: Mutex::new(State {
-                guard,
-                terms: None,
-                times: ConnectTimes::default(),
-                bodiless: matches!(request.method, "HEAD" | "CONNECT"),
-                octets,
-                decides,
-                insecure: false,
-                held: false,
-            }),
-        }
+    fn of(state: State) -> Self {
+        Self { state: Mutex::new(state) }
     }
 
     /// It waits for the hook that is to carry it, or no longer does.
@@ -156,12 +170,15 @@ impl Call {
     pub(crate) fn step(&self) -> (Step, Timestamp, bool) {
         let state = &mut *self.lock();
         state.insecure = false;
-        let now = state.guard.now();
-        let step = state.guard.step_at(now);
+        let octets = state.octets;
+        // Nothing is to be done about one that no rule is about.
+        let Some(guard) = state.stage.guard() else { return (Step::Settled, Timestamp::EPOCH, octets) };
+        let now = guard.now();
+        let step = guard.step_at(now);
         if let Step::Park(terms) = &step {
             state.terms = Some(terms.clone());
         }
-        (step, now, state.octets)
+        (step, now, octets)
     }
 
     /// The terms of the last step, where that was to park it; once.
@@ -170,48 +187,46 @@ impl Call {
     }
 
     /// Hands the request over to the outbox.
-    pub(crate) fn begin_parking(&self, terms: &Terms, parcel: Parcel) -> Parking {
-        self.lock().guard.park(terms, parcel)
+    pub(crate) fn begin_parking(&self, terms: &Terms, parcel: Parcel) -> Option<Parking> {
+        self.lock().stage.guard().map(|guard| guard.park(terms, parcel))
     }
 
     /// What came of that.
     pub(crate) fn parked(&self, taken: &Result<Receipt, OutboxError>) {
-        self.lock().guard.parked(taken);
+        if let Some(guard) = self.lock().stage.guard() {
+            guard.parked(taken);
+        }
     }
 
     /// The request cannot be handed over.
     pub(crate) fn not_parked(&self, detour: Detour) {
-        self.lock().guard.not_parked(detour.as_str());
+        if let Some(guard) = self.lock().stage.guard() {
+            guard.not_parked(detour.as_str());
+        }
     }
 
     /// A second attempt beside a slow first one, and the moment as of which; `None` where no budget or quota has room.
     pub(crate) fn hedge(&self) -> Option<(Attempt, Timestamp)> {
-        let call = &mut self.lock().guard;
-        Some((call.hedge()?, call.now()))
+        let state = &mut *self.lock();
+        let guard = state.stage.guard()?;
+        Some((guard.hedge()?, guard.now()))
     }
 
     /// Of two attempts that of this number ended so; `None`: it was given up, for the other one answered.
     pub(crate) fn lost(&self, number: u32, ending: Option<Ending>) {
-        self.lock().guard.lost(number, ending);
+        if let Some(guard) = self.lock().stage.guard() {
+            guard.lost(number, ending);
+        }
     }
 
     /// A copy to send beside the call, its attempt, and the moment as of which; `None` where there is no room for one.
     pub(crate) fn shadow(&self) -> Option<(Self, Attempt, Timestamp)> {
         let state = &mut *self.lock();
-        let (guard, attempt) = state.guard.shadow()?;
+        let (guard, attempt) = state.stage.guard()?.shadow()?;
         let now = guard.now();
-        let State { bodiless, octets, .. } = *state;
-        let copy = State {
-            guard,
-            bodiless,
-            octets,
-            terms: None,
-            times: ConnectTimes::default(),
-            decides: true,
-            insecure: false,
-            held: false,
-        };
-        Some((Self { state: Mutex::new(copy) }, attempt, now))
+        let copy =
+            State { bodiless: state.bodiless, ..State::new(Stage::Begun(guard), "", state.octets, true) };
+        Some((Self::of(copy), attempt, now))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -222,26 +237,24 @@ impl Call {
     /// another time, did not happen or could not be seen.
     pub(crate) fn connected(&self, dns: Option<f64>, connect: Option<f64>, tls: Option<f64>) {
         let time = |seconds: Option<f64>| seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
-        let mut state = self.lock();
-        let known = state.times;
-        state.times = ConnectTimes {
+        let state = &mut *self.lock();
+        let known = state.times.as_deref().copied().unwrap_or_default();
+        let times = ConnectTimes {
             dns: time(dns).or(known.dns),
             connect: time(connect).or(known.connect),
             tls: time(tls).or(known.tls),
         };
-        let times = state.times;
-        state.guard.connected(times);
+        state.times = Some(Box::new(times));
+        state.stage.connected(times);
     }
 
     /// The head of the response arrived, and before it `sent` bytes of the request's body went out.
     pub(crate) fn head(&self, status: u16, sent: u64) -> Opened {
         let state = &mut *self.lock();
-        let call = &mut state.guard;
-        call.sent(sent);
-        if call.call().wants_headers(status) {
+        state.stage.sent(sent);
+        if !state.stage.head(status) {
             return Opened::ShowHeaders;
         }
-        call.head(status);
         match state.opened(status) {
             true => Opened::Body,
             false => Opened::Settled,
@@ -250,7 +263,7 @@ impl Call {
 
     /// The head of the response arrived, with headers to look at.
     pub(crate) fn answer(&self, status: u16, headers: &dyn Headers) {
-        self.lock().guard.answer(status, headers);
+        self.lock().stage.answer(status, headers);
     }
 
     /// The application gets the response that was answered. Returns whether a body may follow; where none can, the
@@ -261,22 +274,22 @@ impl Call {
 
     /// So many bytes of the request's body went out.
     pub(crate) fn sent(&self, count: u64) {
-        self.lock().guard.sent(count);
+        self.lock().stage.sent(count);
     }
 
     /// So many more bytes of the response's body arrived.
     pub(crate) fn body(&self, count: u64) {
-        self.lock().guard.body(count);
+        self.lock().stage.body(count);
     }
 
     /// More of the response's body arrived.
     pub(crate) fn read(&self, chunk: &[u8]) {
-        self.lock().guard.read(chunk);
+        self.lock().stage.read(chunk);
     }
 
     /// The attempt failed; another may follow.
     pub(crate) fn failed(&self, error: ErrorType) {
-        self.lock().guard.failed(error);
+        self.lock().stage.failed(error);
     }
 
     /// The TLS handshake failed. Where rules decide there may be another attempt: then who made this one asks, and tells.
@@ -298,37 +311,34 @@ impl Call {
 
     /// Whether the call has been counted.
     pub(crate) fn is_settled(&self) -> bool {
-        self.lock().guard.is_settled()
+        self.lock().stage.is_settled()
     }
 
     /// The last byte of the response's body arrived, or the call failed. Does nothing once settled.
     pub(crate) fn end(&self) {
-        let call = &mut self.lock().guard;
-        if !call.is_settled() {
-            call.end();
-        }
+        self.lock().stage.end();
     }
 
     /// The call failed, after `sent` bytes of the request's body went out and `count` more of the response's
     /// arrived. Does nothing once settled.
     pub(crate) fn fail(&self, error: ErrorType, sent: u64, count: u64) {
-        let call = &mut self.lock().guard;
-        if !call.is_settled() {
-            call.sent(sent);
-            call.body(count);
-            call.failed(error);
-            call.end();
+        let stage = &mut self.lock().stage;
+        if !stage.is_settled() {
+            stage.sent(sent);
+            stage.body(count);
+            stage.failed(error);
+            stage.end();
         }
     }
 
     /// The application let go of the response. Does nothing once settled.
     pub(crate) fn abandon(&self) {
-        self.lock().guard.abandon();
+        self.lock().stage.abandon();
     }
 }
 
 /// Begins a call, for somebody or for nobody in particular.
-fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) -> CallGuard {
+fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>, now: Timestamp) -> CallGuard {
     handle.tally(request.adapter);
     let mut head = Head::to(request.method, request.target());
     if let Some(details) = details {
@@ -341,25 +351,25 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
             .exact(true)
             .parks(true);
     }
-    let Some(scope) = request.scope else { return handle.farcall.guard(handle.farcall.begin(&head)) };
+    let begin = |head: &Head<'_>| handle.farcall.guard(handle.farcall.begin_at(head, now));
+    let Some(scope) = request.scope else { return begin(&head) };
     let mut tags = [("", ""); TAGS];
-    let kept = scope.tags.len().min(TAGS);
-    for (slot, (key, value)) in tags.iter_mut().zip(&scope.tags) {
+    let kept = scope.words.tags.len().min(TAGS);
+    for (slot, (key, value)) in tags.iter_mut().zip(&scope.words.tags) {
         *slot = (key, value);
     }
-    head = head.customer(scope.customer.as_deref()).tags(&tags[..kept]).priority(scope.priority);
-    handle.farcall.guard(handle.farcall.begin(&head))
+    begin(&head.customer(scope.words.customer.as_deref()).tags(&tags[..kept]).priority(scope.priority))
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // The guard abandons what is not settled.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.hold(false);
-        if !state.guard.is_settled()
-            && let Some(handle) = handle()
-        {
-            handle.note_dropped();
+        if !state.stage.is_settled() {
+            if let Some(handle) = handle() {
+                handle.note_dropped();
+            }
+            state.stage.abandon();
         }
     }
 }

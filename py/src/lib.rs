@@ -17,6 +17,7 @@ mod parking;
 mod report;
 mod scope;
 mod sigterm;
+mod stage;
 mod step;
 mod types;
 

@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use farcall::outbox::Terms;
-use farcall_agent::outbox::Parcel;
+use farcall_agent::outbox::{Parcel, Parking};
 use pyo3::prelude::*;
 
 /// Takes the request for delivery, on these terms; returns once it is on the disk or cannot be, and has told the call.
@@ -21,6 +21,8 @@ pub(crate) fn park(
         parcel = parcel.header(String::from_utf8_lossy(name), value);
     }
     // Looking up the key may ask the disk, too.
-    let taken = py.detach(|| call.begin_parking(terms, parcel).wait());
-    call.parked(&taken);
+    let taken = py.detach(|| call.begin_parking(terms, parcel).map(Parking::wait));
+    if let Some(taken) = taken {
+        call.parked(&taken);
+    }
 }

@@ -303,6 +303,7 @@ impl Process {
         if !self.setup.options.enabled {
             return Flush { written: 0, pending: 0 };
         }
+        self.tell();
         if self.has_ended() {
             // Whatever an SDK still tries, it is not certain that there will be another flush.
             self.engine.finish();

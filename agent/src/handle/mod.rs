@@ -5,13 +5,18 @@ mod fork;
 mod guard;
 mod heard;
 pub(crate) mod key;
+mod note;
+mod notes;
 mod process;
 mod sigterm;
 mod thread;
+mod told;
 mod watch;
 
 pub use flush::Flush;
 pub use guard::CallGuard;
+pub use note::{Note, Scope};
+pub use told::{How, Told};
 
 use crate::report::ReportError;
 use crate::store::{Confirmation, ConnectionRollup};
@@ -326,22 +331,23 @@ impl Farcall {
 
     /// What belongs to this process, or to the nearest one that it was forked from.
     fn process(&self) -> &Arc<Process> {
-        let mut process = &self.handle.first;
-        while let Some(next) = process.next.get() {
-            process = next;
-        }
-        process
+        self.newest().0
     }
 
     /// How many forks lie between the process that started this handle and this one.
     fn generation(&self) -> usize {
+        self.newest().1
+    }
+
+    /// What belongs to this process, and how many forks lie between the first one and it.
+    fn newest(&self) -> (&Arc<Process>, usize) {
         let mut generation = 0;
         let mut process = &self.handle.first;
         while let Some(next) = process.next.get() {
             process = next;
             generation += 1;
         }
-        generation
+        (process, generation)
     }
 
     /// The process of a generation that there is.

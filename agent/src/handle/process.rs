@@ -2,6 +2,7 @@
 //! the parent held at that moment are never free in the child.
 
 use super::flush::Writer;
+use super::notes::Notes;
 use super::thread::Thread;
 use super::watch::Watch;
 use super::{Setup, fork, key, sigterm};
@@ -57,6 +58,8 @@ pub(super) struct Process {
     pub(super) adapters: Mutex<Adapters>,
     pub(super) thread: Thread,
     pub(super) watch: Watch,
+    /// Calls that are over and that the engine was not told of yet.
+    pub(super) notes: Notes,
     /// The process that was forked from this one, seen from there.
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
@@ -161,6 +164,7 @@ impl Process {
             }),
             thread: Thread::default(),
             watch: Watch::new(&setup),
+            notes: Notes::default(),
             next: OnceLock::new(),
             writer: Mutex::new(Writer::new(&setup)),
             share: OnceLock::new(),
@@ -319,6 +323,7 @@ impl Process {
         process.tended.store(process.clock.now().as_nanos(), Ordering::Relaxed);
         if !process.setup.options.enabled {
             // Counted by adapters that did not ask whether to; without this it would add up in memory.
+            process.tell();
             drop(process.engine.drain(process.clock.now()));
         } else if process.thread.is_missing() && !process.has_ended() {
             Self::start_thread(process);
@@ -472,6 +477,7 @@ impl Process {
     }
 
     pub(super) fn counters(&self) -> Vec<(String, u64)> {
+        self.tell();
         let engine = self.engine.counters();
         let engine = engine.named().into_iter().map(|(name, value)| (name.to_owned(), value));
         let share = self.share.get().map(|share| share.counters()).into_iter().flatten();

@@ -3,7 +3,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::cost::Prices;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 const STATES: u8 = 1;
 const COSTS: u8 = 2;
@@ -11,9 +11,13 @@ const COSTS: u8 = 2;
 const LOOK: u8 = 4;
 const LOOKS: u8 = 16 * LOOK;
 
-/// Marks by vendor of the catalogue, and one for all others.
 #[derive(Debug)]
-pub(super) struct Attended(Box<[AtomicU8]>);
+pub(super) struct Attended {
+    /// Marks by vendor of the catalogue, and one for all others.
+    marks: Box<[AtomicU8]>,
+    /// Counts what may have made more calls worth a closer look.
+    changes: AtomicU32,
+}
 
 /// Whether calls to a vendor cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +31,15 @@ pub(super) enum Costs {
 impl Attended {
     pub(super) fn new(catalogue: &Catalogue, prices: &Prices) -> Self {
         let looks = |vendor| if catalogue.states_quotas(vendor) { LOOKS } else { 0 };
-        let attended =
-            Self((0..=catalogue.vendor_count()).map(|vendor| AtomicU8::new(looks(vendor))).collect());
+        let marks = (0..=catalogue.vendor_count()).map(|vendor| AtomicU8::new(looks(vendor))).collect();
+        let attended = Self { marks, changes: AtomicU32::new(0) };
         attended.set_prices(catalogue, prices);
         attended
     }
 
     fn place(&self, vendor: u32) -> &AtomicU8 {
         // There is one for others at least.
-        &self.0[(vendor as usize).min(self.0.len() - 1)]
+        &self.marks[(vendor as usize).min(self.marks.len() - 1)]
     }
 
     /// This vendor has stated a quota.
@@ -44,7 +48,18 @@ impl Attended {
         // Read before it is written: threads share the line.
         if place.load(Ordering::Relaxed) & STATES == 0 {
             place.fetch_or(STATES, Ordering::Relaxed);
+            self.note_change();
         }
+    }
+
+    /// More calls may be worth a closer look from now on.
+    pub(super) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts up with each of these changes.
+    pub(super) fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// An answer of this vendor stated none.
@@ -59,7 +74,7 @@ impl Attended {
     /// What calls cost from now on.
     pub(super) fn set_prices(&self, catalogue: &Catalogue, prices: &Prices) {
         let (others, known) =
-            self.0.split_last().map_or((None, [].as_slice()), |(last, all)| (Some(last), all));
+            self.marks.split_last().map_or((None, [].as_slice()), |(last, all)| (Some(last), all));
         let mark = |place: &AtomicU8, costs: bool| {
             match costs {
                 true => place.fetch_or(COSTS, Ordering::Relaxed),
@@ -85,7 +100,7 @@ impl Attended {
         let marks = self.place(vendor).load(Ordering::Relaxed);
         let costs = match marks & COSTS != 0 {
             false => Costs::No,
-            true if (vendor as usize) < self.0.len() - 1 => Costs::Yes,
+            true if (vendor as usize) < self.marks.len() - 1 => Costs::Yes,
             true => Costs::Perhaps,
         };
         (marks & STATES != 0 || marks >= LOOK, costs)

@@ -30,6 +30,7 @@ mod rules;
 mod shadow;
 mod states;
 mod step;
+mod told;
 mod unfinished;
 mod warned;
 
@@ -290,6 +291,7 @@ impl Engine {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
         self.decides.store(decides, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
+        self.attended.note_change();
         self.tallies.reloads.fetch_add(1, Ordering::Relaxed);
     }
 

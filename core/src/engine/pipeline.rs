@@ -51,6 +51,17 @@ impl Engine {
         now: Timestamp,
         see: impl FnOnce(Known<'_, '_>, MutexGuard<'e, Held<Plans>>) -> R,
     ) -> R {
+        self.know_as::<true, R>(head, now, see)
+    }
+
+    /// As [`Engine::know`]; of a call that is not `RULED`, no rule is looked for.
+    #[inline]
+    pub(super) fn know_as<'e, const RULED: bool, R>(
+        &'e self,
+        head: &Head<'_>,
+        now: Timestamp,
+        see: impl FnOnce(Known<'_, '_>, MutexGuard<'e, Held<Plans>>) -> R,
+    ) -> R {
         let lower: Text<256>;
         let host = if head.target.mixed_case {
             lower = Text::lower(head.target.host);
@@ -72,7 +83,7 @@ impl Engine {
         let found = Found { vendor, endpoint, customer, tags };
         // Which rules are about it, where any may be; or what it costs.
         let mut read;
-        let request = match self.takes_part(shard, vendor, head.tap) {
+        let request = match RULED && self.takes_part(shard, vendor, head.tap) {
             true => {
                 read = Request::new();
                 Some(read.see(head.headers))
