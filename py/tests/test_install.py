@@ -356,3 +356,42 @@ def test_a_program_under_valgrind_is_counted_and_ends_as_ever(program: Program) 
     out, err = process.communicate(timeout=300)
     assert (process.returncode, out.strip()) == (0, "200"), err
     assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+def test_a_wrapper_on_the_kind_for_tls_does_not_hide_its_calls(program: Program) -> None:
+    """New Relic's agent puts one there; installed again, there is one of ours on each side of it."""
+    code = """
+        import farcall, os
+        from urllib3 import PoolManager
+        from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+        def wrap():
+            wrapped = HTTPSConnectionPool._make_request
+            HTTPSConnectionPool._make_request = lambda self, *args, **kwargs: wrapped(self, *args, **kwargs)
+
+        pool = PoolManager(ca_certs=os.environ["SIM_CA"])
+        WRAP
+        for url in (os.environ["SIM_TLS"], SIM):
+            pool.request("GET", url + "/scenario/ok")
+    """
+    program.run(code.replace("WRAP", "wrap(); farcall.install()"))
+    assert program.ledger().calls() == {(200, "complete"): 2}
+    program.run(code.replace("WRAP", "farcall.install(); wrap(); farcall.uninstall(); farcall.install()"))
+    assert program.ledger().calls() == {(200, "complete"): 4}
+
+
+def test_a_method_that_somebody_put_back_bare_is_hooked_again(program: Program) -> None:
+    """As a mock does that was there before Farcall and ends after it."""
+    program.run("""
+        import farcall, urllib3
+        from unittest import mock
+        from urllib3.connectionpool import HTTPConnectionPool
+        patch = mock.patch.object(HTTPConnectionPool, "_make_request", autospec=True)
+        patch.start()
+        farcall.install()
+        patch.stop()
+        farcall.uninstall()
+        farcall.install()
+        urllib3.PoolManager().request("GET", SIM + "/scenario/ok")
+    """)
+    assert program.ledger().calls() == {(200, "complete"): 1}

@@ -97,6 +97,16 @@ async def nothing() -> None:
 _LIKE_A_FUNCTION = ("__code__", "__defaults__", "__kwdefaults__", "__annotations__")
 
 
+def _is_own(function: Any, owner: Any, name: str) -> bool:
+    """Whether it is the library's own, which somebody has put back: with nothing of ours, or of others, below."""
+    return (
+        isinstance(function, FunctionType)
+        and not hasattr(function, "__wrapped__")
+        and function.__qualname__ == f"{owner.__qualname__}.{name}"
+        and function.__globals__.get("__name__") == owner.__module__
+    )
+
+
 class Patches:
     """The methods that an adapter replaced, and how to put them back."""
 
@@ -106,8 +116,12 @@ class Patches:
     def replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Puts `make(original)` where `owner.name` is; does nothing where one of ours is already."""
         original = vars(owner)[name]
-        if getattr(original, _MARK, False) or (owner, name) in _wrapped:
+        if getattr(original, _MARK, False):
             return
+        if (owner, name) in _wrapped:
+            if not _is_own(original, owner, name):
+                return
+            _wrapped.remove((owner, name))
         # As an instance finds it: a wrapper of others (wrapt's) that is taken out of its class by hand does not know
         # whom it is called for.
         hook = make(getattr(owner, name))

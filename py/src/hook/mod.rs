@@ -217,6 +217,14 @@ pub(crate) fn under_way<'py>(key: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny
     UNDER_WAY.try_with(find).ok().flatten()
 }
 
+/// Whether there is one by this key.
+fn is_under_way(key: *mut PyObject) -> bool {
+    let find = |exchanges: &RefCell<Vec<(*mut PyObject, *mut PyObject)>>| {
+        exchanges.borrow().iter().any(|(known, _)| *known == key)
+    };
+    !key.is_null() && UNDER_WAY.try_with(find).unwrap_or(false)
+}
+
 /// Has the call be found by `key` while `step` runs.
 fn while_under_way<T>(key: *mut PyObject, call: *mut PyObject, step: impl FnOnce() -> T) -> T {
     // Fails where the thread is past its end: then nobody asks.

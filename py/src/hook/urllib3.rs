@@ -1,6 +1,6 @@
 //! Hooks of urllib3: the exchange, and the reading of a response's body.
 
-use super::{ARGUMENTS_OFFSET, Begun, Hook, Places, counted, perform};
+use super::{ARGUMENTS_OFFSET, Begun, Hook, Places, counted, is_under_way, perform};
 use crate::arguments::Arguments;
 use crate::call::{Call, Opened, Request};
 use crate::guard::{guarded, tell};
@@ -26,6 +26,10 @@ pub(super) unsafe extern "C" fn exchange(
         let hook = &*this.cast::<Hook>();
         let count = count & !ARGUMENTS_OFFSET;
         let connection = if count > 1 { *args.add(1) } else { std::ptr::null_mut() };
+        if is_under_way(connection) {
+            // Of two hooks, with somebody's wrapper between them, the outer one counts it.
+            return hook.forward(hook.original, args, count, names);
+        }
         let begin = |py: Python<'_>| begin_exchange(py, hook, args, count, names);
         perform(hook, (args, count, names), connection, &PLACES, begin, |_, call, response, sent| {
             head(call, response, sent)

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
     from farcall._farcall import Call
 
-# The call and the request's body of an exchange whose response is read by its constructor, until it claims them.
-_unclaimed: ContextVar[tuple[Call, Any] | None] = ContextVar("farcall_urllib3_unclaimed", default=None)
+# The call, the request's body and the connection of an exchange whose response is read by its constructor, until it
+# claims them.
+_unclaimed: ContextVar[tuple[Call, Any, Any] | None] = ContextVar("farcall_urllib3_unclaimed", default=None)
 # The connection that is being made in this context.
 _dialling: ContextVar[_Dial | None] = ContextVar("farcall_urllib3_dial", default=None)
 
@@ -60,7 +61,10 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
     def read(original: Any) -> Any:
         return native.hook("read", number, original, _read_hook(original), scope, HTTPResponse)
 
-    patches.replace(pool, "_make_request", exchange)
+    for kind in (pool, module.connectionpool.HTTPSConnectionPool):
+        # The kind for TLS has one of its own where somebody wrapped it there before (New Relic's agent).
+        if "_make_request" in vars(kind):
+            patches.replace(kind, "_make_request", exchange)
     if hasattr(response, "_raw_read"):
         patches.replace(response, "_raw_read", read)
     else:  # 1.26
@@ -79,6 +83,10 @@ def attach(module: ModuleType, number: int, patches: Patches) -> None:
 def _exchange_hook(original: Any, number: int, acting: Acting) -> Callable[..., Any]:
     def _make_request(self: Any, conn: Any, method: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
         call: Call | Literal[False] | None
+        outer = _unclaimed.get()
+        if outer is not None and outer[2] is conn:
+            # Of two hooks, with somebody's wrapper between them, the outer one counts it.
+            return original(self, conn, method, url, *args, **kwargs)
         try:
             call = begin(number, method, self.scheme, self.host, self.port, url, scope())
         except Exception as error:
@@ -95,7 +103,7 @@ def _exchange_hook(original: Any, number: int, acting: Acting) -> Callable[..., 
         body = kwargs.get("body")
         if body is not None and not isinstance(body, (bytes, str)):
             body = _upload(body, kwargs)
-        token = _unclaimed.set((call, body)) if kwargs.get("preload_content", True) else None
+        token = _unclaimed.set((call, body, conn)) if kwargs.get("preload_content", True) else None
         try:
             response = original(self, conn, method, url, *args, **kwargs)
         except BaseException as error:
@@ -143,7 +151,7 @@ def _claim(response: Any) -> Call | None:
         # One that was handed out before, and is read only now to be sent on, has its pool.
         if held is None or response._original_response is None or response._pool is not None:
             return None
-        call, body = held
+        call, body, _ = held
         _unclaimed.set(None)
         if call.head(response.status, _sent(body)) is None:
             shown(call, response.status, headers_of(response))
