@@ -33,8 +33,14 @@ fn obeys(farcall: &Farcall, reason: &str) -> bool {
     matches!(call.step(), Step::Refuse(refusal) if *refusal.reason == *reason)
 }
 
+/// In a directory of its own: what changes beside it would have it looked at again.
+fn file_of(home: &Path) -> PathBuf {
+    home.join("conf/farcall.toml")
+}
+
 fn with_thread(home: &Path) -> Farcall {
-    Farcall::start(Options { flush_every: Some(Duration::from_secs(1)), ..options(home) })
+    let config = Some(file_of(home));
+    Farcall::start(Options { flush_every: Some(Duration::from_secs(1)), config, ..options(home) })
 }
 
 /// Long ago, so that nobody looks at the file again because it is new.
@@ -76,7 +82,7 @@ fn begins_short(home: &Path) {
 fn runs_short(home: &Path) {
     let farcall = with_thread(home);
     assert!(obeys(&farcall, "good"));
-    let (file, next) = (home.join("farcall.toml"), home.join("next.toml"));
+    let (file, next) = (file_of(home), home.join("next.toml"));
     fs::write(&next, deny("next")).unwrap();
     age(&next);
     let short = Short::begin();
@@ -91,7 +97,8 @@ fn runs_short(home: &Path) {
 
 fn said_by(role: &str) -> String {
     let home = tempfile::tempdir().unwrap();
-    let file = home.path().join("farcall.toml");
+    let file = file_of(home.path());
+    fs::create_dir(file.parent().unwrap()).unwrap();
     fs::write(&file, deny("good")).unwrap();
     age(&file);
     let output = child(role, home.path()).output().unwrap();
