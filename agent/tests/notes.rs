@@ -114,6 +114,25 @@ fn a_long_path_and_an_address_that_cannot_be_read_are_not_kept() {
 }
 
 #[test]
+fn hosts_that_take_turns_are_told_apart() {
+    const HOSTS: u16 = 150;
+    let home = tempfile::tempdir().unwrap();
+    let farcall = Farcall::start(options(home.path()));
+    for n in (0..3 * HOSTS).map(|n| n % HOSTS) {
+        let (host, method) = (format!("api-{n}.host-{n}.example"), if n % 2 == 0 { "GET" } else { "POST" });
+        let mut note = farcall.note(method, &Target::new(n % 3 == 0, &host, n, "/"), None).unwrap();
+        note.head(&farcall, 200);
+        note.body(n.into());
+        note.end(&farcall);
+    }
+    farcall.flush();
+    let sql = "SELECT count(*) FROM (SELECT v.name, e.name FROM rollups r JOIN names v ON v.id = vendor JOIN names e \
+               ON e.id = endpoint WHERE v.name = 'host-' || (bytes_in / calls) || '.example' AND e.name LIKE \
+               CASE bytes_in / calls % 2 WHEN 0 THEN 'GET %' ELSE 'POST %' END GROUP BY 1, 2 HAVING sum(calls) = 3)";
+    assert_eq!((calls(home.path()), number(home.path(), sql)), (3 * i64::from(HOSTS), i64::from(HOSTS)));
+}
+
+#[test]
 fn a_refusal_has_the_call_begin_and_the_vendor_looked_at_from_there_on() {
     let home = tempfile::tempdir().unwrap();
     let farcall = Farcall::start(options(home.path()));

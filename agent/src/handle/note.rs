@@ -56,7 +56,7 @@ enum State {
 /// One more than the engine keeps, so that it notices and counts that there were too many.
 const TAGS: usize = farcall::attribution::MAX_TAGS + 1;
 
-/// How long a path may be that is kept.
+/// How long a path and a method may be that are kept.
 const LONG: usize = 512;
 
 /// A path; most are short enough to be kept where the note is.
@@ -110,7 +110,7 @@ impl Farcall {
             (process, generation) = self.newest();
             begun = process.clock.now();
         }
-        if target.path.len() > LONG {
+        if target.path.len() > LONG || method.len() > LONG {
             return Err(begun);
         }
         let Some(route) = process.notes.route(&process.engine, method, target) else { return Err(begun) };
