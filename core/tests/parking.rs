@@ -267,7 +267,8 @@ fn an_injected_fault_is_parked_like_the_failure_that_it_plays() {
         "allow_faults = true\n{RULE}[[fault]]\nmatch = {{ vendor = \"stripe\" }}\nstatus = 503\nshare = \"100%\"\nexpires = \"2099-01-01T00:00:00Z\"\n"
     ));
     let mut call = begin(&engine, "POST", REFUNDS);
-    assert_eq!(terms(call.step(&engine, T0)).why, "answered 503");
+    let why = terms(call.step(&engine, T0)).why;
+    assert!(why.starts_with("answered 503 by the fault `fault@"), "{why}");
     call.parked(&engine, Err("busy"), T0);
     assert!(matches!(call.step(&engine, T0), Step::Respond(stored) if stored.status == 503));
 }
