@@ -318,6 +318,22 @@ fn each_failed_attempt_of_a_critical_call_is_told_and_no_answer_that_is_one() {
 }
 
 #[test]
+fn an_alarm_of_an_injected_fault_says_so() {
+    let engine = engine(
+        "allow_faults = true\n[[outbox]]\nname = \"refunds\"\nmatch = { vendor = \"stripe\" }\ncritical = true\n\
+         [[fault]]\nname = \"outage\"\nmatch = { vendor = \"stripe\" }\nstatus = 503\nshare = \"100%\"\nexpires = \"2099-01-01T00:00:00Z\"\n",
+    );
+    let told = Arc::new(Told::default());
+    engine.set_alarms(Arc::clone(&told) as _);
+    let mut call = begin(&engine, "POST", REFUNDS);
+    assert!(matches!(call.step(&engine, T0), Step::Respond(_)));
+    assert_eq!(
+        *told.0.lock().unwrap(),
+        ["refunds: POST /v1/refunds of stripe answered 503 by the fault `outage`"]
+    );
+}
+
+#[test]
 fn a_critical_call_is_told_of_once_by_an_adapter_that_asks_nothing_more_and_where_its_answer_breaks_off() {
     let engine = engine("[[outbox]]\nname = \"refunds\"\nmatch = { vendor = \"stripe\" }\ncritical = true\n");
     let told = Arc::new(Told::default());

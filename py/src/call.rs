@@ -94,6 +94,8 @@ pub(crate) struct Details<'a> {
     pub(crate) replayable: bool,
     /// How long the client would wait for an answer, where it says.
     pub(crate) patience: Option<Duration>,
+    /// Whether a second attempt can be made beside a slow one.
+    pub(crate) hedges: bool,
 }
 
 /// What a client says of its timeout, in seconds; `None` where that is no time.
@@ -339,7 +341,8 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>) 
             .content(details.content)
             .caches(true)
             .exact(true)
-            .parks(true);
+            .parks(true)
+            .hedges(details.hedges);
     }
     let Some(scope) = request.scope else { return handle.farcall.guard(handle.farcall.begin(&head)) };
     let mut tags = [("", ""); TAGS];

@@ -24,6 +24,12 @@ impl Engine {
             _ => return false,
         };
         let attempts = call.attempts;
+        if let Some(Standing { flow, .. }) = &call.flow
+            && flow.met.is_some()
+            && self.waits_for_held(call, ending, now)
+        {
+            return true;
+        }
         let Some(Standing { plan, flow }) = &mut call.flow else { return false };
         // One that was sent beside another is no retry.
         let attempt = (attempts + flow.faulted).saturating_sub(flow.hedges);
@@ -68,7 +74,7 @@ impl Engine {
             let sent = flow.pair.map_or(flow.sent_at, |pair| pair.first.1);
             hedge.state.after(&hedge.rule, now.since(sent));
         }
-        if flow.pair.take().is_some() {
+        if flow.pair.take().is_some() && flow.met.is_none() {
             // Nobody waited for either of the two.
             self.lose(plan, flow, None, now);
         }

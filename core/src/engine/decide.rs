@@ -5,7 +5,7 @@ use super::Engine;
 
 use super::account::Tokens;
 use super::events::What;
-use super::faults::StoodIn;
+use super::faults::{self, StoodIn};
 use super::flow::Flow;
 use super::plan::{BudgetUse, Part, Parts, Plan, Priced};
 use super::step::Attempt;
@@ -32,6 +32,8 @@ pub(super) enum Halt {
     Refuse(Refusal),
     /// A fault takes its place.
     Fault(StoodIn),
+    /// A fault holds it back, and a second one beside it is due.
+    Hedge,
     /// It is answered from the cache, and comes out so.
     Cached(Arc<Answer>, Outcome),
 }
@@ -405,36 +407,38 @@ pub(super) fn changes_of<'p>(plan: &'p Plan, flow: &Flow) -> Option<&'p Arc<Chan
     plan.rollouts.iter().find(|(known, ..)| *known == place).map(|(_, _, changes)| changes)
 }
 
-/// An attempt begins, or did when a fault began to hold it back: since when.
-#[inline]
-pub(super) fn begin_attempt(flow: &mut Flow, now: Timestamp) -> Timestamp {
-    let since = flow.met.take().map_or(now, |met| met.since);
-    (flow.sent_at, flow.timed) = (since, true);
-    since
+/// An attempt that began: its number, when, and when a second one beside it is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) number: u32,
+    pub(super) since: Timestamp,
+    pub(super) hedge_at: Option<Timestamp>,
 }
 
-/// Counts a call where budgets go by calls, with its first attempt; and when a second one beside that is due.
+/// An attempt begins. With its first one a call is counted where budgets go by calls.
 #[inline]
-pub(super) fn count_in(plan: &Plan, flow: &Flow, number: u32, since: Timestamp) -> Option<Timestamp> {
+pub(super) fn begin_attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Begun {
     let Parts { retry, hedge, .. } = &plan.resilience;
-    if number != 1 {
-        return None;
+    (flow.sent_at, flow.timed) = (now, true);
+    if let Some(retry) = retry
+        && number == 1
+    {
+        retry.state.call_in(plan.lane, now);
     }
-    if let Some(retry) = retry {
-        retry.state.call_in(plan.lane, since);
-    }
-    let Part { rule, state, .. } = hedge.as_ref()?;
-    state.before(rule, flow.method, flow.replayable, flow.deadline, since)
+    let hedge_at = hedge.as_ref().filter(|_| number == 1).and_then(|Part { rule, state, .. }| {
+        let due = state.before(rule, flow.method, flow.replayable, flow.deadline, now)?;
+        Some(due.plus(faults::delay_of_second(plan, flow, due)))
+    });
+    Begun { number, since: now, hedge_at }
 }
 
-/// Nothing stands in its way: what to send. Inlined, so that it is made where it is handed over.
+/// Nothing stands in the way of an attempt: what to send. Inlined, so that it is made where it is handed over.
 #[inline]
-pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
-    let since = begin_attempt(flow, now);
+pub(super) fn attempt(plan: &Plan, flow: &mut Flow, begun: Begun, now: Timestamp) -> Attempt {
+    let Begun { number, since, hedge_at } = begun;
     flow.unsent = false;
     let give_up_at = flow.deadline.of_attempt(since, plan.resilience.attempt_timeout);
     let changes = if is_changed(flow) { changes_of(plan, flow).map(Arc::clone) } else { None };
-    let hedge_at = count_in(plan, flow, number, since);
     let key = flow.own_key(plan);
     if key.is_some() && number == 1 + flow.faulted {
         flow.events.add(now, What::Key);

@@ -3,7 +3,7 @@
 //! tell the two apart, and nothing of it goes out.
 
 use super::call::State;
-use super::decide::{self, Halt};
+use super::decide::{self, Begun, Halt};
 use super::events::What;
 use super::flow::{Flow, Until};
 use super::parking::Instead;
@@ -11,6 +11,7 @@ use super::plan::{Plan, Standing};
 use super::{Call, Engine, Step};
 use crate::call::{ErrorType, Outcome, RefusedBy, Stored};
 use crate::fault::{Effect, Fault};
+use crate::resilience::Ending;
 use crate::units::Timestamp;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
@@ -21,10 +22,61 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Met {
     /// The rule's.
-    pub(super) place: usize,
+    place: usize,
     fault: Fault,
-    /// When the attempt began: what it takes counts from here.
-    pub(super) since: Timestamp,
+    /// The attempt: all that it takes counts from its beginning.
+    pub(super) begun: Begun,
+}
+
+impl Met {
+    /// Tells of it.
+    pub(super) fn tell(&self, plan: &Plan, flow: &mut Flow, now: Timestamp) {
+        let Self { place, fault, begun } = *self;
+        let rule = Arc::clone(&plan.rules.faults[place].name);
+        flow.events.add(now, What::Fault { rule, attempt: begun.number, fault });
+    }
+
+    /// When the attempt is let go of that is held back; and whether it is given up then, as one is that the vendor takes
+    /// so long for.
+    pub(super) fn ends(&self, plan: &Plan, flow: &Flow) -> (Timestamp, bool) {
+        let since = self.begun.since;
+        let over = since.plus(self.fault.delay).min(plan.rules.faults[self.place].then.expires);
+        let patience = flow.deadline.of_attempt(since, plan.resilience.attempt_timeout);
+        match patience.filter(|at| *at < over) {
+            Some(given_up) => (given_up, true),
+            None => (over, false),
+        }
+    }
+
+    /// What the attempt comes to now that it is let go of; `Ok` where it goes out.
+    pub(super) fn over(&self, plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), StoodIn> {
+        let rule = &plan.rules.faults[self.place];
+        let attempt = self.begun.number;
+        let came = match self.fault.effect {
+            _ if self.ends(plan, flow).1 => {
+                flow.events.add(now, What::FaultOver { attempt, how: "given up while it was held back" });
+                Came::Error(ErrorType::Timeout)
+            }
+            _ if now >= rule.then.expires => {
+                flow.events.add(now, What::FaultOver { attempt, how: "sent, as the fault has expired" });
+                return Ok(());
+            }
+            Effect::Send | Effect::Truncate { .. } => return Ok(()),
+            Effect::Fail(error) => Came::Error(error),
+            Effect::Respond { status, retry_after } => {
+                Came::Answer(Arc::new(answer(&rule.name, status, retry_after)))
+            }
+        };
+        Err(StoodIn { place: self.place, came })
+    }
+
+    /// After how many bytes the answer breaks off, and that to an attempt beside it.
+    fn truncates(&self) -> Option<u64> {
+        match self.fault.effect {
+            Effect::Truncate { bytes } => Some(bytes),
+            _ => None,
+        }
+    }
 }
 
 /// What an attempt came to that no vendor saw.
@@ -53,49 +105,57 @@ pub(super) fn before(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) 
 #[inline(never)]
 fn meet(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Result<(), Halt> {
     flow.truncate = None;
-    let Some(met) = flow.met.or_else(|| draw(plan, flow, number, now)) else { return Ok(()) };
-    let Met { place, fault, since } = *flow.met.insert(met);
-    let rule = &plan.rules.faults[place];
-    let over = since.plus(fault.delay).min(rule.then.expires);
-    // Who gives up a vendor that is so slow does so here as well.
-    let patience = flow.deadline.of_attempt(since, plan.resilience.attempt_timeout).filter(|at| *at < over);
-    if let Some(until) = Until::new(since, patience.unwrap_or(over)).ahead(now) {
-        return Err(Halt::Wait(until));
+    if flow.met.is_none() {
+        let Some((place, fault)) = first(plan, flow, number, now) else { return Ok(()) };
+        let begun = decide::begin_attempt(plan, flow, number, now);
+        let met = Met { place, fault, begun };
+        met.tell(plan, flow, now);
+        flow.met = Some(met);
     }
-    let came = match (patience, fault.effect) {
-        (Some(_), _) => {
-            flow.events.add(now, What::FaultOver { attempt: number, how: "given up while it was held back" });
-            Came::Error(ErrorType::Timeout)
-        }
-        _ if now >= rule.then.expires => {
-            flow.events.add(now, What::FaultOver { attempt: number, how: "sent, as the fault has expired" });
-            return Ok(());
-        }
-        (None, Effect::Send) => return Ok(()),
-        (None, Effect::Truncate { bytes }) => {
-            flow.truncate = Some(bytes);
-            return Ok(());
-        }
-        (None, Effect::Fail(error)) => Came::Error(error),
-        (None, Effect::Respond { status, retry_after }) => {
-            Came::Answer(Arc::new(answer(&rule.name, status, retry_after)))
-        }
-    };
-    Err(Halt::Fault(StoodIn { place, came }))
+    let Some(met) = flow.met else { return Ok(()) };
+    if let Some(until) = Until::new(met.begun.since, met.ends(plan, flow).0).ahead(now) {
+        return Err(match met.begun.hedge_at.filter(|_| flow.beside) {
+            Some(due) if due <= now => Halt::Hedge,
+            Some(due) => Halt::Wait(until.min(due)),
+            None => Halt::Wait(until),
+        });
+    }
+    met.over(plan, flow, now).map_err(Halt::Fault)?;
+    flow.truncate = met.truncates();
+    Ok(())
 }
 
-/// The first rule that this attempt meets. It stands in this vendor's place, and not in a backup's.
-fn draw(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Option<Met> {
+/// The first rule that an attempt meets, and what it does. It stands in this vendor's place, and not in a backup's.
+fn first(plan: &Plan, flow: &Flow, number: u32, now: Timestamp) -> Option<(usize, Fault)> {
     let backup = plan.resilience.failover.as_ref().filter(|_| flow.failed_over);
     if backup.is_some_and(|(_, changes)| changes.host.is_some()) {
         return None;
     }
-    plan.faults.iter().find_map(|place| {
-        let rule = &plan.rules.faults[*place];
-        let fault = rule.then.before(flow.seed, number, now)?;
-        flow.events.add(now, What::Fault { rule: Arc::clone(&rule.name), attempt: number, fault });
-        Some(Met { place: *place, fault, since: now })
-    })
+    plan.faults
+        .iter()
+        .find_map(|place| Some((*place, plan.rules.faults[*place].then.before(flow.seed, number, now)?)))
+}
+
+/// How long a fault holds back the second attempt of a call, which is then due so much later: nothing waits for it but
+/// the first.
+#[inline]
+pub(super) fn delay_of_second(plan: &Plan, flow: &Flow, now: Timestamp) -> Duration {
+    match plan.faults.is_empty() {
+        true => Duration::ZERO,
+        false => first(plan, flow, 2, now).map_or(Duration::ZERO, |(_, fault)| fault.delay),
+    }
+}
+
+/// The fault that takes the place of a second attempt, which is due beside another one; its latency is over by then.
+/// One that goes out breaks off where the other one does: of two answers the application gets one.
+pub(super) fn beside(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Option<Met> {
+    if let Some(met) = &flow.met {
+        flow.truncate = met.truncates();
+    }
+    let (place, fault) = first(plan, flow, number, now)?;
+    let goes_out = matches!(fault.effect, Effect::Send | Effect::Truncate { .. });
+    let begun = Begun { number, since: now, hedge_at: None };
+    (!goes_out).then_some(Met { place, fault: Fault { delay: Duration::ZERO, ..fault }, begun })
 }
 
 fn answer(rule: &str, status: u16, retry_after: Option<Duration>) -> Stored {
@@ -116,16 +176,16 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 impl StoodIn {
+    pub(super) fn ending(&self) -> Ending {
+        match &self.came {
+            Came::Answer(stored) => Ending::Status(stored.status),
+            Came::Error(error) => Ending::Error(*error),
+        }
+    }
+
     /// Whether it is an answer, and no error.
     pub(super) fn answers(&self) -> bool {
         matches!(self.came, Came::Answer(_))
-    }
-}
-
-impl Call {
-    /// How many attempts were made, with those that a fault took the place of.
-    pub(super) fn number(&self) -> u32 {
-        self.attempts + self.flow.as_ref().map_or(0, |standing| standing.flow.faulted)
     }
 }
 
@@ -134,14 +194,13 @@ impl Engine {
     #[cold]
     #[inline(never)]
     pub(super) fn stand_in(&self, call: &mut Call, stood_in: StoodIn, now: Timestamp) -> Step {
-        let number = call.number() + 1;
         match &stood_in.came {
             Came::Answer(stored) => call.head(stored.status, now),
             Came::Error(error) => call.failed(*error),
         }
         if let Some(Standing { plan, flow }) = &mut call.flow {
-            let since = decide::begin_attempt(flow, now);
-            let _no_hedge = decide::count_in(plan, flow, number, since);
+            // It began when it was drawn.
+            flow.met = None;
             flow.faulted += 1;
             if let Came::Answer(_) = stood_in.came
                 && let Effect::Respond { retry_after, .. } = plan.rules.faults[stood_in.place].then.effect

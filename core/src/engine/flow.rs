@@ -59,6 +59,8 @@ pub(super) struct Flow {
     pub(super) shadow: Option<usize>,
     /// Whether the call is such a copy.
     pub(super) is_copy: bool,
+    /// Whether the adapter can have two attempts under way.
+    pub(super) beside: bool,
     /// The fault that the attempt which is due has met.
     pub(super) met: Option<Met>,
     /// How many of the attempts so far were a fault's.
@@ -191,6 +193,7 @@ impl Flow {
             side: None,
             shadow: None,
             is_copy: false,
+            beside: false,
             met: None,
             faulted: 0,
             stood_in: None,
@@ -260,6 +263,7 @@ impl Flow {
         (self.shadow, self.is_copy) = (None, false);
         (self.reached, self.key, self.parks) = (false, seed, head.parks);
         (self.delivers, self.keeps, self.unparkable) = (head.delivers, head.keeps, None);
+        self.beside = head.hedges;
         self.told = None;
         (self.asked_for_place, self.retry_at, self.resume) = (None, None, None);
         self.reserved = [None; MAX_BUDGETS];

@@ -6,8 +6,8 @@
 //! attempt, cost, ledger.
 
 use super::call::State;
-use super::decide::{self, Halt};
-use super::faults;
+use super::decide::{self, Begun, Halt};
+use super::faults::{self, Met};
 use super::flow::{self, Flow};
 use super::lookup;
 use super::parking::Instead;
@@ -336,7 +336,16 @@ impl Engine {
     fn attempt(call: &mut Call, now: Timestamp) -> Attempt {
         match &mut call.flow {
             None => Attempt::plain(call.attempts),
-            Some(Standing { plan, flow }) => decide::attempt(plan, flow, call.attempts + flow.faulted, now),
+            Some(Standing { plan, flow }) => {
+                let begun = match flow.met.take() {
+                    // It began when a fault began to hold it back.
+                    Some(Met { begun, .. }) => {
+                        Begun { hedge_at: begun.hedge_at.filter(|at| *at > now), ..begun }
+                    }
+                    None => decide::begin_attempt(plan, flow, call.attempts + flow.faulted, now),
+                };
+                decide::attempt(plan, flow, begun, now)
+            }
         }
     }
 
@@ -358,6 +367,7 @@ impl Engine {
                 self.park_or(call, Instead::Refuse(refusal), now)
             }
             Halt::Fault(stood_in) => self.stand_in(call, stood_in, now),
+            Halt::Hedge => self.hedge_held(call, now),
         }
     }
 

@@ -259,6 +259,24 @@ fn an_sdk_goes_on_from_a_fault_as_from_the_vendors_own_failure() {
 }
 
 #[test]
+fn who_saw_the_wire_is_told_of_what_went_over_it() {
+    let rules = resilience("attempts = 2\nretry_budget_least = 9");
+    let half = |seed| {
+        let engine = under("share = \"50%\"\nstatus = 503\n", &rules);
+        engine.record_sightings(true);
+        let mut call = engine.begin(&get("acme"), T0, seed);
+        let Step::Send(_) = call.step(&engine, T0) else { return None };
+        call.answer(&engine, 500, &[("x", "y")], T0);
+        let until = waited(&mut call, &engine, T0);
+        matches!(call.step(&engine, until), Step::Respond(_)).then(|| engine.drain(until))
+    };
+    let batch = (0..).find_map(half).unwrap();
+    assert_eq!((batch.rows[0].status, batch.rows[0].outcome), (503, Outcome::Refused(RefusedBy::Fault)));
+    let seen: Vec<_> = batch.sightings.iter().map(|seen| (seen.attempts, seen.status)).collect();
+    assert_eq!(seen, [(1, 500)], "one exchange, and how it was answered");
+}
+
+#[test]
 fn a_body_that_breaks_off_is_drawn_for_each_attempt() {
     let engine =
         under("share = \"50%\"\ntruncate = \"10B\"\n", &resilience("attempts = 2\nretry_budget_least = 999"));
