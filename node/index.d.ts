@@ -31,7 +31,7 @@ export interface Numbers {
   error_rate: number
   /** Calls that were not made because a rule said so; no errors. */
   refused: number
-  /** Calls that an injected fault failed or answered in the vendor's place; neither errors nor refused. */
+  /** Calls whose last attempt an injected fault failed or answered in the vendor's place; neither errors nor refused. */
   faulted: number
   /** Calls that the cache answered; and those of them that got a stale answer, because the vendor could not be had. */
   cached: number

@@ -77,6 +77,10 @@ pub struct Head<'a> {
     ///
     /// [`Call::refresh`]: crate::Call::refresh
     pub refreshes: bool,
+    /// Whether the adapter can have a second attempt under way beside a slow one ([`Call::hedge`]).
+    ///
+    /// [`Call::hedge`]: crate::Call::hedge
+    pub hedges: bool,
 }
 
 /// Who goes first where there is not enough for all.
@@ -134,6 +138,7 @@ impl<'a> Head<'a> {
             keeps: false,
             delivers: false,
             refreshes: false,
+            hedges: false,
         }
     }
 
@@ -201,6 +206,13 @@ impl<'a> Head<'a> {
     #[must_use]
     pub const fn refreshes(mut self, refreshes: bool) -> Self {
         self.refreshes = refreshes;
+        self
+    }
+
+    /// Says that the adapter can have a second attempt under way beside a slow one.
+    #[must_use]
+    pub const fn hedges(mut self, hedges: bool) -> Self {
+        self.hedges = hedges;
         self
     }
 

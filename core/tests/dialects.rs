@@ -298,3 +298,78 @@ fn two_values_of_one_header_that_differ_are_no_statement_and_equal_ones_are() {
     let date = "Sat, 21 Nov 2026 10:00:09 GMT";
     assert_eq!(wait(&[("retry-after", &format!("{date}, {date}"))]), (Some(9), 0));
 }
+
+#[test]
+fn the_lines_of_a_list_are_one_list() {
+    let read = |headers: &[(&str, &str)]| {
+        let reading = Dialect::generic().read(&Answer::new(200, &headers), NOW);
+        let row = |s: &farcall::quota::dialect::Statement| {
+            (s.name.as_str().to_owned(), s.limit, s.remaining, s.resets_at.map(|at| at.since(NOW).as_secs()))
+        };
+        (reading.statements().iter().map(row).collect::<Vec<_>>(), reading.ignored)
+    };
+    let named = |name: &str, limit, left, reset| (name.to_owned(), limit, Some(left), Some(reset));
+    let both = vec![named("burst", Some(10), 5, 30), named("daily", Some(900), 0, 3_600)];
+    // RFC 9110, section 5.3.
+    for headers in [
+        vec![
+            ("ratelimit-policy", "\"burst\";q=10;w=60, \"daily\";q=900;w=86400"),
+            ("ratelimit", "\"burst\";r=5;t=30, \"daily\";r=0;t=3600"),
+        ],
+        vec![
+            ("ratelimit-policy", "\"burst\";q=10;w=60"),
+            ("RateLimit", "\"burst\";r=5;t=30"),
+            ("RateLimit-Policy", "\"daily\";q=900;w=86400"),
+            ("ratelimit", " \"daily\";r=0;t=3600 "),
+        ],
+        vec![
+            ("ratelimit", "\"burst\";r=5;t=30"),
+            ("ratelimit", ""),
+            ("ratelimit", "\"daily\";r=0;t=3600"),
+            ("ratelimit-policy", "\"burst\";q=10;w=60, \"daily\";q=900;w=86400"),
+        ],
+    ] {
+        assert_eq!(read(&headers), (both.clone(), 0), "{headers:?}");
+    }
+    // What a gateway and a vendor say of one policy is no statement where it differs, and counted for each.
+    let a_line = "\"a\";r=0;t=40";
+    assert_eq!(read(&[("ratelimit", a_line), ("ratelimit", "\"a\";r=5;t=40")]), (vec![], 2));
+    assert_eq!(read(&[("ratelimit", a_line), ("ratelimit", "a;r=")]), (vec![], 1), "one list, and none");
+    let limits =
+        [("ratelimit-policy", "\"a\";q=10"), ("ratelimit-policy", "\"a\";q=20"), ("ratelimit", a_line)];
+    assert_eq!(read(&limits), (vec![named("a", None, 0, 40)], 2));
+    let long = format!("\"{}\";r=1;t=1", "x".repeat(700));
+    let other = format!("\"{}\";r=1;t=1", "y".repeat(700));
+    assert_eq!(
+        read(&[("ratelimit", &long), ("ratelimit", &other)]),
+        (vec![], 1),
+        "more than any vendor says"
+    );
+}
+
+#[test]
+fn two_copies_of_the_drafts_old_dictionary_that_differ_are_no_statement() {
+    let read = |lines: &[&str]| {
+        let headers: Vec<_> = lines.iter().map(|line| ("ratelimit", *line)).collect();
+        let reading = Dialect::generic().read(&Answer::new(200, &headers), NOW);
+        let stated = reading.statements().first();
+        (
+            stated.map(|s| (s.limit, s.remaining, s.resets_at.map(|at| at.since(NOW).as_secs()))),
+            reading.ignored,
+        )
+    };
+    let stated = (Some((Some(10), Some(0), Some(40))), 0);
+    let one = "limit=10, remaining=0, reset=40";
+    assert_eq!(read(&[one]), stated);
+    assert_eq!(read(&[one, one]), stated);
+    assert_eq!(read(&[&format!("{one}, {one}")]), stated);
+    assert_eq!(read(&["limit=10, remaining=0", "reset=40"]), stated, "one dictionary in two lines");
+    for other in [
+        "limit=10, remaining=5, reset=40",
+        "limit=20, remaining=0, reset=40",
+        "limit=10, remaining=0, reset=50",
+    ] {
+        assert_eq!(read(&[one, other]), (None, 1), "{other}");
+        assert_eq!(read(&[&format!("{one}, {other}")]), (None, 1), "{other}");
+    }
+}

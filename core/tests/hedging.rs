@@ -195,3 +195,123 @@ fn a_second_attempt_beside_the_first_is_none_of_the_retries() {
     call.end(&engine, at(140));
     assert_eq!(engine.drain(at(200)).rows[0].sums.attempts, 3);
 }
+
+const SLOW: &str = "allow_faults = true\n[[fault]]\nname = \"slow\"\nmatch = { vendor = \"stripe\" }\nshare = \"50%\"\nexpires = \"2099-01-01T00:00:00Z\"\n";
+
+/// A call under a fault that meets half of all attempts, whose first step is this.
+fn under(fault: &str, hedges: bool, first: impl Fn(&Step) -> bool) -> (Engine, Call, Step) {
+    let engine = engine(&format!("{SLOW}{fault}\n{HEDGED}"));
+    let head = Head::new("GET", "https://api.stripe.com/v1/charges").body(Some(0), true).hedges(hedges);
+    for seed in 0.. {
+        let mut call = engine.begin(&head, T0, seed);
+        let step = call.step(&engine, T0);
+        if first(&step) {
+            let _others = engine.drain(T0);
+            return (engine, call, step);
+        }
+        call.abandon(&engine, T0);
+    }
+    unreachable!("there is such a seed")
+}
+
+/// The first attempt is held back for four seconds, and the second one, which is due after 100 ms, meets no fault.
+fn held(fault: &str) -> (Engine, Call) {
+    let (engine, mut call, _) = under(fault, true, |step| *step == Step::Wait(at(100)));
+    let Step::Send(second) = call.step(&engine, at(100)) else { panic!("no second attempt") };
+    assert_eq!((second.number, second.hedge_at), (2, Some(at(4_000))));
+    (engine, call)
+}
+
+fn ended(engine: &Engine, mut call: Call, now: Timestamp) -> (Outcome, u64, String) {
+    assert_eq!(call.step(engine, now), Step::Settled);
+    call.end(engine, now);
+    let batch = engine.drain(now);
+    let row = batch.rows.iter().find(|row| row.status == 200).unwrap();
+    let told = batch.exemplars.iter().find(|told| told.events.contains("a second attempt")).unwrap();
+    (row.outcome, row.sums.attempts, told.events.clone())
+}
+
+#[test]
+fn a_second_attempt_is_sent_beside_one_that_a_fault_holds_back() {
+    let (engine, mut call) = held("latency = \"4s\"");
+    call.answer(&engine, 200, &[("x", "y")], at(150));
+    let (outcome, attempts, events) = ended(&engine, call, at(150));
+    assert_eq!((outcome, attempts), (Outcome::Complete, 1), "the first was never sent");
+    let lines: Vec<&str> = events.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "+0.0 ms  attempt 1: fault `slow` injected: holds it back for 4000.0 ms, then lets it be sent",
+            "+100.0 ms  no answer yet: a second attempt beside the first",
+            "+150.0 ms  attempt 1: given up while it was held back",
+            "+150.0 ms  of the two the first was given up: the other one counts",
+        ]
+    );
+    // An adapter that makes one attempt at a time has to wait.
+    let (..) = under("latency = \"4s\"", false, |step| *step == Step::Wait(at(4_000)));
+}
+
+#[test]
+fn one_that_a_fault_holds_back_goes_out_beside_the_second_when_it_is_due() {
+    let (engine, mut call) = held("latency = \"4s\"");
+    let first = call.hedge(&engine, at(4_000)).unwrap();
+    assert_eq!((first.number, first.hedge_at), (1, None));
+    assert!(call.hedge(&engine, at(4_001)).is_none(), "two at a time");
+    call.lost(&engine, 2, None, at(4_050));
+    call.answer(&engine, 200, &[("x", "y")], at(4_050));
+    let (outcome, attempts, events) = ended(&engine, call, at(4_050));
+    assert_eq!((outcome, attempts), (Outcome::Complete, 2));
+    assert!(events.contains("of the two the second was given up"), "{events}");
+}
+
+#[test]
+fn one_that_a_fault_holds_back_is_waited_for_where_the_second_fails() {
+    let (engine, mut call) = held("latency = \"4s\"");
+    call.answer(&engine, 503, &[("x", "y")], at(150));
+    assert_eq!(call.step(&engine, at(150)), Step::Wait(at(4_000)));
+    let Step::Send(first) = call.step(&engine, at(4_000)) else { panic!("the first is not sent") };
+    assert_eq!((first.number, first.hedge_at), (1, None));
+    call.answer(&engine, 200, &[("x", "y")], at(4_010));
+    let (outcome, attempts, events) = ended(&engine, call, at(4_010));
+    assert_eq!((outcome, attempts), (Outcome::Complete, 2));
+    assert!(
+        events.contains("+150.0 ms  of the two the second answered 503: the other one counts"),
+        "{events}"
+    );
+}
+
+#[test]
+fn a_fault_that_fails_the_first_leaves_the_second_under_way() {
+    let (engine, mut call) = held("latency = \"4s\"\nstatus = 503");
+    assert!(call.hedge(&engine, at(4_000)).is_none(), "it is not sent");
+    call.answer(&engine, 200, &[("x", "y")], at(4_200));
+    let (outcome, attempts, events) = ended(&engine, call, at(4_200));
+    assert_eq!((outcome, attempts), (Outcome::Complete, 1));
+    assert!(
+        events.contains("+4000.0 ms  of the two the first answered 503: the other one counts"),
+        "{events}"
+    );
+}
+
+#[test]
+fn a_second_attempt_meets_faults_like_any_other() {
+    // It fails at once, and nothing goes out.
+    let head = Head::new("GET", "https://api.stripe.com/v1/charges").body(Some(0), true).hedges(true);
+    let met = |seed| {
+        let engine = engine(&format!("{SLOW}status = 503\n{HEDGED}"));
+        let mut call = engine.begin(&head, T0, seed);
+        let sent = matches!(call.step(&engine, T0), Step::Send(_));
+        (sent && call.hedge(&engine, at(100)).is_none()).then_some((engine, call))
+    };
+    let (engine, mut call) = (0..).find_map(met).unwrap();
+    call.answer(&engine, 200, &[("x", "y")], at(150));
+    let (outcome, attempts, events) = ended(&engine, call, at(150));
+    assert_eq!((outcome, attempts), (Outcome::Complete, 1));
+    assert!(events.contains("attempt 2: fault `slow` injected: answers 503"), "{events}");
+    assert!(events.contains("of the two the second answered 503: the other one counts"), "{events}");
+    // It is due so much later.
+    let late = |step: &Step| matches!(step, Step::Send(first) if first.hedge_at == Some(at(130)));
+    let (engine, mut call, _) = under("latency = \"30ms\"", true, late);
+    assert_eq!(call.hedge(&engine, at(130)).unwrap().number, 2);
+    call.abandon(&engine, at(131));
+}

@@ -267,7 +267,8 @@ fn an_injected_fault_is_parked_like_the_failure_that_it_plays() {
         "allow_faults = true\n{RULE}[[fault]]\nmatch = {{ vendor = \"stripe\" }}\nstatus = 503\nshare = \"100%\"\nexpires = \"2099-01-01T00:00:00Z\"\n"
     ));
     let mut call = begin(&engine, "POST", REFUNDS);
-    assert_eq!(terms(call.step(&engine, T0)).why, "answered 503");
+    let why = terms(call.step(&engine, T0)).why;
+    assert!(why.starts_with("answered 503 by the fault `fault@"), "{why}");
     call.parked(&engine, Err("busy"), T0);
     assert!(matches!(call.step(&engine, T0), Step::Respond(stored) if stored.status == 503));
 }
@@ -314,6 +315,22 @@ fn each_failed_attempt_of_a_critical_call_is_told_and_no_answer_that_is_one() {
         ]
     );
     assert!(drained(&engine).1.contains("critical by `refunds`: the alarm is told"));
+}
+
+#[test]
+fn an_alarm_of_an_injected_fault_says_so() {
+    let engine = engine(
+        "allow_faults = true\n[[outbox]]\nname = \"refunds\"\nmatch = { vendor = \"stripe\" }\ncritical = true\n\
+         [[fault]]\nname = \"outage\"\nmatch = { vendor = \"stripe\" }\nstatus = 503\nshare = \"100%\"\nexpires = \"2099-01-01T00:00:00Z\"\n",
+    );
+    let told = Arc::new(Told::default());
+    engine.set_alarms(Arc::clone(&told) as _);
+    let mut call = begin(&engine, "POST", REFUNDS);
+    assert!(matches!(call.step(&engine, T0), Step::Respond(_)));
+    assert_eq!(
+        *told.0.lock().unwrap(),
+        ["refunds: POST /v1/refunds of stripe answered 503 by the fault `outage`"]
+    );
 }
 
 #[test]

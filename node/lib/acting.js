@@ -239,11 +239,11 @@ function declines (status, headers) {
 function begin ({ method, url, headers, words, bytes: body, content, replayable, client, detour, full }) {
   if (client === undefined) {
     const all = [...new Headers(headers)].flat()
-    const begun = beginCall({ method, url, headers: all, body, content, replayable, parks: true, detour })
+    const begun = beginCall({ method, url, headers: all, body, content, replayable, parks: true, hedges: true, detour })
     if (full) begun.full()
     return begun
   }
-  const begun = openCall({ method, url, words, body, content, replayable, client, kind: FETCH, parks: true, detour })
+  const begun = openCall({ method, url, words, body, content, replayable, client, kind: FETCH, parks: true, hedges: true, detour })
   if (typeof begun === 'string') return begun
   begun.declines = declines
   if (full) begun.full()

@@ -16,6 +16,7 @@ const { currentScope } = require('./scope.js')
  * @property {Uint8Array} [content]
  * @property {boolean} replayable
  * @property {boolean} [parks] whether it can be handed over to the outbox
+ * @property {boolean} [hedges] whether a second attempt can be made beside a slow one
  * @property {boolean} [keeps] whether it can be although it cannot be sent again
  * @property {number} [detour] by which it goes (detours.js); 0 for none
  */
@@ -34,6 +35,7 @@ const { currentScope } = require('./scope.js')
  * @property {string} client
  * @property {number} [patience] how many milliseconds the client waits for an answer at most; 0 where it does not say
  * @property {boolean} [parks] whether it can be handed over to the outbox
+ * @property {boolean} [hedges] whether a second attempt can be made beside a slow one
  * @property {number} [detour] by which it goes (detours.js); 0 for none
  */
 
@@ -41,8 +43,9 @@ const { currentScope } = require('./scope.js')
 const REPLAYABLE = 1
 const BATCH = 2
 const PARKS = 4
+const HEDGES = 8
 /** Where the number of a detour begins. */
-const DETOUR = 3
+const DETOUR = 4
 
 /**
  * Begins a call in the running code's scope, or another.
@@ -67,9 +70,9 @@ function beginCall (request, scope = currentScope()) {
  * @param {import('./scope.js').Scope | undefined} [scope]
  * @returns {InstanceType<typeof Decision> | string}
  */
-function openCall ({ method, url, words, body, content, replayable, kind, client, patience = 0, parks, detour = 0 }, scope = currentScope()) {
+function openCall ({ method, url, words, body, content, replayable, kind, client, patience = 0, parks, hedges, detour = 0 }, scope = currentScope()) {
   const batch = scope?.priority === 'batch'
-  const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0) | detour << DETOUR
+  const flags = (replayable ? REPLAYABLE : 0) | (batch ? BATCH : 0) | (parks ? PARKS : 0) | (hedges ? HEDGES : 0) | detour << DETOUR
   let known
   if (body !== 0 || scope !== undefined) {
     const tags = scope === undefined ? undefined : Object.entries(scope.tags)

@@ -41,6 +41,8 @@ pub(crate) struct Request {
     pub parks: Option<bool>,
     /// Whether it can be although it cannot be sent again.
     pub keeps: Option<bool>,
+    /// Whether a second attempt can be made beside a slow one.
+    pub hedges: Option<bool>,
     /// The number of its detour; 0 for none.
     pub detour: Option<u32>,
 }
@@ -103,6 +105,7 @@ pub(crate) fn begin(request: Request) -> Result<Decision> {
         .priority(if request.batch { Priority::Batch } else { Priority::Interactive })
         .parks(request.parks.unwrap_or_default())
         .keeps(request.keeps.unwrap_or_default())
+        .hedges(request.hedges.unwrap_or_default())
         .customer(request.customer.as_deref())
         .tags(&tags[..count]);
     let mut call = farcall.guard(farcall.begin(&head));

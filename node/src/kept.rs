@@ -17,8 +17,10 @@ const REPLAYABLE: u32 = 1;
 const BATCH: u32 = 2;
 /// It can be handed over to the outbox.
 const PARKS: u32 = 4;
+/// A second attempt can be made beside a slow one.
+const HEDGES: u32 = 8;
 /// Where the number of its detour begins.
-const DETOUR: u32 = 3;
+const DETOUR: u32 = 4;
 
 /// Room that is kept for the next answer; a larger one is given back.
 const ROOM: usize = 64 * 1024;
@@ -82,6 +84,7 @@ pub(crate) fn open<'env>(
         .client(kind)
         .patience(crate::decide::duration(patience).filter(|patience| !patience.is_zero()))
         .parks(flags & PARKS != 0)
+        .hedges(flags & HEDGES != 0)
         .priority(if flags & BATCH != 0 { Priority::Batch } else { Priority::Interactive })
         .customer(customer.as_deref())
         .tags(&tags[..count]);

@@ -109,6 +109,8 @@ pub(crate) struct Details<'a> {
     pub(crate) replayable: bool,
     /// How long the client would wait for an answer, where it says.
     pub(crate) patience: Option<Duration>,
+    /// Whether a second attempt can be made beside a slow one.
+    pub(crate) hedges: bool,
 }
 
 /// What a client says of its timeout, in seconds; `None` where that is no time.
@@ -349,7 +351,8 @@ fn guard(handle: &Handle, request: &Request<'_>, details: Option<&Details<'_>>, 
             .content(details.content)
             .caches(true)
             .exact(true)
-            .parks(true);
+            .parks(true)
+            .hedges(details.hedges);
     }
     let begin = |head: &Head<'_>| handle.farcall.guard(handle.farcall.begin_at(head, now));
     let Some(scope) = request.scope else { return begin(&head) };

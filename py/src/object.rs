@@ -45,13 +45,14 @@ static FUNCTIONS: Definitions<4> = Definitions([
     definition(
         c"begin_deciding",
         begin_deciding,
-        c"begin_deciding(adapter, method, scheme, host, port, path, scope, headers, length, content, replayable, channel, patience, /)\n\
+        c"begin_deciding(adapter, method, scheme, host, port, path, scope, headers, length, content, replayable, channel, patience, hedges, /)\n\
           --\n\n\
           Begins a call for which rules decide; None between `uninstall()` and `install()`.\n\n\
           `headers` are pairs (first and last of each count); `length` is the body's, None where nobody knows; \
           `content` is the body where it is in memory, else None; `replayable` says whether the request can be sent \
           again; `channel` are bytes that keep its answers apart from those of calls over another kind of connection, or \
-          None; `patience` is how many seconds the client would wait for an answer, None where it does not say.",
+          None; `patience` is how many seconds the client would wait for an answer, None where it does not say; `hedges` says \
+          whether a second attempt can be made beside a slow one.",
     ),
     definition(c"decides", decides, c"decides()\n--\n\nWhether rules decide about the calls that begin now, or did about one that is held (`Call.hold`)."),
     definition(
@@ -338,7 +339,7 @@ functions! {
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
         Ok(Call::begin(&request).map_or_else(none, object_of))
     };
-    begin_deciding(13) = |_this, _call, given| {
+    begin_deciding(14) = |_this, _call, given| {
         let scope = given.object(6);
         let scope = if given.is_none(6) { None } else { Some(scope.cast::<Scope>()?) };
         let request = given.request(scope.as_ref().map(|scope| scope.get()))?;
@@ -349,6 +350,7 @@ functions! {
             content: given.bytes(9).unwrap_or_default(),
             replayable: given.object(10).is_truthy()?,
             patience: if given.is_none(12) { None } else { patience(given.object(12).extract()?) },
+            hedges: given.object(13).is_truthy()?,
         };
         Ok(Call::begin_deciding(&request, &details).map_or_else(none, object_of))
     };

@@ -126,6 +126,29 @@ def test_a_repeated_attempt_takes_the_connection_of_the_one_before(rules: Rules,
     assert len(set(seen)) == 1
 
 
+def test_an_answer_whose_place_a_fault_takes_gives_its_connection_back(rules: Rules) -> None:
+    path = f"/faulted/{rules.name}"
+    rules.sim.control("POST", "script", {"match": {"path": path}, "effect": {"status": 503}})
+    # Half of the calls get that answer, and of those half meet the fault at their second attempt.
+    fault = (
+        'allow_faults = true\n[[fault]]\nmatch = { vendor = "sim" }\nshare = "50%"\nerror = "reset"\n'
+        'expires = "2100-01-01T00:00:00Z"\n[[resilience]]\nmatch = { vendor = "sim" }\n'
+        'failover = { path_prefix = "/next", when = ["5xx"] }\n'
+    )
+    code = f"""
+failed = 0
+for _ in range(60):
+    try:
+        assert ask(SIM + "{path}")[0] == 200
+    except Base:
+        failed += 1
+print(json.dumps([failed, connections_to({rules.sim.plain_port})]))
+"""
+    failed, still_open = rules.run(fault, KEEPING + OPEN + code)
+    assert 30 <= failed < 60
+    assert still_open <= 1
+
+
 @pytest.mark.parametrize(
     "effect",
     [

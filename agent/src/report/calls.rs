@@ -205,10 +205,15 @@ fn sentences(call: &CallRow, label: &str) -> Vec<String> {
         }
         _ => String::new(),
     };
-    let attempts = match call.attempts {
-        0 => "nothing was sent".to_owned(),
-        1 => "one attempt".to_owned(),
-        attempts => format!("{attempts} attempts"),
+    let attempts = match (call.attempts, refusal::stood_in(&call.events)) {
+        (0, 0 | 1) => "nothing was sent".to_owned(),
+        (0, faulted) => format!("{faulted} attempts, and nothing was sent"),
+        (1, 0) => "one attempt".to_owned(),
+        (attempts, 0) => format!("{attempts} attempts"),
+        (sent, faulted) => {
+            let were = if sent == 1 { "was" } else { "were" };
+            format!("{} attempts, of which {sent} {were} sent", sent as usize + faulted)
+        }
     };
     let rule = call.rule.as_ref().map_or(String::new(), |rule| format!(" `{rule}`"));
     sentences.push(match (call.outcome.strip_prefix("refused-"), call.status) {

@@ -19,7 +19,8 @@ pub struct Numbers {
     pub error_rate: f64,
     /// Calls that were not made, because a rule said so; part of `calls`, and no errors.
     pub refused: u64,
-    /// Calls that an injected fault failed or answered in the vendor's place; part of `calls`, neither errors nor refused.
+    /// Calls whose last attempt an injected fault failed or answered in the vendor's place; part of `calls`, neither errors
+    /// nor refused.
     pub faulted: u64,
     /// Calls that the cache answered; part of `calls`.
     pub cached: u64,
@@ -36,7 +37,7 @@ pub struct Numbers {
     pub bytes_out: u64,
     /// Bytes of response bodies.
     pub bytes_in: u64,
-    /// Exchanges on the wire.
+    /// Exchanges on the wire; those that a fault took the place of are none.
     pub attempts: u64,
     /// What calls waited before and between attempts because a rule said so, in milliseconds.
     pub waited_ms: f64,

@@ -8,16 +8,18 @@ use farcall::config::Rule;
 use farcall::{Caller, Config};
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The rule that the events of a refused call name, or whose fault took the place of the answer.
+/// The rule that the events of a refused call name, or whose fault took the place of its last attempt.
 pub(super) fn rule(outcome: &str, events: &str) -> Option<String> {
     if !is_refused(outcome) {
         return None;
     }
-    let line = events.lines().rev().find(|line| {
-        line.contains("  refused by ") || (outcome == "refused-fault" && line.contains("  fault `"))
-    })?;
+    if outcome == "refused-fault" {
+        return events.lines().rev().find_map(injected).map(|fault| fault.rule.to_owned());
+    }
+    let line = events.lines().rev().find(|line| line.contains("  refused by "))?;
     let (_, rest) = line.split_once('`')?;
     // A name may itself hold the sign that ends it.
     let (name, _) = rest.rsplit_once('`')?;
@@ -63,11 +65,42 @@ pub(super) fn warned(events: &str) -> Vec<Warning> {
     warned
 }
 
-/// What the fault does that a call met, and its name. It may have taken the place of the vendor, or let the call
-/// through: that is the call's outcome.
-fn injected(events: &[String]) -> Option<(&str, &str)> {
-    let (_, met) = events.iter().find_map(|line| line.split_once("  fault `"))?;
-    met.rsplit_once("` injected: ")
+/// What an event tells of a fault: its rule, and what it does.
+struct Injected<'e> {
+    rule: &'e str,
+    does: &'e str,
+}
+
+/// What an event tells of an attempt, and its number.
+fn of_attempt(line: &str) -> Option<(u32, &str)> {
+    let (_, told) = line.split_once("  ")?;
+    match told.strip_prefix("attempt ") {
+        Some(told) => told.split_once(": ").and_then(|(number, told)| Some((number.parse().ok()?, told))),
+        // As it was told where calls, and not attempts, met faults.
+        None => Some((1, told)),
+    }
+}
+
+fn injected(line: &str) -> Option<Injected<'_>> {
+    let (rule, does) = of_attempt(line)?.1.strip_prefix("fault `")?.rsplit_once("` injected: ")?;
+    Some(Injected { rule, does })
+}
+
+/// How many attempts of a call a fault took the vendor's place in, as far as its events go.
+pub(super) fn stood_in(events: &[String]) -> usize {
+    let mut attempts = BTreeSet::new();
+    for (line, (attempt, told)) in events.iter().filter_map(|line| Some((line, of_attempt(line)?))) {
+        let stands_in =
+            |does: &str| does.ends_with("in the vendor's place") || does.ends_with("in place of sending it");
+        if injected(line).is_some_and(|fault| stands_in(fault.does))
+            || told.starts_with("given up while it was held back")
+        {
+            attempts.insert(attempt);
+        } else if told.starts_with("sent, as the fault has expired") {
+            attempts.remove(&attempt);
+        }
+    }
+    attempts.len()
 }
 
 /// Why a call was refused, which fault it met, and where the rule stands that did; `caller` is the process that made it.
@@ -77,9 +110,18 @@ pub(super) fn sentences(
     caller: &Caller,
 ) -> Result<Vec<String>, ReportError> {
     let mut sentences = Vec::new();
-    if let Some((name, does)) = injected(&call.events) {
-        sentences.push(format!("The fault `{name}` {does}."));
-        sentences.extend(stands(source, caller, "fault", name)?);
+    let mut met: Vec<(Injected<'_>, usize)> = Vec::new();
+    for fault in call.events.iter().filter_map(|line| injected(line)) {
+        match met.iter_mut().find(|(known, _)| known.rule == fault.rule) {
+            Some((_, times)) => *times += 1,
+            None => met.push((fault, 1)),
+        }
+    }
+    for (Injected { rule, does }, times) in met {
+        let often =
+            if times > 1 { format!(", or the like, in {times} of its attempts") } else { String::new() };
+        sentences.push(format!("The fault `{rule}` {does}{often}."));
+        sentences.extend(stands(source, caller, "fault", rule)?);
     }
     if let Some(why) = &call.why {
         let why = why.replace("the same call would pass at", "the same call would have passed at");

@@ -136,9 +136,42 @@ fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
     }
 }
 
+#[test]
+fn an_explained_call_that_a_retry_took_past_a_fault_says_how_many_attempts_were_sent() {
+    let home = tempfile::tempdir().unwrap();
+    // A draw is each attempt's own: some of these calls meet the fault once and then no more.
+    let rules = "allow_faults = true\n[[fault]]\nname = \"outage\"\nmatch = { vendor = \"stripe\" }\nshare = \"50%\"\n\
+                 status = 503\nexpires = \"2099-01-01T00:00:00Z\"\n\
+                 [[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 9\nbackoff = \"1ms..1ms\"\n\
+                 retry_budget = \"100%\"\nretry_budget_least = 1000\n";
+    let farcall = start(home.path(), rules);
+    (0..60).for_each(|_| meet(&farcall, STRIPE));
+    farcall.shutdown();
+    let query = Query::at(home.path());
+    let numbers = report::vendors(&query).unwrap().rows[0].numbers.clone();
+    assert_eq!((numbers.calls, numbers.errors, numbers.refused, numbers.faulted), (60, 0, 0, 0));
+    assert_eq!(numbers.attempts, 60, "exchanges on the wire");
+    let told = |times: usize| {
+        let rows = report::calls(&query).unwrap().rows;
+        let met = |events: &[String]| events.iter().filter(|line| line.contains(": fault `outage` ")).count();
+        let row = rows.into_iter().find(|row| met(&row.events) == times).unwrap();
+        assert_eq!((row.outcome.as_str(), row.status, row.attempts), ("complete", 200, 1));
+        report::explain_call(&query, &row.id).unwrap().sentences
+    };
+    let once = told(1);
+    assert!(once[1].ends_with(": 2 attempts, of which 1 was sent."), "{once:?}");
+    assert_eq!(once[2], "The fault `outage` answers 503 in the vendor's place.");
+    let twice = told(2);
+    assert!(twice[1].ends_with(": 3 attempts, of which 1 was sent."), "{twice:?}");
+    assert_eq!(
+        twice[2],
+        "The fault `outage` answers 503 in the vendor's place, or the like, in 2 of its attempts."
+    );
+}
+
 /// Makes a call as an adapter does that keeps to what a fault asks for.
 fn meet(farcall: &Farcall, url: &str) {
-    let mut call = farcall.guard(farcall.begin(&Head::new("GET", url)));
+    let mut call = farcall.guard(farcall.begin(&Head::new("GET", url).body(Some(0), true)));
     loop {
         match call.step() {
             Step::Wait(until) => std::thread::sleep(until.since(call.now())),

@@ -7,7 +7,7 @@ use super::plan::{Part, Parts, Plan, Standing};
 use super::{Call, Engine};
 use crate::call::ErrorType;
 use crate::outbox::{self, Failure};
-use crate::quota::Claim;
+use crate::quota::{self, Claim};
 use crate::resilience::{
     Ending, FailoverWhen, Judgement, Released, RetryFacts, RetryRule, RetryVerdict, Stop,
 };
@@ -24,9 +24,15 @@ impl Engine {
             _ => return false,
         };
         let attempts = call.attempts;
+        if let Some(Standing { flow, .. }) = &call.flow
+            && flow.met.is_some()
+            && self.waits_for_held(call, ending, now)
+        {
+            return true;
+        }
         let Some(Standing { plan, flow }) = &mut call.flow else { return false };
         // One that was sent beside another is no retry.
-        let attempt = attempts.saturating_sub(flow.hedges);
+        let attempt = (attempts + flow.faulted).saturating_sub(flow.hedges);
         self.close_attempt(plan, flow, ending, now);
         flow.reached |= outbox::may_have_been_acted_upon(ending);
         flow.judged = Some(ending);
@@ -34,7 +40,9 @@ impl Engine {
         if !Self::another(plan, flow, ending, attempt, now) {
             return false;
         }
-        self.lose(plan, flow, Some(ending), now);
+        if flow.stood_in.is_none() {
+            self.lose(plan, flow, Some(ending), now);
+        }
         self.again(call);
         true
     }
@@ -43,7 +51,11 @@ impl Engine {
     #[inline(never)]
     pub(super) fn again(&self, call: &mut Call) {
         if let Some(Standing { plan, flow }) = &mut call.flow {
-            self.release_claims(plan, flow);
+            let went_out = flow.stood_in.take().is_none();
+            Self::release_claims(plan, flow, went_out);
+            if went_out {
+                flow.seen = call.status;
+            }
             // What the next attempt is told of is its own.
             (flow.usage, flow.coding, flow.prefix) = (None, None, None);
             (flow.told, flow.retry_at, flow.judged) = (None, None, None);
@@ -62,7 +74,7 @@ impl Engine {
             let sent = flow.pair.map_or(flow.sent_at, |pair| pair.first.1);
             hedge.state.after(&hedge.rule, now.since(sent));
         }
-        if flow.pair.take().is_some() {
+        if flow.pair.take().is_some() && flow.met.is_none() {
             // Nobody waited for either of the two.
             self.lose(plan, flow, None, now);
         }
@@ -160,14 +172,20 @@ impl Engine {
         }
     }
 
-    fn release_claims(&self, plan: &Plan, flow: &mut Flow) {
-        for (quota, claim) in plan.quotas.iter().zip(&mut flow.claims) {
-            quota.state.end(claim);
+    /// The units are used; those of an attempt that did not go out are given back.
+    fn release_claims(plan: &Plan, flow: &mut Flow, went_out: bool) {
+        let release = |state: &quota::State, claim: &mut Claim| {
+            match went_out {
+                true => state.end(claim),
+                false => state.undo(claim),
+            }
             *claim = Claim::new();
+        };
+        for (quota, claim) in plan.quotas.iter().zip(&mut flow.claims) {
+            release(&quota.state, claim);
         }
         for (at, policy) in plan.account.asked(flow.place) {
-            policy.state.end(&mut flow.stated[at]);
-            flow.stated[at] = Claim::new();
+            release(&policy.state, &mut flow.stated[at]);
         }
     }
 }

@@ -147,8 +147,9 @@ impl Call {
             || self.flow.as_ref().is_some_and(|Standing { flow, .. }| flow.wants_body())
     }
 
-    /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come):
-    /// what to send, or `None` where the budget for that is used up, or a quota. Then one of the two is
+    /// A second attempt beside the one under way, which is slow ([`Attempt::hedge_at`](super::Attempt) has come), or the
+    /// first beside that, which a fault held back: what to send, or `None` where the budget for that is used up, or a
+    /// quota, or a fault took its place. Then one of the two is
     /// [`lost`](Call::lost), and what the other comes to is reported as ever.
     pub fn hedge(&mut self, engine: &Engine, now: Timestamp) -> Option<Attempt> {
         engine.hedge(self, now)

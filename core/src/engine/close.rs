@@ -60,6 +60,8 @@ impl Engine {
         let Some(Standing { plan, flow }) = &mut call.flow else {
             return Account { unknown: Some(Unknown::NoPrice), ..Account::default() };
         };
+        // A fault's attempt never was.
+        let was_sent = was_sent && flow.stood_in.is_none();
         let ending = match outcome {
             Outcome::Failed(error) => Some(Ending::Error(error)),
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(status)),
@@ -117,6 +119,7 @@ impl Engine {
         self.settle_quotas(plan, flow, over);
         if let Some(side) = flow.side.take()
             && was_tried
+            && flow.stood_in.is_none()
         {
             // What the application gets instead, from the cache, the outbox or a rule, is no answer of this side.
             let failed = !was_sent || error.is_some() || status == 0 || status >= 500;

@@ -5,15 +5,15 @@ use super::Engine;
 
 use super::account::Tokens;
 use super::events::What;
-use super::flow::{Flow, Until};
-use super::plan::{BudgetUse, Part, Plan, Priced};
+use super::faults::{self, StoodIn};
+use super::flow::Flow;
+use super::plan::{BudgetUse, Part, Parts, Plan, Priced};
 use super::step::Attempt;
 use crate::budget;
 use crate::cache::Answer;
-use crate::call::{Changes, ErrorType, Outcome, Refusal, RefusedBy, Stored};
+use crate::call::{Changes, Outcome, Refusal, RefusedBy};
 use crate::config::Rule;
 use crate::cost::Ahead;
-use crate::fault::Effect;
 use crate::policy::{OnError, Verdict as PolicyVerdict};
 use crate::quota::{self, Ask, Verdict as QuotaVerdict};
 use crate::resilience::{
@@ -21,8 +21,6 @@ use crate::resilience::{
 };
 use crate::rollout::RolloutVerdict;
 use crate::units::{Currency, Money, Timestamp};
-use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,8 +30,10 @@ use std::sync::atomic::Ordering;
 pub(super) enum Halt {
     Wait(Timestamp),
     Refuse(Refusal),
-    Respond(Arc<Stored>),
-    Fail(ErrorType),
+    /// A fault takes its place.
+    Fault(StoodIn),
+    /// A fault holds it back, and a second one beside it is due.
+    Hedge,
     /// It is answered from the cache, and comes out so.
     Cached(Arc<Answer>, Outcome),
 }
@@ -137,57 +137,6 @@ fn choose_variant(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Ha
                 *shadow = shadow.or(copied.then_some(*place));
             }
         }
-    }
-    Ok(())
-}
-
-/// Faults that a rule injects.
-pub(super) fn fault(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    match plan.faults.is_empty() {
-        true => Ok(()),
-        false => inject(plan, flow, now),
-    }
-}
-
-#[inline(never)]
-fn inject(plan: &Plan, flow: &mut Flow, now: Timestamp) -> Result<(), Halt> {
-    let Flow { events, seed, faulted, delayed, truncate, deadline, .. } = flow;
-    if let Some(until) = delayed.and_then(|delayed| delayed.ahead(now)) {
-        return Err(Halt::Wait(until));
-    }
-    for place in &plan.faults {
-        let rule = &plan.rules.faults[*place];
-        let Some(fault) = rule.then.before(*seed, now) else { continue };
-        if !*faulted {
-            *faulted = true;
-            events.add(now, What::Fault { rule: Arc::clone(&rule.name), fault });
-            if !fault.delay.is_zero() {
-                // Who has a deadline gives a vendor that is so slow up by then.
-                let until = now.plus(fault.delay);
-                let until = deadline.at().map_or(until, |deadline| until.min(deadline)).max(now);
-                *delayed = Some(Until::new(now, until));
-                return Err(Halt::Wait(until));
-            }
-        }
-        return match fault.effect {
-            Effect::Send => Ok(()),
-            Effect::Fail(error) => Err(Halt::Fail(error)),
-            Effect::Respond { status, retry_after } => {
-                let mut headers = HeaderMap::new();
-                if let Some(after) = retry_after {
-                    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Saturates.
-                    headers.insert(RETRY_AFTER, (after.as_secs_f64().ceil() as u64).into());
-                }
-                if let Ok(name) = HeaderValue::try_from(rule.name.as_ref()) {
-                    headers.insert("x-farcall-fault", name);
-                }
-                Err(Halt::Respond(Arc::new(Stored { status, headers, body: Bytes::new() })))
-            }
-            Effect::Truncate { bytes } => {
-                *truncate = Some(bytes);
-                Ok(())
-            }
-        };
     }
     Ok(())
 }
@@ -458,23 +407,42 @@ pub(super) fn changes_of<'p>(plan: &'p Plan, flow: &Flow) -> Option<&'p Arc<Chan
     plan.rollouts.iter().find(|(known, ..)| *known == place).map(|(_, _, changes)| changes)
 }
 
-/// Nothing stands in its way: what to send. Inlined, so that it is made where it is handed over.
+/// An attempt that began: its number, when, and when a second one beside it is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) number: u32,
+    pub(super) since: Timestamp,
+    pub(super) hedge_at: Option<Timestamp>,
+}
+
+/// An attempt begins. With its first one a call is counted where budgets go by calls.
 #[inline]
-pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Attempt {
-    (flow.sent_at, flow.timed, flow.unsent) = (now, true, false);
-    let parts = &plan.resilience;
-    let give_up_at = flow.deadline.of_attempt(now, parts.attempt_timeout);
-    let changes = if is_changed(flow) { changes_of(plan, flow).map(Arc::clone) } else { None };
-    if let Some(retry) = &parts.retry
+pub(super) fn begin_attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp) -> Begun {
+    let Parts { retry, hedge, .. } = &plan.resilience;
+    (flow.sent_at, flow.timed) = (now, true);
+    if let Some(retry) = retry
         && number == 1
     {
         retry.state.call_in(plan.lane, now);
     }
+    let hedge_at = hedge.as_ref().filter(|_| number == 1).and_then(|Part { rule, state, .. }| {
+        let due = state.before(rule, flow.method, flow.replayable, flow.deadline, now)?;
+        Some(due.plus(faults::delay_of_second(plan, flow, due)))
+    });
+    Begun { number, since: now, hedge_at }
+}
+
+/// Nothing stands in the way of an attempt: what to send. Inlined, so that it is made where it is handed over.
+#[inline]
+pub(super) fn attempt(plan: &Plan, flow: &mut Flow, begun: Begun, now: Timestamp) -> Attempt {
+    let Begun { number, since, hedge_at } = begun;
+    flow.unsent = false;
+    let give_up_at = flow.deadline.of_attempt(since, plan.resilience.attempt_timeout);
+    let changes = if is_changed(flow) { changes_of(plan, flow).map(Arc::clone) } else { None };
     let key = flow.own_key(plan);
-    if key.is_some() && number == 1 {
+    if key.is_some() && number == 1 + flow.faulted {
         flow.events.add(now, What::Key);
     }
-    let hedge = parts.hedge.as_ref().filter(|_| number == 1);
     Attempt {
         number,
         give_up_at,
@@ -482,9 +450,7 @@ pub(super) fn attempt(plan: &Plan, flow: &mut Flow, number: u32, now: Timestamp)
         model: flow.cheaper.clone(),
         truncate: flow.truncate,
         shadow: flow.shadow.is_some(),
-        hedge_at: hedge.and_then(|hedge| {
-            hedge.state.before(&hedge.rule, flow.method, flow.replayable, flow.deadline, now)
-        }),
+        hedge_at,
         idempotency_key: key.map(|header| (header, flow.key().to_be_bytes())),
         condition: flow.cached.condition(flow.failed_over),
     }

@@ -25,8 +25,10 @@ pub(super) enum What {
     Warned { rule: Arc<str>, would: &'static str },
     /// The call takes a variant of a rollout.
     Variant { rule: Arc<str> },
-    /// A fault was injected.
-    Fault { rule: Arc<str>, fault: Fault },
+    /// An attempt met a fault.
+    Fault { rule: Arc<str>, attempt: u32, fault: Fault },
+    /// What became of that attempt instead.
+    FaultOver { attempt: u32, how: &'static str },
     /// A budget has reached a share of its limit.
     Budget { rule: Arc<str>, says: &'static str },
     /// The call waits.
@@ -125,8 +127,9 @@ impl std::fmt::Display for What {
         match self {
             Self::Warned { rule, would } => write!(f, "policy `{rule}` {would}"),
             Self::Variant { rule } => write!(f, "rollout `{rule}`: takes the new variant"),
-            Self::Fault { rule, fault } => {
-                write!(f, "fault `{rule}` injected: ")?;
+            Self::FaultOver { attempt, how } => write!(f, "attempt {attempt}: {how}"),
+            Self::Fault { rule, attempt, fault } => {
+                write!(f, "attempt {attempt}: fault `{rule}` injected: ")?;
                 if !fault.delay.is_zero() {
                     write!(f, "holds it back for {:.1} ms, then ", ms(&fault.delay))?;
                 }

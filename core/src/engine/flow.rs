@@ -4,6 +4,7 @@ use super::account::{MAX_ASKED, Place, Tokens};
 use super::cached::Cached;
 use super::decide::Halt;
 use super::events::{Events, What};
+use super::faults::{Met, StoodIn};
 use super::hedging::Pair;
 use super::parking::Parking;
 use super::plan::{MAX_BUDGETS, MAX_QUOTAS, Plan, Priced, Standing};
@@ -58,8 +59,16 @@ pub(super) struct Flow {
     pub(super) shadow: Option<usize>,
     /// Whether the call is such a copy.
     pub(super) is_copy: bool,
-    pub(super) faulted: bool,
-    pub(super) delayed: Option<Until>,
+    /// Whether the adapter can have two attempts under way.
+    pub(super) beside: bool,
+    /// The fault that the attempt which is due has met.
+    pub(super) met: Option<Met>,
+    /// How many of the attempts so far were a fault's.
+    pub(super) faulted: u32,
+    /// What the last attempt came to, where it was a fault's.
+    pub(super) stood_in: Option<StoodIn>,
+    /// What status the last attempt had that went out, of those that others followed.
+    pub(super) seen: u16,
     pub(super) reserved: [Option<Reservation>; MAX_BUDGETS],
     pub(super) cheaper: Option<Arc<str>>,
     /// Which of the vendor's quotas it is about.
@@ -184,8 +193,11 @@ impl Flow {
             side: None,
             shadow: None,
             is_copy: false,
-            faulted: false,
-            delayed: None,
+            beside: false,
+            met: None,
+            faulted: 0,
+            stood_in: None,
+            seen: 0,
             reserved: [None; MAX_BUDGETS],
             cheaper: None,
             place: Place::default(),
@@ -242,7 +254,8 @@ impl Flow {
         self.sdk = request.sdk();
         self.ask_for(plan, head);
         self.find_place(plan);
-        (self.began, self.faulted, self.placed, self.failed_over) = (false, false, false, false);
+        (self.began, self.placed, self.failed_over) = (false, false, false);
+        (self.met, self.faulted, self.seen) = (None, 0, 0);
         self.judged = None;
         self.unsent = true;
         self.timed = false;
@@ -250,8 +263,9 @@ impl Flow {
         (self.shadow, self.is_copy) = (None, false);
         (self.reached, self.key, self.parks) = (false, seed, head.parks);
         (self.delivers, self.keeps, self.unparkable) = (head.delivers, head.keeps, None);
+        self.beside = head.hedges;
         self.told = None;
-        (self.delayed, self.asked_for_place, self.retry_at, self.resume) = (None, None, None, None);
+        (self.asked_for_place, self.retry_at, self.resume) = (None, None, None);
         self.reserved = [None; MAX_BUDGETS];
         (self.truncate, self.pair, self.hedges, self.lost) = (None, None, 0, None);
         let (own, stated) = std::mem::take(&mut self.claimed);
@@ -267,6 +281,7 @@ impl Flow {
             || self.usage.is_some()
             || self.coding.is_some()
             || self.prefix.is_some()
+            || self.stood_in.is_some()
             || !matches!(self.parking, Parking::Not)
     }
 
@@ -275,6 +290,7 @@ impl Flow {
     fn let_go(&mut self) {
         (self.cheaper, self.earlier, self.parking) = (None, None, Parking::Not);
         (self.usage, self.coding, self.prefix) = (None, None, None);
+        self.stood_in = None;
     }
 
     /// Notes the model, the most tokens and the tier that a request asks for; read only where prices or budgets want it.

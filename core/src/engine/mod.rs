@@ -13,6 +13,7 @@ mod content;
 mod decide;
 mod drain;
 mod events;
+mod faults;
 mod find;
 mod flow;
 mod hedging;

@@ -66,10 +66,14 @@ impl Flow {
 }
 
 /// How the call failed, for people.
-fn words_of(failure: Failure) -> String {
-    match failure {
-        Failure::Ended(ending) => in_words(ending),
-        Failure::Refused(by) => format!("refused by {}", by.as_str()),
+fn words_of(failure: Failure, plan: &Plan, flow: &Flow) -> String {
+    match (failure, &flow.stood_in) {
+        (Failure::Ended(ending), None) => in_words(ending),
+        // Who is told need not get up for it.
+        (Failure::Ended(ending), Some(fault)) => {
+            format!("{} by the fault `{}`", in_words(ending), plan.rules.faults[fault.place].name)
+        }
+        (Failure::Refused(by), _) => format!("refused by {}", by.as_str()),
     }
 }
 
@@ -95,7 +99,7 @@ impl Engine {
         now: Timestamp,
     ) {
         if failure.is_alarming(flow.delivers)
-            && self.tell(plan, rule, &words_of(failure), (call, flow.delivers), now)
+            && self.tell(plan, rule, &words_of(failure, plan, flow), (call, flow.delivers), now)
         {
             flow.events.add(now, What::Alarm { rule: Arc::clone(rule) });
         }
@@ -178,8 +182,16 @@ impl Engine {
         }
     }
 
+    /// No other attempt follows: the application gets what the last one came to, unless a rule has the call parked.
+    pub(super) fn at_last(&self, call: &mut Call, now: Timestamp) -> Step {
+        match Self::stood_in(call) {
+            Some(instead) => self.park_or(call, instead, now),
+            None => self.park_failed(call, now).unwrap_or(Step::Settled),
+        }
+    }
+
     /// The last attempt is over, and no other follows: a rule may have the call parked.
-    pub(super) fn park_failed(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
+    fn park_failed(&self, call: &mut Call, now: Timestamp) -> Option<Step> {
         let parks = call.flow.as_ref().is_some_and(|Standing { plan, .. }| plan.park.is_some());
         if !parks || !matches!(call.state, State::Answered | State::Failed(_)) {
             return None;
@@ -201,11 +213,11 @@ impl Engine {
             (Instead::Settled, State::Failed(error)) => (Failure::Ended(Ending::Error(error)), flow.retry_at),
             (Instead::Settled, _) => (Failure::Ended(Ending::Status(status)), flow.retry_at),
             (Instead::Refuse(refusal), _) => (Failure::Refused(refusal.by), refusal.until),
-            (Instead::Respond(stored), _) => (Failure::Ended(Ending::Status(stored.status)), None),
+            (Instead::Respond(stored), _) => (Failure::Ended(Ending::Status(stored.status)), flow.retry_at),
             (Instead::Fail(error), _) => (Failure::Ended(Ending::Error(*error)), None),
         };
         let mut facts = Facts::new(flow.method, failure);
-        facts.reached = flow.reached && attempts > 0;
+        facts.reached = flow.reached && attempts + flow.faulted > 0;
         // A backup may know nothing of a key that the vendor does.
         facts.keyed = plan.idempotency_header.is_some()
             && !flow.failed_over
@@ -213,7 +225,7 @@ impl Engine {
         facts.replayable = flow.whole || flow.keeps;
         // The outbox tries its own again by itself.
         let verdict = if flow.is_copy || flow.delivers { Verdict::Leave } else { park.after(&facts) };
-        let after = words_of(failure);
+        let after = words_of(failure, plan, flow);
         match verdict {
             Verdict::Leave => return Err(instead),
             Verdict::Cannot(why) => {

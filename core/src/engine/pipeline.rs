@@ -2,11 +2,12 @@
 //!
 //! A call passes these steps from top to bottom when it begins, and back up when it ends. Each step is a
 //! concept with a module of its own that knows none of the others; only this folder joins them. The order is
-//! the design's: catalogue, attribution, policy, rollout, fault, cache, budget, quota, concurrency, breaker,
+//! the design's: catalogue, attribution, policy, rollout, cache, budget, quota, concurrency, breaker, fault,
 //! attempt, cost, ledger.
 
 use super::call::State;
-use super::decide::{self, Halt};
+use super::decide::{self, Begun, Halt};
+use super::faults::{self, Met};
 use super::flow::{self, Flow};
 use super::lookup;
 use super::parking::Instead;
@@ -166,8 +167,10 @@ impl Engine {
 
     /// As [`Engine::settle`], of a call whose application gets another status than the vendor's.
     pub(super) fn settle_as(&self, call: &mut Call, outcome: Outcome, status: u16, now: Timestamp) {
+        let outcome = Self::by_fault(call, outcome);
         // What it used and cost, while it is still known how it came to an end.
         let account = self.close(call, outcome, now);
+        let seen = Self::seen(call);
         call.state = State::Settled;
         call.status = status;
         if call.engine != self.identity {
@@ -195,7 +198,7 @@ impl Engine {
         let begun = earlier.map_or(call.begun, Unfinished::begun);
         // The sidecar saw this attempt alone.
         let sighting = self.sightings.load(Ordering::Relaxed).then(|| {
-            call.keys.sighting(call.begun, now, call.status, u16::try_from(call.attempts).unwrap_or(u16::MAX))
+            call.keys.sighting(call.begun, now, seen, u16::try_from(call.attempts).unwrap_or(u16::MAX))
         });
         // Made where it is handed over: as large as it is, a copy takes long.
         let mut settled = Settled {
@@ -251,10 +254,7 @@ impl Call {
         }
         match again || self.state == State::Begun {
             true => engine.next(self, now),
-            false => match engine.park_failed(self, now) {
-                Some(step) => step,
-                None => Step::Settled,
-            },
+            false => engine.at_last(self, now),
         }
     }
 }
@@ -296,8 +296,15 @@ impl Engine {
                 call.state = State::Sent;
                 Step::Send(Self::attempt(call, now))
             }
-            Err(Halt::Respond(_) | Halt::Cached(..)) => Step::Send(self.overlook(call)),
-            Err(halt) => self.halt(call, halt, now),
+            Err(Halt::Fault(stood_in)) if stood_in.answers() => Step::Send(self.overlook(call)),
+            Err(Halt::Cached(..)) => Step::Send(self.overlook(call)),
+            Err(halt) => {
+                // It makes no other attempt.
+                if let Some(Standing { flow, .. }) = &mut call.flow {
+                    flow.replayable = false;
+                }
+                self.halt(call, halt, now)
+            }
         }
     }
 
@@ -320,7 +327,12 @@ impl Engine {
     /// Asks the rules about the next attempt, which goes out where they let it.
     fn ask(&self, call: &mut Call, now: Timestamp) -> Result<(), Halt> {
         if let Some(Standing { plan, flow }) = &mut call.flow {
-            self.decide(plan, flow, now)?;
+            // Nothing refuses what a fault holds back.
+            if flow.met.is_none() {
+                self.decide(plan, flow, now)?;
+            }
+            // What a rule breaks on purpose looks to all others like the vendor's doing.
+            faults::before(plan, flow, call.attempts + flow.faulted + 1, now)?;
             // What is not sent needs no reserve.
             if std::mem::take(&mut flow.unseen) && plan.judges_content() {
                 self.tallies.unread_requests.fetch_add(1, Ordering::Relaxed);
@@ -335,7 +347,16 @@ impl Engine {
     fn attempt(call: &mut Call, now: Timestamp) -> Attempt {
         match &mut call.flow {
             None => Attempt::plain(call.attempts),
-            Some(Standing { plan, flow }) => decide::attempt(plan, flow, call.attempts, now),
+            Some(Standing { plan, flow }) => {
+                let begun = match flow.met.take() {
+                    // It began when a fault began to hold it back.
+                    Some(Met { begun, .. }) => {
+                        Begun { hedge_at: begun.hedge_at.filter(|at| *at > now), ..begun }
+                    }
+                    None => decide::begin_attempt(plan, flow, call.attempts + flow.faulted, now),
+                };
+                decide::attempt(plan, flow, begun, now)
+            }
         }
     }
 
@@ -356,8 +377,8 @@ impl Engine {
                 }
                 self.park_or(call, Instead::Refuse(refusal), now)
             }
-            Halt::Respond(stored) => self.park_or(call, Instead::Respond(stored), now),
-            Halt::Fail(error) => self.park_or(call, Instead::Fail(error), now),
+            Halt::Fault(stood_in) => self.stand_in(call, stood_in, now),
+            Halt::Hedge => self.hedge_held(call, now),
         }
     }
 
@@ -372,8 +393,6 @@ impl Engine {
         decide::policy(self, plan, flow, now)?;
         // Which host it goes to, and whether the switch is off.
         decide::rollout(plan, flow, now)?;
-        // What a rule breaks on purpose looks to the application like the vendor's doing.
-        decide::fault(plan, flow, now)?;
         // What is kept need not be paid for, nor asked for twice.
         lookup::before(self, plan, flow, now)?;
         // Money is set aside before a place is taken: who cannot pay must not hold others up.

@@ -291,9 +291,7 @@ impl Engine {
         let cache = most_specific(&rules.caches, subject).next().map(|rule| {
             let customer = known.then(|| subject.customer.into()).filter(|_| !rule.then.share_customers);
             let label = Arc::new(cache::Label::new(vendor.into(), subject.endpoint.into(), customer));
-            let is_first = policy.is_silent()
-                && matching(&rules.rollouts, subject).next().is_none()
-                && matching(&rules.faults, subject).next().is_none();
+            let is_first = policy.is_silent() && matching(&rules.rollouts, subject).next().is_none();
             CachePart { name: Arc::clone(&rule.name), rule: rule.then.clone(), label, is_first }
         });
         let in_tokens = |limit: &quota::Limit| limit.unit == quota::Unit::Tokens;

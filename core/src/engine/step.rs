@@ -56,14 +56,16 @@ pub enum Step {
     Wait(Timestamp),
     /// Do not make the call; hand the application this as an error. The call is settled.
     Refuse(Refusal),
-    /// Do not make the call; hand the application this response, which others may get as well. The call is settled.
+    /// Hand the application this response, which others may get as well, and let go of one that was answered before. The
+    /// call is settled, and not sent (again).
     Respond(Arc<Stored>),
     /// Hand the request over to the outbox on these terms, and report with [`Call::parked`](super::Call::parked) what
     /// came of it; then ask again. What the last attempt came to is kept until then: the next step is
     /// [`Step::Respond`] where it was taken, else what would have followed without. Only for adapters that said that
     /// they can ([`Head::parks`](crate::Head)).
     Park(Box<Terms>),
-    /// Do not make the call; it fails so, as if the wire had. The call is settled.
+    /// It fails so, as if the wire had: let go of a response that was answered before. The call is settled, and not sent
+    /// (again).
     Fail(ErrorType),
     /// Hand the application what there is, the response or the error; its body is still reported by
     /// [`Call::body`](super::Call::body) and [`Call::end`](super::Call::end). Final.
@@ -88,7 +90,7 @@ pub struct Attempt {
     /// Whether to ask [`Call::shadow`](super::Call::shadow) for a copy to send beside this attempt, whose answer
     /// nobody gets. An adapter that cannot leaves it.
     pub shadow: bool,
-    /// When to ask [`Call::hedge`](super::Call::hedge) for a second attempt beside this one, if no answer has come
+    /// When to ask [`Call::hedge`](super::Call::hedge) for another attempt beside this one, if no answer has come
     /// by then. An adapter that cannot make two at a time leaves it.
     pub hedge_at: Option<Timestamp>,
     /// A header to add, such as an idempotency key, with its value.

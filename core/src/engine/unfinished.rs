@@ -10,7 +10,7 @@ use super::flow::{self, Flow};
 use super::plan::{Plan, Standing};
 use super::{Call, Engine};
 use crate::attribution::CallerId;
-use crate::call::{ConnectTimes, Outcome};
+use crate::call::{ConnectTimes, Outcome, RefusedBy};
 use crate::ledger::{Entry, RequestKeys, Settled};
 use crate::outbox;
 use crate::resilience::{Ending, SdkAttempt, followed_until};
@@ -125,6 +125,8 @@ impl Engine {
         let ending = match outcome {
             Outcome::Complete | Outcome::Abandoned => Some(Ending::Status(settled.key.status)),
             Outcome::Failed(error) => Some(Ending::Error(error)),
+            // To the SDK it is the vendor's.
+            Outcome::Refused(RefusedBy::Fault) => flow.judged,
             Outcome::Refused(_) | Outcome::Cached | Outcome::Stale | Outcome::Parked => None,
         };
         let followed = ending.zip(flow.sdk).and_then(|(ending, sdk)| {

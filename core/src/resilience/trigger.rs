@@ -14,12 +14,13 @@ pub enum Ending {
 /// A set of endings, as in `retry_on = ["5xx", "429", "connect"]`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Triggers {
-    /// One bit for each status from 400 to 591 and one for each error's number.
-    statuses: [u64; 3],
+    /// One bit for each status from 400 to 599 and one for each error's number.
+    statuses: [u64; 4],
     errors: u16,
 }
 
 const FIRST: u16 = 400;
+const LAST: u16 = 599;
 
 impl Triggers {
     /// `["5xx", "429", "connect", "reset", "timeout"]`: what usually passes.
@@ -32,9 +33,9 @@ impl Triggers {
         .error(ErrorType::Timeout);
 
     /// No ending.
-    pub const NONE: Self = Self { statuses: [0; 3], errors: 0 };
+    pub const NONE: Self = Self { statuses: [0; 4], errors: 0 };
 
-    /// With this status; those outside of 400 to 591 are never failures.
+    /// With this status; those outside of 400 to 599 are never failures.
     #[must_use]
     pub const fn status(mut self, status: u16) -> Self {
         if let Some((word, bit)) = place(status) {
@@ -81,7 +82,7 @@ impl Triggers {
             "protocol" => self.error(ErrorType::Protocol),
             _ => match word.parse() {
                 Ok(status) if word.len() == 3 && place(status).is_some() => self.status(status),
-                Ok(_) => return Err(r#"an ending; write a status from "400" to "591""#),
+                Ok(_) => return Err(r#"an ending; write a status from "400" to "599""#),
                 Err(_) => {
                     return Err(
                         r#"an ending; write "5xx", a status such as "503", "connect", "dns", "tls", "reset", "timeout" or "protocol""#,
@@ -118,14 +119,14 @@ impl Triggers {
 
 impl std::fmt::Debug for Triggers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let statuses = (FIRST..FIRST + 192).filter(|status| self.has(Ending::Status(*status)));
+        let statuses = (FIRST..=LAST).filter(|status| self.has(Ending::Status(*status)));
         let errors = ErrorType::ALL.into_iter().filter(|error| self.has(Ending::Error(*error)));
         f.debug_set().entries(statuses).entries(errors.map(ErrorType::as_str)).finish()
     }
 }
 
 const fn place(status: u16) -> Option<(usize, u64)> {
-    if status < FIRST || status >= FIRST + 192 {
+    if status < FIRST || status > LAST {
         return None;
     }
     let at = (status - FIRST) as usize;
@@ -140,16 +141,16 @@ mod tests {
     fn words_stand_for_endings() {
         let words = ["5xx", "429", "connect"];
         let triggers = words.iter().try_fold(Triggers::NONE, |set, word| set.word(word)).unwrap();
-        for ending in [500, 503, 529, 591, 429] {
+        for ending in (500..600).chain([429]) {
             assert!(triggers.has(Ending::Status(ending)), "{ending}");
         }
-        for ending in [200, 404, 428, 499, 0, u16::MAX] {
+        for ending in [200, 404, 428, 499, 600, 655, 0, u16::MAX] {
             assert!(!triggers.has(Ending::Status(ending)), "{ending}");
         }
         assert!(triggers.has(Ending::Error(ErrorType::Connect)));
         assert!(triggers.has(Ending::Error(ErrorType::Dns)));
         assert!(!triggers.has(Ending::Error(ErrorType::Reset)));
-        for wrong in ["4xx", "6xx", "200", "999", "+429", "Connect", "cancelled", ""] {
+        for wrong in ["4xx", "6xx", "200", "600", "999", "+429", "Connect", "cancelled", ""] {
             assert!(Triggers::NONE.word(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,7 +1,7 @@
 //! What there is when the vendor is down, or not to be asked; and what rules say instead of headers.
 
 use crate::support::{Ask, Came, Pairs, World, at, kept, ok, say};
-use farcall::{Outcome, Step};
+use farcall::{Config, Outcome, Step};
 
 const SHORT: Pairs<'_> = &[("cache-control", "max-age=5")];
 
@@ -28,6 +28,24 @@ fn a_vendor_that_fails_is_stood_in_for_as_long_as_a_rule_says() {
     let outcomes: Vec<_> =
         world.drain().rows.iter().map(|row| (row.outcome, row.status, row.sums.calls)).collect();
     assert!(outcomes.contains(&(Outcome::Stale, 200, 1)), "{outcomes:?}");
+}
+
+#[test]
+fn a_fault_is_stood_in_for_like_the_vendors_own_failure_and_what_is_fresh_meets_none() {
+    let cache = "[[cache]]\nname = \"c\"\nmatch = {}\nstale_if_error = \"1h\"\n";
+    let mut world = World::of(cache);
+    world.call(Ask::get(&[]), ok(SHORT), 0.0);
+    let fault = "[[fault]]\nmatch = {}\nshare = \"100%\"\nstatus = 503\nexpires = \"2099-01-01T00:00:00Z\"\n";
+    let rules = Config::parse("farcall.toml", &format!("allow_faults = true\n{fault}{cache}")).unwrap();
+    world.engine.reload(&rules);
+    assert!(world.call(Ask::get(&[]), ok(&[]), 1.0).is_hit(), "the vendor is not asked");
+    assert!(world.open(Ask::get(&[]), ok(&[]), 1.0).is_hit());
+    let came = world.call(Ask::get(&[]), ok(&[]), 60.0);
+    assert_eq!(came.body(), "first");
+    assert_eq!(came.why(), "farcall; fwd=stale; fwd-status=503; ttl=-55; detail=stale-if-error");
+    let rows = world.drain().rows;
+    let sums = rows.iter().find(|row| row.outcome == Outcome::Stale).unwrap().sums;
+    assert_eq!((sums.calls, sums.attempts), (1, 0), "nothing was sent");
 }
 
 #[test]

@@ -122,26 +122,6 @@ fn a_fault_is_injected_only_where_the_file_allows_it() {
 }
 
 #[test]
-fn a_fault_holds_a_call_back_until_its_deadline_at_most() {
-    let engine = engine(
-        r#"
-        allow_faults = true
-        [[fault]]
-        match = { vendor = "stripe" }
-        share = "100%"
-        latency = "4s"
-        expires = "2030-01-01T00:00:00Z"
-        [[resilience]]
-        match = { vendor = "stripe" }
-        deadline = "500ms"
-        "#,
-    );
-    let mut call = engine.begin(&get("acme"), T0, 1);
-    assert_eq!(call.step(&engine, T0), Step::Wait(at(500)));
-    assert_eq!(refused(&mut call, &engine, at(500)).by, RefusedBy::Deadline);
-}
-
-#[test]
 fn rules_find_the_country_the_kinds_of_data_and_where_a_credential_came_from() {
     let engine = engine(
         r#"

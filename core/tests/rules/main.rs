@@ -6,5 +6,6 @@ mod budgets;
 mod counted;
 mod decisions;
 mod failed_attempts;
+mod faults;
 mod quotas;
 mod support;

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The kinds of steps, as the native half numbers them.
 SETTLED, SEND, WAIT, REFUSE, RESPOND, FAIL = range(6)
 #: What makes an answer that has come one that the application does not get.
-INSTEAD = frozenset({SEND, WAIT, REFUSE, RESPOND})
+INSTEAD = frozenset({SEND, WAIT, REFUSE, RESPOND, FAIL})
 #: What is kept is still good; the answer has no body.
 NOT_MODIFIED = 304
 #: How much of an answer that nobody gets is read, in bytes, and for how long, in seconds: more than this, or waiting

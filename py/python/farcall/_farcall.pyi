@@ -135,6 +135,7 @@ def begin_deciding(
     replayable: bool,
     channel: bytes | None,
     patience: float | None,
+    hedges: bool,
     /,
 ) -> Call | None: ...
 def hook(

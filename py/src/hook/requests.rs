@@ -180,7 +180,7 @@ unsafe fn ask<'py>(
         scope: scope.as_ref().map(|scope| scope.get()),
     };
     let length = Some(content.len() as u64);
-    let details = Details { headers: &fields, length, content, replayable: true, patience };
+    let details = Details { headers: &fields, length, content, replayable: true, patience, hedges: false };
     let Some(call) = Call::begin_deciding(&begun, &details) else { return Ok(Asked::Out) };
     match call.step() {
         (Step::Respond(stored), ..) => {

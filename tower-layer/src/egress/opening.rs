@@ -158,6 +158,7 @@ impl Asked for Held {
             .caches(true)
             .parks(true)
             .refreshes(self.refreshes)
+            .hedges(true)
             .deadline(deadline.map(|deadline| now.plus(deadline.0)))
             .priority(priority.copied().unwrap_or_default()))
     }

@@ -47,6 +47,7 @@ pub(super) async fn act(
         .marks(farcall.engine().marks(request.headers()).map(|marks| marks.of_client(client.bytes())))
         .parks(true)
         .refreshes(beside.refreshes.is_some())
+        .hedges(true)
         .content(content)
         .priority(priority)
         .deadline(deadline)

@@ -8,6 +8,7 @@ use crate::engine::events::What;
 use crate::engine::flow::Flow;
 use crate::engine::plan::{CachePart, Plan, Standing};
 use crate::engine::{Call, Engine, Step};
+use crate::resilience::Ending;
 use crate::units::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -222,6 +223,7 @@ impl Engine {
             Outcome::Failed(ErrorType::Cancelled) | Outcome::Abandoned => {
                 was_sent && now.since(flow.sent_at) >= PATIENT
             }
+            Outcome::Refused(RefusedBy::Fault) => flow.judged == Some(Ending::Error(ErrorType::Timeout)),
             _ => false,
         };
         flow.cached.finish(self, part, (outcome, hung), used, now);

@@ -4,6 +4,7 @@ use super::clock::{Clock, YEAR};
 use super::read::{Answer, BODY_PREFIX, Places, RETRY_AFTER, RETRY_AFTER_MS, Wanted};
 use super::reading::Statement;
 use super::value::{self, Ignored, decimal, pair, trim};
+use super::value::{MAX_VALUE, only_pair};
 use super::{
     Encoding, LimitSpec, PolicyIndex, PolicyName, Reading, RefusalSpec, RetrySource, Scope, Spec, Unit,
     structured,
@@ -130,29 +131,55 @@ impl<'a> Reader<'a> {
     /// draft-ietf-httpapi-ratelimit-headers-10: what is left in `RateLimit`, joined by name with the quota in
     /// `RateLimit-Policy`. Draft 07 wrote a dictionary instead: `limit=100, remaining=50, reset=30`.
     pub(super) fn ietf(&mut self, index: usize, spec: &LimitSpec, places: &Places) -> Result<(), Ignored> {
-        let left = self.wanted.list(places.remaining)?;
+        if self.wanted.is_repeated(places.remaining) || self.wanted.is_repeated(places.limit) {
+            return self.ietf_lines(index, spec, places);
+        }
+        let (left, policies) = (self.wanted.list(places.remaining)?, self.wanted.list(places.limit)?);
+        self.ietf_fields(index, spec, places, (left, policies))
+    }
+
+    /// The same of fields that have several lines.
+    #[cold]
+    #[inline(never)]
+    fn ietf_lines(&mut self, index: usize, spec: &LimitSpec, places: &Places) -> Result<(), Ignored> {
+        let (mut one, mut other) = ([0; MAX_VALUE], [0; MAX_VALUE]);
+        let left = self.wanted.lines(places.remaining, &mut one)?;
+        let policies = self.wanted.lines(places.limit, &mut other)?;
+        self.ietf_fields(index, spec, places, (left, policies))
+    }
+
+    fn ietf_fields(
+        &mut self,
+        index: usize,
+        spec: &LimitSpec,
+        places: &Places,
+        (left, policies): (Option<&[u8]>, Option<&[u8]>),
+    ) -> Result<(), Ignored> {
         if let Some(left) = left
-            && let Some(remaining) = pair(left, b"remaining")
+            && let Some(remaining) = only_pair(left, b"remaining")?
         {
             let claim = Claim {
                 remaining: Some(value::count(remaining)?),
-                limit: pair(left, b"limit").map(value::count).transpose()?,
-                resets_at: match pair(left, b"reset") {
+                limit: only_pair(left, b"limit")?.map(value::count).transpose()?,
+                resets_at: match only_pair(left, b"reset")? {
                     Some(value) => Some(self.clock.moment(value, Encoding::DeltaSeconds)?),
                     None => None,
                 },
-                window: self.wanted.list(places.limit)?.and_then(window_of_draft_03),
+                window: policies.and_then(window_of_draft_03),
                 ..Claim::default()
             };
             return self.claim(index, spec, places, claim);
         }
         // One field may be ignored and the other believed.
-        let policies = match self.wanted.list(places.limit)?.map(structured::items).transpose() {
+        let policies = match policies.map(structured::items).transpose() {
             Ok(policies) => policies,
             Err(Ignored) => {
                 self.reading.ignore();
                 None
             }
+        };
+        let is_unclear = |policy: &structured::Item<'_>| {
+            policies.is_some_and(|mut policies| policies.any(|other| other.contradicts(policy)))
         };
         let left = left.map(structured::items).transpose()?;
         for item in left.iter().flat_map(|items| *items).take(super::MAX_STATEMENTS) {
@@ -160,11 +187,16 @@ impl<'a> Reader<'a> {
                 self.reading.ignore();
                 continue;
             }
-            let policy = policies.and_then(|mut policies| policies.find(|policy| policy.name == item.name));
+            let mut policies = policies.into_iter().flatten();
+            let policy = policies.find(|policy| policy.name == item.name && !is_unclear(policy));
             self.ietf_item(index, spec, item.name, Some(item), policy);
         }
         // A policy of which nothing is said has a limit all the same.
         for policy in policies.iter().flat_map(|items| *items).take(super::MAX_STATEMENTS) {
+            if is_unclear(&policy) {
+                self.reading.ignore();
+                continue;
+            }
             if !left.is_some_and(|mut left| left.any(|item| item.name == policy.name)) {
                 self.ietf_item(index, spec, policy.name, None, Some(policy));
             }

@@ -247,6 +247,45 @@ impl<'a> Wanted<'a> {
         others
     }
 
+    /// Whether a header is there in several lines that are not equal.
+    pub(super) fn is_repeated(&self, place: Option<u16>) -> bool {
+        place.is_some_and(|place| self.is_contradicted(place.into()))
+    }
+
+    /// All lines of a header that is a list, joined by commas in `room` (RFC 9110, section 5.3). What is together too long
+    /// to be any vendor's is ignored.
+    pub(super) fn lines<'r>(
+        &self,
+        place: Option<u16>,
+        room: &'r mut [u8; MAX_VALUE],
+    ) -> Result<Option<&'r [u8]>, Ignored>
+    where
+        'a: 'r,
+    {
+        let name = place
+            .filter(|_| self.is_repeated(place))
+            .and_then(|place| self.names.names().get(usize::from(place)));
+        let Some(name) = name else { return self.list(place) };
+        let (mut length, mut fits) = (0, true);
+        self.all.each(&mut |known, value| {
+            let value = trim(value);
+            if !known.eq_ignore_ascii_case(name.as_bytes()) || value.is_empty() {
+                return;
+            }
+            let comma: &[u8] = if length == 0 { b"" } else { b", " };
+            match room.get_mut(length..length + comma.len() + value.len()) {
+                Some(part) => {
+                    let (before, line) = part.split_at_mut(comma.len());
+                    before.copy_from_slice(comma);
+                    line.copy_from_slice(value);
+                    length += comma.len() + value.len();
+                }
+                None => fits = false,
+            }
+        });
+        if fits { Ok(Some(&room[..length])) } else { Err(Ignored) }
+    }
+
     /// The value of a header that may be a list, by its place.
     pub(super) fn list(&self, place: Option<impl Into<usize>>) -> Result<Option<&'a [u8]>, Ignored> {
         let value = match place.map(Into::into) {

@@ -121,7 +121,23 @@ fn scaled(billionths: u32, unit: u64) -> u64 {
 /// The value of a key in `total=100; remaining=99`, `a: 1, b: 2` or a JSON object: what follows the first
 /// whole occurrence of the key and its `=` or `:`, up to the next separator, without quotes.
 pub(super) fn pair<'a>(bytes: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
-    let mut from = 0;
+    pair_from(bytes, key, 0).map(|(value, _)| value)
+}
+
+/// The same; of several values that are not equal, nobody knows which is meant.
+pub(super) fn only_pair<'a>(bytes: &'a [u8], key: &[u8]) -> Result<Option<&'a [u8]>, Ignored> {
+    let Some((first, mut from)) = pair_from(bytes, key, 0) else { return Ok(None) };
+    while let Some((value, next)) = pair_from(bytes, key, from) {
+        if value != first {
+            return Err(Ignored);
+        }
+        from = next;
+    }
+    Ok(Some(first))
+}
+
+/// The same from a place in `bytes` on, and the place behind the key.
+fn pair_from<'a>(bytes: &'a [u8], key: &[u8], mut from: usize) -> Option<(&'a [u8], usize)> {
     while let Some(found) = find(&bytes[from..], key) {
         let start = from + found;
         from = start + key.len();
@@ -141,7 +157,7 @@ pub(super) fn pair<'a>(bytes: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
             b',' | b';' | b'}' | b'(' | b' ' | b'\n' | b'\r' => !quoted,
             _ => false,
         };
-        return Some(&value[..value.iter().position(ends).unwrap_or(value.len())]);
+        return Some((&value[..value.iter().position(ends).unwrap_or(value.len())], from));
     }
     None
 }

@@ -48,7 +48,7 @@ function begin (request, send) {
   const step = decision.hedge()
   if (step === undefined) return
   const exchange = request[kExchange]
-  const first = new Side(decision, 1)
+  const first = new Side(decision, held.number)
   const second = new Side(decision, step.number ?? 0)
   decision.leave()
   first.attach(exchange)

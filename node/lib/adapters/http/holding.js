@@ -73,7 +73,7 @@ function clientOf (request, agent, options) {
 function hold (request, options, release, agent) {
   /** @type {{ whole: (() => void) | undefined, [name: string]: any }} */
   const held = { timer: undefined, waits: false, truncate: undefined, open: false, options, agent, whole: undefined, full: false,
-    parks: false, replays: false, keep: undefined, decision: undefined, race: undefined, again: undefined, second: undefined, message: undefined }
+    parks: false, replays: false, keep: undefined, decision: undefined, number: 1, race: undefined, again: undefined, second: undefined, message: undefined }
   request[kHeld] = held
   keepBody(request, held)
   const client = clientOf(request, agent, options)
@@ -218,6 +218,7 @@ function begin (request, options, release) {
     parks,
     // Of what is not handed over whatever happens, nothing is kept for that.
     keeps: detour !== 0 || (parks && isKeepable(request)),
+    hedges: held.replays,
     detour
   }, exchange.scope)
   decision.exchange = exchange
@@ -290,7 +291,8 @@ function answer (request, options, release, client) {
     replayable: empty && request[kHeld].replays && !isSingular(headers),
     kind: HTTP,
     client,
-    patience: patienceOf(request)
+    patience: patienceOf(request),
+    hedges: request[kHeld].replays
   }, exchange.scope)
   const early = request[kHeld].early ? essence(headers) : undefined
   const isOther = () => early !== undefined && (exchange.sent > 0 || essence(headersOf(request)) !== early)
@@ -368,6 +370,7 @@ function advance (request, decision, options, release) {
       decision.open = false
       decision.exchange = exchange
       held.truncate = step.truncate
+      held.number = step.number
       if (step.ms !== undefined) {
         held.timer = setTimeout(() => {
           if (request.destroyed || request.res) return

@@ -48,7 +48,7 @@ class Acting:
         exchanges.add(Acting.send_async.__code__)
         exchanges.add(Acting._perform.__code__)
 
-    def begin(self, transport: Any, request: Any) -> Call | None:
+    def begin(self, transport: Any, request: Any, *, hedges: bool) -> Call | None:
         """Begins a call; None between `uninstall()` and `install()`, and where we fail."""
         try:
             uri = request.url._uri_reference
@@ -74,6 +74,7 @@ class Acting:
                 content is not None,
                 channels.of_transport(transport, request.extensions),
                 _patience_of(request.extensions.get("timeout")),
+                hedges,
             )
         except Exception as error:
             fault("httpx.begin", error)
@@ -83,7 +84,7 @@ class Acting:
 
     def send(self, original: Any, transport: Any, request: Any) -> Any:
         """Makes the call as the engine says."""
-        call = self.begin(transport, request)
+        call = self.begin(transport, request, hedges=False)
         if call is None:
             return original(transport, request)
         response: Any = None
@@ -127,7 +128,7 @@ class Acting:
 
     async def send_async(self, original: Any, transport: Any, request: Any) -> Any:
         """Makes the call as the engine says."""
-        call = self.begin(transport, request)
+        call = self.begin(transport, request, hedges=httpx_beside.can())
         if call is None:
             return await original(transport, request)
         response: Any = None

@@ -158,6 +158,7 @@ class Keeping:
                 True,
                 channel,
                 patience_of(timeout),
+                False,
             ), channel
         except Exception as error:
             fault("requests.begin", error)

@@ -100,6 +100,7 @@ class Acting:
                 content is not None,
                 channels.of_pool(pool, self._pools) if holder is None else holder.channel,
                 patience_of(pool._get_timeout(kwargs.get("timeout"))),
+                False,
             )
         except Exception as error:
             fault("urllib3.begin", error)
