@@ -269,6 +269,7 @@ mod tests {
                 body_in: 0,
                 outcome,
                 stated: Vec::new(),
+                bent: false,
             },
         }
     }

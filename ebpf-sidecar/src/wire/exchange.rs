@@ -14,7 +14,7 @@ pub enum Outcome {
     Aborted,
     /// The response turned the connection into something else (a tunnel, WebSocket); what follows is not HTTP/1.
     Switched,
-    /// What was answered broke the rules of HTTP: no client could have read it to its end.
+    /// What was answered broke the rules of HTTP where they have a client give up.
     Malformed,
     /// Bytes are missing, or were beyond our bounds, before it ended: we do not know how.
     Unknown,
@@ -47,6 +47,8 @@ pub struct Exchange {
     pub outcome: Outcome,
     /// What the response says of the vendor's quotas: its fields that may, names in lower case.
     pub stated: Vec<(&'static str, String)>,
+    /// Whether the head of the response bent the rules so that some clients read it and some give up.
+    pub bent: bool,
 }
 
 impl Exchange {

@@ -54,6 +54,7 @@ fn exchange(path: &str, begun: u64, ended: u64, status: u16) -> Exchange {
             body_in: 0,
             outcome: Outcome::Complete,
             stated: Vec::new(),
+            bent: false,
         },
     }
 }
@@ -151,6 +152,14 @@ fn an_answer_that_breaks_the_rules_is_the_librarys_call_whatever_status_each_rea
         matcher.told(PID, 2 * S + LAG);
         assert_eq!(tally(matcher.due(100 * S)), (counted, confirmed, vec![]), "{outcome:?} {seen} {read}");
     }
+    // One client gives up where another reads on.
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    let mut bent = exchange("/a", S, 2 * S, 200);
+    bent.http.bent = true;
+    matcher.exchange(bent);
+    matcher.sightings(PID, vec![sighting("/a", S, 2 * S, 0, 1)]);
+    assert_eq!(tally(matcher.due(100 * S)), (0, 1, vec![]));
 }
 
 #[test]

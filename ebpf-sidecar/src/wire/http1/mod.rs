@@ -210,6 +210,7 @@ impl Conversation {
             body_in: 0,
             outcome: Outcome::Complete,
             stated: Vec::new(),
+            bent: false,
         };
         let sent = request.body.is_empty();
         self.pending.push_back(Pending { exchange, sent, answered: false });
@@ -251,8 +252,14 @@ impl Conversation {
                     Err(NoHead::Partial) => {
                         return;
                     }
-                    Err(NoHead::Malformed) => return self.refuse(here, chunk.at),
-                    Err(NoHead::Http2 | NoHead::TooLong) => return self.lose(here, chunk.at),
+                    Err(no_head) => {
+                        let status = head::status(if buffer.is_empty() { rest } else { buffer });
+                        self.answered_with(status, chunk.at);
+                        return match no_head {
+                            NoHead::Malformed => self.refuse(here, chunk.at),
+                            NoHead::Http2 | NoHead::TooLong | NoHead::Partial => self.lose(here, chunk.at),
+                        };
+                    }
                 },
                 Half::Body(body) => match body.feed(rest) {
                     Ok(progress) => {
@@ -289,12 +296,22 @@ impl Conversation {
         pending.exchange.status = response.status;
         pending.exchange.head = at;
         pending.exchange.stated = response.stated;
+        pending.exchange.bent = response.bent;
         let bodiless = pending.exchange.method == "HEAD" || matches!(response.status, 204 | 304);
         let body = if bodiless { Body::Length(0) } else { response.body };
         let empty = body.is_empty();
         self.responses = Half::Body(body);
         if empty {
             self.response_progress(0, true, at);
+        }
+    }
+
+    /// Takes the status of an answer to the oldest request, where its head cannot be read for the rest.
+    fn answered_with(&mut self, status: u16, at: u64) {
+        if let Some(Pending { exchange, answered: false, .. }) = self.pending.front_mut()
+            && status >= 200
+        {
+            (exchange.status, exchange.head, exchange.bent) = (status, at, true);
         }
     }
 

@@ -285,6 +285,7 @@ impl Conversation {
                     body_in: 0,
                     outcome: Outcome::Complete,
                     stated: Vec::new(),
+                    bent: false,
                 };
                 self.streams.insert(id, Stream { exchange, sent: false, answered: false });
             }
