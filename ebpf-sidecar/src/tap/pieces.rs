@@ -67,6 +67,7 @@ impl Observer {
         let exchanges = stream.unordered(piece, stream::stash_limit(self.stashed));
         self.stashed = others + stream.stashed();
         live.named_by(&exchanges);
+        live.tunnelled_by(stream);
         // Reports go out while the first exchange is under way: by its end they would have been of nobody.
         if live.takes_a_host()
             && let Some(host) = stream.host_under_way()
@@ -96,6 +97,7 @@ impl Observer {
             if matches!(live.connection.tls, None | Some(Tls::Unknown)) {
                 live.connection.tls = Some(Tls::OpenSsl);
             }
+            live.tunnelled_by(stream);
             // Of TLS inside TLS, the outer stream is a tunnel: the connection is what the inner one is.
             let says_more = !matches!(stream.understanding(), Understanding::Opaque(_));
             if says_more || (live.tls_stream.is_none() && live.past.is_none()) {

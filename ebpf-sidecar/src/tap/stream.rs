@@ -38,6 +38,8 @@ pub(super) struct Stream {
     pub(super) process: Option<Arc<Process>>,
     /// Host of the latest request.
     pub(super) host: String,
+    /// The host that it became a tunnel to (CONNECT).
+    pub(super) tunnel: Option<Arc<str>>,
 }
 
 /// One direction.
@@ -67,6 +69,7 @@ impl Stream {
             tgid,
             process,
             host: String::new(),
+            tunnel: None,
         }
     }
 
@@ -190,7 +193,10 @@ impl Stream {
     fn settled(&mut self) -> Vec<Exchange> {
         let mut exchanges = self.conversation.exchanges();
         // Opening a tunnel is not a call: the calls are inside, and the library knows only of those.
-        exchanges.retain(|exchange| exchange.method != "CONNECT");
+        let tunnels = exchanges.extract_if(.., |exchange| exchange.method == "CONNECT");
+        if let Some(opened) = tunnels.filter(|tunnel| tunnel.outcome == Outcome::Switched).last() {
+            self.tunnel = Some(opened.host.into());
+        }
         self.exchanges += exchanges.len() as u64;
         if let Some(last) = exchanges.last() {
             self.host.clone_from(&last.host);

@@ -140,6 +140,47 @@ fn a_tunnel_is_not_named_by_whom_it_leads_to() {
 }
 
 #[test]
+fn a_connection_is_what_tls_on_it_said_however_it_began_and_after_the_library_let_go_of_it() {
+    let connect: &[u8] = b"CONNECT api.stripe.com:443 HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n";
+    for (protocol, reason) in
+        [(Protocol::Http1, "a tunnel (CONNECT)"), (Protocol::Other, "the protocol is unknown")]
+    {
+        for (has_tls, is_freed) in [(true, true), (true, false), (false, false)] {
+            let mut observer = Observer::default();
+            let open = Socket { bytes_out: 60, bytes_in: 40, ..socket(1, 5, protocol) };
+            observer.seen(&open);
+            if protocol == Protocol::Http1 {
+                observer.plain(&piece(1, 1, connect));
+                let answer = Piece { direction: Direction::In, ..piece(1, 1, b"HTTP/1.1 200 OK\r\n\r\n") };
+                observer.plain(&answer);
+            }
+            observer.counted(&open, 1_000);
+            assert_eq!(told(&mut observer).0.len(), 0, "what is inside may be about to come");
+            if has_tls {
+                observer.tls(&piece(1, 70, REQUEST));
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                observer.tls(&Piece { direction: Direction::In, ..piece(1, 70, answer) });
+            }
+            if is_freed {
+                observer.tls_ended(70, 30);
+            }
+            observer.closed(&Socket { closed: 40, ..open });
+            observer.expire(u64::MAX);
+            let (progress, exchanges) = told(&mut observer);
+            let connection = &progress.last().unwrap().connection;
+            let expected = match has_tls {
+                true => Completeness::Complete,
+                false => Completeness::Opaque { reason: reason.into() },
+            };
+            assert_eq!(connection.verdict, expected, "{protocol:?}, TLS: {has_tls}, freed: {is_freed}");
+            assert_eq!((exchanges.len(), connection.exchanges), (has_tls.into(), has_tls.into()));
+            let tunnel = (protocol == Protocol::Http1).then_some("api.stripe.com");
+            assert_eq!(connection.tunnel.as_deref(), tunnel);
+        }
+    }
+}
+
+#[test]
 fn a_call_keeps_its_process_however_many_came_since_and_one_without_is_counted() {
     let mut observer = Observer::default();
     observer.processes.executed(&executed(u32::MAX, 3));
