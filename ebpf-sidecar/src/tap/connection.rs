@@ -9,7 +9,7 @@ use crate::{
     coverage::Completeness,
     identity::{Process, executable::Tls},
     wire::{
-        exchange::{self, Understanding},
+        exchange::{self, End, Understanding},
         record::{Protocol, Socket},
     },
 };
@@ -102,6 +102,8 @@ pub(super) struct Live {
     /// Whether it was open before we looked.
     joined: bool,
     pub(super) lost: u32,
+    ended: End,
+    unread: bool,
     reported: Option<(u64, u64)>,
 }
 
@@ -135,6 +137,8 @@ impl Live {
             process_has_loose_streams: false,
             joined: false,
             lost: 0,
+            ended: End::Unknown,
+            unread: false,
             reported: None,
         }
     }
@@ -142,6 +146,9 @@ impl Live {
     /// Takes the kernel's counters.
     pub(super) fn update(&mut self, socket: &Socket) {
         self.lost = self.lost.max(socket.lost);
+        if socket.ended != End::Unknown {
+            (self.ended, self.unread) = (socket.ended, socket.unread);
+        }
         let connection = &mut self.connection;
         connection.local = socket.local;
         connection.established = connection.established.max(socket.established);
@@ -180,6 +187,19 @@ impl Live {
         if self.connection.tunnel.is_none() {
             self.connection.tunnel.clone_from(&stream.tunnel);
         }
+    }
+
+    /// Notes that the program let go of it, where nobody had ended it.
+    pub(super) fn let_go(&mut self) {
+        if self.ended == End::Unknown {
+            self.ended = End::Program;
+        }
+    }
+
+    /// Who ended a stream on it. Packets are seen as they come, what TLS carried only as the program reads it: where it left
+    /// some, it let go before the vendor's end reached it.
+    pub(super) fn ended_by(&self, tls: bool) -> End {
+        if tls && self.unread { End::Program } else { self.ended }
     }
 
     /// Leaves what moved until now out of all reports.

@@ -20,7 +20,7 @@ pub(super) fn split_authority(authority: &str) -> (String, Option<u16>) {
 use head::NoHead;
 
 use super::{
-    exchange::{Chunk, Exchange, Outcome, Understanding},
+    exchange::{Chunk, End, Exchange, Outcome, Understanding},
     record::Direction,
 };
 
@@ -109,9 +109,11 @@ impl Conversation {
         }
     }
 
-    /// Says that the connection has ended. Messages that only this could end are complete, others broken off.
-    pub fn close(&mut self, at: u64) {
-        if matches!(self.responses, Half::Body(Body::UntilClose)) {
+    /// Says that the connection has ended, and by whom. Messages that only this could end are complete unless the program
+    /// let go of them or it broke (RFC 9112 section 8), others broken off.
+    pub fn close(&mut self, at: u64, by: End) {
+        if matches!(self.responses, Half::Body(Body::UntilClose)) && matches!(by, End::Vendor | End::Unknown)
+        {
             self.response_progress(0, true, at);
         }
         let switched = self.opaque.is_some();
@@ -120,8 +122,7 @@ impl Conversation {
                 () if switched => Outcome::Unknown,
                 // The server had answered in full and did not want the rest of the request.
                 () if pending.answered => Outcome::Complete,
-                () if pending.exchange.status == 0 => Outcome::NoResponse,
-                () => Outcome::Aborted,
+                () => by.cut_off(pending.exchange.status),
             };
             if pending.exchange.outcome != Outcome::Complete {
                 pending.exchange.ended = at;
@@ -142,6 +143,12 @@ impl Conversation {
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         self.pending.iter().find_map(|pending| pending.exchange.said_host())
+    }
+
+    /// Whether a request waits for its answer, or the rest of it.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// How much is understood so far.

@@ -91,7 +91,7 @@ fn a_full_answer_before_the_request_was_sent_is_complete_when_the_server_closes(
         (Out, b"defg"),
     ];
     assert!(talk(&mut conversation, operations).is_empty());
-    conversation.close(99);
+    conversation.close(99, End::Vendor);
     let exchanges = conversation.exchanges();
     assert_eq!(summary(&exchanges), [("POST", "/up", 413, 7, 3, Outcome::Complete)]);
     assert_eq!(exchanges[0].ended, 25, "it ended with its answer, not with the connection");
@@ -103,7 +103,7 @@ fn a_body_without_length_ends_with_the_connection() {
     let operations: &[(Direction, &[u8])] =
         &[(Out, b"GET / HTTP/1.0\r\n\r\n"), (In, b"HTTP/1.0 200 OK\r\n\r\nhello"), (In, b" world")];
     assert!(talk(&mut conversation, operations).is_empty());
-    conversation.close(99);
+    conversation.close(99, End::Vendor);
     let exchanges = conversation.exchanges();
     assert_eq!(summary(&exchanges), [("GET", "/", 200, 0, 11, Outcome::Complete)]);
     assert_eq!(exchanges[0].ended, 99);
@@ -119,7 +119,7 @@ fn a_connection_that_ends_too_early_says_how_far_it_came() {
             (In, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
         ],
     );
-    conversation.close(7);
+    conversation.close(7, End::Vendor);
     assert_eq!(
         summary(&conversation.exchanges()),
         [("GET", "/a", 200, 0, 4, Outcome::Aborted), ("GET", "/b", 0, 0, 0, Outcome::NoResponse)]
@@ -127,11 +127,44 @@ fn a_connection_that_ends_too_early_says_how_far_it_came() {
 }
 
 #[test]
+fn who_ends_a_connection_first_decides_how_what_was_under_way_came_out() {
+    use Outcome::{Abandoned, Aborted, Cancelled, Complete, NoResponse, Unknown};
+    let length: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let chunked: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf";
+    let until_close: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhalf";
+    let whole: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhalf";
+    for (answer, by_vendor, broken, by_program, by_whom_is_unknown) in [
+        (&b""[..], NoResponse, NoResponse, Cancelled, NoResponse),
+        (length, Aborted, Aborted, Abandoned, Unknown),
+        (chunked, Aborted, Aborted, Abandoned, Unknown),
+        (until_close, Complete, Aborted, Abandoned, Complete),
+        (whole, Complete, Complete, Complete, Complete),
+    ] {
+        for (by, outcome) in [
+            (End::Vendor, by_vendor),
+            (End::Broken, broken),
+            (End::Program, by_program),
+            (End::Unknown, by_whom_is_unknown),
+        ] {
+            let mut conversation = Conversation::default();
+            // The last of its request was not sent.
+            let request: &[u8] = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na";
+            talk(&mut conversation, &[(Out, request), (In, answer)]);
+            assert!(conversation.is_under_way());
+            conversation.close(7, by);
+            let outcomes: Vec<_> = conversation.exchanges().iter().map(|exchange| exchange.outcome).collect();
+            assert_eq!(outcomes, [outcome], "{by:?} after {}", String::from_utf8_lossy(answer));
+            assert!(!conversation.is_under_way());
+        }
+    }
+}
+
+#[test]
 fn bytes_behind_the_end_are_survived() {
     // Found by fuzzing: the rest of a body whose exchange had ended was read for ever.
     let mut conversation = Conversation::default();
     talk(&mut conversation, &[(Out, b"PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab")]);
-    conversation.close(1);
+    conversation.close(1, End::Vendor);
     let operations: &[(Direction, &[u8])] = &[(Out, b"cd"), (Out, b"more"), (In, b"HTTP/1.1 200 OK\r\n\r\n")];
     assert_eq!(talk(&mut conversation, operations).len(), 1);
 }
@@ -471,7 +504,7 @@ proptest! {
             }
             begun += conversation.exchanges().len();
         }
-        conversation.close(0);
+        conversation.close(0, End::Vendor);
         begun += conversation.exchanges().len();
         prop_assert!(begun <= 60 + 1);
     }
@@ -483,7 +516,7 @@ proptest! {
         request[at] = byte;
         let mut conversation = Conversation::default();
         conversation.feed(Out, Chunk { bytes: &request, begun: 0, at: 0, boundary: true });
-        conversation.close(0);
+        conversation.close(0, End::Vendor);
         prop_assert!(conversation.exchanges().len() <= 1);
     }
 }
