@@ -149,7 +149,8 @@ fn read_response<'a>(bytes: &'a [u8], fields: &mut Fields<'a>, rules: Rules) -> 
         let place = stated::Place::of(field.name.as_bytes())?;
         Some((place.name(), stated::value(field.value).to_owned()))
     });
-    Ok(Response { status, body, stated: stated.collect(), bent: rules != Rules::Strict, len })
+    let bent = rules != Rules::Strict || head.headers.iter().any(is_no_coding);
+    Ok(Response { status, body, stated: stated.collect(), bent, len })
 }
 
 /// A response of HTTP/1 with a minor version that does not exist: it is one of the highest that does (RFC 9110 section 2.5).
@@ -170,6 +171,13 @@ fn frames(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"transfer-encoding") || name.eq_ignore_ascii_case(b"content-length")
 }
 
+/// `Transfer-Encoding: identity` was struck from the specification (RFC 7230 appendix A.2). Clients that do not give up take
+/// it for none, as a rule.
+fn is_no_coding(field: &httparse::Header<'_>) -> bool {
+    field.name.eq_ignore_ascii_case("transfer-encoding")
+        && field.value.trim_ascii().eq_ignore_ascii_case(b"identity")
+}
+
 /// The body as the fields announce it; `None` without an announcement (RFC 9112 section 6.3). Of a field that was left
 /// out of the head, or a length that clients do not agree on, nothing is guessed.
 fn framing(fields: &Fields<'_>, head: &[u8], rules: Rules) -> Result<Option<Body>, NoHead> {
@@ -184,7 +192,9 @@ fn framing(fields: &Fields<'_>, head: &[u8], rules: Rules) -> Result<Option<Body
     let mut length = None;
     let mut coding: Option<&[u8]> = None;
     for field in fields {
-        if field.name.eq_ignore_ascii_case("transfer-encoding") {
+        if is_no_coding(field) {
+            continue;
+        } else if field.name.eq_ignore_ascii_case("transfer-encoding") {
             coding = Some(field.value);
         } else if field.name.eq_ignore_ascii_case("content-length") {
             // A list of equal values is allowed; anything else would let two readers disagree about the message.
@@ -316,6 +326,8 @@ mod tests {
         }
         let plus = response(b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\n").unwrap();
         assert_eq!((plus.body, plus.bent), (Body::Length(2), true));
+        let identity = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\nContent-Length: 2\r\n\r\n";
+        assert_eq!(response(identity).map(|read| (read.body, read.bent)), Ok((Body::Length(2), true)));
         let later = response(b"\r\nHTTP/1.2 404 None\r\nContent-Length: 2\r\n\r\n").unwrap();
         assert_eq!((later.status, later.body, later.bent), (404, Body::Length(2), true));
         assert!(!response(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n").unwrap().bent);
