@@ -103,9 +103,13 @@ fn plaintext_calls_are_seen_exactly_as_the_vendor_counted_them() {
                 &upload,
                 &format!("{base}/chunked"),
             ]),
+            curl(&["--request", "PROPFIND", &format!("{base}/folder")]),
+            curl(&["--request", "QUERY", "--data", "a=b", &format!("{base}/query")]),
+            curl(&["--request", "M-SEARCH", &format!("{base}/search")]),
         ],
     );
     assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 6);
     assert!(seen.losses.none(), "{:?}", seen.losses);
     let closed = seen.closed();
     for (connection, printed) in closed.iter().zip(&seen.printed[..2]) {
