@@ -107,9 +107,34 @@ static __always_inline void fc_connect(struct sock *sk, u64 cookie)
 	fc_report_conn(&conn, FC_OPEN, conn.opened);
 }
 
+// Who ended a connection first, as its change of state tells.
+static __always_inline u32 fc_end_of(const struct fc_conn *conn, const struct tcp_sock *tp, int before, int after)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	u64 flags = sk->__sk_common.skc_flags;
+	bool has_fin = flags & (1ul << SOCK_DONE_BIT);
+	if (after == TCP_CLOSE_WAIT)
+		return FC_END_PEER;
+	if (after == TCP_FIN_WAIT1) // Who closes but the sending half reads on.
+		return sk->sk_shutdown & RCV_SHUTDOWN ? FC_END_OWN : 0;
+	// Closed. Where both FINs crossed, the peer had not heard of ours when it sent its own.
+	if (before == TCP_CLOSE_WAIT || before == TCP_LAST_ACK || before == TCP_CLOSING) {
+		s32 unread = tp->rcv_nxt - tp->copied_seq - (has_fin ? 1 : 0);
+		return before == TCP_CLOSE_WAIT && unread > 0 ? FC_END_UNREAD : FC_END_PEER;
+	}
+	if (conn->ended)
+		return conn->ended;
+	if (flags & (1ul << SOCK_DEAD_BIT))
+		return FC_END_OWN;
+	// The program's own reset, of data that it did not read, leaves no error behind.
+	if (sk->sk_err)
+		return FC_END_BROKEN;
+	return has_fin ? FC_END_PEER : FC_END_OWN;
+}
+
 // What a change of state means for a connection that is followed. Whoever calls twice for one change finds everything
 // done, because the state of one socket changes under its lock.
-static __always_inline void fc_change_state(u64 cookie, const struct tcp_sock *tp, int after)
+static __always_inline void fc_change_state(u64 cookie, const struct tcp_sock *tp, int before, int after)
 {
 	struct fc_conn *conn = bpf_map_lookup_elem(&fc_conns, &cookie);
 	if (!conn || conn->closed)
@@ -125,11 +150,19 @@ static __always_inline void fc_change_state(u64 cookie, const struct tcp_sock *t
 		fc_report_conn(conn, FC_UP, now);
 		return;
 	}
+	conn->ended = fc_end_of(conn, tp, before, after);
+	if (after != TCP_CLOSE)
+		return;
 	fc_read_counters(conn, tp);
 	conn->closed = now;
 	// Where the report finds no room, the entry stays and user space collects it on its next round.
 	if (fc_report_conn(conn, FC_CLOSE, now))
 		bpf_map_delete_elem(&fc_conns, &cookie);
+}
+
+static __always_inline bool fc_is_telling(int after)
+{
+	return after == TCP_ESTABLISHED || after == TCP_FIN_WAIT1 || after == TCP_CLOSE_WAIT || after == TCP_CLOSE;
 }
 
 // Sees connect() in its thread, where the owner is known. Later changes come in softirqs, in the context of whatever they
@@ -141,7 +174,7 @@ int BPF_PROG(fc_tcp_state, struct sock *sk, int before, int after)
 {
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
-	if (after != TCP_SYN_SENT && after != TCP_ESTABLISHED && after != TCP_CLOSE)
+	if (after != TCP_SYN_SENT && !fc_is_telling(after))
 		return 0;
 	u64 cookie = bpf_get_socket_cookie(sk);
 	if (after == TCP_SYN_SENT) {
@@ -150,7 +183,7 @@ int BPF_PROG(fc_tcp_state, struct sock *sk, int before, int after)
 	}
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
-		fc_change_state(cookie, tp, after);
+		fc_change_state(cookie, tp, before, after);
 	return 0;
 }
 
@@ -168,12 +201,12 @@ int fc_tcp_of_scope(struct bpf_sock_ops *ops)
 			bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 		return 1;
 	}
-	u32 after = ops->args[1];
+	u32 before = ops->args[0], after = ops->args[1];
 	struct bpf_sock *sk = ops->sk;
-	if (!sk || (after != TCP_ESTABLISHED && after != TCP_CLOSE))
+	if (!sk || !fc_is_telling(after))
 		return 1;
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
-		fc_change_state(cookie, tp, after);
+		fc_change_state(cookie, tp, before, after);
 	return 1;
 }

@@ -45,9 +45,21 @@ enum { BPF_RB_AVAIL_DATA = 0, BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 
 enum { AF_INET = 2, AF_INET6 = 10 };
 enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
-enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT = 2, TCP_CLOSE = 7, TCP_LISTEN = 10 };
-// include/net/sock.h, enum sock_flags: set by tcp_fin() alone, so it says "a FIN has been received".
-enum { SOCK_DONE_BIT = 1 };
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT = 2,
+	TCP_FIN_WAIT1 = 4,
+	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT = 8,
+	TCP_LAST_ACK = 9,
+	TCP_LISTEN = 10,
+	TCP_CLOSING = 11,
+};
+// include/net/sock.h, enum sock_flags: no program holds the socket any more; and one set by tcp_fin() alone, so it says "a
+// FIN has been received".
+enum { SOCK_DEAD_BIT = 0, SOCK_DONE_BIT = 1 };
+// include/net/sock.h, sk_shutdown: nobody will read from the socket.
+enum { RCV_SHUTDOWN = 1 };
 enum { S_IFMT = 0170000, S_IFSOCK = 0140000 };
 
 // UAPI: the context of cgroup_skb programs (include/uapi/linux/bpf.h). Loads are rewritten by the verifier.
@@ -172,6 +184,8 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	int sk_err;
+	u8 sk_shutdown;
 	u16 sk_protocol;
 };
 
@@ -188,6 +202,7 @@ struct inet_connection_sock {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	u32 rcv_nxt;
+	u32 copied_seq;
 	u32 snd_una;
 	u64 bytes_received;
 	u64 bytes_sent;

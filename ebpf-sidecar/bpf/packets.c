@@ -53,6 +53,8 @@ static __always_inline bool fc_parse_packet(struct __sk_buff *skb, struct fc_pac
 	return true;
 }
 
+#define FC_WORD(a, b, c, d) ((u32)(a) << 24 | (u32)(b) << 16 | (u32)(c) << 8 | (u32)(d))
+
 // A TLS handshake record, a request line's method, the HTTP/2 preface, or none of these.
 static __always_inline u8 fc_sniff(struct __sk_buff *skb, const struct fc_packet *packet)
 {
@@ -61,19 +63,48 @@ static __always_inline u8 fc_sniff(struct __sk_buff *skb, const struct fc_packet
 		return FC_PROTO_OTHER;
 	if (b[0] == 0x16 && b[1] == 3)
 		return FC_PROTO_TLS;
-	u32 word = (u32)b[0] << 24 | (u32)b[1] << 16 | (u32)b[2] << 8 | b[3];
-	switch (word) {
-	case 'G' << 24 | 'E' << 16 | 'T' << 8 | ' ':
-	case 'P' << 24 | 'O' << 16 | 'S' << 8 | 'T':
-	case 'P' << 24 | 'U' << 16 | 'T' << 8 | ' ':
-	case 'H' << 24 | 'E' << 16 | 'A' << 8 | 'D':
-	case 'D' << 24 | 'E' << 16 | 'L' << 8 | 'E':
-	case 'O' << 24 | 'P' << 16 | 'T' << 8 | 'I':
-	case 'P' << 24 | 'A' << 16 | 'T' << 8 | 'C':
-	case 'C' << 24 | 'O' << 16 | 'N' << 8 | 'N':
-	case 'T' << 24 | 'R' << 16 | 'A' << 8 | 'C':
+	switch (FC_WORD(b[0], b[1], b[2], b[3])) {
+	// The methods of the specification, of the registry that it refers to, and of caches: each by its first four octets.
+	case FC_WORD('G', 'E', 'T', ' '):
+	case FC_WORD('P', 'O', 'S', 'T'):
+	case FC_WORD('P', 'U', 'T', ' '):
+	case FC_WORD('H', 'E', 'A', 'D'):
+	case FC_WORD('D', 'E', 'L', 'E'):
+	case FC_WORD('O', 'P', 'T', 'I'):
+	case FC_WORD('P', 'A', 'T', 'C'):
+	case FC_WORD('C', 'O', 'N', 'N'):
+	case FC_WORD('T', 'R', 'A', 'C'):
+	case FC_WORD('A', 'C', 'L', ' '):
+	case FC_WORD('B', 'A', 'S', 'E'):
+	case FC_WORD('B', 'I', 'N', 'D'):
+	case FC_WORD('C', 'H', 'E', 'C'):
+	case FC_WORD('C', 'O', 'P', 'Y'):
+	case FC_WORD('L', 'A', 'B', 'E'):
+	case FC_WORD('L', 'I', 'N', 'K'):
+	case FC_WORD('L', 'O', 'C', 'K'):
+	case FC_WORD('M', 'E', 'R', 'G'):
+	case FC_WORD('M', 'K', 'A', 'C'):
+	case FC_WORD('M', 'K', 'C', 'O'):
+	case FC_WORD('M', 'K', 'W', 'O'):
+	case FC_WORD('M', 'O', 'V', 'E'):
+	case FC_WORD('M', '-', 'S', 'E'):
+	case FC_WORD('N', 'O', 'T', 'I'):
+	case FC_WORD('O', 'R', 'D', 'E'):
+	case FC_WORD('P', 'R', 'O', 'P'):
+	case FC_WORD('P', 'U', 'R', 'G'):
+	case FC_WORD('Q', 'U', 'E', 'R'):
+	case FC_WORD('R', 'E', 'B', 'I'):
+	case FC_WORD('R', 'E', 'P', 'O'):
+	case FC_WORD('S', 'E', 'A', 'R'):
+	case FC_WORD('S', 'U', 'B', 'S'):
+	case FC_WORD('U', 'N', 'B', 'I'):
+	case FC_WORD('U', 'N', 'L', 'I'):
+	case FC_WORD('U', 'N', 'L', 'O'):
+	case FC_WORD('U', 'N', 'S', 'U'):
+	case FC_WORD('U', 'P', 'D', 'A'):
+	case FC_WORD('V', 'E', 'R', 'S'):
 		return FC_PROTO_HTTP1;
-	case 'P' << 24 | 'R' << 16 | 'I' << 8 | ' ':
+	case FC_WORD('P', 'R', 'I', ' '):
 		return FC_PROTO_HTTP2;
 	default:
 		return FC_PROTO_OTHER;

@@ -40,6 +40,14 @@ enum fc_loss {
 	FC_LOSS_REASONS = 8,
 };
 
+// Who ended a connection first, as far as is known: 0 for nobody yet, or nobody saw.
+enum fc_end {
+	FC_END_PEER = 1,   // its FIN came
+	FC_END_OWN = 2,    // the program closed it
+	FC_END_UNREAD = 3, // the peer's FIN came, and the program closed it without reading all that had come
+	FC_END_BROKEN = 4, // the peer's reset came, or nothing for too long
+};
+
 struct fc_head {
 	__u32 kind;
 	__u32 tgid;
@@ -77,7 +85,7 @@ struct fc_conn {
 	__u8 joined; // was open before we looked
 	__u8 comm[16];
 	__u32 listed; // its socket is in fc_sockets for as long as it exists
-	__u32 unused;
+	__u32 ended; // enum fc_end
 };
 
 // What fc_list says of a connection whose socket exists and is not closed.

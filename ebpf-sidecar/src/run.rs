@@ -50,6 +50,23 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
         fs::write(path, "ready\n").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
 
+    // What was seen until it failed is written all the same.
+    let followed = follow(&mut capture, &mut hub, &mut seen, &farcall);
+    let observations = capture.finish()?;
+    hub.observe(seen.count(observations));
+    seen.report_losses(&capture, &farcall)?;
+    hub.finish();
+    seen.end()?;
+    followed
+}
+
+/// Counts what the cgroup does, until the sidecar is to stop.
+fn follow(
+    capture: &mut Capture<'_>,
+    hub: &mut Hub,
+    seen: &mut Seen,
+    farcall: &Farcall,
+) -> Result<(), Box<dyn Error>> {
     let mut swept = Instant::now();
     while !signals::stopped() {
         let observations = capture.poll(TURN)?;
@@ -58,16 +75,11 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
             swept = Instant::now();
             let observations = capture.sweep()?;
             hub.observe(seen.count(observations));
-            seen.report_losses(&capture, &farcall)?;
+            seen.report_losses(capture, farcall)?;
             seen.show(capture.libraries().len())?;
         }
         hub.tick();
     }
-    let observations = capture.finish()?;
-    hub.observe(seen.count(observations));
-    seen.report_losses(&capture, &farcall)?;
-    hub.finish();
-    seen.end()?;
     Ok(())
 }
 
@@ -101,6 +113,9 @@ impl Seen {
         }
         if self.losses.none() && !losses.none() {
             eprintln!("farcall-sidecar: the kernel could not deliver everything; `farcall doctor` counts it");
+        }
+        if losses.successions > self.losses.successions {
+            eprintln!("farcall-sidecar: the cgroup was removed and made anew, and is watched again");
         }
         self.losses = losses;
         for unprobed in &capture.unprobed()[self.unprobed..] {

@@ -113,3 +113,59 @@ for more in (["https://api.github.com/one", "https://api.github.com/two", "--out
     let verdicts: Vec<_> = of_curl.map(|connection| (&connection.verdict, connection.exchanges)).collect();
     assert_eq!(verdicts, [(&Completeness::Complete, 2), (&Completeness::Complete, 1)]);
 }
+
+#[test]
+fn a_connection_to_a_plain_proxy_is_explained_by_the_calls_in_it() {
+    let stage = stage!();
+    let sim = stage::sim();
+    // Speaks CONNECT and SOCKS5, whichever comes; then passes bytes on.
+    let script = stage.file(
+        "proxy.py",
+        r#"
+import http.client, socket, ssl, struct, subprocess, sys, threading
+port, ca = int(sys.argv[1]), sys.argv[2]
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+proxy = listener.getsockname()[1]
+def pump(source, sink):
+    try:
+        while data := source.recv(65536): sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError: pass
+def serve(peer):
+    got = peer.recv(65536)
+    if got[0] == 5:
+        peer.sendall(b"\x05\x00"); peer.recv(65536); peer.sendall(b"\x05\x00\x00\x01" + bytes(6))
+    else:
+        assert got.startswith(b"CONNECT "); peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    vendor = socket.create_connection(("127.0.0.1", port))
+    threading.Thread(target=pump, args=(vendor, peer), daemon=True).start(); pump(peer, vendor)
+def accept():
+    while True: threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+threading.Thread(target=accept, daemon=True).start()
+urls = ["https://api.github.com/one", "https://api.github.com/two", "--output", "/dev/null"]
+for scheme in ("http", "socks5h"):
+    subprocess.run(["curl", "--silent", "--show-error", "--http1.1", "--cacert", ca, "--proxy", f"{scheme}://127.0.0.1:{proxy}", "--output", "/dev/null"] + urls, check=True)
+connection = http.client.HTTPSConnection("127.0.0.1", proxy, context=ssl.create_default_context(cafile=ca))
+connection.set_tunnel("api.stripe.com", 443)
+connection.request("GET", "/python"); connection.getresponse().read(); connection.close()
+"#,
+    );
+    let ca = stage.file("ca.pem", sim.ca_pem());
+    let port = sim.tls_addr().port().to_string();
+    let arguments = [script.to_str().unwrap(), &port, ca.to_str().unwrap()];
+    let seen = stage.capture(true, vec![stage.inside("python3", &arguments)]);
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 5);
+    let closed = seen.closed();
+    let port = sim.tls_addr().port();
+    // The proxy's own connections are those to the vendor.
+    let of_clients = closed.iter().filter(|connection| connection.remote.1 != port);
+    let verdicts: Vec<_> = of_clients.map(|connection| (&connection.verdict, connection.exchanges)).collect();
+    let complete = &Completeness::Complete;
+    assert_eq!(verdicts, [(complete, 2), (complete, 2), (complete, 1)], "{closed:#?}");
+    assert!(
+        seen.progress
+            .iter()
+            .all(|progress| progress.connection.verdict == *complete || progress.connection.remote.1 == port)
+    );
+}

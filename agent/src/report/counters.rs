@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 86] = [
+const MEANINGS: [(&str, &str, Weight); 87] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -219,6 +219,11 @@ const MEANINGS: [(&str, &str, Weight); 86] = [
     (
         "sidecar_ends_found_late",
         "connections whose end no program saw; found gone within seconds, with their bytes",
+        Fine,
+    ),
+    (
+        "sidecar_cgroup_made_anew",
+        "times that the watched cgroup was removed and made anew, as when its service restarts; followed within 0.1 s",
         Fine,
     ),
     (

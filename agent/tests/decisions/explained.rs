@@ -140,17 +140,17 @@ fn an_explained_fault_says_what_it_did_and_whether_the_call_was_sent() {
 fn an_explained_call_that_a_retry_took_past_a_fault_says_how_many_attempts_were_sent() {
     let home = tempfile::tempdir().unwrap();
     // A draw is each attempt's own: some of these calls meet the fault once and then no more.
-    let rules = "allow_faults = true\n[[fault]]\nname = \"outage\"\nmatch = { vendor = \"stripe\" }\nshare = \"50%\"\n\
+    let rules = "allow_faults = true\n[[fault]]\nname = \"outage\"\nmatch = { vendor = \"stripe\" }\nshare = \"40%\"\n\
                  status = 503\nexpires = \"2099-01-01T00:00:00Z\"\n\
-                 [[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 9\nbackoff = \"1ms..1ms\"\n\
+                 [[resilience]]\nmatch = { vendor = \"stripe\" }\nattempts = 20\nbackoff = \"1ms..1ms\"\n\
                  retry_budget = \"100%\"\nretry_budget_least = 1000\n";
     let farcall = start(home.path(), rules);
-    (0..60).for_each(|_| meet(&farcall, STRIPE));
+    (0..200).for_each(|_| meet(&farcall, STRIPE));
     farcall.shutdown();
     let query = Query::at(home.path());
     let numbers = report::vendors(&query).unwrap().rows[0].numbers.clone();
-    assert_eq!((numbers.calls, numbers.errors, numbers.refused, numbers.faulted), (60, 0, 0, 0));
-    assert_eq!(numbers.attempts, 60, "exchanges on the wire");
+    assert_eq!((numbers.calls, numbers.errors, numbers.refused, numbers.faulted), (200, 0, 0, 0));
+    assert_eq!(numbers.attempts, 200, "exchanges on the wire");
     let told = |times: usize| {
         let rows = report::calls(&query).unwrap().rows;
         let met = |events: &[String]| events.iter().filter(|line| line.contains(": fault `outage` ")).count();

@@ -3,7 +3,7 @@
 
 use arbitrary::Arbitrary;
 use farcall_sidecar::wire::{
-    exchange::Chunk,
+    exchange::{Chunk, End},
     http2::{Conversation, PREFACE},
     record::Direction,
 };
@@ -45,7 +45,10 @@ fuzz_target!(|events: Vec<Event<'_>>| {
                 *(if out { &mut sent } else { &mut received }) += u64::from(missing);
                 conversation.skip(direction, u64::from(missing), at);
             }
-            Event::Close => conversation.close(at),
+            Event::Close => {
+                let by = [End::Unknown, End::Vendor, End::Broken, End::Program][at as usize % 4];
+                conversation.close(at, by);
+            }
         }
         for exchange in conversation.exchanges() {
             exchanges += 1;

@@ -72,6 +72,18 @@ impl Cgroup {
         Err(AttachError::NotACgroup { path: path.to_path_buf(), mount })
     }
 
+    /// The cgroup that is at its path now, where that is another one: a service manager removes a unit's cgroup when the unit
+    /// stops, and makes one anew when it starts.
+    pub(crate) fn successor(&self) -> Option<Self> {
+        let is_another = fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() != self.id);
+        is_another.then(|| Self::open(&self.path).ok())?
+    }
+
+    /// Whether it is still the one at its path.
+    pub(crate) fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|metadata| metadata.ino() == self.id)
+    }
+
     /// The processes in it and below it, as far as they can be read.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {

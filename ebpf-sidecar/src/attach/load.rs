@@ -56,6 +56,8 @@ pub struct Unprobed {
 pub struct Capture<'obj> {
     skel: FarcallSkel<'obj>,
     links: Vec<Link>,
+    /// Those of programs of the cgroup.
+    scope_links: Vec<Link>,
     list: Link,
     reconciliation: Reconciliation,
     ends_found: u64,
@@ -63,6 +65,9 @@ pub struct Capture<'obj> {
     observer: Rc<RefCell<Observer>>,
     discovery: Discovery,
     cgroup: &'obj Cgroup,
+    /// The cgroup that came after it at its path.
+    successor: Option<Cgroup>,
+    successions: u64,
     libraries: Vec<(Library, Vec<Link>)>,
     looked: Instant,
     look_takes: Duration,
@@ -98,11 +103,6 @@ impl<'obj> Capture<'obj> {
         open.progs.fc_sock_recv.set_autoload(can_pair);
         open.progs.fc_tcp_recv.set_autoload(!can_pair);
         let skel = open.load().attempting("loading the BPF programs")?;
-        let descriptor = cgroup.directory.as_raw_fd();
-        skel.maps
-            .fc_scope
-            .update(&0u32.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)
-            .attempting("setting the scope")?;
         let observer = Rc::new(RefCell::new(Observer::default()));
         let sink = Rc::clone(&observer);
         let mut builder = RingBufferBuilder::new();
@@ -118,6 +118,7 @@ impl<'obj> Capture<'obj> {
         let mut capture = Self {
             skel,
             links: Vec::new(),
+            scope_links: Vec::new(),
             list,
             reconciliation: Reconciliation::new(),
             ends_found: 0,
@@ -125,6 +126,8 @@ impl<'obj> Capture<'obj> {
             observer,
             discovery: Discovery::with_folders(options.folders.clone()),
             cgroup,
+            successor: None,
+            successions: 0,
             libraries: Vec::new(),
             looked: Instant::now(),
             look_takes: Duration::ZERO,
@@ -137,7 +140,7 @@ impl<'obj> Capture<'obj> {
             capture.probe(library);
         }
         capture.look_at_everyone();
-        if capture.cgroup.processes().is_empty() {
+        if capture.scope().processes().is_empty() {
             // Whoever comes will most likely live where the machine's first process does, or where we do.
             let mut found = Vec::new();
             for tgid in [1, std::process::id()] {
@@ -149,25 +152,21 @@ impl<'obj> Capture<'obj> {
         Ok(capture)
     }
 
+    /// The cgroup that is looked at.
+    fn scope(&self) -> &Cgroup {
+        self.successor.as_ref().unwrap_or(self.cgroup)
+    }
+
     fn attach_everywhere(&mut self, can_pair: bool) -> Result<(), AttachError> {
-        let scope = self.cgroup.directory.as_raw_fd();
         let programs = &self.skel.progs;
         // Processes first: who connects a moment later is then known.
         self.links.extend([
             programs.fc_exec.attach_trace().attempting("attaching to sched_process_exec")?,
             programs.fc_exit.attach_trace().attempting("attaching to sched_process_exit")?,
             programs.fc_tcp_state.attach_trace().attempting("attaching to inet_sock_set_state")?,
-            programs.fc_egress.attach_cgroup(scope).attempting("attaching to the cgroup's egress")?,
-            programs.fc_ingress.attach_cgroup(scope).attempting("attaching to the cgroup's ingress")?,
         ]);
-        match programs.fc_tcp_of_scope.attach_cgroup(scope) {
-            Ok(link) => self.links.push(link),
-            // Another program may hold the place alone. An end that is missed without it is found in the list of sockets.
-            Err(error) => self.unprobed.push(Unprobed {
-                library: "the end of each connection in the cgroup".to_owned(),
-                reason: format!("{error}; those that the tracepoint misses are found some seconds late"),
-            }),
-        }
+        self.attach_to_scope()?;
+        let programs = &self.skel.progs;
         let pairing = if can_pair {
             vec![&programs.fc_sock_send, &programs.fc_sock_recv]
         } else {
@@ -179,13 +178,52 @@ impl<'obj> Capture<'obj> {
         Ok(())
     }
 
+    /// Attaches to the cgroup itself, and has every program look at it and its descendants.
+    fn attach_to_scope(&mut self) -> Result<(), AttachError> {
+        let descriptor = self.scope().directory.as_raw_fd();
+        self.skel
+            .maps
+            .fc_scope
+            .update(&0u32.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)
+            .attempting("setting the scope")?;
+        let programs = &self.skel.progs;
+        let mut links = vec![
+            programs.fc_egress.attach_cgroup(descriptor).attempting("attaching to the cgroup's egress")?,
+            programs.fc_ingress.attach_cgroup(descriptor).attempting("attaching to the cgroup's ingress")?,
+        ];
+        match programs.fc_tcp_of_scope.attach_cgroup(descriptor) {
+            Ok(link) => links.push(link),
+            // Another program may hold the place alone. An end that is missed without it is found in the list of sockets.
+            Err(error) => self.unprobed.push(Unprobed {
+                library: "the end of each connection in the cgroup".to_owned(),
+                reason: format!("{error}; those that the tracepoint misses are found some seconds late"),
+            }),
+        }
+        self.scope_links = links;
+        Ok(())
+    }
+
+    /// Follows the cgroup that is at the path now, where the one that was looked at is gone.
+    fn succeed(&mut self) -> Result<(), AttachError> {
+        let Some(successor) = self.scope().successor() else { return Ok(()) };
+        self.successor = Some(successor);
+        self.successions += 1;
+        if let Err(error) = self.attach_to_scope() {
+            // It may be gone already; then the next one is waited for.
+            return if self.scope().is_there() { Err(error) } else { Ok(()) };
+        }
+        self.look_at_everyone();
+        self.adopt()
+    }
+
     /// Takes over the connections that are open already.
     fn adopt(&mut self) -> Result<(), AttachError> {
         let programs = &self.skel.progs;
         let iterator =
             programs.fc_adopt.attach_iter_with_opts(IterOpts::None).attempting("attaching to open files")?;
         let connections = &self.skel.maps.fc_conns;
-        for (socket, value) in adopt::open_connections(self.cgroup, &self.skel.maps.fc_adoptees, &iterator)? {
+        for (socket, value) in adopt::open_connections(self.scope(), &self.skel.maps.fc_adoptees, &iterator)?
+        {
             // One that was opened since, or is held by two processes, is known already.
             if connections.update(&socket.cookie.to_ne_bytes(), &value, MapFlags::NO_EXIST).is_ok() {
                 self.observer.borrow_mut().adopt(&socket);
@@ -204,6 +242,7 @@ impl<'obj> Capture<'obj> {
         // The descriptor waits in whole milliseconds.
         let timeout = until_look.map_or(timeout, |look| look.min(timeout).max(Duration::from_millis(1)));
         self.ring.poll(timeout).or_else(ignore_interruption).attempting("reading the ring buffer")?;
+        self.succeed()?;
         self.discover();
         Ok(self.observer.borrow_mut().observations())
     }
@@ -288,7 +327,7 @@ impl<'obj> Capture<'obj> {
     fn look_at_everyone(&mut self) {
         let now = Instant::now();
         let mut found = Vec::new();
-        for tgid in self.cgroup.processes() {
+        for tgid in self.scope().processes() {
             self.discovery.look_at(tgid, now, &mut found);
         }
         let discovery = &mut self.discovery;
@@ -332,7 +371,8 @@ impl<'obj> Capture<'obj> {
     /// # Errors
     /// When the kernel's map cannot be read.
     pub fn losses(&self) -> Result<Losses, AttachError> {
-        Losses::read(&self.skel, &self.observer.borrow(), self.ends_found)
+        let (ends_found, successions) = (self.ends_found, self.successions);
+        Ok(Losses { ends_found, successions, ..Losses::read(&self.skel, &self.observer.borrow())? })
     }
 }
 

@@ -46,14 +46,13 @@ pub struct Losses {
     /// Connections whose end no program saw, and which were found to be gone a few seconds later. Their bytes are as of their
     /// last packet, and they seem to have lasted those seconds longer; nothing else is lost.
     pub ends_found: u64,
+    /// How often the cgroup was removed and made anew. Those of its connections that were opened and closed before it was
+    /// looked at are not seen.
+    pub successions: u64,
 }
 
 impl Losses {
-    pub(super) fn read(
-        skel: &FarcallSkel<'_>,
-        observer: &Observer,
-        ends_found: u64,
-    ) -> Result<Self, AttachError> {
+    pub(super) fn read(skel: &FarcallSkel<'_>, observer: &Observer) -> Result<Self, AttachError> {
         let count = |reason: u32| -> Result<u64, AttachError> {
             let per_cpu = skel
                 .maps
@@ -95,13 +94,14 @@ impl Losses {
             unowned: observer.unowned(),
             unread_hosts: observer.unread_hosts(),
             skipped_states: skipped(&[&programs.fc_tcp_state]),
-            ends_found,
+            ends_found: 0,
+            successions: 0,
         })
     }
 
     /// Name and value of each, as `farcall doctor` shows them.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 14] {
+    pub fn named(&self) -> [(&'static str, u64); 15] {
         [
             ("sidecar_ring_full", self.ring_full),
             ("sidecar_ring_pressure", self.ring_pressure),
@@ -117,11 +117,12 @@ impl Losses {
             ("sidecar_unread_hosts_files", self.unread_hosts),
             ("sidecar_ends_found_late", self.ends_found),
             ("sidecar_skipped_but_seen_otherwise", self.skipped_states),
+            ("sidecar_cgroup_made_anew", self.successions),
         ]
     }
 
     /// The last of [`named`](Self::named): what was made up for.
-    const MADE_UP_FOR: usize = 2;
+    const MADE_UP_FOR: usize = 3;
 
     /// Whether nothing was lost. Bytes that were cut are none of it: their number is known. Nor is what was made up for.
     #[must_use]
@@ -154,7 +155,10 @@ mod tests {
 
     #[test]
     fn what_another_program_made_up_for_is_no_loss_and_what_none_did_is() {
-        assert!(Losses { skipped_states: 3, ends_found: 1, cut_bytes: 5, ..Losses::default() }.none());
+        assert!(
+            Losses { skipped_states: 3, ends_found: 1, successions: 1, cut_bytes: 5, ..Losses::default() }
+                .none()
+        );
         assert!(!Losses { skipped: 1, ..Losses::default() }.none());
     }
 }

@@ -71,6 +71,7 @@ impl Account {
                 Outcome::Unknown => call.head(0, at(http.ended)),
                 Outcome::Malformed => call.failed(ErrorType::Protocol),
                 Outcome::NoResponse | Outcome::Aborted => call.failed(ErrorType::Reset),
+                Outcome::Cancelled | Outcome::Abandoned => return call.abandon(engine, at(http.ended)),
             }
         }
         if let Step::Send(_) = call.step(engine, at(http.ended)) {
@@ -269,6 +270,7 @@ mod tests {
                 body_in: 0,
                 outcome,
                 stated: Vec::new(),
+                bent: false,
             },
         }
     }
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_vendor_broke_is_an_error_of_the_call_and_what_we_lost_is_none() {
+    fn what_the_vendor_broke_is_an_error_of_the_call_and_what_we_lost_or_the_program_let_go_is_none() {
         let home = tempfile::tempdir().unwrap();
         let mut account = account(home.path());
         for (outcome, counted) in [
@@ -302,18 +304,25 @@ mod tests {
             (Outcome::Unknown, "complete"),
             (Outcome::Malformed, "protocol"),
             (Outcome::Aborted, "reset"),
+            (Outcome::Abandoned, "abandoned"),
         ] {
             account.count(&answered(outcome), false);
             let batch = account.farcall.engine().drain(account.farcall.now());
             let rows: Vec<_> = batch.rows.iter().map(|row| (row.status, row.outcome.as_str())).collect();
             assert_eq!(rows, [(200, counted)], "{outcome:?}");
         }
-        let mut lost = answered(Outcome::Unknown);
-        lost.http.status = 0;
-        account.count(&lost, false);
-        let batch = account.farcall.engine().drain(account.farcall.now());
-        let rows: Vec<_> = batch.rows.iter().map(|row| (row.status, row.outcome.as_str())).collect();
-        assert_eq!(rows, [(0, "complete")]);
+        for (outcome, counted) in [
+            (Outcome::Unknown, "complete"),
+            (Outcome::NoResponse, "reset"),
+            (Outcome::Cancelled, "cancelled"),
+        ] {
+            let mut unanswered = answered(outcome);
+            unanswered.http.status = 0;
+            account.count(&unanswered, false);
+            let batch = account.farcall.engine().drain(account.farcall.now());
+            let rows: Vec<_> = batch.rows.iter().map(|row| (row.status, row.outcome.as_str())).collect();
+            assert_eq!(rows, [(0, counted)], "{outcome:?}");
+        }
     }
 
     #[test]

@@ -425,10 +425,11 @@ fn confirm(decided: &mut Vec<Decision>, connections: &mut Connections, exchange:
     decided.push(Decision::Confirm(exchange));
 }
 
-/// Whether the status that we read may not be the one that the client read: of an answer that breaks the rules each
-/// reads what it can, and of one that we lost before its head we read none.
+/// Whether the status that we read may not be the one that the client read: of an answer that breaks or bends the rules
+/// each reads what it can, and of one that we lost before its head we read none.
 fn is_status_open(http: &exchange::Exchange) -> bool {
     match http.outcome {
+        _ if http.bent => true,
         Outcome::Malformed => true,
         Outcome::Unknown => http.status == 0,
         _ => false,

@@ -9,7 +9,7 @@ use crate::{
     coverage::Completeness,
     identity::{Process, executable::Tls},
     wire::{
-        exchange::{self, Understanding},
+        exchange::{self, End, Understanding},
         record::{Protocol, Socket},
     },
 };
@@ -41,6 +41,8 @@ pub struct Connection {
     pub remote: (IpAddr, u16),
     /// The vendor's name, and who said so.
     pub name: Option<(Arc<str>, NameSource)>,
+    /// The host that it is a tunnel to, where it leads through a proxy (CONNECT).
+    pub tunnel: Option<Arc<str>>,
     /// Payload sent so far, in bytes; retransmissions do not count.
     pub bytes_out: u64,
     /// Payload received so far, in bytes.
@@ -100,6 +102,8 @@ pub(super) struct Live {
     /// Whether it was open before we looked.
     joined: bool,
     pub(super) lost: u32,
+    ended: End,
+    unread: bool,
     reported: Option<(u64, u64)>,
 }
 
@@ -111,6 +115,7 @@ impl Live {
             local: socket.local,
             remote: socket.remote,
             name,
+            tunnel: None,
             bytes_out: 0,
             bytes_in: 0,
             opened: socket.opened,
@@ -132,6 +137,8 @@ impl Live {
             process_has_loose_streams: false,
             joined: false,
             lost: 0,
+            ended: End::Unknown,
+            unread: false,
             reported: None,
         }
     }
@@ -139,6 +146,9 @@ impl Live {
     /// Takes the kernel's counters.
     pub(super) fn update(&mut self, socket: &Socket) {
         self.lost = self.lost.max(socket.lost);
+        if socket.ended != End::Unknown {
+            (self.ended, self.unread) = (socket.ended, socket.unread);
+        }
         let connection = &mut self.connection;
         connection.local = socket.local;
         connection.established = connection.established.max(socket.established);
@@ -172,6 +182,26 @@ impl Live {
         self.connection.name = Some((host.into(), NameSource::Host));
     }
 
+    /// Takes the host that a stream on it opened a tunnel to.
+    pub(super) fn tunnelled_by(&mut self, stream: &Stream) {
+        if self.connection.tunnel.is_none() {
+            self.connection.tunnel.clone_from(&stream.tunnel);
+        }
+    }
+
+    /// Notes that the program let go of it, where nobody had ended it.
+    pub(super) fn let_go(&mut self) {
+        if self.ended == End::Unknown {
+            self.ended = End::Program;
+        }
+    }
+
+    /// Who ended a stream on it. Packets are seen as they come, what TLS carried only as the program reads it: where it left
+    /// some, it let go before the vendor's end reached it.
+    pub(super) fn ended_by(&self, tls: bool) -> End {
+        if tls && self.unread { End::Program } else { self.ended }
+    }
+
     /// Leaves what moved until now out of all reports.
     pub(super) fn begin_here(&mut self) {
         self.joined = true;
@@ -188,11 +218,13 @@ impl Live {
     /// verdict that does not last.
     pub(super) fn is_young(&self, now: u64) -> bool {
         let connection = &self.connection;
+        let is_tls_to_come = self.tls_stream.is_none() && self.past.is_none();
         let undecided = match connection.protocol {
-            Protocol::Tls | Protocol::Unseen => self.tls_stream.is_none() && self.past.is_none(),
+            // Any other protocol may be a proxy's (SOCKS), with TLS to a vendor behind its greeting.
+            Protocol::Tls | Protocol::Unseen | Protocol::Other => is_tls_to_come,
+            Protocol::Http1 if connection.tunnel.is_some() => is_tls_to_come,
             // The head of its first request may still be on its way.
             Protocol::Http1 | Protocol::Http2 => !self.joined && self.takes_a_host(),
-            Protocol::Other => false,
         };
         undecided && now.saturating_sub(connection.established) < YOUNG_NS
     }
@@ -215,10 +247,16 @@ impl Live {
     fn verdict(&self, stream: Option<&Stream>) -> Completeness {
         let connection = &self.connection;
         let lost = self.lost.max(stream.map_or(0, |stream| stream.lost));
-        let understanding = stream.map(Stream::understanding).or_else(|| self.past.clone());
+        let understanding = stream.map(Stream::understanding);
+        // What a TLS library had to say on it says more than the plain stream below, which is a tunnel where there is one.
+        let understanding = if self.tls_stream.is_some() {
+            understanding.or_else(|| self.past.clone())
+        } else {
+            self.past.clone().or(understanding)
+        };
         match (connection.protocol, understanding) {
             _ if connection.bytes_out + connection.bytes_in == 0 => Completeness::Complete,
-            (Protocol::Other, _) => opaque("the protocol is unknown"),
+            (Protocol::Other, None) => opaque("the protocol is unknown"),
             (Protocol::Http2, None) => opaque("its first bytes were not seen"),
             (Protocol::Unseen, None) if self.joined => opaque("it was open before we looked"),
             (Protocol::Unseen, None) if connection.bytes_out == 0 => {

@@ -47,6 +47,8 @@ pub struct Observer {
     /// Until when, and whom, as in `ended`.
     lingering: VecDeque<(u64, (u64, u64))>,
     tls: HashMap<u64, Stream>,
+    /// Until when, and which of those in `tls` were freed.
+    freed: VecDeque<(u64, u64)>,
     plain: HashMap<u64, Stream>,
     /// Processes with TLS streams whose socket is unknown.
     loose: HashSet<u32>,
@@ -93,7 +95,7 @@ impl Observer {
             Some(Record::Dns(piece)) => self.answer(&piece),
             Some(Record::Plain(piece)) => self.plain(&piece),
             Some(Record::Tls(piece)) => self.tls(&piece),
-            Some(Record::TlsEnd { stream, at }) => self.tls_ended(stream, at),
+            Some(Record::TlsEnd { stream, at }) => self.tls_freed(stream, at),
             None => self.undecodable += 1,
         }
     }
@@ -137,7 +139,8 @@ impl Observer {
         }
         let Some(live) = self.live.get_mut(&socket.cookie) else { return };
         let at = socket.closed;
-        if live.tls_stream.is_some_and(|stream| self.tls.contains_key(&stream)) {
+        let tls_stream = live.tls_stream.and_then(|stream| self.tls.get(&stream));
+        if tls_stream.is_some_and(|stream| stream.freed.is_none()) {
             // The program may still read what has arrived, until it frees the stream.
             self.lingering.push_back((at.saturating_add(LINGER_NS), (socket.cookie, socket.opened)));
         } else {
@@ -147,6 +150,7 @@ impl Observer {
 
     /// Ends what has waited long enough at `now`, in `CLOCK_MONOTONIC` nanoseconds.
     pub fn expire(&mut self, now: u64) {
+        self.expire_freed(now);
         self.expire_before(now, now);
     }
 
@@ -276,8 +280,8 @@ impl Observer {
         };
         if let Some(stream) = &mut stream {
             stream.lost = stream.lost.max(live.lost);
-            let exchanges = stream.close(at);
             let tls = live.tls_stream.is_some();
+            let exchanges = stream.close(at, live.ended_by(tls));
             if !tls {
                 // A request whose answer never began is told of only here.
                 live.named_by(&exchanges);

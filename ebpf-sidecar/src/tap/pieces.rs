@@ -12,11 +12,13 @@ use crate::{
     wire::{
         client_hello::{self, Hello},
         dns,
-        exchange::{self, Understanding},
+        exchange::{self, End, Understanding},
         record::Piece,
     },
 };
 
+/// How long a stream that was freed in the middle of an exchange waits for the end of its connection.
+const FREED_NS: u64 = 5_000_000_000;
 /// Streams followed at once. Beyond, new ones are not followed, and counted.
 pub(super) const MAX_STREAMS: usize = 32_768;
 
@@ -67,6 +69,7 @@ impl Observer {
         let exchanges = stream.unordered(piece, stream::stash_limit(self.stashed));
         self.stashed = others + stream.stashed();
         live.named_by(&exchanges);
+        live.tunnelled_by(stream);
         // Reports go out while the first exchange is under way: by its end they would have been of nobody.
         if live.takes_a_host()
             && let Some(host) = stream.host_under_way()
@@ -96,6 +99,7 @@ impl Observer {
             if matches!(live.connection.tls, None | Some(Tls::Unknown)) {
                 live.connection.tls = Some(Tls::OpenSsl);
             }
+            live.tunnelled_by(stream);
             // Of TLS inside TLS, the outer stream is a tunnel: the connection is what the inner one is.
             let says_more = !matches!(stream.understanding(), Understanding::Opaque(_));
             if says_more || (live.tls_stream.is_none() && live.past.is_none()) {
@@ -109,11 +113,39 @@ impl Observer {
         }
     }
 
-    /// The library freed a stream. Its connection may live on.
+    /// The library freed a stream. Its connection may live on: as a rule it is closed a moment later, and that tells who
+    /// ended what was under way.
+    pub(super) fn tls_freed(&mut self, id: u64, at: u64) {
+        let Some(stream) = self.tls.get_mut(&id) else { return };
+        let live = self.live.get(&stream.cookie);
+        let is_open = live.is_some_and(|live| live.connection.closed == 0 && live.tls_stream == Some(id));
+        if is_open && stream.is_under_way() {
+            stream.freed = Some(at);
+            self.freed.push_back((at.saturating_add(FREED_NS), id));
+        } else {
+            self.tls_ended(id, at);
+        }
+    }
+
+    /// Ends a stream that was freed, and whose connection was not closed since: so it was the program, unless the vendor has
+    /// closed its half.
+    pub(super) fn expire_freed(&mut self, limit: u64) {
+        while let Some(&(until, id)) = self.freed.front().filter(|(until, _)| *until <= limit) {
+            self.freed.pop_front();
+            let Some(cookie) = self.tls.get(&id).map(|stream| stream.cookie) else { continue };
+            if let Some(live) = self.live.get_mut(&cookie) {
+                live.let_go();
+            }
+            self.tls_ended(id, until);
+        }
+    }
+
+    /// Nothing more will come on a stream.
     pub(super) fn tls_ended(&mut self, id: u64, at: u64) {
         let Some(mut stream) = self.tls.remove(&id) else { return };
-        stream.lost = stream.lost.max(self.live.get(&stream.cookie).map_or(0, |live| live.lost));
-        let exchanges = stream.close(at);
+        let live = self.live.get(&stream.cookie);
+        stream.lost = stream.lost.max(live.map_or(0, |live| live.lost));
+        let exchanges = stream.close(at, live.map_or(End::Unknown, |live| live.ended_by(true)));
         match self.live.get_mut(&stream.cookie) {
             Some(live) => {
                 live.connection.exchanges += exchanges.len() as u64;

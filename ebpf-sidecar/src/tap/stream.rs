@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     identity::Process,
     wire::{
-        exchange::{Chunk, Conversation, Exchange, Outcome, Understanding},
+        exchange::{Chunk, Conversation, End, Exchange, Outcome, Understanding},
         record::{Direction, Piece},
     },
 };
@@ -38,6 +38,10 @@ pub(super) struct Stream {
     pub(super) process: Option<Arc<Process>>,
     /// Host of the latest request.
     pub(super) host: String,
+    /// The host that it became a tunnel to (CONNECT).
+    pub(super) tunnel: Option<Arc<str>>,
+    /// When its library freed it, where who ended it is still to be seen.
+    pub(super) freed: Option<u64>,
 }
 
 /// One direction.
@@ -67,6 +71,8 @@ impl Stream {
             tgid,
             process,
             host: String::new(),
+            tunnel: None,
+            freed: None,
         }
     }
 
@@ -119,16 +125,16 @@ impl Stream {
         self.lanes.iter().map(|lane| lane.stashed).sum()
     }
 
-    /// Says that nothing more will come.
-    pub(super) fn close(&mut self, at: u64) -> Vec<Exchange> {
+    /// Says that nothing more will come, and who ended it.
+    pub(super) fn close(&mut self, at: u64, by: End) -> Vec<Exchange> {
         self.give_up_waiting_for_all();
         let mut exchanges = self.settled();
-        self.conversation.close(at);
+        self.conversation.close(self.freed.unwrap_or(at), by);
         let mut cut_off = self.settled();
-        // The rest of the answer may be among what was lost: that is ours, not the vendor's.
+        // The rest of the answer may be among what was lost: that is ours, not the vendor's nor the program's.
         if self.lost > 0 {
             for cut in &mut cut_off {
-                if matches!(cut.outcome, Outcome::NoResponse | Outcome::Aborted) {
+                if !matches!(cut.outcome, Outcome::Complete | Outcome::Malformed) {
                     cut.outcome = Outcome::Unknown;
                 }
             }
@@ -141,7 +147,7 @@ impl Stream {
     pub(super) fn abandon(&mut self, at: u64) -> Vec<Exchange> {
         self.give_up_waiting_for_all();
         let mut exchanges = self.settled();
-        let cut_off = self.close(at);
+        let cut_off = self.close(at, End::Unknown);
         exchanges.extend(cut_off.into_iter().map(|cut| Exchange { outcome: Outcome::Unknown, ..cut }));
         exchanges
     }
@@ -157,6 +163,11 @@ impl Stream {
     /// Host of the oldest request under way that says one.
     pub(super) fn host_under_way(&self) -> Option<&str> {
         self.conversation.host()
+    }
+
+    /// Whether a request waits for its answer, or the rest of it.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.conversation.is_under_way()
     }
 
     pub(super) fn understanding(&self) -> Understanding {
@@ -190,7 +201,10 @@ impl Stream {
     fn settled(&mut self) -> Vec<Exchange> {
         let mut exchanges = self.conversation.exchanges();
         // Opening a tunnel is not a call: the calls are inside, and the library knows only of those.
-        exchanges.retain(|exchange| exchange.method != "CONNECT");
+        let tunnels = exchanges.extract_if(.., |exchange| exchange.method == "CONNECT");
+        if let Some(opened) = tunnels.filter(|tunnel| tunnel.outcome == Outcome::Switched).last() {
+            self.tunnel = Some(opened.host.into());
+        }
         self.exchanges += exchanges.len() as u64;
         if let Some(last) = exchanges.last() {
             self.host.clone_from(&last.host);
@@ -303,7 +317,7 @@ mod tests {
                 stream.ordered(&piece(Direction::Out, 0, REQUEST));
                 stream.ordered(&piece(Direction::In, 0, answer.as_bytes()));
                 stream.lost = lost;
-                let unknown = stream.close(77)[0].outcome == Outcome::Unknown;
+                let unknown = stream.close(77, End::Vendor)[0].outcome == Outcome::Unknown;
                 assert_eq!(unknown, lost > 0, "{answer:?}");
             }
         }
@@ -329,7 +343,7 @@ mod tests {
             for (start, end) in late.chain(pieces.iter().copied()) {
                 stream.unordered(&piece(Direction::Out, start as u64, &wire[start..end]), STASH_LIMIT);
             }
-            let exchanges = stream.close(0);
+            let exchanges = stream.close(0, End::Vendor);
             prop_assert_eq!(exchanges.len(), 2);
             prop_assert_eq!(exchanges[1].body_out, 9);
             prop_assert_eq!(stream.understanding(), Understanding::Whole);

@@ -4,7 +4,7 @@ use crate::{
     coverage::Completeness,
     identity::{executable::Tls, process::CAPACITY},
     wire::{
-        exchange::Outcome,
+        exchange::{End, Outcome},
         record::{Direction, Execution, Piece, Protocol},
     },
 };
@@ -137,6 +137,90 @@ fn a_tunnel_is_not_named_by_whom_it_leads_to() {
     observer.plain(&piece(1, 1, b"CONNECT api.stripe.com:443 HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n"));
     observer.closed(&Socket { closed: 30, ..open });
     assert_eq!(told(&mut observer).0[0].connection.name, None);
+}
+
+#[test]
+fn a_connection_is_what_tls_on_it_said_however_it_began_and_after_the_library_let_go_of_it() {
+    let connect: &[u8] = b"CONNECT api.stripe.com:443 HTTP/1.1\r\nHost: api.stripe.com\r\n\r\n";
+    for (protocol, reason) in
+        [(Protocol::Http1, "a tunnel (CONNECT)"), (Protocol::Other, "the protocol is unknown")]
+    {
+        for (has_tls, is_freed) in [(true, true), (true, false), (false, false)] {
+            let mut observer = Observer::default();
+            let open = Socket { bytes_out: 60, bytes_in: 40, ..socket(1, 5, protocol) };
+            observer.seen(&open);
+            if protocol == Protocol::Http1 {
+                observer.plain(&piece(1, 1, connect));
+                let answer = Piece { direction: Direction::In, ..piece(1, 1, b"HTTP/1.1 200 OK\r\n\r\n") };
+                observer.plain(&answer);
+            }
+            observer.counted(&open, 1_000);
+            assert_eq!(told(&mut observer).0.len(), 0, "what is inside may be about to come");
+            if has_tls {
+                observer.tls(&piece(1, 70, REQUEST));
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                observer.tls(&Piece { direction: Direction::In, ..piece(1, 70, answer) });
+            }
+            if is_freed {
+                observer.tls_ended(70, 30);
+            }
+            observer.closed(&Socket { closed: 40, ..open });
+            observer.expire(u64::MAX);
+            let (progress, exchanges) = told(&mut observer);
+            let connection = &progress.last().unwrap().connection;
+            let expected = match has_tls {
+                true => Completeness::Complete,
+                false => Completeness::Opaque { reason: reason.into() },
+            };
+            assert_eq!(connection.verdict, expected, "{protocol:?}, TLS: {has_tls}, freed: {is_freed}");
+            assert_eq!((exchanges.len(), connection.exchanges), (has_tls.into(), has_tls.into()));
+            let tunnel = (protocol == Protocol::Http1).then_some("api.stripe.com");
+            assert_eq!(connection.tunnel.as_deref(), tunnel);
+        }
+    }
+}
+
+#[test]
+fn what_was_under_way_when_its_library_freed_it_ends_as_its_connection_does() {
+    let part: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc";
+    for (ended, unread, outcome) in [
+        (End::Vendor, false, Outcome::Aborted),
+        (End::Vendor, true, Outcome::Abandoned),
+        (End::Program, false, Outcome::Abandoned),
+        (End::Unknown, false, Outcome::Unknown),
+    ] {
+        let mut observer = Observer::default();
+        let open = Socket { bytes_out: 9, ..socket(1, 5, Protocol::Tls) };
+        observer.seen(&open);
+        observer.tls(&piece(1, 70, REQUEST));
+        observer.tls(&Piece { direction: Direction::In, ..piece(1, 70, part) });
+        observer.tls_freed(70, 30);
+        assert_eq!(told(&mut observer).1.len(), 0, "nobody knows yet who ended it");
+        observer.closed(&Socket { closed: 40, ended, unread, ..open });
+        let (progress, exchanges) = told(&mut observer);
+        let said: Vec<_> = exchanges.iter().map(|call| (call.http.outcome, call.http.ended)).collect();
+        assert_eq!(said, [(outcome, 30)], "{ended:?} {unread}");
+        assert!(progress[0].last && progress[0].connection.exchanges == 1);
+    }
+}
+
+#[test]
+fn a_connection_that_its_program_keeps_without_its_library_is_not_waited_for_for_ever() {
+    for (ended, outcome) in [(End::Unknown, Outcome::Cancelled), (End::Vendor, Outcome::NoResponse)] {
+        let mut observer = Observer::default();
+        let open = Socket { bytes_out: 9, ..socket(1, 5, Protocol::Tls) };
+        observer.seen(&open);
+        observer.tls(&piece(1, 70, REQUEST));
+        observer.tls_freed(70, 30);
+        observer.counted(&Socket { ended, ..open }, 40);
+        observer.expire(4_000_000_000);
+        assert_eq!(told(&mut observer).1.len(), 0);
+        observer.expire(6_000_000_000);
+        let (_, exchanges) = told(&mut observer);
+        let said: Vec<_> = exchanges.iter().map(|call| (call.http.outcome, call.http.ended)).collect();
+        assert_eq!(said, [(outcome, 30)]);
+        assert_eq!(observer.open_connections(), 1);
+    }
 }
 
 #[test]

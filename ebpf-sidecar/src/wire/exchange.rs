@@ -10,11 +10,15 @@ pub enum Outcome {
     Complete,
     /// The connection ended before the response began.
     NoResponse,
-    /// The connection ended in the middle of a message.
+    /// The connection, or the vendor, ended in the middle of a message.
     Aborted,
+    /// The program let go of it before the response began: it did not wait any longer.
+    Cancelled,
+    /// The program let go of the response before its last byte.
+    Abandoned,
     /// The response turned the connection into something else (a tunnel, WebSocket); what follows is not HTTP/1.
     Switched,
-    /// What was answered broke the rules of HTTP: no client could have read it to its end.
+    /// What was answered broke the rules of HTTP where they have a client give up.
     Malformed,
     /// Bytes are missing, or were beyond our bounds, before it ended: we do not know how.
     Unknown,
@@ -47,6 +51,8 @@ pub struct Exchange {
     pub outcome: Outcome,
     /// What the response says of the vendor's quotas: its fields that may, names in lower case.
     pub stated: Vec<(&'static str, String)>,
+    /// Whether the head of the response bent the rules so that some clients read it and some give up.
+    pub bent: bool,
 }
 
 impl Exchange {
@@ -67,6 +73,34 @@ pub struct Chunk<'a> {
     pub at: u64,
     /// Whether the program began an operation with them. Only there can a lost conversation resume.
     pub boundary: bool,
+}
+
+/// Who ended a connection, or an exchange on it, first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// Nobody saw.
+    #[default]
+    Unknown,
+    /// The vendor.
+    Vendor,
+    /// The vendor or the network between, with an error: a reset, or silence for too long.
+    Broken,
+    /// The program.
+    Program,
+}
+
+impl End {
+    /// How an exchange comes out that ended so before its response was complete, with the status of what there is of it.
+    pub(super) fn cut_off(self, status: u16) -> Outcome {
+        match (self, status) {
+            (Self::Program, 0) => Outcome::Cancelled,
+            (Self::Program, _) => Outcome::Abandoned,
+            (Self::Vendor | Self::Broken | Self::Unknown, 0) => Outcome::NoResponse,
+            (Self::Vendor | Self::Broken, _) => Outcome::Aborted,
+            // Of a response that began, letting go is as likely.
+            (Self::Unknown, _) => Outcome::Unknown,
+        }
+    }
 }
 
 /// How much of a conversation is understood.
@@ -156,14 +190,14 @@ impl Conversation {
         }
     }
 
-    /// Says that the connection has ended.
-    pub fn close(&mut self, at: u64) {
+    /// Says that the connection has ended, and by whom.
+    pub fn close(&mut self, at: u64, by: End) {
         if matches!(self.version, Version::Unknown { .. }) {
             self.decide(false);
         }
         match &mut self.version {
-            Version::Http1(conversation) => conversation.close(at),
-            Version::Http2(conversation) => conversation.close(at),
+            Version::Http1(conversation) => conversation.close(at, by),
+            Version::Http2(conversation) => conversation.close(at, by),
             Version::Unknown { .. } => {}
         }
     }
@@ -185,6 +219,16 @@ impl Conversation {
             Version::Http1(conversation) => conversation.host(),
             Version::Http2(conversation) => conversation.host(),
             Version::Unknown { .. } => None,
+        }
+    }
+
+    /// Whether a request waits for its answer, or the rest of it.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        match &self.version {
+            Version::Http1(conversation) => conversation.is_under_way(),
+            Version::Http2(conversation) => conversation.is_under_way(),
+            Version::Unknown { kept, .. } => *kept > 0,
         }
     }
 

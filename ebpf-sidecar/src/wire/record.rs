@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::exchange::End;
+
 /// Which way bytes travel, as seen from the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -69,6 +71,10 @@ pub struct Socket {
     pub comm: String,
     /// Whether the kernel lists the socket for as long as it exists.
     pub listed: bool,
+    /// Who ended it first.
+    pub ended: End,
+    /// Whether the vendor ended it, and the program closed it without reading all that had come.
+    pub unread: bool,
 }
 
 /// A process that executed a program.
@@ -227,6 +233,13 @@ impl Socket {
             joined: fields.bytes::<1>(Self::JOINED)?[0] != 0,
             comm: fields.text(144, 16)?,
             listed: fields.u32(160)? != 0,
+            ended: match fields.u32(164)? {
+                0 => End::Unknown,
+                2 => End::Program,
+                4 => End::Broken,
+                _ => End::Vendor,
+            },
+            unread: fields.u32(164)? == 3,
         })
     }
 }

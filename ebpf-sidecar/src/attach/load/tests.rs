@@ -30,6 +30,7 @@ fn both_sides_agree_on_the_layout_of_a_connection() {
     assert_eq!(offset_of!(fc_conn, joined), 143);
     assert_eq!(offset_of!(fc_conn, comm), 144);
     assert_eq!(offset_of!(fc_conn, listed), 160);
+    assert_eq!(offset_of!(fc_conn, ended), 164);
 }
 
 /// A cgroup of this test's own.
@@ -110,7 +111,8 @@ print("reset", flush=True); sys.stdin.readline()
     let mut seen = Vec::new();
     assert_eq!(lines.next().unwrap().unwrap(), "ready");
     until_open(&mut capture, &mut seen, 2);
-    capture.links.clear(); // no program runs from here on
+    capture.links.clear();
+    capture.scope_links.clear(); // no program runs from here on
     tell.write_all(b"go\n").unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "reset");
     until_open(&mut capture, &mut seen, 1);
@@ -126,4 +128,56 @@ print("reset", flush=True); sys.stdin.readline()
     assert_eq!(losses.ends_found, 2);
     assert!(losses.none(), "made up for: {losses:?}");
     assert!(losses.named().contains(&("sidecar_ends_found_late", 2)), "and said");
+}
+
+#[test]
+fn a_cgroup_that_is_made_anew_is_looked_at_again() {
+    if !check::sufficient(&check::check()) {
+        println!("SKIPPED (kernel): this machine lacks what `farcall-sidecar check` lists");
+        eprintln!("SKIPPED (kernel): this machine lacks what `farcall-sidecar check` lists");
+        return;
+    }
+    // It is opened before the sidecar looks again, and then used.
+    let script = r#"
+import socket, sys
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+early = socket.create_connection(listener.getsockname()); early_peer, _ = listener.accept()
+print("ready", flush=True); sys.stdin.readline()
+late = socket.create_connection(listener.getsockname()); late_peer, _ = listener.accept()
+for client, peer, up in ((early, early_peer, 700), (late, late_peer, 900)):
+    client.sendall(b"\0" * up); peer.recv(up, socket.MSG_WAITALL); client.close()
+"#;
+    let scope = Scope::new("anew");
+    let cgroup = Cgroup::open(&scope.0).unwrap();
+    let mut storage = MaybeUninit::uninit();
+    let options = Options { include_loopback: true, ..Options::default() };
+    let mut capture = Capture::start(&mut storage, &cgroup, &options).unwrap();
+    for round in 1..=2 {
+        // Processes that ended leave it a moment later.
+        let deadline = Instant::now() + PATIENCE;
+        while fs::remove_dir(&scope.0).is_err() {
+            assert!(Instant::now() < deadline, "waited in vain for an empty cgroup");
+        }
+        assert!(capture.poll(Duration::from_millis(1)).unwrap().is_empty(), "there is none for a while");
+        fs::create_dir(&scope.0).unwrap();
+        let mut program = Command::new("sh")
+            .args(["-c", "echo $$ > \"$0\" && exec python3 -c \"$1\""])
+            .arg(scope.0.join("cgroup.procs"))
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        let mut seen = Vec::new();
+        until_open(&mut capture, &mut seen, 1);
+        program.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        assert!(program.wait().unwrap().success());
+        until_open(&mut capture, &mut seen, 0);
+        let bytes: Vec<_> = seen.iter().map(|connection| connection.bytes_out).collect();
+        assert_eq!(bytes, [700, 900]);
+        let losses = capture.losses().unwrap();
+        assert!(losses.named().contains(&("sidecar_cgroup_made_anew", round)), "{losses:?}");
+    }
 }

@@ -180,9 +180,10 @@ fn explanation(progress: &Progress, process: Option<&Process>, mark: Option<&Mar
         _ => {}
     }
     let Some(process) = process else { return ExplainedBy::Nobody };
+    let name = connection.name.as_ref().map(|(name, _)| name);
+    let mut hosts = name.into_iter().chain(&connection.tunnel);
     if matches!(connection.verdict, Completeness::Opaque { .. })
-        && let Some((name, _)) = &connection.name
-        && let Some(by) = process.called_without_socket(name, connection.opened, until)
+        && let Some(by) = hosts.find_map(|host| process.called_without_socket(host, connection.opened, until))
     {
         return by;
     }
@@ -194,7 +195,8 @@ fn explanation(progress: &Progress, process: Option<&Process>, mark: Option<&Mar
         Some((name, _)) => called(name),
         None => called(&connection.remote.0.to_string()),
     };
-    if confirmed > 0 || of_library || called_by_library() {
+    let called_through = || connection.tunnel.as_deref().is_some_and(called);
+    if confirmed > 0 || of_library || called_by_library() || called_through() {
         ExplainedBy::Library
     } else {
         ExplainedBy::Nobody

@@ -54,6 +54,7 @@ fn exchange(path: &str, begun: u64, ended: u64, status: u16) -> Exchange {
             body_in: 0,
             outcome: Outcome::Complete,
             stated: Vec::new(),
+            bent: false,
         },
     }
 }
@@ -77,6 +78,7 @@ fn progress(verdict: Completeness, exchanges: u64) -> Progress {
             local: ([127, 0, 0, 1].into(), 1),
             remote: ([127, 0, 0, 2].into(), 443),
             name: Some(("api.stripe.com".into(), NameSource::Sni)),
+            tunnel: None,
             bytes_out: 10,
             bytes_in: 10,
             opened: S,
@@ -151,6 +153,14 @@ fn an_answer_that_breaks_the_rules_is_the_librarys_call_whatever_status_each_rea
         matcher.told(PID, 2 * S + LAG);
         assert_eq!(tally(matcher.due(100 * S)), (counted, confirmed, vec![]), "{outcome:?} {seen} {read}");
     }
+    // One client gives up where another reads on.
+    let mut matcher = Matcher::default();
+    hello(&mut matcher);
+    let mut bent = exchange("/a", S, 2 * S, 200);
+    bent.http.bent = true;
+    matcher.exchange(bent);
+    matcher.sightings(PID, vec![sighting("/a", S, 2 * S, 0, 1)]);
+    assert_eq!(tally(matcher.due(100 * S)), (0, 1, vec![]));
 }
 
 #[test]
@@ -374,6 +384,32 @@ fn connections_are_explained_by_whoever_knows_their_calls() {
     assert_eq!(explained(opaque(), 0, Some(later), false), [ExplainedBy::Nobody]);
     let elsewhere = Sighting { host: Wire::host_key("api.github.com"), ..sighting("/a", S, 2 * S, 200, 1) };
     assert_eq!(explained(opaque(), 0, Some(elsewhere), false), [ExplainedBy::Nobody]);
+}
+
+#[test]
+fn a_tunnel_is_explained_by_calls_to_whom_it_leads_and_a_connection_to_a_proxy_alone_is_not() {
+    let explained = |tunnel: Option<&str>, sees: bool| {
+        let mut matcher = Matcher::default();
+        if sees {
+            let mut loose = exchange("/a", S, 2 * S, 200);
+            loose.connection = None;
+            matcher.exchange(loose);
+        } else {
+            hello(&mut matcher);
+            matcher.sighting(PID, sighting("/a", S, 2 * S, 200, 1));
+        }
+        let mut news = progress(Completeness::Opaque { reason: "a tunnel (CONNECT)".into() }, 0);
+        news.connection.name = Some(("proxy.internal".into(), NameSource::Dns));
+        news.connection.tunnel = tunnel.map(Into::into);
+        matcher.connection(news, 2 * S);
+        tally(matcher.due(100 * S)).2
+    };
+    assert_eq!(explained(Some("api.stripe.com"), false), [ExplainedBy::Library]);
+    assert_eq!(explained(Some("api.stripe.com"), true), [ExplainedBy::Kernel]);
+    for sees in [true, false] {
+        assert_eq!(explained(Some("api.github.com"), sees), [ExplainedBy::Nobody]);
+        assert_eq!(explained(None, sees), [ExplainedBy::Nobody]);
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(super) fn split_authority(authority: &str) -> (String, Option<u16>) {
 use head::NoHead;
 
 use super::{
-    exchange::{Chunk, Exchange, Outcome, Understanding},
+    exchange::{Chunk, End, Exchange, Outcome, Understanding},
     record::Direction,
 };
 
@@ -109,9 +109,11 @@ impl Conversation {
         }
     }
 
-    /// Says that the connection has ended. Messages that only this could end are complete, others broken off.
-    pub fn close(&mut self, at: u64) {
-        if matches!(self.responses, Half::Body(Body::UntilClose)) {
+    /// Says that the connection has ended, and by whom. Messages that only this could end are complete unless the program
+    /// let go of them or it broke (RFC 9112 section 8), others broken off.
+    pub fn close(&mut self, at: u64, by: End) {
+        if matches!(self.responses, Half::Body(Body::UntilClose)) && matches!(by, End::Vendor | End::Unknown)
+        {
             self.response_progress(0, true, at);
         }
         let switched = self.opaque.is_some();
@@ -120,8 +122,7 @@ impl Conversation {
                 () if switched => Outcome::Unknown,
                 // The server had answered in full and did not want the rest of the request.
                 () if pending.answered => Outcome::Complete,
-                () if pending.exchange.status == 0 => Outcome::NoResponse,
-                () => Outcome::Aborted,
+                () => by.cut_off(pending.exchange.status),
             };
             if pending.exchange.outcome != Outcome::Complete {
                 pending.exchange.ended = at;
@@ -142,6 +143,12 @@ impl Conversation {
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         self.pending.iter().find_map(|pending| pending.exchange.said_host())
+    }
+
+    /// Whether a request waits for its answer, or the rest of it.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// How much is understood so far.
@@ -210,6 +217,7 @@ impl Conversation {
             body_in: 0,
             outcome: Outcome::Complete,
             stated: Vec::new(),
+            bent: false,
         };
         let sent = request.body.is_empty();
         self.pending.push_back(Pending { exchange, sent, answered: false });
@@ -251,8 +259,14 @@ impl Conversation {
                     Err(NoHead::Partial) => {
                         return;
                     }
-                    Err(NoHead::Malformed) => return self.refuse(here, chunk.at),
-                    Err(NoHead::Http2 | NoHead::TooLong) => return self.lose(here, chunk.at),
+                    Err(no_head) => {
+                        let status = head::status(if buffer.is_empty() { rest } else { buffer });
+                        self.answered_with(status, chunk.at);
+                        return match no_head {
+                            NoHead::Malformed => self.refuse(here, chunk.at),
+                            NoHead::Http2 | NoHead::TooLong | NoHead::Partial => self.lose(here, chunk.at),
+                        };
+                    }
                 },
                 Half::Body(body) => match body.feed(rest) {
                     Ok(progress) => {
@@ -289,12 +303,22 @@ impl Conversation {
         pending.exchange.status = response.status;
         pending.exchange.head = at;
         pending.exchange.stated = response.stated;
+        pending.exchange.bent = response.bent;
         let bodiless = pending.exchange.method == "HEAD" || matches!(response.status, 204 | 304);
         let body = if bodiless { Body::Length(0) } else { response.body };
         let empty = body.is_empty();
         self.responses = Half::Body(body);
         if empty {
             self.response_progress(0, true, at);
+        }
+    }
+
+    /// Takes the status of an answer to the oldest request, where its head cannot be read for the rest.
+    fn answered_with(&mut self, status: u16, at: u64) {
+        if let Some(Pending { exchange, answered: false, .. }) = self.pending.front_mut()
+            && status >= 200
+        {
+            (exchange.status, exchange.head, exchange.bent) = (status, at, true);
         }
     }
 

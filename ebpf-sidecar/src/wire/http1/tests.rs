@@ -91,7 +91,7 @@ fn a_full_answer_before_the_request_was_sent_is_complete_when_the_server_closes(
         (Out, b"defg"),
     ];
     assert!(talk(&mut conversation, operations).is_empty());
-    conversation.close(99);
+    conversation.close(99, End::Vendor);
     let exchanges = conversation.exchanges();
     assert_eq!(summary(&exchanges), [("POST", "/up", 413, 7, 3, Outcome::Complete)]);
     assert_eq!(exchanges[0].ended, 25, "it ended with its answer, not with the connection");
@@ -103,7 +103,7 @@ fn a_body_without_length_ends_with_the_connection() {
     let operations: &[(Direction, &[u8])] =
         &[(Out, b"GET / HTTP/1.0\r\n\r\n"), (In, b"HTTP/1.0 200 OK\r\n\r\nhello"), (In, b" world")];
     assert!(talk(&mut conversation, operations).is_empty());
-    conversation.close(99);
+    conversation.close(99, End::Vendor);
     let exchanges = conversation.exchanges();
     assert_eq!(summary(&exchanges), [("GET", "/", 200, 0, 11, Outcome::Complete)]);
     assert_eq!(exchanges[0].ended, 99);
@@ -119,7 +119,7 @@ fn a_connection_that_ends_too_early_says_how_far_it_came() {
             (In, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
         ],
     );
-    conversation.close(7);
+    conversation.close(7, End::Vendor);
     assert_eq!(
         summary(&conversation.exchanges()),
         [("GET", "/a", 200, 0, 4, Outcome::Aborted), ("GET", "/b", 0, 0, 0, Outcome::NoResponse)]
@@ -127,11 +127,44 @@ fn a_connection_that_ends_too_early_says_how_far_it_came() {
 }
 
 #[test]
+fn who_ends_a_connection_first_decides_how_what_was_under_way_came_out() {
+    use Outcome::{Abandoned, Aborted, Cancelled, Complete, NoResponse, Unknown};
+    let length: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let chunked: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf";
+    let until_close: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhalf";
+    let whole: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhalf";
+    for (answer, by_vendor, broken, by_program, by_whom_is_unknown) in [
+        (&b""[..], NoResponse, NoResponse, Cancelled, NoResponse),
+        (length, Aborted, Aborted, Abandoned, Unknown),
+        (chunked, Aborted, Aborted, Abandoned, Unknown),
+        (until_close, Complete, Aborted, Abandoned, Complete),
+        (whole, Complete, Complete, Complete, Complete),
+    ] {
+        for (by, outcome) in [
+            (End::Vendor, by_vendor),
+            (End::Broken, broken),
+            (End::Program, by_program),
+            (End::Unknown, by_whom_is_unknown),
+        ] {
+            let mut conversation = Conversation::default();
+            // The last of its request was not sent.
+            let request: &[u8] = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na";
+            talk(&mut conversation, &[(Out, request), (In, answer)]);
+            assert!(conversation.is_under_way());
+            conversation.close(7, by);
+            let outcomes: Vec<_> = conversation.exchanges().iter().map(|exchange| exchange.outcome).collect();
+            assert_eq!(outcomes, [outcome], "{by:?} after {}", String::from_utf8_lossy(answer));
+            assert!(!conversation.is_under_way());
+        }
+    }
+}
+
+#[test]
 fn bytes_behind_the_end_are_survived() {
     // Found by fuzzing: the rest of a body whose exchange had ended was read for ever.
     let mut conversation = Conversation::default();
     talk(&mut conversation, &[(Out, b"PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab")]);
-    conversation.close(1);
+    conversation.close(1, End::Vendor);
     let operations: &[(Direction, &[u8])] = &[(Out, b"cd"), (Out, b"more"), (In, b"HTTP/1.1 200 OK\r\n\r\n")];
     assert_eq!(talk(&mut conversation, operations).len(), 1);
 }
@@ -248,7 +281,10 @@ fn what_the_vendor_broke_is_malformed_and_what_was_lost_is_unknown() {
     for (answer, status, body) in [
         (chunked, 200, 5),
         (b"hello from 1991", 0, 0),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nhello", 0, 0),
+        // How long it is no two clients agree on, but on its status all do.
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\nhello", 200, 0),
+        (b"HTTP/1.1 503 No\r\nX: \0\r\nContent-Length: 5\r\n\r\nhello", 503, 0),
+        (b"ICY 200 OK\r\nContent-Length: 5\r\n\r\nhello", 0, 0),
     ] {
         let mut conversation = Conversation::default();
         let exchanges = talk(&mut conversation, &[GET, (In, answer)]);
@@ -263,8 +299,8 @@ fn what_the_vendor_broke_is_malformed_and_what_was_lost_is_unknown() {
     let many = [b"HTTP/1.1 200 OK\r\n".to_vec(), b"X: a\r\n".repeat(2000), b"\r\n".to_vec()].concat();
     for answer in [long, many] {
         let exchanges = talk(&mut Conversation::default(), &[GET, (In, &answer)]);
-        assert!(exchanges.iter().all(|exchange| exchange.outcome == Outcome::Unknown), "{exchanges:?}");
-        assert_eq!(exchanges.len(), 2);
+        let expected = [("GET", "/a", 200, 0, 0, Outcome::Unknown), ("GET", "/b", 0, 0, 0, Outcome::Unknown)];
+        assert_eq!(summary(&exchanges), expected, "its status is known even so");
     }
 
     // Where bytes were missing before, what makes no sense may be our own fault.
@@ -280,6 +316,28 @@ fn what_the_vendor_broke_is_malformed_and_what_was_lost_is_unknown() {
         )),
         [("GET", "/a", 200, 0, 0, Outcome::Unknown)]
     );
+}
+
+#[test]
+fn an_answer_that_clients_read_though_it_bends_the_rules_is_complete_and_leaves_the_next_alone() {
+    for line in ["X-A: one\r\n  two", "X-A : one", "X A: one", "X(A): one", "X-A: a\x01", "nonsense", ": v"] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 2\r\n\r\nok");
+        let mut conversation = Conversation::default();
+        let exchanges = talk(
+            &mut conversation,
+            &[
+                (Out, b"GET /a HTTP/1.1\r\nHost: h\r\nX(A): b\r\n\r\n"),
+                (In, answer.as_bytes()),
+                (Out, b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n"),
+                (In, b"HTTP/1.1 404 None\r\nContent-Length: 0\r\n\r\n"),
+            ],
+        );
+        let expected =
+            [("GET", "/a", 200, 0, 2, Outcome::Complete), ("GET", "/b", 404, 0, 0, Outcome::Complete)];
+        assert_eq!(summary(&exchanges), expected, "{line}");
+        assert_eq!((exchanges[0].bent, exchanges[1].bent), (true, false));
+        assert_eq!(conversation.understanding(), Understanding::Whole);
+    }
 }
 
 #[test]
@@ -363,6 +421,7 @@ fn any_exchange() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, Exchange)> {
                 body_in: if bodiless { 0 } else { inn.len() as u64 },
                 outcome: Outcome::Complete,
                 stated: Vec::new(),
+                bent: false,
             };
             (request, response, exchange)
         },
@@ -445,7 +504,7 @@ proptest! {
             }
             begun += conversation.exchanges().len();
         }
-        conversation.close(0);
+        conversation.close(0, End::Vendor);
         begun += conversation.exchanges().len();
         prop_assert!(begun <= 60 + 1);
     }
@@ -457,7 +516,7 @@ proptest! {
         request[at] = byte;
         let mut conversation = Conversation::default();
         conversation.feed(Out, Chunk { bytes: &request, begun: 0, at: 0, boundary: true });
-        conversation.close(0);
+        conversation.close(0, End::Vendor);
         prop_assert!(conversation.exchanges().len() <= 1);
     }
 }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use hpack::{Decoder, Field, Name};
 
 use super::{
-    exchange::{Chunk, Exchange, Outcome, Understanding},
+    exchange::{Chunk, End, Exchange, Outcome, Understanding},
     record::Direction,
 };
 
@@ -122,13 +122,13 @@ impl Conversation {
         self.end_frame(direction, at);
     }
 
-    /// Says that the connection has ended: what is open is broken off.
-    pub fn close(&mut self, at: u64) {
+    /// Says that the connection has ended, and by whom: what is open is broken off.
+    pub fn close(&mut self, at: u64, by: End) {
         let broken = self.broken_at.is_some();
         let mut open: Vec<_> = self.streams.drain().collect();
         open.sort_unstable_by_key(|(id, _)| *id);
         for (_, stream) in open {
-            let outcome = if broken { Outcome::Unknown } else { stream.broken_off() };
+            let outcome = if broken { Outcome::Unknown } else { stream.broken_off(by) };
             self.done.push(Exchange { outcome, ended: at, ..stream.exchange });
         }
     }
@@ -143,6 +143,12 @@ impl Conversation {
     pub fn host(&self) -> Option<&str> {
         let saying = self.streams.iter().filter_map(|(id, stream)| Some((id, stream.exchange.said_host()?)));
         saying.min_by_key(|(id, _)| **id).map(|(_, host)| host)
+    }
+
+    /// Whether a request waits for its answer, or the rest of it.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     /// How much is understood so far.
@@ -209,7 +215,7 @@ impl Conversation {
         let Some(frame) = side.frame.take_if(|frame| frame.left == 0) else { return Ok(()) };
         match frame.kind {
             DATA if frame.flags & END_STREAM != 0 => self.end_stream(direction, frame.stream, chunk.at),
-            RST_STREAM => self.reset(frame.stream, chunk.at),
+            RST_STREAM => self.reset(direction, &frame, chunk.at),
             HEADERS | PUSH_PROMISE | CONTINUATION => {
                 let fragment = frame.fragment()?;
                 let (stream, ends, block) = side
@@ -285,6 +291,7 @@ impl Conversation {
                     body_in: 0,
                     outcome: Outcome::Complete,
                     stated: Vec::new(),
+                    bent: false,
                 };
                 self.streams.insert(id, Stream { exchange, sent: false, answered: false });
             }
@@ -318,10 +325,14 @@ impl Conversation {
     }
 
     /// A stream was reset. Where the answer was complete, the rest of the request was merely unwanted.
-    fn reset(&mut self, id: u32, at: u64) {
-        if let Some(stream) = self.streams.get(&id) {
-            let outcome = stream.broken_off();
-            self.settle(id, at, outcome);
+    fn reset(&mut self, direction: Direction, frame: &Frame, at: u64) {
+        if let Some(stream) = self.streams.get(&frame.stream) {
+            let outcome = match direction {
+                Direction::In => stream.broken_off(End::Vendor),
+                Direction::Out if frame.blames_the_peer() && !stream.answered => Outcome::Malformed,
+                Direction::Out => stream.broken_off(End::Program),
+            };
+            self.settle(frame.stream, at, outcome);
         }
     }
 
@@ -333,7 +344,7 @@ impl Conversation {
 
     fn lose(&mut self, offset: u64, at: u64) {
         self.broken_at = Some(offset);
-        self.close(at);
+        self.close(at, End::Unknown);
         self.sides = [
             Side { offset: self.sides[0].offset, ..Side::default() },
             Side { offset: self.sides[1].offset, ..Side::default() },
@@ -342,12 +353,8 @@ impl Conversation {
 }
 
 impl Stream {
-    fn broken_off(&self) -> Outcome {
-        match (self.answered, self.exchange.status) {
-            (true, _) => Outcome::Complete,
-            (false, 0) => Outcome::NoResponse,
-            (false, _) => Outcome::Aborted,
-        }
+    fn broken_off(&self, by: End) -> Outcome {
+        if self.answered { Outcome::Complete } else { by.cut_off(self.exchange.status) }
     }
 }
 
@@ -369,7 +376,7 @@ impl Frame {
 
     /// Takes payload. Returns how much of it is content.
     fn take(&mut self, mut payload: &[u8]) -> Result<usize, Malformed> {
-        if matches!(self.kind, HEADERS | PUSH_PROMISE | CONTINUATION) {
+        if self.is_read() {
             self.kept.extend_from_slice(payload);
             if self.kept.len() > MAX_BLOCK {
                 return Err(Malformed);
@@ -398,8 +405,18 @@ impl Frame {
 
     /// Whether octets of the payload may be missing: nothing in them needs to be read.
     fn can_miss(&self, missing: u64) -> bool {
-        let read = matches!(self.kind, HEADERS | PUSH_PROMISE | CONTINUATION) || self.padding_unread;
-        !read && missing <= self.left as u64
+        !(self.is_read() || self.padding_unread) && missing <= self.left as u64
+    }
+
+    /// Whether its payload is kept.
+    fn is_read(&self) -> bool {
+        matches!(self.kind, HEADERS | RST_STREAM | PUSH_PROMISE | CONTINUATION)
+    }
+
+    /// Whether it is a reset that finds fault with what came (RFC 9113 section 7): PROTOCOL_ERROR, FLOW_CONTROL_ERROR,
+    /// STREAM_CLOSED, FRAME_SIZE_ERROR.
+    fn blames_the_peer(&self) -> bool {
+        matches!(self.kept.as_slice(), [0, 0, 0, 1 | 3 | 5 | 6])
     }
 
     /// The part of a header block that the frame carries, without padding and priority (sections 6.2 and 6.6).

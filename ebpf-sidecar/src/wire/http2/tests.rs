@@ -114,15 +114,40 @@ fn interim_answers_pushes_and_resets_are_told_from_answers() {
     feed(&mut conversation, Out, 6, &frame(HEADERS, END_HEADERS, 3, AGAIN));
     feed(&mut conversation, Out, 7, &frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]));
     feed(&mut conversation, Out, 8, &frame(HEADERS, END_HEADERS | END_STREAM, 5, AGAIN));
-    conversation.close(9);
+    conversation.close(9, End::Vendor);
     assert_eq!(
         summary(&conversation.exchanges()),
         [
             ("GET", "/a", 200, 0, 0, Outcome::Aborted),
-            ("GET", "/a", 0, 0, 0, Outcome::NoResponse),
+            ("GET", "/a", 0, 0, 0, Outcome::Cancelled),
             ("GET", "/a", 0, 0, 0, Outcome::NoResponse)
         ]
     );
+}
+
+#[test]
+fn who_resets_a_stream_and_why_decides_how_it_came_out() {
+    const CANCEL: u8 = 8;
+    const PROTOCOL_ERROR: u8 = 1;
+    for (direction, code, begun_or_not) in [
+        (In, CANCEL, [Outcome::NoResponse, Outcome::Aborted]),
+        (In, PROTOCOL_ERROR, [Outcome::NoResponse, Outcome::Aborted]),
+        (Out, CANCEL, [Outcome::Cancelled, Outcome::Abandoned]),
+        (Out, PROTOCOL_ERROR, [Outcome::Malformed, Outcome::Malformed]),
+    ] {
+        for (is_answered, outcome) in [false, true].into_iter().zip(begun_or_not) {
+            let mut conversation = begun();
+            feed(&mut conversation, Out, 1, &frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/a")));
+            if is_answered {
+                feed(&mut conversation, In, 2, &frame(HEADERS, END_HEADERS, 1, b"\x88"));
+            }
+            assert!(conversation.is_under_way());
+            feed(&mut conversation, direction, 3, &frame(RST_STREAM, 0, 1, &[0, 0, 0, code]));
+            assert!(!conversation.is_under_way());
+            let outcomes: Vec<_> = conversation.exchanges().iter().map(|exchange| exchange.outcome).collect();
+            assert_eq!(outcomes, [outcome], "{direction:?} {code}, answered: {is_answered}");
+        }
+    }
 }
 
 #[test]
@@ -140,7 +165,7 @@ fn missing_content_is_counted_and_a_missing_header_ends_understanding_for_good()
     conversation.skip(Out, 20, 6);
     feed(&mut conversation, Out, 7, &frame(HEADERS, END_HEADERS | END_STREAM, 5, AGAIN));
     feed(&mut conversation, In, 8, &frame(HEADERS, END_HEADERS | END_STREAM, 3, b"\x88"));
-    conversation.close(9);
+    conversation.close(9, End::Vendor);
     assert_eq!(summary(&conversation.exchanges()), [("GET", "/a", 0, 0, 0, Outcome::Unknown)]);
     assert!(matches!(conversation.understanding(), Understanding::Broken { .. }));
 }
@@ -207,7 +232,7 @@ proptest! {
                 conversation.skip(direction, missing, 0);
             }
         }
-        conversation.close(0);
+        conversation.close(0, End::Vendor);
         let _ = conversation.exchanges();
     }
 }
