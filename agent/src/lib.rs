@@ -62,6 +62,8 @@ pub use caller::{container_of, pid_namespace_of};
 pub use handle::{CallGuard, Farcall, Flush, How, Note, Scope, Told};
 pub use options::{Options, Role};
 pub use store::{Confirmation, ConnectionRollup, ExplainedBy, Verdict};
+#[doc(hidden)]
+pub use thread::spawn as spawn_thread;
 
 /// The home directory of the ledger, as [`Options::home`] would find it: the first of `given`,
 /// `$FARCALL_HOME`, `$XDG_STATE_HOME/farcall`, `~/.local/state/farcall`. `None` where none of them is known.

@@ -23,7 +23,7 @@ const OWN: [libc::c_int; 7] =
 ///
 /// # Errors
 /// Where the system has no room for another thread.
-pub(crate) fn spawn<T: Send + 'static>(
+pub fn spawn<T: Send + 'static>(
     name: impl Into<String>,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
