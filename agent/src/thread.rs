@@ -5,7 +5,9 @@
 //! does not know of: its handler would run where nothing was to disturb, or the signal would kill.
 #![allow(unsafe_code)] // The standard library has no signals.
 
-use libc::{SIG_BLOCK, SIG_SETMASK, pthread_sigmask, sigdelset, sigemptyset, sigfillset, sigset_t};
+#[cfg(feature = "outbox")]
+use libc::sigemptyset;
+use libc::{SIG_BLOCK, SIG_SETMASK, pthread_sigmask, sigdelset, sigfillset, sigset_t};
 use std::io;
 use std::mem::MaybeUninit;
 #[cfg(feature = "outbox")]

@@ -8,6 +8,7 @@ pub(crate) mod key;
 mod note;
 mod notes;
 mod process;
+mod provide;
 mod sigterm;
 mod thread;
 mod told;

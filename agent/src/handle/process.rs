@@ -5,12 +5,11 @@ use super::flush::Writer;
 use super::notes::Notes;
 use super::thread::Thread;
 use super::watch::Watch;
-use super::{Setup, fork, key, sigterm};
+use super::{Setup, fork, sigterm};
 #[cfg(feature = "outbox")]
 use crate::alarm::{Alarm, Bell};
 #[cfg(feature = "shared-cache")]
-use crate::cache::{Beyond, Shared};
-use crate::cache::{DEFAULT_BYTES, Memory};
+use crate::cache::Shared;
 use crate::clock::Clock;
 #[cfg(feature = "outbox")]
 use crate::export::otlp::Metrics;
@@ -22,13 +21,9 @@ use crate::share::Share;
 use crate::store::{Confirmation, ConnectionRollup, Pending};
 use crate::tally::Tallies;
 use crate::{caller, say};
-use farcall::cache::Store;
-use farcall::inspect::Fingerprinter;
-use farcall::{Caller, Engine, QuotaHome, Timestamp};
+use farcall::{Caller, Engine, Timestamp};
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
-#[cfg(feature = "shared-cache")]
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -63,9 +58,9 @@ pub(super) struct Process {
     /// The process that was forked from this one, seen from there.
     pub(super) next: OnceLock<Arc<Process>>,
     writer: Mutex<Writer>,
-    share: OnceLock<Arc<Share>>,
+    pub(super) share: OnceLock<Arc<Share>>,
     #[cfg(feature = "shared-cache")]
-    cache: OnceLock<Arc<Shared>>,
+    pub(super) cache: OnceLock<Arc<Shared>>,
     #[cfg(feature = "outbox")]
     pub(super) alarm: Arc<Alarm>,
     #[cfg(feature = "outbox")]
@@ -80,7 +75,7 @@ pub(super) struct Process {
     outbox_unusable: bool,
     /// What the sidecar added since the last flush, which must not wait for one.
     incoming: Mutex<Incoming>,
-    salt: u64,
+    pub(super) salt: u64,
     ended: AtomicBool,
     watches_sigterm: AtomicBool,
 }
@@ -232,48 +227,6 @@ impl Process {
         self.stop_cache();
     }
 
-    /// Where answers lie: in memory, and beyond it where the configuration says so.
-    fn cache_store(self: &Arc<Self>) -> Arc<dyn Store> {
-        let memory = || Memory::new(self.setup.config.cache_memory.unwrap_or(DEFAULT_BYTES));
-        #[cfg(feature = "shared-cache")]
-        if let Some(beyond) = Beyond::of(&self.setup.config) {
-            let process = Arc::downgrade(self);
-            let clock = move || process.upgrade().map_or(Timestamp::EPOCH, |process| process.clock.now());
-            let service = &self.caller.service;
-            let home = self.setup.home.as_deref();
-            let opened = home
-                .ok_or_else(|| io::Error::other("there is no home directory"))
-                .and_then(|home| Shared::open(home, service, memory(), &beyond, Box::new(clock)));
-            match opened {
-                Ok(shared) => return Arc::clone(self.cache.get_or_init(|| Arc::new(shared))) as _,
-                Err(error) => {
-                    Tallies::add(&self.tallies.unshared_caches, 1);
-                    self.writer().say_once(
-                        "cache",
-                        &format!(
-                            "cannot share the cache with other processes: {error}; it is this process's own"
-                        ),
-                    );
-                }
-            }
-        }
-        Arc::new(memory())
-    }
-
-    fn share_quotas(&self) {
-        let (share, said) = Share::open(self.setup.home.as_deref(), &self.setup.config.share, self.salt);
-        if let Some(said) = said {
-            Tallies::add(&self.tallies.unshared_homes, 1);
-            // Without rules nobody misses it; `farcall doctor` shows it all the same.
-            if self.engine.decides() {
-                self.writer().say_once("share", &said);
-            }
-        }
-        let share = self.share.get_or_init(|| Arc::new(share));
-        self.agree_on_clock();
-        self.engine.set_quota_home(Arc::clone(share) as Arc<dyn QuotaHome>);
-    }
-
     /// Goes by the clock of all who share quotas. Whether this process's own moved.
     pub(super) fn agree_on_clock(&self) -> bool {
         let shared = self.share.get().and_then(|share| share.anchor());
@@ -285,26 +238,6 @@ impl Process {
         if let Some(share) = self.share.get() {
             share.tick();
         }
-    }
-
-    fn take_key(&self) {
-        let Some(home) = &self.setup.home else { return };
-        let key = key::of_installation(home).ok().or_else(|| {
-            Tallies::add(&self.tallies.missing_keys, 1);
-            key::of_process()
-        });
-        if let Some(key) = key {
-            self.engine.set_fingerprinter(Fingerprinter::new(key));
-        }
-    }
-
-    /// So that rules can tell which variable holds a credential. Read once, while the application starts: it may
-    /// change the environment later, and nobody else must look then.
-    fn read_environment(&self) {
-        let variables: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        self.engine.set_environment(variables.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     }
 
     /// Whether this is the process that runs. Asks the system.
