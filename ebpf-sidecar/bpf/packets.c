@@ -7,6 +7,7 @@
 
 #define FC_PASS 1
 #define FC_HELLO_MAX 16384 // a ClientHello is at most one record
+#define FC_GREETING_MAX 16384
 
 struct fc_packet {
 	u32 payload; // offset in the packet
@@ -114,6 +115,21 @@ static __always_inline u8 fc_sniff(struct __sk_buff *skb, const struct fc_packet
 static __always_inline bool fc_is_http(const struct fc_conn *conn)
 {
 	return conn->proto == FC_PROTO_HTTP1 || conn->proto == FC_PROTO_HTTP2;
+}
+
+// Whether this is of a server of HTTP/2 that greets before its client has sent anything: SETTINGS of stream 0, which
+// acknowledge nothing (RFC 9113, section 3.4), and a little of what follows.
+static __always_inline bool fc_greets(struct __sk_buff *skb, const struct fc_packet *packet, const struct fc_conn *conn)
+{
+	u32 offset = packet->seq - conn->in_base;
+	u8 b[9];
+	if (conn->proto != FC_PROTO_UNSEEN || conn->joined)
+		return false;
+	if (offset > 0)
+		return conn->in_next > 0 && offset < FC_GREETING_MAX;
+	if (packet->len < sizeof(b) || bpf_skb_load_bytes(skb, packet->payload, b, sizeof(b)))
+		return false;
+	return b[0] == 0 && b[3] == 4 && (b[4] | b[5] | b[6] | b[7] | b[8]) == 0;
 }
 
 #define FC_READ_SKB(to, n) bpf_skb_load_bytes(skb, at, to, n)
@@ -224,7 +240,9 @@ int fc_ingress(struct __sk_buff *skb)
 	}
 	u64 cookie = bpf_get_socket_cookie(skb);
 	struct fc_conn *conn = bpf_map_lookup_elem(&fc_conns, &cookie);
-	if (!conn || !fc_is_http(conn) || conn->established == 0)
+	if (!conn || conn->established == 0)
+		return FC_PASS;
+	if (!fc_is_http(conn) && !fc_greets(skb, &packet, conn))
 		return FC_PASS;
 	fc_plain(skb, &packet, conn, FC_IN, FC_PLAIN);
 	return FC_PASS;

@@ -1,6 +1,10 @@
 //! Arguments, and the commands that need no capture.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, ErrorKind, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use farcall_sidecar::attach::{
@@ -94,8 +98,9 @@ pub(crate) struct CheckArguments {
 pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
     let findings = check::check();
     let sufficient = check::sufficient(&findings);
+    let mut text = String::new();
     if arguments.json {
-        println!("{}", serde_json::json!({ "sufficient": sufficient, "findings": findings }));
+        text = serde_json::json!({ "sufficient": sufficient, "findings": findings }).to_string() + "\n";
     } else {
         for finding in &findings {
             let mark = match (finding.present, finding.need) {
@@ -103,18 +108,28 @@ pub(crate) fn check(arguments: &CheckArguments) -> ExitCode {
                 (false, Need::Detail) => "missing",
                 (false, _) => "MISSING",
             };
-            println!("{mark}  {}: {}", finding.feature, finding.detail);
-            println!("         for {}", finding.used_for);
+            text += &format!("{mark}  {}: {}\n", finding.feature, finding.detail);
+            text += &format!("         for {}\n", finding.used_for);
         }
-        println!();
-        println!(
-            "{}",
-            if sufficient {
-                "Calls can be seen here."
-            } else {
-                "Calls cannot be seen here: see MISSING above."
-            }
-        );
+        text += if sufficient {
+            "\nCalls can be seen here.\n"
+        } else {
+            "\nCalls cannot be seen here: see MISSING above.\n"
+        };
     }
-    if sufficient { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader that has seen enough (`| head`) is no error.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            say(&format!("cannot write to stdout: {error}"));
+            ExitCode::FAILURE
+        }
+        _ if sufficient => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Prints a line to stderr. Where nobody reads it, or its disk is full, there is nobody to tell, and the sidecar goes on.
+pub(crate) fn say(sentence: &str) {
+    let _unheard = writeln!(io::stderr(), "farcall-sidecar: {sentence}");
 }

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("farcall-sidecar: {error}");
+            cli::say(&error.to_string());
             ExitCode::FAILURE
         }
     }

@@ -15,7 +15,10 @@ use farcall_sidecar::{
     tap::Observation,
 };
 
-use crate::{cli::RunArguments, privileges, signals};
+use crate::{
+    cli::{RunArguments, say},
+    privileges, signals,
+};
 
 /// How often connections still open are counted.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -45,7 +48,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
     });
     let mut hub = Hub::start(&home, farcall.clone())?;
     let mut seen = Seen::default();
-    eprintln!("farcall-sidecar: watching {}, counting in {}", cgroup.path.display(), home.display());
+    say(&format!("watching {}, counting in {}", cgroup.path.display(), home.display()));
     if let Some(path) = &scope.ready_file {
         fs::write(path, "ready\n").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
@@ -56,7 +59,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), Box<dyn Error>> {
     hub.observe(seen.count(observations));
     seen.report_losses(&capture, &farcall)?;
     hub.finish();
-    seen.end()?;
+    seen.end();
     followed
 }
 
@@ -76,7 +79,7 @@ fn follow(
             let observations = capture.sweep()?;
             hub.observe(seen.count(observations));
             seen.report_losses(capture, farcall)?;
-            seen.show(capture.libraries().len())?;
+            seen.show(capture.libraries().len());
         }
         hub.tick();
     }
@@ -112,14 +115,14 @@ impl Seen {
             }
         }
         if self.losses.none() && !losses.none() {
-            eprintln!("farcall-sidecar: the kernel could not deliver everything; `farcall doctor` counts it");
+            say("the kernel could not deliver everything; `farcall doctor` counts it");
         }
         if losses.successions > self.losses.successions {
-            eprintln!("farcall-sidecar: the cgroup was removed and made anew, and is watched again");
+            say("the cgroup was removed and made anew, and is watched again");
         }
         self.losses = losses;
         for unprobed in &capture.unprobed()[self.unprobed..] {
-            eprintln!("farcall-sidecar: cannot probe {}: {}", unprobed.library, unprobed.reason);
+            say(&format!("cannot probe {}: {}", unprobed.library, unprobed.reason));
             farcall.count_failure("sidecar_unprobed_libraries");
         }
         self.unprobed = capture.unprobed().len();
@@ -131,19 +134,18 @@ impl Seen {
     }
 
     /// The progress line, on terminals only: logs get the last one.
-    fn show(&self, libraries: usize) -> io::Result<()> {
+    fn show(&self, libraries: usize) {
         let mut out = io::stderr().lock();
         if out.is_terminal() {
-            write!(out, "\r\x1b[Kfarcall-sidecar: {}, {libraries} TLS libraries probed", self.line())?;
-            out.flush()?;
+            let line = self.line();
+            let _unseen = write!(out, "\r\x1b[Kfarcall-sidecar: {line}, {libraries} TLS libraries probed");
         }
-        Ok(())
     }
 
-    fn end(&self) -> io::Result<()> {
+    fn end(&self) {
+        let lost = if self.losses.none() { "nothing lost" } else { "some events lost" };
         let mut out = io::stderr().lock();
         let start = if out.is_terminal() { "\r\x1b[K" } else { "" };
-        let lost = if self.losses.none() { "nothing lost" } else { "some events lost" };
-        writeln!(out, "{start}farcall-sidecar: {}; {lost}", self.line())
+        let _unseen = writeln!(out, "{start}farcall-sidecar: {}; {lost}", self.line());
     }
 }

@@ -14,7 +14,10 @@ use farcall_sidecar::{
 };
 use serde_json::{Value, json};
 
-use crate::{cli::Scope, privileges, signals};
+use crate::{
+    cli::{Scope, say},
+    privileges, signals,
+};
 
 /// How often connections still open are reported.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -25,7 +28,7 @@ pub(crate) fn watch(scope: &Scope) -> Result<(), Box<dyn Error>> {
     let mut storage = MaybeUninit::uninit();
     let mut capture = Capture::start(&mut storage, &cgroup, &scope.options())?;
     privileges::drop_rest().map_err(|error| format!("cannot drop privileges: {error}"))?;
-    eprintln!("farcall-sidecar: watching {}", cgroup.path.display());
+    say(&format!("watching {}", cgroup.path.display()));
     if let Some(path) = &scope.ready_file {
         fs::write(path, "ready\n")?;
     }

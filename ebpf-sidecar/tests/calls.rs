@@ -180,6 +180,40 @@ fn calls_over_http2_are_seen_exactly_as_the_vendor_counted_them() {
     );
 }
 
+/// A server whose SETTINGS, and in a packet of its own a WINDOW_UPDATE, are there before the client sends anything.
+const GREETER: &str = r#"
+import socket, threading
+def frame(kind, flags, stream, payload): return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+SETTINGS, UPDATE = frame(4, 0, 0, b"\0\x03\0\0\0\x64"), frame(8, 0, 0, b"\0\1\0\0")
+listener = socket.socket(); listener.bind(("127.0.0.1", 0)); listener.listen()
+client = socket.create_connection(listener.getsockname()); peer, _ = listener.accept()
+for sock in (client, peer): sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+peer.sendall(SETTINGS); client.recv(len(SETTINGS), socket.MSG_WAITALL)
+peer.sendall(UPDATE); client.recv(len(UPDATE), socket.MSG_WAITALL)
+host = b"greeter.test"
+head = b"\x82\x86\x44\x06/early\x41" + bytes([len(host)]) + host
+sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(4, 1, 0, b"") + frame(1, 5, 1, head)
+client.sendall(sent); peer.recv(len(sent), socket.MSG_WAITALL)
+answer = frame(4, 1, 0, b"") + frame(1, 4, 1, b"\x88") + frame(0, 1, 1, b"hello")
+peer.sendall(answer); client.recv(len(answer), socket.MSG_WAITALL)
+client.close(); peer.close()
+"#;
+
+#[test]
+fn answers_of_an_http2_server_that_greets_before_its_client_speaks_are_seen() {
+    let stage = stage!();
+    let script = stage.file("greeter.py", GREETER);
+    let seen = stage.capture(false, vec![stage.inside("python3", &[script.to_str().unwrap()])]);
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+    let calls: Vec<_> = seen
+        .exchanges
+        .iter()
+        .map(|call| (&*call.host, &*call.http.path, call.http.status, call.http.body_in, call.http.outcome))
+        .collect();
+    assert_eq!(calls, [("greeter.test", "/early", 200, 5, Outcome::Complete)]);
+    assert_eq!(seen.connection().verdict, Completeness::Complete);
+}
+
 const PYTHON: &str = r#"
 import http.client, socket, ssl, sys
 host, port, ca = "127.0.0.1", int(sys.argv[1]), sys.argv[2]

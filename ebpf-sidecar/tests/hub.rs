@@ -252,3 +252,28 @@ fn what_programs_with_and_without_the_library_use_of_a_quota_is_nobody_elses() {
     assert_eq!((row.own, row.foreign), (Some(14), Some(0)), "{quotas:#?}");
     assert_eq!(row.left, row.limit.map(|limit| limit - 14), "{quotas:#?}");
 }
+
+#[test]
+fn a_library_that_starts_after_the_home_was_emptied_is_heard() {
+    if let Ok(home) = env::var(AS_PROGRAM) {
+        return program(Path::new(&home), &env::var("FARCALL_TEST_ADDRESS").unwrap());
+    }
+    let stage = stage!();
+    let sim = Sim::start(Options::default()).unwrap();
+    let home = stage.folder.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let sidecar = start_sidecar(&stage, &home);
+    fs::remove_dir_all(&home).unwrap();
+    fs::create_dir(&home).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !home.join("sidecar.sock").exists() {
+        assert!(Instant::now() < deadline, "the sidecar does not listen anew");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    run_instrumented(&stage, "a_library_that_starts_after_the_home_was_emptied_is_heard", &home, &sim);
+    stop(sidecar);
+    assert!(!home.join("sidecar.sock").exists());
+    assert_eq!(sim.counts().requests, 5);
+    let vendors = report::vendors(&Query::at(&home)).unwrap();
+    assert_eq!(vendors.totals.calls, 5, "each call once: {vendors:#?}");
+}

@@ -161,7 +161,7 @@ impl Process {
 #[derive(Debug, Default)]
 pub(super) struct Matcher {
     processes: HashMap<u32, Process>,
-    /// When we began to listen for libraries.
+    /// When we began to listen for libraries, last.
     since: u64,
     /// Exchanges in order of arrival, by process and number, with the time at which they are looked at first.
     fresh: VecDeque<(u64, u32, u64)>,
@@ -178,6 +178,11 @@ impl Matcher {
     /// One for libraries that can be heard from `now` on.
     pub(super) fn new(now: u64) -> Self {
         Self { since: now, ..Self::default() }
+    }
+
+    /// From `now` on libraries can connect again that could not.
+    pub(super) fn gather(&mut self, now: u64) {
+        self.since = now;
     }
 
     /// A library connected.

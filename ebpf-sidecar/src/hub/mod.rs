@@ -7,6 +7,7 @@
 mod account;
 mod matcher;
 mod peers;
+mod socket;
 
 use std::path::Path;
 
@@ -98,6 +99,10 @@ impl Hub {
                 Message::Told(at) => self.matcher.told(pid, at),
                 Message::Left { at, greeted } => self.matcher.left(pid, at, greeted),
             }
+        }
+        // Those that are connected stay so.
+        if self.peers.renew() {
+            self.matcher.gather(clock::monotonic());
         }
         self.account.count_failures("sidecar_turned_away", self.peers.turned_away());
     }

@@ -1,16 +1,12 @@
 //! The libraries' end of the hub: a Unix socket on which each tells of the calls that it counted (docs/hub.md).
 
 use std::{
-    fs,
     io::{ErrorKind, Read},
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{
-            fs::PermissionsExt,
-            net::{UnixListener, UnixStream},
-        },
+        unix::net::UnixStream,
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use farcall::ledger::Sighting as Wire;
@@ -22,6 +18,7 @@ use rustix::{
 use super::{
     HubError,
     matcher::{Hello, Sighting},
+    socket::Socket,
 };
 use crate::clock;
 
@@ -55,8 +52,7 @@ pub(super) enum Message {
 /// The listening socket and the processes connected to it.
 #[derive(Debug)]
 pub(super) struct Peers {
-    listener: UnixListener,
-    path: PathBuf,
+    socket: Socket,
     peers: Vec<Peer>,
     turned_away: u64,
 }
@@ -83,20 +79,12 @@ enum Reading {
 
 impl Peers {
     pub(super) fn listen(path: &Path) -> Result<Self, HubError> {
-        let failed = |source| HubError::Listen { path: path.display().to_string(), source };
-        if UnixStream::connect(path).is_ok() {
-            return Err(HubError::Taken(path.display().to_string()));
-        }
-        // A socket that nobody answers is what a killed sidecar left.
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        // Any user's process may tell; it can only ever speak for itself.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(failed)?;
-        Ok(Self { listener, path: path.to_path_buf(), peers: Vec::new(), turned_away: 0 })
+        Ok(Self { socket: Socket::listen(path)?, peers: Vec::new(), turned_away: 0 })
+    }
+
+    /// Listens anew where the socket was removed. Returns whether it was.
+    pub(super) fn renew(&mut self) -> bool {
+        self.socket.renew()
     }
 
     /// How many were turned away since the last time: there were too many, or nobody can say who they are.
@@ -107,7 +95,7 @@ impl Peers {
     /// What has been said since the last time, without waiting, by process.
     pub(super) fn messages(&mut self) -> Vec<(u32, Message)> {
         let mut messages = Vec::new();
-        while let Ok((stream, _)) = self.listener.accept() {
+        while let Some(stream) = self.socket.accept() {
             match pid_of(&stream) {
                 Some(pid) if self.peers.len() < MAX_PEERS && stream.set_nonblocking(true).is_ok() => {
                     self.peers.push(Peer::new(stream, pid));
@@ -163,12 +151,6 @@ fn pid_of(stream: &UnixStream) -> Option<u32> {
         )
     };
     u32::try_from(credentials.pid).ok().filter(|pid| answer == 0 && *pid != 0)
-}
-
-impl Drop for Peers {
-    fn drop(&mut self) {
-        let _left_behind = fs::remove_file(&self.path);
-    }
 }
 
 impl Peer {
@@ -448,14 +430,5 @@ mod tests {
         // Whatever it says is not taken for anybody's word.
         let _refused = stream.write_all(&hello(0, 1, 2));
         assert!(child.wait().unwrap().success());
-    }
-
-    #[test]
-    fn what_a_killed_hub_left_behind_is_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("sidecar.sock");
-        drop(UnixListener::bind(&path).unwrap());
-        assert!(path.exists());
-        assert!(Peers::listen(&path).is_ok());
     }
 }
