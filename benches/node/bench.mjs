@@ -8,15 +8,16 @@
 // call that is answered from the cache.
 //
 // Measured twice over, by processes of which each makes a block of calls in turn, forth and back: two bare ones, one with
-// Farcall, one with OpenTelemetry, and one with the least that Node itself offers (hooks.mjs). What a round says that a call takes more is what it took beside the mean of the two bare
-// ones in that same round, some milliseconds before and after: so a machine that is slower for a while is so for all.
+// Farcall, one with OpenTelemetry, and one with the least that Node itself offers (hooks.mjs).
 // - The row: over connections that answer from memory (memory.mjs), so that nobody ever waits. Three things are kept from
 //   being taken for a cost of hooks. V8 compiles for thousands of calls on, and the more code there is the longer: all
 //   processes are warm before the first round. What it compiles, and how it lays out memory, would differ by microseconds a
 //   call between two processes that do the same: it has no chance to decide differently (`--predictable`, fixed seeds, no
-//   address space randomization). And what a collection costs depends on when it falls: one follows each block, untimed. The
-//   result is the median over the rounds of several sets of fresh processes, beside it the interval that holds the median of
-//   all such rounds in 95 of 100 runs. What the two bare ones differ by says what the measure cannot tell from nothing.
+//   address space randomization). And what a collection costs depends on when it falls: one follows each block, untimed. Of a
+//   process counts the CPU time of a call in its block at the tenth percentile, as in benches/python: what the machine does
+//   besides is not in it. The result is what that is more than the mean of the two bare processes' of the same set; the
+//   median over several sets of fresh processes, beside it from the least to the largest of them. What the two bare ones
+//   differ by says what the measure cannot tell from nothing.
 // - Its note: the same over loopback, with a server on another core. The kernel's part of a call varies more than what is
 //   to be measured.
 import { execFileSync, spawn } from 'node:child_process'
@@ -117,31 +118,47 @@ function ifItRuns(...command) {
 
 async function measure(name, url) {
   const began = performance.now()
-  const sets = await within(SETS_MS, 1, MOST_SETS, () => inRounds(`node/${name}`, MEMORY, ROUNDS_MS))
+  const sets = await within(SETS_MS, 1, MOST_SETS, async () => added(await inRounds(`node/${name}`, MEMORY, ROUNDS_MS), best))
   const late = performance.now() - began > LATE_MS
-  const loopback = late ? undefined : await inRounds(`node/${name}`, url, LOOPBACK_MS)
+  const loopback = late ? undefined : added(await inRounds(`node/${name}`, url, LOOPBACK_MS), median)
   const [ours, peer, control, least] =
-    ['farcall', 'opentelemetry', 'control', 'least'].map((how) => sets.flat().map((round) => round[how]))
-  const [added, chance] = [ours, control].map(median)
-  const bare = median(sets.flat().map((round) => round.bare))
-  const on = (how) => median(loopback.map((round) => round[how])).toFixed(0)
+    ['farcall', 'opentelemetry', 'control', 'least'].map((how) => sets.map((set) => set[how]))
+  const [most, more, chance] = [peer, ours, control].map(median)
+  const on = (how) => loopback[how].toFixed(0)
   const over = loopback === undefined
     ? ' was not measured: the machine is too busy'
     : `: ${on('farcall')}, ${on('opentelemetry')} with OpenTelemetry, ${on('control')} a second bare process`
-  const note = `ours ${interval(ours)}, OpenTelemetry ${interval(peer)}, a second bare process ${interval(control)}, ` +
-    `the least that Node offers ${median(least).toFixed(2)}, ${interval(least)} (rounds of ${sets.length} sets of fresh ` +
-    `processes; a call takes ${bare.toFixed(0)} without). CPU over loopback${over}`
-  console.error(`bench: node/${name} adds ${added.toFixed(2)} us of CPU time to a call; ${note}`)
-  const most = median(peer)
+  const note = `ours ${span(ours)}, OpenTelemetry ${span(peer)}, a second bare process ${span(control)}, the least that ` +
+    `Node offers ${median(least).toFixed(2)}, ${span(least)} (the least and the largest of ${sets.length} sets of fresh processes; a ` +
+    `call takes ${median(sets.map((set) => set.bare)).toFixed(0)} without). CPU over loopback${over}`
+  console.error(`bench: node/${name} adds ${more.toFixed(2)} us of CPU time to a call; ${note}`)
   return {
     name: `node/${name}`,
     unit: 'us of CPU added per call',
-    ours: added,
+    ours: more,
     peer: most,
     peer_name: 'OpenTelemetry instrumentation',
-    ratio: most / Math.max(added, FLOOR, Math.abs(chance)),
+    ratio: most / Math.max(more, FLOOR, Math.abs(chance)),
     note,
   }
+}
+
+/** What a call takes without, and more with, by the blocks of a set of processes; `of` says what a process's blocks come to. */
+function added(rounds, of) {
+  const took = Object.fromEntries(HOWS.map((how) => [how, of(rounds.map((round) => round[how]))]))
+  const bare = (took.bare + took.control) / 2
+  const more = Object.fromEntries(['least', 'farcall', 'opentelemetry'].map((how) => [how, took[how] - bare]))
+  return { bare, control: took.control - took.bare, ...more }
+}
+
+/** The tenth percentile. */
+function best(values) {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 10)]
+}
+
+/** From the least to the largest. */
+function span(values) {
+  return `${Math.min(...values).toFixed(1)} to ${Math.max(...values).toFixed(1)}`
 }
 
 /** Measures again and again, for as long as another one will be over in time. */
@@ -152,24 +169,6 @@ async function within(ms, least, most, measureOne) {
     all.push(await measureOne(all.length))
   }
   return all
-}
-
-/**
- * Where the median of all rounds there could be lies in 95 of 100 runs: between two of the sorted values, whatever their
- * distribution. With fewer than six there is none: the least and the largest, which hold it less often.
- */
-function interval(rounds) {
-  const sorted = rounds.toSorted((a, b) => a - b)
-  // How likely it is that at most so many of the values lie below the median.
-  let [rank, below, term] = [0, 0, 0.5 ** sorted.length]
-  while (below + term <= 0.025) {
-    below += term
-    term *= (sorted.length - rank) / (rank + 1)
-    rank++
-  }
-  const at = Math.max(rank - 1, 0)
-  const bounds = `${sorted[at].toFixed(1)} to ${sorted[sorted.length - 1 - at].toFixed(1)}`
-  return rank === 0 ? `${bounds} (from the least to the largest of ${sorted.length})` : `${bounds} (95 %)`
 }
 
 /** Forth and back, and each time with another one first: what drifts cancels. */
@@ -212,14 +211,12 @@ async function start(name, how, url, home) {
   }
 }
 
-/** What each round of a set of fresh processes says: what a call takes without, and more with. */
+/** What a call took in the blocks of a set of fresh processes, round by round. */
 async function inRounds(name, url, ms) {
   return await inTurns(name, url, (workers) => within(ms, LEAST_ROUNDS, MOST_ROUNDS, async (n) => {
     const took = {}
     for (const how of order(n)) took[how] = await workers[how].turn(CALLS)
-    const bare = (took.bare + took.control) / 2
-    const more = Object.fromEntries(['least', 'farcall', 'opentelemetry'].map((how) => [how, took[how] - bare]))
-    return { bare, control: took.control - took.bare, ...more }
+    return took
   }))
 }
 
