@@ -1,8 +1,8 @@
 //! `farcall advise`.
 
-use crate::output::{failed, print, style};
+use crate::output::{failed, print, table};
 use crate::{Exit, Ledger};
-use farcall_agent::report::{Filter, Query, Question, Render, ReportError};
+use farcall_agent::report::{Filter, Query, Question, ReportError};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Exit {
     query.limit = arguments.limit;
     match Question::Advise.ask(&query) {
         Ok(report) if arguments.ledger.json => print(&(report.to_json() + "\n"), Exit::Fine),
-        Ok(report) => print(&report.render(&style()), Exit::Fine),
+        Ok(report) => table(&report, &query),
         Err(error) => failed(&error),
     }
 }

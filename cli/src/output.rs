@@ -1,7 +1,7 @@
 //! stdout and stderr.
 
 use crate::Exit;
-use farcall_agent::report::{ReportError, Style};
+use farcall_agent::report::{Query, Render, Report, ReportError, Style};
 use serde::Serialize;
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -28,6 +28,15 @@ pub(crate) fn complain(sentence: &str) {
 pub(crate) fn json(answer: &impl Serialize) -> String {
     // Only maps with keys that are not text could fail, and there are none.
     serde_json::to_string_pretty(answer).unwrap_or_default() + "\n"
+}
+
+/// Prints a report as a table, or which of the filters left nothing of it.
+pub(crate) fn table(report: &Report, query: &Query) -> Exit {
+    match report.unmatched(query) {
+        Ok(Some(unmatched)) => print(&unmatched.render(&style()), Exit::Fine),
+        Ok(None) => print(&report.render(&style()), Exit::Fine),
+        Err(error) => failed(&error),
+    }
 }
 
 /// Says why a question could not be answered.

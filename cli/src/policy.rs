@@ -6,7 +6,7 @@ use crate::{Exit, duration};
 use clap::Subcommand;
 use farcall::{Caller, Config};
 use farcall_agent::report::{
-    Asked, Filter, Query, Render, ReportError, policy_backtest, policy_recommend, policy_test,
+    Asked, Filter, Query, Render, ReportError, policy_backtest, policy_recommend, policy_test, unmatched,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -180,23 +180,36 @@ fn backtest(arguments: &Backtest) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    ask(&arguments.ledger, &arguments.filters, |query| policy_backtest(query, &config))
+    ask(
+        &arguments.ledger,
+        &arguments.filters,
+        |query| policy_backtest(query, &config),
+        |backtest| backtest.calls,
+    )
 }
 
 fn recommend(arguments: &Recommend) -> Exit {
-    ask(&arguments.ledger, &arguments.filters, policy_recommend)
+    ask(&arguments.ledger, &arguments.filters, policy_recommend, |recommended| recommended.calls)
 }
 
 fn ask<A: serde::Serialize + Render>(
     ledger: &Week,
     filters: &[Filter],
     ask: impl Fn(&Query) -> Result<A, ReportError>,
+    calls: impl Fn(&A) -> u64,
 ) -> Exit {
     let Some(mut query) = Query::here(ledger.home.as_deref()) else { return failed(&ReportError::NoHome) };
     query.since = ledger.since;
     query.filters = filters.to_vec();
     match ask(&query) {
-        Ok(answer) => print(&if ledger.json { json(&answer) } else { answer.render(&style()) }, Exit::Fine),
+        Ok(answer) if ledger.json => print(&json(&answer), Exit::Fine),
+        Ok(answer) => {
+            // A policy may be on its way into a file.
+            if let (0, Ok(Some(unmatched))) = (calls(&answer), unmatched(&query)) {
+                complain(&unmatched.to_string());
+            }
+            print(&answer.render(&style()), Exit::Fine)
+        }
         Err(error) => failed(&error),
     }
 }

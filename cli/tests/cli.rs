@@ -105,6 +105,63 @@ fn keys(json: &serde_json::Value, each: &mut impl FnMut(&str)) {
 }
 
 #[test]
+fn a_filter_that_no_row_matches_is_named_with_what_to_write_instead() {
+    let home = tempfile::tempdir().unwrap();
+    ledger(home.path(), 12);
+    let said = |arguments: &[&str]| {
+        let (code, out, err) = run(home.path(), arguments);
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+        out.replace('\n', " ").trim_end().to_owned()
+    };
+    let of = |filter: &str, more: &str| format!("No row of this window matches {filter}{more}");
+    for (filter, says) in [
+        ("vendor=stripe.com", ": stripe.com is a domain of the vendor stripe; write vendor=stripe."),
+        ("vendor=strpie", "; did you mean vendor=stripe?"),
+        ("vendor=twitch", "; there are stripe."),
+        ("vendor!=stripe", "."),
+        ("vendor.tag=paymnets", "; did you mean vendor.tag=payments?"),
+        ("customer=custmer-00003", "; did you mean customer=customer-00003?"),
+        (
+            "customer=zz*",
+            "; there are customer-00000, customer-00001, customer-00002, customer-00003, customer-00004, customer-00005, \
+             customer-00006, customer-00007 and 4 more.",
+        ),
+        ("caller=chekout", "; did you mean caller=checkout?"),
+        ("outcome=compelte", "; did you mean outcome=complete?"),
+        ("endpoint=/v1/balance", "; did you mean 'endpoint=GET /v1/balance'?"),
+    ] {
+        for question in ["vendors", "endpoints", "customers", "callers", "calls", "findings", "all"] {
+            let filter_said =
+                if filter.contains(['*', '!']) { format!("'{filter}'") } else { filter.to_owned() };
+            assert_eq!(said(&["report", question, filter]), of(&filter_said, says), "{question}");
+        }
+    }
+    assert_eq!(said(&["report", "vendors", "status>=500"]), of("'status>=500'", "."));
+    assert_eq!(
+        said(&["report", "vendors", "vendor=strpie", "caller=chekout"]),
+        of("vendor=strpie", "; did you mean vendor=stripe? ")
+            + &of("caller=chekout", "; did you mean caller=checkout?")
+    );
+    assert_eq!(
+        said(&["report", "vendors", "customer=customer-00001", "customer=customer-00002"]),
+        of("customer=customer-00001", " and customer=customer-00002 together.")
+    );
+    assert_eq!(
+        said(&["report", "incidents", "vendor=strpie"]),
+        of("vendor=strpie", "; did you mean vendor=stripe?")
+    );
+    assert_eq!(said(&["report", "quotas", "vendor=stripe"]), of("vendor=stripe", "."));
+    assert_eq!(said(&["advise", "--vendor", "strpie"]), of("vendor=strpie", "; did you mean vendor=stripe?"));
+    // What is there, and what programs read, is as it was.
+    assert!(said(&["report", "vendors", "vendor=stripe"]).contains("Stripe     12"));
+    assert!(said(&["report", "findings", "vendor=stripe"]).contains("Nothing stands out."));
+    let json: Value = serde_json::from_str(&said(&["report", "vendors", "vendor=strpie", "--json"])).unwrap();
+    assert_eq!((&json["rows"], &json["notes"]), (&json!([]), &json!([])));
+    let (_, out, err) = run(home.path(), &["policy", "recommend", "vendor=strpie"]);
+    assert!(!out.contains("strpie") && err.contains("did you mean vendor=stripe?"), "{out}{err}");
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_is_no_error() {
     let home = tempfile::tempdir().unwrap();
     // More than a pipe holds.

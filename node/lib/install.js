@@ -147,11 +147,11 @@ function cameUntold () {
 }
 
 function onBeforeExit () {
-  if (cameUntold()) return onTerminate()
+  if (cameUntold()) return terminate()
   if (!cameDuring(flushNow)) return
   // The application's own listeners hear of it if it goes on.
   if (process.listeners('SIGTERM').some((listener) => listener !== onTerminate)) process.kill(process.pid, 'SIGTERM')
-  else onTerminate()
+  else terminate()
 }
 
 function onExit () {
@@ -160,10 +160,21 @@ function onExit () {
 }
 
 /**
+ * Node says of a signal which number it has. One that the program says itself (`process.emit('SIGTERM')`) is none: where
+ * nobody else listens, nothing happens.
+ *
+ * @param {string} [_name]
+ * @param {number} [number]
+ */
+function onTerminate (_name, number) {
+  if (number !== undefined || process.listeners('SIGTERM').some((listener) => listener !== onTerminate)) terminate()
+}
+
+/**
  * Node dies by SIGTERM unless somebody listens. Farcall listens only to write what it counted: where the
  * application listens too, the signal is the application's; where not, the process dies as it would have.
  */
-function onTerminate () {
+function terminate () {
   told()
   // The first process of a container does not die of a signal that nobody listens to: it goes on, and so does this.
   if (process.listeners('SIGTERM').some((listener) => listener !== onTerminate) || process.pid === 1) {

@@ -159,6 +159,19 @@ test('SIGTERM still kills a process where those who listen end it only if nobody
   assert.equal((await counted(customer)).calls, 1)
 })
 
+test('SIGTERM that the program says itself, and nobody listens to, is no signal', async () => {
+  const customer = newCustomer()
+  const { code, signal, output } = await run(`${asking}
+    process.emit('SIGTERM')
+    await farcall.withCustomer('${customer}', get, '/scenario/ok')
+    process.once('SIGTERM', () => console.log('heard'))
+    process.emit('SIGTERM', 'SIGTERM')
+    process.emit('SIGTERM')
+  `)
+  assert.deepEqual([code, signal, output], [0, null, 'heard\n'])
+  assert.equal((await counted(customer, 'outcome=complete')).calls, 1)
+})
+
 test('a process that lives on after SIGTERM is counted on, and its next SIGTERM is heard', async () => {
   const customer = newCustomer()
   const { signal, output } = await run(`${asking}

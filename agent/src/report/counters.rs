@@ -12,7 +12,7 @@ pub(super) enum Weight {
 use Weight::{Fine, Look};
 
 /// Name, meaning and weight of each; docs/report.md has the same names.
-const MEANINGS: [(&str, &str, Weight); 87] = [
+const MEANINGS: [(&str, &str, Weight); 94] = [
     ("unreadable_targets", "calls whose URL could not be read, counted under the vendor `unreadable`", Look),
     ("cut_names", "customers or tags that were too long or too many, and were cut", Fine),
     ("folded_vendors", "calls whose vendor was added to `other`, because there were too many", Fine),
@@ -227,14 +227,45 @@ const MEANINGS: [(&str, &str, Weight); 87] = [
         Fine,
     ),
     (
+        "sidecar_turned_away",
+        "programs that the sidecar does not listen to, because there were too many or it could not tell who they are: it may count their calls again",
+        Look,
+    ),
+    (
         "sidecar_skipped_but_seen_otherwise",
         "times that the kernel skipped a program (recursion_misses) and another one saw the same",
         Fine,
     ),
+    (
+        "python_hook_errors",
+        "exceptions in a hook of the Python adapter; the calls went on as without it",
+        Look,
+    ),
+    ("node_hook_errors", "exceptions in a hook of the Node adapter; the calls went on as without it", Look),
+    (
+        "tower_panics",
+        "errors of the tower layer's own that were caught; the calls went on as without it",
+        Look,
+    ),
+    (
+        "tower_without_timer",
+        "waits that had no timer, because no runtime of Tokio with time enabled was there",
+        Look,
+    ),
+    (
+        "reqwest_unseen_redirects",
+        "calls whose redirects reqwest followed by a policy that is not farcall's: the hops were counted as one call, and no rule was asked for the later ones",
+        Look,
+    ),
+    (
+        "reqwest_unchanged_redirects",
+        "further hops of redirects that went out as reqwest makes them, without what a rule changes in requests",
+        Look,
+    ),
     ("other_failures", "failures of an adapter beyond those told apart", Look),
 ];
 
-/// What a counter means, and whether it matters; `None` for an adapter's own.
+/// What a counter means, and whether it matters; `None` for one that this version does not know.
 pub(super) fn meaning(name: &str) -> Option<(&'static str, Weight)> {
     let found = MEANINGS.iter().find(|(known, ..)| *known == name);
     found.map(|(_, meaning, weight)| (*meaning, *weight))
@@ -245,15 +276,65 @@ mod tests {
     use super::*;
     use crate::tally::Tallies;
     use farcall::Counters;
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    /// The names in the quotes of a text.
+    fn quoted(text: &str, sign: char) -> impl Iterator<Item = &str> {
+        text.split(sign).skip(1).step_by(2).filter(|name| {
+            name.len() > 3 && name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+        })
+    }
+
+    /// What the sources of a folder count under names of their own.
+    fn counted(folder: &Path, names: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                counted(&path, names);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let mut add = |text: &str| names.extend(quoted(text, '"').map(str::to_owned));
+                for (start, end) in
+                    [("count_failure(\"", ")"), ("count_failures(\"", ")"), ("(\"sidecar_", ",")]
+                {
+                    for after in text.split(start).skip(1) {
+                        let name = after.split(end).next().unwrap();
+                        add(&format!("{}{name}", start.rsplit_once('(').unwrap().1));
+                    }
+                }
+                for after in text.split("fn counters(&self)").skip(1) {
+                    let lines = after.split("\n    }\n").next().unwrap().lines();
+                    lines.filter(|line| !line.contains("#[cfg(")).for_each(&mut add);
+                }
+            }
+        }
+    }
 
     #[test]
-    fn every_counter_of_engine_and_agent_has_a_meaning_and_is_documented() {
-        let documented = include_str!("../../../docs/report.md");
-        let engine = Counters::default().named().into_iter().map(|(name, _)| name.to_owned());
-        let agent = Tallies::default().all().into_iter().map(|(name, _)| name);
-        for name in engine.chain(agent) {
-            assert!(meaning(&name).is_some(), "{name} has no meaning");
-            assert!(documented.contains(&format!("`{name}`")), "{name} is not documented");
+    fn every_counter_has_a_meaning_and_one_line_in_the_documentation() {
+        let report = include_str!("../../../docs/report.md");
+        let (_, table) = report.rsplit_once("| counter | meaning |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let mut documented = Vec::new();
+        rows.for_each(|row| documented.extend(quoted(row.split('|').nth(1).unwrap(), '`')));
+        documented.sort_unstable();
+        let twice: Vec<_> = documented.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(twice.is_empty(), "{twice:?} stand in two lines of docs/report.md");
+
+        let mut names: BTreeSet<String> =
+            Counters::default().named().into_iter().map(|(name, _)| name.into()).collect();
+        names.extend(Tallies::default().all().into_iter().map(|(name, _)| name));
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for place in ["agent", "tower-layer", "py", "node", "ebpf-sidecar"] {
+            counted(&workspace.join(place).join("src"), &mut names);
         }
+        names.insert("other_failures".to_owned());
+        assert!(names.len() > 80, "{names:?}");
+        let meant: BTreeSet<String> = MEANINGS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        assert_eq!(names, meant, "what is counted, and what has a meaning here");
+        let documented: BTreeSet<String> = documented.into_iter().map(str::to_owned).collect();
+        assert_eq!(documented, meant, "what docs/report.md has, and what has a meaning here");
     }
 }

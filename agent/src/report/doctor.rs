@@ -134,7 +134,7 @@ pub struct Counter {
     pub name: String,
     /// Its value.
     pub value: u64,
-    /// What it counts, in words; empty for an adapter's own.
+    /// What it counts, in words; empty for one that this version does not know.
     pub meaning: &'static str,
 }
 

@@ -20,6 +20,8 @@ use thiserror::Error;
 pub struct Filter {
     key: Key,
     test: Test,
+    /// As it was written: its key and its operator, and its value.
+    written: (String, String),
 }
 
 /// A filter that cannot be understood, or asks for what the report does not know.
@@ -119,9 +121,10 @@ impl FromStr for Filter {
         if bare.is_empty() {
             return Err(bad(format!("a value is missing after `{sign}`")));
         }
+        let written = (format!("{name}{sign}"), value.to_owned());
         if let Key::Status | Key::Pid = key {
             let number = bare.parse().map_err(|_| bad(format!("`{bare}` is not a whole number")))?;
-            return Ok(Self { key, test: Test::Number(operator, number) });
+            return Ok(Self { key, test: Test::Number(operator, number), written });
         }
         let text = match operator {
             Operator::Equal => bare.to_owned(),
@@ -139,7 +142,7 @@ impl FromStr for Filter {
             }
             _ => Test::Text(Text::new(&text)),
         };
-        Ok(Self { key, test })
+        Ok(Self { key, test, written })
     }
 }
 
@@ -208,7 +211,7 @@ impl Filter {
         })
     }
 
-    fn is_about_connections(&self) -> bool {
+    pub(super) fn is_about_connections(&self) -> bool {
         matches!(
             self.key,
             Key::Pid
@@ -229,6 +232,60 @@ impl Filter {
         let (_, texts) = matcher.written().next()?;
         let name = texts.first()?.trim_start_matches('!').trim();
         (!name.contains('*')).then_some(name)
+    }
+
+    /// The text that it asks for; `None` where it asks for a number, or for any other text.
+    pub(super) fn wanted(&self) -> Option<&str> {
+        let (start, value) = &self.written;
+        let asks =
+            !matches!(self.test, Test::Number(..)) && !start.ends_with("!=") && !value.starts_with('!');
+        asks.then_some(value.as_str())
+    }
+
+    /// What a row has of that which it asks for.
+    pub(super) fn values<'r>(&self, subject: &Subject<'r>, tap: &'r str, outcome: &'r str) -> Vec<&'r str> {
+        let tags = || subject.tags.split(',');
+        vec![match self.key {
+            Key::Pid | Key::Status => return Vec::new(),
+            Key::Tap => tap,
+            Key::Outcome => outcome,
+            Key::Rule(Field::Vendor) => subject.vendor,
+            Key::Rule(Field::VendorTag) => return subject.vendor_tags.iter().map(String::as_str).collect(),
+            Key::Rule(Field::Endpoint) => subject.endpoint,
+            Key::Rule(Field::Method) => subject.method,
+            Key::Rule(Field::Customer) => subject.customer,
+            Key::Rule(Field::Service) => &subject.caller.service,
+            Key::Rule(Field::Executable) => &subject.caller.executable,
+            Key::Rule(Field::User) => &subject.caller.user,
+            Key::Rule(Field::Container) => &subject.caller.container,
+            Key::Rule(Field::Tag) => match self.tag_key() {
+                Some(key) => {
+                    return tags().filter_map(|tag| tag.strip_prefix(key)?.strip_prefix('=')).collect();
+                }
+                None => return tags().collect(),
+            },
+            Key::Rule(_) => return Vec::new(),
+        }]
+    }
+
+    /// The key of the tag whose value it asks for.
+    fn tag_key(&self) -> Option<&str> {
+        let name = self.written.0.trim_end_matches(['=', '!']);
+        is_one_tag(name).then(|| &name[ONE_TAG_START.len()..])
+    }
+
+    pub(super) fn is_about_vendors(&self) -> bool {
+        self.key == Key::Rule(Field::Vendor)
+    }
+
+    /// As a shell takes it.
+    pub(super) fn quoted(&self) -> String {
+        quoted(format!("{}{}", self.written.0, self.written.1))
+    }
+
+    /// The same filter for another text, as a shell takes it.
+    pub(super) fn asking_for(&self, value: &str) -> String {
+        quoted(format!("{}{value}", self.written.0))
     }
 
     /// That it can match nothing, and why.
@@ -261,6 +318,15 @@ impl Filter {
     /// Whether it asks for more than vendor, endpoint and caller: what only single calls have.
     pub(super) fn is_about_single_calls(&self) -> bool {
         matches!(self.key, Key::Rule(Field::Customer | Field::Tag) | Key::Tap | Key::Status | Key::Outcome)
+    }
+}
+
+/// In quotes where a shell would take it apart.
+fn quoted(filter: String) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "=.,:/@%+-_".contains(letter);
+    match filter.chars().all(is_plain) {
+        true => filter,
+        false => format!("'{}'", filter.replace('\'', "'\\''")),
     }
 }
 

@@ -30,6 +30,7 @@ mod render;
 mod row;
 mod source;
 pub(crate) mod time;
+mod unmatched;
 mod unsent;
 mod vendors;
 mod who;
@@ -61,6 +62,7 @@ pub use question::{Question, Report};
 pub use quotas::{QuotaRow, Quotas, quotas};
 pub use refusal::Warning;
 pub use render::{Render, Style};
+pub use unmatched::{Unmatched, unmatched};
 pub use vendors::{VendorRow, vendors};
 
 use serde::Serialize;

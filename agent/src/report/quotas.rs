@@ -117,6 +117,10 @@ struct Stored {
     due_at: Option<u64>,
 }
 
+/// What there is to say where there is none.
+pub(super) const NOTHING_STATED: &str = "No vendor stated a quota in this window, none was learned from 429s, and no \
+                                         rule limited calls. Look further back with --since 7d.";
+
 /// How far ahead a clock may be, in nanoseconds, for what is told by it to count.
 const AHEAD: u64 = 60_000_000_000;
 
@@ -187,11 +191,7 @@ fn notes(rows: &[QuotaRow], unread: u64, query: &Query) -> Vec<String> {
     notes.extend(full);
     let mut stated = rows.iter().filter(|row| row.source == "vendor").peekable();
     if rows.is_empty() && none_full {
-        notes.push(
-            "No vendor stated a quota in this window, none was learned from 429s, and no rule limited calls. Look \
-             further back with --since 7d."
-                .to_owned(),
-        );
+        notes.push(NOTHING_STATED.to_owned());
     } else if stated.peek().is_some() && stated.all(|row| row.rules.is_empty()) {
         notes.push(
             "What vendors state is only watched: a [[quota]] rule keeps to it (docs/quota.md).".to_owned(),

@@ -81,6 +81,12 @@ impl<'q> Source<'q> {
         Ok(())
     }
 
+    /// Whether anything that the ledger holds, of whatever time, is called so.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        let services = self.who.shown.values().map(|caller| caller.service.as_str());
+        self.names.values().map(AsRef::as_ref).chain(services).any(|known| known.eq_ignore_ascii_case(name))
+    }
+
     /// The name as the vendor writes it.
     pub(super) fn label(&self, vendor: &str) -> String {
         self.find_vendor(vendor).map_or_else(|| vendor.to_owned(), |vendor| vendor.label.clone())

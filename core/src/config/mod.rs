@@ -17,6 +17,7 @@ mod error;
 mod fault;
 mod ledger;
 mod matcher;
+mod nearest;
 mod otlp;
 mod outbox;
 mod outbox_store;
@@ -37,6 +38,7 @@ pub use alarm::AlarmConfig;
 pub use duration::parse_duration;
 pub use error::{ConfigError, ConfigWarning};
 pub use ledger::LedgerConfig;
+pub use nearest::nearest_name;
 pub use otlp::OtlpConfig;
 pub use outbox_store::{OnMissingCopy, OutboxPlace, OutboxStore, outbox_places};
 pub use rule::Rule;
@@ -129,6 +131,13 @@ impl Config {
     #[must_use]
     pub fn objection_to_vendor(&self, name: &str) -> Option<String> {
         matcher::VendorNames::new(&self.vendors).objection(name)
+    }
+
+    /// The vendors that have hosts below a domain, the first three: calls to these are theirs, and not those of what
+    /// nobody named of the domain. None below what is a vendor's name itself.
+    #[must_use]
+    pub fn vendors_below(&self, domain: &str) -> Vec<String> {
+        warn::vendors_below(self, domain)
     }
 
     /// Reads the text of a configuration file; `file` is the name that errors show.

@@ -66,6 +66,11 @@ pub(super) fn warnings(config: &Config, file: &str, text: &str, now: Timestamp) 
     .collect()
 }
 
+/// See [`Config::vendors_below`].
+pub(super) fn vendors_below(config: &Config, domain: &str) -> Vec<String> {
+    Known::new(config).below(domain).into_iter().map(|(_, vendor)| vendor.to_owned()).collect()
+}
+
 struct Found {
     /// Where the rule of a kind and a line stands.
     places: HashMap<(&'static str, usize), usize>,

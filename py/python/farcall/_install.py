@@ -60,10 +60,11 @@ def install(
 ) -> None:
     """Counts the calls that this process makes from now on. The second time does nothing.
 
-    `service` is this program's name in the reports (default: `OTEL_SERVICE_NAME`, else the script's name), `home` the
-    folder of the ledger (default: `FARCALL_HOME`, else the XDG state folder), `adapters` the libraries to attach to
-    (default: all of `requests`, `urllib3`, `httpx`, `httpx2`). A library that is not imported yet is attached to when
-    the application imports it; none is imported here. requests is counted in urllib3, so the two go together.
+    `service` is this program's name in the reports (default: `OTEL_SERVICE_NAME`, else that of the module that
+    `python -m` runs, of the script, folder or archive), `home` the folder of the ledger (default: `FARCALL_HOME`, else
+    the XDG state folder), `adapters` the libraries to attach to (default: all of `requests`, `urllib3`, `httpx`,
+    `httpx2`). A library that is not imported yet is attached to when the application imports it; none is imported
+    here. requests is counted in urllib3, so the two go together.
 
     Raises ValueError for an unknown adapter, and nothing else: what fails later is counted, and `status()` shows it.
     """
@@ -203,14 +204,32 @@ def _after_fork() -> None:
 
 
 def _service_hint() -> str | None:
-    """What this program would be called: its script, or the module that `python -m` runs."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name:
-        name = str(spec.name).removesuffix(".__main__")
-        return name if name != "__main__" else None
-    script = os.path.basename(sys.argv[0]) if getattr(sys, "argv", None) else ""
-    return os.path.splitext(script)[0] if script and script != "-c" else None
+    """What this program would be called: the module that `python -m` runs, else its script, folder or archive."""
+    # A process that multiprocessing spawned has its parent's main module under a name of its own.
+    for main in ("__mp_main__", "__main__"):
+        spec = getattr(sys.modules.get(main), "__spec__", None)
+        name = str(spec.name).removesuffix(".__main__") if spec is not None and spec.name else "__main__"
+        # What runs in a folder or an archive is only the main module.
+        if name != "__main__":
+            return name
+    arguments = getattr(sys, "argv", None) or [""]
+    if arguments[0] == "-m":
+        # The module is yet to be found, as where `sitecustomize` installs: what stands before its own arguments.
+        name = sys.orig_argv[: len(sys.orig_argv) - len(arguments) + 1][-1]
+        return name.partition("m")[2] if name.startswith("-") else name
+    if arguments[0] in ("", "-", "-c"):
+        return None
+    try:
+        script = os.path.abspath(arguments[0])
+    except OSError:  # The working folder is gone.
+        script = arguments[0]
+    name = os.path.basename(script)
+    if name == "__main__.py":
+        name = os.path.basename(os.path.dirname(script))
+    elif not os.path.isdir(script):
+        name = os.path.splitext(name)[0]
+    # A file's name may be no text.
+    return name.encode(errors="replace").decode() or None
 
 
 def _watched() -> list[str]:

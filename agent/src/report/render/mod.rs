@@ -37,6 +37,13 @@ impl Style {
     }
 }
 
+/// Sentences, one after the other.
+pub(super) fn sentences(sentences: &[String], style: &Style) -> String {
+    let mut out = String::new();
+    sentences.iter().for_each(|sentence| grid::wrap(sentence, style.width, 0, &mut out));
+    out
+}
+
 /// What can be written as a table for people.
 pub trait Render {
     /// The text, ending in a line break.

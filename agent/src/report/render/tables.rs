@@ -418,11 +418,13 @@ pub(super) fn list(names: &[String]) -> String {
 
 fn page<R>(style: &Style, heading: &str, table: &Table<R>, grid: &Grid) -> String {
     let mut out = title(style, heading, table.window.seconds);
-    if table.rows.is_empty() {
+    if table.rows.is_empty() && table.totals.calls == 0 {
         wrap(NO_CALLS, style.width, 0, &mut out);
         return out;
     }
-    grid.write(style, &mut out);
+    if !table.rows.is_empty() {
+        grid.write(style, &mut out);
+    }
     for note in &table.notes {
         wrap(note, style.width, 0, &mut out);
     }

@@ -3,6 +3,7 @@
 use crate::catalogue::{Catalogue, Vendor, builtin};
 use crate::config::Config;
 use crate::config::matcher::bare_host;
+use crate::config::nearest_name;
 use crate::matcher::Text;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -152,15 +153,7 @@ pub(super) fn hint<'k>(wanted: &str, known: impl Iterator<Item = &'k str> + Clon
     if known.clone().any(|known| pattern.matches(known)) {
         return None;
     }
-    let lower = wanted.to_lowercase();
-    let likeness = |known: &str| {
-        let known = known.to_lowercase();
-        // In a word of three letters, two in each other's place are nothing alike to the measure.
-        if strsim::osa_distance(&lower, &known) == 1 { 1.0 } else { strsim::jaro_winkler(&lower, &known) }
-    };
-    let nearest = known.map(|known| (likeness(known), known)).max_by(|(a, _), (b, _)| a.total_cmp(b));
-    let near = nearest.filter(|(likeness, _)| *likeness > 0.7);
-    Some(near.map(|(_, nearest)| format!("did you mean `{nearest}`?")))
+    Some(nearest_name(wanted, known).map(|nearest| format!("did you mean `{nearest}`?")))
 }
 
 #[cfg(test)]

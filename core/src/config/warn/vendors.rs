@@ -34,7 +34,7 @@ impl Known<'_> {
     }
 
     /// Of each vendor that has a host below a domain the first such, and its name. None of what is itself a vendor's name.
-    fn below(&self, text: &str) -> Vec<(&str, &str)> {
+    pub(super) fn below(&self, text: &str) -> Vec<(&str, &str)> {
         let domain = bare(text).to_lowercase();
         let mut found: Vec<(&str, &str)> = Vec::new();
         if !domain.contains('.') || domain.contains('*') || self.vendor(&domain).is_some() {
