@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: (LGPL-2.1 OR BSD-2-Clause)
-// Connections that were open before we looked: read once, from the files of the processes named in fc_adoptees.
+// Connections that were open before we looked, or before their process came into the scope: read from the files of the
+// processes named in fc_adoptees.
 //
-// Each TCP socket is written out as a struct fc_conn with `joined` set: 1 for a connection, 2 for a listening socket,
-// whose port tells user space which connections came from outside.
+// Each TCP socket is written out as a struct fc_conn with `joined` set: FC_JOINED_LISTENING for a listening socket, whose
+// port tells user space which connections came from outside.
 
 SEC("iter/task_file")
 int fc_adopt(struct bpf_iter__task_file *ctx)
@@ -28,8 +29,10 @@ int fc_adopt(struct bpf_iter__task_file *ctx)
 	u8 state = sk->__sk_common.skc_state;
 	if (state == TCP_CLOSE || state == TCP_SYN_SENT)
 		return 0;
-	conn.joined = state == TCP_LISTEN ? 2 : 1;
-	if (conn.joined == 1) {
+	bool is_listening = state == TCP_LISTEN;
+	bool is_ours = fc_is_scope(BPF_CORE_READ(sk, sk_cgrp_data.cgroup));
+	conn.joined = is_listening ? FC_JOINED_LISTENING : is_ours ? FC_JOINED : FC_JOINED_FOREIGN;
+	if (!is_listening) {
 		if (!fc_include_loopback && fc_is_loopback(&conn))
 			return 0;
 		struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -39,7 +42,7 @@ int fc_adopt(struct bpf_iter__task_file *ctx)
 		conn.cookie = bpf_get_socket_cookie(sk);
 	}
 	conn.opened = bpf_ktime_get_ns();
-	if (conn.joined == 1)
+	if (!is_listening)
 		fc_enlist(&conn, sk, false);
 	conn.established = conn.opened;
 	conn.started = BPF_CORE_READ(task, group_leader, start_boottime);

@@ -9,10 +9,27 @@
 
 const volatile u32 fc_ring_size = 16 * 1024 * 1024;
 const volatile bool fc_include_loopback = false;
+// The identifier of the cgroup in fc_scope, for what is asked about others than the current task.
+volatile u64 fc_scope_id = 0;
 
 static __always_inline bool fc_in_scope(void)
 {
 	return bpf_current_task_under_cgroup(&fc_scope, 0) == 1;
+}
+
+#define FC_CGROUP_DEPTH 64
+
+// Whether this is the cgroup of the scope or below it. bpf_task_under_cgroup() would say so, from Linux 6.5 on.
+static __always_inline bool fc_is_scope(const struct cgroup *cgroup)
+{
+	if (BPF_CORE_READ(cgroup, root, hierarchy_id) != 0) // of version 1, where identifiers are others
+		return false;
+	for (int depth = 0; depth < FC_CGROUP_DEPTH && cgroup; depth++) {
+		if (BPF_CORE_READ(cgroup, kn, id) == fc_scope_id)
+			return true;
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+	}
+	return false;
 }
 
 static __always_inline void fc_count_loss(u32 reason, u64 n)

@@ -24,6 +24,33 @@ int BPF_PROG(fc_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	return 0;
 }
 
+// Runs in whoever moves `task`, once the move is done: once for all threads of a process.
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(fc_moved, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	if (!fc_is_scope(to))
+		return 0;
+	struct fc_exec_event *event = bpf_ringbuf_reserve(&fc_events, sizeof(*event), 0);
+	if (!event) {
+		fc_count_loss(FC_LOSS_RING, 1);
+		return 0;
+	}
+	event->head.kind = FC_MOVED;
+	event->head.tgid = BPF_CORE_READ(task, tgid);
+	event->head.tid = BPF_CORE_READ(task, pid);
+	event->head.cpu = bpf_get_smp_processor_id();
+	event->head.at = bpf_ktime_get_ns();
+	event->head.id = 0;
+	event->started = BPF_CORE_READ(task, group_leader, start_boottime);
+	event->cgroup = BPF_CORE_READ(to, kn, id);
+	event->parent = BPF_CORE_READ(task, real_parent, tgid);
+	event->uid = BPF_CORE_READ(task, cred, uid.val);
+	BPF_CORE_READ_STR_INTO(&event->comm, task, group_leader, comm);
+	event->path[0] = 0;
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(fc_exit, struct task_struct *task)
 {

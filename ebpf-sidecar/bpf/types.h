@@ -14,6 +14,7 @@ enum fc_kind {
 	FC_HELLO = 8,  // struct fc_data_event, first TCP payload of a TLS connection
 	FC_TLS = 9,    // struct fc_data_event, plaintext of one TLS library call
 	FC_TLS_END = 10, // struct fc_head alone: the library freed the stream `id`
+	FC_MOVED = 11, // struct fc_exec_event without a path: a process was put into a cgroup of the scope, by whomever
 };
 
 enum fc_dir { FC_OUT = 0, FC_IN = 1 };
@@ -46,6 +47,13 @@ enum fc_end {
 	FC_END_OWN = 2,    // the program closed it
 	FC_END_UNREAD = 3, // the peer's FIN came, and the program closed it without reading all that had come
 	FC_END_BROKEN = 4, // the peer's reset came, or nothing for too long
+};
+
+// Whether a socket was open before it was followed, and which kind it is.
+enum fc_joined {
+	FC_JOINED = 1, // a connection
+	FC_JOINED_LISTENING = 2,
+	FC_JOINED_FOREIGN = 3, // a connection whose socket was made in a cgroup outside of the scope, as it stays for good
 };
 
 struct fc_head {
@@ -82,7 +90,7 @@ struct fc_conn {
 	__u16 remote_port;
 	__u16 family;
 	__u8 proto;
-	__u8 joined; // was open before we looked
+	__u8 joined; // enum fc_joined: was open before we looked
 	__u8 comm[16];
 	__u32 listed; // its socket is in fc_sockets for as long as it exists
 	__u32 ended; // enum fc_end

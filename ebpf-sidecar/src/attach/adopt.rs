@@ -1,4 +1,4 @@
-//! Connections that were open before the capture began.
+//! Connections that were open before the capture began, or before their process came into the cgroup.
 
 use std::{collections::HashSet, fs, io::Read};
 
@@ -17,19 +17,24 @@ pub(super) fn open_connections(
     adoptees: &impl MapCore,
     iterator: &Link,
 ) -> Result<Vec<(Socket, Vec<u8>)>, AttachError> {
-    for tgid in cgroup.processes() {
-        let id = cgroup_id(cgroup, tgid).unwrap_or(cgroup.id);
+    let processes = cgroup.processes();
+    for tgid in &processes {
+        let id = cgroup_id(cgroup, *tgid).unwrap_or(cgroup.id);
         adoptees
             .update(&tgid.to_ne_bytes(), &id.to_ne_bytes(), MapFlags::ANY)
             .attempting("naming processes")?;
     }
     let mut bytes = Vec::new();
     let path = || std::path::PathBuf::from("the sockets of running processes");
-    Iter::new(iterator)
+    let read = Iter::new(iterator)
         .attempting("reading open sockets")?
         .read_to_end(&mut bytes)
-        .map_err(|source| AttachError::Read { path: path(), source })?;
-    Ok(outbound(&bytes))
+        .map_err(|source| AttachError::Read { path: path(), source });
+    // By the next time others may have their numbers.
+    for tgid in &processes {
+        let _gone = adoptees.delete(&tgid.to_ne_bytes());
+    }
+    read.map(|_| outbound(&bytes))
 }
 
 /// Connections among the sockets that were not accepted: their local port is none that somebody listens on.

@@ -136,6 +136,14 @@ pub fn check() -> Vec<Finding> {
             "needs Linux 6.3; until then a stream is joined at its first read",
         ),
         finding(
+            "cgroup tracepoint",
+            tells_of_moves(),
+            Need::Detail,
+            "what a process has open that is moved into the cgroup later",
+            "cgroup_attach_task",
+            "needs Linux 4.17 with BTF; without it, calls on connections that such a process brings along are not counted",
+        ),
+        finding(
             "preemption guard",
             has_function("bpf_preempt_disable") || !uprobes_are_preemptible(),
             Need::Detail,
@@ -160,11 +168,17 @@ pub fn check() -> Vec<Finding> {
 
 /// Whether the kernel tells which socket a thread sends to and receives from.
 pub(super) fn has_socket_lengths() -> bool {
-    libbpf_rs::btf::Btf::from_vmlinux().is_ok_and(|btf| {
-        ["btf_trace_sock_send_length", "btf_trace_sock_recv_length"]
-            .iter()
-            .all(|name| btf.type_by_name::<btf::Typedef<'_>>(name).is_some())
-    })
+    has_tracepoints(&["btf_trace_sock_send_length", "btf_trace_sock_recv_length"])
+}
+
+/// Whether the kernel tells of processes that are moved to another cgroup.
+pub(super) fn tells_of_moves() -> bool {
+    has_tracepoints(&["btf_trace_cgroup_attach_task"])
+}
+
+fn has_tracepoints(names: &[&str]) -> bool {
+    libbpf_rs::btf::Btf::from_vmlinux()
+        .is_ok_and(|btf| names.iter().all(|name| btf.type_by_name::<btf::Typedef<'_>>(name).is_some()))
 }
 
 /// Whether calls are seen: nothing is missing but details.

@@ -21,6 +21,7 @@ use super::{
     check,
     discover::{Discovery, Library},
     losses::Losses,
+    newcomers::Newcomers,
     probe::attach_openssl,
     reconcile::Reconciliation,
     skeleton::{FarcallSkel, FarcallSkelBuilder},
@@ -29,6 +30,7 @@ use super::{
 use crate::{
     clock,
     tap::{Fresh, Observation, Observer},
+    wire::record::Socket,
 };
 
 /// What to capture.
@@ -64,6 +66,7 @@ pub struct Capture<'obj> {
     ring: libbpf_rs::RingBuffer<'obj>,
     observer: Rc<RefCell<Observer>>,
     discovery: Discovery,
+    newcomers: Newcomers,
     cgroup: &'obj Cgroup,
     /// The cgroup that came after it at its path.
     successor: Option<Cgroup>,
@@ -102,6 +105,7 @@ impl<'obj> Capture<'obj> {
         open.progs.fc_sock_send.set_autoload(can_pair);
         open.progs.fc_sock_recv.set_autoload(can_pair);
         open.progs.fc_tcp_recv.set_autoload(!can_pair);
+        open.progs.fc_moved.set_autoload(check::tells_of_moves());
         let skel = open.load().attempting("loading the BPF programs")?;
         let observer = Rc::new(RefCell::new(Observer::default()));
         let sink = Rc::clone(&observer);
@@ -125,6 +129,7 @@ impl<'obj> Capture<'obj> {
             ring,
             observer,
             discovery: Discovery::with_folders(options.folders.clone()),
+            newcomers: Newcomers::new(),
             cgroup,
             successor: None,
             successions: 0,
@@ -148,7 +153,7 @@ impl<'obj> Capture<'obj> {
             }
             capture.probe(found);
         }
-        capture.adopt()?;
+        capture.adopt(|_| true)?;
         Ok(capture)
     }
 
@@ -167,6 +172,9 @@ impl<'obj> Capture<'obj> {
         ]);
         self.attach_to_scope()?;
         let programs = &self.skel.progs;
+        if programs.fc_moved.autoload() {
+            self.links.push(programs.fc_moved.attach_trace().attempting("attaching to cgroup_attach_task")?);
+        }
         let pairing = if can_pair {
             vec![&programs.fc_sock_send, &programs.fc_sock_recv]
         } else {
@@ -186,6 +194,10 @@ impl<'obj> Capture<'obj> {
             .fc_scope
             .update(&0u32.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)
             .attempting("setting the scope")?;
+        let id = self.scope().id;
+        if let Some(variables) = self.skel.maps.bss_data.as_deref_mut() {
+            variables.fc_scope_id = id;
+        }
         let programs = &self.skel.progs;
         let mut links = vec![
             programs.fc_egress.attach_cgroup(descriptor).attempting("attaching to the cgroup's egress")?,
@@ -213,11 +225,24 @@ impl<'obj> Capture<'obj> {
             return if self.scope().is_there() { Err(error) } else { Ok(()) };
         }
         self.look_at_everyone();
-        self.adopt()
+        self.adopt(|_| true)
     }
 
-    /// Takes over the connections that are open already.
-    fn adopt(&mut self) -> Result<(), AttachError> {
+    /// Takes over the connections that those who were moved here have brought along.
+    fn adopt_newcomers(&mut self) -> Result<(), AttachError> {
+        let newcomers = self.newcomers.due();
+        if newcomers.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        // A socket of the scope was seen to connect, or came from outside.
+        self.adopt(|socket| socket.foreign && newcomers.contains(&socket.tgid))?;
+        self.newcomers.looked(begun.elapsed());
+        Ok(())
+    }
+
+    /// Takes over those of the connections that are open already which are meant.
+    fn adopt(&mut self, is_meant: impl Fn(&Socket) -> bool) -> Result<(), AttachError> {
         let programs = &self.skel.progs;
         let iterator =
             programs.fc_adopt.attach_iter_with_opts(IterOpts::None).attempting("attaching to open files")?;
@@ -225,7 +250,9 @@ impl<'obj> Capture<'obj> {
         for (socket, value) in adopt::open_connections(self.scope(), &self.skel.maps.fc_adoptees, &iterator)?
         {
             // One that was opened since, or is held by two processes, is known already.
-            if connections.update(&socket.cookie.to_ne_bytes(), &value, MapFlags::NO_EXIST).is_ok() {
+            if is_meant(&socket)
+                && connections.update(&socket.cookie.to_ne_bytes(), &value, MapFlags::NO_EXIST).is_ok()
+            {
                 self.observer.borrow_mut().adopt(&socket);
             }
         }
@@ -244,6 +271,7 @@ impl<'obj> Capture<'obj> {
         self.ring.poll(timeout).or_else(ignore_interruption).attempting("reading the ring buffer")?;
         self.succeed()?;
         self.discover();
+        self.adopt_newcomers()?;
         Ok(self.observer.borrow_mut().observations())
     }
 
@@ -289,6 +317,7 @@ impl<'obj> Capture<'obj> {
         }
         self.observer.borrow_mut().expire(clock::monotonic());
         self.discover();
+        self.adopt_newcomers()?;
         // Looking reads a file for each process: it may take a twentieth of the time, however many there are.
         if self.looked.elapsed() > LOOK_EVERY.max(self.look_takes * 20) {
             self.look_at_everyone();
@@ -317,6 +346,10 @@ impl<'obj> Capture<'obj> {
             match process {
                 Fresh::Executed(tgid) => self.discovery.expect(tgid, now),
                 Fresh::Connecting(tgid) => self.discovery.connects(tgid, now, &mut found),
+                Fresh::Moved(tgid) => {
+                    self.newcomers.moved(tgid);
+                    self.discovery.connects(tgid, now, &mut found);
+                }
             }
         }
         found.extend(self.discovery.look_at_due(now));

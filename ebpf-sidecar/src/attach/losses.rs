@@ -85,6 +85,7 @@ impl Losses {
             skipped: skipped(&[
                 &programs.fc_exec,
                 &programs.fc_exit,
+                &programs.fc_moved,
                 &programs.fc_sock_send,
                 &programs.fc_sock_recv,
                 &programs.fc_tcp_recv,

@@ -7,6 +7,7 @@ mod discover;
 mod folders;
 mod load;
 mod losses;
+mod newcomers;
 mod probe;
 mod reconcile;
 mod skeleton;

@@ -89,6 +89,15 @@ impl Processes {
         })
     }
 
+    /// A process came that has executed its program elsewhere. One that is known stays who it is.
+    pub fn moved(&mut self, execution: &Execution) {
+        if self.get(execution.tgid, execution.started).is_none() {
+            // Where it is gone already, its name is all there is.
+            let path = execution.comm.clone();
+            self.executed(&Execution { path, ..execution.clone() });
+        }
+    }
+
     /// The process that opened a connection. Where it is new and already gone, it is taken for a fork of its parent.
     pub fn of(&mut self, socket: &Socket) -> Arc<Process> {
         if let Some(process) = self.get(socket.tgid, socket.started) {

@@ -84,6 +84,15 @@ pub struct Progress {
     pub new_in: u64,
 }
 
+/// Since when a connection is followed that was open before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joined {
+    /// Since we began to look.
+    Start,
+    /// Since its process was moved into the cgroup.
+    Move,
+}
+
 /// How long a connection may take until its first call shows.
 const YOUNG_NS: u64 = 5_000_000_000;
 
@@ -99,8 +108,8 @@ pub(super) struct Live {
     pub(super) past: Option<Understanding>,
     /// Whether its process has TLS streams without a socket.
     pub(super) process_has_loose_streams: bool,
-    /// Whether it was open before we looked.
-    joined: bool,
+    /// Since when it is followed, where it was open before.
+    joined: Option<Joined>,
     pub(super) lost: u32,
     ended: End,
     unread: bool,
@@ -135,7 +144,7 @@ impl Live {
             tls_stream: None,
             past: None,
             process_has_loose_streams: false,
-            joined: false,
+            joined: None,
             lost: 0,
             ended: End::Unknown,
             unread: false,
@@ -203,8 +212,8 @@ impl Live {
     }
 
     /// Leaves what moved until now out of all reports.
-    pub(super) fn begin_here(&mut self) {
-        self.joined = true;
+    pub(super) fn begin_here(&mut self, is_foreign: bool) {
+        self.joined = Some(if is_foreign { Joined::Move } else { Joined::Start });
         self.reported = Some((self.connection.bytes_out, self.connection.bytes_in));
     }
 
@@ -224,7 +233,7 @@ impl Live {
             Protocol::Tls | Protocol::Unseen | Protocol::Other => is_tls_to_come,
             Protocol::Http1 if connection.tunnel.is_some() => is_tls_to_come,
             // The head of its first request may still be on its way.
-            Protocol::Http1 | Protocol::Http2 => !self.joined && self.takes_a_host(),
+            Protocol::Http1 | Protocol::Http2 => self.joined.is_none() && self.takes_a_host(),
         };
         undecided && now.saturating_sub(connection.established) < YOUNG_NS
     }
@@ -258,7 +267,7 @@ impl Live {
             _ if connection.bytes_out + connection.bytes_in == 0 => Completeness::Complete,
             (Protocol::Other, None) => opaque("the protocol is unknown"),
             (Protocol::Http2, None) => opaque("its first bytes were not seen"),
-            (Protocol::Unseen, None) if self.joined => opaque("it was open before we looked"),
+            (Protocol::Unseen, None) if self.joined.is_some() => opaque(self.how_it_joined()),
             (Protocol::Unseen, None) if connection.bytes_out == 0 => {
                 opaque("the server spoke first: not HTTP")
             }
@@ -281,8 +290,16 @@ impl Live {
             () if self.connection.offered.iter().any(|name| name == "h2") => {
                 "HTTP/2 whose beginning was not seen, or no HTTP"
             }
-            () if self.joined => "it was open before we looked",
+            () if self.joined.is_some() => self.how_it_joined(),
             () => "what it carries is not HTTP",
+        }
+    }
+
+    /// Why its beginning is not known.
+    fn how_it_joined(&self) -> &'static str {
+        match self.joined {
+            Some(Joined::Move) => "it was open before its process was moved into the cgroup",
+            _ => "it was open before we looked",
         }
     }
 

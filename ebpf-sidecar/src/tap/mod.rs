@@ -62,13 +62,15 @@ pub struct Observer {
     unowned: u64,
 }
 
-/// A process that may map libraries which nobody has probed yet.
+/// What became of a process: it may map libraries which nobody has probed yet, or have connections that nobody follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {
     /// It has just executed a program: libraries come in the next milliseconds.
     Executed(u32),
     /// It connects: what it needs for that is mapped.
     Connecting(u32),
+    /// It was moved into the cgroup, or from one cgroup of the scope to another, with what it has open and mapped.
+    Moved(u32),
 }
 
 impl Observer {
@@ -90,6 +92,11 @@ impl Observer {
                 self.hosts.look(execution.cgroup, execution.tgid, clock::monotonic());
                 self.processes.executed(&execution);
             }
+            Some(Record::Moved(execution)) => {
+                self.fresh.push(Fresh::Moved(execution.tgid));
+                self.hosts.look(execution.cgroup, execution.tgid, clock::monotonic());
+                self.processes.moved(&execution);
+            }
             Some(Record::Exit { tgid, at }) => self.exited(tgid, at),
             Some(Record::Hello(piece)) => self.hello(&piece),
             Some(Record::Dns(piece)) => self.answer(&piece),
@@ -100,12 +107,12 @@ impl Observer {
         }
     }
 
-    /// Takes over a socket that was open before we looked. Its bytes until now are none of ours.
+    /// Takes over a socket that was open before it was followed. Its bytes until now are none of ours.
     pub fn adopt(&mut self, socket: &Socket) {
         if self.seen(socket)
             && let Some(live) = self.live.get_mut(&socket.cookie)
         {
-            live.begin_here();
+            live.begin_here(socket.foreign);
         }
     }
 
@@ -203,7 +210,7 @@ impl Observer {
         std::mem::take(&mut self.out)
     }
 
-    /// Processes that executed a program or connected since the last time.
+    /// Processes that executed a program, connected or were moved since the last time.
     pub fn fresh(&mut self) -> Vec<Fresh> {
         std::mem::take(&mut self.fresh)
     }

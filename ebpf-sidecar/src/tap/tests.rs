@@ -260,17 +260,17 @@ fn a_socket_that_connects_again_is_another_connection_even_if_the_end_of_the_fir
 
 #[test]
 fn what_began_before_we_looked_is_not_said_to_be_no_http() {
-    for (joined, offered, expected) in [
-        (true, vec![], "it was open before we looked"),
-        (false, vec!["h2".to_owned(), "http/1.1".to_owned()], "HTTP/2 whose beginning was not seen"),
-        (false, vec!["http/1.1".to_owned()], "what it carries is not HTTP"),
+    for (foreign, offered, expected) in [
+        (Some(false), vec![], "it was open before we looked"),
+        (Some(true), vec![], "it was open before its process was moved into the cgroup"),
+        (None, vec!["h2".to_owned(), "http/1.1".to_owned()], "HTTP/2 whose beginning was not seen"),
+        (None, vec!["http/1.1".to_owned()], "what it carries is not HTTP"),
     ] {
         let mut observer = Observer::default();
         let open = Socket { bytes_out: 9, ..socket(2, 5, Protocol::Tls) };
-        if joined {
-            observer.adopt(&open);
-        } else {
-            observer.seen(&open);
+        match foreign {
+            Some(foreign) => observer.adopt(&Socket { foreign, ..open.clone() }),
+            None => _ = observer.seen(&open),
         }
         observer.live.get_mut(&2).unwrap().connection.offered = offered;
         // A frame of HTTP/2: HEADERS with a reference to a table that was filled before.

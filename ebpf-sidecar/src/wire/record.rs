@@ -65,8 +65,10 @@ pub struct Socket {
     pub remote: (IpAddr, u16),
     /// What the first bytes looked like.
     pub protocol: Protocol,
-    /// Whether the connection was open before we looked.
+    /// Whether the connection was open before it was followed.
     pub joined: bool,
+    /// Whether the socket was made outside of the scope, before its process was moved there: no packets of it are shown.
+    pub foreign: bool,
     /// The thread's name at `connect`.
     pub comm: String,
     /// Whether the kernel lists the socket for as long as it exists.
@@ -136,6 +138,8 @@ pub enum Record<'a> {
     Close(Socket),
     /// A process of the scope executed a program.
     Exec(Execution),
+    /// A process was put into a cgroup of the scope; it has executed its program, without a path here, before.
+    Moved(Execution),
     /// The last thread of a process ended.
     Exit {
         /// Process identifier.
@@ -231,6 +235,7 @@ impl Socket {
                 _ => Protocol::Other,
             },
             joined: fields.bytes::<1>(Self::JOINED)?[0] != 0,
+            foreign: fields.bytes::<1>(Self::JOINED)?[0] == 3,
             comm: fields.text(144, 16)?,
             listed: fields.u32(160)? != 0,
             ended: match fields.u32(164)? {
@@ -255,24 +260,29 @@ impl<'a> Record<'a> {
             1 => Self::Open(Socket::decode(bytes.get(HEAD..)?)?),
             2 => Self::Up(Socket::decode(bytes.get(HEAD..)?)?),
             3 => Self::Close(Socket::decode(bytes.get(HEAD..)?)?),
-            4 => Self::Exec(Execution {
-                tgid,
-                started: fields.u64(32)?,
-                cgroup: fields.u64(40)?,
-                parent: fields.u32(48)?,
-                uid: fields.u32(52)?,
-                comm: fields.text(56, 16)?,
-                path: fields.text(72, 256)?,
-            }),
+            4 => Self::Exec(execution(&fields, tgid)?),
             5 => Self::Exit { tgid, at },
             6 => Self::Dns(piece(bytes, tgid, at, id)?),
             7 => Self::Plain(piece(bytes, tgid, at, id)?),
             8 => Self::Hello(piece(bytes, tgid, at, id)?),
             9 => Self::Tls(piece(bytes, tgid, at, id)?),
             10 => Self::TlsEnd { stream: id, at },
+            11 => Self::Moved(execution(&fields, tgid)?),
             _ => return None,
         })
     }
+}
+
+fn execution(fields: &Fields<'_>, tgid: u32) -> Option<Execution> {
+    Some(Execution {
+        tgid,
+        started: fields.u64(32)?,
+        cgroup: fields.u64(40)?,
+        parent: fields.u32(48)?,
+        uid: fields.u32(52)?,
+        comm: fields.text(56, 16)?,
+        path: fields.text(72, 256)?,
+    })
 }
 
 fn piece(bytes: &[u8], tgid: u32, at: u64, stream: u64) -> Option<Piece<'_>> {

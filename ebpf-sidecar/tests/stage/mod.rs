@@ -246,6 +246,38 @@ impl Stage {
         })
     }
 
+    /// Captures a program that prints `ready` and reads a line. In between it is moved into each of the cgroups in turn, and so
+    /// many of its connections are followed.
+    pub(crate) fn capture_of_moved(
+        &self,
+        mut program: Command,
+        cgroups: &[&Path],
+        connections: usize,
+    ) -> Seen {
+        self.play(true, |capture, observations| {
+            let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            // Byte by byte, so that nothing of what follows is taken with it.
+            while !line.ends_with('\n') {
+                let mut byte = [0];
+                child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+                line.push(byte[0].into());
+            }
+            assert_eq!(line, "ready\n");
+            for cgroup in cgroups {
+                fs::write(cgroup.join("cgroup.procs"), child.id().to_string()).unwrap();
+                observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
+            }
+            until("the connections of who was moved", || {
+                observations.extend(capture.poll(Duration::from_millis(5)).unwrap());
+                observations.extend(capture.sweep().unwrap());
+                capture.open_connections() == connections
+            });
+            child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+            await_all(capture, observations, vec![child])
+        })
+    }
+
     /// Captures while programs run, one group after the other, as `next` starts them.
     fn follow(&self, probe: bool, mut next: impl FnMut(usize) -> Option<Vec<Child>>) -> Seen {
         self.play(probe, |capture, observations| {
