@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,3 +118,57 @@ def test_a_worker_that_is_forked_in_c_is_counted_from_its_first_call_on(program:
     """
     )
     assert program.ledger().calls() == {(200, "complete"): 6}
+
+
+@pytest.mark.parametrize("farcall", [True, False])
+def test_the_first_process_of_a_namespace_lives_on_as_the_kernel_has_it(program: Program, farcall: bool) -> None:
+    """As most containers run their program: SIGTERM kills nobody there who does not handle it."""
+    namespace = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*namespace, "true"], check=False).returncode != 0:
+        pytest.skip("this user may not make a PID namespace")
+    child = program.start(
+        f"""
+    import signal, time
+    if {farcall}:
+        import farcall, urllib3
+        farcall.install()
+        urllib3.PoolManager().request("GET", SIM + "/scenario/ok")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    print(os.getpid(), "lives")
+    """,
+        under=namespace,
+        stdin=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    first = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text(encoding="utf-8")
+    os.kill(int(first), signal.SIGTERM)
+    out, err = child.communicate("go\n", timeout=60)
+    assert (out, child.returncode) == ("1 lives\n", 0), err
+    if farcall:
+        assert program.ledger().calls() == {(200, "complete"): 1}
+
+
+def test_sigterm_kills_as_before_where_there_is_no_room_for_a_thread(program: Program) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else, whose threads are counted")
+    program.home.mkdir()
+    program.home.chmod(0o777)
+    child = program.start("""
+    import resource, signal
+    import farcall
+    os.setgroups([])
+    os.setresgid(65_534, 65_534, 65_534)
+    os.setresuid(65_534, 65_534, 65_534)
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+    farcall.install()
+    print(len(os.listdir("/proc/self/task")), flush=True)
+    signal.pause()
+    """)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "1\n"
+    child.terminate()
+    assert child.wait(timeout=60) == -signal.SIGTERM

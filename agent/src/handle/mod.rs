@@ -321,9 +321,9 @@ impl Farcall {
 
     /// The last flush, then the death that SIGTERM means where nobody handles it. For bindings whose program is about to
     /// end itself by that signal: its threads would go on until the handler's own is done. Does nothing where the thread
-    /// that calls it has the signal wait.
+    /// that calls it has the signal wait, and in the first process of a PID namespace, which does not die of it.
     pub fn end_by_sigterm(&self) {
-        if crate::thread::blocks(signal_hook::consts::SIGTERM) {
+        if !sigterm::is_deadly() || crate::thread::blocks(signal_hook::consts::SIGTERM) {
             return;
         }
         self.shutdown();
