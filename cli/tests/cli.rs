@@ -201,69 +201,6 @@ fn exit_codes_tell_what_happened() {
 }
 
 #[test]
-fn config_check_shows_every_error_with_its_place() {
-    let home = tempfile::tempdir().unwrap();
-    let (code, _, err) = run(home.path(), &["config", "check"]);
-    assert_eq!(code, 2);
-    assert!(err.contains("there is no farcall.toml here"), "{err}");
-
-    std::fs::write(home.path().join("farcall.toml"), "servce = \"x\"\n[ledger]\nretention = 7\n").unwrap();
-    let (code, out, _) = run(home.path(), &["config", "check"]);
-    assert_eq!(code, 1);
-    let lines: Vec<&str> = out.lines().collect();
-    assert_eq!(lines.len(), 2, "{out}");
-    assert_eq!(lines[0], "farcall.toml:1:1: unknown key `servce`; did you mean `service`?");
-
-    std::fs::write(home.path().join("latin.toml"), b"# ours\nservice = \"caf\xe9\"\n").unwrap();
-    let (code, out, _) = run(home.path(), &["config", "check", "latin.toml"]);
-    let wrong = "latin.toml:2:15: this is not UTF-8: the byte 0xe9; save the file as UTF-8\n";
-    assert_eq!((code, out.as_str()), (1, wrong));
-    let (code, _, err) = run(home.path(), &["simulate", "latin.toml"]);
-    assert!(code == 2 && err.contains(wrong), "{code} {err}");
-    let (code, _, err) = run(home.path(), &["rollout", "ls", "--config", "latin.toml"]);
-    assert!(code == 2 && err.contains(wrong), "{code} {err}");
-
-    std::fs::write(home.path().join("right.toml"), "service = \"x\"\n").unwrap();
-    let (code, out, _) = run(home.path(), &["config", "check", "right.toml"]);
-    assert_eq!(
-        (code, out.as_str()),
-        (
-            0,
-            "right.toml is right: 0 vendors of your own.\nNo rules: every call is sent as it is, and counted.\n"
-        )
-    );
-}
-
-#[test]
-fn config_check_says_the_same_in_json() {
-    let home = tempfile::tempdir().unwrap();
-    let checked = |text: &str, arguments: &[&str]| {
-        std::fs::write(home.path().join("farcall.toml"), text).unwrap();
-        let (code, out, _) = run(home.path(), &[&["config", "check", "--json"], arguments].concat());
-        (code, serde_json::from_str::<Value>(&out).unwrap())
-    };
-    let (code, wrong) = checked("servce = \"x\"\n", &[]);
-    let what = "unknown key `servce`; did you mean `service`?";
-    let errors = json!([{"line": 1, "column": 1, "message": what}]);
-    assert_eq!(
-        (code, wrong),
-        (1, json!({"file": "farcall.toml", "errors": errors, "warnings": [], "in_force": []}))
-    );
-
-    let twice = "[[policy]]\nname = \"a\"\nmatch = { vendor = \"stripe\" }\nverdict = \"deny\"\n";
-    let (code, warned) = checked(&format!("{twice}{}", twice.replace("\"a\"", "\"b\"")), &[]);
-    let (_, text, _) = run(home.path(), &["config", "check"]);
-    let [warning] = warned["warnings"].as_array().unwrap().as_slice() else { panic!("{warned}") };
-    let line =
-        format!("farcall.toml:{}:1: warning: {}\n", warning["line"], warning["message"].as_str().unwrap());
-    assert_eq!(warning["column"], 1);
-    assert!(code == 0 && text.ends_with(&line), "{text} {line}");
-    assert_eq!(warned["in_force"][1], json!({"kind": "policy", "rules": 2}));
-    assert_eq!(checked(twice, &["--strict"]).0, 0);
-    assert_eq!(checked(&format!("{twice}{twice}"), &["--strict"]).0, 1);
-}
-
-#[test]
 fn help_teaches_by_example() {
     let home = tempfile::tempdir().unwrap();
     let (mut left, mut taught) = (vec![Vec::new()], 0);

@@ -1,5 +1,9 @@
 //! A call under way, in the hands of whoever sees its events: the future, then the response's body.
 
+mod sent;
+
+pub(crate) use sent::Sent;
+
 use crate::scope::{Customer, Tags};
 use crate::timer::{Pause, Timer};
 use farcall::attribution::MAX_TAGS;
@@ -9,10 +13,7 @@ use farcall::{Attempt, ErrorType, Head, Step, Timestamp};
 use farcall_agent::outbox::{OutboxError, Parcel, Parking, Receipt};
 use farcall_agent::{CallGuard, Farcall};
 use http::{HeaderMap, Response};
-use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 /// A call in the agent's guard, which knows of forks, and the bytes of its request. Dropped before the end, it counts
@@ -385,45 +386,6 @@ fn unharmed<R>(farcall: &Farcall, f: impl FnOnce() -> R) -> Option<R> {
     result.ok()
 }
 
-/// Bytes of a request's body that the transport has taken. The body goes its own way, into the connection's
-/// task, hence the sharing; counters are used again, so that a call allocates none.
-#[derive(Clone, Debug)]
-pub(crate) struct Sent(Arc<AtomicU64>);
-
-thread_local! {
-    static COUNTERS: RefCell<Vec<Sent>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Sent {
-    pub(crate) fn take() -> Self {
-        let spare =
-            COUNTERS.try_with(|counters| counters.try_borrow_mut().ok().and_then(|mut spare| spare.pop()));
-        spare.ok().flatten().unwrap_or_else(|| Self(Arc::new(AtomicU64::new(0))))
-    }
-
-    pub(crate) fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Keeps the counter for another call, unless the body still holds it.
-    fn give_back(mut self) {
-        if let Some(bytes) = Arc::get_mut(&mut self.0) {
-            *bytes.get_mut() = 0;
-            let _ = COUNTERS.try_with(|counters| {
-                if let Ok(mut counters) = counters.try_borrow_mut()
-                    && counters.len() < SPARE
-                {
-                    counters.push(self);
-                }
-            });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -494,18 +456,5 @@ mod tests {
         child.args(["--exact", "watched::tests::child_body", "--test-threads=1"]);
         let output = child.env("FARCALL_TEST_FORKS", home.path()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    }
-
-    #[test]
-    fn counters_are_used_again_once_their_body_is_gone() {
-        let (first, held) = (Sent::take(), Sent::take());
-        let body = held.clone();
-        let place = Arc::as_ptr(&first.0);
-        first.add(5);
-        first.give_back();
-        held.give_back();
-        let next = Sent::take();
-        assert_eq!((Arc::as_ptr(&next.0), next.bytes()), (place, 0));
-        assert!(!Arc::ptr_eq(&Sent::take().0, &body.0), "a counter that a body still holds is left to it");
     }
 }

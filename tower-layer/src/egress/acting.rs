@@ -4,7 +4,7 @@ use super::future::hand_out;
 use super::opening::{Asked, Held, Opening};
 use super::parking::Handing;
 use super::reading::{Read, Reading};
-use super::replay::{Reader, Replay};
+use super::sendable::Sendable;
 use super::{Counted, EgressError, Rebody, RequestBody, ResponseBody};
 use crate::client::Client;
 use crate::error::{Cause, classify};
@@ -57,55 +57,6 @@ struct Leg {
 
 /// What an attempt came to.
 type Came<T> = Result<T, (ErrorType, EgressError)>;
-
-/// What the request's body is good for.
-enum Sendable<B> {
-    /// Nobody has read it. Most calls that a rule answers need no more of it.
-    Unread {
-        body: B,
-        /// How many bytes it has at most, where it says so.
-        most: Option<u64>,
-        /// Whether it is to be kept.
-        again: bool,
-    },
-    /// As often as it takes.
-    Again(Replay<B>),
-    Gone,
-}
-
-impl<B: Body> Sendable<B> {
-    /// It from its start, where that can be had more than once.
-    fn reader(&mut self) -> Option<Reader<B>> {
-        if let Self::Unread { again: true, .. } = self
-            && let Self::Unread { body, .. } = std::mem::replace(self, Self::Gone)
-        {
-            *self = Self::Again(Replay::new(body));
-        }
-        match self {
-            Self::Again(replay) => Some(replay.reader()),
-            Self::Unread { .. } | Self::Gone => None,
-        }
-    }
-
-    /// It with another model in its JSON; `None` where it names none, or nobody read it.
-    fn with_model(&self, model: &str) -> Option<(Reader<B>, usize)> {
-        let Self::Again(replay) = self else { return None };
-        let changed = farcall::cost::replace_model(&replay.content()?, model)?;
-        let length = changed.len();
-        Some((replay.with(changed.into()), length))
-    }
-
-    /// It for one more attempt; `None` where it is gone.
-    fn next(&mut self, sent: Sent) -> Option<RequestBody<B>> {
-        if let Some(reader) = self.reader() {
-            return Some(RequestBody::kept(reader, sent));
-        }
-        match std::mem::replace(self, Self::Gone) {
-            Self::Unread { body, .. } => Some(RequestBody::counted(body, sent)),
-            Self::Again(_) | Self::Gone => None,
-        }
-    }
-}
 
 enum Next<B> {
     /// Have the body first.

@@ -13,6 +13,7 @@ mod parking;
 mod reading;
 mod rebody;
 mod replay;
+mod sendable;
 mod service;
 
 #[cfg(feature = "reqwest")]
