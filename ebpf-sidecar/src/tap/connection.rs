@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::stream::Stream;
+use super::{exchange::unbracketed, stream::Stream};
 use crate::{
     coverage::Completeness,
     identity::{Process, executable::Tls},
@@ -188,7 +188,7 @@ impl Live {
 
     /// Takes the name that a plaintext request says.
     pub(super) fn named(&mut self, host: &str) {
-        self.connection.name = Some((host.into(), NameSource::Host));
+        self.connection.name = Some((unbracketed(host).into(), NameSource::Host));
     }
 
     /// Takes the host that a stream on it opened a tunnel to.
