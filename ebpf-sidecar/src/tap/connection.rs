@@ -308,7 +308,10 @@ impl Live {
             Some(Tls::OpenSsl) if self.process_has_loose_streams => {
                 "the program does the I/O of OpenSSL itself (memory BIO): its calls are seen, but not joined with this socket".to_owned()
             }
-            Some(Tls::OpenSsl) => "no plaintext crossed OpenSSL after it was probed".to_owned(),
+            // It maps OpenSSL, which says nothing of what this connection used.
+            Some(Tls::OpenSsl) => {
+                "nothing crossed SSL_read or SSL_write of OpenSSL's shared library since it was probed: the program may use BIO_read and BIO_write, or another TLS library for it".to_owned()
+            }
             Some(Tls::Unknown) | None => {
                 format!("unknown TLS implementation in {}", self.connection.process.executable)
             }
