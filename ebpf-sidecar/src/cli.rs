@@ -16,7 +16,7 @@ use farcall_sidecar::attach::{
 ///
 /// The sidecar looks at one cgroup and its descendants: a container, a systemd service, or a cgroup that you make
 /// yourself. It reports every TCP connection that leaves it, and the calls inside where it can read them (OpenSSL as
-/// a shared library, or plaintext; HTTP/1.1 and HTTP/2). It never alters, delays or blocks traffic.
+/// a shared library, or plaintext; HTTP/1.1 and HTTP/2). It never alters or blocks traffic.
 #[derive(Debug, Parser)]
 #[command(
     name = "farcall-sidecar",

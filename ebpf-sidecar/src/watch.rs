@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fs,
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     mem::MaybeUninit,
     time::{Duration, Instant},
 };
@@ -23,6 +23,15 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(1);
 
 pub(crate) fn watch(scope: &Scope) -> Result<(), Box<dyn Error>> {
+    let is_left = |error: &io::Error| error.kind() == ErrorKind::BrokenPipe;
+    match print_all(scope) {
+        // A reader that has seen enough (`| head`) is no error.
+        Err(error) if error.downcast_ref().is_some_and(is_left) => Ok(()),
+        result => result,
+    }
+}
+
+fn print_all(scope: &Scope) -> Result<(), Box<dyn Error>> {
     signals::install();
     let cgroup = Cgroup::open(&scope.cgroup)?;
     let mut storage = MaybeUninit::uninit();
@@ -30,7 +39,7 @@ pub(crate) fn watch(scope: &Scope) -> Result<(), Box<dyn Error>> {
     privileges::drop_rest().map_err(|error| format!("cannot drop privileges: {error}"))?;
     say(&format!("watching {}", cgroup.path.display()));
     if let Some(path) = &scope.ready_file {
-        fs::write(path, "ready\n")?;
+        fs::write(path, "ready\n").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     let mut swept = Instant::now();
     while !signals::stopped() {

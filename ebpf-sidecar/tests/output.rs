@@ -7,7 +7,7 @@ mod stage;
 
 use std::{
     fs::{self, File},
-    io::pipe,
+    io::{BufRead, BufReader, pipe},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -80,4 +80,40 @@ fn run_and_watch_go_on_where_what_they_say_cannot_be_written() {
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
         assert!(sidecar.wait().unwrap().success(), "{command}");
     }
+}
+
+#[test]
+fn watch_ends_without_an_error_where_its_reader_has_seen_enough() {
+    let stage = stage!();
+    let ready = stage.folder.path().join("ready");
+    let mut watch = sidecar()
+        .args(["watch", "--include-loopback", "--only-mapped", "--cgroup"])
+        .arg(stage.cgroup())
+        .arg("--ready-file")
+        .arg(&ready)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while fs::metadata(&ready).is_err() {
+        assert_eq!(watch.try_wait().unwrap(), None);
+        assert!(Instant::now() < deadline, "watch did not start");
+        std::thread::yield_now();
+    }
+    // Nobody listens at the port; that it was tried is a line.
+    let try_to_connect = || stage.inside("curl", &["--silent", "http://127.0.0.1:9"]).status().unwrap();
+    let mut reader = BufReader::new(watch.stdout.take().unwrap());
+    try_to_connect();
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert!(line.starts_with('{'), "{line}");
+    drop(reader);
+    while watch.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "watch goes on");
+        try_to_connect();
+    }
+    let output = watch.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && !said.contains("pipe"), "{said}");
 }

@@ -54,14 +54,7 @@ pub fn check() -> Vec<Finding> {
     };
     let mount = cgroup::mount_point();
     vec![
-        finding(
-            "privileges",
-            capabilities.is_some_and(|held| held & NEEDED == NEEDED),
-            Need::Connections,
-            "loading and attaching BPF programs",
-            "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE are held",
-            "run as root, or with CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE",
-        ),
+        privileges(capabilities.unwrap_or(0), kernel()),
         probe_privileges(capabilities.unwrap_or(0), kernel()),
         Finding {
             feature: "cgroup version 2",
@@ -153,7 +146,11 @@ pub fn check() -> Vec<Finding> {
             } else {
                 "not needed on this kernel"
             },
-            "this kernel preempts uprobe programs but lacks bpf_preempt_disable",
+            if btf.is_some() {
+                "this kernel preempts uprobe programs but lacks bpf_preempt_disable"
+            } else {
+                "this kernel preempts uprobe programs; whether it has bpf_preempt_disable, BTF would say"
+            },
         ),
         finding(
             "host process identifiers",
@@ -192,7 +189,37 @@ const CAP_SYS_PTRACE: u64 = 1 << 19;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_PERFMON: u64 = 1 << 38;
 const CAP_BPF: u64 = 1 << 39;
-const NEEDED: u64 = CAP_NET_ADMIN | CAP_SYS_PTRACE | CAP_PERFMON | CAP_BPF;
+const NEEDED: [(u64, &str); 4] = [
+    (CAP_BPF, "CAP_BPF"),
+    (CAP_PERFMON, "CAP_PERFMON"),
+    (CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+    (CAP_SYS_PTRACE, "CAP_SYS_PTRACE"),
+];
+
+/// What the kernel asks for. `CAP_SYS_ADMIN` includes `CAP_BPF` and `CAP_PERFMON` (capabilities(7)), and from Linux 6.9 on, where
+/// BPF asks, `CAP_NET_ADMIN`; before, attaching to a cgroup's packets wants that one itself.
+fn privileges(held: u64, kernel: (u32, u32)) -> Finding {
+    let included = match held & CAP_SYS_ADMIN != 0 {
+        true if kernel >= (6, 9) => CAP_BPF | CAP_PERFMON | CAP_NET_ADMIN,
+        true => CAP_BPF | CAP_PERFMON,
+        false => 0,
+    };
+    let missing = NEEDED.iter().filter(|(capability, _)| (held | included) & capability == 0);
+    let missing: Vec<&str> = missing.map(|(_, name)| *name).collect();
+    let present = missing.is_empty();
+    let detail = match (present, included) {
+        (true, 0) => "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE are held".to_owned(),
+        (true, _) => "CAP_SYS_ADMIN and what it does not include are held".to_owned(),
+        (false, _) => format!("run as root, or with {}", missing.join(", ")),
+    };
+    Finding {
+        feature: "privileges",
+        present,
+        need: Need::Connections,
+        used_for: "loading and attaching BPF programs",
+        detail,
+    }
+}
 
 /// `CAP_SYS_ADMIN`: Linux 6.18 answers EACCES to whoever places a uprobe without it, whatever else is held. Earlier
 /// kernels are content with `CAP_PERFMON`.
@@ -266,12 +293,23 @@ mod tests {
 
     #[test]
     fn without_sys_admin_a_kernel_that_wants_it_shows_no_calls() {
-        let all_but_it = NEEDED;
+        let all_but_it = NEEDED.iter().fold(0, |all, (capability, _)| all | capability);
         let new = probe_privileges(all_but_it, (6, 18));
         assert!(!sufficient(std::slice::from_ref(&new)) && new.detail.contains("CAP_SYS_ADMIN"), "{new:?}");
         assert!(!sufficient(&[probe_privileges(all_but_it, (7, 0))]));
         assert!(sufficient(&[probe_privileges(all_but_it, (6, 1))]), "older ones do without");
         assert!(probe_privileges(all_but_it | CAP_SYS_ADMIN, (6, 18)).present);
+    }
+
+    #[test]
+    fn what_another_capability_includes_is_not_missed_and_what_is_missed_is_named() {
+        let with_sys_admin = |held| privileges(held | CAP_SYS_ADMIN, (6, 18));
+        assert!(with_sys_admin(CAP_SYS_PTRACE).present);
+        assert_eq!(with_sys_admin(0).detail, "run as root, or with CAP_SYS_PTRACE");
+        let before = privileges(CAP_SYS_PTRACE | CAP_SYS_ADMIN, (6, 8));
+        assert_eq!((before.present, &*before.detail), (false, "run as root, or with CAP_NET_ADMIN"));
+        let without = privileges(CAP_NET_ADMIN | CAP_BPF | CAP_SYS_PTRACE, (6, 18));
+        assert_eq!((without.present, &*without.detail), (false, "run as root, or with CAP_PERFMON"));
     }
 
     #[test]

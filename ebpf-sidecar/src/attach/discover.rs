@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
-    os::unix::fs::MetadataExt,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -135,9 +136,12 @@ impl Discovery {
     }
 
     /// Opens a library that the user named.
-    pub(super) fn named(&mut self, path: &Path) -> std::io::Result<Option<Library>> {
+    pub(super) fn named(&mut self, path: &Path) -> io::Result<Option<Library>> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let file = File::open(path)?;
+        if is_for_32_bits(&file) {
+            return Err(io::Error::other("it is for 32-bit programs, whose calls are not read"));
+        }
         Ok(self.new_library(file, name, None))
     }
 
@@ -158,8 +162,15 @@ impl Discovery {
 
     fn new_library(&mut self, file: File, name: String, mapping: Option<Inode>) -> Option<Library> {
         let metadata = file.metadata().ok()?;
-        self.known.insert((metadata.dev(), metadata.ino())).then_some(Library { file, name, mapping })
+        let is_new = self.known.insert((metadata.dev(), metadata.ino()));
+        (is_new && !is_for_32_bits(&file)).then_some(Library { file, name, mapping })
     }
+}
+
+/// Whether a library is for 32-bit programs: the probes would take other things for its arguments (EI_CLASS, elf(5)).
+fn is_for_32_bits(file: &File) -> bool {
+    let mut identification = [0; 5];
+    file.read_exact_at(&mut identification, 0).is_ok() && identification == *b"\x7fELF\x01"
 }
 
 /// An executable or readable mapping of a file, from a line of `/proc/<pid>/maps` (proc(5)).
@@ -254,6 +265,19 @@ mod tests {
         assert!(!discovery.forget_unused(&library, now + UNUSED));
         assert!(discovery.forget_unused(&library, now + UNUSED + Duration::from_secs(1)));
         assert!(discovery.known.is_empty() && discovery.mapped.is_empty());
+    }
+
+    #[test]
+    fn a_library_for_32_bit_programs_is_not_probed() {
+        let directory = tempfile::tempdir().unwrap();
+        for (class, is_probed) in [(1, false), (2, true)] {
+            let path = directory.path().join(format!("libssl.so.{class}"));
+            fs::write(&path, [b"\x7fELF", &[class][..], &[0; 59]].concat()).unwrap();
+            let mut discovery = Discovery::default();
+            let file = File::open(&path).unwrap();
+            assert_eq!(discovery.new_library(file, "libssl.so.3".into(), None).is_some(), is_probed);
+            assert_eq!(Discovery::default().named(&path).is_ok(), is_probed);
+        }
     }
 
     #[test]

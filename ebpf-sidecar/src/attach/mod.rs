@@ -25,7 +25,9 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum AttachError {
     /// No version 2 hierarchy is mounted.
-    #[error("no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")]
+    #[error(
+        "no cgroup2 file system is mounted; mount one where it hides nothing: mkdir -p /run/cgroup2 && mount -t cgroup2 none /run/cgroup2"
+    )]
     NoCgroup2,
     /// The path is no cgroup.
     #[error("{path} is not a cgroup of the version 2 hierarchy, which is mounted at {mount}", path = .path.display(), mount = .mount.display())]

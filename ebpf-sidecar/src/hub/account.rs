@@ -102,16 +102,15 @@ impl Account {
         let seen = if connection.closed == 0 { clock::monotonic() } else { connection.closed };
         let address = connection.remote.0.to_string();
         let name = connection.name.as_ref().map(|(name, _)| name.to_string()).unwrap_or_default();
-        let (verdict, reason) = match &connection.verdict {
-            Completeness::Complete => (Verdict::Complete, String::new()),
-            Completeness::Truncated { .. } => {
-                (Verdict::Truncated, "what it carried could not be followed to its end".to_owned())
-            }
-            Completeness::Lost { .. } => {
-                (Verdict::Lost, "events were lost on the way out of the kernel".to_owned())
-            }
-            Completeness::Opaque { reason } => (Verdict::Opaque, reason.clone()),
-        };
+        let (verdict, mut reason) = verdict(&connection.verdict);
+        // Many hosts may be at one address: which of them a call of the library went to, it does not say.
+        if verdict == Verdict::Opaque
+            && explained_by == ExplainedBy::Nobody
+            && instrumented
+            && name.is_empty()
+        {
+            reason += "; no name is known of its host, by which calls of the library would explain it";
+        }
         let measured = progress.last && connection.rtt_us > 0;
         let lasted = if progress.last { connection.closed.saturating_sub(connection.opened) } else { 0 };
         let rollup = ConnectionRollup {
@@ -205,6 +204,20 @@ fn caller_of(process: &Process, instrumented: bool) -> Caller {
     }
 }
 
+/// The verdict as the ledger keeps it, and its reason.
+fn verdict(of: &Completeness) -> (Verdict, String) {
+    match of {
+        Completeness::Complete => (Verdict::Complete, String::new()),
+        Completeness::Truncated { .. } => {
+            (Verdict::Truncated, "what it carried could not be followed to its end".to_owned())
+        }
+        Completeness::Lost { .. } => {
+            (Verdict::Lost, "events were lost on the way out of the kernel".to_owned())
+        }
+        Completeness::Opaque { reason } => (Verdict::Opaque, reason.clone()),
+    }
+}
+
 fn library(progress: &Progress) -> String {
     match (progress.connection.protocol, progress.connection.tls) {
         (_, Some(tls)) => tls.word().to_owned(),
@@ -216,9 +229,13 @@ fn library(progress: &Progress) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use farcall_agent::Options;
+    use farcall_agent::{
+        Options,
+        report::{self, Query},
+    };
 
     use super::*;
+    use crate::tap::{Connection, NameSource};
 
     fn account(home: &std::path::Path) -> Account {
         Account::new(Farcall::start(Options {
@@ -322,6 +339,47 @@ mod tests {
             let batch = account.farcall.engine().drain(account.farcall.now());
             let rows: Vec<_> = batch.rows.iter().map(|row| (row.status, row.outcome.as_str())).collect();
             assert_eq!(rows, [(0, counted)], "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_calls_of_the_library_might_explain_says_why_they_do_not() {
+        let opaque = || Completeness::Opaque { reason: "it was open before we looked".into() };
+        let why = "no name is known of its host, by which calls of the library would explain it";
+        for (name, instrumented, by, is_said) in [
+            (None, true, ExplainedBy::Nobody, true),
+            (Some(("api.github.com".into(), NameSource::Dns)), true, ExplainedBy::Nobody, false),
+            (None, true, ExplainedBy::Library, false),
+            (None, false, ExplainedBy::Nobody, false),
+        ] {
+            let home = tempfile::tempdir().unwrap();
+            let mut account = account(home.path());
+            let connection = Connection {
+                id: 1,
+                process: process("shop").into(),
+                local: ([10, 9, 0, 1].into(), 1),
+                remote: ([10, 9, 0, 2].into(), 443),
+                name,
+                tunnel: None,
+                bytes_out: 10,
+                bytes_in: 10,
+                opened: 1,
+                established: 1,
+                closed: clock::monotonic(),
+                rtt_us: 1,
+                retransmits: 0,
+                protocol: Protocol::Unseen,
+                tls: None,
+                offered: Vec::new(),
+                exchanges: 0,
+                verdict: opaque(),
+            };
+            let progress = Progress { connection, first: true, last: true, new_out: 10, new_in: 10 };
+            account.connection(&progress, by, instrumented);
+            account.close();
+            let coverage = report::coverage(&Query::at(home.path())).unwrap();
+            let said = serde_json::to_string(&coverage).unwrap();
+            assert_eq!(said.contains(why), is_said, "{said}");
         }
     }
 

@@ -15,6 +15,8 @@ use object::{Object, ObjectSection};
 pub enum Tls {
     /// OpenSSL or a fork, as a shared library: the only one that is tapped so far.
     OpenSsl,
+    /// The same in a 32-bit program, whose arguments are elsewhere.
+    OpenSsl32,
     /// OpenSSL inside the Node executable.
     Node,
     /// OpenSSL or BoringSSL linked into the executable.
@@ -37,6 +39,7 @@ impl Tls {
     pub fn word(self) -> &'static str {
         match self {
             Self::OpenSsl => "openssl",
+            Self::OpenSsl32 => "openssl, 32-bit",
             Self::Node => "openssl in node",
             Self::StaticOpenSsl => "openssl or boringssl, static",
             Self::Go => "go",
@@ -52,6 +55,7 @@ impl Tls {
     pub fn name(self) -> &'static str {
         match self {
             Self::OpenSsl => "OpenSSL",
+            Self::OpenSsl32 => "OpenSSL in a 32-bit program",
             Self::Node => "OpenSSL inside node (static)",
             Self::StaticOpenSsl => "OpenSSL or BoringSSL linked into the executable",
             Self::Go => "Go crypto/tls",
@@ -121,7 +125,9 @@ fn from_libraries(maps: &str) -> Option<Tls> {
     for line in maps.lines() {
         let Some(name) = line.rsplit('/').next().filter(|_| line.contains('/')) else { continue };
         if name.starts_with("libssl.so") {
-            return Some(Tls::OpenSsl);
+            // A 32-bit program has nothing above 4 GiB, and others no library below.
+            let is_low = line.split('-').next().is_some_and(|start| start.len() <= 8);
+            return Some(if is_low { Tls::OpenSsl32 } else { Tls::OpenSsl });
         } else if name.starts_with("libgnutls.so") {
             found = found.or(Some(Tls::GnuTls));
         } else if name.starts_with("libssl3.so") {
@@ -197,11 +203,13 @@ mod tests {
 
     #[test]
     fn openssl_among_the_mapped_files_wins_over_other_libraries() {
-        let gnutls = "7f00-7f01 r-xp 0 fe:00 1   /usr/lib/libgnutls.so.30\n";
-        let openssl = "7f02-7f03 r-xp 0 fe:00 2   /usr/lib/libssl.so.3\n";
+        let gnutls = "7f96aca00000-7f96aca01000 r-xp 0 fe:00 1   /usr/lib/libgnutls.so.30\n";
+        let openssl = "7f96acb00000-7f96acb01000 r-xp 0 fe:00 2   /usr/lib/libssl.so.3\n";
         assert_eq!(from_libraries(gnutls), Some(Tls::GnuTls));
         assert_eq!(from_libraries(&[gnutls, openssl].concat()), Some(Tls::OpenSsl));
         assert_eq!(from_libraries("7f00-7f01 rw-p 0 00:00 0\n"), None);
+        let low = "f7d00000-f7d80000 r-xp 00000000 fe:00 2   /usr/lib/i386-linux-gnu/libssl.so.3\n";
+        assert_eq!(from_libraries(low), Some(Tls::OpenSsl32));
     }
 
     #[test]

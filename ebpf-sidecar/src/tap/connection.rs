@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use serde::Serialize;
 
-use super::stream::Stream;
+use super::{exchange::unbracketed, stream::Stream};
 use crate::{
     coverage::Completeness,
     identity::{Process, executable::Tls},
@@ -188,7 +188,7 @@ impl Live {
 
     /// Takes the name that a plaintext request says.
     pub(super) fn named(&mut self, host: &str) {
-        self.connection.name = Some((host.into(), NameSource::Host));
+        self.connection.name = Some((unbracketed(host).into(), NameSource::Host));
     }
 
     /// Takes the host that a stream on it opened a tunnel to.
@@ -308,7 +308,10 @@ impl Live {
             Some(Tls::OpenSsl) if self.process_has_loose_streams => {
                 "the program does the I/O of OpenSSL itself (memory BIO): its calls are seen, but not joined with this socket".to_owned()
             }
-            Some(Tls::OpenSsl) => "no plaintext crossed OpenSSL after it was probed".to_owned(),
+            // It maps OpenSSL, which says nothing of what this connection used.
+            Some(Tls::OpenSsl) => {
+                "nothing crossed SSL_read or SSL_write of OpenSSL's shared library since it was probed: the program may use BIO_read and BIO_write, or another TLS library for it".to_owned()
+            }
             Some(Tls::Unknown) | None => {
                 format!("unknown TLS implementation in {}", self.connection.process.executable)
             }

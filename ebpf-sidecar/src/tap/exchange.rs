@@ -24,7 +24,7 @@ pub struct Exchange {
 
 pub(super) fn observe(connection: &Connection, http: exchange::Exchange, tls: bool) -> Observation {
     let host = match (&http.host, &connection.name) {
-        (host, _) if !host.is_empty() => host.clone(),
+        (host, _) if !host.is_empty() => unbracketed(host).to_owned(),
         (_, Some((name, _))) => name.to_string(),
         (_, None) => connection.remote.0.to_string(),
     };
@@ -36,6 +36,11 @@ pub(super) fn observe(connection: &Connection, http: exchange::Exchange, tls: bo
         port: http.port.unwrap_or(connection.remote.1),
         http,
     })
+}
+
+/// A host as it is named elsewhere: an IPv6 address has brackets only beside a port (RFC 3986, section 3.2.2).
+pub(super) fn unbracketed(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Tells of exchanges inside TLS whose connection nobody follows. How many had no process.
@@ -54,7 +59,7 @@ pub(super) fn tell_of_loose(
 
 /// Whether a request's host is the machine that it is made on.
 fn is_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let address = unbracketed(host).parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
@@ -64,7 +69,7 @@ fn observe_loose(process: &Arc<Process>, http: exchange::Exchange) -> Observatio
         process: Arc::clone(process),
         connection: None,
         tls: true,
-        host: http.host.clone(),
+        host: unbracketed(&http.host).to_owned(),
         port: http.port.unwrap_or(443),
         http,
     })

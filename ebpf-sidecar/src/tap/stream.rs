@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::exchange::unbracketed;
 use crate::{
     identity::Process,
     wire::{
@@ -203,7 +204,7 @@ impl Stream {
         // Opening a tunnel is not a call: the calls are inside, and the library knows only of those.
         let tunnels = exchanges.extract_if(.., |exchange| exchange.method == "CONNECT");
         if let Some(opened) = tunnels.filter(|tunnel| tunnel.outcome == Outcome::Switched).last() {
-            self.tunnel = Some(opened.host.into());
+            self.tunnel = Some(unbracketed(&opened.host).into());
         }
         self.exchanges += exchanges.len() as u64;
         if let Some(last) = exchanges.last() {

@@ -130,6 +130,19 @@ fn a_plain_connection_is_named_by_its_request_before_anything_is_told_of_it() {
 }
 
 #[test]
+fn a_vendor_that_is_an_address_has_one_name_in_calls_and_connections() {
+    let mut observer = Observer::default();
+    let request: &[u8] = b"GET /a HTTP/1.1\r\nHost: [fd00:9::2]:8080\r\n\r\n";
+    let open = Socket { bytes_out: request.len() as u64, ..socket(1, 5, Protocol::Http1) };
+    observer.seen(&open);
+    observer.plain(&piece(1, 1, request));
+    observer.closed(&Socket { closed: 30, ..open });
+    let (progress, exchanges) = told(&mut observer);
+    assert_eq!((exchanges[0].host.as_str(), exchanges[0].port), ("fd00:9::2", 8080));
+    assert_eq!(progress[0].connection.name, Some(("fd00:9::2".into(), NameSource::Host)));
+}
+
+#[test]
 fn a_tunnel_is_not_named_by_whom_it_leads_to() {
     let mut observer = Observer::default();
     let open = Socket { bytes_out: 60, ..socket(1, 5, Protocol::Http1) };
