@@ -245,6 +245,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	u64 start_boottime;
+	u64 self_exec_id;
 	struct task_struct *group_leader;
 	struct task_struct *real_parent;
 	struct signal_struct *signal;

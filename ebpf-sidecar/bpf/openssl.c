@@ -44,15 +44,31 @@ static __always_inline void fc_tls_enter(u64 ssl, u64 buffer, u64 count_at, u32 
 		fc_count_loss(FC_LOSS_CALL_MAP, 1);
 }
 
-static __always_inline struct fc_stream *fc_tls_stream(u64 ssl, u64 tgid)
+// Of the current process.
+static __always_inline struct fc_stream_key fc_tls_key(u64 ssl)
 {
-	struct fc_stream_key key = { .ssl = ssl, .tgid = tgid };
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct fc_stream_key key = {};
+	key.ssl = ssl;
+	key.tgid = bpf_get_current_pid_tgid() >> 32;
+	key.execution = BPF_CORE_READ(task, self_exec_id);
+	return key;
+}
+
+// Unique on this machine until it is restarted: the time, then the CPU.
+static __always_inline u64 fc_tls_id(void)
+{
+	return bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
+}
+
+static __always_inline struct fc_stream *fc_tls_stream(u64 ssl)
+{
+	struct fc_stream_key key = fc_tls_key(ssl);
 	struct fc_stream *stream = bpf_map_lookup_elem(&fc_streams, &key);
 	if (stream)
 		return stream;
 	struct fc_stream fresh = {};
-	// Unique on this machine until it is restarted: the time, then the CPU.
-	fresh.id = bpf_ktime_get_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
+	fresh.id = fc_tls_id();
 	bpf_map_update_elem(&fc_streams, &key, &fresh, BPF_NOEXIST);
 	stream = bpf_map_lookup_elem(&fc_streams, &key);
 	if (!stream)
@@ -142,7 +158,7 @@ static __always_inline void fc_tls_return(long result)
 	}
 	if (moved == 0)
 		return;
-	struct fc_stream *stream = fc_tls_stream(call.ssl, thread >> 32);
+	struct fc_stream *stream = fc_tls_stream(call.ssl);
 	if (!stream)
 		return;
 	if (call.cookie)
@@ -206,7 +222,7 @@ static __always_inline void fc_tls_set_fd(u64 ssl, u32 fd)
 		return;
 	struct sock *sk = fc_sock_of_fd(fd);
 	u64 cookie = sk ? BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) : 0;
-	struct fc_stream *stream = fc_tls_stream(ssl, bpf_get_current_pid_tgid() >> 32);
+	struct fc_stream *stream = fc_tls_stream(ssl);
 	if (stream && cookie)
 		stream->cookie = cookie;
 }
@@ -218,14 +234,8 @@ int BPF_UPROBE(fc_ssl_set_fd, u64 ssl, u32 fd)
 	return 0;
 }
 
-static __always_inline void fc_tls_free(u64 ssl)
+static __always_inline void fc_tls_ended(const struct fc_stream *stream)
 {
-	if (!fc_in_scope())
-		return;
-	struct fc_stream_key key = { .ssl = ssl, .tgid = bpf_get_current_pid_tgid() >> 32 };
-	struct fc_stream *stream = bpf_map_lookup_elem(&fc_streams, &key);
-	if (!stream)
-		return;
 	struct fc_head *event = bpf_ringbuf_reserve(&fc_events, sizeof(*event), 0);
 	if (event) {
 		fc_fill_head(event, FC_TLS_END, stream->id);
@@ -233,7 +243,42 @@ static __always_inline void fc_tls_free(u64 ssl)
 	} else {
 		fc_count_loss(FC_LOSS_RING, 1);
 	}
+}
+
+static __always_inline void fc_tls_free(u64 ssl)
+{
+	if (!fc_in_scope())
+		return;
+	struct fc_stream_key key = fc_tls_key(ssl);
+	struct fc_stream *stream = bpf_map_lookup_elem(&fc_streams, &key);
+	if (!stream)
+		return;
+	fc_tls_ended(stream);
 	bpf_map_delete_elem(&fc_streams, &key);
+}
+
+// The object is used for another connection. The library also calls this before each handshake: then nothing has moved yet,
+// and the socket that the program named stays.
+static __always_inline void fc_tls_clear(u64 ssl)
+{
+	if (!fc_in_scope())
+		return;
+	struct fc_stream_key key = fc_tls_key(ssl);
+	struct fc_stream *stream = bpf_map_lookup_elem(&fc_streams, &key);
+	if (!stream || stream->out_offset + stream->in_offset == 0)
+		return;
+	fc_tls_ended(stream);
+	stream->id = fc_tls_id();
+	stream->out_offset = 0;
+	stream->in_offset = 0;
+	stream->lost = 0;
+}
+
+SEC("uprobe")
+int BPF_UPROBE(fc_ssl_clear, u64 ssl)
+{
+	FC_UNPREEMPTED(fc_tls_clear(ssl));
+	return 0;
 }
 
 SEC("uprobe")

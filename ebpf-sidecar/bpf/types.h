@@ -13,7 +13,7 @@ enum fc_kind {
 	FC_PLAIN = 7,  // struct fc_data_event, TCP payload as it travels: plain HTTP
 	FC_HELLO = 8,  // struct fc_data_event, first TCP payload of a TLS connection
 	FC_TLS = 9,    // struct fc_data_event, plaintext of one TLS library call
-	FC_TLS_END = 10, // struct fc_head alone: the library freed the stream `id`
+	FC_TLS_END = 10, // struct fc_head alone: the library freed the stream `id`, or uses its object anew
 	FC_MOVED = 11, // struct fc_exec_event without a path: a process was put into a cgroup of the scope, by whomever
 };
 

@@ -345,3 +345,52 @@ fn the_first_call_of_the_first_program_is_seen_where_its_library_lies_in_a_folde
         assert_eq!(seen.connection().verdict, Completeness::Complete);
     }
 }
+
+#[test]
+fn an_object_of_openssl_that_serves_one_connection_after_another_does_not_mix_their_calls() {
+    let stage = stage!();
+    let sim = stage::sim();
+    // First by SSL_clear; then in another program of the same process, whose objects are where the first one's were.
+    let script = stage.file(
+        "reuse.py",
+        r#"
+import ctypes, os, socket, sys
+host, port, library, rounds = sys.argv[1:]
+ssl = ctypes.CDLL(library)
+for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"): getattr(ssl, name).restype = ctypes.c_void_p
+context = ctypes.c_void_p(ssl.SSL_CTX_new(ctypes.c_void_p(ssl.TLS_client_method())))
+used = ctypes.c_void_p(ssl.SSL_new(context))
+for n in range(4):
+    peer = socket.create_connection((host, port))
+    ssl.SSL_ctrl(used, 55, 0, b"api.github.com"); ssl.SSL_set_fd(used, peer.fileno())
+    assert ssl.SSL_connect(used) == 1
+    request = b"GET /user HTTP/1.1\r\nHost: api.github.com\r\n\r\n"
+    assert ssl.SSL_write(used, request, len(request)) == len(request)
+    answer, buffer = b"", ctypes.create_string_buffer(65536)
+    def read():
+        got = ssl.SSL_read(used, buffer, 65536); assert got > 0
+        return buffer.raw[:got]
+    while b"\r\n\r\n" not in answer: answer += read()
+    head, body = answer.split(b"\r\n\r\n", 1)
+    length = int(head.lower().split(b"content-length:")[1].split()[0])
+    while len(body) < length: body += read()
+    if n == 3: break # It ends as it is: what follows has the same object.
+    ssl.SSL_shutdown(used); peer.close(); assert ssl.SSL_clear(used) == 1
+if rounds == "again": os.execv(sys.executable, [sys.executable, sys.argv[0], host, port, library, "last"])
+"#,
+    );
+    let (address, port) = (sim.tls_addr().ip().to_string(), sim.tls_addr().port().to_string());
+    let library = stage.libssl();
+    let arguments =
+        ["-R", "python3", script.to_str().unwrap(), &address, &port, library.to_str().unwrap(), "again"];
+    let seen = stage.capture(true, vec![stage.inside("setarch", &arguments)]);
+    assert_eq!(seen.tally(), counted(&sim));
+    assert_eq!(seen.exchanges.len(), 8);
+    assert!(seen.exchanges.iter().all(|exchange| exchange.http.outcome == Outcome::Complete));
+    let closed = seen.closed();
+    assert_eq!(closed.len(), 8);
+    for connection in closed {
+        assert_eq!((&connection.verdict, connection.exchanges), (&Completeness::Complete, 1));
+    }
+    assert!(seen.losses.none(), "{:?}", seen.losses);
+}

@@ -4,7 +4,8 @@
 // process that dies frees nothing.
 struct fc_stream_key {
 	u64 ssl;
-	u64 tgid;
+	u32 tgid;
+	u32 execution; // how many programs it has executed: another may have an object at the same address
 };
 
 struct fc_stream {

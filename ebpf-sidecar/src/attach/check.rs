@@ -120,6 +120,7 @@ pub fn check() -> Vec<Finding> {
             "supported",
             "needs CONFIG_UPROBES, and /sys mounted",
         ),
+        return_probes(kernel()),
         finding(
             "socket length tracepoints",
             has_socket_lengths(),
@@ -243,6 +244,25 @@ fn probe_privileges(held: u64, kernel: (u32, u32)) -> Finding {
     }
 }
 
+/// From Linux 6.11 on, x86-64 returns from a probed function by a system call, which until 6.14 was asked of seccomp filters,
+/// too: one that does not list it ends the program (systemd's issue 34615).
+fn return_probes(kernel: (u32, u32)) -> Finding {
+    let present = !(cfg!(target_arch = "x86_64") && ((6, 11)..(6, 14)).contains(&kernel));
+    let detail = if present {
+        "no seccomp filter is asked about them"
+    } else {
+        "Linux 6.11 to 6.13 asks seccomp filters about the system call uretprobe, unless yours has the mend of 6.14: where \
+         a container's or a service's filter does not list it, a program that uses a probed library is killed"
+    };
+    Finding {
+        feature: "return probes",
+        present,
+        need: Need::Detail,
+        used_for: "probing programs that run under a seccomp filter without harm",
+        detail: detail.to_owned(),
+    }
+}
+
 /// The effective capabilities of this process.
 fn capabilities() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -310,6 +330,15 @@ mod tests {
         assert_eq!((before.present, &*before.detail), (false, "run as root, or with CAP_NET_ADMIN"));
         let without = privileges(CAP_NET_ADMIN | CAP_BPF | CAP_SYS_PTRACE, (6, 18));
         assert_eq!((without.present, &*without.detail), (false, "run as root, or with CAP_PERFMON"));
+    }
+
+    #[test]
+    fn kernels_on_which_a_seccomp_filter_may_end_a_probed_program_are_named() {
+        for (kernel, is_safe) in [((6, 10), true), ((6, 11), false), ((6, 13), false), ((6, 14), true)] {
+            let finding = return_probes(kernel);
+            assert_eq!(finding.present, is_safe || !cfg!(target_arch = "x86_64"), "{kernel:?}");
+            assert_eq!(finding.detail.contains("killed"), !finding.present);
+        }
     }
 
     #[test]

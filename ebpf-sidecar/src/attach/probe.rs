@@ -26,6 +26,7 @@ pub(super) fn attach_openssl(
             Program::WriteEx => &programs.fc_ssl_write_ex,
             Program::Return => &programs.fc_ssl_return,
             Program::SetFd => &programs.fc_ssl_set_fd,
+            Program::Clear => &programs.fc_ssl_clear,
             Program::Free => &programs.fc_ssl_free,
         };
         let options = UprobeOpts {

@@ -22,6 +22,7 @@ pub(super) enum Program {
     WriteEx,
     Return,
     SetFd,
+    Clear,
     Free,
 }
 
@@ -32,6 +33,7 @@ pub(super) const OPENSSL: &[Probe] = &[
     Probe { symbol: "SSL_read_ex", program: Program::Return, at_return: true, required: false },
     Probe { symbol: "SSL_write_ex", program: Program::Return, at_return: true, required: false },
     Probe { symbol: "SSL_set_fd", program: Program::SetFd, at_return: false, required: false },
+    Probe { symbol: "SSL_clear", program: Program::Clear, at_return: false, required: false },
     Probe { symbol: "SSL_free", program: Program::Free, at_return: false, required: true },
     Probe { symbol: "SSL_read", program: Program::Read, at_return: false, required: true },
     Probe { symbol: "SSL_write", program: Program::Write, at_return: false, required: true },

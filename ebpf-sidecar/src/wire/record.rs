@@ -155,7 +155,7 @@ pub enum Record<'a> {
     Hello(Piece<'a>),
     /// Plaintext of one call into a TLS library.
     Tls(Piece<'a>),
-    /// The TLS library freed this stream.
+    /// The TLS library freed this stream, or uses its object for another one.
     TlsEnd {
         /// Identifier of the stream.
         stream: u64,
