@@ -20,7 +20,11 @@ pub(super) struct Watches {
 
 impl Watches {
     pub(super) fn on(candidates: &[PathBuf]) -> io::Result<Self> {
-        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        // Kept at once: while the places are looked for, the number may become the program's.
+        let fd = Kept::new(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?);
+        let add = |place: &Path, flags| {
+            inotify::add_watch(fd.get().ok_or(io::Errno::BADF)?, place, flags).map(drop)
+        };
         let mut any = Err(io::Errno::NOENT);
         for candidate in candidates {
             for directory in directories(candidate) {
@@ -30,16 +34,16 @@ impl Watches {
                     | WatchFlags::MOVED_FROM
                     | WatchFlags::DELETE
                     | WatchFlags::ONLYDIR;
-                any = any.or(inotify::add_watch(&fd, &directory, flags).map(drop));
+                any = any.or(add(&directory, flags));
             }
             let flags = WatchFlags::MODIFY
                 | WatchFlags::CLOSE_WRITE
                 | WatchFlags::ATTRIB
                 | WatchFlags::MOVE_SELF
                 | WatchFlags::DELETE_SELF;
-            let _ = inotify::add_watch(&fd, candidate, flags);
+            let _ = add(candidate, flags);
         }
-        any.map(|()| Self { fd: Kept::new(fd) })
+        any.map(|()| Self { fd })
     }
 
     /// Takes all that is told; whether the file was written to and not closed since.
