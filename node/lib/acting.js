@@ -71,10 +71,12 @@ function cut (response, bytes, decision) {
         controller.byobRequest?.respond(0)
         return
       }
+      // A body that ends right there is whole.
+      const breaks = value.byteLength > left
       const part = value.subarray(0, left)
       left -= part.byteLength
       if (part.byteLength > 0) controller.enqueue(part)
-      if (left > 0) return
+      if (!breaks) return
       const error = wireError(5)
       decision.failed(error)
       controller.error(new TypeError('terminated', { cause: error }))

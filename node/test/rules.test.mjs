@@ -206,6 +206,13 @@ for (const [name, get] of Object.entries(clients)) {
     assert.equal(await outcomes(customer, 'reset', 200), 1)
   })
 
+  test(`${name}: a body that ends where it would be broken off comes whole`, async () => {
+    const customer = of('cut') + name + '-whole'
+    const { body } = await farcall.withCustomer(customer, get, '/scenario/bytes/10')
+    assert.equal(body.length, 10)
+    assert.deepEqual(await counted(customer, 'outcome=complete', 'status=200'), { calls: 1, bytesOut: 0, bytesIn: 10 })
+  })
+
   test(`${name}: an attempt is given up after its time`, async () => {
     const customer = of('hurried') + name
     await assert.rejects(farcall.withCustomer(customer, get, '/scenario/hang'))

@@ -13,9 +13,9 @@ const { kExchange, kHeld } = require('./request.js')
  * @param {number} left
  */
 function cut (request, chunk, left) {
-  const held = request[kHeld]
-  held.truncate = Math.max(left - chunk.length, 0)
-  if (chunk.length < left) return chunk
+  // A body that ends right there is whole.
+  request[kHeld].truncate = Math.max(left - chunk.length, 0)
+  if (chunk.length <= left) return chunk
   const error = wireError(ErrorType.RESET)
   request[kExchange].failAs(ErrorType.RESET)
   process.nextTick(() => request.res?.destroy(error))
