@@ -370,7 +370,7 @@ impl Drop for Call {
         state.hold(false);
         if !state.stage.is_settled() {
             if let Some(handle) = handle() {
-                handle.note_dropped();
+                handle.note_late();
             }
             state.stage.abandon();
         }

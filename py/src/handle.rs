@@ -66,14 +66,17 @@ impl Handle {
         self.decides() && self.farcall.engine().has_caches()
     }
 
-    /// A call was let go of, and counts as abandoned: at the interpreter's end there is one flush more for it.
-    pub(crate) fn note_dropped(&self) {
+    /// A call begins, or was let go of and counts as abandoned: where the last flush is over, there is one more for it at the
+    /// interpreter's very end.
+    pub(crate) fn note_late(&self) {
         if self.ended.load(Ordering::Relaxed) {
             self.late.store(true, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn tally(&self, adapter: usize) {
+        // What was registered with `atexit` before us runs after us.
+        self.note_late();
         if let Some(calls) = self.calls.get(adapter) {
             calls.fetch_add(1, Ordering::Relaxed);
         }
@@ -160,8 +163,8 @@ pub(crate) fn shutdown(py: Python<'_>) {
     }
 }
 
-/// Writes at the very end of the interpreter what it let go of on the way there: responses in global variables
-/// live longer than `atexit`.
+/// Writes at the very end of the interpreter what it let go of or called on the way there: responses in global variables
+/// live longer than `atexit`, and functions that were registered before ours run after it.
 #[pyfunction]
 pub(crate) fn flush_late() -> bool {
     // SAFETY: the function is valid for the life of the process, and calls nothing of Python, which is over

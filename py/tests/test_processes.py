@@ -419,3 +419,14 @@ def test_a_daemon_thread_in_a_call_leaves_the_program_its_end(program: Program, 
     process = program.start(code)
     said = process.communicate(timeout=60)
     assert (process.returncode, *said) == (0, "", "")
+
+
+def test_calls_of_functions_that_run_at_exit_after_ours_are_counted(program: Program) -> None:
+    program.run("""
+        import atexit, requests
+        atexit.register(lambda: [requests.get(SIM + "/scenario/ok") for _ in range(3)])
+        import farcall
+        farcall.install()
+        requests.get(SIM + "/scenario/ok")
+    """)
+    assert program.ledger().calls() == {(200, "complete"): 4}
